@@ -1,0 +1,105 @@
+"""The protocol of a data path: how the bytes of open files are read and written.
+
+One :class:`OpenFile` exists per inode and object version, shared by every descriptor of that
+inode, so that N readers of one model cost one download and every descriptor sees every write.
+"""
+
+from typing import Protocol
+
+from ossfs_py.model import CommitRequest, ObjectVersion
+
+
+class OpenFile(Protocol):
+    """The bytes of one inode while somebody has it open.
+
+    All methods belong to the trio thread. Offsets and sizes are bytes.
+    """
+
+    @property
+    def version(self) -> ObjectVersion | None:
+        """The version last read from or committed to the store; None for a file never stored."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Current size, uncommitted writes included."""
+        ...
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is anything a commit would have to bring to the store."""
+        ...
+
+    def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
+        """The bytes, clipped at the end of file, if they are in memory; None if they are not.
+
+        A memoryview is valid until the caller's next checkpoint: use it before any await.
+        """
+        ...
+
+    async def read(self, offset: int, size: int) -> memoryview | bytes:
+        """The bytes, clipped at the end of file; waits for what is missing.
+
+        Cancellation leaves downloads running for other readers.
+
+        Raises:
+            VersionChangedError: the object changed under the reader.
+            StoreError: the bytes could not be had.
+        """
+        ...
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """Take ``data`` at any offset (a gap reads as zeros); returns len(data).
+
+        Waits while the memory or disk budget is used up. Cancelled before it returns, the write
+        may or may not have happened.
+
+        Raises:
+            OSError: ENOSPC when the local disk is full; the data taken before is kept.
+            FileTooLargeError: past the store's largest object.
+        """
+        ...
+
+    async def truncate(self, size: int) -> None:
+        """Cut off or extend with zeros."""
+        ...
+
+    async def commit(self, request: CommitRequest) -> ObjectVersion | None:
+        """Bring everything written so far to the store; None when nothing was dirty.
+
+        Idempotent; concurrent calls share one upload. On error everything stays dirty and the
+        next call tries again. Cancelled, the upload is taken up again by the next call.
+        """
+        ...
+
+    async def preserve(self, replacement: ObjectVersion) -> None:
+        """Read on from ``replacement``, a server-side copy of the same bytes under another key.
+
+        Used before the key this file reads from is deleted or overwritten by rename.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Drop uncommitted data on purpose (the file was unlinked): dirty becomes False."""
+        ...
+
+    def set_aside(self, request: CommitRequest) -> str:
+        """Move uncommitted data to the state directory's ``unsaved/``; returns its path there."""
+        ...
+
+    async def close(self) -> None:
+        """Free memory and temporary files. Never uploads; uncommitted data is not touched
+        (call commit, set_aside or abandon first)."""
+        ...
+
+
+class DataPath(Protocol):
+    """One of temp, cache, direct."""
+
+    def open(self, version: ObjectVersion | None) -> OpenFile:
+        """An open file over ``version``; None for a file that is not in the store yet."""
+        ...
+
+    async def aclose(self) -> None:
+        """Stop background work and free everything."""
+        ...

@@ -1,0 +1,249 @@
+"""The exception hierarchy and the one table from exceptions to errno.
+
+Errno literals stand nowhere else. A layer raises the class that names the cause; the FUSE
+adapter asks :func:`errno_of` and the command line asks :class:`UserError` for its exit code.
+"""
+
+import errno
+from dataclasses import dataclass
+
+
+class OssfsError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+# -- what a store can answer -------------------------------------------------------------------
+
+
+class StoreError(OssfsError):
+    """A store operation failed for good: retries, where they help, are used up.
+
+    ``operation`` is the request's name (``GetObject``), ``request_id`` the store's own id for the
+    last answer (empty when none came), ``attempts`` how often it was tried.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str = "",
+        key: str = "",
+        request_id: str = "",
+        attempts: int = 1,
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.key = key
+        self.request_id = request_id
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        where = f"{self.operation} {self.key!r}: " if self.operation else ""
+        ident = f" (request id {self.request_id})" if self.request_id else ""
+        tries = f" after {self.attempts} attempts" if self.attempts > 1 else ""
+        return f"{where}{self.args[0]}{tries}{ident}"
+
+
+class ObjectMissingError(StoreError):
+    """No such key, upload or bucket."""
+
+
+class AccessDeniedError(StoreError):
+    """The store refuses these credentials, or anonymous access, for this operation."""
+
+
+class ArchivedError(AccessDeniedError):
+    """The object is archived and must be restored before its bytes can be read."""
+
+
+class VersionChangedError(StoreError):
+    """The key no longer holds the pinned version."""
+
+
+class ConditionFailedError(StoreError):
+    """A conditional write lost: the key exists, or holds another version than expected."""
+
+
+class QuotaExceededError(StoreError):
+    """The store refuses to hold more for this account or bucket."""
+
+
+class ObjectTooLargeError(StoreError):
+    """The object would exceed what the store can hold."""
+
+
+class UnsupportedByStoreError(StoreError):
+    """The store does not implement the operation (NotImplemented, MethodNotAllowed)."""
+
+
+class IntegrityError(StoreError):
+    """What the store says it keeps is not what was sent."""
+
+
+class StoreUnavailableError(StoreError):
+    """Transient failures (5xx, throttling, resets, stalls) outlasted the retry budget."""
+
+
+# -- what a POSIX call can be told -------------------------------------------------------------
+
+
+class FilesystemError(OssfsError):
+    """A POSIX operation cannot be done; subclasses say why."""
+
+
+class NoSuchEntryError(FilesystemError):
+    """The path does not exist."""
+
+
+class StaleInodeError(FilesystemError):
+    """The inode is no longer known."""
+
+
+class EntryExistsError(FilesystemError):
+    """The name is taken."""
+
+
+class NotADirectoryPathError(FilesystemError):
+    """A directory was needed."""
+
+
+class IsADirectoryPathError(FilesystemError):
+    """A file was needed."""
+
+
+class DirectoryNotEmptyError(FilesystemError):
+    """The directory still has children."""
+
+
+class NameTooLongError(FilesystemError):
+    """A segment over 255 bytes or a key over 1,024 bytes."""
+
+
+class IllegalNameError(FilesystemError):
+    """The name is not UTF-8."""
+
+
+class InvalidArgumentError(FilesystemError):
+    """The call makes no sense (a directory moved into itself, a negative size)."""
+
+
+class NotPermittedError(FilesystemError):
+    """Object stores have no such thing (hard links, device nodes), or the caller may not."""
+
+
+class PermissionDeniedError(FilesystemError):
+    """The caller's credentials do not allow it."""
+
+
+class ReadOnlyError(FilesystemError):
+    """The mount is read-only."""
+
+
+class BadHandleError(FilesystemError):
+    """The handle is unknown or was opened without the needed access mode."""
+
+
+class NoSpaceError(FilesystemError):
+    """The local disk is full and nothing can be evicted."""
+
+
+class FileTooLargeError(FilesystemError):
+    """The file would exceed the store's largest object."""
+
+
+class OperationUnsupportedError(FilesystemError):
+    """The mount does not offer this operation on this object."""
+
+
+class NoAttributeError(FilesystemError):
+    """No such extended attribute."""
+
+
+class RangeTooLargeError(FilesystemError):
+    """The value does not fit what the store keeps (metadata over 2 KiB)."""
+
+
+class UnsavedDataError(FilesystemError):
+    """Dirty data could not be brought to the store; it is kept locally."""
+
+
+# -- what a person can be told -----------------------------------------------------------------
+
+
+class UserError(OssfsError):
+    """One clear sentence for a person, and the exit code of the command."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The command line, an option or a configuration file is wrong."""
+
+    exit_code = 2
+
+
+class EnvironmentProblemError(UserError):
+    """The machine, the store, the credentials or the mountpoint is not as needed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrnoRow:
+    """One row of the table: exceptions of ``cause`` (and unlisted subclasses) mean ``code``."""
+
+    cause: type[BaseException]
+    code: int
+
+
+ERRNO_TABLE: tuple[ErrnoRow, ...] = (
+    ErrnoRow(ObjectMissingError, errno.ENOENT),
+    ErrnoRow(AccessDeniedError, errno.EACCES),
+    ErrnoRow(VersionChangedError, errno.ESTALE),
+    ErrnoRow(ConditionFailedError, errno.EEXIST),
+    ErrnoRow(QuotaExceededError, errno.EDQUOT),
+    ErrnoRow(ObjectTooLargeError, errno.EFBIG),
+    ErrnoRow(UnsupportedByStoreError, errno.EOPNOTSUPP),
+    ErrnoRow(IntegrityError, errno.EIO),
+    ErrnoRow(StoreUnavailableError, errno.EIO),
+    ErrnoRow(StoreError, errno.EIO),
+    ErrnoRow(NoSuchEntryError, errno.ENOENT),
+    ErrnoRow(StaleInodeError, errno.ESTALE),
+    ErrnoRow(EntryExistsError, errno.EEXIST),
+    ErrnoRow(NotADirectoryPathError, errno.ENOTDIR),
+    ErrnoRow(IsADirectoryPathError, errno.EISDIR),
+    ErrnoRow(DirectoryNotEmptyError, errno.ENOTEMPTY),
+    ErrnoRow(NameTooLongError, errno.ENAMETOOLONG),
+    ErrnoRow(IllegalNameError, errno.EILSEQ),
+    ErrnoRow(InvalidArgumentError, errno.EINVAL),
+    ErrnoRow(NotPermittedError, errno.EPERM),
+    ErrnoRow(PermissionDeniedError, errno.EACCES),
+    ErrnoRow(ReadOnlyError, errno.EROFS),
+    ErrnoRow(BadHandleError, errno.EBADF),
+    ErrnoRow(NoSpaceError, errno.ENOSPC),
+    ErrnoRow(FileTooLargeError, errno.EFBIG),
+    ErrnoRow(OperationUnsupportedError, errno.EOPNOTSUPP),
+    ErrnoRow(NoAttributeError, errno.ENODATA),
+    ErrnoRow(RangeTooLargeError, errno.E2BIG),
+    ErrnoRow(UnsavedDataError, errno.EIO),
+)
+
+_CODES = {row.cause: row.code for row in ERRNO_TABLE}
+
+# A local file operation that fails for lack of room is told as it is; every other OSError of our
+# own files is an internal failure that the program can only see as EIO.
+_LOCAL_CODES_PASSED_ON = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def errno_of(exc: BaseException) -> int:
+    """The errno a program sees for ``exc``; EIO for anything the table does not know."""
+    if isinstance(exc, OSError):
+        return exc.errno if exc.errno in _LOCAL_CODES_PASSED_ON else errno.EIO
+    for cls in type(exc).__mro__:
+        code = _CODES.get(cls)
+        if code is not None:
+            return code
+    return errno.EIO
+
+
+def is_disk_full(exc: OSError) -> bool:
+    """Whether a local file operation failed for lack of room."""
+    return exc.errno in (errno.ENOSPC, errno.EDQUOT)

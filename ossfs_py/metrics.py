@@ -1,0 +1,45 @@
+"""Counters and histograms of one mount, in one registry.
+
+The registry is created by the composition root and handed down; nothing is global.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+
+class Metrics:
+    """Every figure the mount keeps about itself."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.requests = Counter(
+            "ossfs_store_requests", "Requests sent to the store", ["operation"], registry=r
+        )
+        self.request_errors = Counter(
+            "ossfs_store_errors", "Requests that failed for good", ["operation"], registry=r
+        )
+        self.retries = Counter(
+            "ossfs_store_retries", "Requests sent again", ["operation"], registry=r
+        )
+        self.request_seconds = Histogram(
+            "ossfs_store_request_seconds",
+            "Time of one request, retries included",
+            ["operation"],
+            registry=r,
+        )
+        self.bytes_received = Counter(
+            "ossfs_store_received_bytes", "Object bytes downloaded", registry=r
+        )
+        self.bytes_sent = Counter("ossfs_store_sent_bytes", "Object bytes uploaded", registry=r)
+        self.bytes_read = Counter(
+            "ossfs_read_bytes", "Bytes answered to programs", ["source"], registry=r
+        )
+        self.memory_bytes = Gauge(
+            "ossfs_memory_budget_used_bytes", "Memory budget in use", registry=r
+        )
+        self.hidden_keys = Counter(
+            "ossfs_hidden_keys", "Keys that no path can name", registry=r
+        )
+        self.handler_failures = Counter(
+            "ossfs_handler_failures", "Unexpected exceptions turned into EIO", registry=r
+        )

@@ -1,0 +1,155 @@
+"""Small frozen types that every layer speaks.
+
+Sizes and offsets are bytes, times are nanoseconds since the epoch unless a name says otherwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """One immutable content of a key. Two versions of a key never share an ETag.
+
+    ``etag`` is opaque and kept without its surrounding quotes.
+    """
+
+    key: str
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """The half-open span ``[start, end)`` of an object, in bytes."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of bytes in the span."""
+        return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What the store says about one object.
+
+    A LIST answer leaves ``metadata`` None ("not asked"); a HEAD answer fills it, possibly empty.
+    Metadata names are lower case and carry no ``x-amz-meta-`` prefix.
+    """
+
+    key: str
+    size: int
+    etag: str
+    mtime_ns: int
+    metadata: Mapping[str, str] | None = None
+    content_type: str | None = None
+    storage_class: str | None = None
+    version_id: str | None = None
+    owner: str | None = None
+    restored: bool = True
+    """False for an archived object whose bytes cannot be read before a restore."""
+
+    @property
+    def version(self) -> ObjectVersion:
+        """The content this answer speaks of."""
+        return ObjectVersion(self.key, self.etag, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of a LIST: objects and common prefixes, each in key order as the store sent them."""
+
+    objects: tuple[ObjectInfo, ...]
+    prefixes: tuple[str, ...]
+    next_token: str | None
+    """Hand to the next ``list_page`` call; None on the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """``size`` bytes at ``offset`` of an open file descriptor: an upload body that needs no copy.
+
+    The caller keeps the descriptor open and the bytes unchanged until the call returns.
+    """
+
+    fd: int
+    offset: int
+    size: int
+
+
+Body: TypeAlias = bytes | memoryview | FileSlice
+"""What an upload may send; len() or ``size`` gives its bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """When a write may happen: never over an existing key, or only over one known ETag."""
+
+    only_if_absent: bool = False
+    only_if_etag: str | None = None
+
+
+ALWAYS = Condition()
+
+
+@dataclass(frozen=True, slots=True)
+class MultipartUpload:
+    """An upload in progress at the store."""
+
+    key: str
+    upload_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part the store has accepted."""
+
+    number: int
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """What stat(2) tells of one inode. ``mode`` includes the file type bits."""
+
+    ino: int
+    mode: int
+    size: int
+    uid: int
+    gid: int
+    atime_ns: int
+    mtime_ns: int
+    ctime_ns: int
+    nlink: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """What a setattr(2)-like call changes; None leaves a field alone.
+
+    ``mode`` holds permission bits only. Size is no part of it: truncation goes to the open file.
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    atime_ns: int | None = None
+    mtime_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitRequest:
+    """How dirty bytes become an object: under which key, with which metadata, on what condition."""
+
+    key: str
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    content_type: str | None = None
+    condition: Condition = ALWAYS

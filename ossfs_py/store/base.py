@@ -1,0 +1,180 @@
+"""The object store as the rest of the package sees it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ossfs_py.model import (
+    ALWAYS,
+    Body,
+    ByteRange,
+    Condition,
+    ListPage,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
+
+MIN_PART_BYTES = 5 * 1024**2
+"""Smallest part but the last (S3 and OSS multipart limits)."""
+MAX_PARTS = 10_000
+MAX_COPY_BYTES = 5 * 1024**3
+"""Largest single CopyObject or UploadPartCopy source range (S3 limits)."""
+MAX_OBJECT_BYTES = 5 * 1024**4
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this store was found, or configured, to do."""
+
+    conditional_create: bool
+    """A write can be refused atomically when the key exists."""
+    conditional_replace: bool
+    """A write can be refused atomically when the key holds another ETag."""
+    part_copy: bool
+    """UploadPartCopy works."""
+
+
+class ObjectStore(Protocol):
+    """One bucket. Blocking; safe for concurrent use from any number of threads.
+
+    Every method retries transient failures on a new connection with backoff and jitter inside
+    the mount's time budget and raises only :class:`~ossfs_py.errors.StoreError` subclasses. An
+    abandoned call (its waiter was cancelled) runs to its end in its thread; nothing can be left
+    behind but what the docstring says.
+    """
+
+    def capabilities(self) -> Capabilities:
+        """What the store can do. May probe once (a scratch key for conditional writes)."""
+        ...
+
+    def check(self, prefix: str, timeout_seconds: float) -> None:
+        """Ask the bucket one question as a mount would, failing fast.
+
+        Raises:
+            EnvironmentProblemError: one sentence: endpoint unreachable, name not resolved, TLS
+                refused, wrong region, unknown key id, wrong secret, missing or forbidden bucket.
+        """
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size, ETag and metadata of one object.
+
+        Raises:
+            ObjectMissingError: no such key.
+        """
+        ...
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        token: str | None = None,
+        start_after: str | None = None,
+        max_keys: int = 1000,
+    ) -> ListPage:
+        """One LIST page below ``prefix``; ``delimiter=""`` lists flat."""
+        ...
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` with the version's bytes from ``start``.
+
+        Precondition: ``start + len(buffer) <= version.size`` and the buffer is writable and
+        stays the caller's alone until the call returns.
+
+        Raises:
+            VersionChangedError: the key holds another ETag now (compared in the answer too, for
+                stores that ignore If-Match). The buffer's content is undefined then.
+            ObjectMissingError, ArchivedError, StoreUnavailableError.
+        """
+        ...
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        metadata: Mapping[str, str],
+        content_type: str | None = None,
+        condition: Condition = ALWAYS,
+    ) -> ObjectVersion:
+        """Write one whole object.
+
+        Raises:
+            ConditionFailedError: the condition did not hold; nothing was written.
+        """
+        ...
+
+    def start_multipart(
+        self,
+        key: str,
+        *,
+        metadata: Mapping[str, str],
+        content_type: str | None = None,
+        condition: Condition = ALWAYS,
+    ) -> MultipartUpload:
+        """Begin an upload. An abandoned call may leave an upload id nobody knows."""
+        ...
+
+    def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
+        """Send part ``number`` (1..10,000); sending a number again replaces it."""
+        ...
+
+    def copy_part(
+        self, upload: MultipartUpload, number: int, source: ObjectVersion, span: ByteRange
+    ) -> Part:
+        """Make a part of ``span`` of an object, on the server, pinned to its version.
+
+        Raises:
+            VersionChangedError: the source changed.
+            UnsupportedByStoreError: no UploadPartCopy here.
+        """
+        ...
+
+    def complete(
+        self, upload: MultipartUpload, parts: Sequence[Part], *, condition: Condition = ALWAYS
+    ) -> ObjectVersion:
+        """Turn the parts into the object. Repeating it after a lost answer is recognised.
+
+        Raises:
+            ConditionFailedError: the condition did not hold; the upload still exists.
+            IntegrityError: the finished object's size is not the parts' sum.
+        """
+        ...
+
+    def abort(self, upload: MultipartUpload) -> None:
+        """Forget an upload and its parts; an unknown upload is no error."""
+        ...
+
+    def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> ObjectVersion:
+        """Copy on the server, pinned to the source's version; multipart above 5 GiB.
+
+        ``metadata`` None keeps the source's, otherwise replaces it (``key`` may equal
+        ``source.key`` then).
+
+        Raises:
+            ObjectMissingError: the source is gone.
+            VersionChangedError: the source changed.
+        """
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove one object; a missing key is no error."""
+        ...
+
+    def refresh_credentials(self) -> None:
+        """Read the credentials again (after rotation)."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection; calls in progress fail with StoreUnavailableError."""
+        ...

@@ -37,9 +37,7 @@ class Metrics:
         self.memory_bytes = Gauge(
             "ossfs_memory_budget_used_bytes", "Memory budget in use", registry=r
         )
-        self.hidden_keys = Counter(
-            "ossfs_hidden_keys", "Keys that no path can name", registry=r
-        )
+        self.hidden_keys = Counter("ossfs_hidden_keys", "Keys that no path can name", registry=r)
         self.handler_failures = Counter(
             "ossfs_handler_failures", "Unexpected exceptions turned into EIO", registry=r
         )

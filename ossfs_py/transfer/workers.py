@@ -1,0 +1,133 @@
+"""Persistent threads that make blocking calls on behalf of the trio loop.
+
+A hop through ``trio.to_thread`` costs 75-116 us; handing a job to a persistent thread and waking
+the loop once for all results that are ready costs about 18 us (measured on two cores).
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, TypeVar, cast
+
+import outcome
+import trio
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+Done = Callable[[outcome.Outcome[Any]], None]
+
+
+class Workers:
+    """A fixed number of threads with an urgent and a background queue.
+
+    Jobs are queued on the trio side and handed out only while a thread is free, so an urgent job
+    (a reader waits) overtakes every background job (prefetch) that has not begun. All methods
+    belong to the trio thread that constructed the object.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        if count < 1:
+            raise ValueError("a worker pool needs at least one thread")
+        self.count = count
+        self.running = 0
+        self._token = trio.lowlevel.current_trio_token()
+        self._urgent: deque[tuple[Callable[[], Any], Done]] = deque()
+        self._background: deque[tuple[Callable[[], Any], Done]] = deque()
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Done] | None] = SimpleQueue()
+        self._finished: deque[tuple[Done, outcome.Outcome[Any]]] = deque()
+        self._threads: list[threading.Thread] = []
+        self._name = name
+        self._closed = False
+
+    @property
+    def queued(self) -> int:
+        """Jobs that wait for a thread."""
+        return len(self._urgent) + len(self._background)
+
+    def submit(self, job: Callable[[], Any], on_done: Done, *, urgent: bool = True) -> None:
+        """Run ``job`` on a thread, then call ``on_done`` with its outcome on the trio thread.
+
+        ``on_done`` must not raise and must not block.
+        """
+        if self._closed:
+            raise RuntimeError(f"worker pool {self._name!r} is closed")
+        (self._urgent if urgent else self._background).append((job, on_done))
+        self._dispatch()
+
+    async def run(self, fn: Callable[..., T], *args: Any, urgent: bool = True) -> T:
+        """Call ``fn(*args)`` on a thread and return its result or raise its exception.
+
+        Cancelled while the job waits for a thread, the job never runs; cancelled later, it runs
+        to its end and its outcome is dropped.
+        """
+        task = trio.lowlevel.current_task()
+        waiting = True
+
+        def call() -> T | None:
+            return fn(*args) if waiting else None
+
+        def on_done(result: outcome.Outcome[Any]) -> None:
+            if waiting:
+                trio.lowlevel.reschedule(task, result)
+
+        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
+            nonlocal waiting
+            waiting = False
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self.submit(call, on_done, urgent=urgent)
+        return cast(T, await trio.lowlevel.wait_task_rescheduled(abort))
+
+    def close(self) -> None:
+        """Let the threads end after the jobs they have begun; queued jobs are dropped."""
+        self._closed = True
+        self._urgent.clear()
+        self._background.clear()
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the threads after :meth:`close`; whether all of them ended in time."""
+        for thread in self._threads:
+            thread.join(timeout_seconds)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def _dispatch(self) -> None:
+        while self.running < self.count:
+            if self._urgent:
+                job = self._urgent.popleft()
+            elif self._background:
+                job = self._background.popleft()
+            else:
+                return
+            self.running += 1
+            if self.running > len(self._threads):
+                thread = threading.Thread(
+                    target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+                )
+                self._threads.append(thread)
+                thread.start()
+            self._jobs.put(job)
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, on_done = item
+            result = outcome.capture(job)
+            self._finished.append((on_done, result))
+            # Frees the job's buffers while this thread waits for its next job.
+            del item, job, on_done, result
+            try:
+                self._token.run_sync_soon(self._collect, idempotent=True)
+            except trio.RunFinishedError:
+                return
+
+    def _collect(self) -> None:
+        while self._finished:
+            on_done, result = self._finished.popleft()
+            self.running -= 1
+            self._dispatch()
+            on_done(result)

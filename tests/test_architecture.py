@@ -1,0 +1,199 @@
+"""The rules of the house, read from the source: who may import whom, and what stands where."""
+
+import ast
+import errno
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ossfs_py
+from ossfs_py import errors
+
+PACKAGE = Path(ossfs_py.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
+MAX_LINES = 600
+
+FOUNDATION = {"config", "errors", "model", "metrics"}
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "model": set(),
+    "metrics": set(),
+    "config": {"errors", "model"},
+    "logs": FOUNDATION,
+    "mountpoint": FOUNDATION,
+    "store": FOUNDATION,
+    "transfer": FOUNDATION | {"store"},
+    "datapath": FOUNDATION | {"store", "transfer"},
+    "namespace": FOUNDATION | {"store", "transfer"},
+    "filesystem": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
+    "fuse": FOUNDATION | {"filesystem", "namespace"},
+    "daemon": FOUNDATION
+    | {"store", "transfer", "datapath", "namespace", "filesystem", "fuse", "logs", "mountpoint"},
+    "cli": FOUNDATION | {"daemon", "logs", "mountpoint", "store", "transfer"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+"""Layer to the layers it may import; a layer may always import itself."""
+
+CONFINED = {
+    "pyfuse3": {"fuse"},
+    "boto3": {"store"},
+    "botocore": {"store"},
+    "awscrt": {"store"},
+    "click": {"cli"},
+    "rich": {"cli"},
+}
+"""Foreign packages that only some layers know."""
+
+IMPLEMENTATIONS = {"datapath.temp", "datapath.cache", "datapath.direct"}
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full dotted names, imports inside functions and for type checking included."""
+    package = [ossfs_py.__name__, *path.relative_to(PACKAGE).parts[:-1]]
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_imports_go_downwards_only(path: Path) -> None:
+    layer = layer_of(path)
+    assert layer in MAY_IMPORT, f"{layer} has no place in the layer table"
+    allowed = MAY_IMPORT[layer] | {layer}
+    own = [name.split(".") for name in imports_of(path) if name.split(".")[0] == "ossfs_py"]
+    known = {name.removesuffix(".py") for name in NAMES if "/" not in name} | {
+        name.split("/")[0] for name in NAMES if "/" in name
+    }
+    reached = {parts[1] for parts in own if len(parts) > 1 and parts[1] in known}
+    assert reached <= allowed, f"{layer} must not import {sorted(reached - allowed)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_foreign_packages_stay_where_they_belong(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports_of(path)}
+    for package, layers in CONFINED.items():
+        assert package not in roots or layer_of(path) in layers, f"{package} does not belong here"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_errno_literals_stand_in_the_table_only(path: Path) -> None:
+    if path.name == "errors.py":
+        return
+    codes = set(errno.errorcode.values())
+    found = {
+        node.attr
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Attribute) and node.attr in codes
+    } | {name.split(".")[1] for name in imports_of(path) if name.startswith("errno.")} & codes
+    assert not found, f"errno literals outside errors.py: {sorted(found)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_environment_and_arguments_are_read_in_config_and_cli_only(path: Path) -> None:
+    # The store reads the credentials chain, whose environment variables are the credentials'
+    # own and no settings of the mount.
+    allowed = {"config", "cli"} | ({"store"} if path.stem == "credentials" else set())
+    if layer_of(path) in allowed:
+        return
+    names = {f"{module}.{attribute}" for module, attribute in attributes_of(path)}
+    names |= set(imports_of(path))
+    assert not names & {"os.environ", "os.environb", "os.getenv", "sys.argv"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_only_the_command_line_prints(path: Path) -> None:
+    if layer_of(path) == "cli":
+        return
+    calls = [node.func for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
+    assert not [name for name in calls if isinstance(name, ast.Name) and name.id == "print"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_data_paths_do_not_know_one_another() -> None:
+    for path in MODULES:
+        own = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        implementation = next(
+            (name for name in IMPLEMENTATIONS if own == name or own.startswith(f"{name}.")), None
+        )
+        if implementation is None:
+            continue
+        reached = {name.removeprefix("ossfs_py.") for name in imports_of(path)}
+        for other in IMPLEMENTATIONS - {implementation}:
+            assert not [name for name in reached if f"{name}.".startswith(f"{other}.")]
+
+
+def attributes_of(path: Path) -> Iterator[tuple[str, str]]:
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield node.value.id, node.attr
+
+
+# -- the errno table, both ways ------------------------------------------------------------
+
+
+def subclasses_of(cls: type[BaseException]) -> Iterator[type[BaseException]]:
+    for child in cls.__subclasses__():
+        yield child
+        yield from subclasses_of(child)
+
+
+def test_every_error_a_program_can_meet_has_a_row() -> None:
+    causes = [row.cause for row in errors.ERRNO_TABLE]
+    for root in (errors.StoreError, errors.FilesystemError):
+        for cls in subclasses_of(root):
+            if cls.__module__.startswith("ossfs_py."):
+                assert any(issubclass(cls, cause) for cause in causes), cls
+
+
+def test_no_row_is_dead_or_doubled() -> None:
+    causes = [row.cause for row in errors.ERRNO_TABLE]
+    assert len(causes) == len(set(causes))
+    defined = {cls for _, cls in inspect.getmembers(errors, inspect.isclass)}
+    assert set(causes) <= defined
+
+
+def test_every_row_is_what_errno_of_answers() -> None:
+    for row in errors.ERRNO_TABLE:
+        assert errors.errno_of(row.cause("why")) == row.code
+
+
+@pytest.mark.parametrize(
+    ("cause", "seen"),
+    [
+        (errors.ObjectMissingError("no such key"), errno.ENOENT),
+        (errors.AccessDeniedError("denied"), errno.EACCES),
+        (errors.ArchivedError("not restored"), errno.EACCES),
+        (errors.VersionChangedError("changed under a reader"), errno.ESTALE),
+        (errors.ReadOnlyError("read-only mount"), errno.EROFS),
+        (errors.NoSpaceError("disk full"), errno.ENOSPC),
+        (OSError(errno.ENOSPC, "disk full"), errno.ENOSPC),
+        (errors.QuotaExceededError("quota at the store"), errno.EDQUOT),
+        (errors.ObjectTooLargeError("too large"), errno.EFBIG),
+        (errors.FileTooLargeError("too large"), errno.EFBIG),
+        (errors.StoreUnavailableError("retries exhausted"), errno.EIO),
+        (ValueError("a programming error"), errno.EIO),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_programs_see_what_the_contract_promises(cause: Exception, seen: int) -> None:
+    assert errors.errno_of(cause) == seen

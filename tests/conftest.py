@@ -1,12 +1,15 @@
 """Fixtures every test may ask for: a real S3 server, fresh buckets, an independent client."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import urllib3
 from minio import Minio
 
+from tests.support.mounting import DATA_PATHS, Mount, Option
+from tests.support.proxy import Proxy
 from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Identity, SeaweedServer
 
 _numbers = itertools.count(1)
@@ -55,3 +58,48 @@ def make_bucket(server: SeaweedServer) -> str:
     name = f"bucket-{next(_numbers)}"
     server.make_bucket(name)
     return name
+
+
+@pytest.fixture
+def proxy(seaweed: SeaweedServer) -> Iterator[Proxy]:
+    """A counting and fault-injecting proxy in front of the server."""
+    with Proxy(seaweed.host) as running:
+        yield running
+
+
+@pytest.fixture(params=DATA_PATHS)
+def data_path(request: pytest.FixtureRequest) -> str:
+    """Each data path in turn."""
+    return str(request.param)
+
+
+MountFactory = Callable[..., Mount]
+
+
+@pytest.fixture
+def mount(seaweed: SeaweedServer, tmp_path: Path) -> Iterator[MountFactory]:
+    """``mount(source, data_path="direct", …)`` mounts; everything ends with the test.
+
+    A mount that is still there at the end must end well: unmounted, exit code 0, and no
+    traceback in its log.
+    """
+    mounts: list[Mount] = []
+
+    def start(source: str, **options: Option) -> Mount:
+        options.setdefault("endpoint", seaweed.endpoint)
+        work = tmp_path / f"mount-{len(mounts)}"
+        one = Mount(source, work, environment=seaweed.environment, **options)  # type: ignore[arg-type]
+        mounts.append(one)
+        return one.start()
+
+    yield start
+    problems = []
+    for one in reversed(mounts):
+        try:
+            if one.running and (code := one.unmount()):
+                problems.append(f"exit code {code}\n{one.log}")
+        finally:
+            one.close()
+        if "Traceback" in one.log:
+            problems.append(one.log)
+    assert not problems, "\n".join(problems)

@@ -16,12 +16,6 @@ SIZE = 3_000_000
 
 
 @pytest.fixture
-def proxy(seaweed: SeaweedServer) -> Iterator[Proxy]:
-    with Proxy(seaweed.host) as running:
-        yield running
-
-
-@pytest.fixture
 def client(proxy: Proxy, seaweed: SeaweedServer) -> Iterator[Minio]:
     pool = urllib3.PoolManager(timeout=20, retries=False)
     yield Minio(

@@ -1,0 +1,230 @@
+"""Real mounts for tests: one daemon process each, always ended, its log at hand."""
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+DATA_PATHS = ("temp", "cache", "direct")
+READY_SECONDS = 30.0
+END_SECONDS = 30.0
+Option = str | int | float | bool | Path
+
+
+class MountFailedError(Exception):
+    """The daemon ended, or did not answer in time; carries its log."""
+
+
+def is_mounted(path: Path) -> bool:
+    """Whether something is mounted exactly here, a dead FUSE mount included."""
+    wanted = str(path).replace(" ", "\\040")
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split(" ")[4] == wanted for line in lines)
+
+
+class Mount:
+    """``ossfs-py mount BUCKET DIR --foreground`` in a process of its own.
+
+    ``options`` become long flags: ``data_path="direct", read_only=True``. Everything the daemon
+    may write lies below ``work``.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        work: Path,
+        *,
+        endpoint: str,
+        environment: Mapping[str, str],
+        **options: Option,
+    ) -> None:
+        self.source = source
+        self.path = work / "mnt"
+        self.temp_dir = work / "temp"
+        self.cache_dir = work / "cache"
+        self.state_dir = work / "state"
+        self.log_path = work / "daemon.log"
+        for directory in (self.path, self.temp_dir, self.cache_dir, self.state_dir):
+            directory.mkdir(parents=True, mode=0o700)
+        self.options: dict[str, Option] = {
+            "endpoint": endpoint,
+            "temp_dir": self.temp_dir,
+            "state_dir": self.state_dir,
+            **options,
+        }
+        if self.options.get("data_path") == "cache":
+            self.options.setdefault("cache_dir", self.cache_dir)
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if _harmless(name)},
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self.mount_seconds = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- life ------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> list[str]:
+        """The whole command line."""
+        flags = [_flag(name, value) for name, value in self.options.items() if value is not False]
+        return [
+            *(sys.executable, "-m", "ossfs_py", "mount", self.source, str(self.path)),
+            "--foreground",
+            *flags,
+        ]
+
+    def start(self) -> Self:
+        """Mount and return when the mount answers.
+
+        Raises:
+            MountFailedError: it does not come up.
+        """
+        began = time.monotonic()
+        with self.log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.arguments,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                # A Ctrl-C at pytest's terminal is pytest's to handle.
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_mounted(began + READY_SECONDS)
+            os.statvfs(self.path)
+        except BaseException:
+            self.close()
+            raise
+        self.mount_seconds = time.monotonic() - began
+        return self
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def unmount(self) -> int:
+        """Unmount as a user does and return the daemon's exit code."""
+        subprocess.run(["fusermount3", "-u", str(self.path)], check=True, timeout=END_SECONDS)
+        return self.wait()
+
+    def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal to the daemon and return its exit code."""
+        os.kill(self.pid, number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The daemon's exit code, once it has ended."""
+        assert self._process is not None
+        return self._process.wait(END_SECONDS)
+
+    def close(self) -> None:
+        """End the mount by whatever it takes; harmless when it has ended."""
+        process, self._process = self._process, None
+        if process is not None and process.poll() is None:
+            subprocess.run(
+                ["fusermount3", "-u", "-z", str(self.path)], check=False, capture_output=True
+            )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(END_SECONDS)
+        if process is not None and process.poll() is None:
+            process.kill()
+            process.wait()
+        if is_mounted(self.path):
+            subprocess.run(["fusermount3", "-u", "-z", str(self.path)], check=True)
+
+    # -- what the daemon does ----------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The daemon's process id."""
+        assert self._process is not None, "not mounted"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the daemon lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def log(self) -> str:
+        """Everything the daemon has said so far."""
+        return self.log_path.read_text(errors="replace")
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory of the daemon."""
+        return self._status_kib("VmRSS") * 1024
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Largest resident memory of the daemon so far."""
+        return self._status_kib("VmHWM") * 1024
+
+    @property
+    def disk_write_bytes(self) -> int:
+        """Bytes the daemon has caused to be written to any disk (page cache included)."""
+        text = Path(f"/proc/{self.pid}/io").read_text()
+        return int(dict(line.split(": ") for line in text.splitlines())["write_bytes"])
+
+    def open_files(self) -> list[str]:
+        """What the daemon's descriptors refer to, deleted files included."""
+        found = []
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(str(entry.readlink()))
+        return found
+
+    def local_files(self) -> list[Path]:
+        """Regular files below the daemon's temporary and cache directories."""
+        return [
+            path
+            for directory in (self.temp_dir, self.cache_dir)
+            for path in directory.rglob("*")
+            if path.is_file()
+        ]
+
+    def _status_kib(self, name: str) -> int:
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1])
+        raise MountFailedError(f"the daemon has ended\n{self.log}")
+
+    def _wait_until_mounted(self, deadline: float) -> None:
+        """The kernel tells of every change of the mount table, and of the process's end."""
+        assert self._process is not None
+        with Path("/proc/self/mountinfo").open() as table:
+            ended = os.pidfd_open(self._process.pid)
+            try:
+                events = select.poll()
+                events.register(table, select.POLLPRI | select.POLLERR)
+                events.register(ended, select.POLLIN)
+                while not is_mounted(self.path):
+                    if self._process.poll() is not None:
+                        raise MountFailedError(f"exit code {self._process.returncode}\n{self.log}")
+                    left = deadline - time.monotonic()
+                    if left <= 0:
+                        raise MountFailedError(f"not mounted in {READY_SECONDS} s\n{self.log}")
+                    events.poll(left * 1000)
+            finally:
+                os.close(ended)
+
+
+def _flag(name: str, value: Option) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag}={value}"
+
+
+def _harmless(name: str) -> bool:
+    """No credentials, settings or proxies of the person who runs the tests."""
+    upper = name.upper()
+    return not (upper.startswith(("AWS_", "OSS_", "OSSFS_PY_")) or upper.endswith("_PROXY"))

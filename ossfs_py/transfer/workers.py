@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -19,6 +20,35 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Done = Callable[[outcome.Outcome[Any]], None]
+
+
+class Job:
+    """A call that waits for a thread, or runs on one."""
+
+    __slots__ = ("_pool", "begun", "cancelled", "fn", "on_done", "urgent")
+
+    def __init__(
+        self, pool: "Workers", fn: Callable[[], Any], on_done: Done, *, urgent: bool
+    ) -> None:
+        self._pool = pool
+        self.fn = fn
+        self.on_done = on_done
+        self.urgent = urgent
+        self.begun = False
+        self.cancelled = False
+
+    def promote(self) -> None:
+        """Let a background job overtake every other one: somebody waits for it now."""
+        if not (self.urgent or self.begun or self.cancelled):
+            self.urgent = True
+            self._pool._urgent.append(self)
+
+    def cancel(self) -> bool:
+        """Take back a job that has not begun; False when it has (it runs to its end)."""
+        if self.begun:
+            return False
+        self.cancelled = True
+        return True
 
 
 class Workers:
@@ -35,28 +65,25 @@ class Workers:
         self.count = count
         self.running = 0
         self._token = trio.lowlevel.current_trio_token()
-        self._urgent: deque[tuple[Callable[[], Any], Done]] = deque()
-        self._background: deque[tuple[Callable[[], Any], Done]] = deque()
-        self._jobs: SimpleQueue[tuple[Callable[[], Any], Done] | None] = SimpleQueue()
+        self._urgent: deque[Job] = deque()
+        self._background: deque[Job] = deque()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._finished: deque[tuple[Done, outcome.Outcome[Any]]] = deque()
         self._threads: list[threading.Thread] = []
         self._name = name
         self._closed = False
 
-    @property
-    def queued(self) -> int:
-        """Jobs that wait for a thread."""
-        return len(self._urgent) + len(self._background)
+    def submit(self, fn: Callable[[], Any], on_done: Done, *, urgent: bool = True) -> Job:
+        """Run ``fn`` on a thread, then call ``on_done`` with its outcome on the trio thread.
 
-    def submit(self, job: Callable[[], Any], on_done: Done, *, urgent: bool = True) -> None:
-        """Run ``job`` on a thread, then call ``on_done`` with its outcome on the trio thread.
-
-        ``on_done`` must not raise and must not block.
+        ``on_done`` must neither raise nor block; it is not called for a job that was cancelled.
         """
         if self._closed:
             raise RuntimeError(f"worker pool {self._name!r} is closed")
-        (self._urgent if urgent else self._background).append((job, on_done))
+        job = Job(self, fn, on_done, urgent=urgent)
+        (self._urgent if urgent else self._background).append(job)
         self._dispatch()
+        return job
 
     async def run(self, fn: Callable[..., T], *args: Any, urgent: bool = True) -> T:
         """Call ``fn(*args)`` on a thread and return its result or raise its exception.
@@ -67,9 +94,6 @@ class Workers:
         task = trio.lowlevel.current_task()
         waiting = True
 
-        def call() -> T | None:
-            return fn(*args) if waiting else None
-
         def on_done(result: outcome.Outcome[Any]) -> None:
             if waiting:
                 trio.lowlevel.reschedule(task, result)
@@ -77,13 +101,14 @@ class Workers:
         def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
             nonlocal waiting
             waiting = False
+            job.cancel()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        self.submit(call, on_done, urgent=urgent)
+        job = self.submit(partial(fn, *args) if args else fn, on_done, urgent=urgent)
         return cast(T, await trio.lowlevel.wait_task_rescheduled(abort))
 
     def close(self) -> None:
-        """Let the threads end after the jobs they have begun; queued jobs are dropped."""
+        """Let the threads end after the jobs they have begun; queued jobs never run."""
         self._closed = True
         self._urgent.clear()
         self._background.clear()
@@ -104,6 +129,9 @@ class Workers:
                 job = self._background.popleft()
             else:
                 return
+            if job.begun or job.cancelled:
+                continue  # promoted jobs stand in both queues
+            job.begun = True
             self.running += 1
             if self.running > len(self._threads):
                 thread = threading.Thread(
@@ -114,12 +142,11 @@ class Workers:
             self._jobs.put(job)
 
     def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
-            job, on_done = item
-            result = outcome.capture(job)
-            self._finished.append((on_done, result))
+        while (job := self._jobs.get()) is not None:
+            result = outcome.capture(job.fn)
+            self._finished.append((job.on_done, result))
             # Frees the job's buffers while this thread waits for its next job.
-            del item, job, on_done, result
+            del job, result
             try:
                 self._token.run_sync_soon(self._collect, idempotent=True)
             except trio.RunFinishedError:

@@ -1,0 +1,36 @@
+"""The ``direct`` data path: bytes live in memory only, under the mount's one budget.
+
+Reading never touches a disk. Writing streams sequential bytes as multipart parts from memory and
+spills to a staging file only when a write comes out of order.
+"""
+
+from ossfs_py.model import ObjectVersion
+from ossfs_py.transfer.backend import BlockBackend
+from ossfs_py.transfer.dirty import WriteContext
+from ossfs_py.transfer.engine import TransferEngine
+from ossfs_py.transfer.openfile import ObjectFile
+from ossfs_py.transfer.readers import ReaderCache
+
+
+class DirectDataPath:
+    """Opens files whose readers have no second home for their bytes."""
+
+    def __init__(self, engine: TransferEngine, writes: WriteContext) -> None:
+        self._readers = ReaderCache(engine, self._no_backend)
+        self._writes = writes
+
+    def open(self, version: ObjectVersion | None) -> ObjectFile:
+        """An open file over ``version``; None for a file that is not in the store yet."""
+        return ObjectFile(version, self._readers, self._writes, memory_first=True)
+
+    async def run(self) -> None:
+        """Background work of the data path, until cancelled."""
+        await self._readers.run()
+
+    async def aclose(self) -> None:
+        """Free everything."""
+        self._readers.close()
+
+    @staticmethod
+    def _no_backend(_version: ObjectVersion) -> BlockBackend | None:
+        return None

@@ -1,0 +1,32 @@
+"""The literal table of data paths."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ossfs_py.datapath.base import DataPath
+from ossfs_py.datapath.direct import DirectDataPath
+from ossfs_py.datapath.temp import TempDataPath
+from ossfs_py.transfer.dirty import WriteContext
+from ossfs_py.transfer.engine import TransferEngine
+
+
+@dataclass(frozen=True, slots=True)
+class DataPathContext:
+    """What a data path may be built from."""
+
+    engine: TransferEngine
+    writes: WriteContext
+    temp_dir: Path
+
+
+FACTORIES: dict[str, Callable[[DataPathContext], DataPath]] = {
+    "temp": lambda context: TempDataPath(context.engine, context.writes, context.temp_dir),
+    "direct": lambda context: DirectDataPath(context.engine, context.writes),
+}
+"""Every data path by the name that ``--data-path`` takes."""
+
+
+def create(name: str, context: DataPathContext) -> DataPath:
+    """The data path called ``name``."""
+    return FACTORIES[name](context)

@@ -1,0 +1,110 @@
+"""The ``temp`` data path: a sparse temporary file per open object version.
+
+Fetched bytes are answered from memory at once and land in the file behind; later reads come from
+the file. The file has no name: it is gone with the last close, or with the daemon.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from ossfs_py.errors import is_disk_full
+from ossfs_py.model import ObjectVersion
+from ossfs_py.transfer.backend import BlockLostError
+from ossfs_py.transfer.dirty import WriteContext
+from ossfs_py.transfer.engine import TransferEngine
+from ossfs_py.transfer.extents import Extents
+from ossfs_py.transfer.openfile import ObjectFile
+from ossfs_py.transfer.readers import ReaderCache
+
+
+class TempBackend:
+    """Bytes of one version in an unnamed file. Implements :class:`BlockBackend`."""
+
+    granularity_bytes = 4096
+    """One page: neighbouring spans never share one."""
+
+    def __init__(self, version: ObjectVersion, temp_dir: Path) -> None:
+        self._version = version
+        # Unlinked at once, created owner-only: nothing is left behind after a crash.
+        self._file = tempfile.TemporaryFile(dir=temp_dir, buffering=0)  # noqa: SIM115
+        self._present = Extents()
+
+    def present_until(self, offset: int) -> int:
+        """End of the run on disk that holds ``offset``; ``offset`` itself if none."""
+        return self._present.covered_until(offset)
+
+    def next_present(self, offset: int) -> int | None:
+        """Where the first run on disk behind ``offset`` begins."""
+        return self._present.next_start(offset)
+
+    def load_into(self, start: int, buffer: memoryview) -> None:
+        """Fill ``buffer`` from the file.
+
+        Raises:
+            BlockLostError: the disk cannot read them any more.
+        """
+        done = 0
+        try:
+            while done < len(buffer):
+                count = os.preadv(self._file.fileno(), [buffer[done:]], start + done)
+                if count == 0:
+                    break
+                done += count
+        except OSError as exc:
+            self._lost(start, len(buffer), exc)
+        if done < len(buffer):
+            self._lost(start, len(buffer), None)
+
+    def _lost(self, start: int, size: int, cause: OSError | None) -> None:
+        raise BlockLostError(
+            f"the temporary file of {self._version.key!r} lost {size} bytes at {start}"
+        ) from cause
+
+    def keep(self, start: int, view: memoryview) -> bool:
+        """Write fetched bytes behind their readers; False when the disk is full."""
+        done = 0
+        try:
+            while done < len(view):
+                done += os.pwritev(self._file.fileno(), [view[done:]], start + done)
+        except OSError as exc:
+            if is_disk_full(exc):
+                return False
+            raise
+        return True
+
+    def note_kept(self, start: int, end: int) -> None:
+        """The run is in the file now."""
+        self._present.add(start, end)
+
+    def note_lost(self, start: int, end: int) -> None:
+        """The run cannot be read back; it comes from the store again."""
+        self._present.remove(start, end)
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+
+class TempDataPath:
+    """Opens files whose readers keep their bytes in temporary files."""
+
+    def __init__(self, engine: TransferEngine, writes: WriteContext, temp_dir: Path) -> None:
+        self._temp_dir = temp_dir
+        self._readers = ReaderCache(engine, self._backend)
+        self._writes = writes
+
+    def open(self, version: ObjectVersion | None) -> ObjectFile:
+        """An open file over ``version``; None for a file that is not in the store yet."""
+        return ObjectFile(version, self._readers, self._writes, memory_first=False)
+
+    async def run(self) -> None:
+        """Background work of the data path, until cancelled."""
+        await self._readers.run()
+
+    async def aclose(self) -> None:
+        """Free everything."""
+        self._readers.close()
+
+    def _backend(self, version: ObjectVersion) -> TempBackend:
+        return TempBackend(version, self._temp_dir)

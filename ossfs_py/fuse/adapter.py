@@ -1,0 +1,346 @@
+"""pyfuse3 requests to :class:`Filesystem` calls, one line a handler where it can be.
+
+This is the only place that raises ``FUSEError``: a handler's exception becomes the errno of the
+table, and an unexpected one becomes EIO with a logged traceback, never the end of the mount.
+"""
+
+import functools
+import logging
+import stat
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Concatenate, ParamSpec, TypeVar
+
+import pyfuse3
+
+from ossfs_py.errors import (
+    ConditionFailedError,
+    FilesystemError,
+    InvalidArgumentError,
+    NotPermittedError,
+    ObjectMissingError,
+    OssfsError,
+    StoreError,
+    errno_of,
+)
+from ossfs_py.filesystem import Filesystem
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import AttributeChange, Attributes
+from ossfs_py.namespace.inode import Inode
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_BLOCK_BYTES = 512
+"""What st_blocks counts in, whatever st_blksize says (stat(2))."""
+
+_PREFERRED_IO_BYTES = 1024**2
+"""The largest request the kernel sends; tools such as cp and cat follow st_blksize."""
+
+_HUGE = 1 << 40
+"""A bucket has no size; df shows a petabyte of 1 KiB blocks, all free."""
+
+
+def _unwrapped(exc: Exception) -> BaseException:
+    inner: BaseException = exc
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner
+
+
+def _answered(
+    handler: Callable[Concatenate["Adapter", P], Awaitable[R]],
+) -> Callable[Concatenate["Adapter", P], Awaitable[R]]:
+    @functools.wraps(handler)
+    async def answer(self: "Adapter", *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await handler(self, *args, **kwargs)
+        except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
+            raise self.refusal(handler.__name__, exc) from None
+
+    return answer
+
+
+class Adapter(pyfuse3.Operations):
+    """The handlers of one mount."""
+
+    supports_dot_lookup = True
+    enable_writeback_cache = False
+
+    def __init__(self, filesystem: Filesystem, metrics: Metrics) -> None:
+        super().__init__()
+        self._fs = filesystem
+        self._failures = metrics.handler_failures
+
+    def refusal(self, operation: str, exc: Exception) -> pyfuse3.FUSEError:
+        """The errno for an exception, logged as it deserves."""
+        cause = _unwrapped(exc)
+        if isinstance(cause, pyfuse3.FUSEError):
+            return cause
+        code = errno_of(cause)
+        if isinstance(cause, FilesystemError):
+            log.debug("%s: %s", operation, cause)
+        elif isinstance(cause, StoreError):
+            log.log(_store_level(cause), "%s failed: %s", operation, cause)
+        elif isinstance(cause, OSError | OssfsError):
+            log.error("%s failed: %s", operation, cause)
+        else:
+            self._failures.inc()
+            log.error("%s failed unexpectedly", operation, exc_info=cause)
+        return pyfuse3.FUSEError(code)
+
+    # -- attributes -----------------------------------------------------------------------------
+
+    def _entry(self, inode: Inode, attributes: Attributes) -> pyfuse3.EntryAttributes:
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = attributes.ino
+        entry.st_mode = attributes.mode
+        entry.st_nlink = attributes.nlink
+        entry.st_uid = attributes.uid
+        entry.st_gid = attributes.gid
+        entry.st_size = attributes.size
+        entry.st_blksize = _PREFERRED_IO_BYTES
+        entry.st_blocks = -(-attributes.size // _BLOCK_BYTES)
+        entry.st_atime_ns = attributes.atime_ns
+        entry.st_mtime_ns = attributes.mtime_ns
+        entry.st_ctime_ns = attributes.ctime_ns
+        seconds = self._fs.namespace.fresh_seconds(inode)
+        entry.entry_timeout = seconds
+        entry.attr_timeout = seconds
+        return entry
+
+    async def _entry_of(self, inode: Inode) -> pyfuse3.EntryAttributes:
+        return self._entry(inode, await self._fs.attributes(inode.number))
+
+    async def _referenced(self, inode: Inode) -> pyfuse3.EntryAttributes:
+        """An answer that gives the kernel a reference to the inode."""
+        entry = await self._entry_of(inode)
+        self._fs.namespace.remember(inode)
+        return entry
+
+    @_answered
+    async def lookup(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        return await self._referenced(await self._fs.lookup(parent_inode, name))
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        self._fs.forget(list(inode_list))
+
+    @_answered
+    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+        return self._entry(self._fs.namespace.inode(inode), await self._fs.attributes(inode))
+
+    @_answered
+    async def setattr(
+        self,
+        inode: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: int | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        change = AttributeChange(
+            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+            uid=attr.st_uid if fields.update_uid else None,
+            gid=attr.st_gid if fields.update_gid else None,
+            atime_ns=attr.st_atime_ns if fields.update_atime else None,
+            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+        )
+        size = attr.st_size if fields.update_size else None
+        if size is not None:
+            # truncate(2) asks for the time of the change too; writing it is no utimens(2).
+            change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
+        changed = await self._fs.set_attributes(inode, change, size, fh)
+        return self._entry(self._fs.namespace.inode(inode), changed)
+
+    async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
+        return True  # default_permissions: the kernel has checked
+
+    # -- names ----------------------------------------------------------------------------------
+
+    @_answered
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        made = await self._fs.make_directory(
+            parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), ctx.uid, ctx.gid
+        )
+        return await self._referenced(made)
+
+    @_answered
+    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._fs.remove_directory(parent_inode, name)
+
+    @_answered
+    async def mknod(
+        self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        made = await self._fs.make_node(
+            parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid
+        )
+        return await self._referenced(made)
+
+    @_answered
+    async def symlink(
+        self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        made = await self._fs.make_symlink(parent_inode, name, target, ctx.uid, ctx.gid)
+        return await self._referenced(made)
+
+    @_answered
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+        return await self._fs.read_link(inode)
+
+    @_answered
+    async def link(
+        self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        raise NotPermittedError("an object has one name: there are no hard links")
+
+    @_answered
+    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._fs.unlink(parent_inode, name)
+
+    @_answered
+    async def rename(
+        self,
+        parent_inode_old: int,
+        name_old: bytes,
+        parent_inode_new: int,
+        name_new: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise InvalidArgumentError("two objects cannot be exchanged in one step")
+        await self._fs.rename(
+            parent_inode_old,
+            name_old,
+            parent_inode_new,
+            name_new,
+            no_replace=bool(flags & pyfuse3.RENAME_NOREPLACE),
+        )
+
+    # -- files ----------------------------------------------------------------------------------
+
+    @_answered
+    async def open(
+        self, inode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        number = await self._fs.open(inode, flags)
+        return pyfuse3.FileInfo(fh=number, keep_cache=self._fs.handle(number).keep_cache)
+
+    @_answered
+    async def create(
+        self,
+        parent_inode: int,
+        name: bytes,
+        mode: int,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        number, inode = await self._fs.create(
+            parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), flags, ctx.uid, ctx.gid
+        )
+        return pyfuse3.FileInfo(fh=number, keep_cache=True), await self._referenced(inode)
+
+    async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
+        # The hottest handler does without the wrapper, and answers inline when it can.
+        try:
+            data = self._fs.read_nowait(fh, off, size)
+            if data is not None:
+                return data
+            return await self._fs.read(fh, off, size)
+        except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
+            raise self.refusal("read", exc) from None
+
+    @_answered
+    async def write(self, fh: int, off: int, buf: bytes) -> int:
+        return await self._fs.write(fh, off, buf)
+
+    @_answered
+    async def flush(self, fh: int) -> None:
+        await self._fs.flush(fh)
+
+    @_answered
+    async def fsync(self, fh: int, datasync: bool) -> None:
+        await self._fs.fsync(fh)
+
+    @_answered
+    async def release(self, fh: int) -> None:
+        await self._fs.release(fh)
+
+    # -- directories ----------------------------------------------------------------------------
+
+    @_answered
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+        return self._fs.open_directory(inode)
+
+    @_answered
+    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+        listing = self._fs.directory(fh)
+        if start_id == 0:
+            listing.rewind()
+        directory = listing.directory
+        # The kernel takes no reference to "." and "..", so none is counted.
+        for offset, name, inode in (
+            (0, b".", directory),
+            (1, b"..", directory.parent or directory),
+        ):
+            if start_id <= offset and not pyfuse3.readdir_reply(
+                token, name, await self._entry_of(inode), offset + 1
+            ):
+                return
+        position = max(0, start_id - 2)
+        while batch := await listing.entries_from(position):
+            for position, name, inode in batch:  # noqa: B007 - the last position is used below
+                entry = await self._entry_of(inode)
+                if not pyfuse3.readdir_reply(token, name.encode(), entry, position + 2):
+                    return
+                self._fs.namespace.remember(inode)
+
+    @_answered
+    async def releasedir(self, fh: int) -> None:
+        self._fs.release_directory(fh)
+
+    @_answered
+    async def fsyncdir(self, fh: int, datasync: bool) -> None:
+        """Names are at the store as soon as their call has returned."""
+
+    # -- the rest -------------------------------------------------------------------------------
+
+    @_answered
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        data = pyfuse3.StatvfsData()
+        data.f_bsize = _PREFERRED_IO_BYTES
+        data.f_frsize = 1024
+        data.f_blocks = data.f_bfree = data.f_bavail = _HUGE
+        data.f_files = data.f_ffree = data.f_favail = _HUGE
+        data.f_namemax = 255
+        return data
+
+    @_answered
+    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+        return await self._fs.get_xattr(inode, name)
+
+    @_answered
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        return await self._fs.list_xattrs(inode)
+
+    @_answered
+    async def setxattr(
+        self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        await self._fs.set_xattr(inode, name, value)
+
+    @_answered
+    async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        await self._fs.remove_xattr(inode, name)
+
+
+def _store_level(exc: StoreError) -> int:
+    """Absence is an answer; everything else is trouble."""
+    ordinary = isinstance(exc, ObjectMissingError | ConditionFailedError)
+    return logging.INFO if ordinary else logging.ERROR

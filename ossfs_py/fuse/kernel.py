@@ -1,0 +1,81 @@
+"""What the kernel can be told about the mount besides answers: readahead, queue, page cache."""
+
+import logging
+import queue
+import threading
+from pathlib import Path
+
+import pyfuse3
+
+log = logging.getLogger(__name__)
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_MAX_BACKGROUND = 128
+"""Asynchronous READs the kernel keeps in flight; its default of 12 starves parallel readers."""
+
+
+def device_of(mountpoint: str) -> str | None:
+    """``major:minor`` of the topmost mount at ``mountpoint``, without asking the mount itself."""
+    found = None
+    for line in _MOUNTINFO.read_text().splitlines():
+        fields = line.split(" ")
+        if fields[4].encode().decode("unicode_escape") == mountpoint:
+            found = fields[2]
+    return found
+
+
+def tune(mountpoint: str, readahead_bytes: int) -> None:
+    """Raise the mount's readahead and queue where permitted; say so in the log where not."""
+    device = device_of(mountpoint)
+    if device is None:
+        log.warning("the mount at %s was not found in the mount table", mountpoint)
+        return
+    _write(
+        Path("/sys/class/bdi") / device / "read_ahead_kb",
+        readahead_bytes // 1024,
+        "readahead stays at the kernel's default",
+    )
+    connection = Path("/sys/fs/fuse/connections") / device.partition(":")[2]
+    if connection.is_dir():
+        _write(connection / "max_background", _MAX_BACKGROUND, "the kernel's queue stays short")
+        threshold = _MAX_BACKGROUND * 3 // 4
+        _write(
+            connection / "congestion_threshold", threshold, "the kernel's queue stays short"
+        )
+
+
+def _write(path: Path, value: int, consequence: str) -> None:
+    try:
+        path.write_text(str(value))
+    except OSError as exc:
+        log.info("%s not set to %d (%s): %s", path, value, exc.strerror, consequence)
+
+
+class PageInvalidator:
+    """Drops the kernel's pages of inodes, from a thread of its own.
+
+    Invalidation waits for READs in flight on the same pages, so the trio thread, which answers
+    those, must never do it.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="page-invalidator", daemon=True)
+        self._thread.start()
+
+    def invalidate(self, inode: int) -> None:
+        """Ask for the pages of an inode to be dropped soon; never blocks."""
+        self._queue.put(inode)
+
+    def close(self) -> None:
+        """End the thread; call before the session is closed."""
+        self._queue.put(None)
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while (inode := self._queue.get()) is not None:
+            try:
+                pyfuse3.invalidate_inode(inode)
+            except OSError as exc:
+                # ENOENT: the kernel has forgotten the inode, and its pages with it.
+                log.debug("pages of inode %d not invalidated: %s", inode, exc)

@@ -1,0 +1,87 @@
+"""Mounting, serving and unmounting through pyfuse3."""
+
+import logging
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.filesystem import Filesystem
+from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.kernel import PageInvalidator, tune
+from ossfs_py.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
+
+_MIN_TASKS = 8
+_MAX_TASKS = 1024
+"""Blocked READs hold a session task each; with pyfuse3's 99 they starve stat and ls."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """How the kernel mounts it. ``source`` is what df and mount show as the device."""
+
+    mountpoint: Path
+    source: str
+    read_only: bool
+    allow_other: bool
+    readahead_bytes: int
+
+
+@asynccontextmanager
+async def mounted(
+    filesystem: Filesystem, options: MountOptions, metrics: Metrics
+) -> "AsyncIterator[Callable[[], None]]":
+    """Mount and serve while the body runs; yields what ends serving.
+
+    The body runs beside the request loop. When the loop ends by itself (somebody unmounted), the
+    body is cancelled. On the way out the mount is gone, whatever happened.
+
+    Raises:
+        EnvironmentProblemError: the kernel or fusermount3 refused.
+    """
+    invalidator = PageInvalidator()
+    try:
+        pyfuse3.init(Adapter(filesystem, metrics), str(options.mountpoint), _fuse_options(options))
+    except RuntimeError as exc:
+        invalidator.close()
+        raise EnvironmentProblemError(
+            f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
+        ) from None
+    filesystem.invalidate_pages = invalidator.invalidate
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(serve)
+            tune(str(options.mountpoint), options.readahead_bytes)
+            yield pyfuse3.terminate
+            pyfuse3.terminate()
+    finally:
+        invalidator.close()
+        pyfuse3.close(unmount=True)
+
+
+def _fuse_options(options: MountOptions) -> set[str]:
+    wanted = {
+        f"fsname={options.source}",
+        "subtype=ossfs-py",
+        "default_permissions",
+    }
+    if options.allow_other:
+        wanted.add("allow_other")
+    if options.read_only:
+        wanted.add("ro")
+    return wanted

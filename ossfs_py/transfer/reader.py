@@ -1,0 +1,321 @@
+"""Reading one object version: single flight, several streams, answers from memory."""
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import outcome
+import trio
+
+from ossfs_py.errors import BadHandleError, StoreError, VersionChangedError
+from ossfs_py.model import ObjectVersion
+from ossfs_py.transfer.backend import BlockBackend, BlockLostError
+from ossfs_py.transfer.chunks import Chunk, ChunkIndex
+from ossfs_py.transfer.streams import Stream, StreamTable
+
+if TYPE_CHECKING:
+    from ossfs_py.transfer.engine import TransferEngine
+
+log = logging.getLogger(__name__)
+
+MIB = 1024**2
+
+
+class VersionReader:
+    """The bytes of one version, shared by every descriptor that has it open.
+
+    A byte that is in memory or on its way is never asked for again: a reader of a chunk in flight
+    waits for that chunk. Nothing is locked across the network; after every wait the index is
+    looked at again.
+    """
+
+    def __init__(
+        self,
+        engine: "TransferEngine",
+        version: ObjectVersion,
+        backend: BlockBackend | None = None,
+    ) -> None:
+        self.version = version
+        self.streams = StreamTable(engine.options.streams)
+        self._engine = engine
+        self._backend = backend
+        self._grain = backend.granularity_bytes if backend else 4096
+        self._index = ChunkIndex()
+        self._changed: VersionChangedError | None = None
+        self._closed = False
+        self._disk_jobs = 0
+        engine.add_reader(self)
+
+    # -- answering ----------------------------------------------------------------------------
+
+    def read_nowait(self, offset: int, end: int) -> memoryview | None:
+        """``[offset, end)`` if one ready chunk holds it all; keeps the stream's window filled.
+
+        ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
+        """
+        chunk = self._index.at(offset)
+        if chunk is None or not chunk.ready or end > chunk.end:
+            return None
+        stream = self.streams.observe(offset, end, trio.current_time())
+        view = chunk.view(offset, end)
+        self._engine.touched(chunk, end)
+        self._read_ahead(stream, waited=False)
+        return view
+
+    async def read(self, offset: int, end: int) -> memoryview | bytes:
+        """``[offset, end)``, fetched as needed; valid until the caller's next checkpoint.
+
+        Raises:
+            VersionChangedError: the object changed; every later read fails the same way.
+            StoreError: the bytes could not be had; a later read tries again.
+        """
+        stream = self.streams.observe(offset, end, trio.current_time())
+        self._want(offset, end, stream)
+        self._read_ahead(stream, waited=True)
+        chunk = await self._ready_chunk(offset, end, stream)
+        if end <= chunk.end:
+            self._engine.touched(chunk, end)
+            return chunk.view(offset, end)
+        joined = bytearray(end - offset)
+        position = offset
+        while True:
+            upto = min(end, chunk.end)
+            joined[position - offset : upto - offset] = chunk.view(position, upto)
+            self._engine.touched(chunk, upto)
+            position = upto
+            if position == end:
+                return memoryview(joined)
+            chunk = await self._ready_chunk(position, end, stream)
+
+    async def _ready_chunk(self, offset: int, end: int, stream: Stream) -> Chunk:
+        """The ready chunk at ``offset``; no checkpoint between its being found and the return."""
+        while True:
+            if self._changed is not None:
+                raise self._changed
+            chunk = self._index.at(offset)
+            if chunk is None:
+                chunk = self._want(offset, end, stream)
+            if chunk.ready:
+                return chunk
+            chunk.pins += 1
+            try:
+                if chunk.buffer is None:
+                    await self._find_memory(chunk)
+                elif chunk.job is not None:
+                    chunk.job.promote()
+                if not chunk.ready and chunk.error is None:
+                    await chunk.wait()
+            finally:
+                chunk.pins -= 1
+            if chunk.error is not None:
+                raise chunk.error
+
+    # -- planning -----------------------------------------------------------------------------
+
+    def _want(self, offset: int, end: int, stream: Stream) -> Chunk:
+        """Begin what a waiting reader needs and nobody has asked for yet; the first chunk."""
+        first: Chunk | None = None
+        position = offset
+        while position < end:
+            chunk = self._index.at(position)
+            if chunk is None:
+                least = end - position
+                if stream.window:
+                    least = max(least, min(MIB, stream.window))
+                else:
+                    least = max(least, self._engine.options.random_fetch_bytes)
+                start = position - position % self._grain
+                chunk = self._new_chunk(start, position + least, urgent=True)
+            first = first or chunk
+            position = chunk.end
+        assert first is not None  # noqa: S101 - reads are never empty here
+        return first
+
+    def _read_ahead(self, stream: Stream, *, waited: bool) -> None:
+        window = self.streams.widen(stream, self._engine.window_cap(), waited=waited)
+        if not window or self._closed:
+            return
+        size = self._engine.options.block_size_bytes
+        piece = max(MIB, min(size, _floor_power_of_two(window // 8)))
+        position = max(stream.position, stream.ahead)
+        limit = min(self.version.size, stream.position + window)
+        if limit - position < piece and limit < self.version.size:
+            return
+        while position < limit:
+            chunk = self._index.at(position)
+            if chunk is not None:
+                position = stream.ahead = chunk.end
+                continue
+            # Pieces end on multiples of their size, so that aligned reads rarely span two.
+            end = min((position // piece + 1) * piece, self.version.size)
+            if end - position < piece // 2:
+                end = min(end + piece, self.version.size)
+            if end > limit and end < self.version.size and position > stream.position:
+                return
+            chunk = self._new_chunk(position - position % self._grain, end, urgent=False)
+            if chunk.buffer is None:
+                self._index.remove(chunk)
+                stream.window = max(window // 2, MIB)
+                return
+            position = stream.ahead = chunk.end
+
+    def _new_chunk(self, start: int, end: int, *, urgent: bool) -> Chunk:
+        """Plan one request that covers ``start`` and no byte that another chunk holds."""
+        size = self.version.size
+        end = min(size, -(-end // self._grain) * self._grain)
+        previous = self._index.at(start)
+        if previous is not None:
+            start = previous.end
+        behind = self._index.next_start(start)
+        if behind is not None:
+            end = min(end, behind)
+        end = min(end, start + self._engine.options.block_size_bytes)
+        from_disk = False
+        if self._backend is not None:
+            present = self._backend.present_until(start)
+            if present > start:
+                end, from_disk = min(end, present), True
+            else:
+                on_disk = self._backend.next_present(start)
+                end = end if on_disk is None else min(end, on_disk)
+        chunk = Chunk(self, start, end)
+        chunk.from_disk = from_disk
+        self._index.add(chunk)
+        headroom = 0 if urgent else self._engine.headroom_bytes
+        chunk.buffer = self._engine.pool.try_acquire(chunk.size, headroom_bytes=headroom)
+        if chunk.buffer is not None:
+            self._fetch(chunk, urgent=urgent)
+        return chunk
+
+    async def _find_memory(self, chunk: Chunk) -> None:
+        """Wait for memory on behalf of a reader; whoever gets it first starts the fetch."""
+        buffer = await self._engine.pool.acquire(chunk.size)
+        if chunk.buffer is not None or self._closed or chunk.error is not None:
+            buffer.release()
+            return
+        chunk.buffer = buffer
+        self._fetch(chunk, urgent=True)
+
+    # -- fetching -----------------------------------------------------------------------------
+
+    def _fetch(self, chunk: Chunk, *, urgent: bool) -> None:
+        assert chunk.buffer is not None  # noqa: S101 - memory comes first
+        engine = self._engine
+        if chunk.from_disk and self._backend is not None:
+            call = partial(self._backend.load_into, chunk.start, chunk.buffer.view)
+            workers = engine.files
+            self._disk_jobs += 1
+        else:
+            call = partial(
+                engine.store.get_range_into, self.version, chunk.start, chunk.buffer.view
+            )
+            workers = engine.network
+        done = partial(self._fetched, chunk, self.version)
+        chunk.job = workers.submit(call, done, urgent=urgent)
+
+    def _fetched(
+        self, chunk: Chunk, version: ObjectVersion, result: outcome.Outcome[Any]
+    ) -> None:
+        chunk.job = None
+        if chunk.from_disk:
+            self._disk_job_done()
+        if isinstance(result, outcome.Error):
+            if version != self.version and not self._closed:
+                # The bytes moved to another key while this request was on its way.
+                self._fetch(chunk, urgent=chunk.pins > 0)
+            else:
+                self._fetch_failed(chunk, result.error)
+            return
+        if self._closed:
+            self._release(chunk)
+            return
+        chunk.ready = True
+        engine = self._engine
+        engine.landed(chunk)
+        if chunk.from_disk:
+            engine.metrics.bytes_read.labels("disk").inc(chunk.size)
+        elif self._backend is not None:
+            self._keep_on_disk(self._backend, chunk)
+        chunk.wake()
+
+    def _fetch_failed(self, chunk: Chunk, error: BaseException) -> None:
+        if isinstance(error, BlockLostError) and not self._closed:
+            log.warning("%s; fetching it from the store again", error)
+            chunk.from_disk = False
+            if self._backend is not None:
+                self._backend.note_lost(chunk.start, chunk.end)
+            self._fetch(chunk, urgent=chunk.pins > 0)
+            return
+        if isinstance(error, VersionChangedError):
+            self._changed = error
+        elif not isinstance(error, StoreError):
+            log.error("fetching %r failed unexpectedly", self.version.key, exc_info=error)
+        elif chunk.pins == 0:
+            log.info("read ahead gave up: %s", error)
+        chunk.error = error
+        self._index.remove(chunk)
+        self._release(chunk)
+        chunk.wake()
+
+    def _keep_on_disk(self, backend: BlockBackend, chunk: Chunk) -> None:
+        def kept(result: outcome.Outcome[bool]) -> None:
+            chunk.pins -= 1
+            self._disk_job_done()
+            if self._closed:
+                self._release(chunk)
+            elif isinstance(result, outcome.Error):
+                log.error("keeping %r on disk failed", self.version.key, exc_info=result.error)
+            elif result.unwrap():
+                backend.note_kept(chunk.start, chunk.end)
+
+        assert chunk.buffer is not None  # noqa: S101 - the chunk has just landed
+        chunk.pins += 1
+        self._disk_jobs += 1
+        self._engine.files.submit(
+            partial(backend.keep, chunk.start, chunk.buffer.view), kept, urgent=False
+        )
+
+    # -- letting go ---------------------------------------------------------------------------
+
+    def rebase(self, version: ObjectVersion) -> None:
+        """Fetch from ``version`` from now on: the same bytes under another key or ETag."""
+        self.version = version
+
+    def drop(self, chunk: Chunk) -> None:
+        """Evict a ready, unpinned chunk."""
+        self._index.remove(chunk)
+        self._release(chunk)
+
+    def _release(self, chunk: Chunk) -> None:
+        self._engine.forget(chunk)
+        if chunk.buffer is not None:
+            chunk.ready = False
+            buffer, chunk.buffer = chunk.buffer, None
+            buffer.release()
+
+    def close(self) -> None:
+        """Free all memory; requests in flight run to their end and their bytes are dropped."""
+        self._closed = True
+        for chunk in self._index:
+            chunk.error = BadHandleError("the file was closed while it was read")
+            chunk.wake()
+            if chunk.job is not None:
+                if chunk.job.cancel():
+                    chunk.job = None
+                    self._disk_jobs -= chunk.from_disk
+                    self._release(chunk)
+            elif chunk.pins == 0:
+                self._release(chunk)
+        self._engine.remove_reader(self)
+        if self._backend is not None and self._disk_jobs == 0:
+            self._backend.close()
+
+    def _disk_job_done(self) -> None:
+        # The backend's file must not be closed, and its descriptor reused, under a thread.
+        self._disk_jobs -= 1
+        if self._closed and self._disk_jobs == 0 and self._backend is not None:
+            self._backend.close()
+
+
+def _floor_power_of_two(value: int) -> int:
+    return 1 << (value.bit_length() - 1) if value > 0 else 0

@@ -1,0 +1,85 @@
+"""Readers by version: shared while open, kept a moment after, freed for certain."""
+
+from collections.abc import Callable
+from math import inf
+
+import trio
+
+from ossfs_py.model import ObjectVersion
+from ossfs_py.transfer.backend import BlockBackend
+from ossfs_py.transfer.engine import TransferEngine
+from ossfs_py.transfer.reader import VersionReader
+
+_LINGER_SECONDS = 5.0
+"""A loader that opens a file twice (header, then body) finds what was read ahead in between."""
+
+_TICK_SECONDS = 1.0
+
+
+class _Use:
+    __slots__ = ("count", "expires")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.expires = inf
+
+
+class ReaderCache:
+    """One reader per version, whoever opens it. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        engine: TransferEngine,
+        make_backend: Callable[[ObjectVersion], BlockBackend | None],
+    ) -> None:
+        self._engine = engine
+        self._make_backend = make_backend
+        self._by_version: dict[ObjectVersion, VersionReader] = {}
+        self._uses: dict[VersionReader, _Use] = {}
+
+    def acquire(self, version: ObjectVersion) -> VersionReader:
+        """The reader of ``version``; pair with :meth:`release`."""
+        reader = self._by_version.get(version)
+        if reader is None:
+            reader = VersionReader(self._engine, version, self._make_backend(version))
+            self._by_version[version] = reader
+            self._uses[reader] = _Use()
+        use = self._uses[reader]
+        use.count += 1
+        use.expires = inf
+        return reader
+
+    def release(self, reader: VersionReader) -> None:
+        """One user less; the last one's reader is closed a few seconds later."""
+        use = self._uses[reader]
+        use.count -= 1
+        if use.count == 0:
+            use.expires = trio.current_time() + _LINGER_SECONDS
+
+    def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
+        """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""
+        if reader.version == version:
+            return
+        if self._by_version.get(reader.version) is reader:
+            del self._by_version[reader.version]
+        reader.rebase(version)
+        self._by_version.setdefault(version, reader)
+
+    async def run(self) -> None:
+        """Close lingering readers and unmap idle memory, until cancelled."""
+        while True:
+            await trio.sleep(_TICK_SECONDS)
+            now = trio.current_time()
+            for reader in [r for r, use in self._uses.items() if use.expires <= now]:
+                del self._uses[reader]
+                if self._by_version.get(reader.version) is reader:
+                    del self._by_version[reader.version]
+                reader.close()
+            self._engine.pool.trim(now)
+
+    def close(self) -> None:
+        """Free everything at unmount."""
+        for reader in self._uses:
+            reader.close()
+        self._uses.clear()
+        self._by_version.clear()

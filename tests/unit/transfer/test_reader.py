@@ -1,0 +1,237 @@
+"""Reading a version: every byte once, never a wrong one, whatever the order."""
+
+import random
+from collections.abc import Callable
+from threading import Lock
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossfs_py.errors import StoreUnavailableError, VersionChangedError
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import ObjectVersion
+from ossfs_py.transfer.buffers import BufferPool
+from ossfs_py.transfer.engine import MIB, ReadOptions, TransferEngine
+from ossfs_py.transfer.reader import VersionReader
+from ossfs_py.transfer.workers import Workers
+
+PATTERN = random.Random(1).randbytes(256 * 1024 + 13)
+
+
+class PatternStore:
+    """An object of any size whose bytes are known without being kept."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.spans: list[tuple[int, int]] = []
+        self.fail: Callable[[int], Exception | None] = lambda _start: None
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        with self.lock:
+            self.spans.append((start, start + len(buffer)))
+            error = self.fail(start)
+        if error is not None:
+            raise error
+        buffer[:] = pattern(start, len(buffer))
+
+    @property
+    def served(self) -> int:
+        return sum(end - start for start, end in self.spans)
+
+
+def pattern(start: int, size: int) -> bytes:
+    offset = start % len(PATTERN)
+    copies = (offset + size) // len(PATTERN) + 1
+    return (PATTERN * copies)[offset : offset + size]
+
+
+def engine_over(store: PatternStore, limit: int = 64 * MIB, block: int = MIB) -> TransferEngine:
+    metrics = Metrics()
+    pool = BufferPool(limit, block, metrics)
+    return TransferEngine(
+        store,  # type: ignore[arg-type]
+        Workers("net", 8),
+        Workers("files", 2),
+        pool,
+        ReadOptions(block_size_bytes=block),
+        metrics,
+    )
+
+
+async def read(reader: VersionReader, start: int, end: int) -> bytes:
+    data = reader.read_nowait(start, end)
+    return bytes(data if data is not None else await reader.read(start, end))
+
+
+def test_sequential_read_fetches_each_byte_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        engine = engine_over(store)
+        size = 40 * MIB + 12345
+        reader = VersionReader(engine, ObjectVersion("k", "e", size))
+        for start in range(0, size, 128 * 1024):
+            end = min(size, start + 128 * 1024)
+            assert await read(reader, start, end) == pattern(start, end - start)
+        assert store.served == size
+        reader.close()
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_eight_readers_at_once_fetch_each_byte_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        size = 16 * MIB
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", size))
+
+        async def whole() -> None:
+            for start in range(0, size, 256 * 1024):
+                assert await read(reader, start, start + 256 * 1024) == pattern(start, 256 * 1024)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(whole)
+        assert store.served == size
+
+    trio.run(main)
+
+
+def test_interleaved_streams_fetch_each_byte_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        quarter = 16 * MIB
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 4 * quarter))
+        for offset in range(0, quarter, 256 * 1024):
+            for lane in range(4):
+                start = lane * quarter + offset
+                assert await read(reader, start, start + 256 * 1024) == pattern(start, 256 * 1024)
+        assert store.served == 4 * quarter
+
+    trio.run(main)
+
+
+def test_random_small_reads_fetch_little() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        size = 1024 * MIB
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", size))
+        rng = random.Random(2)
+        for _ in range(100):
+            start = rng.randrange(size // 4096) * 4096
+            assert await read(reader, start, start + 4096) == pattern(start, 4096)
+        assert store.served < 30 * MIB
+
+    trio.run(main)
+
+
+def test_many_readers_progress_in_a_tiny_budget() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        engine = engine_over(store, limit=4 * MIB)
+
+        async def whole(name: str) -> None:
+            reader = VersionReader(engine, ObjectVersion(name, "e", 6 * MIB))
+            for start in range(0, 6 * MIB, 128 * 1024):
+                assert await read(reader, start, start + 128 * 1024) == pattern(start, 128 * 1024)
+            reader.close()
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in range(32):
+                    nursery.start_soon(whole, f"file-{number}")
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_change_of_the_object_fails_this_and_every_later_read() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        await reader.read(0, 4096)
+        store.fail = lambda _start: VersionChangedError("changed")
+        with pytest.raises(VersionChangedError):
+            await reader.read(4 * MIB, 4 * MIB + 4096)
+        store.fail = lambda _start: None
+        with pytest.raises(VersionChangedError):
+            await reader.read(6 * MIB, 6 * MIB + 4096)
+
+    trio.run(main)
+
+
+def test_a_read_after_a_failed_one_tries_again() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        store.fail = lambda _start: StoreUnavailableError("down")
+        with pytest.raises(StoreUnavailableError):
+            await reader.read(0, 4096)
+        store.fail = lambda _start: None
+        assert bytes(await reader.read(0, 4096)) == pattern(0, 4096)
+
+    trio.run(main)
+
+
+def test_cancelled_reader_leaves_the_download_to_the_others() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await reader.read(0, 4096)
+        assert bytes(await reader.read(0, 4096)) == pattern(0, 4096)
+        assert len(store.spans) == 1
+
+    trio.run(main)
+
+
+def test_reader_goes_on_from_a_copy_under_another_key() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        old, new = ObjectVersion("k", "e", 8 * MIB), ObjectVersion("copy", "f", 8 * MIB)
+        reader = VersionReader(engine_over(store), old)
+        await reader.read(0, 4096)
+        reader.rebase(new)
+        assert bytes(await reader.read(5 * MIB, 5 * MIB + 10)) == pattern(5 * MIB, 10)
+
+    trio.run(main)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 6 * MIB),
+    limit=st.sampled_from([2 * MIB, 4 * MIB, 64 * MIB]),
+    reads=st.lists(
+        st.tuples(st.floats(0, 1), st.sampled_from([1, 4096, 65536, 131072, 1048576])),
+        max_size=30,
+    ),
+    sequential=st.booleans(),
+)
+def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
+    size: int, limit: int, reads: list[tuple[float, int]], sequential: bool
+) -> None:
+    async def main() -> None:
+        engine = engine_over(PatternStore(), limit=limit)
+        reader = VersionReader(engine, ObjectVersion("k", "e", size))
+
+        async def one(start: int, length: int) -> None:
+            end = min(size, start + length)
+            if end > start:
+                assert await read(reader, start, end) == pattern(start, end - start)
+
+        position = 0
+        async with trio.open_nursery() as nursery:
+            for place, length in reads:
+                start = position if sequential else int(place * size)
+                position = start + length
+                nursery.start_soon(one, start, length)
+        reader.close()
+        with trio.fail_after(10):
+            while engine.network.running:
+                await trio.sleep(0.001)
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)

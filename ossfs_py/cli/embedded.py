@@ -108,6 +108,13 @@ class SeaweedServer:
             "AWS_DEFAULT_REGION": REGION,
         }
 
+    def child_environment(self) -> dict[str, str]:
+        """This process's environment, with the administrator's credentials and no one else's."""
+        foreign = ("AWS_", "OSS_", "OSSFS_PY_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+        # The server is on this machine; a proxy from the environment could not reach it.
+        return {**kept, **self.environment, "no_proxy": "127.0.0.1"}
+
     def start(self) -> None:
         """Start the server and return when it answers."""
         binary = _find_weed()

@@ -89,7 +89,8 @@ class Mount:
         began = time.monotonic()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                self.arguments,
+                # Should the test run be killed, the kernel tells the daemon to end.
+                ["setpriv", "--pdeathsig", "TERM", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

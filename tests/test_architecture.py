@@ -17,12 +17,16 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
 MAX_LINES = 600
 
 FOUNDATION = {"config", "errors", "model", "metrics"}
+HOST = {"directories", "logs", "mountpoint", "running"}
+"""Single modules about this machine, for the daemon and the command line."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
     "metrics": set(),
     "config": {"errors", "model"},
-    "logs": FOUNDATION,
+    "directories": FOUNDATION,
+    "running": FOUNDATION,
+    "logs": FOUNDATION | {"directories"},
     "mountpoint": FOUNDATION,
     "store": FOUNDATION,
     "transfer": FOUNDATION | {"store"},
@@ -31,8 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "filesystem": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
     "fuse": FOUNDATION | {"filesystem", "namespace"},
     "daemon": FOUNDATION
-    | {"store", "transfer", "datapath", "namespace", "filesystem", "fuse", "logs", "mountpoint"},
-    "cli": FOUNDATION | {"daemon", "logs", "mountpoint", "store", "transfer"},
+    | HOST
+    | {"store", "transfer", "datapath", "namespace", "filesystem", "fuse"},
+    "cli": FOUNDATION | HOST | {"daemon", "store", "transfer"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -1,0 +1,67 @@
+# Every target works as root and as a user with sudo, on a bare Debian 12, twice in a row.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+VENV ?= .venv
+# Extra arguments for pytest (make test PYTEST="-k name") and for the benchmark.
+PYTEST ?=
+BENCH ?=
+# Path of a store that imitates a cloud's latency and bandwidth (see "make help").
+SHAPED_STORE ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PACKAGES := ca-certificates fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
+            rsync sqlite3 util-linux
+PEERS := s3fs
+INSTALL = scripts/install-packages
+
+.PHONY: help venv demo test lint check bench packages clean
+
+help: ## Show this help
+	@echo "Targets:"
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@echo
+	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PYTEST=\"-k word\"  BENCH=\"--repeat 5\""
+	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
+	@echo "                     GET /__stats, used by \"make bench\" as the store"
+
+venv: $(STAMP) ## Install Debian packages, the virtual environment and this package
+
+packages:
+	@$(INSTALL) $(PACKAGES)
+
+# Order only: whether Debian packages are missing is found out cheaply every time.
+$(STAMP): pyproject.toml | packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP) ## Load a model through a mount, over each data path
+	@$(BIN)/python -m ossfs_py demo
+
+# Everything the tests write lies in one directory, which goes whatever happens.
+test: $(STAMP) ## Run the whole test suite, real mounts and a real S3 server included
+	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-test.XXXXXX"); \
+	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
+	TMPDIR=$$scratch $(BIN)/python -m pytest --basetemp="$$scratch/pytest" $(PYTEST)
+
+lint: $(STAMP) ## Check format, lint, types and import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+check: lint test ## Everything that must pass before a change lands
+
+bench: $(STAMP) ## Measure against s3fs and rclone on one store
+	@$(INSTALL) $(PEERS)
+	@$(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+
+clean: ## Remove the virtual environment, caches and results
+	rm -rf $(VENV) build dist bench-results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

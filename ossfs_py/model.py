@@ -114,6 +114,8 @@ class Part:
     number: int
     etag: str
     size: int
+    checksum: str | None = None
+    """CRC-32C in base64 where the store keeps one; it wants to hear it again at the end."""
 
 
 @dataclass(frozen=True, slots=True)

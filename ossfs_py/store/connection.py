@@ -1,0 +1,338 @@
+"""Sockets to the store: dialling (directly, by proxy, with TLS), sending, receiving, pooling.
+
+Receiving on plain http is measured at 0.13 CPU-s/GiB against 0.27 of a usual ``recv_into`` loop:
+``MSG_WAITALL`` keeps the thread inside one system call (without the GIL) for a whole block, and
+``SO_RCVLOWAT`` keeps the kernel from waking it for every few segments.
+"""
+
+import base64
+import contextlib
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import urllib.request
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.endpoint import Endpoint
+from ossfs_py.store.faults import FaultKind, NoAnswerError
+from ossfs_py.store.options import StoreOptions
+
+_LOW_WATER_BYTES = 256 * 1024
+"""Wake the receiver for at least this much. 128-512 KiB measured alike; 1 MiB was slower."""
+_SEND_CHUNK_BYTES = 1024**2
+_FILE_CHUNK_BYTES = 1024**2
+_PROXY_HEAD_BYTES = 16 * 1024
+
+
+class Connection:
+    """One connected socket. Belongs to one thread at a time, but for :meth:`shut`."""
+
+    def __init__(self, sock: socket.socket, stall_timeout_seconds: float) -> None:
+        self._sock = sock
+        self._is_tls = isinstance(sock, ssl.SSLSocket)
+        self.was_used = False
+        """An answer has been read on it before, so the server may have closed it meanwhile."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._is_tls:
+            # OpenSSL retries a blocking read for ever, so TLS needs Python's own timeout.
+            sock.settimeout(stall_timeout_seconds)
+        else:
+            whole, fraction = divmod(stall_timeout_seconds, 1)
+            limit = struct.pack("ll", int(whole), int(fraction * 1e6))
+            sock.settimeout(None)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def receive_some(self, view: memoryview) -> int:
+        """At least one byte into ``view``; 0 when the peer has closed.
+
+        Raises:
+            NoAnswerError: reset, or nothing came for the stall timeout.
+        """
+        try:
+            return self._sock.recv_into(view)
+        except OSError as exc:
+            raise _fault(exc) from None
+
+    def receive_into(self, view: memoryview) -> None:
+        """Fill ``view``.
+
+        Raises:
+            NoAnswerError: with ``received`` set to what did arrive.
+        """
+        size, got = len(view), 0
+        flags = 0 if self._is_tls else socket.MSG_WAITALL
+        # The low-water mark must not cover the tail: a wake-up for less than it never comes.
+        bulk = 0 if self._is_tls else size - _LOW_WATER_BYTES
+        low_water_set = False
+        try:
+            if bulk > 0:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _LOW_WATER_BYTES)
+                low_water_set = True
+            while got < size:
+                if low_water_set and got >= bulk:
+                    self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+                    low_water_set = False
+                count = self._sock.recv_into(view[got : bulk if low_water_set else size], 0, flags)
+                if not count:
+                    raise NoAnswerError("the body ended early", received=got)
+                got += count
+        except OSError as exc:
+            fault = _fault(exc)
+            fault.received = got
+            raise fault from None
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Send all of ``data`` without copying it."""
+        try:
+            if not self._is_tls:
+                self._sock.sendall(data)
+                return
+            # One huge TLS write would hold the stall timeout for all of it, not for any progress.
+            view = memoryview(data)
+            for start in range(0, len(view), _SEND_CHUNK_BYTES):
+                self._sock.sendall(view[start : start + _SEND_CHUNK_BYTES])
+        except OSError as exc:
+            raise _fault(exc) from None
+
+    def send_file(self, fd: int, offset: int, size: int) -> None:
+        """Send ``size`` bytes at ``offset`` of a file; inside the kernel on plain http.
+
+        Raises:
+            NoAnswerError: the connection broke.
+            OSError: the file could not be read, or is shorter than promised (EINVAL).
+        """
+        end = offset + size
+        if self._is_tls:
+            while offset < end:
+                chunk = os.pread(fd, min(_FILE_CHUNK_BYTES, end - offset), offset)
+                _require_bytes(len(chunk))
+                self.send(chunk)
+                offset += len(chunk)
+            return
+        while offset < end:
+            try:
+                count = os.sendfile(self._sock.fileno(), fd, offset, end - offset)
+            except OSError as exc:
+                if _is_network(exc):
+                    raise _fault(exc) from None
+                raise
+            _require_bytes(count)
+            offset += count
+
+    def is_stale(self) -> bool:
+        """Whether the peer closed, or said something nobody asked for, while it lay idle."""
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+        return bool(poller.poll(0))
+
+    def shut(self) -> None:
+        """Make every call on it fail, from any thread."""
+        with contextlib.suppress(OSError):  # already disconnected
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Give the socket back to the system."""
+        self._sock.close()
+
+
+class Dialer:
+    """Opens connections to one endpoint, heeding http_proxy, https_proxy and no_proxy."""
+
+    def __init__(self, endpoint: Endpoint, options: StoreOptions) -> None:
+        self._endpoint = endpoint
+        self._connect_timeout_seconds = options.connect_timeout_seconds
+        self._stall_timeout_seconds = options.stall_timeout_seconds
+        self._proxy = _find_proxy(endpoint)
+        self._tls = None if endpoint.scheme == "http" else _tls_context(options)
+        self.target_prefix = ""
+        """What precedes the path in a request line (an http proxy wants the whole URL)."""
+        self.proxy_headers: dict[str, str] = {}
+        if self._proxy is not None and self._tls is None:
+            self.target_prefix = f"http://{endpoint.host_header}"
+            self.proxy_headers = self._proxy.headers
+
+    def dial(self) -> Connection:
+        """A new connection, TLS included.
+
+        Raises:
+            NoAnswerError: with the kind of failure.
+        """
+        endpoint, proxy = self._endpoint, self._proxy
+        host, port = (proxy.host, proxy.port) if proxy else (endpoint.connect_host, endpoint.port)
+        where = f"{'the proxy ' if proxy else ''}{host}:{port}"
+        try:
+            sock = socket.create_connection((host, port), self._connect_timeout_seconds)
+        except socket.gaierror:
+            raise NoAnswerError(f"the name {host} cannot be resolved", "resolve") from None
+        except ConnectionRefusedError:
+            raise NoAnswerError(f"{where} refuses connections", "refused") from None
+        except TimeoutError:
+            raise NoAnswerError(f"{where} does not answer", "timeout") from None
+        except OSError as exc:
+            raise NoAnswerError(f"{where} cannot be reached: {exc.strerror}", "refused") from None
+        try:
+            if self._tls is not None:
+                if proxy is not None:
+                    self._tunnel(sock, proxy)
+                sock = self._tls.wrap_socket(sock, server_hostname=endpoint.connect_host)
+            return Connection(sock, self._stall_timeout_seconds)
+        except ssl.SSLError as exc:
+            sock.close()
+            reason = getattr(exc, "verify_message", "") or exc.reason or "handshake failed"
+            raise NoAnswerError(f"TLS with {where} failed: {reason}", "tls") from None
+        except OSError as exc:
+            sock.close()
+            kind: FaultKind = "timeout" if isinstance(exc, TimeoutError) else "tls"
+            raise NoAnswerError(f"TLS with {where} failed: {exc}", kind) from None
+        except BaseException:
+            sock.close()
+            raise
+
+    def _tunnel(self, sock: socket.socket, proxy: "_Proxy") -> None:
+        target = f"{self._endpoint.connect_host}:{self._endpoint.port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}"]
+        lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
+        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        answer = b""
+        # One byte too many would belong to TLS, so the head is read to its very end.
+        while not answer.endswith(b"\r\n\r\n") and len(answer) < _PROXY_HEAD_BYTES:
+            byte = sock.recv(1)
+            if not byte:
+                break
+            answer += byte
+        status = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)[1:2]
+        if status != ["200"]:
+            said = status[0] if status else "nothing"
+            raise NoAnswerError(
+                f"the proxy {proxy.host}:{proxy.port} answered {said} to CONNECT", "proxy"
+            )
+
+
+class ConnectionPool:
+    """Idle connections, last used first. Safe for concurrent use."""
+
+    def __init__(self, dialer: Dialer, idle_limit: int) -> None:
+        self._dialer = dialer
+        self._idle_limit = idle_limit
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._live: set[Connection] = set()
+        self._closed = False
+
+    def acquire(self, *, fresh: bool = False) -> Connection:
+        """A connection for one request; ``fresh`` never takes an idle one.
+
+        Raises:
+            NoAnswerError: it cannot be opened, or the pool is closed.
+        """
+        while not fresh:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            self.discard(connection)
+        self._check_open()
+        connection = self._dialer.dial()
+        with self._lock:
+            if not self._closed:
+                self._live.add(connection)
+                return connection
+        connection.close()
+        raise NoAnswerError("the store is closed")
+
+    def release(self, connection: Connection) -> None:
+        """Take back a connection whose answer was read to its end."""
+        connection.was_used = True
+        with self._lock:
+            if not self._closed and len(self._idle) < self._idle_limit:
+                self._idle.append(connection)
+                return
+        self.discard(connection)
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection for good."""
+        with self._lock:
+            self._live.discard(connection)
+        connection.close()
+
+    def forget_idle(self) -> None:
+        """Close what lies idle (the store may have moved to another address)."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._live.difference_update(idle)
+        for connection in idle:
+            connection.close()
+
+    def close(self) -> None:
+        """Close idle connections and make the calls on the others fail."""
+        with self._lock:
+            self._closed = True
+            for connection in self._live:
+                connection.shut()
+        self.forget_idle()
+
+    def _check_open(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise NoAnswerError("the store is closed")
+
+
+class _Proxy:
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme != "http" or not parts.hostname:
+            raise EnvironmentProblemError(
+                f"a proxy of the kind {parts.scheme!r} is configured in the environment; only "
+                "http:// proxies can be used"
+            )
+        self.host = parts.hostname
+        self.port = parts.port or 80
+        self.headers: dict[str, str] = {}
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self.headers["proxy-authorization"] = f"Basic {base64.b64encode(login).decode()}"
+
+
+def _find_proxy(endpoint: Endpoint) -> _Proxy | None:
+    proxies = urllib.request.getproxies()
+    url = proxies.get(endpoint.scheme) or proxies.get("all")
+    if not url or urllib.request.proxy_bypass(endpoint.connect_host):
+        return None
+    return _Proxy(url)
+
+
+def _tls_context(options: StoreOptions) -> ssl.SSLContext:
+    bundle: Path | None = options.ca_bundle
+    try:
+        context = ssl.create_default_context(cafile=None if bundle is None else str(bundle))
+    except (OSError, ssl.SSLError):
+        raise EnvironmentProblemError(
+            f"the CA bundle {bundle} cannot be read or holds no certificate"
+        ) from None
+    if not options.verify_tls:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _fault(exc: OSError) -> NoAnswerError:
+    if isinstance(exc, BlockingIOError | TimeoutError):
+        return NoAnswerError("no byte moved for the stall timeout", "timeout")
+    return NoAnswerError(f"the connection broke: {exc.strerror or type(exc).__name__}")
+
+
+def _is_network(exc: OSError) -> bool:
+    return isinstance(exc, ConnectionError | BlockingIOError | TimeoutError)
+
+
+def _require_bytes(count: int) -> None:
+    if not count:
+        raise OSError("the file to upload is shorter than its promised size")

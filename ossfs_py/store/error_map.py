@@ -1,0 +1,155 @@
+"""The one table from what stores answer to what this package raises, and what is worth a retry."""
+
+import re
+from dataclasses import dataclass
+
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ArchivedError,
+    ConditionFailedError,
+    IntegrityError,
+    ObjectMissingError,
+    ObjectTooLargeError,
+    QuotaExceededError,
+    StoreError,
+    StoreUnavailableError,
+    UnsupportedByStoreError,
+)
+from ossfs_py.store.faults import AnswerError, NoAnswerError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an error means."""
+
+    cause: type[StoreError]
+    retry: bool = False
+
+
+_MISSING = Verdict(ObjectMissingError)
+_DENIED = Verdict(AccessDeniedError)
+_ARCHIVED = Verdict(ArchivedError)
+_CONDITION = Verdict(ConditionFailedError)
+_QUOTA = Verdict(QuotaExceededError)
+_TOO_LARGE = Verdict(ObjectTooLargeError)
+_UNSUPPORTED = Verdict(UnsupportedByStoreError)
+_DAMAGED = Verdict(IntegrityError, retry=True)
+_BUSY = Verdict(StoreUnavailableError, retry=True)
+_OTHER = Verdict(StoreError)
+
+# Codes of S3, OSS, SeaweedFS, MinIO and Ceph. A code says more than a status, so it goes first.
+CODES: dict[str, Verdict] = {
+    "NoSuchKey": _MISSING,
+    "NoSuchBucket": _MISSING,
+    "NoSuchUpload": _MISSING,
+    "NoSuchVersion": _MISSING,
+    "AccessDenied": _DENIED,
+    "AccountProblem": _DENIED,
+    "AllAccessDisabled": _DENIED,
+    "UserDisable": _DENIED,
+    "InvalidAccessKeyId": _DENIED,
+    "SignatureDoesNotMatch": _DENIED,
+    "RequestTimeTooSkewed": _DENIED,
+    "ExpiredToken": _DENIED,
+    "InvalidToken": _DENIED,
+    "TokenRefreshRequired": _DENIED,
+    "SecurityTokenExpired": _DENIED,
+    "InvalidSecurityToken": _DENIED,
+    "InvalidObjectState": _ARCHIVED,
+    "PreconditionFailed": _CONDITION,
+    "FileAlreadyExists": _CONDITION,
+    "QuotaExceeded": _QUOTA,
+    "InsufficientCapacity": _QUOTA,
+    "XMinioStorageFull": _QUOTA,
+    "EntityTooLarge": _TOO_LARGE,
+    "NotImplemented": _UNSUPPORTED,
+    "MethodNotAllowed": _UNSUPPORTED,
+    "BadDigest": _DAMAGED,
+    "InvalidDigest": _DAMAGED,
+    "XAmzContentChecksumMismatch": _DAMAGED,
+    # A 409 of S3 for two conditional writes that crossed: AWS asks for a retry.
+    "ConditionalRequestConflict": _BUSY,
+    "OperationAborted": _BUSY,
+    "RequestTimeout": _BUSY,
+    "SlowDown": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "InternalError": _BUSY,
+    "Throttling": _BUSY,
+    "ThrottlingException": _BUSY,
+    "RequestLimitExceeded": _BUSY,
+    "BandwidthLimitExceeded": _BUSY,
+    "DownloadTrafficRateLimitExceeded": _BUSY,
+    "UploadTrafficRateLimitExceeded": _BUSY,
+    "QpsLimitExceeded": _BUSY,
+}
+
+STATUSES: dict[int, Verdict] = {
+    401: _DENIED,
+    403: _DENIED,
+    404: _MISSING,
+    405: _UNSUPPORTED,
+    408: _BUSY,
+    410: _MISSING,
+    412: _CONDITION,
+    413: _TOO_LARGE,
+    429: _BUSY,
+    501: _UNSUPPORTED,
+    507: _QUOTA,
+}
+
+EXPIRED_CREDENTIALS = frozenset(
+    {"ExpiredToken", "TokenRefreshRequired", "SecurityTokenExpired", "InvalidToken"}
+)
+"""Read the credentials again and try once more."""
+
+WRONG_REGION = frozenset(
+    {
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "SecondLevelDomainForbidden",
+    }
+)
+
+
+def judge(error: AnswerError | NoAnswerError) -> Verdict:
+    """What ``error`` means; a broken connection is always worth another try."""
+    if isinstance(error, NoAnswerError):
+        return _BUSY
+    verdict = CODES.get(error.code) or STATUSES.get(error.status)
+    if verdict is None:
+        verdict = _BUSY if error.status >= 500 else _OTHER
+    return verdict
+
+
+_CODE = re.compile(rb"<Code>([^<]*)</Code>")
+_MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
+_REGION = re.compile(rb"<Region>([^<]*)</Region>")
+_REQUEST_ID = re.compile(rb"<RequestId>([^<]*)</RequestId>")
+_MAX_MESSAGE_CHARS = 300
+
+
+def request_id_of(headers: dict[str, str]) -> str:
+    """The store's own id of an answer."""
+    return headers.get("x-amz-request-id") or headers.get("x-oss-request-id") or ""
+
+
+def parse_error(status: int, headers: dict[str, str], body: bytes) -> AnswerError:
+    """The error an answer speaks of. The body need not be XML: HEAD has none, proxies send HTML."""
+    retry_after = headers.get("retry-after", "")
+    return AnswerError(
+        status=status,
+        code=_first(_CODE, body),
+        message=_first(_MESSAGE, body)[:_MAX_MESSAGE_CHARS],
+        request_id=request_id_of(headers) or _first(_REQUEST_ID, body),
+        region=headers.get("x-amz-bucket-region") or _first(_REGION, body),
+        # The date form of Retry-After is left to the usual backoff.
+        retry_after_seconds=float(retry_after) if retry_after.isdigit() else 0.0,
+        headers=headers,
+    )
+
+
+def _first(pattern: re.Pattern[bytes], body: bytes) -> str:
+    match = pattern.search(body)
+    return match.group(1).decode("utf-8", "replace").strip() if match else ""

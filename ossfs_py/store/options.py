@@ -1,0 +1,43 @@
+"""What has to be known to open a store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Addressing = Literal["auto", "path", "virtual"]
+ChecksumChoice = Literal["auto", "none", "crc32c", "md5"]
+Choice = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """One bucket, how to reach it and how hard to try. Holds no secret.
+
+    ``endpoint`` None means AWS in ``region``; without a scheme it means https. ``anonymous`` sends
+    unsigned requests. ``scratch_prefix`` is where a probe may write its short-lived key (the
+    mount's own prefix, so that a mount never writes outside of it).
+    """
+
+    bucket: str
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Addressing = "auto"
+    profile: str | None = None
+    credentials_file: Path | None = None
+    anonymous: bool = False
+    ca_bundle: Path | None = None
+    verify_tls: bool = True
+    concurrency: int = 16
+    """Most requests at once; as many idle connections are kept."""
+    connect_timeout_seconds: float = 5.0
+    stall_timeout_seconds: float = 10.0
+    """A connection that moves no byte for this long is given up and replaced."""
+    retry_budget_seconds: float = 60.0
+    """How long one call goes on trying without any progress. A failed page fault kills the
+    reading program, so this outlasts a store's failover (tens of seconds), and it stays below the
+    120 s after which the kernel reports a hung task."""
+    checksum: ChecksumChoice = "auto"
+    conditional_writes: Choice = "auto"
+    part_copy: Choice = "auto"
+    storage_class: str | None = None
+    scratch_prefix: str = ""

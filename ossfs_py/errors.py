@@ -247,3 +247,8 @@ def errno_of(exc: BaseException) -> int:
 def is_disk_full(exc: OSError) -> bool:
     """Whether a local file operation failed for lack of room."""
     return exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_dead_mount(exc: OSError) -> bool:
+    """Whether a path was not reached because the daemon of its FUSE mount is gone."""
+    return exc.errno == errno.ENOTCONN

@@ -1,0 +1,6 @@
+"""``python -m ossfs_py`` is the ``ossfs-py`` command."""
+
+from ossfs_py.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Runs a server in a daemon process and waits until it is ready or says why it cannot be."""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from ossfs_py.errors import EnvironmentProblemError, UsageError, UserError
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 10.0
+"""How long a mount that calls itself ready may take to answer its first question."""
+_END_SECONDS = 10.0
+"""How long an interrupted daemon may take to clean up before it is killed."""
+_TERMINATED = 128 + signal.SIGTERM
+
+Ready = Callable[[], None]
+
+
+def run_detached(serve: Callable[[Ready], int], mountpoint: Path) -> int:
+    """Fork a daemon that runs ``serve`` and return 0 once ``mountpoint`` answers.
+
+    Must be called before any thread is started. Interrupted (SIGINT, SIGTERM), it ends the
+    daemon first.
+
+    Raises:
+        UserError: what the daemon said, or that it ended without a word.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        _be_the_daemon(serve, writer)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as answer, _ended_when_interrupted(pid):
+        message = answer.read()
+        if not message:
+            raise EnvironmentProblemError(_silent_end(pid))
+        told = json.loads(message)
+        if "error" in told:
+            os.waitpid(pid, 0)
+            kind = UsageError if told["exit_code"] == UsageError.exit_code else UserError
+            raise kind(told["error"])
+        _wait_for_answer(mountpoint)
+    return 0
+
+
+def _be_the_daemon(serve: Callable[[Ready], int], writer: int) -> NoReturn:
+    """The child's life. Leaves by ``os._exit``: the parent's clean-up is not the child's."""
+    code = UserError.exit_code
+    said = False
+
+    def say(message: dict[str, object]) -> None:
+        nonlocal said
+        if not said:
+            said = True
+            # The parent may have been killed; the mount does not depend on it.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(writer, json.dumps(message).encode())
+            os.close(writer)
+
+    try:
+        os.setsid()
+        os.chdir("/")
+        _drop_standard_streams()
+        code = serve(lambda: say({"ready": True}))
+    except UserError as exc:
+        code = exc.exit_code
+        log.error("%s", exc)  # noqa: TRY400 (a sentence for people needs no traceback)
+        say({"error": str(exc), "exit_code": code})
+    except BaseException as exc:
+        log.exception("the daemon failed")
+        say({"error": f"the daemon failed: {exc!r}", "exit_code": code})
+        raise
+    finally:
+        logging.shutdown()
+        os._exit(code)
+
+
+def _drop_standard_streams() -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    if null > 2:
+        os.close(null)
+
+
+@contextlib.contextmanager
+def _ended_when_interrupted(pid: int) -> Iterator[None]:
+    """End the daemon when the body is interrupted or fails after the daemon was ready."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(_TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except BaseException:
+        _end(pid)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _end(pid: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, number)
+            waiter = threading.Thread(target=_reap, args=(pid,), daemon=True)
+            waiter.start()
+            waiter.join(_END_SECONDS)
+            if not waiter.is_alive():
+                return
+
+
+def _reap(pid: int) -> None:
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def _silent_end(pid: int) -> str:
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        return f"the daemon was killed by signal {os.WTERMSIG(status)} while mounting"
+    return f"the daemon ended with exit code {os.WEXITSTATUS(status)} before it was mounted"
+
+
+def _wait_for_answer(mountpoint: Path) -> None:
+    """Ask the mount as any program would.
+
+    In a thread, as the kernel lets nobody take back a question to a FUSE daemon.
+    """
+    failures: list[OSError] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(mountpoint)
+        except OSError as exc:
+            failures.append(exc)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_SECONDS)
+    if asking.is_alive():
+        raise EnvironmentProblemError(
+            f"{mountpoint} was mounted but does not answer within {ANSWER_SECONDS:g} seconds"
+        )
+    if failures:
+        raise EnvironmentProblemError(
+            f"{mountpoint} was mounted but does not answer: {failures[0].strerror}"
+        )

@@ -1,0 +1,89 @@
+"""The ``ossfs-py`` command: finds the subcommand and turns errors into sentences and exit codes.
+
+Subcommands are imported when they are called, so that every command starts quickly.
+"""
+
+import sys
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from ossfs_py.errors import UserError
+
+INTERRUPTED = 130
+"""What a shell reports for a program ended by SIGINT."""
+
+_COMMANDS = {
+    "mount": ("ossfs_py.cli.mount:mount", "Mount a bucket, or a part of it, at a directory."),
+    "umount": ("ossfs_py.cli.umount:umount", "Unmount, and wait until everything is uploaded."),
+    "demo": ("ossfs_py.cli.demo_command:demo", "Load a model from an embedded store, and show it."),
+    "version": ("ossfs_py.cli.version:version", "Print the version."),
+}
+"""Name: where the command lives, and its line in ``ossfs-py --help``."""
+
+_EPILOG = """\b
+Examples:
+  ossfs-py mount my-bucket /mnt/models --endpoint oss-cn-hangzhou.aliyuncs.com
+  ossfs-py umount /mnt/models
+"""
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module, name = _COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EPILOG,
+    no_args_is_help=True,
+)
+def cli() -> None:
+    """Mount S3 and Alibaba OSS buckets as directories, made for loading models."""
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Run one command and exit: 0 done, 1 it cannot be done here, 2 it was asked wrongly."""
+    sys.exit(_run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        result: Any = cli.main(argv, prog_name="ossfs-py", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        return exc.exit_code
+    except click.UsageError as exc:
+        _tell(exc.format_message())
+        _tell_help(exc.ctx.command_path if exc.ctx else "ossfs-py")
+        return exc.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    except UserError as exc:
+        _tell(str(exc))
+        return exc.exit_code
+    return result if isinstance(result, int) else 0
+
+
+def _tell(text: str) -> None:
+    for line in text.splitlines():
+        click.echo(f"ossfs-py: {line}", err=True)
+
+
+def _tell_help(command: str) -> None:
+    click.echo(f"Try '{command} --help'.", err=True)

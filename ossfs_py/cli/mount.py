@@ -1,0 +1,102 @@
+"""``ossfs-py mount``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ossfs_py.cli.options import SettingsCommand, setting_options
+from ossfs_py.config import ARGUMENTS, CommandLine, Settings, load, unknown_flag
+
+_HELP = """Mount BUCKET, or what lies below BUCKET/PREFIX, at the directory MOUNTPOINT.
+
+BUCKET may also be written s3://bucket/prefix or oss://bucket/prefix. The command returns when
+the mount answers, or says in one sentence why it cannot. Credentials never are options: they come
+from AWS_ACCESS_KEY_ID or OSS_ACCESS_KEY_ID and their companions, a profile, --credentials-file,
+or the role of the container or machine.
+"""
+
+_EPILOG = """\b
+Examples:
+  Models from Alibaba OSS, memory only:
+    ossfs-py mount models /mnt/models --endpoint oss-cn-hangzhou.aliyuncs.com \\
+        --data-path direct --read-only
+  A part of a bucket with a lasting cache on local disk:
+    ossfs-py mount s3://bucket/team/models /mnt/models --data-path cache \\
+        --cache-dir /nvme/cache --cache-size 500G
+  A local S3 server, staying in the foreground:
+    ossfs-py mount demo /mnt/demo --endpoint http://127.0.0.1:9000 --foreground
+  As mount(8) and fstab write options:
+    ossfs-py mount bucket /mnt/bucket -o ro,allow_other,metadata_ttl=5m
+
+\b
+Where a setting comes from, strongest first:
+  --cache-size 500G             long flag
+  -o cache_size=500G            mount option, - and _ alike
+  OSSFS_PY_CACHE_SIZE=500G      environment
+  cache-size = "500G"           TOML file named by --config
+Sizes are powers of 1024 (512M, 8GiB, 1.5G); durations are 500ms, 60s, 5m, 1h.
+
+\b
+Exit codes: 0 mounted, 1 it cannot be mounted, 2 wrong usage.
+"""
+
+
+class _MountCommand(SettingsCommand):
+    """Keeps unknown long flags for the common report instead of stopping at the first one."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.params[2:2] = setting_options()
+
+
+@click.command(
+    cls=_MountCommand,
+    help=_HELP,
+    epilog=_EPILOG,
+    context_settings={"ignore_unknown_options": True, "max_content_width": 100},
+    options_metavar="[OPTIONS]",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="BUCKET[/PREFIX] MOUNTPOINT")
+@click.option(
+    "-o",
+    "mount_options",
+    multiple=True,
+    metavar="NAME=VALUE,FLAG",
+    help="Options as mount(8) writes them.",
+)
+@click.option("--config", metavar="FILE", help="TOML file with settings by their long names.")
+def mount(
+    arguments: tuple[str, ...], mount_options: tuple[str, ...], config: str | None, **values: object
+) -> int:
+    line = _command_line(arguments, mount_options, config and str(Path(config).absolute()), values)
+    loaded = load(line)
+    for warning in loaded.warnings:
+        click.echo(f"ossfs-py: warning: {warning}", err=True)
+
+    def reread() -> Settings:
+        return load(line).settings
+
+    from ossfs_py.cli.starting import start
+
+    return start(loaded.settings, reread)
+
+
+def _command_line(
+    arguments: tuple[str, ...],
+    mount_options: tuple[str, ...],
+    config: str | None,
+    values: dict[str, object],
+) -> CommandLine:
+    given = {name: value for name, value in values.items() if value is not None}
+    unknown = [argument for argument in arguments if argument.startswith("-")]
+    words = [argument for argument in arguments if argument not in unknown]
+    problems = [unknown_flag(argument) for argument in unknown]
+    if unknown:
+        # Whether a word after an unknown option is its value or an argument cannot be told: the
+        # arguments are not judged, only the other options are.
+        given.update(bucket="bucket", mountpoint="/nonexistent")
+    else:
+        given.update(zip(ARGUMENTS, words, strict=False))
+        problems += [f"unexpected argument {word!r}" for word in words[len(ARGUMENTS) :]]
+    return CommandLine(given, mount_options, config, tuple(problems))

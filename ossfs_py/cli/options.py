@@ -1,0 +1,89 @@
+"""Command line options generated from the settings model, and their ``--help``."""
+
+import click
+from pydantic.fields import FieldInfo
+
+from ossfs_py.config import units
+from ossfs_py.config.settings import (
+    GROUPS,
+    NOT_OPTIONS,
+    Settings,
+    option_extra,
+    option_name,
+)
+
+
+def setting_options() -> list[click.Option]:
+    """One option for each field of the model that is one.
+
+    Every value stays a string: the model judges all of them at once, so that one call tells
+    everything that is wrong.
+    """
+    return [
+        _flag(name, field) if field.annotation is bool else _valued(name, field)
+        for name, field in Settings.model_fields.items()
+        if name not in NOT_OPTIONS
+    ]
+
+
+def _flag(name: str, field: FieldInfo) -> click.Option:
+    flag = option_name(name)
+    # The --no- form is there to overrule the environment or a file.
+    return click.Option(
+        [f"--{flag}/--no-{flag}", name], default=None, help=_help(name, field), show_default=False
+    )
+
+
+def _valued(name: str, field: FieldInfo) -> click.Option:
+    return click.Option(
+        [f"--{option_name(name)}", name],
+        metavar=option_extra(name)["metavar"],
+        default=None,
+        help=_help(name, field),
+    )
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    default = option_extra(name).get("shown_default") or _default(name, field)
+    return f"{field.description}{f'  [{default}]' if default else ''}"
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    value = field.get_default()
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if value in (None, ""):
+        return ""
+    if name.endswith("_bytes"):
+        return units.format_size(value)
+    if name.endswith("_seconds"):
+        return units.format_duration(value)
+    return str(value)
+
+
+class SettingsCommand(click.Command):
+    """A command whose help shows the settings in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        others: list[tuple[str, str]] = []
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is None or isinstance(parameter, click.Argument):
+                continue
+            if parameter.name in Settings.model_fields:
+                groups[option_extra(parameter.name)["group"]].append(_shorter(parameter, record))
+            else:
+                others.append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records, col_max=32)
+        with formatter.section("Other"):
+            formatter.write_dl(others, col_max=32)
+
+
+def _shorter(parameter: click.Parameter, record: tuple[str, str]) -> tuple[str, str]:
+    """Leave out the ``--no-`` form of a flag where that is the default."""
+    if not parameter.secondary_opts or Settings.model_fields[str(parameter.name)].default:
+        return record
+    return parameter.opts[0], record[1]

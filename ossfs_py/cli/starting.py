@@ -1,0 +1,37 @@
+"""Starts a mount: in this process, or in a daemon whose first words are waited for."""
+
+import os
+from collections.abc import Callable
+
+from ossfs_py.config import Settings
+from ossfs_py.config.host import secret_values
+
+
+def start(settings: Settings, reread: Callable[[], Settings]) -> int:
+    """Mount, and return the exit code: of the whole life of the mount in the foreground, of
+    its start otherwise.
+
+    ``reread`` reads all sources of settings again (for SIGHUP).
+
+    Raises:
+        UserError: why it cannot be mounted.
+    """
+
+    def serve(ready: Callable[[], None]) -> int:
+        # Imported after the fork: what it needs takes longer to import than the command may take
+        # to say that an option is wrong, and threads do not survive a fork.
+        from ossfs_py.daemon import run
+        from ossfs_py.logs import open_logs
+
+        logs = open_logs(settings)
+        logs.add_secrets(secret_values(os.environ))
+        try:
+            return run(settings, ready, logs, reread)
+        finally:
+            logs.close()
+
+    if settings.foreground:
+        return serve(lambda: None)
+    from ossfs_py.cli.background import run_detached
+
+    return run_detached(serve, settings.mountpoint)

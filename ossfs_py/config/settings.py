@@ -1,0 +1,383 @@
+"""The one settings model. Command line options, ``-o`` names, environment variables and TOML keys
+are all generated from its fields, and so is ``--help``."""
+
+import os
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
+
+from ossfs_py.config import host, units, values
+
+ARGUMENTS = {"bucket": "BUCKET", "mountpoint": "MOUNTPOINT"}
+"""Fields that are positional arguments on the command line."""
+NOT_OPTIONS = frozenset({*ARGUMENTS, "kernel_options"})
+
+_OSS_DOMAIN = ".aliyuncs.com"
+_MIN_BLOCKS = 4
+"""One block being read, one being fetched, one being written and one to spare."""
+
+
+Size = Annotated[int, BeforeValidator(units.parse_size)]
+Duration = Annotated[float, BeforeValidator(units.parse_duration)]
+Mode = Annotated[int, BeforeValidator(units.parse_mode)]
+Flag = Annotated[bool, BeforeValidator(units.parse_flag)]
+Count = Annotated[int, BeforeValidator(units.parse_count)]
+AbsolutePath = Annotated[Path, BeforeValidator(values.absolute_path)]
+
+
+def _option(
+    group: str, metavar: str, description: str, *, shown_default: str | None = None, **field: Any
+) -> Any:
+    """A field that is an option: its help group, the placeholder of its value and its text."""
+    extra: JsonDict = {"group": group, "metavar": metavar, "shown_default": shown_default}
+    return Field(description=description, json_schema_extra=extra, **field)
+
+
+STORE, DATA, NAMES, WRITING, LIMITS, MOUNT, LOGS = (
+    "Store and credentials",
+    "Data path",
+    "Names and attributes",
+    "Writing",
+    "Network and memory",
+    "Mount",
+    "Running",
+)
+GROUPS = (STORE, DATA, NAMES, WRITING, LIMITS, MOUNT, LOGS)
+
+
+class Settings(BaseModel):
+    """Everything one mount can be told. Immutable; every path is absolute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    bucket: Annotated[str, BeforeValidator(values.bucket_name)] = Field(
+        description="The bucket to mount."
+    )
+    mountpoint: AbsolutePath = Field(description="The directory to mount it at.")
+    prefix: Annotated[str, BeforeValidator(values.key_prefix)] = _option(
+        STORE,
+        "PREFIX",
+        "Mount only the keys below this prefix (same as BUCKET/PREFIX).",
+        default="",
+    )
+    endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = _option(
+        STORE,
+        "URL",
+        "Address of the store, such as http://127.0.0.1:9000 or oss-cn-hangzhou.aliyuncs.com.",
+        default=None,
+        shown_default="AWS S3",
+    )
+    region: str | None = _option(
+        STORE,
+        "NAME",
+        "Region of the bucket.",
+        default=None,
+        shown_default="from the endpoint or the profile",
+    )
+    addressing: Literal["auto", "path", "virtual"] = _option(
+        STORE,
+        "auto|path|virtual",
+        "Whether the bucket stands in the path or in the host name.",
+        default="auto",
+    )
+    profile: str | None = _option(
+        STORE, "NAME", "Profile of the shared AWS configuration files.", default=None
+    )
+    credentials_file: AbsolutePath | None = _option(
+        STORE,
+        "FILE",
+        "Password file with lines id:secret or bucket:id:secret; nobody else may read it.",
+        default=None,
+    )
+    anonymous: Flag = _option(
+        STORE, "", "Send unsigned requests, for public buckets.", default=False
+    )
+    ca_bundle: AbsolutePath | None = _option(
+        STORE, "FILE", "Certificates to trust instead of the system's.", default=None
+    )
+    verify_tls: Flag = _option(STORE, "", "Check the store's certificate.", default=True)
+
+    data_path: Literal["temp", "cache", "direct"] = _option(
+        DATA,
+        "temp|cache|direct",
+        "Where bytes live: temporary files, a lasting disk cache, or memory only.",
+        default="temp",
+    )
+    temp_dir: AbsolutePath = _option(
+        DATA,
+        "DIR",
+        "Existing directory for temporary files.",
+        default_factory=lambda: host.default_temp_dir(os.environ),
+        shown_default="$TMPDIR or /var/tmp",
+    )
+    cache_dir: AbsolutePath = _option(
+        DATA,
+        "DIR",
+        "Directory of the cache data path; made when its parent exists.",
+        default_factory=lambda: host.default_cache_dir(os.environ),
+        shown_default="/var/cache/ossfs-py, or ~/.cache/ossfs-py",
+    )
+    cache_size_bytes: Size | None = _option(
+        DATA,
+        "SIZE",
+        "Most bytes the cache may hold.",
+        default=None,
+        ge=units.MIB,
+        shown_default="what --min-free leaves",
+    )
+    min_free_bytes: Size = _option(
+        DATA, "SIZE", "Room on the local disk that is left to others.", default=units.GIB
+    )
+    block_size_bytes: Size = _option(
+        DATA,
+        "SIZE",
+        "Unit of download, a power of two.",
+        default=8 * units.MIB,
+        ge=64 * units.KIB,
+        le=64 * units.MIB,
+    )
+
+    metadata_ttl_seconds: Duration = _option(
+        NAMES,
+        "DURATION",
+        "How long attributes and listings are trusted; 0 asks every time.",
+        default=60.0,
+    )
+    negative_ttl_seconds: Duration = _option(
+        NAMES, "DURATION", "How long the absence of a name is remembered.", default=0.0
+    )
+    posix_metadata: Flag = _option(
+        NAMES,
+        "",
+        "Ask every object for stored modes, owners and times (for git, rsync, tar).",
+        default=False,
+    )
+    uid: Annotated[int, BeforeValidator(values.user_id)] = _option(
+        NAMES,
+        "USER",
+        "Owner of what has no stored owner.",
+        default_factory=os.geteuid,
+        shown_default="who mounts",
+    )
+    gid: Annotated[int, BeforeValidator(values.group_id)] = _option(
+        NAMES,
+        "GROUP",
+        "Group of what has no stored group.",
+        default_factory=os.getegid,
+        shown_default="who mounts",
+    )
+    file_mode: Mode | None = _option(
+        NAMES, "MODE", "Mode of files without a stored one.", default=None, shown_default="0644"
+    )
+    dir_mode: Mode | None = _option(
+        NAMES,
+        "MODE",
+        "Mode of directories without a stored one.",
+        default=None,
+        shown_default="0755",
+    )
+    umask: Mode | None = _option(
+        NAMES,
+        "MODE",
+        "Permission bits taken from both modes.",
+        default=None,
+        le=0o777,
+        shown_default="0022 for the default modes",
+    )
+
+    state_dir: AbsolutePath = _option(
+        WRITING,
+        "DIR",
+        "Where data not yet uploaded is kept safe; made when its parent exists.",
+        default_factory=lambda: host.default_state_dir(os.environ),
+        shown_default="/var/lib/ossfs-py, or ~/.local/state/ossfs-py",
+    )
+    on_conflict: Literal["overwrite", "fail"] = _option(
+        WRITING,
+        "overwrite|fail",
+        "What close(2) does when the object changed behind the writer.",
+        default="overwrite",
+    )
+    storage_class: str | None = _option(
+        WRITING, "NAME", "Storage class of new objects.", default=None, shown_default="the bucket's"
+    )
+    checksum: Literal["auto", "none", "crc32c", "md5"] = _option(
+        WRITING,
+        "auto|none|crc32c|md5",
+        "Checksum sent along with uploads.",
+        default="auto",
+    )
+    conditional_writes: Literal["auto", "on", "off"] = _option(
+        WRITING,
+        "auto|on|off",
+        "Whether the store can refuse to overwrite; auto tries it out.",
+        default="auto",
+    )
+    part_copy: Literal["auto", "on", "off"] = _option(
+        WRITING,
+        "auto|on|off",
+        "Whether the store can copy parts of objects; auto tries it out.",
+        default="auto",
+    )
+
+    memory_limit_bytes: Size = _option(
+        LIMITS,
+        "SIZE",
+        "Budget for all data in memory.",
+        default_factory=host.default_memory_limit,
+        ge=host.MIN_MEMORY_BYTES,
+        shown_default="1GiB, or a quarter of the memory if that is less",
+    )
+    concurrency: Count = _option(
+        LIMITS, "COUNT", "Requests and connections at once.", default=32, ge=1, le=512
+    )
+    connect_timeout_seconds: Duration = _option(
+        LIMITS, "DURATION", "Longest wait for a connection.", default=5.0, gt=0
+    )
+    stall_timeout_seconds: Duration = _option(
+        LIMITS,
+        "DURATION",
+        "A connection on which no byte arrives for this long is given up.",
+        default=10.0,
+        gt=0,
+    )
+    retry_budget_seconds: Duration = _option(
+        LIMITS,
+        "DURATION",
+        "How long a failing request is tried again before a program sees an error.",
+        default=60.0,
+    )
+
+    read_only: Flag = _option(MOUNT, "", "Refuse every change.", default=False)
+    allow_other: Flag = _option(MOUNT, "", "Let other users see the mount.", default=False)
+    nonempty: Flag = _option(MOUNT, "", "Mount over a directory that is not empty.", default=False)
+    readahead_bytes: Size = _option(
+        MOUNT,
+        "SIZE",
+        "How far the kernel reads ahead.",
+        default=units.MIB,
+        ge=128 * units.KIB,
+        le=16 * units.MIB,
+    )
+    kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
+        default=(), description="Restrictions from -o that the kernel enforces."
+    )
+
+    foreground: Flag = _option(LOGS, "", "Stay attached and log to standard error.", default=False)
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], BeforeValidator(values.level_name)
+    ] = _option(LOGS, "debug|info|warning|error", "Least severe messages shown.", default="info")
+    log_file: AbsolutePath | None = _option(
+        LOGS,
+        "FILE",
+        "Log file; reopened at SIGHUP.",
+        default=None,
+        shown_default="syslog, or ossfs-py.log in the state directory",
+    )
+
+    @property
+    def source(self) -> str:
+        """``bucket`` or ``bucket/prefix``, as mount tables and messages show it."""
+        return f"{self.bucket}/{self.prefix}".rstrip("/")
+
+    @property
+    def effective_file_mode(self) -> int:
+        """Permission bits of files without a stored mode, the umask applied."""
+        return _masked(self.file_mode, 0o666, self.umask)
+
+    @property
+    def effective_dir_mode(self) -> int:
+        """Permission bits of directories without a stored mode, the umask applied."""
+        return _masked(self.dir_mode, 0o777, self.umask)
+
+    @model_validator(mode="after")
+    def _refuse_impossible_combinations(self) -> Self:
+        conflicts = [c for rule in _RULES for c in rule(self)]
+        if conflicts:
+            raise PydanticCustomError(
+                CONFLICT,
+                "impossible combination of {names}",
+                {
+                    "conflicts": conflicts,
+                    "names": "; ".join(" and ".join(fields) for fields, _ in conflicts),
+                },
+            )
+        return self
+
+
+CONFLICT = "conflict"
+Conflict = tuple[tuple[str, ...], str]
+"""The fields that cannot go together, and why."""
+
+
+def _masked(mode: int | None, default: int, umask: int | None) -> int:
+    if mode is None:
+        return default & ~(0o022 if umask is None else umask)
+    return mode & ~(umask or 0)
+
+
+def _several_credentials(s: Settings) -> list[Conflict]:
+    given = [n for n in ("anonymous", "profile", "credentials_file") if getattr(s, n)]
+    return [(tuple(given), "only one of them can be used")] if len(given) > 1 else []
+
+
+def _block_size(s: Settings) -> list[Conflict]:
+    found: list[Conflict] = []
+    if s.block_size_bytes & (s.block_size_bytes - 1):
+        found.append((("block_size_bytes",), "must be a power of two, like 4MiB or 8MiB"))
+    if s.memory_limit_bytes < _MIN_BLOCKS * s.block_size_bytes:
+        reason = f"the memory limit must hold at least {_MIN_BLOCKS} blocks"
+        found.append((("memory_limit_bytes", "block_size_bytes"), reason))
+    return found
+
+
+def _addressing(s: Settings) -> list[Conflict]:
+    hostname = (urlsplit(s.endpoint).hostname or "") if s.endpoint else ""
+    if s.addressing == "path" and hostname.endswith(_OSS_DOMAIN):
+        return [(("addressing", "endpoint"), "OSS serves virtual addressing only")]
+    if s.addressing == "virtual" and _is_ip_address(hostname):
+        return [(("addressing", "endpoint"), "a bucket cannot stand before an IP address")]
+    return []
+
+
+def _is_ip_address(hostname: str) -> bool:
+    try:
+        ip_address(hostname)
+    except ValueError:
+        return False
+    return True
+
+
+def _directories_apart(s: Settings) -> list[Conflict]:
+    # The daemon would wait for itself when it opens its own files through the mount.
+    inside = [
+        name
+        for name in ("temp_dir", "cache_dir", "state_dir", "log_file")
+        if (path := getattr(s, name)) is not None and path.is_relative_to(s.mountpoint)
+    ]
+    return [((name, "mountpoint"), "it must lie outside the mountpoint") for name in inside]
+
+
+_RULES: tuple[Callable[[Settings], list[Conflict]], ...] = (
+    _several_credentials,
+    _block_size,
+    _addressing,
+    _directories_apart,
+)
+
+
+def option_name(field: str) -> str:
+    """How people write a field: ``cache_size_bytes`` is ``cache-size``."""
+    return field.removesuffix("_bytes").removesuffix("_seconds").replace("_", "-")
+
+
+def option_extra(field: str) -> Mapping[str, str]:
+    """Help group, placeholder and shown default of an option."""
+    extra = Settings.model_fields[field].json_schema_extra
+    return extra if isinstance(extra, dict) else {}  # type: ignore[return-value]

@@ -1,0 +1,287 @@
+"""From the command line, ``-o``, the environment and a TOML file to one Settings.
+
+Precedence, strongest first: long flags, ``-o``, ``OSSFS_PY_*`` variables, the TOML file
+(``--config``), defaults. Everything that is wrong is told at once, each in the words the user
+wrote.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ossfs_py.config import units
+from ossfs_py.config.mount_options import parse_mount_options
+from ossfs_py.config.settings import ARGUMENTS, CONFLICT, NOT_OPTIONS, Settings, option_name
+from ossfs_py.errors import UsageError
+
+ENVIRONMENT_PREFIX = "OSSFS_PY_"
+_SOURCE_SCHEMES = ("s3://", "oss://")
+
+FIELD_OF_NAME: Mapping[str, str] = {
+    option_name(field).replace("-", "_"): field
+    for field in Settings.model_fields
+    if field != "kernel_options"
+}
+"""Option name with underscores (``cache_size``) to field (``cache_size_bytes``)."""
+
+
+class BadOptionsError(UsageError):
+    """Several options are wrong; ``problems`` has one line for each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What the command line said, not yet judged.
+
+    ``values`` maps fields to raw values; ``problems`` are mistakes already found there.
+    """
+
+    values: Mapping[str, object]
+    mount_options: tuple[str, ...] = ()
+    config_file: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Valid settings and one sentence for each thing that was given but has no effect."""
+
+    settings: Settings
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class _Given:
+    """Raw values of the fields with the words the user used for them."""
+
+    values: dict[str, object]
+    names: dict[str, str]
+    problems: list[str]
+    warnings: list[str]
+
+    def put(self, field: str, value: object, name: str) -> None:
+        """Note a value unless a stronger source gave one."""
+        if field not in self.values:
+            self.values[field] = value
+            self.names[field] = name
+
+    def name_of(self, field: str) -> str:
+        """The user's word for a field, or the long flag when a default is at fault."""
+        return self.names.get(field) or ARGUMENTS.get(field) or f"--{option_name(field)}"
+
+
+def load(line: CommandLine, environ: Mapping[str, str] | None = None) -> Loaded:
+    """One validated Settings from all sources.
+
+    Raises:
+        BadOptionsError: everything that is wrong, one line each.
+    """
+    environ = os.environ if environ is None else environ
+    given = _Given({}, {}, list(line.problems), [])
+    for field, value in line.values.items():
+        given.put(field, value, ARGUMENTS.get(field) or f"--{option_name(field)}")
+    config_file = line.config_file
+    config_file = _take_mount_options(given, line.mount_options) or config_file
+    config_file = line.config_file or config_file or environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    _take_environment(given, environ)
+    if config_file is not None:
+        _take_file(given, config_file)
+    _split_source(given)
+    settings = _validate(given)
+    if settings is None or given.problems:
+        raise BadOptionsError(given.problems)
+    given.warnings.extend(_without_effect(given, settings))
+    return Loaded(settings, tuple(given.warnings))
+
+
+def _take_mount_options(given: _Given, texts: tuple[str, ...]) -> str | None:
+    options = parse_mount_options(texts)
+    config_file = None
+    for name, value in reversed(options.own):
+        field = FIELD_OF_NAME.get(name)
+        if name == "config":
+            config_file = config_file or value
+        elif field is None or field in ARGUMENTS:
+            given.problems.append(f"-o {name}: no such option{_suggestion(name, '')}")
+        elif value is None and not _is_flag(field):
+            given.problems.append(f"-o {name}: needs a value (-o {name}=...)")
+        else:
+            given.put(field, True if value is None else value, f"-o {name}")
+    if options.read_only:
+        given.put("read_only", True, "-o ro")
+    if options.kernel_options:
+        given.put("kernel_options", tuple(dict.fromkeys(options.kernel_options)), "-o")
+    return config_file
+
+
+def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
+    for variable in sorted(environ):
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if field := FIELD_OF_NAME.get(name):
+            given.put(field, environ[variable], variable)
+        elif name != "config":
+            # No error: the environment may be meant for another version or program.
+            given.warnings.append(f"{variable}: no such setting{_suggestion(name, '')}")
+
+
+def _take_file(given: _Given, path: str) -> None:
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as exc:
+        given.problems.append(f"--config: cannot read {path}: {exc.strerror}")
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        given.problems.append(f"--config: {path} is not TOML: {exc}")
+        return
+    for key, value in content.items():
+        field = FIELD_OF_NAME.get(key.replace("-", "_"))
+        if field is None:
+            given.problems.append(f"{key} in {path}: no such setting{_suggestion(key, '')}")
+        elif isinstance(value, dict | list):
+            given.problems.append(f"{key} in {path}: must be a single value")
+        else:
+            given.put(field, value, f"{key} in {path}")
+
+
+def _split_source(given: _Given) -> None:
+    """Take ``bucket/prefix``, ``s3://bucket/prefix`` and ossfs's ``bucket:/prefix`` apart."""
+    text = given.values.get("bucket")
+    if not isinstance(text, str):
+        return
+    for scheme in _SOURCE_SCHEMES:
+        text = text.removeprefix(scheme)
+    if "://" in text:
+        return
+    bucket, _, prefix = text.partition("/")
+    given.values["bucket"] = bucket.removesuffix(":")
+    if not prefix.strip("/"):
+        return
+    name = given.name_of("bucket")
+    if "prefix" in given.values:
+        given.problems.append(f"{given.name_of('prefix')}: {name} names a prefix already")
+    given.values["prefix"], given.names["prefix"] = prefix, name
+
+
+def _validate(given: _Given) -> Settings | None:
+    try:
+        return Settings.model_validate(given.values)
+    except ValidationError as exc:
+        details = exc.errors()
+    wrong: set[str] = set()
+    for detail in details:
+        if detail["type"] == CONFLICT:
+            given.problems.extend(_conflict_lines(given, detail))
+        else:
+            field = str(detail["loc"][0])
+            if field not in wrong:
+                given.problems.append(f"{given.name_of(field)}: {_reason(field, detail)}")
+            wrong.add(field)
+    if wrong:
+        _find_conflicts_of_the_rest(given, wrong)
+    return None
+
+
+def _find_conflicts_of_the_rest(given: _Given, wrong: set[str]) -> None:
+    """Combinations are judged on valid values only; put defaults where values were wrong."""
+    rest = {field: value for field, value in given.values.items() if field not in wrong}
+    stand_ins = {"bucket": "bucket", "mountpoint": "/nonexistent"}
+    try:
+        Settings.model_validate(stand_ins | rest)
+    except ValidationError as exc:
+        for detail in exc.errors():
+            if not wrong.intersection(*(fields for fields, _ in _conflicts(detail))):
+                given.problems.extend(_conflict_lines(given, detail))
+
+
+def _conflicts(detail: ErrorDetails) -> list[tuple[tuple[str, ...], str]]:
+    context: dict[str, Any] = detail.get("ctx", {})
+    conflicts: list[tuple[tuple[str, ...], str]] = context["conflicts"]
+    return conflicts
+
+
+def _conflict_lines(given: _Given, detail: ErrorDetails) -> list[str]:
+    return [
+        f"{' and '.join(given.name_of(field) for field in fields)}: {reason}"
+        for fields, reason in _conflicts(detail)
+    ]
+
+
+def _reason(field: str, detail: ErrorDetails) -> str:
+    """A pydantic error in the package's words."""
+    context = detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return "missing argument"
+        case "literal_error":
+            choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
+            return f"{detail['input']!r} is none of {choices}"
+        case "greater_than_equal":
+            return f"must be at least {_shown(field, context['ge'])}"
+        case "greater_than":
+            return f"must be more than {_shown(field, context['gt'])}"
+        case "less_than_equal":
+            return f"must be at most {_shown(field, context['le'])}"
+        case _:
+            return detail["msg"].removeprefix("Value error, ")
+
+
+def _shown(field: str, bound: float) -> str:
+    if field.endswith("_bytes"):
+        return units.format_size(int(bound))
+    if field.endswith("_seconds"):
+        return units.format_duration(bound)
+    if field in ("file_mode", "dir_mode", "umask"):
+        return units.format_mode(int(bound))
+    return str(bound)
+
+
+def _is_flag(field: str) -> bool:
+    return Settings.model_fields[field].annotation is bool
+
+
+def _suggestion(name: str, dashes: str) -> str:
+    plain = name.lower().replace("-", "_")
+    names = [option for option in FIELD_OF_NAME if FIELD_OF_NAME[option] not in NOT_OPTIONS]
+    close = get_close_matches(plain, names, n=1)
+    if not close:
+        return ""
+    return f" (did you mean {dashes}{close[0].replace('_', '-') if dashes else close[0]}?)"
+
+
+def unknown_flag(flag: str) -> str:
+    """The problem line for a long flag that does not exist; its value is not repeated."""
+    name = flag.partition("=")[0]
+    return f"{name}: no such option{_suggestion(name.lstrip('-'), '--')}"
+
+
+def _without_effect(given: _Given, settings: Settings) -> list[str]:
+    # A warning only: files and environments are shared by mounts of different data paths.
+    lines = []
+    if settings.data_path != "cache":
+        lines += [
+            f"{given.names[field]}: has no effect without --data-path cache"
+            for field in ("cache_dir", "cache_size_bytes")
+            if field in given.names
+        ]
+    if settings.endpoint and urlsplit(settings.endpoint).scheme == "http":
+        lines += [
+            f"{given.names[field]}: has no effect on an http:// endpoint"
+            for field in ("ca_bundle", "verify_tls")
+            if field in given.names
+        ]
+    return lines

@@ -1,0 +1,90 @@
+"""Names, paths and addresses as people write them.
+
+Parsers raise ValueError with the end of a sentence that begins with the option's name.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+def absolute_path(value: object) -> Path:
+    """A path as the daemon sees it after it has changed its directory to /."""
+    # The daemon changes its directory to /, so relative paths are fixed here. No resolve(): that
+    # would touch the mountpoint, which may be a dead or hanging mount.
+    if not isinstance(value, str | Path) or not str(value):
+        raise ValueError("must not be empty")
+    if "\0" in str(value):
+        raise ValueError("must not contain a NUL byte")
+    return Path(os.path.abspath(os.path.expanduser(value)))  # noqa: PTH100, PTH111 (no resolve)
+
+
+def bucket_name(value: object) -> str:
+    """A bucket's name; generous, as stores differ in what they allow."""
+    text = str(value)
+    if not text:
+        raise ValueError("must not be empty")
+    if len(text) > 255 or not all(c.isascii() and (c.isalnum() or c in "._-") for c in text):
+        raise ValueError(f"{text!r} is not a bucket name")
+    return text
+
+
+def key_prefix(value: object) -> str:
+    """A key prefix in the form "" or ``a/b/``."""
+    text = str(value).strip("/")
+    if not text:
+        return ""
+    if "\0" in text or any(segment in ("", ".", "..") for segment in text.split("/")):
+        raise ValueError(f"{value!r} is not a prefix: no empty, '.' or '..' segments")
+    return text + "/"
+
+
+def endpoint_url(value: object) -> str:
+    """An http or https URL of scheme, host and port; https when no scheme is given."""
+    text = str(value).strip()
+    if "@" in text:
+        # Not echoed: it would show a secret.
+        raise ValueError("must not carry a user name or password")
+    url = text if "://" in text else "https://" + text
+    try:
+        parts = urlsplit(url)
+        port_is_good = parts.port is None or parts.port > 0
+    except ValueError:
+        parts, port_is_good = urlsplit(""), False
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        # Not echoed either: a pasted presigned URL is as good as a key.
+        raise ValueError("must be scheme, host and port, without a path or query")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_good:
+        raise ValueError(f"{text!r} is not an http:// or https:// address")
+    return url.rstrip("/")
+
+
+def user_id(value: object) -> int:
+    """A user id, also given as a name."""
+    import pwd  # noqa: PLC0415 (rarely needed)
+
+    return _id(value, lambda name: pwd.getpwnam(name).pw_uid, "user")
+
+
+def group_id(value: object) -> int:
+    """A group id, also given as a name."""
+    import grp  # noqa: PLC0415 (rarely needed)
+
+    return _id(value, lambda name: grp.getgrnam(name).gr_gid, "group")
+
+
+def _id(value: object, by_name: Callable[[str], int], kind: str) -> int:
+    text = str(value)
+    # 2**32 - 1 is (uid_t)-1, which chown(2) takes as "leave alone".
+    if text.isdigit() and int(text) < 2**32 - 1:
+        return int(text)
+    try:
+        return by_name(text)
+    except KeyError:
+        raise ValueError(f"{text!r} is neither a number nor a {kind} of this machine") from None
+
+
+def level_name(value: object) -> str:
+    """A log level's name, in any case."""
+    return str(value).lower()

@@ -1,0 +1,231 @@
+"""The life of one mount: checks, assembly, readiness, signals, drain.
+
+    checks -> store answers -> mounted -> ready -> [SIGHUP: reread] -> drain -> unmounted -> exit
+
+The first SIGTERM or SIGINT, and an unmount from outside, lead to the drain: everything dirty is
+brought to the store. A second signal cuts it short: what is dirty stays on disk.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import trio
+
+from ossfs_py.assembly import assembled
+from ossfs_py.config import BadOptionsError, Settings
+from ossfs_py.directories import prepare_directories
+from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
+from ossfs_py.filesystem import Filesystem
+from ossfs_py.fuse.mount import MountOptions, mounted
+from ossfs_py.logs import Logs
+from ossfs_py.metrics import Metrics
+from ossfs_py.mountpoint import check_machine, prepare_mountpoint, real_path
+from ossfs_py.running import RunningMount, registered
+from ossfs_py.store import StoreOptions, open_store
+from ossfs_py.store.base import ObjectStore
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 10.0
+"""A wrong endpoint or key is told within this time."""
+
+_DONE, _FAILED = 0, 1
+
+
+def run(
+    settings: Settings,
+    ready: Callable[[], None],
+    logs: Logs,
+    reread: Callable[[], Settings],
+) -> int:
+    """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
+
+    ``reread`` reads every source of settings again; of the result only the log level is used.
+
+    Raises:
+        UserError: why it cannot be mounted; nothing is left behind.
+    """
+    mountpoint = real_path(settings.mountpoint)
+    check_machine(settings.allow_other)
+    prepare_directories(settings)
+    record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path)
+    with registered(record):
+        prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
+        try:
+            return trio.run(_Life(settings, mountpoint, ready, logs, reread).run)
+        except BaseExceptionGroup as group:
+            for exc in _leaves(group):
+                if isinstance(exc, UserError):
+                    raise exc from None
+            raise
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc
+
+
+class _Life:
+    """One mount from its first request to the exit code. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        mountpoint: Path,
+        ready: Callable[[], None],
+        logs: Logs,
+        reread: Callable[[], Settings],
+    ) -> None:
+        self._settings = settings
+        self._mountpoint = mountpoint
+        self._ready = ready
+        self._logs = logs
+        self._reread = reread
+        self._metrics = Metrics()
+        self._store: ObjectStore | None = None
+        self._mounting = trio.CancelScope()
+        self._draining = trio.CancelScope()
+        self._is_mounted = False
+        self._stop = trio.Event()
+
+    async def run(self) -> int:
+        """Live; the exit code."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._obey_signals)
+            code = await self._serve()
+            nursery.cancel_scope.cancel()
+        return code
+
+    async def _serve(self) -> int:
+        with self._mounting:
+            store = await self._open_store()
+        if self._mounting.cancelled_caught:
+            log.info("ended by a signal before anything was mounted")
+            return _FAILED
+        self._store = store
+        async with assembled(self._settings, store, self._metrics) as filesystem:
+            async with mounted(filesystem, self._mount_options(), self._metrics):
+                self._is_mounted = True
+                log.info(
+                    "%s is mounted at %s (%s data path)",
+                    self._settings.source,
+                    self._mountpoint,
+                    self._settings.data_path,
+                )
+                self._ready()
+                await self._stop.wait()
+                # Programs can go on working while their files are brought to the store.
+                await self._drain(filesystem)
+            # Also what was written meanwhile, and after somebody else unmounted.
+            code = await self._drain(filesystem)
+        log.info("%s is unmounted", self._mountpoint)
+        return code
+
+    async def _open_store(self) -> ObjectStore:
+        """The store, known to answer.
+
+        Raises:
+            EnvironmentProblemError: it does not, in one sentence.
+        """
+        with trio.move_on_after(CHECK_SECONDS):
+            # A name server that does not answer holds its thread for longer than that; the
+            # thread is left behind then.
+            return await trio.to_thread.run_sync(self._checked_store, abandon_on_cancel=True)
+        where = self._settings.endpoint or "AWS S3"
+        raise EnvironmentProblemError(
+            f"the store at {where} does not answer within {CHECK_SECONDS:g} seconds"
+        )
+
+    def _checked_store(self) -> ObjectStore:
+        store = open_store(_store_options(self._settings), self._metrics)
+        try:
+            store.check(self._settings.prefix, CHECK_SECONDS)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _mount_options(self) -> MountOptions:
+        settings = self._settings
+        return MountOptions(
+            mountpoint=self._mountpoint,
+            source=settings.source,
+            read_only=settings.read_only,
+            allow_other=settings.allow_other,
+            readahead_bytes=settings.readahead_bytes,
+        )
+
+    async def _drain(self, filesystem: Filesystem) -> int:
+        """Bring everything dirty to the store, unless a second signal forbids to wait."""
+        with self._draining:
+            try:
+                await filesystem.drain()
+            except UnsavedDataError as exc:
+                log.error("%s", exc)  # noqa: TRY400 (each file has been logged with its cause)
+                return _FAILED
+            return _DONE
+        log.warning("a second signal came: what is not uploaded stays in the state directory")
+        return _FAILED
+
+    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with trio.open_signal_receiver(*watched) as numbers:
+            task_status.started()
+            async for number in numbers:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                else:
+                    self._end(signal.Signals(number).name)
+
+    def _end(self, name: str) -> None:
+        if not self._is_mounted:
+            self._mounting.cancel()
+        elif self._stop.is_set():
+            self._draining.cancel()
+        else:
+            log.info("%s: uploading what is not saved yet, then unmounting", name)
+        self._stop.set()
+
+    async def _reload(self) -> None:
+        """SIGHUP: the log file may have been moved, credentials rotated, the log level changed."""
+        self._logs.reopen()
+        try:
+            self._logs.set_level(self._reread().log_level)
+        except BadOptionsError as exc:
+            log.error("the log level stays as it is: %s", "; ".join(exc.problems))  # noqa: TRY400
+        try:
+            if self._store is not None:
+                await trio.to_thread.run_sync(self._store.refresh_credentials)
+        except OssfsError as exc:
+            log.error("the credentials stay as they are: %s", exc)  # noqa: TRY400
+        else:
+            log.info("credentials and log level were read again")
+
+
+def _store_options(settings: Settings) -> StoreOptions:
+    return StoreOptions(
+        bucket=settings.bucket,
+        endpoint=settings.endpoint,
+        region=settings.region,
+        addressing=settings.addressing,
+        profile=settings.profile,
+        credentials_file=settings.credentials_file,
+        anonymous=settings.anonymous,
+        ca_bundle=settings.ca_bundle,
+        verify_tls=settings.verify_tls,
+        concurrency=settings.concurrency,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        stall_timeout_seconds=settings.stall_timeout_seconds,
+        retry_budget_seconds=settings.retry_budget_seconds,
+        checksum=settings.checksum,
+        conditional_writes=settings.conditional_writes,
+        part_copy=settings.part_copy,
+        storage_class=settings.storage_class,
+        scratch_prefix=settings.prefix,
+    )

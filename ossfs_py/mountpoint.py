@@ -1,0 +1,258 @@
+"""What must be true before anything is mounted, and how a mountpoint is given back.
+
+Reads the kernel's mount table before it touches a mountpoint: stat(2) on a dead FUSE mount fails
+and on a hanging one never returns.
+"""
+
+import logging
+import os
+import re
+import shutil
+import stat
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from ossfs_py.errors import EnvironmentProblemError, is_dead_mount
+
+log = logging.getLogger(__name__)
+
+SUBTYPE = "ossfs-py"
+"""Mounts show as type ``fuse.ossfs-py``."""
+FILESYSTEM_TYPE = f"fuse.{SUBTYPE}"
+
+_CAP_SYS_ADMIN = 1 << 21
+"""Bit of CAP_SYS_ADMIN in the masks of /proc/self/status (linux/capability.h)."""
+_STACKED_LIMIT = 16
+"""A restart loop leaves a few dead mounts on one another; more than this is no such thing."""
+_OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
+_UMOUNT_SECONDS = 30.0
+_PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Not the caller's: root must not run whatever somebody has put into PATH."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of the kernel's mount table."""
+
+    mountpoint: Path
+    filesystem_type: str
+    source: str
+    options: str
+    """Options of the file system (``user_id=0,group_id=0,...`` for FUSE)."""
+
+    @property
+    def is_fuse(self) -> bool:
+        """Whether a user-space daemon serves it."""
+        return self.filesystem_type.partition(".")[0] in ("fuse", "fuseblk")
+
+    @property
+    def owner(self) -> int | None:
+        """The user a FUSE mount belongs to."""
+        match = re.search(r"(?:^|,)user_id=(\d+)", self.options)
+        return int(match[1]) if match else None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The places of the machine that decide whether a mount is possible."""
+
+    fuse_device: Path = Path("/dev/fuse")
+    fuse_conf: Path = Path("/etc/fuse.conf")
+    mount_table: Path = Path("/proc/self/mountinfo")
+    status: Path = Path("/proc/self/status")
+    program_path: str = _PROGRAM_PATH
+
+    def mounts_at(self, path: Path) -> list[MountEntry]:
+        """The mounts whose mountpoint is exactly ``path``, the visible one last."""
+        return [entry for entry in self.mounts() if entry.mountpoint == path]
+
+    def mounts(self) -> list[MountEntry]:
+        """The mount table of this process, in the order of mounting."""
+        lines = self.mount_table.read_text(errors="surrogateescape").splitlines()
+        return [_parse_mount(line) for line in lines]
+
+
+THIS_MACHINE = Machine()
+
+
+def _parse_mount(line: str) -> MountEntry:
+    # proc(5): id parent major:minor root mountpoint options [tags] - type source super-options
+    before, _, after = line.partition(" - ")
+    kind, source, options = [*after.split(" "), "", ""][:3]
+    return MountEntry(Path(_unescape(before.split(" ")[4])), kind, _unescape(source), options)
+
+
+def _unescape(text: str) -> str:
+    """The kernel writes space, tab, newline and backslash as octal escapes."""
+    return _OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
+
+
+def real_path(mountpoint: Path) -> Path:
+    """The path under which the kernel knows a mountpoint, without touching the mount itself."""
+    parent = mountpoint.parent.resolve()
+    path = parent / mountpoint.name
+    if THIS_MACHINE.mounts_at(path):
+        return path
+    return path.resolve()
+
+
+def check_machine(allow_other: bool, machine: Machine = THIS_MACHINE) -> None:
+    """See whether this user may mount FUSE file systems here.
+
+    Raises:
+        EnvironmentProblemError: what is missing and what to do about it.
+    """
+    if not machine.fuse_device.exists():
+        raise EnvironmentProblemError(
+            f"{machine.fuse_device} is missing: load the kernel module (modprobe fuse), or start"
+            " the container with --device /dev/fuse --cap-add SYS_ADMIN"
+        )
+    if os.geteuid() == 0:
+        _check_as_root(machine)
+    else:
+        _check_as_user(machine, allow_other)
+
+
+def _check_as_root(machine: Machine) -> None:
+    try:
+        os.close(os.open(machine.fuse_device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        raise EnvironmentProblemError(
+            f"{machine.fuse_device} cannot be opened ({exc.strerror}): in a container allow the"
+            " device with --device /dev/fuse"
+        ) from exc
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", machine.status.read_text(), re.MULTILINE)
+    if match and not int(match[1], 16) & _CAP_SYS_ADMIN:
+        raise EnvironmentProblemError(
+            "root may not mount here: the capability CAP_SYS_ADMIN is missing"
+            " (start the container with --cap-add SYS_ADMIN)"
+        )
+
+
+def _check_as_user(machine: Machine, allow_other: bool) -> None:
+    helper = shutil.which("fusermount3", path=machine.program_path)
+    if helper is None:
+        raise EnvironmentProblemError(
+            "fusermount3 is missing, which users other than root need to mount:"
+            " install the package fuse3"
+        )
+    mode = Path(helper).stat()
+    if not mode.st_mode & stat.S_ISUID or mode.st_uid != 0:
+        raise EnvironmentProblemError(
+            f"{helper} is not set-uid root, so only root can mount here:"
+            " reinstall the package fuse3, or mount as root"
+        )
+    if allow_other and not _others_allowed(machine.fuse_conf):
+        raise EnvironmentProblemError(
+            f"--allow-other is not permitted: only root may use it unless {machine.fuse_conf}"
+            " has a line user_allow_other"
+        )
+
+
+def _others_allowed(conf: Path) -> bool:
+    try:
+        lines = conf.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    return any(line.strip() == "user_allow_other" for line in lines)
+
+
+def prepare_mountpoint(
+    mountpoint: Path, *, nonempty: bool, machine: Machine = THIS_MACHINE
+) -> None:
+    """See whether ``mountpoint`` can be mounted over; remove what a crashed daemon left there.
+
+    Raises:
+        EnvironmentProblemError: it is missing, no directory, busy, not empty, not ours to use.
+    """
+    _clear_dead_mounts(mountpoint, machine)
+    try:
+        mode = mountpoint.stat().st_mode
+        empty = stat.S_ISDIR(mode) and (nonempty or not any(mountpoint.iterdir()))
+    except FileNotFoundError:
+        raise EnvironmentProblemError(
+            f"the mountpoint {mountpoint} does not exist: create the directory first"
+        ) from None
+    except OSError as exc:
+        raise EnvironmentProblemError(
+            f"the mountpoint {mountpoint} cannot be used: {exc.strerror}"
+        ) from exc
+    if not stat.S_ISDIR(mode):
+        raise EnvironmentProblemError(f"the mountpoint {mountpoint} is not a directory")
+    if not empty:
+        raise EnvironmentProblemError(
+            f"the mountpoint {mountpoint} is not empty: mount elsewhere, or over it with --nonempty"
+        )
+    if os.geteuid() != 0 and not os.access(mountpoint, os.W_OK):
+        raise EnvironmentProblemError(
+            f"the mountpoint {mountpoint} is not writable for this user,"
+            " as fusermount3 asks of users other than root"
+        )
+
+
+def _clear_dead_mounts(mountpoint: Path, machine: Machine) -> None:
+    for _ in range(_STACKED_LIMIT):
+        mounted = machine.mounts_at(mountpoint)
+        if not mounted:
+            return
+        top = mounted[-1]
+        if not (top.is_fuse and is_dead(mountpoint)):
+            raise EnvironmentProblemError(
+                f"the mountpoint {mountpoint} is busy: {top.source} is mounted there"
+                f" ({top.filesystem_type})"
+            )
+        log.warning(
+            "%s was left behind by a daemon that is gone (%s): unmounting it",
+            mountpoint,
+            top.filesystem_type,
+        )
+        unmount(mountpoint, lazy=True)
+    raise EnvironmentProblemError(f"the mountpoint {mountpoint} has too many dead mounts on it")
+
+
+def is_dead(mountpoint: Path) -> bool:
+    """Whether the daemon behind a FUSE mount is gone (ENOTCONN)."""
+    try:
+        mountpoint.stat()
+    except OSError as exc:
+        return is_dead_mount(exc)
+    return False
+
+
+class BusyMountError(EnvironmentProblemError):
+    """The mount cannot be removed while programs use it."""
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> None:
+    """Take the topmost mount off ``mountpoint``; lazily, it goes when its last user does.
+
+    Blocks until the kernel is done (at most 30 s). Uses fusermount3 as a user, umount as root.
+
+    Raises:
+        BusyMountError: programs use it.
+        EnvironmentProblemError: any other reason.
+    """
+    if os.geteuid() == 0:
+        # -i: no helper program, -n: no mtab.
+        argv = ["umount", "-i", "-n", *(["-l"] if lazy else []), *(["-f"] if force else [])]
+    else:
+        argv = ["fusermount3", "-u", *(["-z"] if lazy or force else [])]
+    try:
+        done = subprocess.run(
+            [*argv, "--", str(mountpoint)],
+            capture_output=True,
+            text=True,
+            timeout=_UMOUNT_SECONDS,
+            check=False,
+            # Plain English, as the reason is looked for in what they say.
+            env={"PATH": _PROGRAM_PATH, "LC_ALL": "C"},
+        )
+    except FileNotFoundError as exc:
+        raise EnvironmentProblemError(f"{argv[0]} is missing") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise BusyMountError(f"unmounting {mountpoint} does not come to an end") from exc
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        kind = BusyMountError if "busy" in reason.lower() else EnvironmentProblemError
+        raise kind(f"cannot unmount {mountpoint}: {reason.rpartition(': ')[2]}")

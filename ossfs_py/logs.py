@@ -26,7 +26,7 @@ _SECRETS = re.compile(
       | (?:OSSAccessKeyId|Signature|security-token)=
       | Signature=
       | "?(?:x-amz-security-token|x-oss-security-token)"?\s*[:=]\s*["']?
-      | "?(?:aws_)?(?:secret_access_key|session_token)"?\s*[:=]\s*["']?
+      | "?(?:aws_)?(?:secret_?access_?key|session_?token)"?\s*[:=>]\s*["']?
       | ["']?Authorization["']?\s*[:=]\s*["']?(?:AWS4-HMAC-SHA256\s|AWS\s|OSS\s|Bearer\s)?
     )[^\s&"',;]+""",
     re.IGNORECASE | re.VERBOSE,

@@ -104,6 +104,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ConditionFailedError: the condition did not hold; nothing was written.
+            OSError: a :class:`~ossfs_py.model.FileSlice` could not be read (also upload_part).
         """
         ...
 

@@ -96,6 +96,8 @@ def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
     hint = ""
     if fault.kind == "resolve" and endpoint.virtual:
         hint = f" (the bucket {endpoint.bucket!r} or the endpoint may be misspelt)"
+    if fault.kind == "tls" and "WRONG_VERSION_NUMBER" in str(fault):
+        hint = " (does it speak http only?)"
     if fault.kind == "broken" and endpoint.scheme == "http":
         hint = " (does it speak https?)"
     return f"cannot reach the store: {fault}{hint}"

@@ -105,7 +105,7 @@ class Connection:
 
         Raises:
             NoAnswerError: the connection broke.
-            OSError: the file could not be read, or is shorter than promised (EINVAL).
+            OSError: the file could not be read, or is shorter than promised.
         """
         end = offset + size
         if self._is_tls:
@@ -119,9 +119,8 @@ class Connection:
             try:
                 count = os.sendfile(self._sock.fileno(), fd, offset, end - offset)
             except OSError as exc:
-                if _is_network(exc):
-                    raise _fault(exc) from None
-                raise
+                os.pread(fd, 1, offset)  # if it is the file that fails, it fails here as itself
+                raise _fault(exc) from None
             _require_bytes(count)
             offset += count
 
@@ -327,10 +326,6 @@ def _fault(exc: OSError) -> NoAnswerError:
     if isinstance(exc, BlockingIOError | TimeoutError):
         return NoAnswerError("no byte moved for the stall timeout", "timeout")
     return NoAnswerError(f"the connection broke: {exc.strerror or type(exc).__name__}")
-
-
-def _is_network(exc: OSError) -> bool:
-    return isinstance(exc, ConnectionError | BlockingIOError | TimeoutError)
 
 
 def _require_bytes(count: int) -> None:

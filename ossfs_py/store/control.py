@@ -16,7 +16,7 @@ import botocore.parsers
 import botocore.session
 from botocore import UNSIGNED
 
-from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.errors import EnvironmentProblemError, StoreError
 from ossfs_py.store.endpoint import Endpoint
 from ossfs_py.store.error_map import request_id_of
 from ossfs_py.store.faults import AnswerError, NoAnswerError
@@ -56,6 +56,7 @@ class ControlClient:
         Raises:
             AnswerError: the store answered with an error (also one inside a 200).
             NoAnswerError: no answer, or none that can be parsed.
+            StoreError: botocore will not send it (metadata that is not ASCII, for one).
         """
         client = self._ready_client()
         try:
@@ -69,6 +70,8 @@ class ControlClient:
         ) as exc:
             # The texts of these name the URL; the class says what is needed.
             raise NoAnswerError(f"no answer ({type(exc).__name__})") from None
+        except botocore.exceptions.BotoCoreError as exc:
+            raise StoreError(f"the request cannot be made ({type(exc).__name__})") from None
 
     def close(self) -> None:
         """Close idle connections."""

@@ -6,13 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from ossfs_py.errors import ConditionFailedError, StoreError
-from ossfs_py.model import ALWAYS, ByteRange, MultipartUpload, ObjectVersion, Part
+from ossfs_py.errors import (
+    ConditionFailedError,
+    StoreError,
+    UnsupportedByStoreError,
+    VersionChangedError,
+)
+from ossfs_py.model import ALWAYS, ByteRange, MultipartUpload, ObjectInfo, ObjectVersion, Part
 from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.conditions import scratch_key
 from ossfs_py.store.control import ControlClient
 from ossfs_py.store.error_map import judge
-from ossfs_py.store.faults import AnswerError, NoAnswerError
+from ossfs_py.store.faults import AnswerError
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.reading import Reader, as_version_changed, clean_etag, parse_head
 from ossfs_py.store.retry import Attempt, Retrier
@@ -75,8 +80,10 @@ class Copier:
 
         With new metadata the source is asked first for the headers that would be lost
         (Cache-Control, Content-Encoding, ...). The storage class becomes the configured one, or
-        the store's default. Repeating a copy is harmless; a copy onto itself that succeeded
-        unheard changes the ETag of a multipart object, so then the metadata decides.
+        the store's default. On a store that ignores the pin a changed source is found out only
+        after the copy, when ``key`` holds the newer bytes already. Repeating a copy is harmless;
+        a copy onto itself that succeeded unheard changes the ETag of a multipart object, so then
+        the metadata decides.
         """
         if source.size > self._max_copy_bytes:
             return self._copy_in_parts(source, key, metadata, content_type)
@@ -103,7 +110,11 @@ class Copier:
                 raise
             etag = clean_etag(answer.get("CopyObjectResult", {}).get("ETag") or "")
             if not etag:  # rclone answers copies without one
-                return self._reader.head_once(key, state).version
+                etag = self._reader.head_once(key, state).etag
+            # Some stores ignore the pin. Equal ETags prove the copy; others do not disprove it
+            # (multipart and encrypted objects get new ones), so then the source is asked.
+            if etag != source.etag and key != source.key:
+                self._check_unchanged(source, state)
             return ObjectVersion(key, etag, source.size)
 
         return self._run("CopyObject", key, attempt)
@@ -126,8 +137,12 @@ class Copier:
             )
             result = answer.get("CopyPartResult", {})
             etag = clean_etag(result.get("ETag") or "")
-            if not etag:
-                raise NoAnswerError("the answer to a part copy names no ETag")
+            if not etag:  # rclone answers 200 to what it does not know
+                raise UnsupportedByStoreError(
+                    "the answer to a part copy names no ETag",
+                    operation="UploadPartCopy",
+                    key=upload.key,
+                )
             return Part(number, etag, span.size, result.get("ChecksumCRC32C"))
 
         return self._run("UploadPartCopy", upload.key, attempt)
@@ -200,8 +215,7 @@ class Copier:
 
         headers = self._run("HeadObject", source.key, attempt)
         info = parse_head(source.key, headers)
-        if info.etag != source.etag:
-            raise as_version_changed(StoreError("", operation="HeadObject", key=source.key))
+        _require_same(info, source)
         params: dict[str, Any] = {
             parameter: headers[name]
             for name, parameter in _KEPT_HEADERS.items()
@@ -211,6 +225,9 @@ class Copier:
         if (kept_type := content_type or info.content_type) is not None:
             params["ContentType"] = kept_type
         return params
+
+    def _check_unchanged(self, source: ObjectVersion, state: Attempt) -> None:
+        _require_same(self._reader.head_once(source.key, state), source)
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
         try:
@@ -223,6 +240,13 @@ class Copier:
         if source.etag:
             pinned["CopySourceIfMatch"] = f'"{source.etag}"'
         return pinned
+
+
+def _require_same(info: ObjectInfo, source: ObjectVersion) -> None:
+    if info.etag != source.etag:
+        raise VersionChangedError(
+            "the object changed at the store", operation="CopyObject", key=source.key
+        )
 
 
 def split_evenly(size: int, part_bytes: int) -> Iterator[ByteRange]:

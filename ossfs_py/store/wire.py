@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ossfs_py.errors import StoreError
 from ossfs_py.store.connection import Connection, ConnectionPool, Dialer
 from ossfs_py.store.endpoint import Endpoint
 from ossfs_py.store.error_map import parse_error
@@ -179,6 +180,10 @@ class WireClient:
         lines = [f"{request.method} {target} HTTP/1.1"]
         for name, value in headers.items():
             if not value.isprintable() or not value.isascii():
-                raise ValueError(f"the value of the header {name} is not printable ASCII")
+                raise StoreError(
+                    f"the value of the header {name} is not printable ASCII",
+                    operation=request.operation,
+                    key=request.key,
+                )
             lines.append(f"{name}: {value}")
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

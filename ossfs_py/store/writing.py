@@ -2,20 +2,21 @@
 
 import base64
 import hashlib
-import logging
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ossfs_py.errors import ConditionFailedError, IntegrityError, ObjectMissingError
 from ossfs_py.metrics import Metrics
 from ossfs_py.model import (
+    ALWAYS,
     Body,
     Condition,
     MultipartUpload,
     ObjectVersion,
     Part,
 )
-from ossfs_py.store.conditions import Conditions
+from ossfs_py.store.conditions import Conditions, scratch_key
 from ossfs_py.store.control import EXTRA_HEADERS, ControlClient
 from ossfs_py.store.error_map import judge, request_id_of
 from ossfs_py.store.faults import AnswerError
@@ -25,7 +26,8 @@ from ossfs_py.store.reading import Reader, clean_etag
 from ossfs_py.store.retry import Attempt, Retrier
 from ossfs_py.store.wire import Answer, Request, WireClient
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 Checksum = Literal["none", "crc32c", "md5"]
 
@@ -70,7 +72,10 @@ class Writer:
         self._retrier = retrier
         self._reader = reader
         self._conditions = conditions
+        self._options = options
         self._bucket = options.bucket
+        self._lock = threading.Lock()
+        self._etag_told: bool | None = None
         self._storage_class = options.storage_class
         self._sent = metrics.bytes_sent
         self._checksum = checksum
@@ -177,12 +182,7 @@ class Writer:
     ) -> ObjectVersion:
         """See :meth:`ObjectStore.complete`."""
         ordered = sorted(parts, key=lambda part: part.number)
-        listed: list[dict[str, Any]] = []
-        for part in ordered:
-            entry: dict[str, Any] = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
-            if part.checksum is not None:
-                entry["ChecksumCRC32C"] = part.checksum
-            listed.append(entry)
+        listed = [_listed(part) for part in ordered]
         size = sum(part.size for part in ordered)
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
         params: dict[str, Any] = {EXTRA_HEADERS: guard, "MultipartUpload": {"Parts": listed}}
@@ -294,7 +294,7 @@ class Writer:
 
     def _verify(self, key: str, etag: str, size: int, state: Attempt) -> ObjectVersion:
         info = self._reader.head_once(key, state)
-        if etag and info.etag != etag:
+        if etag and info.etag != etag and self._completion_tells_etag():
             # Somebody else has written since; what was completed cannot be seen any more.
             return ObjectVersion(key, etag, size)
         if info.size != size:
@@ -305,6 +305,36 @@ class Writer:
                 attempts=state.number,
             )
         return info.version
+
+    def _completion_tells_etag(self) -> bool:
+        """Whether the ETag that a completion answers is the one the object then has.
+
+        rclone's is not. Asked only when the two differ, with a scratch key that nobody else
+        writes, and remembered.
+        """
+        with self._lock:
+            if self._etag_told is None:
+                key = scratch_key(self._options)
+                upload = self.start_multipart(key, metadata={}, content_type=None, condition=ALWAYS)
+                part = self.upload_part(upload, 1, b"x")
+                answer = self._control.call(
+                    lambda client: client.complete_multipart_upload(
+                        Bucket=self._bucket,
+                        Key=key,
+                        UploadId=upload.upload_id,
+                        MultipartUpload={"Parts": [_listed(part)]},
+                    )
+                )
+                self._etag_told = clean_etag(answer.get("ETag", "")) == self._reader.head(key).etag
+                self.delete(key)
+            return self._etag_told
+
+
+def _listed(part: Part) -> "CompletedPartTypeDef":
+    entry: CompletedPartTypeDef = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
+    if part.checksum is not None:
+        entry["ChecksumCRC32C"] = part.checksum
+    return entry
 
 
 def _multipart_etag(parts: Sequence[Part]) -> str | None:

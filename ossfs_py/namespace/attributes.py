@@ -1,0 +1,92 @@
+"""From what is known of an inode to what stat(2) tells, and to what is stored with it. Pure."""
+
+import stat
+
+from ossfs_py.model import Attributes
+from ossfs_py.namespace import metadata
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.options import NamespaceOptions
+
+_TYPE_BITS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+}
+SYMLINK_PERMISSIONS = 0o777
+"""What every symlink shows on Linux."""
+
+
+def resolve(inode: Inode, options: NamespaceOptions, mounted_ns: int) -> Attributes:
+    """The attributes in memory: set here, else stored as metadata, else the mount's defaults.
+
+    ``mounted_ns`` is the time of what has none: directories without a marker.
+    """
+    stored = inode.decoded
+    mtime_ns = _mtime(inode)
+    if mtime_ns is None:
+        mtime_ns = mounted_ns
+    return Attributes(
+        ino=inode.number,
+        mode=full_mode(inode, options),
+        size=inode.size,
+        uid=_first(inode.uid, stored.uid, options.uid) or 0,
+        gid=_first(inode.gid, stored.gid, options.gid) or 0,
+        atime_ns=_first(inode.atime_ns, stored.atime_ns, mtime_ns) or 0,
+        mtime_ns=mtime_ns,
+        ctime_ns=_first(inode.ctime_ns, stored.ctime_ns, mtime_ns) or 0,
+        # Directories too say one link: "find" takes any other number for a count of
+        # subdirectories and skips what it then believes to be files.
+        nlink=0 if inode.removed else 1,
+    )
+
+
+def full_mode(inode: Inode, options: NamespaceOptions) -> int:
+    """Type and permission bits."""
+    if inode.kind is Kind.SYMLINK:
+        return stat.S_IFLNK | SYMLINK_PERMISSIONS
+    permissions = _first(inode.mode, _permissions(inode.decoded.mode))
+    if permissions is None:
+        permissions = options.dir_mode if inode.kind is Kind.DIRECTORY else options.file_mode
+    return _TYPE_BITS[inode.kind] | permissions
+
+
+def stored_metadata(
+    inode: Inode, options: NamespaceOptions, *, with_mtime: bool, with_times: bool
+) -> dict[str, str]:
+    """What to store with the object: this inode's attributes, and what other tools stored.
+
+    Raises:
+        RangeTooLargeError: over 2 KiB.
+    """
+    stored = inode.decoded
+    return metadata.encode(
+        foreign=inode.metadata,
+        mode=full_mode(inode, options),
+        uid=_first(inode.uid, stored.uid, options.uid) or 0,
+        gid=_first(inode.gid, stored.gid, options.gid) or 0,
+        mtime_ns=_mtime(inode) if with_mtime else None,
+        atime_ns=_first(inode.atime_ns, stored.atime_ns) if with_times else None,
+        ctime_ns=_first(inode.ctime_ns, stored.ctime_ns) if with_times else None,
+        symlink_target=stored.symlink_target,
+        link_in_body=stored.link_in_body,
+        xattrs=user_xattrs(inode),
+    )
+
+
+def user_xattrs(inode: Inode) -> dict[str, bytes]:
+    """The extended attributes programs have set."""
+    return dict(inode.decoded.xattrs) if inode.xattrs is None else inode.xattrs
+
+
+def _mtime(inode: Inode) -> int | None:
+    object_mtime_ns = None if inode.info is None else inode.info.mtime_ns
+    return _first(inode.mtime_ns, inode.decoded.mtime_ns, object_mtime_ns)
+
+
+def _permissions(mode: int | None) -> int | None:
+    # A bare zero has not even a type and is nobody's chmod.
+    return stat.S_IMODE(mode) if mode else None
+
+
+def _first(*values: int | None) -> int | None:
+    return next((value for value in values if value is not None), None)

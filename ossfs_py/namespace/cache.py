@@ -1,0 +1,103 @@
+"""What is remembered of the store's answers, for how long, and how much of it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import trio
+from cachetools import LRUCache, TTLCache
+
+from ossfs_py.model import ObjectInfo
+
+_NS_PER_SECOND = 1_000_000_000
+
+# A program that creates an entry looks its name up first; the creation need not ask again. One
+# second covers that pair of calls and no conversation between hosts.
+_CREATION_SECONDS = 1.0
+_MAX_WARNED = 1024
+_MAX_CHANGES = 16_384
+
+
+class Absences:
+    """Names that were asked for and are not there."""
+
+    def __init__(self, max_entries: int, ttl_seconds: float) -> None:
+        self._for_lookups: TTLCache[str, None] = TTLCache(
+            max_entries, ttl_seconds, timer=trio.current_time
+        )
+        self._for_creations: TTLCache[str, None] = TTLCache(
+            max_entries, _CREATION_SECONDS, timer=trio.current_time
+        )
+
+    def add(self, key: str) -> None:
+        """The store has neither the key nor anything below it."""
+        self._for_lookups[key] = None
+        self._for_creations[key] = None
+
+    def discard(self, key: str) -> None:
+        """The name exists now."""
+        self._for_lookups.pop(key, None)
+        self._for_creations.pop(key, None)
+
+    def answers_lookup(self, key: str) -> bool:
+        """Whether a lookup may be told "absent" without asking."""
+        return key in self._for_lookups
+
+    def answers_creation(self, key: str) -> bool:
+        """Whether whoever creates the name has just seen that it is free."""
+        return key in self._for_creations
+
+
+class MetadataMemory:
+    """User metadata by object version: asked once, however often the object is listed."""
+
+    def __init__(self, max_entries: int) -> None:
+        self._by_version: LRUCache[tuple[str, str, int], Mapping[str, str]] = LRUCache(max_entries)
+
+    def remember(self, info: ObjectInfo) -> None:
+        """Keep the metadata of a HEAD answer."""
+        if info.metadata is not None:
+            self._by_version[self._version(info)] = info.metadata
+
+    def complete(self, info: ObjectInfo) -> ObjectInfo:
+        """``info`` with its metadata, where that is remembered."""
+        if info.metadata is not None:
+            return info
+        metadata = self._by_version.get(self._version(info))
+        return info if metadata is None else replace(info, metadata=metadata)
+
+    @staticmethod
+    def _version(info: ObjectInfo) -> tuple[str, str, int]:
+        # HEAD tells whole seconds where LIST tells milliseconds. The time is part of the version
+        # because the same bytes with other metadata keep their ETag on most stores.
+        return info.key, info.etag, info.mtime_ns // _NS_PER_SECOND
+
+
+class LocalChanges:
+    """Which keys this mount changed lately, so that older answers about them are not believed."""
+
+    def __init__(self) -> None:
+        self.serial = 0
+        self._by_key: LRUCache[str, int] = LRUCache(_MAX_CHANGES)
+
+    def add(self, key: str) -> None:
+        """The key changed just now."""
+        self.serial += 1
+        self._by_key[key] = self.serial
+
+    def since(self, key: str, serial: int) -> bool:
+        """Whether the key changed after the serial was read."""
+        return bool(self._by_key.get(key, 0) > serial)
+
+
+class Once:
+    """Says yes the first time it is asked about a key."""
+
+    def __init__(self) -> None:
+        self._seen: LRUCache[str, None] = LRUCache(_MAX_WARNED)
+
+    def first(self, key: str) -> bool:
+        """Whether the key was not asked about before."""
+        if key in self._seen:
+            return False
+        self._seen[key] = None
+        return True

@@ -1,0 +1,272 @@
+"""Making and removing entries: directories, local files, symlinks, unlink."""
+
+import logging
+import stat
+import time
+from collections.abc import Mapping
+from functools import partial
+
+from ossfs_py.errors import (
+    DirectoryNotEmptyError,
+    EntryExistsError,
+    InvalidArgumentError,
+    IsADirectoryPathError,
+    NameTooLongError,
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    NotPermittedError,
+    RangeTooLargeError,
+    ReadOnlyError,
+    StoreError,
+)
+from ossfs_py.model import ObjectVersion
+from ossfs_py.namespace import metadata
+from ossfs_py.namespace.attributes import SYMLINK_PERMISSIONS, stored_metadata
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.merge import LOCAL
+from ossfs_py.namespace.names import require_nameable
+from ossfs_py.namespace.resolver import Resolver
+from ossfs_py.namespace.tree import Tree
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+MARKER_CONTENT_TYPE = "application/x-directory"
+"""Content type of the markers that s3fs and ossfs write."""
+_PERMISSION_BITS = 0o7777
+_LONGEST_TARGET = 4096
+"""PATH_MAX of Linux; a longer "link" is some other object."""
+
+
+class Entries:
+    """The operations that add and remove names."""
+
+    def __init__(
+        self, store: ObjectStore, workers: Workers, tree: Tree, resolver: Resolver
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._tree = tree
+        self._resolver = resolver
+
+    # -- checks shared with rename ----------------------------------------------------------------
+
+    def require_writable(self) -> None:
+        """Raises ReadOnlyError on a read-only mount."""
+        if self._tree.options.read_only:
+            raise ReadOnlyError("the mount is read-only")
+
+    def new_key(self, parent: Inode, name: str) -> str:
+        """The key a new entry will have.
+
+        Raises:
+            NotADirectoryPathError, NoSuchEntryError, NameTooLongError, InvalidArgumentError,
+            NotPermittedError: for the mount's own scratch names.
+        """
+        if parent.kind is not Kind.DIRECTORY:
+            raise NotADirectoryPathError(f"{parent.name!r} is no directory")
+        if parent.removed:
+            raise NoSuchEntryError(f"directory {parent.name!r} was removed")
+        require_nameable(name)
+        if self._tree.keys.is_reserved(parent, name):
+            raise NotPermittedError(f"names like {name!r} are the mount's own")
+        return self._tree.keys.child_key(parent, name)
+
+    async def find(self, parent: Inode, name: str) -> Inode:
+        """The entry to act on: as it is known, asking the store only for unknown names."""
+        known = None if parent.removed else self._tree.table.child(parent, name)
+        return known if known is not None else await self._resolver.lookup(parent, name)
+
+    async def find_target(self, parent: Inode, name: str, key: str) -> Inode | None:
+        """What has the name now, or None; a lookup just before is not repeated."""
+        known = self._tree.table.child(parent, name)
+        if known is None and self._tree.absences.answers_creation(key):
+            return None
+        try:
+            return await self._resolver.lookup(parent, name)
+        except NoSuchEntryError:
+            return None
+
+    # -- making -----------------------------------------------------------------------------------
+
+    def create_local(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
+        """A file that exists here and will be stored at its first commit. No request.
+
+        Precondition: the caller has looked the name up and it is free.
+
+        Raises:
+            EntryExistsError, ReadOnlyError, and what :meth:`new_key` raises.
+        """
+        self.require_writable()
+        self.new_key(parent, name)
+        if self._tree.table.child(parent, name) is not None:
+            raise EntryExistsError(f"{name!r} exists")
+        inode = self._tree.table.new(parent, name, Kind.FILE)
+        inode.local = True
+        inode.mode = mode & _PERMISSION_BITS
+        inode.uid, inode.gid = uid, gid
+        inode.atime_ns = inode.mtime_ns = inode.ctime_ns = time.time_ns()
+        self._tree.changed(inode, new=True)
+        return inode
+
+    async def make_directory(
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+    ) -> Inode:
+        """Write a marker and show the directory. Cancelled, the marker may be there or not.
+
+        Raises:
+            EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
+        """
+        now_ns = time.time_ns()
+        return await self._make(
+            parent,
+            name,
+            Kind.DIRECTORY,
+            metadata.encode(
+                mode=stat.S_IFDIR | (mode & _PERMISSION_BITS),
+                uid=uid,
+                gid=gid,
+                mtime_ns=now_ns,
+                ctime_ns=now_ns,
+            ),
+        )
+
+    async def make_symlink(
+        self, parent: Inode, name: str, target: bytes, uid: int, gid: int
+    ) -> Inode:
+        """Write a zero-byte object that carries ``target`` in its metadata.
+
+        Raises:
+            NameTooLongError: the target does not fit an object's metadata.
+            EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
+        """
+        now_ns = time.time_ns()
+        try:
+            stored = metadata.encode(
+                mode=stat.S_IFLNK | SYMLINK_PERMISSIONS,
+                uid=uid,
+                gid=gid,
+                mtime_ns=now_ns,
+                ctime_ns=now_ns,
+                symlink_target=target,
+            )
+        except RangeTooLargeError as exc:
+            raise NameTooLongError(f"a symlink target of {len(target)} bytes: {exc}") from exc
+        return await self._make(parent, name, Kind.SYMLINK, stored)
+
+    async def read_link(self, inode: Inode) -> bytes:
+        """A symlink's target.
+
+        Raises:
+            InvalidArgumentError: no symlink, or one without a usable target.
+            NoSuchEntryError, StoreError
+        """
+        if inode.kind is not Kind.SYMLINK:
+            raise InvalidArgumentError(f"{inode.name!r} is no symbolic link")
+        await self._resolver.ensure_metadata(inode)
+        target = inode.known_target
+        if target is None:
+            info = inode.info
+            if info is None or not 0 < info.size <= _LONGEST_TARGET:
+                raise InvalidArgumentError(f"symbolic link {inode.name!r} has no usable target")
+            buffer = bytearray(info.size)
+            await self._workers.run(self._store.get_range_into, info.version, 0, memoryview(buffer))
+            # s3fs strips white space around the stored target, and so do we.
+            target = inode.link_target = bytes(buffer).strip()
+        return target
+
+    # -- removing ---------------------------------------------------------------------------------
+
+    async def unlink(self, parent: Inode, name: str) -> Inode:
+        """Delete a file or symlink. A file that was never stored costs no request.
+
+        Raises:
+            IsADirectoryPathError, NoSuchEntryError, ReadOnlyError, StoreError
+        """
+        self.require_writable()
+        inode = await self.find(parent, name)
+        if inode.kind is Kind.DIRECTORY:
+            raise IsADirectoryPathError(f"{name!r} is a directory")
+        if inode.local and not inode.shadows:
+            self._tree.unlinked(inode)
+            return inode
+        await self._workers.run(self._store.delete, self._tree.keys.key_of(inode))
+        self._tree.unlinked(inode)
+        await self.keep_visible(parent)
+        return inode
+
+    async def remove_directory(self, parent: Inode, name: str) -> None:
+        """Delete an empty directory's marker.
+
+        Raises:
+            NotADirectoryPathError, DirectoryNotEmptyError, NoSuchEntryError, ReadOnlyError,
+            StoreError
+        """
+        self.require_writable()
+        inode = await self.find(parent, name)
+        if inode.kind is not Kind.DIRECTORY:
+            raise NotADirectoryPathError(f"{name!r} is no directory")
+        await self.require_empty(inode)
+        await self._workers.run(self._store.delete, self._tree.keys.marker_key_of(inode))
+        self._tree.unlinked(inode)
+        await self.keep_visible(parent)
+
+    async def require_empty(self, directory: Inode) -> None:
+        """Raises DirectoryNotEmptyError if anything is in it, here or in the store."""
+        if self._tree.holds_unstored(directory) or await self._resolver.has_keys_below(directory):
+            raise DirectoryNotEmptyError(f"directory {directory.name!r} is not empty")
+
+    async def keep_visible(self, directory: Inode) -> None:
+        """Write a marker if nothing else shows the directory any more.
+
+        Asks the store only when neither a marker nor a fresh listing is known. A failure is
+        logged, not raised: what the caller removed is removed.
+        """
+        if directory is self._tree.table.root or directory.removed or directory.info is not None:
+            return
+        prefix = self._tree.keys.marker_key_of(directory)
+        listing = self._tree.listings.complete(directory)
+        try:
+            if listing is not None and listing.index is not None:
+                if any(entry is not LOCAL for entry in listing.index.values()):
+                    return
+            else:
+                page = await self._workers.run(partial(self._store.list_page, prefix, max_keys=1))
+                if page.objects or page.prefixes:
+                    return
+            await self.write_marker(directory)
+        except StoreError as exc:
+            log.warning("directory %r may vanish now that it is empty: %s", prefix, exc)
+
+    async def write_marker(self, directory: Inode) -> None:
+        """Store the marker of a directory that has none, with the attributes it shows."""
+        stored = stored_metadata(directory, self._tree.options, with_mtime=True, with_times=True)
+        version = await self._put(self._tree.keys.marker_key_of(directory), stored, directory.kind)
+        self._tree.stored(directory, version, stored)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    async def _make(self, parent: Inode, name: str, kind: Kind, stored: Mapping[str, str]) -> Inode:
+        self.require_writable()
+        key = self.new_key(parent, name)
+        if await self.find_target(parent, name, key) is not None:
+            raise EntryExistsError(f"{name!r} exists")
+        version = await self._put(key + "/" if kind is Kind.DIRECTORY else key, stored, kind)
+        inode = self._tree.table.child(parent, name)
+        if inode is not None and inode.kind is not kind:
+            self._tree.vanished(inode)
+            inode = None
+        new = inode is None
+        if inode is None:
+            inode = self._tree.table.new(parent, name, kind)
+        inode.mtime_ns = metadata.decode(stored).mtime_ns
+        self._tree.stored(inode, version, stored)
+        self._tree.changed(inode, new=new)
+        return inode
+
+    async def _put(self, key: str, stored: Mapping[str, str], kind: Kind) -> ObjectVersion:
+        content_type = MARKER_CONTENT_TYPE if kind is Kind.DIRECTORY else None
+        return await self._workers.run(
+            partial(self._store.put, key, b"", metadata=stored, content_type=content_type)
+        )

@@ -1,0 +1,308 @@
+"""Inodes and the table that knows them by number and by name. No I/O."""
+
+import enum
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from ossfs_py.errors import StaleInodeError
+from ossfs_py.model import ObjectInfo
+from ossfs_py.namespace.metadata import NOTHING, Decoded, decode
+
+log = logging.getLogger(__name__)
+
+ROOT_NUMBER = 1
+"""FUSE_ROOT_ID of the kernel."""
+
+_NS_PER_SECOND = 1_000_000_000
+# How many idle inodes one new inode may look at to find one to drop: enough to get past a chain
+# of directories, little enough to stay constant time.
+_EVICTION_LOOKS = 16
+
+
+class Kind(enum.Enum):
+    """What an inode is; it never changes (a new kind under a name is a new inode)."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+class Inode:
+    """One file, directory or symlink that this mount knows.
+
+    ``info`` is what the store last said (of a directory: its marker), ``metadata`` the user
+    metadata of that very version, None when nobody asked. The attribute fields are None until
+    the mount itself sets them and then win over ``info`` and ``metadata`` until the store shows
+    another version.
+    """
+
+    __slots__ = (
+        "_decoded",
+        "atime_ns",
+        "children",
+        "ctime_ns",
+        "fresh_until",
+        "gid",
+        "info",
+        "kind",
+        "link_target",
+        "local",
+        "lookup_count",
+        "metadata",
+        "metadata_dirty",
+        "mode",
+        "mtime_explicit",
+        "mtime_ns",
+        "mtime_settled",
+        "name",
+        "number",
+        "open_count",
+        "parent",
+        "removed",
+        "shadows",
+        "size_source",
+        "uid",
+        "xattrs",
+    )
+
+    def __init__(self, number: int, parent: "Inode | None", name: str, kind: Kind) -> None:
+        self.number = number
+        self.parent = parent
+        self.name = name
+        self.kind = kind
+        self.lookup_count = 0
+        """References the kernel holds."""
+        self.open_count = 0
+        """Open handles; kept by the filesystem."""
+        self.info: ObjectInfo | None = None
+        self.fresh_until = 0.0
+        """On trio's clock: until then nobody needs to ask the store."""
+        self.metadata: Mapping[str, str] | None = None
+        self.mode: int | None = None
+        """Permission bits."""
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.atime_ns: int | None = None
+        self.mtime_ns: int | None = None
+        self.ctime_ns: int | None = None
+        self.xattrs: dict[str, bytes] | None = None
+        self.mtime_explicit = False
+        """mtime was set by a program and so is stored with the object."""
+        self.mtime_settled = False
+        """info.mtime_ns came from the store, not from this host's clock at an upload."""
+        self.local = False
+        """Created here and not in the store yet."""
+        self.removed = False
+        """Unlinked: no name leads here any more."""
+        self.shadows = False
+        """Local, but its key still holds an older object in the store."""
+        self.size_source: Callable[[], int] | None = None
+        """Set while an open file is the authority for the size."""
+        self.metadata_dirty = False
+        """Attributes changed that the next upload has to carry."""
+        self.link_target: bytes | None = None
+        self.children: dict[str, Inode] = {}
+        """The known entries of a directory, by name."""
+        self._decoded: tuple[Mapping[str, str], Decoded] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Inode {self.number} {self.kind.value} {self.name!r}>"
+
+    @property
+    def decoded(self) -> Decoded:
+        """What the known metadata says."""
+        if self.metadata is None:
+            return NOTHING
+        if self._decoded is None or self._decoded[0] is not self.metadata:
+            self._decoded = (self.metadata, decode(self.metadata))
+        return self._decoded[1]
+
+    @property
+    def size(self) -> int:
+        """Current size in bytes; of a symlink the length of its target."""
+        if self.size_source is not None:
+            return self.size_source()
+        if self.kind is Kind.SYMLINK and (target := self.known_target) is not None:
+            return len(target)
+        if self.info is None or self.kind is Kind.DIRECTORY:
+            return 0
+        return self.info.size
+
+    @property
+    def known_target(self) -> bytes | None:
+        """A symlink's target, if it can be told without asking the store."""
+        return self.decoded.symlink_target or self.link_target
+
+    def touch(self, now_ns: int) -> None:
+        """The content changed just now."""
+        self.mtime_ns = self.ctime_ns = now_ns
+        self.mtime_explicit = False
+
+    def learn(self, info: ObjectInfo) -> bool:
+        """Take over what the store says; returns whether the content is another one.
+
+        Attributes set here survive as long as the store still shows the version they belong to.
+        LIST tells milliseconds and no metadata where HEAD tells seconds and metadata, so answers
+        of both kinds are compared by whole seconds and completed from each other.
+        """
+        before = self.info
+        same_content = before is not None and before.etag == info.etag and before.size == info.size
+        same_version = same_content and self._same_metadata(info)
+        if before is not None and same_version:
+            info = replace(
+                info,
+                mtime_ns=before.mtime_ns if self.mtime_settled else info.mtime_ns,
+                metadata=self.metadata if info.metadata is None else info.metadata,
+                content_type=info.content_type or before.content_type,
+                storage_class=info.storage_class or before.storage_class,
+                version_id=info.version_id or before.version_id,
+                owner=info.owner or before.owner,
+            )
+        elif not self.metadata_dirty:
+            self.mode = self.uid = self.gid = None
+            self.atime_ns = self.mtime_ns = self.ctime_ns = None
+            self.xattrs = None
+            self.mtime_explicit = False
+        if not same_content:
+            self.link_target = None
+        self.info = info
+        self.metadata = info.metadata
+        self.mtime_settled = True
+        self.local = False
+        return before is not None and not same_content
+
+    def _same_metadata(self, info: ObjectInfo) -> bool:
+        before = self.info
+        if before is None:
+            return False
+        if info.metadata is not None and self.metadata is not None:
+            return self.decoded == decode(info.metadata)
+        # The same bytes written again keep their ETag but may bring other metadata.
+        return (
+            not self.mtime_settled
+            or before.mtime_ns // _NS_PER_SECOND == info.mtime_ns // _NS_PER_SECOND
+        )
+
+
+class InodeTable:
+    """Every inode the mount knows.
+
+    Inodes that nobody references stay known, most recently used last, up to
+    ``max_unreferenced``: a listing makes thousands that the kernel never asks for again.
+    """
+
+    def __init__(self, max_unreferenced: int) -> None:
+        self.root = Inode(ROOT_NUMBER, None, "", Kind.DIRECTORY)
+        self._by_number: dict[int, Inode] = {ROOT_NUMBER: self.root}
+        self._idle: OrderedDict[int, Inode] = OrderedDict()
+        self._max_unreferenced = max_unreferenced
+        self._next_number = ROOT_NUMBER + 1
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def get(self, number: int) -> Inode:
+        """The inode of that number.
+
+        Raises:
+            StaleInodeError: not known.
+        """
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise StaleInodeError(f"inode {number} is not known") from None
+
+    def child(self, parent: Inode, name: str) -> Inode | None:
+        """The known entry of that name."""
+        inode = parent.children.get(name)
+        if inode is not None and inode.number in self._idle:
+            self._idle.move_to_end(inode.number)
+        return inode
+
+    def new(self, parent: Inode, name: str, kind: Kind) -> Inode:
+        """A new inode under a name that no known entry has."""
+        inode = Inode(self._next_number, parent, name, kind)
+        self._next_number += 1
+        self._by_number[inode.number] = inode
+        parent.children[name] = inode
+        self._idle[inode.number] = inode
+        self._shrink()
+        return inode
+
+    def detach(self, inode: Inode) -> None:
+        """Take the inode's name away; whoever has it open or remembered keeps the inode."""
+        inode.removed = True
+        parent = inode.parent
+        if parent is not None and parent.children.get(inode.name) is inode:
+            del parent.children[inode.name]
+        self._drop_if_unreferenced(inode)
+
+    def move(self, inode: Inode, parent: Inode, name: str) -> None:
+        """Give the inode another name; everything known below goes with it.
+
+        Precondition: no known entry has the new name.
+        """
+        if inode.parent is not None:
+            inode.parent.children.pop(inode.name, None)
+        inode.parent = parent
+        inode.name = name
+        parent.children[name] = inode
+
+    def remember(self, inode: Inode, count: int = 1) -> None:
+        """The kernel was told of the inode ``count`` times more."""
+        inode.lookup_count += count
+        self._idle.pop(inode.number, None)
+        self._restore(inode)
+
+    def forget(self, number: int, count: int) -> None:
+        """The kernel dropped ``count`` references; never raises."""
+        inode = self._by_number.get(number)
+        if inode is None or inode is self.root:
+            return
+        if count > inode.lookup_count:
+            log.warning("the kernel forgets %r more often than it was told of it", inode)
+        inode.lookup_count = max(0, inode.lookup_count - count)
+        if inode.lookup_count == 0:
+            self._idle[number] = inode
+            if inode.removed:
+                self._drop_if_unreferenced(inode)
+            self._shrink()
+
+    def below(self, inode: Inode) -> Iterator[Inode]:
+        """The inode and every known one below it."""
+        stack = [inode]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+    def _restore(self, inode: Inode) -> None:
+        """Know an inode again that was dropped between its making and the kernel's hearing."""
+        node: Inode | None = inode
+        while node is not None and node.number not in self._by_number:
+            self._by_number[node.number] = node
+            if node is not inode:
+                self._idle[node.number] = node
+            if node.parent is not None and not node.removed:
+                node.parent.children.setdefault(node.name, node)
+            node = node.parent
+
+    def _shrink(self) -> None:
+        looks = _EVICTION_LOOKS
+        while len(self._idle) > self._max_unreferenced and looks:
+            looks -= 1
+            number, inode = next(iter(self._idle.items()))
+            self._idle.move_to_end(number)
+            self._drop_if_unreferenced(inode)
+
+    def _drop_if_unreferenced(self, inode: Inode) -> None:
+        if inode.lookup_count or inode.open_count or inode.children or inode is self.root:
+            return
+        if (inode.local or inode.metadata_dirty) and not inode.removed:
+            return  # the only place that knows of it
+        self._idle.pop(inode.number, None)
+        self._by_number.pop(inode.number, None)
+        if inode.parent is not None and inode.parent.children.get(inode.name) is inode:
+            del inode.parent.children[inode.name]

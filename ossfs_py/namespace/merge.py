@@ -1,0 +1,96 @@
+"""From LIST pages to directory entries: names, order, hidden and conflicting keys. Pure."""
+
+import enum
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Final, Literal, TypeAlias
+
+from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.namespace.names import is_nameable
+
+
+class Mark(enum.Enum):
+    """An entry that is no object of the store."""
+
+    DIRECTORY = "directory"
+    LOCAL = "local"
+    REMOVED = "removed"
+
+
+DIRECTORY: Final = Mark.DIRECTORY
+LOCAL: Final = Mark.LOCAL
+REMOVED: Final = Mark.REMOVED
+
+Entry: TypeAlias = ObjectInfo | Literal[Mark.DIRECTORY, Mark.LOCAL]
+State: TypeAlias = Entry | Literal[Mark.REMOVED]
+
+
+class PageMerger:
+    """Turns the pages of one directory's LIST, in order, into entries.
+
+    ``hidden`` is told every key that no path can name, ``conflict`` every name that is both an
+    object and a directory; the directory is shown. ``reserved`` says which names are nobody's
+    business.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        *,
+        hidden: Callable[[str], None],
+        conflict: Callable[[str], None],
+        reserved: Callable[[str], bool],
+    ) -> None:
+        self._prefix = prefix
+        self._hidden = hidden
+        self._conflict = conflict
+        self._reserved = reserved
+        self._held: dict[str, Entry] = {}
+        self.marker: ObjectInfo | None = None
+        """The directory's own marker object, once a page brought it."""
+
+    def page(self, page: ListPage) -> dict[str, Entry]:
+        """The entries that this page makes certain, in key order."""
+        start = len(self._prefix)
+        merged: list[tuple[str, Entry]] = [(info.key, info) for info in page.objects]
+        if page.prefixes:
+            merged += [(prefix, DIRECTORY) for prefix in page.prefixes]
+            merged.sort(key=itemgetter(0))
+        entries, self._held = self._held, {}
+        for key, found in merged:
+            if not key.startswith(self._prefix):
+                continue  # a store that answers what it was not asked
+            name, slash, _rest = key[start:].partition("/")
+            if not name and not slash:
+                if found is not DIRECTORY and found is not LOCAL:
+                    self.marker = found
+                continue
+            if not is_nameable(name):
+                self._hidden(key)
+            elif not self._reserved(name):
+                self._add(entries, name, DIRECTORY if slash else found)
+        if page.next_token is not None and merged:
+            self._hold_back(entries, merged[-1][0][start:])
+        return entries
+
+    def _add(self, entries: dict[str, Entry], name: str, entry: Entry) -> None:
+        before = entries.get(name)
+        if before is None:
+            entries[name] = entry
+        elif (before is DIRECTORY) is not (entry is DIRECTORY):
+            self._conflict(self._prefix + name)
+            entries[name] = DIRECTORY
+
+    def _hold_back(self, entries: dict[str, Entry], last: str) -> None:
+        """Keep objects whose directory of the same name may still come.
+
+        ``a/`` sorts after ``a``, but also after ``a-b``: between the two are the names that go
+        on with a character below the slash. So only the beginnings of the page's last name are
+        still open.
+        """
+        for end in range(1, len(last) + 1):
+            if end < len(last) and last[end] >= "/":
+                continue
+            entry = entries.get(last[:end])
+            if entry is not None and entry is not DIRECTORY:
+                self._held[last[:end]] = entries.pop(last[:end])

@@ -1,0 +1,333 @@
+"""The names, inodes and attributes of one mount."""
+
+from collections.abc import Callable, Mapping
+
+import trio
+
+from ossfs_py.errors import NoSuchEntryError
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
+from ossfs_py.namespace.attributes import stored_metadata
+from ossfs_py.namespace.directory import DirectoryListing
+from ossfs_py.namespace.entries import Entries
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.namespace.rename import OnCopied, Renamer
+from ossfs_py.namespace.resolver import Resolver
+from ossfs_py.namespace.setattr import AttributeWriter
+from ossfs_py.namespace.tree import Tree
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.workers import Workers
+
+__all__ = ["DirectoryListing", "Inode", "Kind", "Namespace", "NamespaceOptions"]
+
+
+class Namespace:
+    """The mounted tree.
+
+    All methods belong to the trio thread that constructed the object. Local changes are visible
+    at once, changes by others within ``metadata_ttl_seconds``. Cancelling a method that changes
+    something leaves the request it waits for running: the change may or may not happen. Every
+    method that asks the store may raise StoreError.
+
+    ``on_remote_change`` is called when a refresh finds another content for a known file.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        options: NamespaceOptions,
+        metrics: Metrics,
+        on_remote_change: Callable[[Inode], None] | None = None,
+    ) -> None:
+        self._options = options
+        self._tree = Tree(store, workers, options, metrics, on_remote_change)
+        self._resolver = Resolver(store, workers, self._tree)
+        self._entries = Entries(store, workers, self._tree, self._resolver)
+        self._renamer = Renamer(store, workers, self._tree, self._resolver, self._entries)
+        self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
+
+    # -- inodes -----------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> Inode:
+        """The mountpoint."""
+        return self._tree.table.root
+
+    def inode(self, number: int) -> Inode:
+        """The inode of that number.
+
+        Raises:
+            StaleInodeError: not known.
+        """
+        return self._tree.table.get(number)
+
+    def remember(self, inode: Inode, count: int = 1) -> None:
+        """The kernel was told of the inode ``count`` times more."""
+        self._tree.table.remember(inode, count)
+
+    def forget(self, number: int, count: int) -> None:
+        """The kernel dropped ``count`` references; never raises."""
+        self._tree.table.forget(number, count)
+
+    def key_of(self, inode: Inode) -> str:
+        """The key a file's bytes are, or will be, under."""
+        return self._tree.keys.key_of(inode)
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    async def lookup(self, parent: Inode, name: str) -> Inode:
+        """The entry ``name`` of a directory; its lookup count is not touched.
+
+        What a fresh listing or lookup knows costs no request, otherwise HEAD and LIST are sent at
+        once and shared by everybody who asks meanwhile.
+
+        Raises:
+            NoSuchEntryError, NotADirectoryPathError, NameTooLongError
+        """
+        return await self._resolver.lookup(parent, name)
+
+    async def attributes(self, inode: Inode) -> Attributes:
+        """Fresh attributes, from memory where those are fresh.
+
+        Raises:
+            NoSuchEntryError: gone from the store, and not open, local or removed here.
+            StaleInodeError: the name stands for something of another kind now.
+        """
+        await self._resolver.refresh(inode)
+        if self._tree.needs_metadata(inode):
+            await self._resolver.ensure_metadata(inode)
+        return self._tree.attributes(inode)
+
+    def attributes_nowait(self, inode: Inode) -> Attributes | None:
+        """Attributes without a request; None if the store has to be asked."""
+        if not self._tree.is_fresh(inode) or self._tree.needs_metadata(inode):
+            return None
+        return self._tree.attributes(inode)
+
+    def attributes_known(self, inode: Inode) -> Attributes:
+        """What memory says, however old: for an inode that was looked up or listed just now."""
+        return self._tree.attributes(inode)
+
+    def fresh_seconds(self, inode: Inode) -> float:
+        """How long the kernel may keep what it was told of the inode."""
+        ttl_seconds = self._options.metadata_ttl_seconds
+        if inode is self.root or inode.local or inode.removed:
+            return ttl_seconds
+        return min(ttl_seconds, max(0.0, inode.fresh_until - trio.current_time()))
+
+    async def refresh_version(self, inode: Inode) -> ObjectInfo:
+        """The version a newly opened descriptor reads; no request while it is fresh.
+
+        Raises:
+            NoSuchEntryError: gone, or never stored.
+        """
+        await self._resolver.refresh(inode)
+        if inode.info is None:
+            raise NoSuchEntryError(f"{inode.name!r} is not in the store")
+        return inode.info
+
+    async def ensure_metadata(self, inode: Inode) -> None:
+        """Learn a stored inode's user metadata, so that overwriting it keeps what is there."""
+        await self._resolver.ensure_metadata(inode)
+
+    def invalidate(self, inode: Inode) -> None:
+        """Believe nothing remembered of the inode, and nothing listed in it."""
+        inode.fresh_until = 0.0
+        self._tree.listings.drop(inode)
+
+    def list_directory(self, directory: Inode) -> DirectoryListing:
+        """A handle that hands out the directory's entries; nothing is asked yet."""
+        return DirectoryListing(self._tree, self._resolver, directory)
+
+    # -- making and removing ----------------------------------------------------------------------
+
+    async def make_directory(
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+    ) -> Inode:
+        """Write a marker with the attributes.
+
+        Raises:
+            EntryExistsError, ReadOnlyError, NameTooLongError, NotPermittedError
+        """
+        return await self._entries.make_directory(parent, name, mode, uid, gid)
+
+    async def remove_directory(self, parent: Inode, name: str) -> None:
+        """Delete an empty directory.
+
+        Raises:
+            DirectoryNotEmptyError, NotADirectoryPathError, NoSuchEntryError, ReadOnlyError
+        """
+        await self._entries.remove_directory(parent, name)
+
+    async def make_symlink(
+        self, parent: Inode, name: str, target: bytes, uid: int, gid: int
+    ) -> Inode:
+        """Write a symbolic link.
+
+        Raises:
+            EntryExistsError, ReadOnlyError, NameTooLongError, NotPermittedError
+        """
+        return await self._entries.make_symlink(parent, name, target, uid, gid)
+
+    async def read_link(self, inode: Inode) -> bytes:
+        """A symbolic link's target.
+
+        Raises:
+            InvalidArgumentError: not a link, or one without a usable target.
+        """
+        return await self._entries.read_link(inode)
+
+    def create_local(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
+        """A file that is stored at its first commit; visible here at once.
+
+        Precondition: the caller has looked the name up and it is free.
+
+        Raises:
+            EntryExistsError, ReadOnlyError, NameTooLongError, NotPermittedError
+        """
+        return self._entries.create_local(parent, name, mode, uid, gid)
+
+    def drop_local(self, inode: Inode) -> None:
+        """A file that was never stored is given up."""
+        if inode.local:
+            self._tree.unlinked(inode)
+
+    def note_commit(
+        self, inode: Inode, version: ObjectVersion, metadata: Mapping[str, str]
+    ) -> None:
+        """The inode's bytes are in the store as ``version``, with ``metadata``.
+
+        ``metadata_dirty`` stays set if attributes changed while the upload was under way; call
+        :meth:`flush_attributes` then.
+        """
+        is_new = inode.local and not inode.shadows
+        self._tree.stored(inode, version, metadata)
+        inode.link_target = None
+        inode.metadata_dirty = not inode.removed and self._changed_since(inode, metadata)
+        if inode.removed:
+            return
+        if version.key != self._tree.keys.key_of(inode):
+            inode.fresh_until = 0.0
+            return
+        self._tree.changed(inode, new=is_new)
+
+    def note_stored_gone(self, inode: Inode) -> None:
+        """The store no longer has the inode's object."""
+        self._tree.vanished(inode)
+
+    async def unlink(self, parent: Inode, name: str) -> Inode:
+        """Delete a file or symlink; the directory stays visible.
+
+        Raises:
+            IsADirectoryPathError, NoSuchEntryError, ReadOnlyError
+        """
+        return await self._entries.unlink(parent, name)
+
+    async def rename(
+        self,
+        parent: Inode,
+        name: str,
+        new_parent: Inode,
+        new_name: str,
+        *,
+        no_replace: bool = False,
+        on_copied: OnCopied | None = None,
+    ) -> Inode:
+        """Give an entry another name; returns its inode.
+
+        Everything is copied before anything is deleted. ``on_copied`` is awaited between the two
+        with the open inodes whose bytes are now also under another version, so that readers can
+        go on from there; afterwards ``inode.info`` is that version. Files that are not in the
+        store yet move without a request.
+
+        Raises:
+            NoSuchEntryError, EntryExistsError (``no_replace``), IsADirectoryPathError,
+            NotADirectoryPathError, DirectoryNotEmptyError, InvalidArgumentError,
+            NameTooLongError, NotPermittedError, ReadOnlyError
+            StoreError: a failed copy leaves the source as it was; a failed delete leaves both.
+        """
+        return await self._renamer.rename(
+            parent, name, new_parent, new_name, no_replace=no_replace, on_copied=on_copied
+        )
+
+    def affected_by_rename(self, inode: Inode) -> list[Inode]:
+        """The open inodes that a rename of ``inode`` takes along, itself included."""
+        return self._renamer.affected(inode)
+
+    # -- attributes -------------------------------------------------------------------------------
+
+    async def set_attributes(
+        self, inode: Inode, change: AttributeChange, *, defer: bool
+    ) -> Attributes:
+        """Change mode, owner, group or times.
+
+        ``defer`` (the file is dirty) leaves storing them to the upload, see
+        :meth:`commit_metadata`. Otherwise the object is copied onto itself: same bytes, but
+        ``inode.info`` may be another version afterwards, which open readers need.
+
+        Raises:
+            NoSuchEntryError, ReadOnlyError
+            StoreError: nothing was changed.
+        """
+        return await self._writer.set_attributes(inode, change, defer=defer)
+
+    async def flush_attributes(self, inode: Inode) -> None:
+        """Store deferred attributes that no upload has carried."""
+        await self._writer.flush_attributes(inode)
+
+    def commit_metadata(self, inode: Inode, *, explicit_mtime_only: bool) -> dict[str, str]:
+        """What an upload of the inode has to store with the bytes.
+
+        mtime goes along if a program set it or ``explicit_mtime_only`` is False; metadata that
+        other tools wrote is kept as far as it is known.
+
+        Raises:
+            RangeTooLargeError: over 2 KiB.
+        """
+        return stored_metadata(
+            inode,
+            self._options,
+            with_mtime=inode.mtime_explicit or not explicit_mtime_only,
+            with_times=not explicit_mtime_only,
+        )
+
+    async def get_xattr(self, inode: Inode, name: bytes) -> bytes:
+        """One extended attribute.
+
+        Raises:
+            NoAttributeError
+        """
+        return await self._writer.get_xattr(inode, name)
+
+    async def list_xattrs(self, inode: Inode) -> list[bytes]:
+        """The names of the extended attributes that programs have set."""
+        return await self._writer.list_xattrs(inode)
+
+    async def set_xattr(
+        self, inode: Inode, name: bytes, value: bytes, *, defer: bool = False
+    ) -> None:
+        """Set a ``user.`` attribute; ``defer`` as of :meth:`set_attributes`.
+
+        Raises:
+            OperationUnsupportedError: another kind of attribute.
+            NotPermittedError: one of the read-only ``user.ossfs.`` attributes.
+            RangeTooLargeError: over 2 KiB of metadata.
+            ReadOnlyError
+        """
+        await self._writer.set_xattr(inode, name, value, defer=defer)
+
+    async def remove_xattr(self, inode: Inode, name: bytes, *, defer: bool = False) -> None:
+        """Remove a ``user.`` attribute.
+
+        Raises:
+            NoAttributeError, OperationUnsupportedError, NotPermittedError, ReadOnlyError
+        """
+        await self._writer.remove_xattr(inode, name, defer=defer)
+
+    def _changed_since(self, inode: Inode, metadata: Mapping[str, str]) -> bool:
+        """Whether the inode's attributes are other than those an upload carried."""
+        now = self.commit_metadata(inode, explicit_mtime_only=True)
+        names = {"mode", "uid", "gid", "xattr"} | ({"mtime"} if inode.mtime_explicit else set())
+        return any(now.get(name) != metadata.get(name) for name in names)

@@ -1,0 +1,25 @@
+"""What a mount's settings say about its namespace."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceOptions:
+    """Settings of one namespace.
+
+    ``prefix`` is empty or ends with a slash. ``file_mode`` and ``dir_mode`` are permission bits
+    with the umask already applied, used where an object's metadata says nothing.
+    ``max_entries`` bounds, each by itself, the unreferenced inodes, the remembered metadata, the
+    negative answers and the entries of all cached listings.
+    """
+
+    prefix: str = ""
+    metadata_ttl_seconds: float = 60.0
+    negative_ttl_seconds: float = 0.0
+    posix_metadata: bool = False
+    uid: int = 0
+    gid: int = 0
+    file_mode: int = 0o644
+    dir_mode: int = 0o755
+    max_entries: int = 200_000
+    read_only: bool = False

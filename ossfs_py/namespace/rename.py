@@ -1,0 +1,313 @@
+"""Renaming: copies on the server, then deletes; of directories, everything below in parallel."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from ossfs_py.errors import (
+    EntryExistsError,
+    InvalidArgumentError,
+    IsADirectoryPathError,
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    ObjectMissingError,
+    StoreError,
+    StoreUnavailableError,
+    VersionChangedError,
+)
+from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.namespace import metadata
+from ossfs_py.namespace.attributes import stored_metadata
+from ossfs_py.namespace.entries import Entries
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.keys import require_key
+from ossfs_py.namespace.pending import map_bounded
+from ossfs_py.namespace.resolver import Resolver
+from ossfs_py.namespace.tree import Tree
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion]]], Awaitable[None]]
+
+_PROGRESS_KEYS = 1000
+_COPY_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """One rename under way."""
+
+    source: Inode
+    parent: Inode
+    name: str
+    key: str
+    on_copied: OnCopied | None
+
+
+class Renamer:
+    """The rename operation."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        tree: Tree,
+        resolver: Resolver,
+        entries: Entries,
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._tree = tree
+        self._resolver = resolver
+        self._entries = entries
+        # A quarter of the threads stays free for readers: a copy may take a minute.
+        self._parallel = max(1, workers.count - workers.count // 4)
+
+    def affected(self, inode: Inode) -> list[Inode]:
+        """The open inodes that a rename of ``inode`` takes along, itself included."""
+        return [node for node in self._tree.table.below(inode) if node.open_count]
+
+    async def rename(
+        self,
+        parent: Inode,
+        name: str,
+        new_parent: Inode,
+        new_name: str,
+        *,
+        no_replace: bool = False,
+        on_copied: OnCopied | None = None,
+    ) -> Inode:
+        """Give an entry another name; see :meth:`Namespace.rename`."""
+        self._entries.require_writable()
+        key = self._entries.new_key(new_parent, new_name)
+        source = await self._entries.find(parent, name)
+        target = await self._entries.find_target(new_parent, new_name, key)
+        if target is source:
+            return source
+        if target is not None and no_replace:
+            raise EntryExistsError(f"{new_name!r} exists")
+        old_parent = source.parent
+        move = _Move(source, new_parent, new_name, key, on_copied)
+        if source.kind is Kind.DIRECTORY:
+            if new_parent in self._above(source, new_parent):
+                raise InvalidArgumentError("a directory cannot be moved into itself")
+            if target is not None:
+                if target.kind is not Kind.DIRECTORY:
+                    raise NotADirectoryPathError(f"{new_name!r} is no directory")
+                await self._entries.require_empty(target)
+            await self._move_directory(move)
+        else:
+            if target is not None and target.kind is Kind.DIRECTORY:
+                raise IsADirectoryPathError(f"{new_name!r} is a directory")
+            await self._move_file(move, target)
+        if old_parent is not None and old_parent is not new_parent:
+            await self._entries.keep_visible(old_parent)
+        return source
+
+    @staticmethod
+    def _above(directory: Inode, place: Inode) -> list[Inode]:
+        """``place`` if it is the directory or inside it."""
+        node: Inode | None = place
+        while node is not None:
+            if node is directory:
+                return [place]
+            node = node.parent
+        return []
+
+    # -- files ------------------------------------------------------------------------------------
+
+    async def _move_file(self, move: _Move, target: Inode | None) -> None:
+        tree, source = self._tree, move.source
+        old_key = tree.keys.key_of(source)
+        if source.local:
+            if source.shadows:
+                await self._workers.run(self._store.delete, old_key)
+            source.shadows = target is not None and (not target.local or target.shadows)
+            tree.renamed(source, move.parent, move.name)
+            return
+        version, stored = await self._copy_file(source, move.key)
+        try:
+            if move.on_copied is not None and source.open_count:
+                await move.on_copied([(source, version)])
+            await self._workers.run(self._store.delete, old_key)
+        except BaseException:
+            self._both_exist(move)
+            raise
+        tree.stored(source, version, stored)
+        tree.renamed(source, move.parent, move.name)
+
+    async def _copy_file(
+        self, source: Inode, key: str
+    ) -> tuple[ObjectVersion, dict[str, str] | None]:
+        for attempt in range(1, _COPY_TRIES + 1):
+            await self._resolver.refresh(source)
+            info = source.info
+            if info is None:
+                raise NoSuchEntryError(f"{source.name!r} is not in the store")
+            stored = self._metadata_for_copy(source)
+            try:
+                version = await self._workers.run(
+                    partial(
+                        self._store.copy,
+                        info.version,
+                        key,
+                        metadata=stored,
+                        content_type=info.content_type,
+                    )
+                )
+            except VersionChangedError:
+                if attempt == _COPY_TRIES:
+                    raise
+                source.fresh_until = 0.0
+            except ObjectMissingError as exc:
+                self._tree.vanished(source)
+                raise NoSuchEntryError(f"{source.name!r} is gone from the store") from exc
+            else:
+                return version, stored
+        raise AssertionError("the last attempt returns or raises")
+
+    def _metadata_for_copy(self, source: Inode) -> dict[str, str] | None:
+        """None to keep what is stored; the copy gets the time that the source shows."""
+        if source.metadata_dirty:
+            return stored_metadata(source, self._tree.options, with_mtime=True, with_times=True)
+        if source.metadata is None:
+            return None
+        mtime_ns = self._tree.attributes(source).mtime_ns
+        if source.decoded.mtime_ns == mtime_ns:
+            return dict(source.metadata)
+        return {**source.metadata, "mtime": metadata.format_time(mtime_ns)}
+
+    def _both_exist(self, move: _Move) -> None:
+        """The copies are made, the sources perhaps not deleted: believe nothing remembered."""
+        tree = self._tree
+        tree.changes.add(move.key)
+        tree.absences.discard(move.key)
+        tree.listings.drop(move.parent)
+        if move.source.parent is not None:
+            tree.listings.drop(move.source.parent)
+        for node in tree.table.below(move.source):
+            tree.listings.drop(node)
+            node.fresh_until = 0.0
+
+    # -- directories ------------------------------------------------------------------------------
+
+    async def _move_directory(self, move: _Move) -> None:
+        tree, source = self._tree, move.source
+        old_prefix = tree.keys.marker_key_of(source)
+        new_prefix = move.key + "/"
+        objects = await self._everything_below(old_prefix)
+        if not objects and not tree.holds_unstored(source):
+            tree.vanished(source)
+            raise NoSuchEntryError(f"{source.name!r} is gone from the store")
+        for node in tree.table.below(source):
+            require_key(new_prefix + tree.keys.key_of(node)[len(old_prefix) :])
+        for info in objects:
+            require_key(new_prefix + info.key[len(old_prefix) :])
+        copies = await self._copy_all(objects, old_prefix, new_prefix)
+        keys = {
+            node: tree.keys.marker_key_of(node)
+            if node.kind is Kind.DIRECTORY
+            else tree.keys.key_of(node)
+            for node in tree.table.below(source)
+        }
+        try:
+            if move.on_copied is not None:
+                open_copies = [
+                    (node, copies[key])
+                    for node, key in keys.items()
+                    if node.open_count and key in copies
+                ]
+                if open_copies:
+                    await move.on_copied(open_copies)
+            await map_bounded(
+                self._workers,
+                self._store.delete,
+                list(copies),
+                limit=self._parallel,
+                progress=self._progress("deleted", old_prefix, len(copies)),
+            )
+        except BaseException:
+            self._both_exist(move)
+            raise
+        tree.renamed(source, move.parent, move.name)
+        for node, key in keys.items():
+            version = copies.get(key)
+            if version is not None and node.info is not None:
+                tree.stored(node, version, node.metadata)
+            elif not node.local:
+                node.fresh_until = 0.0
+        tree.refreshed(source, tree.now())
+
+    async def _everything_below(self, prefix: str) -> list[ObjectInfo]:
+        objects: list[ObjectInfo] = []
+        token: str | None = None
+        used: set[str | None] = set()
+        while token not in used:
+            used.add(token)
+            page = await self._workers.run(
+                partial(self._store.list_page, prefix, delimiter="", token=token)
+            )
+            objects += page.objects
+            if page.next_token is None:
+                return objects
+            token = page.next_token
+        raise StoreUnavailableError(
+            "the listing goes in circles", operation="ListObjectsV2", key=prefix
+        )
+
+    async def _copy_all(
+        self, objects: list[ObjectInfo], old_prefix: str, new_prefix: str
+    ) -> dict[str, ObjectVersion]:
+        """Copy every object, or none: a failure takes back the copies already made.
+
+        Otherwise the half-filled target would stand in the way of the next try.
+        """
+        made: list[str] = []  # list.append is atomic; the copies run on several threads
+
+        def copy(info: ObjectInfo) -> ObjectVersion | None:
+            key = new_prefix + info.key[len(old_prefix) :]
+            try:
+                try:
+                    version = self._store.copy(info.version, key)
+                except VersionChangedError:
+                    version = self._store.copy(self._store.head(info.key).version, key)
+            except ObjectMissingError:
+                return None  # deleted by another client meanwhile
+            made.append(key)
+            return version
+
+        try:
+            versions = await map_bounded(
+                self._workers,
+                copy,
+                objects,
+                limit=self._parallel,
+                progress=self._progress("copied", old_prefix, len(objects)),
+            )
+        except StoreError:
+            log.warning("renaming %r failed; taking back %d copies", old_prefix, len(made))
+            try:
+                await map_bounded(self._workers, self._store.delete, made, limit=self._parallel)
+            except StoreError as exc:
+                log.warning("copies below %r are left behind: %s", new_prefix, exc)
+            raise
+        return {
+            info.key: version
+            for info, version in zip(objects, versions, strict=True)
+            if version is not None
+        }
+
+    @staticmethod
+    def _progress(done: str, prefix: str, total: int) -> Callable[[int], None] | None:
+        if total <= _PROGRESS_KEYS:
+            return None
+
+        def report(count: int) -> None:
+            if count % _PROGRESS_KEYS == 0 or count == total:
+                log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
+
+        return report

@@ -1,0 +1,255 @@
+"""Asking the store what a name or an inode is, once for everybody who wants to know."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    ObjectMissingError,
+    StaleInodeError,
+    StoreError,
+)
+from ossfs_py.model import ObjectInfo
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.pending import Pending
+from ossfs_py.namespace.tree import Tree, kind_of
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Below:
+    """What a LIST says of the keys under ``key/``."""
+
+    exists: bool
+    marker: ObjectInfo | None
+
+
+class Question:
+    """One question about one key on its way to the store.
+
+    ``head`` asks for the object, ``below`` for the keys that make a directory of its name.
+    """
+
+    __slots__ = ("asked_at", "below", "head", "key", "serial")
+
+    def __init__(self, key: str, serial: int) -> None:
+        self.key = key
+        self.serial = serial
+        self.head: Pending[ObjectInfo] | None = None
+        self.below: Pending[Below] | None = None
+        self.asked_at = trio.current_time()
+
+    @property
+    def settled(self) -> bool:
+        """Whether every part is answered."""
+        return all(part is None or part.settled for part in (self.head, self.below))
+
+
+class Resolver:
+    """Lookups and refreshes: at most one question about a key under way."""
+
+    def __init__(self, store: ObjectStore, workers: Workers, tree: Tree) -> None:
+        self._store = store
+        self._workers = workers
+        self._tree = tree
+        self._questions: dict[tuple[str, bool, bool], Question] = {}
+
+    async def lookup(self, parent: Inode, name: str) -> Inode:
+        """The entry ``name`` of a directory; HEAD and LIST are sent at once where needed.
+
+        Raises:
+            NoSuchEntryError, NotADirectoryPathError, NameTooLongError, StoreError
+        """
+        tree = self._tree
+        if parent.kind is not Kind.DIRECTORY:
+            raise NotADirectoryPathError(f"{parent.name!r} is no directory")
+        while True:
+            key = tree.keys.child_key(parent, name)
+            if parent.removed or tree.keys.is_reserved(parent, name):
+                raise NoSuchEntryError(key)
+            known = tree.fresh_child(parent, name)
+            if known is not None:
+                return known
+            if tree.is_known_absent(parent, name):
+                raise NoSuchEntryError(key)
+            question = self._ask(key, head=True, below=True, known=tree.table.child(parent, name))
+            head, below = await self._answers(question)
+            if tree.changes.since(key, question.serial):
+                continue  # this mount changed the name while the store was being asked
+            if tree.keys.marker_key_of(parent) + name != key:
+                continue  # the directory was renamed meanwhile
+            return self._take_in(parent, name, question, head, below)
+
+    def ask_head(self, key: str) -> Pending[ObjectInfo]:
+        """Ask for one object, metadata included; shared with whoever asks at the same time."""
+        head = self._ask(key, head=True, below=False).head
+        assert head is not None  # noqa: S101 - asked for in the line above
+        return head
+
+    async def refresh(self, inode: Inode) -> None:
+        """Make sure that what is known of the inode is fresh, asking the store if it is not.
+
+        Raises:
+            NoSuchEntryError: what the inode stands for is gone from the store.
+            StaleInodeError: the name stands for something of another kind now.
+            StoreError
+        """
+        while not self._tree.is_fresh(inode):
+            if await self._refresh_once(inode):
+                return
+
+    async def ensure_metadata(self, inode: Inode) -> None:
+        """Make sure that the metadata of the inode's current version is known.
+
+        Raises:
+            NoSuchEntryError, StaleInodeError, StoreError: as of :meth:`refresh`.
+        """
+        while inode.metadata is None and not inode.local and not inode.removed:
+            if inode is self._tree.table.root or await self._refresh_once(inode):
+                return
+
+    async def has_keys_below(self, directory: Inode) -> bool:
+        """Whether the store holds any key in the directory but its marker.
+
+        Raises:
+            StoreError
+        """
+        prefix = self._tree.keys.marker_key_of(directory)
+        page = await self._workers.run(partial(self._store.list_page, prefix, max_keys=2))
+        return bool(page.prefixes) or any(info.key != prefix for info in page.objects)
+
+    async def _refresh_once(self, inode: Inode) -> bool:
+        """One question; False if a local change overtook it."""
+        tree = self._tree
+        key = tree.keys.key_of(inode)
+        is_directory = inode.kind is Kind.DIRECTORY
+        question = self._ask(key, head=not is_directory, below=is_directory, known=inode)
+        head, below = await self._answers(question)
+        if inode.removed:
+            return True
+        if tree.changes.since(key, question.serial) or tree.keys.key_of(inode) != key:
+            return False
+        for failure in (head, below):
+            if isinstance(failure, StoreError):
+                raise failure
+        if isinstance(below, Below) and below.exists:
+            if inode.parent is not None:
+                tree.adopt_directory(
+                    inode.parent,
+                    inode.name,
+                    question.asked_at,
+                    marker=below.marker,
+                    marker_asked=True,
+                )
+        elif isinstance(head, ObjectInfo):
+            if kind_of(head) is not inode.kind:
+                tree.vanished(inode)
+                raise StaleInodeError(f"{key!r} is of another kind now")
+            tree.relearn(inode, head, question.asked_at)
+        else:
+            self._gone(inode, question.asked_at)
+        return True
+
+    def _gone(self, inode: Inode, asked_at: float) -> None:
+        if inode.open_count or self._tree.holds_unstored(inode):
+            self._tree.refreshed(inode, asked_at)
+            return
+        self._tree.vanished(inode)
+        raise NoSuchEntryError(f"{inode.name!r} is gone from the store")
+
+    def _take_in(
+        self,
+        parent: Inode,
+        name: str,
+        question: Question,
+        head: ObjectInfo | StoreError | None,
+        below: Below | StoreError | None,
+    ) -> Inode:
+        tree = self._tree
+        if isinstance(below, Below) and below.exists:
+            if isinstance(head, ObjectInfo) and head.size:
+                tree.listings.conflict(question.key)
+            return tree.adopt_directory(
+                parent, name, question.asked_at, marker=below.marker, marker_asked=True
+            )
+        if isinstance(head, ObjectInfo):
+            return tree.adopt_object(parent, name, head, question.asked_at)
+        # Either half may be forbidden or fail; a definite answer of the other half is enough,
+        # but absence has to be told by both.
+        for failure in (head, below):
+            if failure is not None and not isinstance(failure, Below):
+                raise failure
+        child = tree.table.child(parent, name)
+        if child is not None:
+            if child.size_source is not None or tree.holds_unstored(child):
+                return child  # written here, and about to be in the store
+            tree.vanished(child)
+        tree.absences.add(question.key)
+        raise NoSuchEntryError(question.key)
+
+    def _ask(self, key: str, *, head: bool, below: bool, known: Inode | None = None) -> Question:
+        """Join the question under way, unless a local change has overtaken it, or ask anew."""
+        slot = (key, head, below)
+        question = self._questions.get(slot)
+        if question is not None and not self._tree.changes.since(key, question.serial):
+            return question
+        question = self._questions[slot] = Question(key, self._tree.changes.serial)
+        retire = partial(self._retire, slot, question)
+        if head:
+            question.head = Pending(
+                self._workers, partial(self._store.head, key), on_settled=retire
+            )
+        if below:
+            marker = known.info if known is not None and known.kind is Kind.DIRECTORY else None
+            question.below = Pending(
+                self._workers, partial(self._look_below, key, marker), on_settled=retire
+            )
+        return question
+
+    def _retire(self, slot: tuple[str, bool, bool], question: Question) -> None:
+        if question.settled and self._questions.get(slot) is question:
+            del self._questions[slot]
+
+    async def _answers(
+        self, question: Question
+    ) -> tuple[ObjectInfo | StoreError | None, Below | StoreError | None]:
+        """Both answers: found, absent (None), or why it could not be told."""
+        head: ObjectInfo | StoreError | None = None
+        below: Below | StoreError | None = None
+        if question.head is not None:
+            try:
+                head = await question.head.wait()
+            except ObjectMissingError:
+                head = None
+            except StoreError as exc:
+                head = exc
+        if question.below is not None:
+            try:
+                below = await question.below.wait()
+            except StoreError as exc:
+                below = exc
+        return head, below
+
+    def _look_below(self, key: str, known_marker: ObjectInfo | None) -> Below:
+        """Blocking; on a worker thread. The marker sorts first of all keys below."""
+        prefix = key + "/"
+        page = self._store.list_page(prefix, max_keys=1)
+        marker = next((info for info in page.objects if info.key == prefix), None)
+        exists = bool(page.objects or page.prefixes)
+        if marker is None:
+            return Below(exists, None)
+        if (
+            known_marker is not None
+            and known_marker.metadata is not None
+            and known_marker.etag == marker.etag
+            and known_marker.mtime_ns // 10**9 == marker.mtime_ns // 10**9
+        ):
+            return Below(exists, known_marker)
+        try:
+            return Below(exists, self._store.head(prefix))
+        except ObjectMissingError:  # deleted between the two requests
+            return Below(exists, None)

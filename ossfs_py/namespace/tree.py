@@ -1,0 +1,285 @@
+"""What this mount knows of names, and how it takes in what the store says and what it did itself.
+
+Nothing here waits: every method is one step on the trio thread.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import trio
+
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import Attributes, ObjectInfo, ObjectVersion
+from ossfs_py.namespace import attributes
+from ossfs_py.namespace.cache import Absences, LocalChanges, MetadataMemory
+from ossfs_py.namespace.inode import Inode, InodeTable, Kind
+from ossfs_py.namespace.keys import KeyMap
+from ossfs_py.namespace.listing import ListingEngine
+from ossfs_py.namespace.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
+from ossfs_py.namespace.metadata import decode
+from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.workers import Workers
+
+
+def kind_of(info: ObjectInfo) -> Kind:
+    """Whether an object stands for a file or a symlink, as far as its metadata is known."""
+    if info.metadata and decode(info.metadata).is_symlink:
+        return Kind.SYMLINK
+    return Kind.FILE
+
+
+class Tree:
+    """The known part of the mounted tree and everything remembered about it."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        options: NamespaceOptions,
+        metrics: Metrics,
+        on_remote_change: Callable[[Inode], None] | None,
+    ) -> None:
+        self.options = options
+        self.keys = KeyMap(options.prefix)
+        self.table = InodeTable(options.max_entries)
+        self.absences = Absences(options.max_entries, options.negative_ttl_seconds)
+        self.metadata = MetadataMemory(options.max_entries)
+        self.changes = LocalChanges()
+        self.listings = ListingEngine(
+            store,
+            workers,
+            self.keys,
+            metrics,
+            ttl_seconds=options.metadata_ttl_seconds,
+            max_entries=options.max_entries,
+        )
+        self._mounted_ns = time.time_ns()
+        self._on_remote_change = on_remote_change
+
+    def now(self) -> float:
+        """Seconds on trio's clock."""
+        return trio.current_time()
+
+    # -- reading what is known ------------------------------------------------------------------
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """What memory says, however old."""
+        return attributes.resolve(inode, self.options, self._mounted_ns)
+
+    def is_fresh(self, inode: Inode) -> bool:
+        """Whether the store need not be asked before answering for the inode."""
+        return (
+            inode is self.table.root
+            or inode.local
+            or inode.removed
+            or trio.current_time() < inode.fresh_until
+        )
+
+    def needs_metadata(self, inode: Inode) -> bool:
+        """Whether full fidelity asks for more than is known."""
+        return (
+            self.options.posix_metadata
+            and inode.metadata is None
+            and inode.info is not None
+            and not (inode.local or inode.removed)
+        )
+
+    def fresh_child(self, parent: Inode, name: str) -> Inode | None:
+        """The entry of that name, if nothing has to be asked to answer for it."""
+        child = self.table.child(parent, name)
+        if child is not None and self.is_fresh(child) and not self.needs_metadata(child):
+            return child
+        listed = self.listings.entry(parent, name)
+        if listed is None:
+            return None
+        entry, asked_at = listed
+        if entry is LOCAL:
+            return child
+        if entry is DIRECTORY:
+            return (
+                None
+                if self.options.posix_metadata
+                else self.adopt_directory(parent, name, asked_at)
+            )
+        info = self.metadata.complete(entry)
+        if self.must_ask(info):
+            return None
+        return self.adopt_object(parent, name, info, asked_at)
+
+    def holds_unstored(self, inode: Inode) -> bool:
+        """Whether the inode, or one below it, is not in the store yet."""
+        return any(node.local for node in self.table.below(inode))
+
+    def must_ask(self, info: ObjectInfo) -> bool:
+        """Whether a listed object has to be asked for its metadata before it can be shown.
+
+        Zero-byte objects may be symlinks.
+        """
+        return info.metadata is None and (info.size == 0 or self.options.posix_metadata)
+
+    def is_known_absent(self, parent: Inode, name: str) -> bool:
+        """Whether a lookup may be told "absent" without asking."""
+        if self.absences.answers_lookup(self.keys.marker_key_of(parent) + name):
+            return True
+        listing = self.listings.complete(parent)
+        return (
+            listing is not None
+            and listing.index is not None
+            and name not in listing.index
+            and trio.current_time() - listing.started < self.options.negative_ttl_seconds
+        )
+
+    # -- taking in what the store says -----------------------------------------------------------
+
+    def adopt_object(self, parent: Inode, name: str, info: ObjectInfo, asked_at: float) -> Inode:
+        """The store has an object under the name."""
+        kind = kind_of(info)
+        child = self.table.child(parent, name)
+        if child is not None and (self.holds_unstored(child) or self._is_newer(child, asked_at)):
+            return child
+        child = self._of_kind(parent, name, kind)
+        if info.key != self.keys.key_of(child):
+            # Listed before a rename of the directory: the copy's ETag may be another.
+            child.fresh_until = 0.0
+            return child
+        self._learn(child, info, asked_at)
+        return child
+
+    def adopt_directory(
+        self,
+        parent: Inode,
+        name: str,
+        asked_at: float,
+        *,
+        marker: ObjectInfo | None = None,
+        marker_asked: bool = False,
+    ) -> Inode:
+        """The store has keys below the name; ``marker_asked`` if the answer told of a marker."""
+        child = self.table.child(parent, name)
+        if child is not None and (child.local or self._is_newer(child, asked_at)):
+            return child
+        child = self._of_kind(parent, name, Kind.DIRECTORY)
+        if marker is not None:
+            self._learn(child, marker, asked_at)
+        elif marker_asked:
+            child.info = child.metadata = None
+        self.refreshed(child, asked_at)
+        return child
+
+    def relearn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> None:
+        """The store answered for a known inode."""
+        if not self._is_newer(inode, asked_at):
+            self._learn(inode, info, asked_at)
+
+    def refreshed(self, inode: Inode, asked_at: float) -> None:
+        """What is known of the inode was true at that moment."""
+        inode.fresh_until = max(inode.fresh_until, asked_at + self.options.metadata_ttl_seconds)
+
+    def vanished(self, inode: Inode) -> None:
+        """The store no longer has what the inode stands for."""
+        if inode.parent is not None and not inode.removed:
+            self.listings.note(inode.parent, inode.name, REMOVED)
+            self.listings.drop(inode)
+            for node in list(self.table.below(inode)):
+                self.table.detach(node)
+
+    # -- what this mount did itself ---------------------------------------------------------------
+
+    def changed(self, inode: Inode, *, new: bool) -> None:
+        """The inode's name stands for it now, whatever answers under way may say."""
+        if inode.parent is None or inode.removed:
+            return
+        key = self.keys.key_of(inode)
+        self.changes.add(key)
+        self.absences.discard(key)
+        self.listings.note(inode.parent, inode.name, self._state(inode), new=new)
+        if new:
+            self.entries_changed(inode.parent)
+
+    def stored(
+        self, inode: Inode, version: ObjectVersion, metadata: Mapping[str, str] | None
+    ) -> None:
+        """This mount itself wrote the inode's object; ``metadata`` None if that is not known.
+
+        The time shown stays the one of this host's clock: the store has not told its own.
+        """
+        mtime_ns = self.attributes(inode).mtime_ns if inode.info or inode.mtime_ns else None
+        inode.mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
+        before = inode.info
+        inode.info = ObjectInfo(
+            key=version.key,
+            size=version.size,
+            etag=version.etag,
+            mtime_ns=inode.mtime_ns,
+            metadata=metadata,
+            content_type=before.content_type if before else None,
+            storage_class=before.storage_class if before else None,
+            owner=before.owner if before else None,
+        )
+        inode.metadata = metadata
+        inode.mtime_settled = False
+        inode.local = inode.shadows = False
+        self.refreshed(inode, trio.current_time())
+
+    def unlinked(self, inode: Inode) -> None:
+        """The inode's name was removed by this mount."""
+        parent = inode.parent
+        if parent is None or inode.removed:
+            return
+        self.changes.add(self.keys.key_of(inode))
+        self.listings.note(parent, inode.name, REMOVED)
+        self.listings.drop(inode)
+        for node in list(self.table.below(inode)):
+            self.table.detach(node)
+        self.entries_changed(parent)
+
+    def renamed(self, inode: Inode, parent: Inode, name: str) -> None:
+        """This mount gave the inode another name, replacing what had it."""
+        old_parent = inode.parent
+        if old_parent is None:
+            return
+        replaced = self.table.child(parent, name)
+        if replaced is not None:
+            self.unlinked(replaced)
+        self.changes.add(self.keys.key_of(inode))
+        self.listings.note(old_parent, inode.name, REMOVED)
+        for node in self.table.below(inode):
+            self.listings.drop(node)  # what they list has other keys now
+        self.table.move(inode, parent, name)
+        inode.ctime_ns = time.time_ns()
+        self.entries_changed(old_parent)
+        self.changed(inode, new=True)
+
+    def entries_changed(self, directory: Inode) -> None:
+        """A directory's time is that of its last new, removed or renamed entry."""
+        directory.mtime_ns = directory.ctime_ns = time.time_ns()
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _learn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> None:
+        complete = self.metadata.complete(info)
+        self.metadata.remember(complete)
+        content_changed = inode.learn(complete)
+        self.refreshed(inode, asked_at)
+        if content_changed and inode.kind is Kind.FILE and self._on_remote_change is not None:
+            self._on_remote_change(inode)
+
+    def _is_newer(self, inode: Inode, asked_at: float) -> bool:
+        """Whether what is known of the inode is younger than an answer asked for then."""
+        return inode.fresh_until > asked_at + self.options.metadata_ttl_seconds
+
+    def _of_kind(self, parent: Inode, name: str, kind: Kind) -> Inode:
+        child = self.table.child(parent, name)
+        if child is not None and child.kind is not kind:
+            for node in list(self.table.below(child)):
+                self.table.detach(node)
+            child = None
+        return child if child is not None else self.table.new(parent, name, kind)
+
+    @staticmethod
+    def _state(inode: Inode) -> State:
+        state: Entry = DIRECTORY
+        if inode.kind is not Kind.DIRECTORY:
+            state = LOCAL if inode.local or inode.info is None else inode.info
+        return state

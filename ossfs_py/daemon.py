@@ -52,10 +52,11 @@ def run(
     check_machine(settings.allow_other)
     prepare_directories(settings)
     record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path)
-    with registered(record):
+    with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
+        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread)
         try:
-            return trio.run(_Life(settings, mountpoint, ready, logs, reread).run)
+            return trio.run(life.run)
         except BaseExceptionGroup as group:
             for exc in _leaves(group):
                 if isinstance(exc, UserError):
@@ -78,12 +79,14 @@ class _Life:
         self,
         settings: Settings,
         mountpoint: Path,
+        runtime_dir: Path,
         ready: Callable[[], None],
         logs: Logs,
         reread: Callable[[], Settings],
     ) -> None:
         self._settings = settings
         self._mountpoint = mountpoint
+        self._runtime_dir = runtime_dir
         self._ready = ready
         self._logs = logs
         self._reread = reread
@@ -108,8 +111,16 @@ class _Life:
         if self._mounting.cancelled_caught:
             log.info("ended by a signal before anything was mounted")
             return _FAILED
+        try:
+            return await self._serve_from(store)
+        finally:
+            store.close()
+
+    async def _serve_from(self, store: ObjectStore) -> int:
         self._store = store
-        async with assembled(self._settings, store, self._metrics) as filesystem:
+        async with assembled(
+            self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
+        ) as filesystem:
             async with mounted(filesystem, self._mount_options(), self._metrics):
                 self._is_mounted = True
                 log.info(

@@ -38,8 +38,10 @@ class RunningMount:
 
 
 @contextlib.contextmanager
-def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None) -> Iterator[None]:
+def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None) -> Iterator[Path]:
     """Claim the mountpoint for this process until the end of the block.
+
+    Yields the runtime directory: private, always writable, in memory on most machines.
 
     The lock itself lasts until the process ends, so that who waits for it sees the daemon gone.
 
@@ -47,15 +49,16 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
         EnvironmentProblemError: another daemon serves or is about to serve the mountpoint, or
             no runtime directory can be used.
     """
-    directory = _usable(directories or runtime_dirs(os.geteuid()))
-    path = directory / _record_name(mount.mountpoint)
-    fd = _lock(path, mount.mountpoint)
+    path, fd = _lock(mount.mountpoint, directories or runtime_dirs(os.geteuid()))
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(asdict(mount)).encode(), 0)
-        yield
+        yield path.parent
     finally:
         path.unlink(missing_ok=True)
+        # Succeeds for the last mount of the user.
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 class Daemon:
@@ -138,20 +141,23 @@ def _is_private(directory: Path, uid: int) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o022
 
 
-def _lock(path: Path, mountpoint: str) -> int:
+def _lock(mountpoint: str, directories: tuple[Path, ...]) -> tuple[Path, int]:
     for _ in range(_ATTEMPTS):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            time.sleep(_PAUSE_SECONDS)
-            continue
-        # A daemon that ended meanwhile has removed the file that was opened here.
+        path = _usable(directories) / _record_name(mountpoint)
+        # A daemon that ends at this moment removes its record, and the directory if it was the
+        # last one: then the file is missing, or another one than was opened.
         with contextlib.suppress(FileNotFoundError):
-            if os.fstat(fd).st_ino == path.stat().st_ino:
-                return fd
-        os.close(fd)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_ino == path.stat().st_ino:
+                    return path, fd
+            except BlockingIOError:
+                time.sleep(_PAUSE_SECONDS)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
     raise EnvironmentProblemError(
         f"the mountpoint {mountpoint} is busy: another ossfs-py serves it or is about to"
     )

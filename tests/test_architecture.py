@@ -34,9 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "namespace": FOUNDATION | {"store", "transfer"},
     "filesystem": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
     "fuse": FOUNDATION | {"filesystem", "namespace"},
-    "daemon": FOUNDATION
-    | HOST
-    | {"store", "transfer", "datapath", "namespace", "filesystem", "fuse"},
+    "assembly": FOUNDATION | {"store", "transfer", "datapath", "namespace", "filesystem"},
+    "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly"},
     "cli": FOUNDATION | HOST | {"daemon", "store", "transfer"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -100,6 +100,10 @@ class DataPath(Protocol):
         """An open file over ``version``; None for a file that is not in the store yet."""
         ...
 
+    async def run(self) -> None:
+        """Background work of the data path, until cancelled."""
+        ...
+
     async def aclose(self) -> None:
         """Stop background work and free everything."""
         ...

@@ -1,0 +1,137 @@
+"""Builds the objects of one mount and takes them down again, innermost first."""
+
+import hashlib
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import trio
+
+from ossfs_py.config import Settings
+from ossfs_py.datapath.registry import DataPathContext, create
+from ossfs_py.filesystem import Filesystem, FilesystemOptions
+from ossfs_py.metrics import Metrics
+from ossfs_py.namespace.keys import RESERVED_PREFIX
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.buffers import BufferPool
+from ossfs_py.transfer.context import WriteContext, WriteLimits
+from ossfs_py.transfer.engine import ReadOptions, TransferEngine
+from ossfs_py.transfer.journal import Journal
+from ossfs_py.transfer.workers import Workers
+
+_FILE_THREADS = 4
+"""Local reads and writes at once: enough to keep one disk's queue filled."""
+_PART_SHARE = 8
+"""One part in this many of the memory budget is the most that one upload part may take, so that
+several files can be written while others are read."""
+
+
+@asynccontextmanager
+async def assembled(
+    settings: Settings,
+    mountpoint: Path,
+    store: ObjectStore,
+    metrics: Metrics,
+    runtime_dir: Path,
+) -> AsyncIterator[Filesystem]:
+    """A file system over ``store``. Nothing of it is left at the end but what is unsaved."""
+    network = Workers("network", settings.concurrency)
+    files = Workers("file", _FILE_THREADS)
+    try:
+        with _journal(settings, mountpoint, runtime_dir) as journal:
+            pool = BufferPool(settings.memory_limit_bytes, settings.block_size_bytes, metrics)
+            engine = TransferEngine(
+                store,
+                network,
+                files,
+                pool,
+                ReadOptions(block_size_bytes=settings.block_size_bytes),
+                metrics,
+            )
+            writes = WriteContext(
+                store=store,
+                network=network,
+                local=files,
+                memory=pool,
+                journal=journal,
+                spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
+                limits=_write_limits(settings),
+            )
+            data_path = create(
+                settings.data_path, DataPathContext(engine, writes, settings.temp_dir)
+            )
+            namespace = Namespace(store, network, _namespace_options(settings), metrics)
+            filesystem = Filesystem(
+                namespace, data_path, store, network, _filesystem_options(settings)
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(data_path.run)
+                try:
+                    yield filesystem
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await filesystem.close()
+                        await data_path.aclose()
+                nursery.cancel_scope.cancel()
+    finally:
+        network.close()
+        files.close()
+
+
+def mount_id(settings: Settings, mountpoint: Path) -> str:
+    """Names the state of one mount below the state directory.
+
+    The mountpoint is part of it: one bucket may be mounted twice on a host, and each daemon keeps
+    its own journal.
+    """
+    identity = (settings.endpoint or "", settings.bucket, settings.prefix, str(mountpoint))
+    return hashlib.sha256("\0".join(identity).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+@contextmanager
+def _journal(settings: Settings, mountpoint: Path, runtime_dir: Path) -> Iterator[Journal]:
+    if settings.read_only:
+        # Nothing will be written, and the machine may have no state directory to write to.
+        with TemporaryDirectory(dir=runtime_dir, prefix="journal-") as directory:
+            yield from _closing(Journal(Path(directory)))
+    else:
+        yield from _closing(Journal(settings.state_dir / mount_id(settings, mountpoint)))
+
+
+def _closing(journal: Journal) -> Iterator[Journal]:
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _write_limits(settings: Settings) -> WriteLimits:
+    limits = WriteLimits()
+    part_bytes = min(limits.memory_part_bytes, settings.memory_limit_bytes // _PART_SHARE)
+    return WriteLimits(memory_part_bytes=part_bytes)
+
+
+def _namespace_options(settings: Settings) -> NamespaceOptions:
+    return NamespaceOptions(
+        prefix=settings.prefix,
+        metadata_ttl_seconds=settings.metadata_ttl_seconds,
+        negative_ttl_seconds=settings.negative_ttl_seconds,
+        posix_metadata=settings.posix_metadata,
+        uid=settings.uid,
+        gid=settings.gid,
+        file_mode=settings.effective_file_mode,
+        dir_mode=settings.effective_dir_mode,
+        read_only=settings.read_only,
+    )
+
+
+def _filesystem_options(settings: Settings) -> FilesystemOptions:
+    return FilesystemOptions(
+        read_only=settings.read_only,
+        fail_on_conflict=settings.on_conflict == "fail",
+        scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
+    )

@@ -18,14 +18,15 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     """
 
     def serve(ready: Callable[[], None]) -> int:
-        # Imported after the fork: what it needs takes longer to import than the command may take
-        # to say that an option is wrong, and threads do not survive a fork.
-        from ossfs_py.daemon import run
         from ossfs_py.logs import open_logs
 
         logs = open_logs(settings)
         logs.add_secrets(secret_values(os.environ))
         try:
+            # Imported after the fork: what it needs takes longer to import than the command may
+            # take to say that an option is wrong, and threads do not survive a fork.
+            from ossfs_py.daemon import run
+
             return run(settings, ready, logs, reread)
         finally:
             logs.close()

@@ -1,0 +1,85 @@
+"""What the benchmark reads: one model, a tree to walk, small files; sizes and checksums."""
+
+import concurrent.futures
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+from minio import Minio
+from safetensors.numpy import save_file
+
+MIB = 1024**2
+BUCKET = "bench"
+MODEL = "model.safetensors"
+TREE = "tree"
+SMALL = "small"
+TENSOR_BYTES = 32 * MIB
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything there is."""
+
+    model_bytes: int = 1024 * MIB
+    written_bytes: int = 512 * MIB
+    tree_directories: int = 20
+    files_per_directory: int = 100
+    small_files: int = 400
+    small_bytes: int = 100_000
+
+
+@dataclass(frozen=True)
+class Content:
+    """Checksums of what was stored."""
+
+    sizes: Sizes
+    model_size: int
+    model_digest: str
+    small_digests: tuple[str, ...]
+
+
+QUICK = Sizes(256 * MIB, 128 * MIB, 5, 40, 60)
+
+
+def fill(client: Minio, sizes: Sizes, scratch: Path) -> Content:
+    """Create the bucket and store everything in it."""
+    client.make_bucket(BUCKET)
+    random = np.random.default_rng(11)
+    path = scratch / MODEL
+    count = sizes.model_bytes // TENSOR_BYTES
+    tensors = {
+        f"layer.{number:03}": np.frombuffer(random.bytes(TENSOR_BYTES), np.uint8).reshape(-1, 4096)
+        for number in range(count)
+    }
+    save_file(tensors, path)
+    del tensors
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as source:
+        while block := source.read(8 * MIB):
+            digest.update(block)
+    model_size = path.stat().st_size
+    client.fput_object(BUCKET, MODEL, str(path), part_size=64 * MIB)
+    path.unlink()
+    bodies = {
+        f"{TREE}/{folder:02}/{number:03}.txt": b"x" * 1000
+        for folder in range(sizes.tree_directories)
+        for number in range(sizes.files_per_directory)
+    }
+    small = {
+        f"{SMALL}/{number:04}.jpg": random.bytes(sizes.small_bytes)
+        for number in range(sizes.small_files)
+    }
+
+    def put(item: tuple[str, bytes]) -> None:
+        client.put_object(BUCKET, item[0], io.BytesIO(item[1]), len(item[1]))
+
+    with concurrent.futures.ThreadPoolExecutor(16) as writers:
+        list(writers.map(put, [*bodies.items(), *small.items()]))
+    return Content(
+        sizes,
+        model_size,
+        digest.hexdigest(),
+        tuple(xxhash.xxh3_128_hexdigest(body) for body in small.values()),
+    )

@@ -1,0 +1,148 @@
+"""What is compared: each entry mounts the benchmark's bucket its own way."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.bench.content import BUCKET
+from tests.bench.stores import Store
+from tests.support.mounting import DATA_PATHS, is_mounted
+
+START_SECONDS = 30.0
+END_SECONDS = 120.0
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command that serves a mount in the foreground, and what it needs around it."""
+
+    command: list[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One mount program."""
+
+    name: str
+    launch: Callable[[Store, Path, Path], Launch]
+    """From store, mountpoint and scratch directory."""
+
+
+@dataclass
+class Served:
+    """A running mount."""
+
+    path: Path
+    process: subprocess.Popen[bytes]
+
+    def cpu_seconds(self) -> float:
+        """User and system time of the daemon so far, its ended children included."""
+        stat = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(ticks) for ticks in stat[11:15]) / CLOCK_TICKS
+
+    def peak_rss_bytes(self) -> int:
+        """Largest resident memory of the daemon so far."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        return 0
+
+
+def ours(data_path: str) -> Peer:
+    """ossfs-py over one data path, with its defaults."""
+
+    def launch(store: Store, mountpoint: Path, scratch: Path) -> Launch:
+        command = [
+            *(sys.executable, "-m", "ossfs_py", "mount", BUCKET, str(mountpoint), "--foreground"),
+            *("--endpoint", store.endpoint, "--data-path", data_path),
+        ]
+        for option in ("temp-dir", "state-dir", "cache-dir"):
+            (scratch / option).mkdir(mode=0o700)
+            if option != "cache-dir" or data_path == "cache":
+                command += [f"--{option}", str(scratch / option)]
+        return Launch(command, _aws(store))
+
+    return Peer(f"ours {data_path}", launch)
+
+
+def _s3fs(store: Store, mountpoint: Path, scratch: Path) -> Launch:
+    password = scratch / "password"
+    password.touch(0o600)
+    password.write_text(f"{store.access_key}:{store.secret_key}\n")
+    options = f"url={store.endpoint},use_path_request_style,passwd_file={password}"
+    return Launch(["s3fs", BUCKET, str(mountpoint), "-f", "-o", options])
+
+
+def _rclone(store: Store, mountpoint: Path, scratch: Path) -> Launch:
+    beside = Path(sys.executable).with_name("rclone")
+    command = [
+        *(str(beside) if beside.exists() else "rclone", "mount", f":s3:{BUCKET}", str(mountpoint)),
+        # Without a cache rclone cannot write files that are seeked or fsynced.
+        *("--vfs-cache-mode", "writes", "--cache-dir", str(scratch / "cache")),
+        *("--config", str(scratch / "none"), "--log-level", "ERROR"),
+    ]
+    return Launch(
+        command,
+        {
+            "RCLONE_S3_PROVIDER": "Other",
+            "RCLONE_S3_ENDPOINT": store.endpoint,
+            "RCLONE_S3_ACCESS_KEY_ID": store.access_key,
+            "RCLONE_S3_SECRET_ACCESS_KEY": store.secret_key,
+        },
+    )
+
+
+PEERS = (
+    *(ours(data_path) for data_path in reversed(DATA_PATHS)),
+    Peer("s3fs", _s3fs),
+    Peer("rclone", _rclone),
+)
+
+
+@contextlib.contextmanager
+def served(peer: Peer, store: Store, scratch: Path) -> Iterator[Served]:
+    """A fresh mount, gone afterwards with everything it wrote to local disk."""
+    mountpoint, log = scratch / "mnt", scratch / "log"
+    mountpoint.mkdir(parents=True)
+    launch = peer.launch(store, mountpoint, scratch)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "TERM", *launch.command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **launch.environment},
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_mounted(mountpoint):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{peer.name} did not mount: {log.read_text()[-500:]}")
+            time.sleep(0.02)
+        yield Served(mountpoint, process)
+    finally:
+        lazily = ["fusermount3", "-u", "-z", str(mountpoint)]
+        if subprocess.run(["fusermount3", "-u", str(mountpoint)], check=False).returncode:
+            subprocess.run(lazily, check=False, capture_output=True)
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        subprocess.run(lazily, check=False, capture_output=True)
+
+
+def _aws(store: Store) -> dict[str, str]:
+    return {
+        "AWS_ACCESS_KEY_ID": store.access_key,
+        "AWS_SECRET_ACCESS_KEY": store.secret_key,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }

@@ -1,0 +1,94 @@
+"""The stores to measure against: a program given by path, or SeaweedFS behind our proxy."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ossfs_py.cli.embedded import SeaweedServer
+
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """An endpoint that counts what it serves."""
+
+    name: str
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        self._ask("POST")
+
+    def stats(self) -> dict[str, object]:
+        """Requests by operation (``ops``), body bytes (``bytes_out``, ``bytes_in``)."""
+        return dict(json.loads(self._ask("GET")))
+
+    def _ask(self, method: str) -> bytes:
+        request = urllib.request.Request(f"{self.endpoint}/__stats", method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return bytes(answer.read())
+
+
+@contextlib.contextmanager
+def shaped_program(program: Path, root: Path, ttfb_ms: float, mbps: float) -> Iterator[Store]:
+    """A store that is a program of its own and does the shaping itself."""
+    root.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(program), "--root", str(root)]
+    with _running([*command, *_options(port, ttfb_ms, mbps)]):
+        yield _answering(Store(program.stem, f"http://127.0.0.1:{port}", "any", "thing"))
+
+
+@contextlib.contextmanager
+def shaped_seaweed(scratch: Path, ttfb_ms: float, mbps: float) -> Iterator[Store]:
+    """SeaweedFS behind the counting proxy, which does the shaping."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with SeaweedServer(directory=scratch) as server:
+        command = [sys.executable, "-m", "tests.support.proxy", "--upstream", server.host]
+        with _running([*command, *_options(port, ttfb_ms, mbps)]):
+            endpoint = f"http://127.0.0.1:{port}"
+            yield _answering(Store("seaweedfs", endpoint, server.access_key, server.secret_key))
+
+
+def _options(port: int, ttfb_ms: float, mbps: float) -> list[str]:
+    return ["--port", str(port), "--ttfb-ms", str(ttfb_ms), "--mbps", str(mbps)]
+
+
+@contextlib.contextmanager
+def _running(command: list[str]) -> Iterator[None]:
+    # Should the benchmark be killed, the kernel ends the store.
+    process = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", *command],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answering(store: Store) -> Store:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            store.reset()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return store

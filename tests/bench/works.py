@@ -1,0 +1,177 @@
+"""The works that are measured: what a program does with a mounted directory.
+
+Each is run in a forked process of its own, so that one that dies or hangs ends alone.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import xxhash
+from safetensors import safe_open
+
+from tests.bench.content import MIB, MODEL, SMALL, TREE, Content
+
+TIMEOUT_SECONDS = 120.0
+"""A work that takes longer is reported as such; ossfs's worst case took 90 s."""
+READ_BYTES = 8 * MIB
+RANDOM_READS = 100
+
+
+class WorkFailedError(Exception):
+    """The work died, hung, or read wrong bytes."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """``run`` is timed, ``prepare`` is not; ``check`` verifies content in an extra, untimed run."""
+
+    name: str
+    run: Callable[[Path, Content], None]
+    prepare: Callable[[Path, Content], None] | None = None
+    check: Callable[[Path, Content], None] | None = None
+    per: int = 1
+    """How many single operations one run holds; the time is given for one of them."""
+    writes: bool = False
+    """Whether the run is only done when the store has the bytes."""
+
+
+def read_sequentially(root: Path, content: Content) -> None:
+    buffer = bytearray(READ_BYTES)
+    with (root / MODEL).open("rb", buffering=0) as source:
+        while source.readinto(buffer):
+            pass
+
+
+def check_model(root: Path, content: Content) -> None:
+    digest = xxhash.xxh3_128()
+    with (root / MODEL).open("rb", buffering=0) as source:
+        while block := source.read(READ_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != content.model_digest:
+        raise WorkFailedError("the model's bytes are wrong")
+
+
+def load_safetensors(root: Path, content: Content) -> None:
+    with safe_open(root / MODEL, framework="pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118 - not a dict
+            # clone() touches every page, which the lazily mapped tensor does not.
+            tensors.get_tensor(name).clone()
+
+
+def read_quarters(root: Path, content: Content) -> None:
+    fd = os.open(root / MODEL, os.O_RDONLY)
+    quarter = content.model_size // 4
+
+    def read(number: int) -> None:
+        for offset in range(number * quarter, (number + 1) * quarter, READ_BYTES):
+            os.pread(fd, min(READ_BYTES, (number + 1) * quarter - offset), offset)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(read, range(4)))
+    os.close(fd)
+
+
+def read_randomly(root: Path, content: Content) -> None:
+    fd = os.open(root / MODEL, os.O_RDONLY)
+    positions = random.Random(17)
+    for _ in range(RANDOM_READS):
+        os.pread(fd, 4096, positions.randrange(content.model_size // 4096) * 4096)
+    os.close(fd)
+
+
+def walk(root: Path, content: Content) -> None:
+    found = sum(
+        1
+        for directory, _, names in os.walk(root / TREE)
+        for name in names
+        if os.stat(f"{directory}/{name}").st_size == 1000  # noqa: PTH116 - the system call alone
+    )
+    if found != content.sizes.tree_directories * content.sizes.files_per_directory:
+        raise WorkFailedError(f"the walk found {found} files")
+
+
+def read_small(readers: int) -> Callable[[Path, Content], None]:
+    def run(root: Path, content: Content) -> None:
+        names = sorted(path.name for path in (root / SMALL).iterdir())
+        if readers > 1:
+            random.Random(19).shuffle(names)
+        with concurrent.futures.ThreadPoolExecutor(readers) as threads:
+            bodies = dict(
+                zip(
+                    names,
+                    threads.map(lambda n: (root / SMALL / n).read_bytes(), names),
+                    strict=True,
+                )
+            )
+        digests = tuple(xxhash.xxh3_128_hexdigest(bodies[name]) for name in sorted(names))
+        if digests != content.small_digests:
+            raise WorkFailedError("a small file's bytes are wrong")
+
+    return run
+
+
+def write_and_fsync(root: Path, content: Content) -> None:
+    block = random.Random(23).randbytes(4 * MIB)
+    with (root / "written.bin").open("wb", buffering=0) as out:
+        for _ in range(content.sizes.written_bytes // len(block)):
+            out.write(block)
+        os.fsync(out.fileno())
+
+
+WORKS = (
+    Work("one sequential reader", read_sequentially, check=check_model),
+    Work("safetensors, every tensor", load_safetensors),
+    Work("4 quarters, one descriptor", read_quarters),
+    Work("the same read again, warm", read_sequentially, prepare=read_sequentially),
+    Work("random 4 KiB read, each", read_randomly, per=RANDOM_READS),
+    Work("walk and stat the tree", walk),
+    Work("small files, 1 reader", read_small(1)),
+    Work("small files, 16 readers", read_small(16)),
+    Work("write and fsync", write_and_fsync, writes=True),
+)
+
+
+def run_forked(action: Callable[[Path, Content], None], root: Path, content: Content) -> float:
+    """Seconds of one run in a process of its own.
+
+    Raises:
+        WorkFailedError: it died, hung, or found wrong bytes.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(action, root, content, sender))
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(TIMEOUT_SECONDS):
+            raise WorkFailedError(f"> {TIMEOUT_SECONDS:.0f} s")
+        outcome: float | str = receiver.recv()
+    except EOFError:
+        process.join()
+        raise WorkFailedError(f"died with exit code {process.exitcode}") from None
+    finally:
+        process.kill()
+        receiver.close()
+    process.join()
+    if isinstance(outcome, str):
+        raise WorkFailedError(outcome)
+    return outcome
+
+
+def _child(
+    action: Callable[[Path, Content], None], root: Path, content: Content, sender: Connection
+) -> None:
+    began = time.perf_counter()
+    try:
+        action(root, content)
+    except (WorkFailedError, OSError) as exc:
+        sender.send(str(exc))
+    else:
+        sender.send(time.perf_counter() - began)

@@ -41,3 +41,29 @@ class Metrics:
         self.handler_failures = Counter(
             "ossfs_handler_failures", "Unexpected exceptions turned into EIO", registry=r
         )
+        self.cache_hit_bytes = Counter(
+            "ossfs_cache_hit_bytes", "Bytes read from the disk cache", registry=r
+        )
+        self.cache_miss_bytes = Counter(
+            "ossfs_cache_miss_bytes", "Bytes fetched because the disk cache had not", registry=r
+        )
+        self.cache_kept_bytes = Counter(
+            "ossfs_cache_kept_bytes", "Bytes written to the disk cache", registry=r
+        )
+        self.cache_skipped_bytes = Counter(
+            "ossfs_cache_skipped_bytes",
+            "Bytes not written to the disk cache (no_room, slow_disk, busy, unusable)",
+            ["reason"],
+            registry=r,
+        )
+        self.cache_evicted_bytes = Counter(
+            "ossfs_cache_evicted_bytes", "Disk space the cache gave back", registry=r
+        )
+        self.cache_lost_reads = Counter(
+            "ossfs_cache_lost_reads",
+            "Reads of cached blocks that were damaged, short, unreadable or gone",
+            registry=r,
+        )
+        self.cache_used_bytes = Gauge(
+            "ossfs_cache_used_bytes", "Disk space of the cache, all mounts together", registry=r
+        )

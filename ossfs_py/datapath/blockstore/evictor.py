@@ -1,0 +1,97 @@
+"""Taking disk space back from files nobody has open. Everything here needs the ledger's lock."""
+
+import fcntl
+import os
+import random
+from collections.abc import Iterable
+
+from ossfs_py.datapath.blockstore.blockfile import FILE_FLAGS, BlockFile, allocated_bytes
+from ossfs_py.datapath.blockstore.eviction import Candidate, eviction_order
+from ossfs_py.datapath.blockstore.root import CacheRoot
+
+_SAMPLE_FILES = 2000
+"""Looked at before choosing: some 10 ms. With more files than that, the oldest of a random sample
+are close enough to the oldest of all."""
+
+_TRIM_FACTOR = 2
+"""A file this many times larger than what is wanted gives up its tail only: the head of a model
+is what its next load asks for first, while the tail is fetched."""
+
+
+def candidates(root: CacheRoot, shelves: Iterable[str]) -> list[Candidate]:
+    """The block files of some shelves as stat(2) shows them."""
+    return [
+        Candidate(shelf, name, info.st_blocks * 512, info.st_mtime_ns, info.st_atime_ns)
+        for shelf in shelves
+        for name, info in root.files(shelf)
+    ]
+
+
+def evict(root: CacheRoot, wanted_bytes: int) -> int:
+    """Free at least ``wanted_bytes`` if files that are not open allow it; returns the bytes freed.
+
+    Raises:
+        OSError: the directory cannot be used.
+    """
+    shelves = root.shelves()
+    random.shuffle(shelves)
+    freed = 0
+    while shelves and freed < wanted_bytes:
+        sample: list[Candidate] = []
+        while shelves and len(sample) < _SAMPLE_FILES:
+            sample += candidates(root, [shelves.pop()])
+        for candidate in eviction_order(sample):
+            freed += evict_file(root, candidate, wanted_bytes - freed)
+            if freed >= wanted_bytes:
+                break
+    return freed
+
+
+def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None = None) -> int:
+    """Remove one file, or only its tail if ``wanted_bytes`` is much less than it takes.
+
+    Returns the bytes freed: 0 if somebody has it open or used it since it was looked at.
+
+    Raises:
+        OSError: the directory cannot be used.
+    """
+    path = f"{candidate.shelf}/{candidate.name}"
+    try:
+        fd = os.open(path, FILE_FLAGS, dir_fd=root.fd)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        info = os.fstat(fd)
+        if info.st_nlink == 0 or info.st_mtime_ns != candidate.last_use_ns:
+            return 0
+        before = allocated_bytes(fd)
+        file = None
+        if wanted_bytes is not None and before >= _TRIM_FACTOR * wanted_bytes:
+            file = BlockFile.inspect(fd, candidate.name)
+        if (
+            file is not None
+            and wanted_bytes is not None
+            and (first := _first_to_go(file, wanted_bytes))
+        ):
+            file.trim(first)
+            os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
+        else:
+            os.unlink(path, dir_fd=root.fd)
+            # Space comes back now, whoever may still have the file open without a lock.
+            os.ftruncate(fd, 0)
+        return before - allocated_bytes(fd)
+    except BlockingIOError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def _first_to_go(file: BlockFile, wanted_bytes: int) -> int:
+    index = file.identity.block_count
+    while index > 0 and wanted_bytes > 0:
+        index -= 1
+        if file.records[index]:
+            start, end = file.identity.span(index, index + 1)
+            wanted_bytes -= end - start
+    return index

@@ -1,0 +1,64 @@
+"""What every dirty file of a mount shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.journal import Journal
+from ossfs_py.transfer.parts import PartLimits
+from ossfs_py.transfer.workers import Workers
+
+
+class PartBuffer(Protocol):
+    """Budgeted memory."""
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes, writable; dead after ``release``."""
+        ...
+
+    def release(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+class PartMemory(Protocol):
+    """The mount's memory budget."""
+
+    async def acquire(self, size: int) -> PartBuffer:
+        """``size`` bytes; waits while the budget is taken, first come first served."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WriteLimits:
+    """How much a dirty file may take of the mount's memory and of the store's patience."""
+
+    parts: PartLimits = field(default_factory=PartLimits)
+    parts_in_flight: int = 8
+    """Parts of one file under way at a time: enough for 700 MB/s at a cloud's 90 MB/s each."""
+    memory_part_bytes: int = 64 * 1024**2
+    """Largest part held in memory; must fit the memory budget. With it a file streamed from
+    memory may grow to 490 GiB before it continues on disk."""
+    first_buffer_bytes: int = 256 * 1024
+    """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
+    memory_wait_seconds: float = 2.0
+    """How long a file with nothing under way waits for memory before it continues on disk: the
+    budget may be held by files that are idle, and none of them would ever let go."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteContext:
+    """The collaborators of the write side. One for each mount."""
+
+    store: ObjectStore
+    network: Workers
+    """Threads for store calls."""
+    local: Workers
+    """Threads for files on local disk."""
+    memory: PartMemory
+    journal: Journal
+    spill_key: Callable[[], str]
+    """A new hidden key (``.ossfs-py-spill-<uuid>`` under the mount's prefix)."""
+    limits: WriteLimits = field(default_factory=WriteLimits)

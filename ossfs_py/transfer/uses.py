@@ -1,0 +1,46 @@
+"""Free a resource after its last user: a part's memory or a file an upload thread still reads."""
+
+from collections.abc import Callable
+
+
+class Uses:
+    """Counts who uses a resource; ``release`` runs once, after :meth:`close` and the last use.
+
+    Belongs to the trio thread; ``release`` must not raise.
+    """
+
+    __slots__ = ("_closed", "_count", "_release")
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._count = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the owner gave the resource up (users may still hold it)."""
+        return self._closed
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody uses the resource now."""
+        return self._count > 0
+
+    def enter(self) -> None:
+        """One more user."""
+        if self._closed:
+            raise RuntimeError("the resource was given up")
+        self._count += 1
+
+    def leave(self) -> None:
+        """One user less."""
+        self._count -= 1
+        if self._closed and self._count == 0:
+            self._release()
+
+    def close(self) -> None:
+        """Give the resource up; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            if self._count == 0:
+                self._release()

@@ -14,7 +14,6 @@ The first of these that applies is used:
 import os
 import stat
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,13 @@ from ossfs_py.store.signing import AccessKey
 # learns of missing credentials within the 10 s a mount may take.
 _METADATA_TIMEOUT_SECONDS = 1
 _METADATA_ATTEMPTS = 2
+
+_OSS_VARIABLES = {
+    "access_key": "OSS_ACCESS_KEY_ID",
+    "secret_key": "OSS_ACCESS_KEY_SECRET",
+    "token": "OSS_SESSION_TOKEN",
+    "expiry_time": "OSS_CREDENTIAL_EXPIRATION",
+}
 
 
 def make_session(profile: str | None) -> botocore.session.Session:
@@ -111,11 +117,8 @@ class _Held:
 class CredentialSource:
     """Hands out the credentials of the moment. Safe for concurrent use."""
 
-    def __init__(
-        self, options: StoreOptions, environ: Mapping[str, str], *, oss_first: bool
-    ) -> None:
+    def __init__(self, options: StoreOptions, *, oss_first: bool) -> None:
         self._options = options
-        self._environ = environ
         self._oss_first = oss_first
         self._lock = threading.Lock()
         self._held: _Held | None = None
@@ -152,27 +155,19 @@ class CredentialSource:
             self._held = self._load()
 
     def _load(self) -> _Held:
-        if self._options.anonymous:
-            return _Held()
-        fixed = self._fixed_key()
-        return _Held(fixed=fixed) if fixed else _Held(chain=self._from_chain())
-
-    def _fixed_key(self) -> AccessKey | None:
         options = self._options
+        if options.anonymous:
+            return _Held()
         if options.credentials_file is not None:
-            return read_password_file(options.credentials_file, options.bucket)
-        if options.profile is not None:
+            return _Held(fixed=read_password_file(options.credentials_file, options.bucket))
+        if options.profile is None and (found := self._from_oss_environment()) is not None:
+            return _Held(chain=found)
+        return _Held(chain=self._from_chain())
+
+    def _from_oss_environment(self) -> botocore.credentials.Credentials | None:
+        if not self._oss_first and _load_environment(botocore.credentials.EnvProvider()):
             return None
-        if not self._oss_first and self._environ.get("AWS_ACCESS_KEY_ID"):
-            return None
-        key_id = self._environ.get("OSS_ACCESS_KEY_ID")
-        secret = self._environ.get("OSS_ACCESS_KEY_SECRET")
-        if not key_id and not secret:
-            return None
-        if not key_id or not secret:
-            missing = "OSS_ACCESS_KEY_SECRET" if key_id else "OSS_ACCESS_KEY_ID"
-            raise EnvironmentProblemError(f"the environment lacks {missing}")
-        return AccessKey(key_id, secret, self._environ.get("OSS_SESSION_TOKEN") or None)
+        return _load_environment(botocore.credentials.EnvProvider(mapping=_OSS_VARIABLES))
 
     def _from_chain(self) -> botocore.credentials.Credentials:
         session = make_session(self._options.profile)
@@ -189,3 +184,14 @@ class CredentialSource:
                 "file, or mount anonymously"
             )
         return found
+
+
+def _load_environment(
+    provider: botocore.credentials.EnvProvider,
+) -> botocore.credentials.Credentials | None:
+    try:
+        return provider.load()
+    except botocore.exceptions.PartialCredentialsError as exc:
+        raise EnvironmentProblemError(
+            f"the environment lacks {exc.kwargs.get('cred_var', 'a part of the credentials')}"
+        ) from None

@@ -1,6 +1,5 @@
 """An S3 or OSS bucket as an :class:`~ossfs_py.store.base.ObjectStore`."""
 
-import os
 from collections.abc import Mapping, Sequence
 
 from ossfs_py.metrics import Metrics
@@ -182,5 +181,5 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
     if options.region is None:
         configured_region = make_session(options.profile).get_config_variable("region")
     endpoint = resolve_endpoint(options, configured_region)
-    credentials = CredentialSource(options, os.environ, oss_first=endpoint.is_oss)
+    credentials = CredentialSource(options, oss_first=endpoint.is_oss)
     return S3ObjectStore(options, metrics, endpoint, credentials)

@@ -1,0 +1,272 @@
+"""What a ranged GET makes of a server that misbehaves."""
+
+import ssl
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ArchivedError,
+    ObjectMissingError,
+    StoreError,
+    StoreUnavailableError,
+    UnsupportedByStoreError,
+    VersionChangedError,
+)
+from ossfs_py.model import ObjectVersion
+from tests.unit.store.scripted import (
+    ETAG,
+    ScriptedServer,
+    Step,
+    error,
+    hang_up,
+    hold,
+    ranged,
+    raw,
+    read_only,
+    reply,
+    reset,
+    store_for,
+)
+
+CONTENT = bytes(range(256)) * 8192  # 2 MiB: well past the receiver's low-water mark
+VERSION = ObjectVersion("key", ETAG, len(CONTENT))
+
+
+def read(
+    server: ScriptedServer, start: int = 0, size: int = len(CONTENT), **options: object
+) -> bytes:
+    store = store_for(server.url, **options)
+    buffer = bytearray(size)
+    try:
+        store.get_range_into(VERSION, start, memoryview(buffer))
+    finally:
+        store.close()
+    return bytes(buffer)
+
+
+def test_one_request_fetches_one_range_pinned_to_its_version() -> None:
+    with ScriptedServer([[[ranged(CONTENT)]]]) as server:
+        assert read(server, 1000, 300_000) == CONTENT[1000:301_000]
+    (seen,) = server.requests
+    assert seen.target == "/bucket/key"
+    assert seen.headers["range"] == "bytes=1000-300999"
+    assert seen.headers["if-match"] == f'"{ETAG}"'
+    assert "authorization" not in seen.headers  # anonymous
+
+
+def test_an_empty_buffer_costs_no_request() -> None:
+    with ScriptedServer([]) as server:
+        assert read(server, 10, 0) == b""
+
+
+def test_connections_are_kept_and_the_last_used_is_taken_first() -> None:
+    with ScriptedServer([[[ranged(CONTENT)]] * 3]) as server:
+        store = store_for(server.url)
+        for start in (0, 5, 10):
+            buffer = bytearray(5)
+            store.get_range_into(VERSION, start, memoryview(buffer))
+            assert buffer == CONTENT[start : start + 5]
+        store.close()
+    assert [seen.connection for seen in server.requests] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 1000, 300_000, len(CONTENT) - 1])
+@pytest.mark.parametrize("end", [hang_up, hold], ids=["closed", "stalled"])
+def test_a_broken_body_is_taken_up_where_it_broke_off(cut: int, end: Step) -> None:
+    broken = [ranged(CONTENT, stop_after=cut), end]
+    with ScriptedServer([[broken], [[ranged(CONTENT)]]]) as server:
+        assert read(server) == CONTENT
+    assert server.requests[1].headers["range"] == f"bytes={cut}-{len(CONTENT) - 1}"
+    assert server.requests[1].connection == 1
+
+
+def test_a_stalled_answer_is_given_up_for_a_new_connection() -> None:
+    with ScriptedServer([[[hold]], [[ranged(CONTENT)]]]) as server:
+        assert read(server) == CONTENT
+
+
+def test_a_connection_reset_before_the_answer_is_replaced() -> None:
+    with ScriptedServer([[[reset]], [[ranged(CONTENT)]]]) as server:
+        assert read(server) == CONTENT
+
+
+def test_a_stale_kept_connection_costs_no_attempt() -> None:
+    with ScriptedServer([[[ranged(CONTENT)], [hang_up]], [[ranged(CONTENT)]]]) as server:
+        store = store_for(server.url, retry_budget_seconds=0.0)
+        buffer = bytearray(7)
+        store.get_range_into(VERSION, 0, memoryview(buffer))
+        store.get_range_into(VERSION, 7, memoryview(buffer))
+        store.close()
+        assert buffer == CONTENT[7:14]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
+def test_a_busy_store_is_asked_again(status: int) -> None:
+    with ScriptedServer([[[error(status, "SlowDown")]], [[ranged(CONTENT)]]]) as server:
+        assert read(server, 0, 100) == CONTENT[:100]
+
+
+def test_retry_after_beyond_the_budget_ends_the_attempts() -> None:
+    busy = error(503, "SlowDown", {"retry-after": "20"})
+    with ScriptedServer([[[busy]]]) as server, pytest.raises(StoreUnavailableError) as caught:
+        read(server, 0, 100)
+    assert caught.value.request_id == "REQ1"
+    assert caught.value.attempts == 1
+
+
+def test_the_budget_ends_the_attempts() -> None:
+    busy = [[error(500, "InternalError")]]
+    with ScriptedServer([busy] * 50) as server, pytest.raises(StoreUnavailableError) as caught:
+        read(server, 0, 100, retry_budget_seconds=0.5)
+    assert caught.value.attempts == len(server.requests) > 1
+
+
+def test_another_etag_in_the_answer_is_another_version() -> None:
+    with (
+        ScriptedServer([[[ranged(CONTENT, etag="f" * 32)]]]) as server,
+        pytest.raises(VersionChangedError),
+    ):
+        read(server)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (error(412, "PreconditionFailed"), VersionChangedError),
+        (error(416, "InvalidRange"), VersionChangedError),
+        (error(404, "NoSuchKey"), ObjectMissingError),
+        (error(404, "NoSuchBucket"), ObjectMissingError),
+        (error(403, "AccessDenied"), AccessDeniedError),
+        (error(403, "InvalidObjectState"), ArchivedError),
+        (reply(401), AccessDeniedError),
+        (error(400, "InvalidArgument"), StoreError),
+        (error(301, "PermanentRedirect"), StoreError),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_an_error_answer_becomes_its_exception_at_once(
+    answer: Step, expected: type[StoreError]
+) -> None:
+    with ScriptedServer([[[answer]]]) as server, pytest.raises(StoreError) as caught:
+        read(server)
+    assert type(caught.value) is expected
+    assert len(server.requests) == 1
+
+
+def test_a_whole_object_may_come_as_200() -> None:
+    with ScriptedServer([[[reply(200, CONTENT, {"etag": f'"{ETAG}"'})]]]) as server:
+        assert read(server) == CONTENT
+
+
+def test_an_ignored_range_is_refused_rather_than_mistaken_for_the_range() -> None:
+    whole = reply(200, CONTENT, {"etag": f'"{ETAG}"'})
+    with ScriptedServer([[[whole, hold]]]) as server, pytest.raises(UnsupportedByStoreError):
+        read(server, 5, 100)
+
+
+def test_a_shifted_range_is_asked_for_again() -> None:
+    headers = {"etag": f'"{ETAG}"', "content-range": f"bytes 1-100/{len(CONTENT)}"}
+    wrong = reply(206, CONTENT[1:101], headers)
+    with ScriptedServer([[[wrong]], [[ranged(CONTENT)]]]) as server:
+        assert read(server, 0, 100) == CONTENT[:100]
+
+
+def test_a_chunked_answer_is_understood() -> None:
+    head = (
+        f'HTTP/1.1 206 X\r\netag: "{ETAG}"\r\ntransfer-encoding: chunked\r\n'
+        f"content-range: bytes 0-9/{len(CONTENT)}\r\n\r\n"
+    ).encode()
+    chunks = b"3;x=y\r\n" + CONTENT[:3] + b"\r\n7\r\n" + CONTENT[3:10] + b"\r\n0\r\nt: v\r\n\r\n"
+    with ScriptedServer([[[raw(head), raw(chunks)], [ranged(CONTENT)]]]) as server:
+        store = store_for(server.url)
+        buffer = bytearray(10)
+        for _ in range(2):  # the connection can be used again after the trailer
+            store.get_range_into(VERSION, 0, memoryview(buffer))
+            assert buffer == CONTENT[:10]
+        store.close()
+    assert [seen.connection for seen in server.requests] == [0, 0]
+
+
+def test_an_interim_answer_is_passed_over() -> None:
+    with ScriptedServer([[[raw(b"HTTP/1.1 102 Wait\r\n\r\n"), ranged(CONTENT)]]]) as server:
+        assert read(server, 3, 4) == CONTENT[3:7]
+
+
+def test_a_connection_that_the_server_wants_closed_is_not_used_again() -> None:
+    span = {
+        "etag": f'"{ETAG}"',
+        "content-range": f"bytes 0-9/{len(CONTENT)}",
+        "connection": "close",
+    }
+    with ScriptedServer([[[reply(206, CONTENT[:10], span), hold]], [[ranged(CONTENT)]]]) as server:
+        store = store_for(server.url)
+        for _ in range(2):
+            store.get_range_into(VERSION, 0, memoryview(bytearray(10)))
+        store.close()
+    assert [seen.connection for seen in server.requests] == [0, 1]
+
+
+def test_close_ends_a_call_in_progress() -> None:
+    outcome: list[BaseException] = []
+    asked = threading.Event()
+
+    def tell(_: object) -> None:
+        asked.set()
+
+    with ScriptedServer([[[tell, hold]]]) as server:
+        store = store_for(server.url, stall_timeout_seconds=60.0)
+
+        def get() -> None:
+            try:
+                store.get_range_into(VERSION, 0, memoryview(bytearray(10)))
+            except StoreUnavailableError as exc:
+                outcome.append(exc)
+
+        thread = threading.Thread(target=get)
+        thread.start()
+        assert asked.wait(10)
+        store.close()
+        thread.join(10)
+    assert [exc.args[0] for exc in outcome] == ["the store is closed"]
+
+
+def test_a_server_that_speaks_no_http_is_no_store() -> None:
+    with (
+        ScriptedServer([[[raw(b"SSH-2.0-x\r\n\r\n")]]]) as server,
+        pytest.raises(StoreUnavailableError, match="does not speak HTTP"),
+    ):
+        read(server, 0, 10, retry_budget_seconds=0.0)
+
+
+def test_answers_come_through_tls_checked_against_the_given_bundle(tmp_path: Path) -> None:
+    bundle = tmp_path / "cert.pem"
+    command = (
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 "
+        f"-keyout {tmp_path}/key.pem -out {bundle} "
+        f"-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(bundle, tmp_path / "key.pem")
+    script = [[ranged(CONTENT), hold]]
+    with ScriptedServer([script], context) as server:
+        assert read(server, ca_bundle=bundle, stall_timeout_seconds=5.0) == CONTENT
+    with ScriptedServer([script], context) as server:
+        assert read(server, verify_tls=False, stall_timeout_seconds=5.0) == CONTENT
+    with (
+        ScriptedServer([script], context) as server,
+        pytest.raises(StoreUnavailableError, match="TLS"),
+    ):
+        read(server, retry_budget_seconds=0.0)
+
+
+def test_a_request_without_answer_is_not_repeated_for_ever() -> None:
+    with (
+        ScriptedServer([[[read_only, hang_up]]] * 20) as server,
+        pytest.raises(StoreUnavailableError, match="closed before an answer"),
+    ):
+        read(server, 0, 10, retry_budget_seconds=0.3)

@@ -143,6 +143,7 @@ def test_mv_renames_files_and_directories(place: Workplace, tree: Path) -> None:
     place.run("mv", "new/run.sh", place.local / "moved-out")
     shutil.move(tree / "text.txt", tree / "deep/renamed.txt")
     (tree / "moved-in").touch()
+    (tree / "empty").touch()
     (tree / "run.sh").unlink()
     place.assert_stored_like(tree, "new/")
     assert not (place.path / "old").exists()

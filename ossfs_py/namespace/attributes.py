@@ -50,9 +50,7 @@ def full_mode(inode: Inode, options: NamespaceOptions) -> int:
     return _TYPE_BITS[inode.kind] | permissions
 
 
-def stored_metadata(
-    inode: Inode, options: NamespaceOptions, *, with_mtime: bool, with_times: bool
-) -> dict[str, str]:
+def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool) -> dict[str, str]:
     """What to store with the object: this inode's attributes, and what other tools stored.
 
     Raises:
@@ -64,7 +62,7 @@ def stored_metadata(
         mode=full_mode(inode, options),
         uid=_first(inode.uid, stored.uid, options.uid) or 0,
         gid=_first(inode.gid, stored.gid, options.gid) or 0,
-        mtime_ns=_mtime(inode) if with_mtime else None,
+        mtime_ns=_mtime(inode) if with_times else None,
         atime_ns=_first(inode.atime_ns, stored.atime_ns) if with_times else None,
         ctime_ns=_first(inode.ctime_ns, stored.ctime_ns) if with_times else None,
         symlink_target=stored.symlink_target,

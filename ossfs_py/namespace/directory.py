@@ -28,6 +28,11 @@ class DirectoryListing:
         self._pages: list[tuple[int, str | None]] = []
         """First position and token of every page passed, to go back to."""
 
+    @property
+    def directory(self) -> Inode:
+        """The directory that is listed."""
+        return self._directory
+
     def rewind(self) -> None:
         """Begin again; changes made since are seen."""
         self._listing = None

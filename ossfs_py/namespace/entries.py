@@ -241,7 +241,7 @@ class Entries:
 
     async def write_marker(self, directory: Inode) -> None:
         """Store the marker of a directory that has none, with the attributes it shows."""
-        stored = stored_metadata(directory, self._tree.options, with_mtime=True, with_times=True)
+        stored = stored_metadata(directory, self._tree.options, with_times=True)
         version = await self._put(self._tree.keys.marker_key_of(directory), stored, directory.kind)
         self._tree.stored(directory, version, stored)
 

@@ -226,9 +226,11 @@ class InodeTable:
         inode = Inode(self._next_number, parent, name, kind)
         self._next_number += 1
         self._by_number[inode.number] = inode
+        if parent.number not in self._by_number:
+            self._restore(parent)
         parent.children[name] = inode
+        self._shrink(room=1)  # before it could displace the new one
         self._idle[inode.number] = inode
-        self._shrink()
         return inode
 
     def detach(self, inode: Inode) -> None:
@@ -289,13 +291,20 @@ class InodeTable:
                 node.parent.children.setdefault(node.name, node)
             node = node.parent
 
-    def _shrink(self) -> None:
+    def _shrink(self, room: int = 0) -> None:
+        """Drop the longest unused inodes until ``room`` more fit."""
         looks = _EVICTION_LOOKS
-        while len(self._idle) > self._max_unreferenced and looks:
+        while self._idle and len(self._idle) + room > self._max_unreferenced and looks:
             looks -= 1
             number, inode = next(iter(self._idle.items()))
             self._idle.move_to_end(number)
             self._drop_if_unreferenced(inode)
+            # A directory that has just lost its last known entry is as unused as that was.
+            while number not in self._by_number and inode.parent is not None:
+                inode = inode.parent
+                number = inode.number
+                if number in self._idle and len(self._idle) + room > self._max_unreferenced:
+                    self._drop_if_unreferenced(inode)
 
     def _drop_if_unreferenced(self, inode: Inode) -> None:
         if inode.lookup_count or inode.open_count or inode.children or inode is self.root:

@@ -1,5 +1,6 @@
 """The names, inodes and attributes of one mount."""
 
+import time
 from collections.abc import Callable, Mapping
 
 import trio
@@ -88,6 +89,10 @@ class Namespace:
         """
         return await self._resolver.lookup(parent, name)
 
+    def known_child(self, parent: Inode, name: str) -> Inode | None:
+        """The entry of that name, if this mount knows one, however old; no request."""
+        return self._tree.table.child(parent, name)
+
     async def attributes(self, inode: Inode) -> Attributes:
         """Fresh attributes, from memory where those are fresh.
 
@@ -133,9 +138,11 @@ class Namespace:
         await self._resolver.ensure_metadata(inode)
 
     def invalidate(self, inode: Inode) -> None:
-        """Believe nothing remembered of the inode, and nothing listed in it."""
+        """Believe nothing remembered of the inode, and nothing listed in or around it."""
         inode.fresh_until = 0.0
         self._tree.listings.drop(inode)
+        if inode.parent is not None:
+            self._tree.listings.drop(inode.parent)
 
     def list_directory(self, directory: Inode) -> DirectoryListing:
         """A handle that hands out the directory's entries; nothing is asked yet."""
@@ -203,6 +210,8 @@ class Namespace:
         :meth:`flush_attributes` then.
         """
         is_new = inode.local and not inode.shadows
+        if inode.mtime_ns is None:
+            inode.touch(time.time_ns())
         self._tree.stored(inode, version, metadata)
         inode.link_target = None
         inode.metadata_dirty = not inode.removed and self._changed_since(inode, metadata)
@@ -280,17 +289,14 @@ class Namespace:
     def commit_metadata(self, inode: Inode, *, explicit_mtime_only: bool) -> dict[str, str]:
         """What an upload of the inode has to store with the bytes.
 
-        mtime goes along if a program set it or ``explicit_mtime_only`` is False; metadata that
+        Times go along if a program set mtime or ``explicit_mtime_only`` is False; metadata that
         other tools wrote is kept as far as it is known.
 
         Raises:
             RangeTooLargeError: over 2 KiB.
         """
         return stored_metadata(
-            inode,
-            self._options,
-            with_mtime=inode.mtime_explicit or not explicit_mtime_only,
-            with_times=not explicit_mtime_only,
+            inode, self._options, with_times=inode.mtime_explicit or not explicit_mtime_only
         )
 
     async def get_xattr(self, inode: Inode, name: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Renaming: copies on the server, then deletes; of directories, everything below in parallel."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -18,7 +18,6 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ObjectInfo, ObjectVersion
-from ossfs_py.namespace import metadata
 from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
@@ -93,7 +92,7 @@ class Renamer:
         old_parent = source.parent
         move = _Move(source, new_parent, new_name, key, on_copied)
         if source.kind is Kind.DIRECTORY:
-            if new_parent in self._above(source, new_parent):
+            if _is_inside(new_parent, source):
                 raise InvalidArgumentError("a directory cannot be moved into itself")
             if target is not None:
                 if target.kind is not Kind.DIRECTORY:
@@ -107,16 +106,6 @@ class Renamer:
         if old_parent is not None and old_parent is not new_parent:
             await self._entries.keep_visible(old_parent)
         return source
-
-    @staticmethod
-    def _above(directory: Inode, place: Inode) -> list[Inode]:
-        """``place`` if it is the directory or inside it."""
-        node: Inode | None = place
-        while node is not None:
-            if node is directory:
-                return [place]
-            node = node.parent
-        return []
 
     # -- files ------------------------------------------------------------------------------------
 
@@ -142,21 +131,22 @@ class Renamer:
 
     async def _copy_file(
         self, source: Inode, key: str
-    ) -> tuple[ObjectVersion, dict[str, str] | None]:
+    ) -> tuple[ObjectVersion, Mapping[str, str] | None]:
+        """The copy, and its metadata as far as that is known."""
         for attempt in range(1, _COPY_TRIES + 1):
             await self._resolver.refresh(source)
             info = source.info
             if info is None:
                 raise NoSuchEntryError(f"{source.name!r} is not in the store")
-            stored = self._metadata_for_copy(source)
+            replacement = self._replacement(source)
             try:
                 version = await self._workers.run(
                     partial(
                         self._store.copy,
                         info.version,
                         key,
-                        metadata=stored,
-                        content_type=info.content_type,
+                        metadata=replacement,
+                        content_type=None if replacement is None else info.content_type,
                     )
                 )
             except VersionChangedError:
@@ -167,19 +157,19 @@ class Renamer:
                 self._tree.vanished(source)
                 raise NoSuchEntryError(f"{source.name!r} is gone from the store") from exc
             else:
-                return version, stored
+                return version, source.metadata if replacement is None else replacement
         raise AssertionError("the last attempt returns or raises")
 
-    def _metadata_for_copy(self, source: Inode) -> dict[str, str] | None:
-        """None to keep what is stored; the copy gets the time that the source shows."""
-        if source.metadata_dirty:
-            return stored_metadata(source, self._tree.options, with_mtime=True, with_times=True)
-        if source.metadata is None:
-            return None
-        mtime_ns = self._tree.attributes(source).mtime_ns
-        if source.decoded.mtime_ns == mtime_ns:
-            return dict(source.metadata)
-        return {**source.metadata, "mtime": metadata.format_time(mtime_ns)}
+    def _replacement(self, source: Inode) -> dict[str, str] | None:
+        """Metadata for the copy; None to keep what is stored.
+
+        A copy has a new Last-Modified. Who asked for full fidelity keeps the time by storing it;
+        others keep it as long as the inode is known, and the copy one request cheaper.
+        """
+        lacks_time = self._tree.options.posix_metadata and source.decoded.mtime_ns is None
+        if source.metadata_dirty or (lacks_time and source.metadata is not None):
+            return stored_metadata(source, self._tree.options, with_times=True)
+        return None
 
     def _both_exist(self, move: _Move) -> None:
         """The copies are made, the sources perhaps not deleted: believe nothing remembered."""
@@ -217,7 +207,7 @@ class Renamer:
         try:
             if move.on_copied is not None:
                 open_copies = [
-                    (node, copies[key])
+                    (node, copies[key][1])
                     for node, key in keys.items()
                     if node.open_count and key in copies
                 ]
@@ -235,11 +225,11 @@ class Renamer:
             raise
         tree.renamed(source, move.parent, move.name)
         for node, key in keys.items():
-            version = copies.get(key)
-            if version is not None and node.info is not None:
-                tree.stored(node, version, node.metadata)
+            copied = copies.get(key)
+            if copied is not None and node.info is not None and copied[0].etag == node.info.etag:
+                tree.stored(node, copied[1], node.metadata)
             elif not node.local:
-                node.fresh_until = 0.0
+                node.fresh_until = 0.0  # not copied, or another version than the one known
         tree.refreshed(source, tree.now())
 
     async def _everything_below(self, prefix: str) -> list[ObjectInfo]:
@@ -261,7 +251,7 @@ class Renamer:
 
     async def _copy_all(
         self, objects: list[ObjectInfo], old_prefix: str, new_prefix: str
-    ) -> dict[str, ObjectVersion]:
+    ) -> dict[str, tuple[ObjectInfo, ObjectVersion]]:
         """Copy every object, or none: a failure takes back the copies already made.
 
         Otherwise the half-filled target would stand in the way of the next try.
@@ -296,7 +286,7 @@ class Renamer:
                 log.warning("copies below %r are left behind: %s", new_prefix, exc)
             raise
         return {
-            info.key: version
+            info.key: (info, version)
             for info, version in zip(objects, versions, strict=True)
             if version is not None
         }
@@ -311,3 +301,11 @@ class Renamer:
                 log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
 
         return report
+
+
+def _is_inside(place: Inode, directory: Inode) -> bool:
+    """Whether ``place`` is the directory or somewhere below it."""
+    node: Inode | None = place
+    while node is not None and node is not directory:
+        node = node.parent
+    return node is directory

@@ -179,7 +179,7 @@ class AttributeWriter:
         tree.changed(inode, new=False)
 
     async def _copy_onto_itself(self, inode: Inode, info: ObjectInfo) -> None:
-        stored = stored_metadata(inode, self._tree.options, with_mtime=True, with_times=True)
+        stored = stored_metadata(inode, self._tree.options, with_times=True)
         version = await self._workers.run(
             partial(
                 self._store.copy,
@@ -229,7 +229,7 @@ class AttributeWriter:
         inode.xattrs = values
         try:
             # Too much is told at the call that asks for it, not at the upload that carries it.
-            stored_metadata(inode, self._tree.options, with_mtime=True, with_times=True)
+            stored_metadata(inode, self._tree.options, with_times=True)
         except BaseException:
             before.restore(inode)
             raise

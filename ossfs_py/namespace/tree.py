@@ -134,8 +134,8 @@ class Tree:
 
     def adopt_object(self, parent: Inode, name: str, info: ObjectInfo, asked_at: float) -> Inode:
         """The store has an object under the name."""
-        kind = kind_of(info)
         child = self.table.child(parent, name)
+        kind = self._kind_of(info, child)
         if child is not None and (self.holds_unstored(child) or self._is_newer(child, asked_at)):
             return child
         child = self._of_kind(parent, name, kind)
@@ -276,6 +276,19 @@ class Tree:
                 self.table.detach(node)
             child = None
         return child if child is not None else self.table.new(parent, name, kind)
+
+    @staticmethod
+    def _kind_of(info: ObjectInfo, child: Inode | None) -> Kind:
+        """An answer without metadata does not unmake a symlink of the same version."""
+        if (
+            info.metadata is None
+            and child is not None
+            and child.info is not None
+            and child.kind is not Kind.DIRECTORY
+            and child.info.etag == info.etag
+        ):
+            return child.kind
+        return kind_of(info)
 
     @staticmethod
     def _state(inode: Inode) -> State:

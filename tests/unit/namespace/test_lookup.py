@@ -1,9 +1,21 @@
-"""Lookups: which requests they cost, and what they find."""
+"""Lookups and attributes: which requests they cost, and what they find."""
+
+import logging
+import stat
 
 import pytest
+import trio
+import trio.testing
 
-from ossfs_py.errors import NoSuchEntryError
-from ossfs_py.namespace.namespace import Kind
+from ossfs_py.errors import (
+    AccessDeniedError,
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    ObjectMissingError,
+    StaleInodeError,
+    StoreUnavailableError,
+)
+from ossfs_py.namespace.namespace import Inode, Kind
 from tests.support.fake_store import FakeStore
 from tests.unit.namespace.mounted import Mounted, mounted
 
@@ -24,6 +36,71 @@ def test_lookup_of_a_file_asks_head_and_list_once_and_then_nothing() -> None:
     mounted(run, store)
 
 
+def test_head_and_list_are_sent_at_once() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    head, page = store.hold("head"), store.hold("list_page")
+
+    async def run(m: Mounted) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(m.at, "a")
+            while m.store.requests != {"head": 1, "list_page": 1}:
+                await trio.lowlevel.checkpoint()
+            head.set()
+            page.set()
+
+    mounted(run, store)
+
+
+def test_concurrent_lookups_of_one_name_share_one_answer() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    head = store.hold("head")
+
+    async def run(m: Mounted) -> None:
+        found: list[Inode] = []
+
+        async def look() -> None:
+            found.append(await m.at("a"))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(look)
+            await trio.testing.wait_all_tasks_blocked()
+            head.set()
+        assert len(set(found)) == 1
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, store)
+
+
+def test_a_cancelled_lookup_leaves_the_answer_to_the_others() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    head = store.hold("head")
+
+    async def run(m: Mounted) -> None:
+        found: list[Inode] = []
+        first = trio.CancelScope()
+
+        async def look(scope: trio.CancelScope) -> None:
+            with scope:
+                found.append(await m.at("a"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look, first)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(look, trio.CancelScope())
+            await trio.testing.wait_all_tasks_blocked()
+            first.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            head.set()
+        assert [inode.name for inode in found] == ["a"]
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, store)
+
+
 def test_absent_name_is_asked_every_time_by_default() -> None:
     async def run(m: Mounted) -> None:
         for _ in range(2):
@@ -32,3 +109,325 @@ def test_absent_name_is_asked_every_time_by_default() -> None:
         assert m.store.take_requests() == {"head": 2, "list_page": 2}
 
     mounted(run)
+
+
+def test_an_absence_is_remembered_for_the_negative_ttl() -> None:
+    async def run(m: Mounted) -> None:
+        for _ in range(3):
+            with pytest.raises(NoSuchEntryError):
+                await m.at("nothing")
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        m.store.seed("nothing", b"now")
+        m.clock.jump(11)
+        assert (await m.at("nothing")).kind is Kind.FILE
+
+    mounted(run, negative_ttl_seconds=10.0)
+
+
+def test_a_fresh_listing_answers_lookups_without_a_request() -> None:
+    store = FakeStore()
+    for number in range(20):
+        store.seed(f"d/f{number}", b"x")
+    store.seed("d/e/x", b"x")
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        await m.names(d)
+        m.store.take_requests()
+        for number in range(20):
+            assert (await m.namespace.attributes(await m.at(f"d/f{number}"))).size == 1
+        assert (await m.at("d/e")).kind is Kind.DIRECTORY
+        assert m.store.take_requests() == {}
+        with pytest.raises(NoSuchEntryError):
+            await m.at("d/absent")
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, store)
+
+
+def test_a_fresh_listing_answers_absence_within_the_negative_ttl() -> None:
+    store = FakeStore()
+    store.seed("d/f", b"x")
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        await m.names(d)
+        m.store.take_requests()
+        with pytest.raises(NoSuchEntryError):
+            await m.at("d/absent")
+        assert m.store.take_requests() == {}
+        m.clock.jump(6)
+        m.store.seed("d/absent", b"x")
+        assert (await m.at("d/absent")).kind is Kind.FILE
+
+    mounted(run, store, negative_ttl_seconds=5.0)
+
+
+def test_changes_by_others_are_seen_after_the_ttl() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    store.seed("gone", b"1")
+
+    async def run(m: Mounted) -> None:
+        a, gone = await m.at("a"), await m.at("gone")
+        m.store.seed("a", b"123")
+        m.store.erase("gone")
+        assert (await m.namespace.attributes(a)).size == 1
+        assert m.changed == []
+        m.clock.jump(61)
+        assert m.namespace.attributes_nowait(a) is None
+        assert (await m.namespace.attributes(a)).size == 3
+        assert m.changed == [a]
+        with pytest.raises(NoSuchEntryError):
+            await m.namespace.attributes(gone)
+        with pytest.raises(NoSuchEntryError):
+            await m.at("gone")
+
+    mounted(run, store)
+
+
+def test_a_ttl_of_zero_asks_every_time() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+
+    async def run(m: Mounted) -> None:
+        a = await m.at("a")
+        assert m.namespace.attributes_known(a).size == 1
+        assert m.namespace.fresh_seconds(a) == 0
+        m.store.seed("a", b"12")
+        assert (await m.namespace.attributes(a)).size == 2
+        m.store.seed("a", b"123")
+        assert (await m.namespace.refresh_version(a)).size == 3
+        await m.names(m.root)
+        m.store.seed("b", b"1")
+        assert await m.names(m.root) == ["a", "b"]
+
+    mounted(run, store, metadata_ttl_seconds=0.0)
+
+
+def test_an_older_answer_does_not_undo_a_newer_one() -> None:
+    store = FakeStore()
+    store.seed("d/a", b"1")
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        a = await m.at("d/a")
+        m.clock.jump(30)
+        await m.names(d)
+        m.store.seed("d/a", b"12")
+        m.clock.jump(31)
+        a.fresh_until = 0.0  # the reader found out that its version is gone
+        assert (await m.namespace.refresh_version(a)).size == 2
+        assert dict(await m.entries(d))["a"] is a
+        assert (await m.namespace.attributes(a)).size == 2
+
+    mounted(run, store)
+
+
+def test_an_open_file_deleted_by_others_answers_from_memory() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+
+    async def run(m: Mounted) -> None:
+        a = await m.at("a")
+        a.open_count = 1
+        m.store.erase("a")
+        m.clock.jump(61)
+        assert (await m.namespace.attributes(a)).size == 1
+
+    mounted(run, store)
+
+
+def test_directory_wins_over_an_object_of_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    store = FakeStore()
+    store.seed("a", b"object")
+    store.seed("a/b", b"1")
+
+    async def run(m: Mounted) -> None:
+        for _ in range(2):
+            assert (await m.at("a")).kind is Kind.DIRECTORY
+            assert await m.names(m.root) == ["a"]
+            m.clock.jump(61)
+
+    with caplog.at_level(logging.WARNING):
+        mounted(run, store)
+    assert [record.getMessage() for record in caplog.records] == [
+        "object 'a' is hidden: keys below 'a/' make a directory of its name"
+    ]
+
+
+def test_a_directory_shows_the_attributes_of_its_marker() -> None:
+    store = FakeStore()
+    store.seed("d/", metadata={"mode": str(stat.S_IFDIR | 0o700), "uid": "12"})
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        attributes = await m.namespace.attributes(d)
+        assert (attributes.mode, attributes.uid) == (stat.S_IFDIR | 0o700, 12)
+        m.store.take_requests()
+        m.clock.jump(61)
+        await m.namespace.attributes(d)
+        assert m.store.take_requests() == {"list_page": 1}
+
+    mounted(run, store)
+
+
+def test_defaults_of_the_mount_apply_where_the_store_says_nothing() -> None:
+    store = FakeStore()
+    store.seed("d/f", b"x")
+
+    async def run(m: Mounted) -> None:
+        d = await m.namespace.attributes(await m.at("d"))
+        f = await m.namespace.attributes(await m.at("d/f"))
+        assert (d.mode, d.uid, d.gid) == (stat.S_IFDIR | 0o750, 3, 4)
+        assert (f.mode, f.uid, f.gid) == (stat.S_IFREG | 0o440, 3, 4)
+        assert f.mtime_ns == m.store.objects["d/f"].info.mtime_ns
+        root = await m.namespace.attributes(m.root)
+        assert (root.ino, root.mode) == (1, stat.S_IFDIR | 0o750)
+
+    mounted(run, store, uid=3, gid=4, file_mode=0o440, dir_mode=0o750)
+
+
+def test_an_object_that_became_a_directory_is_a_new_inode() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+
+    async def run(m: Mounted) -> None:
+        file = await m.at("a")
+        m.store.erase("a")
+        m.store.seed("a/b", b"1")
+        m.clock.jump(61)
+        directory = await m.at("a")
+        assert directory.kind is Kind.DIRECTORY
+        assert directory is not file
+        assert file.removed
+
+    mounted(run, store)
+
+
+def test_a_file_that_became_a_symlink_is_stale() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+
+    async def run(m: Mounted) -> None:
+        file = await m.at("a")
+        m.store.seed("a", metadata={"symlink-target": "header:1:b"})
+        m.clock.jump(61)
+        with pytest.raises(StaleInodeError):
+            await m.namespace.attributes(file)
+        assert (await m.at("a")).kind is Kind.SYMLINK
+
+    mounted(run, store)
+
+
+def test_one_definite_answer_is_enough_when_the_other_is_refused() -> None:
+    store = FakeStore()
+    store.seed("f", b"1")
+    store.seed("d/x", b"1")
+
+    async def run(m: Mounted) -> None:
+        m.store.fail("list_page", AccessDeniedError("no ListBucket"))
+        assert (await m.at("f")).kind is Kind.FILE
+        m.store.fail("head", AccessDeniedError("no GetObject"))
+        assert (await m.at("d")).kind is Kind.DIRECTORY
+
+    mounted(run, store)
+
+
+def test_a_failed_question_is_not_taken_for_absence() -> None:
+    async def run(m: Mounted) -> None:
+        m.store.fail("head", StoreUnavailableError("503"))
+        with pytest.raises(StoreUnavailableError):
+            await m.at("f")
+        m.store.fail("list_page", AccessDeniedError("forbidden"))
+        with pytest.raises(AccessDeniedError):
+            await m.at("f")
+
+    mounted(run, negative_ttl_seconds=60.0)
+
+
+def test_a_missing_bucket_is_absence() -> None:
+    async def run(m: Mounted) -> None:
+        m.store.fail("list_page", ObjectMissingError("NoSuchBucket"))
+        with pytest.raises(ObjectMissingError):
+            await m.at("f")
+
+    mounted(run)
+
+
+def test_nothing_is_below_a_file() -> None:
+    store = FakeStore()
+    store.seed("f", b"1")
+
+    async def run(m: Mounted) -> None:
+        with pytest.raises(NotADirectoryPathError):
+            await m.at("f/x")
+
+    mounted(run, store)
+
+
+def test_a_lookup_overtaken_by_a_local_creation_finds_the_local_file() -> None:
+    head_store = FakeStore()
+    head = head_store.hold("head")
+
+    async def run(m: Mounted) -> None:
+        found: list[Inode] = []
+
+        async def look() -> None:
+            found.append(await m.at("a"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            await trio.testing.wait_all_tasks_blocked()
+            created = m.create(m.root, "a")
+            head.set()
+        assert found == [created]
+
+    mounted(run, head_store)
+
+
+def test_a_lookup_overtaken_by_a_local_unlink_does_not_bring_the_file_back() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+
+    async def run(m: Mounted) -> None:
+        a = await m.at("a")
+        m.clock.jump(61)
+        answered = m.store.hold("list_page")
+
+        async def look() -> None:
+            with pytest.raises(NoSuchEntryError):
+                await m.at("a")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            while not m.store.requests["head"] > 1:
+                await trio.lowlevel.checkpoint()
+            await m.namespace.unlink(m.root, "a")
+            answered.set()
+        assert a.removed
+
+    mounted(run, store, threads=8)
+
+
+def test_posix_metadata_asks_each_object_once_per_version() -> None:
+    store = FakeStore()
+    for number in range(30):
+        store.seed(f"d/f{number:02}", b"x", metadata={"mode": str(stat.S_IFREG | 0o600)})
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        m.store.take_requests()
+        for _name, inode in await m.entries(d):
+            attributes = m.namespace.attributes_nowait(inode)
+            assert attributes is not None
+            assert attributes.mode == stat.S_IFREG | 0o600
+        assert m.store.take_requests() == {"list_page": 1, "head": 30}
+        m.store.seed("d/f07", b"y", metadata={"mode": str(stat.S_IFREG | 0o640)})
+        m.clock.jump(61)
+        entries = dict(await m.entries(d))
+        assert m.store.take_requests() == {"list_page": 1, "head": 1}
+        attributes = await m.namespace.attributes(entries["f07"])
+        assert attributes.mode == stat.S_IFREG | 0o640
+
+    mounted(run, store, posix_metadata=True)

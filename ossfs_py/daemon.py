@@ -29,8 +29,9 @@ from ossfs_py.store.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-CHECK_SECONDS = 10.0
-"""A wrong endpoint or key is told within this time."""
+_CHECK_SECONDS = 8.0
+_CHECK_GRACE_SECONDS = 1.0
+"""A wrong endpoint or key is told within 10 s of the command's start; imports take their part."""
 
 _DONE, _FAILED = 0, 1
 
@@ -144,19 +145,20 @@ class _Life:
         Raises:
             EnvironmentProblemError: it does not, in one sentence.
         """
-        with trio.move_on_after(CHECK_SECONDS):
+        limit_seconds = _CHECK_SECONDS + _CHECK_GRACE_SECONDS
+        with trio.move_on_after(limit_seconds):
             # A name server that does not answer holds its thread for longer than that; the
             # thread is left behind then.
             return await trio.to_thread.run_sync(self._checked_store, abandon_on_cancel=True)
         where = self._settings.endpoint or "AWS S3"
         raise EnvironmentProblemError(
-            f"the store at {where} does not answer within {CHECK_SECONDS:g} seconds"
+            f"the store at {where} does not answer within {limit_seconds:g} seconds"
         )
 
     def _checked_store(self) -> ObjectStore:
         store = open_store(_store_options(self._settings), self._metrics)
         try:
-            store.check(self._settings.prefix, CHECK_SECONDS)
+            store.check(self._settings.prefix, _CHECK_SECONDS)
         except BaseException:
             store.close()
             raise

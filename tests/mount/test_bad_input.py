@@ -1,0 +1,362 @@
+"""Everything that can be wrong with a mount command: one clear sentence, the exit code (2 wrong
+usage, 1 the environment), nothing mounted and nothing left behind."""
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import (
+    Outcome,
+    ordinary_user,
+    ossfs,
+    tmpfs,
+    without_fuse_device,
+    without_fusermount,
+    without_permissions,
+)
+from tests.support.mounting import is_mounted
+from tests.support.seaweed import OUTSIDER, SeaweedServer
+
+TOLD_WITHIN_SECONDS = 10.0
+
+
+class Place:
+    """A mountpoint and the directories a daemon may use, all fresh."""
+
+    def __init__(self, root: Path, endpoint: str, bucket: str, keys: Mapping[str, str]) -> None:
+        self.root = root
+        self.bucket = bucket
+        self.endpoint = endpoint
+        self.keys = dict(keys)
+        self.mountpoint = root / "mnt"
+        self.mountpoint.mkdir()
+        (root / "temp").mkdir()
+        self.flags: dict[str, str] = {
+            "--endpoint": endpoint,
+            "--temp-dir": str(root / "temp"),
+            "--state-dir": str(root / "state"),
+            "--log-file": str(root / "log"),
+        }
+
+    def mount(self, *more: str, wrapper: Sequence[str] = ()) -> Outcome:
+        words = [word for flag in self.flags.items() for word in flag]
+        return ossfs(
+            *("mount", self.bucket, self.mountpoint, *words, *more),
+            environment=self.keys,
+            wrapper=wrapper,
+        )
+
+    def refused(self, *more: str, code: int = 1, wrapper: Sequence[str] = ()) -> str:
+        """The sentence of a mount that fails and leaves nothing behind."""
+        mounted = is_mounted(self.mountpoint)
+        outcome = self.mount(*more, wrapper=wrapper)
+        assert outcome.code == code, outcome
+        assert outcome.out == ""
+        assert is_mounted(self.mountpoint) == mounted
+        self.assert_nothing_left()
+        return outcome.sentence
+
+    def assert_nothing_left(self) -> None:
+        assert not daemons_of(self.mountpoint)
+        assert not list((self.root / "temp").iterdir())
+        kept = [path for path in (self.root / "state").rglob("*") if path.is_file()]
+        assert [path.name for path in kept if path.name != "lock"] == []
+        log = self.root / "log"
+        text = log.read_text() if log.exists() else ""
+        assert "Traceback" not in text
+        for secret in self.keys.values():
+            assert len(secret) < 20 or secret not in text
+
+
+def daemons_of(mountpoint: Path) -> list[str]:
+    """Processes that were told to mount there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"mount" in words and os.fsencode(mountpoint) in words:
+            found.append(process.name)
+    return found
+
+
+@pytest.fixture
+def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Place:
+    return Place(tmp_path, seaweed.endpoint, bucket, seaweed.environment)
+
+
+# -- wrong usage ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--cash-size=5G",), "--cash-size: no such option (did you mean --cache-size?)"),
+        (("-o", "colour=red"), "-o colour: no such option"),
+        (
+            ("--cache-size", "12Q"),
+            "--cache-size: '12Q' is not a size; write it like 512M, 8GiB or 1.5G",
+        ),
+        (
+            ("--anonymous", "--profile", "p"),
+            "--anonymous and --profile: only one of them can be used",
+        ),
+        (("--data-path", "disk"), "--data-path: 'disk' is none of temp, cache, direct"),
+    ],
+)
+def test_wrong_options(place: Place, more: Sequence[str], sentence: str) -> None:
+    assert place.refused(*more, code=2) == sentence
+
+
+def test_a_missing_or_empty_mountpoint_argument(place: Place) -> None:
+    for arguments, problem in ((("x",), "missing argument"), (("x", ""), "must not be empty")):
+        outcome = ossfs("mount", *arguments, environment=place.keys)
+        assert outcome.code == 2
+        assert outcome.sentence == f"MOUNTPOINT: {problem}"
+
+
+# -- the mountpoint ---------------------------------------------------------------------------
+
+
+def test_a_mountpoint_that_is_missing(place: Place) -> None:
+    place.mountpoint.rmdir()
+    assert place.refused() == (
+        f"the mountpoint {place.mountpoint} does not exist: create the directory first"
+    )
+
+
+def test_a_mountpoint_that_is_a_file(place: Place) -> None:
+    place.mountpoint.rmdir()
+    place.mountpoint.touch()
+    assert place.refused() == f"the mountpoint {place.mountpoint} is not a directory"
+
+
+def test_a_mountpoint_that_is_not_empty(place: Place) -> None:
+    (place.mountpoint / "precious").touch()
+    assert place.refused() == (
+        f"the mountpoint {place.mountpoint} is not empty:"
+        " mount elsewhere, or over it with --nonempty"
+    )
+    assert (place.mountpoint / "precious").exists()
+
+
+def test_a_mountpoint_that_is_busy(place: Place) -> None:
+    place.mountpoint.rmdir()
+    with tmpfs(place.mountpoint, "size=64k"):
+        assert place.refused("--nonempty") == (
+            f"the mountpoint {place.mountpoint} is busy: tmpfs is mounted there (tmpfs)"
+        )
+
+
+# -- the store --------------------------------------------------------------------------------
+
+
+def test_an_endpoint_where_nobody_listens(place: Place) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place.flags["--endpoint"] = f"http://127.0.0.1:{free.getsockname()[1]}"
+        sentence = place.refused()
+    assert "refuses connections" in sentence
+    assert place.flags["--endpoint"].removeprefix("http://") in sentence
+
+
+def test_an_endpoint_that_never_answers(place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place.flags["--endpoint"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        sentence = place.refused()
+        assert time.monotonic() - began < TOLD_WITHIN_SECONDS
+    assert "answer" in sentence
+
+
+def test_an_endpoint_name_that_does_not_exist(place: Place) -> None:
+    place.flags["--endpoint"] = "http://no-such-host.invalid"
+    assert "no-such-host.invalid" in place.refused()
+
+
+def test_a_wrong_region(place: Place) -> None:
+    with answering(
+        400,
+        "<Error><Code>AuthorizationHeaderMalformed</Code><Message>The authorization header is"
+        " malformed; the region 'us-east-1' is wrong; expecting 'eu-west-3'</Message>"
+        "<Region>eu-west-3</Region></Error>",
+    ) as place.flags["--endpoint"]:
+        sentence = place.refused("--region", "us-east-1")
+    assert "region" in sentence
+    assert "eu-west-3" in sentence
+
+
+def test_an_answer_that_is_no_store(place: Place) -> None:
+    with answering(200, "<html><body>It works!</body></html>") as place.flags["--endpoint"]:
+        assert "S3" in place.refused()
+
+
+def test_an_unknown_key_id(place: Place) -> None:
+    place.keys["AWS_ACCESS_KEY_ID"] = "AKNOBODYKNOWSTHISONE"
+    assert "key" in place.refused()
+
+
+def test_a_wrong_secret(place: Place) -> None:
+    place.keys["AWS_SECRET_ACCESS_KEY"] = "not-the-secret-of-this-key-id-at-all"
+    sentence = place.refused()
+    assert "secret" in sentence
+    assert place.keys["AWS_SECRET_ACCESS_KEY"] not in sentence
+
+
+def test_no_credentials_at_all(place: Place) -> None:
+    place.keys = {}
+    assert "credentials" in place.refused()
+
+
+def test_a_missing_bucket(place: Place) -> None:
+    place.bucket = "no-such-bucket"
+    assert "no-such-bucket" in place.refused()
+
+
+def test_a_forbidden_bucket(place: Place, seaweed: SeaweedServer) -> None:
+    outsider = seaweed.identities[OUTSIDER]
+    place.keys["AWS_ACCESS_KEY_ID"] = outsider.access_key
+    place.keys["AWS_SECRET_ACCESS_KEY"] = outsider.secret_key
+    sentence = place.refused()
+    assert place.bucket in sentence
+    assert outsider.secret_key not in sentence
+
+
+# -- credentials file -------------------------------------------------------------------------
+
+
+def test_a_credentials_file_that_others_can_read(place: Place) -> None:
+    path = credentials(place, "id:very-secret-value\n", 0o644)
+    sentence = place.refused("--credentials-file", str(path))
+    assert str(path) in sentence
+    assert "very-secret-value" not in sentence
+
+
+def test_a_credentials_file_with_a_broken_line(place: Place) -> None:
+    path = credentials(place, "# comment\n\nvery-secret-value\n", 0o600)
+    sentence = place.refused("--credentials-file", str(path))
+    assert str(path) in sentence
+    assert "line 3" in sentence
+    assert "very-secret-value" not in sentence
+
+
+def test_a_credentials_file_that_is_missing(place: Place) -> None:
+    path = place.root / "keys"
+    assert str(path) in place.refused("--credentials-file", str(path))
+
+
+def credentials(place: Place, text: str, mode: int) -> Path:
+    path = place.root / "keys"
+    path.write_text(text)
+    path.chmod(mode)
+    place.keys = {}
+    return path
+
+
+# -- local directories ------------------------------------------------------------------------
+
+
+def test_a_temporary_directory_that_is_missing(place: Place) -> None:
+    place.flags["--temp-dir"] = f"{place.root}/typo"
+    assert place.refused() == f"--temp-dir: {place.root}/typo does not exist"
+
+
+def test_a_cache_directory_that_is_missing(place: Place) -> None:
+    cache = f"{place.root}/typo/cache"
+    assert place.refused("--data-path", "cache", "--cache-dir", cache) == (
+        f"--cache-dir: neither {cache} nor its parent directory exists"
+    )
+
+
+def test_local_directories_that_are_full(place: Place) -> None:
+    with tmpfs(place.root / "small", "size=64k") as small:
+        flags = ("--data-path", "cache", "--cache-dir", str(small))
+        assert place.refused(*flags) == f"--cache-dir: {small} is full"
+        place.flags["--temp-dir"] = str(small)
+        assert place.refused() == f"--temp-dir: {small} is full"
+        assert list(small.iterdir()) == []
+
+
+def test_local_directories_that_cannot_be_written(place: Place) -> None:
+    with tmpfs(place.root / "frozen", "ro") as frozen:
+        flags = ("--data-path", "cache", "--cache-dir", str(frozen))
+        assert place.refused(*flags) == (
+            f"--cache-dir: {frozen} is not writable: Read-only file system"
+        )
+        place.flags["--temp-dir"] = str(frozen)
+        assert place.refused() == f"--temp-dir: {frozen} is not writable: Read-only file system"
+
+
+def test_a_log_file_that_cannot_be_written(place: Place) -> None:
+    place.flags["--log-file"] = f"{place.root}/typo/log"
+    assert place.refused() == (
+        f"cannot write the log file {place.root}/typo/log: No such file or directory"
+    )
+
+
+# -- the machine ------------------------------------------------------------------------------
+
+
+def test_a_machine_without_the_fuse_device(place: Place) -> None:
+    sentence = place.refused(wrapper=without_fuse_device())
+    assert sentence.startswith("/dev/fuse is missing: load the kernel module")
+
+
+def test_a_machine_without_fusermount3(place: Place) -> None:
+    hand_over(place)
+    assert place.refused(wrapper=without_fusermount()) == (
+        "fusermount3 is missing, which users other than root need to mount:"
+        " install the package fuse3"
+    )
+
+
+def test_a_user_without_permission_for_allow_other(place: Place) -> None:
+    hand_over(place)
+    assert place.refused("--allow-other", wrapper=without_permissions()) == (
+        "--allow-other is not permitted: only root may use it unless /etc/fuse.conf has a line"
+        " user_allow_other"
+    )
+
+
+def hand_over(place: Place) -> None:
+    """Give the directories to an ordinary user."""
+    if os.geteuid() == 0:
+        for path in (place.root, *place.root.iterdir()):
+            os.chown(path, *ordinary_user())
+    assert stat.S_ISDIR(place.mountpoint.stat().st_mode)
+
+
+@contextlib.contextmanager
+def answering(status: int, body: str) -> Iterator[str]:
+    """A server that answers every request with the same few words; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        do_HEAD = do_GET  # noqa: N815 (the name is http.server's)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()

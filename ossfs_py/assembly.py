@@ -64,7 +64,13 @@ async def assembled(
             data_path = create(
                 settings.data_path, DataPathContext(engine, writes, settings.temp_dir)
             )
-            namespace = Namespace(store, network, _namespace_options(settings), metrics)
+            namespace = Namespace(
+                store,
+                network,
+                _namespace_options(settings),
+                metrics,
+                on_remote_change=lambda inode: filesystem.note_remote_change(inode),  # noqa: PLW0108 - made below
+            )
             filesystem = Filesystem(
                 namespace, data_path, store, network, _filesystem_options(settings)
             )

@@ -28,7 +28,7 @@ from ossfs_py.model import AttributeChange, Attributes, CommitRequest, Condition
 from ossfs_py.namespace import names
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import DirectoryListing, Namespace
-from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.base import MIN_PART_BYTES, ObjectStore
 from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,10 @@ class _Open:
         self.exclusive = False
         self.seen = file.version
         self.preserved: ObjectVersion | None = None
+
+    def size(self) -> int:
+        """Present size in bytes, uncommitted writes included."""
+        return self.file.size
 
 
 class Handle:
@@ -126,12 +130,15 @@ class Filesystem:
         if size is not None:
             await self._truncate(inode, size, handle)
         if change != AttributeChange():
-            opened = self._open.get(number)
             async with self._changing(inode):
-                defer = inode.local or (opened is not None and opened.file.dirty)
-                await self.namespace.set_attributes(inode, change, defer=defer)
+                await self.namespace.set_attributes(inode, change, defer=self._defers(inode))
                 await self._follow_version(inode)
         return await self.namespace.attributes(inode)
+
+    def _defers(self, inode: Inode) -> bool:
+        """Whether changed attributes travel with an upload that has to come anyway."""
+        opened = self._open.get(inode.number)
+        return inode.local or (opened is not None and opened.file.dirty)
 
     async def _truncate(self, inode: Inode, size: int, handle: int | None) -> None:
         if inode.kind is Kind.DIRECTORY:
@@ -210,22 +217,19 @@ class Filesystem:
         old, new = names.decode(name), names.decode(new_name)
         inode = await self.namespace.lookup(source_dir, old)
         await self._commit_below(inode)
-        target = await self._existing(target_dir, new)
+        # Only a known target can be open, and only an open one needs care.
+        target = self.namespace.known_child(target_dir, new)
         async with self._changing(inode):
             if target is not None and target is not inode and not no_replace:
-                if target.kind is not Kind.DIRECTORY and inode.kind is not Kind.DIRECTORY:
-                    await self._preserve(target)
+                await self._preserve(target)
             await self.namespace.rename(
-                source_dir, old, target_dir, new, no_replace=no_replace
+                source_dir,
+                old,
+                target_dir,
+                new,
+                no_replace=no_replace,
+                on_copied=self._follow_copies,
             )
-            for moved in self.namespace.affected_by_rename(inode):
-                await self._follow_version(moved)
-
-    async def _existing(self, directory: Inode, name: str) -> Inode | None:
-        """An open target of a rename, if any: only these need care before they are replaced."""
-        if not self._open:
-            return None
-        return self.namespace.known_child(directory, name)
 
     async def _commit_below(self, inode: Inode) -> None:
         """Bring dirty open files at or below ``inode`` to the store under their present keys.
@@ -287,12 +291,18 @@ class Filesystem:
         ):
             return current
         opened = _Open(inode, self._data_path.open(version))
+        opened.file.begin(
+            lambda: self._request(opened, streaming=True),
+            lambda stored: self._stored(opened, stored),
+        )
         self._open[inode.number] = opened
         self._all_open.add(opened)
         return opened
 
     def _new_handle(self, opened: _Open, flags: int) -> int:
         inode = opened.inode
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            opened.file.expect_rereads()
         version = opened.file.version
         etag = version.etag if version is not None else ""
         keep_cache = opened.file.dirty or self._kernel_pages.get(inode.number) == etag
@@ -348,13 +358,8 @@ class Filesystem:
 
     def _note_written(self, opened: _Open) -> None:
         inode = opened.inode
-        inode.size_source = self._size_source(opened)
-        now = time.time_ns()
-        inode.mtime_ns = inode.ctime_ns = now
-
-    @staticmethod
-    def _size_source(opened: _Open) -> Callable[[], int]:
-        return lambda: opened.file.size
+        inode.size_source = opened.size
+        inode.touch(time.time_ns())
 
     async def _commit(self, opened: _Open) -> None:
         async with opened.lock:
@@ -364,19 +369,38 @@ class Filesystem:
         inode = opened.inode
         if inode.removed or not opened.file.dirty:
             return
-        request = self._request(opened)
+        if inode.info is not None and inode.metadata is None:
+            # What other tools stored beside the bytes is kept when the bytes are replaced.
+            await self.namespace.ensure_metadata(inode)
+        request = self._request(opened, streaming=opened.file.size >= MIN_PART_BYTES)
         version = await opened.file.commit(request)
         if version is None:
             return
+        self._stored(opened, version, request)
+        if inode.metadata_dirty and not opened.file.dirty:
+            await self.namespace.flush_attributes(inode)
+            await self._follow_version(inode)
+
+    def _stored(
+        self, opened: _Open, version: ObjectVersion, request: CommitRequest | None = None
+    ) -> None:
+        """The inode's bytes are in the bucket as ``version``."""
+        inode = opened.inode
         opened.exclusive = False
         opened.seen = version
         self._kernel_pages[inode.number] = version.etag
         if self._open.get(inode.number) is opened:
-            self.namespace.note_commit(inode, version, request.metadata)
+            metadata = (request or self._request(opened, streaming=True)).metadata
+            self.namespace.note_commit(inode, version, metadata)
         if not opened.file.dirty:
             inode.size_source = None
 
-    def _request(self, opened: _Open) -> CommitRequest:
+    def _request(self, opened: _Open, *, streaming: bool) -> CommitRequest:
+        """How the file would be committed now.
+
+        An upload that streams carries its metadata from its first part on: the time of the last
+        write is not known then, and left to the store unless a program set it.
+        """
         inode = opened.inode
         condition = Condition()
         if opened.exclusive:
@@ -388,7 +412,7 @@ class Filesystem:
                 condition = Condition(only_if_etag=opened.seen.etag)
         return CommitRequest(
             key=self.namespace.key_of(inode),
-            metadata=self.namespace.commit_metadata(inode, explicit_mtime_only=False),
+            metadata=self.namespace.commit_metadata(inode, explicit_mtime_only=streaming),
             condition=condition,
         )
 
@@ -409,7 +433,7 @@ class Filesystem:
         await self._forget_open(opened)
 
     def _set_aside(self, opened: _Open, cause: Exception) -> None:
-        request = self._request(opened)
+        request = self._request(opened, streaming=False)
         kept = opened.file.set_aside(request)
         log.error(
             "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)",
@@ -447,14 +471,19 @@ class Filesystem:
 
     async def _follow_version(self, inode: Inode) -> None:
         """Let an open file read on from where its object is now, same bytes."""
-        opened = self._open.get(inode.number)
-        if opened is None or inode.info is None or opened.file.version is None:
-            return
-        version = inode.info.version
-        if opened.file.version != version and opened.file.version.size == version.size:
-            await opened.file.preserve(version)
-            opened.seen = version
-            self._kernel_pages[inode.number] = version.etag
+        if inode.info is not None:
+            await self._follow_copies([(inode, inode.info.version)])
+
+    async def _follow_copies(self, copies: list[tuple[Inode, ObjectVersion]]) -> None:
+        for inode, version in copies:
+            opened = self._open.get(inode.number)
+            before = opened.file.version if opened is not None else None
+            if opened is None or before is None or before.size != version.size:
+                continue
+            if before != version:
+                await opened.file.preserve(version)
+                opened.seen = version
+                self._kernel_pages[inode.number] = version.etag
 
     async def _preserve(self, inode: Inode) -> None:
         """Before its key goes away, give an open object's readers a copy to read on from."""
@@ -509,7 +538,7 @@ class Filesystem:
         self._check_writable()
         inode = self.namespace.inode(number)
         async with self._changing(inode):
-            await self.namespace.set_xattr(inode, name, value)
+            await self.namespace.set_xattr(inode, name, value, defer=self._defers(inode))
             await self._follow_version(inode)
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
@@ -517,7 +546,7 @@ class Filesystem:
         self._check_writable()
         inode = self.namespace.inode(number)
         async with self._changing(inode):
-            await self.namespace.remove_xattr(inode, name)
+            await self.namespace.remove_xattr(inode, name, defer=self._defers(inode))
             await self._follow_version(inode)
 
     # -- life ---------------------------------------------------------------------------------
@@ -525,9 +554,10 @@ class Filesystem:
     def note_remote_change(self, inode: Inode) -> None:
         """Another client replaced the object: the kernel's pages of it are worth nothing."""
         info = inode.info
-        if info is not None and self._kernel_pages.get(inode.number) != info.etag:
-            if self._kernel_pages.pop(inode.number, None) is not None:
-                self.invalidate_pages(inode.number)
+        pages = self._kernel_pages.get(inode.number)
+        if info is not None and pages is not None and pages != info.etag:
+            del self._kernel_pages[inode.number]
+            self.invalidate_pages(inode.number)
 
     def forget(self, references: list[tuple[int, int]]) -> None:
         """The kernel dropped references to inodes; never raises."""

@@ -4,6 +4,7 @@ One :class:`OpenFile` exists per inode and object version, shared by every descr
 inode, so that N readers of one model cost one download and every descriptor sees every write.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ossfs_py.model import CommitRequest, ObjectVersion
@@ -28,6 +29,22 @@ class OpenFile(Protocol):
     @property
     def dirty(self) -> bool:
         """Whether there is anything a commit would have to bring to the store."""
+        ...
+
+    def begin(
+        self,
+        hint: Callable[[], CommitRequest],
+        on_stored: Callable[[ObjectVersion], None],
+    ) -> None:
+        """Tell, once and before the first write, under which key and with which metadata a
+        commit would happen at that moment: parts upload while the program still writes.
+
+        ``on_stored`` hears of an object that had to be completed before a commit.
+        """
+        ...
+
+    def expect_rereads(self) -> None:
+        """Somebody opened the file for reading and writing both."""
         ...
 
     def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:

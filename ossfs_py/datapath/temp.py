@@ -13,7 +13,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockLostError
 from ossfs_py.transfer.dirty import WriteContext
 from ossfs_py.transfer.engine import TransferEngine
-from ossfs_py.transfer.extents import Extents
+from ossfs_py.transfer.extents import ExtentSet
 from ossfs_py.transfer.openfile import ObjectFile
 from ossfs_py.transfer.readers import ReaderCache
 
@@ -28,15 +28,17 @@ class TempBackend:
         self._version = version
         # Unlinked at once, created owner-only: nothing is left behind after a crash.
         self._file = tempfile.TemporaryFile(dir=temp_dir, buffering=0)  # noqa: SIM115
-        self._present = Extents()
+        self._present = ExtentSet()
 
     def present_until(self, offset: int) -> int:
         """End of the run on disk that holds ``offset``; ``offset`` itself if none."""
-        return self._present.covered_until(offset)
+        present, until = self._present.run_at(offset, self._version.size)
+        return until if present else offset
 
     def next_present(self, offset: int) -> int | None:
         """Where the first run on disk behind ``offset`` begins."""
-        return self._present.next_start(offset)
+        present, until = self._present.run_at(offset, self._version.size)
+        return None if present or until == self._version.size else until
 
     def load_into(self, start: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from the file.

@@ -7,8 +7,8 @@ table, and an unexpected one becomes EIO with a logged traceback, never the end 
 import functools
 import logging
 import stat
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
 
@@ -50,8 +50,8 @@ def _unwrapped(exc: Exception) -> BaseException:
 
 
 def _answered(
-    handler: Callable[Concatenate["Adapter", P], Awaitable[R]],
-) -> Callable[Concatenate["Adapter", P], Awaitable[R]]:
+    handler: Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]]:
     @functools.wraps(handler)
     async def answer(self: "Adapter", *args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -59,7 +59,7 @@ def _answered(
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             raise self.refusal(handler.__name__, exc) from None
 
-    return answer
+    return cast(Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]], answer)
 
 
 class Adapter(pyfuse3.Operations):
@@ -177,9 +177,7 @@ class Adapter(pyfuse3.Operations):
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        made = await self._fs.make_node(
-            parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid
-        )
+        made = await self._fs.make_node(parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid)
         return await self._referenced(made)
 
     @_answered
@@ -226,9 +224,7 @@ class Adapter(pyfuse3.Operations):
     # -- files ----------------------------------------------------------------------------------
 
     @_answered
-    async def open(
-        self, inode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.FileInfo:
+    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         number = await self._fs.open(inode, flags)
         return pyfuse3.FileInfo(fh=number, keep_cache=self._fs.handle(number).keep_cache)
 
@@ -285,17 +281,17 @@ class Adapter(pyfuse3.Operations):
             listing.rewind()
         directory = listing.directory
         # The kernel takes no reference to "." and "..", so none is counted.
-        for offset, name, inode in (
+        for offset, dots, inode in (
             (0, b".", directory),
             (1, b"..", directory.parent or directory),
         ):
             if start_id <= offset and not pyfuse3.readdir_reply(
-                token, name, await self._entry_of(inode), offset + 1
+                token, dots, await self._entry_of(inode), offset + 1
             ):
                 return
         position = max(0, start_id - 2)
         while batch := await listing.entries_from(position):
-            for position, name, inode in batch:  # noqa: B007 - the last position is used below
+            for position, name, inode in batch:
                 entry = await self._entry_of(inode)
                 if not pyfuse3.readdir_reply(token, name.encode(), entry, position + 2):
                     return

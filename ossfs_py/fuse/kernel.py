@@ -39,9 +39,7 @@ def tune(mountpoint: str, readahead_bytes: int) -> None:
     if connection.is_dir():
         _write(connection / "max_background", _MAX_BACKGROUND, "the kernel's queue stays short")
         threshold = _MAX_BACKGROUND * 3 // 4
-        _write(
-            connection / "congestion_threshold", threshold, "the kernel's queue stays short"
-        )
+        _write(connection / "congestion_threshold", threshold, "the kernel's queue stays short")
 
 
 def _write(path: Path, value: int, consequence: str) -> None:

@@ -25,8 +25,8 @@ class DirectoryListing:
         self._directory = directory
         self._listing: Listing | None = None
         self._chunk = Chunk(0, [])
-        self._pages: list[tuple[int, str | None]] = []
-        """First position and token of every page passed, to go back to."""
+        self._pages: list[Chunk] = []
+        """The pages passed, without their entries, to go back to."""
 
     @property
     def directory(self) -> Inode:
@@ -73,16 +73,16 @@ class DirectoryListing:
             self._note_page(self._chunk)
         elif offset < self._chunk.base:
             # A seek back past what is kept: the page is asked for again.
-            place = max(0, bisect_right(self._pages, offset, key=lambda page: page[0]) - 1)
-            base, token = self._pages[place]
-            listing = self._tree.listings.resume(self._directory, token, base)
+            place = max(0, bisect_right(self._pages, offset, key=lambda page: page.base) - 1)
+            listing = self._tree.listings.resume(self._directory, self._pages[place])
             self._listing = listing
             self._chunk = listing.begin_reading()
         return listing
 
     def _note_page(self, chunk: Chunk) -> None:
-        if not self._pages or (chunk.base > self._pages[-1][0] and not chunk.is_tail):
-            self._pages.append((chunk.base, chunk.token))
+        if not self._pages or (chunk.base > self._pages[-1].base and not chunk.is_tail):
+            place = Chunk(chunk.base, [], token=chunk.token, carried=chunk.carried)
+            self._pages.append(place)
 
     async def _batch(
         self, listing: Listing, chunk: Chunk, start: int, stop: int

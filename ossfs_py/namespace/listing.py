@@ -29,7 +29,7 @@ class Chunk:
     too long to be kept streams in bounded memory.
     """
 
-    __slots__ = ("base", "entries", "following", "is_tail", "token")
+    __slots__ = ("base", "carried", "entries", "following", "is_tail", "token")
 
     def __init__(
         self,
@@ -37,12 +37,15 @@ class Chunk:
         entries: list[tuple[str, Entry]],
         *,
         token: str | None = None,
+        carried: dict[str, Entry] | None = None,
         is_tail: bool = False,
     ) -> None:
         self.base = base
         self.entries = entries
         self.token = token
         """With which the page was asked for."""
+        self.carried = carried or {}
+        """Entries of the page before that only this one made certain."""
         self.is_tail = is_tail
         """Holds what this mount created while the listing was under way."""
         self.following: Chunk | None = None
@@ -166,9 +169,13 @@ class Listing:
 
     def _absorb(self, page: ListPage) -> None:
         entries: list[tuple[str, Entry]] = []
-        for name, entry in self._merger.page(page).items():
-            if name in self._overlay:
-                continue
+        carried = self._merger.held
+        for name, listed in self._merger.page(page).items():
+            entry = listed
+            if (changed := self._overlay.get(name)) is not None:
+                if changed is REMOVED or name in self._tail:
+                    continue
+                entry = changed
             if self.index is not None:
                 before = self.index.get(name)
                 if before is not None:  # a store that repeats itself or mixes the order up
@@ -177,7 +184,7 @@ class Listing:
                     continue
                 self.index[name] = entry
             entries.append((name, entry))
-        self._append(Chunk(self._last.end, entries, token=self._token))
+        self._append(Chunk(self._last.end, entries, token=self._token, carried=carried))
         if self._merger.marker is not None and self.directory.info is None:
             self.directory.info = self._merger.marker
             self.directory.mtime_settled = True
@@ -255,9 +262,9 @@ class ListingEngine:
         listing = self._shared(directory)
         return listing if listing is not None else self._begin(directory)
 
-    def resume(self, directory: Inode, token: str | None, base: int) -> Listing:
-        """Read on from the page that ``token`` asks for, whose first entry is number ``base``."""
-        listing = self._new(directory, token, base)
+    def resume(self, directory: Inode, page: Chunk) -> Listing:
+        """Read a directory again from a page on that was read before."""
+        listing = self._new(directory, page.token, page.base, page.carried)
         listing.stream_only()
         self._unshared.add(listing)
         return listing
@@ -310,7 +317,7 @@ class ListingEngine:
         return None
 
     def _begin(self, directory: Inode) -> Listing:
-        listing = self._new(directory, None, 0)
+        listing = self._new(directory, None, 0, {})
         listing.when_complete(self._completed)
         overtaken = self._in_flight.get(directory.number)
         if overtaken is not None:
@@ -318,13 +325,16 @@ class ListingEngine:
         self._in_flight[directory.number] = listing
         return listing
 
-    def _new(self, directory: Inode, token: str | None, base: int) -> Listing:
+    def _new(
+        self, directory: Inode, token: str | None, base: int, carried: dict[str, Entry]
+    ) -> Listing:
         prefix = self._keys.marker_key_of(directory)
         merger = PageMerger(
             prefix,
             hidden=self._hidden,
             conflict=self.conflict,
             reserved=partial(self._keys.is_reserved, directory),
+            held=carried,
         )
         fetch = partial(self._fetch, prefix)
         return Listing(directory, merger, fetch, self._max_entries, token=token, base=base)

@@ -40,12 +40,14 @@ class PageMerger:
         hidden: Callable[[str], None],
         conflict: Callable[[str], None],
         reserved: Callable[[str], bool],
+        held: dict[str, Entry] | None = None,
     ) -> None:
         self._prefix = prefix
         self._hidden = hidden
         self._conflict = conflict
         self._reserved = reserved
-        self._held: dict[str, Entry] = {}
+        self.held: dict[str, Entry] = dict(held or {})
+        """Objects of the last page whose directory of the same name may still come."""
         self.marker: ObjectInfo | None = None
         """The directory's own marker object, once a page brought it."""
 
@@ -56,7 +58,7 @@ class PageMerger:
         if page.prefixes:
             merged += [(prefix, DIRECTORY) for prefix in page.prefixes]
             merged.sort(key=itemgetter(0))
-        entries, self._held = self._held, {}
+        entries, self.held = dict(self.held), {}
         for key, found in merged:
             if not key.startswith(self._prefix):
                 continue  # a store that answers what it was not asked
@@ -93,4 +95,4 @@ class PageMerger:
                 continue
             entry = entries.get(last[:end])
             if entry is not None and entry is not DIRECTORY:
-                self._held[last[:end]] = entries.pop(last[:end])
+                self.held[last[:end]] = entries.pop(last[:end])

@@ -151,6 +151,10 @@ class BufferPool:
             self._idle.append((trio.current_time(), memory))
         self._wake_next()
 
+    def reclaimable(self) -> None:
+        """Something that could not be evicted before can be now: let the first waiter try."""
+        self._wake_next()
+
     def _wake_next(self) -> None:
         if self._waiting:
             self._waiting[0][1].set()

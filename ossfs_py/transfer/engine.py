@@ -95,6 +95,13 @@ class TransferEngine:
     def landed(self, chunk: Chunk) -> None:
         """A chunk holds its bytes: it may be evicted from now on."""
         self._fresh[chunk] = None
+        if chunk.pins == 0:
+            self.pool.reclaimable()
+
+    def unpinned(self, chunk: Chunk) -> None:
+        """Nobody holds on to a chunk any more."""
+        if chunk.ready:
+            self.pool.reclaimable()
 
     def touched(self, chunk: Chunk, end: int) -> None:
         """A ready chunk was read up to ``end``."""

@@ -34,8 +34,26 @@ class ObjectFile:
         self._on_committed = on_committed
         self._reader: VersionReader | None = None
         self._dirty: DirtyFile | None = None
-        if version is None:
+        self._hint: Callable[[], CommitRequest] | None = None
+        self._on_stored: Callable[[ObjectVersion], None] | None = None
+        self._expects_rereads = False
+
+    def begin(
+        self,
+        hint: Callable[[], CommitRequest],
+        on_stored: Callable[[ObjectVersion], None],
+    ) -> None:
+        """Tell how a commit would happen; see the protocol."""
+        self._hint = hint
+        self._on_stored = on_stored
+        if self._version is None:
             self._dirty = self._new_dirty()
+
+    def expect_rereads(self) -> None:
+        """Somebody opened the file for reading and writing both."""
+        self._expects_rereads = True
+        if self._dirty is not None:
+            self._dirty.expects_rereads = True
 
     @property
     def version(self) -> ObjectVersion | None:
@@ -95,9 +113,22 @@ class ObjectFile:
         return self._dirty
 
     def _new_dirty(self) -> DirtyFile:
-        return DirtyFile(
-            self._writes, self._version, self._read_clean, memory_first=self._memory_first
+        dirty = DirtyFile(
+            self._writes,
+            self._version,
+            self._read_clean,
+            memory_first=self._memory_first,
+            hint=self._hint,
+            on_stored=self._stored_early,
         )
+        dirty.expects_rereads = self._expects_rereads
+        return dirty
+
+    def _stored_early(self, version: ObjectVersion) -> None:
+        self._release_reader()
+        self._version = version
+        if self._on_stored is not None:
+            self._on_stored(version)
 
     async def commit(self, request: CommitRequest) -> ObjectVersion | None:
         """Bring everything written so far to the store; None when nothing was dirty."""

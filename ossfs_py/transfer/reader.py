@@ -74,8 +74,9 @@ class VersionReader:
         self._read_ahead(stream, waited=True)
         chunk = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
+            view = chunk.view(offset, end)
             self._engine.touched(chunk, end)
-            return chunk.view(offset, end)
+            return view
         joined = bytearray(end - offset)
         position = offset
         while True:
@@ -107,6 +108,8 @@ class VersionReader:
                     await chunk.wait()
             finally:
                 chunk.pins -= 1
+                if chunk.pins == 0:
+                    self._engine.unpinned(chunk)
             if chunk.error is not None:
                 raise chunk.error
 
@@ -141,6 +144,9 @@ class VersionReader:
         limit = min(self.version.size, stream.position + window)
         if limit - position < piece and limit < self.version.size:
             return
+        boundary = self.streams.boundary(stream)
+        if boundary is not None and boundary < limit:
+            limit = boundary
         while position < limit:
             chunk = self._index.at(position)
             if chunk is not None:
@@ -150,8 +156,10 @@ class VersionReader:
             end = min((position // piece + 1) * piece, self.version.size)
             if end - position < piece // 2:
                 end = min(end + piece, self.version.size)
-            if end > limit and end < self.version.size and position > stream.position:
-                return
+            if end > limit and end < self.version.size:
+                if boundary != limit:
+                    return
+                end = limit
             chunk = self._new_chunk(position - position % self._grain, end, urgent=False)
             if chunk.buffer is None:
                 self._index.remove(chunk)
@@ -213,9 +221,7 @@ class VersionReader:
         done = partial(self._fetched, chunk, self.version)
         chunk.job = workers.submit(call, done, urgent=urgent)
 
-    def _fetched(
-        self, chunk: Chunk, version: ObjectVersion, result: outcome.Outcome[Any]
-    ) -> None:
+    def _fetched(self, chunk: Chunk, version: ObjectVersion, result: outcome.Outcome[Any]) -> None:
         chunk.job = None
         if chunk.from_disk:
             self._disk_job_done()
@@ -260,6 +266,8 @@ class VersionReader:
     def _keep_on_disk(self, backend: BlockBackend, chunk: Chunk) -> None:
         def kept(result: outcome.Outcome[bool]) -> None:
             chunk.pins -= 1
+            if chunk.pins == 0:
+                self._engine.unpinned(chunk)
             self._disk_job_done()
             if self._closed:
                 self._release(chunk)

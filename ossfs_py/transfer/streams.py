@@ -17,8 +17,8 @@ class StreamLimits:
 
     ``first_hop``: distance within which a second read shows a direction. Small, or random reads
     of a large file take one another for streams.
-    ``near_back`` and ``near_forward``: distance from a running stream's position within which a read
-    still belongs to it. Kernel readahead of up to 4 MiB arrives out of order within a window or two.
+    ``near_back`` and ``near_forward``: distance from a running stream's position within which a
+    read still belongs to it: kernel readahead of up to 4 MiB arrives out of order.
     ``first_window``: read ahead once a second read has shown a direction.
     ``max_window``: enough parallel blocks to fill the link; 32 x 8 MiB keeps 2 GB/s busy at the
     118 ms that 8 MiB take on a connection with 25 ms to the first byte and 90 MB/s.
@@ -35,13 +35,15 @@ class StreamLimits:
 
 class Stream:
     """One sequential reader: where it is (``position``), how far it may be read ahead
-    (``window``) and up to where that was planned (``ahead``)."""
+    (``window``) and up to where that was planned (``ahead``). ``again``: it began inside what
+    another stream has read, so that reader's bytes are wanted a second time."""
 
-    __slots__ = ("ahead", "grow_at", "hits", "last_used", "position", "start", "window")
+    __slots__ = ("again", "ahead", "grow_at", "hits", "last_used", "position", "start", "window")
 
     def __init__(self, start: int, end: int, now: float) -> None:
         self.start = start
         self.position = end
+        self.again = False
         self.window = 0
         self.ahead = 0
         self.grow_at = 0
@@ -66,11 +68,11 @@ class StreamTable:
         limits = self._limits
         for index, stream in enumerate(self.streams):
             position = stream.position
-            if (
-                position - limits.near_back
-                <= start
-                <= position + max(limits.near_forward, stream.window // 2)
-            ):
+            if stream.window:
+                back, forward = limits.near_back, max(limits.near_forward, stream.window // 2)
+            else:
+                back = forward = limits.first_hop
+            if position - back <= start <= position + forward:
                 if end > position:
                     stream.position = end
                     stream.hits += 1
@@ -80,6 +82,7 @@ class StreamTable:
                     self.streams.insert(0, stream)
                 return stream
         stream = Stream(start, end, now)
+        stream.again = any(s.window and s.start <= start < s.position for s in self.streams)
         self.streams.insert(0, stream)
         del self.streams[limits.max_streams :]
         return stream
@@ -103,6 +106,13 @@ class StreamTable:
         elif stream.window > cap:
             stream.window = cap
         return stream.window
+
+    def boundary(self, stream: Stream) -> int | None:
+        """Where reading ahead for ``stream`` would run into what another stream has read."""
+        if stream.again:
+            return None
+        return min((s.start for s in self.streams if s.window and s.start > stream.position),
+                   default=None)
 
     def active(self, now: float) -> int:
         """How many streams are being read ahead right now."""

@@ -1,6 +1,7 @@
 """Renaming: copies on the server, then deletes; of directories, everything below in parallel."""
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -213,13 +214,7 @@ class Renamer:
                 ]
                 if open_copies:
                     await move.on_copied(open_copies)
-            await map_bounded(
-                self._workers,
-                self._store.delete,
-                list(copies),
-                limit=self._parallel,
-                progress=self._progress("deleted", old_prefix, len(copies)),
-            )
+            await self._delete_all(list(copies), old_prefix)
         except BaseException:
             self._both_exist(move)
             raise
@@ -262,7 +257,12 @@ class Renamer:
             key = new_prefix + info.key[len(old_prefix) :]
             try:
                 try:
-                    version = self._store.copy(info.version, key)
+                    if key.endswith("/") and info.size == 0:
+                        # SeaweedFS answers a copy of a marker with success and makes nothing.
+                        marker = self._store.head(info.key)
+                        version = self._store.put(key, b"", metadata=marker.metadata or {})
+                    else:
+                        version = self._store.copy(info.version, key)
                 except VersionChangedError:
                     version = self._store.copy(self._store.head(info.key).version, key)
             except ObjectMissingError:
@@ -290,6 +290,24 @@ class Renamer:
             for info, version in zip(objects, versions, strict=True)
             if version is not None
         }
+
+    async def _delete_all(self, keys: list[str], prefix: str) -> None:
+        """Delete files first, then markers from the deepest up.
+
+        SeaweedFS keeps a marker, silently, whose directory still has children.
+        """
+        progress = self._progress("deleted", prefix, len(keys))
+        levels: dict[int, list[str]] = {}
+        for key in keys:
+            levels.setdefault(key.count("/") if key.endswith("/") else sys.maxsize, []).append(key)
+        for level in sorted(levels, reverse=True):
+            await map_bounded(
+                self._workers,
+                self._store.delete,
+                levels[level],
+                limit=self._parallel,
+                progress=progress,
+            )
 
     @staticmethod
     def _progress(done: str, prefix: str, total: int) -> Callable[[int], None] | None:

@@ -95,6 +95,8 @@ class _Life:
         self._store: ObjectStore | None = None
         self._mounting = trio.CancelScope()
         self._draining = trio.CancelScope()
+        self._hurried = False
+        self._code = _DONE
         self._is_mounted = False
         self._stop = trio.Event()
 
@@ -135,9 +137,9 @@ class _Life:
                 # Programs can go on working while their files are brought to the store.
                 await self._drain(filesystem)
             # Also what was written meanwhile, and after somebody else unmounted.
-            code = await self._drain(filesystem)
+            await self._drain(filesystem)
         log.info("%s is unmounted", self._mountpoint)
-        return code
+        return self._code
 
     async def _open_store(self) -> ObjectStore:
         """The store, known to answer.
@@ -174,17 +176,20 @@ class _Life:
             readahead_bytes=settings.readahead_bytes,
         )
 
-    async def _drain(self, filesystem: Filesystem) -> int:
+    async def _drain(self, filesystem: Filesystem) -> None:
         """Bring everything dirty to the store, unless a second signal forbids to wait."""
+        if self._hurried:
+            return
+        self._draining = trio.CancelScope()
         with self._draining:
             try:
                 await filesystem.drain()
             except UnsavedDataError as exc:
                 log.error("%s", exc)  # noqa: TRY400 (each file has been logged with its cause)
-                return _FAILED
-            return _DONE
-        log.warning("a second signal came: what is not uploaded stays in the state directory")
-        return _FAILED
+                self._code = _FAILED
+        if self._hurried:
+            log.warning("a second signal came: what is not uploaded stays in the state directory")
+            self._code = _FAILED
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
         watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -200,6 +205,7 @@ class _Life:
         if not self._is_mounted:
             self._mounting.cancel()
         elif self._stop.is_set():
+            self._hurried = True
             self._draining.cancel()
         else:
             log.info("%s: uploading what is not saved yet, then unmounting", name)

@@ -108,6 +108,13 @@ def check_machine(allow_other: bool, machine: Machine = THIS_MACHINE) -> None:
             f"{machine.fuse_device} is missing: load the kernel module (modprobe fuse), or start"
             " the container with --device /dev/fuse --cap-add SYS_ADMIN"
         )
+    try:
+        os.close(os.open(machine.fuse_device, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as exc:
+        raise EnvironmentProblemError(
+            f"{machine.fuse_device} cannot be opened ({exc.strerror}): allow it with chmod 666, in"
+            " a container with --device /dev/fuse"
+        ) from exc
     if os.geteuid() == 0:
         _check_as_root(machine)
     else:
@@ -115,13 +122,6 @@ def check_machine(allow_other: bool, machine: Machine = THIS_MACHINE) -> None:
 
 
 def _check_as_root(machine: Machine) -> None:
-    try:
-        os.close(os.open(machine.fuse_device, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as exc:
-        raise EnvironmentProblemError(
-            f"{machine.fuse_device} cannot be opened ({exc.strerror}): in a container allow the"
-            " device with --device /dev/fuse"
-        ) from exc
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", machine.status.read_text(), re.MULTILINE)
     if match and not int(match[1], 16) & _CAP_SYS_ADMIN:
         raise EnvironmentProblemError(

@@ -13,8 +13,6 @@ from typing import NoReturn
 
 from ossfs_py.errors import EnvironmentProblemError, UsageError, UserError
 
-log = logging.getLogger(__name__)
-
 ANSWER_SECONDS = 10.0
 """How long a mount that calls itself ready may take to answer its first question."""
 _END_SECONDS = 10.0
@@ -73,10 +71,8 @@ def _be_the_daemon(serve: Callable[[Ready], int], writer: int) -> NoReturn:
         code = serve(lambda: say({"ready": True}))
     except UserError as exc:
         code = exc.exit_code
-        log.error("%s", exc)  # noqa: TRY400 (a sentence for people needs no traceback)
         say({"error": str(exc), "exit_code": code})
     except BaseException as exc:
-        log.exception("the daemon failed")
         say({"error": f"the daemon failed: {exc!r}", "exit_code": code})
         raise
     finally:

@@ -1,10 +1,14 @@
 """Starts a mount: in this process, or in a daemon whose first words are waited for."""
 
+import logging
 import os
 from collections.abc import Callable
 
 from ossfs_py.config import Settings
 from ossfs_py.config.host import secret_values
+from ossfs_py.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def start(settings: Settings, reread: Callable[[], Settings]) -> int:
@@ -28,6 +32,13 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
             from ossfs_py.daemon import run
 
             return run(settings, ready, logs, reread)
+        except UserError as exc:
+            if not _on_terminal(settings):
+                log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
+            raise
+        except Exception as exc:
+            log.exception("the daemon failed")
+            raise UserError(f"the daemon failed, see its log: {exc!r}") from None
         finally:
             logs.close()
 
@@ -36,3 +47,8 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     from ossfs_py.cli.background import run_detached
 
     return run_detached(serve, settings.mountpoint)
+
+
+def _on_terminal(settings: Settings) -> bool:
+    """Whether the log goes where the command's own words go."""
+    return settings.foreground and settings.log_file is None

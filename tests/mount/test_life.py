@@ -1,0 +1,206 @@
+"""The life of a daemon: start in the background, unmount, signals, crash, and the way back."""
+
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+from ossfs_py.running import find_daemon
+from tests.mount.test_bad_input import Place, daemons_of
+from tests.support.commands import (
+    as_ordinary_user,
+    as_root,
+    ordinary_user,
+    ossfs,
+)
+from tests.support.mounting import Mount, is_mounted
+from tests.support.seaweed import SeaweedServer
+
+
+@pytest.fixture
+def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Iterator[Place]:
+    place = Place(tmp_path, seaweed.endpoint, bucket, seaweed.environment)
+    yield place
+    for pid in daemons_of(place.mountpoint):
+        os.kill(int(pid), signal.SIGKILL)
+    while is_mounted(place.mountpoint):
+        as_root("umount", "-l", place.mountpoint)
+
+
+def mounted(place: Place, *more: str) -> int:
+    """Mount in the background; the daemon's process id."""
+    outcome = place.mount(*more)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert is_mounted(place.mountpoint)
+    daemon = find_daemon(place.mountpoint)
+    assert daemon is not None
+    daemon.close()
+    return daemon.mount.pid
+
+
+def umount(place: Place, *more: str) -> None:
+    outcome = ossfs("umount", place.mountpoint, *more, environment={})
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert not is_mounted(place.mountpoint)
+
+
+def wait_gone(pid: int) -> None:
+    """Until the process, no child of this one, has ended."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        signalled = subprocess.run(
+            ["tail", f"--pid={pid}", "-f", os.devnull], timeout=30, check=False
+        )
+        assert signalled.returncode == 0
+    finally:
+        os.close(descriptor)
+
+
+def test_the_mount_answers_when_the_command_returns(place: Place) -> None:
+    mounted(place)
+    assert list(place.mountpoint.iterdir()) == []
+    umount(place)
+    assert daemons_of(place.mountpoint) == []
+    place.assert_nothing_left()
+
+
+def test_a_bucket_is_mounted_and_unmounted_twice(place: Place) -> None:
+    for number in range(2):
+        mounted(place)
+        (place.mountpoint / f"file{number}").write_text("hello")
+        umount(place)
+    mounted(place)
+    assert sorted(path.name for path in place.mountpoint.iterdir()) == ["file0", "file1"]
+    umount(place)
+
+
+def test_a_second_mount_at_the_same_place_is_refused(place: Place) -> None:
+    mounted(place)
+    outcome = place.mount("--nonempty")
+    assert outcome.code == 1
+    assert f"the mountpoint {place.mountpoint} is busy" in outcome.sentence
+    umount(place)
+
+
+def test_unmounting_a_busy_mount_names_who_uses_it(place: Place) -> None:
+    mounted(place)
+    with subprocess.Popen(["sleep", "60"], cwd=place.mountpoint) as user:
+        outcome = ossfs("umount", place.mountpoint, environment={})
+        assert outcome.code == 1
+        assert outcome.sentence.startswith(
+            f"{place.mountpoint} is busy, used by sleep ({user.pid})"
+        )
+        assert is_mounted(place.mountpoint)
+        umount(place, "--lazy")
+        user.kill()
+
+
+def test_unmounting_from_outside_ends_the_daemon(place: Place) -> None:
+    pid = mounted(place)
+    subprocess.run(["fusermount3", "-u", str(place.mountpoint)], check=True)
+    wait_gone(pid)
+    assert daemons_of(place.mountpoint) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_what_is_open_and_unmounts(
+    number: signal.Signals, place: Place, minio_client: Minio
+) -> None:
+    pid = mounted(place)
+    # The program that has it open finds its mount gone when it closes the file.
+    with contextlib.suppress(OSError), (place.mountpoint / "unfinished").open("wb", 0) as file:
+        file.write(b"half a sentence")
+        os.kill(pid, number)
+        wait_gone(pid)
+    assert not is_mounted(place.mountpoint)
+    answer = minio_client.get_object(place.bucket, "unfinished")
+    assert answer.read() == b"half a sentence"
+    answer.close()
+    answer.release_conn()
+
+
+def test_a_foreground_mount_exits_with_0_after_sigterm(
+    tmp_path: Path, seaweed: SeaweedServer, bucket: str
+) -> None:
+    with Mount(
+        bucket, tmp_path, endpoint=seaweed.endpoint, environment=seaweed.environment
+    ) as mount:
+        (mount.path / "file").write_text("hello")
+        assert mount.terminate() == 0
+        assert not is_mounted(mount.path)
+        assert "is unmounted" in mount.log
+
+
+def test_sighup_rereads_the_log_level_and_reopens_the_log(place: Place) -> None:
+    config = place.root / "mount.toml"
+    config.write_text('log-level = "error"\n')
+    pid = mounted(place, "--config", str(config))
+    log = place.root / "log"
+    assert log.read_text() == ""
+    config.write_text('log-level = "info"\n')
+    log.rename(place.root / "log.1")
+    os.kill(pid, signal.SIGHUP)
+    umount(place)
+    assert "credentials and log level were read again" in log.read_text()
+
+
+def test_what_a_killed_daemon_left_is_unmounted_and_mounted_again(place: Place) -> None:
+    os.kill(pid := mounted(place), signal.SIGKILL)
+    wait_gone(pid)
+    assert is_mounted(place.mountpoint)
+    with pytest.raises(OSError, match="not connected"):
+        place.mountpoint.stat()
+    mounted(place)
+    log = (place.root / "log").read_text()
+    assert log.count("was left behind by a daemon that is gone") == 1
+    assert list(place.mountpoint.iterdir()) == []
+    umount(place)
+    assert not is_mounted(place.mountpoint)
+
+
+def test_a_dead_mount_can_be_unmounted(place: Place) -> None:
+    os.kill(pid := mounted(place), signal.SIGKILL)
+    wait_gone(pid)
+    umount(place)
+
+
+def test_a_hanging_daemon_is_unmounted_by_force(place: Place) -> None:
+    pid = mounted(place)
+    umount(place, "--force")
+    assert str(pid) not in daemons_of(place.mountpoint)
+
+
+@contextlib.contextmanager
+def open_fuse_device() -> Iterator[None]:
+    """udev lets everybody use the device; a container without udev does not."""
+    device = Path("/dev/fuse")
+    mode = stat.S_IMODE(device.stat().st_mode)
+    as_root("chmod", "666", device)
+    try:
+        yield
+    finally:
+        as_root("chmod", f"{mode:o}", device)
+
+
+def test_an_ordinary_user_mounts_and_unmounts(seaweed: SeaweedServer, bucket: str) -> None:
+    wrapper = as_ordinary_user() if os.geteuid() == 0 else []
+    with open_fuse_device(), tempfile.TemporaryDirectory() as root:
+        place = Place(Path(root), seaweed.endpoint, bucket, seaweed.environment)
+        for path in (place.root, *place.root.iterdir()):
+            os.chown(path, *ordinary_user())
+        outcome = place.mount(wrapper=wrapper)
+        assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+        listed = subprocess.run(
+            [*wrapper, "ls", "-la", place.mountpoint], check=True, capture_output=True, text=True
+        )
+        assert listed.stdout.startswith("total")
+        outcome = ossfs("umount", place.mountpoint, environment={}, wrapper=wrapper)
+        assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+        assert daemons_of(place.mountpoint) == []

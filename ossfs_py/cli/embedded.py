@@ -38,6 +38,8 @@ VOLUME_COUNT = 4096
 """Each bucket takes at least one volume, so this is also the number of buckets that fit."""
 CHUNK_MB = 8
 """Size of the pieces the server keeps an object in: ranged reads of 8 MiB touch one or two."""
+UPLOAD_BLOCK_BYTES = 1024**2
+"""Read and sent at a time when a file is stored; http.client's 8 KiB would cost a core."""
 SERVER_MEMORY_LIMIT = "400MiB"
 """A target for the Go runtime's collector, so that the server stays small beside the mount."""
 
@@ -247,7 +249,9 @@ class SeaweedServer:
         target = quote(path, safe="/-_.~")
         headers = _signed_headers(method, self.host, target, self._admin)
         headers["Content-Length"] = str(size)
-        with contextlib.closing(http.client.HTTPConnection(self.host, timeout=60)) as connection:
+        with contextlib.closing(
+            http.client.HTTPConnection(self.host, timeout=60, blocksize=UPLOAD_BLOCK_BYTES)
+        ) as connection:
             connection.request(method, target, body, headers)
             answer = connection.getresponse()
             content = answer.read()

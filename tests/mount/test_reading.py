@@ -14,6 +14,7 @@ from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
 BIG_BYTES = 1024 * MIB
@@ -31,7 +32,7 @@ class BigObject:
 
 @pytest.fixture(scope="module")
 def big(
-    minio_client: Minio, module_bucket: str, tmp_path_factory: pytest.TempPathFactory
+    seaweed: SeaweedServer, module_bucket: str, tmp_path_factory: pytest.TempPathFactory
 ) -> BigObject:
     """1 GiB in which no two blocks are alike, and its checksums."""
     path = tmp_path_factory.mktemp("big") / "source"
@@ -43,7 +44,7 @@ def big(
             whole.update(part)
             quarters.append(hashlib.sha256(part).hexdigest())
             out.write(part)
-    minio_client.fput_object(module_bucket, KEY, str(path), part_size=64 * MIB)
+    seaweed.put_file(module_bucket, KEY, path)
     path.unlink()
     return BigObject(module_bucket, whole.hexdigest(), tuple(quarters))
 

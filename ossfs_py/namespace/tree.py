@@ -180,9 +180,7 @@ class Tree:
         """The store no longer has what the inode stands for."""
         if inode.parent is not None and not inode.removed:
             self.listings.note(inode.parent, inode.name, REMOVED)
-            self.listings.drop(inode)
-            for node in list(self.table.below(inode)):
-                self.table.detach(node)
+            self._detach_all(inode)
 
     # -- what this mount did itself ---------------------------------------------------------------
 
@@ -229,9 +227,7 @@ class Tree:
             return
         self.changes.add(self.keys.key_of(inode))
         self.listings.note(parent, inode.name, REMOVED)
-        self.listings.drop(inode)
-        for node in list(self.table.below(inode)):
-            self.table.detach(node)
+        self._detach_all(inode)
         self.entries_changed(parent)
 
     def renamed(self, inode: Inode, parent: Inode, name: str) -> None:
@@ -241,7 +237,8 @@ class Tree:
             return
         replaced = self.table.child(parent, name)
         if replaced is not None:
-            self.unlinked(replaced)
+            # No word to the listings: the name stays, and readers who passed it have seen it.
+            self._detach_all(replaced)
         self.changes.add(self.keys.key_of(inode))
         self.listings.note(old_parent, inode.name, REMOVED)
         for node in self.table.below(inode):
@@ -249,7 +246,8 @@ class Tree:
         self.table.move(inode, parent, name)
         inode.ctime_ns = time.time_ns()
         self.entries_changed(old_parent)
-        self.changed(inode, new=True)
+        self.entries_changed(parent)
+        self.changed(inode, new=replaced is None)
 
     def entries_changed(self, directory: Inode) -> None:
         """A directory's time is that of its last new, removed or renamed entry."""
@@ -269,11 +267,15 @@ class Tree:
         """Whether what is known of the inode is younger than an answer asked for then."""
         return inode.fresh_until > asked_at + self.options.metadata_ttl_seconds
 
+    def _detach_all(self, inode: Inode) -> None:
+        self.listings.drop(inode)
+        for node in list(self.table.below(inode)):
+            self.table.detach(node)
+
     def _of_kind(self, parent: Inode, name: str, kind: Kind) -> Inode:
         child = self.table.child(parent, name)
         if child is not None and child.kind is not kind:
-            for node in list(self.table.below(child)):
-                self.table.detach(node)
+            self._detach_all(child)
             child = None
         return child if child is not None else self.table.new(parent, name, kind)
 

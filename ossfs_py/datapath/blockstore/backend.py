@@ -85,4 +85,4 @@ class CachedVersion:
         """Let others evict the version."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            self._store.release(file)

@@ -27,24 +27,27 @@ def candidates(root: CacheRoot, shelves: Iterable[str]) -> list[Candidate]:
     ]
 
 
-def evict(root: CacheRoot, wanted_bytes: int) -> int:
-    """Free at least ``wanted_bytes`` if files that are not open allow it; returns the bytes freed.
+def evict(root: CacheRoot, wanted_bytes: int) -> tuple[int | None, int]:
+    """Free at least ``wanted_bytes`` if files that are not open allow it.
+
+    Returns what all files took before (None if not all were looked at) and the bytes freed.
 
     Raises:
         OSError: the directory cannot be used.
     """
     shelves = root.shelves()
     random.shuffle(shelves)
-    freed = 0
+    freed = seen = 0
     while shelves and freed < wanted_bytes:
         sample: list[Candidate] = []
         while shelves and len(sample) < _SAMPLE_FILES:
             sample += candidates(root, [shelves.pop()])
+        seen += sum(c.allocated_bytes for c in sample)
         for candidate in eviction_order(sample):
             freed += evict_file(root, candidate, wanted_bytes - freed)
             if freed >= wanted_bytes:
                 break
-    return freed
+    return None if shelves else seen, freed
 
 
 def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None = None) -> int:
@@ -61,6 +64,9 @@ def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None =
     except FileNotFoundError:
         return 0
     try:
+        if os.fstat(fd).st_mtime_ns != candidate.last_use_ns:
+            # Not even a moment's lock: whoever opens the file now would find it locked.
+            return 0
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         info = os.fstat(fd)
         if info.st_nlink == 0 or info.st_mtime_ns != candidate.last_use_ns:

@@ -72,6 +72,7 @@ class CacheInspector:
     def show(self) -> CacheFigures:
         """Count files and blocks."""
         root = self._attachment.root
+        self._store.note_figures()
         with self._attachment.ledger.locked() as totals:
             used, hits, misses = totals.used_bytes, totals.hit_bytes, totals.miss_bytes
         files = blocks = 0

@@ -18,8 +18,8 @@ from ossfs_py.model import ObjectVersion
 MIB = 1024**2
 
 _BATCH_SHARE = 32
-"""Eviction frees at least one part in this many of the limit at a time, so that choosing whom to
-evict costs little per byte."""
+"""Eviction frees at least one part in this many of what is used, so that choosing whom to evict
+costs little per byte."""
 _MAX_BATCH_BYTES = 256 * MIB
 
 _FRUITLESS_SECONDS = 0.25
@@ -60,7 +60,6 @@ class BlockStore:
         self.disk = CacheDisk(cache_dir, block_size_bytes)
         self._endpoint = endpoint
         self._bucket = bucket
-        self._batch_bytes = min(_MAX_BATCH_BYTES, limit_bytes // _BATCH_SHARE)
         self._fruitless_until = 0.0
         self._recount_at = 0.0
         self._tally = threading.Lock()
@@ -145,6 +144,11 @@ class BlockStore:
                 file.close()
         return kept
 
+    def release(self, file: BlockFile) -> None:
+        """Close a file that :meth:`open` or :meth:`keep` gave out: it may be evicted now."""
+        file.close()
+        self._fruitless_until = 0.0
+
     def count_hit(self, size: int) -> None:
         """Bytes were read from disk."""
         self.metrics.cache_hit_bytes.inc(size)
@@ -201,12 +205,17 @@ class BlockStore:
         spans = (identity.span(i, i + 1) for i, record in enumerate(file.records) if record)
         return sum(end - start for start, end in spans)
 
-    def close(self) -> None:
-        """Write down the figures and let go of the directory."""
+    def note_figures(self) -> None:
+        """Write down hits and misses for whoever asks about the directory."""
         attachment = self.disk.attachment()
         if attachment is not None:
+            # They are figures for people; losing some is no failure of anything.
             with suppress(OSError, LedgerBusyError), attachment.ledger.locked() as totals:
                 self._settle(totals)
+
+    def close(self) -> None:
+        """Write down the figures and let go of the directory."""
+        self.note_figures()
         self.disk.close()
 
     # -- admission ------------------------------------------------------------------------------
@@ -283,7 +292,7 @@ class BlockStore:
                 created.close()
             if isinstance(exc, OSError) and is_disk_full(exc):
                 # A quota, or others were faster: what the next block needs is freed now.
-                self._evict(attachment, totals, max(need, self._batch_bytes))
+                self._evict(attachment, totals, need)
             raise
         finally:
             if attachment.exact or file is None:
@@ -297,7 +306,7 @@ class BlockStore:
         now = time.monotonic()
         if need > self.limit_bytes or now < self._fruitless_until:
             return False
-        self._evict(attachment, totals, max(shortfall, self._batch_bytes))
+        self._evict(attachment, totals, shortfall)
         if self._shortfall(attachment, totals, need) <= 0:
             return True
         if now >= self._recount_at:
@@ -311,7 +320,11 @@ class BlockStore:
         return False
 
     def _evict(self, attachment: Attachment, totals: Totals, wanted: int) -> None:
-        freed = evictor.evict(attachment.root, wanted)
+        batch = min(_MAX_BATCH_BYTES, totals.used_bytes // _BATCH_SHARE)
+        seen, freed = evictor.evict(attachment.root, max(wanted, batch))
+        if seen is not None and attachment.exact:
+            # File systems take a page for bookkeeping here and there after space was counted.
+            totals.used_bytes = seen
         totals.used_bytes -= freed
         self.metrics.cache_evicted_bytes.inc(freed)
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import trio
+
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.journal import Journal
 from ossfs_py.transfer.parts import PartLimits
@@ -48,6 +50,31 @@ class WriteLimits:
     budget may be held by files that are idle, and none of them would ever let go."""
 
 
+class Tidying:
+    """Counts requests nobody waits for (aborted uploads, deleted scratch objects), so that a
+    mount that ends can give them a moment. Belongs to the trio thread.
+    """
+
+    def __init__(self) -> None:
+        self._pending = 0
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def begin(self) -> None:
+        """One more is to be done."""
+        self._pending += 1
+
+    def end(self) -> None:
+        """One is done, or never will be."""
+        self._pending -= 1
+        if not self._pending:
+            self._lot.unpark_all()
+
+    async def settled(self) -> None:
+        """Wait until none is left. Cancelled, what is left goes on; the journal knows of it."""
+        while self._pending:
+            await self._lot.park()
+
+
 @dataclass(frozen=True, slots=True)
 class WriteContext:
     """The collaborators of the write side. One for each mount."""
@@ -62,3 +89,4 @@ class WriteContext:
     spill_key: Callable[[], str]
     """A new hidden key (``.ossfs-py-spill-<uuid>`` under the mount's prefix)."""
     limits: WriteLimits = field(default_factory=WriteLimits)
+    tidying: Tidying = field(default_factory=Tidying)

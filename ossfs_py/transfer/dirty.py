@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-import outcome
 import trio
 
 from ossfs_py.errors import (
@@ -15,7 +14,6 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
-from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.context import WriteContext, WriteLimits
 from ossfs_py.transfer.parts import PartSchedule
 from ossfs_py.transfer.staged import ReadBase, StagedContent
@@ -279,8 +277,10 @@ class DirtyFile:
         if stream is not None and record.sent is not None:
             stream.keep_upload()
             context.journal.forget_upload(record.sent.upload)
-        # The record leads to a hidden base from now on; it must outlive this file.
-        content.scratch = False
+        if content.scratch and content.base is not None:
+            # The record leads to the hidden object from now on; it must outlive this file.
+            content.scratch = False
+            context.journal.forget_scratch(content.base.key)
         self._unlinked = True
         return str(path)
 
@@ -434,20 +434,24 @@ class DirtyFile:
         return ALWAYS
 
     def _delete_scratch(self, version: ObjectVersion | None) -> None:
-        if version is not None:
-            self._context.network.submit(
-                partial(_delete_quietly, self._context.store, version.key),
-                _ignore_result,
+        if version is None:
+            return
+        context = self._context
+        context.tidying.begin()
+        try:
+            context.network.submit(
+                partial(_delete_scratch, context, version.key),
+                lambda _result: context.tidying.end(),
                 urgent=False,
             )
+        except RuntimeError:
+            # The mount has closed its threads; the journal leads the next one to the object.
+            context.tidying.end()
 
 
-def _delete_quietly(store: ObjectStore, key: str) -> None:
+def _delete_scratch(context: WriteContext, key: str) -> None:
     try:
-        store.delete(key)
-    except StoreError as exc:
-        log.warning("a hidden object of this mount could not be deleted: %s", exc)
-
-
-def _ignore_result(_result: outcome.Outcome[None]) -> None:
-    """The deletion reports its own failure."""
+        context.store.delete(key)
+        context.journal.forget_scratch(key)
+    except (StoreError, OSError) as exc:
+        log.warning("a hidden object of this mount stays for the next mount to delete: %s", exc)

@@ -7,6 +7,7 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``staging/<id>.json``      its record; no record means that the bytes are of no interest
 - ``staging/<id>.<n>.log``   what was written since the record, for files that began as an object
 - ``uploads/<digest>.json``  ids of multipart uploads in progress
+- ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -58,9 +59,11 @@ class Journal:
         self.directory = directory
         self._staging = directory / "staging"
         self._uploads = directory / "uploads"
+        self._scratch = directory / "scratch"
         self._unsaved = directory / "unsaved"
         try:
-            for each in (directory, self._staging, self._uploads, self._unsaved):
+            _private_directory(directory)
+            for each in (self._staging, self._uploads, self._scratch, self._unsaved):
                 _private_directory(each)
             self._lock_fd = _lock(directory / "lock")
         except OSError as exc:
@@ -138,6 +141,31 @@ class Journal:
                 path.unlink()
         return uploads
 
+    def record_scratch(self, key: str) -> None:
+        """Remember a hidden object of ours until :meth:`forget_scratch`."""
+        _write_atomically(self._scratch_path(key), json.dumps({"key": key}), durable=True)
+
+    def forget_scratch(self, key: str) -> None:
+        """The hidden object is deleted, or the record of an unsaved file leads to it."""
+        self._scratch_path(key).unlink(missing_ok=True)
+
+    def leftover_scratch(self) -> list[str]:
+        """Hidden objects a daemon that died left behind, without those that are still needed.
+
+        Ask after :meth:`claim_leftovers`.
+        """
+        needed = {record.base.key for record in self.unsaved_records() if record.base is not None}
+        keys = []
+        for path in sorted(self._scratch.glob("*.json")):
+            try:
+                key = str(json.loads(path.read_text())["key"])
+            except (ValueError, KeyError, TypeError):
+                path.unlink()
+                continue
+            if key not in needed:
+                keys.append(key)
+        return keys
+
     # -- after a crash ---------------------------------------------------------------------------
 
     def claim_leftovers(self) -> list[str]:
@@ -186,6 +214,9 @@ class Journal:
     def _upload_path(self, upload: MultipartUpload) -> Path:
         digest = hashlib.sha256(f"{upload.key}\0{upload.upload_id}".encode()).hexdigest()
         return self._uploads / f"{digest[:32]}.json"
+
+    def _scratch_path(self, key: str) -> Path:
+        return self._scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def _replayed(self, record: DirtyRecord) -> DirtyRecord:
         """The record brought up to the moment of death."""

@@ -244,20 +244,10 @@ class StagedContent:
         while (span := self._schedule.span(self._next_eager)).end < self.size:
             if self._staged.covers(span.start, span.end):
                 if self._upload is None:
-                    self._upload = self._new_upload(request)
+                    self._upload = PartsUpload(self._context, request)
                 if not self._upload.has(self._next_eager):
                     self._send(self._upload, self._next_eager, span)
             self._next_eager += 1
-
-    def _new_upload(self, request: CommitRequest) -> PartsUpload:
-        context = self._context
-        return PartsUpload(
-            context.store,
-            context.network,
-            context.journal,
-            request,
-            in_flight_limit=context.limits.parts_in_flight,
-        )
 
     def _send(self, upload: PartsUpload, number: int, span: ByteRange) -> None:
         if self.staging is None:
@@ -278,7 +268,7 @@ class StagedContent:
             return await self._put(request, condition)
         upload = self._upload
         if upload is None:
-            upload = self._upload = self._new_upload(request)
+            upload = self._upload = PartsUpload(self._context, request)
         await self.need_staging(request)
         last = self._schedule.number_at(self.size - 1)
         upload.withdraw_from(last + 1)
@@ -307,7 +297,7 @@ class StagedContent:
             return await self._put(request, condition)
         upload = self._upload
         if upload is None:
-            upload = self._upload = self._new_upload(request)
+            upload = self._upload = PartsUpload(self._context, request)
         # Copies first: the store works on them while clean bytes are fetched here.
         for number, part in enumerate(plan, 1):
             if isinstance(part, CopyPart) and not upload.has(number):

@@ -90,7 +90,7 @@ class StreamedContent:
                     raise _dropped(request.key)
                 return None
             upload.abandon()
-            upload = stream.upload = self._new_upload(request)
+            upload = stream.upload = PartsUpload(self._context, request)
             self._hidden = False
         version = await self._complete(upload, condition)
         return await with_metadata(self._context, version, upload.request, request)
@@ -170,17 +170,7 @@ class StreamedContent:
         if target is None:
             return None
         request, self._hidden = target
-        return self._new_upload(request)
-
-    def _new_upload(self, request: CommitRequest) -> PartsUpload:
-        context = self._context
-        return PartsUpload(
-            context.store,
-            context.network,
-            context.journal,
-            request,
-            in_flight_limit=context.limits.parts_in_flight,
-        )
+        return PartsUpload(self._context, request, scratch=self._hidden)
 
     async def _complete(self, upload: PartsUpload, condition: Condition) -> ObjectVersion:
         count = self._stream.submit_rest()

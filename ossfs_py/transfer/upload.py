@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TypeVar
 
 import outcome
 import trio
 
-from ossfs_py.errors import ObjectMissingError, StoreError
+from ossfs_py.errors import ObjectMissingError, StoreError, StoreUnavailableError
 from ossfs_py.model import (
     Body,
     ByteRange,
@@ -20,22 +20,11 @@ from ossfs_py.model import (
     ObjectVersion,
     Part,
 )
-from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
+from ossfs_py.transfer.context import WriteContext
 
 log = logging.getLogger(__name__)
 
-
-class UploadLedger(Protocol):
-    """Where ids of uploads in progress survive the daemon. Blocking, safe from any thread."""
-
-    def record_upload(self, upload: MultipartUpload) -> None:
-        """Remember an upload before its first part is sent."""
-        ...
-
-    def forget_upload(self, upload: MultipartUpload) -> None:
-        """The upload is complete or aborted."""
-        ...
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -51,9 +40,10 @@ def _ignore() -> None:
 
 
 class PartsUpload:
-    """Parts by number, sent by the network workers, at most ``in_flight_limit`` at a time.
+    """Parts by number, sent by the network workers, at most ``parts_in_flight`` at a time.
 
-    The upload begins at the store with the first part, so a file that never fills one costs no
+    ``scratch`` says that the key is a hidden one of ours, which the journal has to know of. The
+    upload begins at the store with the first part, so a file that never fills one costs no
     multipart request. A part may be sent again under its number until :meth:`complete`; two
     requests for one number never run at once, so the last one submitted is the one that counts.
     A part that failed stays failed until it is submitted again. All methods belong to the trio
@@ -61,20 +51,16 @@ class PartsUpload:
     """
 
     def __init__(
-        self,
-        store: ObjectStore,
-        network: Workers,
-        ledger: UploadLedger,
-        request: CommitRequest,
-        *,
-        in_flight_limit: int,
+        self, context: WriteContext, request: CommitRequest, *, scratch: bool = False
     ) -> None:
         self.request = request
         """Key, metadata and condition the upload began with."""
-        self._store = store
-        self._network = network
-        self._ledger = ledger
-        self._limit = in_flight_limit
+        self._scratch = scratch
+        self._store = context.store
+        self._network = context.network
+        self._journal = context.journal
+        self._tidying = context.tidying
+        self._limit = context.limits.parts_in_flight
         self._upload: MultipartUpload | None = None
         self._starting = False
         self._version: ObjectVersion | None = None
@@ -201,11 +187,12 @@ class PartsUpload:
     def abandon(self) -> None:
         """Give the upload up: queued parts are dropped, and when the last part under way has
         settled the store is told to forget it. An upload that cannot be aborted stays in the
-        ledger for the next mount.
+        journal for the next mount.
         """
         if self._version is not None or self._abandoned or self._kept:
             return
         self._abandoned = True
+        self._tidying.begin()
         self._drop_queue()
         self._abort_when_idle()
 
@@ -239,7 +226,9 @@ class PartsUpload:
         if self._upload is None:
             if self._queue and not self._starting:
                 self._starting = True
-                self._network.submit(self._start, self._started)
+                if not self._hand_out(self._start, self._started):
+                    self._starting = False
+                    self._start_failed(_shutting_down(self.request.key))
             return
         upload = self._upload
         for job in list(self._queue):
@@ -248,7 +237,11 @@ class PartsUpload:
             if job.number not in self._in_flight:
                 self._queue.remove(job)
                 self._in_flight[job.number] = job
-                self._network.submit(partial(job.send, upload), partial(self._sent, job))
+                done = partial(self._sent, job)
+                if not self._hand_out(partial(job.send, upload), done):
+                    del self._in_flight[job.number]
+                    self._failed[job.number] = _shutting_down(upload.key)
+                    job.done()
 
     def _start(self) -> MultipartUpload:
         request = self.request
@@ -259,7 +252,9 @@ class PartsUpload:
             condition=request.condition,
         )
         try:
-            self._ledger.record_upload(upload)
+            if self._scratch:
+                self._journal.record_scratch(upload.key)
+            self._journal.record_upload(upload)
         except OSError:
             # An upload nobody would find again must not get parts that cost money for ever.
             self._store.abort(upload)
@@ -271,14 +266,18 @@ class PartsUpload:
         match result:
             case outcome.Value(value):
                 self._upload = value
-                if self._abandoned or self._kept:
-                    # Begun too late to be of use: nobody could name its parts.
-                    self._abandoned = True
+                if self._kept:
+                    # Begun too late to be of use: the record could not name it.
+                    self._kept = False
+                    self.abandon()
+                elif self._abandoned:
                     self._abort_when_idle()
                 else:
                     self._pump()
             case outcome.Error(error):
                 self._start_failed(error)
+                if self._abandoned:
+                    self._abort_when_idle()
         self._lot.unpark_all()
 
     def _start_failed(self, error: BaseException) -> None:
@@ -308,11 +307,32 @@ class PartsUpload:
             job.done()
         self._lot.unpark_all()
 
+    def _hand_out(
+        self,
+        fn: Callable[[], T],
+        done: Callable[[outcome.Outcome[T]], None],
+        *,
+        urgent: bool = True,
+    ) -> bool:
+        """Give a thread something to do; False once the mount has closed its threads."""
+        try:
+            self._network.submit(fn, done, urgent=urgent)
+        except RuntimeError:
+            return False
+        return True
+
     def _abort_when_idle(self) -> None:
         # Aborting while a part is under way can leave that part behind at the store.
-        if self._upload is not None and not self._in_flight and not self._over:
-            self._over = True
-            self._network.submit(partial(self._abort, self._upload), _ignore_result, urgent=False)
+        if self._over or self._in_flight or self._starting:
+            return
+        self._over = True
+        if self._upload is None or not self._hand_out(
+            partial(self._abort, self._upload), self._aborted, urgent=False
+        ):
+            self._tidying.end()
+
+    def _aborted(self, _result: outcome.Outcome[None]) -> None:
+        self._tidying.end()
 
     def _complete(
         self, upload: MultipartUpload, parts: Sequence[Part], condition: Condition
@@ -328,17 +348,19 @@ class PartsUpload:
             log.warning("an upload of %r stays for the next mount to abort: %s", upload.key, exc)
             return
         self._forget(upload)
+        if self._scratch:
+            self._journal.forget_scratch(upload.key)
 
     def _forget(self, upload: MultipartUpload) -> None:
         try:
-            self._ledger.forget_upload(upload)
+            self._journal.forget_upload(upload)
         except OSError as exc:
             # Harmless: the next mount aborts an id that no longer exists.
             log.warning("the journal of uploads could not be updated: %s", exc)
 
 
-def _ignore_result(_result: outcome.Outcome[None]) -> None:
-    """An abort reports its own failure."""
+def _shutting_down(key: str) -> StoreUnavailableError:
+    return StoreUnavailableError("the mount is shutting down", operation="UploadPart", key=key)
 
 
 def _as_exception(error: BaseException) -> Exception:

@@ -387,12 +387,12 @@ def test_a_failed_commit_keeps_the_data_for_the_next_one(tmp_path, memory_first,
         w.store.fail(method, DOWN, times=4)
         failures = 0
         for start in range(0, size, 5):
-            try:
-                await file.write(start, pattern(size)[start : start + 5])
-            except StoreUnavailableError:
-                failures += 1
-                await file.write(start, pattern(size)[start : start + 5])
-            await idle(w)
+            while file.size < start + 5:
+                try:
+                    await file.write(start, pattern(size)[start : start + 5])
+                except StoreUnavailableError:
+                    failures += 1
+                await idle(w)
         while file.dirty:
             try:
                 await file.commit(REQUEST)
@@ -469,7 +469,7 @@ def test_a_file_past_the_largest_object_is_refused(tmp_path, memory_first):
     run(tmp_path, scenario)
 
 
-# -- concurrency and cancellation -------------------------------------------------------------------
+# -- concurrency and cancellation -----------------------------------------------------------------
 
 
 @BOTH

@@ -102,6 +102,7 @@ async def writing(
     finally:
         for file in made.files:
             await file.close()
+        await context.tidying.settled()
         await idle(made)
         network.close()
         local.close()

@@ -154,7 +154,12 @@ class Journal:
 
         Ask after :meth:`claim_leftovers`.
         """
-        needed = {record.base.key for record in self.unsaved_records() if record.base is not None}
+        needed = set()
+        for record in self.unsaved_records():
+            if record.base is not None:
+                needed.add(record.base.key)
+            if record.sent is not None:
+                needed.add(record.sent.upload.key)
         keys = []
         for path in sorted(self._scratch.glob("*.json")):
             try:
@@ -221,6 +226,8 @@ class Journal:
     def _replayed(self, record: DirtyRecord) -> DirtyRecord:
         """The record brought up to the moment of death."""
         data = self._staging / f"{record.ident}.data"
+        if not data.exists():
+            data = self.unsaved_path(record.ident)  # a setting aside was cut short
         if record.log is None:
             # Began as nothing: the file is what was written, as long as it is.
             size = data.stat().st_size if data.exists() else record.size

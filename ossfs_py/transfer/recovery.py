@@ -122,8 +122,7 @@ class Recovery:
                 version = self._finish_sent(store, record, record.sent, fd, condition)
             else:
                 version = self._send(store, record, fd, condition)
-        if record.scratch and record.base is not None:
-            store.delete(record.base.key)
+        self._forget_scratch(record, store)
         self._journal.remove_unsaved(ident)
         return version
 
@@ -161,11 +160,15 @@ class Recovery:
         if store is not None:
             if record.sent is not None:
                 store.abort(record.sent.upload)
-            if record.scratch and record.base is not None:
-                store.delete(record.base.key)
+            self._forget_scratch(record, store)
         self._journal.remove_unsaved(ident)
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _forget_scratch(self, record: DirtyRecord, store: ObjectStore) -> None:
+        if record.scratch and record.base is not None:
+            store.delete(record.base.key)
+            self._journal.forget_scratch(record.base.key)
 
     @contextmanager
     def _opened(self, record: DirtyRecord) -> Iterator[int]:
@@ -227,6 +230,7 @@ class Recovery:
             version, record.key, metadata=record.metadata, content_type=record.content_type
         )
         store.delete(version.key)
+        self._journal.forget_scratch(version.key)
         return final
 
     def _send(
@@ -244,9 +248,7 @@ class Recovery:
         for part in plan:
             for fill in part.fills if isinstance(part, LocalPart) else ():
                 if not _fetch(store, record.base, fill, fd):
-                    raise VersionChangedError(
-                        "the object under the changes is another one now", key=record.key
-                    )
+                    raise _changed(record.key)
         if len(plan) == 1 and isinstance(plan[0], LocalPart):
             return store.put(
                 record.key,
@@ -268,12 +270,18 @@ class Recovery:
             version = store.complete(
                 upload, [parts[number] for number in sorted(parts)], condition=condition
             )
-        except StoreError:
+        except StoreError as exc:
             store.abort(upload)
             self._journal.forget_upload(upload)
+            if base_valid and isinstance(exc, ObjectMissingError):
+                raise _changed(record.key) from exc
             raise
         self._journal.forget_upload(upload)
         return version
+
+
+def _changed(key: str) -> VersionChangedError:
+    return VersionChangedError("the object under the changes is another one now", key=key)
 
 
 def _job(store: ObjectStore, record: DirtyRecord, part: PartPlan, fd: int) -> SendPart:
@@ -302,13 +310,9 @@ def _all_parts(upload: MultipartUpload, jobs: dict[int, SendPart]) -> dict[int, 
 
 def _local_bytes(record: DirtyRecord, size: int) -> ExtentSet:
     """What the data file holds of the file."""
-    if record.sent is None:
-        return record.dirty if record.base_valid else ExtentSet([ByteRange(0, size)])
-    local = ExtentSet([ByteRange(0, size)])
-    starts = (0, *record.sent.edges)
-    for part in record.sent.parts:
-        local.remove(starts[part.number - 1], starts[part.number])
-    return local
+    if record.base_valid or record.sent is not None:
+        return record.dirty
+    return ExtentSet([ByteRange(0, size)])
 
 
 def _copy(source: int, target: int, span: ByteRange) -> None:

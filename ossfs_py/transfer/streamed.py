@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ossfs_py.errors import IntegrityError, UnsavedDataError
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.transfer.context import WriteContext
+from ossfs_py.transfer.extents import ExtentSet
 from ossfs_py.transfer.memory_stream import MemoryStream
 from ossfs_py.transfer.parts import PartSchedule
 from ossfs_py.transfer.records import DirtyRecord, SentParts
@@ -145,9 +146,11 @@ class StreamedContent:
             OSError: the disk is full, among others.
         """
         stream = self._stream
+        held = ExtentSet()
         for start, view in stream.pieces():
             staging.write_now(start, view)
-        record = record.replaced(base=None, base_valid=0, size=stream.size)
+            held.add(start, start + len(view))
+        record = record.replaced(base=None, base_valid=0, size=stream.size, dirty=held)
         begun = stream.upload.snapshot() if stream.upload is not None else None
         if begun is None or not stream.has_lost:
             return record

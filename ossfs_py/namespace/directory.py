@@ -114,7 +114,11 @@ class DirectoryListing:
             return None  # gone between LIST and HEAD
         if isinstance(asked, ObjectInfo) and asked.key == entry.key:
             entry = asked
-        return tree.adopt_object(directory, name, tree.metadata.complete(entry), started)
+        return tree.adopt_object(directory, name, entry, started)
+
+    def _is_asked(self, name: str) -> bool:
+        child = self._tree.table.child(self._directory, name)
+        return child is not None and child.metadata is not None and self._tree.is_fresh(child)
 
     def _known(self, name: str) -> bool:
         child = self._tree.table.child(self._directory, name)
@@ -130,14 +134,15 @@ class DirectoryListing:
             state = listing.current(name, entry, chunk)
             if state is REMOVED or state is LOCAL:
                 continue
-            child = tree.table.child(self._directory, name)
-            if child is not None and child.metadata is not None and tree.is_fresh(child):
-                continue
             if state is DIRECTORY:
-                if tree.options.posix_metadata:
+                if tree.options.posix_metadata and not self._is_asked(name):
                     prefix = tree.keys.marker_key_of(self._directory)
                     questions[name] = self._resolver.ask_head(f"{prefix}{name}/")
-            elif tree.must_ask(tree.metadata.complete(state)):
+            elif (
+                tree.must_ask(state)
+                and not self._is_asked(name)
+                and tree.metadata.complete(state).metadata is None
+            ):
                 questions[name] = self._resolver.ask_head(state.key)
         answers: dict[str, ObjectInfo | bool | None] = {}
         for name, question in questions.items():

@@ -150,7 +150,9 @@ class Inode:
         before = self.info
         same_content = before is not None and before.etag == info.etag and before.size == info.size
         same_version = same_content and self._same_metadata(info)
-        if before is not None and same_version:
+        if before is not None and same_version and self.mtime_settled and info.metadata is None:
+            info = before  # a LIST answer tells nothing new; this is the common case
+        elif before is not None and same_version:
             info = replace(
                 info,
                 mtime_ns=before.mtime_ns if self.mtime_settled else info.mtime_ns,

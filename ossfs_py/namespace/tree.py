@@ -135,10 +135,12 @@ class Tree:
     def adopt_object(self, parent: Inode, name: str, info: ObjectInfo, asked_at: float) -> Inode:
         """The store has an object under the name."""
         child = self.table.child(parent, name)
-        kind = self._kind_of(info, child)
-        if child is not None and (self.holds_unstored(child) or self._is_newer(child, asked_at)):
+        if child is not None and (
+            child.info is info or self._is_newer(child, asked_at) or self.holds_unstored(child)
+        ):
             return child
-        child = self._of_kind(parent, name, kind)
+        info = self.metadata.complete(info)
+        child = self._of_kind(parent, name, self._kind_of(info, child))
         if info.key != self.keys.key_of(child):
             # Listed before a rename of the directory: the copy's ETag may be another.
             child.fresh_until = 0.0
@@ -256,9 +258,8 @@ class Tree:
     # -- inside -----------------------------------------------------------------------------------
 
     def _learn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> None:
-        complete = self.metadata.complete(info)
-        self.metadata.remember(complete)
-        content_changed = inode.learn(complete)
+        self.metadata.remember(info)
+        content_changed = inode.learn(info)
         self.refreshed(inode, asked_at)
         if content_changed and inode.kind is Kind.FILE and self._on_remote_change is not None:
             self._on_remote_change(inode)

@@ -33,6 +33,9 @@ _CHECK_SECONDS = 8.0
 _CHECK_GRACE_SECONDS = 1.0
 """A wrong endpoint or key is told within 10 s of the command's start; imports take their part."""
 
+_SET_ASIDE_SECONDS = 5.0
+"""After a second signal: writing parts that are in memory only to a slow disk takes this long."""
+
 _DONE, _FAILED = 0, 1
 
 
@@ -95,7 +98,6 @@ class _Life:
         self._store: ObjectStore | None = None
         self._mounting = trio.CancelScope()
         self._draining = trio.CancelScope()
-        self._hurried = False
         self._code = _DONE
         self._is_mounted = False
         self._stop = trio.Event()
@@ -177,19 +179,17 @@ class _Life:
         )
 
     async def _drain(self, filesystem: Filesystem) -> None:
-        """Bring everything dirty to the store, unless a second signal forbids to wait."""
-        if self._hurried:
-            return
-        self._draining = trio.CancelScope()
+        """Bring everything dirty to the store; what the store does not take is set aside."""
         with self._draining:
             try:
                 await filesystem.drain()
             except UnsavedDataError as exc:
                 log.error("%s", exc)  # noqa: TRY400 (each file has been logged with its cause)
                 self._code = _FAILED
-        if self._hurried:
-            log.warning("a second signal came: what is not uploaded stays in the state directory")
+        if self._draining.cancelled_caught:
+            log.error("some files could not be set aside in time; the next mount looks for them")
             self._code = _FAILED
+        self._draining = trio.CancelScope(deadline=self._draining.deadline)
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
         watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -205,11 +205,17 @@ class _Life:
         if not self._is_mounted:
             self._mounting.cancel()
         elif self._stop.is_set():
-            self._hurried = True
-            self._draining.cancel()
+            self._hurry()
         else:
             log.info("%s: uploading what is not saved yet, then unmounting", name)
         self._stop.set()
+
+    def _hurry(self) -> None:
+        """Second signal: without a store every upload fails now, and its data is set aside."""
+        log.warning("a second signal: keeping what is not uploaded in the state directory")
+        if self._store is not None:
+            self._store.close()
+        self._draining.deadline = trio.current_time() + _SET_ASIDE_SECONDS
 
     async def _reload(self) -> None:
         """SIGHUP: the log file may have been moved, credentials rotated, the log level changed."""

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import select
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.support.commands import (
     ossfs,
 )
 from tests.support.mounting import Mount, is_mounted
+from tests.support.proxy import Fault, Proxy
 from tests.support.seaweed import SeaweedServer
 
 
@@ -53,14 +56,38 @@ def umount(place: Place, *more: str) -> None:
 
 def wait_gone(pid: int) -> None:
     """Until the process, no child of this one, has ended."""
-    descriptor = os.pidfd_open(pid)
-    try:
-        signalled = subprocess.run(
-            ["tail", f"--pid={pid}", "-f", os.devnull], timeout=30, check=False
-        )
-        assert signalled.returncode == 0
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        try:
+            events = select.poll()
+            events.register(descriptor, select.POLLIN)
+            assert events.poll(30_000), "the daemon lives on"
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(path: Path, text: str) -> Iterator[None]:
+    """Another program has written ``text`` and not closed the file yet.
+
+    Not this one: each process it starts would close its copy of the descriptor, which uploads.
+    """
+    script = (
+        "import signal, sys\n"
+        "file = open(sys.argv[1], 'wb', 0)\n"
+        "file.write(sys.argv[2].encode())\n"
+        "print('written', flush=True)\n"
+        "signal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path, text], stdout=subprocess.PIPE
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"written\n"
+        try:
+            yield
+        finally:
+            program.kill()
 
 
 def test_the_mount_answers_when_the_command_returns(place: Place) -> None:
@@ -114,9 +141,7 @@ def test_a_signal_saves_what_is_open_and_unmounts(
     number: signal.Signals, place: Place, minio_client: Minio
 ) -> None:
     pid = mounted(place)
-    # The program that has it open finds its mount gone when it closes the file.
-    with contextlib.suppress(OSError), (place.mountpoint / "unfinished").open("wb", 0) as file:
-        file.write(b"half a sentence")
+    with writing(place.mountpoint / "unfinished", "half a sentence"):
         os.kill(pid, number)
         wait_gone(pid)
     assert not is_mounted(place.mountpoint)
@@ -171,10 +196,18 @@ def test_a_dead_mount_can_be_unmounted(place: Place) -> None:
     umount(place)
 
 
-def test_a_hanging_daemon_is_unmounted_by_force(place: Place) -> None:
-    pid = mounted(place)
-    umount(place, "--force")
-    assert str(pid) not in daemons_of(place.mountpoint)
+def test_unmounting_by_force_keeps_what_the_store_does_not_take(
+    place: Place, seaweed: SeaweedServer
+) -> None:
+    with Proxy(seaweed.host) as proxy:
+        place.flags["--endpoint"] = proxy.endpoint
+        pid = mounted(place)
+        with writing(place.mountpoint / "lost", "half a sentence"):
+            proxy.faults.append(Fault(operation="PutObject", times=None, status=503))
+            umount(place, "--force", "--timeout", "30s")
+        assert str(pid) not in daemons_of(place.mountpoint)
+    kept = [path.read_bytes() for path in (place.root / "state").rglob("*") if path.is_file()]
+    assert b"half a sentence" in kept
 
 
 @contextlib.contextmanager

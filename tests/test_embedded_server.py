@@ -19,7 +19,7 @@ CHILD = """
 import sys, time
 from ossfs_py.cli.embedded import SeaweedServer
 with SeaweedServer() as server:
-    print(server.pid, server._data, flush=True)
+    print(server.pid, server.directory, flush=True)
     sys.stdin.read()
 """
 

@@ -83,8 +83,9 @@ def run_demo(
     _require_libraries()
     with (
         _sigterm_unwinds(),
-        tempfile.TemporaryDirectory(prefix="ossfs-py-demo-") as scratch,
         SeaweedServer() as server,
+        # Beside the server's data, so that even SIGKILL leaves nothing behind.
+        tempfile.TemporaryDirectory(prefix="demo-", dir=server.directory) as scratch,
     ):
         out.print(f"An S3 server runs at {server.endpoint}; making a model for it …")
         originals = _fill(server, Path(scratch) / "originals", model_bytes)

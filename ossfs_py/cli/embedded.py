@@ -54,7 +54,7 @@ echo $server
 read -r _
 kill -9 $server 2>/dev/null
 wait $server 2>/dev/null
-rm -rf -- "$directory"
+rm -rf --one-file-system -- "$directory"
 rm -f -- $sockets
 """
 
@@ -100,6 +100,11 @@ class SeaweedServer:
     def endpoint(self) -> str:
         """URL of the S3 interface."""
         return f"http://{self.host}"
+
+    @property
+    def directory(self) -> Path:
+        """Where the server's data is; everything in it goes when the server or its owner ends."""
+        return self._data
 
     @property
     def environment(self) -> dict[str, str]:

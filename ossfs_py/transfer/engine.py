@@ -29,6 +29,8 @@ class ReadOptions:
     """
 
     block_size_bytes: int = 8 * MIB
+    model_hints: bool = True
+    """Use what is known of model files: suffixes, tensor bounds, the tail of zip archives."""
     random_fetch_bytes: int = 64 * 1024
     streams: StreamLimits = field(default_factory=StreamLimits)
 

@@ -11,6 +11,7 @@ from ossfs_py.errors import BadHandleError, StoreError, VersionChangedError
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
 from ossfs_py.transfer.chunks import Chunk, ChunkIndex
+from ossfs_py.transfer.hints import ModelHints
 from ossfs_py.transfer.streams import Stream, StreamTable
 
 if TYPE_CHECKING:
@@ -36,7 +37,11 @@ class VersionReader:
         backend: BlockBackend | None = None,
     ) -> None:
         self.version = version
-        self.streams = StreamTable(engine.options.streams)
+        options = engine.options
+        self._hints = ModelHints(
+            version, options.streams, engine.files, enabled=options.model_hints
+        )
+        self.streams = StreamTable(self._hints.limits)
         self._engine = engine
         self._backend = backend
         self._grain = backend.granularity_bytes if backend else 4096
@@ -71,6 +76,8 @@ class VersionReader:
         """
         stream = self.streams.observe(offset, end, trio.current_time())
         self._want(offset, end, stream)
+        if self._hints.tail_start is not None:
+            self._fetch_tail(self._hints.tail_start)
         self._read_ahead(stream, waited=True)
         chunk = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
@@ -135,18 +142,23 @@ class VersionReader:
         return first
 
     def _read_ahead(self, stream: Stream, *, waited: bool) -> None:
-        window = self.streams.widen(stream, self._engine.window_cap(), waited=waited)
+        known_end = self._hints.known_end(stream)
+        window = self.streams.widen(
+            stream, self._engine.window_cap(), waited=waited, bounded=known_end is not None
+        )
         if not window or self._closed:
             return
         size = self._engine.options.block_size_bytes
         piece = max(MIB, min(size, _floor_power_of_two(window // 8)))
         position = max(stream.position, stream.ahead)
-        limit = min(self.version.size, stream.position + window)
+        limit = min(known_end or self.version.size, stream.position + window)
         if limit - position < piece and limit < self.version.size:
             return
         boundary = self.streams.boundary(stream)
         if boundary is not None and boundary < limit:
             limit = boundary
+        elif limit == known_end:
+            boundary = limit
         while position < limit:
             chunk = self._index.at(position)
             if chunk is not None:
@@ -166,6 +178,14 @@ class VersionReader:
                 stream.window = max(window // 2, MIB)
                 return
             position = stream.ahead = chunk.end
+
+    def _fetch_tail(self, start: int) -> None:
+        self._hints.tail_start = None
+        start -= start % self._grain
+        if self._index.at(start) is None:
+            chunk = self._new_chunk(start, self.version.size, urgent=False)
+            if chunk.buffer is None:
+                self._index.remove(chunk)
 
     def _new_chunk(self, start: int, end: int, *, urgent: bool) -> Chunk:
         """Plan one request that covers ``start`` and no byte that another chunk holds."""
@@ -238,6 +258,7 @@ class VersionReader:
         chunk.ready = True
         engine = self._engine
         engine.landed(chunk)
+        self._hints.learn(self._index)
         if chunk.from_disk:
             engine.metrics.bytes_read.labels("disk").inc(chunk.size)
         elif self._backend is not None:

@@ -36,14 +36,29 @@ class StreamLimits:
 class Stream:
     """One sequential reader: where it is (``position``), how far it may be read ahead
     (``window``) and up to where that was planned (``ahead``). ``again``: it began inside what
-    another stream has read, so that reader's bytes are wanted a second time."""
+    another stream has read, so that reader's bytes are wanted a second time. ``home_end``: where
+    the tensor it began in ends, if that is known; ``crossed``: it went on into the next one.
+    """
 
-    __slots__ = ("again", "ahead", "grow_at", "hits", "last_used", "position", "start", "window")
+    __slots__ = (
+        "again",
+        "ahead",
+        "crossed",
+        "grow_at",
+        "hits",
+        "home_end",
+        "last_used",
+        "position",
+        "start",
+        "window",
+    )
 
     def __init__(self, start: int, end: int, now: float) -> None:
         self.start = start
         self.position = end
         self.again = False
+        self.crossed = False
+        self.home_end: int | None = None
         self.window = 0
         self.ahead = 0
         self.grow_at = 0
@@ -65,36 +80,50 @@ class StreamTable:
 
         A read near no stream starts one, at the cost of the least recently used.
         """
+        stream = self._nearest(start)
+        if stream is not None:
+            if end > stream.position:
+                stream.position = end
+                stream.hits += 1
+            stream.last_used = now
+            if self.streams[0] is not stream:
+                self.streams.remove(stream)
+                self.streams.insert(0, stream)
+            return stream
+        stream = Stream(start, end, now)
+        stream.again = any(s.window and s.start <= start < s.position for s in self.streams)
+        self.streams.insert(0, stream)
+        del self.streams[self._limits.max_streams :]
+        return stream
+
+    def _nearest(self, start: int) -> Stream | None:
+        """The stream whose position is nearest to ``start``, if any is near enough.
+
+        The nearest, not the first: wide windows of neighbouring streams overlap.
+        """
         limits = self._limits
-        for index, stream in enumerate(self.streams):
-            position = stream.position
+        best, best_distance = None, limits.max_window
+        for stream in self.streams:
+            distance = start - stream.position
+            if distance == 0:
+                return stream
             if stream.window:
                 back, forward = limits.near_back, max(limits.near_forward, stream.window // 2)
             else:
                 back = forward = limits.first_hop
-            if position - back <= start <= position + forward:
-                if end > position:
-                    stream.position = end
-                    stream.hits += 1
-                stream.last_used = now
-                if index:
-                    del self.streams[index]
-                    self.streams.insert(0, stream)
-                return stream
-        stream = Stream(start, end, now)
-        stream.again = any(s.window and s.start <= start < s.position for s in self.streams)
-        self.streams.insert(0, stream)
-        del self.streams[limits.max_streams :]
-        return stream
+            if -back <= distance <= forward and abs(distance) < best_distance:
+                best, best_distance = stream, abs(distance)
+        return best
 
-    def widen(self, stream: Stream, cap: int, *, waited: bool) -> int:
+    def widen(self, stream: Stream, cap: int, *, waited: bool, bounded: bool = False) -> int:
         """Set and return the window of a stream after a read.
 
-        It opens at the second forward read, doubles whenever the reader had to wait or used up
-        half of it, and never exceeds ``cap``.
+        It opens at the second forward read, or at the first when it is known where reading will
+        end (``bounded``); it doubles when the reader had to wait although a quarter of it was
+        used up, and never exceeds ``cap``.
         """
         limits = self._limits
-        if stream.hits < 2:
+        if stream.hits < 2 and not bounded:
             return 0
         cap = min(cap, limits.max_window)
         if stream.window == 0:
@@ -111,8 +140,9 @@ class StreamTable:
         """Where reading ahead for ``stream`` would run into what another stream has read."""
         if stream.again:
             return None
-        return min((s.start for s in self.streams if s.window and s.start > stream.position),
-                   default=None)
+        return min(
+            (s.start for s in self.streams if s.window and s.start > stream.position), default=None
+        )
 
     def active(self, now: float) -> int:
         """How many streams are being read ahead right now."""

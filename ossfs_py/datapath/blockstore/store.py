@@ -22,6 +22,9 @@ _BATCH_SHARE = 32
 costs little per byte."""
 _MAX_BATCH_BYTES = 256 * MIB
 
+_TURN_BYTES = 16 * MIB
+"""Shrinking gives the lock to others after this much."""
+
 _FRUITLESS_SECONDS = 0.25
 """After an eviction that found everything in use, nobody searches again for this long."""
 
@@ -161,9 +164,16 @@ class BlockStore:
         if attachment is None:
             return
         try:
-            with attachment.ledger.locked() as totals:
-                self._settle(totals)
-                self._make_room(attachment, totals, 0)
+            done = False
+            while not done:
+                # In turns, so that nobody who wants to write waits for long.
+                with attachment.ledger.locked() as totals:
+                    self._settle(totals)
+                    shortfall = self._shortfall(attachment, totals, 0)
+                    freed = 0
+                    if shortfall > 0:
+                        freed = self._evict(attachment, totals, min(shortfall, _TURN_BYTES))
+                    done = freed == 0
         except LedgerBusyError:
             return
         except OSError as exc:
@@ -241,8 +251,10 @@ class BlockStore:
                 admitted = self._take_space(
                     attachment, totals, identity, file or opened, first, last
                 )
-        except LedgerBusyError:
+        except LedgerBusyError as exc:
+            # Not every block is to wait for a mount that was stopped while it held the lock.
             self._skip("busy", size)
+            self.disk.failed(exc)
             admitted = None
         except OSError as exc:
             self._write_failed(exc, size)
@@ -319,14 +331,15 @@ class BlockStore:
             self.disk.warn_once("the disk is full; reading on without keeping more")
         return False
 
-    def _evict(self, attachment: Attachment, totals: Totals, wanted: int) -> None:
+    def _evict(self, attachment: Attachment, totals: Totals, wanted: int) -> int:
         batch = min(_MAX_BATCH_BYTES, totals.used_bytes // _BATCH_SHARE)
-        seen, freed = evictor.evict(attachment.root, max(wanted, batch))
+        seen, freed = evictor.evict(attachment.root, wanted, batch)
         if seen is not None and attachment.exact:
             # File systems take a page for bookkeeping here and there after space was counted.
             totals.used_bytes = seen
         totals.used_bytes -= freed
         self.metrics.cache_evicted_bytes.inc(freed)
+        return freed
 
     def _shortfall(self, attachment: Attachment, totals: Totals, need: int) -> int:
         return max(

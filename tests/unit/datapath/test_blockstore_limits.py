@@ -1,5 +1,6 @@
 """Both limits hold at every moment; a disk that is full, read-only or gone costs only speed."""
 
+import fcntl
 import logging
 import os
 import shutil
@@ -221,6 +222,23 @@ def test_a_directory_that_comes_back_is_used_again(tmp_path: Path) -> None:
     load(store, versions(1, 20)[0])
     assert load(store, versions(1, 20)[0]).fetched == 0
     assert counted_bytes(store) == disk_bytes(cache_dir)
+    store.close()
+
+
+def test_a_mount_stopped_with_the_lock_held_stops_nobody_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = make_store(tmp_path)
+    load(store, versions(1, 20)[0])
+    with (tmp_path / "blocks/ledger").open("r+b") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        for version in versions(20, 20)[1:]:
+            assert load(store, version).fetched == version.size
+    assert len(warnings_in(caplog)) == 1
+    assert "lock" in warnings_in(caplog)[0]
+    store.disk._suspended_until = 0.0
+    load(store, versions(2, 20)[1])
+    assert load(store, versions(2, 20)[1]).fetched == 0
     store.close()
 
 

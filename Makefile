@@ -34,11 +34,15 @@ venv: $(STAMP) ## Install Debian packages, the virtual environment and this pack
 packages:
 	@$(INSTALL) $(PACKAGES)
 
-# Order only: whether Debian packages are missing is found out cheaply every time.
+# Order only: whether Debian packages are missing is found out cheaply every time. Temporary files
+# go into the environment, as pip leaves them behind when it is interrupted.
+$(STAMP): export TMPDIR = $(abspath $(VENV))/tmp
 $(STAMP): pyproject.toml | packages
+	@mkdir -p $(VENV)/tmp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@rm -rf $(VENV)/tmp
 	@touch $@
 
 demo: $(STAMP) ## Load a model through a mount, over each data path

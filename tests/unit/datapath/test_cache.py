@@ -1,0 +1,227 @@
+"""The cache data path as the file system uses it: engine, readers and block store together."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from ossfs_py.datapath.blockstore.store import BlockStore
+from ossfs_py.datapath.cache import CacheDataPath
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.transfer.context import WriteLimits
+from ossfs_py.transfer.engine import MIB, ReadOptions, TransferEngine
+from tests.support.fake_store import FakeStore
+from tests.unit.datapath.caching import block_files, disk_bytes
+from tests.unit.transfer.writing import Writing, idle, writing
+
+DATA = random.Random(3).randbytes(13 * MIB + 4321)
+
+
+class Mounted:
+    """A cache data path over a fake store."""
+
+    def __init__(self, writes: Writing, path: CacheDataPath, metrics: Metrics) -> None:
+        self.writes = writes
+        self.path = path
+        self.metrics = metrics
+
+    async def load(self, version: ObjectVersion, step: int = 256 * 1024) -> bytes:
+        """Open, read in order as the kernel would, close."""
+        file = self.path.open(version)
+        file.begin(lambda: CommitRequest(version.key), lambda _version: None)
+        pieces = []
+        for offset in range(0, file.size, step):
+            view = file.read_nowait(offset, step)
+            pieces.append(bytes(view if view is not None else await file.read(offset, step)))
+        await file.close()
+        return b"".join(pieces)
+
+    async def settled(self) -> None:
+        """Wait until what was fetched is on disk."""
+        await idle(self.writes)
+
+    def figure(self, name: str) -> float:
+        return self.metrics.registry.get_sample_value(f"ossfs_cache_{name}_total") or 0.0
+
+
+@asynccontextmanager
+async def mounted(root: Path, store: FakeStore, limit: int = 64 * MIB) -> AsyncIterator[Mounted]:
+    metrics = Metrics()
+    async with writing(
+        root / "state", store=store, limits=WriteLimits(), memory_bytes=64 * MIB
+    ) as writes:
+        engine = TransferEngine(
+            store,
+            writes.context.network,
+            writes.context.local,
+            writes.pool,
+            ReadOptions(block_size_bytes=MIB),
+            metrics,
+        )
+        blocks = BlockStore(
+            root / "cache",
+            "http://store",
+            "bucket",
+            limit_bytes=limit,
+            min_free_bytes=0,
+            metrics=metrics,
+        )
+        path = CacheDataPath(engine, writes.context, blocks)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(path.run)
+            yield Mounted(writes, path, metrics)
+            nursery.cancel_scope.cancel()
+        await idle(writes)
+        await path.aclose()
+        assert writes.pool.used_bytes == 0
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
+    return tmp_path
+
+
+def test_second_load_after_restart_asks_the_store_nothing(root: Path, store: FakeStore) -> None:
+    version = store.seed("model", DATA)
+
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == DATA
+            await mount.settled()
+        assert store.bytes_read == len(DATA)
+        store.take_requests()
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == DATA
+            assert mount.figure("hit_bytes") == len(DATA)
+        assert store.take_requests() == {}
+
+    trio.run(main)
+
+
+def test_random_reads_are_right_and_fetch_no_block_twice(root: Path, store: FakeStore) -> None:
+    version = store.seed("model", DATA)
+    dice = random.Random(5)
+
+    async def main() -> None:
+        for _ in range(3):
+            async with mounted(root, store) as mount:
+                file = mount.path.open(version)
+                for _ in range(40):
+                    offset = dice.randrange(len(DATA))
+                    size = dice.choice([1, 4096, 300_000, 3 * MIB])
+                    expected = DATA[offset : offset + size]
+                    assert bytes(await file.read(offset, size)) == expected
+                await file.close()
+                await mount.settled()
+        assert store.bytes_read <= len(DATA)
+
+    trio.run(main)
+
+
+def test_a_new_version_is_never_answered_from_the_old_ones_blocks(
+    root: Path, store: FakeStore
+) -> None:
+    old = store.seed("model", DATA)
+
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            assert await mount.load(old) == DATA
+            await mount.settled()
+            new = store.seed("model", DATA[::-1])
+            assert await mount.load(new) == DATA[::-1]
+
+    trio.run(main)
+
+
+def test_damaged_blocks_are_fetched_again(root: Path, store: FakeStore) -> None:
+    version = store.seed("model", DATA)
+
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            await mount.load(version)
+            await mount.settled()
+        path = block_files(root / "cache")[0]
+        with path.open("r+b") as file:
+            file.seek(5 * MIB)
+            file.write(b"rotten")
+        store.bytes_read = 0
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == DATA
+            await mount.settled()
+            assert mount.figure("lost_reads") == 1
+        assert 0 < store.bytes_read <= 2 * MIB
+        store.take_requests()
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == DATA
+        assert store.take_requests() == {}
+
+    trio.run(main)
+
+
+def test_a_cache_directory_that_cannot_be_used_costs_only_speed(
+    root: Path, store: FakeStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    version = store.seed("model", DATA)
+    (root / "cache").write_text("a file")
+
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == DATA
+
+    trio.run(main)
+    assert [r.levelname for r in caplog.records] == ["WARNING"]
+
+
+def test_a_working_set_beyond_the_limit_is_served_within_it(root: Path, store: FakeStore) -> None:
+    versions = [store.seed(f"shard-{i}", DATA[i : i + 5 * MIB]) for i in range(6)]
+
+    async def main() -> None:
+        for _ in range(2):
+            for version in versions:
+                async with mounted(root, store, limit=12 * MIB) as mount:
+                    data = await mount.load(version)
+                    assert data == store.content(version.key)
+                    await mount.settled()
+                    assert disk_bytes(root / "cache") <= 12 * MIB
+
+    trio.run(main)
+
+
+def test_written_files_can_be_read_back(root: Path, store: FakeStore) -> None:
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            file = mount.path.open(None)
+            file.begin(lambda: CommitRequest("new"), lambda _version: None)
+            await file.write(0, DATA)
+            version = await file.commit(CommitRequest("new"))
+            assert version is not None
+            await file.close()
+            assert await mount.load(version) == DATA
+            await mount.settled()
+        store.take_requests()
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == DATA
+        assert store.take_requests() == {}
+
+    trio.run(main)
+
+
+def test_empty_objects_need_no_disk(root: Path, store: FakeStore) -> None:
+    version = store.seed("empty")
+
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            assert await mount.load(version) == b""
+        assert block_files(root / "cache") == []
+
+    trio.run(main)

@@ -431,3 +431,32 @@ def test_posix_metadata_asks_each_object_once_per_version() -> None:
         assert attributes.mode == stat.S_IFREG | 0o640
 
     mounted(run, store, posix_metadata=True)
+
+
+def test_a_cached_listing_answers_for_inodes_that_were_displaced() -> None:
+    store = FakeStore()
+    for number in range(20):
+        store.seed(f"d/f{number:02}", b"x")
+        store.seed(f"d/g{number:02}/x", b"x")
+    store.seed("d/empty")
+    for number in range(60):
+        store.seed(f"o{number:02}", b"x")
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        m.namespace.remember(d)
+        await m.names(d)
+        for number in range(60):
+            await m.at(f"o{number:02}")
+        assert m.namespace.known_child(d, "f00") is None
+        m.store.take_requests()
+        assert (await m.at("d/f00")).size == 1
+        assert (await m.at("d/g00")).kind is Kind.DIRECTORY
+        assert m.store.take_requests() == {}
+        assert (await m.at("d/empty")).kind is Kind.FILE
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        m.namespace.invalidate(await m.at("d/f00"))
+        await m.at("d/f00")
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, store, max_entries=50)

@@ -72,7 +72,7 @@ class DirtyFile:
         self._hint = hint
         self._on_stored = on_stored
         self._schedule = PartSchedule(context.limits.parts)
-        self._content = StagedContent(context, self._schedule, base, read_base)
+        self._content = self._new_content(base)
         self._stream: StreamedContent | None = None
         if memory_first and self._content.size == 0:
             self._stream = StreamedContent(context, self._target)
@@ -175,9 +175,7 @@ class DirtyFile:
                 taken = await self._stream.write(offset, view)
             if taken < len(view):
                 await self._leave_memory()
-                error = await self._content.write(
-                    offset + taken, view[taken:], self._request_if_stored()
-                )
+                error = await self._content.write(offset + taken, view[taken:])
                 self._changed = True
                 if error is not None:
                     raise error
@@ -197,7 +195,7 @@ class DirtyFile:
                 await self._empty()
             elif self._stream is None or not await self._stream.truncate(size):
                 await self._leave_memory()
-                await self._content.truncate(size, self._request_if_stored())
+                await self._content.truncate(size)
             self._changed = True
 
     # -- bringing it to the store ------------------------------------------------------------------
@@ -335,6 +333,11 @@ class DirtyFile:
             return CommitRequest(self._context.spill_key()), True
         return request, False
 
+    def _new_content(self, base: ObjectVersion | None) -> StagedContent:
+        return StagedContent(
+            self._context, self._schedule, base, self._read_base, self._request_if_stored
+        )
+
     def _request_if_stored(self) -> CommitRequest | None:
         return None if self._unlinked or self._hint is None else self._hint()
 
@@ -346,10 +349,9 @@ class DirtyFile:
         if stream.has_lost:
             await self._recall(stream)
             return
-        request = self._request_if_stored()
-        await self._content.adopt(stream.pieces(), stream.size, request)
+        await self._content.adopt(stream.pieces(), stream.size)
         self._stream = None
-        upload = stream.leave(request, self._schedule)
+        upload = stream.leave(self._request_if_stored(), self._schedule)
         if upload is not None:
             self._content.adopt_upload(upload)
         stream.close()
@@ -380,12 +382,12 @@ class DirtyFile:
             self._stream.close()
         elif not self._memory_first:
             self._content.drop_upload()
-            await self._content.truncate(0, self._request_if_stored())
+            await self._content.truncate(0)
             return
         base = self._content.base
         self._content.disown()
         self._content.close()
-        self._content = StagedContent(self._context, self._schedule, base, self._read_base)
+        self._content = self._new_content(base)
         self._content.size = self._content.base_valid = 0
         if self._unlinked:
             self._content.disown()

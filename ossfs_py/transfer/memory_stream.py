@@ -213,9 +213,11 @@ class MemoryStream:
 
     async def _memory_for(self, size: int) -> PartBuffer | None:
         while True:
+            # Own parts under way will give memory back, if perhaps to somebody else first.
+            hopeful = self.upload is not None and self.upload.busy
             with trio.move_on_after(self._limits.memory_wait_seconds):
                 return await self._memory.acquire(size)
-            if not (self._release_first() or (self.upload is not None and self.upload.busy)):
+            if not (self._release_first() or hopeful):
                 return None
 
     def _release_first(self) -> bool:

@@ -26,8 +26,10 @@ class StagedContent:
     """Bytes of ``[0, size)``: staged ones locally, others below ``base_valid`` in the base, the
     rest zeros.
 
-    Changes (write, truncate, commit) come from one task at a time; :meth:`piece` from any. All
-    methods belong to the trio thread.
+    ``target`` tells how the file would be committed now; None for one that nobody will commit or
+    whose key is not known yet: nothing of it leaves, and a crash leaves nothing of it. Changes
+    (write, truncate, commit) come from one task at a time; :meth:`piece` from any. All methods
+    belong to the trio thread.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class StagedContent:
         schedule: PartSchedule,
         base: ObjectVersion | None,
         read_base: ReadBase,
+        target: Callable[[], CommitRequest | None],
     ) -> None:
         self.size = base.size if base is not None else 0
         self.base = base
@@ -46,6 +49,7 @@ class StagedContent:
         self.staging: Staging | None = None
         self._context = context
         self._schedule = schedule
+        self._target = target
         self._staged = ExtentSet()
         self._dirty = ExtentSet()
         self._upload: PartsUpload | None = None
@@ -68,15 +72,9 @@ class StagedContent:
 
     # -- changing ------------------------------------------------------------------------------
 
-    async def write(
-        self, offset: int, data: memoryview, request: CommitRequest | None
-    ) -> OSError | None:
-        """Take ``data``; what went in counts even when the disk is full before its end.
-
-        ``request`` tells under which key parts may already leave; None for a file that nobody
-        will commit, or whose key is not known yet.
-        """
-        staging = await self.need_staging(request)
+    async def write(self, offset: int, data: memoryview) -> OSError | None:
+        """Take ``data``; what went in counts even when the disk is full before its end."""
+        staging = await self.need_staging()
         sequential = offset == self.size
         self._changes(offset, offset + len(data))
         done, error = await staging.write(offset, data)
@@ -84,13 +82,13 @@ class StagedContent:
         self._staged.add(offset, end)
         self._dirty.add(offset, end)
         self.size = max(self.size, end)
-        if sequential and request is not None and error is None:
-            self._send_full_parts(request)
+        if sequential and error is None:
+            self._send_full_parts()
         return error
 
-    async def truncate(self, size: int, request: CommitRequest | None) -> None:
+    async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros."""
-        staging = await self.need_staging(request)
+        staging = await self.need_staging()
         self._changes(min(size, self.size), max(size, self.size))
         await staging.truncate(size)
         self._staged.truncate(size)
@@ -102,15 +100,13 @@ class StagedContent:
         if self._upload is not None:
             self._upload.withdraw_from(number)
 
-    async def adopt(
-        self, pieces: list[tuple[int, memoryview]], size: int, request: CommitRequest | None
-    ) -> None:
+    async def adopt(self, pieces: list[tuple[int, memoryview]], size: int) -> None:
         """Become the content of a stream that was in memory until now, in place of nothing.
 
         Raises:
             OSError: nothing is adopted.
         """
-        staging = await self.need_staging(request)
+        staging = await self.need_staging()
         # An earlier try that met a full disk may have left bytes that were cut off since.
         await staging.truncate(0)
         for start, view in pieces:
@@ -138,24 +134,22 @@ class StagedContent:
         self.base = base
         self.drop_upload()
 
-    async def need_staging(self, request: CommitRequest | None) -> Staging:
+    async def need_staging(self, request: CommitRequest | None = None) -> Staging:
         """The staging file, made known to the next mount if the file is going to be stored."""
         if self.staging is None:
             self.staging = await Staging.create(self._context.journal, self._context.local)
             if self._disowned:
                 self.staging.unlink()
             await self.staging.truncate(self.size)
-        if request is None and self._recorded_request is None:
-            return self.staging
-        if not self.staging.recorded:
-            await self.record(request or self._recorded_request)
+        if not (self.staging.recorded or self._disowned):
+            request = request or self._target()
+            if request is not None:
+                await self._record(self.staging, request)
         return self.staging
 
-    async def record(self, request: CommitRequest | None) -> None:
-        """Tell the journal what becomes of the file after a crash."""
-        if self.staging is not None and request is not None:
-            await self.staging.record(self.description(self.staging.ident, request))
-            self._recorded_request = request
+    async def _record(self, staging: Staging, request: CommitRequest) -> None:
+        await staging.record(self.description(staging.ident, request))
+        self._recorded_request = request
 
     def description(self, ident: str, request: CommitRequest) -> DirtyRecord:
         """This content as the journal writes it down."""
@@ -177,7 +171,7 @@ class StagedContent:
             StoreError, OSError: it could not be done; call again.
         """
         if self.staging is not None and self.staging.recorded and request != self._recorded_request:
-            await self.record(request)
+            await self._record(self.staging, request)
         try:
             return await self._commit_once(request, condition)
         except ObjectMissingError:
@@ -205,7 +199,6 @@ class StagedContent:
     def disown(self) -> None:
         """The file was unlinked: nobody will look for its bytes after a crash."""
         self.drop_upload()
-        self._recorded_request = None
         self._disowned = True
         if self.staging is not None:
             self.staging.unlink()
@@ -237,13 +230,16 @@ class StagedContent:
             for number in range(first, self._schedule.number_at(max(start, end - 1)) + 1):
                 self._upload.withdraw(number)
 
-    def _send_full_parts(self, request: CommitRequest) -> None:
+    def _send_full_parts(self) -> None:
         """Let full parts of a file that is written in order leave before the commit."""
         if self.base_valid or (self._upload is not None and self._upload.failure() is not None):
             return
         while (span := self._schedule.span(self._next_eager)).end < self.size:
             if self._staged.covers(span.start, span.end):
                 if self._upload is None:
+                    request = self._target()
+                    if request is None:
+                        return
                     self._upload = PartsUpload(self._context, request)
                 if not self._upload.has(self._next_eager):
                     self._send(self._upload, self._next_eager, span)
@@ -310,7 +306,7 @@ class StagedContent:
 
     async def _fill(self, part: LocalPart) -> None:
         """Bring the clean bytes of a part to the staging file."""
-        staging = await self.need_staging(None)
+        staging = await self.need_staging()
         for fill in part.fills:
             for gap in list(self._staged.gaps(fill.start, fill.end)):
                 position = gap.start

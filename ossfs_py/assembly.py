@@ -1,15 +1,19 @@
 """Builds the objects of one mount and takes them down again, innermost first."""
 
 import hashlib
+import logging
+import sys
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
 
 from ossfs_py.config import Settings
+from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.filesystem import Filesystem, FilesystemOptions
 from ossfs_py.metrics import Metrics
@@ -23,6 +27,9 @@ from ossfs_py.transfer.engine import ReadOptions, TransferEngine
 from ossfs_py.transfer.journal import Journal
 from ossfs_py.transfer.workers import Workers
 
+log = logging.getLogger(__name__)
+
+_RESTART_SECONDS = 5.0
 _FILE_THREADS = 4
 """Local reads and writes at once: enough to keep one disk's queue filled."""
 _PART_SHARE = 8
@@ -62,7 +69,10 @@ async def assembled(
                 limits=_write_limits(settings),
             )
             data_path = create(
-                settings.data_path, DataPathContext(engine, writes, settings.temp_dir)
+                settings.data_path,
+                DataPathContext(
+                    engine, writes, settings.temp_dir, partial(_open_blocks, settings, metrics)
+                ),
             )
             namespace = Namespace(
                 store,
@@ -75,7 +85,7 @@ async def assembled(
                 namespace, data_path, store, network, _filesystem_options(settings)
             )
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(data_path.run)
+                nursery.start_soon(_kept_running, data_path.run)
                 try:
                     yield filesystem
                 finally:
@@ -86,6 +96,16 @@ async def assembled(
     finally:
         network.close()
         files.close()
+
+
+async def _kept_running(work: Callable[[], Awaitable[None]]) -> None:
+    """Background work whose failure must not end the mount: it is logged and begun again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background work failed; it is begun again in %g s", _RESTART_SECONDS)
+        await trio.sleep(_RESTART_SECONDS)
 
 
 def mount_id(settings: Settings, mountpoint: Path) -> str:
@@ -113,6 +133,17 @@ def _closing(journal: Journal) -> Iterator[Journal]:
         yield journal
     finally:
         journal.close()
+
+
+def _open_blocks(settings: Settings, metrics: Metrics) -> BlockStore:
+    return BlockStore(
+        settings.cache_dir,
+        settings.endpoint or f"s3.{settings.region or 'default'}",
+        settings.bucket,
+        limit_bytes=settings.cache_size_bytes or sys.maxsize,
+        min_free_bytes=settings.min_free_bytes,
+        metrics=metrics,
+    )
 
 
 def _write_limits(settings: Settings) -> WriteLimits:

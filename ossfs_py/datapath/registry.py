@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ossfs_py.datapath.base import DataPath
+from ossfs_py.datapath.blockstore.store import BlockStore
+from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.datapath.direct import DirectDataPath
 from ossfs_py.datapath.temp import TempDataPath
 from ossfs_py.transfer.dirty import WriteContext
@@ -18,10 +20,13 @@ class DataPathContext:
     engine: TransferEngine
     writes: WriteContext
     temp_dir: Path
+    open_blocks: Callable[[], BlockStore]
+    """Opens the persistent disk cache; called by the data path that has one."""
 
 
 FACTORIES: dict[str, Callable[[DataPathContext], DataPath]] = {
     "temp": lambda context: TempDataPath(context.engine, context.writes, context.temp_dir),
+    "cache": lambda context: CacheDataPath(context.engine, context.writes, context.open_blocks()),
     "direct": lambda context: DirectDataPath(context.engine, context.writes),
 }
 """Every data path by the name that ``--data-path`` takes."""

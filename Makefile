@@ -36,7 +36,7 @@ packages:
 
 # Order only: whether Debian packages are missing is found out cheaply every time. Temporary files
 # go into the environment, as pip leaves them behind when it is interrupted.
-$(STAMP): export TMPDIR = $(abspath $(VENV))/tmp
+$(STAMP): private export TMPDIR = $(abspath $(VENV))/tmp
 $(STAMP): pyproject.toml | packages
 	@mkdir -p $(VENV)/tmp
 	$(PYTHON) -m venv $(VENV)

@@ -36,13 +36,13 @@ packages:
 
 # Order only: whether Debian packages are missing is found out cheaply every time. Temporary files
 # go into the environment, as pip leaves them behind when it is interrupted.
-$(STAMP): private export TMPDIR = $(abspath $(VENV))/tmp
 $(STAMP): pyproject.toml | packages
-	@mkdir -p $(VENV)/tmp
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	@rm -rf $(VENV)/tmp
+	@echo "Installing into $(VENV)"
+	@mkdir -p $(VENV)/tmp; export TMPDIR=$(abspath $(VENV))/tmp; \
+	$(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --upgrade pip; \
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'; \
+	rm -rf $(VENV)/tmp
 	@touch $@
 
 demo: $(STAMP) ## Load a model through a mount, over each data path

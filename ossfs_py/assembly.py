@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import trio
 
@@ -122,8 +121,7 @@ def mount_id(settings: Settings, mountpoint: Path) -> str:
 def _journal(settings: Settings, mountpoint: Path, runtime_dir: Path) -> Iterator[Journal]:
     if settings.read_only:
         # Nothing will be written, and the machine may have no state directory to write to.
-        with TemporaryDirectory(dir=runtime_dir, prefix="journal-") as directory:
-            yield from _closing(Journal(Path(directory)))
+        yield from _closing(Journal(runtime_dir / "journal"))
     else:
         yield from _closing(Journal(settings.state_dir / mount_id(settings, mountpoint)))
 

@@ -176,6 +176,7 @@ class _Life:
             read_only=settings.read_only,
             allow_other=settings.allow_other,
             readahead_bytes=settings.readahead_bytes,
+            kernel_options=settings.kernel_options,
         )
 
     async def _drain(self, filesystem: Filesystem) -> None:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import signal
 import stat
 import time
@@ -41,7 +42,8 @@ class RunningMount:
 def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None) -> Iterator[Path]:
     """Claim the mountpoint for this process until the end of the block.
 
-    Yields the runtime directory: private, always writable, in memory on most machines.
+    Yields a directory for the mount alone, gone at the end: private, always writable, in memory
+    on most machines. What killed daemons left beside it is removed.
 
     The lock itself lasts until the process ends, so that who waits for it sees the daemon gone.
 
@@ -50,11 +52,16 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
             no runtime directory can be used.
     """
     path, fd = _lock(mount.mountpoint, directories or runtime_dirs(os.geteuid()))
+    own = _directory_of(path)
     try:
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(asdict(mount)).encode(), 0)
-        yield path.parent
+        _sweep(path.parent)
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir(0o700)
+        yield own
     finally:
+        shutil.rmtree(own, ignore_errors=True)
         path.unlink(missing_ok=True)
         # Succeeds for the last mount of the user.
         with contextlib.suppress(OSError):
@@ -120,6 +127,27 @@ def find_daemon(
 
 def _record_name(mountpoint: str) -> str:
     return hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:24] + ".json"
+
+
+def _directory_of(record: Path) -> Path:
+    return record.with_suffix(".d")
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the records of daemons that were killed."""
+    for record in directory.glob("*.json"):
+        with contextlib.suppress(FileNotFoundError):
+            fd = os.open(record, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                # Held while the record goes, so that a daemon just starting there notices.
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(fd).st_ino == record.stat().st_ino:
+                    shutil.rmtree(_directory_of(record), ignore_errors=True)
+                    record.unlink()
+            except BlockingIOError:
+                pass  # its daemon lives
+            finally:
+                os.close(fd)
 
 
 def _usable(directories: tuple[Path, ...]) -> Path:

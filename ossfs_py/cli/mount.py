@@ -1,5 +1,6 @@
 """``ossfs-py mount``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,17 @@ class _MountCommand(SettingsCommand):
 def mount(
     arguments: tuple[str, ...], mount_options: tuple[str, ...], config: str | None, **values: object
 ) -> int:
-    line = _command_line(arguments, mount_options, config and str(Path(config).absolute()), values)
+    line = _command_line(arguments, mount_options, config, values)
     loaded = load(line)
     for warning in loaded.warnings:
         click.echo(f"ossfs-py: warning: {warning}", err=True)
 
+    # By then the daemon has left this directory, so relative paths would mean something else.
+    paths = {name: value for name, value in loaded.settings if isinstance(value, Path)}
+    again = replace(line, values={**line.values, **paths}, config_file=loaded.config_file)
+
     def reread() -> Settings:
-        return load(line).settings
+        return load(again).settings
 
     from ossfs_py.cli.starting import start
 

@@ -60,6 +60,8 @@ class Loaded:
 
     settings: Settings
     warnings: tuple[str, ...]
+    config_file: str | None
+    """The TOML file that was read, as an absolute path."""
 
 
 @dataclass
@@ -92,18 +94,19 @@ def load(line: CommandLine, environ: Mapping[str, str] | None = None) -> Loaded:
     given = _Given({}, {}, list(line.problems), [])
     for field, value in line.values.items():
         given.put(field, value, ARGUMENTS.get(field) or f"--{option_name(field)}")
-    config_file = line.config_file
-    config_file = _take_mount_options(given, line.mount_options) or config_file
-    config_file = line.config_file or config_file or environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    named_by_option = _take_mount_options(given, line.mount_options)
+    named_by_variable = environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
+    config_file = line.config_file or named_by_option or named_by_variable
     _take_environment(given, environ)
-    if config_file is not None:
+    if config_file:
+        config_file = str(Path(config_file).expanduser().absolute())
         _take_file(given, config_file)
     _split_source(given)
     settings = _validate(given)
     if settings is None or given.problems:
         raise BadOptionsError(given.problems)
     given.warnings.extend(_without_effect(given, settings))
-    return Loaded(settings, tuple(given.warnings))
+    return Loaded(settings, tuple(given.warnings), config_file or None)
 
 
 def _take_mount_options(given: _Given, texts: tuple[str, ...]) -> str | None:
@@ -140,7 +143,7 @@ def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
 
 def _take_file(given: _Given, path: str) -> None:
     try:
-        with Path(path).expanduser().open("rb") as file:
+        with Path(path).open("rb") as file:
             content = tomllib.load(file)
     except OSError as exc:
         given.problems.append(f"--config: cannot read {path}: {exc.strerror}")

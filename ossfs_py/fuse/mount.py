@@ -35,6 +35,8 @@ class MountOptions:
     read_only: bool
     allow_other: bool
     readahead_bytes: int
+    kernel_options: tuple[str, ...] = ()
+    """Restrictions that the kernel itself enforces: noexec, nosuid, nodev, noatime."""
 
 
 @asynccontextmanager
@@ -79,6 +81,7 @@ def _fuse_options(options: MountOptions) -> set[str]:
         f"fsname={options.source}",
         "subtype=ossfs-py",
         "default_permissions",
+        *options.kernel_options,
     }
     if options.allow_other:
         wanted.add("allow_other")

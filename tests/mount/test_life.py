@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
+from ossfs_py.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
 from ossfs_py.running import find_daemon
 from tests.mount.test_bad_input import Place, daemons_of
 from tests.support.commands import (
@@ -105,6 +106,19 @@ def test_a_bucket_is_mounted_and_unmounted_twice(place: Place) -> None:
         umount(place)
     mounted(place)
     assert sorted(path.name for path in place.mountpoint.iterdir()) == ["file0", "file1"]
+    umount(place)
+
+
+def test_restrictions_of_fstab_are_enforced_by_the_kernel(place: Place) -> None:
+    mounted(place, "-o", "defaults,_netdev,noexec,ro")
+    (entry,) = THIS_MACHINE.mounts_at(place.mountpoint)
+    assert entry.filesystem_type == FILESYSTEM_TYPE
+    assert entry.source == place.bucket
+    flags = os.statvfs(place.mountpoint).f_flag
+    assert flags & os.ST_NOEXEC
+    assert flags & os.ST_RDONLY
+    with pytest.raises(OSError, match="Read-only file system"):
+        (place.mountpoint / "x").touch()
     umount(place)
 
 

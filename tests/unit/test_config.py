@@ -446,3 +446,12 @@ def test_every_option_has_a_group_a_placeholder_and_a_description() -> None:
         if name not in NOT_OPTIONS:
             assert isinstance(field.json_schema_extra, dict)
             assert field.json_schema_extra["group"]
+
+
+def test_the_configuration_file_read_is_known_by_its_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mount.toml").touch()
+    assert loaded("config=mount.toml").config_file == str(tmp_path / "mount.toml")
+    assert loaded().config_file is None

@@ -91,3 +91,19 @@ def test_a_directory_others_can_write_to_is_not_trusted(tmp_path: Path) -> None:
     ):
         pass
     assert find_daemon(Path("/mnt/x"), os.geteuid(), (directory,)) is None
+
+
+def test_records_of_killed_daemons_are_removed_by_the_next_one(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with serving(directory, "/mnt/alive") as alive:
+        with serving(directory, "/mnt/killed") as killed:
+            killed.kill()
+            killed.communicate()
+        assert len(list(directory.iterdir())) == 4
+        with registered(RunningMount(os.getpid(), "/mnt/x", "models", "temp"), (directory,)) as own:
+            assert own.stat().st_mode & 0o777 == 0o700
+            (own / "file").touch()
+            assert len(list(directory.iterdir())) == 4
+        assert len(list(directory.iterdir())) == 2
+        alive.communicate()
+    assert not directory.exists()

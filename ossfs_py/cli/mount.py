@@ -44,7 +44,7 @@ Exit codes: 0 mounted, 1 it cannot be mounted, 2 wrong usage.
 
 
 class _MountCommand(SettingsCommand):
-    """Keeps unknown long flags for the common report instead of stopping at the first one."""
+    """Takes its options from the settings model."""
 
     def __init__(self, **attrs: Any) -> None:
         super().__init__(**attrs)

@@ -14,21 +14,25 @@ import trio
 from ossfs_py.config import Settings
 from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
-from ossfs_py.filesystem import Filesystem, FilesystemOptions
+from ossfs_py.filesystem import Filesystem
 from ossfs_py.metrics import Metrics
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.openfiles import ConflictPolicy, OpenFiles
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.buffers import BufferPool
 from ossfs_py.transfer.context import WriteContext, WriteLimits
 from ossfs_py.transfer.engine import ReadOptions, TransferEngine
 from ossfs_py.transfer.journal import Journal
+from ossfs_py.transfer.recovery import tidy_leftovers
 from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
 
 _RESTART_SECONDS = 5.0
+_TIDY_SECONDS = 5.0
+"""What a mount that ends gives requests nobody waits for; the journal knows of the rest."""
 _FILE_THREADS = 4
 """Local reads and writes at once: enough to keep one disk's queue filled."""
 _PART_SHARE = 8
@@ -80,9 +84,12 @@ async def assembled(
                 metrics,
                 on_remote_change=lambda inode: filesystem.note_remote_change(inode),  # noqa: PLW0108 - made below
             )
-            filesystem = Filesystem(
-                namespace, data_path, store, network, _filesystem_options(settings)
+            opened = OpenFiles(
+                namespace, data_path, store, network, journal, _conflict_policy(settings)
             )
+            filesystem = Filesystem(namespace, opened, read_only=settings.read_only)
+            if not settings.read_only:
+                await files.run(_take_over, journal, store)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
                 try:
@@ -91,6 +98,8 @@ async def assembled(
                     with trio.CancelScope(shield=True):
                         await filesystem.close()
                         await data_path.aclose()
+                        with trio.move_on_after(_TIDY_SECONDS):
+                            await writes.tidying.settled()
                 nursery.cancel_scope.cancel()
     finally:
         network.close()
@@ -164,9 +173,18 @@ def _namespace_options(settings: Settings) -> NamespaceOptions:
     )
 
 
-def _filesystem_options(settings: Settings) -> FilesystemOptions:
-    return FilesystemOptions(
-        read_only=settings.read_only,
-        fail_on_conflict=settings.on_conflict == "fail",
+def _conflict_policy(settings: Settings) -> ConflictPolicy:
+    return ConflictPolicy(
+        fail=settings.on_conflict == "fail",
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
     )
+
+
+def _take_over(journal: Journal, store: ObjectStore) -> None:
+    """Find what a daemon that died here has left: its dirty files are kept, the rest tidied."""
+    for ident in journal.claim_leftovers():
+        log.warning(
+            "a file that a killed daemon had not saved yet is kept as %s (see: ossfs-py recover)",
+            journal.unsaved_path(ident),
+        )
+    tidy_leftovers(journal, store)

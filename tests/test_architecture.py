@@ -32,9 +32,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "transfer": FOUNDATION | {"store"},
     "datapath": FOUNDATION | {"store", "transfer"},
     "namespace": FOUNDATION | {"store", "transfer"},
-    "filesystem": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
+    "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
+    "filesystem": FOUNDATION | {"namespace", "openfiles"},
     "fuse": FOUNDATION | {"filesystem", "namespace"},
-    "assembly": FOUNDATION | {"store", "transfer", "datapath", "namespace", "filesystem"},
+    "assembly": FOUNDATION
+    | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly"},
     "cli": FOUNDATION | HOST | {"daemon", "store", "transfer"},
     "__main__": {"cli"},

@@ -1,0 +1,318 @@
+"""Open inodes: one open file for each, committed, kept readable, and let go.
+
+Descriptors come and go; what they share lives here. A change of an object's key or content at the
+store happens under the lock of its open inode; readers never take it.
+"""
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from ossfs_py.datapath.base import DataPath, OpenFile
+from ossfs_py.errors import OssfsError, StoreError, UnsavedDataError
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.journal import Journal
+from ossfs_py.transfer.parts import FIRST_PART_BYTES
+from ossfs_py.transfer.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictPolicy:
+    """What a commit does about other writers.
+
+    ``fail``: refuse to overwrite a version the writer never saw.
+    ``scratch_prefix``: where copies of deleted but open objects live, hidden from listings.
+    """
+
+    fail: bool = False
+    scratch_prefix: str = ".ossfs-py-deleted-"
+
+
+class OpenInode:
+    """An inode that somebody has open, in one version. ``users`` counts who."""
+
+    __slots__ = ("exclusive", "file", "inode", "lock", "preserved", "seen", "users")
+
+    def __init__(self, inode: Inode, file: OpenFile) -> None:
+        self.inode = inode
+        self.file = file
+        self.users = 0
+        self.lock = trio.Lock()
+        self.exclusive = False
+        """Created with O_EXCL and not stored yet."""
+        self.seen = file.version
+        """The version a conflicting writer must not have replaced."""
+        self.preserved: ObjectVersion | None = None
+        """A hidden copy that this file reads from, to be deleted with it."""
+
+    def size(self) -> int:
+        """Present size in bytes, uncommitted writes included."""
+        return self.file.size
+
+    def note_written(self) -> None:
+        """The content changed just now."""
+        self.inode.size_source = self.size
+        self.inode.touch(time.time_ns())
+
+
+class OpenFiles:
+    """Every open inode of a mount. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        data_path: DataPath,
+        store: ObjectStore,
+        workers: Workers,
+        journal: Journal,
+        policy: ConflictPolicy,
+    ) -> None:
+        self._namespace = namespace
+        self._data_path = data_path
+        self._store = store
+        self._workers = workers
+        self._journal = journal
+        self._policy = policy
+        self._current: dict[int, OpenInode] = {}
+        self._all: set[OpenInode] = set()
+        self._cached_pages: dict[int, str] = {}
+
+    # -- opening and letting go -----------------------------------------------------------------
+
+    def current(self, inode: Inode) -> OpenInode | None:
+        """What is open of an inode in its present version."""
+        return self._current.get(inode.number)
+
+    async def acquire(self, inode: Inode) -> OpenInode:
+        """Open an inode in its present version, or join those who have; pair with release."""
+        current = self.current(inode)
+        if not (inode.local or inode.removed) and (current is None or not current.file.dirty):
+            await self._namespace.refresh_version(inode)
+            current = self.current(inode)
+        version = inode.info.version if inode.info is not None else None
+        if current is None or not (
+            current.file.dirty or inode.removed or current.file.version == version
+        ):
+            current = OpenInode(inode, self._data_path.open(version))
+            self._begin(current)
+            self._current[inode.number] = current
+            self._all.add(current)
+        current.users += 1
+        return current
+
+    def _begin(self, opened: OpenInode) -> None:
+        opened.file.begin(
+            lambda: self._request(opened, streaming=True),
+            lambda version: self._stored(opened, version, self._request(opened, streaming=True)),
+        )
+
+    async def release(self, opened: OpenInode) -> None:
+        """One user of an open inode less; the last one commits what is left and frees it."""
+        if opened.users == 1:
+            try:
+                # Writes through a shared mapping arrive after the last flush.
+                await self.commit(opened)
+            except (OssfsError, OSError) as exc:
+                self._set_aside(opened, exc)
+        opened.users -= 1
+        if opened.users == 0:
+            await self._forget(opened)
+
+    async def _forget(self, opened: OpenInode) -> None:
+        inode = opened.inode
+        self._all.discard(opened)
+        if self.current(inode) is opened:
+            del self._current[inode.number]
+            inode.size_source = None
+        if inode.removed:
+            opened.file.abandon()
+        elif inode.local and opened.file.version is None:
+            self._namespace.drop_local(inode)
+        await opened.file.close()
+        self._namespace.forget(inode.number, 0)
+        if opened.preserved is not None:
+            await self._drop_copy(opened.preserved)
+
+    # -- committing -----------------------------------------------------------------------------
+
+    async def commit(self, opened: OpenInode) -> None:
+        """Bring what is dirty to the store; returns when the object is complete there."""
+        async with opened.lock:
+            await self._commit_locked(opened)
+
+    async def _commit_locked(self, opened: OpenInode) -> None:
+        inode = opened.inode
+        if inode.removed or not opened.file.dirty:
+            return
+        streaming = opened.file.size > FIRST_PART_BYTES
+        request = self._request(opened, streaming=streaming)
+        version = await opened.file.commit(request)
+        if version is None:
+            return
+        self._stored(opened, version, request)
+        if inode.metadata_dirty and not opened.file.dirty:
+            await self._namespace.flush_attributes(inode)
+            await self.follow(inode)
+
+    def _request(self, opened: OpenInode, *, streaming: bool) -> CommitRequest:
+        """How the file would be committed now.
+
+        An upload that streams carries its metadata from its first part on: the time of the last
+        write is not known then, and left to the store unless a program set it.
+        """
+        inode = opened.inode
+        condition = Condition()
+        if opened.exclusive or (self._policy.fail and opened.seen is None):
+            condition = Condition(only_if_absent=True)
+        elif self._policy.fail and opened.seen is not None:
+            condition = Condition(only_if_etag=opened.seen.etag)
+        return CommitRequest(
+            key=self._namespace.key_of(inode),
+            metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
+            condition=condition,
+        )
+
+    def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
+        inode = opened.inode
+        opened.exclusive = False
+        opened.seen = version
+        self._cached_pages[inode.number] = version.etag
+        if self.current(inode) is opened:
+            self._namespace.note_commit(inode, version, request.metadata)
+        if not opened.file.dirty:
+            inode.size_source = None
+
+    def _set_aside(self, opened: OpenInode, cause: Exception) -> None:
+        """Keep what could not be saved where ``ossfs-py recover`` finds it."""
+        request = self._request(opened, streaming=False)
+        try:
+            kept = opened.file.set_aside(request)
+        except OSError as exc:
+            log.critical(
+                "%r could not be saved (%s) nor set aside: %s", request.key, cause, exc.strerror
+            )
+            return
+        log.error(
+            "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)",
+            request.key,
+            cause,
+            kept,
+        )
+
+    # -- keys that change under open files ------------------------------------------------------
+
+    @asynccontextmanager
+    async def changing(self, inode: Inode) -> AsyncIterator[None]:
+        """Keep commits of an inode and changes of its name or metadata apart."""
+        opened = self.current(inode)
+        if opened is None:
+            yield
+            return
+        async with opened.lock:
+            yield
+
+    def defers(self, inode: Inode) -> bool:
+        """Whether changed attributes travel with an upload that has to come anyway."""
+        opened = self.current(inode)
+        return inode.local or (opened is not None and opened.file.dirty)
+
+    async def follow(self, inode: Inode) -> None:
+        """Let an open file read on from where its object is now, same bytes."""
+        if inode.info is not None:
+            await self.follow_copies([(inode, inode.info.version)])
+
+    async def follow_copies(self, copies: list[tuple[Inode, ObjectVersion]]) -> None:
+        """Let open files read on from server-side copies of their bytes."""
+        for inode, version in copies:
+            opened = self.current(inode)
+            before = opened.file.version if opened is not None else None
+            if opened is None or before is None or before.size != version.size:
+                continue
+            if before != version:
+                await opened.file.preserve(version)
+                opened.seen = version
+                self._cached_pages[inode.number] = version.etag
+
+    async def preserve(self, inode: Inode) -> None:
+        """Before its key goes away, give an open object's readers a copy to read on from."""
+        opened = self.current(inode)
+        version = opened.file.version if opened is not None else None
+        if opened is None or version is None or not version.size or opened.preserved is not None:
+            return
+        key = f"{self._policy.scratch_prefix}{uuid.uuid4().hex}"
+        self._journal.record_scratch(key)
+        copy = await self._workers.run(self._store.copy, version, key)
+        opened.preserved = copy
+        await opened.file.preserve(copy)
+
+    async def _drop_copy(self, copy: ObjectVersion) -> None:
+        try:
+            await self._workers.run(self._store.delete, copy.key)
+        except StoreError as exc:
+            log.warning("a hidden copy is left to the next mount: %s", exc)
+        else:
+            self._journal.forget_scratch(copy.key)
+
+    # -- the kernel's page cache ----------------------------------------------------------------
+
+    def keeps_pages(self, opened: OpenInode) -> bool:
+        """Whether the kernel may keep its pages at an open; notes what they will be of."""
+        number, version = opened.inode.number, opened.file.version
+        etag = version.etag if version is not None else ""
+        same = self._cached_pages.get(number) == etag
+        self._cached_pages[number] = etag
+        return same or opened.file.dirty
+
+    def drop_pages_of_old(self, inode: Inode) -> bool:
+        """Another client replaced the object: whether the kernel may have pages of the old one."""
+        pages = self._cached_pages.get(inode.number)
+        if inode.info is None or pages is None or pages == inode.info.etag:
+            return False
+        del self._cached_pages[inode.number]
+        return True
+
+    def forget_pages(self, number: int) -> None:
+        """The kernel has forgotten the inode, and its pages with it."""
+        if number not in self._current:
+            self._cached_pages.pop(number, None)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Commit every dirty file.
+
+        Raises:
+            UnsavedDataError: some could not be brought to the store; they were set aside.
+        """
+        unsaved = 0
+
+        async def save(opened: OpenInode) -> None:
+            nonlocal unsaved
+            try:
+                await self.commit(opened)
+            except (OssfsError, OSError) as exc:
+                self._set_aside(opened, exc)
+                unsaved += 1
+
+        async with trio.open_nursery() as nursery:
+            for opened in tuple(self._all):
+                nursery.start_soon(save, opened)
+        if unsaved:
+            raise UnsavedDataError(f"{unsaved} files could not be saved and were set aside")
+
+    async def close(self) -> None:
+        """Free every open file; call :meth:`drain` first."""
+        for opened in tuple(self._all):
+            await opened.file.close()
+        self._all.clear()
+        self._current.clear()

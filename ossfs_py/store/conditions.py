@@ -80,14 +80,20 @@ class Conditions:
         if not condition.only_if_absent and condition.only_if_etag is None:
             return {}
         found = self.found()
+        if operation == "CompleteMultipartUpload":
+            # Some stores that check PUTs ignore the condition of a completion (moto does), so
+            # it is looked at beforehand as well: one request beside a whole upload.
+            self._check_by_head(operation, key, condition)
         if condition.only_if_absent and found.create != "none":
             return dict(_IF_NONE_MATCH if found.create == "http" else _FORBID_OVERWRITE)
         if condition.only_if_etag is not None and found.replace:
             return {"if-match": f'"{condition.only_if_etag}"'}
-        self._check_by_head(operation, key, condition)
+        self._warn_once()
+        if operation != "CompleteMultipartUpload":
+            self._check_by_head(operation, key, condition)
         return {}
 
-    def _check_by_head(self, operation: str, key: str, condition: Condition) -> None:
+    def _warn_once(self) -> None:
         with self._lock:
             first, self._warned = not self._warned, True
         if first:
@@ -95,6 +101,8 @@ class Conditions:
                 "this store has no conditional writes: conditions are checked with a HEAD just "
                 "before the write, which is not atomic"
             )
+
+    def _check_by_head(self, operation: str, key: str, condition: Condition) -> None:
         try:
             etag: str | None = self._head(key).etag
         except ObjectMissingError:

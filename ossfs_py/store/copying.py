@@ -13,7 +13,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, ByteRange, MultipartUpload, ObjectInfo, ObjectVersion, Part
-from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES
+from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.conditions import scratch_key
 from ossfs_py.store.control import ControlClient
 from ossfs_py.store.error_map import judge
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_COPY_PART_BYTES = 512 * 1024**2
+COPY_PART_BYTES = 512 * 1024**2
 """Ten parts at the smallest: enough to work in parallel, few enough to cost little."""
 _COPY_THREADS = 8
 
@@ -52,8 +52,8 @@ class Copier:
         writer: Writer,
         options: StoreOptions,
         *,
-        max_copy_bytes: int = MAX_COPY_BYTES,
-        copy_part_bytes: int = _COPY_PART_BYTES,
+        max_copy_bytes: int,
+        copy_part_bytes: int,
     ) -> None:
         self._control = control
         self._retrier = retrier

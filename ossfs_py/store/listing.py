@@ -1,14 +1,15 @@
 """LIST answers. botocore's parser takes 57-105 ms for 1,000 keys, this one 6 ms."""
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
 from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.store.faults import NoAnswerError
 
-_NS_PER_SECOND = 10**9
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 Decode = Callable[[str], str]
 
@@ -59,7 +60,7 @@ def _parse_object(element: ElementTree.Element, start: int, decode: Decode) -> O
             storage_class=texts.get("StorageClass") or None,
             owner=None if owner is None else _owner_name(owner, start),
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, TypeError):
         raise NoAnswerError("an entry of the LIST answer is incomplete", "not_http") from None
 
 
@@ -79,5 +80,4 @@ def _as_is(text: str) -> str:
 
 def parse_time(text: str) -> int:
     """An ISO 8601 time in nanoseconds since the epoch."""
-    moment = datetime.fromisoformat(text)
-    return int(moment.timestamp()) * _NS_PER_SECOND + moment.microsecond * 1000
+    return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND * 1000

@@ -19,7 +19,7 @@ from ossfs_py.store.check import check_bucket
 from ossfs_py.store.conditions import Conditions
 from ossfs_py.store.connection import ConnectionPool, Dialer
 from ossfs_py.store.control import ControlClient
-from ossfs_py.store.copying import Copier
+from ossfs_py.store.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.credentials import CredentialSource, make_session
 from ossfs_py.store.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.options import StoreOptions
@@ -43,6 +43,7 @@ class S3ObjectStore:
         credentials: CredentialSource,
         *,
         max_copy_bytes: int = MAX_COPY_BYTES,
+        copy_part_bytes: int = COPY_PART_BYTES,
     ) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
@@ -72,6 +73,7 @@ class S3ObjectStore:
             self._writer,
             options,
             max_copy_bytes=max_copy_bytes,
+            copy_part_bytes=copy_part_bytes,
         )
 
     def capabilities(self) -> Capabilities:

@@ -214,7 +214,7 @@ def test_oss_is_told_not_to_overwrite_at_both_ends_of_an_upload() -> None:
         [reply(204)],
     ]
     scripts = [
-        [*probe, [reply(200, b"", described("e-1", 5))]],
+        [*probe, [reply(404)], [reply(200, b"", described("e-1", 5))]],
         [[reply(200, begun)], [reply(200, done)]],
     ]
     with ScriptedServer(scripts) as server:

@@ -1,0 +1,501 @@
+"""The contract of ObjectStore, held against real servers that keep it in different measure.
+
+SeaweedFS keeps all of it; moto adds names and metadata that SeaweedFS bends; rclone ignores every
+If-Match and If-None-Match, answers ranges with 200 and has no part copies.
+"""
+
+import contextlib
+import hashlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from minio import Minio
+from moto.server import ThreadedMotoServer
+
+from ossfs_py.errors import (
+    ConditionFailedError,
+    EnvironmentProblemError,
+    ObjectMissingError,
+    StoreError,
+    VersionChangedError,
+)
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import Body, ByteRange, Condition, FileSlice, ObjectVersion
+from ossfs_py.store import StoreOptions, open_store
+from ossfs_py.store.base import MIN_PART_BYTES, Capabilities, ObjectStore
+from ossfs_py.store.credentials import CredentialSource
+from ossfs_py.store.endpoint import resolve_endpoint
+from ossfs_py.store.s3 import S3ObjectStore
+from tests.support.seaweed import OUTSIDER, SeaweedServer
+
+ABSENT = Condition(only_if_absent=True)
+ALL = Capabilities(conditional_create=True, conditional_replace=True, part_copy=True)
+NONE = Capabilities(conditional_create=False, conditional_replace=False, part_copy=False)
+BUCKET = "contract"
+SOME = os.urandom(300_000)
+PART = os.urandom(MIN_PART_BYTES)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server and what it promises."""
+
+    name: str
+    endpoint: str
+    access_key: str
+    secret_key: str
+    capabilities: Capabilities
+    bucket: str = BUCKET
+
+    def options(self, directory: Path, **changes: object) -> StoreOptions:
+        path = directory / "credentials"
+        path.touch(0o600)
+        path.write_text(f"{self.access_key}:{self.secret_key}\n")
+        settings = {
+            "bucket": self.bucket,
+            "endpoint": self.endpoint,
+            "credentials_file": path,
+            "retry_budget_seconds": 10.0,
+            **changes,
+        }
+        return StoreOptions(**settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("rclone")
+    (root / BUCKET).mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", str(root)]
+    command += ["--addr", f"127.0.0.1:{port}", "--auth-key", "RCLONE,rclone-secret"]
+    command += ["--config", "/dev/null"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            time.sleep(0.02)
+        yield Server("rclone", f"http://127.0.0.1:{port}", "RCLONE", "rclone-secret", NONE)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Server]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    client = Minio(f"{host}:{port}", "MOTO", "moto-secret", secure=False, region="us-east-1")
+    client.make_bucket(BUCKET)
+    yield Server("moto", f"http://{host}:{port}", "MOTO", "moto-secret", ALL)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(seaweed: SeaweedServer) -> Server:
+    seaweed.make_bucket(BUCKET)
+    return Server("seaweedfs", seaweed.endpoint, seaweed.access_key, seaweed.secret_key, ALL)
+
+
+@pytest.fixture(params=["seaweedfs", "rclone", "moto"])
+def server(request: pytest.FixtureRequest) -> Server:
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def store(server: Server, tmp_path: Path) -> Iterator[ObjectStore]:
+    opened = open_store(server.options(tmp_path), Metrics())
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    """A part of the bucket that belongs to this test."""
+    name = request.node.name
+    return hashlib.sha256(name.encode()).hexdigest()[:16] + "/"
+
+
+def read(store: ObjectStore, version: ObjectVersion, span: ByteRange | None = None) -> bytes:
+    span = span or ByteRange(0, version.size)
+    buffer = bytearray(span.size)
+    store.get_range_into(version, span.start, memoryview(buffer))
+    return bytes(buffer)
+
+
+def put(store: ObjectStore, key: str, body: bytes = SOME, **metadata: str) -> ObjectVersion:
+    return store.put(key, body, metadata=metadata)
+
+
+# -- reading -----------------------------------------------------------------------------------
+
+
+def test_an_object_reads_back_whole_and_in_ranges(store: ObjectStore, prefix: str) -> None:
+    version = put(store, prefix + "a")
+    assert version.size == len(SOME)
+    assert read(store, version) == SOME
+    for start, end in ((0, 1), (1, 2), (len(SOME) - 1, len(SOME)), (1000, 280_000)):
+        assert read(store, version, ByteRange(start, end)) == SOME[start:end]
+
+
+def test_head_and_put_and_list_agree(store: ObjectStore, prefix: str) -> None:
+    version = put(store, prefix + "a")
+    info = store.head(prefix + "a")
+    assert info.version == version
+    (listed,) = store.list_page(prefix).objects
+    assert listed.version == version
+    assert abs(info.mtime_ns / 1e9 - time.time()) < 120
+    # A store may know fractions in one answer and not in the other.
+    assert abs(listed.mtime_ns - info.mtime_ns) <= 10**9
+
+
+def test_metadata_and_type_come_back_in_lower_case(store: ObjectStore, prefix: str) -> None:
+    metadata = {"mode": "33188", "symlink-target": "header:3:a%2Fb", "uid": "0"}
+    store.put(prefix + "a", b"", metadata=metadata, content_type="text/x-model")
+    info = store.head(prefix + "a")
+    assert info.metadata == metadata
+    assert info.content_type == "text/x-model"
+    assert info.size == 0
+
+
+def test_a_changed_object_is_never_read_as_the_old_version(store: ObjectStore, prefix: str) -> None:
+    old = put(store, prefix + "a")
+    new = put(store, prefix + "a", SOME[::-1])
+    assert old.etag != new.etag
+    with pytest.raises(VersionChangedError):
+        read(store, old, ByteRange(5, 10))
+    shorter = put(store, prefix + "a", b"12345")
+    with pytest.raises(VersionChangedError):
+        read(store, new, ByteRange(200_000, 200_010))
+    assert read(store, shorter) == b"12345"
+
+
+def test_what_is_missing_is_missing(store: ObjectStore, prefix: str) -> None:
+    with pytest.raises(ObjectMissingError):
+        store.head(prefix + "a")
+    with pytest.raises(ObjectMissingError):
+        read(store, ObjectVersion(prefix + "a", "0" * 32, 5))
+
+
+def test_many_threads_read_at_once(store: ObjectStore, prefix: str) -> None:
+    version = put(store, prefix + "a")
+    spans = [ByteRange(start, start + 6000) for start in range(0, 294_000, 6000)]
+    with ThreadPoolExecutor(16) as pool:
+        parts = pool.map(lambda span: read(store, version, span), spans)
+        assert b"".join(parts) == SOME[: spans[-1].end]
+
+
+# -- listing -----------------------------------------------------------------------------------
+
+
+def test_pages_continue_where_the_last_one_ended(store: ObjectStore, prefix: str) -> None:
+    keys = [f"{prefix}{number:02}" for number in range(7)]
+    for key in keys:
+        put(store, key, b"")
+    seen: list[str] = []
+    token: str | None = None
+    while True:
+        page = store.list_page(prefix, delimiter="", max_keys=3, token=token)
+        seen += [item.key for item in page.objects]
+        token = page.next_token
+        if token is None:
+            break
+    assert seen == keys
+
+
+def test_a_delimiter_folds_what_lies_deeper(store: ObjectStore, prefix: str) -> None:
+    for name in ("a", "d/1", "d/2", "e/f/1"):
+        put(store, prefix + name, b"")
+    page = store.list_page(prefix)
+    assert [item.key for item in page.objects] == [prefix + "a"]
+    assert page.prefixes == (prefix + "d/", prefix + "e/")
+    flat = store.list_page(prefix, delimiter="")
+    assert [item.key for item in flat.objects] == [
+        prefix + name for name in ("a", "d/1", "d/2", "e/f/1")
+    ]
+
+
+def test_a_listing_can_start_after_a_key(store: ObjectStore, prefix: str) -> None:
+    for name in ("a", "b", "c"):
+        put(store, prefix + name, b"")
+    page = store.list_page(prefix, delimiter="", start_after=prefix + "a")
+    assert [item.key for item in page.objects] == [prefix + "b", prefix + "c"]
+
+
+def test_a_listing_of_nothing_is_empty(store: ObjectStore, prefix: str) -> None:
+    page = store.list_page(prefix)
+    assert (page.objects, page.prefixes, page.next_token) == ((), (), None)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "with space",
+        "a+b",
+        "100%",
+        "%41",
+        "ünïcødé/模型",
+        "q?x=1&y#z",
+        "<&>\"'",
+        "tab\there",
+        "~*()!",
+    ],
+)
+def test_any_name_is_written_listed_read_copied_and_removed(
+    store: ObjectStore, prefix: str, name: str
+) -> None:
+    version = put(store, prefix + name, b"content")
+    assert [item.key for item in store.list_page(prefix, delimiter="").objects] == [prefix + name]
+    assert store.head(prefix + name).version == version
+    assert read(store, version) == b"content"
+    assert read(store, store.copy(version, prefix + name + "2")) == b"content"
+    store.delete(prefix + name)
+    with pytest.raises(ObjectMissingError):
+        store.head(prefix + name)
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def test_bytes_views_and_files_are_sent_alike(
+    store: ObjectStore, prefix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(b"before" + SOME + b"after")
+    with path.open("rb") as file:
+        bodies: list[Body] = [SOME, memoryview(SOME), FileSlice(file.fileno(), 6, len(SOME))]
+        for number, body in enumerate(bodies):
+            version = store.put(f"{prefix}{number}", body, metadata={})
+            assert read(store, version) == SOME
+
+
+@pytest.mark.parametrize("checksum", ["none", "crc32c", "md5"])
+def test_every_checksum_is_accepted(
+    server: Server, prefix: str, tmp_path: Path, checksum: str
+) -> None:
+    store = open_store(server.options(tmp_path, checksum=checksum), Metrics())
+    assert read(store, put(store, prefix + "a")) == SOME
+    upload = store.start_multipart(prefix + "b", metadata={})
+    parts = [store.upload_part(upload, 1, PART), store.upload_part(upload, 2, b"end")]
+    assert read(store, store.complete(upload, parts)) == PART + b"end"
+    store.close()
+
+
+def test_a_create_happens_once(store: ObjectStore, prefix: str) -> None:
+    version = store.put(prefix + "a", b"first", metadata={}, condition=ABSENT)
+    with pytest.raises(ConditionFailedError):
+        store.put(prefix + "a", b"second", metadata={}, condition=ABSENT)
+    assert read(store, version) == b"first"
+
+
+def test_a_replacement_happens_only_over_the_known_version(store: ObjectStore, prefix: str) -> None:
+    first = put(store, prefix + "a", b"first")
+    known = Condition(only_if_etag=first.etag)
+    second = store.put(prefix + "a", b"second", metadata={}, condition=known)
+    with pytest.raises(ConditionFailedError):
+        store.put(prefix + "a", b"third", metadata={}, condition=known)
+    assert read(store, second) == b"second"
+
+
+def test_deleting_twice_is_no_error(store: ObjectStore, prefix: str) -> None:
+    put(store, prefix + "a")
+    store.delete(prefix + "a")
+    store.delete(prefix + "a")
+    with pytest.raises(ObjectMissingError):
+        store.head(prefix + "a")
+
+
+# -- multipart ---------------------------------------------------------------------------------
+
+
+def test_parts_in_any_order_make_one_object(store: ObjectStore, prefix: str) -> None:
+    upload = store.start_multipart(
+        prefix + "a", metadata={"mtime": "1.5"}, content_type="text/x-model"
+    )
+    third = store.upload_part(upload, 3, b"end")
+    store.upload_part(upload, 1, PART)
+    second = store.upload_part(upload, 2, PART[::-1])
+    first = store.upload_part(upload, 1, PART)  # again: it replaces
+    version = store.complete(upload, [third, first, second])
+    assert version.size == 2 * MIN_PART_BYTES + 3
+    assert read(store, version) == PART + PART[::-1] + b"end"
+    info = store.head(prefix + "a")
+    assert info.version == version
+    assert info.metadata is not None
+    assert info.metadata["mtime"] == "1.5"
+    assert info.content_type == "text/x-model"
+
+
+def test_an_aborted_upload_leaves_nothing_and_can_be_aborted_again(
+    store: ObjectStore, server: Server, prefix: str
+) -> None:
+    upload = store.start_multipart(prefix + "a", metadata={})
+    part = store.upload_part(upload, 1, PART)
+    store.abort(upload)
+    store.abort(upload)
+    with pytest.raises(ObjectMissingError):
+        store.head(prefix + "a")
+    if server.name != "moto":  # moto stumbles over unknown uploads and answers 500
+        with pytest.raises(ObjectMissingError):
+            store.complete(upload, [part])
+
+
+@pytest.mark.parametrize("condition", [ABSENT, Condition(only_if_etag="0" * 32)], ids=str)
+def test_a_completion_obeys_its_condition(
+    store: ObjectStore, prefix: str, condition: Condition
+) -> None:
+    key = f"{prefix}{'new' if condition.only_if_absent else 'old'}"
+    old = put(store, key, b"here first")
+    upload = store.start_multipart(key, metadata={})
+    part = store.upload_part(upload, 1, PART)
+    with pytest.raises(ConditionFailedError):
+        store.complete(upload, [part], condition=condition)
+    assert read(store, old) == b"here first"
+    store.abort(upload)
+
+
+def test_parts_are_copied_from_other_objects(
+    store: ObjectStore, server: Server, prefix: str
+) -> None:
+    source = put(store, prefix + "source", PART + SOME)
+    upload = store.start_multipart(prefix + "a", metadata={})
+    span = ByteRange(7, MIN_PART_BYTES + 7)
+    if not server.capabilities.part_copy:
+        with pytest.raises(StoreError):
+            store.copy_part(upload, 1, source, span)
+        return
+    parts = [store.copy_part(upload, 1, source, span), store.upload_part(upload, 2, b"new")]
+    version = store.complete(upload, parts)
+    assert read(store, version) == (PART + SOME)[7 : MIN_PART_BYTES + 7] + b"new"
+
+
+# -- copies ------------------------------------------------------------------------------------
+
+
+def test_a_copy_keeps_metadata_unless_told_otherwise(store: ObjectStore, prefix: str) -> None:
+    source = store.put(prefix + "a", SOME, metadata={"mode": "33188"}, content_type="text/x-model")
+    copied = store.copy(source, prefix + "b")
+    assert read(store, copied) == SOME
+    kept = store.head(prefix + "b")
+    assert kept.version == copied
+    assert (kept.metadata or {})["mode"] == "33188"
+    assert kept.content_type == "text/x-model"
+    changed = store.copy(source, prefix + "c", metadata={"mode": "33279"}, content_type="a/b")
+    info = store.head(prefix + "c")
+    assert info.version == changed
+    assert (info.metadata or {})["mode"] == "33279"
+
+
+def test_a_copy_onto_itself_replaces_the_metadata(
+    store: ObjectStore, server: Server, prefix: str
+) -> None:
+    source = put(store, prefix + "a", SOME, old="1")
+    changed = store.copy(source, prefix + "a", metadata={"new": "2"})
+    info = store.head(prefix + "a")
+    assert info.version == changed
+    assert (info.metadata or {}).get("new") == "2"
+    assert read(store, changed) == SOME
+    if server.name != "rclone":  # rclone merges instead of replacing
+        assert info.metadata == {"new": "2"}
+
+
+def test_a_copy_of_what_changed_or_went_is_refused(store: ObjectStore, prefix: str) -> None:
+    old = put(store, prefix + "a")
+    put(store, prefix + "a", b"newer")
+    with pytest.raises(VersionChangedError):
+        store.copy(old, prefix + "b")
+    with pytest.raises(VersionChangedError):
+        store.copy(old, prefix + "b", metadata={})
+    store.delete(prefix + "a")
+    with pytest.raises(ObjectMissingError):
+        store.copy(old, prefix + "b")
+
+
+def test_a_large_object_is_copied_in_parts_with_all_that_describes_it(
+    seaweedfs: Server, tmp_path: Path, prefix: str, minio_client: Minio
+) -> None:
+    options = seaweedfs.options(tmp_path)
+    small_limit = S3ObjectStore(
+        options,
+        Metrics(),
+        resolve_endpoint(options, None),
+        CredentialSource(options, oss_first=False),
+        max_copy_bytes=MIN_PART_BYTES,
+        copy_part_bytes=MIN_PART_BYTES,
+    )
+    source = small_limit.put(
+        prefix + "a", PART + PART + b"end", metadata={"k": "v"}, content_type="text/x-model"
+    )
+    copied = small_limit.copy(source, prefix + "b")
+    assert copied.etag.endswith("-3")
+    assert read(small_limit, copied) == PART + PART + b"end"
+    info = small_limit.head(prefix + "b")
+    assert (info.metadata, info.content_type) == ({"k": "v"}, "text/x-model")
+    put(small_limit, prefix + "a", PART + PART + b"END")
+    with pytest.raises(VersionChangedError):
+        small_limit.copy(source, prefix + "c")
+    small_limit.close()
+    pending = minio_client._list_multipart_uploads(BUCKET, prefix=prefix)
+    assert pending.uploads == []
+
+
+# -- capabilities and mistakes -----------------------------------------------------------------
+
+
+def test_capabilities_are_found_out_and_nothing_is_left_behind(
+    server: Server, tmp_path: Path, prefix: str
+) -> None:
+    store = open_store(server.options(tmp_path, scratch_prefix=prefix), Metrics())
+    assert store.capabilities() == server.capabilities
+    assert store.list_page(prefix, delimiter="").objects == ()
+    store.close()
+
+
+def test_configured_capabilities_cost_no_request(server: Server, tmp_path: Path) -> None:
+    metrics = Metrics()
+    choices = {"conditional_writes": "on", "part_copy": "off"}
+    store = open_store(server.options(tmp_path, **choices), metrics)
+    assert store.capabilities() == Capabilities(True, True, False)
+    assert [sample for metric in metrics.requests.collect() for sample in metric.samples] == []
+    store.close()
+
+
+def test_check_is_content_with_a_right_mount(store: ObjectStore) -> None:
+    store.check("", 8.0)
+
+
+def test_check_tells_a_missing_bucket(server: Server, tmp_path: Path) -> None:
+    store = open_store(server.options(tmp_path, bucket="no-such-bucket"), Metrics())
+    with pytest.raises(EnvironmentProblemError, match="there is no bucket 'no-such-bucket'"):
+        store.check("", 8.0)
+    store.close()
+
+
+def test_check_tells_wrong_keys_and_forbidden_buckets(
+    seaweed: SeaweedServer, seaweedfs: Server, tmp_path: Path
+) -> None:
+    outsider = seaweed.identities[OUTSIDER]
+    mistakes = [
+        ("UNKNOWN", seaweedfs.secret_key, "does not know this access key id"),
+        (seaweedfs.access_key, "wrong", "the secret key is wrong"),
+        (outsider.access_key, outsider.secret_key, "access to the bucket 'contract' is denied"),
+    ]
+    for access_key, secret_key, expected in mistakes:
+        other = Server("other", seaweedfs.endpoint, access_key, secret_key, ALL)
+        store = open_store(other.options(tmp_path), Metrics())
+        with pytest.raises(EnvironmentProblemError, match=expected):
+            store.check("", 8.0)
+        store.close()

@@ -1,0 +1,150 @@
+"""One plain sentence for each mistake that a mount can start with."""
+
+import socket
+
+import pytest
+
+from ossfs_py.errors import EnvironmentProblemError
+from tests.unit.store.scripted import (
+    ScriptedServer,
+    Step,
+    error,
+    hold,
+    raw,
+    read_only,
+    reply,
+    store_for,
+)
+
+EMPTY = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
+def sentence(url: str, timeout_seconds: float = 5.0, **options: object) -> str:
+    store = store_for(url, **options)
+    try:
+        with pytest.raises(EnvironmentProblemError) as caught:
+            store.check("some/prefix/", timeout_seconds)
+    finally:
+        store.close()
+    return str(caught.value)
+
+
+def test_a_bucket_that_answers_is_fine_after_one_small_list() -> None:
+    with ScriptedServer([[[reply(200, EMPTY)]]]) as server:
+        store = store_for(server.url)
+        store.check("some/prefix/", 5.0)
+        store.close()
+    (seen,) = server.requests
+    assert "prefix=some%2Fprefix%2F" in seen.target
+    assert "max-keys=1" in seen.target
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (error(404, "NoSuchBucket"), "there is no bucket 'bucket' at 127.0.0.1"),
+        (reply(404), "there is no bucket 'bucket' at 127.0.0.1"),
+        (error(403, "AccessDenied"), "access to the bucket 'bucket' is denied"),
+        (error(403, "InvalidAccessKeyId"), "does not know this access key id"),
+        (error(403, "SignatureDoesNotMatch"), "the secret key is wrong"),
+        (error(403, "RequestTimeTooSkewed"), "this machine's clock differs too much"),
+        (error(400, "ExpiredToken"), "the session token has expired"),
+        (
+            error(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-1"}),
+            "the bucket 'bucket' is in region eu-west-1, not us-east-1",
+        ),
+        (
+            error(400, "AuthorizationHeaderMalformed", extra="<Region>eu-west-1</Region>"),
+            "the bucket 'bucket' is in region eu-west-1, not us-east-1",
+        ),
+        (error(400, "InvalidBucketName"), "'bucket' is no valid bucket name"),
+        (reply(200, b"<html>Hi</html>", {"content-type": "text/html"}), "is not an S3 server"),
+        (
+            reply(404, b"<html>Hi</html>", {"content-type": "text/html"}),
+            "is not an S3 server: it answered 404 text/html",
+        ),
+        (raw(b"220 smtp ready\r\n\r\n"), "is not an S3 server"),
+        (error(503, "SlowDown"), "answered 503 SlowDown"),
+        (hold, "no byte moved"),
+    ],
+)
+def test_an_answer_becomes_a_sentence(answer: Step, expected: str) -> None:
+    with ScriptedServer([[[answer]]]) as server:
+        assert expected in sentence(server.url)
+    assert len(server.requests) == 1
+
+
+def test_an_endpoint_that_says_nothing_in_time_is_given_up() -> None:
+    with ScriptedServer([[[read_only, hold]]]) as server:
+        told = sentence(server.url, 0.2, stall_timeout_seconds=30.0)
+    assert told.endswith("did not answer within 0.2 s")
+
+
+def test_a_port_nobody_listens_on_refuses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    assert f"127.0.0.1:{port} refuses connections" in sentence(f"http://127.0.0.1:{port}")
+
+
+def test_a_name_that_does_not_exist_is_told() -> None:
+    told = sentence("https://store.invalid", addressing="virtual")
+    assert "the name bucket.store.invalid cannot be resolved" in told
+    assert "may be misspelt" in told
+
+
+def test_https_to_a_plain_server_is_told() -> None:
+    with ScriptedServer([[[reply(400)]]]) as server:
+        told = sentence(server.url.replace("http:", "https:"))
+    assert "TLS with 127.0.0.1" in told
+
+
+def test_missing_credentials_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "OSS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with ScriptedServer([]) as server:
+        assert "no credentials found" in sentence(server.url, anonymous=False)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_requests_go_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    answer = reply(200, EMPTY) if scheme == "http" else raw(b"HTTP/1.1 407 No\r\n\r\n")
+    with ScriptedServer([[[answer]]]) as proxy:
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:pass%21@127.0.0.1:{proxy.port}")
+        if scheme == "http":
+            store = store_for("http://store.invalid")
+            store.check("", 5.0)
+            store.close()
+        else:
+            told = sentence("https://store.invalid")
+            assert f"the proxy 127.0.0.1:{proxy.port} answered 407 to CONNECT" in told
+    (seen,) = proxy.requests
+    wanted = "http://store.invalid/bucket?" if scheme == "http" else "store.invalid:443"
+    assert seen.target.startswith(wanted)
+    assert seen.headers["proxy-authorization"] == "Basic bWU6cGFzcyE="
+
+
+def test_no_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ScriptedServer([[[reply(200, EMPTY)]]]) as server:
+        store = store_for(server.url)
+        store.check("", 5.0)
+        store.close()
+
+
+def test_a_proxy_of_another_kind_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:1")
+    with pytest.raises(EnvironmentProblemError, match="socks5"):
+        store_for("http://store.invalid")
+
+
+def test_a_broken_ca_bundle_is_told(tmp_path: object) -> None:
+    with pytest.raises(EnvironmentProblemError, match="the CA bundle"):
+        store_for("https://store.invalid", ca_bundle=tmp_path)

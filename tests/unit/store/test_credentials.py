@@ -1,0 +1,186 @@
+"""Where credentials are taken from, in which order, and what is said when they are broken."""
+
+from pathlib import Path
+
+import pytest
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.credentials import CredentialSource, make_session, read_password_file
+from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.signing import AccessKey
+
+
+@pytest.fixture(autouse=True)
+def _nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for prefix in ("AWS", "OSS"):
+        for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ACCESS_KEY_SECRET", "SESSION_TOKEN"):
+            monkeypatch.delenv(f"{prefix}_{name}", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+def password_file(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
+    path = tmp_path / "passwd"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def source(*, oss: bool = False, **changes: object) -> CredentialSource:
+    return CredentialSource(StoreOptions("models", **changes), oss_first=oss)  # type: ignore[arg-type]
+
+
+def set_keys(monkeypatch: pytest.MonkeyPatch, *families: str) -> None:
+    if "aws" in families:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "aws-id")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-secret")
+    if "oss" in families:
+        monkeypatch.setenv("OSS_ACCESS_KEY_ID", "oss-id")
+        monkeypatch.setenv("OSS_ACCESS_KEY_SECRET", "oss-secret")
+        monkeypatch.setenv("OSS_SESSION_TOKEN", "oss-token")
+
+
+AWS = AccessKey("aws-id", "aws-secret")
+OSS = AccessKey("oss-id", "oss-secret", "oss-token")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("id:secret\n", AccessKey("id", "secret")),
+        ("# mine\n\n  id:secret  \n", AccessKey("id", "secret")),
+        ("id:secret\nmodels:id2:secret2\n", AccessKey("id2", "secret2")),
+        ("models:id2:secret2\nid:secret\n", AccessKey("id2", "secret2")),
+        ("other:id2:secret2\nid:secret\n", AccessKey("id", "secret")),
+        ("id:secret\r\n", AccessKey("id", "secret")),
+    ],
+)
+def test_the_bucket_s_own_line_goes_before_the_general_one(
+    tmp_path: Path, text: str, expected: AccessKey
+) -> None:
+    assert read_password_file(password_file(tmp_path, text), "models") == expected
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
+def test_a_file_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(EnvironmentProblemError, match="chmod 600"):
+        read_password_file(password_file(tmp_path, "id:secret\n", mode), "models")
+
+
+@pytest.mark.parametrize("line", ["sesame", ":sesame", "a:b:c:sesame", "id: sesame", "id:"])
+def test_a_broken_line_is_named_by_its_number_not_its_content(tmp_path: Path, line: str) -> None:
+    path = password_file(tmp_path, f"# one\nid:fine\n{line}\n")
+    with pytest.raises(EnvironmentProblemError, match="line 3") as caught:
+        read_password_file(path, "models")
+    assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "other:id:secret\n"])
+def test_a_file_without_an_entry_for_the_bucket_says_so(tmp_path: Path, text: str) -> None:
+    with pytest.raises(EnvironmentProblemError, match="no entry for the bucket 'models'"):
+        read_password_file(password_file(tmp_path, text), "models")
+
+
+def test_a_missing_or_binary_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentProblemError, match="No such file"):
+        read_password_file(tmp_path / "none", "models")
+    path = password_file(tmp_path, "")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(EnvironmentProblemError, match="not a text file"):
+        read_password_file(path, "models")
+
+
+def test_anonymous_goes_before_everything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    set_keys(monkeypatch, "aws", "oss")
+    path = password_file(tmp_path, "id:secret\n")
+    assert source(anonymous=True, credentials_file=path).current() is None
+
+
+def test_a_named_file_goes_before_profile_and_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_keys(monkeypatch, "aws", "oss")
+    path = password_file(tmp_path, "id:secret\n")
+    assert source(oss=True, credentials_file=path).current() == AccessKey("id", "secret")
+
+
+def test_a_named_profile_goes_before_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_keys(monkeypatch, "aws", "oss")
+    (tmp_path / "credentials").write_text(
+        "[work]\naws_access_key_id = w\naws_secret_access_key = s\n"
+    )
+    assert source(oss=True, profile="work").current() == AccessKey("w", "s")
+
+
+@pytest.mark.parametrize(
+    ("families", "oss", "expected"),
+    [
+        (("aws",), False, AWS),
+        (("oss",), False, OSS),
+        (("aws",), True, AWS),
+        (("oss",), True, OSS),
+        (("aws", "oss"), False, AWS),
+        (("aws", "oss"), True, OSS),
+    ],
+)
+def test_variables_of_the_endpoint_s_own_family_go_first(
+    monkeypatch: pytest.MonkeyPatch, families: tuple[str, ...], oss: bool, expected: AccessKey
+) -> None:
+    set_keys(monkeypatch, *families)
+    assert source(oss=oss).current() == expected
+
+
+def test_half_a_pair_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OSS_ACCESS_KEY_ID", "oss-id")
+    with pytest.raises(
+        EnvironmentProblemError, match="the environment lacks OSS_ACCESS_KEY_SECRET"
+    ):
+        source(oss=True).current()
+
+
+def test_no_credentials_at_all_are_told() -> None:
+    with pytest.raises(EnvironmentProblemError, match="no credentials found"):
+        source().current()
+
+
+def test_an_unknown_profile_is_told() -> None:
+    with pytest.raises(EnvironmentProblemError, match="profile 'nope'"):
+        make_session("nope")
+
+
+def test_a_broken_configuration_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("no section\n")
+    with pytest.raises(EnvironmentProblemError, match="cannot be parsed"):
+        make_session(None)
+
+
+def test_refresh_reads_the_file_again_and_keeps_the_old_key_when_it_is_broken(
+    tmp_path: Path,
+) -> None:
+    path = password_file(tmp_path, "id:old\n")
+    credentials = source(credentials_file=path)
+    assert credentials.current() == AccessKey("id", "old")
+    path.write_text("id:new\n")
+    assert credentials.current() == AccessKey("id", "old")
+    credentials.refresh()
+    assert credentials.current() == AccessKey("id", "new")
+    path.write_text("broken\n")
+    with pytest.raises(EnvironmentProblemError):
+        credentials.refresh()
+    assert credentials.current() == AccessKey("id", "new")
+
+
+def test_the_container_role_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.unit.store.scripted import ScriptedServer, reply
+
+    answer = (
+        b'{"AccessKeyId": "role", "SecretAccessKey": "s", "Token": "t", '
+        b'"Expiration": "2999-01-01T00:00:00Z"}'
+    )
+    with ScriptedServer([[[reply(200, answer)]]]) as server:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/creds")
+        assert source().current() == AccessKey("role", "s", "t")

@@ -1,0 +1,130 @@
+"""The pauses between attempts, with a clock that the test moves."""
+
+from collections.abc import Callable
+
+import pytest
+
+from ossfs_py.errors import AccessDeniedError, EnvironmentProblemError, StoreUnavailableError
+from ossfs_py.metrics import Metrics
+from ossfs_py.store.faults import AnswerError, NoAnswerError
+from ossfs_py.store.retry import Attempt, Retrier
+
+
+class Fixture:
+    """A retrier whose pauses pass at once and are written down."""
+
+    def __init__(self, budget_seconds: float = 60.0) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.refreshed = 0
+        self.metrics = Metrics()
+        self.retrier = Retrier(
+            self.metrics,
+            budget_seconds,
+            self._refresh,
+            clock=lambda: self.now,
+            wait=self._wait,
+            jitter=lambda _low, high: high,
+        )
+
+    def count(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(
+            f"ossfs_store_{name}_total", {"operation": "Op"}
+        )
+        return value or 0.0
+
+    def run(self, *outcomes: Exception | None, cost_seconds: float = 0.0) -> int:
+        """Attempts that fail as told and then succeed; returns the number of the success."""
+        left = list(outcomes)
+
+        def attempt(state: Attempt) -> int:
+            self.now += cost_seconds
+            error = left.pop(0) if left else None
+            if error is not None:
+                raise error
+            return state.number
+
+        return self.retrier.run("Op", "key", attempt)
+
+    def _wait(self, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        self.now += seconds
+        return False
+
+    def _refresh(self) -> None:
+        self.refreshed += 1
+
+
+def busy(retry_after_seconds: float = 0.0) -> AnswerError:
+    return AnswerError(503, "SlowDown", retry_after_seconds=retry_after_seconds)
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    fixture = Fixture()
+    assert fixture.run(*[busy() for _ in range(9)]) == 10
+    assert fixture.pauses == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
+
+
+def test_retry_after_lengthens_a_pause_within_reason() -> None:
+    fixture = Fixture()
+    fixture.run(busy(2.0), busy(500.0))
+    assert fixture.pauses == [2.0, 30.0]
+
+
+def test_the_budget_counts_time_without_progress() -> None:
+    fixture = Fixture(budget_seconds=10.0)
+    steps: list[Callable[[], None]] = []
+
+    def attempt(state: Attempt) -> None:
+        fixture.now += 8.0
+        if len(steps) < 5:
+            steps.append(lambda: None)
+            state.progressed = True
+            raise NoAnswerError("cut", received=1)
+
+    fixture.retrier.run("Op", "key", attempt)
+    assert fixture.now > 40.0
+    with pytest.raises(StoreUnavailableError) as caught:
+        fixture.run(*[busy() for _ in range(99)], cost_seconds=8.0)
+    assert caught.value.attempts == 2
+
+
+def test_what_cannot_be_mended_is_not_tried_again() -> None:
+    fixture = Fixture()
+    with pytest.raises(AccessDeniedError):
+        fixture.run(AnswerError(403, "AccessDenied"))
+    assert fixture.pauses == []
+
+
+def test_expired_credentials_are_read_again_once() -> None:
+    fixture = Fixture()
+    expired = AnswerError(400, "ExpiredToken")
+    assert fixture.run(expired) == 2
+    assert (fixture.refreshed, fixture.pauses) == (1, [0.0])
+    with pytest.raises(AccessDeniedError):
+        fixture.run(expired, expired)
+    assert fixture.refreshed == 2
+
+
+def test_credentials_that_cannot_be_had_are_access_denied() -> None:
+    with pytest.raises(AccessDeniedError, match="no credentials"):
+        Fixture().run(EnvironmentProblemError("no credentials found"))
+
+
+def test_attempts_failures_and_repeats_are_counted() -> None:
+    fixture = Fixture()
+    fixture.run(busy(), busy())
+    with pytest.raises(AccessDeniedError):
+        fixture.run(AnswerError(403))
+    assert fixture.count("requests") == 4
+    assert fixture.count("retries") == 2
+    assert fixture.count("errors") == 1
+
+
+def test_the_log_tells_key_operation_request_and_attempts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with pytest.raises(StoreUnavailableError):
+        Fixture(0.0).run(AnswerError(500, "InternalError", "m", "REQ9"))
+    assert "Op 'key': given up after 1 attempts: 500 InternalError m" in caplog.text
+    assert "REQ9" in caplog.text

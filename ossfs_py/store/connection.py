@@ -262,21 +262,16 @@ class ConnectionPool:
             self._live.discard(connection)
         connection.close()
 
-    def forget_idle(self) -> None:
-        """Close what lies idle (the store may have moved to another address)."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-            self._live.difference_update(idle)
-        for connection in idle:
-            connection.close()
-
     def close(self) -> None:
         """Close idle connections and make the calls on the others fail."""
         with self._lock:
             self._closed = True
             for connection in self._live:
                 connection.shut()
-        self.forget_idle()
+            idle, self._idle = self._idle, []
+            self._live.difference_update(idle)
+        for connection in idle:
+            connection.close()
 
     def _check_open(self) -> None:
         with self._lock:

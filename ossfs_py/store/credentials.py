@@ -8,7 +8,8 @@ The first of these that applies is used:
 4. on an OSS endpoint ``OSS_ACCESS_KEY_ID`` + ``OSS_ACCESS_KEY_SECRET`` (+ ``OSS_SESSION_TOKEN``);
    on another endpoint these only if ``AWS_ACCESS_KEY_ID`` is not set;
 5. botocore's chain: AWS_* environment, shared profile, SSO, web identity, container and instance
-   roles, refreshed by botocore before they expire.
+   roles (on an OSS endpoint the ECS instance's RAM role before EC2's), refreshed by botocore
+   before they expire.
 """
 
 import os
@@ -22,6 +23,7 @@ import botocore.exceptions
 import botocore.session
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.ecs_role import EcsRoleProvider
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.signing import AccessKey
 
@@ -171,6 +173,10 @@ class CredentialSource:
 
     def _from_chain(self) -> botocore.credentials.Credentials:
         session = make_session(self._options.profile)
+        if self._oss_first:
+            session.get_component("credential_provider").insert_before(
+                botocore.credentials.InstanceMetadataProvider.METHOD, EcsRoleProvider()
+            )
         try:
             found = session.get_credentials()
         except (botocore.exceptions.BotoCoreError, OSError) as exc:

@@ -7,6 +7,7 @@ from ossfs_py.errors import (
     AccessDeniedError,
     ArchivedError,
     ConditionFailedError,
+    EnvironmentProblemError,
     IntegrityError,
     ObjectMissingError,
     ObjectTooLargeError,
@@ -113,10 +114,19 @@ WRONG_REGION = frozenset(
 )
 
 
-def judge(error: AnswerError | NoAnswerError) -> Verdict:
-    """What ``error`` means; a broken connection is always worth another try."""
+Failure = AnswerError | NoAnswerError | EnvironmentProblemError
+"""How an attempt can fail. The last one says that the credentials cannot be had."""
+
+
+def judge(error: Failure) -> Verdict:
+    """What ``error`` means; a broken connection is always worth another try.
+
+    So are credentials that cannot be had: the mount began with some, so their source is ill.
+    """
     if isinstance(error, NoAnswerError):
         return _BUSY
+    if isinstance(error, EnvironmentProblemError):
+        return Verdict(AccessDeniedError, retry=True)
     verdict = CODES.get(error.code) or STATUSES.get(error.status)
     if verdict is None:
         verdict = _BUSY if error.status >= 500 else _OTHER

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from ossfs_py.errors import AccessDeniedError, EnvironmentProblemError, StoreUnavailableError
+from ossfs_py.errors import EnvironmentProblemError, StoreUnavailableError
 from ossfs_py.metrics import Metrics
-from ossfs_py.store.error_map import EXPIRED_CREDENTIALS, judge
+from ossfs_py.store.error_map import EXPIRED_CREDENTIALS, Failure, judge
 from ossfs_py.store.faults import AnswerError, NoAnswerError
 
 log = logging.getLogger(__name__)
@@ -78,10 +78,8 @@ class Retrier:
                 self._metrics.requests.labels(operation).inc()
                 try:
                     return attempt(state)
-                except (AnswerError, NoAnswerError) as exc:
-                    error: AnswerError | NoAnswerError = exc
-                except EnvironmentProblemError as exc:
-                    raise AccessDeniedError(str(exc), operation=operation, key=key) from None
+                except (AnswerError, NoAnswerError, EnvironmentProblemError) as exc:
+                    error: Failure = exc
                 state.may_have_happened = True
                 if state.progressed:
                     state.progressed = False
@@ -115,7 +113,7 @@ class Retrier:
         finally:
             self._metrics.request_seconds.labels(operation).observe(self._clock() - began)
 
-    def _pause_after(self, error: AnswerError | NoAnswerError, number: int) -> float | None:
+    def _pause_after(self, error: Failure, number: int) -> float | None:
         if not judge(error).retry:
             return None
         limit = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(number - 1, 16))
@@ -132,9 +130,7 @@ class Retrier:
             return None
         return 0.0
 
-    def _give_up(
-        self, operation: str, key: str, error: AnswerError | NoAnswerError, attempts: int
-    ) -> NoReturn:
+    def _give_up(self, operation: str, key: str, error: Failure, attempts: int) -> NoReturn:
         verdict = judge(error)
         request_id = error.request_id if isinstance(error, AnswerError) else ""
         message = "the store is closed" if self._closed.is_set() else str(error)

@@ -108,6 +108,7 @@ class Writer:
             try:
                 answer = self._upload(request, state)
             except AnswerError as error:
+                _require_key(error, guard, "PutObject", key)
                 if not (
                     guard and state.may_have_happened and judge(error).cause is ConditionFailedError
                 ):
@@ -195,6 +196,7 @@ class Writer:
                     )
                 )
             except AnswerError as error:
+                _require_key(error, guard, "CompleteMultipartUpload", upload.key)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
                 if not (state.may_have_happened and refused):
                     raise
@@ -328,6 +330,14 @@ class Writer:
                 self._etag_told = clean_etag(answer.get("ETag", "")) == self._reader.head(key).etag
                 self.delete(key)
             return self._etag_told
+
+
+def _require_key(error: AnswerError, guard: Mapping[str, str], operation: str, key: str) -> None:
+    """AWS answers 404, not 412, to If-Match on a key that is gone."""
+    if "if-match" in guard and error.code == "NoSuchKey":
+        raise ConditionFailedError(
+            "the key is gone", operation=operation, key=key, request_id=error.request_id
+        )
 
 
 def _listed(part: Part) -> "CompletedPartTypeDef":

@@ -94,7 +94,7 @@ def test_a_name_that_does_not_exist_is_told() -> None:
 
 def test_https_to_a_plain_server_is_told() -> None:
     with ScriptedServer([[[reply(400)]]]) as server:
-        told = sentence(server.url.replace("http:", "https:"))
+        told = sentence(server.url.replace("http:", "https:"), connect_timeout_seconds=0.2)
     assert "TLS with 127.0.0.1" in told
 
 

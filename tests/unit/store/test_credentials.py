@@ -6,8 +6,10 @@ import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store.credentials import CredentialSource, make_session, read_password_file
+from ossfs_py.store.ecs_role import EcsRoleProvider
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.signing import AccessKey
+from tests.unit.store.scripted import ScriptedServer, reply
 
 
 @pytest.fixture(autouse=True)
@@ -175,8 +177,6 @@ def test_refresh_reads_the_file_again_and_keeps_the_old_key_when_it_is_broken(
 
 
 def test_the_container_role_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.unit.store.scripted import ScriptedServer, reply
-
     answer = (
         b'{"AccessKeyId": "role", "SecretAccessKey": "s", "Token": "t", '
         b'"Expiration": "2999-01-01T00:00:00Z"}'
@@ -184,3 +184,33 @@ def test_the_container_role_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with ScriptedServer([[[reply(200, answer)]]]) as server:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{server.url}/creds")
         assert source().current() == AccessKey("role", "s", "t")
+
+
+ROLE = (
+    b'{"Code": "Success", "AccessKeyId": "role", "AccessKeySecret": "s", "SecurityToken": "t", '
+    b'"Expiration": "2999-01-01T00:00:00Z"}'
+)
+
+
+def test_an_ecs_instance_hands_out_the_key_of_its_role() -> None:
+    scripts = [[[reply(200, b"tok")]], [[reply(200, b"my-role")]], [[reply(200, ROLE)]]]
+    with ScriptedServer(scripts) as server:
+        found = EcsRoleProvider(f"127.0.0.1:{server.port}").load()
+    assert found is not None
+    assert tuple(found.get_frozen_credentials())[:3] == ("role", "s", "t")
+    assert [seen.method for seen in server.requests] == ["PUT", "GET", "GET"]
+    assert server.requests[2].target.endswith("/security-credentials/my-role")
+    assert server.requests[2].headers["x-aliyun-ecs-metadata-token"] == "tok"
+
+
+def test_an_instance_that_knows_no_tokens_is_asked_without() -> None:
+    scripts = [[[reply(404)]], [[reply(200, b"my-role")]], [[reply(200, ROLE)]]]
+    with ScriptedServer(scripts) as server:
+        assert EcsRoleProvider(f"127.0.0.1:{server.port}").load() is not None
+    assert "x-aliyun-ecs-metadata-token" not in server.requests[1].headers
+
+
+@pytest.mark.parametrize("answers", [[404, 404], [200, 404], [500, 200, 403]])
+def test_an_instance_without_a_role_has_no_credentials(answers: list[int]) -> None:
+    with ScriptedServer([[[reply(status, b"x")]] for status in answers]) as server:
+        assert EcsRoleProvider(f"127.0.0.1:{server.port}").load() is None

@@ -252,9 +252,15 @@ def test_answers_come_through_tls_checked_against_the_given_bundle(tmp_path: Pat
     subprocess.run(command.split(), check=True, capture_output=True)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(bundle, tmp_path / "key.pem")
-    script = [[ranged(CONTENT), hold]]
+    script = [[ranged(CONTENT)], [ranged(CONTENT), hold]]
     with ScriptedServer([script], context) as server:
-        assert read(server, ca_bundle=bundle, stall_timeout_seconds=5.0) == CONTENT
+        store = store_for(server.url, ca_bundle=bundle, stall_timeout_seconds=5.0)
+        for _ in range(2):
+            buffer = bytearray(len(CONTENT))
+            store.get_range_into(VERSION, 0, memoryview(buffer))
+            assert buffer == CONTENT
+        store.close()
+    assert [seen.connection for seen in server.requests] == [0, 0]
     with ScriptedServer([script], context) as server:
         assert read(server, verify_tls=False, stall_timeout_seconds=5.0) == CONTENT
     with (

@@ -106,9 +106,11 @@ def test_expired_credentials_are_read_again_once() -> None:
     assert fixture.refreshed == 2
 
 
-def test_credentials_that_cannot_be_had_are_access_denied() -> None:
-    with pytest.raises(AccessDeniedError, match="no credentials"):
-        Fixture().run(EnvironmentProblemError("no credentials found"))
+def test_credentials_that_cannot_be_had_are_waited_for_and_then_access_is_denied() -> None:
+    missing = EnvironmentProblemError("the credentials cannot be refreshed")
+    assert Fixture().run(missing) == 2
+    with pytest.raises(AccessDeniedError, match="cannot be refreshed"):
+        Fixture(0.0).run(missing)
 
 
 def test_attempts_failures_and_repeats_are_counted() -> None:

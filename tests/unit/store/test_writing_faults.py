@@ -141,6 +141,14 @@ def test_a_create_is_refused_when_the_key_exists() -> None:
     assert server.requests[0].headers["if-none-match"] == "*"
 
 
+def test_a_replacement_of_what_is_gone_is_refused() -> None:
+    with (
+        ScriptedServer([[[error(404, "NoSuchKey")]]]) as server,
+        pytest.raises(ConditionFailedError),
+    ):
+        put(store_for(server.url, conditional_writes="on"), Condition(only_if_etag=ETAG))
+
+
 @pytest.mark.parametrize("same_by", ["md5", "checksum"])
 def test_a_create_whose_answer_was_lost_is_recognised_by_its_bytes(same_by: str) -> None:
     found = (

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import trio
 
+from ossfs_py.commands import control_commands
 from ossfs_py.config import Settings
+from ossfs_py.control import Command
 from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.filesystem import Filesystem
@@ -47,8 +49,11 @@ async def assembled(
     store: ObjectStore,
     metrics: Metrics,
     runtime_dir: Path,
-) -> AsyncIterator[Filesystem]:
-    """A file system over ``store``. Nothing of it is left at the end but what is unsaved."""
+) -> AsyncIterator[tuple[Filesystem, dict[str, Command]]]:
+    """A file system over ``store``, and what can be asked of it through the control socket.
+
+    Nothing of it is left at the end but what is unsaved.
+    """
     network = Workers("network", settings.concurrency)
     files = Workers("file", _FILE_THREADS)
     try:
@@ -93,7 +98,7 @@ async def assembled(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
                 try:
-                    yield filesystem
+                    yield filesystem, control_commands(settings, metrics)
                 finally:
                     with trio.CancelScope(shield=True):
                         await filesystem.close()

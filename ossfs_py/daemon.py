@@ -16,6 +16,7 @@ import trio
 
 from ossfs_py.assembly import assembled
 from ossfs_py.config import BadOptionsError, Settings
+from ossfs_py.control import SOCKET_NAME, controlled
 from ossfs_py.directories import prepare_directories
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem import Filesystem
@@ -123,9 +124,12 @@ class _Life:
 
     async def _serve_from(self, store: ObjectStore) -> int:
         self._store = store
-        async with assembled(
-            self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
-        ) as filesystem:
+        async with (
+            assembled(
+                self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
+            ) as (filesystem, commands),
+            controlled(self._runtime_dir / SOCKET_NAME, commands),
+        ):
             async with mounted(filesystem, self._mount_options(), self._metrics):
                 self._is_mounted = True
                 log.info(

@@ -71,8 +71,9 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
 class Daemon:
     """A running daemon as seen by another process."""
 
-    def __init__(self, mount: RunningMount, fd: int) -> None:
+    def __init__(self, mount: RunningMount, runtime_dir: Path, fd: int) -> None:
         self.mount = mount
+        self.runtime_dir = runtime_dir
         self._fd = fd
 
     def wait_gone(self, timeout_seconds: float) -> bool:
@@ -114,13 +115,14 @@ def find_daemon(
     for directory in directories or runtime_dirs(uid):
         if not _is_private(directory, uid):
             continue
+        record = directory / _record_name(str(mountpoint))
         try:
-            fd = os.open(directory / _record_name(str(mountpoint)), os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
         if _is_locked(fd):
             with contextlib.suppress(ValueError, TypeError), open(fd, closefd=False) as file:
-                return Daemon(RunningMount(**json.load(file)), fd)
+                return Daemon(RunningMount(**json.load(file)), _directory_of(record), fd)
         os.close(fd)
     return None
 

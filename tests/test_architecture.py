@@ -17,7 +17,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
 MAX_LINES = 600
 
 FOUNDATION = {"config", "errors", "model", "metrics"}
-HOST = {"directories", "logs", "mountpoint", "running"}
+HOST = {"control", "control_client", "directories", "logs", "mountpoint", "running"}
 """Single modules about this machine, for the daemon and the command line."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -28,6 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "running": FOUNDATION,
     "logs": FOUNDATION | {"directories"},
     "mountpoint": FOUNDATION,
+    "control": FOUNDATION,
+    "control_client": FOUNDATION | {"control", "mountpoint", "running"},
     "store": FOUNDATION,
     "transfer": FOUNDATION | {"store"},
     "datapath": FOUNDATION | {"store", "transfer"},
@@ -35,7 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
     "filesystem": FOUNDATION | {"namespace", "openfiles"},
     "fuse": FOUNDATION | {"filesystem", "namespace"},
+    "commands": FOUNDATION
+    | {"control", "store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "assembly": FOUNDATION
+    | {"commands", "control"}
     | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly"},
     "cli": FOUNDATION | HOST | {"daemon", "store", "transfer"},

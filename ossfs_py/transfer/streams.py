@@ -35,13 +35,11 @@ class StreamLimits:
 
 class Stream:
     """One sequential reader: where it is (``position``), how far it may be read ahead
-    (``window``) and up to where that was planned (``ahead``). ``again``: it began inside what
-    another stream has read, so that reader's bytes are wanted a second time. ``home_end``: where
-    the tensor it began in ends, if that is known; ``crossed``: it went on into the next one.
+    (``window``) and up to where that was planned (``ahead``). ``home_end``: where the tensor it
+    began in ends, if that is known; ``crossed``: it went on into the next one.
     """
 
     __slots__ = (
-        "again",
         "ahead",
         "crossed",
         "grow_at",
@@ -56,7 +54,6 @@ class Stream:
     def __init__(self, start: int, end: int, now: float) -> None:
         self.start = start
         self.position = end
-        self.again = False
         self.crossed = False
         self.home_end: int | None = None
         self.window = 0
@@ -91,7 +88,6 @@ class StreamTable:
                 self.streams.insert(0, stream)
             return stream
         stream = Stream(start, end, now)
-        stream.again = any(s.window and s.start <= start < s.position for s in self.streams)
         self.streams.insert(0, stream)
         del self.streams[self._limits.max_streams :]
         return stream
@@ -138,10 +134,8 @@ class StreamTable:
 
     def boundary(self, stream: Stream) -> int | None:
         """Where reading ahead for ``stream`` would run into what another stream has read."""
-        if stream.again:
-            return None
         return min(
-            (s.start for s in self.streams if s.window and s.start > stream.position), default=None
+            (s.start for s in self.streams if s.window and s.start >= stream.position), default=None
         )
 
     def active(self, now: float) -> int:

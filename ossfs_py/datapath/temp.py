@@ -83,6 +83,9 @@ class TempBackend:
         """The run cannot be read back; it comes from the store again."""
         self._present.remove(start, end)
 
+    def note_skipped(self, size: int) -> None:
+        """The disk is slower than the network: the run comes from the store again."""
+
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()

@@ -51,6 +51,12 @@ class BlockBackend(Protocol):
         """Called on the trio thread after ``load_into`` raised BlockLostError."""
         ...
 
+    def note_skipped(self, size: int) -> None:
+        """Called on the trio thread for fetched bytes that were given up before they were
+        written: the disk is slower than the network.
+        """
+        ...
+
     def close(self) -> None:
         """Free what belongs to this version's open file."""
         ...

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,6 +14,16 @@ if TYPE_CHECKING:
     from ossfs_py.transfer.reader import VersionReader
 
 
+class DiskState(Enum):
+    """What became of a chunk's second home, the local disk."""
+
+    NOT_ASKED = auto()
+    WAITING = auto()
+    KEPT = auto()
+    REFUSED = auto()
+    """No room, a failure, or a disk slower than the network."""
+
+
 class Chunk:
     """One contiguous span of a version, fetched by one request.
 
@@ -22,6 +33,7 @@ class Chunk:
 
     __slots__ = (
         "buffer",
+        "disk",
         "end",
         "error",
         "from_disk",
@@ -43,6 +55,7 @@ class Chunk:
         self.error: BaseException | None = None
         self.pins = 0
         self.from_disk = False
+        self.disk = DiskState.NOT_ASKED
         self.waiting: trio.Event | None = None
 
     @property
@@ -62,7 +75,7 @@ class Chunk:
             self.waiting = None
 
     async def wait(self) -> None:
-        """Wait until the bytes are there or the fetch failed."""
+        """Wait until the bytes are there, the fetch failed, or a write to disk has ended."""
         if self.waiting is None:
             self.waiting = trio.Event()
         await self.waiting.wait()

@@ -9,6 +9,7 @@ import trio
 from ossfs_py.metrics import Metrics
 from ossfs_py.model import ObjectVersion
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.transfer.behind import WriteBehind
 from ossfs_py.transfer.buffers import BufferPool
 from ossfs_py.transfer.chunks import Chunk
 from ossfs_py.transfer.reader import VersionReader
@@ -44,6 +45,9 @@ _MAX_READ_KEPT_BYTES = 128 * MIB
 _HEADROOM_SHARE = 4
 """Prefetch leaves one part in this many of the budget to readers that wait."""
 
+_DISK_SHARE = 4
+"""One part in this many of the budget is held for blocks that are being written to disk."""
+
 _SHARE_SECONDS = 0.2
 """How old the count of active streams may be when the budget is divided among them."""
 
@@ -67,6 +71,7 @@ class TransferEngine:
         self.options = options
         self.metrics = metrics
         self.headroom_bytes = pool.limit_bytes // _HEADROOM_SHARE
+        self.behind = WriteBehind(files, pool.limit_bytes // _DISK_SHARE, self.unpinned)
         self._readers: set[VersionReader] = set()
         self._fresh: OrderedDict[Chunk, None] = OrderedDict()
         self._read: OrderedDict[Chunk, None] = OrderedDict()
@@ -112,13 +117,16 @@ class TransferEngine:
                 del self._fresh[chunk]
                 self._read[chunk] = None
                 self._read_bytes += chunk.size
-                if self._read_bytes > self._read_limit:
-                    self._evict_read(self._read_bytes - self._read_limit)
+                # What is held for the disk cannot be given up anyway.
+                excess = self._read_bytes - self.behind.held_bytes - self._read_limit
+                if excess > 0:
+                    self._evict_read(excess)
             else:
                 self._fresh.move_to_end(chunk)
 
     def forget(self, chunk: Chunk) -> None:
         """The chunk's memory is going back to the pool."""
+        self.behind.forget(chunk)
         if chunk in self._read:
             del self._read[chunk]
             self._read_bytes -= chunk.size

@@ -1,6 +1,7 @@
 """Reading one object version: single flight, several streams, answers from memory."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import trio
 from ossfs_py.errors import BadHandleError, StoreError, VersionChangedError
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
-from ossfs_py.transfer.chunks import Chunk, ChunkIndex
+from ossfs_py.transfer.chunks import Chunk, ChunkIndex, DiskState
 from ossfs_py.transfer.hints import ModelHints
 from ossfs_py.transfer.streams import Stream, StreamTable
 
@@ -262,7 +263,7 @@ class VersionReader:
         if chunk.from_disk:
             engine.metrics.bytes_read.labels("disk").inc(chunk.size)
         elif self._backend is not None:
-            self._keep_on_disk(self._backend, chunk)
+            engine.behind.put(chunk)
         chunk.wake()
 
     def _fetch_failed(self, chunk: Chunk, error: BaseException) -> None:
@@ -284,25 +285,72 @@ class VersionReader:
         self._release(chunk)
         chunk.wake()
 
-    def _keep_on_disk(self, backend: BlockBackend, chunk: Chunk) -> None:
-        def kept(result: outcome.Outcome[bool]) -> None:
-            chunk.pins -= 1
-            if chunk.pins == 0:
-                self._engine.unpinned(chunk)
-            self._disk_job_done()
-            if self._closed:
-                self._release(chunk)
-            elif isinstance(result, outcome.Error):
-                log.error("keeping %r on disk failed", self.version.key, exc_info=result.error)
-            elif result.unwrap():
-                backend.note_kept(chunk.start, chunk.end)
+    # -- the disk, behind the readers -----------------------------------------------------------
 
-        assert chunk.buffer is not None  # noqa: S101 - the chunk has just landed
-        chunk.pins += 1
+    def write_begins(self, chunk: Chunk) -> Callable[[], bool]:
+        """The call that writes a ready chunk to disk; :meth:`write_ended` follows."""
+        assert self._backend is not None and chunk.buffer is not None  # noqa: S101 - a ready chunk
         self._disk_jobs += 1
-        self._engine.files.submit(
-            partial(backend.keep, chunk.start, chunk.buffer.view), kept, urgent=False
-        )
+        return partial(self._backend.keep, chunk.start, chunk.buffer.view)
+
+    def write_ended(self, chunk: Chunk) -> None:
+        """The chunk is on disk, or was refused."""
+        if chunk.disk is DiskState.KEPT and self._backend is not None and not self._closed:
+            self._backend.note_kept(chunk.start, chunk.end)
+        self._disk_job_done()
+        if self._closed and chunk.pins == 0:
+            self._release(chunk)
+        chunk.wake()
+
+    def write_skipped(self, chunk: Chunk) -> None:
+        """The chunk's memory was needed before the disk had time for it."""
+        if self._backend is not None:
+            self._backend.note_skipped(chunk.size)
+        chunk.wake()
+
+    async def bring_to_disk(self, start: int, end: int) -> bool:
+        """Have ``[start, end)`` on disk, behind everybody who reads; whether it is.
+
+        The span begins on a multiple of the backend's granularity. Cancelled, what is under way
+        goes on.
+
+        Raises:
+            VersionChangedError: the object changed.
+            StoreError: the bytes could not be had.
+        """
+        backend, position = self._backend, start
+        while backend is not None and position < end:
+            present = backend.present_until(position)
+            if present > position:
+                position = present
+                continue
+            chunk = self._index.at(position)
+            if chunk is None:
+                chunk = self._new_chunk(position, end, urgent=False)
+            chunk.pins += 1
+            try:
+                await self._settle_on_disk(chunk)
+            finally:
+                chunk.pins -= 1
+                if chunk.pins == 0 and chunk.ready and not self._closed:
+                    # Nobody reads it now; what is on disk needs no memory.
+                    self.drop(chunk)
+            if chunk.disk is not DiskState.KEPT:
+                return False
+            position = chunk.end
+        return backend is not None
+
+    async def _settle_on_disk(self, chunk: Chunk) -> None:
+        if chunk.buffer is None:
+            await self._find_memory(chunk)
+        while not chunk.ready and chunk.error is None:
+            await chunk.wait()
+        if chunk.error is not None:
+            raise chunk.error
+        if chunk.disk in (DiskState.NOT_ASKED, DiskState.REFUSED):
+            self._engine.behind.put(chunk)
+        while chunk.disk is DiskState.WAITING:
+            await chunk.wait()
 
     # -- letting go ---------------------------------------------------------------------------
 

@@ -81,6 +81,10 @@ class CachedVersion:
         first, last = start // self.granularity_bytes, -(-end // self.granularity_bytes)
         self._present[first:last] = bytes(last - first)
 
+    def note_skipped(self, size: int) -> None:
+        """The disk is slower than the network."""
+        self._store.skip("slow_disk", size)
+
     def close(self) -> None:
         """Let others evict the version."""
         file, self._file = self._file, None

@@ -158,6 +158,10 @@ class BlockStore:
         with self._tally:
             self._hit_bytes += size
 
+    def skip(self, reason: str, size: int) -> None:
+        """Fetched bytes were not written to disk."""
+        self.metrics.cache_skipped_bytes.labels(reason).inc(size)
+
     def shrink(self) -> None:
         """Evict until both limits hold; for calling now and then, as others fill the disk."""
         attachment = self.disk.attachment()
@@ -240,7 +244,7 @@ class BlockStore:
         size = identity.span(first, last)[1] - identity.span(first, last)[0]
         attachment = self.disk.attachment()
         if attachment is None:
-            self._skip("unusable", size)
+            self.skip("unusable", size)
             return None
         opened: BlockFile | None = None
         try:
@@ -253,7 +257,7 @@ class BlockStore:
                 )
         except LedgerBusyError as exc:
             # Not every block is to wait for a mount that was stopped while it held the lock.
-            self._skip("busy", size)
+            self.skip("busy", size)
             self.disk.failed(exc)
             admitted = None
         except OSError as exc:
@@ -275,14 +279,14 @@ class BlockStore:
         start, end = identity.span(first, last)
         if file is not None and not file.linked:
             # Deleted behind our back: what is written into it would be found by nobody.
-            self._skip("unusable", end - start)
+            self.skip("unusable", end - start)
             return None
         if file is not None:
             need = file.missing_bytes(first, last)
         else:
             need = identity.data_offset + round_up(end - start, PAGE_BYTES)
         if not self._make_room(attachment, totals, need):
-            self._skip("no_room", end - start)
+            self.skip("no_room", end - start)
             return None
         # Counted before it is taken: being killed in between must not hide anything.
         totals.used_bytes += need
@@ -353,14 +357,11 @@ class BlockStore:
 
     def _write_failed(self, exc: OSError, size: int) -> None:
         if is_disk_full(exc):
-            self._skip("no_room", size)
+            self.skip("no_room", size)
             self.disk.warn_once("the disk is full; reading on without keeping more")
         else:
-            self._skip("unusable", size)
+            self.skip("unusable", size)
             self.disk.failed(exc)
-
-    def _skip(self, reason: str, size: int) -> None:
-        self.metrics.cache_skipped_bytes.labels(reason).inc(size)
 
     def _count_miss(self, size: int) -> None:
         self.metrics.cache_miss_bytes.inc(size)

@@ -1,13 +1,15 @@
 """The cache data path as the file system uses it: engine, readers and block store together."""
 
 import random
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from ossfs_py.datapath.blockstore.blockfile import BlockFile
 from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.metrics import Metrics
@@ -44,15 +46,18 @@ class Mounted:
         """Wait until what was fetched is on disk."""
         await idle(self.writes)
 
-    def figure(self, name: str) -> float:
-        return self.metrics.registry.get_sample_value(f"ossfs_cache_{name}_total") or 0.0
+    def figure(self, name: str, **labels: str) -> float:
+        sample = f"ossfs_cache_{name}_total"
+        return self.metrics.registry.get_sample_value(sample, labels) or 0.0
 
 
 @asynccontextmanager
-async def mounted(root: Path, store: FakeStore, limit: int = 64 * MIB) -> AsyncIterator[Mounted]:
+async def mounted(
+    root: Path, store: FakeStore, limit: int = 64 * MIB, memory_bytes: int = 64 * MIB
+) -> AsyncIterator[Mounted]:
     metrics = Metrics()
     async with writing(
-        root / "state", store=store, limits=WriteLimits(), memory_bytes=64 * MIB
+        root / "state", store=store, limits=WriteLimits(), memory_bytes=memory_bytes
     ) as writes:
         engine = TransferEngine(
             store,
@@ -223,5 +228,55 @@ def test_empty_objects_need_no_disk(root: Path, store: FakeStore) -> None:
         async with mounted(root, store) as mount:
             assert await mount.load(version) == b""
         assert block_files(root / "cache") == []
+
+    trio.run(main)
+
+
+@pytest.fixture
+def stuck_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A disk that takes nothing until the event is set."""
+    moving = threading.Event()
+    write = BlockFile.write
+
+    def wait_and_write(file: BlockFile, first: int, last: int, view: memoryview) -> None:
+        moving.wait()
+        write(file, first, last, view)
+
+    monkeypatch.setattr(BlockFile, "write", wait_and_write)
+    yield moving
+    moving.set()
+
+
+def test_a_disk_that_stands_still_slows_no_reader(
+    root: Path, store: FakeStore, stuck_disk: threading.Event
+) -> None:
+    version = store.seed("model", DATA)
+
+    async def main() -> None:
+        async with mounted(root, store, memory_bytes=8 * MIB) as mount:
+            assert await mount.load(version) == DATA
+            assert mount.figure("skipped_bytes", reason="slow_disk") > 0
+            stuck_disk.set()
+            await mount.settled()
+            kept = mount.figure("kept_bytes")
+            skipped = mount.figure("skipped_bytes", reason="slow_disk")
+            assert kept + skipped == len(DATA)
+            assert await mount.load(version) == DATA
+
+    trio.run(main)
+
+
+def test_blocks_the_disk_had_no_time_for_are_written_when_it_has(
+    root: Path, store: FakeStore, stuck_disk: threading.Event
+) -> None:
+    version = store.seed("model", DATA)
+
+    async def main() -> None:
+        # All of it fits the memory that read blocks may keep, but not what waits for the disk.
+        async with mounted(root, store, memory_bytes=48 * MIB) as mount:
+            assert await mount.load(version) == DATA
+            stuck_disk.set()
+            await mount.settled()
+            assert mount.figure("kept_bytes") == len(DATA)
 
     trio.run(main)

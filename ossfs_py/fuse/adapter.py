@@ -94,6 +94,10 @@ class Adapter(pyfuse3.Operations):
 
     def _entry(self, inode: Inode, attributes: Attributes) -> pyfuse3.EntryAttributes:
         entry = pyfuse3.EntryAttributes()
+        self._fill(entry, inode, attributes)
+        return entry
+
+    def _fill(self, entry: pyfuse3.EntryAttributes, inode: Inode, attributes: Attributes) -> None:
         entry.st_ino = attributes.ino
         entry.st_mode = attributes.mode
         entry.st_nlink = attributes.nlink
@@ -108,7 +112,6 @@ class Adapter(pyfuse3.Operations):
         seconds = self._fs.namespace.fresh_seconds(inode)
         entry.entry_timeout = seconds
         entry.attr_timeout = seconds
-        return entry
 
     async def _entry_of(self, inode: Inode) -> pyfuse3.EntryAttributes:
         return self._entry(inode, await self._fs.attributes(inode.number))
@@ -290,12 +293,15 @@ class Adapter(pyfuse3.Operations):
             ):
                 return
         position = max(0, start_id - 2)
+        namespace = self._fs.namespace
+        # One object for all replies: each is copied into the answer at once.
+        entry = pyfuse3.EntryAttributes()
         while batch := await listing.entries_from(position):
             for position, name, inode in batch:
-                entry = await self._entry_of(inode)
+                self._fill(entry, inode, namespace.attributes_known(inode))
                 if not pyfuse3.readdir_reply(token, name.encode(), entry, position + 2):
                     return
-                self._fs.namespace.remember(inode)
+                namespace.remember(inode)
 
     @_answered
     async def releasedir(self, fh: int) -> None:

@@ -89,18 +89,24 @@ class DirectoryListing:
     ) -> list[tuple[int, str, Inode]]:
         listed = chunk.entries[start - chunk.base : stop - chunk.base]
         answers = await self._ask_where_needed(listing, chunk, listed)
+        prefix = self._tree.keys.marker_key_of(self._directory)
         batch = []
         for position, (name, entry) in enumerate(listed, start + 1):
             state = listing.current(name, entry, chunk)
             if state is REMOVED:
                 continue
-            inode = self._inode(name, state, answers.get(name), listing.started)
+            inode = self._inode(prefix, name, state, answers.get(name), listing.started)
             if inode is not None:
                 batch.append((position, name, inode))
         return batch
 
     def _inode(
-        self, name: str, entry: Entry, asked: ObjectInfo | bool | None, started: float
+        self,
+        prefix: str,
+        name: str,
+        entry: Entry,
+        asked: ObjectInfo | bool | None,
+        started: float,
     ) -> Inode | None:
         tree, directory = self._tree, self._directory
         if entry is LOCAL:
@@ -114,7 +120,7 @@ class DirectoryListing:
             return None  # gone between LIST and HEAD
         if isinstance(asked, ObjectInfo) and asked.key == entry.key:
             entry = asked
-        return tree.adopt_object(directory, name, entry, started)
+        return tree.adopt_object(directory, name, entry, started, prefix=prefix)
 
     def _is_asked(self, name: str) -> bool:
         child = self._tree.table.child(self._directory, name)

@@ -29,6 +29,10 @@ class Kind(enum.Enum):
     SYMLINK = "symlink"
 
 
+_NO_CHILDREN: dict[str, "Inode"] = {}
+"""Of everything that is no directory: an empty dict in each of a million files is 64 MB."""
+
+
 class Inode:
     """One file, directory or symlink that this mount knows.
 
@@ -103,12 +107,28 @@ class Inode:
         self.metadata_dirty = False
         """Attributes changed that the next upload has to carry."""
         self.link_target: bytes | None = None
-        self.children: dict[str, Inode] = {}
+        self.children: dict[str, Inode] = {} if kind is Kind.DIRECTORY else _NO_CHILDREN
         """The known entries of a directory, by name."""
         self._decoded: tuple[Mapping[str, str], Decoded] | None = None
 
     def __repr__(self) -> str:
         return f"<Inode {self.number} {self.kind.value} {self.name!r}>"
+
+    @property
+    def is_plain(self) -> bool:
+        """A stored file of which nothing is known but what LIST tells, and nothing changed."""
+        return (
+            not self.metadata
+            and self.mode is None
+            and self.mtime_ns is None
+            and self.uid is None
+            and self.gid is None
+            and self.atime_ns is None
+            and self.ctime_ns is None
+            and self.size_source is None
+            and self.kind is Kind.FILE
+            and not self.removed
+        )
 
     @property
     def decoded(self) -> Decoded:

@@ -1,25 +1,15 @@
-"""Listings of directories: fetched page by page, shared, cached, kept true to local changes."""
+"""One reading of a directory: fetched page by page, kept true to local changes."""
 
-import logging
-import weakref
 from collections.abc import Callable
-from functools import partial
 
 import trio
-from cachetools import TTLCache
 
 from ossfs_py.errors import StoreUnavailableError
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import ListPage
-from ossfs_py.namespace.cache import Once
 from ossfs_py.namespace.inode import Inode
-from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.merge import DIRECTORY, LOCAL, REMOVED, Entry, PageMerger, State
 from ossfs_py.namespace.pending import Pending
-from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
-
-log = logging.getLogger(__name__)
+from ossfs_py.namespace.walks import PromisedPage
 
 
 class Chunk:
@@ -72,6 +62,7 @@ class Listing:
         *,
         token: str | None = None,
         base: int = 0,
+        first: Pending[ListPage] | PromisedPage | None = None,
     ) -> None:
         self.directory = directory
         self.started = trio.current_time()
@@ -84,13 +75,24 @@ class Listing:
         self._limit = limit
         self._token = token
         self._tokens_used = {token}
-        self._pending: Pending[ListPage] | None = fetch(token)
+        self._pending: Pending[ListPage] | PromisedPage | None = first
         self._overlay: dict[str, State] = {}
         self._tail: dict[str, None] = {}
         self._on_complete: Callable[[Listing], None] | None = None
+        self._directories: tuple[int, dict[str, int]] | None = None
         for name, child in directory.children.items():
             if child.local:
                 self.note(name, LOCAL, new=True)
+
+    def ask(self) -> None:
+        """Ask for the first page."""
+        if self._pending is None:
+            self._pending = self._fetch(self._token)
+
+    def take_over(self, page: ListPage, started: float) -> None:
+        """The whole content, which was asked for at that time."""
+        self.started = started
+        self._absorb(page)
 
     def when_complete(self, callback: Callable[["Listing"], None]) -> None:
         """Call back once, on the trio thread, when the last page is in."""
@@ -124,6 +126,16 @@ class Listing:
             self.index[name] = state
         if new and not self.complete:
             self._tail[name] = None
+
+    def directories(self) -> dict[str, int]:
+        """The places of the subdirectories in the order of the listing, if it is complete."""
+        if not self.complete or self.index is None:
+            return {}
+        if self._directories is None or self._directories[0] != len(self.index):
+            names = [name for name, entry in self.index.items() if entry is DIRECTORY]
+            places = {name: place for place, name in enumerate(names)}
+            self._directories = (len(self.index), places)
+        return self._directories[1]
 
     @property
     def joinable(self) -> bool:
@@ -164,6 +176,8 @@ class Listing:
                     self._pending = None
                 raise
             if self._pending is pending:
+                if isinstance(pending, PromisedPage) and pending.started is not None:
+                    self.started = min(self.started, pending.started)
                 self._absorb(page)
         return chunk.following
 
@@ -223,135 +237,3 @@ class Listing:
     def _append(self, chunk: Chunk) -> None:
         self._last.following = chunk
         self._last = chunk
-
-
-class ListingEngine:
-    """All listings of one mount. Everything here belongs to the trio thread."""
-
-    def __init__(
-        self,
-        store: ObjectStore,
-        workers: Workers,
-        keys: KeyMap,
-        metrics: Metrics,
-        *,
-        ttl_seconds: float,
-        max_entries: int,
-    ) -> None:
-        self._store = store
-        self._workers = workers
-        self._keys = keys
-        self._metrics = metrics
-        self._ttl_seconds = ttl_seconds
-        self._max_entries = max_entries
-        # By inode number, which a rename of the directory or of one above it does not change.
-        self._complete: TTLCache[int, Listing] = TTLCache(
-            max_entries,
-            ttl_seconds,
-            timer=trio.current_time,
-            getsizeof=lambda listing: 1 + len(listing.index or ()),
-        )
-        # Weak: a listing under way lives as long as somebody reads it.
-        self._in_flight: weakref.WeakValueDictionary[int, Listing] = weakref.WeakValueDictionary()
-        self._unshared: weakref.WeakSet[Listing] = weakref.WeakSet()
-        self._hidden_keys = Once()
-        self._conflicts = Once()
-
-    def open(self, directory: Inode) -> Listing:
-        """A listing to read from its beginning: cached, joined in flight, or begun now."""
-        listing = self._shared(directory)
-        return listing if listing is not None else self._begin(directory)
-
-    def resume(self, directory: Inode, page: Chunk) -> Listing:
-        """Read a directory again from a page on that was read before."""
-        listing = self._new(directory, page.token, page.base, page.carried)
-        listing.stream_only()
-        self._unshared.add(listing)
-        return listing
-
-    def entry(self, directory: Inode, name: str) -> tuple[Entry, float] | None:
-        """What a fresh listing says of a name, and when it was asked; None if it says nothing."""
-        listing = self._shared(directory)
-        if listing is None or listing.index is None:
-            return None
-        found = listing.index.get(name)
-        return None if found is None else (found, listing.started)
-
-    def complete(self, directory: Inode) -> Listing | None:
-        """The fresh, complete listing of a directory, if there is one."""
-        listing = self._complete.get(directory.number)
-        if listing is None or listing.started <= trio.current_time() - self._ttl_seconds:
-            return None
-        return listing
-
-    def note(self, directory: Inode, name: str, state: State, *, new: bool = False) -> None:
-        """This mount changed an entry: apply it to cached listings and those under way."""
-        concerned = [self._complete.get(directory.number), self._in_flight.get(directory.number)]
-        concerned += [other for other in self._unshared if other.directory is directory]
-        for listing in concerned:
-            if listing is not None:
-                listing.note(name, state, new=new)
-
-    def drop(self, directory: Inode) -> None:
-        """Forget what was listed in a directory; readers go on with what they have."""
-        self._complete.pop(directory.number, None)
-        under_way = self._in_flight.pop(directory.number, None)
-        if under_way is not None:
-            self._unshared.add(under_way)
-
-    def conflict(self, key: str) -> None:
-        """Warn, once, that an object is hidden by a directory of its name."""
-        if self._conflicts.first(key):
-            log.warning(
-                "object %r is hidden: keys below %r make a directory of its name", key, key + "/"
-            )
-
-    def _shared(self, directory: Inode) -> Listing | None:
-        oldest = trio.current_time() - self._ttl_seconds
-        for listing in (
-            self._in_flight.get(directory.number),
-            self._complete.get(directory.number),
-        ):
-            if listing is not None and listing.joinable and listing.started > oldest:
-                return listing
-        return None
-
-    def _begin(self, directory: Inode) -> Listing:
-        listing = self._new(directory, None, 0, {})
-        listing.when_complete(self._completed)
-        overtaken = self._in_flight.get(directory.number)
-        if overtaken is not None:
-            self._unshared.add(overtaken)
-        self._in_flight[directory.number] = listing
-        return listing
-
-    def _new(
-        self, directory: Inode, token: str | None, base: int, carried: dict[str, Entry]
-    ) -> Listing:
-        prefix = self._keys.marker_key_of(directory)
-        merger = PageMerger(
-            prefix,
-            hidden=self._hidden,
-            conflict=self.conflict,
-            reserved=partial(self._keys.is_reserved, directory),
-            held=carried,
-        )
-        fetch = partial(self._fetch, prefix)
-        return Listing(directory, merger, fetch, self._max_entries, token=token, base=base)
-
-    def _fetch(self, prefix: str, token: str | None) -> Pending[ListPage]:
-        return Pending(self._workers, lambda: self._store.list_page(prefix, token=token))
-
-    def _completed(self, listing: Listing) -> None:
-        number = listing.directory.number
-        if self._in_flight.get(number) is not listing:
-            return  # dropped meanwhile: what it listed is no longer believed
-        del self._in_flight[number]
-        size = 1 + len(listing.index or ())
-        if listing.index is not None and size <= self._max_entries:
-            self._complete[number] = listing
-
-    def _hidden(self, key: str) -> None:
-        self._metrics.hidden_keys.inc()
-        if self._hidden_keys.first(key):
-            log.warning("key %r is hidden: no path can name it", key)

@@ -36,6 +36,18 @@ class Pending(Generic[T]):
         """Whether the call has ended."""
         return self._outcome is not None
 
+    def when_settled(self, callback: Callable[[], None]) -> None:
+        """Call back on the trio thread once the call has ended; set once, before that."""
+        self._on_settled = callback
+
+    def result(self) -> T:
+        """The result, or the exception, of a call that has ended."""
+        # unwrap() works once; this answer is for any number of tasks.
+        if isinstance(self._outcome, outcome.Error):
+            raise self._outcome.error
+        assert isinstance(self._outcome, outcome.Value)  # noqa: S101 - ended, says the caller
+        return cast(T, self._outcome.value)
+
     async def wait_settled(self) -> None:
         """Wait until the call has ended, however it ended."""
         await self._event.wait()
@@ -44,11 +56,7 @@ class Pending(Generic[T]):
         """The call's result, or its exception."""
         if self._outcome is None:
             await self._event.wait()
-        # unwrap() works once; this answer is for any number of tasks.
-        if isinstance(self._outcome, outcome.Error):
-            raise self._outcome.error
-        assert isinstance(self._outcome, outcome.Value)  # noqa: S101 - the union has two members
-        return cast(T, self._outcome.value)
+        return self.result()
 
     def _settle(self, result: outcome.Outcome[Any]) -> None:
         self._outcome = result

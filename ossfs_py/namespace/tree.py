@@ -14,7 +14,7 @@ from ossfs_py.namespace import attributes
 from ossfs_py.namespace.cache import Absences, LocalChanges, MetadataMemory
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.keys import KeyMap
-from ossfs_py.namespace.listing import ListingEngine
+from ossfs_py.namespace.listings import ListingEngine
 from ossfs_py.namespace.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.options import NamespaceOptions
@@ -132,8 +132,17 @@ class Tree:
 
     # -- taking in what the store says -----------------------------------------------------------
 
-    def adopt_object(self, parent: Inode, name: str, info: ObjectInfo, asked_at: float) -> Inode:
-        """The store has an object under the name."""
+    def adopt_object(
+        self,
+        parent: Inode,
+        name: str,
+        info: ObjectInfo,
+        asked_at: float,
+        *,
+        prefix: str | None = None,
+    ) -> Inode:
+        """The store has an object under the name; ``prefix`` is the parent's, where it is known
+        (listings adopt thousands, and building it costs more than all the rest)."""
         child = self.table.child(parent, name)
         if child is not None and (
             child.info is info or self._is_newer(child, asked_at) or self.holds_unstored(child)
@@ -141,7 +150,7 @@ class Tree:
             return child
         info = self.metadata.complete(info)
         child = self._of_kind(parent, name, self._kind_of(info, child))
-        if info.key != self.keys.key_of(child):
+        if info.key != (self.keys.marker_key_of(parent) if prefix is None else prefix) + name:
             # Listed before a rename of the directory: the copy's ETag may be another.
             child.fresh_until = 0.0
             return child

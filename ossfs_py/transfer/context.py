@@ -38,8 +38,11 @@ class WriteLimits:
     """How much a dirty file may take of the mount's memory and of the store's patience."""
 
     parts: PartLimits = field(default_factory=PartLimits)
-    parts_in_flight: int = 8
-    """Parts of one file under way at a time: enough for 700 MB/s at a cloud's 90 MB/s each."""
+    parts_in_flight: int = 16
+    """Parts of one file under way at a time: enough for 1.4 GB/s at a cloud's 90 MB/s each."""
+    parts_waiting: int = 8
+    """Full parts of one file that wait in memory for their turn. More would not leave sooner, and
+    fresh memory costs page faults: with it, 512 MiB took 0.45 CPU-s instead of 0.85."""
     memory_part_bytes: int = 64 * 1024**2
     """Largest part held in memory; must fit the memory budget. With it a file streamed from
     memory may grow to 490 GiB before it continues on disk."""

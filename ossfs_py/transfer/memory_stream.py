@@ -198,6 +198,7 @@ class MemoryStream:
             self._tail = None
             self._submit(tail)
             tail = None
+        await self._queue_shortened()
         wanted = span.size if tail is not None or number > 1 else self._limits.first_buffer_bytes
         buffer = await self._memory_for(min(wanted, span.size))
         if buffer is None:
@@ -210,6 +211,12 @@ class MemoryStream:
             tail.uses.close()
         self._parts[number] = self._tail = part
         return part
+
+    async def _queue_shortened(self) -> None:
+        """Hold the writer back while enough full parts wait; their memory serves again then."""
+        most = self._limits.parts_in_flight + self._limits.parts_waiting
+        while self.upload is not None and self.upload.busy and len(self._parts) > most:
+            await self.upload.changed()
 
     async def _memory_for(self, size: int) -> PartBuffer | None:
         while True:

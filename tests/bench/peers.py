@@ -30,7 +30,8 @@ from rich.table import Table
 from tests.bench.content import QUICK, Content, Sizes, fill
 from tests.bench.mounts import PEERS, Peer, served
 from tests.bench.stores import Store, shaped_program, shaped_seaweed
-from tests.bench.works import WORKS, Work, WorkFailedError, run_forked
+from tests.bench.works import READ_WORKS, Work, WorkFailedError, run_forked
+from tests.bench.write_works import WRITE_WORKS
 
 YARDSTICK = "s3fs"
 RESULTS = Path("bench-results")
@@ -57,7 +58,7 @@ def main() -> int:
     options = _options()
     console = Console()
     peers = [peer for peer in PEERS if _wanted(peer.name, options.peers)]
-    works = [work for work in WORKS if _wanted(work.name, options.works)]
+    works = [work for work in (*READ_WORKS, *WRITE_WORKS) if _wanted(work.name, options.works)]
     peers = _installed(peers, console)
     signal.signal(signal.SIGTERM, _unwind)
     results: dict[tuple[str, str], Result] = {}

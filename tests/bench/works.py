@@ -117,15 +117,7 @@ def read_small(readers: int) -> Callable[[Path, Content], None]:
     return run
 
 
-def write_and_fsync(root: Path, content: Content) -> None:
-    block = random.Random(23).randbytes(4 * MIB)
-    with (root / "written.bin").open("wb", buffering=0) as out:
-        for _ in range(content.sizes.written_bytes // len(block)):
-            out.write(block)
-        os.fsync(out.fileno())
-
-
-WORKS = (
+READ_WORKS = (
     Work("one sequential reader", read_sequentially, check=check_model),
     Work("safetensors, every tensor", load_safetensors),
     Work("4 quarters, one descriptor", read_quarters),
@@ -134,7 +126,6 @@ WORKS = (
     Work("walk and stat the tree", walk),
     Work("small files, 1 reader", read_small(1)),
     Work("small files, 16 readers", read_small(16)),
-    Work("write and fsync", write_and_fsync, writes=True),
 )
 
 

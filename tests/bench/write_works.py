@@ -1,0 +1,106 @@
+"""The works that write: checkpoints, several programs at once, small changes, many small files.
+
+They come after the works that read, as some of them change what those have read.
+"""
+
+import concurrent.futures
+import multiprocessing
+import os
+import random
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from tests.bench.content import MIB, MODEL, TREE, Content
+from tests.bench.works import Work, WorkFailedError
+
+BLOCK_BYTES = 4 * MIB
+PROGRAMS = 4
+WRITERS = 16
+TENSORS = 16
+
+
+def write_file(path: Path, size: int) -> None:
+    """Random bytes in order, then fsync."""
+    block = random.Random(23).randbytes(BLOCK_BYTES)
+    with path.open("wb", buffering=0) as out:
+        for _ in range(size // BLOCK_BYTES):
+            out.write(block)
+        os.fsync(out.fileno())
+
+
+def write_and_fsync(root: Path, content: Content) -> None:
+    write_file(root / "written.bin", content.sizes.written_bytes)
+
+
+def checkpoint(content: Content) -> dict[str, torch.Tensor]:
+    """Tensors of the model's size, made without touching memory (untouched pages read as zeros)."""
+    size = content.sizes.model_bytes // TENSORS // 4
+    return {f"layer.{number}": torch.zeros(size) for number in range(TENSORS)}
+
+
+def torch_save(root: Path, content: Content) -> None:
+    torch.save(checkpoint(content), root / "checkpoint.pt")
+
+
+def safetensors_save(root: Path, content: Content) -> None:
+    save_file(checkpoint(content), root / "checkpoint.safetensors")
+
+
+def write_from_programs(root: Path, content: Content) -> None:
+    context = multiprocessing.get_context("fork")
+    size = content.sizes.written_bytes // 2
+    programs = [
+        context.Process(target=write_file, args=(root / f"program-{number}.bin", size))
+        for number in range(PROGRAMS)
+    ]
+    for program in programs:
+        program.start()
+    for program in programs:
+        program.join()
+    if any(program.exitcode for program in programs):
+        raise WorkFailedError("a program failed")
+
+
+def change_middle(root: Path, content: Content) -> None:
+    with (root / MODEL).open("r+b", buffering=0) as file:
+        file.seek(content.model_size // 2 + 12345)
+        file.write(os.urandom(4096))
+        os.fsync(file.fileno())
+
+
+def append(root: Path, content: Content) -> None:
+    with (root / MODEL).open("ab", buffering=0) as file:
+        file.write(os.urandom(MIB))
+        os.fsync(file.fileno())
+
+
+def create_small(root: Path, content: Content) -> None:
+    directory = root / f"made-{os.getpid()}"
+    directory.mkdir()
+    body = os.urandom(content.sizes.small_bytes)
+    with concurrent.futures.ThreadPoolExecutor(WRITERS) as threads:
+        paths = [directory / f"{number:04}.jpg" for number in range(content.sizes.small_files)]
+        list(threads.map(lambda path: path.write_bytes(body), paths))
+
+
+def rename_tree(root: Path, content: Content) -> None:
+    """There or back, as the previous run has left it."""
+    here, there = root / TREE, root / f"{TREE}-renamed"
+    if here.exists():
+        here.rename(there)
+    else:
+        there.rename(here)
+
+
+WRITE_WORKS = (
+    Work("write and fsync", write_and_fsync, writes=True),
+    Work("torch.save", torch_save),
+    Work("safetensors save_file", safetensors_save),
+    Work("4 programs write at once", write_from_programs, writes=True),
+    Work("create small files, 16 writers", create_small),
+    Work("rename a directory", rename_tree),
+    Work("change 4 KiB in the model", change_middle),
+    Work("append 1 MiB to the model", append),
+)

@@ -37,6 +37,7 @@ class ObjectFile:
         self._hint: Callable[[], CommitRequest] | None = None
         self._on_stored: Callable[[ObjectVersion], None] | None = None
         self._expects_rereads = False
+        self._abandoned = False
 
     def begin(
         self,
@@ -122,6 +123,8 @@ class ObjectFile:
             on_stored=self._stored_early,
         )
         dirty.expects_rereads = self._expects_rereads
+        if self._abandoned:
+            dirty.abandon()
         return dirty
 
     def _stored_early(self, version: ObjectVersion) -> None:
@@ -151,7 +154,8 @@ class ObjectFile:
             self._dirty.rebase(replacement)
 
     def abandon(self) -> None:
-        """Drop uncommitted data on purpose."""
+        """Drop uncommitted data, and whatever will be written yet, on purpose."""
+        self._abandoned = True
         if self._dirty is not None:
             self._dirty.abandon()
 

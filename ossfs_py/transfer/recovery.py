@@ -225,13 +225,24 @@ class Recovery:
                 f"the store no longer has the upload of {record.key!r}: export the rest"
             ) from exc
         if not hidden:
-            return version
+            return self._with_metadata(store, record, version)
         final = store.copy(
             version, record.key, metadata=record.metadata, content_type=record.content_type
         )
         store.delete(version.key)
         self._journal.forget_scratch(version.key)
         return final
+
+    @staticmethod
+    def _with_metadata(
+        store: ObjectStore, record: DirtyRecord, version: ObjectVersion
+    ) -> ObjectVersion:
+        """The upload began with the metadata of that moment; attributes may have changed since."""
+        if dict(store.head(version.key).metadata or {}) == dict(record.metadata):
+            return version
+        return store.copy(
+            version, version.key, metadata=record.metadata, content_type=record.content_type
+        )
 
     def _send(
         self, store: ObjectStore, record: DirtyRecord, fd: int, condition: Condition

@@ -125,6 +125,11 @@ class FakeStore:
         with self._lock:
             self._failures.setdefault(method, []).extend([(key, error)] * times)
 
+    def mend(self) -> None:
+        """Nothing fails any more."""
+        with self._lock:
+            self._failures.clear()
+
     def hold(self, method: str) -> threading.Event:
         """Calls of a method wait, before doing anything, until the returned event is set."""
         gate = self._gates[method] = threading.Event()

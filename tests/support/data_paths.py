@@ -1,0 +1,145 @@
+"""Any of the data paths over the fake store, with part limits small enough to reach in bytes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from ossfs_py.datapath.base import DataPath, OpenFile
+from ossfs_py.datapath.blockstore.store import BlockStore
+from ossfs_py.datapath.registry import DataPathContext, create
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.transfer.context import WriteLimits
+from ossfs_py.transfer.engine import ReadOptions, TransferEngine
+from tests.support.fake_store import FakeStore
+from tests.unit.transfer.writing import TINY, Writing, idle, writing
+
+BLOCK_BYTES = 64 * 1024
+MEMORY_BYTES = 64 * BLOCK_BYTES
+LINGER_SECONDS = 60.0
+"""Longer than a data path keeps anything of a closed file in memory."""
+
+
+class Bench:
+    """One data path and everything it stands on."""
+
+    def __init__(self, name: str, root: Path, writes: Writing, data_path: DataPath) -> None:
+        self.name = name
+        self.root = root
+        self.writes = writes
+        self.data_path = data_path
+        self.stored: list[ObjectVersion] = []
+        """What had to be stored before a commit asked for it."""
+
+    @property
+    def store(self) -> FakeStore:
+        return self.writes.store
+
+    def open(self, version: ObjectVersion | None, key: str = "file") -> OpenFile:
+        """An open file as the file system makes it."""
+        file = self.data_path.open(version)
+        file.begin(lambda: CommitRequest(key), self.stored.append)
+        return file
+
+    async def idle(self) -> None:
+        """Wait until no thread has anything to do for this data path."""
+        await idle(self.writes)
+
+    async def later(self, seconds: float = LINGER_SECONDS) -> None:
+        """Let time pass and whatever waits for it happen."""
+        await self.idle()
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(seconds)
+        await trio.testing.wait_all_tasks_blocked()
+        await self.idle()
+
+    def visible_files(self) -> list[Path]:
+        """Files in the temporary and the state directory; the state's lock is no data."""
+        return [
+            path
+            for directory in (self.root / "temp", self.root / "state")
+            for path in directory.rglob("*")
+            if path.is_file() and path.name != "lock"
+        ]
+
+    def open_files(self) -> list[str]:
+        """What this process has open below the temporary and state directories, named or not."""
+        found = []
+        for entry in Path("/proc/self/fd").iterdir():
+            try:
+                target = str(entry.readlink())
+            except FileNotFoundError:
+                continue  # the descriptor of the listing itself
+            if target.startswith((f"{self.root}/temp", f"{self.root}/state")):
+                found.append(target)
+        return [target for target in found if not target.endswith("/lock")]
+
+
+@asynccontextmanager
+async def bench(
+    name: str,
+    root: Path,
+    *,
+    store: FakeStore | None = None,
+    limits: WriteLimits = TINY,
+    memory_bytes: int = MEMORY_BYTES,
+) -> AsyncIterator[Bench]:
+    """The data path called ``name``; at the end every thread, file and byte of it is gone."""
+    for directory in ("temp", "state", "cache"):
+        (root / directory).mkdir(exist_ok=True, mode=0o700)
+    metrics = Metrics()
+    async with writing(root, store=store, limits=limits, memory_bytes=memory_bytes) as writes:
+        # The read side's buffers come from the pool that the write side uses.
+        engine = TransferEngine(
+            writes.store,
+            writes.context.network,
+            writes.context.local,
+            writes.pool,
+            ReadOptions(block_size_bytes=BLOCK_BYTES),
+            metrics,
+        )
+
+        def open_blocks() -> BlockStore:
+            return BlockStore(
+                root / "cache",
+                "http://store",
+                "bucket",
+                limit_bytes=1 << 40,
+                min_free_bytes=0,
+                metrics=metrics,
+                block_size_bytes=BLOCK_BYTES // 4,
+            )
+
+        data_path = create(
+            name, DataPathContext(engine, writes.context, root / "temp", open_blocks)
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(data_path.run)
+            yield Bench(name, root, writes, data_path)
+            nursery.cancel_scope.cancel()
+        await idle(writes)
+        await data_path.aclose()
+        await idle(writes)
+    assert writes.pool.used_bytes == 0
+
+
+def on_bench(
+    name: str,
+    root: Path,
+    test: Callable[[Bench], Awaitable[None]],
+    **options: object,
+) -> FakeStore:
+    """Run a test with a data path, on a clock that goes on by itself and can be moved."""
+    stores: list[FakeStore] = []
+
+    async def main() -> None:
+        async with bench(name, root, **options) as made:  # type: ignore[arg-type]
+            stores.append(made.store)
+            await test(made)
+
+    trio.run(main, clock=trio.testing.MockClock(rate=1.0))
+    return stores[0]

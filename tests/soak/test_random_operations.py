@@ -1,0 +1,36 @@
+"""Whatever programs do to files, the mount and the store hold what a local disk would.
+
+``OSSFS_PY_SOAK_STEPS`` says how many operations are done on each data path, and
+``OSSFS_PY_SOAK_SEED`` which ones.
+"""
+
+import os
+import random
+
+import pytest
+from minio import Minio
+
+from tests.conftest import MountFactory
+from tests.soak.exerciser import exercise
+
+STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "2000"))
+SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
+SECONDS_PER_STEP = 0.1
+
+
+@pytest.mark.timeout(180 + STEPS * SECONDS_PER_STEP)
+def test_random_operations_leave_what_a_local_disk_would(
+    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, data_path=data_path)
+
+    def fetch(name: str) -> bytes:
+        answer = minio_client.get_object(bucket, name)
+        try:
+            return bytes(answer.read())
+        finally:
+            answer.close()
+            answer.release_conn()
+
+    exercise(mounted.path, fetch, STEPS, random.Random(SEED))
+    assert mounted.unmount() == 0

@@ -1,6 +1,7 @@
 """Mounting, serving and unmounting through pyfuse3."""
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ async def mounted(
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(serve)
+            # The answer to a first request comes after INIT, which sets the readahead anew.
+            await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
             tune(str(options.mountpoint), options.readahead_bytes)
             yield pyfuse3.terminate
             pyfuse3.terminate()

@@ -79,7 +79,11 @@ async def assembled(
             data_path = create(
                 settings.data_path,
                 DataPathContext(
-                    engine, writes, settings.temp_dir, partial(_open_blocks, settings, metrics)
+                    engine,
+                    writes,
+                    settings.temp_dir,
+                    partial(_open_blocks, settings, metrics),
+                    cache_writes=settings.cache_writes,
                 ),
             )
             namespace = Namespace(

@@ -134,6 +134,7 @@ class Settings(BaseModel):
     min_free_bytes: Size = _option(
         DATA, "SIZE", "Room on the local disk that is left to others.", default=units.GIB
     )
+    cache_writes: Flag = _option(DATA, "", "Let written files enter the cache, too.", default=True)
     block_size_bytes: Size = _option(
         DATA,
         "SIZE",

@@ -1,18 +1,27 @@
 """The ``cache`` data path: a persistent, bounded, checksummed store of blocks on local disk.
 
 Fetched bytes are answered from memory at once and land on disk behind; every later read of the
-same version, also after a restart, comes from there, verified.
+same version, also after a restart, comes from there, verified. Files written through the mount
+enter the cache when they are committed.
 """
 
+import logging
+from functools import partial
+from weakref import WeakValueDictionary
+
+import outcome
 import trio
 
 from ossfs_py.datapath.blockstore.backend import CachedVersion
 from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.model import ObjectVersion
-from ossfs_py.transfer.dirty import WriteContext
+from ossfs_py.transfer.dirty import DirtyFile, WriteContext
 from ossfs_py.transfer.engine import TransferEngine
 from ossfs_py.transfer.openfile import ObjectFile
 from ossfs_py.transfer.readers import ReaderCache
+from ossfs_py.transfer.staged import LentFile
+
+log = logging.getLogger(__name__)
 
 _SHRINK_SECONDS = 5.0
 """How often the disk is looked at while nobody writes to the cache: others may be filling it."""
@@ -21,15 +30,27 @@ _SHRINK_SECONDS = 5.0
 class CacheDataPath:
     """Opens files whose readers keep their bytes in a :class:`BlockStore`, which it owns."""
 
-    def __init__(self, engine: TransferEngine, writes: WriteContext, blocks: BlockStore) -> None:
+    def __init__(
+        self,
+        engine: TransferEngine,
+        writes: WriteContext,
+        blocks: BlockStore,
+        *,
+        keep_writes: bool = True,
+    ) -> None:
         self._engine = engine
         self._writes = writes
         self._blocks = blocks
         self._readers = ReaderCache(engine, self._backend)
+        self._keep_writes = keep_writes
+        self._being_read: WeakValueDictionary[ObjectVersion, CachedVersion] = WeakValueDictionary()
 
     def open(self, version: ObjectVersion | None) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
-        return ObjectFile(version, self._readers, self._writes, memory_first=False)
+        take_in = self._take_in if self._keep_writes else None
+        return ObjectFile(
+            version, self._readers, self._writes, memory_first=False, on_committed=take_in
+        )
 
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""
@@ -46,4 +67,28 @@ class CacheDataPath:
 
     def _backend(self, version: ObjectVersion) -> CachedVersion | None:
         identity = self._blocks.identity(version)
-        return CachedVersion(self._blocks, identity) if identity is not None else None
+        if identity is None:
+            return None
+        backend = self._being_read[version] = CachedVersion(self._blocks, identity)
+        return backend
+
+    # -- written files ---------------------------------------------------------------------------
+
+    def _take_in(self, dirty: DirtyFile, version: ObjectVersion) -> None:
+        """Copy a committed file's bytes into the cache, behind the program that wrote them."""
+        lent = dirty.lend()
+        if lent is None:
+            return
+        call = partial(self._blocks.ingest, version, lent.fd, lent.unchanged, lent.spans)
+        self._engine.files.submit(call, partial(self._taken_in, lent, version), urgent=False)
+
+    def _taken_in(
+        self, lent: LentFile, version: ObjectVersion, result: outcome.Outcome[int]
+    ) -> None:
+        lent.give_back()
+        if isinstance(result, outcome.Error):
+            log.error("taking %r into the cache failed", version.key, exc_info=result.error)
+            return
+        reading = self._being_read.get(version)
+        if reading is not None:
+            reading.look_again()

@@ -22,11 +22,15 @@ class DataPathContext:
     temp_dir: Path
     open_blocks: Callable[[], BlockStore]
     """Opens the persistent disk cache; called by the data path that has one."""
+    cache_writes: bool = True
+    """Whether written files enter the disk cache."""
 
 
 FACTORIES: dict[str, Callable[[DataPathContext], DataPath]] = {
     "temp": lambda context: TempDataPath(context.engine, context.writes, context.temp_dir),
-    "cache": lambda context: CacheDataPath(context.engine, context.writes, context.open_blocks()),
+    "cache": lambda context: CacheDataPath(
+        context.engine, context.writes, context.open_blocks(), keep_writes=context.cache_writes
+    ),
     "direct": lambda context: DirectDataPath(context.engine, context.writes),
 }
 """Every data path by the name that ``--data-path`` takes."""

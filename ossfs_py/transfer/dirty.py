@@ -16,7 +16,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
 from ossfs_py.transfer.context import WriteContext, WriteLimits
 from ossfs_py.transfer.parts import PartSchedule
-from ossfs_py.transfer.staged import ReadBase, StagedContent
+from ossfs_py.transfer.staged import LentFile, ReadBase, StagedContent
 from ossfs_py.transfer.staging import Staging
 from ossfs_py.transfer.streamed import StreamedContent
 
@@ -118,6 +118,12 @@ class DirtyFile:
             self._early = None
             self._content.rebase(version)
             self._content.read_base = self._read_base
+
+    def lend(self) -> LentFile | None:
+        """The committed bytes that are in a local file; None if there are none, or a change of
+        them has begun.
+        """
+        return self._content.lend() if self._stream is None else None
 
     # -- reading ---------------------------------------------------------------------------------
 

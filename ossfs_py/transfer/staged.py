@@ -1,6 +1,7 @@
 """The content of a dirty file whose new bytes are in a staging file, over an optional base."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
@@ -20,6 +21,18 @@ ReadBase: TypeAlias = Callable[[int, int], Awaitable[bytes | memoryview]]
 
 _FILL_BYTES = 8 * 1024**2
 """Clean bytes are brought to the staging file in steps of this: one block of most readers."""
+
+
+@dataclass(frozen=True, slots=True)
+class LentFile:
+    """Committed bytes in a local file, for somebody to copy. ``give_back`` ends the loan."""
+
+    fd: int
+    spans: ExtentSet
+    """Which bytes of the object are in the file, at the same offsets."""
+    unchanged: Callable[[], bool]
+    """False from before the first byte of the file changes; for any thread."""
+    give_back: Callable[[], None]
 
 
 class StagedContent:
@@ -57,6 +70,8 @@ class StagedContent:
         self._next_eager = 1
         self._recorded_request: CommitRequest | None = None
         self._disowned = False
+        self._changes_begun = 0
+        self._committed_at: int | None = None
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -106,6 +121,7 @@ class StagedContent:
         Raises:
             OSError: nothing is adopted.
         """
+        self._changes_begun += 1
         staging = await self.need_staging()
         # An earlier try that met a full disk may have left bytes that were cut off since.
         await staging.truncate(0)
@@ -193,8 +209,22 @@ class StagedContent:
         self.base, self.read_base, self.scratch = version, read_base, False
         self.size = self.base_valid = version.size
         self._next_eager = 1
+        self._committed_at = self._changes_begun
         if self.staging is not None:
             self.staging.forget_record()
+
+    def lend(self) -> LentFile | None:
+        """What is local of the version committed last; None if nothing is, or it has changed."""
+        staging, lent_at = self.staging, self._changes_begun
+        if staging is None or not self._staged or lent_at != self._committed_at:
+            return None
+        staging.uses.enter()
+        return LentFile(
+            staging.body(ByteRange(0, self.size)).fd,
+            self._staged.copy(),
+            lambda: self._changes_begun == lent_at,
+            staging.uses.leave,
+        )
 
     def disown(self) -> None:
         """The file was unlinked: nobody will look for its bytes after a crash."""
@@ -222,6 +252,7 @@ class StagedContent:
 
     def _changes(self, start: int, end: int) -> None:
         """Parts that hold ``[start, end)`` have to be sent again, and a short last part too."""
+        self._changes_begun += 1
         if self._plan is not None or (self._upload is not None and self._upload.finished):
             # A plan speaks of one state of the file; its parts fit no other.
             self.drop_upload()

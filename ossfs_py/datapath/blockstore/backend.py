@@ -24,6 +24,7 @@ class CachedVersion:
         self._size = identity.version.size
         self._file: BlockFile | None = store.open(identity)
         self._making = threading.Lock()
+        self._closed = False
         if self._file is not None:
             self._present = bytearray(map(bool, self._file.records))
         else:
@@ -85,8 +86,27 @@ class CachedVersion:
         """The disk is slower than the network."""
         self._store.skip("slow_disk", size)
 
+    def look_again(self) -> None:
+        """Notice what was taken in past this object: a written file that entered the cache."""
+        # While a thread is making the file, the little that is missed is not worth a wait.
+        if self._closed or not self._making.acquire(blocking=False):
+            return
+        try:
+            found = self._store.open(self._identity)
+            if found is None:
+                return
+            if self._file is None:
+                self._file = found
+            else:
+                self._file.learn(found.records)
+                found.close()
+            self._present = bytearray(map(bool, self._file.records))
+        finally:
+            self._making.release()
+
     def close(self) -> None:
         """Let others evict the version."""
+        self._closed = True
         file, self._file = self._file, None
         if file is not None:
             self._store.release(file)

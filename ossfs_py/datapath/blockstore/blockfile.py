@@ -216,6 +216,12 @@ class BlockFile:
         _write_fully(self.fd, memoryview(sums).cast("B"), identity.record_offset(first))
         self.records[first:last] = sums
 
+    def learn(self, records: "array[int]") -> None:
+        """Take over the checksums of blocks that another view of the same file has written."""
+        for index, record in enumerate(records):
+            if record and not self.records[index]:
+                self.records[index] = record
+
     def copy_from(self, source_fd: int, offset: int, first: int, view: memoryview) -> bool:
         """Copy ``len(view)`` bytes of another local file to block ``first`` and on.
 

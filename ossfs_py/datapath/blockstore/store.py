@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ossfs_py.datapath.blockstore.ledger import LedgerBusyError, Totals
 from ossfs_py.errors import is_disk_full
 from ossfs_py.metrics import Metrics
 from ossfs_py.model import ObjectVersion
+from ossfs_py.transfer.extents import ExtentSet
 
 MIB = 1024**2
 
@@ -113,8 +114,15 @@ class BlockStore:
         self.metrics.cache_kept_bytes.inc(len(view))
         return admitted
 
-    def ingest(self, version: ObjectVersion, source_fd: int, unchanged: Callable[[], bool]) -> int:
-        """Take in a version whose bytes are in a local file; returns the bytes kept.
+    def ingest(
+        self,
+        version: ObjectVersion,
+        source_fd: int,
+        unchanged: Callable[[], bool],
+        spans: ExtentSet | None = None,
+    ) -> int:
+        """Take in a version whose bytes, all or those in ``spans``, are in a local file at their
+        offsets; returns the bytes kept.
 
         Where the file system can, the bytes are shared or copied without passing through here.
         ``unchanged`` (called on this thread) must answer False from before the first byte of the
@@ -127,8 +135,7 @@ class BlockStore:
         file = self.open(identity)
         kept = 0
         try:
-            for first in range(0, identity.block_count, step):
-                last = min(first + step, identity.block_count)
+            for first, last in _runs_within(identity, spans, step):
                 admitted = self._admit(identity, file, first, last)
                 if admitted is None:
                     break
@@ -375,3 +382,17 @@ class BlockStore:
         totals.hit_bytes += hits
         totals.miss_bytes += misses
         self.metrics.cache_used_bytes.set(totals.used_bytes)
+
+
+def _runs_within(
+    identity: Identity, spans: ExtentSet | None, step: int
+) -> Iterator[tuple[int, int]]:
+    """Runs of at most ``step`` blocks that lie completely in ``spans``."""
+    for first in range(0, identity.block_count, step):
+        last = min(first + step, identity.block_count)
+        if spans is None or spans.covers(*identity.span(first, last)):
+            yield first, last
+        else:
+            for index in range(first, last):
+                if spans.covers(*identity.span(index, index + 1)):
+                    yield index, index + 1

@@ -26,8 +26,11 @@ DATA = random.Random(3).randbytes(13 * MIB + 4321)
 class Mounted:
     """A cache data path over a fake store."""
 
-    def __init__(self, writes: Writing, path: CacheDataPath, metrics: Metrics) -> None:
+    def __init__(
+        self, writes: Writing, path: CacheDataPath, blocks: BlockStore, metrics: Metrics
+    ) -> None:
         self.writes = writes
+        self.blocks = blocks
         self.path = path
         self.metrics = metrics
 
@@ -53,7 +56,12 @@ class Mounted:
 
 @asynccontextmanager
 async def mounted(
-    root: Path, store: FakeStore, limit: int = 64 * MIB, memory_bytes: int = 64 * MIB
+    root: Path,
+    store: FakeStore,
+    limit: int = 64 * MIB,
+    memory_bytes: int = 64 * MIB,
+    *,
+    keep_writes: bool = True,
 ) -> AsyncIterator[Mounted]:
     metrics = Metrics()
     async with writing(
@@ -75,10 +83,10 @@ async def mounted(
             min_free_bytes=0,
             metrics=metrics,
         )
-        path = CacheDataPath(engine, writes.context, blocks)
+        path = CacheDataPath(engine, writes.context, blocks, keep_writes=keep_writes)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(path.run)
-            yield Mounted(writes, path, metrics)
+            yield Mounted(writes, path, blocks, metrics)
             nursery.cancel_scope.cancel()
         await idle(writes)
         await path.aclose()
@@ -202,21 +210,112 @@ def test_a_working_set_beyond_the_limit_is_served_within_it(root: Path, store: F
     trio.run(main)
 
 
-def test_written_files_can_be_read_back(root: Path, store: FakeStore) -> None:
+async def write_file(mount: Mounted, key: str, data: bytes) -> ObjectVersion:
+    file = mount.path.open(None)
+    file.begin(lambda: CommitRequest(key), lambda _version: None)
+    await file.write(0, data)
+    version = await file.commit(CommitRequest(key))
+    assert version is not None
+    await file.close()
+    return version
+
+
+def test_written_files_are_read_back_without_a_request(root: Path, store: FakeStore) -> None:
     async def main() -> None:
         async with mounted(root, store) as mount:
-            file = mount.path.open(None)
-            file.begin(lambda: CommitRequest("new"), lambda _version: None)
-            await file.write(0, DATA)
-            version = await file.commit(CommitRequest("new"))
-            assert version is not None
-            await file.close()
-            assert await mount.load(version) == DATA
+            version = await write_file(mount, "new", DATA)
             await mount.settled()
-        store.take_requests()
+            store.take_requests()
+            assert await mount.load(version) == DATA
+            assert store.take_requests() == {}
         async with mounted(root, store) as mount:
             assert await mount.load(version) == DATA
         assert store.take_requests() == {}
+
+    trio.run(main)
+
+
+def test_a_file_read_while_it_enters_the_cache_is_not_fetched_to_its_end(
+    root: Path, store: FakeStore
+) -> None:
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            version = await write_file(mount, "new", DATA)
+            reader = mount.path.open(version)
+            assert bytes(await reader.read(0, 10)) == DATA[:10]
+            await mount.settled()
+            store.take_requests()
+            assert await mount.load(version) == DATA
+            assert store.take_requests() == {}
+            await reader.close()
+
+    trio.run(main)
+
+
+def test_without_cache_writes_nothing_written_enters_the_cache(
+    root: Path, store: FakeStore
+) -> None:
+    async def main() -> None:
+        async with mounted(root, store, keep_writes=False) as mount:
+            await write_file(mount, "new", DATA)
+            await mount.settled()
+            assert block_files(root / "cache") == []
+
+    trio.run(main)
+
+
+def test_a_file_changed_while_it_enters_the_cache_is_never_read_wrong(
+    root: Path, store: FakeStore
+) -> None:
+    async def main() -> None:
+        dice = random.Random(11)
+        async with mounted(root, store) as mount:
+            file = mount.path.open(None)
+            file.begin(lambda: CommitRequest("new"), lambda _version: None)
+            content = bytearray(DATA)
+            await file.write(0, DATA)
+            versions = []
+            for _ in range(12):
+                version = await file.commit(CommitRequest("new"))
+                assert version is not None
+                versions.append((version, bytes(content)))
+                # At once: the copy of what was just committed is under way.
+                for _ in range(3):
+                    offset = dice.randrange(len(DATA) - 8)
+                    content[offset : offset + 8] = dice.randbytes(8)
+                    await file.write(offset, bytes(content[offset : offset + 8]))
+            file.abandon()
+            await file.close()
+            await mount.settled()
+            for version, expected in versions:
+                cached = mount.blocks.open(mount.blocks.identity(version))
+                for index, record in enumerate(cached.records if cached else []):
+                    if record:
+                        start, end = cached.identity.span(index, index + 1)
+                        block = bytearray(end - start)
+                        cached.read(start, memoryview(block))
+                        assert block == expected[start:end]
+                if cached:
+                    cached.close()
+
+    trio.run(main)
+
+
+def test_of_a_changed_file_the_written_blocks_enter_the_cache(root: Path, store: FakeStore) -> None:
+    version = store.seed("model", DATA)
+    changed = DATA[: 2 * MIB] + bytes(3 * MIB) + DATA[5 * MIB :]
+
+    async def main() -> None:
+        async with mounted(root, store) as mount:
+            file = mount.path.open(version)
+            file.begin(lambda: CommitRequest("model"), lambda _version: None)
+            await file.write(2 * MIB, bytes(3 * MIB))
+            after = await file.commit(CommitRequest("model"))
+            assert after is not None
+            await file.close()
+            await mount.settled()
+            assert mount.blocks.share(after) >= 3 * MIB
+            assert await mount.load(after) == changed
 
     trio.run(main)
 

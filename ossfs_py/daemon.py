@@ -14,13 +14,14 @@ from pathlib import Path
 
 import trio
 
-from ossfs_py.assembly import assembled
+from ossfs_py.assembly import assembled, mount_id
 from ossfs_py.config import BadOptionsError, Settings
 from ossfs_py.control import SOCKET_NAME, controlled
 from ossfs_py.directories import prepare_directories
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.mount import MountOptions, mounted
+from ossfs_py.leftovers import remember
 from ossfs_py.logs import Logs
 from ossfs_py.metrics import Metrics
 from ossfs_py.mountpoint import check_machine, prepare_mountpoint, real_path
@@ -132,6 +133,7 @@ class _Life:
         ):
             async with mounted(filesystem, self._mount_options(), self._metrics):
                 self._is_mounted = True
+                self._remember_store()
                 log.info(
                     "%s is mounted at %s (%s data path)",
                     self._settings.source,
@@ -146,6 +148,17 @@ class _Life:
             await self._drain(filesystem)
         log.info("%s is unmounted", self._mountpoint)
         return self._code
+
+    def _remember_store(self) -> None:
+        """Let ``ossfs-py recover`` know later where unsaved files belong."""
+        settings = self._settings
+        if settings.read_only:
+            return
+        directory = settings.state_dir / mount_id(settings, self._mountpoint)
+        try:
+            remember(directory, self._mountpoint, _store_options(settings))
+        except OSError as exc:
+            log.warning("unsaved files will not know their store: %s", exc)
 
     async def _open_store(self) -> ObjectStore:
         """The store, known to answer.

@@ -32,18 +32,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "control_client": FOUNDATION | {"control", "mountpoint", "running"},
     "store": FOUNDATION,
     "transfer": FOUNDATION | {"store"},
+    "leftovers": FOUNDATION | {"store", "transfer"},
     "datapath": FOUNDATION | {"store", "transfer"},
     "namespace": FOUNDATION | {"store", "transfer"},
     "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
-    "filesystem": FOUNDATION | {"namespace", "openfiles"},
+    "siblings": FOUNDATION | {"datapath", "namespace", "openfiles"},
+    "filesystem": FOUNDATION | {"namespace", "openfiles", "siblings"},
     "fuse": FOUNDATION | {"filesystem", "namespace"},
+    "cachecommands": FOUNDATION | {"control", "transfer", "datapath", "namespace"},
     "commands": FOUNDATION
+    | {"cachecommands"}
     | {"control", "store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "assembly": FOUNDATION
-    | {"commands", "control"}
+    | {"commands", "control", "siblings"}
     | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
-    "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly"},
-    "cli": FOUNDATION | HOST | {"daemon", "store", "transfer"},
+    "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly", "leftovers"},
+    "cli": FOUNDATION | HOST | {"daemon", "store", "transfer", "leftovers"},
     "__main__": {"cli"},
     "__init__": set(),
 }

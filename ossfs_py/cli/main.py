@@ -17,6 +17,7 @@ INTERRUPTED = 130
 _COMMANDS = {
     "mount": ("ossfs_py.cli.mount:mount", "Mount a bucket, or a part of it, at a directory."),
     "umount": ("ossfs_py.cli.umount:umount", "Unmount, and wait until everything is uploaded."),
+    "recover": ("ossfs_py.cli.recover:recover", "List or upload what a mount could not save."),
     "demo": ("ossfs_py.cli.demo_command:demo", "Load a model from an embedded store, and show it."),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }

@@ -2,7 +2,8 @@
 
 Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 
-- ``lock``                   held while a mount (or ``recover``) uses the directory
+- ``lock``                   held while a mount uses the directory, or ``recover`` a dead mount's
+- ``recover.lock``           held while ``recover`` works, also beside a mount
 - ``staging/<id>.data``      dirty bytes of one open file, sparse, each byte at its file offset
 - ``staging/<id>.json``      its record; no record means that the bytes are of no interest
 - ``staging/<id>.<n>.log``   what was written since the record, for files that began as an object
@@ -51,12 +52,16 @@ class StagedFile:
 class Journal:
     """The state directory of one mount. Methods block shortly and may run on any thread.
 
+    With ``beside_mount`` the directory may be in use by a mount: only its unsaved files are the
+    caller's then, unless :attr:`alone`.
+
     Raises:
         EnvironmentProblemError: (constructor) the directory cannot be used, or is in use.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, beside_mount: bool = False) -> None:
         self.directory = directory
+        self._locks: list[int] = []
         self._staging = directory / "staging"
         self._uploads = directory / "uploads"
         self._scratch = directory / "scratch"
@@ -65,15 +70,24 @@ class Journal:
             _private_directory(directory)
             for each in (self._staging, self._uploads, self._scratch, self._unsaved):
                 _private_directory(each)
-            self._lock_fd = _lock(directory / "lock")
+            if beside_mount and not self._try_lock("recover.lock"):
+                raise EnvironmentProblemError(f"another ossfs-py recover works in {directory}")
+            self.alone = self._try_lock("lock")
         except OSError as exc:
+            self.close()
             raise EnvironmentProblemError(
                 f"the state directory {directory} cannot be used: {exc.strerror}"
             ) from exc
+        if not (self.alone or beside_mount):
+            self.close()
+            raise EnvironmentProblemError(
+                f"the state directory {directory} is in use by another mount"
+            )
 
     def close(self) -> None:
         """Let another mount use the directory."""
-        os.close(self._lock_fd)
+        while self._locks:
+            os.close(self._locks.pop())
 
     # -- files being written -------------------------------------------------------------------
 
@@ -216,6 +230,18 @@ class Journal:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _try_lock(self, name: str) -> bool:
+        fd = os.open(
+            self.directory / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._locks.append(fd)
+        return True
+
     def _upload_path(self, upload: MultipartUpload) -> Path:
         digest = hashlib.sha256(f"{upload.key}\0{upload.upload_id}".encode()).hexdigest()
         return self._uploads / f"{digest[:32]}.json"
@@ -264,18 +290,6 @@ def _private_directory(path: Path) -> None:
         raise EnvironmentProblemError(f"{path} is not a directory of this user")
     if status.st_mode & 0o077:
         path.chmod(0o700)
-
-
-def _lock(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        raise EnvironmentProblemError(
-            f"the state directory {path.parent} is in use by another mount"
-        ) from None
-    return fd
 
 
 def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import trio
 
-from ossfs_py.commands import control_commands
+from ossfs_py.commands import MountParts, control_commands
 from ossfs_py.config import Settings
+from ossfs_py.config.units import MIB
 from ossfs_py.control import Command
 from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
@@ -102,7 +103,12 @@ async def assembled(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
                 try:
-                    yield filesystem, control_commands(settings, metrics)
+                    async with trio.open_nursery() as jobs:
+                        parts = MountParts(
+                            settings, metrics, filesystem, opened, data_path, files, jobs
+                        )
+                        yield filesystem, control_commands(parts)
+                        jobs.cancel_scope.cancel()
                 finally:
                     with trio.CancelScope(shield=True):
                         await filesystem.close()
@@ -168,6 +174,8 @@ def _write_limits(settings: Settings) -> WriteLimits:
     return WriteLimits(memory_part_bytes=part_bytes)
 
 
+        # A block is kept when all of it was fetched.
+        block_size_bytes=min(MIB, settings.block_size_bytes),
 def _namespace_options(settings: Settings) -> NamespaceOptions:
     return NamespaceOptions(
         prefix=settings.prefix,

@@ -4,21 +4,84 @@ A command is a function of its arguments and a way to send progress; what it nee
 bound here.
 """
 
+import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import trio
 from prometheus_client.metrics_core import Metric
 
+from ossfs_py.cachecommands import CacheCommands, find
 from ossfs_py.config import Settings
-from ossfs_py.control import Arguments, Command, Progress
+from ossfs_py.control import Arguments, Command, ControlError, Progress
+from ossfs_py.datapath.base import DataPath
+from ossfs_py.datapath.cache import CacheDataPath
+from ossfs_py.errors import NoSuchEntryError, NotADirectoryPathError
+from ossfs_py.filesystem import Filesystem
 from ossfs_py.metrics import Metrics
+from ossfs_py.namespace.inode import Kind
+from ossfs_py.openfiles import OpenFiles
+from ossfs_py.transfer.workers import Workers
 
 
-def control_commands(settings: Settings, metrics: Metrics) -> dict[str, Command]:
+@dataclass(frozen=True, slots=True)
+class MountParts:
+    """What of a mount commands may need."""
+
+    settings: Settings
+    metrics: Metrics
+    filesystem: Filesystem
+    opened: OpenFiles
+    data_path: DataPath
+    files: Workers
+    """Threads for local files."""
+    jobs: trio.Nursery
+    """For work that outlives its request; cancelled before the mount ends."""
+
+
+def control_commands(parts: MountParts) -> dict[str, Command]:
     """Every command by its name."""
+    cache = parts.data_path if isinstance(parts.data_path, CacheDataPath) else None
+    cached = CacheCommands(
+        parts.filesystem.namespace, cache, parts.files, parts.jobs, parts.settings.concurrency
+    )
     return {
-        "stats": partial(_stats, settings, metrics),
+        "stats": partial(_stats, parts.settings, parts.metrics),
+        "info": partial(_info, parts, cache),
+        **cached.table(),
+    }
+
+
+async def _info(
+    parts: MountParts, cache: CacheDataPath | None, arguments: Arguments, _progress: Progress
+) -> Mapping[str, Any]:
+    namespace = parts.filesystem.namespace
+    path = arguments.text("path")
+    try:
+        inode = await find(namespace, path)
+    except (NoSuchEntryError, NotADirectoryPathError) as exc:
+        raise ControlError(f"{path!r} does not exist in this mount") from exc
+    attributes = await namespace.attributes(inode)
+    opened = parts.opened.current(inode)
+    version = inode.info.version if inode.info is not None else None
+    cached_bytes = None
+    if cache is not None and version is not None and inode.kind is Kind.FILE:
+        cached_bytes = await parts.files.run(cache.blocks.share, version)
+    return {
+        "kind": inode.kind.value,
+        "bucket": parts.settings.bucket,
+        "key": namespace.key_of(inode),
+        "etag": version.etag if version is not None else None,
+        "bytes": attributes.size,
+        "modified": attributes.mtime_ns / 1e9,
+        "mode": f"{stat.S_IMODE(attributes.mode):04o}",
+        "storage_class": inode.info.storage_class if inode.info is not None else None,
+        "data_path": parts.settings.data_path,
+        "cached_bytes": cached_bytes,
+        "open": opened is not None,
+        "unsaved": opened is not None and opened.file.dirty,
     }
 
 

@@ -14,6 +14,7 @@ import trio
 
 from ossfs_py.datapath.blockstore.backend import CachedVersion
 from ossfs_py.datapath.blockstore.store import BlockStore
+from ossfs_py.datapath.filling import Filler
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.dirty import DirtyFile, WriteContext
 from ossfs_py.transfer.engine import TransferEngine
@@ -40,8 +41,9 @@ class CacheDataPath:
     ) -> None:
         self._engine = engine
         self._writes = writes
-        self._blocks = blocks
+        self.blocks = blocks
         self._readers = ReaderCache(engine, self._backend)
+        self.filler = Filler(engine, self._readers)
         self._keep_writes = keep_writes
         self._being_read: WeakValueDictionary[ObjectVersion, CachedVersion] = WeakValueDictionary()
 
@@ -57,19 +59,28 @@ class CacheDataPath:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._readers.run)
             while True:
-                await self._engine.files.run(self._blocks.shrink, urgent=False)
+                await self._engine.files.run(self.blocks.shrink, urgent=False)
                 await trio.sleep(_SHRINK_SECONDS)
 
     async def aclose(self) -> None:
         """Free everything; what is on disk stays for the next mount."""
         self._readers.close()
-        await self._engine.files.run(self._blocks.close)
+        await self._engine.files.run(self.blocks.close)
+
+    async def note_figures(self) -> None:
+        """Write down hits and misses for whoever asks about the directory."""
+        await self._engine.files.run(self.blocks.note_figures)
+
+    async def evict(self, version: ObjectVersion) -> int:
+        """Forget a version unless somebody reads it; returns the bytes freed."""
+        self._readers.close_idle(version)
+        return await self._engine.files.run(self.blocks.forget, version)
 
     def _backend(self, version: ObjectVersion) -> CachedVersion | None:
-        identity = self._blocks.identity(version)
+        identity = self.blocks.identity(version)
         if identity is None:
             return None
-        backend = self._being_read[version] = CachedVersion(self._blocks, identity)
+        backend = self._being_read[version] = CachedVersion(self.blocks, identity)
         return backend
 
     # -- written files ---------------------------------------------------------------------------
@@ -79,7 +90,7 @@ class CacheDataPath:
         lent = dirty.lend()
         if lent is None:
             return
-        call = partial(self._blocks.ingest, version, lent.fd, lent.unchanged, lent.spans)
+        call = partial(self.blocks.ingest, version, lent.fd, lent.unchanged, lent.spans)
         self._engine.files.submit(call, partial(self._taken_in, lent, version), urgent=False)
 
     def _taken_in(

@@ -49,15 +49,44 @@ class ReaderCache:
         use.expires = inf
         return reader
 
-    def release(self, reader: VersionReader) -> None:
-        """One user less; the last one's reader is closed a few seconds later."""
-        use = self._uses[reader]
+    def release(self, reader: VersionReader, *, linger: bool = True) -> None:
+        """One user less; the last one's reader is closed a few seconds later, or at once."""
+        use = self._uses.get(reader)
+        if use is None:
+            return  # everything was closed meanwhile
         use.count -= 1
         if use.count == 0:
             use.expires = trio.current_time() + _LINGER_SECONDS
 
     def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
         """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""
+        elif use.count == 0:
+            self._close(reader)
+
+    def close_idle(self, version: ObjectVersion) -> None:
+        """Close the reader of a version that only lingers."""
+        reader = self._by_version.get(version)
+        if reader is not None and self._uses[reader].count == 0:
+            self._close(reader)
+
+    def _close(self, reader: VersionReader) -> None:
+        del self._uses[reader]
+        if self._by_version.get(reader.version) is reader:
+            del self._by_version[reader.version]
+        reader.close()
+
+    def prefetch(self, version: ObjectVersion) -> int | None:
+        """Begin to fetch a whole version that nobody has open, behind urgent work.
+
+        Returns the bytes fetched: 0 if they are there already, None if memory is short.
+        """
+        if version in self._by_version:
+            return 0
+        reader = self.acquire(version)
+        size = reader.fetch_whole()
+        self.release(reader)
+        self._uses[reader].expires = trio.current_time() + (_PREFETCHED_SECONDS if size else 0)
+        return size
         if reader.version == version:
             return
         if self._by_version.get(reader.version) is reader:
@@ -71,10 +100,7 @@ class ReaderCache:
             await trio.sleep(_TICK_SECONDS)
             now = trio.current_time()
             for reader in [r for r, use in self._uses.items() if use.expires <= now]:
-                del self._uses[reader]
-                if self._by_version.get(reader.version) is reader:
-                    del self._by_version[reader.version]
-                reader.close()
+                self._close(reader)
             self._engine.pool.trim(now)
 
     def close(self) -> None:

@@ -55,11 +55,8 @@ class ReaderCache:
         if use is None:
             return  # everything was closed meanwhile
         use.count -= 1
-        if use.count == 0:
+        if use.count == 0 and linger:
             use.expires = trio.current_time() + _LINGER_SECONDS
-
-    def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
-        """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""
         elif use.count == 0:
             self._close(reader)
 
@@ -75,18 +72,8 @@ class ReaderCache:
             del self._by_version[reader.version]
         reader.close()
 
-    def prefetch(self, version: ObjectVersion) -> int | None:
-        """Begin to fetch a whole version that nobody has open, behind urgent work.
-
-        Returns the bytes fetched: 0 if they are there already, None if memory is short.
-        """
-        if version in self._by_version:
-            return 0
-        reader = self.acquire(version)
-        size = reader.fetch_whole()
-        self.release(reader)
-        self._uses[reader].expires = trio.current_time() + (_PREFETCHED_SECONDS if size else 0)
-        return size
+    def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
+        """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""
         if reader.version == version:
             return
         if self._by_version.get(reader.version) is reader:

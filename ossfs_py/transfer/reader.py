@@ -308,6 +308,23 @@ class VersionReader:
             self._backend.note_skipped(chunk.size)
         chunk.wake()
 
+    def missing_on_disk(self, span_bytes: int) -> list[tuple[int, int]]:
+        """What is not on disk, in spans that cross no multiple of ``span_bytes``."""
+        size = self.version.size
+        if self._backend is None:
+            return [(0, size)]
+        spans = []
+        position = 0
+        while position < size:
+            present = self._backend.present_until(position)
+            if present == position:
+                upto = self._backend.next_present(position)
+                end = min((position // span_bytes + 1) * span_bytes, size)
+                present = end if upto is None else min(end, upto)
+                spans.append((position, present))
+            position = present
+        return spans
+
     async def bring_to_disk(self, start: int, end: int) -> bool:
         """Have ``[start, end)`` on disk, behind everybody who reads; whether it is.
 
@@ -330,23 +347,6 @@ class VersionReader:
             chunk.pins += 1
             try:
                 await self._settle_on_disk(chunk)
-    def missing_on_disk(self, span_bytes: int) -> list[tuple[int, int]]:
-        """What is not on disk, in spans that cross no multiple of ``span_bytes``."""
-        size = self.version.size
-        if self._backend is None:
-            return [(0, size)]
-        spans = []
-        position = 0
-        while position < size:
-            present = self._backend.present_until(position)
-            if present == position:
-                upto = self._backend.next_present(position)
-                end = min((position // span_bytes + 1) * span_bytes, size)
-                present = end if upto is None else min(end, upto)
-                spans.append((position, present))
-            position = present
-        return spans
-
             finally:
                 chunk.pins -= 1
                 if chunk.pins == 0 and chunk.ready and not self._closed:

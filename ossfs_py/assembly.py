@@ -23,6 +23,7 @@ from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.namespace.options import NamespaceOptions
 from ossfs_py.openfiles import ConflictPolicy, OpenFiles
+from ossfs_py.siblings import SiblingPrefetch
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.buffers import BufferPool
 from ossfs_py.transfer.context import WriteContext, WriteLimits
@@ -97,7 +98,15 @@ async def assembled(
             opened = OpenFiles(
                 namespace, data_path, store, network, journal, _conflict_policy(settings)
             )
-            filesystem = Filesystem(namespace, opened, read_only=settings.read_only)
+            siblings = SiblingPrefetch(
+                namespace, opened, data_path, metrics, settings.memory_limit_bytes
+            )
+            filesystem = Filesystem(
+                namespace,
+                opened,
+                read_only=settings.read_only,
+                siblings=siblings if settings.small_file_prefetch else None,
+            )
             if not settings.read_only:
                 await files.run(_take_over, journal, store)
             async with trio.open_nursery() as nursery:
@@ -165,6 +174,8 @@ def _open_blocks(settings: Settings, metrics: Metrics) -> BlockStore:
         limit_bytes=settings.cache_size_bytes or sys.maxsize,
         min_free_bytes=settings.min_free_bytes,
         metrics=metrics,
+        # A block is kept when all of it was fetched.
+        block_size_bytes=min(MIB, settings.block_size_bytes),
     )
 
 
@@ -174,8 +185,6 @@ def _write_limits(settings: Settings) -> WriteLimits:
     return WriteLimits(memory_part_bytes=part_bytes)
 
 
-        # A block is kept when all of it was fetched.
-        block_size_bytes=min(MIB, settings.block_size_bytes),
 def _namespace_options(settings: Settings) -> NamespaceOptions:
     return NamespaceOptions(
         prefix=settings.prefix,

@@ -22,6 +22,7 @@ from ossfs_py.namespace import names
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import DirectoryListing, Namespace
 from ossfs_py.openfiles import OpenFiles, OpenInode
+from ossfs_py.siblings import SiblingPrefetch
 
 
 class Handle:
@@ -40,10 +41,18 @@ class Handle:
 class Filesystem:
     """One mounted bucket."""
 
-    def __init__(self, namespace: Namespace, files: OpenFiles, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        namespace: Namespace,
+        files: OpenFiles,
+        *,
+        read_only: bool = False,
+        siblings: SiblingPrefetch | None = None,
+    ) -> None:
         self.namespace = namespace
         self._files = files
         self._read_only = read_only
+        self._siblings = siblings
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryListing] = {}
         self._next_handle = 1
@@ -196,6 +205,8 @@ class Filesystem:
             with trio.CancelScope(shield=True):
                 await self._files.release(opened)
             raise
+        if self._siblings is not None and not writing:
+            self._siblings.opened(inode, opened.file.version)
         return self._new_handle(opened, flags)
 
     async def _prepare_writing(self, inode: Inode) -> None:

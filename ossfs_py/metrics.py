@@ -37,6 +37,18 @@ class Metrics:
         self.memory_bytes = Gauge(
             "ossfs_memory_budget_used_bytes", "Memory budget in use", registry=r
         )
+        self.small_file_prefetch = Counter(
+            "ossfs_small_file_prefetch",
+            "Small files fetched before they were opened (used, wasted)",
+            ["outcome"],
+            registry=r,
+        )
+        self.write_back_files = Gauge(
+            "ossfs_write_back_pending_files", "Closed files not uploaded yet", registry=r
+        )
+        self.write_back_bytes = Gauge(
+            "ossfs_write_back_pending_bytes", "Bytes of closed files not uploaded yet", registry=r
+        )
         self.hidden_keys = Counter("ossfs_hidden_keys", "Keys that no path can name", registry=r)
         self.handler_failures = Counter(
             "ossfs_handler_failures", "Unexpected exceptions turned into EIO", registry=r

@@ -273,6 +273,10 @@ class OpenFiles:
         self._cached_pages[number] = etag
         return same or opened.file.dirty
 
+    def has_pages(self, inode: Inode, etag: str) -> bool:
+        """Whether the kernel was given pages of that version since it knows the inode."""
+        return self._cached_pages.get(inode.number) == etag
+
     def drop_pages_of_old(self, inode: Inode) -> bool:
         """Another client replaced the object: whether the kernel may have pages of the old one."""
         pages = self._cached_pages.get(inode.number)

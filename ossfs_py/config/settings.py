@@ -144,6 +144,13 @@ class Settings(BaseModel):
         le=64 * units.MIB,
     )
 
+    small_file_prefetch: Flag = _option(
+        DATA,
+        "",
+        "Fetch the next small files of a directory that is read file after file.",
+        default=True,
+    )
+
     metadata_ttl_seconds: Duration = _option(
         NAMES,
         "DURATION",
@@ -198,6 +205,12 @@ class Settings(BaseModel):
         "Where data not yet uploaded is kept safe; made when its parent exists.",
         default_factory=lambda: host.default_state_dir(os.environ),
         shown_default="/var/lib/ossfs-py, or ~/.local/state/ossfs-py",
+    )
+    write_back: Flag = _option(
+        WRITING,
+        "",
+        "Let close(2) return once the data is safe on local disk; uploads follow.",
+        default=False,
     )
     on_conflict: Literal["overwrite", "fail"] = _option(
         WRITING,

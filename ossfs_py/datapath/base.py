@@ -117,6 +117,14 @@ class DataPath(Protocol):
         """An open file over ``version``; None for a file that is not in the store yet."""
         ...
 
+    def prefetch(self, version: ObjectVersion) -> int | None:
+        """Begin to fetch a whole small object that may be opened soon, behind urgent work.
+
+        Returns the bytes fetched: 0 if nothing has to be, None if there is no memory to spare.
+        What nobody opens is dropped after some seconds.
+        """
+        ...
+
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""
         ...

@@ -54,6 +54,10 @@ class CacheDataPath:
             version, self._readers, self._writes, memory_first=False, on_committed=take_in
         )
 
+    def prefetch(self, version: ObjectVersion) -> int | None:
+        """Begin to fetch a whole small object; see the protocol."""
+        return self._readers.prefetch(version)
+
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -23,6 +23,10 @@ class DirectDataPath:
         """An open file over ``version``; None for a file that is not in the store yet."""
         return ObjectFile(version, self._readers, self._writes, memory_first=True)
 
+    def prefetch(self, version: ObjectVersion) -> int | None:
+        """Begin to fetch a whole small object; see the protocol."""
+        return self._readers.prefetch(version)
+
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""
         await self._readers.run()

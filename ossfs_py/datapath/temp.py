@@ -96,12 +96,17 @@ class TempDataPath:
 
     def __init__(self, engine: TransferEngine, writes: WriteContext, temp_dir: Path) -> None:
         self._temp_dir = temp_dir
+        self._small_bytes = engine.options.small_file_bytes
         self._readers = ReaderCache(engine, self._backend)
         self._writes = writes
 
     def open(self, version: ObjectVersion | None) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
         return ObjectFile(version, self._readers, self._writes, memory_first=False)
+
+    def prefetch(self, version: ObjectVersion) -> int | None:
+        """Begin to fetch a whole small object; see the protocol."""
+        return self._readers.prefetch(version)
 
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""
@@ -111,5 +116,8 @@ class TempDataPath:
         """Free everything."""
         self._readers.close()
 
-    def _backend(self, version: ObjectVersion) -> TempBackend:
+    def _backend(self, version: ObjectVersion) -> TempBackend | None:
+        if version.size <= self._small_bytes:
+            # A file costs more than to fetch these few bytes once more if memory runs short.
+            return None
         return TempBackend(version, self._temp_dir)

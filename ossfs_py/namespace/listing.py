@@ -5,7 +5,7 @@ from collections.abc import Callable
 import trio
 
 from ossfs_py.errors import StoreUnavailableError
-from ossfs_py.model import ListPage
+from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.merge import DIRECTORY, LOCAL, REMOVED, Entry, PageMerger, State
 from ossfs_py.namespace.pending import Pending
@@ -46,6 +46,22 @@ class Chunk:
         return self.base + len(self.entries)
 
 
+class Listed:
+    """The entries of a directory by place and by name, for guessing what is wanted next.
+
+    Made once for a listing; entries renamed since are a wrong guess, never a wrong answer.
+    """
+
+    __slots__ = ("entries", "names", "places")
+
+    def __init__(self, index: dict[str, Entry]) -> None:
+        self.names = list(index)
+        self.places = {name: place for place, name in enumerate(self.names)}
+        self.entries = {
+            name: entry for name, entry in index.items() if isinstance(entry, ObjectInfo)
+        }
+
+
 class Listing:
     """One reading of a directory, shared by everyone who lists it meanwhile.
 
@@ -79,6 +95,7 @@ class Listing:
         self._overlay: dict[str, State] = {}
         self._tail: dict[str, None] = {}
         self._on_complete: Callable[[Listing], None] | None = None
+        self._listed: Listed | None = None
         self._directories: tuple[int, dict[str, int]] | None = None
         for name, child in directory.children.items():
             if child.local:
@@ -126,6 +143,14 @@ class Listing:
             self.index[name] = state
         if new and not self.complete:
             self._tail[name] = None
+
+    def listed(self) -> Listed | None:
+        """The objects in the order of the listing, if it is complete and kept."""
+        if not self.complete or self.index is None:
+            return None
+        if self._listed is None or len(self._listed.names) != len(self.index):
+            self._listed = Listed(self.index)
+        return self._listed
 
     def directories(self) -> dict[str, int]:
         """The places of the subdirectories in the order of the listing, if it is complete."""

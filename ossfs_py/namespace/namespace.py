@@ -12,6 +12,7 @@ from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.directory import DirectoryListing
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.listing import Listed
 from ossfs_py.namespace.options import NamespaceOptions
 from ossfs_py.namespace.rename import OnCopied, Renamer
 from ossfs_py.namespace.resolver import Resolver
@@ -147,6 +148,11 @@ class Namespace:
     def list_directory(self, directory: Inode) -> DirectoryListing:
         """A handle that hands out the directory's entries; nothing is asked yet."""
         return DirectoryListing(self._tree, self._resolver, directory)
+
+    def listed(self, directory: Inode) -> Listed | None:
+        """The objects of a directory in listing order, if a fresh listing is at hand."""
+        listing = self._tree.listings.complete(directory)
+        return None if listing is None else listing.listed()
 
     # -- making and removing ----------------------------------------------------------------------
 

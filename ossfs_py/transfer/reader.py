@@ -45,6 +45,7 @@ class VersionReader:
         self.streams = StreamTable(self._hints.limits)
         self._engine = engine
         self._backend = backend
+        self._whole_bytes = min(options.small_file_bytes, options.block_size_bytes)
         self._grain = backend.granularity_bytes if backend else 4096
         self._index = ChunkIndex()
         self._changed: VersionChangedError | None = None
@@ -125,6 +126,8 @@ class VersionReader:
 
     def _want(self, offset: int, end: int, stream: Stream) -> Chunk:
         """Begin what a waiting reader needs and nobody has asked for yet; the first chunk."""
+        if len(self._index) == 0 and self.version.size <= self._whole_bytes:
+            return self._new_chunk(0, self.version.size, urgent=True)
         first: Chunk | None = None
         position = offset
         while position < end:
@@ -179,6 +182,25 @@ class VersionReader:
                 stream.window = max(window // 2, MIB)
                 return
             position = stream.ahead = chunk.end
+
+    def fetch_whole(self) -> int | None:
+        """Begin to fetch everything, behind urgent work.
+
+        Returns the bytes fetched: 0 if a disk has them, None if memory is short.
+        """
+        size = self.version.size
+        if self._backend is not None and self._backend.present_until(0) >= size:
+            return 0
+        position = 0
+        while position < size:
+            chunk = self._index.at(position)
+            if chunk is None:
+                chunk = self._new_chunk(position, size, urgent=False)
+                if chunk.buffer is None:
+                    self._index.remove(chunk)
+                    return None
+            position = chunk.end
+        return size
 
     def _fetch_tail(self, start: int) -> None:
         self._hints.tail_start = None

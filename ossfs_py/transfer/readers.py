@@ -15,6 +15,9 @@ _LINGER_SECONDS = 5.0
 
 _TICK_SECONDS = 1.0
 
+_PREFETCHED_SECONDS = 10.0
+"""How long a file that was fetched ahead waits to be opened."""
+
 
 class _Use:
     __slots__ = ("count", "expires")
@@ -71,6 +74,19 @@ class ReaderCache:
         if self._by_version.get(reader.version) is reader:
             del self._by_version[reader.version]
         reader.close()
+
+    def prefetch(self, version: ObjectVersion) -> int | None:
+        """Begin to fetch a whole version that nobody has open, behind urgent work.
+
+        Returns the bytes fetched: 0 if they are there already, None if memory is short.
+        """
+        if version in self._by_version:
+            return 0
+        reader = self.acquire(version)
+        size = reader.fetch_whole()
+        self.release(reader)
+        self._uses[reader].expires = trio.current_time() + (_PREFETCHED_SECONDS if size else 0)
+        return size
 
     def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
         """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""

@@ -1,6 +1,7 @@
 """What a mount with a disk cache can be asked: warm-up, what is cached, evict, rehash, clear."""
 
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
@@ -164,7 +165,8 @@ class CacheCommands:
 
     async def _show(self, _arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
         figures = await self._inspect(CacheInspector.show)
-        return {**asdict(figures), "hit_ratio": figures.hit_ratio}
+        limit = None if figures.limit_bytes == sys.maxsize else figures.limit_bytes
+        return {**asdict(figures), "limit_bytes": limit, "hit_ratio": figures.hit_ratio}
 
     async def _verify(self, _arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
         latest = VerifyProgress(0, 0, 0)

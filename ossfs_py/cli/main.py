@@ -18,6 +18,11 @@ _COMMANDS = {
     "mount": ("ossfs_py.cli.mount:mount", "Mount a bucket, or a part of it, at a directory."),
     "umount": ("ossfs_py.cli.umount:umount", "Unmount, and wait until everything is uploaded."),
     "recover": ("ossfs_py.cli.recover:recover", "List or upload what a mount could not save."),
+    "list": ("ossfs_py.cli.list_command:list_mounts", "Show the mounts on this host."),
+    "info": ("ossfs_py.cli.info:info", "Show the object behind a path."),
+    "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
+    "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
+    "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
     "demo": ("ossfs_py.cli.demo_command:demo", "Load a model from an embedded store, and show it."),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }

@@ -1,0 +1,101 @@
+"""``ossfs-py cache``: show, verify and clear the disk cache behind a mount."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ossfs_py.cli.figures import short_size
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+_MOUNT = click.argument("mountpoint", metavar="MOUNTPOINT")
+
+
+@click.group()
+def cache() -> None:
+    """Look after the disk cache of a mount with --data-path cache.
+
+    Several mounts may share one cache directory: it is the whole directory that is meant.
+    """
+
+
+@cache.command()
+@_MOUNT
+@_AS_JSON
+def show(mountpoint: str, as_json: bool) -> int:
+    """Size, files and hit ratio."""
+    figures = _ask(mountpoint, "cache.show")
+    if as_json:
+        click.echo(json.dumps(figures, indent=1))
+        return 0
+    limit, ratio = figures["limit_bytes"], figures["hit_ratio"]
+    rows = {
+        "Size": short_size(figures["used_bytes"]),
+        "Limit": "what --min-free leaves" if limit is None else short_size(limit),
+        "Files": str(figures["files"]),
+        "Blocks": str(figures["blocks"]),
+        "Read from disk": short_size(figures["hit_bytes"]),
+        "Fetched": short_size(figures["miss_bytes"]),
+        "Hit ratio": "no reads yet" if ratio is None else f"{ratio:.1%}",
+    }
+    for name, value in rows.items():
+        click.echo(f"{name:<16}{value}")
+    return 0
+
+
+@cache.command()
+@_MOUNT
+@_AS_JSON
+def verify(mountpoint: str, as_json: bool) -> int:
+    """Read every block and check it; what is damaged is dropped and will be fetched again.
+
+    Exit code 1 if anything was damaged.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(
+        console=console, transient=True, disable=as_json or not console.is_terminal
+    ) as progress:
+        task = progress.add_task("Checking", total=None)
+
+        def on_progress(state: Mapping[str, Any]) -> None:
+            total = state["files_total"] or None
+            progress.update(task, completed=state["files_done"], total=total)
+
+        report = _ask(mountpoint, "cache.verify", on_progress)
+    damaged = report["damaged_blocks"] + report["damaged_files"]
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    else:
+        outcome = (
+            f"{report['damaged_blocks']} blocks and {report['damaged_files']} files were damaged"
+            " and have been dropped"
+            if damaged
+            else "all of them right"
+        )
+        click.echo(f"{report['files']} files, {report['blocks']} blocks: {outcome}.")
+    return 1 if damaged else 0
+
+
+@cache.command()
+@_MOUNT
+@_AS_JSON
+def clear(mountpoint: str, as_json: bool) -> int:
+    """Remove everything that nobody has open."""
+    kept = _ask(mountpoint, "cache.clear")["kept_bytes"]
+    if as_json:
+        click.echo(json.dumps({"kept_bytes": kept}))
+    else:
+        click.echo(f"Cleared but for {short_size(kept)} in use." if kept else "The cache is empty.")
+    return 0
+
+
+def _ask(mountpoint: str, command: str, on_progress: Any = None) -> dict[str, Any]:
+    from ossfs_py.control_client import ControlClient, mount_of
+
+    with ControlClient.of(mount_of(Path(mountpoint))[0]) as client:
+        return client.call(command, {}, on_progress)

@@ -1,0 +1,12 @@
+"""Figures as people read them."""
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def short_size(size_bytes: float) -> str:
+    """Three or four digits and a unit: ``1.5 GiB``. Not exact; settings use ``format_size``."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"

@@ -1,0 +1,59 @@
+"""``ossfs-py list``."""
+
+import json
+import os
+from dataclasses import dataclass
+
+import click
+
+
+@dataclass(frozen=True)
+class _Row:
+    mountpoint: str
+    source: str
+    data_path: str | None
+    pid: int | None
+    state: str
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+def list_mounts(as_json: bool) -> int:
+    """Show the mounts of ossfs-py on this host and their daemons."""
+    rows = _rows()
+    if as_json:
+        click.echo(json.dumps([row.__dict__ for row in rows], indent=1))
+    elif not rows:
+        click.echo("Nothing is mounted.")
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("MOUNTPOINT", "SOURCE", "DATA PATH", "PID", "STATE"):
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            pid = "" if row.pid is None else str(row.pid)
+            table.add_row(row.mountpoint, row.source, row.data_path or "", pid, row.state)
+        Console().print(table)
+    return 0
+
+
+def _rows() -> list[_Row]:
+    from ossfs_py.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
+    from ossfs_py.running import find_daemon
+
+    rows = []
+    for entry in THIS_MACHINE.mounts():
+        if entry.filesystem_type != FILESYSTEM_TYPE:
+            continue
+        daemon = find_daemon(entry.mountpoint, entry.owner)
+        if daemon is not None:
+            mount = daemon.mount
+            daemon.close()
+            rows.append(_Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, "mounted"))
+        else:
+            known = os.geteuid() in (0, entry.owner)
+            state = "dead: its daemon is gone" if known else "of another user"
+            rows.append(_Row(str(entry.mountpoint), entry.source, None, None, state))
+    return rows

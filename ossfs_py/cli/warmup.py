@@ -1,0 +1,249 @@
+"""``ossfs-py warmup``."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ossfs_py.cli.figures import short_size
+from ossfs_py.errors import EnvironmentProblemError, UsageError
+
+if TYPE_CHECKING:
+    from ossfs_py.cli.expansion import Expansion, Files
+    from ossfs_py.control_client import ControlClient
+
+_BATCH_FILES = 5000
+"""Paths in one request: at most some 600 KiB with usual names, 5 MiB with the longest."""
+_BATCH_BYTES = 1024**2
+_SHOWN_MISSING = 20
+
+Report = dict[str, Any]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ossfs-py warmup /mnt/models/llama-70b
+  ossfs-py warmup '/mnt/models/**/*.safetensors' --threads 64
+  ossfs-py warmup --from-file nightly.txt --background
+  ossfs-py warmup --check --json /mnt/models
+
+\b
+Exit codes: 0 everything is cached, 1 something is missing, 2 wrong usage.
+"""
+)
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--from-file", metavar="LIST", help="File with more paths, one a line; - is stdin.")
+@click.option("--check", is_flag=True, help="Only tell which part of each file is cached.")
+@click.option("--evict", is_flag=True, help="Remove the files from the cache instead.")
+@click.option("--threads", type=click.IntRange(1, 512), help="Requests at once.  [--concurrency]")
+@click.option("--background", is_flag=True, help="Return at once; the daemon's log tells the end.")
+@click.option("--json", "as_json", is_flag=True, help="Tell the outcome as JSON.")
+def warmup(
+    paths: tuple[str, ...],
+    from_file: str | None,
+    check: bool,
+    evict: bool,
+    threads: int | None,
+    background: bool,
+    as_json: bool,
+) -> int:
+    """Bring files into the disk cache of their mount before they are needed.
+
+    PATH is a file, a directory (all of it) or a quoted glob, in a mount with --data-path cache.
+    What is cached already is passed over, so a warm-up that was broken off goes on where it
+    ended.
+    """
+    if check + evict + background > 1:
+        raise UsageError("--check, --evict and --background exclude one another")
+    from ossfs_py.cli.expansion import expand, read_list
+
+    names = [*paths, *(read_list(from_file) if from_file else [])]
+    if not names:
+        raise UsageError("warmup needs a PATH or --from-file")
+    found = expand(names)
+    if check:
+        return _check(found, as_json)
+    if evict:
+        return _evict(found, as_json)
+    return _warm_up(found, threads, background, as_json)
+
+
+# -- warming up ----------------------------------------------------------------------------------
+
+
+def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json: bool) -> int:
+    began = time.monotonic()
+    arguments: dict[str, Any] = {"background": background}
+    if threads is not None:
+        arguments["threads"] = threads
+    totals = {"files": 0, "bytes": 0, "fetched_bytes": 0}
+    missing = dict(found.missing)
+    sizes = [size for files in found.mounts.values() for size in files.sizes.values()]
+    with _bar(len(sizes), sum(sizes), shown=not (as_json or background)) as advance:
+        for client, prefix, batch in _batches(found):
+
+            def on_progress(state: Mapping[str, Any]) -> None:
+                advance(
+                    totals["files"] + state["files_done"],
+                    bytes_before + state["bytes_done"],  # noqa: B023 - called in this round only
+                )
+
+            bytes_before = totals["bytes"]
+            result = client.call("cache.warm-up", {**arguments, "paths": batch}, on_progress)
+            for name in totals:
+                totals[name] += result.get(name, 0)
+            missing |= _missing(prefix, result)
+    report = {**totals, "seconds": round(time.monotonic() - began, 3), "missing": missing}
+    if as_json:
+        _tell_json(report)
+    else:
+        _tell_missing(missing)
+        click.echo(_summary(report, background))
+    return 1 if missing else 0
+
+
+def _summary(report: Report, background: bool) -> str:
+    if background:
+        return f"The daemon warms up {report['files']} files."
+    seconds = max(report["seconds"], 0.001)
+    rate = short_size(int(report["fetched_bytes"] / seconds))
+    return (
+        f"{report['files']} files, {short_size(report['bytes'])}:"
+        f" {short_size(report['fetched_bytes'])} fetched in {seconds:.1f} s ({rate}/s)"
+    )
+
+
+@contextmanager
+def _bar(files: int, size: int, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on the terminal's standard error; elsewhere nothing."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.fields[files]}/{task.fields[of]} files"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    disable = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
+        task = progress.add_task("", total=size, files=0, of=files)
+        yield lambda done, total: progress.update(task, completed=total, files=done)
+
+
+# -- looking and evicting ------------------------------------------------------------------------
+
+
+def _check(found: "Expansion", as_json: bool) -> int:
+    missing = dict(found.missing)
+    rows: list[Report] = []
+    for client, prefix, batch in _batches(found):
+
+        def on_progress(part: Mapping[str, Any]) -> None:
+            rows.extend({**row, "path": f"{prefix}/{row['path']}"} for row in part["files"])  # noqa: B023
+
+        result = client.call("cache.check", {"paths": batch}, on_progress)
+        missing |= _missing(prefix, result)
+    size, cached = (sum(row[name] for row in rows) for name in ("bytes", "cached_bytes"))
+    if as_json:
+        _tell_json({"files": rows, "bytes": size, "cached_bytes": cached, "missing": missing})
+    else:
+        _check_table(rows, size, cached)
+        _tell_missing(missing)
+    return 1 if missing or cached < size else 0
+
+
+def _check_table(rows: list[Report], size: int, cached: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("CACHED", "SIZE", "SHARE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("FILE", overflow="fold")
+    for row in [*rows, {"path": "all", "bytes": size, "cached_bytes": cached}]:
+        share = row["cached_bytes"] / row["bytes"] if row["bytes"] else 1.0
+        table.add_row(
+            short_size(row["cached_bytes"]), short_size(row["bytes"]), f"{share:.0%}", row["path"]
+        )
+    Console().print(table)
+
+
+def _evict(found: "Expansion", as_json: bool) -> int:
+    missing = dict(found.missing)
+    report: Report = {"files": 0, "freed_bytes": 0, "in_use": []}
+    for client, prefix, batch in _batches(found):
+        result = client.call("cache.evict", {"paths": batch})
+        report["files"] += result["files"]
+        report["freed_bytes"] += result["freed_bytes"]
+        report["in_use"] += [f"{prefix}/{path}" for path in result["in_use"]]
+        missing |= _missing(prefix, result)
+    if as_json:
+        _tell_json({**report, "missing": missing})
+    else:
+        for path in report["in_use"]:
+            click.echo(f"ossfs-py: {path} stays: somebody has it open", err=True)
+        _tell_missing(missing)
+        click.echo(f"{short_size(report['freed_bytes'])} freed.")
+    return 1 if missing or report["in_use"] else 0
+
+
+# -- common --------------------------------------------------------------------------------------
+
+
+def _batches(found: "Expansion") -> Iterator[tuple["ControlClient", str, list[str]]]:
+    """The paths of each mount in requests of bounded size; the mountpoint goes along."""
+    from ossfs_py.control_client import ControlClient
+
+    if not found.mounts and found.missing:
+        path, reason = next(iter(found.missing.items()))
+        raise EnvironmentProblemError(_about(path, reason))
+    for mountpoint, files in found.mounts.items():
+        with ControlClient.of(files.mount) as client:
+            for batch in _split(files):
+                yield client, str(mountpoint), batch
+
+
+def _split(files: "Files") -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for path in files.sizes:
+        batch.append(path)
+        size += len(path)
+        if len(batch) == _BATCH_FILES or size > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _missing(prefix: str, result: Mapping[str, Any]) -> dict[str, str]:
+    return {f"{prefix}/{entry['path']}": entry["reason"] for entry in result.get("missing", [])}
+
+
+def _tell_missing(missing: Mapping[str, str]) -> None:
+    for path, reason in list(missing.items())[:_SHOWN_MISSING]:
+        click.echo(f"ossfs-py: {_about(path, reason)}", err=True)
+    if len(missing) > _SHOWN_MISSING:
+        click.echo(f"ossfs-py: and {len(missing) - _SHOWN_MISSING} more", err=True)
+
+
+def _about(path: str, reason: str) -> str:
+    return reason if reason.startswith(path) else f"{path}: {reason}"
+
+
+def _tell_json(report: Report) -> None:
+    click.echo(json.dumps(report, indent=1))

@@ -22,6 +22,7 @@ from ossfs_py.metrics import Metrics
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
 from ossfs_py.openfiles import ConflictPolicy, OpenFiles
 from ossfs_py.siblings import SiblingPrefetch
 from ossfs_py.store.base import ObjectStore
@@ -109,8 +110,11 @@ async def assembled(
             )
             if not settings.read_only:
                 await files.run(_take_over, journal, store)
+            keeper = _metadata_keeper(settings, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
+                if keeper is not None:
+                    nursery.start_soon(_kept_running, keeper.run)
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
@@ -120,6 +124,8 @@ async def assembled(
                         jobs.cancel_scope.cancel()
                 finally:
                     with trio.CancelScope(shield=True):
+                        if keeper is not None:
+                            await keeper.save()
                         await filesystem.close()
                         await data_path.aclose()
                         with trio.move_on_after(_TIDY_SECONDS):
@@ -177,6 +183,18 @@ def _open_blocks(settings: Settings, metrics: Metrics) -> BlockStore:
         # A block is kept when all of it was fetched.
         block_size_bytes=min(MIB, settings.block_size_bytes),
     )
+
+
+def _metadata_keeper(
+    settings: Settings, namespace: Namespace, files: Workers
+) -> MetadataKeeper | None:
+    """Keeps what HEAD told, where the mount asks every object and has a lasting cache."""
+    if settings.data_path != "cache" or not settings.posix_metadata:
+        return None
+    identity = f"{settings.endpoint or settings.region}\0{settings.bucket}"
+    name = f"metadata-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite3"
+    file = MetadataFile(settings.cache_dir / name, _namespace_options(settings).max_entries)
+    return MetadataKeeper(namespace.metadata_memory, file, files)
 
 
 def _write_limits(settings: Settings) -> WriteLimits:

@@ -1,7 +1,8 @@
 """What is remembered of the store's answers, for how long, and how much of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
 import trio
 from cachetools import LRUCache, TTLCache
@@ -15,6 +16,10 @@ _NS_PER_SECOND = 1_000_000_000
 _CREATION_SECONDS = 1.0
 _MAX_WARNED = 1024
 _MAX_CHANGES = 16_384
+
+
+Remembered: TypeAlias = tuple[str, str, int, Mapping[str, str]]
+"""Key, ETag and whole seconds of the last change, and the metadata of that version."""
 
 
 class Absences:
@@ -52,11 +57,29 @@ class MetadataMemory:
 
     def __init__(self, max_entries: int) -> None:
         self._by_version: LRUCache[tuple[str, str, int], Mapping[str, str]] = LRUCache(max_entries)
+        self._new: dict[tuple[str, str, int], Mapping[str, str]] | None = None
 
     def remember(self, info: ObjectInfo) -> None:
         """Keep the metadata of a HEAD answer."""
         if info.metadata is not None:
-            self._by_version[self._version(info)] = info.metadata
+            version = self._version(info)
+            if self._new is not None and version not in self._by_version:
+                self._new[version] = info.metadata
+            self._by_version[version] = info.metadata
+
+    def recall(self, answers: Iterable[Remembered]) -> None:
+        """Take in answers kept on disk, and note new ones for it from now on."""
+        if self._new is None:
+            self._new = dict(self._by_version)
+        for key, etag, seconds, metadata in answers:
+            self._by_version.setdefault((key, etag, seconds), metadata)
+
+    def take_new(self) -> list[Remembered]:
+        """The answers since the last call."""
+        if not self._new:
+            return []
+        new, self._new = self._new, {}
+        return [(*version, metadata) for version, metadata in new.items()]
 
     def complete(self, info: ObjectInfo) -> ObjectInfo:
         """``info`` with its metadata, where that is remembered."""

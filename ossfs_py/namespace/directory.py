@@ -88,6 +88,9 @@ class DirectoryListing:
         self, listing: Listing, chunk: Chunk, start: int, stop: int
     ) -> list[tuple[int, str, Inode]]:
         listed = chunk.entries[start - chunk.base : stop - chunk.base]
+        # While the answers for these travel, those for the next batch can.
+        following = chunk.entries[stop - chunk.base : stop - chunk.base + BATCH_ENTRIES]
+        self._resolver.ask_ahead(e for _name, e in following if isinstance(e, ObjectInfo))
         answers = await self._ask_where_needed(listing, chunk, listed)
         prefix = self._tree.keys.marker_key_of(self._directory)
         batch = []

@@ -226,6 +226,7 @@ class Listing:
         self._append(Chunk(self._last.end, entries, token=self._token, carried=carried))
         if self._merger.marker is not None and self.directory.info is None:
             self.directory.info = self._merger.marker
+            self.directory.metadata = self._merger.marker.metadata
             self.directory.mtime_settled = True
         if page.next_token is None:
             self._finish()

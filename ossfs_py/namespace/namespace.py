@@ -9,6 +9,7 @@ from ossfs_py.errors import NoSuchEntryError
 from ossfs_py.metrics import Metrics
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.attributes import stored_metadata
+from ossfs_py.namespace.cache import MetadataMemory
 from ossfs_py.namespace.directory import DirectoryListing
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
@@ -46,9 +47,15 @@ class Namespace:
         self._options = options
         self._tree = Tree(store, workers, options, metrics, on_remote_change)
         self._resolver = Resolver(store, workers, self._tree)
+        self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver)
         self._renamer = Renamer(store, workers, self._tree, self._resolver, self._entries)
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
+
+    @property
+    def metadata_memory(self) -> MetadataMemory:
+        """What was asked of object versions."""
+        return self._tree.metadata
 
     # -- inodes -----------------------------------------------------------------------------------
 

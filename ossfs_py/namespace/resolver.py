@@ -1,5 +1,7 @@
 """Asking the store what a name or an inode is, once for everybody who wants to know."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +20,9 @@ from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.tree import Tree, kind_of
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.workers import Workers
+
+_MAX_AHEAD = 4000
+"""Objects asked ahead of a program at most: what four LIST pages name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,18 @@ class Resolver:
         head = self._ask(key, head=True, below=False).head
         assert head is not None  # noqa: S101 - asked for in the line above
         return head
+
+    def ask_ahead(self, infos: Iterable[ObjectInfo]) -> None:
+        """Ask, behind urgent work, for the metadata of listed objects that will be wanted."""
+        for info in infos:
+            if len(self._questions) >= _MAX_AHEAD:
+                return
+            if (
+                self._tree.must_ask(info)
+                and self._tree.metadata.complete(info).metadata is None
+                and (info.key, True, False) not in self._questions
+            ):
+                self._ask(info.key, head=True, below=False, urgent=False)
 
     async def refresh(self, inode: Inode) -> None:
         """Make sure that what is known of the inode is fresh, asking the store if it is not.
@@ -191,7 +208,15 @@ class Resolver:
         tree.absences.add(question.key)
         raise NoSuchEntryError(question.key)
 
-    def _ask(self, key: str, *, head: bool, below: bool, known: Inode | None = None) -> Question:
+    def _ask(
+        self,
+        key: str,
+        *,
+        head: bool,
+        below: bool,
+        known: Inode | None = None,
+        urgent: bool = True,
+    ) -> Question:
         """Join the question under way, unless a local change has overtaken it, or ask anew."""
         slot = (key, head, below)
         question = self._questions.get(slot)
@@ -201,7 +226,7 @@ class Resolver:
         retire = partial(self._retire, slot, question)
         if head:
             question.head = Pending(
-                self._workers, partial(self._store.head, key), on_settled=retire
+                self._workers, partial(self._store.head, key), urgent=urgent, on_settled=retire
             )
         if below:
             marker = known.info if known is not None and known.kind is Kind.DIRECTORY else None
@@ -211,8 +236,13 @@ class Resolver:
         return question
 
     def _retire(self, slot: tuple[str, bool, bool], question: Question) -> None:
-        if question.settled and self._questions.get(slot) is question:
+        if not question.settled:
+            return
+        if self._questions.get(slot) is question:
             del self._questions[slot]
+        if question.head is not None and question.below is None:
+            with suppress(StoreError):  # who waits is told; nobody need wait
+                self._tree.metadata.remember(question.head.result())
 
     async def _answers(
         self, question: Question

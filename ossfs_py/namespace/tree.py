@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import trio
 
 from ossfs_py.metrics import Metrics
-from ossfs_py.model import Attributes, ObjectInfo, ObjectVersion
+from ossfs_py.model import NO_METADATA, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace import attributes
 from ossfs_py.namespace.cache import Absences, LocalChanges, MetadataMemory
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
@@ -174,7 +174,8 @@ class Tree:
         if marker is not None:
             self._learn(child, marker, asked_at)
         elif marker_asked:
-            child.info = child.metadata = None
+            child.info = None
+            child.metadata = NO_METADATA  # asked: there is none
         self.refreshed(child, asked_at)
         return child
 

@@ -95,14 +95,15 @@ class Filesystem:
             raise IsADirectoryPathError("a directory has no size to change")
         if handle is not None and handle in self._handles:
             opened = self._handles[handle].opened
-            await opened.file.truncate(size)
-            opened.note_written()
+            try:
+                await opened.content.truncate(size)
+            finally:
+                opened.note_written()
             return
-        async with self._using(inode) as opened:
+        async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
-            await opened.file.truncate(size)
+            await opened.content.truncate(size)
             opened.note_written()
-            await self._files.commit(opened)
 
     async def make_directory(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
@@ -110,12 +111,17 @@ class Filesystem:
         """mkdir(2)."""
         self._check_writable()
         directory = self.namespace.inode(parent)
-        return await self.namespace.make_directory(directory, names.decode(name), mode, uid, gid)
+        decoded = names.decode(name)
+        async with self._files.claims.place(directory):
+            return await self.namespace.make_directory(directory, decoded, mode, uid, gid)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
         self._check_writable()
-        await self.namespace.remove_directory(self.namespace.inode(parent), names.decode(name))
+        directory = self.namespace.inode(parent)
+        decoded = names.decode(name)
+        async with self._files.claims.place(directory):
+            await self.namespace.remove_directory(directory, decoded)
 
     async def make_node(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Inode:
         """mknod(2) of a regular file; the store has no other nodes."""
@@ -125,9 +131,8 @@ class Filesystem:
         inode = self.namespace.create_local(
             self.namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
         )
-        async with self._using(inode) as opened:
-            await self._files.commit(opened)
-        return inode
+        async with self._stored_at_once(inode):
+            return inode
 
     async def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
@@ -135,7 +140,9 @@ class Filesystem:
         """symlink(2)."""
         self._check_writable()
         directory = self.namespace.inode(parent)
-        return await self.namespace.make_symlink(directory, names.decode(name), target, uid, gid)
+        decoded = names.decode(name)
+        async with self._files.claims.place(directory):
+            return await self.namespace.make_symlink(directory, decoded, target, uid, gid)
 
     async def read_link(self, number: int) -> bytes:
         """readlink(2)."""
@@ -146,10 +153,16 @@ class Filesystem:
         self._check_writable()
         directory = self.namespace.inode(parent)
         decoded = names.decode(name)
-        inode = await self.namespace.lookup(directory, decoded)
-        async with self._files.changing(inode):
-            await self._files.preserve(inode)
-            await self.namespace.unlink(directory, decoded)
+        gone = False
+        while not gone:
+            inode = await self.namespace.lookup(directory, decoded)
+            async with self._files.changing(inode):
+                if self.namespace.known_child(directory, decoded) is not inode:
+                    continue  # renamed while we waited for our turn
+                await self._files.preserve(inode)
+                await self.namespace.unlink(directory, decoded)
+                self._files.abandon(inode)
+                gone = True
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
@@ -158,31 +171,30 @@ class Filesystem:
         self._check_writable()
         source_dir, target_dir = self.namespace.inode(parent), self.namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
-        inode = await self.namespace.lookup(source_dir, old)
-        await self._commit_below(inode)
-        # Only a known target can be open, and only an open one needs care.
-        target = self.namespace.known_child(target_dir, new)
-        async with self._files.changing(inode):
-            if target is not None and target is not inode and not no_replace:
-                await self._files.preserve(target)
-            await self.namespace.rename(
-                source_dir,
-                old,
-                target_dir,
-                new,
-                no_replace=no_replace,
-                on_copied=self._files.follow_copies,
-            )
-
-    async def _commit_below(self, inode: Inode) -> None:
-        """Bring dirty open files at or below ``inode`` to the store under their present keys.
-
-        A file that was never stored moves without a request, whatever it holds.
-        """
-        for below in self.namespace.affected_by_rename(inode):
-            opened = self._files.current(below)
-            if opened is not None and opened.file.dirty and not below.local:
-                await self._files.commit(opened)
+        moved = False
+        while not moved:
+            inode = await self.namespace.lookup(source_dir, old)
+            # Only a known target can be open, and only an open one needs care.
+            target = self.namespace.known_child(target_dir, new)
+            async with self._files.moving(inode, target, (source_dir, target_dir)):
+                if (
+                    self.namespace.known_child(source_dir, old) is not inode
+                    or self.namespace.known_child(target_dir, new) is not target
+                ):
+                    continue  # changed while we waited for our turn
+                if target is not None and target is not inode and not no_replace:
+                    await self._files.preserve(target)
+                await self.namespace.rename(
+                    source_dir,
+                    old,
+                    target_dir,
+                    new,
+                    no_replace=no_replace,
+                    on_copied=self._files.follow_copies,
+                )
+                if target is not inode:
+                    self._files.renamed(inode, target)
+                moved = True
 
     # -- open files ---------------------------------------------------------------------------
 
@@ -199,7 +211,7 @@ class Filesystem:
             if writing or flags & os.O_TRUNC:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
-                await opened.file.truncate(0)
+                await opened.content.truncate(0)
                 opened.note_written()
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -215,10 +227,15 @@ class Filesystem:
             await self.namespace.ensure_metadata(inode)
 
     @asynccontextmanager
-    async def _using(self, inode: Inode) -> AsyncIterator[OpenInode]:
+    async def _stored_at_once(self, inode: Inode) -> AsyncIterator[OpenInode]:
+        """Open, change and store in one call: if that fails nobody waits for the data."""
         opened = await self._files.acquire(inode)
         try:
             yield opened
+            await self._files.commit(opened)
+        except BaseException:
+            self._files.give_up(opened)
+            raise
         finally:
             with trio.CancelScope(shield=True):
                 await self._files.release(opened)
@@ -241,7 +258,6 @@ class Filesystem:
     def _new_handle(self, opened: OpenInode, flags: int) -> int:
         if flags & os.O_ACCMODE == os.O_RDWR:
             opened.file.expect_rereads()
-        opened.inode.open_count += 1
         number = self._next_handle
         self._next_handle += 1
         keep_cache = self._files.keeps_pages(opened)
@@ -261,18 +277,22 @@ class Filesystem:
 
     def read_nowait(self, number: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
-        return self.handle(number).opened.file.read_nowait(offset, size)
+        return self.handle(number).opened.content.read_nowait(offset, size)
 
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
-        return await self.handle(number).opened.file.read(offset, size)
+        opened = self.handle(number).opened
+        data = await opened.content.read(offset, size)
+        opened.check_current()
+        return data
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """pwrite(2)."""
         opened = self.handle(number).opened
-        written = await opened.file.write(offset, data)
-        opened.note_written()
-        return written
+        try:
+            return await opened.content.write(offset, data)
+        finally:
+            opened.note_written()
 
     async def flush(self, number: int) -> None:
         """close(2) of one descriptor: returns when the object is complete in the bucket."""
@@ -288,7 +308,6 @@ class Filesystem:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)
         if handle is not None:
-            handle.opened.inode.open_count -= 1
             await self._files.release(handle.opened)
 
     # -- directories --------------------------------------------------------------------------

@@ -1,21 +1,29 @@
 """Open inodes: one open file for each, committed, kept readable, and let go.
 
 Descriptors come and go; what they share lives here. A change of an object's key or content at the
-store happens under the lock of its open inode; readers never take it.
+store happens under a claim on its place in the tree, then under the lock of its open inode;
+readers take neither.
 """
 
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
 from ossfs_py.datapath.base import DataPath, OpenFile
-from ossfs_py.errors import OssfsError, StoreError, UnsavedDataError
+from ossfs_py.errors import (
+    ObjectMissingError,
+    OssfsError,
+    StoreError,
+    UnsavedDataError,
+    VersionChangedError,
+)
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.store.base import ObjectStore
@@ -41,12 +49,21 @@ class ConflictPolicy:
 class OpenInode:
     """An inode that somebody has open, in one version. ``users`` counts who."""
 
-    __slots__ = ("exclusive", "file", "inode", "lock", "preserved", "seen", "users")
+    __slots__ = (
+        "_users",
+        "exclusive",
+        "file",
+        "inode",
+        "lock",
+        "preserved",
+        "seen",
+        "superseded",
+    )
 
     def __init__(self, inode: Inode, file: OpenFile) -> None:
         self.inode = inode
         self.file = file
-        self.users = 0
+        self._users = 0
         self.lock = trio.Lock()
         self.exclusive = False
         """Created with O_EXCL and not stored yet."""
@@ -54,15 +71,47 @@ class OpenInode:
         """The version a conflicting writer must not have replaced."""
         self.preserved: ObjectVersion | None = None
         """A hidden copy that this file reads from, to be deleted with it."""
+        self.superseded = False
+        """Somebody has opened another version since."""
+
+    @property
+    def users(self) -> int:
+        """Open descriptors, and calls that need the file just now."""
+        return self._users
+
+    @users.setter
+    def users(self, count: int) -> None:
+        self.inode.open_count += count - self._users
+        self._users = count
+
+    @property
+    def content(self) -> OpenFile:
+        """The file, to read and write.
+
+        Raises:
+            VersionChangedError: superseded. The kernel has one page cache for all versions of an
+                inode: bytes of an old one, even if we still have them, would be read as the new
+                one's.
+        """
+        self.check_current()
+        return self.file
+
+    def check_current(self) -> None:
+        """Raise VersionChangedError if superseded."""
+        if self.superseded:
+            raise VersionChangedError(
+                "the object was replaced by another client", key=self.inode.name
+            )
 
     def size(self) -> int:
         """Present size in bytes, uncommitted writes included."""
         return self.file.size
 
     def note_written(self) -> None:
-        """The content changed just now."""
-        self.inode.size_source = self.size
-        self.inode.touch(time.time_ns())
+        """The content changed just now, if a write that failed got far enough for that."""
+        if self.file.dirty or self.inode.removed:
+            self.inode.size_source = self.size
+            self.inode.touch(time.time_ns())
 
 
 class OpenFiles:
@@ -83,6 +132,7 @@ class OpenFiles:
         self._workers = workers
         self._journal = journal
         self._policy = policy
+        self.claims = Claims()
         self._current: dict[int, OpenInode] = {}
         self._all: set[OpenInode] = set()
         self._cached_pages: dict[int, str] = {}
@@ -103,6 +153,8 @@ class OpenFiles:
         if current is None or not (
             current.file.dirty or inode.removed or current.file.version == version
         ):
+            if current is not None:
+                current.superseded = True
             current = OpenInode(inode, self._data_path.open(version))
             self._begin(current)
             self._current[inode.number] = current
@@ -118,21 +170,29 @@ class OpenFiles:
 
     async def release(self, opened: OpenInode) -> None:
         """One user of an open inode less; the last one commits what is left and frees it."""
-        if opened.users == 1:
-            try:
-                # Writes through a shared mapping arrive after the last flush.
+        try:
+            # Writes through a shared mapping arrive after the last flush. Whoever opens the file
+            # while they are on their way may leave others behind.
+            while opened.users == 1 and opened.file.dirty and not opened.inode.removed:
                 await self.commit(opened)
-            except (OssfsError, OSError) as exc:
+        except (OssfsError, OSError) as exc:
+            if opened.users == 1:
                 self._set_aside(opened, exc)
         opened.users -= 1
         if opened.users == 0:
             await self._forget(opened)
+
+    def give_up(self, opened: OpenInode) -> None:
+        """Drop the changes of a call that failed, unless others have the file open too."""
+        if opened.users == 1:
+            opened.file.abandon()
 
     async def _forget(self, opened: OpenInode) -> None:
         inode = opened.inode
         self._all.discard(opened)
         if self.current(inode) is opened:
             del self._current[inode.number]
+        if inode.size_source == opened.size:
             inode.size_source = None
         if inode.removed:
             opened.file.abandon()
@@ -147,7 +207,7 @@ class OpenFiles:
 
     async def commit(self, opened: OpenInode) -> None:
         """Bring what is dirty to the store; returns when the object is complete there."""
-        async with opened.lock:
+        async with self.claims.place(opened.inode), opened.lock:
             await self._commit_locked(opened)
 
     async def _commit_locked(self, opened: OpenInode) -> None:
@@ -214,11 +274,30 @@ class OpenFiles:
     @asynccontextmanager
     async def changing(self, inode: Inode) -> AsyncIterator[None]:
         """Keep commits of an inode and changes of its name or metadata apart."""
-        opened = self.current(inode)
-        if opened is None:
-            yield
-            return
-        async with opened.lock:
+        async with self.claims.place(inode):
+            opened = self.current(inode)
+            if opened is None:
+                yield
+                return
+            async with opened.lock:
+                yield
+
+    @asynccontextmanager
+    async def moving(
+        self, inode: Inode, target: Inode | None, places: Iterable[Inode]
+    ) -> AsyncIterator[None]:
+        """Rename ``inode``, and all below it, over ``target`` and between directories.
+
+        Dirty files are in the store, under their present keys, when this is entered; one that was
+        never stored moves without a request, whatever it holds.
+        """
+        trees = {inode} if target is None else {inode, target}
+        async with self.claims.move(trees, places):
+            for below in self._namespace.affected_by_rename(inode):
+                opened = self.current(below)
+                if opened is not None and opened.file.dirty and not below.local:
+                    async with opened.lock:
+                        await self._commit_locked(opened)
             yield
 
     def defers(self, inode: Inode) -> bool:
@@ -227,41 +306,70 @@ class OpenFiles:
         return inode.local or (opened is not None and opened.file.dirty)
 
     async def follow(self, inode: Inode) -> None:
-        """Let an open file read on from where its object is now, same bytes."""
-        if inode.info is not None:
-            await self.follow_copies([(inode, inode.info.version)])
+        """Let an open file read on from the copy that a change of its metadata made."""
+        if inode.info is not None and inode.copied_from is not None:
+            await self.follow_copies([(inode, inode.copied_from, inode.info.version)])
 
-    async def follow_copies(self, copies: list[tuple[Inode, ObjectVersion]]) -> None:
-        """Let open files read on from server-side copies of their bytes."""
-        for inode, version in copies:
+    async def follow_copies(self, copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]) -> None:
+        """Let open files read on from server-side copies of the version they have open."""
+        for inode, source, copy in copies:
             opened = self.current(inode)
-            before = opened.file.version if opened is not None else None
-            if opened is None or before is None or before.size != version.size:
-                continue
-            if before != version:
-                await opened.file.preserve(version)
-                opened.seen = version
-                self._cached_pages[inode.number] = version.etag
+            if opened is not None and opened.file.version == source != copy:
+                await opened.file.preserve(copy)
+                opened.seen = copy
+                self._cached_pages[inode.number] = copy.etag
 
     async def preserve(self, inode: Inode) -> None:
         """Before its key goes away, give an open object's readers a copy to read on from."""
         opened = self.current(inode)
         version = opened.file.version if opened is not None else None
-        if opened is None or version is None or not version.size or opened.preserved is not None:
+        if opened is None or version is None or not version.size or version == opened.preserved:
             return
         key = f"{self._policy.scratch_prefix}{uuid.uuid4().hex}"
-        self._journal.record_scratch(key)
-        copy = await self._workers.run(self._store.copy, version, key)
-        opened.preserved = copy
+        try:
+            copy = await self._workers.run(self._copy_noted, version, key)
+        except (VersionChangedError, ObjectMissingError):
+            return  # replaced or deleted by another client: there is nothing left to preserve
+        earlier, opened.preserved = opened.preserved, copy
         await opened.file.preserve(copy)
+        if earlier is not None:
+            await self._drop_copy(earlier)
+
+    def abandon(self, inode: Inode) -> None:
+        """The inode has lost its name: nothing of it goes to the store any more."""
+        opened = self.current(inode)
+        if opened is not None:
+            opened.file.abandon()
+
+    def renamed(self, inode: Inode, replaced: Inode | None) -> None:
+        """The inode has a name that it may take from ``replaced``, and from anybody else."""
+        if replaced is not None:
+            self.abandon(replaced)
+        opened = self.current(inode)
+        if opened is None:
+            return
+        opened.exclusive = False
+        if opened.file.version is None and replaced is not None and replaced.info is not None:
+            opened.seen = replaced.info.version
+
+    def _copy_noted(self, version: ObjectVersion, key: str) -> ObjectVersion:
+        """A hidden copy that the next mount deletes if this one cannot. On a worker thread."""
+        self._journal.record_scratch(key)
+        try:
+            return self._store.copy(version, key)
+        except (VersionChangedError, ObjectMissingError):
+            self._journal.forget_scratch(key)
+            raise
 
     async def _drop_copy(self, copy: ObjectVersion) -> None:
         try:
-            await self._workers.run(self._store.delete, copy.key)
-        except StoreError as exc:
+            await self._workers.run(self._delete_noted, copy.key)
+        except (StoreError, OSError) as exc:
             log.warning("a hidden copy is left to the next mount: %s", exc)
-        else:
-            self._journal.forget_scratch(copy.key)
+
+    def _delete_noted(self, key: str) -> None:
+        self._store.delete(key)
+        self._journal.forget_scratch(key)
 
     # -- the kernel's page cache ----------------------------------------------------------------
 
@@ -318,5 +426,7 @@ class OpenFiles:
         """Free every open file; call :meth:`drain` first."""
         for opened in tuple(self._all):
             await opened.file.close()
+            if opened.preserved is not None:
+                await self._drop_copy(opened.preserved)
         self._all.clear()
         self._current.clear()

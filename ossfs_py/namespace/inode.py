@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from ossfs_py.errors import StaleInodeError
-from ossfs_py.model import ObjectInfo
+from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.metadata import NOTHING, Decoded, decode
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Inode:
         "_decoded",
         "atime_ns",
         "children",
+        "copied_from",
         "ctime_ns",
         "fresh_until",
         "gid",
@@ -81,6 +82,8 @@ class Inode:
         self.open_count = 0
         """Open handles; kept by the filesystem."""
         self.info: ObjectInfo | None = None
+        self.copied_from: ObjectVersion | None = None
+        """The version whose bytes ``info`` is a server-side copy of (its metadata changed)."""
         self.fresh_until = 0.0
         """On trio's clock: until then nobody needs to ask the store."""
         self.metadata: Mapping[str, str] | None = None
@@ -188,7 +191,7 @@ class Inode:
             self.xattrs = None
             self.mtime_explicit = False
         if not same_content:
-            self.link_target = None
+            self.link_target = self.copied_from = None
         self.info = info
         self.metadata = info.metadata
         self.mtime_settled = True

@@ -31,7 +31,8 @@ from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion]]], Awaitable[None]]
+OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
+"""Told of inodes, the version that was copied and the copy: same bytes."""
 
 _PROGRESS_KEYS = 1000
 _COPY_TRIES = 3
@@ -119,10 +120,10 @@ class Renamer:
             source.shadows = target is not None and (not target.local or target.shadows)
             tree.renamed(source, move.parent, move.name)
             return
-        version, stored = await self._copy_file(source, move.key)
+        before, version, stored = await self._copy_file(source, move.key)
         try:
             if move.on_copied is not None and source.open_count:
-                await move.on_copied([(source, version)])
+                await move.on_copied([(source, before, version)])
             await self._workers.run(self._store.delete, old_key)
         except BaseException:
             self._both_exist(move)
@@ -132,8 +133,8 @@ class Renamer:
 
     async def _copy_file(
         self, source: Inode, key: str
-    ) -> tuple[ObjectVersion, Mapping[str, str] | None]:
-        """The copy, and its metadata as far as that is known."""
+    ) -> tuple[ObjectVersion, ObjectVersion, Mapping[str, str] | None]:
+        """What was copied, the copy, and its metadata as far as that is known."""
         for attempt in range(1, _COPY_TRIES + 1):
             await self._resolver.refresh(source)
             info = source.info
@@ -158,7 +159,8 @@ class Renamer:
                 self._tree.vanished(source)
                 raise NoSuchEntryError(f"{source.name!r} is gone from the store") from exc
             else:
-                return version, source.metadata if replacement is None else replacement
+                stored = source.metadata if replacement is None else replacement
+                return info.version, version, stored
         raise AssertionError("the last attempt returns or raises")
 
     def _replacement(self, source: Inode) -> dict[str, str] | None:
@@ -208,7 +210,7 @@ class Renamer:
         try:
             if move.on_copied is not None:
                 open_copies = [
-                    (node, copies[key][1])
+                    (node, *copies[key])
                     for node, key in keys.items()
                     if node.open_count and key in copies
                 ]
@@ -221,7 +223,7 @@ class Renamer:
         tree.renamed(source, move.parent, move.name)
         for node, key in keys.items():
             copied = copies.get(key)
-            if copied is not None and node.info is not None and copied[0].etag == node.info.etag:
+            if copied is not None and node.info is not None and copied[0] == node.info.version:
                 tree.stored(node, copied[1], node.metadata)
             elif not node.local:
                 node.fresh_until = 0.0  # not copied, or another version than the one known
@@ -246,32 +248,40 @@ class Renamer:
 
     async def _copy_all(
         self, objects: list[ObjectInfo], old_prefix: str, new_prefix: str
-    ) -> dict[str, tuple[ObjectInfo, ObjectVersion]]:
-        """Copy every object, or none: a failure takes back the copies already made.
+    ) -> dict[str, tuple[ObjectVersion, ObjectVersion]]:
+        """Copy every object, or none; by key, what was copied and the copy.
 
-        Otherwise the half-filled target would stand in the way of the next try.
+        A failure takes back the copies already made: the half-filled target would stand in the
+        way of the next try.
         """
         made: list[str] = []  # list.append is atomic; the copies run on several threads
 
-        def copy(info: ObjectInfo) -> ObjectVersion | None:
+        def copy(info: ObjectInfo) -> tuple[ObjectVersion, ObjectVersion] | None:
             key = new_prefix + info.key[len(old_prefix) :]
+            source = info.version
             try:
                 try:
                     if key.endswith("/") and info.size == 0:
                         # SeaweedFS answers a copy of a marker with success and makes nothing.
                         marker = self._store.head(info.key)
-                        version = self._store.put(key, b"", metadata=marker.metadata or {})
+                        version = self._store.put(
+                            key,
+                            b"",
+                            metadata=marker.metadata or {},
+                            content_type=marker.content_type,
+                        )
                     else:
-                        version = self._store.copy(info.version, key)
+                        version = self._store.copy(source, key)
                 except VersionChangedError:
-                    version = self._store.copy(self._store.head(info.key).version, key)
+                    source = self._store.head(info.key).version
+                    version = self._store.copy(source, key)
             except ObjectMissingError:
                 return None  # deleted by another client meanwhile
             made.append(key)
-            return version
+            return source, version
 
         try:
-            versions = await map_bounded(
+            copies = await map_bounded(
                 self._workers,
                 copy,
                 objects,
@@ -286,9 +296,9 @@ class Renamer:
                 log.warning("copies below %r are left behind: %s", new_prefix, exc)
             raise
         return {
-            info.key: (info, version)
-            for info, version in zip(objects, versions, strict=True)
-            if version is not None
+            info.key: copied
+            for info, copied in zip(objects, copies, strict=True)
+            if copied is not None
         }
 
     async def _delete_all(self, keys: list[str], prefix: str) -> None:

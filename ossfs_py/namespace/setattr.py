@@ -189,7 +189,7 @@ class AttributeWriter:
                 content_type=info.content_type,
             )
         )
-        self._tree.stored(inode, version, stored)
+        self._tree.stored(inode, version, stored, copied_from=info.version)
 
     async def _ours(self, inode: Inode, name: str) -> bytes:
         if inode.info is not None and name != _OURS + "etag":

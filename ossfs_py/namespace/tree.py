@@ -208,7 +208,12 @@ class Tree:
             self.entries_changed(inode.parent)
 
     def stored(
-        self, inode: Inode, version: ObjectVersion, metadata: Mapping[str, str] | None
+        self,
+        inode: Inode,
+        version: ObjectVersion,
+        metadata: Mapping[str, str] | None,
+        *,
+        copied_from: ObjectVersion | None = None,
     ) -> None:
         """This mount itself wrote the inode's object; ``metadata`` None if that is not known.
 
@@ -228,6 +233,7 @@ class Tree:
             owner=before.owner if before else None,
         )
         inode.metadata = metadata
+        inode.copied_from = copied_from
         inode.mtime_settled = False
         inode.local = inode.shadows = False
         self.refreshed(inode, trio.current_time())

@@ -221,9 +221,10 @@ def test_a_directory_moves_with_everything_below() -> None:
         a.open_count = 1
         local.open_count = 1
         assert set(m.namespace.affected_by_rename(d)) == {a, local}
-        copied: list[tuple[Inode, ObjectVersion]] = []
+        copied: list[tuple[Inode, ObjectVersion, ObjectVersion]] = []
+        before = m.store.objects["d/a"].info.version
 
-        async def on_copied(copies: list[tuple[Inode, ObjectVersion]]) -> None:
+        async def on_copied(copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]) -> None:
             assert "d/a" in m.store.objects
             copied.extend(copies)
 
@@ -239,7 +240,7 @@ def test_a_directory_moves_with_everything_below() -> None:
         ]
         assert m.store.content("e/n/sub/b") == b"d/sub/b"
         assert m.store.metadata("e/n/sub/b") == {"origin": "d/sub/b"}
-        assert copied == [(a, m.store.objects["e/n/a"].info.version)]
+        assert copied == [(a, before, m.store.objects["e/n/a"].info.version)]
         for inode, key in ((a, "e/n/a"), (b, "e/n/sub/b")):
             assert m.namespace.attributes_nowait(inode) is not None
             assert inode.info is not None

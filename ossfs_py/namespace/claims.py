@@ -1,0 +1,74 @@
+"""Who changes which part of the tree: a rename and changes below it never run at once. No I/O.
+
+A rename of a directory lists what is below, copies it and deletes it under the old keys. Whatever
+came under an old key in between would be deleted unseen or left behind.
+"""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import trio
+
+from ossfs_py.namespace.inode import Inode
+
+
+class Claims:
+    """The changes under way. Belongs to the trio thread.
+
+    A task takes one claim at a time, before any lock, so that nobody waits in a circle.
+    """
+
+    def __init__(self) -> None:
+        self._places: Counter[Inode] = Counter()
+        self._trees: Counter[Inode] = Counter()
+        self._waiting = trio.lowlevel.ParkingLot()
+
+    @asynccontextmanager
+    async def place(self, inode: Inode) -> AsyncIterator[None]:
+        """Change an inode, or the names in a directory, while nothing above it moves."""
+        while self._moves(inode):
+            await self._waiting.park()
+        self._places[inode] += 1
+        try:
+            yield
+        finally:
+            self._drop(self._places, (inode,))
+
+    @asynccontextmanager
+    async def move(self, trees: Iterable[Inode], places: Iterable[Inode]) -> AsyncIterator[None]:
+        """Move ``trees`` between the directories ``places`` while nobody changes a thing there."""
+        moved, changed = tuple(trees), tuple(places)
+        while not self._is_free(moved, changed):
+            await self._waiting.park()
+        self._trees.update(moved)
+        self._places.update(changed)
+        try:
+            yield
+        finally:
+            self._drop(self._places, changed)
+            self._drop(self._trees, moved)
+
+    def _is_free(self, trees: tuple[Inode, ...], places: tuple[Inode, ...]) -> bool:
+        if any(self._moves(inode) for inode in (*trees, *places)):
+            return False
+        wanted = set(trees)
+        under_way = (*self._places, *self._trees)
+        return not any(node in wanted for inode in under_way for node in _upwards(inode))
+
+    def _moves(self, inode: Inode) -> bool:
+        return bool(self._trees) and any(node in self._trees for node in _upwards(inode))
+
+    def _drop(self, claims: Counter[Inode], inodes: tuple[Inode, ...]) -> None:
+        for inode in inodes:
+            claims[inode] -= 1
+            if not claims[inode]:
+                del claims[inode]
+        self._waiting.unpark_all()
+
+
+def _upwards(inode: Inode) -> Iterable[Inode]:
+    node: Inode | None = inode
+    while node is not None:
+        yield node
+        node = node.parent

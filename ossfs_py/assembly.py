@@ -17,6 +17,7 @@ from ossfs_py.config.units import MIB
 from ossfs_py.control import Command
 from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
+from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.metrics import Metrics
 from ossfs_py.namespace.keys import RESERVED_PREFIX
@@ -30,8 +31,9 @@ from ossfs_py.transfer.buffers import BufferPool
 from ossfs_py.transfer.context import WriteContext, WriteLimits
 from ossfs_py.transfer.engine import ReadOptions, TransferEngine
 from ossfs_py.transfer.journal import Journal
-from ossfs_py.transfer.recovery import tidy_leftovers
+from ossfs_py.transfer.recovery import Recovery, tidy_leftovers
 from ossfs_py.transfer.workers import Workers
+from ossfs_py.writeback import WriteBackQueue
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,13 @@ async def assembled(
                 on_remote_change=lambda inode: filesystem.note_remote_change(inode),  # noqa: PLW0108 - made below
             )
             opened = OpenFiles(
-                namespace, data_path, store, network, journal, _conflict_policy(settings)
+                namespace,
+                data_path,
+                store,
+                network,
+                journal,
+                _conflict_policy(settings),
+                WriteBackQueue(metrics) if settings.write_back else None,
             )
             siblings = SiblingPrefetch(
                 namespace, opened, data_path, metrics, settings.memory_limit_bytes
@@ -115,6 +123,9 @@ async def assembled(
                 nursery.start_soon(_kept_running, data_path.run)
                 if keeper is not None:
                     nursery.start_soon(_kept_running, keeper.run)
+                nursery.start_soon(_kept_running, opened.run)
+                if not settings.read_only:
+                    nursery.start_soon(_finish_in_background, files, journal, store)
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
@@ -232,3 +243,28 @@ def _take_over(journal: Journal, store: ObjectStore) -> None:
             journal.unsaved_path(ident),
         )
     tidy_leftovers(journal, store)
+
+
+async def _finish_in_background(files: Workers, journal: Journal, store: ObjectStore) -> None:
+    try:
+        await files.run(partial(_finish_complete, journal, store), urgent=False)
+    except Exception:
+        log.exception("files of a killed daemon could not be finished (see: ossfs-py recover)")
+
+
+def _finish_complete(journal: Journal, store: ObjectStore) -> None:
+    """Upload files that write-back owes: their programs had closed them, so they are whole.
+
+    What a program was still writing when its daemon died is left to ``ossfs-py recover``: under
+    its own name it would be taken for whole.
+    """
+    recovery = Recovery(journal)
+    for record in recovery.list():
+        if not record.complete:
+            continue
+        try:
+            recovery.upload(record.ident, store)
+        except (OssfsError, OSError) as exc:
+            log.error("%r stays unsaved: %s (see: ossfs-py recover)", record.key, exc)  # noqa: TRY400
+        else:
+            log.info("%r, closed before its daemon died, is uploaded", record.key)

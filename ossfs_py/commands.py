@@ -25,6 +25,8 @@ from ossfs_py.namespace.inode import Kind
 from ossfs_py.openfiles import OpenFiles
 from ossfs_py.transfer.workers import Workers
 
+_SYNC_REPORT_SECONDS = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class MountParts:
@@ -50,8 +52,26 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
     return {
         "stats": partial(_stats, parts.settings, parts.metrics),
         "info": partial(_info, parts, cache),
+        "sync": partial(_sync, parts.filesystem),
         **cached.table(),
     }
+
+
+async def _sync(
+    filesystem: Filesystem, _arguments: Arguments, progress: Progress
+) -> Mapping[str, Any]:
+    async def report() -> None:
+        while True:
+            await progress({"pending_files": filesystem.pending_uploads})
+            await trio.sleep(_SYNC_REPORT_SECONDS)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report)
+        try:
+            await filesystem.sync()
+        finally:
+            nursery.cancel_scope.cancel()
+    return {}
 
 
 async def _info(

@@ -295,10 +295,12 @@ class Filesystem:
             opened.note_written()
 
     async def flush(self, number: int) -> None:
-        """close(2) of one descriptor: returns when the object is complete in the bucket."""
+        """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
+        on local disk with write-back.
+        """
         handle = self.handle(number)
         if handle.writable:
-            await self._files.commit(handle.opened)
+            await self._files.flush(handle.opened)
 
     async def fsync(self, number: int) -> None:
         """fsync(2): returns when the object is complete in the bucket."""
@@ -374,6 +376,19 @@ class Filesystem:
         for number, count in references:
             self.namespace.forget(number, count)
             self._files.forget_pages(number)
+
+    async def sync(self) -> None:
+        """sync(1) of this mount: returns when everything dirty is in the bucket.
+
+        Raises:
+            UnsavedDataError: some could not be brought there; it stays dirty.
+        """
+        await self._files.sync()
+
+    @property
+    def pending_uploads(self) -> int:
+        """Closed files that write-back has not uploaded yet."""
+        return self._files.pending_uploads
 
     async def drain(self) -> None:
         """Commit every dirty file.

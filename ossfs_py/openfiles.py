@@ -19,6 +19,7 @@ from ossfs_py.errors import (
     ObjectMissingError,
     OssfsError,
     StoreError,
+    StoreUnavailableError,
     UnsavedDataError,
     VersionChangedError,
 )
@@ -30,8 +31,13 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.journal import Journal
 from ossfs_py.transfer.parts import FIRST_PART_BYTES
 from ossfs_py.transfer.workers import Workers
+from ossfs_py.writeback import Pending, WriteBackQueue
 
 log = logging.getLogger(__name__)
+
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 60.0
+"""Between tries of an upload that nobody waits for; each has the store's own retry budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,7 @@ class OpenFiles:
         workers: Workers,
         journal: Journal,
         policy: ConflictPolicy,
+        write_back: WriteBackQueue | None = None,
     ) -> None:
         self._namespace = namespace
         self._data_path = data_path
@@ -132,6 +139,7 @@ class OpenFiles:
         self._workers = workers
         self._journal = journal
         self._policy = policy
+        self._write_back = write_back
         self.claims = Claims()
         self._current: dict[int, OpenInode] = {}
         self._all: set[OpenInode] = set()
@@ -209,6 +217,80 @@ class OpenFiles:
         """Bring what is dirty to the store; returns when the object is complete there."""
         async with self.claims.place(opened.inode), opened.lock:
             await self._commit_locked(opened)
+
+    async def flush(self, opened: OpenInode) -> None:
+        """One descriptor is closed: commit, or with write-back keep on local disk and queue."""
+        queue = self._write_back
+        if queue is None or not opened.file.dirty or opened.inode.removed:
+            await self.commit(opened)
+            return
+        await queue.wait_for_room()
+        async with self.claims.place(opened.inode), opened.lock:
+            try:
+                safe = await opened.file.secure(self._request(opened, streaming=False))
+            except OSError as exc:
+                log.warning("write-back: no room on local disk (%s): uploading now", exc.strerror)
+                safe = False
+            if not safe:
+                await self._commit_locked(opened)
+                return
+        if opened.file.dirty and opened not in queue:
+            opened.users += 1
+            queue.add(opened)
+
+    async def run(self) -> None:
+        """Upload what write-back has queued, until cancelled."""
+        if self._write_back is not None:
+            await self._write_back.run(self._upload_later)
+        await trio.sleep_forever()
+
+    async def _upload_later(self, pending: Pending) -> None:
+        opened = next(each for each in self._all if each is pending)
+        pause_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self.commit(opened)
+                break
+            except StoreUnavailableError as exc:
+                log.warning("write-back: %s; tried again in %g s", exc, pause_seconds)
+            except (OssfsError, OSError) as exc:
+                # Nobody is left to be told.
+                self._set_aside(opened, exc)
+                break
+            await trio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_RETRY_SECONDS)
+        await self.release(opened)
+
+    @property
+    def pending_uploads(self) -> int:
+        """Closed files that write-back has not uploaded yet."""
+        return len(self._write_back) if self._write_back is not None else 0
+
+    async def sync(self) -> None:
+        """Commit every dirty file and wait for write-back.
+
+        Raises:
+            UnsavedDataError: some could not be brought to the store; they stay dirty.
+        """
+        failures = await self._commit_all()
+        if failures:
+            raise UnsavedDataError(f"{len(failures)} files are not in the bucket: {failures[0][1]}")
+        if self._write_back is not None:
+            await self._write_back.wait_empty()
+
+    async def _commit_all(self) -> list[tuple[OpenInode, Exception]]:
+        failures: list[tuple[OpenInode, Exception]] = []
+
+        async def save(opened: OpenInode) -> None:
+            try:
+                await self.commit(opened)
+            except (OssfsError, OSError) as exc:
+                failures.append((opened, exc))
+
+        async with trio.open_nursery() as nursery:
+            for opened in tuple(self._all):
+                nursery.start_soon(save, opened)
+        return failures
 
     async def _commit_locked(self, opened: OpenInode) -> None:
         inode = opened.inode
@@ -406,21 +488,11 @@ class OpenFiles:
         Raises:
             UnsavedDataError: some could not be brought to the store; they were set aside.
         """
-        unsaved = 0
-
-        async def save(opened: OpenInode) -> None:
-            nonlocal unsaved
-            try:
-                await self.commit(opened)
-            except (OssfsError, OSError) as exc:
-                self._set_aside(opened, exc)
-                unsaved += 1
-
-        async with trio.open_nursery() as nursery:
-            for opened in tuple(self._all):
-                nursery.start_soon(save, opened)
-        if unsaved:
-            raise UnsavedDataError(f"{unsaved} files could not be saved and were set aside")
+        failures = await self._commit_all()
+        for opened, exc in failures:
+            self._set_aside(opened, exc)
+        if failures:
+            raise UnsavedDataError(f"{len(failures)} files could not be saved and were set aside")
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""

@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "leftovers": FOUNDATION | {"store", "transfer"},
     "datapath": FOUNDATION | {"store", "transfer"},
     "namespace": FOUNDATION | {"store", "transfer"},
-    "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace"},
+    "writeback": FOUNDATION,
+    "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace", "writeback"},
     "siblings": FOUNDATION | {"datapath", "namespace", "openfiles"},
     "filesystem": FOUNDATION | {"namespace", "openfiles", "siblings"},
     "fuse": FOUNDATION | {"filesystem", "namespace"},
@@ -44,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"cachecommands"}
     | {"control", "store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "assembly": FOUNDATION
-    | {"commands", "control", "siblings"}
+    | {"commands", "control", "siblings", "writeback"}
     | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly", "leftovers"},
     "cli": FOUNDATION | HOST | {"daemon", "store", "transfer", "leftovers"},

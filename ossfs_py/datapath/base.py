@@ -89,6 +89,15 @@ class OpenFile(Protocol):
         """
         ...
 
+    async def secure(self, request: CommitRequest) -> bool:
+        """Keep everything written so far on local disk, across a crash and a power loss, until it
+        is committed; False if it has to be committed now.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        ...
+
     async def preserve(self, replacement: ObjectVersion) -> None:
         """Read on from ``replacement``, a server-side copy of the same bytes under another key.
 

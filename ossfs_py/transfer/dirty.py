@@ -242,6 +242,22 @@ class DirtyFile:
                 self._disown()
         return attempt.version
 
+    async def secure(self, request: CommitRequest) -> bool:
+        """Keep everything written so far on local disk, across a power loss, to be committed as
+        ``request`` says; False if that cannot be: commit then.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        async with self._lock:
+            if not self.dirty:
+                return True
+            if self._stream is not None and self._stream.begun:
+                return False  # most of it is at the store already
+            await self._leave_memory()
+            await self._content.secure(request)
+            return True
+
     def abandon(self) -> None:
         """The file was unlinked: never bring it to the store.
 

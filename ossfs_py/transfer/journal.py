@@ -101,9 +101,13 @@ class Journal:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return StagedFile(ident, os.open(self._staging / f"{ident}.data", flags, 0o600))
 
-    def write_record(self, record: DirtyRecord) -> None:
-        """From now on a crash leaves the file to be found, as ``record`` says."""
-        _write_atomically(self._staging / f"{record.ident}.json", record.to_json())
+    def write_record(self, record: DirtyRecord, *, durable: bool = False) -> None:
+        """From now on a crash leaves the file to be found, as ``record`` says.
+
+        ``durable``: a power loss, too.
+        """
+        path = self._staging / f"{record.ident}.json"
+        _write_atomically(path, record.to_json(), durable=durable)
 
     def open_log(self, name: str) -> int:
         """A new log to append to; name it in the next record."""

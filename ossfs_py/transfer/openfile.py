@@ -145,6 +145,10 @@ class ObjectFile:
                 self._on_committed(self._dirty, version)
         return version
 
+    async def secure(self, request: CommitRequest) -> bool:
+        """Keep everything written so far on local disk; False if it has to be committed."""
+        return self._dirty is None or await self._dirty.secure(request)
+
     async def preserve(self, replacement: ObjectVersion) -> None:
         """Read on from a server-side copy of the same bytes."""
         if self._reader is not None:

@@ -56,6 +56,8 @@ class DirtyRecord:
     sent: SentParts | None = None
     scratch: bool = False
     """Whether ``base`` is a hidden object of ours, to be deleted when it is no longer needed."""
+    complete: bool = False
+    """Whether its program had closed the file: it is whole, and somebody relies on it."""
     reason: str = ""
     """Why the file is unsaved, for a person."""
 
@@ -87,6 +89,7 @@ class DirtyRecord:
             "dirty": [[span.start, span.end] for span in self.dirty],
             "log": self.log,
             "scratch": self.scratch,
+            "complete": self.complete,
             "reason": self.reason,
         }
         if self.sent is not None:
@@ -122,6 +125,7 @@ class DirtyRecord:
                 log=fields["log"],
                 sent=sent and _sent_parts(sent),
                 scratch=bool(fields["scratch"]),
+                complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:

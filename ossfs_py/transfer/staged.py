@@ -70,6 +70,7 @@ class StagedContent:
         self._next_eager = 1
         self._recorded_request: CommitRequest | None = None
         self._disowned = False
+        self._secured = False
         self._changes_begun = 0
         self._committed_at: int | None = None
 
@@ -89,7 +90,7 @@ class StagedContent:
 
     async def write(self, offset: int, data: memoryview) -> OSError | None:
         """Take ``data``; what went in counts even when the disk is full before its end."""
-        staging = await self.need_staging()
+        staging = await self._changing()
         sequential = offset == self.size
         self._changes(offset, offset + len(data))
         done, error = await staging.write(offset, data)
@@ -103,7 +104,7 @@ class StagedContent:
 
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros."""
-        staging = await self.need_staging()
+        staging = await self._changing()
         self._changes(min(size, self.size), max(size, self.size))
         await staging.truncate(size)
         self._staged.truncate(size)
@@ -163,6 +164,26 @@ class StagedContent:
                 await self._record(self.staging, request)
         return self.staging
 
+    async def secure(self, request: CommitRequest) -> None:
+        """Keep everything across a power loss, as a whole file, until it is committed or changed.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        staging = await self.need_staging(request)
+        record = self.description(staging.ident, request).replaced(complete=True)
+        await staging.record(record, durable=True)
+        self._recorded_request = request
+        self._secured = True
+
+    async def _changing(self) -> Staging:
+        """The staging file, whose record no longer speaks of a whole file."""
+        staging = await self.need_staging()
+        if self._secured and self._recorded_request is not None:
+            self._secured = False
+            await self._record(staging, self._recorded_request)
+        return staging
+
     async def _record(self, staging: Staging, request: CommitRequest) -> None:
         await staging.record(self.description(staging.ident, request))
         self._recorded_request = request
@@ -187,7 +208,10 @@ class StagedContent:
             StoreError, OSError: it could not be done; call again.
         """
         if self.staging is not None and self.staging.recorded and request != self._recorded_request:
-            await self._record(self.staging, request)
+            if self._secured:
+                await self.secure(request)
+            else:
+                await self._record(self.staging, request)
         try:
             return await self._commit_once(request, condition)
         except ObjectMissingError:
@@ -212,6 +236,7 @@ class StagedContent:
         self._committed_at = self._changes_begun
         if self.staging is not None:
             self.staging.forget_record()
+        self._secured = False
 
     def lend(self) -> LentFile | None:
         """What is local of the version committed last; None if nothing is, or it has changed."""

@@ -49,17 +49,18 @@ class Staging:
         """Whether the next mount would find the file after a crash."""
         return self._recorded
 
-    async def record(self, record: DirtyRecord) -> None:
+    async def record(self, record: DirtyRecord, *, durable: bool = False) -> None:
         """Make the file one that the next mount finds, as ``record`` says, from now on.
 
-        With a base in it, a log of later writes begins.
+        With a base in it, a log of later writes begins. ``durable``: bytes and record survive a
+        power loss.
         """
         log_name = None
         if record.base_valid:
             self._log_number += 1
             log_name = f"{self.ident}.{self._log_number}.log"
         self._log_fd = await _to_the_end(
-            self._local, self._write_record, record.replaced(log=log_name), self._log_fd
+            self._local, self._write_record, record.replaced(log=log_name), self._log_fd, durable
         )
         self._recorded = True
 
@@ -127,10 +128,14 @@ class Staging:
             self.unlink()
         self.uses.close()
 
-    def _write_record(self, record: DirtyRecord, old_log_fd: int | None) -> int | None:
+    def _write_record(
+        self, record: DirtyRecord, old_log_fd: int | None, durable: bool
+    ) -> int | None:
+        if durable:
+            os.fsync(self._fd)
         log_fd = self._journal.open_log(record.log) if record.log is not None else None
         try:
-            self._journal.write_record(record)
+            self._journal.write_record(record, durable=durable)
         except OSError:
             if log_fd is not None:
                 os.close(log_fd)

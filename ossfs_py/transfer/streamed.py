@@ -40,6 +40,11 @@ class StreamedContent:
         return self._stream.size
 
     @property
+    def begun(self) -> bool:
+        """Whether parts have left."""
+        return self._stream.upload is not None
+
+    @property
     def has_lost(self) -> bool:
         """Whether some bytes are in the unfinished upload only."""
         return self._stream.has_lost

@@ -1,0 +1,49 @@
+"""``ossfs-py sync``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ossfs_py.errors import UsageError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cp checkpoint.pt /mnt/models/ && ossfs-py sync /mnt/models
+
+\b
+Exit codes: 0 everything is in the bucket, 1 something is not, 2 wrong usage.
+"""
+)
+@click.argument("path", metavar="MOUNTPOINT")
+def sync(path: str) -> None:
+    """Wait until everything written to the mount at MOUNTPOINT is in the bucket.
+
+    Without --write-back, files are in the bucket when their program has closed them; then this
+    brings files that are still open there, too.
+    """
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    from ossfs_py.control_client import ControlClient, mount_of
+
+    if not path:
+        raise UsageError("MOUNTPOINT: must not be empty")
+    entry, _ = mount_of(Path(path))
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with (
+        ControlClient.of(entry) as client,
+        Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
+    ):
+        task = progress.add_task("uploading")
+
+        def show(figures: Mapping[str, Any]) -> None:
+            progress.update(task, description=f"{figures['pending_files']} files to upload")
+
+        client.call("sync", on_progress=show)

@@ -1,0 +1,125 @@
+"""``--write-back``: close returns when the data is safe on local disk, uploads follow."""
+
+import os
+import signal
+from pathlib import Path
+
+from minio import Minio
+
+from tests.conftest import MountFactory
+from tests.mount.test_recover import Recovering, names, stored
+from tests.support.commands import ossfs
+from tests.support.mounting import Mount
+from tests.support.proxy import Fault, Proxy
+from tests.support.seaweed import SeaweedServer
+
+
+def hold_uploads(proxy: Proxy) -> None:
+    """The store answers no upload until the fault is cleared; the daemon goes on trying."""
+    proxy.faults.append(Fault("PutObject", times=None, status=503))
+
+
+def pending(mounted: Mount) -> int:
+    """Staging files that the next mount would find."""
+    return len(list(mounted.state_dir.glob("*/staging/*.json")))
+
+
+def test_close_does_not_wait_for_the_store_and_sync_does(
+    mount: MountFactory,
+    seaweed: SeaweedServer,
+    proxy: Proxy,
+    bucket: str,
+    data_path: str,
+    minio_client: Minio,
+) -> None:
+    mounted = mount(bucket, data_path=data_path, write_back=True, endpoint=proxy.endpoint)
+    hold_uploads(proxy)
+    for number in range(5):
+        (mounted.path / f"file-{number}").write_bytes(b"%d" % number * 1000)
+    assert names(minio_client, bucket) == []
+    assert pending(mounted) == 5
+    assert (mounted.path / "file-3").read_bytes() == b"3" * 1000
+    assert (mounted.path / "file-3").stat().st_size == 1000
+    proxy.faults.clear()
+    outcome = ossfs("sync", mounted.path, environment=seaweed.environment)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", ""), outcome
+    assert names(minio_client, bucket) == [f"file-{number}" for number in range(5)]
+    assert stored(minio_client, bucket, "file-4") == b"4" * 1000
+    assert pending(mounted) == 0
+
+
+def test_fsync_waits_for_the_store_even_with_write_back(
+    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, data_path=data_path, write_back=True)
+    with (mounted.path / "file").open("wb") as file:
+        file.write(b"content")
+        file.flush()
+        os.fsync(file.fileno())
+        assert stored(minio_client, bucket, "file") == b"content"
+
+
+def test_unmounting_waits_for_pending_uploads(
+    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, data_path=data_path, write_back=True)
+    big = os.urandom(20 * 1024**2)
+    (mounted.path / "big").write_bytes(big)
+    for number in range(30):
+        (mounted.path / f"small-{number:02}").write_bytes(b"%d" % number)
+    assert mounted.unmount() == 0
+    assert stored(minio_client, bucket, "big") == big
+    assert len(names(minio_client, bucket)) == 31
+
+
+def test_a_pending_file_can_be_changed_renamed_and_removed(
+    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, data_path=data_path, write_back=True)
+    for name in ("changed", "moved", "removed"):
+        (mounted.path / name).write_bytes(b"first")
+    with (mounted.path / "changed").open("r+b") as file:
+        file.seek(5)
+        file.write(b", second")
+    (mounted.path / "moved").rename(mounted.path / "there")
+    (mounted.path / "removed").unlink()
+    assert (mounted.path / "there").read_bytes() == b"first"
+    assert mounted.unmount() == 0
+    assert names(minio_client, bucket) == ["changed", "there"]
+    assert stored(minio_client, bucket, "changed") == b"first, second"
+
+
+def test_closed_files_of_a_killed_daemon_are_uploaded_by_the_next_mount(
+    mount: MountFactory,
+    seaweed: SeaweedServer,
+    proxy: Proxy,
+    bucket: str,
+    data_path: str,
+    minio_client: Minio,
+    tmp_path: Path,
+) -> None:
+    base = tmp_path / "base"
+    base.write_bytes(b"base " * 1000)
+    minio_client.fput_object(bucket, "changed", str(base))
+    mounted = mount(bucket, data_path=data_path, write_back=True, endpoint=proxy.endpoint)
+    hold_uploads(proxy)
+    (mounted.path / "new").write_bytes(b"new" * 1000)
+    with (mounted.path / "changed").open("r+b") as file:
+        file.write(b"BASE")
+    assert pending(mounted) == 2
+    mounted.terminate(signal.SIGKILL)
+    mounted.close()
+    proxy.faults.clear()
+    mounted.start()
+    assert mounted.unmount() == 0
+    mounted.close()
+    # What the end of the mount cut short is still there for the command.
+    assert Recovering(mounted, seaweed)("--upload").code == 0
+    assert stored(minio_client, bucket, "new") == b"new" * 1000
+    assert stored(minio_client, bucket, "changed") == b"BASE" + (b"base " * 1000)[4:]
+
+
+def test_sync_outside_of_a_mount_says_so(tmp_path: Path) -> None:
+    outcome = ossfs("sync", tmp_path, environment={})
+    assert outcome.code == 1
+    assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount"

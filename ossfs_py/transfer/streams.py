@@ -10,6 +10,12 @@ from dataclasses import dataclass
 
 MIB = 1024**2
 
+_WORTHWHILE = 1.15
+"""A doubled window that makes the reader this much faster is kept."""
+
+_PATIENCE_WINDOWS = 8
+"""After a doubling that did not pay, the next try waits for this many windows of reading."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
@@ -20,6 +26,8 @@ class StreamLimits:
     ``near_back`` and ``near_forward``: distance from a running stream's position within which a
     read still belongs to it: kernel readahead of up to 4 MiB arrives out of order.
     ``first_window``: read ahead once a second read has shown a direction.
+    ``wide_window``: beyond it a window grows only while that makes the reader faster: more memory
+    than a reader needs is cold memory, and first touching it costs more than receiving into it.
     ``max_window``: enough parallel blocks to fill the link; 32 x 8 MiB keeps 2 GB/s busy at the
     118 ms that 8 MiB take on a connection with 25 ms to the first byte and 90 MB/s.
     """
@@ -28,6 +36,7 @@ class StreamLimits:
     near_back: int = 8 * MIB
     near_forward: int = 4 * MIB
     first_window: int = 8 * MIB
+    wide_window: int = 192 * MIB
     max_window: int = 256 * MIB
     max_streams: int = 32
     idle_seconds: float = 5.0
@@ -47,6 +56,9 @@ class Stream:
         "home_end",
         "last_used",
         "position",
+        "rate",
+        "rated_at",
+        "rated_from",
         "start",
         "window",
     )
@@ -61,6 +73,9 @@ class Stream:
         self.grow_at = 0
         self.hits = 1
         self.last_used = now
+        self.rate = 0.0
+        """Bytes per second between the last two growths of the window."""
+        self.rated_from, self.rated_at = end, now
 
 
 class StreamTable:
@@ -126,11 +141,27 @@ class StreamTable:
             stream.window = min(limits.first_window, cap)
             stream.grow_at = stream.position + stream.window // 4
         elif waited and stream.position >= stream.grow_at:
-            stream.window = min(stream.window * 2, cap)
-            stream.grow_at = stream.position + stream.window // 4
+            self._grow(stream, cap)
         elif stream.window > cap:
             stream.window = cap
         return stream.window
+
+    def _grow(self, stream: Stream, cap: int) -> None:
+        """Double the window; one that is already wide only as long as doubling pays."""
+        elapsed = max(stream.last_used - stream.rated_at, 1e-6)
+        rate = (stream.position - stream.rated_from) / elapsed
+        wide = self._limits.wide_window
+        if stream.window > wide and rate < stream.rate * _WORTHWHILE:
+            stream.window = wide
+            stream.grow_at = stream.position + _PATIENCE_WINDOWS * wide
+        else:
+            if stream.window < wide:
+                stream.window = min(stream.window * 2, wide, cap)
+            else:
+                stream.window = min(stream.window * 2, cap)
+            stream.grow_at = stream.position + stream.window // 4
+        stream.rate = rate
+        stream.rated_from, stream.rated_at = stream.position, stream.last_used
 
     def boundary(self, stream: Stream) -> int | None:
         """Where reading ahead for ``stream`` would run into what another stream has read."""

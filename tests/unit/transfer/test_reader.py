@@ -6,6 +6,7 @@ from threading import Lock
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -231,7 +232,7 @@ def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
         reader.close()
         with trio.fail_after(10):
             while engine.network.running:
-                await trio.sleep(0.001)
+                await trio.testing.wait_all_tasks_blocked(0.001)
         assert engine.pool.used_bytes == 0
 
     trio.run(main)

@@ -8,8 +8,9 @@ from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.merge import DIRECTORY, LOCAL, REMOVED, Entry, PageMerger, State
+from ossfs_py.namespace.numbered import NumberedPages
 from ossfs_py.namespace.pending import Pending
-from ossfs_py.namespace.walks import PromisedPage
+from ossfs_py.namespace.walks import PromisedPage, token_after
 
 
 class Chunk:
@@ -96,6 +97,9 @@ class Listing:
         self._tail: dict[str, None] = {}
         self._on_complete: Callable[[Listing], None] | None = None
         self._listed: Listed | None = None
+        self._numbered = NumberedPages(lambda key: fetch(token_after(key)))
+        self._guessed: Pending[ListPage] | None = None
+        self._last_key = ""
         self._directories: tuple[int, dict[str, int]] | None = None
         for name, child in directory.children.items():
             if child.local:
@@ -201,6 +205,10 @@ class Listing:
                     self._pending = None
                 raise
             if self._pending is pending:
+                if pending is self._guessed and not self._follows(page):
+                    self._numbered.give_up()
+                    self._pending = self._guessed = None
+                    continue
                 if isinstance(pending, PromisedPage) and pending.started is not None:
                     self.started = min(self.started, pending.started)
                 self._absorb(page)
@@ -242,7 +250,13 @@ class Listing:
             self.stream_only()
             self._head = None
         # Asked for before anybody wants it: the next page travels while this one is handed out.
-        self._pending = self._fetch(self._token)
+        self._last_key = page.objects[-1].key if page.objects else ""
+        self._guessed = self._numbered.next_page(page)
+        self._pending = self._guessed or self._fetch(self._token)
+
+    def _follows(self, page: ListPage) -> bool:
+        """Whether a page asked for by key begins behind it, as not every store sees to."""
+        return not page.objects or page.objects[0].key > self._last_key
 
     def _finish(self) -> None:
         tail = [

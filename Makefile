@@ -17,7 +17,7 @@ STAMP := $(VENV)/.installed
 PACKAGES := ca-certificates fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
             rsync sqlite3 util-linux
 PEERS := s3fs
-INSTALL = scripts/install-packages
+INSTALL = .ci/install-packages
 
 .PHONY: help venv demo test lint check bench packages clean
 

@@ -35,6 +35,10 @@ def mount_of(path: Path, machine: Machine = THIS_MACHINE) -> tuple[MountEntry, s
     return visible[-1], "" if below == Path() else str(below)
 
 
+class DaemonGoneError(EnvironmentProblemError):
+    """The mount is there and its daemon is not, or not for this user."""
+
+
 class ControlClient:
     """A running mount that can be asked. Use as a context manager."""
 
@@ -46,17 +50,17 @@ class ControlClient:
         """The client of a mount.
 
         Raises:
-            EnvironmentProblemError: its daemon is gone or somebody else's.
+            DaemonGoneError: its daemon is gone or somebody else's.
         """
         daemon = find_daemon(entry.mountpoint, entry.owner)
         if daemon is not None:
             return cls(daemon)
         if os.geteuid() not in (0, entry.owner):
-            raise EnvironmentProblemError(
+            raise DaemonGoneError(
                 f"the mount at {entry.mountpoint} belongs to another user: only its owner and"
                 " root may ask its daemon"
             )
-        raise EnvironmentProblemError(
+        raise DaemonGoneError(
             f"the daemon of the mount at {entry.mountpoint} is gone:"
             f" run 'ossfs-py umount {entry.mountpoint}', then mount again"
         )

@@ -28,7 +28,8 @@ def prepare_directories(settings: Settings) -> None:
         _check_writable("temp-dir", settings.temp_dir)
     if settings.data_path == "cache":
         _make_private("cache-dir", settings.cache_dir, "cache_dir" not in settings.model_fields_set)
-        _check_writable("cache-dir", settings.cache_dir)
+        # Others may have filled its disk: the mount then reads on from the store.
+        _check_writable("cache-dir", settings.cache_dir, may_be_full=True)
     if not settings.read_only:
         prepare_state_directory(settings)
         _check_writable("state-dir", settings.state_dir)
@@ -63,7 +64,7 @@ def _make_private(option: str, path: Path, with_parents: bool) -> None:
         )
 
 
-def _check_writable(option: str, path: Path) -> None:
+def _check_writable(option: str, path: Path, *, may_be_full: bool = False) -> None:
     try:
         if not stat.S_ISDIR(path.stat().st_mode):
             raise EnvironmentProblemError(f"--{option}: {path} is not a directory")
@@ -72,5 +73,7 @@ def _check_writable(option: str, path: Path) -> None:
     except FileNotFoundError:
         raise EnvironmentProblemError(f"--{option}: {path} does not exist") from None
     except OSError as exc:
+        if may_be_full and is_disk_full(exc):
+            return
         problem = "is full" if is_disk_full(exc) else f"is not writable: {exc.strerror}"
         raise EnvironmentProblemError(f"--{option}: {path} {problem}") from exc

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ossfs_py.control_client import mount_of
+from ossfs_py.control_client import ControlClient, DaemonGoneError, mount_of
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 from ossfs_py.mountpoint import MountEntry
 
@@ -31,6 +31,9 @@ def expand(names: Iterable[str]) -> Expansion:
     """Find every file that is meant: a file itself, all below a directory, all that match a glob.
 
     Symbolic links are followed, as long as they stay in a mount.
+
+    Raises:
+        DaemonGoneError: a mount answers no longer.
     """
     found = Expansion()
     for name in names:
@@ -41,6 +44,8 @@ def expand(names: Iterable[str]) -> Expansion:
         for match in matches:
             try:
                 _take(Path(match), found)
+            except DaemonGoneError:
+                raise
             except (EnvironmentProblemError, OSError) as exc:
                 found.missing[match] = _sentence(exc)
     return found
@@ -63,6 +68,8 @@ def read_list(file: str) -> list[str]:
 
 def _take(path: Path, found: Expansion) -> None:
     mount, below = mount_of(path)
+    if mount.mountpoint not in found.mounts:
+        _check_daemon(mount)
     root = mount.mountpoint / below
     if root.is_dir():
         for file in _files_below(root, found):
@@ -94,13 +101,20 @@ def _files_below(root: Path, found: Expansion) -> Iterator[Path]:
             yield Path(directory) / name
 
 
+def _check_daemon(mount: MountEntry) -> None:
+    """Raise the sentence about a daemon that is gone before its dead mount is touched."""
+    ControlClient.of(mount).close()
+
+
 def _why_missing(name: str) -> str:
     """Prefer to say that a path is outside every mount, or that the daemon is gone."""
     try:
-        mount_of(Path(name))
+        _check_daemon(mount_of(Path(name))[0])
         os.lstat(name)
     except FileNotFoundError:
         return "it does not exist" if not glob.has_magic(name) else "nothing matches it"
+    except DaemonGoneError:
+        raise
     except (EnvironmentProblemError, OSError) as exc:
         return _sentence(exc)
     return "nothing matches it"

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 _SHRINK_SECONDS = 5.0
 """How often the disk is looked at while nobody writes to the cache: others may be filling it."""
 
+_TAKE_IN_SECONDS = 10.0
+"""How long a mount that ends waits for written files to enter the cache: some GiB."""
+
 
 class CacheDataPath:
     """Opens files whose readers keep their bytes in a :class:`BlockStore`, which it owns."""
@@ -45,6 +48,8 @@ class CacheDataPath:
         self._readers = ReaderCache(engine, self._backend)
         self.filler = Filler(engine, self._readers)
         self._keep_writes = keep_writes
+        self._being_taken_in = 0
+        self._taken = trio.lowlevel.ParkingLot()
         self._being_read: WeakValueDictionary[ObjectVersion, CachedVersion] = WeakValueDictionary()
 
     def open(self, version: ObjectVersion | None) -> ObjectFile:
@@ -69,6 +74,9 @@ class CacheDataPath:
     async def aclose(self) -> None:
         """Free everything; what is on disk stays for the next mount."""
         self._readers.close()
+        with trio.move_on_after(_TAKE_IN_SECONDS):
+            while self._being_taken_in:
+                await self._taken.park()
         await self._engine.files.run(self.blocks.close)
 
     async def note_figures(self) -> None:
@@ -95,12 +103,15 @@ class CacheDataPath:
         if lent is None:
             return
         call = partial(self.blocks.ingest, version, lent.fd, lent.unchanged, lent.spans)
+        self._being_taken_in += 1
         self._engine.files.submit(call, partial(self._taken_in, lent, version), urgent=False)
 
     def _taken_in(
         self, lent: LentFile, version: ObjectVersion, result: outcome.Outcome[int]
     ) -> None:
         lent.give_back()
+        self._being_taken_in -= 1
+        self._taken.unpark_all()
         if isinstance(result, outcome.Error):
             log.error("taking %r into the cache failed", version.key, exc_info=result.error)
             return

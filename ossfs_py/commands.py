@@ -53,8 +53,21 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
         "stats": partial(_stats, parts.settings, parts.metrics),
         "info": partial(_info, parts, cache),
         "sync": partial(_sync, parts.filesystem),
+        "refresh": partial(_refresh, parts.filesystem),
         **cached.table(),
     }
+
+
+async def _refresh(
+    filesystem: Filesystem, arguments: Arguments, _progress: Progress
+) -> Mapping[str, Any]:
+    path = arguments.text("path")
+    forgotten = filesystem.refresh(path)
+    try:
+        await find(filesystem.namespace, path)
+    except (NoSuchEntryError, NotADirectoryPathError) as exc:
+        raise ControlError(f"{path!r} does not exist in this mount") from exc
+    return {"forgotten_entries": forgotten}
 
 
 async def _sync(

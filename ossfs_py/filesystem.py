@@ -57,6 +57,7 @@ class Filesystem:
         self._directories: dict[int, DirectoryListing] = {}
         self._next_handle = 1
         self.invalidate_pages: Callable[[int], None] = _nothing_cached
+        self.invalidate_attributes: Callable[[int], None] = _nothing_cached
 
     # -- names --------------------------------------------------------------------------------
 
@@ -370,6 +371,23 @@ class Filesystem:
         """Another client replaced the object: the kernel's pages of it are worth nothing."""
         if self._files.drop_pages_of_old(inode):
             self.invalidate_pages(inode.number)
+
+    def refresh(self, path: str) -> int:
+        """Believe nothing remembered at and below a path (relative to the mountpoint).
+
+        The next look asks the store. Nothing is asked here; unsaved changes stay. Returns how
+        many known entries that concerns.
+        """
+        inode = self.namespace.root
+        for name in path.split("/"):
+            known = self.namespace.known_child(inode, name)
+            if known is None:
+                break  # what is not known by name is known to its directory's listing at most
+            inode = known
+        numbers = self.namespace.forget_answers(inode)
+        for number in numbers:
+            self.invalidate_attributes(number)
+        return len(numbers)
 
     def forget(self, references: list[tuple[int, int]]) -> None:
         """The kernel dropped references to inodes; never raises."""

@@ -36,6 +36,8 @@ _ORDERED_OPENS = 2
 _MANY = 8
 _MANY_SECONDS = 2.0
 """So many opens in so short a time are a loader, whatever their order."""
+_WHOLE_DIRECTORY = 1024
+"""A loader soon comes to every file of a directory of this size, so nothing has to be proved."""
 _MIN_JUDGED = 16
 """Files fetched in vain before a directory is judged."""
 _PAUSE_SECONDS = 60.0
@@ -72,7 +74,7 @@ class _Folder:
         self.hits = 0
         self.wasted = 0
         self.in_order = 0
-        self.last_place = -1
+        self.last_place = -_NEAR - 1
         self.recent: deque[float] = deque(maxlen=_MANY)
         self.window = _FIRST_WINDOW
         self.paused_until = 0.0
@@ -126,6 +128,8 @@ class SiblingPrefetch:
             return
         elif not folder.left and not folder.fetched:
             folder.left = len(listed.names)
+            if len(listed.names) <= _WHOLE_DIRECTORY:
+                folder.window = _MAX_WINDOW
         self._fetch(directory, folder, listed.names, listed.entries, now)
 
     def _account(self, folder: _Folder, name: str, now: float) -> None:

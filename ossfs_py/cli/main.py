@@ -21,6 +21,7 @@ _COMMANDS = {
     "recover": ("ossfs_py.cli.recover:recover", "List or upload what a mount could not save."),
     "list": ("ossfs_py.cli.list_command:list_mounts", "Show the mounts on this host."),
     "info": ("ossfs_py.cli.info:info", "Show the object behind a path."),
+    "refresh": ("ossfs_py.cli.refresh:refresh", "Look again at what others changed in the bucket."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),

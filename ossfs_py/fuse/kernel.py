@@ -57,13 +57,17 @@ class PageInvalidator:
     """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[int, bool] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="page-invalidator", daemon=True)
         self._thread.start()
 
     def invalidate(self, inode: int) -> None:
         """Ask for the pages of an inode to be dropped soon; never blocks."""
-        self._queue.put(inode)
+        self._queue.put((inode, False))
+
+    def invalidate_attributes(self, inode: int) -> None:
+        """Ask for the attributes of an inode to be dropped soon; its pages stay."""
+        self._queue.put((inode, True))
 
     def close(self) -> None:
         """End the thread; call before the session is closed."""
@@ -71,9 +75,10 @@ class PageInvalidator:
         self._thread.join(timeout=5)
 
     def _run(self) -> None:
-        while (inode := self._queue.get()) is not None:
+        while (asked := self._queue.get()) is not None:
+            inode, attributes_only = asked
             try:
-                pyfuse3.invalidate_inode(inode)
+                pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
             except OSError as exc:
                 # ENOENT: the kernel has forgotten the inode, and its pages with it.
                 log.debug("pages of inode %d not invalidated: %s", inode, exc)

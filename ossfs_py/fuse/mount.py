@@ -61,6 +61,7 @@ async def mounted(
             f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
         ) from None
     filesystem.invalidate_pages = invalidator.invalidate
+    filesystem.invalidate_attributes = invalidator.invalidate_attributes
     try:
         async with trio.open_nursery() as nursery:
 

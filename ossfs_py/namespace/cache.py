@@ -43,6 +43,11 @@ class Absences:
         self._for_lookups.pop(key, None)
         self._for_creations.pop(key, None)
 
+    def clear(self) -> None:
+        """Ask about every name again."""
+        self._for_lookups.clear()
+        self._for_creations.clear()
+
     def answers_lookup(self, key: str) -> bool:
         """Whether a lookup may be told "absent" without asking."""
         return key in self._for_lookups

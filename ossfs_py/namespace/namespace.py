@@ -152,6 +152,18 @@ class Namespace:
         if inode.parent is not None:
             self._tree.listings.drop(inode.parent)
 
+    def forget_answers(self, inode: Inode) -> list[int]:
+        """Believe nothing remembered of the inode and all below it; their numbers."""
+        self.invalidate(inode)
+        self._tree.absences.clear()
+        numbers = []
+        for node in self._tree.table.below(inode):
+            node.fresh_until = 0.0
+            if node.kind is Kind.DIRECTORY:
+                self._tree.listings.drop(node)
+            numbers.append(node.number)
+        return numbers
+
     def list_directory(self, directory: Inode) -> DirectoryListing:
         """A handle that hands out the directory's entries; nothing is asked yet."""
         return DirectoryListing(self._tree, self._resolver, directory)

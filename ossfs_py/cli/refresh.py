@@ -1,0 +1,26 @@
+"""``ossfs-py refresh``."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("path", metavar="PATH")
+@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+def refresh(path: str, as_json: bool) -> int:
+    """Forget what the mount remembers of PATH and everything below it.
+
+    Changes that others made in the bucket are seen at once, without waiting for --metadata-ttl.
+    """
+    from ossfs_py.control_client import ControlClient, mount_of
+
+    entry, below = mount_of(Path(path))
+    with ControlClient.of(entry) as client:
+        told = client.call("refresh", {"path": below})
+    if as_json:
+        click.echo(json.dumps(told, indent=1))
+    else:
+        click.echo(f"{path}: {told['forgotten_entries']} remembered entries are asked for anew")
+    return 0

@@ -69,7 +69,10 @@ async def assembled(
                 network,
                 files,
                 pool,
-                ReadOptions(block_size_bytes=settings.block_size_bytes),
+                ReadOptions(
+                    block_size_bytes=settings.block_size_bytes,
+                    model_hints=settings.model_hints,
+                ),
                 metrics,
             )
             writes = WriteContext(
@@ -97,6 +100,7 @@ async def assembled(
                 _namespace_options(settings),
                 metrics,
                 on_remote_change=lambda inode: filesystem.note_remote_change(inode),  # noqa: PLW0108 - made below
+                rename_log=journal,
             )
             opened = OpenFiles(
                 namespace,

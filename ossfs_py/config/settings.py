@@ -144,6 +144,12 @@ class Settings(BaseModel):
         le=64 * units.MIB,
     )
 
+    model_hints: Flag = _option(
+        DATA,
+        "",
+        "Use what model files tell: tensor bounds, zip directories, the shard that comes next.",
+        default=True,
+    )
     small_file_prefetch: Flag = _option(
         DATA,
         "",

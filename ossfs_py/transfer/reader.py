@@ -36,7 +36,9 @@ class VersionReader:
         engine: "TransferEngine",
         version: ObjectVersion,
         backend: BlockBackend | None = None,
+        on_near_end: Callable[[ObjectVersion], None] | None = None,
     ) -> None:
+        """``on_near_end`` is told once, when reading ahead first reaches the end."""
         self.version = version
         options = engine.options
         self._hints = ModelHints(
@@ -48,6 +50,7 @@ class VersionReader:
         self._whole_bytes = min(options.small_file_bytes, options.block_size_bytes)
         self._grain = backend.granularity_bytes if backend else 4096
         self._index = ChunkIndex()
+        self._on_near_end = on_near_end
         self._changed: VersionChangedError | None = None
         self._closed = False
         self._disk_jobs = 0
@@ -158,6 +161,9 @@ class VersionReader:
         limit = min(known_end or self.version.size, stream.position + window)
         if limit - position < piece and limit < self.version.size:
             return
+        if limit == self.version.size and self._on_near_end is not None:
+            tell, self._on_near_end = self._on_near_end, None
+            tell(self.version)
         boundary = self.streams.boundary(stream)
         if boundary is not None and boundary < limit:
             limit = boundary
@@ -183,12 +189,12 @@ class VersionReader:
                 return
             position = stream.ahead = chunk.end
 
-    def fetch_whole(self) -> int | None:
-        """Begin to fetch everything, behind urgent work.
+    def fetch_head(self, size: int) -> int | None:
+        """Begin to fetch the first ``size`` bytes, behind urgent work.
 
         Returns the bytes fetched: 0 if a disk has them, None if memory is short.
         """
-        size = self.version.size
+        size = min(size, self.version.size)
         if self._backend is not None and self._backend.present_until(0) >= size:
             return 0
         position = 0

@@ -1,14 +1,20 @@
 """Readers by version: shared while open, kept a moment after, freed for certain."""
 
+import logging
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
+import outcome
 import trio
 
-from ossfs_py.model import ObjectVersion
+from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend
 from ossfs_py.transfer.engine import TransferEngine
+from ossfs_py.transfer.models import next_shard
 from ossfs_py.transfer.reader import VersionReader
+
+log = logging.getLogger(__name__)
 
 _LINGER_SECONDS = 5.0
 """A loader that opens a file twice (header, then body) finds what was read ahead in between."""
@@ -17,6 +23,10 @@ _TICK_SECONDS = 1.0
 
 _PREFETCHED_SECONDS = 10.0
 """How long a file that was fetched ahead waits to be opened."""
+
+
+_SHARD_HEAD_BYTES = 64 * 1024**2
+"""Of the next shard, what its loader finds in memory at once: eight blocks, in flight together."""
 
 
 class _Use:
@@ -39,12 +49,14 @@ class ReaderCache:
         self._make_backend = make_backend
         self._by_version: dict[ObjectVersion, VersionReader] = {}
         self._uses: dict[VersionReader, _Use] = {}
+        self._closed = False
 
     def acquire(self, version: ObjectVersion) -> VersionReader:
         """The reader of ``version``; pair with :meth:`release`."""
         reader = self._by_version.get(version)
         if reader is None:
-            reader = VersionReader(self._engine, version, self._make_backend(version))
+            follow = self._fetch_next_shard if self._engine.options.model_hints else None
+            reader = VersionReader(self._engine, version, self._make_backend(version), follow)
             self._by_version[version] = reader
             self._uses[reader] = _Use()
         use = self._uses[reader]
@@ -83,10 +95,29 @@ class ReaderCache:
         if version in self._by_version:
             return 0
         reader = self.acquire(version)
-        size = reader.fetch_whole()
+        size = reader.fetch_head(version.size)
         self.release(reader)
         self._uses[reader].expires = trio.current_time() + (_PREFETCHED_SECONDS if size else 0)
         return size
+
+    def _fetch_next_shard(self, version: ObjectVersion) -> None:
+        """A shard of a model is nearly read: its loader opens the next one in a moment."""
+        folder, slash, name = version.key.rpartition("/")
+        following = next_shard(name)
+        if following is not None:
+            ask = partial(self._engine.store.head, f"{folder}{slash}{following}")
+            self._engine.network.submit(ask, self._next_shard_found, urgent=False)
+
+    def _next_shard_found(self, result: outcome.Outcome[ObjectInfo]) -> None:
+        if isinstance(result, outcome.Error):
+            log.info("the next shard is not read ahead: %s", result.error)
+            return
+        version = result.unwrap().version
+        if not self._closed and version not in self._by_version and version.size:
+            reader = self.acquire(version)
+            reader.fetch_head(_SHARD_HEAD_BYTES)
+            self.release(reader)
+            self._uses[reader].expires = trio.current_time() + _PREFETCHED_SECONDS
 
     def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
         """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""
@@ -108,6 +139,7 @@ class ReaderCache:
 
     def close(self) -> None:
         """Free everything at unmount."""
+        self._closed = True
         for reader in self._uses:
             reader.close()
         self._uses.clear()

@@ -21,7 +21,7 @@ from ossfs_py.directories import prepare_directories
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.mount import MountOptions, mounted
-from ossfs_py.leftovers import remember
+from ossfs_py.leftovers import forget_if_empty, remember
 from ossfs_py.logs import Logs
 from ossfs_py.metrics import Metrics
 from ossfs_py.mountpoint import check_machine, prepare_mountpoint, real_path
@@ -146,17 +146,22 @@ class _Life:
                 await self._drain(filesystem)
             # Also what was written meanwhile, and after somebody else unmounted.
             await self._drain(filesystem)
+        if not self._settings.read_only:
+            forget_if_empty(self._state_directory)
         log.info("%s is unmounted", self._mountpoint)
         return self._code
+
+    @property
+    def _state_directory(self) -> Path:
+        return self._settings.state_dir / mount_id(self._settings, self._mountpoint)
 
     def _remember_store(self) -> None:
         """Let ``ossfs-py recover`` know later where unsaved files belong."""
         settings = self._settings
         if settings.read_only:
             return
-        directory = settings.state_dir / mount_id(settings, self._mountpoint)
         try:
-            remember(directory, self._mountpoint, _store_options(settings))
+            remember(self._state_directory, self._mountpoint, _store_options(settings))
         except OSError as exc:
             log.warning("unsaved files will not know their store: %s", exc)
 

@@ -66,6 +66,12 @@ def remember(directory: Path, mountpoint: Path, options: StoreOptions) -> None:
     temporary.rename(directory / _NAME)
 
 
+def forget_if_empty(directory: Path) -> None:
+    """A mount has ended: if it left nothing unsaved, nobody needs to reach its store for it."""
+    if not any(directory.glob("*/*")):
+        (directory / _NAME).unlink(missing_ok=True)
+
+
 def leftovers_in(state_dir: Path) -> list[Leftovers]:
     """Every mount's part of a state directory, whether or not anything is unsaved there.
 

@@ -69,3 +69,30 @@ def test_what_is_not_a_whole_page_is_no_answer(body: bytes) -> None:
 
 def test_times_before_the_epoch_are_negative() -> None:
     assert parse_time("1969-12-31T23:59:59.500Z") == -500_000_000
+
+
+PLAIN = (
+    "<Contents><Key>{key}</Key><LastModified>2024-05-05T11:22:33.250Z</LastModified>"
+    "<ETag>&quot;abc&quot;</ETag><Size>5</Size><StorageClass>STANDARD</StorageClass></Contents>"
+)
+
+
+@pytest.mark.parametrize("key", ["a", "a+b%2B%C3%A9%FF", "x&amp;&lt;y", "&#1234;", "", "é"])
+@pytest.mark.parametrize("more", ["<EncodingType>url</EncodingType>", ""], ids=["url", "raw"])
+def test_entries_taken_by_pattern_read_as_the_xml_parser_reads_them(key: str, more: str) -> None:
+    plain = parse_list_page(page(PLAIN.format(key=key) + more))
+    # A comment is beyond the pattern.
+    parsed = parse_list_page(page(PLAIN.format(key=key) + more + "<!-- -->"))
+    assert plain == parsed
+    assert plain.objects[0].etag == "abc"
+
+
+def test_a_page_of_plain_and_other_entries_keeps_its_order() -> None:
+    parsed = parse_list_page(
+        page(PLAIN.format(key="a") + ENTRY.format(key="b") + PLAIN.format(key="c"))
+    )
+    assert [(found.key, found.owner) for found in parsed.objects] == [
+        ("a", None),
+        ("b", "me"),
+        ("c", None),
+    ]

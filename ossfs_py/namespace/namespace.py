@@ -15,7 +15,7 @@ from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.listing import Listed
 from ossfs_py.namespace.options import NamespaceOptions
-from ossfs_py.namespace.rename import OnCopied, Renamer
+from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
 from ossfs_py.namespace.tree import Tree
@@ -43,13 +43,16 @@ class Namespace:
         options: NamespaceOptions,
         metrics: Metrics,
         on_remote_change: Callable[[Inode], None] | None = None,
+        rename_log: RenameLog | None = None,
     ) -> None:
         self._options = options
         self._tree = Tree(store, workers, options, metrics, on_remote_change)
         self._resolver = Resolver(store, workers, self._tree)
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver)
-        self._renamer = Renamer(store, workers, self._tree, self._resolver, self._entries)
+        self._renamer = Renamer(
+            store, workers, self._tree, self._resolver, self._entries, rename_log
+        )
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
 
     @property

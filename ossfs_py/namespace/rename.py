@@ -5,7 +5,9 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
+
+import trio
 
 from ossfs_py.errors import (
     EntryExistsError,
@@ -30,6 +32,19 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
+
+
+class RenameLog(Protocol):
+    """Remembers across a crash which directories are being renamed. Methods block shortly."""
+
+    def record_rename(self, old_prefix: str, new_prefix: str) -> None:
+        """Copies below ``new_prefix``, where nothing is yet, begin now."""
+        ...
+
+    def forget_rename(self, old_prefix: str) -> None:
+        """It is over, one way or the other."""
+        ...
+
 
 OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
 """Told of inodes, the version that was copied and the copy: same bytes."""
@@ -59,8 +74,10 @@ class Renamer:
         tree: Tree,
         resolver: Resolver,
         entries: Entries,
+        rename_log: RenameLog | None = None,
     ) -> None:
         self._store = store
+        self._log = rename_log
         self._workers = workers
         self._tree = tree
         self._resolver = resolver
@@ -100,7 +117,7 @@ class Renamer:
                 if target.kind is not Kind.DIRECTORY:
                     raise NotADirectoryPathError(f"{new_name!r} is no directory")
                 await self._entries.require_empty(target)
-            await self._move_directory(move)
+            await self._move_directory_remembered(move)
         else:
             if target is not None and target.kind is Kind.DIRECTORY:
                 raise IsADirectoryPathError(f"{new_name!r} is a directory")
@@ -187,6 +204,19 @@ class Renamer:
             node.fresh_until = 0.0
 
     # -- directories ------------------------------------------------------------------------------
+
+    async def _move_directory_remembered(self, move: _Move) -> None:
+        """Move; should the daemon die meanwhile, the next mount makes one of the two whole."""
+        if self._log is None:
+            await self._move_directory(move)
+            return
+        prefix = self._tree.keys.marker_key_of(move.source)
+        await self._workers.run(self._log.record_rename, prefix, move.key + "/")
+        try:
+            await self._move_directory(move)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._workers.run(self._log.forget_rename, prefix)
 
     async def _move_directory(self, move: _Move) -> None:
         tree, source = self._tree, move.source

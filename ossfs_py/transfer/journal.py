@@ -9,6 +9,7 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``staging/<id>.<n>.log``   what was written since the record, for files that began as an object
 - ``uploads/<digest>.json``  ids of multipart uploads in progress
 - ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
+- ``renames/<digest>.json``  directories whose rename is under way
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -65,10 +66,11 @@ class Journal:
         self._staging = directory / "staging"
         self._uploads = directory / "uploads"
         self._scratch = directory / "scratch"
+        self._renames = directory / "renames"
         self._unsaved = directory / "unsaved"
         try:
             _private_directory(directory)
-            for each in (self._staging, self._uploads, self._scratch, self._unsaved):
+            for each in self._directories():
                 _private_directory(each)
             if beside_mount and not self._try_lock("recover.lock"):
                 raise EnvironmentProblemError(f"another ossfs-py recover works in {directory}")
@@ -189,6 +191,28 @@ class Journal:
                 keys.append(key)
         return keys
 
+    # -- directories that are renamed ------------------------------------------------------------
+
+    def record_rename(self, old_prefix: str, new_prefix: str) -> None:
+        """Remember a rename until :meth:`forget_rename`; nothing is below ``new_prefix`` yet."""
+        text = json.dumps({"old": old_prefix, "new": new_prefix})
+        _write_atomically(self._rename_path(old_prefix), text, durable=True)
+
+    def forget_rename(self, old_prefix: str) -> None:
+        """The rename is done, or its caller was told that it failed."""
+        self._rename_path(old_prefix).unlink(missing_ok=True)
+
+    def leftover_renames(self) -> list[tuple[str, str]]:
+        """Old and new prefix of renames that a daemon that died was at."""
+        found = []
+        for path in sorted(self._renames.glob("*.json")):
+            try:
+                fields = json.loads(path.read_text())
+                found.append((str(fields["old"]), str(fields["new"])))
+            except (ValueError, KeyError, TypeError):
+                path.unlink()
+        return found
+
     # -- after a crash ---------------------------------------------------------------------------
 
     def claim_leftovers(self) -> list[str]:
@@ -245,6 +269,12 @@ class Journal:
             return False
         self._locks.append(fd)
         return True
+
+    def _directories(self) -> tuple[Path, ...]:
+        return self._staging, self._uploads, self._scratch, self._renames, self._unsaved
+
+    def _rename_path(self, old_prefix: str) -> Path:
+        return self._renames / f"{hashlib.sha256(old_prefix.encode()).hexdigest()[:32]}.json"
 
     def _upload_path(self, upload: MultipartUpload) -> Path:
         digest = hashlib.sha256(f"{upload.key}\0{upload.upload_id}".encode()).hexdigest()

@@ -25,6 +25,7 @@ from ossfs_py.model import (
     Condition,
     FileSlice,
     MultipartUpload,
+    ObjectInfo,
     ObjectVersion,
     Part,
 )
@@ -77,7 +78,52 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_scratch(key)
         done += 1
+    for old_prefix, new_prefix in journal.leftover_renames():
+        try:
+            done += _settle_rename(store, old_prefix, new_prefix)
+        except StoreError as exc:
+            log.warning("a rename of %r that was cut short stays so: %s", old_prefix, exc)
+            continue
+        journal.forget_rename(old_prefix)
     return done
+
+
+def _settle_rename(store: ObjectStore, old_prefix: str, new_prefix: str) -> int:
+    """Leave each object of a rename that was cut short under one key; returns how many had two.
+
+    Nothing was below the new prefix when the rename began, and nothing is deleted before
+    everything is copied. So an object that has only its new key says that everything is copied:
+    the old keys go. Otherwise the copies go, and the rename can be tried again.
+    """
+    old = {info.key[len(old_prefix) :]: info for info in _everything_below(store, old_prefix)}
+    new = {info.key[len(new_prefix) :]: info for info in _everything_below(store, new_prefix)}
+    both = [name for name, copy in new.items() if name in old and old[name].size == copy.size]
+    finished = any(name not in old for name in new)
+    log.warning(
+        "a rename of %r to %r was cut short: %s",
+        old_prefix,
+        new_prefix,
+        "finishing it" if finished else "taking it back, try again",
+    )
+    # Longest first: a marker stays at some stores while something is below it.
+    keys = [(old_prefix if finished else new_prefix) + name for name in both]
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
+        files = [key for key in keys if not key.endswith("/")]
+        for _ in threads.map(store.delete, files):
+            pass
+    for key in sorted((key for key in keys if key.endswith("/")), key=len, reverse=True):
+        store.delete(key)
+    return len(keys)
+
+
+def _everything_below(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
+    token: str | None = None
+    while True:
+        page = store.list_page(prefix, delimiter="", token=token)
+        yield from page.objects
+        token = page.next_token
+        if token is None:
+            return
 
 
 class Recovery:
@@ -105,7 +151,8 @@ class Recovery:
     def upload(self, ident: str, store: ObjectStore, *, overwrite: bool = False) -> ObjectVersion:
         """Finish what the mount could not, and forget the unsaved file.
 
-        ``overwrite`` replaces an object that somebody else wrote since.
+        ``overwrite`` replaces an object that somebody else wrote since. An object that has every
+        byte of the file is taken for it: the mount may have died just after making it.
 
         Raises:
             ConditionFailedError: the key holds an object the writer never saw.
@@ -116,9 +163,12 @@ class Recovery:
         record = self.find(ident)
         if not record.key:
             raise NotRecoverableError(f"{record.reason}: export the bytes instead")
-        condition = ALWAYS if overwrite else self._condition(record, store)
         with self._opened(record) as fd:
-            if record.sent is not None:
+            version = self._there_already(store, record, fd)
+            condition = ALWAYS if overwrite or version else self._condition(record, store)
+            if version is not None:
+                log.info("%r is in the store already", record.key)
+            elif record.sent is not None:
                 version = self._finish_sent(store, record, record.sent, fd, condition)
             else:
                 version = self._send(store, record, fd, condition)
@@ -178,6 +228,22 @@ class Recovery:
             yield fd
         finally:
             os.close(fd)
+
+    def _there_already(
+        self, store: ObjectStore, record: DirtyRecord, fd: int
+    ) -> ObjectVersion | None:
+        """The object, if it is another one than the writer began with and has all local bytes."""
+        if record.sent is not None:
+            return None
+        try:
+            found = store.head(record.key).version
+        except ObjectMissingError:
+            return None
+        if found == record.base or found.size != record.size:
+            return None
+        local = _local_bytes(record, record.size)
+        same = all(_same_bytes(store, found, span, fd) for span in local)
+        return found if same and (local or not record.size) else None
 
     def _condition(self, record: DirtyRecord, store: ObjectStore) -> Condition:
         """Refuse to overwrite what the writer never saw, atomically where the store can."""
@@ -330,6 +396,20 @@ def _copy(source: int, target: int, span: ByteRange) -> None:
     for start in range(span.start, span.end, _COPY_BYTES):
         data = os.pread(source, min(_COPY_BYTES, span.end - start), start)
         os.pwrite(target, data, start)
+
+
+def _same_bytes(store: ObjectStore, version: ObjectVersion, span: ByteRange, fd: int) -> bool:
+    """Whether the object has the bytes that the file has there."""
+    buffer = memoryview(bytearray(min(_COPY_BYTES, span.size)))
+    for start in range(span.start, span.end, _COPY_BYTES):
+        piece = buffer[: min(_COPY_BYTES, span.end - start)]
+        try:
+            store.get_range_into(version, start, piece)
+        except (VersionChangedError, ObjectMissingError):
+            return False
+        if os.pread(fd, len(piece), start) != piece:
+            return False
+    return True
 
 
 def _fetch(store: ObjectStore | None, base: ObjectVersion | None, span: ByteRange, fd: int) -> bool:

@@ -350,3 +350,19 @@ def test_a_stream_that_cannot_leave_memory_for_a_full_disk_stays_there(tmp_path,
     made = run(tmp_path, scenario)
     assert made.store.content("dir/file") == pattern(8)[:6] + bytes(14) + b"x" * 5
     assert made.local_files() == []
+
+
+@BOTH
+def test_a_file_that_was_stored_just_before_the_kill_is_no_conflict(tmp_path, memory_first):
+    async def scenario(w):
+        file = w.open(memory_first=memory_first, request=hint)
+        await file.write(0, pattern(5))
+        file.set_aside(REQUEST)
+        w.store.seed("dir/file", pattern(5))
+        recovery = Recovery(w.journal, TINY_PARTS)
+        assert recovery.upload(recovery.list()[0].ident, w.store).size == 5
+        assert recovery.list() == []
+
+    made = run(tmp_path, scenario)
+    assert not made.store.requests["put"]
+    assert made.store.content("dir/file") == pattern(5)

@@ -37,6 +37,7 @@ class Chunk:
         "end",
         "error",
         "from_disk",
+        "given",
         "job",
         "pins",
         "reader",
@@ -55,6 +56,7 @@ class Chunk:
         self.error: BaseException | None = None
         self.pins = 0
         self.from_disk = False
+        self.given = 0
         self.disk = DiskState.NOT_ASKED
         self.waiting: trio.Event | None = None
 

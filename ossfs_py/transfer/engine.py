@@ -113,10 +113,15 @@ class TransferEngine:
         if chunk.ready:
             self.pool.reclaimable()
 
-    def touched(self, chunk: Chunk, end: int) -> None:
-        """A ready chunk was read up to ``end``."""
+    def touched(self, chunk: Chunk, amount: int) -> None:
+        """``amount`` bytes of a ready chunk were read.
+
+        The kernel asks for each byte once and keeps it, so a chunk that gave all its bytes has
+        done its work; one whose last bytes went out of order still waits for the others.
+        """
+        chunk.given += amount
         if chunk in self._fresh:
-            if end == chunk.end:
+            if chunk.given >= chunk.size:
                 del self._fresh[chunk]
                 self._read[chunk] = None
                 self._read_bytes += chunk.size

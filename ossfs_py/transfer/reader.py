@@ -68,7 +68,7 @@ class VersionReader:
             return None
         stream = self.streams.observe(offset, end, trio.current_time())
         view = chunk.view(offset, end)
-        self._engine.touched(chunk, end)
+        self._engine.touched(chunk, end - offset)
         self._read_ahead(stream, waited=False)
         return view
 
@@ -87,14 +87,14 @@ class VersionReader:
         chunk = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
             view = chunk.view(offset, end)
-            self._engine.touched(chunk, end)
+            self._engine.touched(chunk, end - offset)
             return view
         joined = bytearray(end - offset)
         position = offset
         while True:
             upto = min(end, chunk.end)
             joined[position - offset : upto - offset] = chunk.view(position, upto)
-            self._engine.touched(chunk, upto)
+            self._engine.touched(chunk, upto - position)
             position = upto
             if position == end:
                 return memoryview(joined)

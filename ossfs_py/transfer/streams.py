@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 MIB = 1024**2
 
+_BESIDE_SECONDS = 1.0
+_STRAGGLER_HITS = 8
+"""Reads of what a running stream has just passed are mostly its own, late and out of order (several
+processes read one file): only so many of them in order make another reader."""
+
 _WORTHWHILE = 1.15
 """A doubled window that makes the reader this much faster is kept."""
 
@@ -24,7 +29,8 @@ class StreamLimits:
     ``first_hop``: distance within which a second read shows a direction. Small, or random reads
     of a large file take one another for streams.
     ``near_back`` and ``near_forward``: distance from a running stream's position within which a
-    read still belongs to it: kernel readahead of up to 4 MiB arrives out of order.
+    read still belongs to it: kernel readahead arrives out of order, more so from
+    several processes.
     ``first_window``: read ahead once a second read has shown a direction.
     ``wide_window``: beyond it a window grows only while that makes the reader faster: more memory
     than a reader needs is cold memory, and first touching it costs more than receiving into it.
@@ -33,7 +39,7 @@ class StreamLimits:
     """
 
     first_hop: int = 128 * 1024
-    near_back: int = 8 * MIB
+    near_back: int = 32 * MIB
     near_forward: int = 4 * MIB
     first_window: int = 8 * MIB
     wide_window: int = 192 * MIB
@@ -55,6 +61,7 @@ class Stream:
         "hits",
         "home_end",
         "last_used",
+        "opens_at",
         "position",
         "rate",
         "rated_at",
@@ -72,10 +79,16 @@ class Stream:
         self.ahead = 0
         self.grow_at = 0
         self.hits = 1
+        self.opens_at = 2
+        """Reads forward after which it is read ahead."""
         self.last_used = now
         self.rate = 0.0
         """Bytes per second between the last two growths of the window."""
         self.rated_from, self.rated_at = end, now
+
+    def covers(self, offset: int) -> bool:
+        """Whether the stream has passed the byte at ``offset``."""
+        return self.start <= offset < self.position
 
 
 class StreamTable:
@@ -103,6 +116,9 @@ class StreamTable:
                 self.streams.insert(0, stream)
             return stream
         stream = Stream(start, end, now)
+        horizon = now - _BESIDE_SECONDS
+        if any(s.window and s.last_used > horizon and s.covers(start) for s in self.streams):
+            stream.opens_at = _STRAGGLER_HITS
         self.streams.insert(0, stream)
         del self.streams[self._limits.max_streams :]
         return stream
@@ -134,7 +150,7 @@ class StreamTable:
         used up, and never exceeds ``cap``.
         """
         limits = self._limits
-        if stream.hits < 2 and not bounded:
+        if stream.hits < (1 if bounded else stream.opens_at):
             return 0
         cap = min(cap, limits.max_window)
         if stream.window == 0:

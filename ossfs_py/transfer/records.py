@@ -96,7 +96,9 @@ class DirtyRecord:
             fields["sent"] = {
                 "key": self.sent.upload.key,
                 "upload_id": self.sent.upload.upload_id,
-                "parts": [[part.number, part.etag, part.size] for part in self.sent.parts],
+                "parts": [
+                    [part.number, part.etag, part.size, part.checksum] for part in self.sent.parts
+                ],
                 "edges": self.sent.edges,
             }
         return json.dumps(fields)
@@ -135,6 +137,10 @@ class DirtyRecord:
 def _sent_parts(fields: Mapping[str, Any]) -> SentParts:
     return SentParts(
         MultipartUpload(str(fields["key"]), str(fields["upload_id"])),
-        tuple(Part(int(n), str(etag), int(size)) for n, etag, size in fields["parts"]),
+        # Stores that were promised checksums want them again at completion.
+        tuple(
+            Part(int(n), str(etag), int(size), checksum and str(checksum))
+            for n, etag, size, checksum in fields["parts"]
+        ),
         tuple(int(edge) for edge in fields["edges"]),
     )

@@ -366,3 +366,27 @@ def test_a_file_that_was_stored_just_before_the_kill_is_no_conflict(tmp_path, me
     made = run(tmp_path, scenario)
     assert not made.store.requests["put"]
     assert made.store.content("dir/file") == pattern(5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "left"),
+    [
+        (("a", "b", "c"), ("a", "b"), {"old/": 3, "new/": 0}),
+        (("b", "c"), ("a", "b", "c"), {"old/": 0, "new/": 3}),
+        (("a", "b"), (), {"old/": 2, "new/": 0}),
+    ],
+    ids=["while copying", "while deleting", "before copying"],
+)
+def test_a_rename_cut_short_leaves_one_whole_directory(tmp_path, old, new, left):
+    async def scenario(w):
+        for name in old:
+            w.store.seed(f"old/{name}", name.encode())
+        for name in new:
+            w.store.seed(f"new/{name}", name.encode())
+        w.journal.record_rename("old/", "new/")
+        tidy_leftovers(w.journal, w.store)
+        for prefix, count in left.items():
+            assert len(w.store.list_page(prefix, delimiter="", token=None).objects) == count
+        assert w.journal.leftover_renames() == []
+
+    run(tmp_path, scenario)

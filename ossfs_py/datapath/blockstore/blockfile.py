@@ -181,6 +181,11 @@ class BlockFile:
             # A checksum speaks of a whole block.
             whole = memoryview(bytearray(whole_end - whole_start))
         try:
+            # Asks the disk for all of it at once; the kernel's own readahead, confused by several
+            # threads on one descriptor, goes in steps of 128 KiB.
+            os.posix_fadvise(
+                self.fd, identity.block_offset(first), len(whole), os.POSIX_FADV_WILLNEED
+            )
             count = _read_fully(self.fd, whole, identity.block_offset(first))
         except OSError as exc:
             self._forget(range(first, last))

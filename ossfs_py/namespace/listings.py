@@ -53,7 +53,12 @@ class ListingEngine:
         self._unshared: weakref.WeakSet[Listing] = weakref.WeakSet()
         self._hidden_keys = Once()
         self._conflicts = Once()
-        self.walks = Walks(self._fetch_flat, ttl_seconds=ttl_seconds, max_entries=max_entries)
+        self.walks = Walks(
+            self._fetch_flat,
+            lambda: workers.closed,
+            ttl_seconds=ttl_seconds,
+            max_entries=max_entries,
+        )
         self._opened_last: Inode | None = None
 
     def open(self, directory: Inode) -> Listing:

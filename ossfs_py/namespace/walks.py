@@ -160,7 +160,7 @@ class _Walk:
         self._under_way.when_settled(partial(self._settled, self._under_way))
 
     def _settled(self, pending: Pending[ListPage]) -> None:
-        if self.over:
+        if self.over or self._walks.is_closed():
             return
         # Still "under way" while it is sorted: nobody asks for the next one in between.
         try:
@@ -244,8 +244,17 @@ class _Walk:
 class Walks:
     """The flat listings of one mount, and what they found. Belongs to the trio thread."""
 
-    def __init__(self, fetch: FetchFlat, *, ttl_seconds: float, max_entries: int) -> None:
+    def __init__(
+        self,
+        fetch: FetchFlat,
+        is_closed: Callable[[], bool],
+        *,
+        ttl_seconds: float,
+        max_entries: int,
+    ) -> None:
         self._fetch = fetch
+        self.is_closed = is_closed
+        """Whether the mount is ending: an answer that comes then leads to no question."""
         self._ttl_seconds = ttl_seconds
         self._found: TTLCache[str, Found] = TTLCache(
             max_entries,

@@ -73,6 +73,11 @@ class Workers:
         self._name = name
         self._closed = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be submitted any more."""
+        return self._closed
+
     def submit(self, fn: Callable[[], Any], on_done: Done, *, urgent: bool = True) -> Job:
         """Run ``fn`` on a thread, then call ``on_done`` with its outcome on the trio thread.
 

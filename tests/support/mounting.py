@@ -14,6 +14,7 @@ from typing import Self
 DATA_PATHS = ("temp", "cache", "direct")
 READY_SECONDS = 30.0
 END_SECONDS = 30.0
+BUSY_SECONDS = 0.1
 Option = str | int | float | bool | Path
 
 
@@ -114,8 +115,16 @@ class Mount:
         self.close()
 
     def unmount(self) -> int:
-        """Unmount as a user does and return the daemon's exit code."""
-        subprocess.run(["fusermount3", "-u", str(self.path)], check=True, timeout=END_SECONDS)
+        """Unmount as a user does and return the daemon's exit code.
+
+        A program that was killed holds its files for a moment longer; a user would try again.
+        """
+        command = ["fusermount3", "-u", str(self.path)]
+        deadline = time.monotonic() + END_SECONDS
+        while subprocess.run(command, check=False, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise MountFailedError(f"{self.path} stays busy\n{self.log}")
+            time.sleep(BUSY_SECONDS)
         return self.wait()
 
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> int:

@@ -48,9 +48,11 @@ $(STAMP): pyproject.toml | packages
 demo: $(STAMP) ## Load a model through a mount, over each data path
 	@$(BIN)/python -m ossfs_py demo
 
-# Everything the tests write lies in one directory, which goes whatever happens.
+# Everything the tests write lies in one directory, which goes whatever happens. Others may pass
+# through it: one test mounts as an ordinary user.
 test: $(STAMP) ## Run the whole test suite, real mounts and a real S3 server included
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-test.XXXXXX"); \
+	chmod 711 "$$scratch"; \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 	TMPDIR=$$scratch $(BIN)/python -m pytest --basetemp="$$scratch/pytest" $(PYTEST)
 

@@ -131,9 +131,10 @@ class _Life:
             ) as (filesystem, commands),
             controlled(self._runtime_dir / SOCKET_NAME, commands),
         ):
+            # Before the mount answers: from then on, reading alone writes to no disk.
+            self._remember_store()
             async with mounted(filesystem, self._mount_options(), self._metrics):
                 self._is_mounted = True
-                self._remember_store()
                 log.info(
                     "%s is mounted at %s (%s data path)",
                     self._settings.source,

@@ -392,8 +392,8 @@ class Filesystem:
     def forget(self, references: list[tuple[int, int]]) -> None:
         """The kernel dropped references to inodes; never raises."""
         for number, count in references:
-            self.namespace.forget(number, count)
-            self._files.forget_pages(number)
+            if self.namespace.forget(number, count):
+                self._files.forget_pages(number)
 
     async def sync(self) -> None:
         """sync(1) of this mount: returns when everything dirty is in the bucket.

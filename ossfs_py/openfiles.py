@@ -371,13 +371,17 @@ class OpenFiles:
         """Rename ``inode``, and all below it, over ``target`` and between directories.
 
         Dirty files are in the store, under their present keys, when this is entered; one that was
-        never stored moves without a request, whatever it holds.
+        never stored moves without a request, unless bytes of it have left for its present key.
         """
         trees = {inode} if target is None else {inode, target}
         async with self.claims.move(trees, places):
             for below in self._namespace.affected_by_rename(inode):
                 opened = self.current(below)
-                if opened is not None and opened.file.dirty and not below.local:
+                if (
+                    opened is not None
+                    and opened.file.dirty
+                    and (opened.file.bound or not below.local)
+                ):
                     async with opened.lock:
                         await self._commit_locked(opened)
             yield
@@ -404,8 +408,16 @@ class OpenFiles:
     async def preserve(self, inode: Inode) -> None:
         """Before its key goes away, give an open object's readers a copy to read on from."""
         opened = self.current(inode)
-        version = opened.file.version if opened is not None else None
-        if opened is None or version is None or not version.size or version == opened.preserved:
+        if opened is None:
+            return
+        if opened.file.bound:
+            # What has left can be read and changed again as the finished object only.
+            try:
+                await self._commit_locked(opened)
+            except (OssfsError, OSError) as exc:
+                log.warning("bytes of the removed %r are gone: %s", inode.name, exc)
+        version = opened.file.version
+        if version is None or not version.size or version == opened.preserved:
             return
         key = f"{self._policy.scratch_prefix}{uuid.uuid4().hex}"
         try:

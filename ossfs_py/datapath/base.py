@@ -31,6 +31,14 @@ class OpenFile(Protocol):
         """Whether there is anything a commit would have to bring to the store."""
         ...
 
+    @property
+    def bound(self) -> bool:
+        """Whether bytes have left for the key that ``begin`` told and can be had nowhere else.
+
+        Commit before the file loses that key.
+        """
+        ...
+
     def begin(
         self,
         hint: Callable[[], CommitRequest],

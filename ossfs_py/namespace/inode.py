@@ -283,11 +283,11 @@ class InodeTable:
         self._idle.pop(inode.number, None)
         self._restore(inode)
 
-    def forget(self, number: int, count: int) -> None:
-        """The kernel dropped ``count`` references; never raises."""
+    def forget(self, number: int, count: int) -> bool:
+        """The kernel dropped ``count`` references; whether it has none left. Never raises."""
         inode = self._by_number.get(number)
         if inode is None or inode is self.root:
-            return
+            return inode is None
         if count > inode.lookup_count:
             log.warning("the kernel forgets %r more often than it was told of it", inode)
         inode.lookup_count = max(0, inode.lookup_count - count)
@@ -296,6 +296,7 @@ class InodeTable:
             if inode.removed:
                 self._drop_if_unreferenced(inode)
             self._shrink()
+        return inode.lookup_count == 0
 
     def below(self, inode: Inode) -> Iterator[Inode]:
         """The inode and every known one below it."""

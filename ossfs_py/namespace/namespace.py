@@ -79,9 +79,9 @@ class Namespace:
         """The kernel was told of the inode ``count`` times more."""
         self._tree.table.remember(inode, count)
 
-    def forget(self, number: int, count: int) -> None:
-        """The kernel dropped ``count`` references; never raises."""
-        self._tree.table.forget(number, count)
+    def forget(self, number: int, count: int) -> bool:
+        """The kernel dropped ``count`` references; whether it has none left. Never raises."""
+        return self._tree.table.forget(number, count)
 
     def key_of(self, inode: Inode) -> str:
         """The key a file's bytes are, or will be, under."""

@@ -219,7 +219,9 @@ class Tree:
 
         The time shown stays the one of this host's clock: the store has not told its own.
         """
-        mtime_ns = self.attributes(inode).mtime_ns if inode.info or inode.mtime_ns else None
+        mtime_ns = (
+            self.attributes(inode).mtime_ns if inode.info or inode.mtime_ns is not None else None
+        )
         inode.mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
         before = inode.info
         inode.info = ObjectInfo(

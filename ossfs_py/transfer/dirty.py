@@ -96,6 +96,11 @@ class DirtyFile:
         return self._changed and not self._unlinked
 
     @property
+    def bound(self) -> bool:
+        """Whether bytes are in an unfinished upload of the file's key only."""
+        return self._stream is not None and self._stream.bound
+
+    @property
     def base(self) -> ObjectVersion | None:
         """The version the file was last committed as, or began as; None for a new file.
 

@@ -73,6 +73,11 @@ class ObjectFile:
         """Whether a commit would have to bring anything to the store."""
         return self._dirty is not None and self._dirty.dirty
 
+    @property
+    def bound(self) -> bool:
+        """Whether bytes are in an unfinished upload of the file's key only."""
+        return self._dirty is not None and self._dirty.bound
+
     def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
         """Bytes in memory, clipped at the end of file; None if they are not all there."""
         if self._dirty is not None:

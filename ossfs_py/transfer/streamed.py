@@ -49,6 +49,11 @@ class StreamedContent:
         """Whether some bytes are in the unfinished upload only."""
         return self._stream.has_lost
 
+    @property
+    def bound(self) -> bool:
+        """Whether those can be completed under the file's own key only."""
+        return self.has_lost and not self._hidden
+
     def view(self, position: int, end: int) -> memoryview | None:
         """Bytes from ``position``, as far as they are in one piece of memory; None if sent."""
         return self._stream.view(position, end)

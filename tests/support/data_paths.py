@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import trio
@@ -12,6 +14,7 @@ from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.metrics import Metrics
 from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.transfer.context import WriteLimits
 from ossfs_py.transfer.engine import ReadOptions, TransferEngine
 from tests.support.fake_store import FakeStore
@@ -87,12 +90,20 @@ async def bench(
     store: FakeStore | None = None,
     limits: WriteLimits = TINY,
     memory_bytes: int = MEMORY_BYTES,
+    prefix: str = "",
 ) -> AsyncIterator[Bench]:
-    """The data path called ``name``; at the end every thread, file and byte of it is gone."""
+    """The data path called ``name``; at the end every thread, file and byte of it is gone.
+
+    ``prefix`` is where hidden objects go.
+    """
     for directory in ("temp", "state", "cache"):
         (root / directory).mkdir(exist_ok=True, mode=0o700)
     metrics = Metrics()
     async with writing(root, store=store, limits=limits, memory_bytes=memory_bytes) as writes:
+        numbers = count(1)
+        writes.context = replace(
+            writes.context, spill_key=lambda: f"{prefix}{RESERVED_PREFIX}spill-{next(numbers)}"
+        )
         # The read side's buffers come from the pool that the write side uses.
         engine = TransferEngine(
             writes.store,

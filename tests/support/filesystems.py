@@ -1,0 +1,302 @@
+"""The whole file system over the fake store, driven as the kernel would, without one."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+import trio.testing
+
+from ossfs_py.errors import EntryExistsError, NoSuchEntryError, NotADirectoryPathError
+from ossfs_py.filesystem import Filesystem
+from ossfs_py.metrics import Metrics
+from ossfs_py.model import AttributeChange, Attributes
+from ossfs_py.namespace.keys import RESERVED_PREFIX
+from ossfs_py.namespace.namespace import Kind, Namespace, NamespaceOptions
+from ossfs_py.openfiles import ConflictPolicy, OpenFiles
+from tests.support.data_paths import Bench, bench
+from tests.support.fake_store import FakeStore
+from tests.unit.transfer.writing import TINY_PARTS
+
+Names = tuple[str, ...]
+
+METADATA_TTL_SECONDS = 60.0
+UID, GID = 7, 8
+
+
+@dataclass(eq=False)
+class Descriptor:
+    """One open file, as a program has it."""
+
+    inode: int
+    handle: int
+    append: bool
+    writable: bool
+
+
+class Mounted:
+    """A mounted bucket without a kernel: system calls by path, names walked one by one.
+
+    References to inodes are counted as the kernel counts them, and dropped as soon as the kernel
+    may drop them.
+    """
+
+    def __init__(self, made: Bench, fs: Filesystem) -> None:
+        self.bench = made
+        self.fs = fs
+        self.invalidated: list[int] = []
+        fs.invalidate_pages = self.invalidated.append
+
+    @property
+    def store(self) -> FakeStore:
+        return self.bench.store
+
+    # -- names ---------------------------------------------------------------------------------
+
+    async def _look(self, parent: int, name: str, taken: list[int]) -> int:
+        inode = await self.fs.lookup(parent, name.encode())
+        await self.fs.attributes(inode.number)
+        self.fs.namespace.remember(inode)
+        taken.append(inode.number)
+        return inode.number
+
+    @asynccontextmanager
+    async def at(self, path: Names) -> AsyncIterator[int]:
+        """The inode of a path; referenced inside the block."""
+        taken: list[int] = []
+        try:
+            number = self.fs.namespace.root.number
+            for name in path:
+                number = await self._look(number, name, taken)
+            yield number
+        finally:
+            self.fs.forget([(number, 1) for number in taken])
+
+    @asynccontextmanager
+    async def directory_at(self, path: Names) -> AsyncIterator[int]:
+        """The inode of a path that must be a directory for the call to reach the file system."""
+        async with self.at(path) as number:
+            if self.fs.namespace.inode(number).kind is not Kind.DIRECTORY:
+                raise NotADirectoryPathError("/".join(path))
+            yield number
+
+    @asynccontextmanager
+    async def free(self, path: Names) -> AsyncIterator[int]:
+        """The directory of a name that has to be free."""
+        async with self.directory_at(path[:-1]) as parent:
+            if await self.exists(path):
+                raise EntryExistsError(path[-1])
+            yield parent
+
+    async def exists(self, path: Names) -> bool:
+        try:
+            async with self.at(path):
+                return True
+        except NoSuchEntryError:
+            return False
+
+    async def mkdir(self, path: Names, mode: int = 0o755) -> None:
+        async with self.free(path) as parent:
+            await self.fs.make_directory(parent, path[-1].encode(), mode, UID, GID)
+
+    async def rmdir(self, path: Names) -> None:
+        async with self.directory_at(path[:-1]) as parent, self.at(path):
+            await self.fs.remove_directory(parent, path[-1].encode())
+
+    async def symlink(self, target: bytes, path: Names) -> None:
+        async with self.free(path) as parent:
+            await self.fs.make_symlink(parent, path[-1].encode(), target, UID, GID)
+
+    async def readlink(self, path: Names) -> bytes:
+        async with self.at(path) as number:
+            return await self.fs.read_link(number)
+
+    async def unlink(self, path: Names) -> None:
+        async with self.directory_at(path[:-1]) as parent, self.at(path):
+            await self.fs.unlink(parent, path[-1].encode())
+
+    async def rename(self, old: Names, new: Names, *, no_replace: bool = False) -> None:
+        async with self.directory_at(old[:-1]) as parent, self.directory_at(new[:-1]) as new_parent:
+            async with self.at(old):
+                await self.exists(new)
+            await self.fs.rename(
+                parent, old[-1].encode(), new_parent, new[-1].encode(), no_replace=no_replace
+            )
+
+    async def names(self, path: Names = (), *, step: int | None = None) -> list[str]:
+        """readdir(3) of everything; ``step`` entries fit one answer to the kernel."""
+        result: list[str] = []
+        async with self.at(path) as number:
+            handle = self.fs.open_directory(number)
+            offset = 0
+            while batch := await self.fs.directory(handle).entries_from(offset):
+                for position, name, _inode in batch[:step]:
+                    result.append(name)
+                    offset = position
+            self.fs.release_directory(handle)
+        return result
+
+    # -- attributes -----------------------------------------------------------------------------
+
+    async def stat(self, path: Names) -> Attributes:
+        async with self.at(path) as number:
+            return await self.fs.attributes(number)
+
+    async def change(self, path: Names, size: int | None = None, **change: Any) -> None:
+        """chmod, chown, utimens, truncate."""
+        async with self.at(path) as number:
+            await self.fs.set_attributes(number, AttributeChange(**change), size, None)
+
+    async def set_xattr(self, path: Names, name: str, value: bytes) -> None:
+        async with self.at(path) as number:
+            await self.fs.set_xattr(number, name.encode(), value)
+
+    async def get_xattr(self, path: Names, name: str) -> bytes:
+        async with self.at(path) as number:
+            return await self.fs.get_xattr(number, name.encode())
+
+    async def list_xattrs(self, path: Names) -> list[bytes]:
+        async with self.at(path) as number:
+            return await self.fs.list_xattrs(number)
+
+    async def remove_xattr(self, path: Names, name: str) -> None:
+        async with self.at(path) as number:
+            await self.fs.remove_xattr(number, name.encode())
+
+    # -- files ---------------------------------------------------------------------------------
+
+    async def open(self, path: Names, flags: int = os.O_RDONLY, mode: int = 0o644) -> Descriptor:
+        """open(2)."""
+        namespace = self.fs.namespace
+        async with self.directory_at(path[:-1]) as parent:
+            taken: list[int] = []
+            try:
+                try:
+                    number = await self._look(parent, path[-1], taken)
+                except NoSuchEntryError:
+                    if not flags & os.O_CREAT:
+                        raise
+                    handle, inode = await self.fs.create(
+                        parent, path[-1].encode(), mode, flags, UID, GID
+                    )
+                    number = inode.number
+                else:
+                    if flags & os.O_EXCL:
+                        raise EntryExistsError(path[-1])
+                    handle = await self.fs.open(number, flags)
+                # An open file keeps its inode referenced.
+                namespace.remember(namespace.inode(number))
+            finally:
+                self.fs.forget([(each, 1) for each in taken])
+        return Descriptor(
+            number,
+            handle,
+            append=bool(flags & os.O_APPEND),
+            writable=flags & os.O_ACCMODE != os.O_RDONLY,
+        )
+
+    async def read(self, opened: Descriptor, offset: int = 0, size: int = 1 << 20) -> bytes:
+        """pread(2), never past the size that the kernel knows."""
+        data = self.fs.read_nowait(opened.handle, offset, size)
+        if data is None:
+            data = await self.fs.read(opened.handle, offset, size)
+        return bytes(data)
+
+    async def write(self, opened: Descriptor, offset: int, data: bytes) -> int:
+        """pwrite(2), or write(2) of a file opened with O_APPEND."""
+        if opened.append:
+            offset = (await self.fs.attributes(opened.inode)).size
+        return await self.fs.write(opened.handle, offset, data)
+
+    async def truncate(self, opened: Descriptor, size: int) -> None:
+        """ftruncate(2)."""
+        await self.fs.set_attributes(opened.inode, AttributeChange(), size, opened.handle)
+
+    async def flush(self, opened: Descriptor) -> None:
+        await self.fs.flush(opened.handle)
+
+    async def fsync(self, opened: Descriptor) -> None:
+        await self.fs.fsync(opened.handle)
+
+    async def release(self, opened: Descriptor) -> None:
+        """What follows the last close(2), whatever that returned."""
+        await self.fs.release(opened.handle)
+        self.fs.forget([(opened.inode, 1)])
+
+    async def close(self, opened: Descriptor) -> None:
+        """close(2) of the only descriptor; its error is raised after the file is let go."""
+        try:
+            await self.flush(opened)
+        finally:
+            await self.release(opened)
+
+    async def read_file(self, path: Names, step: int = 1 << 20) -> bytes:
+        opened = await self.open(path)
+        pieces = []
+        offset = 0
+        while piece := await self.read(opened, offset, step):
+            pieces.append(piece)
+            offset += len(piece)
+        await self.close(opened)
+        return b"".join(pieces)
+
+    async def write_file(self, path: Names, content: bytes) -> None:
+        opened = await self.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        await self.write(opened, 0, content)
+        await self.close(opened)
+
+    async def expire(self) -> None:
+        """Let enough time pass that nothing remembered of the store is believed."""
+        await self.bench.later(METADATA_TTL_SECONDS + 1)
+
+
+@asynccontextmanager
+async def mounted(
+    name: str,
+    root: Path,
+    store: FakeStore | None = None,
+    *,
+    fail_on_conflict: bool = False,
+    read_only: bool = False,
+    **options: Any,
+) -> AsyncIterator[Mounted]:
+    """Mount a bucket over the data path called ``name``; ``options`` are the namespace's."""
+    used = store if store is not None else FakeStore(min_part_bytes=TINY_PARTS.min_part)
+    namespace_options = NamespaceOptions(
+        metadata_ttl_seconds=METADATA_TTL_SECONDS, read_only=read_only, **options
+    )
+    async with bench(name, root, store=used, prefix=namespace_options.prefix) as made:
+        network = made.writes.context.network
+        namespace = Namespace(
+            used,
+            network,
+            namespace_options,
+            Metrics(),
+            on_remote_change=lambda inode: fs.note_remote_change(inode),  # noqa: PLW0108 - made below
+        )
+        policy = ConflictPolicy(
+            fail=fail_on_conflict,
+            scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
+        )
+        files = OpenFiles(namespace, made.data_path, used, network, made.writes.journal, policy)
+        fs = Filesystem(namespace, files, read_only=read_only)
+        yield Mounted(made, fs)
+        await fs.close()
+
+
+def on_mount(
+    name: str, root: Path, test: Callable[[Mounted], Awaitable[None]], **options: Any
+) -> FakeStore:
+    """Run a test on a mount, on a clock that goes on by itself and can be moved."""
+    stores: list[FakeStore] = []
+
+    async def main() -> None:
+        async with mounted(name, root, **options) as made:
+            stores.append(made.store)
+            await test(made)
+
+    trio.run(main, clock=trio.testing.MockClock(rate=1.0))
+    return stores[0]

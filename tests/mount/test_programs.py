@@ -5,7 +5,6 @@ What they wrote is checked at the store, through a client that shares no code wi
 
 import fcntl
 import hashlib
-import itertools
 import os
 import shutil
 import sqlite3
@@ -15,7 +14,6 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,59 +25,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.mounting import DATA_PATHS, Mount
 from tests.support.seaweed import SeaweedServer
+from tests.support.workplace import Workplace
 
 MIB = 1024**2
-_numbers = itertools.count(1)
-
-
-@dataclass(frozen=True)
-class Workplace:
-    """A fresh directory on the mount, a fresh one on local disk, and a view of the store."""
-
-    path: Path
-    local: Path
-    bucket: str
-    prefix: str
-    client: Minio
-
-    def run(self, *command: str | Path) -> str:
-        """Output of a program that must succeed; it runs in the directory on the mount."""
-        done = subprocess.run(
-            [str(word) for word in command],
-            check=False,
-            cwd=self.path,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}{done.stdout}"
-        return done.stdout
-
-    def stored(self, name: str) -> bytes:
-        """Content of an object below this workplace, as the store has it."""
-        answer = self.client.get_object(self.bucket, self.prefix + name)
-        try:
-            return bytes(answer.read())
-        finally:
-            answer.close()
-            answer.release_conn()
-
-    def stored_names(self) -> set[str]:
-        """Names of all objects below this workplace, directory markers left out."""
-        listed = self.client.list_objects(self.bucket, self.prefix, recursive=True)
-        names = (str(item.object_name).removeprefix(self.prefix) for item in listed)
-        return {name for name in names if name and not name.endswith("/")}
-
-    def assert_stored_like(self, directory: Path, below: str = "") -> None:
-        """The store holds exactly the regular files of a local directory."""
-        expected = {
-            f"{below}{path.relative_to(directory)}": path.read_bytes()
-            for path in directory.rglob("*")
-            if path.is_file()
-        }
-        assert {name for name in self.stored_names() if name.startswith(below)} == set(expected)
-        for name, content in expected.items():
-            assert self.stored(name) == content, name
 
 
 @pytest.fixture(scope="module", params=DATA_PATHS)
@@ -105,10 +53,7 @@ def mounted(
 @pytest.fixture
 def place(mounted: Mount, minio_client: Minio, tmp_path: Path) -> Workplace:
     """A workplace of this test's own."""
-    name = f"work-{next(_numbers)}"
-    (mounted.path / name).mkdir()
-    bucket, _, prefix = mounted.source.partition("/")
-    return Workplace(mounted.path / name, tmp_path, bucket, f"{prefix}/{name}/", minio_client)
+    return Workplace.make(mounted, minio_client, tmp_path)
 
 
 @pytest.fixture

@@ -355,8 +355,9 @@ class _Session:
 
     def _send_body(self, exchange: Exchange, body: bytes, length: int) -> bool:
         assert self.upstream is not None
-        self._client.sendall(body[:length])
+        # Counted before it leaves: who has received the last byte may ask for the count at once.
         exchange.sent += min(len(body), length)
+        self._client.sendall(body[:length])
         for moved in self._move(self.upstream, self._client, length - len(body)):
             exchange.sent += moved
         return True
@@ -372,14 +373,17 @@ class _Session:
             size = int(line.split(b";")[0], 16)
             while len(buffered) < size + 2:
                 buffered += _receive(self.upstream)
+            exchange.sent += size
             self._client.sendall(line + b"\r\n" + buffered[: size + 2])
             buffered = buffered[size + 2 :]
-            exchange.sent += size
             if size == 0:
                 return
 
     def _move(self, source: socket.socket, target: socket.socket, count: int) -> Iterable[int]:
-        """Move ``count`` bytes between sockets in the kernel, at the shape's pace."""
+        """Move ``count`` bytes between sockets in the kernel, at the shape's pace.
+
+        Each step is yielded before it reaches ``target``.
+        """
         rate = self._proxy.shape.bytes_per_second
         step = PIPE_BYTES if not rate else 256 * 1024
         began, total = time.monotonic(), 0
@@ -387,11 +391,12 @@ class _Session:
             taken = os.splice(source.fileno(), self._pipe[1], min(step, count - total))
             if taken == 0:
                 raise ClosedError("the peer closed within a body")
+            # Told before it leaves, so that the count is there when its receiver asks for it.
+            total += taken
+            yield taken
             left = taken
             while left:
                 left -= os.splice(self._pipe[0], target.fileno(), left)
-            total += taken
-            yield taken
             if rate and (ahead := total / rate - (time.monotonic() - began)) > 0:
                 time.sleep(ahead)
 

@@ -85,7 +85,14 @@ def test_a_status_fault_hits_only_what_it_names(
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(reset_before=True), Fault(reset_after=1_000_000), Fault(short_after=1_000_000)],
+    [
+        Fault(reset_before=True),
+        Fault(reset_after=1_000_000),
+        Fault(short_after=1_000_000),
+        Fault(lose_answer=True),
+        Fault(garbage=True),
+        Fault(refuse_seconds=0.1),
+    ],
 )
 def test_a_broken_answer_reaches_the_client_as_broken(
     client: Minio, proxy: Proxy, bucket: str, key: str, fault: Fault
@@ -105,6 +112,51 @@ def test_a_stalled_answer_goes_on_when_released(
     proxy.release()
     with pytest.raises(urllib3.exceptions.HTTPError):
         answer.read(1000)
+    answer.close()
+
+
+@pytest.mark.parametrize("silence", [Fault(stall_head=0), Fault(stall_head=20)])
+def test_a_silent_server_is_given_up_by_its_client(
+    client: Minio, proxy: Proxy, bucket: str, key: str, silence: Fault
+) -> None:
+    proxy.faults.append(silence)
+    with (
+        urllib3.HTTPConnectionPool(*proxy.host.split(":"), timeout=0.3, retries=False) as pool,
+        pytest.raises((urllib3.exceptions.TimeoutError, urllib3.exceptions.ProtocolError)),
+    ):
+        pool.request("GET", f"/{bucket}/{key}")
+
+
+def test_a_lost_answer_has_happened_all_the_same(
+    client: Minio, proxy: Proxy, minio_client: Minio, bucket: str
+) -> None:
+    proxy.faults.append(Fault("PutObject", lose_answer=True))
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        client.put_object(bucket, "x", io.BytesIO(b"abc"), 3)
+    assert get(minio_client, bucket, "x") == b"abc"
+
+
+def test_a_store_that_refuses_comes_back(
+    client: Minio, proxy: Proxy, bucket: str, key: str
+) -> None:
+    proxy.refuse()
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        get(client, bucket, key)
+    proxy.accept_again()
+    assert len(get(client, bucket, key)) == SIZE
+
+
+def test_an_answers_body_and_range_can_be_forged(
+    client: Minio, proxy: Proxy, bucket: str, key: str
+) -> None:
+    proxy.faults += [Fault(truncate_after=1000), Fault(body=b"<xml", skip=1)]
+    proxy.faults.append(Fault(corrupt_answer=True, skip=2))
+    assert get(client, bucket, key) == bytes(1000)
+    assert get(client, bucket, key) == b"<xml"
+    assert sum(byte != 0 for byte in get(client, bucket, key)) == 1
+    proxy.faults = [Fault(shift_range=1)]
+    answer = client.get_object(bucket, key, offset=5, length=10)
+    assert answer.headers["content-range"] == f"bytes 6-14/{SIZE}"
     answer.close()
 
 

@@ -13,19 +13,30 @@ import contextlib
 import fcntl
 import json
 import os
+import select
 import socket
 import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.faults import Fault, Headers, cut_of, with_a_bit_flipped
+
+__all__ = ["Exchange", "Fault", "Proxy", "Shape"]
+
 PIPE_BYTES = 1 << 20
 HEAD_LIMIT_BYTES = 1 << 20
+TRICKLE_SECONDS = 0.02
+"""Pause between the bytes of an answer that trickles."""
+REFUSED_SECONDS = 5.0
+"""How long a refused client may take to stop sending its body."""
+TICK_SECONDS = 0.05
+"""How often somebody who stalls looks whether that has an end."""
 SUBRESOURCES = {
     ("PUT", True, "partNumber"): "UploadPart",
     ("POST", True, "uploads"): "CreateMultipartUpload",
@@ -66,36 +77,6 @@ class Exchange:
 
 
 @dataclass(slots=True)
-class Fault:
-    """What happens to matching requests, instead of or on top of the server's answer.
-
-    Exactly one of the actions is set. ``skip`` requests pass first, then ``times`` are hit.
-    """
-
-    operation: str = "*"
-    key: str | None = None
-    skip: int = 0
-    times: int | None = 1
-    status: int | None = None
-    """Answer with this status; the server never hears of the request."""
-    code: str = "SlowDown"
-    retry_after: str | None = None
-    delay_seconds: float | None = None
-    """Wait before handing the request on."""
-    reset_before: bool = False
-    """Reset the connection before a byte of the answer."""
-    reset_after: int | None = None
-    """Reset the connection after this many body bytes."""
-    short_after: int | None = None
-    """Close in good order after this many body bytes, fewer than promised."""
-    stall_after: int | None = None
-    """Send this many body bytes, then nothing until the proxy stops or ``release`` is called."""
-    etag: str | None = None
-    """Replace the answer's ETag."""
-    hits: int = field(default=0, init=False)
-
-
-@dataclass(slots=True)
 class Shape:
     """How slow the store seems: delay before each answer, and bandwidth of each connection."""
 
@@ -116,34 +97,64 @@ class Proxy:
         self._upstream = (host, int(number))
         self.shape = shape or Shape()
         self.exchanges: list[Exchange] = []
+        self.keep_exchanges = True
+        """False where a test goes on for so long that they would fill the memory."""
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._stopping = False
+        self.stopping = False
+        """The context has ended; nothing is answered any more."""
         self.in_flight = self.peak_in_flight = 0
-        self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
-        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener = _listen(port)
+        self._port = self._listener.getsockname()[1]
+        self.host = f"127.0.0.1:{self._port}"
         self.endpoint = f"http://{self.host}"
 
     def __enter__(self) -> Self:
-        self._spawn(self._accept)
+        self._spawn(self._accept, self._listener)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopping = True
+        self.stopping = True
         self._released.set()
-        # shutdown wakes the thread in accept(2); close alone would leave it there.
-        self._listener.shutdown(socket.SHUT_RDWR)
+        self.refuse()
+        for thread in self._threads:
+            thread.join(30)
+
+    # -- the store as a whole --------------------------------------------------------------
+
+    def refuse(self) -> None:
+        """Break every connection and refuse new ones."""
         with self._lock:
+            listener, self._listener = self._listener, None
             open_sockets = list(self._sockets)
+        if listener is not None:
+            # shutdown wakes the thread in accept(2); close alone would leave it there.
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
         for one in open_sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join(30)
-        self._listener.close()
+
+    def accept_again(self) -> None:
+        """End :meth:`refuse`."""
+        with self._lock:
+            if self._listener is not None or self.stopping:
+                return
+            listener = self._listener = _listen(self._port)
+        self._spawn(self._accept, listener)
+
+    def refuse_for(self, seconds: float) -> None:
+        """:meth:`refuse`, and :meth:`accept_again` after a while."""
+        self.refuse()
+        self._spawn(self._accept_after, seconds)
+
+    def _accept_after(self, seconds: float) -> None:
+        self._released.wait(seconds)
+        self.accept_again()
 
     # -- what tests ask --------------------------------------------------------------------
 
@@ -204,13 +215,15 @@ class Proxy:
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
         thread = threading.Thread(target=target, args=args, daemon=True)
-        self._threads.append(thread)
+        with self._lock:
+            self._threads = [one for one in self._threads if one.is_alive() or one.ident is None]
+            self._threads.append(thread)
         thread.start()
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, _ = listener.accept()
             except OSError:
                 return
             self._spawn(self._serve, client)
@@ -221,7 +234,7 @@ class Proxy:
         with self._lock:
             self._sockets.add(client)
         try:
-            while not self._stopping and session.exchange():
+            while not self.stopping and session.exchange():
                 pass
         except OSError:
             pass  # either side went away: the client sees exactly that
@@ -243,7 +256,8 @@ class Proxy:
     def begin(self, exchange: Exchange) -> list[Fault]:
         """Record a request; the faults that hit it."""
         with self._lock:
-            self.exchanges.append(exchange)
+            if self.keep_exchanges:
+                self.exchanges.append(exchange)
             self.in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
             return [fault for fault in self.faults if _hits(fault, exchange)]
@@ -253,9 +267,12 @@ class Proxy:
         with self._lock:
             self.in_flight -= 1
 
-    def wait_released(self) -> None:
-        """Block until the proxy stops or ``release`` is called."""
-        self._released.wait()
+    def wait_released(self, client: socket.socket) -> None:
+        """Block until the proxy stops, ``release`` is called or the client goes away."""
+        poller = select.poll()
+        poller.register(client, select.POLLRDHUP | select.POLLHUP | select.POLLERR)
+        while not self._released.wait(TICK_SECONDS) and not poller.poll(0):
+            pass
 
 
 class _Session:
@@ -302,19 +319,30 @@ class _Session:
     ) -> bool:
         shape = self._proxy.shape
         time.sleep(shape.ttfb_seconds + sum(fault.delay_seconds or 0 for fault in faults))
-        if any(fault.reset_before for fault in faults):
-            return self._reset()
         for fault in faults:
+            if fault.reset_before:
+                return self._reset()
+            if fault.refuse_seconds is not None:
+                self._proxy.refuse_for(fault.refuse_seconds)
+                return self._reset()
+            if fault.stall_head is not None or fault.trickle_head or fault.garbage:
+                return self._mumble(fault)
             if fault.status is not None:
                 return self._refuse(fault, exchange)
+        if any(fault.ignore_range for fault in faults):
+            headers = [pair for pair in headers if pair[0].lower() != "range"]
         if exchange.headers.get("expect", "").lower() == "100-continue":
             self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             headers = [pair for pair in headers if pair[0].lower() != "expect"]
         if self.upstream is None:
             self.upstream = self._proxy.connect()
         upstream = self.upstream
-        upstream.sendall(_head(first, headers) + body)
         length = int(exchange.headers.get("content-length") or 0)
+        if any(fault.corrupt_request for fault in faults):
+            while len(body) < length:
+                body += _receive(self._client)
+            body = with_a_bit_flipped(body)
+        upstream.sendall(_head(first, headers) + body)
         exchange.received = len(body)
         try:
             for moved in self._move(self._client, upstream, length - len(body)):
@@ -335,16 +363,20 @@ class _Session:
         if span := names.get("content-range", "").removeprefix("bytes "):
             exchange.start = int(span.split("-")[0]) if span[0].isdigit() else 0
         for fault in faults:
-            if fault.etag is not None:
-                headers = [
-                    (name, f'"{fault.etag}"' if name.lower() == "etag" else value)
-                    for name, value in headers
-                ]
-        self._client.sendall(_head(first, headers))
+            headers = fault.rewrite_headers(headers)
         keep = names.get("connection", "").lower() != "close"
-        if method == "HEAD" or status in (204, 304):
-            return keep
-        cut = _cut(faults)
+        has_body = method != "HEAD" and status not in (204, 304)
+        if any(fault.lose_answer for fault in faults):
+            return self._reset()
+        cut = cut_of(faults)
+        if has_body and (
+            any(fault.rewrites_body for fault in faults)
+            or (cut is not None and "content-length" not in names)
+        ):
+            return self._rewrite_body(first, headers, body, exchange, faults)
+        self._client.sendall(_head(first, headers))
+        if not has_body:
+            return keep if cut is None else self._break_off(exchange, faults)
         if "content-length" in names:
             length = int(names["content-length"])
             if not self._send_body(exchange, body, length if cut is None else min(cut, length)):
@@ -407,9 +439,53 @@ class _Session:
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         return False
 
+    def _rewrite_body(
+        self, first: str, headers: Headers, body: bytes, exchange: Exchange, faults: list[Fault]
+    ) -> bool:
+        """Send the answer with another body, or with less of it than promised."""
+        assert self.upstream is not None
+        names = {name.lower(): value for name, value in headers}
+        if "content-length" in names:
+            while len(body) < int(names["content-length"]):
+                body += _receive(self.upstream)
+        else:
+            body = _unchunked(self.upstream, body)
+        for fault in faults:
+            body = fault.rewrite(body)
+        framing = ("content-length", "transfer-encoding")
+        headers = [pair for pair in headers if pair[0].lower() not in framing]
+        headers.append(("Content-Length", str(len(body))))
+        sent = body[: cut_of(faults)]
+        exchange.sent = len(sent)
+        self._client.sendall(_head(first, headers) + sent)
+        return len(sent) == len(body) or self._break_off(exchange, faults)
+
+    def _mumble(self, fault: Fault) -> bool:
+        """Answer with something that is no head, or not all of one."""
+        head = b"HTTP/1.1 200 OK\r\nx-amz-request-id: INJECTED\r\nx-slow: "
+        if fault.garbage:
+            self._client.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+            return False
+        if fault.trickle_head:
+            self._client.sendall(head)
+            self._trickle(lambda: b"a")
+        else:
+            self._client.sendall(head[: fault.stall_head])
+            self._proxy.wait_released(self._client)
+        return self._reset()
+
+    def _trickle(self, more: Callable[[], bytes]) -> None:
+        """Send a byte every now and then until the client has enough."""
+        with contextlib.suppress(OSError):
+            while not self._proxy.stopping and (byte := more()):
+                self._client.sendall(byte)
+                time.sleep(TRICKLE_SECONDS)
+
     def _break_off(self, exchange: Exchange, faults: list[Fault]) -> bool:
+        if any(fault.trickle_after is not None for fault in faults):
+            self._trickle(lambda: b"a" if self.upstream is None else self.upstream.recv(1))
         if any(fault.stall_after is not None for fault in faults):
-            self._proxy.wait_released()
+            self._proxy.wait_released(self._client)
         if any(fault.reset_after is not None for fault in faults):
             return self._reset()
         return False
@@ -420,7 +496,7 @@ class _Session:
         headers = [
             ("Content-Type", "application/xml"),
             ("Content-Length", str(len(text))),
-            ("Date", formatdate(usegmt=True)),
+            ("Date", fault.date or formatdate(usegmt=True)),
             ("x-amz-request-id", "INJECTED"),
             ("Connection", "close"),
         ]
@@ -430,8 +506,10 @@ class _Session:
         self._client.sendall(_head(f"HTTP/1.1 {fault.status} Injected", headers) + body)
         # The request's body is left unread; closing with unread data would send RST over it.
         self._client.shutdown(socket.SHUT_WR)
-        while self._client.recv(PIPE_BYTES):
-            pass
+        self._client.settimeout(REFUSED_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            while self._client.recv(PIPE_BYTES):
+                pass
         return False
 
     def _answer_stats(self, method: str) -> bool:
@@ -448,16 +526,6 @@ def _hits(fault: Fault, exchange: Exchange) -> bool:
         return False
     fault.hits += 1
     return fault.skip < fault.hits <= fault.skip + (fault.times or fault.hits)
-
-
-def _cut(faults: list[Fault]) -> int | None:
-    cuts = [
-        cut
-        for fault in faults
-        for cut in (fault.reset_after, fault.short_after, fault.stall_after)
-        if cut is not None
-    ]
-    return min(cuts, default=None)
 
 
 def _receive(source: socket.socket) -> bytes:
@@ -478,6 +546,25 @@ def _read_head(source: socket.socket) -> tuple[str, list[tuple[str, str]], bytes
     first, *lines = head.decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in lines)
     return first, [(name, value.strip()) for name, _, value in pairs], body
+
+
+def _unchunked(source: socket.socket, data: bytes) -> bytes:
+    """The content of a chunked body of which ``data`` has come."""
+    content = b""
+    while True:
+        while b"\r\n" not in data:
+            data += _receive(source)
+        line, _, data = data.partition(b"\r\n")
+        size = int(line.split(b";")[0], 16)
+        while len(data) < size + 2:
+            data += _receive(source)
+        content, data = content + data[:size], data[size + 2 :]
+        if size == 0:
+            return content
+
+
+def _listen(port: int) -> socket.socket:
+    return socket.create_server(("127.0.0.1", port), backlog=512)
 
 
 def _head(first: str, headers: Iterable[tuple[str, str]]) -> bytes:

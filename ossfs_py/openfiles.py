@@ -62,6 +62,7 @@ class OpenInode:
         "inode",
         "lock",
         "preserved",
+        "preserved_from",
         "seen",
         "superseded",
     )
@@ -77,6 +78,8 @@ class OpenInode:
         """The version a conflicting writer must not have replaced."""
         self.preserved: ObjectVersion | None = None
         """A hidden copy that this file reads from, to be deleted with it."""
+        self.preserved_from: ObjectVersion | None = None
+        """What ``preserved`` is a copy of: still at its key if the removal failed after all."""
         self.superseded = False
         """Somebody has opened another version since."""
 
@@ -89,6 +92,13 @@ class OpenInode:
     def users(self, count: int) -> None:
         self.inode.open_count += count - self._users
         self._users = count
+
+    def is_of(self, version: ObjectVersion | None) -> bool:
+        """Whether the file's clean bytes are those of ``version``."""
+        base = self.file.version
+        return base == version or (
+            base is not None and base == self.preserved and version == self.preserved_from
+        )
 
     @property
     def content(self) -> OpenFile:
@@ -158,9 +168,7 @@ class OpenFiles:
             await self._namespace.refresh_version(inode)
             current = self.current(inode)
         version = inode.info.version if inode.info is not None else None
-        if current is None or not (
-            current.file.dirty or inode.removed or current.file.version == version
-        ):
+        if current is None or not (current.file.dirty or inode.removed or current.is_of(version)):
             if current is not None:
                 current.superseded = True
             current = OpenInode(inode, self._data_path.open(version))
@@ -400,7 +408,7 @@ class OpenFiles:
         """Let open files read on from server-side copies of the version they have open."""
         for inode, source, copy in copies:
             opened = self.current(inode)
-            if opened is not None and opened.file.version == source != copy:
+            if opened is not None and opened.is_of(source) and source != copy:
                 await opened.file.preserve(copy)
                 opened.seen = copy
                 self._cached_pages[inode.number] = copy.etag
@@ -425,6 +433,7 @@ class OpenFiles:
         except (VersionChangedError, ObjectMissingError):
             return  # replaced or deleted by another client: there is nothing left to preserve
         earlier, opened.preserved = opened.preserved, copy
+        opened.preserved_from = version
         await opened.file.preserve(copy)
         if earlier is not None:
             await self._drop_copy(earlier)

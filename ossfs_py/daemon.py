@@ -19,13 +19,16 @@ from ossfs_py.config import BadOptionsError, Settings
 from ossfs_py.control import SOCKET_NAME, controlled
 from ossfs_py.directories import prepare_directories
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
+from ossfs_py.exposition import exposed
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.mount import MountOptions, mounted
 from ossfs_py.leftovers import forget_if_empty, remember
 from ossfs_py.logs import Logs
 from ossfs_py.metrics import Metrics
 from ossfs_py.mountpoint import check_machine, prepare_mountpoint, real_path
+from ossfs_py.notify import Notifier
 from ossfs_py.running import RunningMount, registered
+from ossfs_py.servicestate import ServiceState
 from ossfs_py.store import StoreOptions, open_store
 from ossfs_py.store.base import ObjectStore
 
@@ -46,10 +49,12 @@ def run(
     ready: Callable[[], None],
     logs: Logs,
     reread: Callable[[], Settings],
+    notifier: Notifier,
 ) -> int:
     """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
 
     ``reread`` reads every source of settings again; of the result only the log level is used.
+    ``notifier`` tells the service manager, where there is one.
 
     Raises:
         UserError: why it cannot be mounted; nothing is left behind.
@@ -60,7 +65,7 @@ def run(
     record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path)
     with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
-        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread)
+        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier)
         try:
             return trio.run(life.run)
         except BaseExceptionGroup as group:
@@ -89,6 +94,7 @@ class _Life:
         ready: Callable[[], None],
         logs: Logs,
         reread: Callable[[], Settings],
+        notifier: Notifier,
     ) -> None:
         self._settings = settings
         self._mountpoint = mountpoint
@@ -97,6 +103,7 @@ class _Life:
         self._logs = logs
         self._reread = reread
         self._metrics = Metrics()
+        self._service = ServiceState(settings, notifier, self._metrics)
         self._store: ObjectStore | None = None
         self._mounting = trio.CancelScope()
         self._draining = trio.CancelScope()
@@ -108,6 +115,7 @@ class _Life:
         """Live; the exit code."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
+            nursery.start_soon(self._service.keep_told)
             code = await self._serve()
             nursery.cancel_scope.cancel()
         return code
@@ -116,12 +124,15 @@ class _Life:
         with self._mounting:
             store = await self._open_store()
         if self._mounting.cancelled_caught:
-            log.info("ended by a signal before anything was mounted")
-            return _FAILED
+            return self._ended_early()
         try:
             return await self._serve_from(store)
         finally:
             store.close()
+
+    def _ended_early(self) -> int:
+        log.info("ended by a signal before anything was mounted")
+        return _FAILED
 
     async def _serve_from(self, store: ObjectStore) -> int:
         self._store = store
@@ -130,9 +141,12 @@ class _Life:
                 self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
             ) as (filesystem, commands),
             controlled(self._runtime_dir / SOCKET_NAME, commands),
+            exposed(self._settings.metrics_address, self._metrics.registry),
         ):
             # Before the mount answers: from then on, reading alone writes to no disk.
             self._remember_store()
+            if self._stop.is_set():
+                return self._ended_early()
             async with mounted(filesystem, self._mount_options(), self._metrics):
                 self._is_mounted = True
                 log.info(
@@ -141,10 +155,12 @@ class _Life:
                     self._mountpoint,
                     self._settings.data_path,
                 )
+                self._service.serving(filesystem)
                 self._ready()
                 await self._stop.wait()
                 # Programs can go on working while their files are brought to the store.
                 await self._drain(filesystem)
+            self._service.draining()
             # Also what was written meanwhile, and after somebody else unmounted.
             await self._drain(filesystem)
         if not self._settings.read_only:
@@ -228,10 +244,14 @@ class _Life:
     def _end(self, name: str) -> None:
         if not self._is_mounted:
             self._mounting.cancel()
+            if self._store is not None:
+                # What the last daemon left is being tidied: that can wait for the next mount.
+                self._store.close()
         elif self._stop.is_set():
             self._hurry()
         else:
             log.info("%s: uploading what is not saved yet, then unmounting", name)
+            self._service.draining()
         self._stop.set()
 
     def _hurry(self) -> None:
@@ -243,6 +263,10 @@ class _Life:
 
     async def _reload(self) -> None:
         """SIGHUP: the log file may have been moved, credentials rotated, the log level changed."""
+        with self._service.reloading():
+            await self._read_again()
+
+    async def _read_again(self) -> None:
         self._logs.reopen()
         try:
             self._logs.set_level(self._reread().log_level)

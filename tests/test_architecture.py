@@ -17,7 +17,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
 MAX_LINES = 600
 
 FOUNDATION = {"config", "errors", "model", "metrics"}
-HOST = {"control", "control_client", "directories", "logs", "mountpoint", "running"}
+HOST = {"control", "control_client", "directories", "logs", "mountpoint", "notify", "running"}
 """Single modules about this machine, for the daemon and the command line."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -28,7 +28,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "running": FOUNDATION,
     "logs": FOUNDATION | {"directories"},
     "mountpoint": FOUNDATION,
+    "notify": set(),
+    "servicestate": FOUNDATION | {"filesystem", "notify"},
     "control": FOUNDATION,
+    "exposition": FOUNDATION,
     "control_client": FOUNDATION | {"control", "mountpoint", "running"},
     "store": FOUNDATION,
     "transfer": FOUNDATION | {"store"},
@@ -47,7 +50,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "assembly": FOUNDATION
     | {"commands", "control", "siblings", "writeback"}
     | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
-    "daemon": FOUNDATION | HOST | {"store", "filesystem", "fuse", "assembly", "leftovers"},
+    "daemon": FOUNDATION
+    | HOST
+    | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers", "servicestate"},
     "cli": FOUNDATION | HOST | {"daemon", "store", "transfer", "leftovers"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -1,5 +1,6 @@
 """Starts a mount: in this process, or in a daemon whose first words are waited for."""
 
+import faulthandler
 import logging
 import os
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from ossfs_py.config import Settings
 from ossfs_py.config.host import secret_values
 from ossfs_py.errors import UserError
+from ossfs_py.notify import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -26,23 +28,28 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
 
         logs = open_logs(settings)
         logs.add_secrets(secret_values(os.environ))
+        notifier = Notifier.from_environment(os.environ)
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.
             from ossfs_py.daemon import run
 
-            return run(settings, ready, logs, reread)
+            return run(settings, ready, logs, reread, notifier)
         except UserError as exc:
             if not _on_terminal(settings):
                 log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
+            notifier.status(str(exc))
             raise
         except Exception as exc:
             log.exception("the daemon failed")
             raise UserError(f"the daemon failed, see its log: {exc!r}") from None
         finally:
+            notifier.close()
             logs.close()
 
     if settings.foreground:
+        # Where a watchdog ends a hung daemon with SIGABRT, its log then says where it hung.
+        faulthandler.enable()
         return serve(lambda: None)
     from ossfs_py.cli.background import run_detached
 

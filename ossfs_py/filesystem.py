@@ -6,8 +6,8 @@ exceptions. Everything runs on the trio thread; state is looked at again after e
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
@@ -15,7 +15,9 @@ from ossfs_py.errors import (
     BadHandleError,
     IsADirectoryPathError,
     NotPermittedError,
+    ObjectMissingError,
     ReadOnlyError,
+    VersionChangedError,
 )
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace import names
@@ -28,13 +30,14 @@ from ossfs_py.siblings import SiblingPrefetch
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("keep_cache", "opened", "readable", "writable")
+    __slots__ = ("changes", "keep_cache", "opened")
 
     def __init__(self, opened: OpenInode, flags: int, *, keep_cache: bool) -> None:
-        access = flags & os.O_ACCMODE
         self.opened = opened
-        self.readable = access != os.O_WRONLY
-        self.writable = access != os.O_RDONLY
+        self.changes = bool(
+            flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
+        )
+        """Whether close(2) has something to store: without writing, making and emptying do too."""
         self.keep_cache = keep_cache
 
 
@@ -283,9 +286,21 @@ class Filesystem:
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
         opened = self.handle(number).opened
-        data = await opened.content.read(offset, size)
+        with self._doubting(opened):
+            data = await opened.content.read(offset, size)
         opened.check_current()
         return data
+
+    @contextmanager
+    def _doubting(self, opened: OpenInode) -> Iterator[None]:
+        """Whoever opens a file that turned out to be replaced or gone is to see what is there."""
+        try:
+            yield
+        except (VersionChangedError, ObjectMissingError):
+            if not opened.superseded:
+                self.namespace.invalidate(opened.inode)
+                self.invalidate_attributes(opened.inode.number)
+            raise
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """pwrite(2)."""
@@ -300,12 +315,15 @@ class Filesystem:
         on local disk with write-back.
         """
         handle = self.handle(number)
-        if handle.writable:
-            await self._files.flush(handle.opened)
+        if handle.changes:
+            with self._doubting(handle.opened):
+                await self._files.flush(handle.opened)
 
     async def fsync(self, number: int) -> None:
         """fsync(2): returns when the object is complete in the bucket."""
-        await self._files.commit(self.handle(number).opened)
+        opened = self.handle(number).opened
+        with self._doubting(opened):
+            await self._files.commit(opened)
 
     async def release(self, number: int) -> None:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""

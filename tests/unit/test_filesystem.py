@@ -306,6 +306,37 @@ def test_a_reader_of_a_replaced_object_is_told_so_even_of_bytes_still_in_memory(
     run(test)
 
 
+def test_closing_a_file_that_was_only_made_or_emptied_stores_it(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        emptied = await m.open(FILE, os.O_RDONLY | os.O_TRUNC)
+        await m.flush(emptied)
+        assert m.store.content("file") == b""
+        made = await m.open(OTHER, os.O_RDONLY | os.O_CREAT)
+        await m.flush(made)
+        assert m.store.content("other") == b""
+        await m.release(made)
+        await m.release(emptied)
+
+    run(test)
+
+
+def test_whoever_opens_a_file_after_a_reader_found_it_replaced_gets_the_new_one(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"o" * 300_000)
+        reader = await m.open(FILE)
+        m.store.seed("file", b"the new one")
+        with pytest.raises(VersionChangedError):
+            await m.read(reader, 0, 100)
+        opened = await m.open(FILE)
+        assert await m.read(opened, 0, 100) == b"the new one"
+        assert await m.read_file(FILE) == b"the new one"
+        await m.close(opened)
+        await m.close(reader)
+
+    run(test)
+
+
 def test_the_kernel_keeps_pages_of_the_same_version_only(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"old")

@@ -13,6 +13,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -26,7 +27,41 @@ _LOW_WATER_BYTES = 256 * 1024
 """Wake the receiver for at least this much. 128-512 KiB measured alike; 1 MiB was slower."""
 _SEND_CHUNK_BYTES = 1024**2
 _FILE_CHUNK_BYTES = 1024**2
+_SLOWEST_BYTES_PER_SECOND = 64
+"""Below this a connection does not move. 512 connections, the most there can be, share a line of
+256 kbit/s and are each still above it."""
 _PROXY_HEAD_BYTES = 16 * 1024
+
+
+class Pace:
+    """Tells a peer that only drips from one that is slow.
+
+    Who sends a byte just before each stall timeout would hold a reader for ever. Time counts from
+    the first byte of an answer, as a large upload may go before it.
+    """
+
+    def __init__(self, limit_seconds: float) -> None:
+        self._limit_seconds = limit_seconds
+        self._since: float | None = None
+        self._bytes = 0
+
+    def moved(self, count: int) -> None:
+        """``count`` bytes came.
+
+        Raises:
+            NoAnswerError: too few have come for too long.
+        """
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+        self._bytes += count
+        elapsed = now - self._since
+        if elapsed < 2 * self._limit_seconds:
+            return
+        if self._bytes < _SLOWEST_BYTES_PER_SECOND * elapsed:
+            raise NoAnswerError("bytes only dripped in", "timeout")
+        self._since = now
+        self._bytes = 0
 
 
 class Connection:
@@ -38,26 +73,42 @@ class Connection:
         self.was_used = False
         """An answer has been read on it before, so the server may have closed it meanwhile."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._stall_timeout_seconds = stall_timeout_seconds
+        self._patience_seconds = 0.0
+        self._pace = Pace(stall_timeout_seconds)
         if self._is_tls:
             # OpenSSL retries a blocking read for ever, so TLS needs Python's own timeout.
             sock.settimeout(stall_timeout_seconds)
         else:
-            whole, fraction = divmod(stall_timeout_seconds, 1)
-            limit = struct.pack("ll", int(whole), int(fraction * 1e6))
+            limit = _timeval(stall_timeout_seconds)
             sock.settimeout(None)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+    def grant(self, patience_seconds: float) -> None:
+        """Begin a request; the peer may be silent for this long beyond the stall timeout."""
+        limit = self._stall_timeout_seconds + patience_seconds
+        self._pace = Pace(limit)
+        if patience_seconds == self._patience_seconds:
+            return
+        self._patience_seconds = patience_seconds
+        if self._is_tls:
+            self._sock.settimeout(limit)
+        else:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limit))
 
     def receive_some(self, view: memoryview) -> int:
         """At least one byte into ``view``; 0 when the peer has closed.
 
         Raises:
-            NoAnswerError: reset, or nothing came for the stall timeout.
+            NoAnswerError: reset, or (next to) nothing came for the stall timeout.
         """
         try:
-            return self._sock.recv_into(view)
+            count = self._sock.recv_into(view)
         except OSError as exc:
             raise _fault(exc) from None
+        self._pace.moved(count)
+        return count
 
     def receive_into(self, view: memoryview) -> None:
         """Fill ``view``.
@@ -80,12 +131,16 @@ class Connection:
                     low_water_set = False
                 count = self._sock.recv_into(view[got : bulk if low_water_set else size], 0, flags)
                 if not count:
-                    raise NoAnswerError("the body ended early", received=got)
+                    raise NoAnswerError("the body ended early")
                 got += count
-        except OSError as exc:
-            fault = _fault(exc)
+                self._pace.moved(count)
+        except NoAnswerError as fault:
             fault.received = got
-            raise fault from None
+            raise
+        except OSError as exc:
+            broken = _fault(exc)
+            broken.received = got
+            raise broken from None
 
     def send(self, data: bytes | memoryview) -> None:
         """Send all of ``data`` without copying it."""
@@ -315,6 +370,11 @@ def _tls_context(options: StoreOptions) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _timeval(seconds: float) -> bytes:
+    whole, fraction = divmod(seconds, 1)
+    return struct.pack("ll", int(whole), int(fraction * 1e6))
 
 
 def _fault(exc: OSError) -> NoAnswerError:

@@ -15,7 +15,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import ALWAYS, ByteRange, MultipartUpload, ObjectInfo, ObjectVersion, Part
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.conditions import scratch_key
-from ossfs_py.store.control import ControlClient
+from ossfs_py.store.control import ControlClient, patience_seconds
 from ossfs_py.store.error_map import judge
 from ossfs_py.store.faults import AnswerError
 from ossfs_py.store.options import StoreOptions
@@ -99,7 +99,10 @@ class Copier:
                 answer = self._control.call(
                     lambda client: client.copy_object(
                         Bucket=self._bucket, Key=key, **self._pinned(source), **params
-                    )
+                    ),
+                    state,
+                    "CopyObject",
+                    patience_seconds(source.size),
                 )
             except AnswerError as error:
                 lost = state.may_have_happened and key == source.key and metadata is not None
@@ -124,7 +127,7 @@ class Copier:
     ) -> Part:
         """See :meth:`ObjectStore.copy_part`. Repeating it replaces the part by the same bytes."""
 
-        def attempt(_: Attempt) -> Part:
+        def attempt(state: Attempt) -> Part:
             answer = self._control.call(
                 lambda client: client.upload_part_copy(
                     Bucket=self._bucket,
@@ -133,7 +136,10 @@ class Copier:
                     PartNumber=number,
                     CopySourceRange=f"bytes={span.start}-{span.end - 1}",
                     **self._pinned(source),
-                )
+                ),
+                state,
+                "UploadPartCopy",
+                patience_seconds(span.size),
             )
             result = answer.get("CopyPartResult", {})
             etag = clean_etag(result.get("ETag") or "")

@@ -1,6 +1,8 @@
 """The one table from what stores answer to what this package raises, and what is worth a retry."""
 
+import email.utils
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ossfs_py.errors import (
@@ -145,17 +147,32 @@ def request_id_of(headers: dict[str, str]) -> str:
     return headers.get("x-amz-request-id") or headers.get("x-oss-request-id") or ""
 
 
+def retry_after_of(headers: Mapping[str, str]) -> float:
+    """Seconds the store asks to be left alone for: Retry-After, either form; 0 if it does not."""
+    value = headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value)
+    until, now = _http_seconds(value), _http_seconds(headers.get("date", ""))
+    # Both by the store's clock: ours may be wrong.
+    return max(0.0, until - now) if until is not None and now is not None else 0.0
+
+
+def _http_seconds(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def parse_error(status: int, headers: dict[str, str], body: bytes) -> AnswerError:
     """The error an answer speaks of. The body need not be XML: HEAD has none, proxies send HTML."""
-    retry_after = headers.get("retry-after", "")
     return AnswerError(
         status=status,
         code=_first(_CODE, body),
         message=_first(_MESSAGE, body)[:_MAX_MESSAGE_CHARS],
         request_id=request_id_of(headers) or _first(_REQUEST_ID, body),
         region=headers.get("x-amz-bucket-region") or _first(_REGION, body),
-        # The date form of Retry-After is left to the usual backoff.
-        retry_after_seconds=float(retry_after) if retry_after.isdigit() else 0.0,
+        retry_after_seconds=retry_after_of(headers),
         headers=headers,
     )
 

@@ -51,14 +51,14 @@ class S3ObjectStore:
         pool = ConnectionPool(dialer, options.concurrency)
         self._retrier = Retrier(metrics, options.retry_budget_seconds, credentials.refresh)
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
-        self._control = ControlClient(endpoint, options, credentials.current)
+        control = ControlClient(endpoint, options.bucket, self._wire)
         self._reader = Reader(self._wire, self._retrier, metrics)
         self._conditions = Conditions(
             self._wire, options, self._reader.head, is_oss=endpoint.is_oss
         )
         self._writer = Writer(
             self._wire,
-            self._control,
+            control,
             self._retrier,
             self._reader,
             self._conditions,
@@ -67,7 +67,7 @@ class S3ObjectStore:
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
         )
         self._copier = Copier(
-            self._control,
+            control,
             self._retrier,
             self._reader,
             self._writer,
@@ -169,7 +169,6 @@ class S3ObjectStore:
 
     def close(self) -> None:
         self._wire.close()
-        self._control.close()
 
 
 def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:

@@ -38,6 +38,8 @@ class Request:
     query: Query = ()
     headers: Mapping[str, str] | None = None
     payload: Payload | None = None
+    patience_seconds: float = 0.0
+    """How long beyond the stall timeout the store may be silent before and within its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ class WireClient:
             connection = self._pool.acquire(fresh=fresh)
             was_used = connection.was_used
             try:
+                connection.grant(request.patience_seconds)
                 return connection, self._transmit(connection, request, head)
             except NoAnswerError as fault:
                 self._pool.discard(connection)

@@ -17,7 +17,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.conditions import Conditions, scratch_key
-from ossfs_py.store.control import EXTRA_HEADERS, ControlClient
+from ossfs_py.store.control import EXTRA_HEADERS, ControlClient, patience_seconds
 from ossfs_py.store.error_map import judge, request_id_of
 from ossfs_py.store.faults import AnswerError
 from ossfs_py.store.options import StoreOptions
@@ -148,11 +148,13 @@ class Writer:
         # OSS wants its own header at both ends of an upload, S3's belong to the completion.
         params[EXTRA_HEADERS] = {n: v for n, v in guard.items() if n.startswith("x-oss-")}
 
-        def attempt(_: Attempt) -> MultipartUpload:
+        def attempt(state: Attempt) -> MultipartUpload:
             answer = self._control.call(
                 lambda client: client.create_multipart_upload(
                     Bucket=self._bucket, Key=key, **params
-                )
+                ),
+                state,
+                "CreateMultipartUpload",
             )
             return MultipartUpload(key, answer["UploadId"])
 
@@ -193,7 +195,10 @@ class Writer:
                 answer = self._control.call(
                     lambda client: client.complete_multipart_upload(
                         Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id, **params
-                    )
+                    ),
+                    state,
+                    "CompleteMultipartUpload",
+                    patience_seconds(size),
                 )
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
@@ -211,12 +216,14 @@ class Writer:
     def abort(self, upload: MultipartUpload) -> None:
         """See :meth:`ObjectStore.abort`."""
 
-        def attempt(_: Attempt) -> None:
+        def attempt(state: Attempt) -> None:
             try:
                 self._control.call(
                     lambda client: client.abort_multipart_upload(
                         Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id
-                    )
+                    ),
+                    state,
+                    "AbortMultipartUpload",
                 )
             except AnswerError as error:
                 if judge(error).cause is not ObjectMissingError:
@@ -296,7 +303,7 @@ class Writer:
 
     def _verify(self, key: str, etag: str, size: int, state: Attempt) -> ObjectVersion:
         info = self._reader.head_once(key, state)
-        if etag and info.etag != etag and self._completion_tells_etag():
+        if etag and info.etag != etag and self._completion_tells_etag(state):
             # Somebody else has written since; what was completed cannot be seen any more.
             return ObjectVersion(key, etag, size)
         if info.size != size:
@@ -308,7 +315,7 @@ class Writer:
             )
         return info.version
 
-    def _completion_tells_etag(self) -> bool:
+    def _completion_tells_etag(self, state: Attempt) -> bool:
         """Whether the ETag that a completion answers is the one the object then has.
 
         rclone's is not. Asked only when the two differ, with a scratch key that nobody else
@@ -325,7 +332,9 @@ class Writer:
                         Key=key,
                         UploadId=upload.upload_id,
                         MultipartUpload={"Parts": [_listed(part)]},
-                    )
+                    ),
+                    state,
+                    "CompleteMultipartUpload",
                 )
                 self._etag_told = clean_etag(answer.get("ETag", "")) == self._reader.head(key).etag
                 self.delete(key)

@@ -222,8 +222,13 @@ def test_oss_is_told_not_to_overwrite_at_both_ends_of_an_upload() -> None:
         [reply(204)],
     ]
     scripts = [
-        [*probe, [reply(404)], [reply(200, b"", described("e-1", 5))]],
-        [[reply(200, begun)], [reply(200, done)]],
+        [
+            *probe,
+            [reply(200, begun)],
+            [reply(404)],
+            [reply(200, done)],
+            [reply(200, b"", described("e-1", 5))],
+        ]
     ]
     with ScriptedServer(scripts) as server:
         store = store_for(server.url)
@@ -253,7 +258,7 @@ def test_an_error_inside_a_200_is_an_error() -> None:
     inside = reply(200, b"<Error><Code>InternalError</Code><Message>m</Message></Error>")
     done = reply(200, COMPLETED % FINISHED.encode())
     head = reply(200, b"", described(FINISHED, 8))
-    with ScriptedServer([[[inside], [done]], [[head]]]) as server:
+    with ScriptedServer([[[inside]], [[done]], [[head]]]) as server:
         assert complete(store_for(server.url)) == ObjectVersion("key", FINISHED, 8)
 
 
@@ -296,7 +301,7 @@ def test_an_answer_cut_off_is_tried_again() -> None:
     cut = reply(200, b"<CompleteMultipartUploadRes")
     done = reply(200, COMPLETED % FINISHED.encode())
     head = reply(200, b"", described(FINISHED, 8))
-    with ScriptedServer([[[cut], [done]], [[head]]]) as server:
+    with ScriptedServer([[[cut]], [[done]], [[head]]]) as server:
         assert complete(store_for(server.url)).size == 8
 
 

@@ -166,7 +166,11 @@ def prepare_mountpoint(
     Raises:
         EnvironmentProblemError: it is missing, no directory, busy, not empty, not ours to use.
     """
-    _clear_dead_mounts(mountpoint, machine)
+    if (alive := clear_dead_mounts(mountpoint, machine)) is not None:
+        raise EnvironmentProblemError(
+            f"the mountpoint {mountpoint} is busy: {alive.source} is mounted there"
+            f" ({alive.filesystem_type})"
+        )
     try:
         mode = mountpoint.stat().st_mode
         empty = stat.S_ISDIR(mode) and (nonempty or not any(mountpoint.iterdir()))
@@ -191,17 +195,19 @@ def prepare_mountpoint(
         )
 
 
-def _clear_dead_mounts(mountpoint: Path, machine: Machine) -> None:
+def clear_dead_mounts(mountpoint: Path, machine: Machine = THIS_MACHINE) -> MountEntry | None:
+    """Unmount what daemons that are gone have left at ``mountpoint``; the live mount below.
+
+    Raises:
+        EnvironmentProblemError: one cannot be unmounted.
+    """
     for _ in range(_STACKED_LIMIT):
         mounted = machine.mounts_at(mountpoint)
         if not mounted:
-            return
+            return None
         top = mounted[-1]
         if not (top.is_fuse and is_dead(mountpoint)):
-            raise EnvironmentProblemError(
-                f"the mountpoint {mountpoint} is busy: {top.source} is mounted there"
-                f" ({top.filesystem_type})"
-            )
+            return top
         log.warning(
             "%s was left behind by a daemon that is gone (%s): unmounting it",
             mountpoint,

@@ -17,6 +17,7 @@ INTERRUPTED = 130
 _COMMANDS = {
     "mount": ("ossfs_py.cli.mount:mount", "Mount a bucket, or a part of it, at a directory."),
     "umount": ("ossfs_py.cli.umount:umount", "Unmount, and wait until everything is uploaded."),
+    "cleanup": ("ossfs_py.cli.cleanup:cleanup", "Take away what a killed daemon left mounted."),
     "sync": ("ossfs_py.cli.sync:sync", "Wait until everything written is in the bucket."),
     "recover": ("ossfs_py.cli.recover:recover", "List or upload what a mount could not save."),
     "list": ("ossfs_py.cli.list_command:list_mounts", "Show the mounts on this host."),

@@ -1,0 +1,34 @@
+"""``ossfs-py cleanup``."""
+
+import logging
+import os
+from pathlib import Path
+
+import click
+
+from ossfs_py.config import CommandLine, load
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ossfs-py cleanup /mnt/models
+  ossfs-py cleanup --config /etc/ossfs-py/models.toml     (as the systemd unit does)
+"""
+)
+@click.argument("mountpoint", required=False, metavar="[MOUNTPOINT]")
+@click.option("--config", metavar="FILE", help="TOML file that names the mountpoint.")
+def cleanup(mountpoint: str | None, config: str | None) -> None:
+    """Take away the dead mount that a killed daemon has left at MOUNTPOINT.
+
+    A mount that lives is left alone, and where none is nothing happens. What the daemon had not
+    saved is kept: the next mount and 'ossfs-py recover' find it.
+    """
+    from ossfs_py.mountpoint import clear_dead_mounts, real_path
+
+    logging.basicConfig(format="ossfs-py: %(message)s")
+    if mountpoint:
+        path = Path(os.path.abspath(mountpoint))  # noqa: PTH100 (no resolve: it may hang)
+    else:
+        path = load(CommandLine({}, (), config)).settings.mountpoint
+    clear_dead_mounts(real_path(path))

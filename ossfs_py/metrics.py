@@ -5,6 +5,8 @@ The registry is created by the composition root and handed down; nothing is glob
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from ossfs_py.waits import Waits
+
 
 class Metrics:
     """Every figure the mount keeps about itself."""
@@ -12,6 +14,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        self.waits = Waits()
         self.requests = Counter(
             "ossfs_store_requests", "Requests sent to the store", ["operation"], registry=r
         )
@@ -25,6 +28,19 @@ class Metrics:
             "ossfs_store_request_seconds",
             "Time of one request, retries included",
             ["operation"],
+            registry=r,
+        )
+        self.requests_waiting = Gauge(
+            "ossfs_store_waiting", "Calls to the store that are under way", registry=r
+        )
+        self.requests_waiting.set_function(self.waits.count)
+        self.longest_wait = Gauge(
+            "ossfs_store_longest_wait_seconds", "Age of the oldest of them", registry=r
+        )
+        self.longest_wait.set_function(self.waits.longest_seconds)
+        self.request_limit = Gauge(
+            "ossfs_store_request_limit",
+            "Requests that may be under way at once (fewer while the store asks to slow down)",
             registry=r,
         )
         self.bytes_received = Counter(

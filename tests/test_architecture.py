@@ -16,19 +16,21 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
 MAX_LINES = 600
 
-FOUNDATION = {"config", "errors", "model", "metrics"}
+FOUNDATION = {"config", "errors", "model", "metrics", "waits"}
 HOST = {"control", "control_client", "directories", "logs", "mountpoint", "notify", "running"}
 """Single modules about this machine, for the daemon and the command line."""
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
-    "metrics": set(),
+    "waits": set(),
+    "metrics": {"waits"},
     "config": {"errors", "model"},
     "directories": FOUNDATION,
     "running": FOUNDATION,
     "logs": FOUNDATION | {"directories"},
     "mountpoint": FOUNDATION,
     "notify": set(),
+    "servicecommands": FOUNDATION | {"control", "logs"},
     "servicestate": FOUNDATION | {"filesystem", "notify"},
     "control": FOUNDATION,
     "exposition": FOUNDATION,
@@ -52,7 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
     "daemon": FOUNDATION
     | HOST
-    | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers", "servicestate"},
+    | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers"}
+    | {"servicecommands", "servicestate"},
     "cli": FOUNDATION | HOST | {"daemon", "store", "transfer", "leftovers"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -31,7 +31,13 @@ def check_bucket(
     def ask() -> None:
         try:
             credentials.current()
-            answer = wire.once(list_request(prefix, "", None, None, 1), Attempt())
+            request = list_request(prefix, "", None, None, 1)
+            try:
+                answer = wire.once(request, Attempt())
+            except AnswerError as error:
+                if not error.clock_corrected:
+                    raise
+                answer = wire.once(request, Attempt())
             parse_list_page(answer.body)
         except Exception as exc:  # noqa: BLE001 - handed to the waiting thread, which raises it
             outcome.put(exc)

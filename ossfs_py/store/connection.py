@@ -30,6 +30,8 @@ _FILE_CHUNK_BYTES = 1024**2
 _SLOWEST_BYTES_PER_SECOND = 64
 """Below this a connection does not move. 512 connections, the most there can be, share a line of
 256 kbit/s and are each still above it."""
+_AVOID_SECONDS = 30.0
+"""About as long as a store takes to drop a dead front end from its DNS."""
 _PROXY_HEAD_BYTES = 16 * 1024
 
 
@@ -69,6 +71,8 @@ class Connection:
 
     def __init__(self, sock: socket.socket, stall_timeout_seconds: float) -> None:
         self._sock = sock
+        self.address: str = sock.getpeername()[0]
+        """The peer's IP address."""
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self.was_used = False
         """An answer has been read on it before, so the server may have closed it meanwhile."""
@@ -207,9 +211,15 @@ class Dialer:
         self.target_prefix = ""
         """What precedes the path in a request line (an http proxy wants the whole URL)."""
         self.proxy_headers: dict[str, str] = {}
+        self._avoided: dict[str, float] = {}
+        """Address to the time until which others are tried first."""
         if self._proxy is not None and self._tls is None:
             self.target_prefix = f"http://{endpoint.host_header}"
             self.proxy_headers = self._proxy.headers
+
+    def avoid(self, address: str) -> None:
+        """Try the store's other addresses first for a while: this one did not keep its word."""
+        self._avoided[address] = time.monotonic() + _AVOID_SECONDS
 
     def dial(self) -> Connection:
         """A new connection, TLS included.
@@ -221,7 +231,7 @@ class Dialer:
         host, port = (proxy.host, proxy.port) if proxy else (endpoint.connect_host, endpoint.port)
         where = f"{'the proxy ' if proxy else ''}{host}:{port}"
         try:
-            sock = socket.create_connection((host, port), self._connect_timeout_seconds)
+            sock = self._connect(host, port)
         except socket.gaierror:
             raise NoAnswerError(f"the name {host} cannot be resolved", "resolve") from None
         except ConnectionRefusedError:
@@ -247,6 +257,24 @@ class Dialer:
         except BaseException:
             sock.close()
             raise
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        """A socket to the first address that takes it; avoided ones are the last to be asked."""
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        now = time.monotonic()
+        found.sort(key=lambda entry: self._avoided.get(str(entry[4][0]), 0.0) > now)
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(self._connect_timeout_seconds)
+            try:
+                sock.connect(address)
+            except OSError as exc:
+                sock.close()
+                failure = exc
+            else:
+                return sock
+        raise failure
 
     def _tunnel(self, sock: socket.socket, proxy: "_Proxy") -> None:
         target = f"{self._endpoint.connect_host}:{self._endpoint.port}"
@@ -310,6 +338,24 @@ class ConnectionPool:
                 self._idle.append(connection)
                 return
         self.discard(connection)
+
+    def suspect(self, connection: Connection, fault: NoAnswerError) -> None:
+        """``connection`` failed: others like it may be no better.
+
+        After a stall the idle ones are closed too: what sits between may have forgotten them all,
+        and each would cost another stall timeout. A kept connection that is merely closed is
+        the server's good right and says nothing.
+        """
+        if fault.kind == "broken" and connection.was_used and not fault.any_byte:
+            return
+        self._dialer.avoid(connection.address)
+        if fault.kind != "timeout":
+            return
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._live.difference_update(idle)
+        for one in idle:
+            one.close()
 
     def discard(self, connection: Connection) -> None:
         """Close a connection for good."""

@@ -105,6 +105,22 @@ EXPIRED_CREDENTIALS = frozenset(
 )
 """Read the credentials again and try once more."""
 
+CLOCK_SKEW = "RequestTimeTooSkewed"
+"""Our clock and the store's differ by more than the 15 minutes that SigV4 allows."""
+
+_SLOW_DOWN = frozenset(
+    {
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "DownloadTrafficRateLimitExceeded",
+        "UploadTrafficRateLimitExceeded",
+        "QpsLimitExceeded",
+    }
+)
+
 WRONG_REGION = frozenset(
     {
         "PermanentRedirect",
@@ -135,6 +151,11 @@ def judge(error: Failure) -> Verdict:
     return verdict
 
 
+def asks_to_slow_down(error: AnswerError) -> bool:
+    """Whether the store is not broken but wants fewer requests."""
+    return error.code in _SLOW_DOWN or error.status in (429, 503)
+
+
 _CODE = re.compile(rb"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
 _REGION = re.compile(rb"<Region>([^<]*)</Region>")
@@ -152,9 +173,14 @@ def retry_after_of(headers: Mapping[str, str]) -> float:
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return float(value)
-    until, now = _http_seconds(value), _http_seconds(headers.get("date", ""))
+    until, now = _http_seconds(value), store_time_of(headers)
     # Both by the store's clock: ours may be wrong.
     return max(0.0, until - now) if until is not None and now is not None else 0.0
+
+
+def store_time_of(headers: Mapping[str, str]) -> float | None:
+    """The store's clock at its answer, in seconds since the epoch."""
+    return _http_seconds(headers.get("date", ""))
 
 
 def _http_seconds(text: str) -> float | None:

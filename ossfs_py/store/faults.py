@@ -33,6 +33,8 @@ class AnswerError(Exception):
     """The region the bucket is in, where the answer tells."""
     retry_after_seconds: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
+    clock_corrected: bool = False
+    """The request was signed with a wrong time, and the next one will not be."""
 
     def __str__(self) -> str:
         return " ".join(part for part in (str(self.status), self.code, self.message) if part)

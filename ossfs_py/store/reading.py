@@ -25,6 +25,8 @@ _ARCHIVE_CLASSES = frozenset(
     {"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"}
 )
 _NS_PER_SECOND = 10**9
+_TIMES_UNTIL_MEANT = 3
+"""A third answer that contradicts what is known of the object is no accident any more."""
 
 
 class Reader:
@@ -85,7 +87,7 @@ class Reader:
             request = Request("GetObject", "GET", version.key, headers=headers)
             try:
                 with self._wire.exchange(request, state) as response:
-                    _check_answer(response, version, start + got, size - got)
+                    _check_answer(response, version, start + got, size - got, state)
                     response.read_into(buffer[got:])
             except NoAnswerError as fault:
                 if fault.received:
@@ -173,12 +175,19 @@ def as_version_changed(exc: StoreError) -> VersionChangedError:
     )
 
 
-def _check_answer(response: Response, version: ObjectVersion, start: int, size: int) -> None:
-    """Whether the body to come is exactly the pinned bytes."""
+def _check_answer(
+    response: Response, version: ObjectVersion, start: int, size: int, state: Attempt
+) -> None:
+    """Whether the body to come is exactly the pinned bytes.
+
+    What contradicts itself may be a proxy's bad moment, so it is asked for again; what says the
+    same several times is how this store is.
+    """
     headers = response.headers
+    insists = state.number >= _TIMES_UNTIL_MEANT
     # Also for stores that ignore If-Match.
     if clean_etag(headers.get("etag", "")) != version.etag:
-        raise _changed(version, request_id_of(headers), None)
+        raise _changed(version, request_id_of(headers), state)
     whole = start == 0 and size == version.size
     # rclone answers ranges with 200, so the header counts, not the status.
     content_range = headers.get("content-range")
@@ -186,19 +195,23 @@ def _check_answer(response: Response, version: ObjectVersion, start: int, size: 
         if not content_range.startswith(f"bytes {start}-{start + size - 1}/"):
             raise NoAnswerError(f"the store answered another range: {content_range!r}")
     elif not whole:
+        if not insists:
+            raise NoAnswerError("the store answered the whole object instead of a range")
         raise UnsupportedByStoreError(
             "the store ignores Range",
             operation="GetObject",
             key=version.key,
             request_id=request_id_of(headers),
+            attempts=state.number,
         )
     if response.length is not None and response.length != size:
-        if whole:
+        if whole and insists:
             raise IntegrityError(
                 f"the object has {response.length} bytes, not {size}",
                 operation="GetObject",
                 key=version.key,
                 request_id=request_id_of(headers),
+                attempts=state.number,
             )
         raise NoAnswerError(f"the store announced {response.length} bytes instead of {size}")
 

@@ -8,10 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
-from ossfs_py.errors import EnvironmentProblemError, StoreUnavailableError
+from ossfs_py.errors import (
+    ConditionFailedError,
+    EnvironmentProblemError,
+    ObjectMissingError,
+    StoreUnavailableError,
+)
 from ossfs_py.metrics import Metrics
-from ossfs_py.store.error_map import EXPIRED_CREDENTIALS, Failure, judge
+from ossfs_py.store.error_map import EXPIRED_CREDENTIALS, Failure, asks_to_slow_down, judge
 from ossfs_py.store.faults import AnswerError, NoAnswerError
+from ossfs_py.store.throttle import Throttle
+from ossfs_py.waits import Wait
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +46,8 @@ class Retrier:
 
     Pauses grow exponentially from 0.1 s to 5 s with full jitter (each is drawn between nothing
     and the limit), so that readers that failed together do not return together; Retry-After
-    makes a pause longer, never shorter. Safe for concurrent use.
+    makes a pause longer, never shorter. A store that asks to slow down is asked less by everybody
+    (:class:`~ossfs_py.store.throttle.Throttle`). Safe for concurrent use.
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class Retrier:
         metrics: Metrics,
         budget_seconds: float,
         refresh_credentials: Callable[[], None],
+        concurrency: int,
         *,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], bool] | None = None,
@@ -59,6 +68,8 @@ class Retrier:
         self._closed = threading.Event()
         self._wait = wait or self._closed.wait
         self._jitter = jitter
+        self._throttle = Throttle(concurrency, clock)
+        metrics.request_limit.set_function(lambda: self._throttle.limit)
 
     def close(self) -> None:
         """End every pause; calls in progress fail with StoreUnavailableError."""
@@ -67,51 +78,85 @@ class Retrier:
     def run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
         """The first success of ``attempt``.
 
+        Waits at most for the budget without progress, beside what the last attempt takes.
+
         Raises:
             StoreError: the class :mod:`error_map` gives for the last failure.
         """
-        state = Attempt()
-        began = deadline_base = self._clock()
-        refreshed = False
+        began = self._clock()
         try:
-            while True:
-                self._metrics.requests.labels(operation).inc()
-                try:
-                    return attempt(state)
-                except (AnswerError, NoAnswerError, EnvironmentProblemError) as exc:
-                    error: Failure = exc
-                state.may_have_happened = True
-                if state.progressed:
-                    state.progressed = False
-                    deadline_base = self._clock()
-                pause = self._pause_after(error, state.number)
-                if isinstance(error, AnswerError) and error.code in EXPIRED_CREDENTIALS:
-                    pause = None if refreshed else self._after_refresh()
-                    refreshed = True
-                if (
-                    pause is None
-                    or self._clock() + pause > deadline_base + self._budget_seconds
-                    or self._closed.is_set()
-                ):
-                    self._give_up(operation, key, error, state.number)
-                log.info(
-                    "%s %r: attempt %d failed (%s)%s; trying again in %.1f s",
-                    operation,
-                    key,
-                    state.number,
-                    error,
-                    f", request id {error.request_id}" if isinstance(error, AnswerError) else "",
-                    pause,
-                )
-                self._metrics.retries.labels(operation).inc()
-                if self._wait(pause):
-                    self._give_up(operation, key, error, state.number)
-                state.number += 1
+            with self._metrics.waits.add(operation, key) as wait:
+                return self._run(operation, key, attempt, wait)
+        except (ConditionFailedError, ObjectMissingError):
+            raise  # answers, and often what was asked for
         except Exception:
             self._metrics.request_errors.labels(operation).inc()
             raise
         finally:
             self._metrics.request_seconds.labels(operation).observe(self._clock() - began)
+
+    def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
+        state = Attempt()
+        deadline_base = self._clock()
+        refreshed = False
+        while True:
+            try:
+                return self._try(operation, attempt, state, wait)
+            except (AnswerError, NoAnswerError, EnvironmentProblemError) as exc:
+                error: Failure = exc
+            state.may_have_happened = True
+            if state.progressed:
+                state.progressed = False
+                deadline_base = self._clock()
+            pause = self._pause_after(error, state.number)
+            if isinstance(error, AnswerError):
+                if error.code in EXPIRED_CREDENTIALS:
+                    pause = None if refreshed else self._after_refresh()
+                    refreshed = True
+                elif error.clock_corrected:
+                    pause = 0.0
+            if (
+                pause is None
+                or self._clock() + pause > deadline_base + self._budget_seconds
+                or self._closed.is_set()
+            ):
+                self._give_up(operation, key, error, state.number)
+            log.info(
+                "%s %r: attempt %d failed (%s)%s; trying again in %.1f s",
+                operation,
+                key,
+                state.number,
+                error,
+                f", request id {error.request_id}" if isinstance(error, AnswerError) else "",
+                pause,
+            )
+            self._metrics.retries.labels(operation).inc()
+            wait.waits_for = f"the next attempt, after: {error}"
+            if self._wait(pause):
+                self._give_up(operation, key, error, state.number)
+            state.number += 1
+
+    def _try(
+        self, operation: str, attempt: Callable[[Attempt], T], state: Attempt, wait: Wait
+    ) -> T:
+        def note() -> None:
+            wait.waits_for = "its turn, as the store asked to slow down"
+
+        wait.attempt = state.number
+        self._throttle.enter(min(_LONGEST_RETRY_AFTER_SECONDS, self._budget_seconds), note)
+        try:
+            wait.waits_for = "the answer"
+            self._metrics.requests.labels(operation).inc()
+            result = attempt(state)
+        except AnswerError as error:
+            if asks_to_slow_down(error):
+                pause = min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS)
+                self._throttle.complain(pause)
+            raise
+        finally:
+            self._throttle.leave()
+        self._throttle.succeed()
+        return result
 
     def _pause_after(self, error: Failure, number: int) -> float | None:
         if not judge(error).retry:

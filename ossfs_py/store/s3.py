@@ -49,7 +49,9 @@ class S3ObjectStore:
         self._credentials = credentials
         dialer = Dialer(endpoint, options)
         pool = ConnectionPool(dialer, options.concurrency)
-        self._retrier = Retrier(metrics, options.retry_budget_seconds, credentials.refresh)
+        self._retrier = Retrier(
+            metrics, options.retry_budget_seconds, credentials.refresh, options.concurrency
+        )
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
         control = ControlClient(endpoint, options.bucket, self._wire)
         self._reader = Reader(self._wire, self._retrier, metrics)

@@ -7,6 +7,7 @@ expiry and rotation, or kept out of logs. A test holds it against botocore's, by
 
 import hashlib
 import hmac
+import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,11 @@ from urllib.parse import quote
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 """Accepted over http as well by S3, OSS and SeaweedFS; hashing bodies costs 1.6 CPU-s per GiB."""
 EMPTY_PAYLOAD = hashlib.sha256(b"").hexdigest()
+
+_SAME_TIME_SECONDS = 60.0
+"""Stores tell whole seconds and accept minutes; a smaller correction would mend nothing."""
+
+log = logging.getLogger(__name__)
 
 Query = Iterable[tuple[str, str]]
 
@@ -46,6 +52,21 @@ class Signer:
         self._service = service
         self._lock = threading.Lock()
         self._derived: tuple[str, str, bytes] = ("", "", b"")
+        self._offset_seconds = 0.0
+
+    def correct_clock(self, store_seconds: float, now_seconds: float | None = None) -> bool:
+        """Sign by the store's clock from now on; False when that is (nearly) done already."""
+        now = time.time() if now_seconds is None else now_seconds
+        offset = store_seconds - now
+        with self._lock:
+            if abs(offset - self._offset_seconds) < _SAME_TIME_SECONDS:
+                return False
+            self._offset_seconds = offset
+        log.warning(
+            "this machine's clock and the store's differ by %.0f s; requests go by the store's",
+            abs(offset),
+        )
+        return True
 
     def sign(
         self,
@@ -62,7 +83,8 @@ class Signer:
         ``path`` and ``query`` are percent-encoded already; ``payload`` is the body's SHA-256 in
         hex or :data:`UNSIGNED_PAYLOAD`.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_seconds))
+        now = time.time() + self._offset_seconds if now_seconds is None else now_seconds
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         added = {"x-amz-content-sha256": payload, "x-amz-date": stamp}
         if key.token:
             added["x-amz-security-token"] = key.token

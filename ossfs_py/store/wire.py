@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from ossfs_py.errors import StoreError
 from ossfs_py.store.connection import Connection, ConnectionPool, Dialer
 from ossfs_py.store.endpoint import Endpoint
-from ossfs_py.store.error_map import parse_error
-from ossfs_py.store.faults import NoAnswerError
+from ossfs_py.store.error_map import CLOCK_SKEW, parse_error, store_time_of
+from ossfs_py.store.faults import AnswerError, NoAnswerError
 from ossfs_py.store.http1 import Response
 from ossfs_py.store.payload import Payload
 from ossfs_py.store.retry import Attempt, Retrier
@@ -105,14 +105,23 @@ class WireClient:
                 body = response.read_all(_MAX_ERROR_BODY_BYTES)
                 # After 5xx the next try goes elsewhere; a 404 says nothing against the connection.
                 keep = 400 <= response.status < 500 and response.is_reusable
-                raise parse_error(response.status, response.headers, body)
+                raise self._error(response, body)
             yield response
             keep = response.is_reusable
+        except NoAnswerError as fault:
+            self._pool.suspect(connection, fault)
+            raise
         finally:
             if keep:
                 self._pool.release(connection)
             else:
                 self._pool.discard(connection)
+
+    def _error(self, response: Response, body: bytes) -> AnswerError:
+        error = parse_error(response.status, response.headers, body)
+        if error.code == CLOCK_SKEW and (now := store_time_of(response.headers)) is not None:
+            error.clock_corrected = self._signer.correct_clock(now)
+        return error
 
     def close(self) -> None:
         """Close every connection; calls in progress fail."""
@@ -129,6 +138,7 @@ class WireClient:
                 return connection, self._transmit(connection, request, head)
             except NoAnswerError as fault:
                 self._pool.discard(connection)
+                self._pool.suspect(connection, fault)
                 state.may_have_happened = True
                 # The server closed a kept connection just as it was taken up again: no failure
                 # of the store, so no pause and no attempt is spent on it.

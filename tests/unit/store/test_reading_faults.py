@@ -164,7 +164,8 @@ def test_a_whole_object_may_come_as_200() -> None:
 
 def test_an_ignored_range_is_refused_rather_than_mistaken_for_the_range() -> None:
     whole = reply(200, CONTENT, {"etag": f'"{ETAG}"'})
-    with ScriptedServer([[[whole, hold]]]) as server, pytest.raises(UnsupportedByStoreError):
+    scripts = [[[whole, hold]], [[whole, hold]], [[whole, hold]]]
+    with ScriptedServer(scripts) as server, pytest.raises(UnsupportedByStoreError):
         read(server, 5, 100)
 
 

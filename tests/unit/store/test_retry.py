@@ -4,7 +4,12 @@ from collections.abc import Callable
 
 import pytest
 
-from ossfs_py.errors import AccessDeniedError, EnvironmentProblemError, StoreUnavailableError
+from ossfs_py.errors import (
+    AccessDeniedError,
+    EnvironmentProblemError,
+    ObjectMissingError,
+    StoreUnavailableError,
+)
 from ossfs_py.metrics import Metrics
 from ossfs_py.store.faults import AnswerError, NoAnswerError
 from ossfs_py.store.retry import Attempt, Retrier
@@ -22,6 +27,7 @@ class Fixture:
             self.metrics,
             budget_seconds,
             self._refresh,
+            4,
             clock=lambda: self.now,
             wait=self._wait,
             jitter=lambda _low, high: high,
@@ -118,7 +124,9 @@ def test_attempts_failures_and_repeats_are_counted() -> None:
     fixture.run(busy(), busy())
     with pytest.raises(AccessDeniedError):
         fixture.run(AnswerError(403))
-    assert fixture.count("requests") == 4
+    with pytest.raises(ObjectMissingError):
+        fixture.run(AnswerError(404))
+    assert fixture.count("requests") == 5
     assert fixture.count("retries") == 2
     assert fixture.count("errors") == 1
 

@@ -1,0 +1,97 @@
+"""How many requests may be under way at once while the store asks to be spared."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+_ROUND_SECONDS = 1.0
+"""The number is halved once in this time: all that were under way hear the same complaint."""
+
+
+class Throttle:
+    """A limit on requests that shrinks when the store says SlowDown, and grows back.
+
+    As TCP does with its window: halved on each round of complaints, one more for each round of
+    successes. It is open, and costs next to nothing, until the first complaint. Retry-After holds
+    back every request, not only the one that was refused. Safe for concurrent use.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._turn = threading.Condition()
+        self._limit = float(most)
+        self._inside: dict[int, int] = {}
+        """Threads whose requests are under way, and how deep: a request may need another one."""
+        self._not_before = 0.0
+        self._next_cut = 0.0
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be under way."""
+        return int(self._limit)
+
+    @property
+    def slowed(self) -> bool:
+        """Whether the store is being spared."""
+        return self._limit < self._most
+
+    def enter(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
+        """Wait for a turn, but not longer than ``timeout_seconds``: then go all the same.
+
+        ``on_wait`` is called if there is something to wait for. Pair it with :meth:`leave`.
+        """
+        me = threading.get_ident()
+        with self._turn:
+            if me not in self._inside and (left := self._wait_seconds()) > 0:
+                on_wait()
+                deadline = self._clock() + timeout_seconds
+                while (left := min(self._wait_seconds(), deadline - self._clock())) > 0:
+                    self._turn.wait(left)
+            self._inside[me] = self._inside.get(me, 0) + 1
+
+    def leave(self) -> None:
+        """The request is over."""
+        me = threading.get_ident()
+        with self._turn:
+            depth = self._inside.pop(me) - 1
+            if depth:
+                self._inside[me] = depth
+            else:
+                self._turn.notify()
+
+    def complain(self, retry_after_seconds: float) -> None:
+        """The store asked to slow down."""
+        with self._turn:
+            now = self._clock()
+            self._not_before = max(self._not_before, now + retry_after_seconds)
+            if now < self._next_cut:
+                return
+            self._next_cut = now + _ROUND_SECONDS
+            first = not self.slowed
+            self._limit = max(1.0, min(self._limit, float(len(self._inside))) / 2)
+        if first:
+            log.warning("the store asks to slow down: at most %d requests at once", self.limit)
+
+    def succeed(self) -> None:
+        """A request was answered well."""
+        if not self.slowed:
+            return
+        with self._turn:
+            if self._clock() < self._next_cut:
+                return
+            self._limit = min(self._most, self._limit + 1 / self._limit)
+            recovered = not self.slowed
+            self._turn.notify()
+        if recovered:
+            log.info("the store keeps up again")
+
+    def _wait_seconds(self) -> float:
+        """How long to wait before looking again; 0: go."""
+        pause = self._not_before - self._clock()
+        if pause > 0:
+            return pause
+        return _ROUND_SECONDS if self.slowed and len(self._inside) >= self.limit else 0.0

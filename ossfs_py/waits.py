@@ -1,0 +1,69 @@
+"""What the mount waits for right now: every call to the store, its owner and its age."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+_MOST_TOLD = 20
+
+
+@dataclass(slots=True)
+class Wait:
+    """One call to the store that somebody waits for."""
+
+    operation: str
+    key: str
+    since: float
+    """When the call began, by the clock of its :class:`Waits`."""
+    attempt: int = 1
+    waits_for: str = "the answer"
+
+
+class Waits:
+    """The calls under way. Safe for concurrent use."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._waits: dict[int, Wait] = {}
+
+    @contextmanager
+    def add(self, operation: str, key: str) -> Iterator[Wait]:
+        """A call for as long as the block lasts; its owner keeps the figures true."""
+        wait = Wait(operation, key, self._clock())
+        with self._lock:
+            self._waits[id(wait)] = wait
+        try:
+            yield wait
+        finally:
+            with self._lock:
+                del self._waits[id(wait)]
+
+    def count(self) -> int:
+        """How many calls are under way."""
+        return len(self._waits)
+
+    def told(self) -> list[dict[str, Any]]:
+        """The longest waits, longest first."""
+        with self._lock:
+            waits = sorted(self._waits.values(), key=lambda wait: wait.since)[:_MOST_TOLD]
+        now = self._clock()
+        return [
+            {
+                "operation": wait.operation,
+                "key": wait.key,
+                "seconds": round(now - wait.since, 3),
+                "attempt": wait.attempt,
+                "waits_for": wait.waits_for,
+            }
+            for wait in waits
+        ]
+
+    def longest_seconds(self) -> float:
+        """Age of the oldest call under way; 0 without any."""
+        with self._lock:
+            oldest = min((wait.since for wait in self._waits.values()), default=None)
+        return 0.0 if oldest is None else self._clock() - oldest

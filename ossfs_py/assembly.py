@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import trio
@@ -120,6 +121,7 @@ async def assembled(
                 read_only=settings.read_only,
                 siblings=siblings if settings.small_file_prefetch else None,
             )
+            _watch(metrics, settings, mountpoint, opened, network)
             if not settings.read_only:
                 await files.run(_take_over, journal, store)
             keeper = _metadata_keeper(settings, namespace, files)
@@ -149,6 +151,24 @@ async def assembled(
     finally:
         network.close()
         files.close()
+
+
+def _watch(
+    metrics: Metrics, settings: Settings, mountpoint: Path, opened: OpenFiles, network: Workers
+) -> None:
+    """Let the figures that are states rather than events be read when somebody asks."""
+    metrics.mount.info(
+        {
+            "source": settings.source,
+            "mountpoint": str(mountpoint),
+            "data_path": settings.data_path,
+            "version": version("ossfs-py"),
+        }
+    )
+    metrics.open_files.set_function(lambda: opened.open_count)
+    metrics.unsaved_files.set_function(lambda: opened.unsaved_count)
+    metrics.store_jobs.labels("running").set_function(lambda: network.running)
+    metrics.store_jobs.labels("waiting").set_function(lambda: network.waiting)
 
 
 async def _kept_running(work: Callable[[], Awaitable[None]]) -> None:

@@ -4,6 +4,7 @@ A command is a function of its arguments and a way to send progress; what it nee
 bound here.
 """
 
+import math
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,7 +125,6 @@ async def _stats(
     return {
         "source": settings.source,
         "data_path": settings.data_path,
-        "waiting": metrics.waits.told(),
         "metrics": {family.name: _samples(family) for family in metrics.registry.collect()},
     }
 
@@ -141,6 +141,7 @@ def _samples(family: Metric) -> dict[str, Any]:
                 "value": sample.value,
             }
             for sample in family.samples
-            if not sample.name.endswith("_created")
+            # JSON knows no NaN, which a gauge of something unknown has.
+            if not (sample.name.endswith("_created") or math.isnan(sample.value))
         ],
     }

@@ -270,6 +270,16 @@ class OpenFiles:
         await self.release(opened)
 
     @property
+    def open_count(self) -> int:
+        """Files that are open, or written back; several handles of one file count once."""
+        return len(self._all)
+
+    @property
+    def unsaved_count(self) -> int:
+        """Files with changes that the bucket has not got yet."""
+        return sum(1 for opened in self._all if opened.file.dirty)
+
+    @property
     def pending_uploads(self) -> int:
         """Closed files that write-back has not uploaded yet."""
         return len(self._write_back) if self._write_back is not None else 0

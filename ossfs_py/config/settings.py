@@ -300,6 +300,12 @@ class Settings(BaseModel):
         default=None,
         shown_default="syslog, or ossfs-py.log in the state directory",
     )
+    metrics_address: Annotated[str, BeforeValidator(values.listen_address)] | None = _option(
+        LOGS,
+        "[HOST:]PORT",
+        "Answer Prometheus at this address; a port alone is open to this machine only.",
+        default=None,
+    )
 
     @property
     def source(self) -> str:

@@ -60,6 +60,16 @@ def endpoint_url(value: object) -> str:
     return url.rstrip("/")
 
 
+def listen_address(value: object) -> str:
+    """``host:port`` to listen on; a port alone means this machine only."""
+    text = str(value).strip()
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    if not (port.isascii() and port.isdigit() and int(port) < 2**16) or "/" in host:
+        raise ValueError(f"{text!r} is not an address; write it like 9464 or 0.0.0.0:9464")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def user_id(value: object) -> int:
     """A user id, also given as a name."""
     import pwd  # noqa: PLC0415 (rarely needed)

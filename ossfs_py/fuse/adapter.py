@@ -8,6 +8,8 @@ import functools
 import logging
 import stat
 from collections.abc import Callable, Coroutine, Sequence
+from errno import errorcode
+from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
@@ -54,10 +56,13 @@ def _answered(
 ) -> Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]]:
     @functools.wraps(handler)
     async def answer(self: "Adapter", *args: P.args, **kwargs: P.kwargs) -> R:
+        began = perf_counter()
         try:
             return await handler(self, *args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             raise self.refusal(handler.__name__, exc) from None
+        finally:
+            self.timings.add_since(began, handler.__name__)
 
     return cast(Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]], answer)
 
@@ -71,6 +76,8 @@ class Adapter(pyfuse3.Operations):
     def __init__(self, filesystem: Filesystem, metrics: Metrics) -> None:
         super().__init__()
         self._fs = filesystem
+        self.timings = metrics.operations
+        self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
 
     def refusal(self, operation: str, exc: Exception) -> pyfuse3.FUSEError:
@@ -79,6 +86,7 @@ class Adapter(pyfuse3.Operations):
         if isinstance(cause, pyfuse3.FUSEError):
             return cause
         code = errno_of(cause)
+        self._errors[operation, errorcode.get(code, str(code))] += 1
         if isinstance(cause, FilesystemError):
             log.debug("%s: %s", operation, cause)
         elif isinstance(cause, StoreError):
@@ -247,6 +255,7 @@ class Adapter(pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
         # The hottest handler does without the wrapper, and answers inline when it can.
+        began = perf_counter()
         try:
             data = self._fs.read_nowait(fh, off, size)
             if data is not None:
@@ -254,6 +263,8 @@ class Adapter(pyfuse3.Operations):
             return await self._fs.read(fh, off, size)
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             raise self.refusal("read", exc) from None
+        finally:
+            self.timings.add_since(began, "read")
 
     @_answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:

@@ -1,8 +1,10 @@
 """What the kernel can be told about the mount besides answers: readahead, queue, page cache."""
 
 import logging
+import math
 import queue
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pyfuse3
@@ -10,6 +12,7 @@ import pyfuse3
 log = logging.getLogger(__name__)
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
 _MAX_BACKGROUND = 128
 """Asynchronous READs the kernel keeps in flight; its default of 12 starves parallel readers."""
 
@@ -35,11 +38,28 @@ def tune(mountpoint: str, readahead_bytes: int) -> None:
         readahead_bytes // 1024,
         "readahead stays at the kernel's default",
     )
-    connection = Path("/sys/fs/fuse/connections") / device.partition(":")[2]
+    connection = _CONNECTIONS / device.partition(":")[2]
     if connection.is_dir():
         _write(connection / "max_background", _MAX_BACKGROUND, "the kernel's queue stays short")
         threshold = _MAX_BACKGROUND * 3 // 4
         _write(connection / "congestion_threshold", threshold, "the kernel's queue stays short")
+
+
+def waiting_requests(mountpoint: str) -> Callable[[], float]:
+    """What tells how many requests the kernel waits for; NaN where it does not say.
+
+    It does not where the fusectl file system is not mounted, as in most containers.
+    """
+    device = device_of(mountpoint)
+    path = _CONNECTIONS / (device or "0:0").partition(":")[2] / "waiting"
+
+    def ask() -> float:
+        try:
+            return float(path.read_text())
+        except OSError:
+            return math.nan
+
+    return ask
 
 
 def _write(path: Path, value: int, consequence: str) -> None:

@@ -14,7 +14,7 @@ import trio
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.kernel import PageInvalidator, tune
+from ossfs_py.fuse.kernel import PageInvalidator, tune, waiting_requests
 from ossfs_py.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ async def mounted(
             # The answer to a first request comes after INIT, which sets the readahead anew.
             await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
             tune(str(options.mountpoint), options.readahead_bytes)
+            metrics.kernel_waiting.set_function(waiting_requests(str(options.mountpoint)))
             yield pyfuse3.terminate
             pyfuse3.terminate()
     finally:

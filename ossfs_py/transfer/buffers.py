@@ -70,6 +70,7 @@ class BufferPool:
         self._idle: deque[tuple[float, mmap.mmap]] = deque()
         self._waiting: deque[tuple[int, trio.Event]] = deque()
         self._gauge = metrics.memory_bytes
+        metrics.memory_limit_bytes.set(limit_bytes)
 
     @property
     def resident_bytes(self) -> int:

@@ -32,6 +32,7 @@ class Chunk:
     """
 
     __slots__ = (
+        "ahead",
         "buffer",
         "disk",
         "end",
@@ -56,6 +57,8 @@ class Chunk:
         self.error: BaseException | None = None
         self.pins = 0
         self.from_disk = False
+        self.ahead = False
+        """Downloaded before anybody asked for it."""
         self.given = 0
         self.disk = DiskState.NOT_ASKED
         self.waiting: trio.Event | None = None

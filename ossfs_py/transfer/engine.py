@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import trio
 
-from ossfs_py.metrics import Metrics
+from ossfs_py.metrics import USED, WASTED, Labels, Metrics
 from ossfs_py.model import ObjectVersion
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.behind import WriteBehind
 from ossfs_py.transfer.buffers import BufferPool
-from ossfs_py.transfer.chunks import Chunk
+from ossfs_py.transfer.chunks import Chunk, DiskState
 from ossfs_py.transfer.reader import VersionReader
 from ossfs_py.transfer.streams import StreamLimits
 from ossfs_py.transfer.workers import Workers
@@ -72,7 +72,8 @@ class TransferEngine:
         self.files = files
         self.pool = pool
         self.options = options
-        self.metrics = metrics
+        self._answered = metrics.bytes_read.values
+        self._read_ahead = metrics.prefetch_bytes.values
         self.headroom_bytes = pool.limit_bytes // _HEADROOM_SHARE
         self.behind = WriteBehind(files, pool.limit_bytes // _DISK_SHARE, self.unpinned)
         self._readers: set[VersionReader] = set()
@@ -113,12 +114,15 @@ class TransferEngine:
         if chunk.ready:
             self.pool.reclaimable()
 
-    def touched(self, chunk: Chunk, amount: int) -> None:
-        """``amount`` bytes of a ready chunk were read.
+    def touched(self, chunk: Chunk, amount: int, source: Labels) -> None:
+        """``amount`` bytes of a ready chunk were read; ``source`` says what they cost.
 
         The kernel asks for each byte once and keeps it, so a chunk that gave all its bytes has
         done its work; one whose last bytes went out of order still waits for the others.
         """
+        self._answered[source] += amount
+        if chunk.ahead:
+            self._read_ahead[USED] += max(0, min(amount, chunk.size - chunk.given))
         chunk.given += amount
         if chunk in self._fresh:
             if chunk.given >= chunk.size:
@@ -134,6 +138,8 @@ class TransferEngine:
 
     def forget(self, chunk: Chunk) -> None:
         """The chunk's memory is going back to the pool."""
+        if chunk.ahead and chunk.ready and chunk.disk is not DiskState.KEPT:
+            self._read_ahead[WASTED] += max(0, chunk.size - chunk.given)
         self.behind.forget(chunk)
         if chunk in self._read:
             del self._read[chunk]

@@ -9,6 +9,7 @@ import outcome
 import trio
 
 from ossfs_py.errors import BadHandleError, StoreError, VersionChangedError
+from ossfs_py.metrics import DISK, MEMORY, NETWORK, Labels
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
 from ossfs_py.transfer.chunks import Chunk, ChunkIndex, DiskState
@@ -68,7 +69,7 @@ class VersionReader:
             return None
         stream = self.streams.observe(offset, end, trio.current_time())
         view = chunk.view(offset, end)
-        self._engine.touched(chunk, end - offset)
+        self._engine.touched(chunk, end - offset, MEMORY)
         self._read_ahead(stream, waited=False)
         return view
 
@@ -84,24 +85,27 @@ class VersionReader:
         if self._hints.tail_start is not None:
             self._fetch_tail(self._hints.tail_start)
         self._read_ahead(stream, waited=True)
-        chunk = await self._ready_chunk(offset, end, stream)
+        chunk, source = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
             view = chunk.view(offset, end)
-            self._engine.touched(chunk, end - offset)
+            self._engine.touched(chunk, end - offset, source)
             return view
         joined = bytearray(end - offset)
         position = offset
         while True:
             upto = min(end, chunk.end)
             joined[position - offset : upto - offset] = chunk.view(position, upto)
-            self._engine.touched(chunk, upto - position)
+            self._engine.touched(chunk, upto - position, source)
             position = upto
             if position == end:
                 return memoryview(joined)
-            chunk = await self._ready_chunk(position, end, stream)
+            chunk, source = await self._ready_chunk(position, end, stream)
 
-    async def _ready_chunk(self, offset: int, end: int, stream: Stream) -> Chunk:
-        """The ready chunk at ``offset``; no checkpoint between its being found and the return."""
+    async def _ready_chunk(self, offset: int, end: int, stream: Stream) -> tuple[Chunk, Labels]:
+        """The ready chunk at ``offset`` and what was waited for; no checkpoint between its being
+        found and the return.
+        """
+        waited = False
         while True:
             if self._changed is not None:
                 raise self._changed
@@ -109,7 +113,8 @@ class VersionReader:
             if chunk is None:
                 chunk = self._want(offset, end, stream)
             if chunk.ready:
-                return chunk
+                return chunk, (DISK if chunk.from_disk else NETWORK) if waited else MEMORY
+            waited = True
             chunk.pins += 1
             try:
                 if chunk.buffer is None:
@@ -237,6 +242,7 @@ class VersionReader:
                 end = end if on_disk is None else min(end, on_disk)
         chunk = Chunk(self, start, end)
         chunk.from_disk = from_disk
+        chunk.ahead = not (urgent or from_disk)
         self._index.add(chunk)
         headroom = 0 if urgent else self._engine.headroom_bytes
         chunk.buffer = self._engine.pool.try_acquire(chunk.size, headroom_bytes=headroom)
@@ -281,16 +287,14 @@ class VersionReader:
             else:
                 self._fetch_failed(chunk, result.error)
             return
+        chunk.ready = True
         if self._closed:
             self._release(chunk)
             return
-        chunk.ready = True
         engine = self._engine
         engine.landed(chunk)
         self._hints.learn(self._index)
-        if chunk.from_disk:
-            engine.metrics.bytes_read.labels("disk").inc(chunk.size)
-        elif self._backend is not None:
+        if self._backend is not None and not chunk.from_disk:
             engine.behind.put(chunk)
         chunk.wake()
 

@@ -78,6 +78,11 @@ class Workers:
         """Whether nothing can be submitted any more."""
         return self._closed
 
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has begun; promoted ones may be counted twice for a moment."""
+        return len(self._urgent) + len(self._background)
+
     def submit(self, fn: Callable[[], Any], on_done: Done, *, urgent: bool = True) -> Job:
         """Run ``fn`` on a thread, then call ``on_done`` with its outcome on the trio thread.
 

@@ -1,0 +1,114 @@
+"""What a running mount tells Prometheus, and what asking it costs."""
+
+import json
+import os
+import re
+import socket
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import MountFactory
+from tests.mount.test_bad_input import Place, place  # noqa: F401 - a fixture
+from tests.support.mounting import Mount
+from tests.support.seaweed import SeaweedServer
+
+DASHBOARD = Path(__file__).parents[2] / "docker" / "grafana-dashboard.json"
+MIB = 1024**2
+SCRAPES = 40
+WORTH_A_SCRAPE_SECONDS = 0.01
+"""CPU: at one scrape each second this is 1 %."""
+
+
+def endpoint_of(mounted: Mount) -> str:
+    """Where the daemon says that it answers."""
+    found = re.search(r"metrics are told at (\S+)", mounted.log)
+    assert found is not None, mounted.log
+    return found.group(1)
+
+
+def scraped(mounted: Mount) -> dict[str, float]:
+    """Samples by name and labels."""
+    with urllib.request.urlopen(endpoint_of(mounted)) as answer:
+        text = answer.read().decode()
+    return {
+        " ".join([sample.name, *sorted(sample.labels.values())]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def cpu_seconds(mounted: Mount) -> float:
+    fields = Path(f"/proc/{mounted.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def expressions(panel: dict[str, Any]) -> list[str]:
+    return [target["expr"] for target in panel["targets"]]
+
+
+def test_every_metric_of_the_dashboard_exists(mount: MountFactory, bucket: str) -> None:
+    mounted = mount(bucket, metrics_address="0")
+    with urllib.request.urlopen(endpoint_of(mounted)) as answer:
+        told = answer.read().decode()
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE))
+    suffixes = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
+    known = {name + suffix for name, kind in kinds.items() for suffix in suffixes.get(kind, ("",))}
+    dashboard = json.loads(DASHBOARD.read_text())
+    named = {
+        name
+        for panel in dashboard["panels"]
+        for expression in expressions(panel)
+        for name in re.findall(r"\b(?:ossfs|process)_\w+", expression)
+    }
+    named |= set(re.findall(r"ossfs_\w+", json.dumps(dashboard["templating"])))
+    assert len(named) > 30
+    assert named - known == set()
+
+
+def test_bytes_are_told_by_where_they_came_from(
+    mount: MountFactory, seaweed: SeaweedServer, bucket: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(24 * MIB))
+    seaweed.put_file(bucket, "model", source)
+    mounted = mount(bucket, data_path="cache", metrics_address="0")
+    assert (mounted.path / "model").read_bytes() == source.read_bytes()
+    first = scraped(mounted)
+    assert first["ossfs_store_received_bytes_total"] == 24 * MIB
+    by_source = {s: first[f"ossfs_read_bytes_total {s}"] for s in ("memory", "disk", "network")}
+    assert sum(by_source.values()) == 24 * MIB
+    assert by_source["disk"] == 0 < by_source["network"]
+    assert first["ossfs_prefetch_bytes_total used"] > 0
+    assert first["ossfs_operation_seconds_count open"] == 1
+    (info,) = (sample for sample in first if sample.startswith("ossfs_mount_info"))
+    assert {str(mounted.path), bucket, "cache"} < set(info.split())
+
+
+def test_a_scrape_each_second_costs_less_than_one_percent(
+    mount: MountFactory, seaweed: SeaweedServer, bucket: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(MIB))
+    for number in range(20):
+        seaweed.put_file(bucket, f"d/{number}", source)
+    mounted = mount(bucket, metrics_address="0")
+    for path in sorted((mounted.path / "d").iterdir()):
+        path.read_bytes()
+    (mounted.path / "new").write_text("so that every family has samples")
+    before = cpu_seconds(mounted)
+    for _ in range(SCRAPES):
+        scraped(mounted)
+    assert (cpu_seconds(mounted) - before) / SCRAPES < WORTH_A_SCRAPE_SECONDS
+
+
+def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> None:  # noqa: F811
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        sentence = place.refused("--metrics-address", str(port))
+    assert sentence == (
+        f"metrics cannot be told at 127.0.0.1:{port}: address already in use"
+        " (see --metrics-address)"
+    )

@@ -23,6 +23,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace import metadata
 from ossfs_py.namespace.attributes import SYMLINK_PERMISSIONS, stored_metadata
 from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.keys import require_key
 from ossfs_py.namespace.merge import LOCAL
 from ossfs_py.namespace.names import require_nameable
 from ossfs_py.namespace.resolver import Resolver
@@ -250,9 +251,10 @@ class Entries:
     async def _make(self, parent: Inode, name: str, kind: Kind, stored: Mapping[str, str]) -> Inode:
         self.require_writable()
         key = self.new_key(parent, name)
+        stored_key = require_key(key + "/" if kind is Kind.DIRECTORY else key)
         if await self.find_target(parent, name, key) is not None:
             raise EntryExistsError(f"{name!r} exists")
-        version = await self._put(key + "/" if kind is Kind.DIRECTORY else key, stored, kind)
+        version = await self._put(stored_key, stored, kind)
         inode = self._tree.table.child(parent, name)
         if inode is not None and inode.kind is not kind:
             self._tree.vanished(inode)

@@ -46,12 +46,19 @@ class KeyMap:
         return parent.parent is None and name.startswith(RESERVED_PREFIX)
 
 
+def fits(key: str) -> bool:
+    """Whether a store can have this key."""
+    if len(key) <= MAX_KEY_BYTES // 4:  # no character takes more than four bytes
+        return True
+    return len(key.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES
+
+
 def require_key(key: str) -> str:
     """``key`` itself.
 
     Raises:
         NameTooLongError: over 1,024 bytes.
     """
-    if len(key) > MAX_KEY_BYTES // 4 and len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES:
+    if not fits(key):
         raise NameTooLongError(f"the key {key[:64]!r}… is over {MAX_KEY_BYTES} bytes")
     return key

@@ -16,6 +16,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.tree import Tree, kind_of
 from ossfs_py.store.base import ObjectStore
@@ -267,6 +268,8 @@ class Resolver:
     def _look_below(self, key: str, known_marker: ObjectInfo | None) -> Below:
         """Blocking; on a worker thread. The marker sorts first of all keys below."""
         prefix = key + "/"
+        if not fits(prefix):
+            return Below(False, None)  # asked for such a prefix, AWS answers with an error
         page = self._store.list_page(prefix, max_keys=1)
         marker = next((info for info in page.objects if info.key == prefix), None)
         exists = bool(page.objects or page.prefixes)

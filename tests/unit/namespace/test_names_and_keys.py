@@ -66,7 +66,15 @@ def test_a_key_has_at_most_1024_bytes_prefix_included() -> None:
             m.create(parent, "x" * 255)
         with pytest.raises(NameTooLongError):
             await m.namespace.lookup(parent, "x" * 255)
+        # A directory's marker ends with a slash, which is one byte more.
+        fits = "x" * (1024 - 200 - 1 - 3 * 256)
+        with pytest.raises(NameTooLongError):
+            await m.namespace.make_directory(parent, fits, 0o755, 0, 0)
         assert m.store.take_requests() == {}
+        with pytest.raises(NoSuchEntryError):
+            await m.namespace.lookup(parent, fits)
+        assert m.store.take_requests() == {"head": 1}
+        assert m.create(parent, fits).name == fits
 
     mounted(run, prefix="p" * 200 + "/")
 

@@ -9,23 +9,26 @@ VENV ?= .venv
 # Extra arguments for pytest (make test PYTEST="-k name") and for the benchmark.
 PYTEST ?=
 BENCH ?=
+# Where "make install" puts things: below DESTDIR when a package is built.
+PREFIX ?= /usr/local
+DESTDIR ?=
 # Path of a store that imitates a cloud's latency and bandwidth (see "make help").
 SHAPED_STORE ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := ca-certificates fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
-            rsync sqlite3 util-linux
+            rsync sqlite3 systemd util-linux
 PEERS := s3fs
 INSTALL = .ci/install-packages
 
-.PHONY: help venv demo test lint check bench packages clean
+.PHONY: help venv demo test lint check bench install packages clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
-	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PYTEST=\"-k word\"  BENCH=\"--repeat 5\""
+	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  PYTEST=\"-k word\"  BENCH=\"--repeat 5\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, used by \"make bench\" as the store"
 
@@ -67,6 +70,12 @@ check: lint test ## Everything that must pass before a change lands
 bench: $(STAMP) ## Measure against s3fs and rclone on one store
 	@$(INSTALL) $(PEERS)
 	@$(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+
+# The program gets an environment of its own; nothing of it is on anybody's PYTHONPATH.
+install: packages ## Install the commands, mount helpers and systemd units (PREFIX, DESTDIR)
+	@$(PYTHON) -m venv --clear "$(DESTDIR)$(PREFIX)/lib/ossfs-py"
+	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m pip install --quiet .
+	@PYTHON="$(PREFIX)/lib/ossfs-py/bin/python" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install
 
 clean: ## Remove the virtual environment, caches and results
 	rm -rf $(VENV) build dist bench-results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

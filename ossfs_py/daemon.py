@@ -9,14 +9,14 @@ brought to the store. A second signal cuts it short: what is dirty stays on disk
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import trio
 
 from ossfs_py.assembly import assembled, mount_id
 from ossfs_py.config import BadOptionsError, Settings
-from ossfs_py.control import SOCKET_NAME, controlled
+from ossfs_py.control import SOCKET_NAME, Command, controlled
 from ossfs_py.directories import prepare_directories
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.exposition import exposed
@@ -28,6 +28,7 @@ from ossfs_py.metrics import Metrics
 from ossfs_py.mountpoint import check_machine, prepare_mountpoint, real_path
 from ossfs_py.notify import Notifier
 from ossfs_py.running import RunningMount, registered
+from ossfs_py.servicecommands import service_commands
 from ossfs_py.servicestate import ServiceState
 from ossfs_py.store import StoreOptions, open_store
 from ossfs_py.store.base import ObjectStore
@@ -140,7 +141,7 @@ class _Life:
             assembled(
                 self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
             ) as (filesystem, commands),
-            controlled(self._runtime_dir / SOCKET_NAME, commands),
+            controlled(self._runtime_dir / SOCKET_NAME, self._answered(commands)),
             exposed(self._settings.metrics_address, self._metrics.registry),
         ):
             # Before the mount answers: from then on, reading alone writes to no disk.
@@ -167,6 +168,9 @@ class _Life:
             forget_if_empty(self._state_directory)
         log.info("%s is unmounted", self._mountpoint)
         return self._code
+
+    def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
+        return {**commands, **service_commands(self._settings)}
 
     @property
     def _state_directory(self) -> Path:

@@ -1,5 +1,6 @@
 """``ossfs-py mount``."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,18 @@ def mount(
     arguments: tuple[str, ...], mount_options: tuple[str, ...], config: str | None, **values: object
 ) -> int:
     line = _command_line(arguments, mount_options, config, values)
+    return mount_as_told(line, lambda text: click.echo(f"ossfs-py: warning: {text}", err=True))
+
+
+def mount_as_told(line: CommandLine, warn: Callable[[str], None]) -> int:
+    """Mount what the command line and all other sources of settings say; the exit code.
+
+    Raises:
+        UserError: why it cannot be mounted.
+    """
     loaded = load(line)
     for warning in loaded.warnings:
-        click.echo(f"ossfs-py: warning: {warning}", err=True)
+        warn(warning)
 
     # By then the daemon has left this directory, so relative paths would mean something else.
     paths = {name: value for name, value in loaded.settings if isinstance(value, Path)}

@@ -28,14 +28,19 @@ class MountOptions:
     kernel_options: list[str] = field(default_factory=list)
 
 
+def split_options(text: str) -> list[str]:
+    """The words of one ``-o`` argument. ``\\,`` is a comma inside a word."""
+    return [item.strip().replace("\\,", ",") for item in _SEPARATOR.split(text)]
+
+
 def parse_mount_options(texts: tuple[str, ...]) -> MountOptions:
-    """Take several ``-o`` arguments apart. ``\\,`` is a comma inside a value.
+    """Take several ``-o`` arguments apart.
 
     Names that only mount(8) knows are dropped; whether the others exist is the caller's matter.
     """
     found = MountOptions()
-    for item in (item for text in texts for item in _SEPARATOR.split(text)):
-        name, equals, value = item.strip().replace("\\,", ",").partition("=")
+    for item in (item for text in texts for item in split_options(text)):
+        name, equals, value = item.partition("=")
         if not name or name in _IGNORED or name.startswith(_IGNORED_PREFIXES):
             # The last of ro and rw counts, as for mount(8).
             found.read_only = found.read_only and name != "rw"

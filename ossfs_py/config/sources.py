@@ -52,6 +52,8 @@ class CommandLine:
     mount_options: tuple[str, ...] = ()
     config_file: str | None = None
     problems: tuple[str, ...] = ()
+    sloppy: bool = False
+    """Unknown mount options are warned of only (mount -s)."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def load(line: CommandLine, environ: Mapping[str, str] | None = None) -> Loaded:
     given = _Given({}, {}, list(line.problems), [])
     for field, value in line.values.items():
         given.put(field, value, ARGUMENTS.get(field) or f"--{option_name(field)}")
-    named_by_option = _take_mount_options(given, line.mount_options)
+    named_by_option = _take_mount_options(given, line)
     named_by_variable = environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
     config_file = line.config_file or named_by_option or named_by_variable
     _take_environment(given, environ)
@@ -109,15 +111,16 @@ def load(line: CommandLine, environ: Mapping[str, str] | None = None) -> Loaded:
     return Loaded(settings, tuple(given.warnings), config_file or None)
 
 
-def _take_mount_options(given: _Given, texts: tuple[str, ...]) -> str | None:
-    options = parse_mount_options(texts)
+def _take_mount_options(given: _Given, line: CommandLine) -> str | None:
+    options = parse_mount_options(line.mount_options)
+    unknown = given.warnings if line.sloppy else given.problems
     config_file = None
     for name, value in reversed(options.own):
         field = FIELD_OF_NAME.get(name)
         if name == "config":
             config_file = config_file or value
         elif field is None or field in ARGUMENTS:
-            given.problems.append(f"-o {name}: no such option{_suggestion(name, '')}")
+            unknown.append(f"-o {name}: no such option{_suggestion(name, '')}")
         elif value is None and not _is_flag(field):
             given.problems.append(f"-o {name}: needs a value (-o {name}=...)")
         else:

@@ -1,0 +1,49 @@
+#!/bin/bash
+# Boots systemd as process 1 of namespaces of its own, over the files of this machine.
+#
+#   boot.sh CGROUP UNITS     CGROUP: an empty cgroup (v2) for it; UNITS: a directory of unit files
+#
+# Everything it may change is in memory and gone with it: /etc and /usr are overlaid, /run, /dev,
+# /mnt, /var/lib and /var/cache are new. The network is this machine's, for the store of the test.
+set -eu
+cgroup=$1 units=$2
+echo $$ >"$cgroup/cgroup.procs"
+exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child --propagation private \
+    bash -eu -c '
+units=$1
+mount -t proc proc /proc
+# Neither this machine'"'"'s sysctls nor its devices are for a guest to change.
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys
+scratch=$(mktemp -d)
+mount -t tmpfs -o mode=755 tmpfs "$scratch"
+mkdir "$scratch/dev"
+mount -t tmpfs -o mode=755 tmpfs "$scratch/dev"
+for node in null zero full random urandom tty fuse; do
+    : >"$scratch/dev/$node"
+    mount --bind "/dev/$node" "$scratch/dev/$node"
+done
+mkdir "$scratch/dev/shm"
+ln -s /proc/self/fd "$scratch/dev/fd"
+mount --move "$scratch/dev" /dev
+for tree in etc usr; do
+    mkdir -p "$scratch/$tree/upper" "$scratch/$tree/work"
+    mount -t overlay -o "lowerdir=/$tree,upperdir=$scratch/$tree/upper,workdir=$scratch/$tree/work" \
+        overlay "/$tree"
+done
+for tree in run mnt var/lib var/cache; do
+    mount -t tmpfs -o mode=755 tmpfs "/$tree"
+done
+# A copy of a mount would keep its daemon busy after somebody unmounts the original.
+findmnt -rno FSTYPE,TARGET | sed -n "s/^fuse[^ ]* //p" | while read -r target; do
+    umount -l "$(printf "%b" "$target")"
+done
+while mountpoint -q /sys/fs/cgroup; do umount -l /sys/fs/cgroup; done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+: >/etc/fstab
+umount -l "$scratch"
+rmdir "$scratch"
+# "container" keeps systemd from setting up hardware and sysctls.
+export container=test SYSTEMD_UNIT_PATH="$units:/etc/systemd/system:/usr/local/lib/systemd/system"
+exec /lib/systemd/systemd --system --unit=basic.target --show-status=no --log-target=journal
+' boot "$units"

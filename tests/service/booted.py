@@ -1,0 +1,164 @@
+"""A booted systemd to try units in: process 1 of a pid namespace, see ``boot.sh``."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.commands import as_root
+
+PATIENCE_SECONDS = 90.0
+_POLL_SECONDS = 0.05
+_SYSTEM_UNITS = Path("/lib/systemd/system")
+# What a service, a mount and a shutdown refer to. The rest of a machine's units stay out: they
+# would look after hardware, other people's temporary files and the network.
+_UNITS = """
+    basic.target exit.target final.target local-fs-pre.target local-fs.target
+    network-online.target network.target nss-lookup.target paths.target remote-fs-pre.target
+    remote-fs.target shutdown.target slices.target sockets.target sysinit.target
+    systemd-exit.service systemd-journald.service systemd-journald.socket
+    systemd-journald-dev-log.socket timers.target umount.target
+"""
+_ROOT = Path("/sys/fs/cgroup")
+
+
+class Booted:
+    """The machine. Commands run in it as root."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the machine, to its end."""
+        return subprocess.run(
+            [*_root(), "nsenter", "-t", str(self._pid), *_NAMESPACES, *map(str, command)],
+            capture_output=True,
+            text=True,
+            check=check,
+            timeout=PATIENCE_SECONDS,
+        )
+
+    def write(self, path: str, text: str, mode: str = "644") -> None:
+        """Write a file in the machine."""
+        script = f'mkdir -p "$(dirname "$1")" && printf %s "$2" >"$1" && chmod {mode} "$1"'
+        self.run("sh", "-c", script, "sh", path, text)
+
+    def property(self, unit: str, name: str) -> str:
+        """What ``systemctl show`` says."""
+        return self.run("systemctl", "show", "--value", "-p", name, unit).stdout.strip()
+
+    def wait_for(self, unit: str, name: str, *values: str) -> str:
+        """Wait until a property has one of these values."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (value := self.property(unit, name)) not in values:
+            assert time.monotonic() < deadline, f"{name} stays {value!r}\n{self.journal(unit)}"
+            time.sleep(_POLL_SECONDS)
+        return value
+
+    def journal(self, unit: str) -> str:
+        """What the unit has said and what systemd says of it."""
+        return self.run("journalctl", "--no-pager", "-o", "cat", "-u", unit).stdout
+
+
+_NAMESPACES = ("--mount", "--uts", "--ipc", "--pid", "--cgroup", "--")
+
+
+@contextlib.contextmanager
+def booted(work: Path) -> Iterator[Booted]:
+    """Boot; everything it was is gone at the end."""
+    units = work / "units"
+    units.mkdir()
+    for name in _UNITS.split():
+        shutil.copy(_SYSTEM_UNITS / name, units)
+    wanted = units / "basic.target.wants"
+    wanted.mkdir()
+    (wanted / "systemd-journald.service").symlink_to(units / "systemd-journald.service")
+    with _cgroup(work) as cgroup, (work / "boot.log").open("wb") as log:
+        unshare = subprocess.Popen(
+            [*_root(), str(Path(__file__).with_name("boot.sh")), str(cgroup), str(units)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            machine = Booted(_process_1(unshare))
+            _wait_until_up(machine, unshare, work / "boot.log")
+            yield machine
+        finally:
+            # Its end is the end of everything in its pid namespace.
+            as_root("kill", "-KILL", str(_process_1(unshare)))
+            unshare.wait(PATIENCE_SECONDS)
+
+
+def _wait_until_up(machine: Booted, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        state = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
+        if state in ("running", "degraded"):
+            return
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, f"{state}: {log.read_text()}"
+        time.sleep(_POLL_SECONDS)
+
+
+def _process_1(unshare: "subprocess.Popen[bytes]") -> int:
+    """The child of unshare, below sudo if that is there."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        pid = unshare.pid
+        while (child := _child(pid)) is not None:
+            pid = child
+            if _is_process_1(pid):
+                return pid
+        assert unshare.poll() is None, "boot.sh has ended"
+        time.sleep(_POLL_SECONDS)
+    raise TimeoutError("boot.sh starts no process 1")
+
+
+def _child(pid: int) -> int | None:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if children else None
+
+
+def _is_process_1(pid: int) -> bool:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("NSpid:"):
+            return line.split()[2:] == ["1"]
+    return False
+
+
+@contextlib.contextmanager
+def _cgroup(work: Path) -> Iterator[Path]:
+    """An empty cgroup (v2) of our own."""
+    hierarchy = work / "cgroup"
+    hierarchy.mkdir()
+    as_root("mount", "-t", "cgroup2", "cgroup2", hierarchy)
+    try:
+        own = hierarchy / f"ossfs-py-{os.getpid()}"
+        as_root("mkdir", own)
+        try:
+            yield own
+        finally:
+            as_root("sh", "-c", _REMOVE, "sh", own)
+    finally:
+        as_root("umount", "-l", hierarchy)
+
+
+# The last processes of a namespace are reaped a moment after its process 1.
+_REMOVE = """
+for attempt in $(seq 100); do
+    find "$1" -depth -type d -exec rmdir {} + 2>/dev/null && exit
+    sleep 0.1
+done
+exit 1
+"""
+
+
+def _root() -> list[str]:
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]

@@ -125,6 +125,7 @@ async def _stats(
     return {
         "source": settings.source,
         "data_path": settings.data_path,
+        "waiting": metrics.waits.told(),
         "metrics": {family.name: _samples(family) for family in metrics.registry.collect()},
     }
 

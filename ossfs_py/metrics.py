@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.metrics_core import CounterMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from ossfs_py.waits import Waits
 
 Labels = tuple[str, ...]
 """Values of a family's labels, in the order of their names."""
@@ -81,6 +82,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         r = self.registry
+        self.waits = Waits()
         ProcessCollector(registry=r)
         self.mount = Info("ossfs_mount", "What is mounted where", registry=r)
         self.requests = Counter(
@@ -102,6 +104,19 @@ class Metrics:
             "ossfs_store_request_seconds",
             "Time of one request, retries included",
             ["operation"],
+            registry=r,
+        )
+        self.requests_waiting = Gauge(
+            "ossfs_store_waiting", "Calls to the store that are under way", registry=r
+        )
+        self.requests_waiting.set_function(self.waits.count)
+        self.longest_wait = Gauge(
+            "ossfs_store_longest_wait_seconds", "Age of the oldest of them", registry=r
+        )
+        self.longest_wait.set_function(self.waits.longest_seconds)
+        self.request_limit = Gauge(
+            "ossfs_store_request_limit",
+            "Requests that may be under way at once (fewer while the store asks to slow down)",
             registry=r,
         )
         self.bytes_received = Counter(

@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
@@ -96,7 +96,32 @@ class CacheCommands:
         for path, version in versions.items():
             if version.key in state.missing:
                 missing.append({"path": path, "reason": state.missing[version.key]})
+        missing += await self._evicted_since(
+            cache, {path: each for path, each in versions.items() if each.key not in state.missing}
+        )
         return versions, missing
+
+    async def _evicted_since(
+        self, cache: CacheDataPath, versions: dict[str, ObjectVersion]
+    ) -> list[dict[str, str]]:
+        """Files that were whole in the cache, until later ones took their place."""
+        reason = "it was evicted again: not everything fits the cache"
+        return [
+            {"path": path, "reason": reason}
+            async for batch in self._shares(cache, versions)
+            for path, version, share in batch
+            if share < version.size
+        ]
+
+    async def _shares(
+        self, cache: CacheDataPath, versions: dict[str, ObjectVersion]
+    ) -> AsyncIterator[list[tuple[str, ObjectVersion, int]]]:
+        """How many bytes of each file are cached, some files at a time."""
+        found = list(versions.items())
+        for first in range(0, len(found), _BATCH_FILES):
+            batch = found[first : first + _BATCH_FILES]
+            shares = await self._files.run(_shares, cache, [version for _, version in batch])
+            yield [(path, each, share) for (path, each), share in zip(batch, shares, strict=True)]
 
     async def _warm_up_alone(self, cache: CacheDataPath, paths: list[str], tasks: int) -> None:
         began = time.monotonic()
@@ -118,15 +143,12 @@ class CacheCommands:
     async def _check(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
         cache = self._needed()
         versions, missing = await self._versions(arguments.texts("paths"))
-        found = list(versions.items())
-        for first in range(0, len(found), _BATCH_FILES):
-            batch = found[first : first + _BATCH_FILES]
-            shares = await self._files.run(_shares, cache, [version for _, version in batch])
+        async for batch in self._shares(cache, versions):
             await progress(
                 {
                     "files": [
                         {"path": path, "bytes": version.size, "cached_bytes": share}
-                        for (path, version), share in zip(batch, shares, strict=True)
+                        for path, version, share in batch
                     ]
                 }
             )

@@ -25,6 +25,8 @@ class Seen:
     target: str
     headers: dict[str, str]
     body: bytes = b""
+    address: str = ""
+    """The server's address that the client chose."""
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Peer:
             if not data:
                 return False
             rest += data
-        self.last = Seen(self.number, method, target, headers, rest[:size])
+        address: str = self.sock.getsockname()[0]
+        self.last = Seen(self.number, method, target, headers, rest[:size], address)
         self.pending = rest[size:]
         self.requests.append(self.last)
         return True
@@ -129,13 +132,16 @@ class ScriptedServer:
     """
 
     def __init__(
-        self, scripts: Sequence[Sequence[Sequence[Step]]], tls: ssl.SSLContext | None = None
+        self,
+        scripts: Sequence[Sequence[Sequence[Step]]],
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self.requests: list[Seen] = []
         self._scripts = scripts
         self._tls = tls
         self._closing = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._problems: list[BaseException] = []

@@ -1,5 +1,6 @@
 """What a ranged GET makes of a server that misbehaves."""
 
+import socket
 import ssl
 import subprocess
 import threading
@@ -19,6 +20,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import ObjectVersion
 from tests.unit.store.scripted import (
     ETAG,
+    Peer,
     ScriptedServer,
     Step,
     error,
@@ -277,3 +279,76 @@ def test_a_request_without_answer_is_not_repeated_for_ever() -> None:
         pytest.raises(StoreUnavailableError, match="closed before an answer"),
     ):
         read(server, 0, 10, retry_budget_seconds=0.3)
+
+
+def drip(peer: Peer) -> None:
+    """A byte every now and then, for as long as the client listens."""
+    while not peer.closing.wait(0.05):
+        peer.sock.sendall(b"x")
+
+
+def test_a_head_that_drips_is_given_up_for_a_new_connection() -> None:
+    scripts = [[[raw(b"HTTP/1.1 206 OK\r\nx-slow: "), drip]], [[ranged(CONTENT)]]]
+    with ScriptedServer(scripts) as server:
+        assert read(server) == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_a_body_that_drips_is_taken_up_where_it_was_left() -> None:
+    head = (
+        f'HTTP/1.1 206 X\r\netag: "{ETAG}"\r\ncontent-length: 1000000\r\n'
+        f"content-range: bytes 0-999999/{len(CONTENT)}\r\n\r\n"
+    ).encode()
+
+    def drip_content(peer: Peer) -> None:
+        position = 0
+        while not peer.closing.wait(0.05):
+            peer.sock.sendall(CONTENT[position : position + 1])
+            position += 1
+
+    with ScriptedServer([[[raw(head), drip_content]], [[ranged(CONTENT)]]]) as server:
+        assert read(server, 0, 1_000_000) == CONTENT[:1_000_000]
+    assert server.requests[1].headers["range"].startswith("bytes=")
+    assert not server.requests[1].headers["range"].startswith("bytes=0-")
+
+
+def test_requests_go_by_the_stores_clock_once_it_complains(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signature's date comes from our clock, which may be wrong; the answer tells the right."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    skewed = error(403, "RequestTimeTooSkewed", {"date": "Sun, 06 Nov 1994 08:49:37 GMT"})
+    with ScriptedServer([[[skewed]], [[ranged(CONTENT)], [ranged(CONTENT)]]]) as server:
+        store = store_for(server.url, anonymous=False)
+        for _ in range(2):
+            store.get_range_into(VERSION, 0, memoryview(bytearray(100)))
+        store.close()
+    dates = [seen.headers["x-amz-date"][:8] for seen in server.requests]
+    assert dates[0] > "2025"
+    assert dates[1:] == ["19941106"] * 2
+
+
+def test_a_clock_that_stays_wrong_for_the_store_ends_in_denied_access() -> None:
+    skewed = error(403, "RequestTimeTooSkewed", {"date": "Sun, 06 Nov 1994 08:49:37 GMT"})
+    with (
+        ScriptedServer([[[skewed]], [[skewed]]]) as server,
+        pytest.raises(AccessDeniedError, match="RequestTimeTooSkewed"),
+    ):
+        read(server)
+
+
+def test_an_address_that_failed_is_the_last_to_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two addresses of one name, as every large store has; one of them stalls."""
+    found = socket.getaddrinfo
+
+    def two_addresses(host: str, port: int, **more: int) -> list[tuple[object, ...]]:
+        (entry,) = found("127.0.0.1", port, **more)  # type: ignore[arg-type]
+        return [(*entry[:4], (address, port)) for address in ("127.0.0.1", "127.0.0.2")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    with ScriptedServer([[[hold]], [[ranged(CONTENT)]]], host="0.0.0.0") as server:
+        assert read(server) == CONTENT
+    assert [seen.address for seen in server.requests] == ["127.0.0.1", "127.0.0.2"]

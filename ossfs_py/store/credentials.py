@@ -12,9 +12,12 @@ The first of these that applies is used:
    before they expire.
 """
 
+import logging
 import os
 import stat
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,9 +26,12 @@ import botocore.exceptions
 import botocore.session
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.metrics import Metrics
 from ossfs_py.store.ecs_role import EcsRoleProvider
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.signing import AccessKey
+
+log = logging.getLogger(__name__)
 
 # Instance and container metadata are asked with this patience, so that a machine without roles
 # learns of missing credentials within the 10 s a mount may take.
@@ -108,37 +114,38 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
     return found
 
 
+_LOOK_SECONDS = 2.0
+"""How often, at most, a request looks whether the credentials have changed: one stat(2) a file."""
+_JUST_NOW_SECONDS = 1.0
+"""A key that was read this short a time ago is not read again: 32 requests are refused at once."""
+_UNSURE_SECONDS = 10.0
+"""The same where every HEAD of something forbidden would have it read again."""
+
+_Fingerprint = tuple[int, int, int] | None
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """Either a fixed key, or a chain that refreshes itself, or neither (anonymous)."""
+    """Either a fixed key, or a chain that refreshes itself, or neither (anonymous).
 
+    ``files``: what it was read from, as it was then. ``origin``: where that is, for people.
+    """
+
+    origin: str
     fixed: AccessKey | None = None
     chain: botocore.credentials.Credentials | None = None
+    files: tuple[tuple[Path, _Fingerprint], ...] = ()
 
-
-class CredentialSource:
-    """Hands out the credentials of the moment. Safe for concurrent use."""
-
-    def __init__(self, options: StoreOptions, *, oss_first: bool) -> None:
-        self._options = options
-        self._oss_first = oss_first
-        self._lock = threading.Lock()
-        self._held: _Held | None = None
-
-    def current(self) -> AccessKey | None:
-        """The key to sign with; None for anonymous. May ask a metadata service (blocking).
+    def key(self) -> AccessKey | None:
+        """The key to sign with at this moment; botocore asks its source before it expires.
 
         Raises:
-            EnvironmentProblemError: none found, or their source is broken.
+            EnvironmentProblemError: the source does not give one.
         """
-        held = self._held
-        if held is None:
-            with self._lock:
-                held = self._held = self._held or self._load()
-        if held.chain is None:
-            return held.fixed
+        if self.chain is None:
+            return self.fixed
         try:
-            frozen = held.chain.get_frozen_credentials()
+            frozen = self.chain.get_frozen_credentials()
         except (botocore.exceptions.BotoCoreError, OSError) as exc:
             raise EnvironmentProblemError(
                 f"the credentials cannot be refreshed ({type(exc).__name__})"
@@ -147,6 +154,58 @@ class CredentialSource:
             raise EnvironmentProblemError("the credentials are empty")
         return AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
 
+    def is_outdated(self) -> bool:
+        """Whether a file it came from is another one now."""
+        return any(_fingerprint(path) != known for path, known in self.files)
+
+
+class CredentialSource:
+    """Hands out the credentials of the moment. Safe for concurrent use.
+
+    They change by themselves: files are looked at every two seconds, roles and processes are
+    asked before what they gave expires. What cannot be had leaves the last key in use; the store
+    knows whether it still holds.
+    """
+
+    def __init__(
+        self,
+        options: StoreOptions,
+        metrics: Metrics,
+        *,
+        oss_first: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._oss_first = oss_first
+        self._clock = clock
+        self._changes = metrics.credential_refreshes.labels("changed")
+        self._refusals = metrics.credential_refreshes.labels("refused")
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+        self._key: AccessKey | None = None
+        self._look_at = self._loaded_at = self._changed_at = float("-inf")
+        self._complaint = ""
+
+    def current(self) -> AccessKey | None:
+        """The key to sign with; None for anonymous. May ask a metadata service (blocking).
+
+        Raises:
+            EnvironmentProblemError: none found, or their source is broken; never once a key was
+                had.
+        """
+        # While one request looks, the others go on with the key at hand; only the first ever
+        # has to be waited for.
+        if self._clock() >= self._look_at and self._lock.acquire(blocking=self._held is None):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+        return self._key
+
+    def origin(self) -> str:
+        """Where the key of :meth:`current` comes from, in words; never the key."""
+        return self._held.origin if self._held is not None else "not read yet"
+
     def refresh(self) -> None:
         """Read everything again. The old credentials stay in use if that fails.
 
@@ -154,24 +213,82 @@ class CredentialSource:
             EnvironmentProblemError: as :meth:`current`.
         """
         with self._lock:
-            self._held = self._load()
+            self._reload()
+
+    def renew(self, asked_at: float, sure: bool) -> bool:
+        """The store refused the key of a request that began at ``asked_at`` (monotonic): whether
+        another one is at hand now, read again if need be. Not ``sure``: maybe it refused the
+        request.
+
+        Raises:
+            EnvironmentProblemError: it cannot be read.
+        """
+        with self._lock:
+            age_seconds = self._clock() - self._loaded_at
+            outdated = self._held is not None and self._held.is_outdated()
+            old = outdated or age_seconds > (_JUST_NOW_SECONDS if sure else _UNSURE_SECONDS)
+            if self._changed_at < asked_at and old:
+                self._refusals.inc()
+                self._reload()
+            return self._changed_at >= asked_at
+
+    def _look(self) -> None:
+        held = self._held
+        if held is None:
+            self._reload()
+            return
+        self._look_at = self._clock() + _LOOK_SECONDS
+        try:
+            if held.is_outdated():
+                self._reload()
+                self._changes.inc()
+                log.info("the credentials have changed and were read again (%s)", held.origin)
+            else:
+                self._take(held.key())
+        except EnvironmentProblemError as exc:
+            self._look_at = self._clock() + _LOOK_SECONDS
+            if self._complaint != str(exc):
+                self._complaint = str(exc)
+                log.warning("the credentials stay as they are: %s", exc)
+        else:
+            self._complaint = ""
+
+    def _reload(self) -> None:
+        # Noted first: a source that fails is not asked by everybody in turn either.
+        self._loaded_at = self._clock()
+        held = self._load()
+        self._take(held.key())
+        self._held = held
+        self._look_at = self._clock() + _LOOK_SECONDS
+
+    def _take(self, key: AccessKey | None) -> None:
+        if key != self._key:
+            self._key = key
+            self._changed_at = self._clock()
 
     def _load(self) -> _Held:
         options = self._options
         if options.anonymous:
-            return _Held()
-        if options.credentials_file is not None:
-            return _Held(fixed=read_password_file(options.credentials_file, options.bucket))
+            return _Held("nowhere: requests are anonymous")
+        if (path := options.credentials_file) is not None:
+            # Before it is read: what changes meanwhile is noticed at the next look.
+            files = _fingerprints(path)
+            return _Held(
+                f"the password file {path}",
+                fixed=read_password_file(path, options.bucket),
+                files=files,
+            )
         if options.profile is None and (found := self._from_oss_environment()) is not None:
-            return _Held(chain=found)
-        return _Held(chain=self._from_chain())
+            return _Held("the environment (OSS_ACCESS_KEY_ID)", chain=found)
+        return self._from_chain()
 
     def _from_oss_environment(self) -> botocore.credentials.Credentials | None:
         if not self._oss_first and _load_environment(botocore.credentials.EnvProvider()):
             return None
         return _load_environment(botocore.credentials.EnvProvider(mapping=_OSS_VARIABLES))
 
-    def _from_chain(self) -> botocore.credentials.Credentials:
+    def _from_chain(self) -> _Held:
+        files = _fingerprints(*_shared_files())
         session = make_session(self._options.profile)
         if self._oss_first:
             session.get_component("credential_provider").insert_before(
@@ -189,7 +306,48 @@ class CredentialSource:
                 "OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET), name a profile or a credentials "
                 "file, or mount anonymously"
             )
-        return found
+        return _Held(_origin_of(found, session.profile), chain=found, files=files)
+
+
+_ORIGINS = {
+    "env": "the environment (AWS_ACCESS_KEY_ID)",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the shared configuration file",
+    "custom-process": "the credential_process of the configuration",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a web identity",
+    "sso": "single sign-on",
+    "container-role": "the container's role",
+    "iam-role": "the instance's role",
+    EcsRoleProvider.METHOD: "the ECS instance's RAM role",
+}
+"""botocore's names of its sources in words."""
+
+
+def _origin_of(found: botocore.credentials.Credentials, profile: str | None) -> str:
+    words = _ORIGINS.get(found.method, found.method)
+    from_files = found.method not in ("env", "container-role", "iam-role", EcsRoleProvider.METHOD)
+    return f"{words}, profile {profile!r}" if profile and from_files else words
+
+
+def _shared_files() -> list[Path]:
+    """Where botocore reads profiles from. As it finds them, without parsing them."""
+    session = botocore.session.Session()
+    names = [session.get_config_variable(name) for name in ("credentials_file", "config_file")]
+    return [Path(name).expanduser() for name in names if name]
+
+
+def _fingerprints(*paths: Path) -> tuple[tuple[Path, _Fingerprint], ...]:
+    return tuple((path, _fingerprint(path)) for path in paths)
+
+
+def _fingerprint(path: Path) -> _Fingerprint:
+    """What tells one content of a file from the next; None if there is no such file."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_ino, info.st_size
 
 
 def _load_environment(

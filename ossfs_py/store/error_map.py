@@ -100,10 +100,18 @@ STATUSES: dict[int, Verdict] = {
     507: _QUOTA,
 }
 
-EXPIRED_CREDENTIALS = frozenset(
-    {"ExpiredToken", "TokenRefreshRequired", "SecurityTokenExpired", "InvalidToken"}
+_REFUSED_KEY = frozenset(
+    {
+        "ExpiredToken",
+        "TokenRefreshRequired",
+        "SecurityTokenExpired",
+        "InvalidToken",
+        "InvalidSecurityToken",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+    }
 )
-"""Read the credentials again and try once more."""
+"""A mount begins with a key that is accepted: one of these later means that keys are rotated."""
 
 CLOCK_SKEW = "RequestTimeTooSkewed"
 """Our clock and the store's differ by more than the 15 minutes that SigV4 allows."""
@@ -161,6 +169,16 @@ _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
 _REGION = re.compile(rb"<Region>([^<]*)</Region>")
 _REQUEST_ID = re.compile(rb"<RequestId>([^<]*)</RequestId>")
 _MAX_MESSAGE_CHARS = 300
+
+
+def refuses_key(error: AnswerError) -> bool:
+    """Whether the store no longer accepts the key itself."""
+    return error.code in _REFUSED_KEY
+
+
+def may_refuse_key(error: AnswerError) -> bool:
+    """Whether it may be the key: the answer to a HEAD has no body to say so."""
+    return error.status in (400, 401, 403) and not error.code
 
 
 def request_id_of(headers: dict[str, str]) -> str:

@@ -15,7 +15,13 @@ from ossfs_py.errors import (
     StoreUnavailableError,
 )
 from ossfs_py.metrics import Metrics
-from ossfs_py.store.error_map import EXPIRED_CREDENTIALS, Failure, asks_to_slow_down, judge
+from ossfs_py.store.error_map import (
+    Failure,
+    asks_to_slow_down,
+    judge,
+    may_refuse_key,
+    refuses_key,
+)
 from ossfs_py.store.faults import AnswerError, NoAnswerError
 from ossfs_py.store.throttle import Throttle
 from ossfs_py.waits import Wait
@@ -29,6 +35,9 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_RETRY_AFTER_SECONDS = 30.0
 """What a store may ask for with Retry-After before we ask it again regardless."""
 
+_ROTATION_SECONDS = 5.0
+"""How long the next key may take to arrive after the store has refused the old one."""
+
 
 @dataclass(slots=True)
 class Attempt:
@@ -39,6 +48,34 @@ class Attempt:
     """An earlier try reached the store and its outcome is unknown."""
     progressed: bool = False
     """Set it when bytes arrived: the budget counts from the last progress."""
+
+
+Renew = Callable[[float, bool], bool]
+""":meth:`CredentialSource.renew`: when the request began, and whether it is surely the key."""
+
+
+class _Rotation:
+    """What one call has seen of a change of keys."""
+
+    def __init__(self, renew: Renew) -> None:
+        self._renew = renew
+        self._refused_at: float | None = None
+
+    def pause(
+        self, error: AnswerError, asked_at: float, now: float, backoff: float
+    ) -> float | None:
+        """How long to wait before the next attempt; None when there is no hope in one."""
+        if self._refused_at is None:
+            self._refused_at = now
+        try:
+            if self._renew(asked_at, refuses_key(error)):
+                return 0.0
+        except EnvironmentProblemError as exc:
+            log.warning("the store refuses the credentials, and others cannot be had: %s", exc)
+        # A key may be revoked a little before the next one has arrived here. An answer without a
+        # code is mostly about the object, though.
+        known = refuses_key(error) and now < self._refused_at + _ROTATION_SECONDS
+        return backoff if known else None
 
 
 class Retrier:
@@ -54,7 +91,7 @@ class Retrier:
         self,
         metrics: Metrics,
         budget_seconds: float,
-        refresh_credentials: Callable[[], None],
+        renew_credentials: Renew,
         concurrency: int,
         *,
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +100,7 @@ class Retrier:
     ) -> None:
         self._metrics = metrics
         self._budget_seconds = budget_seconds
-        self._refresh_credentials = refresh_credentials
+        self._renew_credentials = renew_credentials
         self._clock = clock
         self._closed = threading.Event()
         self._wait = wait or self._closed.wait
@@ -98,8 +135,9 @@ class Retrier:
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
         state = Attempt()
         deadline_base = self._clock()
-        refreshed = False
+        rotation = _Rotation(self._renew_credentials)
         while True:
+            asked_at = self._clock()
             try:
                 return self._try(operation, attempt, state, wait)
             except (AnswerError, NoAnswerError, EnvironmentProblemError) as exc:
@@ -110,11 +148,11 @@ class Retrier:
                 deadline_base = self._clock()
             pause = self._pause_after(error, state.number)
             if isinstance(error, AnswerError):
-                if error.code in EXPIRED_CREDENTIALS:
-                    pause = None if refreshed else self._after_refresh()
-                    refreshed = True
-                elif error.clock_corrected:
+                if error.clock_corrected:
                     pause = 0.0
+                elif refuses_key(error) or may_refuse_key(error):
+                    backoff = self._backoff(state.number)
+                    pause = rotation.pause(error, asked_at, self._clock(), backoff)
             if (
                 pause is None
                 or self._clock() + pause > deadline_base + self._budget_seconds
@@ -161,19 +199,14 @@ class Retrier:
     def _pause_after(self, error: Failure, number: int) -> float | None:
         if not judge(error).retry:
             return None
-        limit = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(number - 1, 16))
-        pause = self._jitter(0.0, limit)
+        pause = self._backoff(number)
         if isinstance(error, AnswerError):
             pause = max(pause, min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS))
         return pause
 
-    def _after_refresh(self) -> float | None:
-        try:
-            self._refresh_credentials()
-        except EnvironmentProblemError as exc:
-            log.warning("the credentials have expired and %s", exc)
-            return None
-        return 0.0
+    def _backoff(self, number: int) -> float:
+        limit = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(number - 1, 16))
+        return self._jitter(0.0, limit)
 
     def _give_up(self, operation: str, key: str, error: Failure, attempts: int) -> NoReturn:
         verdict = judge(error)

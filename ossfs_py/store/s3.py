@@ -50,7 +50,7 @@ class S3ObjectStore:
         dialer = Dialer(endpoint, options)
         pool = ConnectionPool(dialer, options.concurrency)
         self._retrier = Retrier(
-            metrics, options.retry_budget_seconds, credentials.refresh, options.concurrency
+            metrics, options.retry_budget_seconds, credentials.renew, options.concurrency
         )
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
         control = ControlClient(endpoint, options.bucket, self._wire)
@@ -184,5 +184,5 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
     if options.region is None:
         configured_region = make_session(options.profile).get_config_variable("region")
     endpoint = resolve_endpoint(options, configured_region)
-    credentials = CredentialSource(options, oss_first=endpoint.is_oss)
+    credentials = CredentialSource(options, metrics, oss_first=endpoint.is_oss)
     return S3ObjectStore(options, metrics, endpoint, credentials)

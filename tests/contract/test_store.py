@@ -432,7 +432,7 @@ def test_a_large_object_is_copied_in_parts_with_all_that_describes_it(
         options,
         Metrics(),
         resolve_endpoint(options, None),
-        CredentialSource(options, oss_first=False),
+        CredentialSource(options, Metrics(), oss_first=False),
         max_copy_bytes=MIN_PART_BYTES,
         copy_part_bytes=MIN_PART_BYTES,
     )

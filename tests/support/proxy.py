@@ -100,6 +100,8 @@ class Proxy:
         self.keep_exchanges = True
         """False where a test goes on for so long that they would fill the memory."""
         self.faults: list[Fault] = []
+        self.revoked: set[str] = set()
+        """Access key ids that the store no longer knows."""
         self._lock = threading.Lock()
         self._released = threading.Event()
         self._sockets: set[socket.socket] = set()
@@ -260,6 +262,8 @@ class Proxy:
                 self.exchanges.append(exchange)
             self.in_flight += 1
             self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
+            if access_key_of(exchange) in self.revoked:
+                return [Fault(times=None, status=403, code="InvalidAccessKeyId")]
             return [fault for fault in self.faults if _hits(fault, exchange)]
 
     def end(self) -> None:
@@ -519,6 +523,12 @@ class _Session:
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(text)))]
         self._client.sendall(_head("HTTP/1.1 200 OK", headers) + text)
         return True
+
+
+def access_key_of(exchange: Exchange) -> str:
+    """The access key id that a request was signed with; empty for none."""
+    authorization = exchange.headers.get("authorization", "")
+    return authorization.partition("Credential=")[2].partition("/")[0]
 
 
 def _hits(fault: Fault, exchange: Exchange) -> bool:

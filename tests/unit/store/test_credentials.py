@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.metrics import Metrics
 from ossfs_py.store.credentials import CredentialSource, make_session, read_password_file
 from ossfs_py.store.ecs_role import EcsRoleProvider
 from ossfs_py.store.options import StoreOptions
@@ -31,7 +32,8 @@ def password_file(tmp_path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def source(*, oss: bool = False, **changes: object) -> CredentialSource:
-    return CredentialSource(StoreOptions("models", **changes), oss_first=oss)  # type: ignore[arg-type]
+    options = StoreOptions("models", **changes)  # type: ignore[arg-type]
+    return CredentialSource(options, Metrics(), oss_first=oss)
 
 
 def set_keys(monkeypatch: pytest.MonkeyPatch, *families: str) -> None:

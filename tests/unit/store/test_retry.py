@@ -21,12 +21,14 @@ class Fixture:
     def __init__(self, budget_seconds: float = 60.0) -> None:
         self.now = 0.0
         self.pauses: list[float] = []
-        self.refreshed = 0
+        self.renewals: list[tuple[float, bool]] = []
+        self.found_other = True
+        """Whether another key is found when the store refuses one."""
         self.metrics = Metrics()
         self.retrier = Retrier(
             self.metrics,
             budget_seconds,
-            self._refresh,
+            self._renew,
             4,
             clock=lambda: self.now,
             wait=self._wait,
@@ -57,8 +59,9 @@ class Fixture:
         self.now += seconds
         return False
 
-    def _refresh(self) -> None:
-        self.refreshed += 1
+    def _renew(self, asked_at: float, sure: bool) -> bool:
+        self.renewals.append((asked_at, sure))
+        return self.found_other
 
 
 def busy(retry_after_seconds: float = 0.0) -> AnswerError:
@@ -102,14 +105,44 @@ def test_what_cannot_be_mended_is_not_tried_again() -> None:
     assert fixture.pauses == []
 
 
-def test_expired_credentials_are_read_again_once() -> None:
+REFUSALS = [
+    AnswerError(400, "ExpiredToken"),
+    AnswerError(403, "InvalidAccessKeyId"),
+    AnswerError(403, "SignatureDoesNotMatch"),
+    AnswerError(403, "InvalidSecurityToken"),
+    AnswerError(403),
+]
+"""The last one is what a HEAD is answered."""
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: error.code or "HEAD")
+def test_a_refused_key_is_replaced_and_the_request_sent_again_at_once(refusal: AnswerError) -> None:
     fixture = Fixture()
-    expired = AnswerError(400, "ExpiredToken")
-    assert fixture.run(expired) == 2
-    assert (fixture.refreshed, fixture.pauses) == (1, [0.0])
+    assert fixture.run(refusal) == 2
+    assert (fixture.renewals, fixture.pauses) == ([(0.0, bool(refusal.code))], [0.0])
+
+
+def test_the_next_key_is_waited_for_when_the_old_one_was_revoked_first() -> None:
+    fixture = Fixture()
+    fixture.found_other = False
+    assert fixture.run(*[REFUSALS[1]] * 4) == 5
+    assert fixture.pauses == pytest.approx([0.1, 0.2, 0.4, 0.8])
+
+
+def test_a_key_that_nobody_replaces_is_an_access_denied_within_seconds() -> None:
+    fixture = Fixture()
+    fixture.found_other = False
     with pytest.raises(AccessDeniedError):
-        fixture.run(expired, expired)
-    assert fixture.refreshed == 2
+        fixture.run(*[REFUSALS[0]] * 99)
+    assert 5.0 < fixture.now < 12.0
+
+
+def test_a_refusal_that_may_be_the_object_s_is_believed_when_the_key_is_the_same() -> None:
+    fixture = Fixture()
+    fixture.found_other = False
+    with pytest.raises(AccessDeniedError):
+        fixture.run(REFUSALS[-1])
+    assert fixture.pauses == []
 
 
 def test_credentials_that_cannot_be_had_are_waited_for_and_then_access_is_denied() -> None:
@@ -123,7 +156,7 @@ def test_attempts_failures_and_repeats_are_counted() -> None:
     fixture = Fixture()
     fixture.run(busy(), busy())
     with pytest.raises(AccessDeniedError):
-        fixture.run(AnswerError(403))
+        fixture.run(AnswerError(403, "AccessDenied"))
     with pytest.raises(ObjectMissingError):
         fixture.run(AnswerError(404))
     assert fixture.count("requests") == 5

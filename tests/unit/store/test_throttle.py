@@ -119,7 +119,7 @@ def test_retry_after_holds_back_every_request() -> None:
         told.append(metrics.waits.told()[0]["waits_for"])
         return False
 
-    retrier = Retrier(metrics, 10.0, lambda: None, 4, wait=pause)
+    retrier = Retrier(metrics, 10.0, lambda _asked_at, _sure: False, 4, wait=pause)
     assert retrier.run("Op", "key", attempt) == 2
     assert told == ["the answer", "the next attempt, after: 503 SlowDown", "the answer"]
     limit = metrics.registry.get_sample_value("ossfs_store_request_limit")
@@ -129,7 +129,7 @@ def test_retry_after_holds_back_every_request() -> None:
 
 def test_a_call_is_told_among_the_waits_until_it_ends() -> None:
     metrics = Metrics()
-    retrier = Retrier(metrics, 0.0, lambda: None, 4)
+    retrier = Retrier(metrics, 0.0, lambda _asked_at, _sure: False, 4)
 
     def attempt(_: Attempt) -> None:
         (wait,) = metrics.waits.told()

@@ -4,6 +4,7 @@ mount(8) hands over ``SOURCE TARGET [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTIONS
 go through the one settings model. A remount changes what the kernel itself enforces.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,10 @@ from ossfs_py.cli.mount import mount_as_told
 from ossfs_py.config import CommandLine, load
 from ossfs_py.config.mount_options import split_options
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.mountpoint import FILESYSTEM_TYPE, SUBTYPE
 
 NAME = "mount.ossfs-py"
-_REMOUNT_SECONDS = 30.0
+_MOUNT_SECONDS = 30.0
 _REMOUNTABLE = frozenset(
     (
         *("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev"),
@@ -57,7 +59,24 @@ def mount_helper(
     if fake:
         load(line)
         return 0
-    return mount_as_told(line, lambda warning: tell(NAME, f"warning: {warning}"))
+    code = mount_as_told(line, lambda warning: tell(NAME, f"warning: {warning}"))
+    if code == 0 and os.geteuid() == 0:
+        _name_umount_helper(source, target)
+    return code
+
+
+def _name_umount_helper(source: str, target: str) -> None:
+    """Make umount(8) call our helper, which waits for uploads.
+
+    It takes a FUSE mount for the type "fuse", whose helper would be everybody's, unless its own
+    table names another. A dry run of mount(8) writes that table and nothing else.
+    """
+    words = ["-f", "-i", "-t", FILESYSTEM_TYPE, "-o", f"uhelper={SUBTYPE}", source, target]
+    done = subprocess.run(
+        ["mount", *words], capture_output=True, text=True, check=False, timeout=_MOUNT_SECONDS
+    )
+    if done.returncode:
+        tell(NAME, f"warning: umount will not wait for uploads: {done.stderr.strip()}")
 
 
 def _remount(target: Path, words: list[str], fake: bool) -> int:
@@ -80,7 +99,7 @@ def _remount(target: Path, words: list[str], fake: bool) -> int:
         return 0
     command = ["mount", "-i", "-n", "-o", ",".join(["remount", *words]), str(entry.mountpoint)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=_REMOUNT_SECONDS
+        command, capture_output=True, text=True, check=False, timeout=_MOUNT_SECONDS
     )
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]

@@ -19,10 +19,17 @@ scratch=$(mktemp -d)
 mount -t tmpfs -o mode=755 tmpfs "$scratch"
 mkdir "$scratch/dev"
 mount -t tmpfs -o mode=755 tmpfs "$scratch/dev"
-for node in null zero full random urandom tty fuse; do
-    : >"$scratch/dev/$node"
-    mount --bind "/dev/$node" "$scratch/dev/$node"
-done
+while read -r name type major minor; do
+    mknod -m 666 "$scratch/dev/$name" "$type" "$major" "$minor"
+done <<NODES
+null c 1 3
+zero c 1 5
+full c 1 7
+random c 1 8
+urandom c 1 9
+tty c 5 0
+fuse c 10 229
+NODES
 mkdir "$scratch/dev/shm"
 ln -s /proc/self/fd "$scratch/dev/fd"
 mount --move "$scratch/dev" /dev
@@ -44,6 +51,6 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 umount -l "$scratch"
 rmdir "$scratch"
 # "container" keeps systemd from setting up hardware and sysctls.
-export container=test SYSTEMD_UNIT_PATH="$units:/etc/systemd/system:/usr/local/lib/systemd/system"
+export container=test SYSTEMD_UNIT_PATH="$units:/etc/systemd/system:/run/systemd/generator:/usr/local/lib/systemd/system"
 exec /lib/systemd/systemd --system --unit=basic.target --show-status=no --log-target=journal
 ' boot "$units"

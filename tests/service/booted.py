@@ -5,8 +5,10 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from minio import Minio
 
 from tests.support.commands import as_root
 
@@ -32,14 +34,16 @@ class Booted:
         self._pid = pid
 
     def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run a command in the machine, to its end."""
-        return subprocess.run(
+        """Run a command in the machine, to its end; ``check`` that it succeeds."""
+        done = subprocess.run(
             [*_root(), "nsenter", "-t", str(self._pid), *_NAMESPACES, *map(str, command)],
             capture_output=True,
             text=True,
-            check=check,
+            check=False,
             timeout=PATIENCE_SECONDS,
         )
+        assert not (check and done.returncode), f"{command}: {done.stdout}{done.stderr}"
+        return done
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
         """Write a file in the machine."""
@@ -162,3 +166,21 @@ exit 1
 
 def _root() -> list[str]:
     return [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Look again and again until it is so."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it does not happen"
+        time.sleep(_POLL_SECONDS)
+
+
+def stored(client: Minio, bucket: str, key: str) -> bytes:
+    """The bytes of an object."""
+    answer = client.get_object(bucket, key)
+    try:
+        return answer.read()
+    finally:
+        answer.close()
+        answer.release_conn()

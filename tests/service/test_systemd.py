@@ -1,36 +1,19 @@
-"""The units in a booted systemd: ready, stopped, killed, broken; and fstab with mount(8)."""
+"""The unit in a booted systemd: ready, stopped, killed, hung, broken."""
 
 import shlex
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from tests.conftest import make_bucket
-from tests.service.booted import Booted, booted
+from tests.service.booted import Booted, stored, wait_until
+from tests.support.faults import Fault
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 UNIT = "ossfs-py@models.service"
 MOUNTPOINT = "/mnt/models"
-INSTALL = Path(__file__).parents[2] / "systemd/install"
-
-
-@pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Booted]:
-    """One machine for all tests of the module, ossfs-py installed."""
-    with booted(tmp_path_factory.mktemp("booted")) as machine:
-        machine.run("env", f"PYTHON={sys.executable}", INSTALL)
-        machine.run("systemctl", "daemon-reload")
-        yield machine
-
-
-@pytest.fixture
-def store(seaweed: SeaweedServer) -> Iterator[Proxy]:
-    with Proxy(seaweed.host) as proxy:
-        yield proxy
 
 
 class Service:
@@ -39,21 +22,25 @@ class Service:
     def __init__(self, machine: Booted, bucket: str, endpoint: str, keys: dict[str, str]) -> None:
         self.machine = machine
         self.bucket = bucket
+        self.endpoint = endpoint
         machine.run("mkdir", "-p", MOUNTPOINT)
         lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in keys.items())
         machine.write("/etc/ossfs-py/models.env", lines, "600")
-        self.configure(endpoint=endpoint)
+        self.configure()
 
     def configure(self, **more: str) -> None:
+        self.machine.write("/etc/ossfs-py/models.toml", self.settings_text(**more))
+
+    def settings_text(self, **more: str) -> str:
         settings = {
             "bucket": self.bucket,
             "mountpoint": MOUNTPOINT,
             "data-path": "direct",
+            "endpoint": self.endpoint,
             "retry-budget": "2s",
             **{name.replace("_", "-"): value for name, value in more.items()},
         }
-        text = "".join(f'{name} = "{value}"\n' for name, value in settings.items())
-        self.machine.write("/etc/ossfs-py/models.toml", text)
+        return "".join(f'{name} = "{value}"\n' for name, value in settings.items())
 
     def drop_in(self, text: str) -> None:
         self.machine.write(f"/etc/systemd/system/{UNIT}.d/test.conf", text)
@@ -89,15 +76,6 @@ def service(
     machine.run("rm", "-rf", f"/etc/systemd/system/{UNIT}.d")
     machine.run("umount", "-l", MOUNTPOINT, check=False)
     machine.run("rm", "-rf", "/var/lib/ossfs-py")
-
-
-def stored(client: Minio, bucket: str, key: str) -> bytes:
-    answer = client.get_object(bucket, key)
-    try:
-        return answer.read()
-    finally:
-        answer.close()
-        answer.release_conn()
 
 
 def test_started_means_that_the_mount_answers(service: Service) -> None:
@@ -179,3 +157,116 @@ def test_a_hung_daemon_is_ended_and_replaced(service: Service) -> None:
     assert service.machine.run("ls", MOUNTPOINT).stdout == ""
     assert "watchdog" in service.machine.journal(UNIT).lower()
     service.stop()
+
+
+def test_a_stop_while_the_store_hangs_ends_and_keeps_the_data(
+    service: Service, store: Proxy
+) -> None:
+    service.configure(stall_timeout="500ms", data_path="temp")
+    service.start()
+    store.faults.append(Fault(operation="PutObject", times=None, stall_head=0))
+    script = f"exec 3>{MOUNTPOINT}/unfinished; printf half >&3; systemctl stop {UNIT}"
+    service.machine.run("bash", "-c", script)
+    assert service.machine.property(UNIT, "Result") == "exit-code"
+    assert not service.mounted
+    assert "is kept" in service.machine.journal(UNIT)
+    kept = service.machine.run("grep", "-rl", "half", "/var/lib/ossfs-py").stdout
+    assert "unsaved" in kept
+
+
+def test_a_stop_while_it_mounts_ends_at_once(service: Service, store: Proxy) -> None:
+    store.faults.append(Fault(operation="*", times=None, stall_head=0))
+    service.machine.run("systemctl", "start", "--no-block", UNIT)
+    service.machine.wait_for(UNIT, "SubState", "start")
+    wait_until(lambda: bool(store.counts()))
+    service.machine.run("systemctl", "stop", UNIT)
+    assert not service.mounted
+    # By itself: not by the SIGKILL that follows after TimeoutStopSec.
+    assert service.machine.property(UNIT, "Result") == "exit-code"
+    assert service.machine.property(UNIT, "NRestarts") == "0"
+
+
+def test_a_service_that_runs_as_a_user_mounts_with_fusermount3(service: Service) -> None:
+    machine = service.machine
+    machine.run("systemd-sysusers", "/usr/local/lib/sysusers.d/ossfs-py.conf")
+    machine.run("chown", "ossfs-py", MOUNTPOINT)
+    machine.run("chgrp", "ossfs-py", "/etc/ossfs-py/models.toml")
+    example = machine.run("cat", "/usr/local/share/doc/ossfs-py/run-as-user.conf").stdout
+    # The checkout of the tests may lie where only root can read.
+    service.drop_in(example + "AmbientCapabilities=CAP_DAC_READ_SEARCH\n")
+    service.configure(
+        state_dir="/var/lib/ossfs-py-models",
+        cache_dir="/var/cache/ossfs-py-models",
+        data_path="cache",
+    )
+    service.start()
+    options = machine.run("findmnt", "-no", "OPTIONS", MOUNTPOINT).stdout
+    service.stop()
+    machine.run("chown", "root", MOUNTPOINT)
+    uid = machine.run("id", "-u", "ossfs-py").stdout.strip()
+    assert f"user_id={uid}" in options.strip().split(",")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (UNIT,),
+        ("/usr/local/share/doc/ossfs-py/mnt-models.mount",),
+        ("--user", "/usr/local/lib/systemd/user/ossfs-py@.service"),
+    ],
+)
+def test_systemd_has_no_complaint_about_the_units(words: tuple[str, ...], machine: Booted) -> None:
+    machine.write("/etc/ossfs-py/models.toml", "")
+    done = machine.run(
+        *("env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify", "--man=no", *words),
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_service_is_not_more_exposed_than_mounting_asks_for(machine: Booted) -> None:
+    machine.write("/etc/ossfs-py/models.toml", "")
+    # 10 is a plain service of root; "medium" begins at 5.
+    machine.run("systemd-analyze", "security", "--threshold=45", UNIT)
+
+
+# The checkout of the tests may lie where only root can read.
+READ_EVERYTHING = "[Service]\nAmbientCapabilities=CAP_DAC_READ_SEARCH\n"
+
+AS_NOBODY = (
+    *("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"),
+    *("env", "XDG_RUNTIME_DIR=/run/user/65534", "HOME=/"),
+)
+USER_MANAGER = """
+[Service]
+Type=notify
+User=nobody
+Delegate=yes
+AmbientCapabilities=CAP_DAC_READ_SEARCH
+Environment=HOME=/var/lib/home XDG_RUNTIME_DIR=/run/user/65534
+Environment=SYSTEMD_UNIT_PATH=/usr/local/lib/systemd/user:/usr/lib/systemd/user
+ExecStart=/lib/systemd/systemd --user --unit=basic.target
+"""
+
+
+def test_a_user_without_root_runs_it_too(service: Service, minio_client: Minio) -> None:
+    machine = service.machine
+    home, config = "/var/lib/home", "/var/lib/home/.config/ossfs-py"
+    machine.write("/etc/systemd/system/user-manager.service", USER_MANAGER)
+    machine.write(f"{config}/models.toml", service.settings_text(mountpoint=f"{home}/models"))
+    machine.run("mv", "/etc/ossfs-py/models.env", config)
+    machine.run("mkdir", "-p", f"{home}/models", "/run/user/65534")
+    machine.run("chown", "-R", "nobody", home, "/run/user/65534")
+    machine.write("/usr/local/lib/systemd/user/ossfs-py@.service.d/test.conf", READ_EVERYTHING)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", "user-manager.service")
+    try:
+        script = (
+            "systemctl --user start ossfs-py@models"
+            f" && echo hello >{home}/models/a && systemctl --user stop ossfs-py@models"
+        )
+        machine.run(*AS_NOBODY, "sh", "-c", script)
+    finally:
+        machine.run("systemctl", "kill", "-s", "KILL", "user-manager.service")
+        machine.run("systemctl", "stop", "user-manager.service")
+    assert stored(minio_client, service.bucket, "a") == b"hello\n"

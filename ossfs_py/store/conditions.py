@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ossfs_py.errors import (
+    AccessDeniedError,
     ConditionFailedError,
     ObjectMissingError,
     StoreError,
+    StoreUnavailableError,
     UnsupportedByStoreError,
 )
 from ossfs_py.model import Condition, ObjectInfo
@@ -64,8 +66,13 @@ class Conditions:
         """What the store can do; probes it if that is neither known nor configured."""
         # Held across the probe's requests on purpose: whoever needs its outcome waits for it.
         with self._lock:
-            if self._found is None:
+            if self._found is not None:
+                return self._found
+            try:
                 self._found = self._configured() or self._probe_writes()
+            except (AccessDeniedError, StoreUnavailableError) as exc:
+                log.info("conditional writes could not be probed yet: %s", exc)
+                return Found("none", replace=False)
             return self._found
 
     def headers_for(self, operation: str, key: str, condition: Condition) -> dict[str, str]:
@@ -127,6 +134,8 @@ class Conditions:
         key = scratch_key(self._options)
         try:
             self._put(key, {})
+        except (AccessDeniedError, StoreUnavailableError):
+            raise
         except StoreError as exc:
             log.info("conditional writes could not be probed: %s", exc)
             return Found("none", replace=False)
@@ -153,6 +162,8 @@ class Conditions:
             return True
         except UnsupportedByStoreError:
             return False
+        except (AccessDeniedError, StoreUnavailableError):
+            raise
         except StoreError as exc:
             log.debug("probe with %s: %s", sorted(headers), exc)
         return False

@@ -56,6 +56,7 @@ class Pace:
         now = time.monotonic()
         if self._since is None:
             self._since = now
+            return  # what came at once says nothing of the pace
         self._bytes += count
         elapsed = now - self._since
         if elapsed < 2 * self._limit_seconds:

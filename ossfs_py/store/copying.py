@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from ossfs_py.errors import (
+    AccessDeniedError,
     ConditionFailedError,
     StoreError,
+    StoreUnavailableError,
     UnsupportedByStoreError,
     VersionChangedError,
 )
@@ -156,8 +158,13 @@ class Copier:
     def can_copy_parts(self) -> bool:
         """Whether UploadPartCopy works here: configured, or tried once with a scratch key."""
         with self._lock:
-            if self._part_copy is None:
+            if self._part_copy is not None:
+                return self._part_copy
+            try:
                 self._part_copy = self._probe()
+            except (AccessDeniedError, StoreUnavailableError) as exc:
+                log.info("whether this store copies parts is not known yet: %s", exc)
+                return False
             return self._part_copy
 
     def _probe(self) -> bool:
@@ -175,6 +182,8 @@ class Copier:
                     self._writer.abort(upload)
             finally:
                 self._writer.delete(key)
+        except (AccessDeniedError, StoreUnavailableError):
+            raise
         except StoreError as exc:
             log.info("this store does not copy parts: %s", exc)
             return False

@@ -124,6 +124,21 @@ _UNSURE_SECONDS = 10.0
 _Fingerprint = tuple[int, int, int] | None
 
 
+def _sendable(key: AccessKey, origin: str) -> AccessKey:
+    """``key`` itself. Secrets put together by hand often end with a line break.
+
+    Raises:
+        EnvironmentProblemError: what would go into a header cannot.
+    """
+    sent = key.access_key + (key.token or "")
+    if not (sent.isascii() and sent.isprintable()) or key.secret_key != key.secret_key.strip():
+        raise EnvironmentProblemError(
+            f"the credentials from {origin} have a line break or another character in them that"
+            " no key has"
+        )
+    return key
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
     """Either a fixed key, or a chain that refreshes itself, or neither (anonymous).
@@ -140,10 +155,10 @@ class _Held:
         """The key to sign with at this moment; botocore asks its source before it expires.
 
         Raises:
-            EnvironmentProblemError: the source does not give one.
+            EnvironmentProblemError: the source does not give one, or none that can be sent.
         """
         if self.chain is None:
-            return self.fixed
+            return self.fixed and _sendable(self.fixed, self.origin)
         try:
             frozen = self.chain.get_frozen_credentials()
         except (botocore.exceptions.BotoCoreError, OSError) as exc:
@@ -152,7 +167,8 @@ class _Held:
             ) from None
         if not frozen.access_key or not frozen.secret_key:
             raise EnvironmentProblemError("the credentials are empty")
-        return AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
+        key = AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
+        return _sendable(key, self.origin)
 
     def is_outdated(self) -> bool:
         """Whether a file it came from is another one now."""

@@ -19,7 +19,7 @@ from ossfs_py.model import (
 from ossfs_py.store.conditions import Conditions, scratch_key
 from ossfs_py.store.control import EXTRA_HEADERS, ControlClient, patience_seconds
 from ossfs_py.store.error_map import judge, request_id_of
-from ossfs_py.store.faults import AnswerError
+from ossfs_py.store.faults import AnswerError, NoAnswerError
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.payload import Payload
 from ossfs_py.store.reading import Reader, clean_etag
@@ -156,6 +156,8 @@ class Writer:
                 state,
                 "CreateMultipartUpload",
             )
+            if not answer.get("UploadId"):
+                raise NoAnswerError("the answer names no upload", "not_http")
             return MultipartUpload(key, answer["UploadId"])
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)

@@ -380,12 +380,14 @@ class _Session:
             return self._rewrite_body(first, headers, body, exchange, faults)
         self._client.sendall(_head(first, headers))
         if not has_body:
-            return keep if cut is None else self._break_off(exchange, faults)
+            return keep if cut is None else self._break_off(faults, b"")
         if "content-length" in names:
             length = int(names["content-length"])
             if not self._send_body(exchange, body, length if cut is None else min(cut, length)):
                 return False
-            return keep if cut is None or cut >= length else self._break_off(exchange, faults)
+            if cut is None or cut >= length:
+                return keep
+            return self._break_off(faults, body[cut:])
         self._send_chunked(exchange, body)
         return keep
 
@@ -462,7 +464,7 @@ class _Session:
         sent = body[: cut_of(faults)]
         exchange.sent = len(sent)
         self._client.sendall(_head(first, headers) + sent)
-        return len(sent) == len(body) or self._break_off(exchange, faults)
+        return len(sent) == len(body) or self._break_off(faults, body[len(sent) :])
 
     def _mumble(self, fault: Fault) -> bool:
         """Answer with something that is no head, or not all of one."""
@@ -485,9 +487,14 @@ class _Session:
                 self._client.sendall(byte)
                 time.sleep(TRICKLE_SECONDS)
 
-    def _break_off(self, exchange: Exchange, faults: list[Fault]) -> bool:
+    def _break_off(self, faults: list[Fault], rest: bytes) -> bool:
+        """End an answer before its end; ``rest`` of the body has come from the server."""
+        upstream = self.upstream
+        assert upstream is not None
         if any(fault.trickle_after is not None for fault in faults):
-            self._trickle(lambda: b"a" if self.upstream is None else self.upstream.recv(1))
+            left = iter(rest)
+            self._trickle(lambda: bytes((one,)) if (one := next(left, None)) is not None else b"")
+            self._trickle(lambda: upstream.recv(1))
         if any(fault.stall_after is not None for fault in faults):
             self._proxy.wait_released(self._client)
         if any(fault.reset_after is not None for fault in faults):

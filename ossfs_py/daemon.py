@@ -30,8 +30,9 @@ from ossfs_py.notify import Notifier
 from ossfs_py.running import RunningMount, registered
 from ossfs_py.servicecommands import service_commands
 from ossfs_py.servicestate import ServiceState
-from ossfs_py.store import StoreOptions, open_store
+from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.options import store_options
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +171,7 @@ class _Life:
         return self._code
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
-        return {**commands, **service_commands(self._settings)}
+        return {**commands, **service_commands(self._settings, self._logs)}
 
     @property
     def _state_directory(self) -> Path:
@@ -182,7 +183,7 @@ class _Life:
         if settings.read_only:
             return
         try:
-            remember(self._state_directory, self._mountpoint, _store_options(settings))
+            remember(self._state_directory, self._mountpoint, store_options(settings))
         except OSError as exc:
             log.warning("unsaved files will not know their store: %s", exc)
 
@@ -203,7 +204,7 @@ class _Life:
         )
 
     def _checked_store(self) -> ObjectStore:
-        store = open_store(_store_options(self._settings), self._metrics)
+        store = open_store(store_options(self._settings), self._metrics)
         try:
             store.check(self._settings.prefix, _CHECK_SECONDS)
         except BaseException:
@@ -273,7 +274,7 @@ class _Life:
     async def _read_again(self) -> None:
         self._logs.reopen()
         try:
-            self._logs.set_level(self._reread().log_level)
+            self._logs.set_levels(self._reread().log_level)
         except BadOptionsError as exc:
             log.error("the log level stays as it is: %s", "; ".join(exc.problems))  # noqa: TRY400
         try:
@@ -283,26 +284,3 @@ class _Life:
             log.error("the credentials stay as they are: %s", exc)  # noqa: TRY400
         else:
             log.info("credentials and log level were read again")
-
-
-def _store_options(settings: Settings) -> StoreOptions:
-    return StoreOptions(
-        bucket=settings.bucket,
-        endpoint=settings.endpoint,
-        region=settings.region,
-        addressing=settings.addressing,
-        profile=settings.profile,
-        credentials_file=settings.credentials_file,
-        anonymous=settings.anonymous,
-        ca_bundle=settings.ca_bundle,
-        verify_tls=settings.verify_tls,
-        concurrency=settings.concurrency,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        stall_timeout_seconds=settings.stall_timeout_seconds,
-        retry_budget_seconds=settings.retry_budget_seconds,
-        checksum=settings.checksum,
-        conditional_writes=settings.conditional_writes,
-        part_copy=settings.part_copy,
-        storage_class=settings.storage_class,
-        scratch_prefix=settings.prefix,
-    )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from ossfs_py.config import Settings
-from ossfs_py.config.host import secret_values
+from ossfs_py.config.host import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
 from ossfs_py.notify import Notifier
 
@@ -26,7 +26,7 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     def serve(ready: Callable[[], None]) -> int:
         from ossfs_py.logs import open_logs
 
-        logs = open_logs(settings)
+        logs = open_logs(settings, in_journal=stderr_is_the_journal(os.environ))
         logs.add_secrets(secret_values(os.environ))
         notifier = Notifier.from_environment(os.environ)
         try:

@@ -87,6 +87,15 @@ def secret_values(environ: Mapping[str, str]) -> list[str]:
     return [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
 
 
+def stderr_is_the_journal(environ: Mapping[str, str]) -> bool:
+    """Whether systemd has connected standard error to its journal (systemd.exec(5))."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
 def _xdg(environ: Mapping[str, str], name: str, below_home: str) -> Path:
     # The XDG specification says to ignore relative paths.
     value = environ.get(name, "")

@@ -13,6 +13,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from ossfs_py.config import host, units, values
+from ossfs_py.config.loglevels import AREAS, LogLevels, parse_levels
 
 ARGUMENTS = {"bucket": "BUCKET", "mountpoint": "MOUNTPOINT"}
 """Fields that are positional arguments on the command line."""
@@ -271,7 +272,7 @@ class Settings(BaseModel):
         LIMITS,
         "DURATION",
         "How long a failing request is tried again before a program sees an error.",
-        default=60.0,
+        default=90.0,
     )
 
     read_only: Flag = _option(MOUNT, "", "Refuse every change.", default=False)
@@ -290,15 +291,36 @@ class Settings(BaseModel):
     )
 
     foreground: Flag = _option(LOGS, "", "Stay attached and log to standard error.", default=False)
-    log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], BeforeValidator(values.level_name)
-    ] = _option(LOGS, "debug|info|warning|error", "Least severe messages shown.", default="info")
+    log_level: Annotated[LogLevels, BeforeValidator(parse_levels)] = _option(
+        LOGS,
+        "LEVEL[,AREA=LEVEL]",
+        "Least severe messages shown (debug, info, warning, error), for all or for one area"
+        f" ({', '.join(AREAS)}).",
+        default=LogLevels(),
+    )
     log_file: AbsolutePath | None = _option(
         LOGS,
         "FILE",
         "Log file; reopened at SIGHUP.",
         default=None,
         shown_default="syslog, or ossfs-py.log in the state directory",
+    )
+    log_format: Literal["text", "json"] = _option(
+        LOGS, "text|json", "Lines for people, or one JSON object a line.", default="text"
+    )
+    log_file_size_bytes: Size | None = _option(
+        LOGS,
+        "SIZE",
+        "Begin a new log file at this size and keep three old ones.",
+        default=None,
+        ge=64 * units.KIB,
+        shown_default="left to logrotate",
+    )
+    access_log: AbsolutePath | None = _option(
+        LOGS,
+        "FILE",
+        "Write a line of JSON here for each call a program makes.",
+        default=None,
     )
     metrics_address: Annotated[str, BeforeValidator(values.listen_address)] | None = _option(
         LOGS,
@@ -384,7 +406,7 @@ def _directories_apart(s: Settings) -> list[Conflict]:
     # The daemon would wait for itself when it opens its own files through the mount.
     inside = [
         name
-        for name in ("temp_dir", "cache_dir", "state_dir", "log_file")
+        for name in ("temp_dir", "cache_dir", "state_dir", "log_file", "access_log")
         if (path := getattr(s, name)) is not None and path.is_relative_to(s.mountpoint)
     ]
     return [((name, "mountpoint"), "it must lie outside the mountpoint") for name in inside]

@@ -93,8 +93,3 @@ def _id(value: object, by_name: Callable[[str], int], kind: str) -> int:
         return by_name(text)
     except KeyError:
         raise ValueError(f"{text!r} is neither a number nor a {kind} of this machine") from None
-
-
-def level_name(value: object) -> str:
-    """A log level's name, in any case."""
-    return str(value).lower()

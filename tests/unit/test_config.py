@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ossfs_py.config import BadOptionsError, CommandLine, Loaded, Settings, load
 from ossfs_py.config.host import cgroup_memory_limits, default_memory_limit, runtime_dirs
+from ossfs_py.config.loglevels import LogLevels
 from ossfs_py.config.settings import NOT_OPTIONS
 from ossfs_py.config.units import (
     format_size,
@@ -250,7 +251,7 @@ def test_flags_beat_mount_options_beat_environment_beat_file_beat_defaults(tmp_p
     assert found.region == "option"
     assert found.metadata_ttl_seconds == 2
     assert found.profile == "file"
-    assert found.log_level == "debug"
+    assert found.log_level == LogLevels("debug")
     assert found.block_size_bytes == 8 * 1024**2
 
 

@@ -1,13 +1,20 @@
 """Where log lines go, and what is kept out of them."""
 
+import contextlib
+import json
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import ossfs_py
 from ossfs_py.config import Settings
+from ossfs_py.config.loglevels import AREAS, LogLevels
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.loghandlers import JournalHandler
 from ossfs_py.logs import Logs, open_logs
 
 log = logging.getLogger("ossfs_py.tests")
@@ -15,10 +22,18 @@ log = logging.getLogger("ossfs_py.tests")
 
 @pytest.fixture
 def logs(tmp_path: Path) -> Iterator[Logs]:
-    opened = open_logs(settings(tmp_path))
-    yield opened
-    opened.close()
-    logging.getLogger().setLevel(logging.WARNING)
+    with opened(settings(tmp_path)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def opened(found: Settings, *, in_journal: bool = False) -> Iterator[Logs]:
+    logs = open_logs(found, in_journal=in_journal)
+    try:
+        yield logs
+    finally:
+        logs.close()
+        logs.set_levels(LogLevels("warning"))
 
 
 def settings(tmp_path: Path, **more: object) -> Settings:
@@ -72,7 +87,7 @@ def test_ordinary_lines_stay_as_they_are(logs: Logs, tmp_path: Path) -> None:
 
 def test_the_level_can_be_changed_while_running(logs: Logs, tmp_path: Path) -> None:
     log.debug("first")
-    logs.set_level("debug")
+    logs.set_levels(LogLevels("debug"))
     log.debug("second")
     logging.getLogger("botocore.auth").debug("StringToSign: third")
     text = (tmp_path / "log").read_text()
@@ -104,18 +119,148 @@ def test_a_daemon_without_syslog_logs_into_its_state_directory(
 ) -> None:
     monkeypatch.setattr("ossfs_py.logs._SYSLOG_SOCKET", tmp_path / "no-socket")
     found = settings(tmp_path, log_file=None, state_dir=tmp_path / "state")
-    opened = open_logs(found)
-    log.warning("hello")
-    opened.close()
+    with opened(found):
+        log.warning("hello")
     assert "hello" in (tmp_path / "state/ossfs-py.log").read_text()
-    logging.getLogger().setLevel(logging.WARNING)
 
 
 def test_in_the_foreground_standard_error_is_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opened = open_logs(settings(tmp_path, log_file=None, foreground=True))
-    log.warning("hello")
-    opened.close()
+    with opened(settings(tmp_path, log_file=None, foreground=True)):
+        log.warning("hello")
     assert "hello" in capsys.readouterr().err
-    logging.getLogger().setLevel(logging.WARNING)
+
+
+def entries(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_of_json_carries_what_the_message_is_about(tmp_path: Path) -> None:
+    with opened(settings(tmp_path, log_format="json")) as logs:
+        logs.add_secrets(["correct-horse"])
+        log.error("it failed: %s", "correct-horse", extra={"key": "a/b", "attempts": 3, "path": ""})
+        try:
+            raise ValueError("correct-horse")
+        except ValueError:
+            log.exception("two\nlines")
+    first, second = entries(tmp_path / "log")
+    assert str(first.pop("time")).endswith("Z")
+    assert first == {
+        "level": "error",
+        "logger": "ossfs_py.tests",
+        "message": "it failed: [redacted]",
+        "key": "a/b",
+        "attempts": 3,
+    }
+    assert second["message"] == "two\nlines"
+    assert "ValueError: [redacted]" in str(second["traceback"])
+
+
+def test_an_area_has_a_level_of_its_own(tmp_path: Path) -> None:
+    with opened(settings(tmp_path, log_level="error,store=debug")) as logs:
+        logging.getLogger("ossfs_py.store.retry").debug("of the store")
+        logging.getLogger("ossfs_py.transfer.engine").warning("of the engine")
+        logs.set_levels(logs.levels.changed("transfer=warning,store=error"))
+        logging.getLogger("ossfs_py.store.retry").warning("no more of the store")
+        logging.getLogger("ossfs_py.transfer.engine").warning("more of the engine")
+        assert str(logs.levels) == "error,store=error,transfer=warning"
+        logs.set_levels(logs.levels.changed("info"))
+        assert str(logs.levels) == "info"
+    messages = [line.rpartition(": ")[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert messages == ["of the store", "more of the engine"]
+
+
+def test_every_module_that_logs_belongs_to_one_area() -> None:
+    package = Path(ossfs_py.__file__).parent
+    logging_modules = {
+        path.relative_to(package).parts[0].removesuffix(".py")
+        for path in package.rglob("*.py")
+        if "getLogger(__name__)" in path.read_text()
+    }
+    known = [module for modules in AREAS.values() for module in modules]
+    assert len(known) == len(set(known))
+    assert logging_modules <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("loud", "'loud' is none of debug, info, warning, error"),
+        ("info,stor=debug", "'stor' is no area; there are fuse, files, names,"),
+        ("store=", "'' is none of"),
+        (" , ", "must not be empty"),
+    ],
+)
+def test_levels_that_make_no_sense_are_told(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        LogLevels().changed(text)
+
+
+def test_a_log_file_begins_anew_at_its_size(tmp_path: Path) -> None:
+    with opened(settings(tmp_path, log_file_size_bytes="64KiB")) as logs:
+        for _ in range(300):
+            log.info("x" * 1000)
+        logs.reopen()
+        log.info("the last")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["log", "log.1", "log.2", "log.3"]
+    assert all(path.stat().st_size <= 64 * 1024 for path in tmp_path.iterdir())
+    assert "the last" in (tmp_path / "log").read_text()
+
+
+def test_messages_that_cannot_be_written_are_counted_and_disturb_nobody(tmp_path: Path) -> None:
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    with opened(settings(tmp_path, log_file=directory / "log")):
+        log.info("first")
+        directory.rename(tmp_path / "away")
+        log.info("second")
+        log.info("third")
+        directory.mkdir()
+        log.info("fourth")
+        log.info("fifth")
+    lines = (directory / "log").read_text().splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == [
+        "fourth",
+        "2 messages before this one could not be written",
+        "fifth",
+    ]
+
+
+def journal_fields(datagram: bytes) -> dict[str, str]:
+    """The fields of an entry in systemd's native protocol."""
+    fields = {}
+    while datagram:
+        name, _, rest = datagram.partition(b"\n")
+        length = int.from_bytes(rest[:8], "little")
+        fields[name.decode()] = rest[8 : 8 + length].decode()
+        datagram = rest[8 + length + 1 :]
+    return fields
+
+
+def test_the_journal_gets_fields(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        handler = JournalHandler(tmp_path / "journal")
+        record = logging.LogRecord("ossfs_py.store", logging.ERROR, "", 0, "a\nb", None, None)
+        record.key = "models/a"
+        handler.handle(record)
+        handler.close()
+        assert journal_fields(journal.recv(65536)) == {
+            "MESSAGE": "a\nb",
+            "PRIORITY": "3",
+            "SYSLOG_IDENTIFIER": "ossfs-py",
+            "SYSLOG_PID": str(os.getpid()),
+            "OSSFS_LOGGER": "ossfs_py.store",
+            "OSSFS_KEY": "models/a",
+        }
+
+
+def test_without_a_journal_standard_error_is_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ossfs_py.loghandlers._JOURNAL", tmp_path / "none")
+    with opened(settings(tmp_path, log_file=None, foreground=True), in_journal=True):
+        log.warning("hello")
+    assert "hello" in capsys.readouterr().err

@@ -42,11 +42,16 @@ def stats(mountpoint: str, as_json: bool, once: bool) -> int:
 
 
 def _table(told: dict[str, Any]) -> "Table":
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{told['source']} ({told['data_path']})", box=None, title_justify="left")
     table.add_column("FIGURE")
     table.add_column("VALUE", justify="right")
+    for wait in told["waiting"]:
+        what = f"{wait['operation']} {wait['key']!r}, attempt {wait['attempt']}"
+        row = escape(f"waiting: {what}, for {wait['waits_for']}")
+        table.add_row(row, f"{wait['seconds']:.1f} s")
     for name, family in told["metrics"].items():
         if family["type"] == "histogram":
             continue

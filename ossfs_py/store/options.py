@@ -34,10 +34,10 @@ class StoreOptions:
     connect_timeout_seconds: float = 5.0
     stall_timeout_seconds: float = 10.0
     """A connection that moves no byte for this long is given up and replaced."""
-    retry_budget_seconds: float = 60.0
+    retry_budget_seconds: float = 90.0
     """How long one call goes on trying without any progress. A failed page fault kills the
-    reading program, so this outlasts a store's failover (tens of seconds), and it stays below the
-    120 s after which the kernel reports a hung task."""
+    reading program, so this outlasts a minute without network, and with the last attempt it stays
+    below the 120 s after which the kernel reports a hung task."""
     checksum: ChecksumChoice = "auto"
     conditional_writes: Choice = "auto"
     part_copy: Choice = "auto"

@@ -1,0 +1,68 @@
+"""Every fault x every request x every data path: nothing wrong, nothing lost, nothing that hangs.
+
+The suite runs a slice of it; ``make faults`` runs every cell. ``OSSFS_PY_FAULTS=all`` says so here,
+and ``OSSFS_PY_FAULTS_SEED`` gives order, places and repetitions.
+"""
+
+import os
+import random
+from collections import Counter
+
+import pytest
+from minio import Minio
+
+from tests.conftest import MountFactory
+from tests.faults.matrix import Runner, cells, some
+from tests.faults.works import Place
+from tests.support.proxy import Proxy
+
+ALL = os.environ.get("OSSFS_PY_FAULTS") == "all"
+SEED = int(os.environ.get("OSSFS_PY_FAULTS_SEED", "1"))
+ONCE_CELLS, ALWAYS_CELLS = 24, 2
+"""The slice of the suite, on each data path."""
+
+STALL_SECONDS = 0.5
+BUDGET_SECONDS = 3.0
+LIMIT_SECONDS = 45.0
+"""A piece of work sends several requests, each of which may use up the budget; what is measured
+is below a third of this."""
+
+
+@pytest.mark.timeout(3600 if ALL else 180)
+def test_every_fault_is_survived_or_told_and_nothing_is_lost(
+    proxy: Proxy, mount: MountFactory, bucket: str, minio_client: Minio, data_path: str
+) -> None:
+    mounted = mount(
+        bucket,
+        endpoint=proxy.endpoint,
+        data_path=data_path,
+        stall_timeout=f"{STALL_SECONDS}s",
+        connect_timeout="2s",
+        retry_budget=f"{BUDGET_SECONDS}s",
+        # Each piece of work sees what was put there a moment ago.
+        metadata_ttl="0s",
+    )
+
+    def place(name: str, rng: random.Random) -> Place:
+        return Place(mounted.path, minio_client, bucket, name, rng)
+
+    everything = cells(SEED + len(data_path))
+    chosen = everything
+    if not ALL:
+        chosen = some(everything, ONCE_CELLS, always=False)
+        chosen += some(everything, ALWAYS_CELLS, always=True)
+    runner = Runner(place, proxy)
+    problems: list[str] = []
+    outcomes = []
+    for cell in chosen:
+        try:
+            outcomes.append(runner.run(cell, LIMIT_SECONDS))
+        except AssertionError as exc:
+            problems.append(str(exc))
+    assert not problems, "\n".join(problems)
+    slowest = max(outcomes, key=lambda outcome: outcome.seconds)
+    told = Counter(outcome.errno for outcome in outcomes)
+    print(  # noqa: T201 - shown by make faults
+        f"{data_path}: {len(outcomes)} cells, {sum(one.hits for one in outcomes)} faults, "
+        f"errnos {dict(told)}, slowest {slowest.seconds:.1f} s ({slowest.cell})"
+    )

@@ -1,0 +1,318 @@
+"""What programs do on a mount, one piece of work for each request that the store knows."""
+
+import contextlib
+import io
+import os
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from minio import Minio
+from minio.error import S3Error
+
+MIB = 1024**2
+PART_WORK_BYTES = 17 * MIB
+"""Enough for several parts."""
+COPIED_BYTES = 24 * MIB
+"""Enough for clean parts on both sides of a change."""
+_PATTERN = random.Random(7).randbytes(MIB + 1)
+
+
+def content_of(size: int, seed: int) -> bytes:
+    """Bytes of which no two blocks are alike; ``seed`` makes them another file's."""
+    shifted = _PATTERN[seed % 1000 :] + _PATTERN[: seed % 1000]
+    return (shifted * (size // len(shifted) + 1))[:size]
+
+
+@dataclass
+class Place:
+    """One file name on a mount, and the other way to what the store holds of it."""
+
+    mount: Path
+    client: Minio
+    bucket: str
+    name: str
+    rng: random.Random
+    content: bytes = b""
+    fds: list[int] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        return self.mount / self.name
+
+    def put(self, name: str, content: bytes, metadata: Mapping[str, str] | None = None) -> None:
+        """Store an object without the mount."""
+        self.client.put_object(
+            self.bucket,
+            name,
+            io.BytesIO(content),
+            len(content),
+            metadata={**metadata} if metadata else None,  # type: ignore[arg-type]
+        )
+
+    def stored(self, name: str) -> bytes | None:
+        """The object as the store has it; None if there is none."""
+        try:
+            answer = self.client.get_object(self.bucket, name)
+        except S3Error as exc:
+            if exc.code != "NoSuchKey":
+                raise
+            return None
+        try:
+            return bytes(answer.read())
+        finally:
+            answer.close()
+            answer.release_conn()
+
+    def open(self, flags: int) -> int:
+        """A descriptor that :meth:`close` closes."""
+        fd = os.open(self.path, flags, 0o644)
+        self.fds.append(fd)
+        return fd
+
+    def close(self) -> None:
+        """Close what is open; a file that was not saved says so a last time."""
+        while self.fds:
+            with contextlib.suppress(OSError):
+                os.close(self.fds.pop())
+
+
+class Work:
+    """One thing a program does. Each may fail with OSError while the store is at fault.
+
+    ``request`` is the store's operation that it cannot do without.
+    """
+
+    request: str
+
+    def prepare(self, place: Place) -> None:
+        """Before the fault."""
+
+    def act(self, place: Place) -> None:
+        """Under the fault. Wrong bytes are an AssertionError, whatever the store does."""
+        raise NotImplementedError
+
+    def act_again(self, place: Place) -> None:
+        """After a failure, once the store is well: what the program tries next must succeed."""
+        self.act(place)
+
+    def verify(self, place: Place) -> None:
+        """What the store and the mount hold at the end."""
+        assert place.stored(place.name) == place.content
+        assert place.path.read_bytes() == place.content
+
+
+class ReadWhole(Work):
+    request = "GetObject"
+    size = 5 * MIB // 2
+
+    def prepare(self, place: Place) -> None:
+        place.content = content_of(self.size + place.rng.randrange(1000), place.rng.randrange(1000))
+        place.put(place.name, place.content)
+
+    def act(self, place: Place) -> None:
+        assert place.path.read_bytes() == place.content
+
+
+class ReadRange(ReadWhole):
+    """From the middle, so that the store has to heed Range."""
+
+    def act(self, place: Place) -> None:
+        fd = place.open(os.O_RDONLY)
+        offset = MIB + place.rng.randrange(1000)
+        read = b"".join(_read_all(fd, offset, MIB))
+        assert read == place.content[offset : offset + MIB]
+
+
+class Look(Work):
+    """A zero-byte object may be a symlink, so its metadata has to be asked for."""
+
+    request = "HeadObject"
+
+    def prepare(self, place: Place) -> None:
+        place.put(place.name, b"", {"mode": str(0o100640)})
+
+    def act(self, place: Place) -> None:
+        status = place.path.lstat()
+        assert (status.st_size, status.st_mode) == (0, 0o100640)
+
+
+class ListNames(Work):
+    request = "ListObjects"
+    names = ("a", "b", "c d", "ü")
+
+    def prepare(self, place: Place) -> None:
+        for name in self.names:
+            place.put(f"{place.name}/{name}", b"x")
+
+    def act(self, place: Place) -> None:
+        assert sorted(path.name for path in place.path.iterdir()) == sorted(self.names)
+
+    def verify(self, place: Place) -> None:
+        self.act(place)
+
+
+class WriteSmall(Work):
+    request = "PutObject"
+    size = 100_000
+
+    def act(self, place: Place) -> None:
+        place.content = content_of(self.size + place.rng.randrange(1000), place.rng.randrange(1000))
+        fd = place.open(os.O_WRONLY | os.O_CREAT)
+        _write_all(fd, place.content)
+        os.fsync(fd)
+
+    def act_again(self, place: Place) -> None:
+        """The descriptor is still open and the data kept: the next fsync brings it to the store.
+
+        Only what the failed write did not take is given again, as a program would.
+        """
+        if not place.fds:
+            place.open(os.O_WRONLY | os.O_CREAT)
+        fd = place.fds[-1]
+        written = os.lseek(fd, 0, os.SEEK_CUR)
+        _write_all(fd, place.content[written:])
+        os.fsync(fd)
+
+
+class WriteLarge(WriteSmall):
+    request = "UploadPart"
+    size = PART_WORK_BYTES
+
+
+class BeginUpload(WriteLarge):
+    request = "CreateMultipartUpload"
+
+
+class FinishUpload(WriteLarge):
+    request = "CompleteMultipartUpload"
+
+
+class ChangeLarge(Work):
+    """A small change in a large object: the rest is copied on the server."""
+
+    request = "UploadPartCopy"
+
+    def prepare(self, place: Place) -> None:
+        place.content = content_of(COPIED_BYTES, place.rng.randrange(1000))
+        place.put(place.name, place.content)
+
+    def act(self, place: Place) -> None:
+        fd = place.open(os.O_RDWR)
+        offset = 12 * MIB + place.rng.randrange(1000)
+        changed = bytearray(place.content)
+        changed[offset : offset + 5000] = bytes(5000)
+        place.content = bytes(changed)
+        assert os.pwrite(fd, bytes(5000), offset) == 5000
+        os.fsync(fd)
+
+    def act_again(self, place: Place) -> None:
+        os.fsync(place.fds[-1])
+
+
+class Rename(Work):
+    request = "CopyObject"
+
+    def prepare(self, place: Place) -> None:
+        place.content = content_of(200_000, place.rng.randrange(1000))
+        place.put(f"{place.name}-old", place.content)
+
+    def act(self, place: Place) -> None:
+        old = place.mount / f"{place.name}-old"
+        try:
+            old.rename(place.path)
+        except OSError:
+            # "An interruption leaves the source complete or both, never neither."
+            assert place.content in (place.stored(old.name), place.stored(place.name))
+            raise
+
+    def act_again(self, place: Place) -> None:
+        old = place.mount / f"{place.name}-old"
+        if old.exists():
+            old.rename(place.path)
+
+    def verify(self, place: Place) -> None:
+        super().verify(place)
+        assert place.stored(f"{place.name}-old") is None
+
+
+class ChangeMode(Work):
+    """A copy onto itself with new metadata."""
+
+    request = "CopyObject"
+
+    def prepare(self, place: Place) -> None:
+        place.content = content_of(200_000, place.rng.randrange(1000))
+        place.put(place.name, place.content)
+
+    def act(self, place: Place) -> None:
+        place.path.chmod(0o600)
+
+    def verify(self, place: Place) -> None:
+        super().verify(place)
+        metadata = place.client.stat_object(place.bucket, place.name).metadata or {}
+        assert metadata["x-amz-meta-mode"] == str(0o100600)
+
+
+class Remove(Work):
+    request = "DeleteObject"
+
+    def prepare(self, place: Place) -> None:
+        place.put(place.name, b"to be removed")
+
+    def act(self, place: Place) -> None:
+        place.path.unlink()
+
+    def act_again(self, place: Place) -> None:
+        place.path.unlink(missing_ok=True)
+
+    def verify(self, place: Place) -> None:
+        assert place.stored(place.name) is None
+        assert not place.path.exists()
+
+
+class GiveUp(Work):
+    """A large file that is removed while it is written: its upload is to be forgotten."""
+
+    request = "AbortMultipartUpload"
+
+    def act(self, place: Place) -> None:
+        fd = place.open(os.O_WRONLY | os.O_CREAT)
+        _write_all(fd, content_of(PART_WORK_BYTES, 1))
+        place.path.unlink()
+        place.close()
+
+    def verify(self, place: Place) -> None:
+        assert place.stored(place.name) is None
+        assert not place.path.exists()
+
+
+WORKS: tuple[Work, ...] = (
+    ReadWhole(),
+    ReadRange(),
+    Look(),
+    ListNames(),
+    WriteSmall(),
+    BeginUpload(),
+    WriteLarge(),
+    FinishUpload(),
+    ChangeLarge(),
+    Rename(),
+    ChangeMode(),
+    Remove(),
+    GiveUp(),
+)
+
+
+def _read_all(fd: int, offset: int, size: int) -> Iterator[bytes]:
+    while size and (piece := os.pread(fd, size, offset)):
+        yield piece
+        offset += len(piece)
+        size -= len(piece)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view[:MIB]) :]

@@ -89,12 +89,20 @@ def _unescape(text: str) -> str:
 
 
 def real_path(mountpoint: Path) -> Path:
-    """The path under which the kernel knows a mountpoint, without touching the mount itself."""
-    parent = mountpoint.parent.resolve()
-    path = parent / mountpoint.name
-    if THIS_MACHINE.mounts_at(path):
-        return path
-    return path.resolve()
+    """The path under which the kernel knows a mountpoint, without touching the mount itself.
+
+    Raises:
+        EnvironmentProblemError: its links go in circles.
+    """
+    try:
+        path = mountpoint.parent.resolve() / mountpoint.name
+        if THIS_MACHINE.mounts_at(path):
+            return path
+        return path.resolve()
+    except RuntimeError:  # what Python up to 3.12 raises where the kernel says ELOOP
+        raise EnvironmentProblemError(
+            f"the mountpoint {mountpoint} cannot be used: its symbolic links go in circles"
+        ) from None
 
 
 def check_machine(allow_other: bool, machine: Machine = THIS_MACHINE) -> None:

@@ -146,6 +146,26 @@ def test_half_a_pair_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch)
         source(oss=True).current()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ACCESS_KEY_ID", "aws-id\n"),
+        ("AWS_ACCESS_KEY_ID", "\u043a\u043b\u044e\u0447"),
+        ("AWS_SECRET_ACCESS_KEY", "aws-secret\n"),
+        ("AWS_SESSION_TOKEN", "token\r\nHost: other"),
+    ],
+)
+def test_what_no_header_can_carry_is_told_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    set_keys(monkeypatch, "aws")
+    monkeypatch.setenv(name, value)
+    with pytest.raises(EnvironmentProblemError, match="have a line break or another") as caught:
+        source().current()
+    assert "environment" in str(caught.value)
+    assert value.strip() not in str(caught.value)
+
+
 def test_no_credentials_at_all_are_told() -> None:
     with pytest.raises(EnvironmentProblemError, match="no credentials found"):
         source().current()

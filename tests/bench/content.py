@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import xxhash
 from minio import Minio
 from safetensors.numpy import save_file
@@ -13,9 +14,12 @@ from safetensors.numpy import save_file
 MIB = 1024**2
 BUCKET = "bench"
 MODEL = "model.safetensors"
+CHECKPOINT = "checkpoint.pt"
+SHARDS = tuple(f"model-{number:05}-of-00004.safetensors" for number in range(1, 5))
 TREE = "tree"
 SMALL = "small"
 TENSOR_BYTES = 32 * MIB
+PART_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True)
@@ -47,21 +51,27 @@ def fill(client: Minio, sizes: Sizes, scratch: Path) -> Content:
     """Create the bucket and store everything in it."""
     client.make_bucket(BUCKET)
     random = np.random.default_rng(11)
-    path = scratch / MODEL
     count = sizes.model_bytes // TENSOR_BYTES
     tensors = {
         f"layer.{number:03}": np.frombuffer(random.bytes(TENSOR_BYTES), np.uint8).reshape(-1, 4096)
         for number in range(count)
     }
+    path = scratch / MODEL
     save_file(tensors, path)
-    del tensors
     digest = xxhash.xxh3_128()
     with path.open("rb") as source:
         while block := source.read(8 * MIB):
             digest.update(block)
     model_size = path.stat().st_size
-    client.fput_object(BUCKET, MODEL, str(path), part_size=64 * MIB)
+    client.fput_object(BUCKET, MODEL, str(path), part_size=PART_BYTES)
+    torch.save({name: torch.from_numpy(tensor) for name, tensor in tensors.items()}, path)
+    client.fput_object(BUCKET, CHECKPOINT, str(path), part_size=PART_BYTES)
+    names = list(tensors)
+    for number, shard in enumerate(SHARDS):
+        save_file({name: tensors[name] for name in names[number :: len(SHARDS)]}, path)
+        client.fput_object(BUCKET, shard, str(path), part_size=PART_BYTES)
     path.unlink()
+    del tensors
     bodies = {
         f"{TREE}/{folder:02}/{number:03}.txt": b"x" * 1000
         for folder in range(sizes.tree_directories)

@@ -12,16 +12,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
+import torch
 import xxhash
 from safetensors import safe_open
+from safetensors.torch import load_file
 
-from tests.bench.content import MIB, MODEL, SMALL, TREE, Content
+from tests.bench.content import CHECKPOINT, MIB, MODEL, SHARDS, SMALL, TREE, Content
 
 TIMEOUT_SECONDS = 120.0
 """A work that takes longer is reported as such; ossfs's worst case took 90 s."""
 READ_BYTES = 8 * MIB
 RANDOM_READS = 100
+POSITIONS = 8
+TURN_BYTES = MIB // 4
+PROCESSES = 8
 
 
 class WorkFailedError(Exception):
@@ -60,9 +66,66 @@ def check_model(root: Path, content: Content) -> None:
 
 def load_safetensors(root: Path, content: Content) -> None:
     with safe_open(root / MODEL, framework="pt") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - not a dict
-            # clone() touches every page, which the lazily mapped tensor does not.
-            tensors.get_tensor(name).clone()
+        _touch(tensors, list(tensors.keys()))
+
+
+def load_shuffled(root: Path, content: Content) -> None:
+    with safe_open(root / MODEL, framework="pt") as tensors:
+        names = list(tensors.keys())
+        random.Random(29).shuffle(names)
+        _touch(tensors, names)
+
+
+def _touch(tensors: Any, names: list[str]) -> None:
+    for name in names:
+        # clone() touches every page, which the lazily mapped tensor does not.
+        tensors.get_tensor(name).clone()
+
+
+def load_whole(root: Path, content: Content) -> None:
+    load_file(root / MODEL)
+
+
+def load_checkpoint(*, mapped: bool) -> Callable[[Path, Content], None]:
+    def run(root: Path, content: Content) -> None:
+        state = torch.load(root / CHECKPOINT, mmap=mapped, weights_only=True)
+        for tensor in state.values():
+            tensor.clone()
+
+    return run
+
+
+def load_shards(root: Path, content: Content) -> None:
+    for shard in SHARDS:
+        load_file(root / shard)
+
+
+def load_from_processes(root: Path, content: Content) -> None:
+    context = multiprocessing.get_context("fork")
+    programs = [
+        context.Process(target=load_safetensors, args=(root, content)) for _ in range(PROCESSES)
+    ]
+    for program in programs:
+        program.start()
+    for program in programs:
+        program.join()
+    if any(program.exitcode for program in programs):
+        raise WorkFailedError("a program failed")
+
+
+def read_interleaved(root: Path, content: Content) -> None:
+    fd = os.open(root / MODEL, os.O_RDONLY)
+    share = content.model_size // POSITIONS
+    for turn in range(0, share, TURN_BYTES):
+        for position in range(POSITIONS):
+            os.pread(fd, min(TURN_BYTES, share - turn), position * share + turn)
+    os.close(fd)
+
+
+def read_after_dropping_pages(root: Path, content: Content) -> None:
+    read_sequentially(root, content)
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("1")
 
 
 def read_quarters(root: Path, content: Content) -> None:
@@ -120,8 +183,16 @@ def read_small(readers: int) -> Callable[[Path, Content], None]:
 READ_WORKS = (
     Work("one sequential reader", read_sequentially, check=check_model),
     Work("safetensors, every tensor", load_safetensors),
+    Work("safetensors, shuffled tensors", load_shuffled),
+    Work("safetensors load_file", load_whole),
+    Work("safetensors, 4 shards in turn", load_shards),
+    Work("safetensors from 8 processes", load_from_processes),
+    Work("torch.load", load_checkpoint(mapped=False)),
+    Work("torch.load, mapped", load_checkpoint(mapped=True)),
     Work("4 quarters, one descriptor", read_quarters),
+    Work("8 interleaved positions", read_interleaved),
     Work("the same read again, warm", read_sequentially, prepare=read_sequentially),
+    Work("read again, page cache dropped", read_sequentially, prepare=read_after_dropping_pages),
     Work("random 4 KiB read, each", read_randomly, per=RANDOM_READS),
     Work("walk and stat the tree", walk),
     Work("small files, 1 reader", read_small(1)),

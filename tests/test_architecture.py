@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exposition": FOUNDATION,
     "control_client": FOUNDATION | {"control", "mountpoint", "running"},
     "store": FOUNDATION,
+    "doctor": FOUNDATION | HOST | {"store"},
     "transfer": FOUNDATION | {"store"},
     "leftovers": FOUNDATION | {"store", "transfer"},
     "datapath": FOUNDATION | {"store", "transfer"},
@@ -58,7 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | HOST
     | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers"}
     | {"servicecommands", "servicestate"},
-    "cli": FOUNDATION | HOST | {"daemon", "store", "transfer", "leftovers"},
+    "cli": FOUNDATION | HOST | {"daemon", "doctor", "store", "transfer", "leftovers"},
     "__main__": {"cli"},
     "__init__": set(),
 }

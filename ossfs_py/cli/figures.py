@@ -1,5 +1,7 @@
 """Figures as people read them."""
 
+import textwrap
+
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -10,3 +12,8 @@ def short_size(size_bytes: float) -> str:
         size_bytes /= 1024
         unit += 1
     return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most ``width`` characters; words (paths, commands) stay whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

@@ -24,6 +24,7 @@ _COMMANDS = {
     "info": ("ossfs_py.cli.info:info", "Show the object behind a path."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "Look again at what others changed in the bucket."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
+    "doctor": ("ossfs_py.cli.doctor:doctor", "Find out what is wrong, and what to do about it."),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),

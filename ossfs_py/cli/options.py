@@ -1,5 +1,7 @@
 """Command line options generated from the settings model, and their ``--help``."""
 
+from collections.abc import Iterable
+
 import click
 from pydantic.fields import FieldInfo
 
@@ -13,8 +15,9 @@ from ossfs_py.config.settings import (
 )
 
 
-def setting_options() -> list[click.Option]:
-    """One option for each field of the model that is one.
+def setting_options(group: str | None = None, beside: Iterable[str] = ()) -> list[click.Option]:
+    """One option for each field of the model that is one; of a ``group``, only those in it and
+    the fields named ``beside`` it.
 
     Every value stays a string: the model judges all of them at once, so that one call tells
     everything that is wrong.
@@ -23,6 +26,7 @@ def setting_options() -> list[click.Option]:
         _flag(name, field) if field.annotation is bool else _valued(name, field)
         for name, field in Settings.model_fields.items()
         if name not in NOT_OPTIONS
+        and (group is None or option_extra(name)["group"] == group or name in beside)
     ]
 
 
@@ -76,6 +80,8 @@ class SettingsCommand(click.Command):
             else:
                 others.append(record)
         for title, records in groups.items():
+            if not records:
+                continue
             with formatter.section(title):
                 formatter.write_dl(records, col_max=32)
         with formatter.section("Other"):

@@ -1,0 +1,117 @@
+"""``ossfs-py doctor``."""
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ossfs_py.cli.options import SettingsCommand, setting_options
+from ossfs_py.config.settings import STORE
+
+if TYPE_CHECKING:
+    from ossfs_py.config import Loaded
+
+_HELP = """Look at everything that a mount of BUCKET[/PREFIX] at MOUNTPOINT needs.
+
+The machine is always looked at; the store and the bucket if BUCKET is given; the mountpoint, or
+the mount that is there, if MOUNTPOINT is. A single argument that begins with / or . is a
+mountpoint. Nothing is written anywhere, but for a scratch key with --write.
+"""
+
+_EPILOG = """\b
+Exit codes: 0 all is well (warnings included), 1 a check failed, 2 wrong usage.
+"""
+
+_BESIDE_STORE = ("allow_other", "nonempty", "connect_timeout_seconds", "retry_budget_seconds")
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
+_RETRY_SECONDS = 5.0
+"""Whoever waits for a diagnosis does not wait as long as a program for its data."""
+
+
+class _DoctorCommand(SettingsCommand):
+    """Takes the options that a mount takes to find its store."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.params[1:1] = [
+            option for option in setting_options(STORE, _BESIDE_STORE) if option.name != "prefix"
+        ]
+
+
+@click.command(
+    cls=_DoctorCommand,
+    help=_HELP,
+    epilog=_EPILOG,
+    context_settings={"max_content_width": 100},
+    options_metavar="[OPTIONS]",
+)
+@click.argument("arguments", nargs=-1, metavar="[BUCKET[/PREFIX]] [MOUNTPOINT]")
+@click.option("--config", metavar="FILE", help="TOML file with settings by their long names.")
+@click.option("--write", is_flag=True, help="Also write and remove a scratch key in the bucket.")
+@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+def doctor(
+    arguments: tuple[str, ...], config: str | None, write: bool, as_json: bool, **values: object
+) -> int:
+    from ossfs_py.doctor.examination import examine
+    from ossfs_py.doctor.findings import Status
+
+    # What the store's code logs on its way is told by the findings.
+    logging.getLogger("ossfs_py").addHandler(logging.NullHandler())
+    given = {name: value for name, value in values.items() if value is not None}
+    given.update(_named(arguments))
+    loaded, named = _load(given, config)
+    findings = []
+    for finding in examine(
+        loaded.settings, bucket="bucket" in named, mountpoint="mountpoint" in named, write=write
+    ):
+        findings.append(finding)
+        if not as_json:
+            _show(finding.check, finding.status.value, finding.told, finding.fix)
+    if as_json:
+        rows = [
+            {"check": f.check, "status": f.status.value, "told": f.told, "fix": f.fix}
+            for f in findings
+        ]
+        click.echo(json.dumps(rows, indent=1))
+    return 1 if any(f.status is Status.FAILED for f in findings) else 0
+
+
+def _named(arguments: tuple[str, ...]) -> dict[str, str]:
+    if len(arguments) > 2:
+        raise click.UsageError(f"unexpected argument {arguments[2]!r}")
+    if len(arguments) == 1:
+        is_path = arguments[0].startswith(("/", ".", "~"))
+        return {"mountpoint" if is_path else "bucket": arguments[0]}
+    return dict(zip(("bucket", "mountpoint"), arguments, strict=False))
+
+
+def _load(given: dict[str, object], config: str | None) -> "tuple[Loaded, set[str]]":
+    """The settings, and which of bucket and mountpoint somebody named."""
+    from ossfs_py.config import ARGUMENTS, CommandLine, load
+    from ossfs_py.config.sources import BadOptionsError
+
+    given.setdefault("retry_budget_seconds", _RETRY_SECONDS)
+    stand_ins = {"bucket": "bucket", "mountpoint": Path("/nonexistent")}
+    try:
+        return load(CommandLine(given, config_file=config)), set(ARGUMENTS)
+    except BadOptionsError as exc:
+        missing = {
+            n for n, shown in ARGUMENTS.items() if f"{shown}: missing argument" in exc.problems
+        }
+        if not missing:
+            raise
+    given |= {name: stand_ins[name] for name in missing}
+    return load(CommandLine(given, config_file=config)), set(ARGUMENTS) - missing
+
+
+def _show(check: str, status: str, told: str, fix: str) -> None:
+    """One row at once: the next check may take seconds."""
+    from ossfs_py.cli.figures import wrapped
+
+    shown = click.style(f"{status:<9}", fg=_COLOURS[status])
+    first, *more = wrapped(told, 72)
+    click.echo(f"{check:<17}{shown}{first}")
+    for line in [*more, *(wrapped(f"-> {fix}", 72) if fix else [])]:
+        click.echo(f"{'':<26}{line}")

@@ -1,0 +1,195 @@
+"""Checks of the bucket: who asks, what they may do there, and how fast it is."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from ossfs_py.doctor.findings import Finding, Status, failed, good, skipped, warning
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ArchivedError,
+    EnvironmentProblemError,
+    StoreError,
+    UsageError,
+)
+from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.credentials import CredentialSource
+
+MIB = 1024**2
+
+_CHECK_SECONDS = 8.0
+"""As a mount grants its first question."""
+_STREAMS = 8
+_PIECE_BYTES = 4 * MIB
+_MOST_BYTES = 128 * MIB
+_MEASURE_SECONDS = 5.0
+_LEAST_BYTES = MIB
+"""Of less, the time to the first byte would be measured."""
+_SLOW_BYTES_PER_SECOND = 10 * MIB
+"""A model of 15 GB takes 25 minutes then."""
+_WRITES = ("put", "delete", "capabilities")
+
+
+class Bucket:
+    """One bucket, or what lies below a prefix, as these credentials see it."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str,
+        *,
+        scratch: str | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """``scratch``: a key that may be written and removed; without one, only reads are tried."""
+        self._store = store
+        self._prefix = prefix
+        self._scratch = scratch or ""
+        self._clock = clock
+        self._page: ListPage | None = None
+
+    def check(self) -> Iterator[Finding]:
+        """Everything in order; what cannot be looked at is skipped."""
+        finding = self.list()
+        yield finding
+        if finding.status is Status.FAILED:
+            for name in ("get", *_WRITES, "throughput"):
+                yield skipped(name, "as the bucket cannot be listed")
+            return
+        yield self.get()
+        if self._scratch:
+            put = self.put()
+            yield put
+            if put.status is Status.GOOD:
+                yield self.delete()
+                yield self.capabilities()
+            else:
+                yield skipped("delete", "as nothing could be written")
+                yield skipped("capabilities", "as nothing could be written")
+        else:
+            for name in _WRITES:
+                yield skipped(name, "only with --write, which uses a scratch key")
+        yield self.throughput()
+
+    def list(self) -> Finding:
+        """The question every mount begins with, and a page to go on from."""
+        fix = "check the bucket's name, --endpoint, --region, and the permission to list it"
+        try:
+            self._store.check(self._prefix, _CHECK_SECONDS)
+            self._page = self._store.list_page(self._prefix, delimiter="")
+        except EnvironmentProblemError as exc:
+            return failed("list", str(exc), fix)
+        except StoreError as exc:
+            return failed("list", str(exc), fix)
+        count = len(self._page.objects)
+        more = " or more" if self._page.next_token is not None else ""
+        return good("list", f"allowed, {count}{more} objects")
+
+    def get(self) -> Finding:
+        """A byte of an object can be read."""
+        found = self._some_object(1)
+        if found is None:
+            return skipped("get", "there is no object with content to read")
+        began = self._clock()
+        try:
+            self._store.get_range_into(found.version, 0, memoryview(bytearray(1)))
+        except ArchivedError:
+            return warning("get", f"{found.key!r} is archived", "restore it before it is read")
+        except StoreError as exc:
+            return failed("get", str(exc), _right("s3:GetObject (oss:GetObject)", exc))
+        return good("get", f"allowed, first byte after {(self._clock() - began) * 1000:.0f} ms")
+
+    def put(self) -> Finding:
+        """A scratch key can be written."""
+        try:
+            self._store.put(self._scratch, b"ossfs-py doctor", metadata={})
+        except StoreError as exc:
+            return failed("put", str(exc), _right("s3:PutObject (oss:PutObject)", exc))
+        return good("put", "allowed")
+
+    def delete(self) -> Finding:
+        """The scratch key can be removed again."""
+        try:
+            self._store.delete(self._scratch)
+        except StoreError as exc:
+            right = _right("s3:DeleteObject (oss:DeleteObject)", exc)
+            return failed("delete", f"{exc!s}; {self._scratch!r} stays", right)
+        return good("delete", "allowed")
+
+    def capabilities(self) -> Finding:
+        """What the store can do that mounts make use of."""
+        try:
+            found = self._store.capabilities()
+        except StoreError as exc:
+            return failed("capabilities", str(exc), "try again; the store does not answer")
+        lacks = [
+            name
+            for name, there in (
+                ("refusing to create what exists", found.conditional_create),
+                ("refusing to replace what changed", found.conditional_replace),
+                ("copying parts", found.part_copy),
+            )
+            if not there
+        ]
+        if not lacks:
+            return good("capabilities", "conditional writes and copies of parts")
+        fix = "it works without: conditions are checked before the write, changed files sent whole"
+        return warning("capabilities", f"the store lacks {', '.join(lacks)}", fix)
+
+    def throughput(self) -> Finding:
+        """Bytes per second over several connections, for a few seconds at most."""
+        found = self._some_object(_LEAST_BYTES)
+        if found is None:
+            return skipped("throughput", "there is no object of 1 MiB to measure with")
+        size = min(found.size, _MOST_BYTES)
+        version, starts = found.version, iter(range(0, size, _PIECE_BYTES))
+        began = self._clock()
+
+        def stream() -> int:
+            buffer, got = memoryview(bytearray(_PIECE_BYTES)), 0
+            # next() of a range iterator is atomic.
+            while self._clock() < began + _MEASURE_SECONDS:
+                start = next(starts, None)
+                if start is None:
+                    break
+                piece = buffer[: min(_PIECE_BYTES, size - start)]
+                self._store.get_range_into(version, start, piece)
+                got += len(piece)
+            return got
+
+        try:
+            with ThreadPoolExecutor(_STREAMS) as threads:
+                got = sum(threads.map(lambda _: stream(), range(_STREAMS)))
+        except StoreError as exc:
+            return failed("throughput", str(exc), "see what the other checks say")
+        rate = got / max(self._clock() - began, 1e-6)
+        told = f"{rate / 1e6:.0f} MB/s over {_STREAMS} connections ({got // MIB} MiB)"
+        if rate < _SLOW_BYTES_PER_SECOND:
+            fix = "use the region's internal endpoint; look for limits of bandwidth and proxies"
+            return warning("throughput", told, fix)
+        return good("throughput", told)
+
+    def _some_object(self, least_bytes: int) -> ObjectInfo | None:
+        """The largest object of the page, which is the best one to measure with."""
+        objects = self._page.objects if self._page is not None else ()
+        best = max(objects, key=lambda one: one.size, default=None)
+        return best if best is not None and best.size >= least_bytes else None
+
+
+def credentials(source: CredentialSource) -> Finding:
+    """There are some; where they come from, never what they are."""
+    try:
+        key = source.current()
+    except (EnvironmentProblemError, UsageError) as exc:
+        return failed("credentials", str(exc), "see 'ossfs-py mount --help' for where they go")
+    if key is None:
+        return good("credentials", "none: requests are anonymous")
+    kind = ", with a session token" if key.token else ""
+    return good("credentials", f"from {source.origin()}{kind}")
+
+
+def _right(action: str, exc: StoreError) -> str:
+    if isinstance(exc, AccessDeniedError):
+        return f"grant {action} on the bucket's objects to these credentials"
+    return "the store does not do it now; try again"

@@ -1,0 +1,126 @@
+"""Checks of this machine: kernel, FUSE, limits."""
+
+import os
+import platform
+import re
+import resource
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ossfs_py.doctor.findings import Finding, failed, good, skipped, warning
+from ossfs_py.mountpoint import THIS_MACHINE, Machine
+
+_OLDEST_KERNEL = (4, 18)
+"""Ordinary users of containers can mount FUSE from 4.18 on, and older ones lack copies of it."""
+_GOOD_KERNEL = (4, 20)
+"""Requests of up to 1 MiB (max_pages); before, a READ brings 128 KiB."""
+_LEAST_FILES = 256
+_GOOD_FILES = 1024
+"""A connection and a file each for --concurrency and every open file of the temp data path."""
+
+_PACKAGE_FIX = "install the package fuse3 (apt-get install fuse3)"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What of the machine is looked at; tests bend it."""
+
+    machine: Machine = THIS_MACHINE
+    release: str = field(default_factory=platform.release)
+    filesystems: Path = Path("/proc/filesystems")
+    user: int = field(default_factory=os.geteuid)
+    file_limits: tuple[int, int] = field(
+        default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+
+
+def check_host(host: Host, *, allow_other: bool) -> Iterator[Finding]:
+    """Everything about the machine, in the order in which a mount needs it."""
+    yield kernel(host)
+    yield fuse_device(host)
+    yield fusermount(host)
+    yield others_allowed(host, wanted=allow_other)
+    yield open_files(host)
+
+
+def kernel(host: Host) -> Finding:
+    """Old enough kernels lack what is needed, or what makes it fast."""
+    name = "kernel"
+    match = re.match(r"(\d+)\.(\d+)", host.release)
+    if match is None:
+        return warning(name, f"{host.release!r} is no Linux version", "use Linux 4.20 or newer")
+    version = int(match[1]), int(match[2])
+    if version < _OLDEST_KERNEL:
+        return failed(name, f"Linux {host.release} is too old", "use Linux 4.20 or newer")
+    if version < _GOOD_KERNEL:
+        told = f"Linux {host.release} reads 128 KiB at a time"
+        return warning(name, told, "use Linux 4.20 or newer, which reads 1 MiB at a time")
+    return good(name, f"Linux {host.release}")
+
+
+def fuse_device(host: Host) -> Finding:
+    """/dev/fuse is there and may be opened."""
+    name, device = "fuse device", host.machine.fuse_device
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except FileNotFoundError:
+        loaded = _knows_fuse(host.filesystems)
+        fix = "start the container with --device /dev/fuse" if loaded else "modprobe fuse"
+        return failed(name, f"{device} is missing", fix)
+    except OSError as exc:
+        fix = f"chmod 666 {device}; in a container: --device /dev/fuse --cap-add SYS_ADMIN"
+        return failed(name, f"{device} cannot be opened: {exc.strerror}", fix)
+    return good(name, f"{device} can be opened")
+
+
+def _knows_fuse(filesystems: Path) -> bool:
+    try:
+        return "fuse" in filesystems.read_text().split()
+    except OSError:
+        return False
+
+
+def fusermount(host: Host) -> Finding:
+    """The set-uid helper that mounts for users other than root."""
+    name = "fusermount3"
+    found = shutil.which("fusermount3", path=host.machine.program_path)
+    if found is None:
+        if host.user == 0:
+            return warning(name, "missing; only root can mount", _PACKAGE_FIX)
+        return failed(name, "missing; users other than root need it", _PACKAGE_FIX)
+    info = Path(found).stat()
+    if not info.st_mode & stat.S_ISUID or info.st_uid != 0:
+        told = f"{found} is not set-uid root; only root can mount"
+        fix = f"chown root {found} && chmod u+s {found}"
+        return warning(name, told, fix) if host.user == 0 else failed(name, told, fix)
+    return good(name, found)
+
+
+def others_allowed(host: Host, *, wanted: bool) -> Finding:
+    """user_allow_other, which --allow-other of users other than root needs."""
+    name, conf = "user_allow_other", host.machine.fuse_conf
+    try:
+        lines = [line.strip() for line in conf.read_text(errors="replace").splitlines()]
+    except OSError:
+        lines = []
+    if "user_allow_other" in lines:
+        return good(name, f"{conf} permits --allow-other to everybody")
+    if host.user == 0:
+        return good(name, "root needs no permission for --allow-other")
+    told = f"{conf} does not permit --allow-other to users other than root"
+    if wanted:
+        return failed(name, told, f"echo user_allow_other | sudo tee -a {conf}")
+    return skipped(name, f"{told}; it is not asked for")
+
+
+def open_files(host: Host) -> Finding:
+    """RLIMIT_NOFILE leaves room for connections and files."""
+    name, (soft, hard) = "open files", host.file_limits
+    if soft == resource.RLIM_INFINITY or soft >= _GOOD_FILES:
+        return good(name, "unlimited" if soft == resource.RLIM_INFINITY else f"up to {soft}")
+    told = f"only {soft} may be open at once (hard limit {hard})"
+    fix = "raise it: ulimit -n 65536, or LimitNOFILE=65536 in the service"
+    return failed(name, told, fix) if soft < _LEAST_FILES else warning(name, told, fix)

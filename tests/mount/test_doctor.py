@@ -1,0 +1,133 @@
+"""``ossfs-py doctor`` as a program: on a machine that is well, and on one that is bent."""
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from minio import Minio
+
+from tests.conftest import MountFactory
+from tests.support.commands import (
+    Outcome,
+    ossfs,
+    without_fuse_device,
+    without_fusermount,
+    without_permissions,
+)
+from tests.support.mounting import Mount
+from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, SeaweedServer
+
+MIB = 1024**2
+
+
+def findings(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    assert outcome.err == ""
+    return {row["check"]: row for row in json.loads(outcome.out)}
+
+
+@pytest.fixture
+def filled(seaweed: SeaweedServer, bucket: str, tmp_path: Path) -> str:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(4 * MIB))
+    seaweed.put_file(bucket, "weights", source)
+    return bucket
+
+
+def doctor(
+    server: SeaweedServer, *arguments: str | Path, wrapper: Sequence[str] = (), **variables: str
+) -> Outcome:
+    return ossfs(
+        "doctor",
+        *arguments,
+        "--endpoint",
+        server.endpoint,
+        environment={**server.environment, **variables},
+        wrapper=wrapper,
+    )
+
+
+def test_a_mount_that_is_well_passes_every_check_and_nothing_is_left_in_the_bucket(
+    mount: MountFactory, seaweed: SeaweedServer, filled: str, minio_client: Minio
+) -> None:
+    mounted = mount(filled)
+    outcome = doctor(seaweed, filled, mounted.path, "--write", "--json")
+    assert outcome.code == 0
+    found = findings(outcome)
+    bad = {name for name, row in found.items() if row["status"] == "failed"}
+    assert bad == set()
+    for name in ("credentials", "list", "get", "put", "delete", "capabilities", "mountpoint"):
+        assert found[name]["status"] == "ok", found[name]
+    assert "MB/s" in found["throughput"]["told"]
+    for secret in (seaweed.access_key, seaweed.secret_key):
+        assert secret not in outcome.out
+    names = {item.object_name for item in minio_client.list_objects(filled, recursive=True)}
+    assert names == {"weights"}
+
+
+def test_wrong_keys_are_one_row_with_what_to_do(seaweed: SeaweedServer, filled: str) -> None:
+    outcome = doctor(seaweed, filled, AWS_SECRET_ACCESS_KEY="wrong")
+    assert outcome.code == 1
+    rows = [line for line in outcome.out.splitlines() if " failed " in line]
+    assert len(rows) == 1
+    assert rows[0].startswith("list             failed   ")
+    assert "does not accept the signature" in outcome.out
+    assert "\n                          -> " in outcome.out
+
+
+def test_rights_that_are_missing_are_told_one_by_one(seaweed: SeaweedServer, filled: str) -> None:
+    outsider = seaweed.identities[OUTSIDER]
+    keys = {"AWS_ACCESS_KEY_ID": outsider.access_key, "AWS_SECRET_ACCESS_KEY": outsider.secret_key}
+    denied = findings(doctor(seaweed, filled, "--json", "--write", **keys))
+    assert denied["list"]["status"] == "failed"
+    assert denied["put"]["status"] == "skipped"
+    own = doctor(seaweed, OUTSIDER_BUCKET, "--json", "--write", **keys)
+    assert own.code == 0
+    assert findings(own)["put"]["status"] == "ok"
+
+
+def test_the_machine_alone_is_looked_at_without_arguments() -> None:
+    found = findings(ossfs("doctor", "--json", environment={}))
+    assert set(found) == {"kernel", "fuse device", "fusermount3", "user_allow_other", "open files"}
+
+
+@pytest.mark.parametrize(
+    ("bent", "check"),
+    [
+        (without_fuse_device, "fuse device"),
+        (without_fusermount, "fusermount3"),
+        (without_permissions, "user_allow_other"),
+    ],
+)
+def test_a_bent_machine_is_told_by_the_check_of_its_fault(bent: Any, check: str) -> None:
+    outcome = ossfs("doctor", "--json", "--allow-other", environment={}, wrapper=bent())
+    assert outcome.code == 1
+    found = findings(outcome)
+    assert found[check]["status"] == "failed"
+    assert found[check]["fix"]
+
+
+def test_few_open_files_are_told() -> None:
+    wrapper = ["prlimit", "--nofile=128:128", "--"]
+    outcome = ossfs("doctor", "--json", environment={}, wrapper=wrapper)
+    assert outcome.code == 1
+    assert findings(outcome)["open files"]["status"] == "failed"
+
+
+def test_a_mount_that_hangs_is_told_and_does_not_hang_the_doctor(
+    seaweed: SeaweedServer, filled: str, tmp_path: Path
+) -> None:
+    with Mount(
+        filled, tmp_path / "m", endpoint=seaweed.endpoint, environment=seaweed.environment
+    ) as mounted:
+        os.kill(mounted.pid, signal.SIGSTOP)
+        try:
+            outcome = doctor(seaweed, mounted.path, "--json")
+        finally:
+            os.kill(mounted.pid, signal.SIGCONT)
+        assert outcome.code == 1
+        assert "does not answer within 3 s" in findings(outcome)["mountpoint"]["told"]
+        assert mounted.unmount() == 0

@@ -1,0 +1,43 @@
+"""How ``ossfs-py doctor`` reads its arguments."""
+
+import json
+
+import pytest
+
+from ossfs_py.cli.doctor import doctor
+from ossfs_py.cli.main import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as caught:
+        main(["doctor", *argv])
+    out, err = capsys.readouterr()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, out, err
+
+
+def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "a", "b", "c")
+    assert (code, err.splitlines()[0]) == (2, "ossfs-py: unexpected argument 'c'")
+    code, _, err = run(capsys, "bucket", "--addressing", "sideways")
+    assert code == 2
+    assert "--addressing: 'sideways' is none of" in err
+
+
+def test_a_single_path_is_a_mountpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "/nonexistent/mountpoint", "--json")
+    found = {row["check"]: row for row in json.loads(out)}
+    assert code == 1
+    assert found["mountpoint"]["told"] == "/nonexistent/mountpoint does not exist"
+    assert "list" not in found
+
+
+def test_it_takes_the_options_of_a_mount_that_lead_to_the_store(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = {parameter.name for parameter in doctor.params}
+    assert {"endpoint", "region", "profile", "credentials_file", "ca_bundle"} < names
+    assert not names & {"data_path", "cache_dir", "log_level"}
+    _, out, _ = run(capsys, "--help")
+    assert "--endpoint URL" in out
+    assert "Exit codes:" in out

@@ -1,0 +1,262 @@
+"""Each fault of the bucket and of the mountpoint, staged, is told by its own check."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ossfs_py.doctor.bucket import Bucket, credentials
+from ossfs_py.doctor.findings import Finding, Status
+from ossfs_py.doctor.mounts import answers, check_mountpoint, readahead
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ArchivedError,
+    EnvironmentProblemError,
+    StoreUnavailableError,
+)
+from ossfs_py.metrics import Metrics
+from ossfs_py.mountpoint import FILESYSTEM_TYPE, Machine
+from ossfs_py.store.base import Capabilities
+from ossfs_py.store.credentials import CredentialSource
+from ossfs_py.store.options import StoreOptions
+from tests.support.fake_store import FakeStore
+
+MIB = 1024**2
+SCRATCH = "models/.ossfs-py-probe-1"
+
+
+def bucket_of(
+    store: FakeStore, *, write: bool = False, clock: Callable[[], float] | None = None
+) -> Bucket:
+    more = {} if clock is None else {"clock": clock}
+    return Bucket(store, "models/", scratch=SCRATCH if write else None, **more)  # type: ignore[arg-type]
+
+
+def by_name(findings: list[Finding]) -> dict[str, Finding]:
+    return {finding.check: finding for finding in findings}
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    """A bucket with one object to measure with, and one outside of the prefix."""
+    store = FakeStore()
+    store.put("models/weights", bytes(3 * MIB), metadata={})
+    store.put("other", bytes(9 * MIB), metadata={})
+    store.requests.clear()
+    return store
+
+
+def refusing(store: FakeStore, method: str, error: Exception) -> FakeStore:
+    def refuse(called: str, _key: str) -> None:
+        if called == method:
+            raise error
+
+    store.on_request = refuse
+    return store
+
+
+def test_a_bucket_without_faults_is_well_and_left_as_it_was(store: FakeStore) -> None:
+    found = by_name(list(bucket_of(store, write=True).check()))
+    assert {finding.status for finding in found.values()} == {Status.GOOD}
+    assert set(found) == {"list", "get", "put", "delete", "capabilities", "throughput"}
+    assert found["list"].told == "allowed, 1 objects"
+    assert set(store.objects) == {"models/weights", "other"}
+
+
+def test_nothing_is_written_unless_asked_for(store: FakeStore) -> None:
+    found = by_name(list(bucket_of(store).check()))
+    assert {found[name].status for name in ("put", "delete", "capabilities")} == {Status.SKIPPED}
+    assert set(store.requests) <= {"check", "list_page", "get_range_into"}
+
+
+def test_a_bucket_that_cannot_be_listed_is_told_and_the_rest_is_skipped(store: FakeStore) -> None:
+    sentence = "access to the bucket 'models' is denied"
+    refusing(store, "check", EnvironmentProblemError(sentence))
+    found = list(bucket_of(store, write=True).check())
+    assert (found[0].status, found[0].told) == (Status.FAILED, sentence)
+    assert {finding.status for finding in found[1:]} == {Status.SKIPPED}
+    refusing(store, "list_page", AccessDeniedError("denied"))
+    assert bucket_of(store).list().status is Status.FAILED
+
+
+DENIED = AccessDeniedError("403 AccessDenied", operation="X", key="k", request_id="REQ")
+
+
+@pytest.mark.parametrize(
+    ("method", "check", "right"),
+    [
+        ("get_range_into", "get", "s3:GetObject"),
+        ("put", "put", "s3:PutObject"),
+        ("delete", "delete", "s3:DeleteObject"),
+    ],
+)
+def test_a_right_that_is_missing_is_named(
+    store: FakeStore, method: str, check: str, right: str
+) -> None:
+    found = by_name(list(bucket_of(refusing(store, method, DENIED), write=True).check()))
+    assert found[check].status is Status.FAILED
+    assert "403 AccessDenied" in found[check].told
+    assert "REQ" in found[check].told
+    assert right in found[check].fix
+
+
+def test_a_scratch_key_that_stays_is_named(store: FakeStore) -> None:
+    found = by_name(list(bucket_of(refusing(store, "delete", DENIED), write=True).check()))
+    assert f"'{SCRATCH}' stays" in found["delete"].told
+
+
+def test_a_store_that_fails_later_is_no_missing_right(store: FakeStore) -> None:
+    refusing(store, "get_range_into", StoreUnavailableError("503 SlowDown"))
+    found = by_name(list(bucket_of(store).check()))
+    assert "try again" in found["get"].fix
+    assert found["throughput"].status is Status.FAILED
+
+
+def test_an_archived_object_is_a_warning(store: FakeStore) -> None:
+    refusing(store, "get_range_into", ArchivedError("archived"))
+    assert bucket_of(store).list().status is Status.GOOD
+    bucket = bucket_of(store)
+    bucket.list()
+    finding = bucket.get()
+    assert finding.status is Status.WARNING
+    assert "is archived" in finding.told
+
+
+def test_a_store_that_lacks_abilities_is_a_warning() -> None:
+    lacking = Capabilities(conditional_create=False, conditional_replace=True, part_copy=False)
+    finding = bucket_of(FakeStore(capabilities=lacking), write=True).capabilities()
+    assert finding.status is Status.WARNING
+    assert finding.told == "the store lacks refusing to create what exists, copying parts"
+
+
+def test_an_empty_bucket_leaves_nothing_to_measure() -> None:
+    found = by_name(list(bucket_of(FakeStore()).check()))
+    assert {found["get"].status, found["throughput"].status} == {Status.SKIPPED}
+
+
+def test_a_slow_store_is_a_warning(store: FakeStore) -> None:
+    lock, now = threading.Lock(), 0.0
+
+    def clock() -> float:
+        nonlocal now
+        with lock:
+            now += 0.5
+            return now
+
+    bucket = bucket_of(store, clock=clock)
+    bucket.list()
+    finding = bucket.throughput()
+    assert finding.status is Status.WARNING
+    assert "internal endpoint" in finding.fix
+
+
+# -- credentials ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "OSS_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+
+
+def source(**options: object) -> CredentialSource:
+    return CredentialSource(StoreOptions("models", **options), Metrics(), oss_first=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_no_credentials")
+def test_missing_credentials_are_told() -> None:
+    finding = credentials(source())
+    assert finding.status is Status.FAILED
+    assert finding.told.startswith("no credentials found")
+
+
+@pytest.mark.usefixtures("_no_credentials")
+def test_credentials_are_told_by_their_source_and_never_shown(tmp_path: Path) -> None:
+    path = tmp_path / "passwd"
+    path.touch(0o600)
+    path.write_text("AKIDENTIFIER:verysecret\n")
+    finding = credentials(source(credentials_file=path))
+    assert (finding.status, finding.told) == (Status.GOOD, f"from the password file {path}")
+    path.chmod(0o644)
+    finding = credentials(source(credentials_file=path))
+    assert finding.status is Status.FAILED
+    assert "chmod 600" in finding.told
+    assert "none" in credentials(source(anonymous=True)).told
+
+
+# -- mountpoint -------------------------------------------------------------------------------
+
+
+def mountpoint(path: Path, table: str = "", *, nonempty: bool = False) -> dict[str, Finding]:
+    mounts = path.parent / "mountinfo"
+    mounts.write_text(table)
+    machine = Machine(mount_table=mounts)
+    return by_name(list(check_mountpoint(path, nonempty=nonempty, machine=machine)))
+
+
+def line(path: Path, kind: str, source: str = "models") -> str:
+    return f"36 35 0:53 / {path} rw,nosuid - {kind} {source} rw,user_id={os.geteuid()}\n"
+
+
+def test_an_empty_directory_can_be_mounted_on(tmp_path: Path) -> None:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    found = mountpoint(path)
+    assert (found["mountpoint"].status, found["readahead"].status) == (Status.GOOD, Status.SKIPPED)
+
+
+def test_a_directory_that_cannot_be_mounted_on_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mnt"
+    finding = mountpoint(path)["mountpoint"]
+    assert (finding.status, finding.fix) == (Status.FAILED, f"mkdir -p {path}")
+    path.touch()
+    assert "is not a directory" in mountpoint(path)["mountpoint"].told
+    path.unlink()
+    path.mkdir()
+    (path / "x").touch()
+    assert "is not empty" in mountpoint(path)["mountpoint"].told
+    assert mountpoint(path, nonempty=True)["mountpoint"].status is Status.GOOD
+
+
+def test_another_file_system_there_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    finding = mountpoint(path, line(path, "ext4", "/dev/sdb"))["mountpoint"]
+    assert finding.status is Status.FAILED
+    assert finding.told == f"/dev/sdb is mounted at {path} (ext4)"
+
+
+def test_a_mount_whose_daemon_is_gone_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mnt"
+    path.mkdir()
+    finding = mountpoint(path, line(path, FILESYSTEM_TYPE))["mountpoint"]
+    assert finding.status is Status.WARNING
+    assert "the daemon of the mount" in finding.told
+
+
+def test_a_mount_that_does_not_answer_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    monkeypatch.setattr(os, "statvfs", lambda _path: release.wait())
+    assert answers(tmp_path, 0.05) == "does not answer within 0.05 s"
+    release.set()
+
+
+def test_a_short_readahead_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    device = tmp_path.stat().st_dev
+    setting = tmp_path / f"{os.major(device)}:{os.minor(device)}" / "read_ahead_kb"
+    assert readahead(tmp_path, tmp_path).status is Status.SKIPPED
+    setting.parent.mkdir()
+    setting.write_text("128\n")
+    finding = readahead(tmp_path, tmp_path)
+    assert finding.status is Status.WARNING
+    assert finding.told == "the kernel reads only 128 KiB ahead"
+    assert str(setting) in finding.fix
+    setting.write_text("1024\n")
+    assert readahead(tmp_path, tmp_path).status is Status.GOOD

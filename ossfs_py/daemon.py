@@ -149,7 +149,7 @@ class _Life:
             self._remember_store()
             if self._stop.is_set():
                 return self._ended_early()
-            async with mounted(filesystem, self._mount_options(), self._metrics):
+            async with mounted(filesystem, self._mount_options(), self._metrics, self._logs.access):
                 self._is_mounted = True
                 log.info(
                     "%s is mounted at %s (%s data path)",

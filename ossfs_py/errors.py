@@ -43,45 +43,83 @@ class StoreError(OssfsError):
         tries = f" after {self.attempts} attempts" if self.attempts > 1 else ""
         return f"{where}{self.args[0]}{tries}{ident}"
 
+    @property
+    def fields(self) -> dict[str, str | int]:
+        """What programs that read logs want apart (``extra=`` of a log call)."""
+        return {
+            "key": self.key,
+            "request_id": self.request_id,
+            "attempts": self.attempts,
+            "advice": self.advice,
+        }
+
+    advice = "see what the store says about it"
+    """What a person can do about it."""
+
 
 class ObjectMissingError(StoreError):
     """No such key, upload or bucket."""
+
+    advice = "look for the key in the bucket: it was removed, or the bucket was"
 
 
 class AccessDeniedError(StoreError):
     """The store refuses these credentials, or anonymous access, for this operation."""
 
+    advice = "check the credentials and their rights on the bucket (ossfs-py doctor)"
+
 
 class ArchivedError(AccessDeniedError):
     """The object is archived and must be restored before its bytes can be read."""
+
+    advice = "restore the object at the store, then read it again"
 
 
 class VersionChangedError(StoreError):
     """The key no longer holds the pinned version."""
 
+    advice = "open the file again to read the new version"
+
 
 class ConditionFailedError(StoreError):
     """A conditional write lost: the key exists, or holds another version than expected."""
+
+    advice = (
+        "somebody else wrote it meanwhile: read that version, or mount with --on-conflict overwrite"
+    )
 
 
 class QuotaExceededError(StoreError):
     """The store refuses to hold more for this account or bucket."""
 
+    advice = "free some room in the account or have its quota raised; the data is kept until then"
+
 
 class ObjectTooLargeError(StoreError):
     """The object would exceed what the store can hold."""
+
+    advice = "write it in several files"
 
 
 class UnsupportedByStoreError(StoreError):
     """The store does not implement the operation (NotImplemented, MethodNotAllowed)."""
 
+    advice = "see --part-copy and --conditional-writes, which can be turned off"
+
 
 class IntegrityError(StoreError):
     """What the store says it keeps is not what was sent."""
 
+    advice = "write it again; if it happens often, suspect this machine's memory or a proxy"
+
 
 class StoreUnavailableError(StoreError):
     """Transient failures (5xx, throttling, resets, stalls) outlasted the retry budget."""
+
+    advice = (
+        "see whether the store and the network are well (ossfs-py doctor); a longer "
+        "--retry-budget bridges longer outages"
+    )
 
 
 # -- what a POSIX call can be told -------------------------------------------------------------

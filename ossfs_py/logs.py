@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISSOCK
 
+from ossfs_py.accesslog import AccessLog
 from ossfs_py.config import Settings
 from ossfs_py.config.loglevels import AREAS, LogLevels
 from ossfs_py.directories import prepare_state_directory
@@ -35,8 +36,16 @@ _QUIET_LIBRARIES = ("boto3", "botocore", "urllib3", "s3transfer", "asyncio")
 class Logs:
     """The log of one mount. Owns the root logger's handler until :meth:`close`."""
 
-    def __init__(self, handler: logging.Handler, redactor: Redactor, levels: LogLevels) -> None:
+    def __init__(
+        self,
+        handler: logging.Handler,
+        redactor: Redactor,
+        levels: LogLevels,
+        access: AccessLog | None = None,
+    ) -> None:
         """``handler`` has its formatter, which uses ``redactor``."""
+        self.access = access
+        """What programs ask is written there, too."""
         self._handler = handler
         self._redactor = redactor
         self._root = logging.getLogger()
@@ -61,14 +70,18 @@ class Logs:
         self._redactor.add(values)
 
     def reopen(self) -> None:
-        """Open the log file anew, after logrotate has moved it away."""
+        """Open the log files anew, after logrotate has moved it away."""
         if isinstance(self._handler, LogFile | RotatingLogFile):
             self._handler.reopen()
+        if self.access is not None:
+            self.access.reopen()
 
     def close(self) -> None:
         """Write out and close."""
         self._root.removeHandler(self._handler)
         self._handler.close()
+        if self.access is not None:
+            self.access.close()
 
 
 def open_logs(settings: Settings, *, in_journal: bool = False) -> Logs:
@@ -79,7 +92,7 @@ def open_logs(settings: Settings, *, in_journal: bool = False) -> Logs:
     state directory.
 
     Raises:
-        EnvironmentProblemError: the log file cannot be written.
+        EnvironmentProblemError: a log file cannot be written.
     """
     redactor = Redactor()
     handler, layout = _handler(settings, in_journal=in_journal)
@@ -87,7 +100,14 @@ def open_logs(settings: Settings, *, in_journal: bool = False) -> Logs:
         handler.setFormatter(JsonFormatter(redactor))
     else:
         handler.setFormatter(TextFormatter(layout, redactor))
-    return Logs(handler, redactor, settings.log_level)
+    access = None
+    if settings.access_log is not None:
+        try:
+            access = AccessLog(settings.access_log, settings.log_file_size_bytes)
+        except EnvironmentProblemError:
+            handler.close()
+            raise
+    return Logs(handler, redactor, settings.log_level, access)
 
 
 def _handler(settings: Settings, *, in_journal: bool) -> tuple[logging.Handler, str]:

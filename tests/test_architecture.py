@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "running": FOUNDATION,
     "logformat": set(),
     "loghandlers": {"logformat"},
-    "logs": FOUNDATION | {"directories", "logformat", "loghandlers"},
+    "accesslog": {"errors", "loghandlers"},
+    "logs": FOUNDATION | {"accesslog", "directories", "logformat", "loghandlers"},
     "mountpoint": FOUNDATION,
     "notify": set(),
     "servicecommands": FOUNDATION | {"control", "logs"},
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace", "writeback"},
     "siblings": FOUNDATION | {"datapath", "namespace", "openfiles"},
     "filesystem": FOUNDATION | {"namespace", "openfiles", "siblings"},
-    "fuse": FOUNDATION | {"filesystem", "namespace"},
+    "fuse": FOUNDATION | {"accesslog", "filesystem", "logformat", "namespace"},
     "cachecommands": FOUNDATION | {"control", "transfer", "datapath", "namespace"},
     "commands": FOUNDATION
     | {"cachecommands"}

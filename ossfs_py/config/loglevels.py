@@ -14,8 +14,8 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "transfer": ("transfer",),
     "store": ("store",),
     "daemon": (
-        *("assembly", "cli", "control", "daemon", "directories", "exposition", "leftovers"),
-        *("logs", "mountpoint", "notify", "running", "commands", "servicecommands"),
+        *("accesslog", "assembly", "cli", "control", "daemon", "directories", "exposition"),
+        *("leftovers", "logs", "mountpoint", "notify", "running", "commands", "servicecommands"),
         "servicestate",
     ),
 }

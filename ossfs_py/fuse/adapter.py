@@ -25,6 +25,7 @@ from ossfs_py.errors import (
     errno_of,
 )
 from ossfs_py.filesystem import Filesystem
+from ossfs_py.fuse.subjects import Subject
 from ossfs_py.metrics import Metrics
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace.inode import Inode
@@ -54,13 +55,15 @@ def _unwrapped(exc: Exception) -> BaseException:
 def _answered(
     handler: Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]]:
+    subject = Subject(handler)
+
     @functools.wraps(handler)
     async def answer(self: "Adapter", *args: P.args, **kwargs: P.kwargs) -> R:
         began = perf_counter()
         try:
             return await handler(self, *args, **kwargs)
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
-            raise self.refusal(handler.__name__, exc) from None
+            raise self.refusal(subject, args, exc) from None
         finally:
             self.timings.add_since(began, handler.__name__)
 
@@ -80,22 +83,41 @@ class Adapter(pyfuse3.Operations):
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
 
-    def refusal(self, operation: str, exc: Exception) -> pyfuse3.FUSEError:
+    def refusal(
+        self, subject: Subject, arguments: Sequence[Any], exc: Exception
+    ) -> pyfuse3.FUSEError:
         """The errno for an exception, logged as it deserves."""
         cause = _unwrapped(exc)
         if isinstance(cause, pyfuse3.FUSEError):
             return cause
         code = errno_of(cause)
-        self._errors[operation, errorcode.get(code, str(code))] += 1
+        self._errors[subject.operation, errorcode.get(code, str(code))] += 1
         if isinstance(cause, FilesystemError):
-            log.debug("%s: %s", operation, cause)
-        elif isinstance(cause, StoreError):
-            log.log(_store_level(cause), "%s failed: %s", operation, cause)
+            log.debug("%s: %s", subject.operation, cause)
+            return pyfuse3.FUSEError(code)
+        path = subject.path(self._fs, arguments)
+        about: dict[str, Any] = {"operation": subject.operation, "path": path}
+        if isinstance(cause, StoreError):
+            log.log(
+                _store_level(cause),
+                "%s of %r failed: %s; %s",
+                subject.operation,
+                path,
+                cause,
+                cause.advice,
+                extra=about | cause.fields,
+            )
         elif isinstance(cause, OSError | OssfsError):
-            log.error("%s failed: %s", operation, cause)
+            log.error("%s of %r failed: %s", subject.operation, path, cause, extra=about)
         else:
             self._failures.inc()
-            log.error("%s failed unexpectedly", operation, exc_info=cause)
+            log.error(
+                "%s of %r failed unexpectedly",
+                subject.operation,
+                path,
+                exc_info=cause,
+                extra=about,
+            )
         return pyfuse3.FUSEError(code)
 
     # -- attributes -----------------------------------------------------------------------------
@@ -262,7 +284,7 @@ class Adapter(pyfuse3.Operations):
                 return data
             return await self._fs.read(fh, off, size)
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
-            raise self.refusal("read", exc) from None
+            raise self.refusal(_READ, (fh, off, size), exc) from None
         finally:
             self.timings.add_since(began, "read")
 
@@ -351,6 +373,9 @@ class Adapter(pyfuse3.Operations):
     @_answered
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self._fs.remove_xattr(inode, name)
+
+
+_READ = Subject(Adapter.read)
 
 
 def _store_level(exc: StoreError) -> int:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import pyfuse3
 import trio
 
+from ossfs_py.accesslog import AccessLog
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.kernel import PageInvalidator, tune, waiting_requests
+from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -42,19 +44,28 @@ class MountOptions:
 
 @asynccontextmanager
 async def mounted(
-    filesystem: Filesystem, options: MountOptions, metrics: Metrics
+    filesystem: Filesystem,
+    options: MountOptions,
+    metrics: Metrics,
+    access: AccessLog | None = None,
 ) -> "AsyncIterator[Callable[[], None]]":
     """Mount and serve while the body runs; yields what ends serving.
 
     The body runs beside the request loop. When the loop ends by itself (somebody unmounted), the
-    body is cancelled. On the way out the mount is gone, whatever happened.
+    body is cancelled. On the way out the mount is gone, whatever happened. With ``access`` every
+    request is written there.
 
     Raises:
         EnvironmentProblemError: the kernel or fusermount3 refused.
     """
+    adapter = (
+        Adapter(filesystem, metrics)
+        if access is None
+        else RecordedAdapter(filesystem, metrics, access)
+    )
     invalidator = PageInvalidator()
     try:
-        pyfuse3.init(Adapter(filesystem, metrics), str(options.mountpoint), _fuse_options(options))
+        pyfuse3.init(adapter, str(options.mountpoint), _fuse_options(options))
     except RuntimeError as exc:
         invalidator.close()
         raise EnvironmentProblemError(

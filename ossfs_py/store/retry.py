@@ -220,7 +220,14 @@ class Retrier:
                 attempts,
                 message,
                 request_id or "none",
+                extra=_fields(operation, key, error, attempts),
             )
         raise verdict.cause(
             message, operation=operation, key=key, request_id=request_id, attempts=attempts
         ) from error
+
+
+def _fields(operation: str, key: str, error: Failure, attempts: int) -> dict[str, object]:
+    """What programs that read logs want apart."""
+    request_id = error.request_id if isinstance(error, AnswerError) else ""
+    return {"operation": operation, "key": key, "request_id": request_id, "attempts": attempts}

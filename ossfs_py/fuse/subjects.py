@@ -1,0 +1,74 @@
+"""What a request is about, in the words of people: the path, the offset, the size."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ossfs_py.errors import OssfsError
+from ossfs_py.filesystem import Filesystem
+from ossfs_py.namespace.inode import Inode
+
+_FIGURES = {"off": "offset", "size": "size", "flags": "flags"}
+"""Arguments of handlers that are told as they are, and under which name."""
+
+
+class Subject:
+    """Reads the arguments of one handler of pyfuse3."""
+
+    def __init__(self, handler: Callable[..., Any]) -> None:
+        self.operation = handler.__name__
+        self._names = tuple(inspect.signature(handler).parameters)[1:]
+
+    def path(self, filesystem: Filesystem, arguments: Sequence[Any]) -> str:
+        """The path below the mountpoint, ``""`` where nobody can tell any more."""
+        given = dict(zip(self._names, arguments, strict=False))
+        try:
+            if "fh" in given and given["fh"] is not None:
+                return self._path_of_handle(filesystem, given["fh"])
+            if "inode" in given:
+                return path_of(filesystem.namespace.inode(given["inode"]))
+            for parent, name in (("parent_inode", "name"), ("parent_inode_old", "name_old")):
+                if parent in given:
+                    return _child(filesystem, given[parent], given[name])
+        except OssfsError:
+            # A stale inode or handle is about nothing that has a name.
+            return ""
+        return ""
+
+    def details(self, filesystem: Filesystem, arguments: Sequence[Any]) -> dict[str, Any]:
+        """What else is worth telling: figures, the new name, who asks."""
+        given = dict(zip(self._names, arguments, strict=False))
+        told = {_FIGURES[name]: given[name] for name in _FIGURES if name in given}
+        if "mode" in given:
+            told["mode"] = f"{given['mode']:o}"
+        if "buf" in given:
+            told["size"] = len(given["buf"])
+        for parent, name in (("parent_inode_new", "name_new"), ("new_parent_inode", "new_name")):
+            if parent in given:
+                try:
+                    told["new_path"] = _child(filesystem, given[parent], given[name])
+                except OssfsError as exc:
+                    told["new_path"] = f"({exc})"
+        if "ctx" in given:
+            told["pid"], told["uid"] = given["ctx"].pid, given["ctx"].uid
+        return told
+
+    def _path_of_handle(self, filesystem: Filesystem, number: int) -> str:
+        if self.operation in ("readdir", "releasedir", "fsyncdir"):
+            return path_of(filesystem.directory(number).directory)
+        return path_of(filesystem.handle(number).opened.inode)
+
+
+def path_of(inode: Inode) -> str:
+    """``/a/b`` for what the key ``a/b`` is below the mount's prefix; the root is ``/``."""
+    names = []
+    node: Inode | None = inode
+    while node is not None and node.parent is not None:
+        names.append(node.name)
+        node = node.parent
+    return "/" + "/".join(reversed(names))
+
+
+def _child(filesystem: Filesystem, parent: int, name: bytes) -> str:
+    directory = path_of(filesystem.namespace.inode(parent))
+    return f"{directory.rstrip('/')}/{name.decode(errors='backslashreplace')}"

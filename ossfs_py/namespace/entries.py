@@ -106,7 +106,8 @@ class Entries:
         inode = self._tree.table.new(parent, name, Kind.FILE)
         inode.local = True
         inode.mode = mode & _PERMISSION_BITS
-        inode.uid, inode.gid = uid, gid
+        inode.uid = uid
+        inode.gid = self._group_of_directory(parent, gid)
         inode.atime_ns = inode.mtime_ns = inode.ctime_ns = time.time_ns()
         self._tree.changed(inode, new=True)
         return inode
@@ -120,14 +121,15 @@ class Entries:
             EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
         """
         now_ns = time.time_ns()
+        hands_on = self._tree.attributes(parent).mode & stat.S_ISGID
         return await self._make(
             parent,
             name,
             Kind.DIRECTORY,
             metadata.encode(
-                mode=stat.S_IFDIR | (mode & _PERMISSION_BITS),
+                mode=stat.S_IFDIR | (mode & _PERMISSION_BITS) | hands_on,
                 uid=uid,
-                gid=gid,
+                gid=self._group_of_directory(parent, gid),
                 mtime_ns=now_ns,
                 ctime_ns=now_ns,
             ),
@@ -147,7 +149,7 @@ class Entries:
             stored = metadata.encode(
                 mode=stat.S_IFLNK | SYMLINK_PERMISSIONS,
                 uid=uid,
-                gid=gid,
+                gid=self._group_of_directory(parent, gid),
                 mtime_ns=now_ns,
                 ctime_ns=now_ns,
                 symlink_target=target,
@@ -247,6 +249,14 @@ class Entries:
         self._tree.stored(directory, version, stored)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _group_of_directory(self, parent: Inode, gid: int) -> int:
+        """The group of a new entry: the maker's, or in a set-group-ID directory that one's.
+
+        On local disks the kernel sees to that; of FUSE it is expected (inode(7)).
+        """
+        shown = self._tree.attributes(parent)
+        return shown.gid if shown.mode & stat.S_ISGID else gid
 
     async def _make(self, parent: Inode, name: str, kind: Kind, stored: Mapping[str, str]) -> Inode:
         self.require_writable()

@@ -296,6 +296,19 @@ def test_another_user_may_do_what_modes_and_owners_allow(place: Workplace) -> No
     assert place.stored_metadata("shared/moved")["uid"] == str(NOBODY)
 
 
+def test_a_shared_directory_hands_its_group_on(place: Workplace) -> None:
+    shared = place.path / "shared"
+    shared.mkdir()
+    as_root("chown", ":1234", shared)
+    as_root("chmod", "2775", shared)
+    (shared / "below").mkdir()
+    (shared / "below/file").touch()
+    (shared / "below/link").symlink_to("file")
+    for path in (shared / "below", shared / "below/file", shared / "below/link"):
+        assert (path.lstat().st_uid, path.lstat().st_gid) == (os.geteuid(), 1234)
+    assert (shared / "below").stat().st_mode & stat.S_ISGID
+
+
 def test_another_user_sees_nothing_unless_that_is_asked_for(
     mount: MountFactory, bucket: str
 ) -> None:

@@ -41,6 +41,21 @@ def test_mkdir_writes_a_marker_with_the_callers_attributes() -> None:
     mounted(run)
 
 
+def test_new_entries_of_a_set_group_id_directory_belong_to_its_group() -> None:
+    async def run(m: Mounted) -> None:
+        team = await m.namespace.make_directory(m.root, "team", 0o2775, 5, 6)
+        below = await m.namespace.make_directory(team, "below", 0o755, 7, 8)
+        link = await m.namespace.make_symlink(below, "link", b"file", 7, 8)
+        file = m.create(below, "file")
+        for inode in (below, link, file):
+            attributes = m.namespace.attributes_nowait(inode)
+            assert attributes is not None
+            assert attributes.gid == 6
+        assert decode(m.store.metadata("team/below/")).mode == stat.S_IFDIR | 0o2755
+
+    mounted(run)
+
+
 def test_mkdir_after_a_lookup_costs_one_request() -> None:
     async def run(m: Mounted) -> None:
         with pytest.raises(NoSuchEntryError):

@@ -28,7 +28,14 @@ FILESYSTEM: Filesystem = Uploads()  # type: ignore[assignment]
 
 @contextlib.contextmanager
 def state(manager: ServiceManager, metrics: Metrics) -> Iterator[ServiceState]:
-    settings = Settings.model_validate({"bucket": "models", "mountpoint": "/mnt/models"})
+    settings = Settings.model_validate(
+        {
+            "bucket": "models",
+            "mountpoint": "/mnt/models",
+            "retry_budget_seconds": 60,
+            "stall_timeout_seconds": 10,
+        }
+    )
     notifier = Notifier.from_environment(manager.environment)
     yield ServiceState(settings, notifier, metrics)
     notifier.close()

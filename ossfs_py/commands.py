@@ -4,6 +4,7 @@ A command is a function of its arguments and a way to send progress; what it nee
 bound here.
 """
 
+import logging
 import math
 import stat
 from collections.abc import Mapping
@@ -19,12 +20,14 @@ from ossfs_py.config import Settings
 from ossfs_py.control import Arguments, Command, ControlError, Progress
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.cache import CacheDataPath
-from ossfs_py.errors import NoSuchEntryError, NotADirectoryPathError
+from ossfs_py.errors import NoSuchEntryError, NotADirectoryPathError, StoreError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.metrics import Metrics
 from ossfs_py.namespace.inode import Kind
 from ossfs_py.openfiles import OpenFiles
 from ossfs_py.transfer.workers import Workers
+
+log = logging.getLogger(__name__)
 
 _SYNC_REPORT_SECONDS = 0.5
 
@@ -98,8 +101,15 @@ async def _info(
     except (NoSuchEntryError, NotADirectoryPathError) as exc:
         raise ControlError(f"{path!r} does not exist in this mount") from exc
     attributes = await namespace.attributes(inode)
+    if inode.info is not None:
+        try:
+            await namespace.ensure_metadata(inode)
+        except StoreError as exc:
+            # What a listing told is worth telling, too.
+            log.info("the metadata of %r stays unknown: %s", path, exc)
     opened = parts.opened.current(inode)
-    version = inode.info.version if inode.info is not None else None
+    info = inode.info
+    version = info.version if info is not None else None
     cached_bytes = None
     if cache is not None and version is not None and inode.kind is Kind.FILE:
         cached_bytes = await parts.files.run(cache.blocks.share, version)
@@ -111,10 +121,15 @@ async def _info(
         "bytes": attributes.size,
         "modified": attributes.mtime_ns / 1e9,
         "mode": f"{stat.S_IMODE(attributes.mode):04o}",
-        "storage_class": inode.info.storage_class if inode.info is not None else None,
+        "version_id": info.version_id if info is not None else None,
+        "content_type": info.content_type if info is not None else None,
+        "storage_class": info.storage_class if info is not None else None,
+        "owner": info.owner if info is not None else None,
+        "metadata": None if inode.metadata is None else dict(inode.metadata),
         "data_path": parts.settings.data_path,
         "cached_bytes": cached_bytes,
         "open": opened is not None,
+        "open_handles": inode.open_count,
         "unsaved": opened is not None and opened.file.dirty,
     }
 

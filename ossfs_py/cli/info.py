@@ -13,7 +13,9 @@ from ossfs_py.cli.figures import short_size
 @click.argument("path", metavar="PATH")
 @click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 def info(path: str, as_json: bool) -> int:
-    """Show the object behind PATH: its key, version and size, and how much of it is cached."""
+    """Show the object behind PATH: its key, version, size and metadata, how much of it is cached,
+    and who has it open.
+    """
     from ossfs_py.control_client import ControlClient, mount_of
 
     entry, below = mount_of(Path(path))
@@ -22,22 +24,34 @@ def info(path: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(told, indent=1))
         return 0
-    cached = told["cached_bytes"]
     rows = {
         "Kind": told["kind"],
         "Bucket": told["bucket"],
         "Key": told["key"],
         "ETag": told["etag"],
+        "Version": told["version_id"],
         "Size": f"{short_size(told['bytes'])} ({told['bytes']} bytes)",
         "Modified": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(told["modified"])),
         "Mode": told["mode"],
+        "Content type": told["content_type"],
         "Storage class": told["storage_class"],
+        "Owner": told["owner"],
         "Data path": told["data_path"],
-        "Cached": None if cached is None else short_size(cached),
-        "Open": "yes" if told["open"] else "no",
+        "Cached": _share(told["cached_bytes"], told["bytes"]),
+        "Open handles": str(told["open_handles"]),
         "Unsaved changes": "yes" if told["unsaved"] else "no",
     }
     for name, value in rows.items():
         if value is not None:
             click.echo(f"{name:<16}{value}")
+    for name, value in (told["metadata"] or {}).items():
+        click.echo(f"{'Metadata':<16}{name}: {value}")
     return 0
+
+
+def _share(cached_bytes: int | None, size_bytes: int) -> str | None:
+    """How much of a file the disk cache holds; None where there is no cache."""
+    if cached_bytes is None:
+        return None
+    share = cached_bytes / size_bytes if size_bytes else 1.0
+    return f"{short_size(cached_bytes)} ({share:.0%})"

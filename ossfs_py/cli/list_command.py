@@ -3,8 +3,12 @@
 import json
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ossfs_py.mountpoint import MountEntry
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class _Row:
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 def list_mounts(as_json: bool) -> int:
-    """Show the mounts of ossfs-py on this host and their daemons."""
+    """Show the mounts of ossfs-py on this host, their daemons, and whether they answer."""
     rows = _rows()
     if as_json:
         click.echo(json.dumps([row.__dict__ for row in rows], indent=1))
@@ -40,20 +44,27 @@ def list_mounts(as_json: bool) -> int:
 
 
 def _rows() -> list[_Row]:
+    from concurrent.futures import ThreadPoolExecutor
+
     from ossfs_py.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
+
+    entries = [one for one in THIS_MACHINE.mounts() if one.filesystem_type == FILESYSTEM_TYPE]
+    # Each is asked whether it answers, which takes seconds of those that hang.
+    with ThreadPoolExecutor(max(1, len(entries))) as threads:
+        return list(threads.map(_row, entries))
+
+
+def _row(entry: "MountEntry") -> _Row:
+    from ossfs_py.doctor.mounts import answers
     from ossfs_py.running import find_daemon
 
-    rows = []
-    for entry in THIS_MACHINE.mounts():
-        if entry.filesystem_type != FILESYSTEM_TYPE:
-            continue
-        daemon = find_daemon(entry.mountpoint, entry.owner)
-        if daemon is not None:
-            mount = daemon.mount
-            daemon.close()
-            rows.append(_Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, "mounted"))
-        else:
-            known = os.geteuid() in (0, entry.owner)
-            state = "dead: its daemon is gone" if known else "of another user"
-            rows.append(_Row(str(entry.mountpoint), entry.source, None, None, state))
-    return rows
+    daemon = find_daemon(entry.mountpoint, entry.owner)
+    if daemon is None:
+        known = os.geteuid() in (0, entry.owner)
+        state = "dead: its daemon is gone" if known else "of another user"
+        return _Row(str(entry.mountpoint), entry.source, None, None, state)
+    mount = daemon.mount
+    daemon.close()
+    problem = answers(entry.mountpoint)
+    state = "mounted" if problem is None else f"ill: it {problem}"
+    return _Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, state)

@@ -4,14 +4,14 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ossfs_py.cli.figures import short_size
+from ossfs_py.cli.mount_figures import Figures, sections
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 _PERIOD_SECONDS = 1.0
 
@@ -21,7 +21,10 @@ _PERIOD_SECONDS = 1.0
 @click.option("--json", "as_json", is_flag=True, help="Every figure, once, as JSON.")
 @click.option("--once", is_flag=True, help="One table instead of one that follows the mount.")
 def stats(mountpoint: str, as_json: bool, once: bool) -> int:
-    """Show what the mount at MOUNTPOINT has done so far: requests, bytes, errors, cache."""
+    """Show what the mount at MOUNTPOINT does: bytes, requests, errors, memory, cache.
+
+    On a terminal the table follows the mount, with figures per second, until Ctrl-C.
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -31,33 +34,34 @@ def stats(mountpoint: str, as_json: bool, once: bool) -> int:
         told = client.call("stats")
         if as_json:
             click.echo(json.dumps(told, indent=1))
-        elif once or not sys.stdout.isatty():
-            Console().print(_table(told))
-        else:
-            with Live(_table(told)) as live:
+            return 0
+        now, looked_at = Figures(told), time.monotonic()
+        if once or not sys.stdout.isatty():
+            Console(soft_wrap=True).print(_screen(now, None, 0.0))
+            return 0
+        try:
+            with Live(_screen(now, None, 0.0), screen=True, auto_refresh=False) as live:
                 while True:
                     time.sleep(_PERIOD_SECONDS)
-                    live.update(_table(client.call("stats")))
-    return 0
+                    before, began = now, looked_at
+                    now, looked_at = Figures(client.call("stats")), time.monotonic()
+                    live.update(_screen(now, before, looked_at - began), refresh=True)
+        except KeyboardInterrupt:
+            return 0
 
 
-def _table(told: dict[str, Any]) -> "Table":
-    from rich.markup import escape
+def _screen(now: Figures, before: Figures | None, seconds: float) -> "Group":
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{told['source']} ({told['data_path']})", box=None, title_justify="left")
-    table.add_column("FIGURE")
-    table.add_column("VALUE", justify="right")
-    for wait in told["waiting"]:
-        what = f"{wait['operation']} {wait['key']!r}, attempt {wait['attempt']}"
-        row = escape(f"waiting: {what}, for {wait['waits_for']}")
-        table.add_row(row, f"{wait['seconds']:.1f} s")
-    for name, family in told["metrics"].items():
-        if family["type"] == "histogram":
-            continue
-        for sample in family["samples"]:
-            labels = " ".join(sample["labels"].values())
-            value = sample["value"]
-            shown = short_size(int(value)) if name.endswith("_bytes") else f"{value:g}"
-            table.add_row(f"{family['help']} {labels}".strip(), shown)
-    return table
+    parts: list[Text | Table] = [Text(f"{now.source} ({now.data_path} data path)", "bold")]
+    for section in sections(now, before, seconds):
+        table = Table(box=None, pad_edge=False, header_style="bold cyan")
+        for number, heading in enumerate(section.headings):
+            left = number == 0 or not heading
+            table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+        for row in section.rows:
+            table.add_row(*(Text(text) for text in row))
+        parts += [Text(""), table]
+    return Group(*parts)

@@ -126,8 +126,11 @@ def test_a_mount_that_hangs_is_told_and_does_not_hang_the_doctor(
         os.kill(mounted.pid, signal.SIGSTOP)
         try:
             outcome = doctor(seaweed, mounted.path, "--json")
+            listed = json.loads(ossfs("list", "--json", environment={}).out)
         finally:
             os.kill(mounted.pid, signal.SIGCONT)
         assert outcome.code == 1
         assert "does not answer within 3 s" in findings(outcome)["mountpoint"]["told"]
+        row = next(row for row in listed if row["mountpoint"] == str(mounted.path))
+        assert row["state"] == "ill: it does not answer within 3 s"
         assert mounted.unmount() == 0

@@ -1,5 +1,6 @@
 """What a running mount tells Prometheus, and what asking it costs."""
 
+import io
 import json
 import os
 import re
@@ -8,10 +9,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from minio import Minio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import MountFactory
 from tests.mount.test_bad_input import Place, place  # noqa: F401 - a fixture
+from tests.support.commands import ossfs
 from tests.support.mounting import Mount
 from tests.support.seaweed import SeaweedServer
 
@@ -112,3 +115,30 @@ def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> N
         f"metrics cannot be told at 127.0.0.1:{port}: address already in use"
         " (see --metrics-address)"
     )
+
+
+def test_info_tells_all_that_is_known_of_an_object(
+    mount: MountFactory, bucket: str, minio_client: Minio
+) -> None:
+    content = os.urandom(3 * MIB)
+    minio_client.put_object(
+        bucket,
+        "d/weights",
+        io.BytesIO(content),
+        len(content),
+        content_type="model/x",
+        metadata={"who": "me"},
+    )
+    mounted = mount(bucket, data_path="cache")
+    path = mounted.path / "d/weights"
+    with path.open("rb") as first, path.open("rb"):
+        assert first.read() == content
+        told = json.loads(ossfs("info", path, "--json", environment={}).out)
+    stored = minio_client.stat_object(bucket, "d/weights")
+    assert (told["key"], told["bytes"], told["etag"]) == ("d/weights", 3 * MIB, stored.etag)
+    assert (told["open_handles"], told["unsaved"]) == (2, False)
+    assert (told["content_type"], told["metadata"]["who"]) == ("model/x", "me")
+    assert 0 <= told["cached_bytes"] <= 3 * MIB
+    lines = ossfs("info", path, environment={}).out.splitlines()
+    assert "Metadata        who: me" in lines
+    assert any(line.startswith("Open handles    ") for line in lines)

@@ -151,7 +151,7 @@ def _take_file(given: _Given, path: str) -> None:
     except OSError as exc:
         given.problems.append(f"--config: cannot read {path}: {exc.strerror}")
         return
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
         given.problems.append(f"--config: {path} is not TOML: {exc}")
         return
     for key, value in content.items():

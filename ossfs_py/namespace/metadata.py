@@ -170,13 +170,14 @@ def _xattrs(text: str | None) -> Mapping[str, bytes]:
         return _NO_XATTRS
     try:
         values = json.loads(unquote(text))
-    except ValueError:
+    except (ValueError, RecursionError):
         return _NO_XATTRS
     if not isinstance(values, dict):
         return _NO_XATTRS
     result = {}
     for name, value in values.items():
         try:
+            name.encode()  # a lone surrogate of JSON is no name that could be listed
             result[name] = base64.b64decode(value)
         except (TypeError, ValueError, binascii.Error):
             continue

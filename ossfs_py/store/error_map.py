@@ -186,11 +186,15 @@ def request_id_of(headers: dict[str, str]) -> str:
     return headers.get("x-amz-request-id") or headers.get("x-oss-request-id") or ""
 
 
+_RETRY_AFTER_DIGITS = 9
+"""Some thirty years; callers heed much less."""
+
+
 def retry_after_of(headers: Mapping[str, str]) -> float:
     """Seconds the store asks to be left alone for: Retry-After, either form; 0 if it does not."""
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
-        return float(value)
+        return float(value[:_RETRY_AFTER_DIGITS])
     until, now = _http_seconds(value), store_time_of(headers)
     # Both by the store's clock: ours may be wrong.
     return max(0.0, until - now) if until is not None and now is not None else 0.0
@@ -204,7 +208,7 @@ def store_time_of(headers: Mapping[str, str]) -> float | None:
 def _http_seconds(text: str) -> float | None:
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, IndexError, TypeError):  # as the library takes nonsense
         return None
 
 

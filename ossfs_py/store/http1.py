@@ -1,5 +1,7 @@
 """As much of HTTP/1.1 as an object store speaks: one answer at a time on a :class:`Connection`."""
 
+import re
+
 from ossfs_py.store.connection import Connection
 from ossfs_py.store.faults import NoAnswerError
 
@@ -7,6 +9,8 @@ _HEAD_BYTES = 16 * 1024
 """First receive. An answer's head is about 1 KiB; what of the body comes with it is copied once."""
 _MAX_HEAD_BYTES = 256 * 1024
 _READ_BYTES = 256 * 1024
+_STATUS = re.compile(r"[1-9][0-9]{2}(?: |$)")
+_LENGTH = re.compile(r"[0-9A-Fa-f]{1,16}")
 _NO_BODY_STATUSES = frozenset({204, 304})
 
 
@@ -126,7 +130,7 @@ class Response:
             data = data + buffer[:count] if data else bytes(buffer[:count])
         first, *lines = data[:end].decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not rest[:3].isdigit():
+        if not version.startswith("HTTP/1.") or not _STATUS.match(rest):
             raise NoAnswerError("what answers does not speak HTTP/1.1", "not_http")
         self.status = int(rest[:3])
         self._keep = version != "HTTP/1.0"
@@ -190,10 +194,10 @@ class Response:
 
 
 def _parse_int(text: str, base: int = 10) -> int:
-    try:
-        value = int(text, base)
-    except ValueError:
-        value = -1
-    if value < 0:
+    # int() alone takes signs, underscores and other alphabets' digits as well.
+    if not _LENGTH.fullmatch(text):
         raise NoAnswerError("the answer's length is not a number", "not_http")
-    return value
+    try:
+        return int(text, base)
+    except ValueError:
+        raise NoAnswerError("the answer's length is not a number", "not_http") from None

@@ -41,7 +41,7 @@ def parse_list_page(body: bytes) -> ListPage:
     try:
         # expat bounds entity expansion by itself since 2.4.
         root = ElementTree.fromstring(rest)  # noqa: S314
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, LookupError, ValueError):  # also: an unknown encoding
         raise NoAnswerError("the LIST answer is not whole XML", "not_http") from None
     # Every tag carries the same "{namespace}" or none.
     start = root.tag.rfind("}") + 1

@@ -146,7 +146,7 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     try:
         return ObjectInfo(
             key=key,
-            size=int(headers["content-length"]),
+            size=_length(headers["content-length"]),
             etag=clean_etag(headers.get("etag", "")),
             mtime_ns=_http_time(headers["last-modified"]) * _NS_PER_SECOND,
             metadata=metadata,
@@ -155,7 +155,7 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
             version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
             restored=not archived or 'ongoing-request="false"' in restore,
         )
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None
 
 
@@ -231,8 +231,17 @@ def _text(value: str) -> str:
     return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
 
 
+def _length(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):  # int() takes signs and underscores, too
+        raise ValueError(text)
+    return int(text)
+
+
 def _http_time(text: str) -> int:
-    parsed = email.utils.parsedate(text)
+    try:
+        parsed = email.utils.parsedate(text)
+    except IndexError:  # what some malformed dates come to
+        parsed = None
     if parsed is None:
         raise ValueError(text)
     return calendar.timegm(parsed)

@@ -130,7 +130,7 @@ class DirtyRecord:
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError) as exc:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc
 
 

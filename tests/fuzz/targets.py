@@ -1,0 +1,331 @@
+"""What outsiders can send: for each kind of bytes, what must hold whatever they are.
+
+A target takes any bytes and returns, or raises an exception that is a bug. ``SEEDS`` are
+well-formed beginnings for mutation, and inputs that were bugs once.
+"""
+
+import json
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from ossfs_py.config.sources import BadOptionsError, CommandLine, load
+from ossfs_py.control import Arguments, Progress, _Server
+from ossfs_py.errors import EnvironmentProblemError, RangeTooLargeError
+from ossfs_py.model import ObjectVersion
+from ossfs_py.namespace import metadata
+from ossfs_py.store.connection import Connection
+from ossfs_py.store.credentials import read_password_file
+from ossfs_py.store.error_map import judge, parse_error
+from ossfs_py.store.faults import NoAnswerError
+from ossfs_py.store.http1 import Response
+from ossfs_py.store.listing import parse_list_page
+from ossfs_py.store.reading import parse_head
+from ossfs_py.transfer.models import LENGTH_BYTES, header_size, parse_layout
+from ossfs_py.transfer.records import DirtyRecord, RecordDamagedError
+
+Target = Callable[[bytes], None]
+
+_BODY_BYTES = 64 * 1024
+_FILE_BYTES = 1 << 30
+
+
+def listing(data: bytes) -> None:
+    """A LIST answer is understood or refused, and by pattern exactly as by the XML parser."""
+    try:
+        page = parse_list_page(data)
+    except NoAnswerError:
+        return
+    # A comment after the end changes nothing, but sends every entry through the XML parser.
+    assert parse_list_page(data + b"<!-- -->") == page
+
+
+def object_metadata(data: bytes) -> None:
+    """Whatever other tools wrote, what is understood of it survives being written again."""
+    fields = _headers(data)
+    decoded = metadata.decode(fields)
+    for name in decoded.xattrs:
+        name.encode()  # listxattr answers bytes
+    try:
+        written = metadata.encode(
+            mode=decoded.mode or 0o100644,
+            uid=decoded.uid or 0,
+            gid=decoded.gid or 0,
+            foreign=fields,
+            mtime_ns=decoded.mtime_ns,
+            atime_ns=decoded.atime_ns,
+            ctime_ns=decoded.ctime_ns,
+            symlink_target=decoded.symlink_target,
+            link_in_body=decoded.link_in_body,
+            xattrs=decoded.xattrs,
+        )
+    except RangeTooLargeError:
+        return
+    again = metadata.decode(written)
+    assert again.xattrs == decoded.xattrs
+    assert again.symlink_target == decoded.symlink_target
+    assert (again.mtime_ns, again.ctime_ns) == (decoded.mtime_ns, decoded.ctime_ns)
+
+
+def head_answer(data: bytes) -> None:
+    """The headers of a HEAD answer describe an object or are refused."""
+    try:
+        info = parse_head("key", _headers(data, "latin-1"))
+    except NoAnswerError:
+        return
+    assert info.size >= 0
+
+
+def http_answer(data: bytes) -> None:
+    """Bytes on a connection are an answer or none; nothing is read for ever or without bound."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    with ours, theirs:
+        theirs.setblocking(False)
+        try:
+            theirs.sendall(data[: _BODY_BYTES * 2])
+        except BlockingIOError:
+            return  # more than a socket holds: not here
+        theirs.close()
+        try:
+            response = Response(Connection(ours, 1.0), "GET")
+            body = response.read_all(_BODY_BYTES)
+        except NoAnswerError:
+            return
+        assert len(body) <= 2 * _BODY_BYTES
+        parse_error(response.status, response.headers, body)
+
+
+def error_answer(data: bytes) -> None:
+    """Every error answer has a meaning."""
+    head, _, body = data.partition(b"\n\n")
+    error = parse_error(200 + sum(data) % 400, _headers(head), body)
+    judge(error)
+    assert 0 <= error.retry_after_seconds < float("inf")
+    str(error)
+
+
+def configuration(data: bytes) -> None:
+    """Options, environment and file make settings, or sentences that say what is wrong."""
+    toml, _, rest = data.partition(b"\0")
+    options, _, variable = rest.partition(b"\0")
+    with tempfile.NamedTemporaryFile(dir=_memory_directory(), suffix=".toml") as file:
+        file.write(toml)
+        file.flush()
+        line = CommandLine(
+            {"bucket": "bucket", "mountpoint": "/mnt"},
+            (options.decode("utf-8", "surrogateescape"),),
+            config_file=file.name,
+        )
+        name, _, value = variable.decode("utf-8", "surrogateescape").partition("=")
+        environ = {f"OSSFS_PY_{name.upper()}": value, "HOME": "/nonexistent"}
+        try:
+            load(line, environ)
+        except BadOptionsError as exc:
+            assert exc.problems
+
+
+def password_file(data: bytes) -> None:
+    """A password file gives a key or one sentence, which holds nothing of the file."""
+    with tempfile.NamedTemporaryFile(dir=_memory_directory()) as file:
+        file.write(data)
+        file.flush()
+        try:
+            key = read_password_file(Path(file.name), "bucket")
+        except EnvironmentProblemError as exc:
+            told = str(exc).replace(file.name, "")
+            for word in data.replace(b":", b" ").split():
+                if len(word) > 8:
+                    assert word.decode("utf-8", "replace") not in told
+        else:
+            assert len(key.secret_key) < 8 or key.secret_key not in repr(key)
+
+
+def safetensors(data: bytes) -> None:
+    """A header gives tensors in order, apart and within the file, or is refused."""
+    size = header_size(data, _FILE_BYTES)
+    if size is None:
+        return
+    header = data[LENGTH_BYTES : LENGTH_BYTES + size]
+    try:
+        layout = parse_layout(header, _FILE_BYTES)
+    except ValueError:
+        return
+    position = LENGTH_BYTES
+    for start, end in zip(layout.starts, layout.ends, strict=True):
+        assert position <= start < end <= _FILE_BYTES
+        assert layout.span_at(start) == layout.span_at(end - 1)
+        position = end
+
+
+def control_request(data: bytes) -> None:
+    """Every request is answered with one result or one sentence, in JSON."""
+
+    async def everything(arguments: Arguments, _: Progress) -> Mapping[str, Any]:
+        arguments.texts("texts")
+        return {
+            "text": arguments.text("text", ""),
+            "flag": arguments.flag("flag"),
+            "number": arguments.number("number", 1),
+        }
+
+    async def ask() -> bytes:
+        ours, theirs = socket.socketpair()
+        with ours:
+            ours.setblocking(False)
+            ours.send(data[:_BODY_BYTES])
+            ours.shutdown(socket.SHUT_WR)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+            await _Server({"do": everything}).serve(stream)
+            return ours.recv(1 << 20)
+
+    answer = trio.run(ask)
+    if answer:  # none where the client is gone before its command ends
+        told = json.loads(answer)
+        assert set(told) <= {"result", "error"}
+        assert "\n" not in told.get("error", "")
+        assert told.get("error") != "the daemon failed at this; its log says why"
+
+
+def unsaved_record(data: bytes) -> None:
+    """A record in the state directory is read or refused."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    try:
+        record = DirtyRecord.from_json(text)
+    except RecordDamagedError:
+        return
+    assert DirtyRecord.from_json(record.to_json()) == record
+
+
+def _headers(data: bytes, encoding: str = "utf-8") -> dict[str, str]:
+    """Lines ``name: value`` as header fields, with the characters that headers can have."""
+    pairs = (line.partition(b":") for line in data.splitlines())
+    return {
+        name.decode("latin-1").strip().lower(): value.decode(encoding, "replace").strip()
+        for name, _, value in pairs
+    }
+
+
+def _memory_directory() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+TARGETS: Mapping[str, Target] = {
+    target.__name__: target
+    for target in (
+        listing,
+        object_metadata,
+        head_answer,
+        http_answer,
+        error_answer,
+        configuration,
+        password_file,
+        safetensors,
+        control_request,
+        unsaved_record,
+    )
+}
+
+_ENTRY = (
+    b"<Contents><Key>a%2Fb+c</Key><LastModified>2024-05-06T07:08:09.123Z</LastModified>"
+    b"<ETag>&quot;0123&quot;</ETag><Size>12</Size><StorageClass>STANDARD</StorageClass></Contents>"
+)
+_LIST = (
+    b'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3/"><Name>b</Name>'
+    b"<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
+    b"<NextContinuationToken>t</NextContinuationToken>" + _ENTRY * 2 + b"<Contents><Key>d/</Key>"
+    b"<LastModified>2024-05-06T07:08:09Z</LastModified><ETag>x</ETag><Size>0</Size><Owner><ID>i</ID>"
+    b"</Owner></Contents><CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes></ListBucketResult>"
+)
+_TENSORS = json.dumps(
+    {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "F16", "shape": [2], "data_offsets": [0, 4]},
+        "b": {"dtype": "F16", "shape": [2], "data_offsets": [4, 8]},
+    }
+).encode()
+
+SEEDS: Mapping[str, tuple[bytes, ...]] = {
+    "listing": (
+        _LIST,
+        _LIST.replace(b"UTF-8", b"UDF-8"),
+        _LIST.replace(b"UTF-8", b"UTF-7"),
+        _LIST.replace(_ENTRY, b""),
+        b"<ListBucketResult/>",
+    ),
+    "object_metadata": (
+        b"mode: 33188\nuid: 1000\ngid: 1000\nmtime: 1700000000.000000001\natime: 1.5\nctime: -3",
+        b"symlink-target: header:3:a%2Fb\nMode: 41471\nother: value",
+        b"symlink-target: body:0:\nxattr: %7B%22user.a%22%3A%22YQ%3D%3D%22%7D",
+        b"xattr: " + b"[" * 5000,
+        b'xattr: {"\\ud800": "YQ=="}',
+        b"mtime: 1e-400000",
+        b"mtime: 1e9\nctime: 1E+5",
+    ),
+    "head_answer": (
+        (
+            b'content-length: 5\netag: "x"\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT\n'
+            b'x-amz-meta-a: \xc3\xa4\nx-amz-restore: ongoing-request="false"'
+        ),
+        b"content-length: -1\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT",
+        b"content-length: 1_0\nlast-modified: Sun, 06 Nov 99999999999999999999 08:49:37 GMT",
+        b"content-length: " + b"9" * 5000 + b"\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT",
+    ),
+    "http_answer": (
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+        b"HTTP/1.1 206 X\r\ntransfer-encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: t\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.0 503 No\r\nretry-after: 5\r\n\r\n<Error>",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n-5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: \xb2\r\n\r\n",
+        b"HTTP/1.1 \xb2\xb2\xb2 OK\r\n\r\n",
+    ),
+    "error_answer": (
+        (
+            b"retry-after: 5\ndate: Sun, 06 Nov 1994 08:49:37 GMT\n\n<Error><Code>NoSuchKey</Code>"
+            b"<Message>m</Message><RequestId>r</RequestId><Region>x</Region></Error>"
+        ),
+        b"retry-after: Sun, 06 Nov 1994 08:49:47 GMT\ndate: Sun, 06 Nov 1994 08:49:37 GMT",
+        b"retry-after: " + b"9" * 5000,
+    ),
+    "configuration": (
+        b'cache-size = "5GiB"\nread_only = true\numask = "022"\0allow_other,uid=0\0METADATA_TTL=5m',
+        b"a = " + b"[" * 5000,
+        b'bucket = "s3://b/p"\0ro,noexec,prefix=a\\,b,umask=22\0MEMORY_LIMIT=9e99GiB',
+        b'temp_dir = "a\\u0000b"',
+        b"metadata_ttl = nan\nretry_budget = inf\nconcurrency = 1_000",
+        b"date = 1979-05-27T07:32:00Z",
+    ),
+    "password_file": (
+        b"AKIDEXAMPLE:wJalrXUtnFEMIK7MDENG\n",
+        b"# c\nbucket:id:secret\nother:id2:secret2\n",
+        b"id:\x00\xff:\n",
+    ),
+    "safetensors": (
+        len(_TENSORS).to_bytes(8, "little") + _TENSORS,
+        (5000).to_bytes(8, "little") + b"[" * 5000,
+        (60).to_bytes(8, "little") + b'{"a":{"data_offsets":[0,' + b"9" * 36,
+    ),
+    "control_request": (
+        b'{"command": "do", "arguments": {"text": "a", "texts": ["b"], "flag": true}}\n',
+        b'{"command": "do", "arguments": {"number": 5, "text": "\\ud800"}}\n',
+        b"[" * 5000 + b"\n",
+        b'{"command": "x\\ny", "arguments": []}\n',
+        b'{"command": "x\\ny", "arguments": {}}\n',
+    ),
+    "unsaved_record": (
+        DirtyRecord("id", "key", {"mode": "33188"}, base=ObjectVersion("k", "e", 5), size=9)
+        .to_json()
+        .encode(),
+        b"[" * 5000,
+        b'{"format": 1}',
+    ),
+}

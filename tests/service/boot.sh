@@ -3,16 +3,17 @@
 #
 #   boot.sh CGROUP UNITS     CGROUP: an empty cgroup (v2) for it; UNITS: a directory of unit files
 #
-# Everything it may change is in memory and gone with it: /etc and /usr are overlaid, /run, /dev,
-# /mnt, /var/lib and /var/cache are new. The network is this machine's, for the store of the test.
+# Everything it may change is in memory and gone with it: /etc, /usr, /var/lib and /var/cache are
+# overlaid, /run and /dev are new. The network is this machine's, for the store of the test.
 set -eu
-cgroup=$1 units=$2
-echo $$ >"$cgroup/cgroup.procs"
-exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child --propagation private \
-    bash -eu -c '
-units=$1
+if [ "$1" != --inside ]; then
+    echo $$ >"$1/cgroup.procs"
+    exec unshare --pid --mount --uts --ipc --cgroup --fork --kill-child --propagation private \
+        "$0" --inside "$2"
+fi
+units=$2
 mount -t proc proc /proc
-# Neither this machine'"'"'s sysctls nor its devices are for a guest to change.
+# Neither this machine's sysctls nor its devices are for a guest to change.
 mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 scratch=$(mktemp -d)
@@ -33,14 +34,12 @@ NODES
 mkdir "$scratch/dev/shm"
 ln -s /proc/self/fd "$scratch/dev/fd"
 mount --move "$scratch/dev" /dev
-for tree in etc usr; do
+for tree in etc usr var/lib var/cache; do
     mkdir -p "$scratch/$tree/upper" "$scratch/$tree/work"
     mount -t overlay -o "lowerdir=/$tree,upperdir=$scratch/$tree/upper,workdir=$scratch/$tree/work" \
         overlay "/$tree"
 done
-for tree in run mnt var/lib var/cache; do
-    mount -t tmpfs -o mode=755 tmpfs "/$tree"
-done
+mount -t tmpfs -o mode=755 tmpfs /run
 # A copy of a mount would keep its daemon busy after somebody unmounts the original.
 findmnt -rno FSTYPE,TARGET | sed -n "s/^fuse[^ ]* //p" | while read -r target; do
     umount -l "$(printf "%b" "$target")"
@@ -53,4 +52,3 @@ rmdir "$scratch"
 # "container" keeps systemd from setting up hardware and sysctls.
 export container=test SYSTEMD_UNIT_PATH="$units:/etc/systemd/system:/run/systemd/generator:/usr/local/lib/systemd/system"
 exec /lib/systemd/systemd --system --unit=basic.target --show-status=no --log-target=journal
-' boot "$units"

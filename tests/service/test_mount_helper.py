@@ -11,7 +11,7 @@ from tests.support.faults import Fault
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
-MOUNTPOINT = "/mnt/fstab"
+MOUNTPOINT = "/run/fstab"
 PASSWD = "/etc/ossfs-py/passwd"
 # All of mount(8)'s own words, which no daemon knows.
 WORDS_OF_MOUNT = "_netdev,nofail,noauto,user,exec,suid,dev,x-systemd.device-timeout=5,comment=hello"
@@ -139,8 +139,8 @@ def test_a_dry_run_mounts_nothing(fstab: Fstab) -> None:
 
 def test_systemd_mounts_and_unmounts_the_line_of_fstab(fstab: Fstab, minio_client: Minio) -> None:
     fstab.write("_netdev,nofail,write_back")
-    fstab.machine.run("systemctl", "start", "mnt-fstab.mount")
+    fstab.machine.run("systemctl", "start", "run-fstab.mount")
     fstab.machine.run("sh", "-c", f"echo hello >{MOUNTPOINT}/a")
-    fstab.machine.run("systemctl", "stop", "mnt-fstab.mount")
+    fstab.machine.run("systemctl", "stop", "run-fstab.mount")
     assert not fstab.mounted
     assert stored(minio_client, fstab.bucket, "a") == b"hello\n"

@@ -13,7 +13,7 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 UNIT = "ossfs-py@models.service"
-MOUNTPOINT = "/mnt/models"
+MOUNTPOINT = "/run/models"
 
 
 class Service:
@@ -148,11 +148,11 @@ def test_a_reload_keeps_the_mount_and_takes_the_new_log_level(service: Service) 
 
 
 def test_a_hung_daemon_is_ended_and_replaced(service: Service) -> None:
-    service.drop_in("[Service]\nRestartSec=100ms\nWatchdogSec=2s\n")
+    service.drop_in("[Service]\nRestartSec=100ms\nWatchdogSec=3s\n")
     pid = service.start()
     service.machine.run("kill", "-STOP", str(pid))
     # Whoever asks for it sooner waits for the hung daemon.
-    service.machine.wait_for(UNIT, "NRestarts", "1")
+    service.machine.wait_for(UNIT, "NRestarts", "1", "2", "3")
     service.machine.wait_for(UNIT, "SubState", "running")
     assert service.machine.run("ls", MOUNTPOINT).stdout == ""
     assert "watchdog" in service.machine.journal(UNIT).lower()

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Mounts in the foreground as the container's process 1. Arguments are options of
+# "ossfs-py mount"; anything else is run as a command of ossfs-py (warmup, doctor, ...).
+set -eu
+
+case "${1:--}" in
+-*) ;;
+*) exec ossfs-py "$@" ;;
+esac
+
+# Any user id may be given to a container, also one without a home.
+[ -w "${HOME:-/nonexistent}" ] || export HOME=/tmp
+
+# A container that was killed leaves its mount on the host, where every access fails.
+ossfs-py cleanup "$OSSFS_PY_MOUNTPOINT"
+mkdir -p "$OSSFS_PY_MOUNTPOINT"
+exec ossfs-py mount --foreground "$@"

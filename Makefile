@@ -18,11 +18,11 @@ SHAPED_STORE ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := ca-certificates fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
-            rsync sqlite3 systemd util-linux
+            groff-base rsync sqlite3 systemd util-linux
 PEERS := s3fs
 INSTALL = .ci/install-packages
 
-.PHONY: help venv demo test lint check bench install packages clean
+.PHONY: help venv demo test lint check bench install man readme packages clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -76,6 +76,17 @@ install: packages ## Install the commands, mount helpers and systemd units (PREF
 	@$(PYTHON) -m venv --clear "$(DESTDIR)$(PREFIX)/lib/ossfs-py"
 	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m pip install --quiet .
 	@PYTHON="$(PREFIX)/lib/ossfs-py/bin/python" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install
+	@install -d "$(DESTDIR)$(PREFIX)/share/man/man1"
+	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m ossfs_py man \
+		>"$(DESTDIR)$(PREFIX)/share/man/man1/ossfs-py.1"
+
+man: $(STAMP) ## Write the manual page to build/ossfs-py.1 and show it
+	@mkdir -p build
+	@$(BIN)/python -m ossfs_py man >build/ossfs-py.1
+	@if [ -t 1 ] && command -v man >/dev/null; then man -l build/ossfs-py.1; fi
+
+readme: $(STAMP) ## Write the table of options in README.md anew
+	@$(BIN)/python -m ossfs_py.cli.reference README.md
 
 clean: ## Remove the virtual environment, caches and results
 	rm -rf $(VENV) build dist bench-results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

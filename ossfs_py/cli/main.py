@@ -29,6 +29,7 @@ _COMMANDS = {
     "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
     "demo": ("ossfs_py.cli.demo_command:demo", "Load a model from an embedded store, and show it."),
+    "man": ("ossfs_py.cli.man:man", "Print the manual page."),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }
 """Name: where the command lives, and its line in ``ossfs-py --help``."""

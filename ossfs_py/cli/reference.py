@@ -1,0 +1,202 @@
+"""The manual page and README's table of options, from the commands and the settings model.
+
+``python -m ossfs_py.cli.reference README.md`` writes the table of that file anew.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+import click
+
+from ossfs_py.cli.options import setting_options
+from ossfs_py.config.settings import GROUPS, Settings, option_extra
+
+BEGIN, END = "<!-- options: begin (make readme) -->", "<!-- options: end -->"
+"""What the generated tables of README.md stand between."""
+
+_PARAGRAPH = re.compile(r"\n\s*\n")
+_AS_IT_STANDS = "\b"
+"""click's mark of a paragraph that is not to be filled."""
+
+_DESCRIPTION = """\
+ossfs-py mounts an S3 or Alibaba OSS bucket, or a part of it, as a directory. Objects stay one to
+one with files: any other client of the store can read what the mount wrote, and the mount reads
+what any other client wrote. There is no metadata server and no private format.
+
+Bytes live in temporary files, in a lasting disk cache, or in memory only: see --data-path."""
+
+_FILES = (
+    ("/etc/ossfs-py/NAME.toml", "Settings of the service ossfs-py@NAME, by their long names."),
+    ("/var/lib/ossfs-py, ~/.local/state/ossfs-py", "Data that is not in the bucket yet."),
+    ("/var/cache/ossfs-py, ~/.cache/ossfs-py", "The disk cache of the data path cache."),
+    ("/etc/fuse.conf", "user_allow_other, which --allow-other of ordinary users needs."),
+)
+_VARIABLES = (
+    (
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...",
+        "Credentials, as every AWS tool takes them; files and roles too.",
+    ),
+    (
+        "OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET, OSS_SESSION_TOKEN",
+        "Credentials of Alibaba OSS; they go first on an OSS endpoint.",
+    ),
+    (
+        "OSSFS_PY_NAME",
+        "The setting NAME of a mount, such as OSSFS_PY_CACHE_SIZE; OSSFS_PY_CONFIG names a file.",
+    ),
+    ("http_proxy, https_proxy, no_proxy", "An http:// proxy to reach the store through."),
+)
+_STATUS = (
+    ("0", "Done."),
+    ("1", "It cannot be done here; one sentence on standard error says why."),
+    ("2", "It was asked wrongly; everything that is wrong is told at once."),
+    ("130", "Ended by Ctrl-C."),
+)
+
+
+# -- README -----------------------------------------------------------------------------------
+
+
+def options_tables() -> str:
+    """A table for each group of settings, in Markdown."""
+    context = click.Context(click.Command("mount"), info_name="mount")
+    rows: dict[str, list[str]] = {group: [] for group in GROUPS}
+    for option in setting_options():
+        names, help_text = _record(option, context)
+        text, _, default = help_text.partition("  [")
+        default = default.removesuffix("]")
+        cells = (f"`{_cell(names)}`", _cell(text), _cell(default))
+        rows[option_extra(str(option.name))["group"]].append(f"| {' | '.join(cells)} |")
+    return "\n".join(_tables(rows))
+
+
+def _tables(rows: dict[str, list[str]]) -> Iterator[str]:
+    for group, lines in rows.items():
+        yield f"\n**{group}**\n\n| option | what it does | default |\n| --- | --- | --- |"
+        yield from lines
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
+    record = option.get_help_record(context) or ("", "")
+    is_flag = bool(option.secondary_opts)
+    if is_flag and not Settings.model_fields[str(option.name)].default:
+        return option.opts[0], record[1]
+    return record
+
+
+def with_options_tables(text: str) -> str:
+    """The text with the tables between their marks written anew."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n{options_tables()}\n\n{END}{after}"
+
+
+# -- man page ---------------------------------------------------------------------------------
+
+
+def man_page(root: click.Group) -> str:
+    """The manual page of every command below ``root``, in roff."""
+    lines = [
+        f'.TH OSSFS\\-PY 1 "" "ossfs\\-py {version("ossfs-py")}" "User Commands"',
+        *_section("NAME", [r"ossfs\-py \- " + _escape(_summary(root))]),
+        *_section("SYNOPSIS", [r"\fBossfs\-py\fR \fICOMMAND\fR [\fIARGUMENTS\fR]"]),
+        *_section("DESCRIPTION", _paragraphs(_DESCRIPTION)),
+        *_section("COMMANDS", _commands(root)),
+        *_section("ENVIRONMENT", _entries(_VARIABLES)),
+        *_section("FILES", _entries(_FILES)),
+        *_section("EXIT STATUS", _entries(_STATUS)),
+        *_section("SEE ALSO", [r"\fBmount\fR(8), \fBfusermount3\fR(1), \fBfuse\fR(8)"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(command: click.Command) -> str:
+    return (command.help or "").partition("\n")[0].rstrip(".")
+
+
+def _commands(group: click.Group, path: str = "ossfs-py") -> Iterator[str]:
+    context = click.Context(group, info_name=path)
+    for name in group.list_commands(context):
+        command = cast(click.Command, group.get_command(context, name))
+        yield from _command(command, f"{path} {name}")
+
+
+def _command(command: click.Command, path: str) -> Iterator[str]:
+    if isinstance(command, click.Group):
+        yield from _commands(command, path)
+        return
+    context = click.Context(command, info_name=path)
+    usage = " ".join(command.collect_usage_pieces(context))
+    yield f".SS {_escape(path)} {_escape(usage)}"
+    yield from _paragraphs(command.help or "")
+    yield from _options(command, context)
+    yield from _paragraphs(command.epilog or "")
+
+
+def _options(command: click.Command, context: click.Context) -> Iterator[str]:
+    records: dict[str, list[tuple[str, str]]] = {"": []}
+    for parameter in command.get_params(context):
+        # "--help" of every command says what this page says.
+        if isinstance(parameter, click.Argument) or parameter.name == "help":
+            continue
+        is_setting = parameter.name in Settings.model_fields and command.name == "mount"
+        group = option_extra(str(parameter.name))["group"] if is_setting else ""
+        record = parameter.get_help_record(context)
+        if is_setting:
+            record = _record(parameter, context)
+        if record is not None:
+            records.setdefault(group, []).append(record)
+    for group in (*GROUPS, ""):
+        if records.get(group):
+            yield from (".PP", rf"\fI{_escape(group)}\fR") if group else ()
+            yield from _entries(records[group])
+
+
+def _entries(records: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for names, text in records:
+        yield ".TP"
+        yield rf"\fB{_escape(names)}\fR"
+        yield _escape(text)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for paragraph in _PARAGRAPH.split(text.strip("\n")):
+        lines = [line for line in paragraph.splitlines() if line.strip()]
+        if lines and lines[0].strip() == _AS_IT_STANDS.strip("\n"):
+            yield from (".PP", ".nf", *(_escape(line) for line in lines[1:]), ".fi")
+        elif lines and lines[0].startswith(_AS_IT_STANDS):
+            kept = [lines[0].removeprefix(_AS_IT_STANDS), *lines[1:]]
+            yield from (".PP", ".nf", *(_escape(line) for line in kept if line.strip()), ".fi")
+        elif lines:
+            yield from (".PP", _escape(" ".join(line.strip() for line in lines)))
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    yield f".SH {title}"
+    body = list(lines)
+    # A paragraph mark right after a heading is one too many.
+    yield from body[1:] if body and body[0] == ".PP" else body
+
+
+def _escape(text: str) -> str:
+    """Text as roff prints it: backslashes and hyphens as they are, no line a request."""
+    escaped = text.replace("\\", r"\e").replace("-", r"\-")
+    return rf"\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+def main() -> None:
+    """Write the tables of the file named on the command line anew."""
+    path = Path(sys.argv[1])
+    path.write_text(with_options_tables(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,20 @@
 """Checks of the mountpoint, and of the mount that is there already."""
 
+import contextlib
 import os
-import threading
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ossfs_py.control_client import ControlClient, DaemonGoneError
 from ossfs_py.doctor.findings import Finding, Status, failed, good, skipped, warning
-from ossfs_py.errors import is_dead_mount
 from ossfs_py.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, MountEntry, real_path
 
 _ANSWER_SECONDS = 3.0
+_REAP_SECONDS = 0.5
+_GONE = "Transport endpoint is not connected"
+"""ENOTCONN in the C locale."""
 _READAHEAD_KIB = 1024
 """What a mount asks for; the kernel's own 128 KiB costs half the speed of reading."""
 _DEVICES = Path("/sys/class/bdi")
@@ -66,26 +70,37 @@ def _alive(path: Path, entry: MountEntry) -> Finding:
     return good(name, f"{mount.source} is mounted and answers ({mount.data_path}, pid {mount.pid})")
 
 
-def answers(path: Path, patience_seconds: float = _ANSWER_SECONDS) -> str | None:
+def answers(
+    path: Path,
+    patience_seconds: float = _ANSWER_SECONDS,
+    question: tuple[str, ...] = ("stat", "--file-system"),
+) -> str | None:
     """None if the file system at ``path`` answers, or what is wrong with it.
 
-    Asks in a thread, as nobody can take back a question to a FUSE daemon.
+    Another process asks: the kernel lets nobody take back a question that a FUSE daemon has taken
+    up, not even by ending. One that hangs is left behind.
     """
-    problems: list[str] = []
-
-    def ask() -> None:
+    with tempfile.TemporaryFile("w+") as said:
+        asking = subprocess.Popen(
+            [*question, "--", str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            env={"PATH": THIS_MACHINE.program_path, "LC_ALL": "C"},
+        )
         try:
-            os.statvfs(path)
-        except OSError as exc:
-            gone = is_dead_mount(exc)
-            problems.append("was left by a daemon that is gone" if gone else f"says: {exc}")
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(patience_seconds)
-    if asking.is_alive():
-        return f"does not answer within {patience_seconds:g} s"
-    return problems[0] if problems else None
+            if asking.wait(patience_seconds) == 0:
+                return None
+        except subprocess.TimeoutExpired:
+            asking.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                asking.wait(_REAP_SECONDS)
+            return f"does not answer within {patience_seconds:g} s"
+        said.seek(0)
+        reason = said.read().strip().rpartition(": ")[2]
+    if reason == _GONE:
+        return "was left by a daemon that is gone"
+    return f"says: {reason}"
 
 
 def readahead(path: Path, devices: Path = _DEVICES) -> Finding:

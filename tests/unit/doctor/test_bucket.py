@@ -239,13 +239,14 @@ def test_a_mount_whose_daemon_is_gone_is_told(tmp_path: Path) -> None:
     assert "the daemon of the mount" in finding.told
 
 
-def test_a_mount_that_does_not_answer_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    release = threading.Event()
-    monkeypatch.setattr(os, "statvfs", lambda _path: release.wait())
-    assert answers(tmp_path, 0.05) == "does not answer within 0.05 s"
-    release.set()
+def test_a_mount_that_does_not_answer_is_told(tmp_path: Path) -> None:
+    assert answers(tmp_path) is None
+    # Ten seconds of "sleep" stand for a daemon that never answers.
+    hanging = ("sh", "-c", "sleep 10", "sh")
+    assert answers(tmp_path, 0.05, hanging) == "does not answer within 0.05 s"
+    assert answers(tmp_path / "none") == "says: No such file or directory"
+    gone = ("sh", "-c", "echo 'stat: x: Transport endpoint is not connected' >&2; exit 1", "sh")
+    assert answers(tmp_path, question=gone) == "was left by a daemon that is gone"
 
 
 def test_a_short_readahead_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.conditions import scratch_key
 from ossfs_py.store.control import ControlClient, patience_seconds
 from ossfs_py.store.error_map import judge
-from ossfs_py.store.faults import AnswerError
+from ossfs_py.store.faults import AnswerError, NoAnswerError
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.reading import Reader, as_version_changed, clean_etag, parse_head
 from ossfs_py.store.retry import Attempt, Retrier
@@ -145,6 +145,8 @@ class Copier:
             )
             result = answer.get("CopyPartResult", {})
             etag = clean_etag(result.get("ETag") or "")
+            if not etag and self._part_copy:
+                raise NoAnswerError("the answer to a part copy names no ETag", "not_http")
             if not etag:  # rclone answers 200 to what it does not know
                 raise UnsupportedByStoreError(
                     "the answer to a part copy names no ETag",

@@ -25,6 +25,8 @@ _ARCHIVE_CLASSES = frozenset(
     {"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"}
 )
 _NS_PER_SECOND = 10**9
+_PROGRESS_BYTES = 4096
+"""Less than a page of the reader's from one attempt is no progress: it could go on for ever."""
 _TIMES_UNTIL_MEANT = 3
 """A third answer that contradicts what is known of the object is no accident any more."""
 
@@ -93,7 +95,7 @@ class Reader:
                 if fault.received:
                     self._received.inc(fault.received)
                     got += fault.received
-                    state.progressed = True
+                    state.progressed = state.progressed or fault.received >= _PROGRESS_BYTES
                 # A body that broke exactly at its end needs nothing more.
                 if got < size:
                     raise

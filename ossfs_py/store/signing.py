@@ -21,6 +21,9 @@ EMPTY_PAYLOAD = hashlib.sha256(b"").hexdigest()
 _SAME_TIME_SECONDS = 60.0
 """Stores tell whole seconds and accept minutes; a smaller correction would mend nothing."""
 
+_FAR_SECONDS = 300.0
+"""A third of what SigV4 allows: both clocks may run on."""
+
 log = logging.getLogger(__name__)
 
 Query = Iterable[tuple[str, str]]
@@ -67,6 +70,10 @@ class Signer:
             abs(offset),
         )
         return True
+
+    def is_far_from(self, store_seconds: float) -> bool:
+        """Whether the time that requests are signed with is off by so much that it may matter."""
+        return abs(store_seconds - time.time() - self._offset_seconds) > _FAR_SECONDS
 
     def sign(
         self,

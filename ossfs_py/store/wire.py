@@ -119,7 +119,12 @@ class WireClient:
 
     def _error(self, response: Response, body: bytes) -> AnswerError:
         error = parse_error(response.status, response.headers, body)
-        if error.code == CLOCK_SKEW and (now := store_time_of(response.headers)) is not None:
+        now = store_time_of(response.headers)
+        if now is not None and (
+            error.code == CLOCK_SKEW
+            # The answer to a HEAD has no body that could say so.
+            or (error.status == 403 and not error.code and self._signer.is_far_from(now))
+        ):
             error.clock_corrected = self._signer.correct_clock(now)
         return error
 

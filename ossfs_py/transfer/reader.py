@@ -57,6 +57,10 @@ class VersionReader:
         self._disk_jobs = 0
         engine.add_reader(self)
 
+    def look_again(self) -> None:
+        """Somebody opens this version anew, so it has been seen again: ask the store once more."""
+        self._changed = None
+
     # -- answering ----------------------------------------------------------------------------
 
     def read_nowait(self, offset: int, end: int) -> memoryview | None:

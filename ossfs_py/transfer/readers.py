@@ -59,6 +59,8 @@ class ReaderCache:
             reader = VersionReader(self._engine, version, self._make_backend(version), follow)
             self._by_version[version] = reader
             self._uses[reader] = _Use()
+        else:
+            reader.look_again()
         use = self._uses[reader]
         use.count += 1
         use.expires = inf

@@ -74,7 +74,8 @@ def _body_cut(name: str) -> Iterator[Trouble]:
         def make(rng: random.Random, cut: Callable[[random.Random], int] = cut) -> Fault:
             return Fault(**{name: cut(rng)})  # type: ignore[arg-type]
 
-        yield Trouble(name.replace("_", "-"), make, requests)
+        # Dripping takes two stall timeouts to be told from slowness.
+        yield Trouble(name.replace("_", "-"), make, requests, most=1 if "trickle" in name else 2)
 
 
 _OFFSETS = itertools.cycle((-600, 600))
@@ -89,7 +90,7 @@ TROUBLES: tuple[Trouble, ...] = (
     Trouble("reset-before", lambda _: Fault(reset_before=True)),
     Trouble("lose-answer", lambda _: Fault(lose_answer=True)),
     Trouble("stall-head", lambda rng: Fault(stall_head=rng.choice((0, 1, 20)))),
-    Trouble("trickle-head", lambda _: Fault(trickle_head=True)),
+    Trouble("trickle-head", lambda _: Fault(trickle_head=True), most=1),
     Trouble("garbage", lambda _: Fault(garbage=True)),
     *_body_cut("reset_after"),
     *_body_cut("short_after"),
@@ -195,6 +196,7 @@ class Runner:
             self._proxy.faults = []
             self._proxy.accept_again()
             place.close()
+            place.clear()
 
     def _run(self, cell: Cell, place: Place, fault: Fault, limit_seconds: float) -> Outcome:
         began = time.monotonic()

@@ -71,6 +71,11 @@ class Place:
         self.fds.append(fd)
         return fd
 
+    def clear(self) -> None:
+        """Remove what the store holds, which would fill its disk in the long run."""
+        for found in self.client.list_objects(self.bucket, prefix=self.name, recursive=True):
+            self.client.remove_object(self.bucket, str(found.object_name))
+
     def close(self) -> None:
         """Close what is open; a file that was not saved says so a last time."""
         while self.fds:
@@ -119,6 +124,7 @@ class ReadRange(ReadWhole):
     """From the middle, so that the store has to heed Range."""
 
     def act(self, place: Place) -> None:
+        place.close()  # who was told that a file was replaced has to open it again
         fd = place.open(os.O_RDONLY)
         offset = MIB + place.rng.randrange(1000)
         read = b"".join(_read_all(fd, offset, MIB))

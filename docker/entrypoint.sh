@@ -8,9 +8,6 @@ case "${1:--}" in
 *) exec ossfs-py "$@" ;;
 esac
 
-# Any user id may be given to a container, also one without a home.
-[ -w "${HOME:-/nonexistent}" ] || export HOME=/tmp
-
 # A container that was killed leaves its mount on the host, where every access fails.
 ossfs-py cleanup "$OSSFS_PY_MOUNTPOINT"
 mkdir -p "$OSSFS_PY_MOUNTPOINT"

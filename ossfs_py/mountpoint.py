@@ -6,6 +6,7 @@ and on a hanging one never returns.
 
 import logging
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -145,6 +146,11 @@ def _check_as_user(machine: Machine, allow_other: bool) -> None:
             "fusermount3 is missing, which users other than root need to mount:"
             " install the package fuse3"
         )
+    if not _has_a_name(os.geteuid()):
+        raise EnvironmentProblemError(
+            f"the user {os.geteuid()} has no name on this machine, which fusermount3 asks for:"
+            " add one to /etc/passwd, or mount as another user"
+        )
     mode = Path(helper).stat()
     if not mode.st_mode & stat.S_ISUID or mode.st_uid != 0:
         raise EnvironmentProblemError(
@@ -156,6 +162,14 @@ def _check_as_user(machine: Machine, allow_other: bool) -> None:
             f"--allow-other is not permitted: only root may use it unless {machine.fuse_conf}"
             " has a line user_allow_other"
         )
+
+
+def _has_a_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _others_allowed(conf: Path) -> bool:

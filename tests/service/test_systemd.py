@@ -85,6 +85,8 @@ def test_started_means_that_the_mount_answers(service: Service) -> None:
         UNIT, "StatusText"
     )
     service.stop()
+    found = service.machine.run("journalctl", "-o", "cat", "OSSFS_LOGGER=ossfs_py.daemon").stdout
+    assert f"INFO ossfs_py.daemon: {MOUNTPOINT} is unmounted\n" in found
 
 
 def test_the_mount_is_tried_again_after_a_kill_and_works(service: Service) -> None:

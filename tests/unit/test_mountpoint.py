@@ -34,7 +34,8 @@ def machine(tmp_path: Path) -> Machine:
 
 @pytest.fixture
 def as_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    # nobody, who has a name on every machine.
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
 
 
 @pytest.fixture
@@ -61,6 +62,12 @@ def test_a_root_without_rights_is_told(machine: Machine, as_root: None) -> None:
 def test_users_need_fusermount3(machine: Machine, as_user: None) -> None:
     (Path(machine.program_path) / "fusermount3").unlink()
     with pytest.raises(EnvironmentProblemError, match="fusermount3 is missing"):
+        check_machine(allow_other=False, machine=machine)
+
+
+def test_users_need_a_name(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000)
+    with pytest.raises(EnvironmentProblemError, match="the user 4000000 has no name"):
         check_machine(allow_other=False, machine=machine)
 
 

@@ -38,8 +38,9 @@ R = TypeVar("R")
 _BLOCK_BYTES = 512
 """What st_blocks counts in, whatever st_blksize says (stat(2))."""
 
-_PREFERRED_IO_BYTES = 1024**2
-"""The largest request the kernel sends; tools such as cp and cat follow st_blksize."""
+_PREFERRED_IO_BYTES = 128 * 1024
+"""What tools such as cat and Python's open read at once: they follow st_blksize. With more, each
+look that Python's zipfile or torch takes at a record would read that much."""
 
 _HUGE = 1 << 40
 """A bucket has no size; df shows a petabyte of 1 KiB blocks, all free."""

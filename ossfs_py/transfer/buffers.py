@@ -7,7 +7,7 @@ which memory from malloc does not.
 """
 
 import mmap
-from collections import deque
+from collections import defaultdict, deque
 from contextlib import suppress
 from typing import Protocol
 
@@ -67,7 +67,8 @@ class BufferPool:
         self.block_size_bytes = block_size_bytes
         self.reclaim: Reclaim = _nothing_to_reclaim
         self.used_bytes = 0
-        self._idle: deque[tuple[float, mmap.mmap]] = deque()
+        self._idle: defaultdict[int, deque[tuple[float, mmap.mmap]]] = defaultdict(deque)
+        self._idle_bytes = 0
         self._waiting: deque[tuple[int, trio.Event]] = deque()
         self._gauge = metrics.memory_bytes
         metrics.memory_limit_bytes.set(limit_bytes)
@@ -75,7 +76,7 @@ class BufferPool:
     @property
     def resident_bytes(self) -> int:
         """Budget in use plus the idle buffers kept for reuse."""
-        return self.used_bytes + len(self._idle) * self.block_size_bytes
+        return self.used_bytes + self._idle_bytes
 
     def try_acquire(self, size: int, *, headroom_bytes: int = 0) -> Buffer | None:
         """A buffer, evicting what may be evicted; None if the budget is taken.
@@ -115,8 +116,10 @@ class BufferPool:
 
     def trim(self, now: float) -> None:
         """Unmap buffers that nobody used for a while."""
-        while self._idle and now - self._idle[0][0] > _IDLE_SECONDS:
-            self._idle.popleft()
+        for capacity, idle in self._idle.items():
+            while idle and now - idle[0][0] > _IDLE_SECONDS:
+                idle.popleft()
+                self._idle_bytes -= capacity
 
     def _take(self, size: int, headroom_bytes: int) -> Buffer | None:
         capacity = self._capacity_for(size)
@@ -127,10 +130,10 @@ class BufferPool:
                 return None
         self.used_bytes += capacity
         self._gauge.set(self.used_bytes)
-        if capacity == self.block_size_bytes and self._idle:
-            return Buffer(self, self._idle.pop()[1], capacity, size)
-        while self._idle and self.resident_bytes > self.limit_bytes:
-            self._idle.popleft()
+        if idle := self._idle.get(capacity):
+            self._idle_bytes -= capacity
+            return Buffer(self, idle.pop()[1], capacity, size)
+        self._make_room()
         if capacity < _MAPPED_FROM_BYTES:
             return Buffer(self, bytearray(capacity), capacity, size)
         # Private: shared memory, mmap's default, has no huge pages and costs a fault a page.
@@ -139,18 +142,27 @@ class BufferPool:
         memory.madvise(mmap.MADV_HUGEPAGE)
         return Buffer(self, memory, capacity, size)
 
+    def _make_room(self) -> None:
+        """Unmap idle buffers, the longest unused of the largest kind first, to stay in budget."""
+        while self._idle_bytes and self.resident_bytes > self.limit_bytes:
+            capacity = max(size for size, idle in self._idle.items() if idle)
+            self._idle[capacity].popleft()
+            self._idle_bytes -= capacity
+
     def _capacity_for(self, size: int) -> int:
-        if self.block_size_bytes // 2 < size <= self.block_size_bytes:
-            return self.block_size_bytes
+        """A power of two for what is mapped, so that few kinds of buffers serve again and again."""
         if size < _MAPPED_FROM_BYTES:
             return size
+        if size <= self.block_size_bytes:
+            return min(1 << (size - 1).bit_length(), self.block_size_bytes)
         return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def _give_back(self, memory: "mmap.mmap | bytearray", capacity: int) -> None:
         self.used_bytes -= capacity
         self._gauge.set(self.used_bytes)
-        if capacity == self.block_size_bytes and isinstance(memory, mmap.mmap):
-            self._idle.append((trio.current_time(), memory))
+        if capacity <= self.block_size_bytes and isinstance(memory, mmap.mmap):
+            self._idle[capacity].append((trio.current_time(), memory))
+            self._idle_bytes += capacity
         self._wake_next()
 
     def reclaimable(self) -> None:

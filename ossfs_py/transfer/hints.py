@@ -1,6 +1,7 @@
 """How a model file will be read, guessed from its name and its first bytes."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from ossfs_py.transfer.models import (
     TensorLayout,
     header_size,
     is_model,
+    parse_archive,
     parse_layout,
 )
 from ossfs_py.transfer.streams import MIB, Stream, StreamLimits
@@ -25,8 +27,26 @@ log = logging.getLogger(__name__)
 _FIRST_WINDOW_BYTES = 32 * MIB
 """Read ahead at the second read of a model file: four blocks in flight instead of one."""
 
-_KERNEL_OVERRUN_BYTES = 2 * MIB
-"""How far the kernel's own readahead may run past the end of what a program reads."""
+_KERNEL_OVERRUN_BYTES = 8 * MIB
+"""How far the kernel's own readahead may run past the end of what a program reads: two windows of
+4 MiB, as one that begins before the end asks for the next."""
+
+HEAD_BYTES = 256 * 1024
+"""Holds what a program reads that looks at the beginning of a record: Python reads st_blksize at
+once, 128 KiB here, from any byte of a page."""
+
+_BEGINNING_BYTES = MIB
+"""A reader that began within these first bytes of a file reads it in order."""
+
+_LOOK_BYTES = 8192
+"""A record's header lies this far into the read at most that looks at it: reads begin on pages."""
+
+_MOST_HEADS = 16
+"""Beginnings of records fetched ahead: as many requests as fill a link."""
+
+_PROBE_HITS = 5
+"""Reads after a look at a record's header until its content is read ahead: the kernel's own
+readahead makes the first three of them."""
 
 
 class ModelHints:
@@ -47,17 +67,28 @@ class ModelHints:
             self.tail_start = max(0, version.size - ZIP_TAIL_BYTES)
         self._version = version
         self._files = files
-        self._wants_layout = known and key.endswith(".safetensors")
+        self._find_layout: Callable[[ChunkIndex], None] | None = None
+        self._is_archive = self.tail_start is not None
+        if self._is_archive:
+            self._find_layout = self._find_archive
+        elif known and key.endswith(".safetensors"):
+            self._find_layout = self._find_header
         self._layout: TensorLayout | None = None
+        self._looked_at: int | None = None
+        self._looks = 0
 
     def known_end(self, stream: Stream) -> int | None:
         """Where the tensor a stream reads ends, as long as the stream stays inside it.
 
         Tensors may be read in any order, so one stream says nothing about the next tensor; a
-        stream that crosses into it reads the file in order and is read ahead as any other.
+        stream that crosses into it, or began with the file, reads the file in order and is read
+        ahead as any other.
         """
         layout = self._layout
         if layout is None or stream.crossed:
+            return None
+        if stream.start < _BEGINNING_BYTES:
+            stream.crossed = True
             return None
         if stream.home_end is None:
             span = layout.span_at(stream.position - 1)
@@ -69,35 +100,68 @@ class ModelHints:
             return None
         return stream.home_end
 
+    def heads(self, stream: Stream) -> list[int]:
+        """Where beginnings of records should be fetched that will be looked at soon.
+
+        ``torch.load`` with ``mmap`` looks at the header of each record of the archive, one after
+        the other, before it reads any content: each look would wait for a request.
+        """
+        layout = self._layout
+        if layout is None or not self._is_archive:
+            return []
+        number = layout.begins_in(stream.start, stream.start + _LOOK_BYTES)
+        if number is None:
+            return []
+        self._looks = self._looks + 1 if self._looked_at == number - 1 else 0
+        self._looked_at = number
+        stream.opens_at = _PROBE_HITS
+        if not self._looks:
+            return []
+        count = min(1 << self._looks, _MOST_HEADS)
+        return list(layout.starts[number + 1 : number + 1 + count])
+
     def learn(self, index: ChunkIndex) -> None:
-        """Read the tensor table of a safetensors file once all of its header is in memory."""
-        first = index.at(0) if self._wants_layout else None
+        """Read the table of tensors once all of it is in memory."""
+        if self._find_layout is not None:
+            self._find_layout(index)
+
+    def _find_header(self, index: ChunkIndex) -> None:
+        first = index.at(0)
         if first is None or not first.ready or first.size < LENGTH_BYTES:
             return
         size = header_size(first.view(0, LENGTH_BYTES), self._version.size)
         if size is None:
-            self._wants_layout = False
+            self._find_layout = None
             log.info("%r has no usable safetensors header", self._version.key)
             return
-        pieces: list[bytes] = []
-        position, end = LENGTH_BYTES, LENGTH_BYTES + size
-        while position < end:
-            chunk = index.at(position)
-            if chunk is None or not chunk.ready:
-                return
-            upto = min(end, chunk.end)
-            pieces.append(bytes(chunk.view(position, upto)))
-            position = upto
-        self._wants_layout = False
-        # A header of many thousand tensors takes milliseconds to parse.
-        self._files.submit(
-            partial(parse_layout, b"".join(pieces), self._version.size),
-            self._learned,
-            urgent=False,
-        )
+        self._parse(parse_layout, _gathered(index, LENGTH_BYTES, LENGTH_BYTES + size))
+
+    def _find_archive(self, index: ChunkIndex) -> None:
+        start = max(0, self._version.size - ZIP_TAIL_BYTES)
+        self._parse(parse_archive, _gathered(index, start, self._version.size))
+
+    def _parse(self, parser: Callable[[bytes, int], TensorLayout], table: bytes | None) -> None:
+        if table is None:
+            return
+        self._find_layout = None
+        # A table of many thousand tensors takes milliseconds to parse.
+        self._files.submit(partial(parser, table, self._version.size), self._learned, urgent=False)
 
     def _learned(self, result: outcome.Outcome[TensorLayout]) -> None:
         if isinstance(result, outcome.Error):
-            log.info("the header of %r is not used: %s", self._version.key, result.error)
+            log.info("the table of tensors of %r is not used: %s", self._version.key, result.error)
         else:
             self._layout = result.unwrap()
+
+
+def _gathered(index: ChunkIndex, start: int, end: int) -> bytes | None:
+    """``[start, end)`` if all of it is in memory."""
+    pieces: list[bytes] = []
+    while start < end:
+        chunk = index.at(start)
+        if chunk is None or not chunk.ready:
+            return None
+        upto = min(end, chunk.end)
+        pieces.append(bytes(chunk.view(start, upto)))
+        start = upto
+    return b"".join(pieces)

@@ -3,10 +3,13 @@
 Nothing here is trusted: a header that lies costs readahead, never bytes.
 """
 
+import io
 import itertools
 import json
 import re
-from bisect import bisect_right
+import struct
+import zipfile
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from ossfs_py.model import ByteRange
@@ -60,6 +63,11 @@ class TensorLayout:
             return None
         return ByteRange(self.starts[i], self.ends[i])
 
+    def begins_in(self, start: int, end: int) -> int | None:
+        """The number of the first tensor that begins in ``[start, end)``."""
+        i = bisect_left(self.starts, start)
+        return i if i < len(self.starts) and self.starts[i] < end else None
+
 
 def header_size(first_bytes: bytes | memoryview, file_size: int) -> int | None:
     """Length of a safetensors header from the file's first 8 bytes; None if it cannot be one."""
@@ -101,3 +109,66 @@ def parse_layout(header: bytes, file_size: int) -> TensorLayout:
         if start < end:
             raise ValueError("tensors overlap")
     return TensorLayout(tuple(start for start, _ in spans), tuple(end for _, end in spans))
+
+
+class _Tail(io.RawIOBase):
+    """A file of which only the end is at hand."""
+
+    def __init__(self, tail: bytes, file_size: int) -> None:
+        super().__init__()
+        self._tail = tail
+        self._before = file_size - len(tail)
+        self._position = 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {
+            io.SEEK_SET: 0,
+            io.SEEK_CUR: self._position,
+            io.SEEK_END: self._before + len(self._tail),
+        }[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        start = self._position - self._before
+        if start < 0:
+            raise ValueError("the archive's directory is longer than what is at hand")
+        data = self._tail[start:] if size is None or size < 0 else self._tail[start : start + size]
+        self._position += len(data)
+        return data
+
+
+def parse_archive(tail: bytes, file_size: int) -> TensorLayout:
+    """The layout of a zip archive from the last bytes of its file; each record's header counts
+    as its beginning.
+
+    Raises:
+        ValueError: it is no zip archive, or its directory does not fit into ``tail``.
+    """
+    try:
+        with zipfile.ZipFile(_Tail(tail, file_size)) as archive:
+            starts = sorted({info.header_offset for info in archive.infolist()})
+            end = archive.start_dir
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        IndexError,
+        NotImplementedError,
+        OSError,
+        OverflowError,
+        struct.error,
+        UnicodeDecodeError,
+    ) as exc:
+        raise ValueError(f"it is no archive: {exc}") from None
+    if not starts or starts[0] < 0 or not starts[-1] < end <= file_size:
+        raise ValueError("records lie outside the archive")
+    return TensorLayout(tuple(starts), (*starts[1:], end))

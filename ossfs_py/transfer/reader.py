@@ -13,7 +13,8 @@ from ossfs_py.metrics import DISK, MEMORY, NETWORK, Labels
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
 from ossfs_py.transfer.chunks import Chunk, ChunkIndex, DiskState
-from ossfs_py.transfer.hints import ModelHints
+from ossfs_py.transfer.hints import HEAD_BYTES, ModelHints
+from ossfs_py.transfer.models import ZIP_TAIL_BYTES
 from ossfs_py.transfer.streams import Stream, StreamTable
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ class VersionReader:
         stream = self.streams.observe(offset, end, trio.current_time())
         self._want(offset, end, stream)
         if self._hints.tail_start is not None:
-            self._fetch_tail(self._hints.tail_start)
+            tail, self._hints.tail_start = self._hints.tail_start, None
+            self._fetch_piece(tail, ZIP_TAIL_BYTES)
         self._read_ahead(stream, waited=True)
         chunk, source = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
@@ -158,18 +160,16 @@ class VersionReader:
         return first
 
     def _read_ahead(self, stream: Stream, *, waited: bool) -> None:
+        if stream.hits == 1:
+            for start in self._hints.heads(stream):
+                self._fetch_piece(start, HEAD_BYTES)
         known_end = self._hints.known_end(stream)
         window = self.streams.widen(
             stream, self._engine.window_cap(), waited=waited, bounded=known_end is not None
         )
         if not window or self._closed:
             return
-        size = self._engine.options.block_size_bytes
-        piece = max(MIB, min(size, _floor_power_of_two(window // 8)))
-        position = max(stream.position, stream.ahead)
         limit = min(known_end or self.version.size, stream.position + window)
-        if limit - position < piece and limit < self.version.size:
-            return
         if limit == self.version.size and self._on_near_end is not None:
             tell, self._on_near_end = self._on_near_end, None
             tell(self.version)
@@ -178,17 +178,25 @@ class VersionReader:
             limit = boundary
         elif limit == known_end:
             boundary = limit
+        self._fetch_ahead(stream, limit, exact=limit in (boundary, self.version.size))
+
+    def _fetch_ahead(self, stream: Stream, limit: int, *, exact: bool) -> None:
+        """Begin to fetch up to ``limit``; not ``exact``, a piece that does not fit can wait."""
+        window = stream.window
+        largest = min(self._engine.options.block_size_bytes, _floor_power_of_two(window // 8))
+        position = max(stream.position, stream.ahead)
         while position < limit:
             chunk = self._index.at(position)
             if chunk is not None:
                 position = stream.ahead = chunk.end
                 continue
+            piece = _piece(position - stream.position, largest)
             # Pieces end on multiples of their size, so that aligned reads rarely span two.
-            end = min((position // piece + 1) * piece, self.version.size)
+            end = (position // piece + 1) * piece
             if end - position < piece // 2:
-                end = min(end + piece, self.version.size)
-            if end > limit and end < self.version.size:
-                if boundary != limit:
+                end += piece
+            if end > limit:
+                if not exact:
                     return
                 end = limit
             chunk = self._new_chunk(position - position % self._grain, end, urgent=False)
@@ -217,11 +225,12 @@ class VersionReader:
             position = chunk.end
         return size
 
-    def _fetch_tail(self, start: int) -> None:
-        self._hints.tail_start = None
+    def _fetch_piece(self, start: int, size: int) -> None:
+        """Begin to fetch some bytes ahead, unless they are here or memory is short."""
         start -= start % self._grain
+        end = min(start + size, self.version.size)
         if self._index.at(start) is None:
-            chunk = self._new_chunk(start, self.version.size, urgent=False)
+            chunk = self._new_chunk(start, end, urgent=False)
             if chunk.buffer is None:
                 self._index.remove(chunk)
 
@@ -445,6 +454,13 @@ class VersionReader:
         self._disk_jobs -= 1
         if self._closed and self._disk_jobs == 0 and self._backend is not None:
             self._backend.close()
+
+
+def _piece(distance: int, largest: int) -> int:
+    """How much one request ahead asks for: what is needed soon comes in small pieces, side by
+    side, what is needed later in large ones, which cost less.
+    """
+    return max(MIB, min(largest, _floor_power_of_two(distance // 4)))
 
 
 def _floor_power_of_two(value: int) -> int:

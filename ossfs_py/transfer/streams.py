@@ -10,10 +10,17 @@ from dataclasses import dataclass
 
 MIB = 1024**2
 
+_OPENS_AT = 2
+"""The second read in order shows a direction."""
+
 _BESIDE_SECONDS = 1.0
 _STRAGGLER_HITS = 8
 """Reads of what a running stream has just passed are mostly its own, late and out of order (several
 processes read one file): only so many of them in order make another reader."""
+
+_SPARSE_HOPS = 4
+"""Hops in a row, each a little forward from the last read, that show a reader which passes over
+what the kernel still has of the file. Random reads of a large file do not hop so by chance."""
 
 _WORTHWHILE = 1.15
 """A doubled window that makes the reader this much faster is kept."""
@@ -31,6 +38,7 @@ class StreamLimits:
     ``near_back`` and ``near_forward``: distance from a running stream's position within which a
     read still belongs to it: kernel readahead arrives out of order, more so from
     several processes.
+    ``sparse_hop``: distance of a hop of a reader that passes over what the kernel still has.
     ``first_window``: read ahead once a second read has shown a direction.
     ``wide_window``: beyond it a window grows only while that makes the reader faster: more memory
     than a reader needs is cold memory, and first touching it costs more than receiving into it.
@@ -41,6 +49,7 @@ class StreamLimits:
     first_hop: int = 128 * 1024
     near_back: int = 32 * MIB
     near_forward: int = 4 * MIB
+    sparse_hop: int = 8 * MIB
     first_window: int = 8 * MIB
     wide_window: int = 192 * MIB
     max_window: int = 256 * MIB
@@ -60,6 +69,7 @@ class Stream:
         "grow_at",
         "hits",
         "home_end",
+        "hops",
         "last_used",
         "opens_at",
         "position",
@@ -79,7 +89,9 @@ class Stream:
         self.ahead = 0
         self.grow_at = 0
         self.hits = 1
-        self.opens_at = 2
+        self.hops = 0
+        """Gaps it has passed over, one after the other."""
+        self.opens_at = _OPENS_AT
         """Reads forward after which it is read ahead."""
         self.last_used = now
         self.rate = 0.0
@@ -115,6 +127,13 @@ class StreamTable:
                 self.streams.remove(stream)
                 self.streams.insert(0, stream)
             return stream
+        stream = self._hopping(start)
+        if stream is not None:
+            stream.position, stream.last_used = end, now
+            stream.hops += 1
+            if stream.hops >= _SPARSE_HOPS:
+                stream.hits = max(stream.hits, stream.opens_at)
+            return stream
         stream = Stream(start, end, now)
         horizon = now - _BESIDE_SECONDS
         if any(s.window and s.last_used > horizon and s.covers(start) for s in self.streams):
@@ -126,31 +145,42 @@ class StreamTable:
     def _nearest(self, start: int) -> Stream | None:
         """The stream whose position is nearest to ``start``, if any is near enough.
 
-        The nearest, not the first: wide windows of neighbouring streams overlap.
+        The nearest, not the first: what belongs to neighbouring streams overlaps. A running one
+        that reaches where another once looked takes over from there.
         """
         limits = self._limits
-        best, best_distance = None, limits.max_window
+        best, best_distance, best_runs = None, limits.max_window, False
         for stream in self.streams:
             distance = start - stream.position
-            if distance == 0:
-                return stream
             if stream.window:
-                back, forward = limits.near_back, max(limits.near_forward, stream.window // 2)
+                if distance == 0:
+                    return stream
+                back, forward = limits.near_back, limits.near_forward
             else:
                 back = forward = limits.first_hop
-            if -back <= distance <= forward and abs(distance) < best_distance:
-                best, best_distance = stream, abs(distance)
+            if not -back <= distance <= forward:
+                continue
+            runs = stream.window > 0 and distance > 0
+            if (best_runs, -best_distance) < (runs, -abs(distance)):
+                best, best_distance, best_runs = stream, abs(distance), runs
         return best
+
+    def _hopping(self, start: int) -> Stream | None:
+        """The latest stream, if ``start`` is a hop forward from it."""
+        stream = self.streams[0] if self.streams else None
+        if stream is None or (stream.window and not stream.hops):
+            return None
+        return stream if 0 < start - stream.position <= self._limits.sparse_hop else None
 
     def widen(self, stream: Stream, cap: int, *, waited: bool, bounded: bool = False) -> int:
         """Set and return the window of a stream after a read.
 
         It opens at the second forward read, or at the first when it is known where reading will
-        end (``bounded``); it doubles when the reader had to wait although a quarter of it was
-        used up, and never exceeds ``cap``.
+        end (``bounded``) and nothing speaks for a mere look; it doubles when the reader
+        had to wait although a quarter of it was used up, and never exceeds ``cap``.
         """
         limits = self._limits
-        if stream.hits < (1 if bounded else stream.opens_at):
+        if stream.hits < (1 if bounded and stream.opens_at == _OPENS_AT else stream.opens_at):
             return 0
         cap = min(cap, limits.max_window)
         if stream.window == 0:

@@ -1,14 +1,22 @@
 """What is believed of model files."""
 
+import io
 import json
 import struct
+import zipfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ossfs_py.model import ByteRange
-from ossfs_py.transfer.models import header_size, is_model, next_shard, parse_layout
+from ossfs_py.transfer.models import (
+    header_size,
+    is_model,
+    next_shard,
+    parse_archive,
+    parse_layout,
+)
 
 
 def header(**tensors: tuple[int, int]) -> bytes:
@@ -78,3 +86,48 @@ def test_any_bytes_give_a_layout_or_a_value_error(data: bytes, size: int) -> Non
         parse_layout(data, size)
     except ValueError:
         return
+
+
+def archive(records: int, size: int = 1000) -> tuple[bytes, list[int]]:
+    """A zip archive as torch.save writes it, and where its records begin."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as writer:
+        for number in range(records):
+            writer.writestr(f"archive/data/{number}", bytes(size))
+        starts = [info.header_offset for info in writer.infolist()]
+    return out.getvalue(), starts
+
+
+def test_the_end_of_an_archive_tells_where_its_records_begin() -> None:
+    content, starts = archive(20)
+    layout = parse_archive(content[-4000:], len(content))
+    assert list(layout.starts) == starts
+    assert layout.span_at(starts[3] + 500) == ByteRange(starts[3], starts[4])
+    assert layout.begins_in(starts[3] - 10, starts[3] + 1) == 3
+    assert layout.begins_in(starts[3] + 1, starts[4]) is None
+
+
+def test_an_archive_whose_directory_is_not_at_hand_is_refused() -> None:
+    content, _ = archive(100)
+    with pytest.raises(ValueError):
+        parse_archive(content[-500:], len(content))
+
+
+@given(st.data())
+def test_a_damaged_archive_gives_a_layout_inside_the_file_or_a_value_error(
+    data: st.DataObject,
+) -> None:
+    content, _ = archive(5)
+    damaged = bytearray(content)
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(len(damaged) - 400, len(damaged) - 1))
+        damaged[place] = data.draw(st.integers(0, 255))
+    tail = bytes(damaged[-data.draw(st.integers(1, 600)) :])
+    try:
+        layout = parse_archive(tail, len(content))
+    except ValueError:
+        return
+    assert all(
+        0 <= start < end <= len(content)
+        for start, end in zip(layout.starts, layout.ends, strict=True)
+    )

@@ -20,7 +20,12 @@ from ossfs_py.config import Settings
 from ossfs_py.control import Arguments, Command, ControlError, Progress
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.cache import CacheDataPath
-from ossfs_py.errors import NoSuchEntryError, NotADirectoryPathError, StoreError
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    StoreError,
+    UnsavedDataError,
+)
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.metrics import Metrics
 from ossfs_py.namespace.inode import Kind
@@ -82,12 +87,17 @@ async def _sync(
             await progress({"pending_files": filesystem.pending_uploads})
             await trio.sleep(_SYNC_REPORT_SECONDS)
 
+    unsaved: UnsavedDataError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(report)
         try:
             await filesystem.sync()
+        except UnsavedDataError as exc:
+            unsaved = exc  # raised in here, it would come out in an exception group
         finally:
             nursery.cancel_scope.cancel()
+    if unsaved is not None:
+        raise unsaved
     return {}
 
 

@@ -292,7 +292,8 @@ class OpenFiles:
         """
         failures = await self._commit_all()
         if failures:
-            raise UnsavedDataError(f"{len(failures)} files are not in the bucket: {failures[0][1]}")
+            which = "a file is" if len(failures) == 1 else f"{len(failures)} files are"
+            raise UnsavedDataError(f"{which} not in the bucket: {failures[0][1]}")
         if self._write_back is not None:
             await self._write_back.wait_empty()
 

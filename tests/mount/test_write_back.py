@@ -119,6 +119,21 @@ def test_closed_files_of_a_killed_daemon_are_uploaded_by_the_next_mount(
     assert stored(minio_client, bucket, "changed") == b"BASE" + (b"base " * 1000)[4:]
 
 
+def test_sync_says_what_is_not_in_the_bucket(
+    mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, endpoint=proxy.endpoint)
+    proxy.faults.append(Fault("PutObject", times=None, status=403, code="AccessDenied"))
+    with (mounted.path / "file").open("wb", buffering=0) as file:
+        file.write(b"content")
+        outcome = ossfs("sync", mounted.path, environment={})
+        assert outcome.code == 1
+        assert outcome.sentence.startswith("a file is not in the bucket: PutObject 'file': ")
+        proxy.faults.clear()
+        assert ossfs("sync", mounted.path, environment={}).code == 0
+        assert stored(minio_client, bucket, "file") == b"content"
+
+
 def test_sync_outside_of_a_mount_says_so(tmp_path: Path) -> None:
     outcome = ossfs("sync", tmp_path, environment={})
     assert outcome.code == 1

@@ -119,7 +119,9 @@ class Way:
         """This machine's clock and the store's agree."""
         try:
             with self._connection() as connection:
-                connection.request("HEAD", "/")
+                # A proxy wants the whole URL, but not inside a tunnel.
+                plain_proxy = self._proxy is not None and self._endpoint.scheme == "http"
+                connection.request("HEAD", f"{self._endpoint.url if plain_proxy else ''}/")
                 said = connection.getresponse().headers.get("Date", "")
             theirs = parsedate_to_datetime(said).timestamp()
         except (OSError, http.client.HTTPException) as exc:

@@ -1,10 +1,15 @@
 """What a running mount tells Prometheus, and what asking it costs."""
 
+import contextlib
 import io
 import json
 import os
+import pty
 import re
+import signal
 import socket
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -14,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import MountFactory
 from tests.mount.test_bad_input import Place, place  # noqa: F401 - a fixture
-from tests.support.commands import ossfs
-from tests.support.mounting import Mount
+from tests.support.commands import ossfs, plain_environment
+from tests.support.mounting import END_SECONDS, Mount
 from tests.support.seaweed import SeaweedServer
 
 DASHBOARD = Path(__file__).parents[2] / "docker" / "grafana-dashboard.json"
@@ -52,10 +57,14 @@ def expressions(panel: dict[str, Any]) -> list[str]:
     return [target["expr"] for target in panel["targets"]]
 
 
-def test_every_metric_of_the_dashboard_exists(mount: MountFactory, bucket: str) -> None:
+def test_every_metric_of_the_dashboard_exists_and_no_secret_is_told(
+    mount: MountFactory, bucket: str, seaweed: SeaweedServer
+) -> None:
     mounted = mount(bucket, metrics_address="0")
     with urllib.request.urlopen(endpoint_of(mounted)) as answer:
         told = answer.read().decode()
+    assert seaweed.access_key not in told
+    assert seaweed.secret_key not in told
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", told, re.MULTILINE))
     suffixes = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
     known = {name + suffix for name, kind in kinds.items() for suffix in suffixes.get(kind, ("",))}
@@ -142,3 +151,29 @@ def test_info_tells_all_that_is_known_of_an_object(
     lines = ossfs("info", path, environment={}).out.splitlines()
     assert "Metadata        who: me" in lines
     assert any(line.startswith("Open handles    ") for line in lines)
+
+
+def test_stats_follow_a_mount_on_a_terminal_until_ctrl_c(mount: MountFactory, bucket: str) -> None:
+    mounted = mount(bucket)
+    terminal, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "ossfs_py", "stats", mounted.path],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=plain_environment({"TERM": "xterm", "COLUMNS": "120", "LINES": "60"}),
+        start_new_session=True,
+    ) as program:
+        os.close(theirs)
+        shown = b""
+        # Rates are there from the second look on.
+        while b"/s" not in shown:
+            shown += os.read(terminal, 65536)
+        assert f"{bucket} (temp data path)".encode() in shown
+        program.send_signal(signal.SIGINT)
+        # Whoever writes to a terminal waits for its reader.
+        with contextlib.suppress(OSError):
+            while os.read(terminal, 65536):
+                pass
+        assert program.wait(END_SECONDS) == 0
+    os.close(terminal)

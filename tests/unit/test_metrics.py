@@ -1,6 +1,8 @@
 """The figures themselves, and how Prometheus is told."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ossfs_py import exposition
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.exposition import exposed
+from ossfs_py.fuse import kernel
 from ossfs_py.metrics import MEMORY, Metrics, Tally, Timings
 from tests.support.trio_tests import in_trio
 
@@ -166,3 +169,16 @@ def test_an_address_of_another_machine_is_refused(host: str) -> None:
 async def test_without_an_address_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
     async with exposed(None, Metrics().registry):
         assert caplog.messages == []
+
+
+@pytest.mark.parametrize(("content", "told"), [("17\n", 17.0), (None, math.nan)])
+def test_the_kernel_s_queue_is_told_where_the_kernel_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, told: float
+) -> None:
+    monkeypatch.setattr(kernel, "_CONNECTIONS", tmp_path)
+    monkeypatch.setattr(kernel, "device_of", lambda _mountpoint: "0:53")
+    if content is not None:
+        (tmp_path / "53").mkdir()
+        (tmp_path / "53" / "waiting").write_text(content)
+    ask = kernel.waiting_requests("/mnt/models")
+    assert ask() == pytest.approx(told, nan_ok=True)

@@ -145,11 +145,14 @@ def test_a_store_that_does_not_tell_its_time_is_no_fault() -> None:
 def test_a_proxy_is_looked_at_instead_of_a_store_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{listener.getsockname()[1]}")
+    answer = reply(403, b"", {"date": formatdate(usegmt=True)})
+    with ScriptedServer([[], [[answer]]]) as server:
+        monkeypatch.setenv("http_proxy", server.url)
         found = way("http://store.invalid")
         assert found.name().status is Status.GOOD
         assert "the proxy 127.0.0.1" in found.port().told
+        assert found.clock().status is Status.GOOD
+    assert server.requests[0].target == "http://store.invalid/"
 
 
 def test_a_silent_server_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

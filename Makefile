@@ -74,6 +74,7 @@ bench: $(STAMP) ## Measure against s3fs and rclone on one store
 # The program gets an environment of its own; nothing of it is on anybody's PYTHONPATH.
 install: packages ## Install the commands, mount helpers and systemd units (PREFIX, DESTDIR)
 	@$(PYTHON) -m venv --clear "$(DESTDIR)$(PREFIX)/lib/ossfs-py"
+	@rm -rf build  # or modules that are no more would come along from the last time
 	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m pip install --quiet .
 	@PYTHON="$(PREFIX)/lib/ossfs-py/bin/python" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" systemd/install
 	@install -d "$(DESTDIR)$(PREFIX)/share/man/man1"

@@ -2,6 +2,7 @@
 
 import logging
 import logging.handlers
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from stat import S_ISSOCK
@@ -26,8 +27,8 @@ _OWN_LOG_BYTES = 10 * 1024**2
 """The log in the state directory has no logrotate to watch it, so it bounds itself."""
 
 _STAMPED = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-_SYSLOG = "ossfs-py[%(process)d]: %(levelname)s %(name)s: %(message)s"
-_JOURNAL = "%(levelname)s %(name)s: %(message)s"
+_UNSTAMPED = "%(levelname)s %(name)s: %(message)s"
+"""For the journal and syslog, which stamp lines themselves."""
 
 # Libraries whose debug output holds headers and signatures, or is too much to be of use.
 _QUIET_LIBRARIES = ("boto3", "botocore", "urllib3", "s3transfer", "asyncio")
@@ -116,10 +117,11 @@ def _handler(settings: Settings, *, in_journal: bool) -> tuple[logging.Handler, 
         return _open_file(settings.log_file, settings.log_file_size_bytes), _STAMPED
     if settings.foreground:
         journal = _journal() if in_journal and settings.log_format == "text" else None
-        return (journal, _JOURNAL) if journal else (standard_error(), _STAMPED)
+        return (journal, _UNSTAMPED) if journal else (standard_error(), _STAMPED)
     if _is_socket(_SYSLOG_SOCKET):
         syslog = logging.handlers.SysLogHandler(str(_SYSLOG_SOCKET), facility="daemon")
-        return syslog, _SYSLOG
+        syslog.ident = f"ossfs-py[{os.getpid()}]: "
+        return syslog, _UNSTAMPED
     prepare_state_directory(settings)
     own = settings.state_dir / "ossfs-py.log"
     return _own_log(own, settings.log_file_size_bytes or _OWN_LOG_BYTES), _STAMPED

@@ -1,12 +1,13 @@
 """mount(8), fstab and umount(8) with the installed helpers, in a booted machine."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from minio import Minio
 
 from tests.conftest import make_bucket
-from tests.service.booted import Booted, stored
+from tests.service.booted import Booted, stored, wait_until
 from tests.support.faults import Fault
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
@@ -144,3 +145,15 @@ def test_systemd_mounts_and_unmounts_the_line_of_fstab(fstab: Fstab, minio_clien
     fstab.machine.run("systemctl", "stop", "run-fstab.mount")
     assert not fstab.mounted
     assert stored(minio_client, fstab.bucket, "a") == b"hello\n"
+
+
+def test_a_mount_whose_daemon_was_killed_is_mounted_anew(fstab: Fstab) -> None:
+    fstab.write("data_path=direct")
+    fstab.mount_all()
+    (mounted,) = json.loads(fstab.machine.run("ossfs-py", "list", "--json").stdout)
+    fstab.machine.run("kill", "-KILL", str(mounted["pid"]))
+    wait_until(lambda: fstab.machine.run("ls", MOUNTPOINT, check=False).returncode != 0)
+    fstab.machine.run("mount", MOUNTPOINT)
+    assert fstab.machine.run("ls", MOUNTPOINT).stdout == ""
+    fstab.machine.run("umount", MOUNTPOINT)
+    assert not fstab.mounted

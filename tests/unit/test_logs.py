@@ -264,3 +264,15 @@ def test_without_a_journal_standard_error_is_used(
     with opened(settings(tmp_path, log_file=None, foreground=True), in_journal=True):
         log.warning("hello")
     assert "hello" in capsys.readouterr().err
+
+
+def test_syslog_gets_the_programs_name_and_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ossfs_py.logs._SYSLOG_SOCKET", tmp_path / "syslog")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(str(tmp_path / "syslog"))
+        with opened(settings(tmp_path, log_file=None)):
+            log.warning("hello")
+        text = syslog.recv(4096).decode().rstrip("\0")
+    assert text == f"<28>ossfs-py[{os.getpid()}]: WARNING ossfs_py.tests: hello"

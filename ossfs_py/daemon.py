@@ -6,6 +6,7 @@ The first SIGTERM or SIGINT, and an unmount from outside, lead to the drain: eve
 brought to the store. A second signal cuts it short: what is dirty stays on disk.
 """
 
+import faulthandler
 import logging
 import os
 import signal
@@ -30,6 +31,7 @@ from ossfs_py.notify import Notifier
 from ossfs_py.running import RunningMount, registered
 from ossfs_py.servicecommands import service_commands
 from ossfs_py.servicestate import ServiceState
+from ossfs_py.stacks import describe_tasks
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.options import store_options
@@ -237,12 +239,16 @@ class _Life:
         self._draining = trio.CancelScope(deadline=self._draining.deadline)
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
-        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
         with trio.open_signal_receiver(*watched) as numbers:
+            # The threads' stacks go to stderr even when the loop itself is stuck.
+            faulthandler.register(signal.SIGUSR1, chain=True)
             task_status.started()
             async for number in numbers:
                 if number == signal.SIGHUP:
                     await self._reload()
+                elif number == signal.SIGUSR1:
+                    log.warning("asked by SIGUSR1 what every task waits for:\n%s", describe_tasks())
                 else:
                     self._end(signal.Signals(number).name)
 

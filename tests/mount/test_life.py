@@ -190,6 +190,15 @@ def test_sighup_rereads_the_log_level_and_reopens_the_log(place: Place) -> None:
     assert "credentials and log level were read again" in log.read_text()
 
 
+def test_sigusr1_writes_down_what_every_task_waits_for(place: Place) -> None:
+    os.kill(mounted(place), signal.SIGUSR1)
+    assert list(place.mountpoint.iterdir()) == []
+    umount(place)
+    log = (place.root / "log").read_text()
+    assert "asked by SIGUSR1 what every task waits for" in log
+    assert "pyfuse3" in log
+
+
 def test_what_a_killed_daemon_left_is_unmounted_and_mounted_again(place: Place) -> None:
     os.kill(pid := mounted(place), signal.SIGKILL)
     wait_gone(pid)

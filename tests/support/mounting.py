@@ -135,7 +135,13 @@ class Mount:
     def wait(self) -> int:
         """The daemon's exit code, once it has ended."""
         assert self._process is not None
-        return self._process.wait(END_SECONDS)
+        try:
+            return self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.send_signal(signal.SIGUSR1)
+                self._process.wait(1)
+            raise MountFailedError(f"it does not end\n{self.log}") from None
 
     def close(self) -> None:
         """End the mount by whatever it takes; harmless when it has ended."""

@@ -130,9 +130,14 @@ def check_machine(allow_other: bool, machine: Machine = THIS_MACHINE) -> None:
         _check_as_user(machine, allow_other)
 
 
-def _check_as_root(machine: Machine) -> None:
+def root_may_mount(machine: Machine) -> bool:
+    """Whether this process, which is root's, has the capability to mount (not so in containers)."""
     match = re.search(r"^CapEff:\s*([0-9a-f]+)$", machine.status.read_text(), re.MULTILINE)
-    if match and not int(match[1], 16) & _CAP_SYS_ADMIN:
+    return match is None or bool(int(match[1], 16) & _CAP_SYS_ADMIN)
+
+
+def _check_as_root(machine: Machine) -> None:
+    if not root_may_mount(machine):
         raise EnvironmentProblemError(
             "root may not mount here: the capability CAP_SYS_ADMIN is missing"
             " (start the container with --cap-add SYS_ADMIN)"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossfs_py.doctor.findings import Finding, failed, good, skipped, warning
-from ossfs_py.mountpoint import THIS_MACHINE, Machine
+from ossfs_py.mountpoint import THIS_MACHINE, Machine, root_may_mount
 
 _OLDEST_KERNEL = (4, 18)
 """Ordinary users of containers can mount FUSE from 4.18 on, and older ones lack copies of it."""
@@ -41,6 +41,7 @@ def check_host(host: Host, *, allow_other: bool) -> Iterator[Finding]:
     """Everything about the machine, in the order in which a mount needs it."""
     yield kernel(host)
     yield fuse_device(host)
+    yield privilege(host)
     yield fusermount(host)
     yield others_allowed(host, wanted=allow_other)
     yield open_files(host)
@@ -81,6 +82,17 @@ def _knows_fuse(filesystems: Path) -> bool:
         return "fuse" in filesystems.read_text().split()
     except OSError:
         return False
+
+
+def privilege(host: Host) -> Finding:
+    """Root may mount by itself; others have fusermount3 for it."""
+    name = "privilege"
+    if host.user != 0:
+        return good(name, "not root: fusermount3 mounts for this user")
+    if not root_may_mount(host.machine):
+        fix = "start the container with --cap-add SYS_ADMIN"
+        return failed(name, "root lacks the capability CAP_SYS_ADMIN here", fix)
+    return good(name, "root may mount")
 
 
 def fusermount(host: Host) -> Finding:

@@ -16,6 +16,7 @@ from ossfs_py.doctor.host import (
     kernel,
     open_files,
     others_allowed,
+    privilege,
 )
 from ossfs_py.mountpoint import Machine
 
@@ -56,7 +57,7 @@ def test_a_machine_without_faults_is_well(host: Host) -> None:
         host = replace(host, machine=replace(host.machine, program_path="/usr/bin:/bin"))
     findings = list(check_host(host, allow_other=True))
     assert {finding.status for finding in findings} == {Status.GOOD}
-    assert len({finding.check for finding in findings}) == len(findings) == 5
+    assert len({finding.check for finding in findings}) == len(findings) == 6
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,24 @@ def test_a_device_that_cannot_be_opened_is_told(host: Host) -> None:
     finding = fuse_device(host)
     assert finding.status is Status.FAILED
     assert "cannot be opened" in finding.told
+
+
+@pytest.mark.parametrize(
+    ("user", "capabilities", "status"),
+    [
+        (0, "000001ffffffffff", Status.GOOD),
+        (0, "00000000a80425fb", Status.FAILED),
+        (USER, "0000000000000000", Status.GOOD),
+    ],
+)
+def test_root_without_the_capability_to_mount_is_told(
+    host: Host, tmp_path: Path, user: int, capabilities: str, status: Status
+) -> None:
+    (tmp_path / "status").write_text(f"Name:\tx\nCapEff:\t{capabilities}\n")
+    machine = replace(host.machine, status=tmp_path / "status")
+    finding = privilege(replace(host, machine=machine, user=user))
+    assert finding.status is status
+    assert status is Status.GOOD or "--cap-add SYS_ADMIN" in finding.fix
 
 
 @pytest.mark.parametrize(("user", "status"), [(USER, Status.FAILED), (0, Status.WARNING)])

@@ -81,8 +81,10 @@ def booted(work: Path) -> Iterator[Booted]:
     wanted.mkdir()
     (wanted / "systemd-journald.service").symlink_to(units / "systemd-journald.service")
     with _cgroup(work) as cgroup, (work / "boot.log").open("wb") as log:
+        script = Path(__file__).with_name("boot.sh")
         unshare = subprocess.Popen(
-            [*_root(), str(Path(__file__).with_name("boot.sh")), str(cgroup), str(units)],
+            # Should the test run be killed, the kernel ends the machine.
+            [*_root(), "setpriv", "--pdeathsig", "KILL", str(script), str(cgroup), str(units)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

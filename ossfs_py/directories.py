@@ -56,7 +56,8 @@ def _make_private(option: str, path: Path, with_parents: bool) -> None:
     except OSError as exc:
         raise EnvironmentProblemError(f"--{option}: cannot create {path}: {exc.strerror}") from exc
     info = path.stat()
-    if info.st_uid != os.geteuid():
+    # A link in a directory that everybody writes to may lead anywhere: its owner counts as well.
+    if info.st_uid != os.geteuid() or path.lstat().st_uid not in (0, os.geteuid()):
         raise EnvironmentProblemError(f"--{option}: {path} belongs to another user")
     if info.st_mode & _WRITABLE_FOR_OTHERS:
         raise EnvironmentProblemError(

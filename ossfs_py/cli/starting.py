@@ -3,12 +3,15 @@
 import faulthandler
 import logging
 import os
+import resource
 from collections.abc import Callable
 
 from ossfs_py.config import Settings
 from ossfs_py.config.host import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
 from ossfs_py.notify import Notifier
+
+_PRIVATE_UMASK = 0o077
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     def serve(ready: Callable[[], None]) -> int:
         from ossfs_py.logs import open_logs
 
+        _keep_to_ourselves()
         logs = open_logs(settings, in_journal=stderr_is_the_journal(os.environ))
         logs.add_secrets(secret_values(os.environ))
         notifier = Notifier.from_environment(os.environ)
@@ -54,6 +58,14 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     from ossfs_py.cli.background import run_detached
 
     return run_detached(serve, settings.mountpoint)
+
+
+def _keep_to_ourselves() -> None:
+    """What this process writes is for its owner alone (logs name keys), and it leaves no core
+    file, which would hold the secrets. Modes of files in the mount do not come into it.
+    """
+    os.umask(_PRIVATE_UMASK)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _on_terminal(settings: Settings) -> bool:

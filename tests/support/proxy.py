@@ -67,6 +67,7 @@ class Exchange:
     bucket: str
     key: str
     headers: dict[str, str]
+    query: dict[str, list[str]]
     status: int = 0
     start: int = 0
     """Offset in the object of the first body byte sent."""
@@ -602,7 +603,7 @@ def _describe(method: str, target: str, headers: list[tuple[str, str]]) -> Excha
             operation = name
     if "x-amz-copy-source" in names:
         operation = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}[operation]
-    return Exchange(operation, bucket, key, names)
+    return Exchange(operation, bucket, key, names, query)
 
 
 def main() -> None:

@@ -135,7 +135,15 @@ async def assembled(
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
-                            settings, metrics, filesystem, opened, data_path, files, jobs
+                            settings=settings,
+                            metrics=metrics,
+                            filesystem=filesystem,
+                            opened=opened,
+                            data_path=data_path,
+                            files=files,
+                            store=store,
+                            network=network,
+                            jobs=jobs,
                         )
                         yield filesystem, control_commands(parts)
                         jobs.cancel_scope.cancel()

@@ -30,6 +30,7 @@ from ossfs_py.filesystem import Filesystem
 from ossfs_py.metrics import Metrics
 from ossfs_py.namespace.inode import Kind
 from ossfs_py.openfiles import OpenFiles
+from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ class MountParts:
     data_path: DataPath
     files: Workers
     """Threads for local files."""
+    store: ObjectStore
+    network: Workers
+    """Threads for calls to the store."""
     jobs: trio.Nursery
     """For work that outlives its request; cancelled before the mount ends."""
 
@@ -111,9 +115,11 @@ async def _info(
     except (NoSuchEntryError, NotADirectoryPathError) as exc:
         raise ControlError(f"{path!r} does not exist in this mount") from exc
     attributes = await namespace.attributes(inode)
+    owner = None
     if inode.info is not None:
         try:
             await namespace.ensure_metadata(inode)
+            owner = await parts.network.run(parts.store.owner, inode.info.key)
         except StoreError as exc:
             # What a listing told is worth telling, too.
             log.info("the metadata of %r stays unknown: %s", path, exc)
@@ -134,7 +140,7 @@ async def _info(
         "version_id": info.version_id if info is not None else None,
         "content_type": info.content_type if info is not None else None,
         "storage_class": info.storage_class if info is not None else None,
-        "owner": info.owner if info is not None else None,
+        "owner": owner,
         "metadata": None if inode.metadata is None else dict(inode.metadata),
         "data_path": parts.settings.data_path,
         "cached_bytes": cached_bytes,

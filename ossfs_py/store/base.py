@@ -78,6 +78,14 @@ class ObjectStore(Protocol):
         """One LIST page below ``prefix``; ``delimiter=""`` lists flat."""
         ...
 
+    def owner(self, key: str) -> str | None:
+        """Who owns an object, as only a listing that asks for it tells; None if it does not.
+
+        Raises:
+            StoreError
+        """
+        ...
+
     def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         """Fill ``buffer`` with the version's bytes from ``start``.
 

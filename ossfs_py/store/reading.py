@@ -3,6 +3,7 @@
 import calendar
 import email.utils
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ossfs_py.errors import (
     ConditionFailedError,
@@ -69,6 +70,18 @@ class Reader:
             return parse_list_page(self._wire.once(request, state).body)
 
         return self._retrier.run(request.operation, prefix, attempt)
+
+    def owner(self, key: str) -> str | None:
+        """See :meth:`ObjectStore.owner`."""
+        request = list_request(key, "", None, None, 1)
+        asking = replace(request, query=[*request.query, ("fetch-owner", "true")])
+
+        def attempt(state: Attempt) -> ListPage:
+            return parse_list_page(self._wire.once(asking, state).body)
+
+        objects = self._retrier.run(request.operation, key, attempt).objects
+        # A key is listed before all others that it is the beginning of.
+        return objects[0].owner if objects and objects[0].key == key else None
 
     def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         """See :meth:`ObjectStore.get_range_into`.

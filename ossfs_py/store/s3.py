@@ -109,6 +109,9 @@ class S3ObjectStore:
             max_keys=max_keys,
         )
 
+    def owner(self, key: str) -> str | None:
+        return self._reader.owner(key)
+
     def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         self._reader.get_range_into(version, start, buffer)
 

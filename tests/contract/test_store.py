@@ -228,6 +228,17 @@ def test_a_delimiter_folds_what_lies_deeper(store: ObjectStore, prefix: str) -> 
     ]
 
 
+def test_the_owner_is_that_of_the_very_key_where_the_store_tells_it(
+    store: ObjectStore, server: Server, prefix: str
+) -> None:
+    for name in ("b", "bc"):
+        store.put(prefix + name, b"x", metadata={})
+    owner = store.owner(prefix + "b")
+    assert owner or server.name == "rclone"
+    assert store.owner(prefix + "nothing") is None
+    assert store.owner(prefix) is None
+
+
 def test_a_listing_can_start_after_a_key(store: ObjectStore, prefix: str) -> None:
     for name in ("a", "b", "c"):
         put(store, prefix + name, b"")

@@ -303,6 +303,10 @@ class FakeStore:
                 content_type or stored.info.content_type,
             )
 
+    def owner(self, key: str) -> str | None:
+        self._enter("owner", key)
+        return "somebody" if key in self.objects else None
+
     def delete(self, key: str) -> None:
         self._enter("delete", key)
         with self._lock:

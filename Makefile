@@ -22,13 +22,21 @@ PACKAGES := ca-certificates fuse3 gcc git libfuse3-dev pkg-config python3 python
 PEERS := s3fs
 INSTALL = .ci/install-packages
 
-.PHONY: help venv demo test lint check bench install man readme packages clean
+# Of the targets that break things on purpose.
+SEED ?= 1
+SECONDS ?= 7200
+KILLS ?= 200
+FUZZ_SECONDS ?= 600
+FUZZ ?=
+
+.PHONY: help venv demo test lint check faults soak kills fuzz coverage bench install man readme packages clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  PYTEST=\"-k word\"  BENCH=\"--repeat 5\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  KILLS=$(KILLS)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, used by \"make bench\" as the store"
 
@@ -53,11 +61,15 @@ demo: $(STAMP) ## Load a model through a mount, over each data path
 
 # Everything the tests write lies in one directory, which goes whatever happens. Others may pass
 # through it: one test mounts as an ordinary user.
+define tests
+scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-test.XXXXXX"); \
+chmod 711 "$$scratch"; \
+trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
+TMPDIR=$$scratch $(BIN)/python -m $(1)pytest --basetemp="$$scratch/pytest"
+endef
+
 test: $(STAMP) ## Run the whole test suite, real mounts and a real S3 server included
-	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-test.XXXXXX"); \
-	chmod 711 "$$scratch"; \
-	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
-	TMPDIR=$$scratch $(BIN)/python -m pytest --basetemp="$$scratch/pytest" $(PYTEST)
+	@$(tests) $(PYTEST)
 
 lint: $(STAMP) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
@@ -66,6 +78,29 @@ lint: $(STAMP) ## Check format, lint, types and import rules
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 check: lint test ## Everything that must pass before a change lands
+
+faults: $(STAMP) ## Try every fault on every request over each data path (SEED; 40 minutes)
+	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED); $(tests) -s tests/faults $(PYTEST)
+
+soak: $(STAMP) ## Mixed load over a failing store for SECONDS, a third on each data path (SEED)
+	@export OSSFS_PY_SOAK_SECONDS=$$(($(SECONDS) / 3)) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) -s tests/soak/test_mixed.py $(PYTEST)
+
+# Each of the three data paths is killed KILLS/4 times without and KILLS/12 times with write-back.
+kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)
+	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) tests/soak/test_kills.py $(PYTEST)
+
+fuzz: $(STAMP) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)
+	@$(BIN)/python -m pip install --quiet atheris
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --corpus build/fuzz $(FUZZ)
+
+coverage: $(STAMP) ## Measure which lines the tests reach, in daemons and threads as well
+	@mkdir -p build/coverage; rm -f build/coverage/.coverage*
+	@export COVERAGE_RCFILE=$(abspath tests/coverage.cfg) COVERAGE_DIRECTORY=$(abspath build/coverage); \
+	($(call tests,coverage run -m )  -q $(PYTEST)) || true; \
+	$(BIN)/python -m coverage combine --quiet; \
+	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
 bench: $(STAMP) ## Measure against s3fs and rclone on one store
 	@$(INSTALL) $(PEERS)

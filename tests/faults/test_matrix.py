@@ -18,7 +18,7 @@ from tests.support.proxy import Proxy
 
 ALL = os.environ.get("OSSFS_PY_FAULTS") == "all"
 SEED = int(os.environ.get("OSSFS_PY_FAULTS_SEED", "1"))
-ONCE_CELLS, ALWAYS_CELLS = 14, 1
+ONCE_CELLS, ALWAYS_CELLS = 11, 1
 """The slice of the suite, on each data path."""
 
 STALL_SECONDS = 0.5

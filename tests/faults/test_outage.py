@@ -21,7 +21,7 @@ from tests.faults.works import MIB, Place, content_of
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
 
-OUTAGE_SECONDS = float(os.environ.get("OSSFS_PY_OUTAGE_SECONDS", "1.5"))
+OUTAGE_SECONDS = float(os.environ.get("OSSFS_PY_OUTAGE_SECONDS", "1"))
 PATIENCE_SECONDS = 2 * OUTAGE_SECONDS
 POLL_SECONDS = 0.02
 LIMIT_SECONDS = 60 + 10 * OUTAGE_SECONDS

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fuzz.targets import SEEDS, TARGETS
 
-SECONDS = 0.7
+SECONDS = 0.4
 """For the mutations of one target; how many that are does not matter."""
 _TOKENS = (
     b"<",

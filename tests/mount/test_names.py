@@ -207,8 +207,8 @@ def test_ls_shows_the_directory_itself_and_its_parent(place: Workplace) -> None:
 
 
 def test_a_directory_is_read_whole_while_entries_come_and_go(place: Workplace) -> None:
-    stay = [f"stay{number:03}" for number in range(150)]
-    go = [f"go{number:03}" for number in range(150)]
+    stay = [f"stay{number:03}" for number in range(60)]
+    go = [f"go{number:03}" for number in range(60)]
     for name in stay + go:
         place.put(name, b"")
     seen = []

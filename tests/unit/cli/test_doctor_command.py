@@ -24,6 +24,15 @@ def test_wrong_usage_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--addressing: 'sideways' is none of" in err
 
 
+def test_the_machine_alone_is_looked_at_without_arguments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    _, out, _ = run(capsys, "--json")
+    found = {row["check"] for row in json.loads(out)}
+    assert {"kernel", "fuse device", "privilege", "fusermount3", "open files"} < found
+    assert not {"name", "list", "mountpoint"} & found
+
+
 def test_a_single_path_is_a_mountpoint(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "/nonexistent/mountpoint", "--json")
     found = {row["check"]: row for row in json.loads(out)}

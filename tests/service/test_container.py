@@ -74,8 +74,12 @@ class Container:
         )
         return done.returncode, done.stdout + done.stderr
 
-    def wait_healthy(self) -> None:
-        wait_until(lambda: self.health() == (0, ""))
+    def wait_healthy(self, daemon: "subprocess.Popen[bytes]") -> None:
+        def healthy() -> bool:
+            assert daemon.poll() is None, self.log.read_text()
+            return self.health() == (0, "")
+
+        wait_until(healthy)
 
 
 @pytest.fixture
@@ -90,7 +94,7 @@ def test_a_container_is_healthy_while_its_mount_answers(container: Container) ->
     container.mountpoint.mkdir()
     assert container.health() == (1, f"nothing is mounted at {container.mountpoint}\n")
     with container.start("--log-level", "warning") as daemon:
-        container.wait_healthy()
+        container.wait_healthy(daemon)
         (container.mountpoint / "a").write_text("hello")
         daemon.terminate()
         assert daemon.wait(60) == 0
@@ -100,18 +104,18 @@ def test_a_container_is_healthy_while_its_mount_answers(container: Container) ->
 
 def test_a_container_that_was_killed_can_be_started_again(container: Container) -> None:
     with container.start() as daemon:
-        container.wait_healthy()
+        container.wait_healthy(daemon)
         daemon.kill()
     assert container.health() == (1, f"the mount at {container.mountpoint} does not answer\n")
     with container.start() as daemon:
-        container.wait_healthy()
+        container.wait_healthy(daemon)
         daemon.terminate()
         assert daemon.wait(60) == 0
 
 
 def test_a_daemon_that_hangs_is_unhealthy(container: Container) -> None:
     with container.start() as daemon:
-        container.wait_healthy()
+        container.wait_healthy(daemon)
         daemon.send_signal(signal.SIGSTOP)
         assert container.health()[1] == f"the mount at {container.mountpoint} does not answer\n"
 

@@ -1,6 +1,7 @@
 """Keys that are rotated while bytes stream, the old ones revoked: no program sees an error."""
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -152,14 +153,14 @@ def test_a_credential_process_hands_out_the_next_key_when_the_last_one_is_revoke
         region="us-east-1",
     ) as mounted:
         with (mounted.path / name).open("wb", buffering=0) as file:
-            for number in range(80):
+            for number in range(48):
                 assert file.write(piece) == MIB
-                if number == 40:
+                if number == 24:
                     put(answer, process_answer(keys.rotate()))
         assert mounted.unmount() == 0
     assert len(keys.used()) == 2
     stored = minio_client.get_object(OUTSIDER_BUCKET, name)
-    assert stored.read() == piece * 80
+    assert stored.read() == piece * 48
     stored.close()
     stored.release_conn()
     assert "ERROR" not in mounted.log
@@ -181,3 +182,16 @@ def test_sighup_takes_the_new_key_and_keeps_the_old_one_when_the_file_is_broken(
     (mounted.path / "new-key").write_text("x")
     assert {access_key_of(one) for one in proxy.exchanges} == {keys.current.access_key}
     assert {one.status for one in proxy.exchanges} <= {200, 404}
+
+
+def test_the_first_request_with_a_revoked_key_may_be_one_without_a_body_to_say_so(
+    mount: MountFactory, proxy: Proxy, keys: Keys, tmp_path: Path, minio_client: Minio
+) -> None:
+    minio_client.put_object(OUTSIDER_BUCKET, "looked-at", io.BytesIO(b"12345"), 5)
+    passwords = put(tmp_path / "passwd", password_line(keys.current))
+    mounted = mount(OUTSIDER_BUCKET, endpoint=proxy.endpoint, credentials_file=passwords)
+    put(passwords, password_line(keys.rotate()))
+    proxy.reset()
+    assert (mounted.path / "looked-at").stat().st_size == 5
+    assert proxy.counts()["HeadObject"] >= 1
+    assert {one.status for one in proxy.exchanges if one.operation == "HeadObject"} <= {200, 403}

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from ossfs_py import exposition
+from ossfs_py.config.values import listen_address
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.exposition import exposed
 from ossfs_py.fuse import kernel
@@ -182,3 +183,26 @@ def test_the_kernel_s_queue_is_told_where_the_kernel_tells_it(
         (tmp_path / "53" / "waiting").write_text(content)
     ask = kernel.waiting_requests("/mnt/models")
     assert ask() == pytest.approx(told, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("9464", "127.0.0.1:9464"),
+        (9464, "127.0.0.1:9464"),
+        (":9464", "127.0.0.1:9464"),
+        ("0.0.0.0:9464", "0.0.0.0:9464"),
+        ("[::1]:9464", "[::1]:9464"),
+        ("node7.example:80", "node7.example:80"),
+    ],
+)
+def test_a_port_alone_is_open_to_this_machine_only(given: object, meant: str) -> None:
+    assert listen_address(given) == meant
+
+
+@pytest.mark.parametrize(
+    "given", ["", "host", "host:", "1:65536", "1:-1", "http://x:1", "a:b", "٣"]
+)
+def test_what_is_no_address_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="is not an address; write it like 9464"):
+        listen_address(given)

@@ -7,6 +7,7 @@ import time
 from array import array
 from contextlib import suppress
 
+from ossfs_py.datapath.blockstore.direct import DIRECT_FROM_BYTES, DirectReads
 from ossfs_py.datapath.blockstore.layout import (
     MAX_HEADER_BYTES,
     PAGE_BYTES,
@@ -36,6 +37,7 @@ class BlockFile:
         self.fd = fd
         self.identity = identity
         self.records = records
+        self._direct: DirectReads | None = None
 
     @classmethod
     def open(cls, root_fd: int, identity: Identity) -> "BlockFile | None":
@@ -57,7 +59,10 @@ class BlockFile:
                 header = os.pread(fd, len(identity.header), 0)
                 if header == identity.header:
                     _note_use(fd, info.st_mtime_ns)
-                    return cls(fd, identity, _read_records(fd, identity))
+                    file = cls(fd, identity, _read_records(fd, identity))
+                    if identity.version.size >= DIRECT_FROM_BYTES:
+                        file._direct = DirectReads(fd)
+                    return file
         except BlockingIOError:
             pass
         except BaseException:
@@ -181,12 +186,7 @@ class BlockFile:
             # A checksum speaks of a whole block.
             whole = memoryview(bytearray(whole_end - whole_start))
         try:
-            # Asks the disk for all of it at once; the kernel's own readahead, confused by several
-            # threads on one descriptor, goes in steps of 128 KiB.
-            os.posix_fadvise(
-                self.fd, identity.block_offset(first), len(whole), os.POSIX_FADV_WILLNEED
-            )
-            count = _read_fully(self.fd, whole, identity.block_offset(first))
+            count = self._read(whole, identity.block_offset(first))
         except OSError as exc:
             self._forget(range(first, last))
             raise BlockLostError(
@@ -200,6 +200,15 @@ class BlockFile:
             )
         if whole is not buffer:
             buffer[:] = whole[start - whole_start : end - whole_start]
+
+    def _read(self, view: memoryview, offset: int) -> int:
+        done = self._direct.read(view, offset) if self._direct is not None else 0
+        if done == len(view):
+            return done
+        # Asks the disk for all of it at once; the kernel's own readahead, confused by several
+        # threads on one descriptor, goes in steps of 128 KiB.
+        os.posix_fadvise(self.fd, offset + done, len(view) - done, os.POSIX_FADV_WILLNEED)
+        return done + _read_fully(self.fd, view[done:], offset + done)
 
     def write(self, first: int, last: int, view: memoryview) -> None:
         """Put the bytes of blocks ``[first, last)`` on disk, then say that they are there.
@@ -271,6 +280,8 @@ class BlockFile:
 
     def close(self) -> None:
         """Close the file; others may evict it from now on."""
+        if self._direct is not None:
+            self._direct.close()
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)

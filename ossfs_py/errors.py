@@ -45,8 +45,9 @@ class StoreError(OssfsError):
 
     @property
     def fields(self) -> dict[str, str | int]:
-        """What programs that read logs want apart (``extra=`` of a log call)."""
+        """What programs that read logs want apart."""
         return {
+            "operation": self.operation,
             "key": self.key,
             "request_id": self.request_id,
             "attempts": self.attempts,

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from ossfs_py.errors import StoreError
+
 FIELDS = ("operation", "path", "key", "request_id", "attempts", "advice")
 """What records may carry beside their text (``extra=``), for programs that read logs."""
 
@@ -46,6 +48,19 @@ class Redactor:
         return self._known.sub(_REDACTED, text) if self._known else text
 
 
+class ErrorFields(logging.Filter):
+    """Lets every record that tells of a store's error carry the error's fields."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Add them; the record's own fields win. Nothing is filtered out."""
+        for value in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(value, StoreError):
+                for name, field in value.fields.items():
+                    if not hasattr(record, name):
+                        setattr(record, name, field)
+        return True
+
+
 class TextFormatter(logging.Formatter):
     """A line for people, a traceback below it."""
 
@@ -55,6 +70,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return self._redactor.blank(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's)
+        """The line, with what to do about it if something is to be done."""
+        advice = getattr(record, "advice", "") if record.levelno >= logging.WARNING else ""
+        return super().formatMessage(record) + (f"; {advice}" if advice else "")
 
 
 class JsonFormatter(logging.Formatter):

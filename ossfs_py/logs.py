@@ -12,7 +12,7 @@ from ossfs_py.config import Settings
 from ossfs_py.config.loglevels import AREAS, LogLevels
 from ossfs_py.directories import prepare_state_directory
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.logformat import JsonFormatter, Redactor, TextFormatter
+from ossfs_py.logformat import ErrorFields, JsonFormatter, Redactor, TextFormatter
 from ossfs_py.loghandlers import (
     JournalHandler,
     LogFile,
@@ -97,6 +97,7 @@ def open_logs(settings: Settings, *, in_journal: bool = False) -> Logs:
     """
     redactor = Redactor()
     handler, layout = _handler(settings, in_journal=in_journal)
+    handler.addFilter(ErrorFields())
     if settings.log_format == "json":
         handler.setFormatter(JsonFormatter(redactor))
     else:

@@ -99,15 +99,8 @@ class Adapter(pyfuse3.Operations):
         path = subject.path(self._fs, arguments)
         about: dict[str, Any] = {"operation": subject.operation, "path": path}
         if isinstance(cause, StoreError):
-            log.log(
-                _store_level(cause),
-                "%s of %r failed: %s; %s",
-                subject.operation,
-                path,
-                cause,
-                cause.advice,
-                extra=about | cause.fields,
-            )
+            level = _store_level(cause)
+            log.log(level, "%s of %r failed: %s", subject.operation, path, cause, extra=about)
         elif isinstance(cause, OSError | OssfsError):
             log.error("%s of %r failed: %s", subject.operation, path, cause, extra=about)
         else:

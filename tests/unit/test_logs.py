@@ -13,7 +13,7 @@ import pytest
 import ossfs_py
 from ossfs_py.config import Settings
 from ossfs_py.config.loglevels import AREAS, LogLevels
-from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.errors import EnvironmentProblemError, StoreUnavailableError
 from ossfs_py.loghandlers import JournalHandler
 from ossfs_py.logs import Logs, open_logs
 
@@ -276,3 +276,35 @@ def test_syslog_gets_the_programs_name_and_no_time(
             log.warning("hello")
         text = syslog.recv(4096).decode().rstrip("\0")
     assert text == f"<28>ossfs-py[{os.getpid()}]: WARNING ossfs_py.tests: hello"
+
+
+def refused() -> StoreUnavailableError:
+    return StoreUnavailableError(
+        "503 SlowDown", operation="PutObject", key="a", request_id="17", attempts=4
+    )
+
+
+def test_a_line_about_a_store_error_ends_with_what_to_do(logs: Logs, tmp_path: Path) -> None:
+    log.error("'a' stays unsaved: %s", refused())
+    log.info("for your information: %s", refused())
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert first.endswith(
+        "'a' stays unsaved: PutObject 'a': 503 SlowDown after 4 attempts (request id 17); "
+        + StoreUnavailableError.advice
+    )
+    assert second.endswith("(request id 17)")
+
+
+def test_a_store_error_is_told_in_fields_too(tmp_path: Path) -> None:
+    with opened(settings(tmp_path, log_format="json")):
+        log.error("saving failed: %s", refused(), extra={"operation": "flush", "path": "/a"})
+    (entry,) = entries(tmp_path / "log")
+    told = {name: entry[name] for name in ("operation", "path", "key", "request_id", "attempts")}
+    assert told == {
+        "operation": "flush",
+        "path": "/a",
+        "key": "a",
+        "request_id": "17",
+        "attempts": 4,
+    }
+    assert entry["advice"] == StoreUnavailableError.advice

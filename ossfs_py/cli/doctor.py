@@ -24,7 +24,10 @@ _EPILOG = """\b
 Exit codes: 0 all is well (warnings included), 1 a check failed, 2 wrong usage.
 """
 
-_BESIDE_STORE = ("allow_other", "nonempty", "connect_timeout_seconds", "retry_budget_seconds")
+_BESIDE_STORE = (
+    *("data_path", "temp_dir", "cache_dir", "state_dir"),
+    *("allow_other", "nonempty", "connect_timeout_seconds", "retry_budget_seconds"),
+)
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _RETRY_SECONDS = 5.0
 """Whoever waits for a diagnosis does not wait as long as a program for its data."""

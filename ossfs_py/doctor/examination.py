@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from ossfs_py.config import Settings
 from ossfs_py.doctor.bucket import Bucket, credentials
+from ossfs_py.doctor.directories import check_directories
 from ossfs_py.doctor.findings import Finding, Status, failed, skipped
 from ossfs_py.doctor.host import Host, check_host
 from ossfs_py.doctor.mounts import check_mountpoint
@@ -22,6 +23,7 @@ def examine(
 ) -> Iterator[Finding]:
     """Every finding as it is made. ``bucket`` and ``mountpoint``: whether they were named."""
     yield from check_host(Host(), allow_other=settings.allow_other)
+    yield from check_directories(settings)
     if bucket:
         yield from _check_store(store_options(settings), settings, write=write)
     if mountpoint:

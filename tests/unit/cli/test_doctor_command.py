@@ -46,7 +46,7 @@ def test_it_takes_the_options_of_a_mount_that_lead_to_the_store(
 ) -> None:
     names = {parameter.name for parameter in doctor.params}
     assert {"endpoint", "region", "profile", "credentials_file", "ca_bundle"} < names
-    assert not names & {"data_path", "cache_dir", "log_level"}
+    assert not names & {"memory_limit_bytes", "block_size_bytes", "log_level"}
     _, out, _ = run(capsys, "--help")
     assert "--endpoint URL" in out
     assert "Exit codes:" in out

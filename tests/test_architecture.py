@@ -60,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "daemon": FOUNDATION
     | HOST
     | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers"}
-    | {"servicecommands", "servicestate"},
+    | {"servicecommands", "servicestate", "stacks"},
     "cli": FOUNDATION | HOST | {"daemon", "doctor", "store", "transfer", "leftovers"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SERVER_BYTES_PER_SECOND = 45e6
-"""What a store that really moves bytes for a copy or a completion is granted ..."""
+"""What a store that moves bytes for an upload, a copy or a completion is granted ..."""
 _LONGEST_PATIENCE_SECONDS = 120.0
 """ ... up to what 5 GiB, the largest copy, take at that rate."""
 
@@ -45,8 +45,8 @@ _OWN_HEADERS = frozenset({"content-length", "expect", "host", "user-agent"})
 
 
 def patience_seconds(size: int) -> float:
-    """How long beyond the stall timeout the store may take to copy or put together ``size`` bytes
-    before it answers.
+    """How long beyond the stall timeout the store may take to keep, copy or put together ``size``
+    bytes before it answers.
     """
     return min(size / _SERVER_BYTES_PER_SECOND, _LONGEST_PATIENCE_SECONDS)
 

@@ -102,7 +102,14 @@ class Writer:
             headers["x-amz-storage-class"] = self._storage_class
         headers |= self._digest(payload)
         guard = self._conditions.headers_for("PutObject", key, condition)
-        request = Request("PutObject", "PUT", key, headers=headers | guard, payload=payload)
+        request = Request(
+            "PutObject",
+            "PUT",
+            key,
+            headers=headers | guard,
+            payload=payload,
+            patience_seconds=patience_seconds(payload.size),
+        )
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
@@ -173,6 +180,7 @@ class Writer:
             query=[("partNumber", str(number)), ("uploadId", upload.upload_id)],
             headers=digest,
             payload=payload,
+            patience_seconds=patience_seconds(payload.size),
         )
 
         def attempt(state: Attempt) -> Part:

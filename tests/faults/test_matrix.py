@@ -1,7 +1,8 @@
 """Every fault x every request x every data path: nothing wrong, nothing lost, nothing that hangs.
 
-The suite runs a slice of it; ``make faults`` runs every cell. ``OSSFS_PY_FAULTS=all`` says so here,
-and ``OSSFS_PY_FAULTS_SEED`` gives order, places and repetitions.
+The suite runs a slice of it; ``make faults`` runs every cell. ``OSSFS_PY_FAULTS=all`` says so here
+(or words that a cell's name has, such as ``"once in Rename,etag"``), and ``OSSFS_PY_FAULTS_SEED``
+gives order, places and repetitions.
 """
 
 import os
@@ -16,19 +17,20 @@ from tests.faults.matrix import Runner, cells, some
 from tests.faults.works import Place
 from tests.support.proxy import Proxy
 
-ALL = os.environ.get("OSSFS_PY_FAULTS") == "all"
+WANTED = os.environ.get("OSSFS_PY_FAULTS", "")
 SEED = int(os.environ.get("OSSFS_PY_FAULTS_SEED", "1"))
 ONCE_CELLS, ALWAYS_CELLS = 11, 1
 """The slice of the suite, on each data path."""
 
-STALL_SECONDS = 0.5
-BUDGET_SECONDS = 4.0
-LIMIT_SECONDS = 45.0
+STALL_SECONDS = 1.0
+"""The real store must never take so long on a busy machine."""
+BUDGET_SECONDS = 5.0
+LIMIT_SECONDS = 60.0
 """A piece of work sends several requests, each of which may use up the budget; what is measured
 is below a third of this."""
 
 
-@pytest.mark.timeout(3600 if ALL else 180)
+@pytest.mark.timeout(7200 if WANTED else 180)
 def test_every_fault_is_survived_or_told_and_nothing_is_lost(
     proxy: Proxy, mount: MountFactory, bucket: str, minio_client: Minio, data_path: str
 ) -> None:
@@ -47,8 +49,10 @@ def test_every_fault_is_survived_or_told_and_nothing_is_lost(
         return Place(mounted.path, minio_client, bucket, name, rng)
 
     everything = cells(SEED + len(data_path))
-    chosen = everything
-    if not ALL:
+    if WANTED:
+        words = WANTED.split(",")
+        chosen = [c for c in everything if words == ["all"] or any(w in str(c) for w in words)]
+    else:
         chosen = some(everything, ONCE_CELLS, always=False)
         chosen += some(everything, ALWAYS_CELLS, always=True)
     runner = Runner(place, proxy)

@@ -35,6 +35,7 @@ TRICKLE_SECONDS = 0.02
 """Pause between the bytes of an answer that trickles."""
 REFUSED_SECONDS = 5.0
 """How long a refused client may take to stop sending its body."""
+LISTEN_TRIES = 100
 TICK_SECONDS = 0.05
 """How often somebody who stalls looks whether that has an end."""
 SUBRESOURCES = {
@@ -582,6 +583,11 @@ def _unchunked(source: socket.socket, data: bytes) -> bytes:
 
 
 def _listen(port: int) -> socket.socket:
+    for _ in range(LISTEN_TRIES):
+        # Somebody's outgoing connection may have the port for a moment.
+        with contextlib.suppress(OSError):
+            return socket.create_server(("127.0.0.1", port), backlog=512)
+        time.sleep(TICK_SECONDS)
     return socket.create_server(("127.0.0.1", port), backlog=512)
 
 

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exposition": FOUNDATION,
     "control_client": FOUNDATION | {"control", "mountpoint", "running"},
     "store": FOUNDATION,
+    "bench": FOUNDATION | {"control_client"},
     "doctor": FOUNDATION | HOST | {"store"},
     "transfer": FOUNDATION | {"store"},
     "leftovers": FOUNDATION | {"store", "transfer"},
@@ -61,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | HOST
     | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers"}
     | {"servicecommands", "servicestate", "stacks"},
-    "cli": FOUNDATION | HOST | {"daemon", "doctor", "store", "transfer", "leftovers"},
+    "cli": FOUNDATION | HOST | {"bench", "daemon", "doctor", "store", "transfer", "leftovers"},
     "__main__": {"cli"},
     "__init__": set(),
 }

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from ossfs_py.cli.embedded import SeaweedServer
+from ossfs_py.cli.interrupts import unwinding
 from ossfs_py.errors import EnvironmentProblemError
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ DEFAULT_MODEL_BYTES = 256 * 1024**2
 DATA_PATHS = ("temp", "cache", "direct")
 MOUNT_TIMEOUT_SECONDS = 30.0
 UNMOUNT_TIMEOUT_SECONDS = 60.0
-TERMINATED = 128 + signal.SIGTERM
-"""What a shell reports for a program ended by SIGTERM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,7 @@ def run_demo(
     out = console or Console()
     _require_libraries()
     with (
-        _sigterm_unwinds(),
+        unwinding(signal.SIGTERM),
         SeaweedServer() as server,
         # Beside the server's data, so that even SIGKILL leaves nothing behind.
         tempfile.TemporaryDirectory(prefix="demo-", dir=server.directory) as scratch,
@@ -106,20 +104,6 @@ def _require_libraries() -> None:
         raise EnvironmentProblemError(
             f"The demonstration needs {' and '.join(missing)}: pip install 'ossfs-py[demo]'."
         )
-
-
-@contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Let SIGTERM run the clean-up of every ``with`` on its way out."""
-
-    def unwind(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(TERMINATED)
-
-    previous = signal.signal(signal.SIGTERM, unwind)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 # -- the content of the bucket ---------------------------------------------------------------

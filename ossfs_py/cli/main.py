@@ -27,6 +27,7 @@ _COMMANDS = {
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find out what is wrong, and what to do about it."),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
+    "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
     "demo": ("ossfs_py.cli.demo_command:demo", "Load a model from an embedded store, and show it."),
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),

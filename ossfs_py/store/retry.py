@@ -135,6 +135,7 @@ class Retrier:
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
         state = Attempt()
         deadline_base = self._clock()
+        failed_in_row = 0
         rotation = _Rotation(self._renew_credentials)
         while True:
             asked_at = self._clock()
@@ -146,12 +147,14 @@ class Retrier:
             if state.progressed:
                 state.progressed = False
                 deadline_base = self._clock()
-            pause = self._pause_after(error, state.number)
+                failed_in_row = 0
+            failed_in_row += 1
+            pause = self._pause_after(error, failed_in_row)
             if isinstance(error, AnswerError):
                 if error.clock_corrected:
                     pause = 0.0
                 elif refuses_key(error) or may_refuse_key(error):
-                    backoff = self._backoff(state.number)
+                    backoff = self._backoff(failed_in_row)
                     pause = rotation.pause(error, asked_at, self._clock(), backoff)
             if (
                 pause is None

@@ -14,6 +14,7 @@ from minio.error import S3Error
 MIB = 1024**2
 PART_WORK_BYTES = 17 * MIB
 """Enough for several parts."""
+PARTS_UNDER_WAY = 3
 COPIED_BYTES = 24 * MIB
 """Enough for clean parts on both sides of a change."""
 _PATTERN = random.Random(7).randbytes(MIB + 1)
@@ -172,13 +173,16 @@ class WriteSmall(Work):
     def act_again(self, place: Place) -> None:
         """The descriptor is still open and the data kept: the next fsync brings it to the store.
 
-        Only what the failed write did not take is given again, as a program would.
+        Only what the failed write did not take is given again, as a program would. Parts that
+        were under way may have failed meanwhile, which the next write tells.
         """
         if not place.fds:
             place.open(os.O_WRONLY | os.O_CREAT)
         fd = place.fds[-1]
-        written = os.lseek(fd, 0, os.SEEK_CUR)
-        _write_all(fd, place.content[written:])
+        for _ in range(PARTS_UNDER_WAY):
+            with contextlib.suppress(OSError):
+                _write_all(fd, place.content[os.lseek(fd, 0, os.SEEK_CUR) :])
+                break
         os.fsync(fd)
 
 

@@ -171,3 +171,16 @@ def test_the_log_tells_key_operation_request_and_attempts(
         Fixture(0.0).run(AnswerError(500, "InternalError", "m", "REQ9"))
     assert "Op 'key': given up after 1 attempts: 500 InternalError m" in caplog.text
     assert "REQ9" in caplog.text
+
+
+def test_pauses_begin_anew_after_progress() -> None:
+    """A body that breaks off again and again but gets on is not slowed down more and more."""
+    fixture = Fixture()
+
+    def attempt(state: Attempt) -> None:
+        if state.number < 20:
+            state.progressed = True
+            raise NoAnswerError("cut", received=100_000)
+
+    fixture.retrier.run("Op", "key", attempt)
+    assert fixture.pauses == pytest.approx([0.1] * 19)

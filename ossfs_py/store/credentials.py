@@ -29,6 +29,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.metrics import Metrics
 from ossfs_py.store.ecs_role import EcsRoleProvider
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.patience import Question
 from ossfs_py.store.signing import AccessKey
 
 log = logging.getLogger(__name__)
@@ -121,6 +122,10 @@ _JUST_NOW_SECONDS = 1.0
 _UNSURE_SECONDS = 10.0
 """The same where every HEAD of something forbidden would have it read again."""
 
+_PATIENCE_SECONDS = 7.0
+"""Less than the 8 s in which a mount has to find its store; a credential_process that asks for
+single sign-on takes some seconds."""
+
 _Fingerprint = tuple[int, int, int] | None
 
 
@@ -170,6 +175,11 @@ class _Held:
         key = AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
         return _sendable(key, self.origin)
 
+    def may_ask(self) -> bool:
+        """Whether :meth:`key` may have to ask a service or a program."""
+        refreshable = botocore.credentials.RefreshableCredentials
+        return isinstance(self.chain, refreshable) and self.chain.refresh_needed()
+
     def is_outdated(self) -> bool:
         """Whether a file it came from is another one now."""
         return any(_fingerprint(path) != known for path, known in self.files)
@@ -197,6 +207,9 @@ class CredentialSource:
         self._changes = metrics.credential_refreshes.labels("changed")
         self._refusals = metrics.credential_refreshes.labels("refused")
         self._lock = threading.Lock()
+        source = "the source of the credentials"
+        self._loading = Question(self._load, _PATIENCE_SECONDS, source)
+        self._asking = Question(self._ask, _PATIENCE_SECONDS, source)
         self._held: _Held | None = None
         self._key: AccessKey | None = None
         self._look_at = self._loaded_at = self._changed_at = float("-inf")
@@ -260,7 +273,7 @@ class CredentialSource:
                 self._changes.inc()
                 log.info("the credentials have changed and were read again (%s)", held.origin)
             else:
-                self._take(held.key())
+                self._take(self._asking.answer() if held.may_ask() else held.key())
         except EnvironmentProblemError as exc:
             self._look_at = self._clock() + _LOOK_SECONDS
             if self._complaint != str(exc):
@@ -270,11 +283,12 @@ class CredentialSource:
             self._complaint = ""
 
     def _reload(self) -> None:
-        # Noted first: a source that fails is not asked by everybody in turn either.
-        self._loaded_at = self._clock()
-        held = self._load()
-        self._take(held.key())
-        self._held = held
+        try:
+            self._held, key = self._loading.answer()
+        finally:
+            # Also of a source that fails or hangs: it is not asked by everybody in turn.
+            self._loaded_at = self._clock()
+        self._take(key)
         self._look_at = self._clock() + _LOOK_SECONDS
 
     def _take(self, key: AccessKey | None) -> None:
@@ -282,7 +296,14 @@ class CredentialSource:
             self._key = key
             self._changed_at = self._clock()
 
-    def _load(self) -> _Held:
+    def _ask(self) -> AccessKey | None:
+        return self._held.key() if self._held is not None else None
+
+    def _load(self) -> tuple[_Held, AccessKey | None]:
+        held = self._find()
+        return held, held.key()
+
+    def _find(self) -> _Held:
         options = self._options
         if options.anonymous:
             return _Held("nowhere: requests are anonymous")

@@ -1,5 +1,6 @@
 """Credentials that change under a running mount: noticed, read again, and never lost by that."""
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -250,3 +251,54 @@ def test_a_source_that_falls_ill_leaves_the_key_that_still_holds(tmp_path: Path)
     assert rotated.source.current() == OLD
     (tmp_path / "answer").unlink()
     assert rotated.later() == OLD
+
+
+def test_a_process_that_hangs_is_waited_for_once_by_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ossfs_py.store.credentials._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("ossfs_py.store.credentials._JUST_NOW_SECONDS", 60.0)
+    process(tmp_path, "old")
+    rotated = Rotated()
+    rotated.source.current()
+    os.mkfifo(tmp_path / "gate")
+    (tmp_path / "process").write_text(f"#!/bin/sh\ncat {tmp_path}/gate\n")
+    rotated.now += 120
+    outcomes: list[bool | str] = []
+
+    def renew() -> None:
+        try:
+            outcomes.append(rotated.source.renew(rotated.now, True))
+        except EnvironmentProblemError as exc:
+            outcomes.append(str(exc))
+
+    threads = [threading.Thread(target=renew) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count(False) == 7
+    (tmp_path / "gate").write_text("")
+
+
+def test_a_process_that_hangs_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ossfs_py.store.credentials._PATIENCE_SECONDS", 0.5)
+    gate = tmp_path / "gate"
+    process(tmp_path, "old")
+    rotated = Rotated()
+    assert rotated.source.current() == OLD
+    # From now on it answers when somebody opens the other end of the pipe.
+    os.mkfifo(gate)
+    answer = json.dumps({"Version": 1, "AccessKeyId": "new", "SecretAccessKey": "secret"})
+    (tmp_path / "process").write_text(f"#!/bin/sh\ncat {gate}\n")
+    rotated.now += 60
+    asked_at = rotated.now
+    with pytest.raises(EnvironmentProblemError, match="the source of the credentials did not"):
+        rotated.source.renew(asked_at, True)
+    assert rotated.source.current() == OLD
+    gate.write_text(answer)
+    while rotated.source.current() == OLD:
+        rotated.now += 2
+        with contextlib.suppress(EnvironmentProblemError):
+            rotated.source.renew(asked_at, True)
+    assert rotated.source.current() == NEW

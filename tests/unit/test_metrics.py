@@ -18,6 +18,8 @@ from ossfs_py.metrics import MEMORY, Metrics, Tally, Timings
 from tests.support.trio_tests import in_trio
 
 CLIENTS = 20
+PLACES = 8
+"""Clients that are served at once."""
 
 
 @pytest.fixture
@@ -116,12 +118,12 @@ def test_other_requests_are_answered_in_order(
 async def test_clients_that_say_nothing_too_much_or_leave_hurt_nobody(
     told: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exposition, "_CLIENT_SECONDS", 0.5)
+    monkeypatch.setattr(exposition, "_CLIENT_SECONDS", 1.0)
     async with exposed("127.0.0.1:0", Metrics().registry):
         port = told()
         await (await trio.open_tcp_stream("127.0.0.1", port)).aclose()
         assert (await exchange(port, b"x" * 40_000)).startswith(b"HTTP/1.1 405")
-        silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(CLIENTS)]
+        silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(PLACES + 1)]
         # Served as soon as the silent ones, who hold every place, have been given up.
         assert (await exchange(port, get("/metrics"))).startswith(b"HTTP/1.1 200")
         for stream in silent:

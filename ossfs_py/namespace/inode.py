@@ -311,7 +311,7 @@ class InodeTable:
         node: Inode | None = inode
         while node is not None and node.number not in self._by_number:
             self._by_number[node.number] = node
-            if node is not inode:
+            if not node.lookup_count:
                 self._idle[node.number] = node
             if node.parent is not None and not node.removed:
                 node.parent.children.setdefault(node.name, node)

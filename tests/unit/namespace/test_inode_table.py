@@ -99,6 +99,15 @@ def test_an_inode_displaced_before_the_kernel_heard_of_it_is_known_again() -> No
     assert table.get(directory.number) is directory
 
 
+def test_directories_displaced_while_they_are_read_are_displaced_again() -> None:
+    table = InodeTable(10)
+    directories = [table.new(table.root, f"d{number}", Kind.DIRECTORY) for number in range(1000)]
+    for directory in directories:
+        for number in range(20):
+            table.new(directory, str(number), Kind.FILE)
+    assert len(table) < 20
+
+
 def info(etag: str, mtime_ns: int, metadata: dict[str, str] | None = None) -> ObjectInfo:
     return ObjectInfo("k", 3, etag, mtime_ns, metadata)
 

@@ -19,6 +19,7 @@ Labels = tuple[str, ...]
 MEMORY, DISK, NETWORK = ("memory",), ("disk",), ("network",)
 """Where the bytes of an answer came from: they were there, or were waited for."""
 USED, WASTED = ("used",), ("wasted",)
+SENT, WON = ("sent",), ("won",)
 
 
 class Tally(Collector):
@@ -136,6 +137,13 @@ class Metrics:
             ["outcome"],
             r,
             [USED, WASTED],
+        )
+        self.hedges = Tally(
+            "ossfs_hedged_requests",
+            "Second requests for bytes that were late: sent, and those that came first",
+            ["outcome"],
+            r,
+            [SENT, WON],
         )
         self.operations = Timings(
             "ossfs_operation_seconds", "POSIX operations and their time", "operation", r

@@ -33,6 +33,7 @@ class Chunk:
 
     __slots__ = (
         "ahead",
+        "begun_at",
         "buffer",
         "disk",
         "end",
@@ -43,6 +44,7 @@ class Chunk:
         "pins",
         "reader",
         "ready",
+        "spare",
         "start",
         "waiting",
     )
@@ -52,7 +54,11 @@ class Chunk:
         self.start = start
         self.end = end
         self.buffer: Buffer | None = None
+        self.spare: Buffer | None = None
+        """What a second request for the same bytes fills; after that one won, the first one's."""
         self.job: Job | None = None
+        self.begun_at: float | None = None
+        """When a thread began the (latest) request, by time.monotonic()."""
         self.ready = False
         self.error: BaseException | None = None
         self.pins = 0

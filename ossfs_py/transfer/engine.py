@@ -12,6 +12,7 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.behind import WriteBehind
 from ossfs_py.transfer.buffers import BufferPool
 from ossfs_py.transfer.chunks import Chunk, DiskState
+from ossfs_py.transfer.hedging import LEAST_SECONDS, Hedging
 from ossfs_py.transfer.reader import VersionReader
 from ossfs_py.transfer.streams import StreamLimits
 from ossfs_py.transfer.workers import Workers
@@ -33,6 +34,8 @@ class ReadOptions:
     model_hints: bool = True
     """Use what is known of model files: suffixes, tensor bounds, the tail of zip archives."""
     random_fetch_bytes: int = 64 * 1024
+    hedge_seconds: float = LEAST_SECONDS
+    """A request is asked a second time when it takes longer, and much longer than others."""
     small_file_bytes: int = MIB
     """Files up to this size are fetched whole at the first touch: 1 MiB takes 12 ms at 90 MB/s,
     and a second request would wait 25 ms for its first byte."""
@@ -74,6 +77,8 @@ class TransferEngine:
         self.options = options
         self._answered = metrics.bytes_read.values
         self._read_ahead = metrics.prefetch_bytes.values
+        self.hedging = Hedging(options.hedge_seconds)
+        self.hedges = metrics.hedges.values
         self.headroom_bytes = pool.limit_bytes // _HEADROOM_SHARE
         self.behind = WriteBehind(files, pool.limit_bytes // _DISK_SHARE, self.unpinned)
         self._readers: set[VersionReader] = set()

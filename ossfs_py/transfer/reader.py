@@ -1,6 +1,7 @@
 """Reading one object version: single flight, several streams, answers from memory."""
 
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,10 @@ import outcome
 import trio
 
 from ossfs_py.errors import BadHandleError, StoreError, VersionChangedError
-from ossfs_py.metrics import DISK, MEMORY, NETWORK, Labels
+from ossfs_py.metrics import DISK, MEMORY, NETWORK, SENT, WON, Labels
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
+from ossfs_py.transfer.buffers import Buffer
 from ossfs_py.transfer.chunks import Chunk, ChunkIndex, DiskState
 from ossfs_py.transfer.hints import HEAD_BYTES, ModelHints
 from ossfs_py.transfer.models import ZIP_TAIL_BYTES
@@ -128,13 +130,30 @@ class VersionReader:
                 elif chunk.job is not None:
                     chunk.job.promote()
                 if not chunk.ready and chunk.error is None:
-                    await chunk.wait()
+                    await self._landing(chunk)
             finally:
                 chunk.pins -= 1
                 if chunk.pins == 0:
                     self._engine.unpinned(chunk)
             if chunk.error is not None:
                 raise chunk.error
+
+    async def _landing(self, chunk: Chunk) -> None:
+        """Wait until something becomes of a chunk; asks a second time for one that is late."""
+        if chunk.from_disk or chunk.spare is not None:
+            await chunk.wait()
+            return
+        hedging = self._engine.hedging
+        patience_seconds = hedging.patience_seconds
+        if chunk.begun_at is not None:
+            patience_seconds += chunk.begun_at - time.monotonic()
+        with trio.move_on_after(max(0.0, patience_seconds)) as waiting:
+            await chunk.wait()
+        if waiting.cancelled_caught and chunk.begun_at is not None and chunk.buffer is not None:
+            late_seconds = time.monotonic() - chunk.begun_at - hedging.patience_seconds
+            if late_seconds >= 0:
+                self._ask_again(chunk)
+                await chunk.wait()
 
     # -- planning -----------------------------------------------------------------------------
 
@@ -282,17 +301,43 @@ class VersionReader:
             workers = engine.files
             self._disk_jobs += 1
         else:
-            call = partial(
-                engine.store.get_range_into, self.version, chunk.start, chunk.buffer.view
-            )
+            call = partial(self._get, chunk, self.version, chunk.buffer.view)
             workers = engine.network
-        done = partial(self._fetched, chunk, self.version)
+        done = partial(self._fetched, chunk, self.version, chunk.buffer)
+        chunk.begun_at = None
         chunk.job = workers.submit(call, done, urgent=urgent)
 
-    def _fetched(self, chunk: Chunk, version: ObjectVersion, result: outcome.Outcome[Any]) -> None:
-        chunk.job = None
+    def _get(self, chunk: Chunk, version: ObjectVersion, view: memoryview) -> None:
+        chunk.begun_at = time.monotonic()
+        self._engine.store.get_range_into(version, chunk.start, view)
+
+    def _ask_again(self, chunk: Chunk) -> None:
+        """Send a second request for a chunk that is late; the first good answer counts."""
+        engine = self._engine
+        buffer = engine.pool.try_acquire(chunk.size, headroom_bytes=engine.headroom_bytes)
+        if buffer is None:
+            return
+        if not engine.hedging.begin():
+            buffer.release()
+            return
+        log.info("%r from byte %d is late: asking again", self.version.key, chunk.start)
+        engine.hedges[SENT] += 1
+        chunk.spare = buffer
+        call = partial(engine.store.get_range_into, self.version, chunk.start, buffer.view)
+        engine.network.submit(call, partial(self._fetched, chunk, self.version, buffer))
+
+    def _fetched(
+        self,
+        chunk: Chunk,
+        version: ObjectVersion,
+        buffer: Buffer,
+        result: outcome.Outcome[Any],
+    ) -> None:
         if chunk.from_disk:
             self._disk_job_done()
+        if chunk.spare is not None and self._is_let_go(chunk, buffer, result):
+            return
+        chunk.job = None
         if isinstance(result, outcome.Error):
             if version != self.version and not self._closed:
                 # The bytes moved to another key while this request was on its way.
@@ -306,10 +351,33 @@ class VersionReader:
             return
         engine = self._engine
         engine.landed(chunk)
+        if chunk.begun_at is not None:
+            engine.hedging.took(time.monotonic() - chunk.begun_at)
         self._hints.learn(self._index)
         if self._backend is not None and not chunk.from_disk:
             engine.behind.put(chunk)
         chunk.wake()
+
+    def _is_let_go(self, chunk: Chunk, buffer: Buffer, result: outcome.Outcome[Any]) -> bool:
+        """Whether an answer, the first of two or the second, is not the one that counts.
+
+        Each request keeps its buffer until it has ended: its thread writes into it.
+        """
+        good = isinstance(result, outcome.Value)
+        if buffer is chunk.buffer:
+            if good or self._closed:
+                return False
+            # The first one failed; the second one goes on alone.
+            chunk.buffer, chunk.spare, chunk.job = chunk.spare, None, None
+        elif good and not (chunk.ready or self._closed or chunk.buffer is None):
+            chunk.buffer, chunk.spare = buffer, chunk.buffer
+            self._engine.hedges[WON] += 1
+            return False
+        else:
+            chunk.spare = None
+        buffer.release()
+        self._engine.hedging.end()
+        return True
 
     def _fetch_failed(self, chunk: Chunk, error: BaseException) -> None:
         if isinstance(error, BlockLostError) and not self._closed:

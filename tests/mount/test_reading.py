@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.support.faults import Fault
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
@@ -169,3 +171,16 @@ def sha256sum(path: Path) -> str:
 
 def put(client: Minio, bucket: str, key: str, content: bytes) -> None:
     client.put_object(bucket, key, io.BytesIO(content), len(content))
+
+
+def test_a_request_that_is_stuck_is_asked_again_before_it_times_out(
+    mount: MountFactory, proxy: Proxy, minio_client: Minio, bucket: str
+) -> None:
+    content = np.random.default_rng(3).bytes(64 * MIB)
+    put(minio_client, bucket, "file", content)
+    mounted = mount(bucket, data_path="direct", endpoint=proxy.endpoint, stall_timeout="60s")
+    proxy.faults.append(Fault(operation="GetObject", skip=4, stall_after=100_000))
+    began = time.monotonic()
+    assert (mounted.path / "file").read_bytes() == content
+    assert time.monotonic() - began < 30
+    assert proxy.faults[0].hits > 4

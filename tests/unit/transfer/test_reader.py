@@ -4,7 +4,8 @@ import io
 import random
 import zipfile
 from collections.abc import Callable
-from threading import Lock
+from contextlib import nullcontext
+from threading import Event, Lock
 
 import pytest
 import trio
@@ -50,7 +51,9 @@ def pattern(start: int, size: int) -> bytes:
     return (PATTERN * copies)[offset : offset + size]
 
 
-def engine_over(store: PatternStore, limit: int = 64 * MIB, block: int = MIB) -> TransferEngine:
+def engine_over(
+    store: PatternStore, limit: int = 64 * MIB, block: int = MIB, hedge_seconds: float = 3.0
+) -> TransferEngine:
     metrics = Metrics()
     pool = BufferPool(limit, block, metrics)
     return TransferEngine(
@@ -58,7 +61,7 @@ def engine_over(store: PatternStore, limit: int = 64 * MIB, block: int = MIB) ->
         Workers("net", 8),
         Workers("files", 2),
         pool,
-        ReadOptions(block_size_bytes=block),
+        ReadOptions(block_size_bytes=block, hedge_seconds=hedge_seconds),
         metrics,
     )
 
@@ -211,6 +214,111 @@ def test_a_read_after_a_failed_one_tries_again() -> None:
             await reader.read(0, 4096)
         store.fail = lambda _start: None
         assert bytes(await reader.read(0, 4096)) == pattern(0, 4096)
+
+    trio.run(main)
+
+
+class LateStore(PatternStore):
+    """The first request for the bytes at ``late`` waits until it is let go."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__()
+        self.late = late
+        self.go_on = Event()
+        self.error: Exception | None = None
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        with self.lock:
+            held, self.late = start == self.late, -1 if start == self.late else self.late
+        if held:
+            buffer[:] = b"?" * len(buffer)
+            self.go_on.wait(10)
+            if self.error is not None:
+                raise self.error
+        super().get_range_into(version, start, buffer)
+
+
+async def drained(engine: TransferEngine) -> None:
+    """Wait until no request is under way."""
+    while engine.network.running:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("error", [None, StoreUnavailableError("reset")])
+def test_what_is_late_is_asked_again_and_the_first_answer_counts(error: Exception | None) -> None:
+    async def main() -> None:
+        store = LateStore(0)
+        store.error = error
+        engine = engine_over(store, hedge_seconds=0.05)
+        reader = VersionReader(engine, ObjectVersion("k", "e", 4 * MIB))
+        assert await read(reader, 0, 1000) == pattern(0, 1000)
+        assert engine.hedges == {("sent",): 1, ("won",): 1}
+        store.go_on.set()
+        await drained(engine)
+        # The late answer went into memory of its own, and that is given back.
+        assert await read(reader, 0, 1000) == pattern(0, 1000)
+        reader.close()
+        assert engine.pool.used_bytes == 0
+        assert engine.hedging.begin()
+
+    trio.run(main)
+
+
+def test_when_the_first_request_fails_the_second_one_goes_on() -> None:
+    async def main() -> None:
+        store = LateStore(0)
+        store.error = StoreUnavailableError("reset")
+        second = Event()
+        asked = 0
+
+        def fail(start: int) -> Exception | None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:  # the second request: the first one is held before it counts
+                store.go_on.set()
+                second.wait(10)
+            return None
+
+        store.fail = fail
+        engine = engine_over(store, hedge_seconds=0.05)
+        reader = VersionReader(engine, ObjectVersion("k", "e", 500_000))
+        got: list[bytes] = []
+
+        async def one() -> None:
+            got.append(await read(reader, 0, 1000))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            await trio.to_thread.run_sync(store.go_on.wait, 10)
+            while engine.network.running > 1:
+                await trio.lowlevel.checkpoint()
+            second.set()
+        assert got == [pattern(0, 1000)]
+        reader.close()
+        await drained(engine)
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_when_everything_is_late_not_everything_is_asked_again() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        go_on = Event()
+        store.fail = lambda _start: None if go_on.wait(10) else StoreUnavailableError("late")
+        store.lock = nullcontext()  # type: ignore[assignment]
+        engine = engine_over(store, hedge_seconds=0.02)
+        readers = [VersionReader(engine, ObjectVersion(f"k{n}", "e", MIB)) for n in range(12)]
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(read, reader, 0, 1000)
+            await trio.sleep(0.2)
+            assert engine.hedges[("sent",)] <= 4
+            go_on.set()
+        await drained(engine)
+        for reader in readers:
+            reader.close()
+        assert engine.pool.used_bytes == 0
 
     trio.run(main)
 

@@ -1,0 +1,47 @@
+"""Asking twice for what is late: when a second request is worth its bytes. Pure.
+
+A connection can sit on a dead path, or on a front end that has a bad moment, while all others are
+quick. A reader who waits for it waits for the stall timeout; the same bytes over another
+connection are usually there at once.
+"""
+
+LEAST_SECONDS = 3.0
+"""25 times what 8 MiB take at 25 ms to the first byte and 90 MB/s: a busy machine is no reason."""
+
+_TIMES_SLOWER = 4.0
+"""How much longer than its peers a request may take before it is asked again."""
+
+_MOST_IN_FLIGHT = 4
+"""When everything is late the store or the line is, and asking twice would make it worse."""
+
+_WEIGHT = 0.1
+"""Of the latest request in the running mean."""
+
+
+class Hedging:
+    """What requests take, and whether another one may be sent beside one that is late."""
+
+    def __init__(self, least_seconds: float = LEAST_SECONDS) -> None:
+        self._least_seconds = least_seconds
+        self._mean_seconds = 0.0
+        self._in_flight = 0
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a request may take before it is late."""
+        return max(self._least_seconds, _TIMES_SLOWER * self._mean_seconds)
+
+    def took(self, seconds: float) -> None:
+        """A request was answered after this long."""
+        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
+
+    def begin(self) -> bool:
+        """Whether one more may be sent; :meth:`end` follows."""
+        if self._in_flight >= _MOST_IN_FLIGHT:
+            return False
+        self._in_flight += 1
+        return True
+
+    def end(self) -> None:
+        """One of two for the same bytes has been answered, or failed."""
+        self._in_flight -= 1

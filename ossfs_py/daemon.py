@@ -46,6 +46,8 @@ _SET_ASIDE_SECONDS = 5.0
 """After a second signal: writing parts that are in memory only to a slow disk takes this long."""
 
 _DONE, _FAILED = 0, 1
+_TERMINATED = 128 + signal.SIGTERM
+"""What a shell reports for it: nothing is mounted, and nothing went wrong."""
 
 
 def run(
@@ -136,7 +138,7 @@ class _Life:
 
     def _ended_early(self) -> int:
         log.info("ended by a signal before anything was mounted")
-        return _FAILED
+        return _TERMINATED
 
     async def _serve_from(self, store: ObjectStore) -> int:
         self._store = store

@@ -332,13 +332,15 @@ class Renamer:
         }
 
     async def _delete_all(self, keys: list[str], prefix: str) -> None:
-        """Delete files first, then markers from the deepest up.
+        """Delete files first, then markers from the deepest up, also where none is known.
 
-        SeaweedFS keeps a marker, silently, whose directory still has children.
+        SeaweedFS keeps a marker, silently, whose directory still has children, and it goes on
+        listing an empty directory until a marker of it is deleted.
         """
-        progress = self._progress("deleted", prefix, len(keys))
+        gone = {*keys, *_directories_of(keys, prefix)}
+        progress = self._progress("deleted", prefix, len(gone))
         levels: dict[int, list[str]] = {}
-        for key in keys:
+        for key in gone:
             levels.setdefault(key.count("/") if key.endswith("/") else sys.maxsize, []).append(key)
         for level in sorted(levels, reverse=True):
             await map_bounded(
@@ -359,6 +361,17 @@ class Renamer:
                 log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
 
         return report
+
+
+def _directories_of(keys: list[str], prefix: str) -> set[str]:
+    """The markers of all directories that ``keys`` are in, from ``prefix`` down."""
+    markers: set[str] = set()
+    for key in keys:
+        marker = key[: key.rfind("/") + 1]
+        while len(marker) >= len(prefix) and marker not in markers:
+            markers.add(marker)
+            marker = marker[: marker.rfind("/", 0, -1) + 1]
+    return markers
 
 
 def _is_inside(place: Inode, directory: Inode) -> bool:

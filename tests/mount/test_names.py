@@ -181,6 +181,17 @@ def test_directories_need_no_marker_and_stay_when_they_are_emptied(place: Workpl
     assert place.stored_names() == set()
 
 
+def test_nothing_of_a_renamed_directory_stays_behind_in_the_store(place: Workplace) -> None:
+    place.put("implicit/deep/file", b"content")
+    (place.path / "implicit").rename(place.path / "moved")
+    listed = place.client.list_objects(place.bucket, place.prefix)
+    names = {str(item.object_name).removeprefix(place.prefix) for item in listed}
+    assert names - {""} == {"moved/"}
+    (place.path / "implicit").mkdir()
+    assert names_in(place.path) == ["implicit", "moved"]
+    assert place.stored("moved/deep/file") == b"content"
+
+
 def test_a_directory_hides_an_object_of_its_name_with_one_warning(
     place: Workplace, mounted: Mount
 ) -> None:

@@ -61,7 +61,8 @@ def test_the_tour_works_as_it_is_written(
     assert [line[: len(BUCKET_LINE)] for line in first.splitlines()[:1]] == [BUCKET_LINE]
     assert first.splitlines()[1].startswith(KEYS_LINE)
     assert len(blocks) >= 6
-    script = "set -euxo pipefail\n" + "".join(blocks)
+    # Should it fail, the times say what took long.
+    script = "PS4='+ $EPOCHREALTIME '\nset -euxo pipefail\n" + "".join(blocks)
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=home,

@@ -105,9 +105,9 @@ coverage: $(STAMP) ## Measure which lines the tests reach, in daemons and thread
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-bench: $(STAMP) ## Measure against s3fs and rclone on one store
+bench: $(STAMP) ## Measure against s3fs and rclone on one store; table, JSON and a picture
 	@$(INSTALL) $(PEERS)
-	@$(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
 
 # The program gets an environment of its own; nothing of it is on anybody's PYTHONPATH.
 install: packages ## Install the commands, mount helpers and systemd units (PREFIX, DESTDIR)

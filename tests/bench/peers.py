@@ -1,9 +1,9 @@
 """The same works through ossfs-py, s3fs and rclone, on one store, in one run.
 
 ``python -m tests.bench.peers [--shaped-store PROGRAM] [--ttfb-ms 25] [--mbps 90] [--repeat 3]
-[--quick] [--peers ours,s3fs] [--works walk]`` prints a table and writes
-``bench-results/<time>.json``. Absolute figures drift with the machine's mood: compare ratios
-within one run.
+[--quick] [--peers ours,s3fs] [--works walk]`` prints a table, writes ``bench-results/<time>.json``
+and draws it in the ``.png`` beside it. Absolute figures drift with the machine's mood: compare
+ratios within one run.
 """
 
 import argparse
@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tests.bench.chart import YARDSTICK, draw
 from tests.bench.content import QUICK, Content, Sizes, fill
 from tests.bench.mounts import PEERS, Peer, served
 from tests.bench.stores import Store, shaped_program, shaped_seaweed
 from tests.bench.works import READ_WORKS, Work, WorkFailedError, run_forked
 from tests.bench.write_works import WRITE_WORKS
 
-YARDSTICK = "s3fs"
 RESULTS = Path("bench-results")
 
 
@@ -75,7 +75,9 @@ def main() -> int:
     )
     console.print(table(results, peers, works))
     path = save(options, store, content, results)
-    console.print(f"Everything measured is in {path}.")
+    drawn = draw(json.loads(path.read_text()), path.with_suffix(".png"))
+    beside = f", drawn in {path.with_suffix('.png')}" if drawn else ""
+    console.print(f"Everything measured is in {path}{beside}.")
     return 1 if any(one.failure for one in results.values() if one.peer.startswith("ours")) else 0
 
 

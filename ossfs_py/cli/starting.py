@@ -32,7 +32,8 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
         _keep_to_ourselves()
         logs = open_logs(settings, in_journal=stderr_is_the_journal(os.environ))
         logs.add_secrets(secret_values(os.environ))
-        notifier = Notifier.from_environment(os.environ)
+        # In the background it would speak for whoever has started the command.
+        notifier = Notifier.from_environment(os.environ) if settings.foreground else Notifier()
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.

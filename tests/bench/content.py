@@ -53,7 +53,10 @@ def fill(client: Minio, sizes: Sizes, scratch: Path) -> Content:
     random = np.random.default_rng(11)
     count = sizes.model_bytes // TENSOR_BYTES
     tensors = {
-        f"layer.{number:03}": np.frombuffer(random.bytes(TENSOR_BYTES), np.uint8).reshape(-1, 4096)
+        f"layer.{number:03}": np.frombuffer(
+            bytearray(random.bytes(TENSOR_BYTES)),  # torch wants memory that can be written
+            np.uint8,
+        ).reshape(-1, 4096)
         for number in range(count)
     }
     path = scratch / MODEL

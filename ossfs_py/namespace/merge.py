@@ -5,6 +5,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import Final, Literal, TypeAlias
 
+from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.namespace.names import is_nameable
 
@@ -50,9 +51,20 @@ class PageMerger:
         """Objects of the last page whose directory of the same name may still come."""
         self.marker: ObjectInfo | None = None
         """The directory's own marker object, once a page brought it."""
+        self._before: ListPage | None = None
 
     def page(self, page: ListPage) -> dict[str, Entry]:
-        """The entries that this page makes certain, in key order."""
+        """The entries that this page makes certain, in key order.
+
+        Raises:
+            StoreUnavailableError: the page before came again under another token, as from a store
+                or proxy that does not go by tokens; there would be no end of it.
+        """
+        before, self._before = self._before, page
+        if before is not None and page.next_token is not None and _says_the_same(page, before):
+            raise StoreUnavailableError(
+                "the listing goes in circles", operation="ListObjectsV2", key=self._prefix
+            )
         start = len(self._prefix)
         merged: list[tuple[str, Entry]] = [(info.key, info) for info in page.objects]
         if page.prefixes:
@@ -96,3 +108,8 @@ class PageMerger:
             entry = entries.get(last[:end])
             if entry is not None and entry is not DIRECTORY:
                 self.held[last[:end]] = entries.pop(last[:end])
+
+
+def _says_the_same(page: ListPage, before: ListPage) -> bool:
+    told = bool(page.objects or page.prefixes)
+    return told and page.objects == before.objects and page.prefixes == before.prefixes

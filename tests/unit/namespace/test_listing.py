@@ -331,6 +331,24 @@ def test_a_listing_that_goes_in_circles_ends_with_an_error() -> None:
     mounted(run, Circling())
 
 
+@pytest.mark.parametrize("limit", [10, 1000])
+def test_a_store_that_gives_one_page_for_every_token_ends_with_an_error(limit: int) -> None:
+    class Deaf(FakeStore):
+        def list_page(
+            self, prefix: str, *, token: str | None = None, **_options: object
+        ) -> ListPage:
+            objects = tuple(ObjectInfo(f"f{n:03}", 1, "e", 0) for n in range(100))
+            return ListPage(objects, (), f"{token or ''}1")
+
+    async def run(m: Mounted) -> None:
+        handle = m.namespace.list_directory(m.root)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError, match="circles"):
+                await read_all(handle)
+
+    mounted(run, Deaf(), max_entries=limit)
+
+
 def test_a_store_that_repeats_itself_and_mixes_the_order_up_shows_each_name_once() -> None:
     pages = {
         None: ListPage((ObjectInfo("b", 1, "e", 0), ObjectInfo("a", 1, "e", 0)), ("d/",), "1"),

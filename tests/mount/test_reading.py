@@ -156,6 +156,7 @@ def test_a_mount_at_rest_is_small(mount: MountFactory, bucket: str, data_path: s
     assert mounted.rss_bytes < 120e6
 
 
+@pytest.mark.alone
 def test_mounting_takes_less_than_a_second_and_a_half(
     mount: MountFactory, bucket: str, data_path: str
 ) -> None:

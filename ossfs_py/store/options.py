@@ -35,9 +35,9 @@ class StoreOptions:
     stall_timeout_seconds: float = 10.0
     """A connection that moves no byte for this long is given up and replaced."""
     retry_budget_seconds: float = 90.0
-    """How long one call goes on trying without any progress. A failed page fault kills the
-    reading program, so this outlasts a minute without network, and with the last attempt it stays
-    below the 120 s after which the kernel reports a hung task."""
+    """How long one call goes on trying since its first failure or last progress. A failed page
+    fault kills the reading program, so this outlasts a minute without network, and with the first
+    and the last attempt it stays below the 120 s after which the kernel reports a hung task."""
     checksum: ChecksumChoice = "auto"
     conditional_writes: Choice = "auto"
     part_copy: Choice = "auto"

@@ -115,7 +115,8 @@ class Retrier:
     def run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
         """The first success of ``attempt``.
 
-        Waits at most for the budget without progress, beside what the last attempt takes.
+        Goes on for the budget since the first failure or the last progress, beside what the first
+        and the last attempt take.
 
         Raises:
             StoreError: the class :mod:`error_map` gives for the last failure.
@@ -134,7 +135,8 @@ class Retrier:
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
         state = Attempt()
-        deadline_base = self._clock()
+        # Counted from the first failure: one attempt at a large upload may take longer than that.
+        deadline_base: float | None = None
         failed_in_row = 0
         rotation = _Rotation(self._renew_credentials)
         while True:
@@ -144,7 +146,7 @@ class Retrier:
             except (AnswerError, NoAnswerError, EnvironmentProblemError) as exc:
                 error: Failure = exc
             state.may_have_happened = True
-            if state.progressed:
+            if state.progressed or deadline_base is None:
                 state.progressed = False
                 deadline_base = self._clock()
                 failed_in_row = 0

@@ -95,7 +95,7 @@ def test_the_budget_counts_time_without_progress() -> None:
     assert fixture.now > 40.0
     with pytest.raises(StoreUnavailableError) as caught:
         fixture.run(*[busy() for _ in range(99)], cost_seconds=8.0)
-    assert caught.value.attempts == 2
+    assert caught.value.attempts == 3
 
 
 def test_what_cannot_be_mended_is_not_tried_again() -> None:
@@ -184,3 +184,9 @@ def test_pauses_begin_anew_after_progress() -> None:
 
     fixture.retrier.run("Op", "key", attempt)
     assert fixture.pauses == pytest.approx([0.1] * 19)
+
+
+def test_an_attempt_longer_than_the_budget_is_tried_again() -> None:
+    """A large part over a slow line takes minutes; its loss at the end is its first failure."""
+    fixture = Fixture(budget_seconds=10.0)
+    assert fixture.run(NoAnswerError("cut"), cost_seconds=100.0) == 2

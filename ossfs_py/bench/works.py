@@ -268,11 +268,15 @@ def list_small(material: Material, meter: Meter) -> None:
 
 
 def read_small(material: Material, meter: Meter) -> None:
-    """Open, read and close file after file."""
-    for path in material.small_paths:
-        if len(path.read_bytes()) != material.small_bytes:
-            raise WorkFailedError(f"{path.name} is not complete")
+    """List them, as programs do to learn their names; then open, read and close file after file."""
+    with os.scandir(material.small) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        if len((material.small / name).read_bytes()) != material.small_bytes:
+            raise WorkFailedError(f"{name} is not complete")
         meter.advance(1)
+    if meter.done != material.small_files:
+        raise WorkFailedError(f"{meter.done} files of {material.small_files} are listed")
 
 
 LIST = "list"

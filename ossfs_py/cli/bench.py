@@ -173,8 +173,9 @@ class _Bar:
 
     def begin(self, title: str, total: int | None) -> Callable[[int], None]:
         """Show a new bar in place of the last one."""
-        self._progress.reset(self._task, description=title, total=total)
-        return lambda amount: self._progress.advance(self._task, amount)
+        self._progress.remove_task(self._task)
+        self._task = task = self._progress.add_task(title, total=total)
+        return lambda amount: self._progress.advance(task, amount)
 
 
 @contextmanager

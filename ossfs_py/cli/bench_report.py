@@ -50,17 +50,21 @@ class Report:
         console = Console(soft_wrap=True, highlight=False, markup=False)
         path = f"{self.data_path} data path" if self.data_path else "another user's daemon"
         console.print(f"{self.entry.source} at {self.root} ({path})")
-        console.print(f"A file of {units.format_size(self.material.size_bytes)}{self._small()}\n")
+        console.print(f"{self._sizes()}\n")
         console.print(_table(self.measured))
         console.print()
         for note in self._notes():
             console.print(note)
 
-    def _small(self) -> str:
-        if not self.material.small_files:
-            return ""
-        size = units.format_size(self.material.small_bytes)
-        return f", {self.material.small_files} small files of {size}"
+    def _sizes(self) -> str:
+        """What was worked on."""
+        material, told = self.material, []
+        if any(not one.work.needs_small for one in self.measured):
+            told.append(f"a file of {units.format_size(material.size_bytes)}")
+        if any(one.work.needs_small for one in self.measured):
+            size = units.format_size(material.small_bytes)
+            told.append(f"{material.small_files} small files of {size}")
+        return ", ".join(told)
 
     def _notes(self) -> Iterator[str]:
         yield "MB are 1,000,000 bytes."

@@ -233,11 +233,20 @@ def test_the_table_tells_rates_and_what_the_daemon_spent(
     report([measurement(BY_NAME["sequential"]), listed]).show()
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "models at /mnt/m/d (direct data path)"
-    assert lines[1] == "A file of 100MiB, 100 small files of 64KiB"
+    assert lines[1] == "a file of 100MiB, 100 small files of 64KiB"
     rows = [line.split() for line in lines]
     assert ["one", "sequential", "reader", "2.00", "50", "0.25", "100", "13"] in rows
     assert ["list", "and", "stat", "them", "0.050", "2,000", "0.25", "100", "13"] in rows
     assert "page cache" not in " ".join(lines)
+
+
+@pytest.mark.parametrize("names", [("create", "list"), ("create", "small")])
+def test_files_that_are_not_listed_are_missed(tmp_path: Path, names: tuple[str, str]) -> None:
+    material = own_material(tmp_path, MIB)
+    bench(material, names[0])
+    material.small_paths[0].unlink()
+    with pytest.raises(WorkFailedError, match="99 files of 100 are listed"):
+        bench(material, names[1])
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def mount(seaweed: SeaweedServer, tmp_path: Path) -> Iterator[MountFactory]:
     """``mount(source, data_path="direct", …)`` mounts; everything ends with the test.
 
     A mount that is still there at the end must end well: unmounted, exit code 0, and no
-    traceback in its log.
+    traceback nor leak in its log.
     """
     mounts: list[Mount] = []
 
@@ -100,6 +100,6 @@ def mount(seaweed: SeaweedServer, tmp_path: Path) -> Iterator[MountFactory]:
                 problems.append(f"exit code {code}\n{one.log}")
         finally:
             one.close()
-        if "Traceback" in one.log:
+        if "Traceback" in one.log or "were not given back" in one.log:
             problems.append(one.log)
     assert not problems, "\n".join(problems)

@@ -80,23 +80,28 @@ def booted(work: Path) -> Iterator[Booted]:
     wanted = units / "basic.target.wants"
     wanted.mkdir()
     (wanted / "systemd-journald.service").symlink_to(units / "systemd-journald.service")
-    with _cgroup(work) as cgroup, (work / "boot.log").open("wb") as log:
-        script = Path(__file__).with_name("boot.sh")
+    name = f"ossfs-py-{os.getpid()}"
+    script = Path(__file__).with_name("boot.sh")
+    with (work / "boot.log").open("wb") as log, _cgroups(work) as cgroups:
+        as_root("mkdir", cgroups / name)
         unshare = subprocess.Popen(
             # Should the test run be killed, the kernel ends the machine.
-            [*_root(), "setpriv", "--pdeathsig", "KILL", str(script), str(cgroup), str(units)],
+            [*_root(), "setpriv", "--pdeathsig", "KILL", script, cgroups / name, units],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
-        try:
-            machine = Booted(_process_1(unshare))
-            _wait_until_up(machine, unshare, work / "boot.log")
-            yield machine
-        finally:
-            # Its end is the end of everything in its pid namespace.
-            as_root("kill", "-KILL", str(_process_1(unshare)))
-            unshare.wait(PATIENCE_SECONDS)
+        process_1 = _process_1(unshare)
+    try:
+        machine = Booted(process_1)
+        _wait_until_up(machine, unshare, work / "boot.log")
+        yield machine
+    finally:
+        # Its end is the end of everything in its pid namespace.
+        as_root("kill", "-KILL", str(process_1))
+        unshare.wait(PATIENCE_SECONDS)
+        with _cgroups(work) as cgroups:
+            as_root("sh", "-c", _REMOVE, "sh", cgroups / name)
 
 
 def _wait_until_up(machine: Booted, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -140,18 +145,13 @@ def _is_process_1(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def _cgroup(work: Path) -> Iterator[Path]:
-    """An empty cgroup (v2) of our own."""
+def _cgroups(work: Path) -> Iterator[Path]:
+    """The hierarchy of cgroups (v2), mounted for the time of the block."""
     hierarchy = work / "cgroup"
-    hierarchy.mkdir()
+    hierarchy.mkdir(exist_ok=True)
     as_root("mount", "-t", "cgroup2", "cgroup2", hierarchy)
     try:
-        own = hierarchy / f"ossfs-py-{os.getpid()}"
-        as_root("mkdir", own)
-        try:
-            yield own
-        finally:
-            as_root("sh", "-c", _REMOVE, "sh", own)
+        yield hierarchy
     finally:
         as_root("umount", "-l", hierarchy)
 

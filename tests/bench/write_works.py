@@ -4,16 +4,16 @@ They come after the works that read, as some of them change what those have read
 """
 
 import concurrent.futures
-import multiprocessing
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from tests.bench.content import MIB, MODEL, TREE, Content
-from tests.bench.works import Work, WorkFailedError
+from tests.bench.works import Work, run_programs
 
 BLOCK_BYTES = 4 * MIB
 PROGRAMS = 4
@@ -49,18 +49,9 @@ def safetensors_save(root: Path, content: Content) -> None:
 
 
 def write_from_programs(root: Path, content: Content) -> None:
-    context = multiprocessing.get_context("fork")
     size = content.sizes.written_bytes // 2
-    programs = [
-        context.Process(target=write_file, args=(root / f"program-{number}.bin", size))
-        for number in range(PROGRAMS)
-    ]
-    for program in programs:
-        program.start()
-    for program in programs:
-        program.join()
-    if any(program.exitcode for program in programs):
-        raise WorkFailedError("a program failed")
+    paths = [root / f"program-{number}.bin" for number in range(PROGRAMS)]
+    run_programs([partial(write_file, path, size) for path in paths])
 
 
 def change_middle(root: Path, content: Content) -> None:

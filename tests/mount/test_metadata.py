@@ -1,6 +1,7 @@
 """Walks, small files and freshness on a real mount, with the requests counted at the store."""
 
 import concurrent.futures
+import ctypes
 import os
 import random
 import subprocess
@@ -18,6 +19,12 @@ from tests.support.seaweed import SeaweedServer
 DIRECTORIES, FILES = 20, 100
 SMALL_FILES = 120
 LISTS_OF_A_WALK = 6
+STAT_ROUNDS = 2
+STAT_CPU_SECONDS = 200e-6
+"""A stat(2) that the daemon answers from memory took 33 us of its CPU time here."""
+AT_FDCWD, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS = -100, 0x2000, 0x7FF
+"""linux/fcntl.h and linux/stat.h: ask the file system, whatever the kernel remembers."""
+STATX_BYTES = 256
 WITHIN_SECONDS = 10
 """The TTL of one second, and the slowness of a busy machine."""
 
@@ -60,6 +67,22 @@ def test_a_walk_over_2000_files_costs_six_requests_and_the_next_one_none(
     proxy.reset()
     assert walk(mounted.path / "tree") == DIRECTORIES * FILES
     assert proxy.counts().total() == 0
+
+
+def test_attributes_of_known_names_cost_little_and_no_request(
+    mount: MountFactory, proxy: Proxy, trees: str
+) -> None:
+    mounted = mount(trees, data_path="direct", endpoint=proxy.endpoint, metadata_ttl="1h")
+    libc = ctypes.CDLL(None, use_errno=True)
+    answer = ctypes.create_string_buffer(STATX_BYTES)
+    paths = [str(path).encode() for path in (mounted.path / "tree").glob("*/*")]
+    assert len(paths) == DIRECTORIES * FILES
+    proxy.reset()
+    before = mounted.cpu_seconds
+    for path in paths * STAT_ROUNDS:
+        assert not libc.statx(AT_FDCWD, path, AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, answer)
+    assert proxy.counts().total() == 0
+    assert mounted.cpu_seconds - before < len(paths) * STAT_ROUNDS * STAT_CPU_SECONDS
 
 
 def test_full_attributes_cost_one_question_for_each_object_and_survive_with_the_cache(

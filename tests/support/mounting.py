@@ -187,6 +187,12 @@ class Mount:
         return self._status_kib("VmHWM") * 1024
 
     @property
+    def cpu_seconds(self) -> float:
+        """Processor time of all the daemon's threads so far, in ticks of a hundredth second."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def disk_write_bytes(self) -> int:
         """Bytes the daemon has caused to be written to any disk (page cache included)."""
         text = Path(f"/proc/{self.pid}/io").read_text()

@@ -22,10 +22,10 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store.endpoint import Endpoint
 from ossfs_py.store.faults import FaultKind, NoAnswerError
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.tls import TlsStream
 
 _LOW_WATER_BYTES = 256 * 1024
 """Wake the receiver for at least this much. 128-512 KiB measured alike; 1 MiB was slower."""
-_SEND_CHUNK_BYTES = 1024**2
 _FILE_CHUNK_BYTES = 1024**2
 _SLOWEST_BYTES_PER_SECOND = 64
 """Below this a connection does not move. 512 connections, the most there can be, share a line of
@@ -70,25 +70,23 @@ class Pace:
 class Connection:
     """One connected socket. Belongs to one thread at a time, but for :meth:`shut`."""
 
-    def __init__(self, sock: socket.socket, stall_timeout_seconds: float) -> None:
+    def __init__(
+        self, sock: socket.socket, stall_timeout_seconds: float, tls: TlsStream | None = None
+    ) -> None:
         self._sock = sock
+        self._tls = tls
         self.address: str = sock.getpeername()[0]
         """The peer's IP address."""
-        self._is_tls = isinstance(sock, ssl.SSLSocket)
         self.was_used = False
         """An answer has been read on it before, so the server may have closed it meanwhile."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stall_timeout_seconds = stall_timeout_seconds
         self._patience_seconds = 0.0
         self._pace = Pace(stall_timeout_seconds)
-        if self._is_tls:
-            # OpenSSL retries a blocking read for ever, so TLS needs Python's own timeout.
-            sock.settimeout(stall_timeout_seconds)
-        else:
-            limit = _timeval(stall_timeout_seconds)
-            sock.settimeout(None)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        limit = _timeval(stall_timeout_seconds)
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
     def grant(self, patience_seconds: float) -> None:
         """Begin a request; the peer may be silent for this long beyond the stall timeout."""
@@ -97,10 +95,7 @@ class Connection:
         if patience_seconds == self._patience_seconds:
             return
         self._patience_seconds = patience_seconds
-        if self._is_tls:
-            self._sock.settimeout(limit)
-        else:
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limit))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limit))
 
     def receive_some(self, view: memoryview) -> int:
         """At least one byte into ``view``; 0 when the peer has closed.
@@ -109,7 +104,7 @@ class Connection:
             NoAnswerError: reset, or (next to) nothing came for the stall timeout.
         """
         try:
-            count = self._sock.recv_into(view)
+            count = (self._tls or self._sock).recv_into(view)
         except OSError as exc:
             raise _fault(exc) from None
         self._pace.moved(count)
@@ -122,9 +117,8 @@ class Connection:
             NoAnswerError: with ``received`` set to what did arrive.
         """
         size, got = len(view), 0
-        flags = 0 if self._is_tls else socket.MSG_WAITALL
         # The low-water mark must not cover the tail: a wake-up for less than it never comes.
-        bulk = 0 if self._is_tls else size - _LOW_WATER_BYTES
+        bulk = 0 if self._tls is not None else size - _LOW_WATER_BYTES
         low_water_set = False
         try:
             if bulk > 0:
@@ -134,7 +128,11 @@ class Connection:
                 if low_water_set and got >= bulk:
                     self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
                     low_water_set = False
-                count = self._sock.recv_into(view[got : bulk if low_water_set else size], 0, flags)
+                rest = view[got : bulk if low_water_set else size]
+                if self._tls is None:
+                    count = self._sock.recv_into(rest, 0, socket.MSG_WAITALL)
+                else:
+                    count = self._tls.recv_into(rest)
                 if not count:
                     raise NoAnswerError("the body ended early")
                 got += count
@@ -150,13 +148,7 @@ class Connection:
     def send(self, data: bytes | memoryview) -> None:
         """Send all of ``data`` without copying it."""
         try:
-            if not self._is_tls:
-                self._sock.sendall(data)
-                return
-            # One huge TLS write would hold the stall timeout for all of it, not for any progress.
-            view = memoryview(data)
-            for start in range(0, len(view), _SEND_CHUNK_BYTES):
-                self._sock.sendall(view[start : start + _SEND_CHUNK_BYTES])
+            (self._tls or self._sock).sendall(data)
         except OSError as exc:
             raise _fault(exc) from None
 
@@ -168,7 +160,7 @@ class Connection:
             OSError: the file could not be read, or is shorter than promised.
         """
         end = offset + size
-        if self._is_tls:
+        if self._tls is not None:
             while offset < end:
                 chunk = os.pread(fd, min(_FILE_CHUNK_BYTES, end - offset), offset)
                 _require_bytes(len(chunk))
@@ -241,12 +233,13 @@ class Dialer:
             raise NoAnswerError(f"{where} does not answer", "timeout") from None
         except OSError as exc:
             raise NoAnswerError(f"{where} cannot be reached: {exc.strerror}", "refused") from None
+        tls: TlsStream | None = None
         try:
             if self._tls is not None:
                 if proxy is not None:
                     self._tunnel(sock, proxy)
-                sock = self._tls.wrap_socket(sock, server_hostname=endpoint.connect_host)
-            return Connection(sock, self._stall_timeout_seconds)
+                tls = TlsStream(sock, self._tls, endpoint.connect_host)
+            return Connection(sock, self._stall_timeout_seconds, tls)
         except ssl.SSLError as exc:
             sock.close()
             reason = getattr(exc, "verify_message", "") or exc.reason or "handshake failed"

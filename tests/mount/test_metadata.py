@@ -126,23 +126,6 @@ def test_without_prefetch_only_what_is_opened_is_fetched(
     assert proxy.counts() == {"GetObject": 10}
 
 
-def test_the_second_epoch_of_a_cached_data_set_costs_no_request(
-    mount: MountFactory, proxy: Proxy, trees: str
-) -> None:
-    mounted = mount(trees, data_path="cache", endpoint=proxy.endpoint)
-    names = names_in(mounted.path / "small")
-
-    def epoch(seed: int) -> None:
-        shuffled = random.Random(seed).sample(names, len(names))
-        with concurrent.futures.ThreadPoolExecutor(8) as threads:
-            list(threads.map(lambda name: (mounted.path / "small" / name).read_bytes(), shuffled))
-
-    epoch(1)
-    proxy.reset()
-    epoch(2)
-    assert proxy.counts().total() == 0
-
-
 def test_a_ttl_of_zero_asks_every_time(
     mount: MountFactory, seaweed: SeaweedServer, bucket: str, minio_client: Minio, tmp_path: Path
 ) -> None:
@@ -160,6 +143,54 @@ def test_a_ttl_of_zero_asks_every_time(
     minio_client.remove_object(bucket, "f")
     assert names_in(mounted.path) == ["g"]
     assert not (mounted.path / "f").exists()
+
+
+def test_with_a_ttl_of_zero_each_stat_is_a_question_and_cached_pages_are_not_believed(
+    mount: MountFactory, seaweed: SeaweedServer, proxy: Proxy, bucket: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"a" * 10_000)
+    seaweed.put_file(bucket, "f", source)
+    mounted = mount(bucket, data_path="cache", metadata_ttl="0", endpoint=proxy.endpoint)
+    for content in (b"b" * 10_000, b"c" * 10_000):
+        before = (mounted.path / "f").read_bytes()
+        source.write_bytes(content)
+        seaweed.put_file(bucket, "f", source)
+        assert before != (mounted.path / "f").read_bytes() == content
+    proxy.reset()
+    for _ in range(5):
+        (mounted.path / "f").stat()
+    assert proxy.counts()["HeadObject"] >= 5
+    proxy.reset()
+    for _ in range(5):
+        assert names_in(mounted.path) == ["f"]
+    assert proxy.counts()["ListObjects"] >= 5
+
+
+def test_without_listing_again_what_others_did_to_a_file_shows_within_the_ttl(
+    mount: MountFactory,
+    seaweed: SeaweedServer,
+    bucket: str,
+    minio_client: Minio,
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"a" * 10_000)
+    seaweed.put_file(bucket, "d/f", source)
+    mounted = mount(bucket, data_path="cache", metadata_ttl="1", negative_ttl="1")
+    file, other = mounted.path / "d/f", mounted.path / "d/other"
+    assert file.read_bytes() == b"a" * 10_000
+    assert not other.exists()
+    source.write_bytes(b"b" * 10_000)
+    seaweed.put_file(bucket, "d/f", source)
+    seaweed.put_file(bucket, "d/other", source)
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while file.read_bytes() != b"b" * 10_000 or not other.exists():
+        assert time.monotonic() < deadline
+    minio_client.remove_object(bucket, "d/f")
+    while file.exists():
+        assert time.monotonic() < deadline + WITHIN_SECONDS
+    assert names_in(mounted.path / "d") == ["other"]
 
 
 def test_changes_of_others_appear_within_the_ttl_page_cache_included(

@@ -199,7 +199,6 @@ def _check_answer(
     same several times is how this store is.
     """
     headers = response.headers
-    insists = state.number >= _TIMES_UNTIL_MEANT
     # Also for stores that ignore If-Match.
     if clean_etag(headers.get("etag", "")) != version.etag:
         raise _changed(version, request_id_of(headers), state)
@@ -210,7 +209,7 @@ def _check_answer(
         if not content_range.startswith(f"bytes {start}-{start + size - 1}/"):
             raise NoAnswerError(f"the store answered another range: {content_range!r}")
     elif not whole:
-        if not insists:
+        if not _insists(state):
             raise NoAnswerError("the store answered the whole object instead of a range")
         raise UnsupportedByStoreError(
             "the store ignores Range",
@@ -220,7 +219,7 @@ def _check_answer(
             attempts=state.number,
         )
     if response.length is not None and response.length != size:
-        if whole and insists:
+        if whole and _insists(state):
             raise IntegrityError(
                 f"the object has {response.length} bytes, not {size}",
                 operation="GetObject",
@@ -229,6 +228,12 @@ def _check_answer(
                 attempts=state.number,
             )
         raise NoAnswerError(f"the store announced {response.length} bytes instead of {size}")
+
+
+def _insists(state: Attempt) -> bool:
+    """Whether this contradiction is one too many for an accident."""
+    state.contradictions += 1
+    return state.contradictions >= _TIMES_UNTIL_MEANT
 
 
 def _changed(version: ObjectVersion, request_id: str, state: Attempt | None) -> VersionChangedError:

@@ -46,6 +46,8 @@ class Attempt:
     number: int = 1
     may_have_happened: bool = False
     """An earlier try reached the store and its outcome is unknown."""
+    contradictions: int = 0
+    """Answers that did not agree with what is known of the object."""
     progressed: bool = False
     """Set it when bytes arrived: the budget counts from the last progress."""
 

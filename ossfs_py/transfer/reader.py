@@ -313,6 +313,8 @@ class VersionReader:
 
     def _ask_again(self, chunk: Chunk) -> None:
         """Send a second request for a chunk that is late; the first good answer counts."""
+        if chunk.spare is not None or chunk.ready or chunk.error is not None:
+            return  # another reader who waits for it was faster
         engine = self._engine
         buffer = engine.pool.try_acquire(chunk.size, headroom_bytes=engine.headroom_bytes)
         if buffer is None:

@@ -352,3 +352,10 @@ def test_an_address_that_failed_is_the_last_to_be_tried_again(
     with ScriptedServer([[[hold]], [[ranged(CONTENT)]]], host="0.0.0.0") as server:
         assert read(server) == CONTENT
     assert [seen.address for seen in server.requests] == ["127.0.0.1", "127.0.0.2"]
+
+
+def test_one_ignored_range_among_other_failures_is_an_accident() -> None:
+    whole = reply(200, CONTENT, {"etag": f'"{ETAG}"'})
+    scripts = [[[reset]], [[error(500, "InternalError")]], [[whole, hold]], [[ranged(CONTENT)]]]
+    with ScriptedServer(scripts) as server:
+        assert read(server, 5, 100) == CONTENT[5:105]

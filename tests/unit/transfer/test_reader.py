@@ -383,3 +383,24 @@ def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
         assert engine.pool.used_bytes == 0
 
     trio.run(main)
+
+
+def test_two_readers_who_wait_for_the_same_bytes_ask_again_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        go_on = Event()
+        store.fail = lambda _start: None if go_on.wait(10) else StoreUnavailableError("late")
+        store.lock = nullcontext()  # type: ignore[assignment]
+        engine = engine_over(store, hedge_seconds=0.02)
+        reader = VersionReader(engine, ObjectVersion("k", "e", MIB))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, reader, 0, 1000)
+            nursery.start_soon(read, reader, 500, 1500)
+            await trio.sleep(0.2)
+            assert engine.hedges[("sent",)] == 1
+            go_on.set()
+        await drained(engine)
+        reader.close()
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)

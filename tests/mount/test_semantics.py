@@ -431,14 +431,9 @@ def test_an_object_replaced_under_a_reader_is_stale_and_new_for_the_next_open(
 
 
 def test_close_returns_the_error_and_the_data_is_kept_for_the_next_fsync(
-    mount: MountFactory,
-    proxy: Proxy,
-    bucket: str,
-    data_path: str,
-    minio_client: Minio,
-    tmp_path: Path,
+    mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio, tmp_path: Path
 ) -> None:
-    mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint)
+    mounted = mount(bucket, data_path="direct", endpoint=proxy.endpoint)
     place = Workplace.make(mounted, minio_client, tmp_path)
     content = os.urandom(200_000)
     with opened(place.path / "file", CREATE) as fd:

@@ -18,6 +18,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.listing_server import BUCKET, serving
 from tests.support.mounting import Mount
 
+PATIENCE_SECONDS = 30.0
 SCRIPTS = [
     "العربية",
     "עברית",
@@ -160,7 +161,7 @@ def test_ls_of_a_million_files_prints_after_two_pages(
 
     def after_two_pages(_method: str, _key: str) -> None:
         if store.requests["list_page"] > 2:
-            printed.wait()
+            printed.wait(PATIENCE_SECONDS)
 
     with serving(store) as endpoint:
         mounted = mounted_on(endpoint)

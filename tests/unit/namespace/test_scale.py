@@ -21,6 +21,7 @@ KEPT = 5_000
 """``max_entries`` of these mounts."""
 INODE_BYTES = 1_000
 """Upper bound of what an inode costs with its object, names and places in tables; 670 here."""
+PATIENCE_SECONDS = 30.0
 WAY_DOWN = 10
 """Directories that are known on top of that because something below them is."""
 STREAM_BYTES = 16 * 1024**2
@@ -55,7 +56,7 @@ def test_the_first_entries_of_ten_million_come_with_the_first_page(step: int) ->
 
     def after_the_first(_method: str, _key: str) -> None:
         if store.requests["list_page"] > 1:
-            shown.wait()
+            shown.wait(PATIENCE_SECONDS)
 
     store.on_request = after_the_first
 

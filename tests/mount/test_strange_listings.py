@@ -161,7 +161,7 @@ def test_ls_of_a_million_files_prints_after_two_pages(
 
     def after_two_pages(_method: str, _key: str) -> None:
         if store.requests["list_page"] > 2:
-            printed.wait(PATIENCE_SECONDS)
+            assert printed.wait(PATIENCE_SECONDS)
 
     with serving(store) as endpoint:
         mounted = mounted_on(endpoint)

@@ -56,7 +56,7 @@ def test_the_first_entries_of_ten_million_come_with_the_first_page(step: int) ->
 
     def after_the_first(_method: str, _key: str) -> None:
         if store.requests["list_page"] > 1:
-            shown.wait(PATIENCE_SECONDS)
+            assert shown.wait(PATIENCE_SECONDS)
 
     store.on_request = after_the_first
 

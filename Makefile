@@ -94,7 +94,7 @@ kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
 
-scale: $(STAMP) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (10 minutes)
+scale: $(STAMP) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (15 minutes)
 	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py $(PYTEST)
 
 fuzz: $(STAMP) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)

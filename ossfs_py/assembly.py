@@ -155,16 +155,16 @@ async def assembled(
                         await data_path.aclose()
                         with trio.move_on_after(_TIDY_SECONDS):
                             await writes.tidying.settled()
-                        _tell_leaks(pool, network, opened)
+                        _tell_leaks(pool, (network, files), opened)
                 nursery.cancel_scope.cancel()
     finally:
         network.close()
         files.close()
 
 
-def _tell_leaks(pool: BufferPool, network: Workers, opened: OpenFiles) -> None:
+def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], opened: OpenFiles) -> None:
     """At the end nothing may be left; what calls that still run hold is theirs for a moment."""
-    if network.running == 0 and pool.used_bytes:
+    if pool.used_bytes and not any(each.running for each in workers):
         log.error("%d bytes of the memory budget were not given back", pool.used_bytes)
     if opened.open_count:
         log.error("%d open files were not given back", opened.open_count)

@@ -202,6 +202,10 @@ class RangeTooLargeError(FilesystemError):
     """The value does not fit what the store keeps (metadata over 2 KiB)."""
 
 
+class MountEndedError(FilesystemError):
+    """The mount was taken down while a program waited."""
+
+
 class UnsavedDataError(FilesystemError):
     """Dirty data could not be brought to the store; it is kept locally."""
 
@@ -263,6 +267,7 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(NoAttributeError, errno.ENODATA),
     ErrnoRow(RangeTooLargeError, errno.E2BIG),
     ErrnoRow(UnsavedDataError, errno.EIO),
+    ErrnoRow(MountEndedError, errno.EIO),
 )
 
 _CODES = {row.cause: row.code for row in ERRNO_TABLE}

@@ -7,17 +7,19 @@ table, and an unexpected one becomes EIO with a logged traceback, never the end 
 import functools
 import logging
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from errno import errorcode
 from time import perf_counter
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
+import trio
 
 from ossfs_py.errors import (
     ConditionFailedError,
     FilesystemError,
     InvalidArgumentError,
+    MountEndedError,
     NotPermittedError,
     ObjectMissingError,
     OssfsError,
@@ -83,6 +85,8 @@ class Adapter(pyfuse3.Operations):
         self.timings = metrics.operations
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
+        self._waiting_reads: set[trio.CancelScope] = set()
+        self._is_ended = False
 
     def refusal(
         self, subject: Subject, arguments: Sequence[Any], exc: Exception
@@ -276,11 +280,32 @@ class Adapter(pyfuse3.Operations):
             data = self._fs.read_nowait(fh, off, size)
             if data is not None:
                 return data
-            return await self._fs.read(fh, off, size)
+            return await self._waited_for(self._fs.read(fh, off, size))
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             raise self.refusal(_READ, (fh, off, size), exc) from None
         finally:
             self.timings.add_since(began, "read")
+
+    async def _waited_for(self, read: Awaitable[R]) -> R:
+        with trio.CancelScope() as waiting:
+            self._waiting_reads.add(waiting)
+            if self._is_ended:
+                waiting.cancel()
+            try:
+                return await read
+            finally:
+                self._waiting_reads.discard(waiting)
+        raise MountEndedError("the mount was taken down")
+
+    def end_reads(self) -> None:
+        """Nobody is left to read: what still waits for the store ends.
+
+        The kernel's own readahead outlives the file it was for, and can hold an unmounted mount for
+        as long as a store that is gone is tried again.
+        """
+        self._is_ended = True
+        for waiting in self._waiting_reads:
+            waiting.cancel()
 
     @_answered
     async def write(self, fh: int, off: int, buf: bytes) -> int:

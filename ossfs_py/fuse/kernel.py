@@ -3,14 +3,19 @@
 import logging
 import math
 import queue
+import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyfuse3
+import trio
 
 log = logging.getLogger(__name__)
 
+_DEVICE = Path("/dev/fuse")
+_DESCRIPTORS = Path("/proc/self/fd")
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 _MAX_BACKGROUND = 128
@@ -24,6 +29,24 @@ def device_of(mountpoint: str) -> str | None:
         fields = line.split(" ")
         if fields[4].encode().decode("unicode_escape") == mountpoint:
             found = fields[2]
+    return found
+
+
+async def connection_gone() -> None:
+    """Wait until the kernel has let go of the mount: unmounted, and nobody has a file open."""
+    with select.epoll() as events:
+        for descriptor in _descriptors_of(_DEVICE):
+            # Nothing is asked for: an error, the end of the connection, is always told.
+            events.register(descriptor, 0)
+        await trio.lowlevel.wait_readable(events.fileno())
+
+
+def _descriptors_of(path: Path) -> list[int]:
+    found = []
+    for entry in _DESCRIPTORS.iterdir():
+        with suppress(OSError):  # closed meanwhile
+            if entry.readlink() == path:
+                found.append(int(entry.name))
     return found
 
 

@@ -15,7 +15,7 @@ from ossfs_py.accesslog import AccessLog
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.kernel import PageInvalidator, tune, waiting_requests
+from ossfs_py.fuse.kernel import PageInvalidator, connection_gone, tune, waiting_requests
 from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.metrics import Metrics
 
@@ -80,12 +80,18 @@ async def mounted(
                 await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
                 nursery.cancel_scope.cancel()
 
+            async def watch() -> None:
+                await connection_gone()
+                adapter.end_reads()
+
             nursery.start_soon(serve)
+            nursery.start_soon(watch)
             # The answer to a first request comes after INIT, which sets the readahead anew.
             await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
             tune(str(options.mountpoint), options.readahead_bytes)
             metrics.kernel_waiting.set_function(waiting_requests(str(options.mountpoint)))
             yield pyfuse3.terminate
+            adapter.end_reads()
             pyfuse3.terminate()
     finally:
         invalidator.close()

@@ -186,7 +186,7 @@ class VersionReader:
         window = self.streams.widen(
             stream, self._engine.window_cap(), waited=waited, bounded=known_end is not None
         )
-        if not window or self._closed:
+        if not window or self._closed or self.streams.trespasses(stream):
             return
         limit = min(known_end or self.version.size, stream.position + window)
         if limit == self.version.size and self._on_near_end is not None:

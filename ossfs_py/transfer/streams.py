@@ -22,6 +22,11 @@ _SPARSE_HOPS = 4
 """Hops in a row, each a little forward from the last read, that show a reader which passes over
 what the kernel still has of the file. Random reads of a large file do not hop so by chance."""
 
+_OWN_SECONDS = 5.0
+_OVERRUN_BYTES = 16 * MIB
+"""The kernel's own readahead takes a stream that far, at most, into what another one has read,
+where some pages were dropped meanwhile. Whoever goes on behind that reads the bytes again."""
+
 _WORTHWHILE = 1.15
 """A doubled window that makes the reader this much faster is kept."""
 
@@ -214,6 +219,19 @@ class StreamTable:
         return min(
             (s.start for s in self.streams if s.window and s.start >= stream.position), default=None
         )
+
+    def trespasses(self, stream: Stream) -> bool:
+        """Whether ``stream`` has just run into what another one has read."""
+        for other in self.streams:
+            if (
+                other is not stream
+                and other.window
+                and stream.start < other.start < stream.position <= other.position
+                and stream.position - other.start <= _OVERRUN_BYTES
+                and stream.last_used - other.last_used < _OWN_SECONDS
+            ):
+                return True
+        return False
 
     def active(self, now: float) -> int:
         """How many streams are being read ahead right now."""

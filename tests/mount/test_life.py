@@ -1,6 +1,7 @@
 """The life of a daemon: start in the background, unmount, signals, crash, and the way back."""
 
 import contextlib
+import io
 import os
 import select
 import signal
@@ -8,7 +9,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -175,6 +178,32 @@ def test_a_foreground_mount_exits_with_0_after_sigterm(
         assert mount.terminate() == 0
         assert not is_mounted(mount.path)
         assert "is unmounted" in mount.log
+
+
+def test_a_read_that_hangs_does_not_hold_a_mount_that_ends(
+    tmp_path: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    minio_client.put_object(bucket, "file", io.BytesIO(bytes(100_000)), 100_000)
+    with (
+        Proxy(seaweed.host) as proxy,
+        Mount(
+            bucket,
+            tmp_path,
+            endpoint=proxy.endpoint,
+            environment=seaweed.environment,
+            stall_timeout="60s",
+        ) as mount,
+        ThreadPoolExecutor(1) as reader,
+    ):
+        proxy.faults.append(Fault(operation="GetObject", times=None, stall_head=0))
+        answer = reader.submit((mount.path / "file").read_bytes)
+        while not proxy.faults[0].hits:
+            time.sleep(0.01)
+        began = time.monotonic()
+        assert mount.terminate() == 0
+        assert time.monotonic() - began < 30
+        with pytest.raises(OSError):
+            answer.result()
 
 
 def test_sighup_rereads_the_log_level_and_reopens_the_log(place: Place) -> None:

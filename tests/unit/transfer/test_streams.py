@@ -61,3 +61,20 @@ def test_random_reads_are_hardly_read_ahead() -> None:
         observed(table, places.randrange(262_144) * 4096, 4096).window > 0 for _ in range(1000)
     )
     assert opened <= 20
+
+
+def test_a_stream_that_runs_into_what_another_has_read_is_told_from_one_that_reads_it_again() -> (
+    None
+):
+    table = StreamTable(StreamLimits())
+    for offset in range(64, 128):
+        other = observed(table, offset * MIB, MIB)
+    for offset in range(64):
+        stream = observed(table, offset * MIB, MIB)
+        assert not table.trespasses(stream)
+    for offset in range(64, 80):
+        assert observed(table, offset * MIB, MIB) is stream
+        assert table.trespasses(stream)
+    observed(table, 80 * MIB, MIB)
+    assert not table.trespasses(stream)
+    assert not table.trespasses(other)

@@ -5,6 +5,8 @@ quick. A reader who waits for it waits for the stall timeout; the same bytes ove
 connection are usually there at once.
 """
 
+from collections import deque
+
 LEAST_SECONDS = 3.0
 """25 times what 8 MiB take at 25 ms to the first byte and 90 MB/s: a busy machine is no reason."""
 
@@ -13,6 +15,15 @@ _TIMES_SLOWER = 4.0
 
 _MOST_IN_FLIGHT = 4
 """When everything is late the store or the line is, and asking twice would make it worse."""
+
+_OVERTAKEN_BY = 8
+"""A request is late when so many that began after it were answered before it. On a machine without
+a free processor all requests take seconds, and none is to blame."""
+
+_FEW = 2
+"""With so few in flight nobody can overtake."""
+
+_REMEMBERED = 64
 
 _WEIGHT = 0.1
 """Of the latest request in the running mean."""
@@ -24,6 +35,7 @@ class Hedging:
     def __init__(self, least_seconds: float = LEAST_SECONDS) -> None:
         self._least_seconds = least_seconds
         self._mean_seconds = 0.0
+        self._answered: deque[float] = deque(maxlen=_REMEMBERED)
         self._in_flight = 0
 
     @property
@@ -31,13 +43,19 @@ class Hedging:
         """How long a request may take before it is late."""
         return max(self._least_seconds, _TIMES_SLOWER * self._mean_seconds)
 
-    def took(self, seconds: float) -> None:
-        """A request was answered after this long."""
-        self._mean_seconds += _WEIGHT * (seconds - self._mean_seconds)
+    def answered(self, begun_at: float, now: float) -> None:
+        """A request that began then was answered now."""
+        self._mean_seconds += _WEIGHT * (now - begun_at - self._mean_seconds)
+        self._answered.append(begun_at)
 
-    def begin(self) -> bool:
-        """Whether one more may be sent; :meth:`end` follows."""
-        if self._in_flight >= _MOST_IN_FLIGHT:
+    def begin(self, begun_at: float, requests: int) -> bool:
+        """Whether a second request may be sent for one that began then; :meth:`end` follows.
+
+        ``requests`` are in flight.
+        """
+        overtaken_by = sum(other > begun_at for other in self._answered)
+        is_alone = requests <= _FEW
+        if self._in_flight >= _MOST_IN_FLIGHT or not (overtaken_by >= _OVERTAKEN_BY or is_alone):
             return False
         self._in_flight += 1
         return True

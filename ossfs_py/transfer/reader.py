@@ -152,7 +152,7 @@ class VersionReader:
         if waiting.cancelled_caught and chunk.begun_at is not None and chunk.buffer is not None:
             late_seconds = time.monotonic() - chunk.begun_at - hedging.patience_seconds
             if late_seconds >= 0:
-                self._ask_again(chunk)
+                self._ask_again(chunk, chunk.begun_at)
                 await chunk.wait()
 
     # -- planning -----------------------------------------------------------------------------
@@ -311,7 +311,7 @@ class VersionReader:
         chunk.begun_at = time.monotonic()
         self._engine.store.get_range_into(version, chunk.start, view)
 
-    def _ask_again(self, chunk: Chunk) -> None:
+    def _ask_again(self, chunk: Chunk, begun_at: float) -> None:
         """Send a second request for a chunk that is late; the first good answer counts."""
         if chunk.spare is not None or chunk.ready or chunk.error is not None:
             return  # another reader who waits for it was faster
@@ -319,7 +319,7 @@ class VersionReader:
         buffer = engine.pool.try_acquire(chunk.size, headroom_bytes=engine.headroom_bytes)
         if buffer is None:
             return
-        if not engine.hedging.begin():
+        if not engine.hedging.begin(begun_at, engine.network.running):
             buffer.release()
             return
         log.info("%r from byte %d is late: asking again", self.version.key, chunk.start)
@@ -354,7 +354,7 @@ class VersionReader:
         engine = self._engine
         engine.landed(chunk)
         if chunk.begun_at is not None:
-            engine.hedging.took(time.monotonic() - chunk.begun_at)
+            engine.hedging.answered(chunk.begun_at, time.monotonic())
         self._hints.learn(self._index)
         if self._backend is not None and not chunk.from_disk:
             engine.behind.put(chunk)

@@ -132,7 +132,7 @@ class StreamTable:
                 self.streams.remove(stream)
                 self.streams.insert(0, stream)
             return stream
-        stream = self._hopping(start)
+        stream = self._hopping(start, now)
         if stream is not None:
             stream.position, stream.last_used = end, now
             stream.hops += 1
@@ -170,12 +170,24 @@ class StreamTable:
                 best, best_distance, best_runs = stream, abs(distance), runs
         return best
 
-    def _hopping(self, start: int) -> Stream | None:
-        """The latest stream, if ``start`` is a hop forward from it."""
+    def _hopping(self, start: int, now: float) -> Stream | None:
+        """The latest stream, if ``start`` is a hop forward from it.
+
+        Not where another one has just been: its reader's companions lag behind, and most of what
+        they hop over is in the page cache.
+        """
         stream = self.streams[0] if self.streams else None
         if stream is None or (stream.window and not stream.hops):
             return None
-        return stream if 0 < start - stream.position <= self._limits.sparse_hop else None
+        if not 0 < start - stream.position <= self._limits.sparse_hop:
+            return None
+        horizon = now - _OWN_SECONDS
+        if any(
+            s.window and not s.hops and s.last_used > horizon and s.covers(start)
+            for s in self.streams
+        ):
+            return None
+        return stream
 
     def widen(self, stream: Stream, cap: int, *, waited: bool, bounded: bool = False) -> int:
         """Set and return the window of a stream after a read.

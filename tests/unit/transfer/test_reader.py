@@ -259,7 +259,7 @@ def test_what_is_late_is_asked_again_and_the_first_answer_counts(error: Exceptio
         assert await read(reader, 0, 1000) == pattern(0, 1000)
         reader.close()
         assert engine.pool.used_bytes == 0
-        assert engine.hedging.begin()
+        assert engine.hedging.begin(0.0, 1)
 
     trio.run(main)
 

@@ -53,6 +53,15 @@ def test_a_reader_that_passes_over_what_the_kernel_still_has_is_read_ahead() -> 
     assert streams[-1].window
 
 
+def test_companions_that_lag_behind_a_running_reader_are_not_read_ahead() -> None:
+    """Eight programs read one file, and the kernel drops a page here and there."""
+    table = StreamTable(StreamLimits())
+    for offset in range(200):
+        observed(table, offset * MIB, MIB)
+    for number in range(8):
+        assert not observed(table, number * 5 * MIB, 64 * KIB).window
+
+
 def test_random_reads_are_hardly_read_ahead() -> None:
     """In 1 GiB, one read in a hundred falls beside one of the latest by chance."""
     table = StreamTable(StreamLimits())

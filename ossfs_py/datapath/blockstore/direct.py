@@ -2,7 +2,8 @@
 
 What a mount reads from its cache goes into the page cache once, as pages of the mounted file. Read
 the ordinary way it would lie there a second time, as pages of the cache file, and filling those
-costs more processor time than everything else: 1 GiB from a cold disk took 2.1 CPU-s so.
+costs more processor time than everything else: 1 GiB after a restart took 0.74 CPU-s so, and 0.32
+this way.
 """
 
 import ctypes

@@ -1,19 +1,20 @@
 """One byte budget for the whole mount, and the buffers drawn from it.
 
 Everything big lives here: blocks that were read ahead, buffers of requests in flight, parts that
-wait for upload. Large buffers are anonymous mappings: they are reused while warm (a fresh 8 MiB
-buffer costs 0.12 CPU-s per GiB in page faults) and go back to the system for certain when dropped,
-which memory from malloc does not.
+wait for upload. Large buffers come from anonymous mappings (``slabs.py``): they are reused while
+warm and go back to the system for certain when dropped, which memory from malloc does not.
 """
 
+import math
 import mmap
-from collections import defaultdict, deque
+from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
 import trio
 
 from ossfs_py.metrics import Metrics
+from ossfs_py.transfer.slabs import Slabs, Span, mapping
 
 _MAPPED_FROM_BYTES = 1024**2
 """Smaller buffers are plain bytearrays: a mapping costs two system calls and whole pages."""
@@ -37,22 +38,22 @@ def _nothing_to_reclaim(needed: int, *, for_prefetch: bool) -> None:
 class Buffer:
     """``size`` bytes of budgeted memory. ``release`` gives them back; the view is dead then."""
 
-    __slots__ = ("_memory", "_pool", "capacity", "view")
+    __slots__ = ("_pool", "_span", "capacity", "view")
 
     def __init__(
-        self, pool: "BufferPool", memory: "mmap.mmap | bytearray", capacity: int, size: int
+        self, pool: "BufferPool", view: memoryview, capacity: int, span: Span | None
     ) -> None:
-        self._pool = pool
-        self._memory: mmap.mmap | bytearray | None = memory
+        self._pool: BufferPool | None = pool
+        self._span = span
         self.capacity = capacity
-        self.view = memoryview(memory)[:size]
+        self.view = view
 
     def release(self) -> None:
         """Return the memory to the pool; a second call does nothing."""
-        memory, self._memory = self._memory, None
-        if memory is not None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
             self.view = memoryview(b"")
-            self._pool._give_back(memory, self.capacity)
+            pool._give_back(self._span, self.capacity)
 
 
 class BufferPool:
@@ -67,8 +68,8 @@ class BufferPool:
         self.block_size_bytes = block_size_bytes
         self.reclaim: Reclaim = _nothing_to_reclaim
         self.used_bytes = 0
-        self._idle: defaultdict[int, deque[tuple[float, mmap.mmap]]] = defaultdict(deque)
-        self._idle_bytes = 0
+        self._slab_bytes = max(block_size_bytes, _MAPPED_FROM_BYTES)
+        self._slabs = Slabs(self._slab_bytes)
         self._waiting: deque[tuple[int, trio.Event]] = deque()
         self._gauge = metrics.memory_bytes
         metrics.memory_limit_bytes.set(limit_bytes)
@@ -76,7 +77,7 @@ class BufferPool:
     @property
     def resident_bytes(self) -> int:
         """Budget in use plus the idle buffers kept for reuse."""
-        return self.used_bytes + self._idle_bytes
+        return self.used_bytes + self._slabs.warm_free_bytes
 
     def try_acquire(self, size: int, *, headroom_bytes: int = 0) -> Buffer | None:
         """A buffer, evicting what may be evicted; None if the budget is taken.
@@ -116,10 +117,7 @@ class BufferPool:
 
     def trim(self, now: float) -> None:
         """Unmap buffers that nobody used for a while."""
-        for capacity, idle in self._idle.items():
-            while idle and now - idle[0][0] > _IDLE_SECONDS:
-                idle.popleft()
-                self._idle_bytes -= capacity
+        self._slabs.unmap_free(now - _IDLE_SECONDS)
 
     def _take(self, size: int, headroom_bytes: int) -> Buffer | None:
         capacity = self._capacity_for(size)
@@ -130,39 +128,38 @@ class BufferPool:
                 return None
         self.used_bytes += capacity
         self._gauge.set(self.used_bytes)
-        if idle := self._idle.get(capacity):
-            self._idle_bytes -= capacity
-            return Buffer(self, idle.pop()[1], capacity, size)
-        self._make_room()
+        span: Span | None = None
         if capacity < _MAPPED_FROM_BYTES:
-            return Buffer(self, bytearray(capacity), capacity, size)
-        # Private: shared memory, mmap's default, has no huge pages and costs a fault a page.
-        memory = mmap.mmap(-1, capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        # Huge pages take the page faults of a fresh 8 MiB buffer from 2,048 to 4.
-        memory.madvise(mmap.MADV_HUGEPAGE)
-        return Buffer(self, memory, capacity, size)
+            view = memoryview(bytearray(capacity))
+        elif capacity <= self._slab_bytes:
+            span = self._slabs.take(capacity)
+            view = span.view
+        else:
+            view = memoryview(mapping(capacity))
+        self._make_room()
+        return Buffer(self, view[:size], capacity, span)
 
     def _make_room(self) -> None:
-        """Unmap idle buffers, the longest unused of the largest kind first, to stay in budget."""
-        while self._idle_bytes and self.resident_bytes > self.limit_bytes:
-            capacity = max(size for size, idle in self._idle.items() if idle)
-            self._idle[capacity].popleft()
-            self._idle_bytes -= capacity
+        """Give idle memory back, the longest unused first, to stay in budget."""
+        excess = self.resident_bytes - self.limit_bytes
+        if excess > 0:
+            self._slabs.unmap_free(math.inf, at_most=excess)
+            if self.resident_bytes > self.limit_bytes:
+                self._slabs.cool()
 
     def _capacity_for(self, size: int) -> int:
-        """A power of two for what is mapped, so that few kinds of buffers serve again and again."""
+        """A power of two for what comes from slabs."""
         if size < _MAPPED_FROM_BYTES:
             return size
-        if size <= self.block_size_bytes:
-            return min(1 << (size - 1).bit_length(), self.block_size_bytes)
+        if size <= self._slab_bytes:
+            return 1 << (size - 1).bit_length()
         return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
-    def _give_back(self, memory: "mmap.mmap | bytearray", capacity: int) -> None:
+    def _give_back(self, span: Span | None, capacity: int) -> None:
         self.used_bytes -= capacity
         self._gauge.set(self.used_bytes)
-        if capacity <= self.block_size_bytes and isinstance(memory, mmap.mmap):
-            self._idle[capacity].append((trio.current_time(), memory))
-            self._idle_bytes += capacity
+        if span is not None:
+            self._slabs.give_back(span, trio.current_time())
         self._wake_next()
 
     def reclaimable(self) -> None:

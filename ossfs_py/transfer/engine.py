@@ -46,7 +46,7 @@ _READ_SHARE = 4
 """One part in this many of the budget keeps blocks that were read already: the kernel's page cache
 holds the same bytes, so they matter only to readers that come back after it dropped them."""
 
-_MAX_READ_KEPT_BYTES = 128 * MIB
+_MAX_READ_KEPT_BYTES = 96 * MIB
 
 _HEADROOM_SHARE = 4
 """Prefetch leaves one part in this many of the budget to readers that wait."""

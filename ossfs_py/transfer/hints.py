@@ -7,7 +7,7 @@ from functools import partial
 
 import outcome
 
-from ossfs_py.model import ObjectVersion
+from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.transfer.chunks import ChunkIndex
 from ossfs_py.transfer.models import (
     LENGTH_BYTES,
@@ -24,8 +24,11 @@ from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
 
-_FIRST_WINDOW_BYTES = 32 * MIB
+_FIRST_WINDOW_BYTES = 64 * MIB
 """Read ahead at the second read of a model file: four blocks in flight instead of one."""
+
+_LARGE_TENSOR_BYTES = 8 * MIB
+"""1 MiB more than such a tensor is little."""
 
 _KERNEL_OVERRUN_BYTES = 8 * MIB
 """How far the kernel's own readahead may run past the end of what a program reads: two windows of
@@ -35,6 +38,10 @@ HEAD_BYTES = 256 * 1024
 """Holds what a program reads that looks at the beginning of a record: Python reads st_blksize at
 once, 128 KiB here, from any byte of a page."""
 
+_AROUND_BYTES = MIB + 4096
+"""The kernel reads around a page fault, from up to 1 MiB before the page on. (A program that calls
+read begins where it wants to; its tensor's end comes a little later then.)"""
+
 _BEGINNING_BYTES = MIB
 """A reader that began within these first bytes of a file reads it in order."""
 
@@ -43,6 +50,9 @@ _LOOK_BYTES = 8192
 
 _MOST_HEADS = 16
 """Beginnings of records fetched ahead: as many requests as fill a link."""
+
+_IN_ORDER = 2
+"""Tensors begun in the order of the file, one after the other, that make a habit."""
 
 _PROBE_HITS = 5
 """Reads after a look at a record's header until its content is read ahead: the kernel's own
@@ -74,6 +84,12 @@ class ModelHints:
         elif known and key.endswith(".safetensors"):
             self._find_layout = self._find_header
         self._layout: TensorLayout | None = None
+        self._ordered = _IN_ORDER
+        """Tensors begun in order so far; a reader is believed to begin with the first one."""
+        self._front = 0
+        """Where the tensor that was begun last ends."""
+        self._reached = 0
+        """Where the last read ended."""
         self._looked_at: int | None = None
         self._looks = 0
 
@@ -81,9 +97,10 @@ class ModelHints:
         """Where the tensor a stream reads ends, as long as the stream stays inside it.
 
         Tensors may be read in any order, so one stream says nothing about the next tensor; a
-        stream that crosses into it, or began with the file, reads the file in order and is read
-        ahead as any other.
+        stream that crosses into it, began with the file, or continues tensors read in order is
+        read ahead as any other.
         """
+        reached, self._reached = self._reached, stream.position
         layout = self._layout
         if layout is None or stream.crossed:
             return None
@@ -91,14 +108,33 @@ class ModelHints:
             stream.crossed = True
             return None
         if stream.home_end is None:
-            span = layout.span_at(stream.position - 1)
+            if stream.opens_at == _PROBE_HITS and stream.hits == 1:
+                return None  # a look at a record says nothing of the order
+            span = layout.span_at(min(stream.start + _AROUND_BYTES, self._version.size - 1))
             if span is None:
                 return None
             stream.home_end = span.end
+            if span.size >= _LARGE_TENSOR_BYTES:
+                # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
+                stream.home_end = min(-(-span.end // MIB) * MIB, self._version.size)
+            stream.crossed = self._continues(span, reached)
         if stream.position > stream.home_end + _KERNEL_OVERRUN_BYTES:
             stream.crossed = True
-            return None
-        return stream.home_end
+        return None if stream.crossed else stream.home_end
+
+    def _continues(self, tensor: ByteRange, reached: int) -> bool:
+        """Whether a stream that begins in ``tensor`` continues a reading in the file's order.
+
+        Several threads that copy a tensor begin at several places inside it. Small tensors may
+        come out of the page cache, unseen.
+        """
+        before = max(self._front, reached)
+        if tensor.start <= before + _KERNEL_OVERRUN_BYTES and tensor.end >= self._front:
+            self._ordered += tensor.end > self._front
+        else:
+            self._ordered = 0
+        self._front = tensor.end
+        return self._ordered >= _IN_ORDER
 
     def heads(self, stream: Stream) -> list[int]:
         """Where beginnings of records should be fetched that will be looked at soon.

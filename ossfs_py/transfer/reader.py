@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 MIB = 1024**2
 
+_PIECES_AHEAD = 16
+"""What is read ahead comes in this many requests at least, so that they fill the link."""
+
 
 class VersionReader:
     """The bytes of one version, shared by every descriptor that has it open.
@@ -77,7 +80,7 @@ class VersionReader:
         stream = self.streams.observe(offset, end, trio.current_time())
         view = chunk.view(offset, end)
         self._engine.touched(chunk, end - offset, MEMORY)
-        self._read_ahead(stream, waited=False)
+        self._read_ahead(stream, end - offset, waited=False)
         return view
 
     async def read(self, offset: int, end: int) -> memoryview | bytes:
@@ -92,7 +95,7 @@ class VersionReader:
         if self._hints.tail_start is not None:
             tail, self._hints.tail_start = self._hints.tail_start, None
             self._fetch_piece(tail, ZIP_TAIL_BYTES)
-        self._read_ahead(stream, waited=True)
+        self._read_ahead(stream, end - offset, waited=True)
         chunk, source = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
             view = chunk.view(offset, end)
@@ -166,25 +169,29 @@ class VersionReader:
         while position < end:
             chunk = self._index.at(position)
             if chunk is None:
-                least = end - position
+                upto = position + self._engine.options.random_fetch_bytes
                 if stream.window:
-                    least = max(least, min(MIB, stream.window))
-                else:
-                    least = max(least, self._engine.options.random_fetch_bytes)
+                    # Reads of the kernel's readahead end on multiples of 1 MiB: one that spans
+                    # two chunks has to be joined.
+                    upto = (position + min(MIB, stream.window)) // MIB * MIB
                 start = position - position % self._grain
-                chunk = self._new_chunk(start, position + least, urgent=True)
+                chunk = self._new_chunk(start, max(upto, end), urgent=True)
             first = first or chunk
             position = chunk.end
         assert first is not None  # noqa: S101 - reads are never empty here
         return first
 
-    def _read_ahead(self, stream: Stream, *, waited: bool) -> None:
+    def _read_ahead(self, stream: Stream, amount: int, *, waited: bool) -> None:
         if stream.hits == 1:
             for start in self._hints.heads(stream):
                 self._fetch_piece(start, HEAD_BYTES)
         known_end = self._hints.known_end(stream)
         window = self.streams.widen(
-            stream, self._engine.window_cap(), waited=waited, bounded=known_end is not None
+            stream,
+            self._engine.window_cap(),
+            amount,
+            waited=waited,
+            bounded=known_end is not None,
         )
         if not window or self._closed or self.streams.trespasses(stream):
             return
@@ -202,7 +209,9 @@ class VersionReader:
     def _fetch_ahead(self, stream: Stream, limit: int, *, exact: bool) -> None:
         """Begin to fetch up to ``limit``; not ``exact``, a piece that does not fit can wait."""
         window = stream.window
-        largest = min(self._engine.options.block_size_bytes, _floor_power_of_two(window // 8))
+        largest = min(
+            self._engine.options.block_size_bytes, _floor_power_of_two(window // _PIECES_AHEAD)
+        )
         position = max(stream.position, stream.ahead)
         while position < limit:
             chunk = self._index.at(position)
@@ -210,7 +219,7 @@ class VersionReader:
                 position = stream.ahead = chunk.end
                 continue
             piece = _piece(position - stream.position, largest)
-            # Pieces end on multiples of their size, so that aligned reads rarely span two.
+            # Pieces end on multiples of their size, for the same reason as in _want.
             end = (position // piece + 1) * piece
             if end - position < piece // 2:
                 end += piece
@@ -221,7 +230,7 @@ class VersionReader:
             chunk = self._new_chunk(position - position % self._grain, end, urgent=False)
             if chunk.buffer is None:
                 self._index.remove(chunk)
-                stream.window = max(window // 2, MIB)
+                stream.window = stream.target = max(window // 2, MIB)
                 return
             position = stream.ahead = chunk.end
 

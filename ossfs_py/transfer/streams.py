@@ -16,7 +16,8 @@ _OPENS_AT = 2
 _BESIDE_SECONDS = 1.0
 _STRAGGLER_HITS = 8
 """Reads of what a running stream has just passed are mostly its own, late and out of order (several
-processes read one file): only so many of them in order make another reader."""
+processes read one file, and the kernel has dropped a page here and there): only so many of them in
+order make another reader, and it begins with a small window."""
 
 _SPARSE_HOPS = 4
 """Hops in a row, each a little forward from the last read, that show a reader which passes over
@@ -56,10 +57,10 @@ class StreamLimits:
     near_forward: int = 4 * MIB
     sparse_hop: int = 8 * MIB
     first_window: int = 8 * MIB
-    wide_window: int = 192 * MIB
+    wide_window: int = 96 * MIB
     max_window: int = 256 * MIB
     max_streams: int = 32
-    idle_seconds: float = 5.0
+    idle_seconds: float = 1.0
 
 
 class Stream:
@@ -77,11 +78,13 @@ class Stream:
         "hops",
         "last_used",
         "opens_at",
+        "opens_with",
         "position",
         "rate",
         "rated_at",
         "rated_from",
         "start",
+        "target",
         "window",
     )
 
@@ -91,6 +94,11 @@ class Stream:
         self.crossed = False
         self.home_end: int | None = None
         self.window = 0
+        self.target = 0
+        """What the window grows to, by as much as is read: filled at once, the larger window would
+        take the link from the blocks that are needed next."""
+        self.opens_with = 0
+        """The window at its opening."""
         self.ahead = 0
         self.grow_at = 0
         self.hits = 1
@@ -141,8 +149,14 @@ class StreamTable:
             return stream
         stream = Stream(start, end, now)
         horizon = now - _BESIDE_SECONDS
-        if any(s.window and s.last_used > horizon and s.covers(start) for s in self.streams):
-            stream.opens_at = _STRAGGLER_HITS
+        stream.opens_with = self._limits.first_window
+        for other in self.streams:
+            if other.window and other.last_used > horizon and other.covers(start):
+                stream.opens_at, stream.opens_with = _STRAGGLER_HITS, MIB
+                break
+            if other.position <= start < other.ahead:
+                # A companion: it goes on where the other one has been read ahead.
+                stream.opens_with = max(stream.opens_with, other.window)
         self.streams.insert(0, stream)
         del self.streams[self._limits.max_streams :]
         return stream
@@ -189,8 +203,10 @@ class StreamTable:
             return None
         return stream
 
-    def widen(self, stream: Stream, cap: int, *, waited: bool, bounded: bool = False) -> int:
-        """Set and return the window of a stream after a read.
+    def widen(
+        self, stream: Stream, cap: int, amount: int, *, waited: bool, bounded: bool = False
+    ) -> int:
+        """Set and return the window of a stream after a read of ``amount`` bytes.
 
         It opens at the second forward read, or at the first when it is known where reading will
         end (``bounded``) and nothing speaks for a mere look; it doubles when the reader
@@ -201,28 +217,31 @@ class StreamTable:
             return 0
         cap = min(cap, limits.max_window)
         if stream.window == 0:
-            stream.window = min(limits.first_window, cap)
+            stream.window = stream.target = min(stream.opens_with, cap)
             stream.grow_at = stream.position + stream.window // 4
-        elif waited and stream.position >= stream.grow_at:
-            self._grow(stream, cap)
-        elif stream.window > cap:
-            stream.window = cap
+            return stream.window
+        if waited and stream.position >= stream.grow_at:
+            self._grow(stream)
+        if stream.window < stream.target:
+            stream.window = min(stream.window + amount, stream.target)
+        stream.window = min(stream.window, cap)
         return stream.window
 
-    def _grow(self, stream: Stream, cap: int) -> None:
+    def _grow(self, stream: Stream) -> None:
         """Double the window; one that is already wide only as long as doubling pays."""
         elapsed = max(stream.last_used - stream.rated_at, 1e-6)
         rate = (stream.position - stream.rated_from) / elapsed
-        wide = self._limits.wide_window
+        limits = self._limits
+        wide = limits.wide_window
         if stream.window > wide and rate < stream.rate * _WORTHWHILE:
-            stream.window = wide
+            stream.window = stream.target = wide
             stream.grow_at = stream.position + _PATIENCE_WINDOWS * wide
         else:
             if stream.window < wide:
-                stream.window = min(stream.window * 2, wide, cap)
+                stream.target = min(stream.window * 2, wide)
             else:
-                stream.window = min(stream.window * 2, cap)
-            stream.grow_at = stream.position + stream.window // 4
+                stream.target = min(stream.window + wide // 2, limits.max_window)
+            stream.grow_at = stream.position + stream.target
         stream.rate = rate
         stream.rated_from, stream.rated_at = stream.position, stream.last_used
 

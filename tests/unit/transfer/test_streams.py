@@ -1,5 +1,6 @@
 """Which reads belong together."""
 
+import itertools
 import random
 
 from ossfs_py.transfer.streams import MIB, Stream, StreamLimits, StreamTable
@@ -10,7 +11,7 @@ CAP = 1024 * MIB
 
 def observed(table: StreamTable, start: int, size: int, now: float = 0.0) -> Stream:
     stream = table.observe(start, start + size, now)
-    table.widen(stream, CAP, waited=True)
+    table.widen(stream, CAP, size, waited=True)
     return stream
 
 
@@ -87,3 +88,22 @@ def test_a_stream_that_runs_into_what_another_has_read_is_told_from_one_that_rea
     observed(table, 80 * MIB, MIB)
     assert not table.trespasses(stream)
     assert not table.trespasses(other)
+
+
+def test_a_companion_begins_with_the_window_of_the_stream_that_was_read_ahead_past_it() -> None:
+    table = StreamTable(StreamLimits())
+    for offset in range(200):
+        leader = observed(table, offset * MIB, MIB)
+    leader.ahead = leader.position + leader.window
+    start = leader.position + 16 * MIB
+    observed(table, start, MIB)
+    assert observed(table, start + MIB, MIB).window >= leader.window > 8 * MIB
+
+
+def test_a_window_grows_by_what_is_read() -> None:
+    """Filled at once, the larger window would take the link from what is needed next."""
+    table = StreamTable(StreamLimits())
+    windows = [observed(table, offset * MIB, MIB, offset / 100).window for offset in range(2, 90)]
+    assert max(windows) >= 64 * MIB
+    opened = [window for window in windows if window]
+    assert all(b - a <= MIB for a, b in itertools.pairwise(opened))

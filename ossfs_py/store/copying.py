@@ -201,8 +201,9 @@ class Copier:
         params = self._replacement(source, metadata, content_type)
         new_metadata: Mapping[str, str] = params.pop("Metadata")
         new_type: str | None = params.pop("ContentType", None)
+        kept = {name: params[p] for name, p in _KEPT_HEADERS.items() if p in params}
         upload = self._writer.start_multipart(
-            key, metadata=new_metadata, content_type=new_type, condition=ALWAYS, extra=params
+            key, metadata=new_metadata, content_type=new_type, condition=ALWAYS, extra=kept
         )
         try:
             spans = list(split_evenly(source.size, self._copy_part_bytes))

@@ -1,10 +1,10 @@
-"""Uploads: whole objects and parts over the wire client, their bookkeeping over boto3."""
+"""Uploads: over the wire client; boto3 only clears away what is left."""
 
 import base64
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 from ossfs_py.errors import ConditionFailedError, IntegrityError, ObjectMissingError
 from ossfs_py.metrics import Metrics
@@ -17,17 +17,15 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.conditions import Conditions, scratch_key
-from ossfs_py.store.control import EXTRA_HEADERS, ControlClient, patience_seconds
+from ossfs_py.store.control import ControlClient, patience_seconds
 from ossfs_py.store.error_map import judge, request_id_of
-from ossfs_py.store.faults import AnswerError, NoAnswerError
+from ossfs_py.store.faults import AnswerError
+from ossfs_py.store.multipart import completed_etag, completion, upload_id
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.payload import Payload
 from ossfs_py.store.reading import Reader, clean_etag
 from ossfs_py.store.retry import Attempt, Retrier
 from ossfs_py.store.wire import Answer, Request, WireClient
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 Checksum = Literal["none", "crc32c", "md5"]
 
@@ -138,34 +136,30 @@ class Writer:
         metadata: Mapping[str, str],
         content_type: str | None,
         condition: Condition,
-        extra: Mapping[str, Any] | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> MultipartUpload:
         """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an unknown upload behind.
 
-        ``extra`` are further parameters of CreateMultipartUpload.
+        ``extra`` are further headers.
         """
-        params: dict[str, Any] = {"Metadata": dict(metadata), **(extra or {})}
+        headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()} | dict(
+            extra or {}
+        )
         if content_type is not None:
-            params["ContentType"] = content_type
+            headers["content-type"] = content_type
         if self._storage_class is not None:
-            params["StorageClass"] = self._storage_class
+            headers["x-amz-storage-class"] = self._storage_class
         if self._checksum == "crc32c":
-            params["ChecksumAlgorithm"] = "CRC32C"
+            headers["x-amz-checksum-algorithm"] = "CRC32C"
         guard = self._conditions.headers_for("CreateMultipartUpload", key, condition)
         # OSS wants its own header at both ends of an upload, S3's belong to the completion.
-        params[EXTRA_HEADERS] = {n: v for n, v in guard.items() if n.startswith("x-oss-")}
+        headers |= {name: value for name, value in guard.items() if name.startswith("x-oss-")}
+        request = Request(
+            "CreateMultipartUpload", "POST", key, query=[("uploads", "")], headers=headers
+        )
 
         def attempt(state: Attempt) -> MultipartUpload:
-            answer = self._control.call(
-                lambda client: client.create_multipart_upload(
-                    Bucket=self._bucket, Key=key, **params
-                ),
-                state,
-                "CreateMultipartUpload",
-            )
-            if not answer.get("UploadId"):
-                raise NoAnswerError("the answer names no upload", "not_http")
-            return MultipartUpload(key, answer["UploadId"])
+            return MultipartUpload(key, upload_id(self._wire.once(request, state)))
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)
 
@@ -195,21 +189,13 @@ class Writer:
     ) -> ObjectVersion:
         """See :meth:`ObjectStore.complete`."""
         ordered = sorted(parts, key=lambda part: part.number)
-        listed = [_listed(part) for part in ordered]
         size = sum(part.size for part in ordered)
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
-        params: dict[str, Any] = {EXTRA_HEADERS: guard, "MultipartUpload": {"Parts": listed}}
+        request = _completion_request(upload, ordered, guard)
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
-                answer = self._control.call(
-                    lambda client: client.complete_multipart_upload(
-                        Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id, **params
-                    ),
-                    state,
-                    "CompleteMultipartUpload",
-                    patience_seconds(size),
-                )
+                etag = completed_etag(self._wire.once(request, state))
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
@@ -219,7 +205,7 @@ class Writer:
                 if found is None:
                     raise
                 return found
-            return self._verify(upload.key, clean_etag(answer.get("ETag", "")), size, state)
+            return self._verify(upload.key, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
 
@@ -336,19 +322,25 @@ class Writer:
                 key = scratch_key(self._options)
                 upload = self.start_multipart(key, metadata={}, content_type=None, condition=ALWAYS)
                 part = self.upload_part(upload, 1, b"x")
-                answer = self._control.call(
-                    lambda client: client.complete_multipart_upload(
-                        Bucket=self._bucket,
-                        Key=key,
-                        UploadId=upload.upload_id,
-                        MultipartUpload={"Parts": [_listed(part)]},
-                    ),
-                    state,
-                    "CompleteMultipartUpload",
-                )
-                self._etag_told = clean_etag(answer.get("ETag", "")) == self._reader.head(key).etag
+                request = _completion_request(upload, [part], {})
+                etag = completed_etag(self._wire.once(request, state))
+                self._etag_told = clean_etag(etag) == self._reader.head(key).etag
                 self.delete(key)
             return self._etag_told
+
+
+def _completion_request(
+    upload: MultipartUpload, parts: Sequence[Part], guard: Mapping[str, str]
+) -> Request:
+    return Request(
+        "CompleteMultipartUpload",
+        "POST",
+        upload.key,
+        query=[("uploadId", upload.upload_id)],
+        headers=guard,
+        payload=Payload(completion(parts)),
+        patience_seconds=patience_seconds(sum(part.size for part in parts)),
+    )
 
 
 def _require_key(error: AnswerError, guard: Mapping[str, str], operation: str, key: str) -> None:
@@ -357,13 +349,6 @@ def _require_key(error: AnswerError, guard: Mapping[str, str], operation: str, k
         raise ConditionFailedError(
             "the key is gone", operation=operation, key=key, request_id=error.request_id
         )
-
-
-def _listed(part: Part) -> "CompletedPartTypeDef":
-    entry: CompletedPartTypeDef = {"PartNumber": part.number, "ETag": f'"{part.etag}"'}
-    if part.checksum is not None:
-        entry["ChecksumCRC32C"] = part.checksum
-    return entry
 
 
 def _multipart_etag(parts: Sequence[Part]) -> str | None:

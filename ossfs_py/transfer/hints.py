@@ -34,7 +34,7 @@ _KERNEL_OVERRUN_BYTES = 8 * MIB
 """How far the kernel's own readahead may run past the end of what a program reads: two windows of
 4 MiB, as one that begins before the end asks for the next."""
 
-HEAD_BYTES = 256 * 1024
+_HEAD_BYTES = 256 * 1024
 """Holds what a program reads that looks at the beginning of a record: Python reads st_blksize at
 once, 128 KiB here, from any byte of a page."""
 
@@ -136,25 +136,36 @@ class ModelHints:
         self._front = tensor.end
         return self._ordered >= _IN_ORDER
 
-    def heads(self, stream: Stream) -> list[int]:
-        """Where beginnings of records should be fetched that will be looked at soon.
+    def heads(self, stream: Stream) -> list[ByteRange]:
+        """What should be fetched because beginnings of tensors will be looked at soon.
 
         ``torch.load`` with ``mmap`` looks at the header of each record of the archive, one after
-        the other, before it reads any content: each look would wait for a request.
+        the other, before it reads any content, and ``load_file`` touches the first page of each
+        tensor: each look would wait for a request.
         """
         layout = self._layout
-        if layout is None or not self._is_archive:
+        if layout is None:
             return []
-        number = layout.begins_in(stream.start, stream.start + _LOOK_BYTES)
+        reach = _LOOK_BYTES if self._is_archive else _AROUND_BYTES + _LOOK_BYTES
+        number = layout.begins_in(stream.start, stream.start + reach)
         if number is None:
             return []
         self._looks = self._looks + 1 if self._looked_at == number - 1 else 0
         self._looked_at = number
-        stream.opens_at = _PROBE_HITS
+        if self._is_archive or self._looks:
+            stream.opens_at = _PROBE_HITS
         if not self._looks:
             return []
+        # Looks say nothing of the order in which the contents will be read.
+        self._ordered, self._front = _IN_ORDER, 0
         count = min(1 << self._looks, _MOST_HEADS)
-        return list(layout.starts[number + 1 : number + 1 + count])
+        return [self._head(start) for start in layout.starts[number + 1 : number + 1 + count]]
+
+    def _head(self, start: int) -> ByteRange:
+        """What the kernel reads of a tensor that begins at ``start`` when it is looked at."""
+        if self._is_archive:
+            return ByteRange(start, start + _HEAD_BYTES)
+        return ByteRange((start - MIB // 2) // MIB * MIB, -(-(start + MIB // 2) // MIB) * MIB)
 
     def learn(self, index: ChunkIndex) -> None:
         """Read the table of tensors once all of it is in memory."""

@@ -15,7 +15,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
 from ossfs_py.transfer.buffers import Buffer
 from ossfs_py.transfer.chunks import Chunk, ChunkIndex, DiskState
-from ossfs_py.transfer.hints import HEAD_BYTES, ModelHints
+from ossfs_py.transfer.hints import ModelHints
 from ossfs_py.transfer.models import ZIP_TAIL_BYTES
 from ossfs_py.transfer.streams import Stream, StreamTable
 
@@ -183,8 +183,8 @@ class VersionReader:
 
     def _read_ahead(self, stream: Stream, amount: int, *, waited: bool) -> None:
         if stream.hits == 1:
-            for start in self._hints.heads(stream):
-                self._fetch_piece(start, HEAD_BYTES)
+            for head in self._hints.heads(stream):
+                self._fetch_piece(head.start, head.size)
         known_end = self._hints.known_end(stream)
         window = self.streams.widen(
             stream,

@@ -93,3 +93,19 @@ def test_what_is_expected_never_lies_behind_the_file() -> None:
     begun(hints, starts[7])
     end = hints.known_end(begun(hints, starts[-1]))
     assert end == starts[-1] + TENSOR_BYTES
+
+
+def test_looks_at_one_tensor_after_the_other_are_foreseen_and_no_habit_of_reading() -> None:
+    """``load_file`` touches the first page of each tensor before anybody reads the tensors."""
+    hints, starts = known_model()
+    hints.known_end(Stream(0, MIB, 0.0))
+    fetched: list[int] = []
+    for number, start in enumerate(starts[1:6], 1):
+        look = Stream(start // MIB * MIB - MIB, start // MIB * MIB, 0.0)
+        for head in hints.heads(look):
+            assert head.size == 2 * MIB
+            fetched += [n for n, s in enumerate(starts) if head.start <= s < head.end]
+        assert (hints.known_end(look) is None) == (number > 1)
+    assert {4, 5, 6, 7} <= set(fetched)
+    for start in starts[:4]:
+        assert hints.known_end(begun(hints, start + TENSOR_BYTES // 2)) is None

@@ -7,7 +7,7 @@ import time
 from array import array
 from contextlib import suppress
 
-from ossfs_py.datapath.blockstore.direct import DIRECT_FROM_BYTES, DirectReads
+from ossfs_py.datapath.blockstore.direct import DIRECT_FROM_BYTES, DirectFile
 from ossfs_py.datapath.blockstore.layout import (
     MAX_HEADER_BYTES,
     PAGE_BYTES,
@@ -37,7 +37,7 @@ class BlockFile:
         self.fd = fd
         self.identity = identity
         self.records = records
-        self._direct: DirectReads | None = None
+        self._direct: DirectFile | None = None
 
     @classmethod
     def open(cls, root_fd: int, identity: Identity) -> "BlockFile | None":
@@ -59,10 +59,7 @@ class BlockFile:
                 header = os.pread(fd, len(identity.header), 0)
                 if header == identity.header:
                     _note_use(fd, info.st_mtime_ns)
-                    file = cls(fd, identity, _read_records(fd, identity))
-                    if identity.version.size >= DIRECT_FROM_BYTES:
-                        file._direct = DirectReads(fd)
-                    return file
+                    return cls(fd, identity, _read_records(fd, identity))._past_page_cache()
         except BlockingIOError:
             pass
         except BaseException:
@@ -96,7 +93,7 @@ class BlockFile:
                 os.pwrite(fd, identity.header, 0)
                 os.utime(fd, ns=(0, time.time_ns()))
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return file, allocated_bytes(fd) - before
+                return file._past_page_cache(), allocated_bytes(fd) - before
         except BlockingIOError:
             pass
         except BaseException:
@@ -216,7 +213,9 @@ class BlockFile:
         Raises:
             OSError: the disk failed; the blocks count as absent or are what they were.
         """
-        _write_fully(self.fd, view, self.identity.block_offset(first))
+        offset = self.identity.block_offset(first)
+        done = self._direct.write(view, offset) if self._direct is not None else 0
+        _write_fully(self.fd, view[done:], offset + done)
         self.record(first, last, view)
 
     def record(self, first: int, last: int, view: memoryview) -> None:
@@ -285,6 +284,11 @@ class BlockFile:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _past_page_cache(self) -> "BlockFile":
+        if self.identity.version.size >= DIRECT_FROM_BYTES:
+            self._direct = DirectFile(self.fd)
+        return self
 
     def _matches(self, index: int, whole: memoryview, begin: int, count: int) -> bool:
         start, end = self.identity.span(index, index + 1)

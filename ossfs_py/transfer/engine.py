@@ -54,6 +54,9 @@ _HEADROOM_SHARE = 4
 _DISK_SHARE = 4
 """One part in this many of the budget is held for blocks that are being written to disk."""
 
+_MAX_DISK_BYTES = 96 * MIB
+"""Enough for four threads that write; more would be memory touched for the first time."""
+
 _SHARE_SECONDS = 0.2
 """How old the count of active streams may be when the budget is divided among them."""
 
@@ -80,7 +83,9 @@ class TransferEngine:
         self.hedging = Hedging(options.hedge_seconds)
         self.hedges = metrics.hedges.values
         self.headroom_bytes = pool.limit_bytes // _HEADROOM_SHARE
-        self.behind = WriteBehind(files, pool.limit_bytes // _DISK_SHARE, self.unpinned)
+        self.behind = WriteBehind(
+            files, min(pool.limit_bytes // _DISK_SHARE, _MAX_DISK_BYTES), self.unpinned
+        )
         self._readers: set[VersionReader] = set()
         self._fresh: OrderedDict[Chunk, None] = OrderedDict()
         self._read: OrderedDict[Chunk, None] = OrderedDict()

@@ -20,7 +20,7 @@ _CACHESTAT = 451
 """The number of cachestat(2), which is the same on every architecture but alpha. Linux 6.5."""
 
 
-_FAST_BYTES_PER_SECOND = 200e6
+_FAST_BYTES_PER_SECOND = 100e6
 """A disk that takes a block more slowly, beside three others, gets the next ones through the page
 cache, which takes in a burst at once."""
 

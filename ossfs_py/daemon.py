@@ -22,7 +22,7 @@ from ossfs_py.directories import prepare_directories
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.exposition import exposed
 from ossfs_py.filesystem import Filesystem
-from ossfs_py.fuse.mount import MountOptions, mounted
+from ossfs_py.fuse.mount import MountOptions, UnmountedEarlyError, mounted
 from ossfs_py.leftovers import forget_if_empty, remember
 from ossfs_py.logs import Logs
 from ossfs_py.metrics import Metrics
@@ -153,19 +153,24 @@ class _Life:
             self._remember_store()
             if self._stop.is_set():
                 return self._ended_early()
-            async with mounted(filesystem, self._mount_options(), self._metrics, self._logs.access):
-                self._is_mounted = True
-                log.info(
-                    "%s is mounted at %s (%s data path)",
-                    self._settings.source,
-                    self._mountpoint,
-                    self._settings.data_path,
-                )
-                self._service.serving(filesystem)
-                self._ready()
-                await self._stop.wait()
-                # Programs can go on working while their files are brought to the store.
-                await self._drain(filesystem)
+            try:
+                async with mounted(
+                    filesystem, self._mount_options(), self._metrics, self._logs.access
+                ):
+                    self._is_mounted = True
+                    log.info(
+                        "%s is mounted at %s (%s data path)",
+                        self._settings.source,
+                        self._mountpoint,
+                        self._settings.data_path,
+                    )
+                    self._service.serving(filesystem)
+                    self._ready()
+                    await self._stop.wait()
+                    # Programs can go on working while their files are brought to the store.
+                    await self._drain(filesystem)
+            except UnmountedEarlyError:
+                log.info("%s was unmounted before it was ready", self._mountpoint)
             self._service.draining()
             # Also what was written meanwhile, and after somebody else unmounted.
             await self._drain(filesystem)

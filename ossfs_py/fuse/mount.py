@@ -42,6 +42,10 @@ class MountOptions:
     """Restrictions that the kernel itself enforces: noexec, nosuid, nodev, noatime."""
 
 
+class UnmountedEarlyError(Exception):
+    """The mount was gone before it was of any use."""
+
+
 @asynccontextmanager
 async def mounted(
     filesystem: Filesystem,
@@ -57,6 +61,7 @@ async def mounted(
 
     Raises:
         EnvironmentProblemError: the kernel or fusermount3 refused.
+        UnmountedEarlyError: somebody unmounted before the body began.
     """
     adapter = (
         Adapter(filesystem, metrics)
@@ -73,6 +78,7 @@ async def mounted(
         ) from None
     filesystem.invalidate_pages = invalidator.invalidate
     filesystem.invalidate_attributes = invalidator.invalidate_attributes
+    body_began = False
     try:
         async with trio.open_nursery() as nursery:
 
@@ -90,9 +96,12 @@ async def mounted(
             await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
             tune(str(options.mountpoint), options.readahead_bytes)
             metrics.kernel_waiting.set_function(waiting_requests(str(options.mountpoint)))
+            body_began = True
             yield pyfuse3.terminate
             adapter.end_reads()
             pyfuse3.terminate()
+        if not body_began:
+            raise UnmountedEarlyError
     finally:
         invalidator.close()
         pyfuse3.close(unmount=True)

@@ -289,3 +289,25 @@ def test_an_ordinary_user_mounts_and_unmounts(seaweed: SeaweedServer, bucket: st
         outcome = ossfs("umount", place.mountpoint, environment={}, wrapper=wrapper)
         assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
         assert daemons_of(place.mountpoint) == []
+
+
+def test_unmounted_as_soon_as_it_appears_it_ends_well(place: Place) -> None:
+    """The kernel shows a mount a moment before its daemon has finished preparing it."""
+    del place.flags["--log-file"]
+    flags = [word for flag in place.flags.items() for word in flag]
+    for _ in range(6):
+        command = [sys.executable, "-m", "ossfs_py", "mount", place.bucket, str(place.mountpoint)]
+        daemon = subprocess.Popen(
+            [*command, "--foreground", *flags],
+            env={**os.environ, **place.keys},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not is_mounted(place.mountpoint):
+            assert daemon.poll() is None
+        daemon.send_signal(signal.SIGSTOP)
+        as_root("umount", "-l", place.mountpoint)
+        daemon.send_signal(signal.SIGCONT)
+        _, log = daemon.communicate(timeout=30)
+        assert daemon.returncode == 0, log
+        assert "ERROR" not in log

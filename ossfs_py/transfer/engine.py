@@ -46,7 +46,9 @@ _READ_SHARE = 4
 """One part in this many of the budget keeps blocks that were read already: the kernel's page cache
 holds the same bytes, so they matter only to readers that come back after it dropped them."""
 
-_MAX_READ_KEPT_BYTES = 96 * MIB
+_READ_KEPT_BYTES = 96 * MIB
+"""How much of that is used until readers miss what was dropped: a kernel that is short of memory
+drops pages a few seconds old, and of several readers of one file some lag far behind."""
 
 _HEADROOM_SHARE = 4
 """Prefetch leaves one part in this many of the budget to readers that wait."""
@@ -90,7 +92,8 @@ class TransferEngine:
         self._fresh: OrderedDict[Chunk, None] = OrderedDict()
         self._read: OrderedDict[Chunk, None] = OrderedDict()
         self._read_bytes = 0
-        self._read_limit = min(pool.limit_bytes // _READ_SHARE, _MAX_READ_KEPT_BYTES)
+        self._most_read_kept = pool.limit_bytes // _READ_SHARE
+        self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
         self._window_cap = 0
         self._window_cap_until = 0.0
         pool.reclaim = self._reclaim
@@ -102,6 +105,12 @@ class TransferEngine:
     def remove_reader(self, reader: VersionReader) -> None:
         """The reader has been closed."""
         self._readers.discard(reader)
+        if not self._readers:
+            self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
+
+    def missed(self) -> None:
+        """A reader came back for what was read and dropped: keep more."""
+        self._read_limit = min(self._read_limit * 2, self._most_read_kept)
 
     def window_cap(self) -> int:
         """How far one stream may be read ahead so that all active ones get their share."""

@@ -169,7 +169,11 @@ class VersionReader:
         while position < end:
             chunk = self._index.at(position)
             if chunk is None:
-                upto = position + self._engine.options.random_fetch_bytes
+                upto = position
+                if stream.straggles:  # of what others have read, the kernel keeps the rest
+                    self._engine.missed()
+                else:
+                    upto += self._engine.options.random_fetch_bytes
                 if stream.window:
                     # Reads of the kernel's readahead end on multiples of 1 MiB: one that spans
                     # two chunks has to be joined.

@@ -111,6 +111,11 @@ class Stream:
         """Bytes per second between the last two growths of the window."""
         self.rated_from, self.rated_at = end, now
 
+    @property
+    def straggles(self) -> bool:
+        """Whether it reads what a running stream has passed, here and there so far."""
+        return self.opens_at == _STRAGGLER_HITS and not self.window
+
     def covers(self, offset: int) -> bool:
         """Whether the stream has passed the byte at ``offset``."""
         return self.start <= offset < self.position

@@ -53,7 +53,7 @@ class Slabs:
         self._slab_bytes = slab_bytes
         self._free: dict[int, dict[tuple[int, int], Span]] = {}
         """Size -> (slab's number, offset) -> span; the one freed last is handed out first."""
-        self._mapped = 0
+        self._last_number = 0
         self.warm_free_bytes = 0
         """What is free and may still take up memory."""
 
@@ -63,8 +63,10 @@ class Slabs:
         while not self._free.get(found):
             found *= 2
             if found > self._slab_bytes:
-                self._mapped += 1
-                span = Span(Slab(self._mapped, self._slab_bytes), 0, self._slab_bytes, warm=False)
+                self._last_number += 1
+                span = Span(
+                    Slab(self._last_number, self._slab_bytes), 0, self._slab_bytes, warm=False
+                )
                 break
         else:
             span = self._free[found].popitem()[1]

@@ -29,10 +29,10 @@ _OVERRUN_BYTES = 16 * MIB
 where some pages were dropped meanwhile. Whoever goes on behind that reads the bytes again."""
 
 _WORTHWHILE = 1.15
-"""A doubled window that makes the reader this much faster is kept."""
+"""A window beyond the wide one that makes the reader this much faster is kept."""
 
 _PATIENCE_WINDOWS = 8
-"""After a doubling that did not pay, the next try waits for this many windows of reading."""
+"""After a try that did not pay, the next one waits for this many windows of reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class StreamTable:
         return stream.window
 
     def _grow(self, stream: Stream) -> None:
-        """Double the window; one that is already wide only as long as doubling pays."""
+        """Let the window grow: to double, or, already wide, by half of that as long as it pays."""
         elapsed = max(stream.last_used - stream.rated_at, 1e-6)
         rate = (stream.position - stream.rated_from) / elapsed
         limits = self._limits

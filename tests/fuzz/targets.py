@@ -21,10 +21,12 @@ from ossfs_py.namespace import metadata
 from ossfs_py.store.connection import Connection
 from ossfs_py.store.credentials import read_password_file
 from ossfs_py.store.error_map import judge, parse_error
-from ossfs_py.store.faults import NoAnswerError
+from ossfs_py.store.faults import AnswerError, NoAnswerError
 from ossfs_py.store.http1 import Response
 from ossfs_py.store.listing import parse_list_page
+from ossfs_py.store.multipart import completed_etag, upload_id
 from ossfs_py.store.reading import parse_head
+from ossfs_py.store.wire import Answer
 from ossfs_py.transfer.models import LENGTH_BYTES, header_size, parse_layout
 from ossfs_py.transfer.records import DirtyRecord, RecordDamagedError
 
@@ -108,6 +110,18 @@ def error_answer(data: bytes) -> None:
     judge(error)
     assert 0 <= error.retry_after_seconds < float("inf")
     str(error)
+
+
+def multipart_answer(data: bytes) -> None:
+    """An answer about a multipart upload names it, is an error with a meaning, or is refused."""
+    answer = Answer(200, {}, data)
+    for read in (upload_id, completed_etag):
+        try:
+            read(answer)
+        except NoAnswerError:
+            continue
+        except AnswerError as error:
+            judge(error)
 
 
 def configuration(data: bytes) -> None:
@@ -226,6 +240,7 @@ TARGETS: Mapping[str, Target] = {
         head_answer,
         http_answer,
         error_answer,
+        multipart_answer,
         configuration,
         password_file,
         safetensors,
@@ -295,6 +310,18 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         ),
         b"retry-after: Sun, 06 Nov 1994 08:49:47 GMT\ndate: Sun, 06 Nov 1994 08:49:37 GMT",
         b"retry-after: " + b"9" * 5000,
+    ),
+    "multipart_answer": (
+        (
+            b'<InitiateMultipartUploadResult xmlns="http://s3/"><Bucket>b</Bucket><Key>k</Key>'
+            b"<UploadId>u</UploadId></InitiateMultipartUploadResult>"
+        ),
+        (
+            b"<CompleteMultipartUploadResult><ETag>&quot;0123-2&quot;</ETag>"
+            b"</CompleteMultipartUploadResult>"
+        ),
+        b"<Error><Code>InternalError</Code><Message>m</Message></Error>",
+        b'<?xml version="1.0" encoding="UTF-7"?><InitiateMultipartUpload/>',
     ),
     "configuration": (
         b'cache-size = "5GiB"\nread_only = true\numask = "022"\0allow_other,uid=0\0METADATA_TTL=5m',

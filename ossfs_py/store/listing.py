@@ -1,4 +1,4 @@
-"""LIST answers. botocore's parser takes 57-105 ms for 1,000 keys, this one 3 ms.
+"""LIST answers. botocore's parser takes 57-105 ms for 1,000 keys, this one 4 ms.
 
 The entries, a thousand to a page and all alike, are taken out by pattern; what remains, and every
 page with an entry that the pattern does not know whole, goes through the XML parser.
@@ -17,6 +17,9 @@ from ossfs_py.store.faults import NoAnswerError
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _QUOTES = {"&quot;": '"', "&apos;": "'"}
 _MICROSECOND = timedelta(microseconds=1)
+_NO_XML = bytes(set(range(0x20)) - set(b"\t\n"))
+"""No character of XML, or one that its parser changes (the carriage return)."""
+_ENTITIES = (b"&quot;", b"&amp;", b"&lt;", b"&gt;", b"&apos;")
 
 Decode = Callable[[str], str]
 
@@ -74,8 +77,10 @@ def _parse_object(element: ElementTree.Element, start: int, decode: Decode) -> O
 
 def _without_entries(body: bytes, entries: list[dict[str, str]]) -> bytes:
     """``body`` without the entries, which are appended; all of it if they are not all plain."""
-    if b"&#" in body or b"<!" in body:
-        return body  # character references, comments: for the XML parser
+    if b"<!" in body or len(body.translate(None, _NO_XML)) != len(body):
+        return body  # comments, characters that are not allowed: for the XML parser
+    if body.count(b"&") != sum(map(body.count, _ENTITIES)):
+        return body  # character references, entities that do not exist: for the XML parser
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:

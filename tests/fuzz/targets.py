@@ -253,12 +253,15 @@ _ENTRY = (
     b"<Contents><Key>a%2Fb+c</Key><LastModified>2024-05-06T07:08:09.123Z</LastModified>"
     b"<ETag>&quot;0123&quot;</ETag><Size>12</Size><StorageClass>STANDARD</StorageClass></Contents>"
 )
+_OWNED = (
+    b"<Contents><Key>d/</Key><LastModified>2024-05-06T07:08:09Z</LastModified><ETag>x</ETag>"
+    b"<Size>0</Size><Owner><ID>i</ID></Owner></Contents>"
+)
 _LIST = (
     b'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3/"><Name>b</Name>'
     b"<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
-    b"<NextContinuationToken>t</NextContinuationToken>" + _ENTRY * 2 + b"<Contents><Key>d/</Key>"
-    b"<LastModified>2024-05-06T07:08:09Z</LastModified><ETag>x</ETag><Size>0</Size><Owner><ID>i</ID>"
-    b"</Owner></Contents><CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes></ListBucketResult>"
+    b"<NextContinuationToken>t</NextContinuationToken>" + _ENTRY * 2 + _OWNED + b"<CommonPrefixes>"
+    b"<Prefix>p/</Prefix></CommonPrefixes></ListBucketResult>"
 )
 _TENSORS = json.dumps(
     {
@@ -274,6 +277,8 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         _LIST.replace(b"UTF-8", b"UDF-8"),
         _LIST.replace(b"UTF-8", b"UTF-7"),
         _LIST.replace(_ENTRY, b""),
+        _LIST.replace(_OWNED, b"").replace(b"0123&quot;", b"0123&unknown;"),
+        _LIST.replace(_OWNED, b"").replace(b"STANDARD", b"\r"),
         b"<ListBucketResult/>",
     ),
     "object_metadata": (

@@ -31,7 +31,7 @@ KILLS ?= 200
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak kills scale fuzz coverage bench install man readme packages packlint clean
+.PHONY: help venv demo test lint check faults soak reads kills scale fuzz coverage bench install man readme packages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -40,7 +40,7 @@ help: ## Show this help
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
 	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  KILLS=$(KILLS)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
-	@echo "                     GET /__stats, used by \"make bench\" as the store"
+	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
 venv: $(STAMP) ## Install Debian packages, the virtual environment and this package
 
@@ -88,6 +88,11 @@ faults: $(STAMP) ## Try every fault on every request over each data path (SEED; 
 soak: $(STAMP) ## Mixed load over a failing store for SECONDS, a third on each data path (SEED)
 	@export OSSFS_PY_SOAK_SECONDS=$$(($(SECONDS) / 3)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) -s tests/soak/test_mixed.py $(PYTEST)
+
+reads: $(STAMP) ## Verify 34 GiB over each data path from a failing store (SHAPED_STORE, SEED)
+	@for path in direct temp cache; do \
+		$(BIN)/python -m tests.soak.reads --shaped-store $(SHAPED_STORE) --data-path $$path --seed $(SEED); \
+	done
 
 # Each of the three data paths is killed KILLS/4 times without and KILLS/12 times with write-back.
 kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)

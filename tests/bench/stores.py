@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 from ossfs_py.cli.embedded import SeaweedServer
 
@@ -33,8 +34,12 @@ class Store:
         """Requests by operation (``ops``), body bytes (``bytes_out``, ``bytes_in``)."""
         return dict(json.loads(self._ask("GET")))
 
-    def _ask(self, method: str) -> bytes:
-        request = urllib.request.Request(f"{self.endpoint}/__stats", method=method)
+    def shape(self, **shape: float) -> None:
+        """Change latency, bandwidth or shares of failing requests; only of the program."""
+        self._ask("POST", "shape?" + urlencode(shape))
+
+    def _ask(self, method: str, about: str = "stats") -> bytes:
+        request = urllib.request.Request(f"{self.endpoint}/__{about}", method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return bytes(answer.read())
 

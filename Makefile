@@ -19,7 +19,7 @@ SHAPED_STORE ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PACKAGES := ca-certificates fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
+PACKAGES := ca-certificates fio fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
             groff-base rsync sqlite3 systemd util-linux
 PEERS := s3fs
 INSTALL = .ci/install-packages
@@ -31,7 +31,7 @@ KILLS ?= 200
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak reads kills scale fuzz coverage bench install man readme packages packlint clean
+.PHONY: help venv demo test lint check faults soak crowd reads kills scale fuzz coverage bench install man readme packages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -93,6 +93,10 @@ reads: $(STAMP) ## Verify 34 GiB over each data path from a failing store (SHAPE
 	@for path in direct temp cache; do \
 		$(BIN)/python -m tests.soak.reads --shaped-store $(SHAPED_STORE) --data-path $$path --seed $(SEED); \
 	done
+
+crowd: $(STAMP) ## 64 programs of all sorts at once for SECONDS, a third on each data path (SEED)
+	@export OSSFS_PY_SOAK_CROWD=64 OSSFS_PY_SOAK_CROWD_SECONDS=$$(($(SECONDS) / 3)) \
+		OSSFS_PY_SOAK_SEED=$(SEED); $(tests) -s tests/soak/test_crowd.py $(PYTEST)
 
 # Each of the three data paths is killed KILLS/4 times without and KILLS/12 times with write-back.
 kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)

@@ -28,17 +28,18 @@ INSTALL = .ci/install-packages
 SEED ?= 1
 SECONDS ?= 7200
 KILLS ?= 200
+DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak crowd reads kills scale fuzz coverage bench install man readme packages packlint clean
+.PHONY: help venv demo test lint check faults soak crowd reads kills damage scale fuzz coverage bench install man readme packages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  KILLS=$(KILLS)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  KILLS=$(KILLS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
@@ -102,6 +103,10 @@ crowd: $(STAMP) ## 64 programs of all sorts at once for SECONDS, a third on each
 kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
+
+damage: $(STAMP) ## Damage the disk cache DAMAGES times under its readers, kill its daemon 50 times
+	@export OSSFS_PY_SOAK_DAMAGES=$(DAMAGES) OSSFS_PY_SOAK_CACHE_KILLS=50; \
+	$(tests) tests/mount/test_cache.py -k "damage or killed" $(PYTEST)
 
 scale: $(STAMP) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (15 minutes)
 	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py $(PYTEST)

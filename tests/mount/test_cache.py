@@ -1,6 +1,7 @@
 """The disk cache behind a real mount: what it saves, what it survives, what it is asked.
 
-Sizes are small. ``SOAK=1`` runs the same tests with as many kills and damages as a release gets.
+Sizes are small. ``OSSFS_PY_SOAK_DAMAGES`` and ``OSSFS_PY_SOAK_CACHE_KILLS`` say how often the cache
+is damaged and its daemon killed (``make damage``).
 """
 
 import contextlib
@@ -27,9 +28,12 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-SOAK = bool(os.environ.get("SOAK"))
-KILLS = 50 if SOAK else 3
-DAMAGES = 20_000 if SOAK else 150
+KILLS = int(os.environ.get("OSSFS_PY_SOAK_CACHE_KILLS", "3"))
+DAMAGES = int(os.environ.get("OSSFS_PY_SOAK_DAMAGES", "150"))
+DAMAGE_ROUNDS = max(3, DAMAGES // 10_000)
+"""After each of them everything is read once."""
+SECONDS_PER_DAMAGE = 0.01
+SECONDS_PER_KILL = 20
 SIZE = 24 * MIB
 READ_BYTES = MIB
 NETWORK_WORKERS = 32
@@ -175,6 +179,7 @@ def test_a_working_set_beyond_the_limit_stays_within_it(
 # -- what it survives ------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(180 + DAMAGES * SECONDS_PER_DAMAGE)
 def test_damage_while_readers_run_is_never_answered(cached, fill, tmp_path: Path) -> None:
     keys = [fill(f"shard-{number}", 16 * MIB) for number in range(6)]
     expected = {key: content(key, 16 * MIB) for key in keys}
@@ -198,8 +203,8 @@ def test_damage_while_readers_run_is_never_answered(cached, fill, tmp_path: Path
     with ThreadPoolExecutor(3) as readers:
         running = [readers.submit(read, seed) for seed in range(3)]
         try:
-            for round_number in range(3):
-                for _ in range(DAMAGES // 3):
+            for round_number in range(DAMAGE_ROUNDS):
+                for _ in range(DAMAGES // DAMAGE_ROUNDS):
                     damage(tmp_path / "lasting-cache", dice)
                 for key in keys:
                     assert read_past_pages(mounted.path / key) == expected[key], round_number
@@ -230,6 +235,7 @@ def damage(directory: Path, dice: random.Random) -> None:
                 os.pwrite(file.fileno(), bytes([byte[0] ^ 1 << dice.randrange(8)]), offset)
 
 
+@pytest.mark.timeout(180 + KILLS * SECONDS_PER_KILL)
 def test_a_daemon_killed_at_any_moment_leaves_a_cache_that_opens_and_is_right(
     cached, fill, tmp_path: Path
 ) -> None:

@@ -5,7 +5,11 @@ adapter asks :func:`errno_of` and the command line asks :class:`UserError` for i
 """
 
 import errno
+import os
 from dataclasses import dataclass
+
+NOBODY_WAITS = os.strerror(errno.ENOENT)
+"""What the kernel says to an answer whose program was killed, or whose mount is gone."""
 
 
 class OssfsError(Exception):

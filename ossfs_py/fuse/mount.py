@@ -12,7 +12,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.accesslog import AccessLog
-from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.kernel import PageInvalidator, connection_gone, tune, waiting_requests
@@ -42,6 +42,12 @@ class MountOptions:
     """Restrictions that the kernel itself enforces: noexec, nosuid, nodev, noatime."""
 
 
+def _is_trouble(record: logging.LogRecord) -> bool:
+    """Not when the kernel no longer waits for an answer: its program was killed, or the mount is
+    gone. pyfuse3 calls that an error."""
+    return record.args != (NOBODY_WAITS,)
+
+
 class UnmountedEarlyError(Exception):
     """The mount was gone before it was of any use."""
 
@@ -68,6 +74,7 @@ async def mounted(
         if access is None
         else RecordedAdapter(filesystem, metrics, access)
     )
+    logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
     invalidator = PageInvalidator()
     try:
         pyfuse3.init(adapter, str(options.mountpoint), _fuse_options(options))

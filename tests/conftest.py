@@ -1,6 +1,7 @@
 """Fixtures every test may ask for: a real S3 server, fresh buckets, an independent client."""
 
 import itertools
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Identity, SeaweedServer
 
 _numbers = itertools.count(1)
+
+# A shell starts what runs in the background with SIGINT ignored, and every program a test starts
+# would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

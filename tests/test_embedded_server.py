@@ -4,6 +4,7 @@ import io
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
+from ossfs_py.cli import embedded
 from tests.support.seaweed import OUTSIDER, REGION, SeaweedServer
 
 CHILD = """
@@ -82,3 +84,14 @@ def _wait_until_gone(path: Path) -> None:
     while path.exists():
         assert time.monotonic() < deadline, f"{path} was left behind"
         time.sleep(0.01)
+
+
+def test_a_port_taken_meanwhile_costs_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        chosen = embedded._free_ports
+        answers = iter([[taken.getsockname()[1]] * 10])
+        monkeypatch.setattr(
+            embedded, "_free_ports", lambda count: next(answers, None) or chosen(count)
+        )
+        with SeaweedServer() as server:
+            server.make_bucket("bucket")

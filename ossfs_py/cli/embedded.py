@@ -32,6 +32,8 @@ REGION = "us-east-1"
 """SeaweedFS signs for any region; this is what S3 clients assume when none is named."""
 START_TIMEOUT_SECONDS = 60.0
 """The server answers in about one second; a loaded machine may need many times that."""
+START_ATTEMPTS = 5
+"""Between choosing a free port and listening there, somebody else may have taken it."""
 VOLUME_BYTES_LIMIT_MB = 1024
 """Volumes grow on demand up to this size and are never preallocated."""
 VOLUME_COUNT = 4096
@@ -125,13 +127,21 @@ class SeaweedServer:
     def start(self) -> None:
         """Start the server and return when it answers."""
         binary = _find_weed()
-        self._data = Path(tempfile.mkdtemp(prefix="ossfs-py-server-", dir=self._parent))
-        try:
-            self._launch(binary)
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
+        for attempt in range(1, START_ATTEMPTS + 1):
+            self._data = Path(tempfile.mkdtemp(prefix="ossfs-py-server-", dir=self._parent))
+            try:
+                self._launch(binary)
+                self._wait_until_ready()
+            except EnvironmentProblemError:
+                ended = not self._alive()
+                self.stop()
+                if not ended or attempt == START_ATTEMPTS:
+                    raise
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                return
 
     def stop(self) -> None:
         """End the server and remove its data; harmless when it is not running."""

@@ -65,12 +65,6 @@ def allow_other_permitted() -> Iterator[None]:
             as_root("umount", "/etc/fuse.conf")
 
 
-@pytest.fixture
-def place(mounted: Mount, minio_client: Minio, tmp_path: Path) -> Workplace:
-    """A workplace of this test's own."""
-    return Workplace.make(mounted, minio_client, tmp_path)
-
-
 # -- modes, owners, times -----------------------------------------------------------------------
 
 

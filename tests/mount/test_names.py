@@ -61,12 +61,6 @@ def mounted(
     assert "Traceback" not in one.log, one.log
 
 
-@pytest.fixture
-def place(mounted: Mount, minio_client: Minio, tmp_path: Path) -> Workplace:
-    """A workplace of this test's own."""
-    return Workplace.make(mounted, minio_client, tmp_path)
-
-
 def names_in(directory: Path) -> list[str]:
     return sorted(entry.name for entry in directory.iterdir())
 

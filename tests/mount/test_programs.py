@@ -12,48 +12,18 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from minio import Minio
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.support.mounting import DATA_PATHS, Mount
-from tests.support.seaweed import SeaweedServer
 from tests.support.workplace import Workplace
 
 MIB = 1024**2
-
-
-@pytest.fixture(scope="module", params=DATA_PATHS)
-def mounted(
-    request: pytest.FixtureRequest,
-    seaweed: SeaweedServer,
-    module_bucket: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mount]:
-    """One mount for each data path, which must survive all the programs."""
-    with Mount(
-        f"{module_bucket}/{request.param}",
-        tmp_path_factory.mktemp(f"programs-{request.param}"),
-        endpoint=seaweed.endpoint,
-        environment=seaweed.environment,
-        data_path=request.param,
-    ) as one:
-        yield one
-        assert one.unmount() == 0, one.log
-    assert "Traceback" not in one.log, one.log
-
-
-@pytest.fixture
-def place(mounted: Mount, minio_client: Minio, tmp_path: Path) -> Workplace:
-    """A workplace of this test's own."""
-    return Workplace.make(mounted, minio_client, tmp_path)
 
 
 @pytest.fixture

@@ -19,9 +19,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.support.mounting import DATA_PATHS, Mount
 from tests.support.proxy import Fault, Proxy
-from tests.support.seaweed import SeaweedServer
 from tests.support.workplace import Workplace
 
 KIB = 1024
@@ -29,35 +27,6 @@ MIB = 1024**2
 PROGRAM_SECONDS = 60
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 1, 2
 """linux/falloc.h."""
-
-
-@pytest.fixture(scope="module", params=DATA_PATHS)
-def mounted(
-    request: pytest.FixtureRequest,
-    seaweed: SeaweedServer,
-    module_bucket: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Mount]:
-    """One mount for each data path; it must end well and have had no accident.
-
-    Not through a proxy in this process: whoever touches a mapping holds Python's lock.
-    """
-    with Mount(
-        f"{module_bucket}/{request.param}",
-        tmp_path_factory.mktemp(f"semantics-{request.param}"),
-        endpoint=seaweed.endpoint,
-        environment=seaweed.environment,
-        data_path=request.param,
-    ) as one:
-        yield one
-        assert one.unmount() == 0, one.log
-    assert "Traceback" not in one.log, one.log
-
-
-@pytest.fixture
-def place(mounted: Mount, minio_client: Minio, tmp_path: Path) -> Workplace:
-    """A workplace of this test's own."""
-    return Workplace.make(mounted, minio_client, tmp_path)
 
 
 @contextmanager

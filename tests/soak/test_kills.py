@@ -102,7 +102,7 @@ def test_a_killed_daemon_loses_nothing_acknowledged_and_shows_nothing_half(
 ) -> None:
     rng = random.Random(f"{SEED} {data_path} {write_back}")
     mounted = mount(f"{bucket}/0", data_path=data_path, write_back=write_back)
-    for attempt in range(KILLS if not write_back else max(1, KILLS // 3)):
+    for attempt in range(-(-KILLS // 3) if write_back else KILLS):
         directory = mounted.path / f"try-{attempt}"
         directory.mkdir()
         writers = Writers(directory, rng.randrange(2**32), rng.randrange(1, MOST_CHUNKS))

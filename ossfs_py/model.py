@@ -94,6 +94,14 @@ class Condition:
 
     only_if_absent: bool = False
     only_if_etag: str | None = None
+    repeated: bool = False
+    """The same write was given up before without an answer: it may have been carried out, and be
+    what it is refused for now."""
+
+    @property
+    def limits(self) -> bool:
+        """Whether it forbids anything."""
+        return self.only_if_absent or self.only_if_etag is not None
 
 
 ALWAYS = Condition()

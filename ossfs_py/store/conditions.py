@@ -84,7 +84,7 @@ class Conditions:
         Raises:
             ConditionFailedError: that HEAD found the condition not met.
         """
-        if not condition.only_if_absent and condition.only_if_etag is None:
+        if not condition.limits:
             return {}
         found = self.found()
         if operation == "CompleteMultipartUpload":

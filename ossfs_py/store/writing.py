@@ -99,6 +99,12 @@ class Writer:
         if self._storage_class is not None:
             headers["x-amz-storage-class"] = self._storage_class
         headers |= self._digest(payload)
+        if condition.repeated and condition.limits:
+            stored = self._retrier.run(
+                "HeadObject", key, lambda state: self._find_same(key, payload, state)
+            )
+            if stored is not None:
+                return stored
         guard = self._conditions.headers_for("PutObject", key, condition)
         request = Request(
             "PutObject",
@@ -190,6 +196,14 @@ class Writer:
         """See :meth:`ObjectStore.complete`."""
         ordered = sorted(parts, key=lambda part: part.number)
         size = sum(part.size for part in ordered)
+        if condition.repeated:
+            made = self._retrier.run(
+                "HeadObject",
+                upload.key,
+                lambda state: self._find_completed(upload.key, ordered, size, state),
+            )
+            if made is not None:
+                return made
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
         request = _completion_request(upload, ordered, guard)
 

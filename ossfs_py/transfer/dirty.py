@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import trio
@@ -11,6 +11,7 @@ from ossfs_py.errors import (
     FileTooLargeError,
     IntegrityError,
     StoreError,
+    StoreUnavailableError,
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
@@ -80,6 +81,8 @@ class DirtyFile:
         self._changed = base is None
         self._unlinked = False
         self._early: ObjectVersion | None = None
+        self._unanswered: str | None = None
+        """The key of a commit that was given up and may have been carried out."""
         self._lock = trio.Lock()
         self._attempt: _Attempt | None = None
 
@@ -430,13 +433,17 @@ class DirtyFile:
     async def _commit(self, request: CommitRequest) -> ObjectVersion | None:
         if not self.dirty:
             return None if self._unlinked else self._content.base
-        version = None
-        if self._stream is not None:
-            version = await self._stream.commit(request, await self._condition(request))
+        try:
+            version = None
+            if self._stream is not None:
+                version = await self._stream.commit(request, await self._condition(request))
+                if version is None:
+                    await self._recall(self._stream)
             if version is None:
-                await self._recall(self._stream)
-        if version is None:
-            version = await self._content.commit(request, await self._condition(request))
+                version = await self._content.commit(request, await self._condition(request))
+        except StoreUnavailableError:
+            self._unanswered = request.key
+            raise
         if version.size != self.size:
             raise IntegrityError(
                 f"the store keeps {version.size} bytes of {self.size}", key=version.key
@@ -449,11 +456,16 @@ class DirtyFile:
             self._stream = StreamedContent(self._context, self._target) if again else None
         self._changed = False
         self._early = None
+        self._unanswered = None
         self._delete_scratch(scratch)
         return version
 
     async def _condition(self, request: CommitRequest) -> Condition:
-        """The request's condition, seen past a version that we stored ourselves meanwhile."""
+        """The request's condition, seen past what we stored ourselves meanwhile."""
+        condition = await self._condition_now(request)
+        return replace(condition, repeated=self._unanswered == request.key)
+
+    async def _condition_now(self, request: CommitRequest) -> Condition:
         if self._early is None or request.condition == ALWAYS or self._early.key != request.key:
             return request.condition
         context = self._context

@@ -130,7 +130,10 @@ class DirtyRecord:
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
             )
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as exc:
+        except (
+            *(LookupError, ValueError, OverflowError, TypeError),
+            *(AttributeError, RecursionError),
+        ) as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc
 
 

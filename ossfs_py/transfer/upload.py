@@ -3,7 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -67,6 +67,8 @@ class PartsUpload:
         self._over = False
         self._abandoned = False
         self._kept = False
+        self._unanswered = False
+        """A completion was given up and may have been carried out."""
         self._queue: deque[_Job] = deque()
         self._in_flight: dict[int, _Job] = {}
         self._accepted: dict[int, Part] = {}
@@ -175,11 +177,15 @@ class PartsUpload:
         if self._upload is None:
             raise RuntimeError("no part was ever sent")
         parts = [self._accepted[number] for number in range(1, count + 1)]
+        condition = replace(condition, repeated=condition.repeated or self._unanswered)
         with trio.CancelScope(shield=True):
             try:
                 version = await self._network.run(self._complete, self._upload, parts, condition)
             except ObjectMissingError as exc:
                 self._failed[0] = exc
+                raise
+            except StoreUnavailableError:
+                self._unanswered = True
                 raise
         self._version = version
         return version

@@ -359,5 +359,9 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         .encode(),
         b"[" * 5000,
         b'{"format": 1}',
+        DirtyRecord("id", "key", {}, base=None, size=9)
+        .to_json()
+        .replace('"size": 9', '"size": 1e999')
+        .encode(),
     ),
 }

@@ -177,6 +177,32 @@ def test_an_object_changed_under_a_writer_is_not_mixed_with_its_changes(
     assert mounted.unmount() in (0, 1)
 
 
+@pytest.mark.parametrize("size", [1000, 12 * MIB])
+def test_what_the_store_did_without_telling_is_no_error_the_next_time(
+    mount: MountFactory,
+    proxy: Proxy,
+    bucket: str,
+    data_path: str,
+    minio_client: Minio,
+    size: int,
+) -> None:
+    mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint, retry_budget="2s")
+    content = os.urandom(size)
+    fd = os.open(mounted.path / "file", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    os.write(fd, content)
+    last = "PutObject" if size < MIB else "CompleteMultipartUpload"
+    lost = Fault(last, key="file", lose_answer=True)
+    proxy.faults += [lost, Fault(last, key="file", skip=1, times=None, status=503)]
+    with refused(errno.EIO):
+        os.fsync(fd)
+    assert stored(minio_client, bucket, "file") == content
+    proxy.faults.clear()
+    os.fsync(fd)
+    os.close(fd)
+    assert stored(minio_client, bucket, "file") == content
+    assert mounted.unmount() == 0
+
+
 def test_a_conflict_is_refused_where_that_is_asked_for(
     mount: MountFactory, bucket: str, data_path: str, minio_client: Minio, tmp_path: Path
 ) -> None:

@@ -163,6 +163,13 @@ def test_a_create_whose_answer_was_lost_is_recognised_by_its_bytes(same_by: str)
     assert [seen.method for seen in server.requests] == ["PUT", "PUT", "HEAD"]
 
 
+def test_a_create_given_up_without_an_answer_is_recognised_the_next_time() -> None:
+    found = reply(200, b"", described(MD5.hexdigest(), len(BODY)))
+    again = Condition(only_if_absent=True, repeated=True)
+    with ScriptedServer([[[found]]]) as server:
+        assert put(store_for(server.url, conditional_writes="on"), again).size == len(BODY)
+
+
 def test_a_create_that_lost_to_other_bytes_stays_refused_after_a_lost_answer() -> None:
     refused = error(412, "PreconditionFailed")
     other = reply(200, b"", described("f" * 32, len(BODY)))
@@ -247,9 +254,9 @@ DIGESTS = b"".join(bytes.fromhex(part.etag) for part in reversed(PARTS))
 FINISHED = f"{hashlib.md5(DIGESTS).hexdigest()}-2"
 
 
-def complete(store: ObjectStore) -> ObjectVersion:
+def complete(store: ObjectStore, condition: Condition | None = None) -> ObjectVersion:
     try:
-        return store.complete(UPLOAD, PARTS)
+        return store.complete(UPLOAD, PARTS, condition=condition or Condition())
     finally:
         store.close()
 
@@ -268,6 +275,13 @@ def test_a_completion_whose_answer_was_lost_is_recognised() -> None:
         [[[hang_up]], [[gone]], [[reply(200, b"", described(FINISHED, 8))]]]
     ) as server:
         assert complete(store_for(server.url)) == ObjectVersion("key", FINISHED, 8)
+
+
+def test_a_completion_given_up_without_an_answer_is_recognised_the_next_time() -> None:
+    head = reply(200, b"", described(FINISHED, 8))
+    with ScriptedServer([[[head]]]) as server:
+        again = complete(store_for(server.url), Condition(repeated=True))
+    assert again == ObjectVersion("key", FINISHED, 8)
 
 
 def test_a_foreign_object_is_not_taken_for_the_completed_one() -> None:

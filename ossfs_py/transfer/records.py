@@ -119,13 +119,15 @@ class DirtyRecord:
                 ident=str(fields["ident"]),
                 key=str(fields["key"]),
                 metadata={str(k): str(v) for k, v in fields["metadata"].items()},
-                content_type=fields["content_type"],
-                base=base and ObjectVersion(str(base[0]), str(base[1]), int(base[2])),
+                content_type=_text(fields["content_type"]),
+                base=None
+                if base is None
+                else ObjectVersion(str(base[0]), str(base[1]), int(base[2])),
                 base_valid=int(fields["base_valid"]),
                 size=int(fields["size"]),
                 dirty=ExtentSet(ByteRange(int(s), int(e)) for s, e in fields["dirty"]),
-                log=fields["log"],
-                sent=sent and _sent_parts(sent),
+                log=_text(fields["log"]),
+                sent=None if sent is None else _sent_parts(sent),
                 scratch=bool(fields["scratch"]),
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
@@ -135,6 +137,10 @@ class DirtyRecord:
             *(AttributeError, RecursionError),
         ) as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _sent_parts(fields: Mapping[str, Any]) -> SentParts:

@@ -361,6 +361,10 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b'{"format": 1}',
         DirtyRecord("id", "key", {}, base=None, size=9)
         .to_json()
+        .replace('"base": null', '"sent": "", "base": null')
+        .encode(),
+        DirtyRecord("id", "key", {}, base=None, size=9)
+        .to_json()
         .replace('"size": 9', '"size": 1e999')
         .encode(),
     ),

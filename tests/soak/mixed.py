@@ -28,6 +28,9 @@ LARGEST_WRITE_BYTES = 20 * MIB
 READERS, WRITERS = 4, 2
 ARM_SECONDS = 0.05
 """How often new faults are laid; each hits one request."""
+SKIPPED_REQUESTS = 12
+"""Each fault lets fewer requests pass first. Otherwise a busy machine, which sends few in that time,
+has nearly all of them fail, and no retry budget helps."""
 SAMPLE_SECONDS = 0.5
 
 HARMLESS: tuple[Trouble, ...] = tuple(
@@ -219,7 +222,8 @@ class Soak:
                     continue  # it hits everybody, so it is kept rarer
                 everywhere = len(trouble.requests) == len(EVERY)
                 operation = "*" if everywhere else rng.choice(sorted(trouble.requests))
-                armed.append(replace(fault, operation=operation))
+                skip = rng.randrange(SKIPPED_REQUESTS)
+                armed.append(replace(fault, operation=operation, skip=skip))
             self._proxy.faults = armed
 
     def _watch(self) -> None:

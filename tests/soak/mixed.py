@@ -29,7 +29,7 @@ READERS, WRITERS = 4, 2
 ARM_SECONDS = 0.05
 """How often new faults are laid; each hits one request."""
 SKIPPED_REQUESTS = 12
-"""Each fault lets fewer requests pass first. A busy machine sends few between two layings, and would
+"""Each fault lets fewer requests pass first. A busy machine sends few in that time, and would
 have nearly all of them fail, which no retry budget bridges."""
 SAMPLE_SECONDS = 0.5
 

@@ -148,8 +148,8 @@ class TransferEngine:
                 del self._fresh[chunk]
                 self._read[chunk] = None
                 self._read_bytes += chunk.size
-                # What is held for the disk cannot be given up, and serves those who lag as well.
-                excess = self._read_bytes - max(self._read_limit, self.behind.held_bytes)
+                # What is held for the disk cannot be given up anyway.
+                excess = self._read_bytes - self.behind.held_bytes - self._read_limit
                 if excess > 0:
                     self._evict_read(excess)
             else:

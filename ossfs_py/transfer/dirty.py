@@ -81,8 +81,8 @@ class DirtyFile:
         self._changed = base is None
         self._unlinked = False
         self._early: ObjectVersion | None = None
-        self._unanswered: str | None = None
-        """The key of a commit that was given up and may have been carried out."""
+        self._unanswered: CommitRequest | None = None
+        """A commit that was given up and may have been carried out, metadata and all."""
         self._lock = trio.Lock()
         self._attempt: _Attempt | None = None
 
@@ -442,7 +442,7 @@ class DirtyFile:
             if version is None:
                 version = await self._content.commit(request, await self._condition(request))
         except StoreUnavailableError:
-            self._unanswered = request.key
+            self._unanswered = request
             raise
         if version.size != self.size:
             raise IntegrityError(
@@ -463,7 +463,7 @@ class DirtyFile:
     async def _condition(self, request: CommitRequest) -> Condition:
         """The request's condition, seen past what we stored ourselves meanwhile."""
         condition = await self._condition_now(request)
-        return replace(condition, repeated=self._unanswered == request.key)
+        return replace(condition, repeated=self._unanswered == request)
 
     async def _condition_now(self, request: CommitRequest) -> Condition:
         if self._early is None or request.condition == ALWAYS or self._early.key != request.key:

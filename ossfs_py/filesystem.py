@@ -6,7 +6,7 @@ exceptions. Everything runs on the trio thread; state is looked at again after e
 
 import os
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -30,15 +30,19 @@ from ossfs_py.siblings import SiblingPrefetch
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("changes", "keep_cache", "opened")
+    __slots__ = ("changes", "keep_cache", "opened", "past_pages")
 
-    def __init__(self, opened: OpenInode, flags: int, *, keep_cache: bool) -> None:
+    def __init__(
+        self, opened: OpenInode, flags: int, *, keep_cache: bool, past_pages: bool
+    ) -> None:
         self.opened = opened
         self.changes = bool(
             flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
         )
         """Whether close(2) has something to store: without writing, making and emptying do too."""
         self.keep_cache = keep_cache
+        self.past_pages = past_pages
+        """Whether its writes come without a copy in the kernel's page cache."""
 
 
 class Filesystem:
@@ -60,6 +64,8 @@ class Filesystem:
         self._directories: dict[int, DirectoryListing] = {}
         self._next_handle = 1
         self.invalidate_pages: Callable[[int], None] = _nothing_cached
+        self.drop_pages: Callable[[int], Awaitable[None]] = _nothing_dropped
+        """Returns when the kernel has no page of an inode that it was given before the call."""
         self.invalidate_attributes: Callable[[int], None] = _nothing_cached
 
     # -- names --------------------------------------------------------------------------------
@@ -264,8 +270,12 @@ class Filesystem:
             opened.file.expect_rereads()
         number = self._next_handle
         self._next_handle += 1
-        keep_cache = self._files.keeps_pages(opened)
-        self._handles[number] = Handle(opened, flags, keep_cache=keep_cache)
+        # Pages of what is written serve nobody: the kernel drops them when the object has its
+        # final mtime. Not for a file that others have open: they may have changed pages by mmap.
+        past_pages = flags & os.O_ACCMODE == os.O_WRONLY and not opened.has_pages
+        opened.has_pages = opened.has_pages or not past_pages
+        keep_cache = self._files.keeps_pages(opened) and not past_pages
+        self._handles[number] = Handle(opened, flags, keep_cache=keep_cache, past_pages=past_pages)
         return number
 
     def handle(self, number: int) -> Handle:
@@ -304,11 +314,16 @@ class Filesystem:
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """pwrite(2)."""
-        opened = self.handle(number).opened
+        handle = self.handle(number)
+        opened = handle.opened
         try:
             return await opened.content.write(offset, data)
         finally:
             opened.note_written()
+            if handle.past_pages and opened.has_pages:
+                # Somebody reads it too. Pages read before this write go before it returns (Linux
+                # itself sees to that from 6.6 on only); those read from now on have what it wrote.
+                await self.drop_pages(opened.inode.number)
 
     async def flush(self, number: int) -> None:
         """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
@@ -445,3 +460,7 @@ class Filesystem:
 
 def _nothing_cached(_inode: int) -> None:
     """The page invalidation of a filesystem that no kernel has mounted."""
+
+
+async def _nothing_dropped(_inode: int) -> None:
+    await trio.lowlevel.checkpoint()

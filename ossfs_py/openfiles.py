@@ -59,6 +59,7 @@ class OpenInode:
         "_users",
         "exclusive",
         "file",
+        "has_pages",
         "inode",
         "lock",
         "preserved",
@@ -72,6 +73,8 @@ class OpenInode:
         self.file = file
         self._users = 0
         self.lock = trio.Lock()
+        self.has_pages = False
+        """Somebody has, or had, it open through the kernel's page cache."""
         self.exclusive = False
         """Created with O_EXCL and not stored yet."""
         self.seen = file.version

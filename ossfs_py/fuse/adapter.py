@@ -257,7 +257,7 @@ class Adapter(pyfuse3.Operations):
     @_answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
         number = await self._fs.open(inode, flags)
-        return pyfuse3.FileInfo(fh=number, keep_cache=self._fs.handle(number).keep_cache)
+        return self._file_info(number)
 
     @_answered
     async def create(
@@ -271,7 +271,13 @@ class Adapter(pyfuse3.Operations):
         number, inode = await self._fs.create(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), flags, ctx.uid, ctx.gid
         )
-        return pyfuse3.FileInfo(fh=number, keep_cache=True), await self._referenced(inode)
+        return self._file_info(number), await self._referenced(inode)
+
+    def _file_info(self, number: int) -> pyfuse3.FileInfo:
+        handle = self._fs.handle(number)
+        return pyfuse3.FileInfo(
+            fh=number, keep_cache=handle.keep_cache, direct_io=handle.past_pages
+        )
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
         # The hottest handler does without the wrapper, and answers inline when it can.

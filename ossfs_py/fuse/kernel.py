@@ -92,6 +92,23 @@ def _write(path: Path, value: int, consequence: str) -> None:
         log.info("%s not set to %d (%s): %s", path, value, exc.strerror, consequence)
 
 
+async def drop_pages(inode: int) -> None:
+    """Return when the kernel has no page of ``inode`` left that it was given before the call.
+
+    Waits for READs in flight, so whoever calls must not hold what a READ needs.
+    """
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(_drop_pages, inode)
+
+
+def _drop_pages(inode: int, *, attributes_only: bool = False) -> None:
+    try:
+        pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
+    except OSError as exc:
+        # ENOENT: the kernel has forgotten the inode, and its pages with it.
+        log.debug("pages of inode %d not invalidated: %s", inode, exc)
+
+
 class PageInvalidator:
     """Drops the kernel's pages of inodes, from a thread of its own.
 
@@ -120,8 +137,4 @@ class PageInvalidator:
     def _run(self) -> None:
         while (asked := self._queue.get()) is not None:
             inode, attributes_only = asked
-            try:
-                pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
-            except OSError as exc:
-                # ENOENT: the kernel has forgotten the inode, and its pages with it.
-                log.debug("pages of inode %d not invalidated: %s", inode, exc)
+            _drop_pages(inode, attributes_only=attributes_only)

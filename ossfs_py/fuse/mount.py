@@ -15,7 +15,13 @@ from ossfs_py.accesslog import AccessLog
 from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem import Filesystem
 from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.kernel import PageInvalidator, connection_gone, tune, waiting_requests
+from ossfs_py.fuse.kernel import (
+    PageInvalidator,
+    connection_gone,
+    drop_pages,
+    tune,
+    waiting_requests,
+)
 from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.metrics import Metrics
 
@@ -85,6 +91,7 @@ async def mounted(
         ) from None
     filesystem.invalidate_pages = invalidator.invalidate
     filesystem.invalidate_attributes = invalidator.invalidate_attributes
+    filesystem.drop_pages = drop_pages
     body_began = False
     try:
         async with trio.open_nursery() as nursery:

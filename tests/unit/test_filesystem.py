@@ -360,6 +360,52 @@ def test_the_kernel_keeps_pages_of_the_same_version_only(run: Run) -> None:
     run(test)
 
 
+def test_writes_go_past_the_pages_of_a_file_that_is_open_for_nothing_else(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        async def past_pages(flags: int) -> bool:
+            opened = await m.open(FILE, flags)
+            past = m.fs.handle(opened.handle).past_pages
+            await m.close(opened)
+            return past
+
+        assert await past_pages(CREATE)
+        assert await past_pages(os.O_WRONLY | os.O_APPEND)
+        assert not await past_pages(os.O_RDWR)
+        assert not await past_pages(os.O_RDONLY)
+        reader = await m.open(FILE)
+        assert not await past_pages(os.O_WRONLY)
+        await m.close(reader)
+        assert await past_pages(os.O_WRONLY)
+
+    run(test)
+
+
+def test_pages_of_readers_are_gone_before_a_write_past_them_returns(run: Run) -> None:
+    """The kernel does that by itself from Linux 6.6 on only."""
+
+    async def test(m: Mounted) -> None:
+        dropped: list[tuple[int, bytes]] = []
+
+        async def drop_pages(number: int) -> None:
+            dropped.append((number, bytes(await m.fs.read(writer.handle, 0, 100))))
+
+        m.fs.drop_pages = drop_pages
+        writer = await m.open(FILE, CREATE)
+        await m.write(writer, 0, b"nobody reads")
+        assert dropped == []
+        reader = await m.open(FILE)
+        await m.write(writer, 0, b"somebody")
+        assert [content for _, content in dropped] == [b"somebodyeads"]
+        await m.close(reader)
+        # Its pages are still there for the next reader.
+        await m.write(writer, 0, b"S")
+        async with m.at(FILE) as number:
+            assert dropped == [(number, b"somebodyeads"), (number, b"Somebodyeads")]
+        await m.close(writer)
+
+    run(test)
+
+
 @pytest.mark.parametrize("change", ["chmod", "xattr", "rename"])
 def test_a_reader_never_gets_bytes_of_a_version_that_it_did_not_open(run: Run, change: str) -> None:
     size = 300_000

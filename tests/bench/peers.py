@@ -17,6 +17,7 @@ import datetime as dt
 import itertools
 import json
 import mmap
+import os
 import shutil
 import signal
 import statistics
@@ -34,7 +35,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tests.bench.chart import YARDSTICK, draw
-from tests.bench.content import QUICK, Content, Sizes, fill
+from tests.bench.content import BUCKET, QUICK, Content, Sizes, fill
 from tests.bench.mounts import PEERS, Peer, Served, served
 from tests.bench.stores import Store, shaped_program, shaped_seaweed
 from tests.bench.works import READ_WORKS, Work, WorkFailedError, run_forked
@@ -96,8 +97,15 @@ def measure(
     scratch: Path,
     results: dict[tuple[str, str], Result],
 ) -> None:
-    """Peers take turns within each round, so that a slow minute hits all of them."""
-    rounds = list(itertools.product(works, range(options.repeat), peers))
+    """Peers take turns within each round, so that a slow minute hits all of them, and each round
+    begins with another one, so that none always finds what the same one has left behind."""
+    rounds = [
+        (work, attempt, peers[(attempt + place) % len(peers)])
+        for work, attempt, place in itertools.product(
+            works, range(options.repeat), range(len(peers))
+        )
+    ]
+    client = _client(store)
     with Progress(transient=True) as progress:
         task = progress.add_task("", total=len(rounds))
         for number, (work, attempt, peer) in enumerate(rounds):
@@ -106,6 +114,8 @@ def measure(
             if result.failure:
                 continue
             place = scratch / f"run-{number}"
+            for name in work.makes:
+                client.remove_object(BUCKET, name)
             try:
                 with served(peer, store, place) as mounted:
                     _measure_once(store, content, mounted, work, result, options.warm_memory)
@@ -127,6 +137,7 @@ def _measure_once(
 ) -> None:
     if work.prepare is not None:
         run_forked(work.prepare, mounted.path, content)
+    os.sync()  # or the disk would be busy with what the run before has written
     _warm_memory(warm_memory_gib)
     store.reset()
     before = mounted.cpu_seconds()

@@ -47,6 +47,8 @@ class Work:
     """How many single operations one run holds; the time is given for one of them."""
     writes: bool = False
     """Whether the run is only done when the store has the bytes."""
+    makes: tuple[str, ...] = ()
+    """Objects that are deleted before each run, so that none replaces what another one wrote."""
 
 
 def read_sequentially(root: Path, content: Content) -> None:

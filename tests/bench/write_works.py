@@ -16,9 +16,12 @@ from tests.bench.content import MIB, MODEL, TREE, Content
 from tests.bench.works import Work, run_programs
 
 BLOCK_BYTES = 4 * MIB
-PROGRAMS = 4
 WRITERS = 16
 TENSORS = 16
+WRITTEN = "written.bin"
+SAVED = "saved.pt"
+SAVED_TENSORS = "saved.safetensors"
+PROGRAM_FILES = tuple(f"program-{number}.bin" for number in range(4))
 
 
 def write_file(path: Path, size: int) -> None:
@@ -31,7 +34,7 @@ def write_file(path: Path, size: int) -> None:
 
 
 def write_and_fsync(root: Path, content: Content) -> None:
-    write_file(root / "written.bin", content.sizes.written_bytes)
+    write_file(root / WRITTEN, content.sizes.written_bytes)
 
 
 def checkpoint(content: Content) -> dict[str, torch.Tensor]:
@@ -41,17 +44,16 @@ def checkpoint(content: Content) -> dict[str, torch.Tensor]:
 
 
 def torch_save(root: Path, content: Content) -> None:
-    torch.save(checkpoint(content), root / "checkpoint.pt")
+    torch.save(checkpoint(content), root / SAVED)
 
 
 def safetensors_save(root: Path, content: Content) -> None:
-    save_file(checkpoint(content), root / "checkpoint.safetensors")
+    save_file(checkpoint(content), root / SAVED_TENSORS)
 
 
 def write_from_programs(root: Path, content: Content) -> None:
     size = content.sizes.written_bytes // 2
-    paths = [root / f"program-{number}.bin" for number in range(PROGRAMS)]
-    run_programs([partial(write_file, path, size) for path in paths])
+    run_programs([partial(write_file, root / name, size) for name in PROGRAM_FILES])
 
 
 def change_middle(root: Path, content: Content) -> None:
@@ -86,10 +88,10 @@ def rename_tree(root: Path, content: Content) -> None:
 
 
 WRITE_WORKS = (
-    Work("write and fsync", write_and_fsync, writes=True),
-    Work("torch.save", torch_save),
-    Work("safetensors save_file", safetensors_save),
-    Work("4 programs write at once", write_from_programs, writes=True),
+    Work("write and fsync", write_and_fsync, writes=True, makes=(WRITTEN,)),
+    Work("torch.save", torch_save, makes=(SAVED,)),
+    Work("safetensors save_file", safetensors_save, makes=(SAVED_TENSORS,)),
+    Work("4 programs write at once", write_from_programs, writes=True, makes=PROGRAM_FILES),
     Work("create small files, 16 writers", create_small),
     Work("rename a directory", rename_tree),
     Work("change 4 KiB in the model", change_middle),

@@ -94,8 +94,9 @@ def load_whole(root: Path, content: Content) -> None:
 def load_checkpoint(*, mapped: bool) -> Callable[[Path, Content], None]:
     def run(root: Path, content: Content) -> None:
         state = torch.load(root / CHECKPOINT, mmap=mapped, weights_only=True)
-        for tensor in state.values():
-            tensor.clone()
+        if mapped:  # nothing is read until it is touched
+            for tensor in state.values():
+                tensor.clone()
 
     return run
 

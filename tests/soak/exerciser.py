@@ -69,6 +69,26 @@ class ExercisedFile:
             assert os.pwrite(self._fd, data, len(self.model)) == len(data)
             self.model += data
 
+    def write_only(self) -> None:
+        """Write through a descriptor that keeps no pages, alone at first, then beside a reader."""
+        os.close(self._fd)
+        writer = os.open(self.path, os.O_WRONLY)
+        self._write_through(writer)
+        self._fd = os.open(self.path, os.O_RDWR)
+        self._check_size()
+        self.read()
+        self._write_through(writer)
+        self.read()
+        self.map_read()
+        os.close(writer)
+
+    def _write_through(self, fd: int) -> None:
+        offset, size = self._span(self.limit)
+        self._note("write through a descriptor for writing only", offset, size)
+        data = self._rng.randbytes(size)
+        assert os.pwrite(fd, data, offset) == size
+        self._set(offset, data)
+
     def append(self) -> None:
         size = self._rng.randrange(1, 64 * KIB)
         if len(self.model) + size > self.limit:
@@ -203,6 +223,7 @@ _OPERATIONS = {
     "map_write": 10,
     "map_read": 8,
     "append": 6,
+    "write_only": 2,
     "write_in_order": 2,
     "sync": 3,
     "reopen": 5,

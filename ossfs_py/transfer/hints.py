@@ -51,6 +51,9 @@ _LOOK_BYTES = 8192
 _MOST_HEADS = 16
 """Beginnings of records fetched ahead: as many requests as fill a link."""
 
+_MANY_LOOKS = 4
+"""After so many, as many beginnings as ever are fetched ahead."""
+
 _IN_ORDER = 2
 """Tensors begun in the order of the file, one after the other, that make a habit."""
 
@@ -86,12 +89,19 @@ class ModelHints:
         self._layout: TensorLayout | None = None
         self._ordered = _IN_ORDER
         """Tensors begun in order so far; a reader is believed to begin with the first one."""
-        self._front = 0
-        """Where the tensor that was begun last ends."""
+        self._begun = ByteRange(0, 0)
+        """The tensor that was begun last."""
         self._reached = 0
         """Where the last read ended."""
         self._looked_at: int | None = None
         self._looks = 0
+        self._expects_looks = False
+        self.looked = False
+        """Whether beginnings of tensors were looked at, one after the other."""
+
+    def expect_looks(self) -> None:
+        """The program that will read this file has just looked at each tensor of another one."""
+        self._expects_looks = True
 
     def known_end(self, stream: Stream) -> int | None:
         """Where the tensor a stream reads ends, as long as the stream stays inside it.
@@ -120,6 +130,11 @@ class ModelHints:
             stream.crossed = self._continues(span, reached)
         if stream.position > stream.home_end + _KERNEL_OVERRUN_BYTES:
             stream.crossed = True
+        elif stream.home_end < stream.position < self._begun.end and (
+            stream.position > self._begun.start
+        ):
+            # Several threads copy the next tensor by now, and this stream is one of them.
+            stream.crossed = True
         return None if stream.crossed else stream.home_end
 
     def _continues(self, tensor: ByteRange, reached: int) -> bool:
@@ -128,12 +143,13 @@ class ModelHints:
         Several threads that copy a tensor begin at several places inside it. Small tensors may
         come out of the page cache, unseen.
         """
-        before = max(self._front, reached)
-        if tensor.start <= before + _KERNEL_OVERRUN_BYTES and tensor.end >= self._front:
-            self._ordered += tensor.end > self._front
+        front = self._begun.end
+        before = max(front, reached)
+        if tensor.start <= before + _KERNEL_OVERRUN_BYTES and tensor.end >= front:
+            self._ordered += tensor.end > front
         else:
             self._ordered = 0
-        self._front = tensor.end
+        self._begun = tensor
         return self._ordered >= _IN_ORDER
 
     def heads(self, stream: Stream) -> list[ByteRange]:
@@ -150,14 +166,18 @@ class ModelHints:
         number = layout.begins_in(stream.start, stream.start + reach)
         if number is None:
             return []
-        self._looks = self._looks + 1 if self._looked_at == number - 1 else 0
+        if self._looked_at is None:
+            self._looks = _MANY_LOOKS if self._expects_looks else 0
+        else:
+            self._looks = self._looks + 1 if self._looked_at == number - 1 else 0
         self._looked_at = number
         if self._is_archive or self._looks:
             stream.opens_at = _PROBE_HITS
         if not self._looks:
             return []
         # Looks say nothing of the order in which the contents will be read.
-        self._ordered, self._front = _IN_ORDER, 0
+        self._ordered, self._begun = _IN_ORDER, ByteRange(0, 0)
+        self.looked = True
         count = min(1 << self._looks, _MOST_HEADS)
         return [self._head(start) for start in layout.starts[number + 1 : number + 1 + count]]
 

@@ -63,6 +63,11 @@ class VersionReader:
         self._disk_jobs = 0
         engine.add_reader(self)
 
+    def follow(self, other: "VersionReader") -> None:
+        """Expect to be read as ``other`` is: it is the shard before this one."""
+        if other._hints.looked:
+            self._hints.expect_looks()
+
     def look_again(self) -> None:
         """Somebody opens this version anew, so it has been seen again: ask the store once more."""
         self._changed = None
@@ -250,7 +255,9 @@ class VersionReader:
         while position < size:
             chunk = self._index.at(position)
             if chunk is None:
-                chunk = self._new_chunk(position, size, urgent=False)
+                # The header comes first, and soon: it says where the tensors are.
+                upto = size if position else min(size, MIB)
+                chunk = self._new_chunk(position, upto, urgent=False)
                 if chunk.buffer is None:
                     self._index.remove(chunk)
                     return None

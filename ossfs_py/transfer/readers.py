@@ -108,15 +108,18 @@ class ReaderCache:
         following = next_shard(name)
         if following is not None:
             ask = partial(self._engine.store.head, f"{folder}{slash}{following}")
-            self._engine.network.submit(ask, self._next_shard_found, urgent=False)
+            found = partial(self._next_shard_found, version)
+            self._engine.network.submit(ask, found, urgent=False)
 
-    def _next_shard_found(self, result: outcome.Outcome[ObjectInfo]) -> None:
+    def _next_shard_found(self, before: ObjectVersion, result: outcome.Outcome[ObjectInfo]) -> None:
         if isinstance(result, outcome.Error):
             log.info("the next shard is not read ahead: %s", result.error)
             return
         version = result.unwrap().version
         if not self._closed and version not in self._by_version and version.size:
             reader = self.acquire(version)
+            if before in self._by_version:
+                reader.follow(self._by_version[before])
             reader.fetch_head(_SHARD_HEAD_BYTES)
             self.release(reader)
             self._uses[reader].expires = trio.current_time() + _PREFETCHED_SECONDS

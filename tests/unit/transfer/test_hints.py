@@ -109,3 +109,33 @@ def test_looks_at_one_tensor_after_the_other_are_foreseen_and_no_habit_of_readin
     assert {4, 5, 6, 7} <= set(fetched)
     for start in starts[:4]:
         assert hints.known_end(begun(hints, start + TENSOR_BYTES // 2)) is None
+
+
+def test_a_stream_that_goes_on_into_the_tensor_that_others_have_begun_is_read_ahead_there() -> None:
+    """Two threads copy each tensor: one goes on where the one before ended, the other one begins
+    in the middle. Until an order shows, what lies behind a tensor may be the kernel's overrun."""
+    hints, starts = known_model()
+    for look in starts[1:4]:
+        hints.heads(Stream(look // MIB * MIB - MIB, look // MIB * MIB, 0.0))
+    begun(hints, starts[9])  # nothing is in order yet
+    stream = Stream(starts[4] + TENSOR_BYTES // 2, starts[4] + TENSOR_BYTES // 2 + MIB, 0.0)
+    end = hints.known_end(stream)
+    assert end is not None
+    stream.position = end + MIB
+    assert hints.known_end(stream) == end
+    begun(hints, starts[5] + TENSOR_BYTES // 2)
+    assert hints.known_end(stream) is None
+
+
+def test_looks_at_tensors_that_are_expected_are_foreseen_from_the_first_one_on() -> None:
+    hints, starts = known_model()
+    assert not hints.looked
+    first_look = Stream(starts[1] // MIB * MIB - MIB, starts[1] // MIB * MIB, 0.0)
+    assert hints.heads(first_look) == []
+    hints.heads(Stream(starts[2] // MIB * MIB - MIB, starts[2] // MIB * MIB, 0.0))
+    assert hints.looked
+
+    following, starts = known_model()
+    following.expect_looks()
+    heads = following.heads(first_look)
+    assert all(any(h.start <= start < h.end for h in heads) for start in starts[2:10])

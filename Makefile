@@ -27,19 +27,20 @@ INSTALL = .ci/install-packages
 # Of the targets that break things on purpose.
 SEED ?= 1
 SECONDS ?= 7200
+STEPS ?= 100000
 KILLS ?= 200
 DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak crowd reads kills damage scale fuzz coverage bench install man readme packages packlint clean
+.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench install man readme packages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  KILLS=$(KILLS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
@@ -94,6 +95,10 @@ reads: $(STAMP) ## Verify 34 GiB over each data path from a failing store (SHAPE
 	@for path in direct temp cache; do \
 		$(BIN)/python -m tests.soak.reads --shaped-store $(SHAPED_STORE) --data-path $$path --seed $(SEED); \
 	done
+
+operations: $(STAMP) ## STEPS random operations on each data path, compared with a model (SEED)
+	@export OSSFS_PY_SOAK_STEPS=$(STEPS) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) tests/soak/test_random_operations.py $(PYTEST)
 
 crowd: $(STAMP) ## 64 programs of all sorts at once for SECONDS, a third on each data path (SEED)
 	@export OSSFS_PY_SOAK_CROWD=64 OSSFS_PY_SOAK_CROWD_SECONDS=$$(($(SECONDS) / 3)) \

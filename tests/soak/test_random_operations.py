@@ -4,6 +4,7 @@
 ``OSSFS_PY_SOAK_SEED`` which ones.
 """
 
+import itertools
 import os
 import random
 
@@ -12,19 +13,29 @@ from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.soak.exerciser import exercise
+from tests.support.seaweed import SeaweedServer, give_back_space
 
 STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "2000"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 SECONDS_PER_STEP = 0.1
+FETCHES_UNTIL_VACUUM = 20
+"""10,000 steps, which leave some 4 GB behind."""
 
 
 @pytest.mark.timeout(180 + STEPS * SECONDS_PER_STEP)
 def test_random_operations_leave_what_a_local_disk_would(
-    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
+    mount: MountFactory,
+    bucket: str,
+    data_path: str,
+    minio_client: Minio,
+    seaweed: SeaweedServer,
 ) -> None:
     mounted = mount(bucket, data_path=data_path)
+    fetches = itertools.count(1)
 
     def fetch(name: str) -> bytes:
+        if next(fetches) % FETCHES_UNTIL_VACUUM == 0:
+            give_back_space(seaweed)
         answer = minio_client.get_object(bucket, name)
         try:
             return bytes(answer.read())

@@ -270,13 +270,25 @@ class Filesystem:
             opened.file.expect_rereads()
         number = self._next_handle
         self._next_handle += 1
-        # Pages of what is written serve nobody: the kernel drops them when the object has its
-        # final mtime. Not for a file that others have open: they may have changed pages by mmap.
-        past_pages = flags & os.O_ACCMODE == os.O_WRONLY and not opened.has_pages
+        past_pages = self._goes_past_pages(opened, flags)
         opened.has_pages = opened.has_pages or not past_pages
         keep_cache = self._files.keeps_pages(opened) and not past_pages
         self._handles[number] = Handle(opened, flags, keep_cache=keep_cache, past_pages=past_pages)
         return number
+
+    def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
+        """Whether what is written through a descriptor is to leave no pages behind.
+
+        They serve nobody: the kernel drops them when the object has its final mtime. Not for a
+        file that others have open, who may have changed pages by mmap. And past its pages the
+        kernel neither syncs after each write (O_SYNC, O_DSYNC) nor takes away a program's rights.
+        """
+        return (
+            flags & os.O_ACCMODE == os.O_WRONLY
+            and not flags & (os.O_SYNC | os.O_DSYNC)
+            and not opened.has_pages
+            and not self._rights_lent(opened.inode)
+        )
 
     def handle(self, number: int) -> Handle:
         """The handle behind a number.
@@ -316,6 +328,8 @@ class Filesystem:
         """pwrite(2)."""
         handle = self.handle(number)
         opened = handle.opened
+        if handle.past_pages and self._rights_lent(opened.inode):
+            await self._take_rights(opened.inode)
         try:
             return await opened.content.write(offset, data)
         finally:
@@ -324,6 +338,19 @@ class Filesystem:
                 # Somebody reads it too. Pages read before this write go before it returns (Linux
                 # itself sees to that from 6.6 on only); those read from now on have what it wrote.
                 await self.drop_pages(opened.inode.number)
+
+    def _rights_lent(self, inode: Inode) -> int:
+        """The bits of a file's mode that lend its owner's rights to whoever runs it.
+
+        A write takes them away; the kernel sees to that for writes through pages only.
+        """
+        return self.namespace.attributes_known(inode).mode & (stat.S_ISUID | stat.S_ISGID)
+
+    async def _take_rights(self, inode: Inode) -> None:
+        mode = self.namespace.attributes_known(inode).mode & ~self._rights_lent(inode)
+        change = AttributeChange(mode=stat.S_IMODE(mode))
+        await self.set_attributes(inode.number, change, None, None)
+        self.invalidate_attributes(inode.number)
 
     async def flush(self, number: int) -> None:
         """close(2) of one descriptor: returns when the object is complete in the bucket, or safe

@@ -290,6 +290,35 @@ def test_another_user_may_do_what_modes_and_owners_allow(place: Workplace) -> No
     assert place.stored_metadata("shared/moved")["uid"] == str(NOBODY)
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["before opening", "while open"])
+def test_writes_of_others_take_away_the_rights_that_a_program_lends(
+    place: Workplace, late: bool
+) -> None:
+    program = place.path / "program"
+    program.write_bytes(b"as it was")
+    program.chmod(0o777 if late else 0o6777)
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    writing = (
+        "import os, sys; os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]));"
+        "fd = os.open(sys.argv[1], os.O_WRONLY); print(flush=True); sys.stdin.readline();"
+        "os.write(fd, b'other')"
+    )
+    with subprocess.Popen(
+        [*root, sys.executable, "-c", writing, str(program), str(NOBODY)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as somebody:
+        assert somebody.stdout is not None
+        assert somebody.stdout.readline()
+        if late:
+            program.chmod(0o6777)
+        somebody.communicate(b"\n")
+    assert somebody.returncode == 0
+    assert stat.S_IMODE(program.stat().st_mode) == 0o777
+    assert place.stored("program") == b"other was"
+    assert stat.S_IMODE(int(place.stored_metadata("program")["mode"])) == 0o777
+
+
 def test_a_shared_directory_hands_its_group_on(place: Workplace) -> None:
     shared = place.path / "shared"
     shared.mkdir()

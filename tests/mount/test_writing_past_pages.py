@@ -3,6 +3,7 @@
 import mmap
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -33,6 +34,45 @@ def test_writing_fills_no_page_cache(place: Workplace) -> None:
         assert _resident(path) == 0
     assert place.stored("checkpoint.pt") == body
     assert path.read_bytes() == body
+
+
+@pytest.mark.parametrize("sync", [os.O_SYNC, os.O_DSYNC], ids=["sync", "dsync"])
+@pytest.mark.parametrize("access", [os.O_WRONLY, os.O_RDWR], ids=["write only", "read and write"])
+def test_writes_that_sync_are_in_the_store_when_they_return(
+    place: Workplace, access: int, sync: int
+) -> None:
+    fd = os.open(place.path / "log", access | sync | os.O_CREAT)
+    try:
+        os.write(fd, b"first")
+        assert place.stored("log") == b"first"
+        os.write(fd, b", second")
+        assert place.stored("log") == b"first, second"
+    finally:
+        os.close(fd)
+
+
+def test_every_way_of_writing_leaves_the_same_bytes(place: Workplace) -> None:
+    rng = random.Random(5)
+    body = rng.randbytes(3 * MIB + 77)
+    local = place.local / "source"
+    local.write_bytes(body)
+    shutil.copyfile(local, place.path / "sendfile")
+    place.run("cp", local, "copied")
+    place.run("dd", f"if={local}", "of=by-blocks", "bs=12345", "status=none")
+    with (place.path / "gathered").open("wb", buffering=0) as out:
+        pieces = [body[start : start + 1001] for start in range(0, len(body), 1001)]
+        written = 0
+        for first in range(0, len(pieces), 500):
+            written += os.writev(out.fileno(), pieces[first : first + 500])
+        assert written == len(body)
+    with (
+        (place.path / "mapped").open("wb", buffering=0) as out,
+        local.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as view,
+    ):
+        assert out.write(view) == len(body)
+    for name in ("sendfile", "copied", "by-blocks", "gathered", "mapped"):
+        assert place.stored(name) == body, name
 
 
 def test_pages_of_what_was_there_before_are_not_read_as_what_was_written(place: Workplace) -> None:

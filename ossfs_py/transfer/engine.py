@@ -58,7 +58,7 @@ _DISK_SHARE = 4
 
 _MAX_DISK_BYTES = 192 * MIB
 """What a disk may fall behind by before blocks are given up. A fast one never makes use of it; with
-half as much, one first read of 1 GiB in four gave up some blocks on a disk of 1 to 3 GB/s."""
+half as much, some first reads of 1 GiB gave up a few blocks on a disk of 1 to 3 GB/s."""
 
 _SHARE_SECONDS = 0.2
 """How old the count of active streams may be when the budget is divided among them."""

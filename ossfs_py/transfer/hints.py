@@ -130,9 +130,7 @@ class ModelHints:
             stream.crossed = self._continues(span, reached)
         if stream.position > stream.home_end + _KERNEL_OVERRUN_BYTES:
             stream.crossed = True
-        elif stream.home_end < stream.position < self._begun.end and (
-            stream.position > self._begun.start
-        ):
+        elif max(stream.home_end, self._begun.start) < stream.position < self._begun.end:
             # Several threads copy the next tensor by now, and this stream is one of them.
             stream.crossed = True
         return None if stream.crossed else stream.home_end

@@ -132,11 +132,11 @@ class DirtyRecord:
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
             )
-        except (
-            *(LookupError, ValueError, OverflowError, TypeError),
-            *(AttributeError, RecursionError),
-        ) as exc:
+        except _DAMAGE as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc
+
+
+_DAMAGE = (LookupError, ValueError, OverflowError, TypeError, AttributeError, RecursionError)
 
 
 def _text(value: object) -> str | None:

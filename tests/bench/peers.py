@@ -1,14 +1,9 @@
 """The same works through ossfs-py, s3fs and rclone, on one store, in one run.
 
 ``python -m tests.bench.peers [--shaped-store PROGRAM] [--ttfb-ms 25] [--mbps 90] [--repeat 3]
-[--quick] [--peers ours,s3fs] [--works walk] [--warm-memory GIB]`` prints a table, writes
-``bench-results/<time>.json`` and draws it in the ``.png`` beside it. Absolute figures drift with
-the machine's mood: compare ratios within one run.
-
-A virtual machine that gives free memory back to its host finds every page again at a price: 3 ms a
-MiB were seen, which makes 6 s of a checkpoint of 1 GiB that the store writes twice.
-``--warm-memory`` touches that many GiB before each run and lets them go at once, so that all peers
-find what a machine with memory of its own has.
+[--quick] [--peers ours,s3fs] [--works walk]`` prints a table, writes ``bench-results/<time>.json``
+and draws it in the ``.png`` beside it. Absolute figures drift with the machine's mood: compare
+ratios within one run.
 """
 
 import argparse
@@ -16,7 +11,6 @@ import contextlib
 import datetime as dt
 import itertools
 import json
-import mmap
 import os
 import shutil
 import signal
@@ -75,7 +69,7 @@ def main() -> int:
     ):
         console.print(f"Filling {store.name} …")
         content = fill(_client(store), QUICK if options.quick else Sizes(), Path(scratch))
-        measure(store, content, peers, works, options, Path(scratch), results)
+        measure(store, content, peers, works, options.repeat, Path(scratch), results)
     console.print(
         f"{store.name}, {options.ttfb_ms:g} ms to the first byte, {options.mbps:g} MB/s a "
         f"connection, {content.model_size / 2**20:,.0f} MiB model, medians of {options.repeat}"
@@ -93,7 +87,7 @@ def measure(
     content: Content,
     peers: list[Peer],
     works: list[Work],
-    options: argparse.Namespace,
+    repeat: int,
     scratch: Path,
     results: dict[tuple[str, str], Result],
 ) -> None:
@@ -101,9 +95,7 @@ def measure(
     begins with another one, so that none always finds what the same one has left behind."""
     rounds = [
         (work, attempt, peers[(attempt + place) % len(peers)])
-        for work, attempt, place in itertools.product(
-            works, range(options.repeat), range(len(peers))
-        )
+        for work, attempt, place in itertools.product(works, range(repeat), range(len(peers)))
     ]
     client = _client(store)
     with Progress(transient=True) as progress:
@@ -118,7 +110,7 @@ def measure(
                 client.remove_object(BUCKET, name)
             try:
                 with served(peer, store, place) as mounted:
-                    _measure_once(store, content, mounted, work, result, options.warm_memory)
+                    _measure_once(store, content, mounted, work, result)
                     if attempt == 0 and work.check is not None:
                         run_forked(work.check, mounted.path, content)
             except (WorkFailedError, RuntimeError) as exc:
@@ -128,17 +120,11 @@ def measure(
 
 
 def _measure_once(
-    store: Store,
-    content: Content,
-    mounted: Served,
-    work: Work,
-    result: Result,
-    warm_memory_gib: int,
+    store: Store, content: Content, mounted: Served, work: Work, result: Result
 ) -> None:
     if work.prepare is not None:
         run_forked(work.prepare, mounted.path, content)
     os.sync()  # or the disk would be busy with what the run before has written
-    _warm_memory(warm_memory_gib)
     store.reset()
     before = mounted.cpu_seconds()
     seconds = run_forked(work.run, mounted.path, content)
@@ -150,12 +136,6 @@ def _measure_once(
     result.peak_rss_bytes = max(result.peak_rss_bytes, mounted.peak_rss_bytes())
     result.requests = dict(stats["ops"])  # type: ignore[call-overload]
     result.bytes_out, result.bytes_in = int(str(stats["bytes_out"])), int(str(stats["bytes_in"]))
-
-
-def _warm_memory(gib: int) -> None:
-    if gib:
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-        mmap.mmap(-1, gib * 1024**3, flags).close()
 
 
 def table(results: dict[tuple[str, str], Result], peers: list[Peer], works: list[Work]) -> Table:
@@ -208,7 +188,6 @@ def save(
         "store": store.name,
         "ttfb_ms": options.ttfb_ms,
         "mbps": options.mbps,
-        "warm_memory_gib": options.warm_memory,
         "sizes": asdict(content.sizes),
         "results": [asdict(result) for result in results.values()],
     }
@@ -223,9 +202,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--mbps", type=float, default=90)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="less of everything")
-    parser.add_argument(
-        "--warm-memory", type=int, default=0, metavar="GIB", help="touched before each run"
-    )
     parser.add_argument("--peers", default="", help="only those whose name holds one of A,B")
     parser.add_argument("--works", default="", help="only those whose name holds one of A,B")
     return parser.parse_args()

@@ -19,7 +19,7 @@ STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "2000"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 SECONDS_PER_STEP = 0.1
 FETCHES_UNTIL_VACUUM = 20
-"""10,000 steps, which leave some 4 GB behind."""
+"""After 10,000 steps, before what they overwrote fills the disk."""
 
 
 @pytest.mark.timeout(180 + STEPS * SECONDS_PER_STEP)

@@ -15,6 +15,7 @@ class ShardStore(PatternStore):
     def __init__(self) -> None:
         super().__init__()
         self.fetched: list[str] = []
+        self.ranges: list[tuple[str, int, int]] = []
         self.asked: list[str] = []
 
     def head(self, key: str) -> ObjectInfo:
@@ -24,6 +25,7 @@ class ShardStore(PatternStore):
     def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         super().get_range_into(version, start, buffer)
         self.fetched.append(version.key)
+        self.ranges.append((version.key, start, len(buffer)))
 
 
 async def read_all(readers: ReaderCache, key: str) -> None:
@@ -47,8 +49,25 @@ def test_the_next_shard_is_in_memory_when_its_loader_opens_it() -> None:
                 await trio.testing.wait_all_tasks_blocked(0.001)
         reader = readers.acquire(ObjectVersion(SECOND, "e", SIZE))
         assert reader.read_nowait(0, MIB) == pattern(0, MIB)
+        assert (SECOND, 0, MIB) in store.ranges  # the header comes alone, and soon
         readers.close()
         assert store.asked == [SECOND]
+
+    trio.run(main)
+
+
+def test_a_shard_is_expected_to_be_looked_at_as_the_one_before() -> None:
+    async def main() -> None:
+        engine = engine_over(ShardStore(), limit=256 * MIB)
+        readers = ReaderCache(engine, lambda _version: None)
+        first = readers.acquire(ObjectVersion(FIRST, "e", SIZE))
+        second = readers.acquire(ObjectVersion(SECOND, "e", SIZE))
+        second.follow(first)
+        assert not second._hints._expects_looks
+        first._hints.looked = True
+        second.follow(first)
+        assert second._hints._expects_looks
+        readers.close()
 
     trio.run(main)
 

@@ -14,6 +14,7 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Identity, SeaweedServer
 
 _numbers = itertools.count(1)
+_left_buckets: list[str] = []
 
 # A shell starts what runs in the background with SIGINT ignored, and every program a test starts
 # would inherit that.
@@ -48,15 +49,30 @@ def minio_client(seaweed: SeaweedServer) -> Iterator[Minio]:
 
 
 @pytest.fixture
-def bucket(seaweed: SeaweedServer) -> str:
-    """Name of an empty bucket that belongs to this test alone."""
-    return make_bucket(seaweed)
+def bucket(seaweed: SeaweedServer, minio_client: Minio) -> Iterator[str]:
+    """Name of an empty bucket that belongs to this test alone.
+
+    It goes, with the disk space that its objects took, when the next test asks for one: a mount
+    of this test may end later than this fixture.
+    """
+    _remove_left_buckets(minio_client)
+    name = make_bucket(seaweed)
+    yield name
+    _left_buckets.append(name)
 
 
 @pytest.fixture(scope="module")
-def module_bucket(seaweed: SeaweedServer) -> str:
-    """Name of a bucket shared by the tests of one module."""
-    return make_bucket(seaweed)
+def module_bucket(seaweed: SeaweedServer, minio_client: Minio) -> Iterator[str]:
+    """Name of a bucket shared by the tests of one module; it goes as ``bucket`` does."""
+    _remove_left_buckets(minio_client)
+    name = make_bucket(seaweed)
+    yield name
+    _left_buckets.append(name)
+
+
+def _remove_left_buckets(client: Minio) -> None:
+    while _left_buckets:
+        client.remove_bucket(_left_buckets.pop())  # the embedded server takes full ones too
 
 
 def make_bucket(server: SeaweedServer) -> str:

@@ -26,7 +26,7 @@ from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.namespace.options import NamespaceOptions
 from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
 from ossfs_py.openfiles import ConflictPolicy, OpenFiles
-from ossfs_py.siblings import SiblingPrefetch
+from ossfs_py.siblings import OpenWatcher, ShardLookup, SiblingPrefetch
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.transfer.buffers import BufferPool
 from ossfs_py.transfer.context import WriteContext, WriteLimits
@@ -112,14 +112,17 @@ async def assembled(
                 _conflict_policy(settings),
                 WriteBackQueue(metrics) if settings.write_back else None,
             )
-            siblings = SiblingPrefetch(
-                namespace, opened, data_path, metrics, settings.memory_limit_bytes
-            )
+            foresight: list[OpenWatcher] = []
+            if settings.small_file_prefetch:
+                limit = settings.memory_limit_bytes
+                foresight.append(SiblingPrefetch(namespace, opened, data_path, metrics, limit))
+            if settings.model_hints:
+                foresight.append(ShardLookup(namespace))
             filesystem = Filesystem(
                 namespace,
                 opened,
                 read_only=settings.read_only,
-                siblings=siblings if settings.small_file_prefetch else None,
+                foresight=foresight,
             )
             _watch(metrics, settings, mountpoint, opened, network)
             if not settings.read_only:

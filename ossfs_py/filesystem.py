@@ -6,7 +6,7 @@ exceptions. Everything runs on the trio thread; state is looked at again after e
 
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -24,7 +24,7 @@ from ossfs_py.namespace import names
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import DirectoryListing, Namespace
 from ossfs_py.openfiles import OpenFiles, OpenInode
-from ossfs_py.siblings import SiblingPrefetch
+from ossfs_py.siblings import OpenWatcher
 
 
 class Handle:
@@ -54,12 +54,13 @@ class Filesystem:
         files: OpenFiles,
         *,
         read_only: bool = False,
-        siblings: SiblingPrefetch | None = None,
+        foresight: Sequence[OpenWatcher] = (),
     ) -> None:
+        """``foresight`` is told of every file that is opened for reading."""
         self.namespace = namespace
         self._files = files
         self._read_only = read_only
-        self._siblings = siblings
+        self._foresight = foresight
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, DirectoryListing] = {}
         self._next_handle = 1
@@ -227,8 +228,9 @@ class Filesystem:
             with trio.CancelScope(shield=True):
                 await self._files.release(opened)
             raise
-        if self._siblings is not None and not writing:
-            self._siblings.opened(inode, opened.file.version)
+        if not writing:
+            for watcher in self._foresight:
+                watcher.opened(inode, opened.file.version)
         return self._new_handle(opened, flags)
 
     async def _prepare_writing(self, inode: Inode) -> None:

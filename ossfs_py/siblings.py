@@ -1,4 +1,4 @@
-"""Fetching small files before they are opened, when a program works through a directory.
+"""Fetching, or asking for, what will be opened soon because a file beside it was opened.
 
 A loader that reads a training set opens file after file, and each costs the time to the first
 byte. When files of one directory are opened in listing order, or many of them in a short time,
@@ -10,6 +10,7 @@ alone for a while.
 """
 
 from collections import deque
+from typing import Protocol
 
 import trio
 from cachetools import LRUCache
@@ -20,6 +21,7 @@ from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.openfiles import OpenFiles
+from ossfs_py.transfer.models import next_shard
 
 SMALL_BYTES = 1024**2
 """Larger files keep a connection busy for longer than they wait for its first byte."""
@@ -46,6 +48,27 @@ _MAX_SKIPPED = 256
 """Siblings looked at for one open: those already in the page cache are passed over."""
 _BUDGET_SHARE = 4
 """One part in this many of the memory budget may hold files that nobody has opened yet."""
+
+
+class OpenWatcher(Protocol):
+    """Does something ahead when files are opened. Belongs to the trio thread and never waits."""
+
+    def opened(self, inode: Inode, version: ObjectVersion | None) -> None:
+        """A file was opened for reading, in that version."""
+        ...
+
+
+class ShardLookup:
+    """Asks for a model's next shard when one is opened, so that its lookup need not wait."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    def opened(self, inode: Inode, version: ObjectVersion | None) -> None:
+        """A file was opened for reading, in that version."""
+        following = next_shard(inode.name)
+        if version is not None and inode.parent is not None and following is not None:
+            self._namespace.lookup_ahead(inode.parent, following)
 
 
 class _Folder:
@@ -81,7 +104,7 @@ class _Folder:
 
 
 class SiblingPrefetch:
-    """Belongs to the trio thread; nothing here waits."""
+    """Fetches small files. Belongs to the trio thread; nothing here waits."""
 
     def __init__(
         self,

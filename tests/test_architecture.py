@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "namespace": FOUNDATION | {"store", "transfer"},
     "writeback": FOUNDATION,
     "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace", "writeback"},
-    "siblings": FOUNDATION | {"datapath", "namespace", "openfiles"},
+    "siblings": FOUNDATION | {"datapath", "namespace", "openfiles", "transfer"},
     "filesystem": FOUNDATION | {"namespace", "openfiles", "siblings"},
     "fuse": FOUNDATION | {"accesslog", "filesystem", "logformat", "namespace"},
     "cachecommands": FOUNDATION | {"control", "transfer", "datapath", "namespace"},

@@ -100,6 +100,10 @@ class Namespace:
         """
         return await self._resolver.lookup(parent, name)
 
+    def lookup_ahead(self, parent: Inode, name: str) -> None:
+        """Ask for an entry that will be looked up soon; returns at once and never fails."""
+        self._resolver.lookup_ahead(parent, name)
+
     def known_child(self, parent: Inode, name: str) -> Inode | None:
         """The entry of that name, if this mount knows one, however old; no request."""
         return self._tree.table.child(parent, name)

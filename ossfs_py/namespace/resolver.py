@@ -40,11 +40,13 @@ class Question:
     ``head`` asks for the object, ``below`` for the keys that make a directory of its name.
     """
 
-    __slots__ = ("asked_at", "below", "head", "key", "serial")
+    __slots__ = ("asked_at", "below", "expected", "head", "key", "serial")
 
     def __init__(self, key: str, serial: int) -> None:
         self.key = key
         self.serial = serial
+        self.expected: tuple[Inode, str] | None = None
+        """The directory and the name it is asked for ahead of a lookup."""
         self.head: Pending[ObjectInfo] | None = None
         self.below: Pending[Below] | None = None
         self.asked_at = trio.current_time()
@@ -53,6 +55,29 @@ class Question:
     def settled(self) -> bool:
         """Whether every part is answered."""
         return all(part is None or part.settled for part in (self.head, self.below))
+
+
+Answers = tuple[ObjectInfo | StoreError | None, Below | StoreError | None]
+"""Of the object and of the keys below: found, absent (None), or why it could not be told."""
+
+
+def _told(question: Question) -> Answers:
+    """The answers to a settled question."""
+    head: ObjectInfo | StoreError | None = None
+    below: Below | StoreError | None = None
+    if question.head is not None:
+        try:
+            head = question.head.result()
+        except ObjectMissingError:
+            head = None
+        except StoreError as exc:
+            head = exc
+    if question.below is not None:
+        try:
+            below = question.below.result()
+        except StoreError as exc:
+            below = exc
+    return head, below
 
 
 class Resolver:
@@ -84,11 +109,32 @@ class Resolver:
                 raise NoSuchEntryError(key)
             question = self._ask(key, head=True, below=True, known=tree.table.child(parent, name))
             head, below = await self._answers(question)
-            if tree.changes.since(key, question.serial):
-                continue  # this mount changed the name while the store was being asked
-            if tree.keys.marker_key_of(parent) + name != key:
-                continue  # the directory was renamed meanwhile
+            if self._is_overtaken(parent, name, question):
+                continue
             return self._take_in(parent, name, question, head, below)
+
+    def lookup_ahead(self, parent: Inode, name: str) -> None:
+        """Ask, behind urgent work, for an entry that will be looked up soon; never waits."""
+        tree = self._tree
+        if (
+            parent.removed
+            or tree.keys.is_reserved(parent, name)
+            or tree.fresh_child(parent, name) is not None
+            or tree.is_known_absent(parent, name)
+            or len(self._questions) >= _MAX_AHEAD
+        ):
+            return
+        key = tree.keys.child_key(parent, name)
+        known = tree.table.child(parent, name)
+        question = self._ask(key, head=True, below=True, known=known, urgent=False)
+        question.expected = (parent, name)
+
+    def _is_overtaken(self, parent: Inode, name: str, question: Question) -> bool:
+        """Whether this mount changed the name or the directory's while the store was asked."""
+        tree = self._tree
+        if tree.changes.since(question.key, question.serial):
+            return True
+        return tree.keys.marker_key_of(parent) + name != question.key
 
     def ask_head(self, key: str) -> Pending[ObjectInfo]:
         """Ask for one object, metadata included; shared with whoever asks at the same time."""
@@ -232,7 +278,10 @@ class Resolver:
         if below:
             marker = known.info if known is not None and known.kind is Kind.DIRECTORY else None
             question.below = Pending(
-                self._workers, partial(self._look_below, key, marker), on_settled=retire
+                self._workers,
+                partial(self._look_below, key, marker),
+                urgent=urgent,
+                on_settled=retire,
             )
         return question
 
@@ -244,26 +293,18 @@ class Resolver:
         if question.head is not None and question.below is None:
             with suppress(StoreError):  # who waits is told; nobody need wait
                 self._tree.metadata.remember(question.head.result())
+        if question.expected is not None:
+            parent, name = question.expected
+            if not parent.removed and not self._is_overtaken(parent, name, question):
+                with suppress(StoreError, NoSuchEntryError):  # the lookup will be told
+                    self._take_in(parent, name, question, *_told(question))
 
-    async def _answers(
-        self, question: Question
-    ) -> tuple[ObjectInfo | StoreError | None, Below | StoreError | None]:
-        """Both answers: found, absent (None), or why it could not be told."""
-        head: ObjectInfo | StoreError | None = None
-        below: Below | StoreError | None = None
-        if question.head is not None:
-            try:
-                head = await question.head.wait()
-            except ObjectMissingError:
-                head = None
-            except StoreError as exc:
-                head = exc
-        if question.below is not None:
-            try:
-                below = await question.below.wait()
-            except StoreError as exc:
-                below = exc
-        return head, below
+    @staticmethod
+    async def _answers(question: Question) -> Answers:
+        for part in (question.head, question.below):
+            if part is not None and not part.settled:
+                await part.wait_settled()
+        return _told(question)
 
     def _look_below(self, key: str, known_marker: ObjectInfo | None) -> Below:
         """Blocking; on a worker thread. The marker sorts first of all keys below."""

@@ -24,9 +24,12 @@ _TICK_SECONDS = 1.0
 _PREFETCHED_SECONDS = 10.0
 """How long a file that was fetched ahead waits to be opened."""
 
-
-_SHARD_HEAD_BYTES = 64 * 1024**2
-"""Of the next shard, what its loader finds in memory at once: eight blocks, in flight together."""
+_SHARD_HEAD_BYTES = 128 * 1024**2
+"""Of the next shard, what its loader finds in memory at once: it keeps the link busy while the
+loader looks at the tensors and until its streams run. 4 shards of 256 MiB took 1.05 times as long
+as one file with it, 1.17 times with half of it."""
+_SHARD_HEAD_SHARE = 8
+"""One part in this many of the memory budget, if that is less."""
 
 
 class _Use:
@@ -120,7 +123,8 @@ class ReaderCache:
             reader = self.acquire(version)
             if before in self._by_version:
                 reader.follow(self._by_version[before])
-            reader.fetch_head(_SHARD_HEAD_BYTES)
+            share = self._engine.pool.limit_bytes // _SHARD_HEAD_SHARE
+            reader.fetch_head(min(_SHARD_HEAD_BYTES, share))
             self.release(reader)
             self._uses[reader].expires = trio.current_time() + _PREFETCHED_SECONDS
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import Inode
-from ossfs_py.siblings import SMALL_BYTES, SiblingPrefetch
+from ossfs_py.siblings import SMALL_BYTES, ShardLookup, SiblingPrefetch
 from tests.support.fake_store import FakeStore
 from tests.unit.namespace.mounted import Mounted, mounted
 
@@ -141,3 +141,27 @@ def test_large_files_and_a_spent_budget_are_left_alone() -> None:
 
     mounted(run, directory(50, SMALL_BYTES))
     mounted(run_large, directory(10, SMALL_BYTES + 1))
+
+
+def test_when_a_shard_is_opened_the_next_one_is_looked_up() -> None:
+    store = FakeStore()
+    first, second = (f"model-0000{n}-of-00002.safetensors" for n in (1, 2))
+    for name in (first, second, "plain"):
+        store.seed(name, b"1")
+
+    async def run(m: Mounted) -> None:
+        lookup = ShardLookup(m.namespace)
+        for name in (first, "plain"):
+            inode = await m.at(name)
+            assert inode.info is not None
+            lookup.opened(inode, inode.info.version)
+        await m.answered()
+        assert m.store.take_requests() == {"head": 3, "list_page": 3}
+        found = await m.at(second)
+        assert m.store.take_requests() == {}
+        assert found.info is not None
+        lookup.opened(found, found.info.version)  # the last one has no successor
+        await m.answered()
+        assert m.store.take_requests() == {}
+
+    mounted(run, store)

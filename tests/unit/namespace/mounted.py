@@ -36,6 +36,14 @@ class Mounted:
             inode = await self.namespace.lookup(inode, name)
         return inode
 
+    async def answered(self) -> None:
+        """Wait until no question is under way, those included that were asked ahead."""
+        for _ in range(10_000):
+            if not self.namespace._resolver._questions:
+                return
+            await trio.testing.wait_all_tasks_blocked()
+        raise AssertionError("an answer of the store was lost")
+
     async def names(self, inode: Inode) -> list[str]:
         return [name for name, _inode in await self.entries(inode)]
 

@@ -74,6 +74,72 @@ def test_concurrent_lookups_of_one_name_share_one_answer() -> None:
     mounted(run, store)
 
 
+def test_a_name_asked_for_ahead_is_looked_up_without_a_request() -> None:
+    store = FakeStore()
+    store.seed("d/a", b"1")
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        m.store.take_requests()
+        m.namespace.lookup_ahead(d, "a")
+        m.namespace.lookup_ahead(d, "absent")
+        await m.answered()
+        assert m.store.take_requests() == {"head": 2, "list_page": 2}
+        assert (await m.at("d/a")).kind is Kind.FILE
+        with pytest.raises(NoSuchEntryError):
+            await m.at("d/absent")
+        m.namespace.lookup_ahead(d, "a")
+        m.namespace.lookup_ahead(d, "absent")
+        assert m.store.take_requests() == {}
+
+    mounted(run, store, negative_ttl_seconds=5)
+
+
+def test_a_lookup_joins_the_question_asked_ahead() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    head = store.hold("head")
+
+    async def run(m: Mounted) -> None:
+        m.namespace.lookup_ahead(m.root, "a")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(m.at, "a")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            head.set()
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, store)
+
+
+def test_an_answer_asked_for_ahead_is_not_believed_after_a_change_of_this_mount() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    head = store.hold("head")
+
+    async def run(m: Mounted) -> None:
+        m.namespace.lookup_ahead(m.root, "new")
+        inode = m.create(m.root, "new")
+        head.set()
+        await m.answered()
+        assert await m.at("new") is inode
+
+    mounted(run, store)
+
+
+def test_an_error_met_ahead_of_a_lookup_is_left_to_the_lookup() -> None:
+    store = FakeStore()
+    store.seed("a", b"1")
+    store.fail("head", StoreUnavailableError("later"))
+    store.fail("list_page", StoreUnavailableError("later"))
+
+    async def run(m: Mounted) -> None:
+        m.namespace.lookup_ahead(m.root, "a")
+        await m.answered()
+        assert (await m.at("a")).kind is Kind.FILE
+
+    mounted(run, store)
+
+
 def test_a_cancelled_lookup_leaves_the_answer_to_the_others() -> None:
     store = FakeStore()
     store.seed("a", b"1")

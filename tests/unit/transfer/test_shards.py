@@ -56,6 +56,22 @@ def test_the_next_shard_is_in_memory_when_its_loader_opens_it() -> None:
     trio.run(main)
 
 
+def test_of_the_next_shard_no_more_is_fetched_than_a_share_of_the_memory() -> None:
+    async def main() -> None:
+        store = ShardStore()
+        engine = engine_over(store, limit=64 * MIB)
+        readers = ReaderCache(engine, lambda _version: None)
+        await read_all(readers, FIRST)
+        with trio.fail_after(5):
+            while SECOND not in store.fetched or engine.network.running:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        readers.close()
+        fetched = [size for key, _start, size in store.ranges if key == SECOND]
+        assert sum(fetched) == 64 * MIB // 8
+
+    trio.run(main)
+
+
 def test_a_shard_is_expected_to_be_looked_at_as_the_one_before() -> None:
     async def main() -> None:
         engine = engine_over(ShardStore(), limit=256 * MIB)

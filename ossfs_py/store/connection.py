@@ -83,10 +83,13 @@ class Connection:
         self._stall_timeout_seconds = stall_timeout_seconds
         self._patience_seconds = 0.0
         self._pace = Pace(stall_timeout_seconds)
-        limit = _timeval(stall_timeout_seconds)
-        sock.settimeout(None)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        if tls is None:
+            sock.settimeout(None)
+            limit = _timeval(stall_timeout_seconds)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+        else:
+            sock.settimeout(stall_timeout_seconds)
 
     def grant(self, patience_seconds: float) -> None:
         """Begin a request; the peer may be silent for this long beyond the stall timeout."""
@@ -95,7 +98,10 @@ class Connection:
         if patience_seconds == self._patience_seconds:
             return
         self._patience_seconds = patience_seconds
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limit))
+        if self._tls is None:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(limit))
+        else:
+            self._sock.settimeout(limit)
 
     def receive_some(self, view: memoryview) -> int:
         """At least one byte into ``view``; 0 when the peer has closed.
@@ -118,7 +124,7 @@ class Connection:
         """
         size, got = len(view), 0
         # The low-water mark must not cover the tail: a wake-up for less than it never comes.
-        bulk = 0 if self._tls is not None else size - _LOW_WATER_BYTES
+        bulk = size - _LOW_WATER_BYTES - (0 if self._tls is None else self._tls.slack_bytes)
         low_water_set = False
         try:
             if bulk > 0:

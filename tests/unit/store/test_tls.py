@@ -1,9 +1,8 @@
-"""TLS from memory: the same bytes both ways, and the same ends as a plain socket's."""
+"""TLS, read by OpenSSL itself or by Python's ssl: the same bytes, and a plain socket's ends."""
 
 import os
 import socket
 import ssl
-import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ossfs_py.store import openssl, tls
+from ossfs_py.store.connection import Connection
+from ossfs_py.store.faults import NoAnswerError
 from ossfs_py.store.tls import TlsStream
 
 CONTENT = os.urandom(3 * 1024**2 + 17)
@@ -29,12 +31,22 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.fixture(params=["by OpenSSL", "from memory"], autouse=True)
+def reading(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each test reads in both ways."""
+    if request.param == "from memory":
+        monkeypatch.setattr(tls, "open_reader", lambda *_: None)
+    return str(request.param)
+
+
 @contextmanager
 def connected(
     certificate: Path, serve: Callable[[ssl.SSLSocket], None], version: ssl.TLSVersion
 ) -> Iterator[tuple[socket.socket, ssl.SSLContext]]:
     """A socket whose other end speaks TLS and does ``serve``."""
-    ours, theirs = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname(), timeout=10)
+        theirs, _ = listener.accept()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = version
     context.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
@@ -73,6 +85,12 @@ def test_what_is_sent_comes_back(certificate: Path, version: ssl.TLSVersion) -> 
         assert buffer == CONTENT
 
 
+def test_it_is_read_in_the_way_that_is_asked_for(certificate: Path, reading: str) -> None:
+    with connected(certificate, lambda _: None, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        stream = TlsStream(sock, context, "store.test")
+        assert (stream._reader is not None) == (reading == "by OpenSSL")
+
+
 @pytest.mark.parametrize("in_order", [True, False])
 def test_an_end_is_told_after_the_last_byte(certificate: Path, in_order: bool) -> None:
     def say_and_leave(peer: ssl.SSLSocket) -> None:
@@ -98,8 +116,8 @@ def test_silence_ends_with_the_timeout_of_the_socket(certificate: Path) -> None:
 
     with connected(certificate, say_nothing, ssl.TLSVersion.TLSv1_3) as (sock, context):
         stream = TlsStream(sock, context, "store.test")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 0, 100_000))
-        with pytest.raises(BlockingIOError):
+        sock.settimeout(0.1)
+        with pytest.raises(TimeoutError, match="no byte came"):
             stream.recv_into(memoryview(bytearray(100)))
         go_on.set()
 
@@ -110,3 +128,148 @@ def test_another_name_is_not_accepted(certificate: Path) -> None:
         pytest.raises(ssl.SSLCertVerificationError),
     ):
         TlsStream(sock, context, "elsewhere.test")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_answers_of_any_size_are_whole_whatever_comes_with_them(
+    certificate: Path, version: ssl.TLSVersion
+) -> None:
+    # Around what OpenSSL's filter buffers, a record, the low-water mark, and a block.
+    sizes = [1, 4095, 4096, 4097, 16384, 65537, 256 * 1024 + 1, 700_000, len(CONTENT)]
+
+    def answer(peer: ssl.SSLSocket) -> None:
+        for size in sizes:
+            peer.recv(1)
+            head = b"%8d" % size
+            # The head comes alone, or with the beginning of what follows.
+            rest = 100 if size % 2 else 0
+            peer.sendall(head + CONTENT[:rest][:size])
+            peer.sendall(CONTENT[min(rest, size) : size])
+
+    with connected(certificate, answer, version) as (sock, context):
+        connection = Connection(sock, 5.0, TlsStream(sock, context, "store.test"))
+        scratch = memoryview(bytearray(64 * 1024))
+        for size in sizes:
+            connection.send(b"?")
+            got = 0
+            while got < 8:
+                got += connection.receive_some(scratch[got:])
+            assert int(bytes(scratch[:8])) == size
+            block = memoryview(bytearray(size))
+            block[: got - 8] = scratch[8:got]
+            if got - 8 < size:
+                connection.receive_into(block[got - 8 :])
+            assert block == CONTENT[:size]
+
+
+def test_a_block_that_comes_slowly_is_no_silence(certificate: Path) -> None:
+    """Less than the low-water mark comes within the timeout, again and again."""
+    piece = 40_000
+
+    def trickle(peer: ssl.SSLSocket) -> None:
+        for start in range(0, 800_000, piece):
+            peer.sendall(CONTENT[start : start + piece])
+            threading.Event().wait(0.1)
+
+    with connected(certificate, trickle, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        connection = Connection(sock, 0.3, TlsStream(sock, context, "store.test"))
+        block = memoryview(bytearray(800_000))
+        connection.receive_into(block)
+        assert block == CONTENT[:800_000]
+
+
+def test_silence_in_the_middle_of_a_block_tells_what_has_come(certificate: Path) -> None:
+    go_on = threading.Event()
+
+    def stop_halfway(peer: ssl.SSLSocket) -> None:
+        peer.sendall(CONTENT[:1_000_000])
+        go_on.wait(10)
+
+    with connected(certificate, stop_halfway, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        connection = Connection(sock, 0.3, TlsStream(sock, context, "store.test"))
+        block = memoryview(bytearray(2_000_000))
+        with pytest.raises(NoAnswerError) as told:
+            connection.receive_into(block)
+        go_on.set()
+        assert told.value.kind == "timeout"
+        assert told.value.received == 1_000_000
+        assert block[:1_000_000] == CONTENT[:1_000_000]
+
+
+def test_a_record_that_only_drips_in_is_given_up(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "_RECORD_SECONDS", 0.3)
+
+    def drip(peer: ssl.SSLSocket) -> None:
+        raw = socket.socket(fileno=os.dup(peer.fileno()))
+        with raw:
+            raw.sendall(b"\x17\x03\x03\x40\x00")  # the head of a record of 16 KiB
+            for _ in range(100):
+                raw.sendall(b"x")
+                threading.Event().wait(0.05)
+
+    with connected(certificate, drip, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        sock.settimeout(1)
+        stream = TlsStream(sock, context, "store.test")
+        with pytest.raises(TimeoutError, match="dripped"):
+            stream.recv_into(memoryview(bytearray(100_000)))
+
+
+@pytest.mark.parametrize("size", [100, 100_000])
+def test_bytes_that_the_peer_did_not_send_are_not_taken(certificate: Path, size: int) -> None:
+    def forge(peer: ssl.SSLSocket) -> None:
+        peer.sendall(b"true")
+        os.write(peer.fileno(), b"\x17\x03\x03\x00\x40" + os.urandom(64))
+        threading.Event().wait(1)
+
+    with connected(certificate, forge, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        stream = TlsStream(sock, context, "store.test")
+        buffer = memoryview(bytearray(size))
+        with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|decryption failed"):
+            for _ in range(2):  # the first bytes may be told before the failure is
+                got = stream.recv_into(buffer)
+                assert bytes(buffer[:got]) == b"true"
+
+
+def test_another_thread_can_end_a_wait(certificate: Path) -> None:
+    go_on = threading.Event()
+
+    def say_nothing(_peer: ssl.SSLSocket) -> None:
+        go_on.wait(10)
+
+    with connected(certificate, say_nothing, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        connection = Connection(sock, 10.0, TlsStream(sock, context, "store.test"))
+        timer = threading.Timer(0.2, connection.shut)
+        timer.start()
+        with pytest.raises(NoAnswerError):
+            connection.receive_into(memoryview(bytearray(1_000_000)))
+        go_on.set()
+        timer.join()
+
+
+def test_objects_laid_out_in_another_way_are_left_alone(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openssl, "_CONTEXT_WORD", 5)
+
+    def hello(peer: ssl.SSLSocket) -> None:
+        peer.sendall(b"hello")
+
+    with connected(certificate, hello, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        stream = TlsStream(sock, context, "store.test")
+        assert stream._reader is None
+        buffer = memoryview(bytearray(100))
+        assert stream.recv_into(buffer) == 5
+        assert buffer[:5] == b"hello"
+
+
+def test_a_python_without_a_shared_openssl_reads_from_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(openssl._ssl, "__file__")
+    openssl._library.cache_clear()
+    try:
+        assert openssl._library() is None
+    finally:
+        openssl._library.cache_clear()

@@ -72,7 +72,7 @@ class OpenSslReader:
         library.BIO_ctrl(records, _BIO_C_SET_SSL, _BIO_NOCLOSE, pointer)
         self._chain = library.BIO_push(library.BIO_new(library.BIO_f_buffer()), records)
         # At exit there is nothing to tidy, and threads may still be reading.
-        weakref.finalize(self, library.BIO_free_all, self._chain).atexit = False
+        weakref.finalize(self, _free, library, self._chain).atexit = False
 
     def read_into(self, view: memoryview) -> int:
         """What has come, as far as it fits into ``view``; 0 when the peer has closed.
@@ -117,6 +117,12 @@ class OpenSslReader:
             return 0  # HTTP tells how much there is; a missing farewell is no harm
         reason = library.ERR_reason_error_string(self._failure)
         raise ssl.SSLError(_ERROR_SSL, reason.decode() if reason else "TLS failed")
+
+
+def _free(library: Any, chain: int) -> None:
+    library.BIO_free_all(chain)
+    # It says farewell, too late if the connection is broken. That is nobody's error.
+    library.ERR_clear_error()
 
 
 def _pointer(inner: object, context: ssl.SSLContext) -> int | None:

@@ -114,7 +114,10 @@ class Resolver:
             return self._take_in(parent, name, question, head, below)
 
     def lookup_ahead(self, parent: Inode, name: str) -> None:
-        """Ask, behind urgent work, for an entry that will be looked up soon; never waits."""
+        """Ask for an entry that will be looked up soon; never waits.
+
+        Not behind urgent work: the lookup itself may join the question.
+        """
         tree = self._tree
         if (
             parent.removed
@@ -126,7 +129,7 @@ class Resolver:
             return
         key = tree.keys.child_key(parent, name)
         known = tree.table.child(parent, name)
-        question = self._ask(key, head=True, below=True, known=known, urgent=False)
+        question = self._ask(key, head=True, below=True, known=known)
         question.expected = (parent, name)
 
     def _is_overtaken(self, parent: Inode, name: str, question: Question) -> bool:
@@ -278,10 +281,7 @@ class Resolver:
         if below:
             marker = known.info if known is not None and known.kind is Kind.DIRECTORY else None
             question.below = Pending(
-                self._workers,
-                partial(self._look_below, key, marker),
-                urgent=urgent,
-                on_settled=retire,
+                self._workers, partial(self._look_below, key, marker), on_settled=retire
             )
         return question
 

@@ -74,6 +74,11 @@ class OpenSslReader:
         # At exit there is nothing to tidy, and threads may still be reading.
         weakref.finalize(self, _free, library, self._chain).atexit = False
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the next call raises, or tells the end, without waiting for anything."""
+        return self._failure != 0
+
     def read_into(self, view: memoryview) -> int:
         """What has come, as far as it fits into ``view``; 0 when the peer has closed.
 

@@ -93,7 +93,8 @@ class TlsStream:
             if not self._is_dry:
                 with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
                     count = self._decrypt(view)
-                    self._is_dry = 0 < count < len(view) > BUFFER_BYTES
+                    is_short = 0 < count < len(view) > BUFFER_BYTES
+                    self._is_dry = is_short and not (self._reader and self._reader.has_failed)
                     return count
             now = time.monotonic()
             deadline = deadline or now + _RECORD_SECONDS

@@ -221,15 +221,18 @@ def test_bytes_that_the_peer_did_not_send_are_not_taken(certificate: Path, size:
     def forge(peer: ssl.SSLSocket) -> None:
         peer.sendall(b"true")
         os.write(peer.fileno(), b"\x17\x03\x03\x00\x40" + os.urandom(64))
-        threading.Event().wait(1)
+        gone.wait(10)
 
+    gone = threading.Event()
     with connected(certificate, forge, ssl.TLSVersion.TLSv1_3) as (sock, context):
+        sock.settimeout(5)  # the failure is told at once, not after that
         stream = TlsStream(sock, context, "store.test")
         buffer = memoryview(bytearray(size))
         with pytest.raises(ssl.SSLError, match=r"(?i)bad record mac|decryption failed"):
             for _ in range(2):  # the first bytes may be told before the failure is
                 got = stream.recv_into(buffer)
                 assert bytes(buffer[:got]) == b"true"
+        gone.set()
         del stream
         # The next connection of this thread would take what is left there for its own failure.
         assert openssl._library().ERR_peek_last_error() == 0

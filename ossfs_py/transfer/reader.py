@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import outcome
 import trio
 
-from ossfs_py.errors import BadHandleError, StoreError, VersionChangedError
+from ossfs_py.errors import (
+    BadHandleError,
+    ObjectMissingError,
+    StoreError,
+    VersionChangedError,
+)
 from ossfs_py.metrics import DISK, MEMORY, NETWORK, SENT, WON, Labels
 from ossfs_py.model import ObjectVersion
 from ossfs_py.transfer.backend import BlockBackend, BlockLostError
@@ -92,7 +97,8 @@ class VersionReader:
         """``[offset, end)``, fetched as needed; valid until the caller's next checkpoint.
 
         Raises:
-            VersionChangedError: the object changed; every later read fails the same way.
+            VersionChangedError: the object changed, and every later read fails the same way; or
+                it is gone.
             StoreError: the bytes could not be had; a later read tries again.
         """
         stream = self.streams.observe(offset, end, trio.current_time())
@@ -409,7 +415,16 @@ class VersionReader:
                 self._backend.note_lost(chunk.start, chunk.end)
             self._fetch(chunk, urgent=chunk.pins > 0)
             return
-        if isinstance(error, VersionChangedError):
+        if isinstance(error, ObjectMissingError):
+            # Whoever has the file open asked for no name. Should it come back, a later read has it.
+            error = VersionChangedError(
+                f"the object is gone ({error.args[0]})",
+                operation=error.operation,
+                key=error.key,
+                request_id=error.request_id,
+                attempts=error.attempts,
+            )
+        elif isinstance(error, VersionChangedError):
             self._changed = error
         elif not isinstance(error, StoreError):
             log.error("fetching %r failed unexpectedly", self.version.key, exc_info=error)

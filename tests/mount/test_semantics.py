@@ -7,6 +7,7 @@ checks at the store, through a client that shares no code with the package, what
 import concurrent.futures
 import ctypes
 import errno
+import json
 import mmap
 import os
 import subprocess
@@ -397,6 +398,59 @@ def test_an_object_replaced_under_a_reader_is_stale_and_new_for_the_next_open(
             os.pread(reader, 64 * KIB, 20 * MIB)
     # The first bytes of the old version were in the page cache.
     assert (place.path / "file").read_bytes() == new
+
+
+@pytest.mark.parametrize("fate", ["shrinks", "grows", "vanishes"])
+def test_a_file_that_changes_while_it_is_streamed_ends_as_stale_without_a_wrong_byte(
+    place: Workplace, fate: str
+) -> None:
+    old = os.urandom(64 * MIB)
+    place.put("file", old)
+    with opened(place.path / "file", os.O_RDONLY) as reader:
+        position = len(os.read(reader, MIB))
+        if fate == "vanishes":
+            place.client.remove_object(place.bucket, place.key("file"))
+        else:
+            place.put("file", os.urandom((40 if fate == "shrinks" else 80) * MIB))
+        with refused(errno.ESTALE):
+            while position < len(old):
+                piece = os.read(reader, MIB)
+                assert piece == old[position : position + MIB]
+                position += len(piece)
+
+
+def header(described: object) -> bytes:
+    text = json.dumps(described).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def tensor(*offsets: int) -> dict[str, object]:
+    return {"dtype": "U8", "shape": [1], "data_offsets": list(offsets)}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        (2**63 - 1).to_bytes(8, "little"),
+        (64 * MIB).to_bytes(8, "little") + b"{",
+        (20).to_bytes(8, "little") + b"no header at all, no",
+        header({"a": tensor(0, 2**50)}),
+        header({"a": tensor(0, 2 * MIB), "b": tensor(MIB, 3 * MIB)}),
+        header({"a": tensor(5 * MIB, MIB)}),
+        header({f"t{n}": tensor(n, n + 1) for n in range(20_000)}),
+    ],
+    ids=["endless", "longer than allowed", "no json", "beyond", "overlap", "backwards", "many"],
+)
+def test_a_model_whose_header_lies_or_is_huge_is_served_like_any_file(
+    place: Workplace, start: bytes
+) -> None:
+    content = start + os.urandom(12 * MIB)
+    place.put("model-00001-of-00002.safetensors", content)
+    path = place.path / "model-00001-of-00002.safetensors"
+    with opened(path, os.O_RDONLY) as fd:
+        assert os.pread(fd, len(start), 0) == start
+        assert os.pread(fd, 4096, 7 * MIB) == content[7 * MIB : 7 * MIB + 4096]
+    assert path.read_bytes() == content
 
 
 def test_close_returns_the_error_and_the_data_is_kept_for_the_next_fsync(

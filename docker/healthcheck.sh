@@ -11,7 +11,12 @@ awk -v at="$escaped" '$5 == at && $0 ~ / - fuse\.ossfs-py / { found = 1 } END { 
     echo "nothing is mounted at $mountpoint"
     exit 1
 }
-timeout 5 stat --file-system "$mountpoint" >/dev/null 2>&1 || {
+kind=$(timeout 5 stat --file-system --format=%t "$mountpoint" 2>/dev/null) || {
     echo "the mount at $mountpoint does not answer"
+    exit 1
+}
+# Otherwise the mount went away in between, and the directory below it has answered.
+[ "$kind" = 65735546 ] || { # FUSE_SUPER_MAGIC in linux/magic.h
+    echo "nothing is mounted at $mountpoint"
     exit 1
 }

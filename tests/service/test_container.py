@@ -113,6 +113,17 @@ def test_a_container_that_was_killed_can_be_started_again(container: Container) 
         assert daemon.wait(60) == 0
 
 
+def test_a_mount_that_goes_away_during_the_check_is_not_taken_for_healthy(
+    container: Container, tmp_path: Path
+) -> None:
+    # awk has seen the mount; when stat asks, the directory below it answers.
+    awk = tmp_path / "bin/awk"
+    awk.write_text("#!/bin/sh\nexit 0\n")
+    awk.chmod(0o755)
+    container.mountpoint.mkdir()
+    assert container.health() == (1, f"nothing is mounted at {container.mountpoint}\n")
+
+
 def test_a_daemon_that_hangs_is_unhealthy(container: Container) -> None:
     with container.start() as daemon:
         container.wait_healthy(daemon)

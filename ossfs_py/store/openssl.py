@@ -34,7 +34,7 @@ _BIO_NOCLOSE = 0
 
 _POINTER_WORD, _CONTEXT_WORD = 3, 4
 """Where CPython's _SSLSocket keeps its SSL* and its context, in words; after the head come a weak
-reference, the SSL* and the context. (Modules/_ssl.c, PySSLSocket: 3.6 to 3.14.)"""
+reference, the SSL* and the context (PySSLSocket in Modules/_ssl.c; seen with 3.11)."""
 
 
 def open_reader(tls: ssl.SSLObject, context: ssl.SSLContext, fd: int) -> "OpenSslReader | None":

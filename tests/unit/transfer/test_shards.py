@@ -4,6 +4,7 @@ import trio
 import trio.testing
 
 from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.transfer.engine import TransferEngine
 from ossfs_py.transfer.readers import ReaderCache
 from tests.unit.transfer.test_reader import MIB, PatternStore, engine_over, pattern
 
@@ -38,15 +39,19 @@ async def read_all(readers: ReaderCache, key: str) -> None:
     readers.release(reader)
 
 
+async def second_fetched(store: ShardStore, engine: TransferEngine) -> None:
+    with trio.fail_after(5):
+        while SECOND not in store.fetched or engine.network.running:
+            await trio.testing.wait_all_tasks_blocked(0.001)
+
+
 def test_the_next_shard_is_in_memory_when_its_loader_opens_it() -> None:
     async def main() -> None:
         store = ShardStore()
         engine = engine_over(store, limit=256 * MIB)
         readers = ReaderCache(engine, lambda _version: None)
         await read_all(readers, FIRST)
-        with trio.fail_after(5):
-            while SECOND not in store.fetched or engine.network.running:
-                await trio.testing.wait_all_tasks_blocked(0.001)
+        await second_fetched(store, engine)
         reader = readers.acquire(ObjectVersion(SECOND, "e", SIZE))
         assert reader.read_nowait(0, MIB) == pattern(0, MIB)
         assert (SECOND, 0, MIB) in store.ranges  # the header comes alone, and soon
@@ -62,9 +67,7 @@ def test_of_the_next_shard_no_more_is_fetched_than_a_share_of_the_memory() -> No
         engine = engine_over(store, limit=64 * MIB)
         readers = ReaderCache(engine, lambda _version: None)
         await read_all(readers, FIRST)
-        with trio.fail_after(5):
-            while SECOND not in store.fetched or engine.network.running:
-                await trio.testing.wait_all_tasks_blocked(0.001)
+        await second_fetched(store, engine)
         readers.close()
         fetched = [size for key, _start, size in store.ranges if key == SECOND]
         assert sum(fetched) == 64 * MIB // 8

@@ -11,7 +11,7 @@ from minio import Minio
 
 from tests.support.mounting import DATA_PATHS, Mount, Option
 from tests.support.proxy import Proxy
-from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Identity, SeaweedServer
+from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Account, SeaweedServer
 
 _numbers = itertools.count(1)
 _left_buckets: list[str] = []
@@ -25,7 +25,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[SeaweedServer]:
     """One real S3 server for the whole run; ``identities["outsider"]`` may use its own bucket."""
-    outsider = Identity(
+    outsider = Account(
         OUTSIDER, tuple(f"{action}:{OUTSIDER_BUCKET}" for action in ("Read", "Write", "List"))
     )
     with SeaweedServer([outsider]) as server:

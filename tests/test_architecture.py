@@ -14,59 +14,40 @@ from ossfs_py import errors
 PACKAGE = Path(ossfs_py.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NAMES = [str(path.relative_to(PACKAGE)) for path in MODULES]
+ROOMS = {name.split("/")[0].removesuffix(".py") for name in NAMES}
 MAX_LINES = 600
 
-FOUNDATION = {"config", "errors", "model", "metrics", "waits"}
-HOST = {"control", "control_client", "directories", "logs", "mountpoint", "notify", "running"}
-"""Single modules about this machine, for the daemon and the command line."""
+FOUNDATION = {"config", "errors", "extents", "model"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
-    "waits": set(),
-    "metrics": {"waits"},
+    "extents": {"model"},
     "config": {"errors", "model"},
-    "directories": FOUNDATION,
-    "running": FOUNDATION,
-    "logformat": {"errors"},
-    "loghandlers": {"logformat"},
-    "accesslog": {"errors", "loghandlers"},
-    "logs": FOUNDATION | {"accesslog", "directories", "logformat", "loghandlers"},
-    "mountpoint": FOUNDATION,
-    "notify": set(),
-    "stacks": set(),
-    "servicecommands": FOUNDATION | {"control", "logs"},
-    "servicestate": FOUNDATION | {"filesystem", "notify"},
-    "control": FOUNDATION,
-    "exposition": FOUNDATION,
-    "control_client": FOUNDATION | {"control", "mountpoint", "running"},
-    "store": FOUNDATION,
-    "bench": FOUNDATION | {"control_client"},
-    "doctor": FOUNDATION | HOST | {"store"},
-    "transfer": FOUNDATION | {"store"},
-    "leftovers": FOUNDATION | {"store", "transfer"},
-    "datapath": FOUNDATION | {"store", "transfer"},
-    "namespace": FOUNDATION | {"store", "transfer"},
-    "writeback": FOUNDATION,
-    "openfiles": FOUNDATION | {"store", "transfer", "datapath", "namespace", "writeback"},
-    "siblings": FOUNDATION | {"datapath", "namespace", "openfiles", "transfer"},
-    "filesystem": FOUNDATION | {"namespace", "openfiles", "siblings"},
-    "fuse": FOUNDATION | {"accesslog", "filesystem", "logformat", "namespace"},
-    "cachecommands": FOUNDATION | {"control", "transfer", "datapath", "namespace"},
-    "commands": FOUNDATION
-    | {"cachecommands"}
-    | {"control", "store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
-    "assembly": FOUNDATION
-    | {"commands", "control", "siblings", "writeback"}
-    | {"store", "transfer", "datapath", "namespace", "openfiles", "filesystem"},
+    "host": FOUNDATION,
+    "telemetry": FOUNDATION | {"host"},
+    "runtime": FOUNDATION | {"telemetry"},
+    "store": FOUNDATION | {"telemetry"},
+    "reading": FOUNDATION | {"runtime", "store", "telemetry"},
+    "writing": FOUNDATION | {"runtime", "store", "telemetry"},
+    "namespace": FOUNDATION | {"runtime", "store", "telemetry"},
+    "datapath": FOUNDATION | {"reading", "runtime", "store", "telemetry", "writing"},
+    "filesystem": FOUNDATION
+    | {"datapath", "namespace", "reading", "runtime", "store", "telemetry", "writing"},
+    "fuse": FOUNDATION | {"filesystem", "host", "namespace", "telemetry"},
+    "control": FOUNDATION
+    | {"datapath", "filesystem", "host", "namespace", "runtime", "store", "telemetry"},
+    "bench": FOUNDATION | {"control"},
+    "doctor": FOUNDATION | {"control", "host", "store", "telemetry"},
     "daemon": FOUNDATION
-    | HOST
-    | {"store", "filesystem", "fuse", "assembly", "exposition", "leftovers"}
-    | {"servicecommands", "servicestate", "stacks"},
-    "cli": FOUNDATION | HOST | {"bench", "daemon", "doctor", "store", "transfer", "leftovers"},
-    "__main__": {"cli"},
-    "__init__": set(),
+    | {"control", "datapath", "filesystem", "fuse", "host", "namespace"}
+    | {"reading", "runtime", "store", "telemetry", "writing"},
+    "demo": FOUNDATION | {"host"},
+    "cli": FOUNDATION
+    | {"bench", "control", "daemon", "demo", "doctor", "host", "store", "telemetry", "writing"},
 }
-"""Layer to the layers it may import; a layer may always import itself."""
+"""Rooms, lowest first, to the rooms each may import; a room may always import itself."""
+
+TOP = {"__init__", "__main__"}
 
 CONFINED = {
     "pyfuse3": {"fuse"},
@@ -74,7 +55,7 @@ CONFINED = {
     "botocore": {"store"},
     "awscrt": {"store"},
     "click": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "demo"},
 }
 """Foreign packages that only some layers know."""
 
@@ -104,14 +85,33 @@ def tree_of(path: Path) -> ast.Module:
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_imports_go_downwards_only(path: Path) -> None:
     layer = layer_of(path)
-    assert layer in MAY_IMPORT, f"{layer} has no place in the layer table"
-    allowed = MAY_IMPORT[layer] | {layer}
+    allowed = {"cli"} if layer in TOP else MAY_IMPORT[layer] | {layer}
     own = [name.split(".") for name in imports_of(path) if name.split(".")[0] == "ossfs_py"]
-    known = {name.removesuffix(".py") for name in NAMES if "/" not in name} | {
-        name.split("/")[0] for name in NAMES if "/" in name
-    }
-    reached = {parts[1] for parts in own if len(parts) > 1 and parts[1] in known}
+    reached = {parts[1] for parts in own if len(parts) > 1 and parts[1] in ROOMS}
     assert reached <= allowed, f"{layer} must not import {sorted(reached - allowed)}"
+
+
+def test_every_room_is_in_the_table_and_none_lies_above_what_it_serves() -> None:
+    assert set(MAY_IMPORT) == ROOMS - TOP
+    order = list(MAY_IMPORT)
+    for position, (room, below) in enumerate(MAY_IMPORT.items()):
+        assert below <= set(order[:position]), f"{room} may import what lies above it"
+
+
+def test_no_two_classes_share_a_name() -> None:
+    found: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in tree_of(path).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert not {name: places for name, places in found.items() if len(places) > 1}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name == "__init__.py"], ids=lambda p: p.parent.name
+)
+def test_every_room_says_what_lives_there(path: Path) -> None:
+    assert ast.get_docstring(tree_of(path))
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
@@ -138,7 +138,7 @@ def test_errno_literals_stand_in_the_table_only(path: Path) -> None:
 def test_environment_and_arguments_are_read_in_config_and_cli_only(path: Path) -> None:
     # The store reads the credentials chain, whose environment variables are the credentials'
     # own and no settings of the mount.
-    allowed = {"config", "cli"} | ({"store"} if path.stem == "credentials" else set())
+    allowed = {"config", "cli", "demo"} | ({"store"} if path.stem == "credentials" else set())
     if layer_of(path) in allowed:
         return
     names = {f"{module}.{attribute}" for module, attribute in attributes_of(path)}
@@ -148,7 +148,7 @@ def test_environment_and_arguments_are_read_in_config_and_cli_only(path: Path) -
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
 def test_only_the_command_line_prints(path: Path) -> None:
-    if layer_of(path) == "cli":
+    if layer_of(path) in {"cli", "demo"}:
         return
     calls = [node.func for node in ast.walk(tree_of(path)) if isinstance(node, ast.Call)]
     assert not [name for name in calls if isinstance(name, ast.Name) and name.id == "print"]

@@ -14,12 +14,12 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
-from ossfs_py.cli import embedded
+from ossfs_py.demo import server as embedded
 from tests.support.seaweed import OUTSIDER, REGION, SeaweedServer
 
 CHILD = """
 import sys, time
-from ossfs_py.cli.embedded import SeaweedServer
+from ossfs_py.demo.server import SeaweedServer
 with SeaweedServer() as server:
     print(server.pid, server.directory, flush=True)
     sys.stdin.read()

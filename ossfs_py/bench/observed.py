@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ossfs_py.control_client import ControlClient
+from ossfs_py.control.client import ControlClient
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class Spending:
     """What a daemon has spent, for everybody who uses its mount."""
 
     cpu_seconds: float
@@ -17,8 +17,8 @@ class Figures:
     sent_bytes: int
     requests: int
 
-    def __sub__(self, earlier: Self) -> "Figures":
-        return Figures(
+    def __sub__(self, earlier: Self) -> "Spending":
+        return Spending(
             self.cpu_seconds - earlier.cpu_seconds,
             self.received_bytes - earlier.received_bytes,
             self.sent_bytes - earlier.sent_bytes,
@@ -26,7 +26,7 @@ class Figures:
         )
 
 
-class Daemon:
+class ObservedDaemon:
     """The daemon behind the mount that is measured."""
 
     def __init__(self, client: ControlClient, below: str) -> None:
@@ -34,7 +34,7 @@ class Daemon:
         self._below = below
         """The measured directory, relative to the mountpoint."""
 
-    def figures(self) -> Figures:
+    def figures(self) -> Spending:
         """Spent so far.
 
         Raises:
@@ -42,7 +42,7 @@ class Daemon:
         """
         metrics = self._client.call("stats")["metrics"]
         samples = {name: _sum(family) for name, family in metrics.items()}
-        return Figures(
+        return Spending(
             samples["process_cpu_seconds"],
             int(samples["ossfs_store_received_bytes"]),
             int(samples["ossfs_store_sent_bytes"]),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ossfs_py.bench.observed import Figures
+from ossfs_py.bench.observed import Spending
 from ossfs_py.bench.pages import drop_pages, resident_bytes
 from ossfs_py.bench.works import WORKS, Material, Meter, Work
 from ossfs_py.errors import EnvironmentProblemError, is_disk_full
@@ -28,7 +28,7 @@ _SMALL = "small"
 class Asked(Protocol):
     """A daemon that can be asked; see ``observed.Daemon``."""
 
-    def figures(self) -> Figures:
+    def figures(self) -> Spending:
         """Spent so far."""
 
     def forget_names(self, directory: str) -> None:
@@ -55,7 +55,7 @@ class Measurement:
     """Read or written by the program."""
     operations: int | None
     """Files or reads, where those are what counts."""
-    spent: Figures | None
+    spent: Spending | None
     """By the daemon meanwhile; None if it cannot be asked."""
     stayed_bytes: int | None
     """Of the file in the page cache when the work began; None where the kernel does not tell."""
@@ -171,7 +171,7 @@ class Bench:
             stayed,
         )
 
-    def _figures(self) -> Figures | None:
+    def _figures(self) -> Spending | None:
         return self._daemon.figures() if self._daemon is not None else None
 
     def _cool_down(self) -> int | None:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from ossfs_py.bench.run import Shown
     from ossfs_py.bench.works import Work
-    from ossfs_py.control_client import ControlClient
-    from ossfs_py.mountpoint import MountEntry
+    from ossfs_py.control.client import ControlClient
+    from ossfs_py.host.mountpoint import MountEntry
 
 _DEFAULT_SIZE = "256MiB"
 _MIN_BYTES = 1024**2
@@ -73,11 +73,11 @@ def bench(
     size_bytes = _size(size or _DEFAULT_SIZE)
     root, entry, below = _mounted(mountpoint)
 
-    from ossfs_py.bench.observed import Daemon
+    from ossfs_py.bench.observed import ObservedDaemon
     from ossfs_py.bench.run import Bench, existing_material, own_material, scratch_directory
     from ossfs_py.cli.bench_report import Report
-    from ossfs_py.cli.interrupts import unwinding
-    from ossfs_py.control_client import mount_of
+    from ossfs_py.control.client import mount_of
+    from ossfs_py.host.interrupts import unwinding
 
     if file is not None and mount_of(Path(file))[0] != entry:
         raise UsageError(f"--file: {file} is not in the mount at {entry.mountpoint}")
@@ -92,7 +92,7 @@ def bench(
         else:
             material = own_material(directory, size_bytes)
             below = f"{below}/{directory.name}" if below else directory.name
-        daemon = Daemon(client, below) if client is not None else None
+        daemon = ObservedDaemon(client, below) if client is not None else None
         measured = list(Bench(material, shown, daemon).run(wanted))
     told = Report(
         root,
@@ -136,7 +136,7 @@ def _size(text: str) -> int:
 
 def _mounted(mountpoint: str) -> "tuple[Path, MountEntry, str]":
     """The measured directory, its mount, and where in the mount it lies."""
-    from ossfs_py.control_client import mount_of
+    from ossfs_py.control.client import mount_of
     from ossfs_py.doctor.mounts import answers
 
     path = Path(mountpoint)
@@ -155,7 +155,7 @@ def _mounted(mountpoint: str) -> "tuple[Path, MountEntry, str]":
 @contextmanager
 def _client(entry: "MountEntry") -> "Iterator[ControlClient | None]":
     """The daemon; None if it is somebody else's, whose mount may be measured all the same."""
-    from ossfs_py.control_client import ControlClient
+    from ossfs_py.control.client import ControlClient
 
     if os.geteuid() not in (0, entry.owner):
         yield None

@@ -95,7 +95,7 @@ def clear(mountpoint: str, as_json: bool) -> int:
 
 
 def _ask(mountpoint: str, command: str, on_progress: Any = None) -> dict[str, Any]:
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     with ControlClient.of(mount_of(Path(mountpoint))[0]) as client:
         return client.call(command, {}, on_progress)

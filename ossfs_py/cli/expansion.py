@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ossfs_py.control_client import ControlClient, DaemonGoneError, mount_of
+from ossfs_py.control.client import ControlClient, DaemonGoneError, mount_of
 from ossfs_py.errors import EnvironmentProblemError, UsageError
-from ossfs_py.mountpoint import MountEntry
+from ossfs_py.host.mountpoint import MountEntry
 
 
 @dataclass(slots=True)

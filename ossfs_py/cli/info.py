@@ -16,7 +16,7 @@ def info(path: str, as_json: bool) -> int:
     """Show the object behind PATH: its key, version, size and metadata, how much of it is cached,
     and who has it open.
     """
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     entry, below = mount_of(Path(path))
     with ControlClient.of(entry) as client:

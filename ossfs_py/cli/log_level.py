@@ -35,7 +35,7 @@ def log_level(mountpoint: str, levels: str | None, as_json: bool) -> int:
 
     A change lasts until the next SIGHUP, which takes the levels of the configuration again.
     """
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     with ControlClient.of(mount_of(Path(mountpoint))[0]) as client:
         told = client.call("log-level", {"levels": levels or ""})

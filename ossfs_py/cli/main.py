@@ -20,7 +20,7 @@ _COMMANDS = {
     "cleanup": ("ossfs_py.cli.cleanup:cleanup", "Take away what a killed daemon left mounted."),
     "sync": ("ossfs_py.cli.sync:sync", "Wait until everything written is in the bucket."),
     "recover": ("ossfs_py.cli.recover:recover", "List or upload what a mount could not save."),
-    "list": ("ossfs_py.cli.list_command:list_mounts", "Show the mounts on this host."),
+    "list": ("ossfs_py.cli.list:list_mounts", "Show the mounts on this host."),
     "info": ("ossfs_py.cli.info:info", "Show the object behind a path."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "Look again at what others changed in the bucket."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
@@ -29,7 +29,7 @@ _COMMANDS = {
     "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
-    "demo": ("ossfs_py.cli.demo_command:demo", "Load a model from an embedded store, and show it."),
+    "demo": ("ossfs_py.cli.demo:demo", "Load a model from an embedded store, and show it."),
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }

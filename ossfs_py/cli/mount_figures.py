@@ -12,7 +12,7 @@ _WAITS_SHOWN = 5
 _LONG_KEY = 40
 
 
-class Figures:
+class MountMetrics:
     """The metrics of one look at a mount, by name and label values."""
 
     def __init__(self, told: Mapping[str, Any]) -> None:
@@ -46,7 +46,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
 
 
-def sections(now: Figures, before: Figures | None, seconds: float) -> list[Section]:
+def sections(now: MountMetrics, before: MountMetrics | None, seconds: float) -> list[Section]:
     """The tables of one screen. Without ``before`` there are no rates."""
     look = _Look(now, before, seconds)
     tables = (look.traffic(), look.store(), look.operations(), look.state(), look.waits())
@@ -78,7 +78,7 @@ _CACHE_TRAFFIC = (
 
 
 class _Look:
-    def __init__(self, now: Figures, before: Figures | None, seconds: float) -> None:
+    def __init__(self, now: MountMetrics, before: MountMetrics | None, seconds: float) -> None:
         self._now = now
         self._before = before
         self._seconds = max(seconds, 1e-6)

@@ -17,7 +17,7 @@ from ossfs_py.cli.mount import mount_as_told
 from ossfs_py.config import CommandLine, load
 from ossfs_py.config.mount_options import split_options
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.mountpoint import FILESYSTEM_TYPE, SUBTYPE
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, SUBTYPE
 
 NAME = "mount.ossfs-py"
 _MOUNT_SECONDS = 30.0
@@ -84,7 +84,7 @@ def _remount(target: Path, words: list[str], fake: bool) -> int:
 
     fstab's own options come along on every remount, so they are no reason to refuse it.
     """
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     entry, below = mount_of(target)
     if below:

@@ -19,12 +19,12 @@ from ossfs_py.errors import (
 )
 
 if TYPE_CHECKING:
-    from ossfs_py.leftovers import Leftovers
-    from ossfs_py.metrics import Metrics
     from ossfs_py.store.base import ObjectStore
-    from ossfs_py.transfer.journal import Journal
-    from ossfs_py.transfer.records import DirtyRecord
-    from ossfs_py.transfer.recovery import Recovery
+    from ossfs_py.telemetry.metrics import Metrics
+    from ossfs_py.writing.journal import Journal
+    from ossfs_py.writing.leftovers import Leftovers
+    from ossfs_py.writing.records import DirtyRecord
+    from ossfs_py.writing.recovery import Recovery
 
 _SHOWN_ID = 8
 """Characters of an id that are shown; any unambiguous beginning is understood."""
@@ -164,7 +164,7 @@ def recover(
 def _state_dir(given: str | None) -> Path:
     import os
 
-    from ossfs_py.config.host import default_state_dir
+    from ossfs_py.config.machine import default_state_dir
 
     if given is None:
         return default_state_dir(os.environ)
@@ -174,7 +174,7 @@ def _state_dir(given: str | None) -> Path:
 
 
 def _unsaved(state_dir: Path, stack: ExitStack) -> Iterator[_Unsaved]:
-    from ossfs_py.leftovers import leftovers_in
+    from ossfs_py.writing.leftovers import leftovers_in
 
     for leftovers in leftovers_in(state_dir):
         journal, recovery = stack.enter_context(leftovers.opened())
@@ -274,7 +274,7 @@ def _sentence(exc: OssfsError | OSError) -> str:
 
 
 def _uploader(overwrite: bool) -> Act:
-    from ossfs_py.metrics import Metrics
+    from ossfs_py.telemetry.metrics import Metrics
 
     metrics = Metrics()
 
@@ -288,7 +288,7 @@ def _uploader(overwrite: bool) -> Act:
 
 def _exporter(target: str) -> Act:
     from ossfs_py.config.units import format_size
-    from ossfs_py.metrics import Metrics
+    from ossfs_py.telemetry.metrics import Metrics
 
     directory = Path(target).expanduser().absolute()
     if not directory.is_dir():
@@ -310,7 +310,7 @@ def _exporter(target: str) -> Act:
 
 
 def _discarder() -> Act:
-    from ossfs_py.metrics import Metrics
+    from ossfs_py.telemetry.metrics import Metrics
 
     metrics = Metrics()
 

@@ -14,7 +14,7 @@ def refresh(path: str, as_json: bool) -> int:
 
     Changes that others made in the bucket are seen at once, without waiting for --metadata-ttl.
     """
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     entry, below = mount_of(Path(path))
     with ControlClient.of(entry) as client:

@@ -7,9 +7,9 @@ import resource
 from collections.abc import Callable
 
 from ossfs_py.config import Settings
-from ossfs_py.config.host import secret_values, stderr_is_the_journal
+from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
-from ossfs_py.notify import Notifier
+from ossfs_py.host.notify import Notifier
 
 _PRIVATE_UMASK = 0o077
 
@@ -27,7 +27,7 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     """
 
     def serve(ready: Callable[[], None]) -> int:
-        from ossfs_py.logs import open_logs
+        from ossfs_py.telemetry.logs import open_logs
 
         _keep_to_ourselves()
         logs = open_logs(settings, in_journal=stderr_is_the_journal(os.environ))
@@ -37,7 +37,7 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.
-            from ossfs_py.daemon import run
+            from ossfs_py.daemon.life import run
 
             return run(settings, ready, logs, reread, notifier)
         except UserError as exc:

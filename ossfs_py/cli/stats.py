@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ossfs_py.cli.mount_figures import Figures, sections
+from ossfs_py.cli.mount_figures import MountMetrics, sections
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -28,14 +28,14 @@ def stats(mountpoint: str, as_json: bool, once: bool) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     with ControlClient.of(mount_of(Path(mountpoint))[0]) as client:
         told = client.call("stats")
         if as_json:
             click.echo(json.dumps(told, indent=1))
             return 0
-        now, looked_at = Figures(told), time.monotonic()
+        now, looked_at = MountMetrics(told), time.monotonic()
         if once or not sys.stdout.isatty():
             Console(soft_wrap=True).print(_screen(now, None, 0.0))
             return 0
@@ -44,13 +44,13 @@ def stats(mountpoint: str, as_json: bool, once: bool) -> int:
                 while True:
                     time.sleep(_PERIOD_SECONDS)
                     before, began = now, looked_at
-                    now, looked_at = Figures(client.call("stats")), time.monotonic()
+                    now, looked_at = MountMetrics(client.call("stats")), time.monotonic()
                     live.update(_screen(now, before, looked_at - began), refresh=True)
         except KeyboardInterrupt:
             return 0
 
 
-def _screen(now: Figures, before: Figures | None, seconds: float) -> "Group":
+def _screen(now: MountMetrics, before: MountMetrics | None, seconds: float) -> "Group":
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -28,7 +28,7 @@ def sync(path: str) -> None:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
-    from ossfs_py.control_client import ControlClient, mount_of
+    from ossfs_py.control.client import ControlClient, mount_of
 
     if not path:
         raise UsageError("MOUNTPOINT: must not be empty")

@@ -55,14 +55,14 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
     Raises:
         UserError: it is no mount of ours, is busy, or its daemon does not end in time.
     """
-    from ossfs_py.mountpoint import (
+    from ossfs_py.host.mountpoint import (
         FILESYSTEM_TYPE,
         THIS_MACHINE,
         BusyMountError,
         real_path,
         unmount,
     )
-    from ossfs_py.running import find_daemon
+    from ossfs_py.host.running import find_daemon
 
     if not mountpoint:
         raise UsageError("MOUNTPOINT: must not be empty")

@@ -13,7 +13,7 @@ from ossfs_py.errors import EnvironmentProblemError, UsageError
 
 if TYPE_CHECKING:
     from ossfs_py.cli.expansion import Expansion, Files
-    from ossfs_py.control_client import ControlClient
+    from ossfs_py.control.client import ControlClient
 
 _BATCH_FILES = 5000
 """Paths in one request: at most some 600 KiB with usual names, 5 MiB with the longest."""
@@ -206,7 +206,7 @@ def _evict(found: "Expansion", as_json: bool) -> int:
 
 def _batches(found: "Expansion") -> Iterator[tuple["ControlClient", str, list[str]]]:
     """The paths of each mount in requests of bounded size; the mountpoint goes along."""
-    from ossfs_py.control_client import ControlClient
+    from ossfs_py.control.client import ControlClient
 
     if not found.mounts and found.missing:
         path, reason = next(iter(found.missing.items()))

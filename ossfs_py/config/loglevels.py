@@ -8,18 +8,14 @@ LEVELS = ("debug", "info", "warning", "error")
 
 AREAS: Mapping[str, tuple[str, ...]] = {
     "fuse": ("fuse",),
-    "files": ("filesystem", "openfiles", "siblings", "writeback"),
+    "files": ("filesystem",),
     "names": ("namespace",),
-    "data": ("datapath", "cachecommands"),
-    "transfer": ("transfer",),
+    "data": ("datapath",),
+    "transfer": ("reading", "runtime", "writing"),
     "store": ("store",),
-    "daemon": (
-        *("accesslog", "assembly", "cli", "control", "daemon", "directories", "exposition"),
-        *("leftovers", "logs", "mountpoint", "notify", "running", "commands", "servicecommands"),
-        "servicestate",
-    ),
+    "daemon": ("cli", "control", "daemon", "host", "telemetry"),
 }
-"""An area as people know it, and the packages and modules that belong to it."""
+"""An area as people know it, and the rooms that belong to it."""
 
 _SEPARATOR = re.compile(r"[,\s]+")
 

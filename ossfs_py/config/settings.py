@@ -12,7 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from ossfs_py.config import host, units, values
+from ossfs_py.config import machine as host
+from ossfs_py.config import units, values
 from ossfs_py.config.loglevels import AREAS, LogLevels, parse_levels
 
 ARGUMENTS = {"bucket": "BUCKET", "mountpoint": "MOUNTPOINT"}

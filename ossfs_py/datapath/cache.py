@@ -12,15 +12,15 @@ from weakref import WeakValueDictionary
 import outcome
 import trio
 
-from ossfs_py.datapath.blockstore.backend import CachedVersion
-from ossfs_py.datapath.blockstore.store import BlockStore
+from ossfs_py.datapath.diskcache.openversion import CachedVersion
+from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.filling import Filler
+from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.model import ObjectVersion
-from ossfs_py.transfer.dirty import DirtyFile, WriteContext
-from ossfs_py.transfer.engine import TransferEngine
-from ossfs_py.transfer.openfile import ObjectFile
-from ossfs_py.transfer.readers import ReaderCache
-from ossfs_py.transfer.staged import LentFile
+from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.readers import ReaderCache
+from ossfs_py.writing.dirty import DirtyFile, WriteContext
+from ossfs_py.writing.staged import LentFile
 
 log = logging.getLogger(__name__)
 

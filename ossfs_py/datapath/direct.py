@@ -4,12 +4,12 @@ Reading never touches a disk. Writing streams sequential bytes as multipart part
 spills to a staging file only when a write comes out of order.
 """
 
+from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.model import ObjectVersion
-from ossfs_py.transfer.backend import BlockBackend
-from ossfs_py.transfer.dirty import WriteContext
-from ossfs_py.transfer.engine import TransferEngine
-from ossfs_py.transfer.openfile import ObjectFile
-from ossfs_py.transfer.readers import ReaderCache
+from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.readers import ReaderCache
+from ossfs_py.reading.secondhome import BlockBackend
+from ossfs_py.writing.dirty import WriteContext
 
 
 class DirectDataPath:

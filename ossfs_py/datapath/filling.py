@@ -8,9 +8,9 @@ import trio
 
 from ossfs_py.errors import OssfsError
 from ossfs_py.model import ObjectVersion
-from ossfs_py.transfer.engine import TransferEngine
-from ossfs_py.transfer.reader import VersionReader
-from ossfs_py.transfer.readers import ReaderCache
+from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.reader import VersionReader
+from ossfs_py.reading.readers import ReaderCache
 
 _MEMORY_SHARE = 2
 """Blocks under way take at most one part in this many of the memory budget."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ossfs_py.datapath.base import DataPath
-from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.datapath.direct import DirectDataPath
+from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.temp import TempDataPath
-from ossfs_py.transfer.dirty import WriteContext
-from ossfs_py.transfer.engine import TransferEngine
+from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.writing.dirty import WriteContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.errors import is_disk_full
+from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
-from ossfs_py.transfer.backend import BlockLostError
-from ossfs_py.transfer.dirty import WriteContext
-from ossfs_py.transfer.engine import TransferEngine
-from ossfs_py.transfer.extents import ExtentSet
-from ossfs_py.transfer.openfile import ObjectFile
-from ossfs_py.transfer.readers import ReaderCache
+from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.readers import ReaderCache
+from ossfs_py.reading.secondhome import BlockLostError
+from ossfs_py.writing.dirty import WriteContext
 
 
 class TempBackend:

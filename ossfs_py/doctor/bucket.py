@@ -13,8 +13,8 @@ from ossfs_py.errors import (
     UsageError,
 )
 from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.store.credentials import CredentialSource
 
 MIB = 1024**2
 

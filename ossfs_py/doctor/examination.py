@@ -10,12 +10,12 @@ from ossfs_py.doctor.host import Host, check_host
 from ossfs_py.doctor.mounts import check_mountpoint
 from ossfs_py.doctor.network import Way
 from ossfs_py.errors import EnvironmentProblemError, UsageError
-from ossfs_py.metrics import Metrics
 from ossfs_py.store import open_store
-from ossfs_py.store.conditions import scratch_key
-from ossfs_py.store.credentials import CredentialSource, make_session
-from ossfs_py.store.endpoint import resolve_endpoint
+from ossfs_py.store.auth.credentials import CredentialSource, make_session
 from ossfs_py.store.options import StoreOptions, store_options
+from ossfs_py.store.s3.conditions import scratch_key
+from ossfs_py.store.s3.endpoint import resolve_endpoint
+from ossfs_py.telemetry.metrics import Metrics
 
 
 def examine(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossfs_py.doctor.findings import Finding, failed, good, skipped, warning
-from ossfs_py.mountpoint import THIS_MACHINE, Machine, root_may_mount
+from ossfs_py.host.mountpoint import THIS_MACHINE, Machine, root_may_mount
 
 _OLDEST_KERNEL = (4, 18)
 """Ordinary users of containers can mount FUSE from 4.18 on, and older ones lack copies of it."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ossfs_py.doctor.findings import Finding, Status, failed, good, skipped, warning
-from ossfs_py.store.endpoint import Endpoint
+from ossfs_py.store.s3.endpoint import Endpoint
 
 _PATIENCE_SECONDS = 5.0
 _SKEW_SECONDS = 60.0

@@ -1,0 +1,7 @@
+"""The only code that knows pyfuse3: it translates between the kernel and the file system.
+
+``session`` mounts and unmounts, ``adapter`` turns requests into calls and exceptions into errnos,
+``recorded`` does the same with a line in the access log, ``tuning`` sets the kernel's readahead.
+A stray exception becomes EIO with a traceback in the log, never the end of the mount. ``forget``
+never raises, and what ``release`` answers is lost: commits happen in ``flush`` and ``fsync``.
+"""

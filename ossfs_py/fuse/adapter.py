@@ -26,11 +26,11 @@ from ossfs_py.errors import (
     StoreError,
     errno_of,
 )
-from ossfs_py.filesystem import Filesystem
+from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.subjects import Subject
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace.inode import Inode
+from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from typing import Any, TypeVar, cast
 
 import pyfuse3
 
-from ossfs_py.accesslog import AccessLog
-from ossfs_py.filesystem import Filesystem
+from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.subjects import Subject
-from ossfs_py.logformat import timestamp
-from ossfs_py.metrics import Metrics
+from ossfs_py.telemetry.accesslog import AccessLog
+from ossfs_py.telemetry.logformat import timestamp
+from ossfs_py.telemetry.metrics import Metrics
 
 Handler = TypeVar("Handler", bound=Callable[..., Coroutine[Any, Any, Any]])
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ossfs_py.errors import OssfsError
-from ossfs_py.filesystem import Filesystem
+from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.namespace.inode import Inode
 
 _FIGURES = {"off": "offset", "size": "size", "flags": "flags"}

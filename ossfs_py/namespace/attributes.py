@@ -5,7 +5,7 @@ import stat
 from ossfs_py.model import Attributes
 from ossfs_py.namespace import metadata
 from ossfs_py.namespace.inode import Inode, Kind
-from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.namespace.policy import NamespaceOptions
 
 _TYPE_BITS = {
     Kind.FILE: stat.S_IFREG,

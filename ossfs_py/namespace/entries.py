@@ -24,12 +24,12 @@ from ossfs_py.namespace import metadata
 from ossfs_py.namespace.attributes import SYMLINK_PERMISSIONS, stored_metadata
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
-from ossfs_py.namespace.merge import LOCAL
+from ossfs_py.namespace.listing.merge import LOCAL
 from ossfs_py.namespace.names import require_nameable
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
+from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
 

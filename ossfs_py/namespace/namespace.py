@@ -6,21 +6,21 @@ from collections.abc import Callable, Mapping
 import trio
 
 from ossfs_py.errors import NoSuchEntryError
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
+from ossfs_py.namespace.answers import MetadataMemory
 from ossfs_py.namespace.attributes import stored_metadata
-from ossfs_py.namespace.cache import MetadataMemory
-from ossfs_py.namespace.directory import DirectoryListing
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
-from ossfs_py.namespace.listing import Listed
-from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.namespace.listing.reading import Listed
+from ossfs_py.namespace.opendirectory import DirectoryListing
+from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
 from ossfs_py.namespace.tree import Tree
+from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
+from ossfs_py.telemetry.metrics import Metrics
 
 __all__ = ["DirectoryListing", "Inode", "Kind", "Namespace", "NamespaceOptions"]
 

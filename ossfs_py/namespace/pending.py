@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar, cast
 import outcome
 import trio
 
-from ossfs_py.transfer.workers import Workers
+from ossfs_py.runtime.workers import Workers
 
 A = TypeVar("A")
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from typing import TypeVar
 
 import trio
 
-from ossfs_py.namespace.cache import MetadataMemory, Remembered
-from ossfs_py.transfer.workers import Workers
+from ossfs_py.namespace.answers import MetadataMemory, Remembered
+from ossfs_py.runtime.workers import Workers
 
 T = TypeVar("T")
 

@@ -28,8 +28,8 @@ from ossfs_py.namespace.keys import require_key
 from ossfs_py.namespace.pending import map_bounded
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
+from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
 
 log = logging.getLogger(__name__)
 

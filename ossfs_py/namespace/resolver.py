@@ -19,8 +19,8 @@ from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.tree import Tree, kind_of
+from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
 
 _MAX_AHEAD = 4000
 """Objects asked ahead of a program at most: what four LIST pages name."""

@@ -18,8 +18,8 @@ from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
+from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
 
 _PERMISSION_BITS = 0o7777
 _TRIES = 3

@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import NO_METADATA, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace import attributes
-from ossfs_py.namespace.cache import Absences, LocalChanges, MetadataMemory
+from ossfs_py.namespace.answers import Absences, LocalChanges, MetadataMemory
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.keys import KeyMap
-from ossfs_py.namespace.listings import ListingEngine
-from ossfs_py.namespace.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
+from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
+from ossfs_py.namespace.listing.shared import ListingEngine
 from ossfs_py.namespace.metadata import decode
-from ossfs_py.namespace.options import NamespaceOptions
+from ossfs_py.namespace.policy import NamespaceOptions
+from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.transfer.workers import Workers
+from ossfs_py.telemetry.metrics import Metrics
 
 
 def kind_of(info: ObjectInfo) -> Kind:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-from ossfs_py.cli.embedded import SeaweedServer
+from ossfs_py.demo.server import SeaweedServer
 
 START_SECONDS = 30.0
 

@@ -17,12 +17,12 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import CommitRequest, Condition
-from ossfs_py.transfer.parts import PartLimits
-from ossfs_py.transfer.recovery import Recovery
+from ossfs_py.writing.parts import PartLimits
+from ossfs_py.writing.recovery import Recovery
 from tests.support.data_paths import BLOCK_BYTES, MEMORY_BYTES, Bench, on_bench
 from tests.support.fake_store import FakeStore
 from tests.support.mounting import DATA_PATHS
-from tests.unit.transfer.writing import TINY, TINY_PARTS
+from tests.unit.writing.writing import TINY, TINY_PARTS
 
 KIB = 1024
 DATA = random.Random(11).randbytes(10 * BLOCK_BYTES + 777)

@@ -27,13 +27,13 @@ from ossfs_py.errors import (
     StoreError,
     VersionChangedError,
 )
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import Body, ByteRange, Condition, FileSlice, ObjectVersion
 from ossfs_py.store import StoreOptions, open_store
+from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import MIN_PART_BYTES, Capabilities, ObjectStore
-from ossfs_py.store.credentials import CredentialSource
-from ossfs_py.store.endpoint import resolve_endpoint
-from ossfs_py.store.s3 import S3ObjectStore
+from ossfs_py.store.s3.bucket import S3ObjectStore
+from ossfs_py.store.s3.endpoint import resolve_endpoint
+from ossfs_py.telemetry.metrics import Metrics
 from tests.support.seaweed import OUTSIDER, SeaweedServer
 
 ABSENT = Condition(only_if_absent=True)

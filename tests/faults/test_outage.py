@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from minio import Minio
 
-from ossfs_py.control_client import ControlClient, mount_of
+from ossfs_py.control.client import ControlClient, mount_of
 from ossfs_py.store.options import StoreOptions
 from tests.conftest import MountFactory
 from tests.faults.works import MIB, Place, content_of

@@ -14,21 +14,21 @@ from typing import Any
 import trio
 
 from ossfs_py.config.sources import BadOptionsError, CommandLine, load
-from ossfs_py.control import Arguments, Progress, _Server
+from ossfs_py.control.server import Arguments, Progress, _Server
 from ossfs_py.errors import EnvironmentProblemError, RangeTooLargeError
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace import metadata
-from ossfs_py.store.connection import Connection
-from ossfs_py.store.credentials import read_password_file
-from ossfs_py.store.error_map import judge, parse_error
-from ossfs_py.store.faults import AnswerError, NoAnswerError
-from ossfs_py.store.http1 import Response
-from ossfs_py.store.listing import parse_list_page
-from ossfs_py.store.multipart import completed_etag, upload_id
-from ossfs_py.store.reading import parse_head
-from ossfs_py.store.wire import Answer
-from ossfs_py.transfer.models import LENGTH_BYTES, header_size, parse_layout
-from ossfs_py.transfer.records import DirtyRecord, RecordDamagedError
+from ossfs_py.reading.models import LENGTH_BYTES, header_size, parse_layout
+from ossfs_py.store.auth.credentials import read_password_file
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.http1 import Response
+from ossfs_py.store.s3.error_map import judge, parse_error
+from ossfs_py.store.s3.list_xml import parse_list_page
+from ossfs_py.store.s3.multipart_xml import completed_etag, upload_id
+from ossfs_py.store.s3.reading import parse_head
+from ossfs_py.store.s3.wire import Answer
+from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 
 Target = Callable[[bytes], None]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from ossfs_py.datapath.blockstore.layout import is_block_file_name
+from ossfs_py.datapath.diskcache.layout import is_block_file_name
 from tests.conftest import MountFactory
 from tests.support.commands import Outcome, ossfs, tmpfs
 from tests.support.mounting import Mount, is_mounted

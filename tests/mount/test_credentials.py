@@ -16,7 +16,7 @@ from minio import Minio
 from tests.conftest import MountFactory
 from tests.support.mounting import END_SECONDS, Mount
 from tests.support.proxy import Proxy, Shape, access_key_of
-from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, Identity, SeaweedServer
+from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, Account, SeaweedServer
 
 MIB = 1024**2
 STREAM_BYTES = 256 * MIB
@@ -44,15 +44,15 @@ def wait_for_log(mounted: Mount, text: str) -> None:
 class Keys:
     """Two identities that take turns; whose turn is over is revoked."""
 
-    def __init__(self, proxy: Proxy, identities: list[Identity]) -> None:
+    def __init__(self, proxy: Proxy, identities: list[Account]) -> None:
         self._proxy = proxy
         self._identities = identities
 
     @property
-    def current(self) -> Identity:
+    def current(self) -> Account:
         return self._identities[0]
 
-    def rotate(self) -> Identity:
+    def rotate(self) -> Account:
         """The next one's turn begins, and every other one's ends, at the store."""
         self._identities.append(self._identities.pop(0))
         self._proxy.revoked = {one.access_key for one in self._identities[1:]}
@@ -83,11 +83,11 @@ def stored(seaweed: SeaweedServer, content: Path, request: pytest.FixtureRequest
     return name
 
 
-def password_line(identity: Identity) -> str:
+def password_line(identity: Account) -> str:
     return f"{identity.access_key}:{identity.secret_key}\n"
 
 
-def process_answer(identity: Identity) -> str:
+def process_answer(identity: Account) -> str:
     return json.dumps(
         {
             "Version": 1,

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from ossfs_py.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
-from ossfs_py.running import find_daemon
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
+from ossfs_py.host.running import find_daemon
 from tests.mount.test_bad_input import Place, daemons_of
 from tests.support.commands import (
     as_ordinary_user,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from ossfs_py.mountpoint import THIS_MACHINE
+from ossfs_py.host.mountpoint import THIS_MACHINE
 from tests.support.seaweed import SeaweedServer
 
 README = Path(__file__).parents[2] / "README.md"
@@ -104,7 +104,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
 
 
 def test_every_metric_that_the_readme_names_exists() -> None:
-    from ossfs_py.metrics import Metrics
+    from ossfs_py.telemetry.metrics import Metrics
 
     named = set(re.findall(r"`(ossfs_[a-z_]+)", README.read_text()))
     known = {family.name for family in Metrics().registry.collect()}

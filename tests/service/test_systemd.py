@@ -85,8 +85,9 @@ def test_started_means_that_the_mount_answers(service: Service) -> None:
         UNIT, "StatusText"
     )
     service.stop()
-    found = service.machine.run("journalctl", "-o", "cat", "OSSFS_LOGGER=ossfs_py.daemon").stdout
-    assert f"INFO ossfs_py.daemon: {MOUNTPOINT} is unmounted\n" in found
+    logger = "ossfs_py.daemon.life"
+    found = service.machine.run("journalctl", "-o", "cat", f"OSSFS_LOGGER={logger}").stdout
+    assert f"INFO {logger}: {MOUNTPOINT} is unmounted\n" in found
 
 
 def test_the_mount_is_tried_again_after_a_kill_and_works(service: Service) -> None:

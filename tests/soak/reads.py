@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import DownloadColumn, Progress
 
-from ossfs_py.control_client import ControlClient, mount_of
+from ossfs_py.control.client import ControlClient, mount_of
 from tests.bench.stores import shaped_program
 from tests.support.mounting import DATA_PATHS, Mount
 

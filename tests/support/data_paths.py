@@ -10,15 +10,15 @@ import trio
 import trio.testing
 
 from ossfs_py.datapath.base import DataPath, OpenFile
-from ossfs_py.datapath.blockstore.store import BlockStore
+from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.namespace.keys import RESERVED_PREFIX
-from ossfs_py.transfer.context import WriteLimits
-from ossfs_py.transfer.engine import ReadOptions, TransferEngine
+from ossfs_py.reading.engine import ReadOptions, TransferEngine
+from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
-from tests.unit.transfer.writing import TINY, Writing, idle, writing
+from tests.unit.writing.writing import TINY, Writing, idle, writing
 
 BLOCK_BYTES = 64 * 1024
 MEMORY_BYTES = 64 * BLOCK_BYTES

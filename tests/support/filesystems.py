@@ -11,15 +11,15 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import EntryExistsError, NoSuchEntryError, NotADirectoryPathError
-from ossfs_py.filesystem import Filesystem
-from ossfs_py.metrics import Metrics
+from ossfs_py.filesystem.openfiles import ConflictPolicy, OpenFiles
+from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Kind, Namespace, NamespaceOptions
-from ossfs_py.openfiles import ConflictPolicy, OpenFiles
+from ossfs_py.telemetry.metrics import Metrics
 from tests.support.data_paths import Bench, bench
 from tests.support.fake_store import FakeStore
-from tests.unit.transfer.writing import TINY_PARTS
+from tests.unit.writing.writing import TINY_PARTS
 
 Names = tuple[str, ...]
 

@@ -3,13 +3,13 @@
 import urllib.request
 from pathlib import Path
 
-from ossfs_py.cli.embedded import REGION, Identity, SeaweedServer
+from ossfs_py.demo.server import REGION, Account, SeaweedServer
 
 __all__ = [
     "OUTSIDER",
     "OUTSIDER_BUCKET",
     "REGION",
-    "Identity",
+    "Account",
     "SeaweedServer",
     "give_back_space",
 ]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossfs_py.config import BadOptionsError, CommandLine, Loaded, Settings, load
-from ossfs_py.config.host import cgroup_memory_limits, default_memory_limit, runtime_dirs
 from ossfs_py.config.loglevels import LogLevels
+from ossfs_py.config.machine import cgroup_memory_limits, default_memory_limit, runtime_dirs
 from ossfs_py.config.settings import NOT_OPTIONS
 from ossfs_py.config.units import (
     format_size,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.running import _is_alive
+from ossfs_py.host.running import _is_alive
 
 PRELUDE = """
 import os, signal, sys, time

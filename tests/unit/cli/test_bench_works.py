@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.bench.observed import Figures
+from ossfs_py.bench.observed import Spending
 from ossfs_py.bench.pages import resident_bytes
 from ossfs_py.bench.run import (
     LET_GO_SECONDS,
@@ -31,8 +31,8 @@ from ossfs_py.bench.works import (
 )
 from ossfs_py.cli.bench_report import Report
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.mountpoint import MountEntry
-from ossfs_py.transfer import readers
+from ossfs_py.host.mountpoint import MountEntry
+from ossfs_py.reading import readers
 
 MIB = 1024**2
 ODD_BYTES = 9 * MIB + 4321
@@ -64,9 +64,9 @@ class SpendingDaemon:
         self.asked = 0
         self.forgotten: list[str] = []
 
-    def figures(self) -> Figures:
+    def figures(self) -> Spending:
         self.asked += 1
-        return Figures(0.5 * self.asked, 1000 * self.asked, 100 * self.asked, self.asked)
+        return Spending(0.5 * self.asked, 1000 * self.asked, 100 * self.asked, self.asked)
 
     def forget_names(self, directory: str) -> None:
         self.forgotten.append(directory)
@@ -89,7 +89,7 @@ def test_every_work_does_all_that_it_announces(tmp_path: Path) -> None:
     for one in measured:
         assert bar.done[one.work.title] == bar.totals[one.work.title] != 0
         assert one.seconds > 0
-        assert one.spent == Figures(0.5, 1000, 100, 1)
+        assert one.spent == Spending(0.5, 1000, 100, 1)
     by_name = {one.work.name: one for one in measured}
     for name in ("write", "sequential", "parallel", "interleaved", "mmap"):
         assert (by_name[name].bytes, by_name[name].operations) == (ODD_BYTES, None)
@@ -221,7 +221,7 @@ def report(measured: list[Measurement], data_path: str | None = "direct") -> Rep
 
 def measurement(work: Work, **changes: object) -> Measurement:
     values = {"seconds": 2.0, "bytes": 100_000_000, "operations": None, "stayed_bytes": 0} | {
-        "spent": Figures(0.25, 100_000_000, 0, 13)
+        "spent": Spending(0.25, 100_000_000, 0, 13)
     }
     return Measurement(work, **(values | changes))  # type: ignore[arg-type]
 
@@ -254,8 +254,8 @@ def test_files_that_are_not_listed_are_missed(tmp_path: Path, names: tuple[str, 
     [
         ({"stayed_bytes": 40_000_000}, "direct", "40 MB stayed in the page cache"),
         ({"stayed_bytes": None}, None, "The kernel does not tell this user"),
-        ({"spent": Figures(0.1, 0, 0, 0)}, "cache", "the disk cache, unless another program"),
-        ({"spent": Figures(0.1, 0, 0, 0)}, "direct", "machine: another program has the file open"),
+        ({"spent": Spending(0.1, 0, 0, 0)}, "cache", "the disk cache, unless another program"),
+        ({"spent": Spending(0.1, 0, 0, 0)}, "direct", "machine: another program has the file open"),
     ],
 )
 def test_reads_that_did_not_come_from_the_store_are_told(

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from ossfs_py.cli.mount_figures import Figures, Section, sections, short_time
-from ossfs_py.metrics import MEMORY, NETWORK, Metrics
+from ossfs_py.cli.mount_figures import MountMetrics, Section, sections, short_time
+from ossfs_py.telemetry.metrics import MEMORY, NETWORK, Metrics
 
 MIB = 1024**2
 
@@ -18,7 +18,7 @@ class Mount:
         self.data_path = data_path
         self.waiting: list[dict[str, Any]] = []
 
-    def look(self) -> Figures:
+    def look(self) -> MountMetrics:
         families = {
             family.name: {
                 "samples": [
@@ -28,7 +28,7 @@ class Mount:
             }
             for family in self.metrics.registry.collect()
         }
-        return Figures(
+        return MountMetrics(
             {
                 "source": "models",
                 "data_path": self.data_path,

@@ -4,12 +4,12 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from ossfs_py.datapath.blockstore.backend import CachedVersion
-from ossfs_py.datapath.blockstore.layout import is_block_file_name
-from ossfs_py.datapath.blockstore.store import BlockStore
-from ossfs_py.metrics import Metrics
+from ossfs_py.datapath.diskcache.layout import is_block_file_name
+from ossfs_py.datapath.diskcache.openversion import CachedVersion
+from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.model import ObjectVersion
-from ossfs_py.transfer.backend import BlockLostError
+from ossfs_py.reading.secondhome import BlockLostError
+from ossfs_py.telemetry.metrics import Metrics
 
 BLOCK = 4096
 ROOMY = 1 << 40

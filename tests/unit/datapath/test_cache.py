@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import trio
 
-from ossfs_py.datapath.blockstore.blockfile import BlockFile
-from ossfs_py.datapath.blockstore.store import BlockStore
 from ossfs_py.datapath.cache import CacheDataPath
-from ossfs_py.metrics import Metrics
+from ossfs_py.datapath.diskcache.blockfile import BlockFile
+from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.model import CommitRequest, ObjectVersion
-from ossfs_py.transfer.context import WriteLimits
-from ossfs_py.transfer.engine import MIB, ReadOptions, TransferEngine
+from ossfs_py.reading.engine import MIB, ReadOptions, TransferEngine
+from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
 from tests.unit.datapath.caching import block_files, disk_bytes
-from tests.unit.transfer.writing import Writing, idle, writing
+from tests.unit.writing.writing import Writing, idle, writing
 
 DATA = random.Random(3).randbytes(13 * MIB + 4321)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.datapath.blockstore.direct import DirectFile
+from ossfs_py.datapath.diskcache.pastpages import DirectFile
 
 SIZE = 3 * 1024**2 + 777
 CONTENT = os.urandom(SIZE)

@@ -16,11 +16,11 @@ from ossfs_py.errors import (
     EnvironmentProblemError,
     StoreUnavailableError,
 )
-from ossfs_py.metrics import Metrics
-from ossfs_py.mountpoint import FILESYSTEM_TYPE, Machine
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, Machine
+from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import Capabilities
-from ossfs_py.store.credentials import CredentialSource
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.telemetry.metrics import Metrics
 from tests.support.fake_store import FakeStore
 
 MIB = 1024**2

@@ -18,7 +18,7 @@ from ossfs_py.doctor.host import (
     others_allowed,
     privilege,
 )
-from ossfs_py.mountpoint import Machine
+from ossfs_py.host.mountpoint import Machine
 
 USER = 1000
 

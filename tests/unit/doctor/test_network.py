@@ -11,8 +11,8 @@ import pytest
 
 from ossfs_py.doctor.findings import Finding, Status
 from ossfs_py.doctor.network import Way
-from ossfs_py.store.endpoint import resolve_endpoint
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.endpoint import resolve_endpoint
 from tests.unit.store.scripted import ScriptedServer, hold, raw, reply
 
 HOUR = 3600.0

@@ -6,10 +6,10 @@ from typing import Any
 import trio
 import trio.testing
 
-from ossfs_py.metrics import Metrics
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.namespace import Inode, Namespace, NamespaceOptions
-from ossfs_py.transfer.workers import Workers
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.telemetry.metrics import Metrics
 from tests.support.fake_store import FakeStore
 
 

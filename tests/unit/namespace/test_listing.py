@@ -9,9 +9,9 @@ import trio.testing
 
 from ossfs_py.errors import AccessDeniedError, StoreUnavailableError
 from ossfs_py.model import ListPage, ObjectInfo
-from ossfs_py.namespace.directory import DirectoryListing
-from ossfs_py.namespace.merge import DIRECTORY, PageMerger
+from ossfs_py.namespace.listing.merge import DIRECTORY, PageMerger
 from ossfs_py.namespace.namespace import Inode, Kind
+from ossfs_py.namespace.opendirectory import DirectoryListing
 from tests.support.fake_store import FakeStore
 from tests.unit.namespace.mounted import Mounted, mounted
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.model import ObjectInfo
-from ossfs_py.namespace.cache import MetadataMemory
+from ossfs_py.namespace.answers import MetadataMemory
 from ossfs_py.namespace.remembered import MetadataFile
 
 ANSWERS = [(f"k{n}", "etag", 5, {"mode": "33188", "ü": "é"}) for n in range(10)]

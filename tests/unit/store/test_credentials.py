@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.metrics import Metrics
-from ossfs_py.store.credentials import CredentialSource, make_session, read_password_file
-from ossfs_py.store.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.credentials import CredentialSource, make_session, read_password_file
+from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.signing import AccessKey
+from ossfs_py.telemetry.metrics import Metrics
 from tests.unit.store.scripted import ScriptedServer, reply
 
 

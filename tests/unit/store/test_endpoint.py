@@ -3,8 +3,8 @@
 import pytest
 
 from ossfs_py.errors import UsageError
-from ossfs_py.store.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.options import Addressing, StoreOptions
+from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
 
 
 def resolve(

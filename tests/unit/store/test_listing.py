@@ -2,8 +2,8 @@
 
 import pytest
 
-from ossfs_py.store.faults import NoAnswerError
-from ossfs_py.store.listing import parse_list_page, parse_time
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.list_xml import parse_list_page, parse_time
 
 NAMESPACE = ' xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 ENTRY = (

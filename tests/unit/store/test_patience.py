@@ -5,16 +5,16 @@ import threading
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.store.patience import Question
+from ossfs_py.store.auth.patience import PatientCall
 
 
 def test_an_answer_and_an_error_come_back() -> None:
-    assert Question(lambda: 7, 5.0, "somebody").answer() == 7
+    assert PatientCall(lambda: 7, 5.0, "somebody").answer() == 7
 
     def fail() -> int:
         raise LookupError("nothing there")
 
-    question = Question(fail, 5.0, "somebody")
+    question = PatientCall(fail, 5.0, "somebody")
     for _ in range(2):
         with pytest.raises(LookupError, match="nothing there"):
             question.answer()
@@ -28,7 +28,7 @@ def test_a_late_answer_is_the_answer_to_the_next_who_asks() -> None:
         told.wait()
         return "at last"
 
-    question = Question(slow, 0.05, "somebody")
+    question = PatientCall(slow, 0.05, "somebody")
     for _ in range(3):
         with pytest.raises(EnvironmentProblemError, match=r"somebody did not answer within 0.05 s"):
             question.answer()

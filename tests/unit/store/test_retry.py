@@ -10,9 +10,9 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
-from ossfs_py.metrics import Metrics
-from ossfs_py.store.faults import AnswerError, NoAnswerError
-from ossfs_py.store.retry import Attempt, Retrier
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.telemetry.metrics import Metrics
 
 
 class Fixture:

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.metrics import Metrics
-from ossfs_py.store.credentials import CredentialSource
-from ossfs_py.store.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.credentials import CredentialSource
+from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.signing import AccessKey
+from ossfs_py.telemetry.metrics import Metrics
 from tests.unit.store.scripted import ScriptedServer, reply
 
 OLD, NEW = AccessKey("old", "secret"), AccessKey("new", "secret")
@@ -256,8 +256,8 @@ def test_a_source_that_falls_ill_leaves_the_key_that_still_holds(tmp_path: Path)
 def test_a_process_that_hangs_is_waited_for_once_by_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ossfs_py.store.credentials._PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr("ossfs_py.store.credentials._JUST_NOW_SECONDS", 60.0)
+    monkeypatch.setattr("ossfs_py.store.auth.credentials._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("ossfs_py.store.auth.credentials._JUST_NOW_SECONDS", 60.0)
     process(tmp_path, "old")
     rotated = Rotated()
     rotated.source.current()
@@ -282,7 +282,7 @@ def test_a_process_that_hangs_is_waited_for_once_by_all(
 
 
 def test_a_process_that_hangs_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ossfs_py.store.credentials._PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("ossfs_py.store.auth.credentials._PATIENCE_SECONDS", 0.5)
     gate = tmp_path / "gate"
     process(tmp_path, "old")
     rotated = Rotated()

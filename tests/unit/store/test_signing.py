@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossfs_py.store.endpoint import resolve_endpoint
+from ossfs_py.store.auth.signing import UNSIGNED_PAYLOAD, AccessKey, Signer, encode_query
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.signing import UNSIGNED_PAYLOAD, AccessKey, Signer, encode_query
+from ossfs_py.store.s3.endpoint import resolve_endpoint
 
 NOW = datetime.datetime(2024, 2, 29, 23, 59, 58, tzinfo=datetime.UTC)
 KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "the-token")

@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from ossfs_py.errors import StoreUnavailableError
-from ossfs_py.metrics import Metrics
-from ossfs_py.store.faults import AnswerError
-from ossfs_py.store.retry import Attempt, Retrier
-from ossfs_py.store.throttle import Throttle
+from ossfs_py.store.http.faults import AnswerError
+from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.throttle import Throttle
+from ossfs_py.telemetry.metrics import Metrics
 
 
 class Clock:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.store import openssl, tls
-from ossfs_py.store.connection import Connection
-from ossfs_py.store.faults import NoAnswerError
-from ossfs_py.store.tls import TlsStream
+from ossfs_py.store.http import openssl, tls
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.http.tls import TlsStream
 
 CONTENT = os.urandom(3 * 1024**2 + 17)
 

@@ -1,0 +1,70 @@
+"""``ossfs-py list``."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ossfs_py.host.mountpoint import MountEntry
+
+
+@dataclass(frozen=True)
+class _Row:
+    mountpoint: str
+    source: str
+    data_path: str | None
+    pid: int | None
+    state: str
+
+
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+def list_mounts(as_json: bool) -> int:
+    """Show the mounts of ossfs-py on this host, their daemons, and whether they answer."""
+    rows = _rows()
+    if as_json:
+        click.echo(json.dumps([row.__dict__ for row in rows], indent=1))
+    elif not rows:
+        click.echo("Nothing is mounted.")
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in ("MOUNTPOINT", "SOURCE", "DATA PATH", "PID", "STATE"):
+            table.add_column(name, overflow="fold")
+        for row in rows:
+            pid = "" if row.pid is None else str(row.pid)
+            table.add_row(row.mountpoint, row.source, row.data_path or "", pid, row.state)
+        Console().print(table)
+    return 0
+
+
+def _rows() -> list[_Row]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
+
+    entries = [one for one in THIS_MACHINE.mounts() if one.filesystem_type == FILESYSTEM_TYPE]
+    # Each is asked whether it answers, which takes seconds of those that hang.
+    with ThreadPoolExecutor(max(1, len(entries))) as threads:
+        return list(threads.map(_row, entries))
+
+
+def _row(entry: "MountEntry") -> _Row:
+    from ossfs_py.doctor.mounts import answers
+    from ossfs_py.host.running import find_daemon
+
+    daemon = find_daemon(entry.mountpoint, entry.owner)
+    if daemon is None:
+        known = os.geteuid() in (0, entry.owner)
+        state = "dead: its daemon is gone" if known else "of another user"
+        return _Row(str(entry.mountpoint), entry.source, None, None, state)
+    mount = daemon.mount
+    daemon.close()
+    problem = answers(entry.mountpoint)
+    state = "mounted" if problem is None else f"ill: it {problem}"
+    return _Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, state)

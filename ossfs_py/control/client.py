@@ -1,0 +1,122 @@
+"""The other end of the control socket: finds the mount of a path and asks its daemon. Blocks."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from ossfs_py.control.server import SOCKET_NAME
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, MountEntry
+from ossfs_py.host.running import FoundDaemon, RunningMount, find_daemon
+
+OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
+
+
+def mount_of(path: Path, machine: Machine = THIS_MACHINE) -> tuple[MountEntry, str]:
+    """The ossfs-py mount that ``path`` lies in, and the path below its mountpoint (``""`` for
+    the mountpoint itself).
+
+    Symbolic links are followed; what does not exist counts as written.
+
+    Raises:
+        EnvironmentProblemError: it lies in none.
+    """
+    real = Path(os.path.realpath(path))
+    around = [entry for entry in machine.mounts() if real.is_relative_to(entry.mountpoint)]
+    deepest = max((len(entry.mountpoint.parts) for entry in around), default=0)
+    # Of several mounts on one mountpoint the last one is seen.
+    visible = [entry for entry in around if len(entry.mountpoint.parts) == deepest]
+    if not visible or visible[-1].filesystem_type != FILESYSTEM_TYPE:
+        raise EnvironmentProblemError(f"{path} is outside every ossfs-py mount")
+    below = real.relative_to(visible[-1].mountpoint)
+    return visible[-1], "" if below == Path() else str(below)
+
+
+class DaemonGoneError(EnvironmentProblemError):
+    """The mount is there and its daemon is not, or not for this user."""
+
+
+class ControlClient:
+    """A running mount that can be asked. Use as a context manager."""
+
+    def __init__(self, daemon: FoundDaemon) -> None:
+        self._daemon = daemon
+
+    @classmethod
+    def of(cls, entry: MountEntry) -> Self:
+        """The client of a mount.
+
+        Raises:
+            DaemonGoneError: its daemon is gone or somebody else's.
+        """
+        daemon = find_daemon(entry.mountpoint, entry.owner)
+        if daemon is not None:
+            return cls(daemon)
+        if os.geteuid() not in (0, entry.owner):
+            raise DaemonGoneError(
+                f"the mount at {entry.mountpoint} belongs to another user: only its owner and"
+                " root may ask its daemon"
+            )
+        raise DaemonGoneError(
+            f"the daemon of the mount at {entry.mountpoint} is gone:"
+            f" run 'ossfs-py umount {entry.mountpoint}', then mount again"
+        )
+
+    @property
+    def mount(self) -> RunningMount:
+        """What the daemon says about itself."""
+        return self._daemon.mount
+
+    def call(
+        self,
+        command: str,
+        arguments: Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> dict[str, Any]:
+        """Ask for ``command`` and wait for its result, however long that takes.
+
+        Raises:
+            EnvironmentProblemError: the daemon says why it cannot do it, or is gone.
+        """
+        request = {"command": command, "arguments": arguments or {}}
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                sock.connect(str(self._daemon.runtime_dir / SOCKET_NAME))
+                sock.sendall(json.dumps(request).encode() + b"\n")
+                with sock.makefile("rb") as answers:
+                    for line in answers:
+                        answer = json.loads(line)
+                        if "progress" not in answer:
+                            return _result(answer)
+                        if on_progress is not None:
+                            on_progress(answer["progress"])
+        except PermissionError as exc:
+            raise EnvironmentProblemError(
+                f"only the owner of the mount at {self.mount.mountpoint} and root may do this"
+            ) from exc
+        except (OSError, ValueError) as exc:
+            raise EnvironmentProblemError(self._silent()) from exc
+        raise EnvironmentProblemError(self._silent())
+
+    def _silent(self) -> str:
+        return f"the daemon of the mount at {self.mount.mountpoint} is gone or does not answer"
+
+    def close(self) -> None:
+        """Stop watching the daemon."""
+        self._daemon.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise EnvironmentProblemError(str(answer["error"]))
+    result: dict[str, Any] = answer["result"]
+    return result

@@ -1,0 +1,179 @@
+"""What a running mount can be asked through its control socket: the table of commands.
+
+A command is a function of its arguments and a way to send progress; what it needs of the mount is
+bound here.
+"""
+
+import logging
+import math
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import trio
+from prometheus_client.metrics_core import Metric
+
+from ossfs_py.config import Settings
+from ossfs_py.control.cache_commands import CacheCommands, find
+from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.datapath.base import DataPath
+from ossfs_py.datapath.cache import CacheDataPath
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    StoreError,
+    UnsavedDataError,
+)
+from ossfs_py.filesystem.openfiles import OpenFiles
+from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.namespace.inode import Kind
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_SYNC_REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class MountParts:
+    """What of a mount commands may need."""
+
+    settings: Settings
+    metrics: Metrics
+    filesystem: Filesystem
+    opened: OpenFiles
+    data_path: DataPath
+    files: Workers
+    """Threads for local files."""
+    store: ObjectStore
+    network: Workers
+    """Threads for calls to the store."""
+    jobs: trio.Nursery
+    """For work that outlives its request; cancelled before the mount ends."""
+
+
+def control_commands(parts: MountParts) -> dict[str, Command]:
+    """Every command by its name."""
+    cache = parts.data_path if isinstance(parts.data_path, CacheDataPath) else None
+    cached = CacheCommands(
+        parts.filesystem.namespace, cache, parts.files, parts.jobs, parts.settings.concurrency
+    )
+    return {
+        "stats": partial(_stats, parts.settings, parts.metrics),
+        "info": partial(_info, parts, cache),
+        "sync": partial(_sync, parts.filesystem),
+        "refresh": partial(_refresh, parts.filesystem),
+        **cached.table(),
+    }
+
+
+async def _refresh(
+    filesystem: Filesystem, arguments: Arguments, _progress: Progress
+) -> Mapping[str, Any]:
+    path = arguments.text("path")
+    forgotten = filesystem.refresh(path)
+    try:
+        await find(filesystem.namespace, path)
+    except (NoSuchEntryError, NotADirectoryPathError) as exc:
+        raise ControlError(f"{path!r} does not exist in this mount") from exc
+    return {"forgotten_entries": forgotten}
+
+
+async def _sync(
+    filesystem: Filesystem, _arguments: Arguments, progress: Progress
+) -> Mapping[str, Any]:
+    async def report() -> None:
+        while True:
+            await progress({"pending_files": filesystem.pending_uploads})
+            await trio.sleep(_SYNC_REPORT_SECONDS)
+
+    unsaved: UnsavedDataError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(report)
+        try:
+            await filesystem.sync()
+        except UnsavedDataError as exc:
+            unsaved = exc  # raised in here, it would come out in an exception group
+        finally:
+            nursery.cancel_scope.cancel()
+    if unsaved is not None:
+        raise unsaved
+    return {}
+
+
+async def _info(
+    parts: MountParts, cache: CacheDataPath | None, arguments: Arguments, _progress: Progress
+) -> Mapping[str, Any]:
+    namespace = parts.filesystem.namespace
+    path = arguments.text("path")
+    try:
+        inode = await find(namespace, path)
+    except (NoSuchEntryError, NotADirectoryPathError) as exc:
+        raise ControlError(f"{path!r} does not exist in this mount") from exc
+    attributes = await namespace.attributes(inode)
+    owner = None
+    if inode.info is not None:
+        try:
+            await namespace.ensure_metadata(inode)
+            owner = await parts.network.run(parts.store.owner, inode.info.key)
+        except StoreError as exc:
+            # What a listing told is worth telling, too.
+            log.info("the metadata of %r stays unknown: %s", path, exc)
+    opened = parts.opened.current(inode)
+    info = inode.info
+    version = info.version if info is not None else None
+    cached_bytes = None
+    if cache is not None and version is not None and inode.kind is Kind.FILE:
+        cached_bytes = await parts.files.run(cache.blocks.share, version)
+    return {
+        "kind": inode.kind.value,
+        "bucket": parts.settings.bucket,
+        "key": namespace.key_of(inode),
+        "etag": version.etag if version is not None else None,
+        "bytes": attributes.size,
+        "modified": attributes.mtime_ns / 1e9,
+        "mode": f"{stat.S_IMODE(attributes.mode):04o}",
+        "version_id": info.version_id if info is not None else None,
+        "content_type": info.content_type if info is not None else None,
+        "storage_class": info.storage_class if info is not None else None,
+        "owner": owner,
+        "metadata": None if inode.metadata is None else dict(inode.metadata),
+        "data_path": parts.settings.data_path,
+        "cached_bytes": cached_bytes,
+        "open": opened is not None,
+        "open_handles": inode.open_count,
+        "unsaved": opened is not None and opened.file.dirty,
+    }
+
+
+async def _stats(
+    settings: Settings, metrics: Metrics, _arguments: Arguments, _progress: Progress
+) -> Mapping[str, Any]:
+    return {
+        "source": settings.source,
+        "data_path": settings.data_path,
+        "waiting": metrics.waits.told(),
+        "metrics": {family.name: _samples(family) for family in metrics.registry.collect()},
+    }
+
+
+def _samples(family: Metric) -> dict[str, Any]:
+    return {
+        "type": family.type,
+        "help": family.documentation,
+        "samples": [
+            {
+                "name": sample.name,
+                "labels": sample.labels,
+                # Infinite bucket bounds are labels; infinite values do not occur.
+                "value": sample.value,
+            }
+            for sample in family.samples
+            # JSON knows no NaN, which a gauge of something unknown has.
+            if not (sample.name.endswith("_created") or math.isnan(sample.value))
+        ],
+    }

@@ -1,0 +1,314 @@
+"""Builds the objects of one mount and takes them down again, innermost first."""
+
+import hashlib
+import logging
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import trio
+
+from ossfs_py.config import Settings
+from ossfs_py.config.units import MIB
+from ossfs_py.control.mount_commands import MountParts, control_commands
+from ossfs_py.control.server import Command
+from ossfs_py.datapath.diskcache.store import BlockStore
+from ossfs_py.datapath.registry import DataPathContext, create
+from ossfs_py.errors import OssfsError
+from ossfs_py.filesystem.openfiles import ConflictPolicy, OpenFiles
+from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.siblings import OpenWatcher, ShardLookup, SiblingPrefetch
+from ossfs_py.filesystem.writeback import WriteBackQueue
+from ossfs_py.namespace.keys import RESERVED_PREFIX
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.namespace.policy import NamespaceOptions
+from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
+from ossfs_py.reading.engine import ReadOptions, TransferEngine
+from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.writing.context import WriteContext, WriteLimits
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.recovery import Recovery, tidy_leftovers
+
+log = logging.getLogger(__name__)
+
+_RESTART_SECONDS = 5.0
+_TIDY_SECONDS = 5.0
+"""What a mount that ends gives requests nobody waits for; the journal knows of the rest."""
+_FILE_THREADS = 4
+"""Local reads and writes at once: enough to keep one disk's queue filled."""
+_PART_SHARE = 8
+"""One part in this many of the memory budget is the most that one upload part may take, so that
+several files can be written while others are read."""
+
+
+@asynccontextmanager
+async def assembled(
+    settings: Settings,
+    mountpoint: Path,
+    store: ObjectStore,
+    metrics: Metrics,
+    runtime_dir: Path,
+) -> AsyncIterator[tuple[Filesystem, dict[str, Command]]]:
+    """A file system over ``store``, and what can be asked of it through the control socket.
+
+    Nothing of it is left at the end but what is unsaved.
+    """
+    network = Workers("network", settings.concurrency)
+    files = Workers("file", _FILE_THREADS)
+    try:
+        with _journal(settings, mountpoint, runtime_dir) as journal:
+            pool = BufferPool(settings.memory_limit_bytes, settings.block_size_bytes, metrics)
+            engine = TransferEngine(
+                store,
+                network,
+                files,
+                pool,
+                ReadOptions(
+                    block_size_bytes=settings.block_size_bytes,
+                    model_hints=settings.model_hints,
+                ),
+                metrics,
+            )
+            writes = WriteContext(
+                store=store,
+                network=network,
+                local=files,
+                memory=pool,
+                journal=journal,
+                spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
+                limits=_write_limits(settings),
+            )
+            data_path = create(
+                settings.data_path,
+                DataPathContext(
+                    engine,
+                    writes,
+                    settings.temp_dir,
+                    partial(_open_blocks, settings, metrics),
+                    cache_writes=settings.cache_writes,
+                ),
+            )
+            namespace = Namespace(
+                store,
+                network,
+                _namespace_options(settings),
+                metrics,
+                on_remote_change=lambda inode: filesystem.note_remote_change(inode),  # noqa: PLW0108 - made below
+                rename_log=journal,
+            )
+            opened = OpenFiles(
+                namespace,
+                data_path,
+                store,
+                network,
+                journal,
+                _conflict_policy(settings),
+                WriteBackQueue(metrics) if settings.write_back else None,
+            )
+            foresight: list[OpenWatcher] = []
+            if settings.small_file_prefetch:
+                limit = settings.memory_limit_bytes
+                foresight.append(SiblingPrefetch(namespace, opened, data_path, metrics, limit))
+            if settings.model_hints:
+                foresight.append(ShardLookup(namespace))
+            filesystem = Filesystem(
+                namespace,
+                opened,
+                read_only=settings.read_only,
+                foresight=foresight,
+            )
+            _watch(metrics, settings, mountpoint, opened, network)
+            if not settings.read_only:
+                await files.run(_take_over, journal, store)
+            keeper = _metadata_keeper(settings, namespace, files)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_kept_running, data_path.run)
+                if keeper is not None:
+                    nursery.start_soon(_kept_running, keeper.run)
+                nursery.start_soon(_kept_running, opened.run)
+                if not settings.read_only:
+                    nursery.start_soon(_finish_in_background, files, journal, store)
+                try:
+                    async with trio.open_nursery() as jobs:
+                        parts = MountParts(
+                            settings=settings,
+                            metrics=metrics,
+                            filesystem=filesystem,
+                            opened=opened,
+                            data_path=data_path,
+                            files=files,
+                            store=store,
+                            network=network,
+                            jobs=jobs,
+                        )
+                        yield filesystem, control_commands(parts)
+                        jobs.cancel_scope.cancel()
+                finally:
+                    with trio.CancelScope(shield=True):
+                        if keeper is not None:
+                            await keeper.save()
+                        await filesystem.close()
+                        await data_path.aclose()
+                        with trio.move_on_after(_TIDY_SECONDS):
+                            await writes.tidying.settled()
+                        _tell_leaks(pool, (network, files), opened)
+                nursery.cancel_scope.cancel()
+    finally:
+        network.close()
+        files.close()
+
+
+def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], opened: OpenFiles) -> None:
+    """At the end nothing may be left; what calls that still run hold is theirs for a moment."""
+    if pool.used_bytes and not any(each.running for each in workers):
+        log.error("%d bytes of the memory budget were not given back", pool.used_bytes)
+    if opened.open_count:
+        log.error("%d open files were not given back", opened.open_count)
+
+
+def _watch(
+    metrics: Metrics, settings: Settings, mountpoint: Path, opened: OpenFiles, network: Workers
+) -> None:
+    """Let the figures that are states rather than events be read when somebody asks."""
+    metrics.mount.info(
+        {
+            "source": settings.source,
+            "mountpoint": str(mountpoint),
+            "data_path": settings.data_path,
+            "version": version("ossfs-py"),
+        }
+    )
+    metrics.open_files.set_function(lambda: opened.open_count)
+    metrics.unsaved_files.set_function(lambda: opened.unsaved_count)
+    metrics.store_jobs.labels("running").set_function(lambda: network.running)
+    metrics.store_jobs.labels("waiting").set_function(lambda: network.waiting)
+
+
+async def _kept_running(work: Callable[[], Awaitable[None]]) -> None:
+    """Background work whose failure must not end the mount: it is logged and begun again."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("background work failed; it is begun again in %g s", _RESTART_SECONDS)
+        await trio.sleep(_RESTART_SECONDS)
+
+
+def mount_id(settings: Settings, mountpoint: Path) -> str:
+    """Names the state of one mount below the state directory.
+
+    The mountpoint is part of it: one bucket may be mounted twice on a host, and each daemon keeps
+    its own journal.
+    """
+    identity = (settings.endpoint or "", settings.bucket, settings.prefix, str(mountpoint))
+    return hashlib.sha256("\0".join(identity).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+@contextmanager
+def _journal(settings: Settings, mountpoint: Path, runtime_dir: Path) -> Iterator[Journal]:
+    if settings.read_only:
+        # Nothing will be written, and the machine may have no state directory to write to.
+        yield from _closing(Journal(runtime_dir / "journal"))
+    else:
+        yield from _closing(Journal(settings.state_dir / mount_id(settings, mountpoint)))
+
+
+def _closing(journal: Journal) -> Iterator[Journal]:
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _open_blocks(settings: Settings, metrics: Metrics) -> BlockStore:
+    return BlockStore(
+        settings.cache_dir,
+        settings.endpoint or f"s3.{settings.region or 'default'}",
+        settings.bucket,
+        limit_bytes=settings.cache_size_bytes or sys.maxsize,
+        min_free_bytes=settings.min_free_bytes,
+        metrics=metrics,
+        # A block is kept when all of it was fetched.
+        block_size_bytes=min(MIB, settings.block_size_bytes),
+    )
+
+
+def _metadata_keeper(
+    settings: Settings, namespace: Namespace, files: Workers
+) -> MetadataKeeper | None:
+    """Keeps what HEAD told, where the mount asks every object and has a lasting cache."""
+    if settings.data_path != "cache" or not settings.posix_metadata:
+        return None
+    identity = f"{settings.endpoint or settings.region}\0{settings.bucket}"
+    name = f"metadata-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite3"
+    file = MetadataFile(settings.cache_dir / name, _namespace_options(settings).max_entries)
+    return MetadataKeeper(namespace.metadata_memory, file, files)
+
+
+def _write_limits(settings: Settings) -> WriteLimits:
+    limits = WriteLimits()
+    part_bytes = min(limits.memory_part_bytes, settings.memory_limit_bytes // _PART_SHARE)
+    return WriteLimits(memory_part_bytes=part_bytes)
+
+
+def _namespace_options(settings: Settings) -> NamespaceOptions:
+    return NamespaceOptions(
+        prefix=settings.prefix,
+        metadata_ttl_seconds=settings.metadata_ttl_seconds,
+        negative_ttl_seconds=settings.negative_ttl_seconds,
+        posix_metadata=settings.posix_metadata,
+        uid=settings.uid,
+        gid=settings.gid,
+        file_mode=settings.effective_file_mode,
+        dir_mode=settings.effective_dir_mode,
+        read_only=settings.read_only,
+    )
+
+
+def _conflict_policy(settings: Settings) -> ConflictPolicy:
+    return ConflictPolicy(
+        fail=settings.on_conflict == "fail",
+        scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
+    )
+
+
+def _take_over(journal: Journal, store: ObjectStore) -> None:
+    """Find what a daemon that died here has left: its dirty files are kept, the rest tidied."""
+    for ident in journal.claim_leftovers():
+        log.warning(
+            "a file that a killed daemon had not saved yet is kept as %s (see: ossfs-py recover)",
+            journal.unsaved_path(ident),
+        )
+    tidy_leftovers(journal, store)
+
+
+async def _finish_in_background(files: Workers, journal: Journal, store: ObjectStore) -> None:
+    try:
+        await files.run(partial(_finish_complete, journal, store), urgent=False)
+    except Exception:
+        log.exception("files of a killed daemon could not be finished (see: ossfs-py recover)")
+
+
+def _finish_complete(journal: Journal, store: ObjectStore) -> None:
+    """Upload files that write-back owes: their programs had closed them, so they are whole.
+
+    What a program was still writing when its daemon died is left to ``ossfs-py recover``: under
+    its own name it would be taken for whole.
+    """
+    recovery = Recovery(journal)
+    for record in recovery.list():
+        if not record.complete:
+            continue
+        try:
+            recovery.upload(record.ident, store)
+        except (OssfsError, OSError) as exc:
+            log.error("%r stays unsaved: %s (see: ossfs-py recover)", record.key, exc)  # noqa: TRY400
+        else:
+            log.info("%r, closed before its daemon died, is uploaded", record.key)

@@ -1,0 +1,299 @@
+"""The life of one mount: checks, assembly, readiness, signals, drain.
+
+    checks -> store answers -> mounted -> ready -> [SIGHUP: reread] -> drain -> unmounted -> exit
+
+The first SIGTERM or SIGINT, and an unmount from outside, lead to the drain: everything dirty is
+brought to the store. A second signal cuts it short: what is dirty stays on disk.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import trio
+
+from ossfs_py.config import BadOptionsError, Settings
+from ossfs_py.control.server import SOCKET_NAME, Command, controlled
+from ossfs_py.control.service_commands import service_commands
+from ossfs_py.daemon.assembly import assembled, mount_id
+from ossfs_py.daemon.servicestate import ServiceState
+from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
+from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.fuse.session import FuseOptions, UnmountedEarlyError, mounted
+from ossfs_py.host.directories import prepare_directories
+from ossfs_py.host.mountpoint import check_machine, prepare_mountpoint, real_path
+from ossfs_py.host.notify import Notifier
+from ossfs_py.host.running import RunningMount, registered
+from ossfs_py.store import open_store
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.options import store_options
+from ossfs_py.telemetry.exposition import exposed
+from ossfs_py.telemetry.logs import Logs
+from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.telemetry.stacks import describe_tasks
+from ossfs_py.writing.leftovers import forget_if_empty, remember
+
+log = logging.getLogger(__name__)
+
+_CHECK_SECONDS = 8.0
+_CHECK_GRACE_SECONDS = 1.0
+"""A wrong endpoint or key is told within 10 s of the command's start; imports take their part."""
+
+_SET_ASIDE_SECONDS = 5.0
+"""After a second signal: writing parts that are in memory only to a slow disk takes this long."""
+
+_DONE, _FAILED = 0, 1
+_TERMINATED = 128 + signal.SIGTERM
+"""What a shell reports for it: nothing is mounted, and nothing went wrong."""
+
+
+def run(
+    settings: Settings,
+    ready: Callable[[], None],
+    logs: Logs,
+    reread: Callable[[], Settings],
+    notifier: Notifier,
+) -> int:
+    """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
+
+    ``reread`` reads every source of settings again; of the result only the log level is used.
+    ``notifier`` tells the service manager, where there is one.
+
+    Raises:
+        UserError: why it cannot be mounted; nothing is left behind.
+    """
+    mountpoint = real_path(settings.mountpoint)
+    check_machine(settings.allow_other)
+    prepare_directories(settings)
+    record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path)
+    with registered(record) as runtime_dir:
+        prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
+        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier)
+        try:
+            return trio.run(life.run)
+        except BaseExceptionGroup as group:
+            for exc in _leaves(group):
+                if isinstance(exc, UserError):
+                    raise exc from None
+            raise
+
+
+def _leaves(exc: BaseException) -> Iterator[BaseException]:
+    if isinstance(exc, BaseExceptionGroup):
+        for inner in exc.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield exc
+
+
+class _Life:
+    """One mount from its first request to the exit code. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        mountpoint: Path,
+        runtime_dir: Path,
+        ready: Callable[[], None],
+        logs: Logs,
+        reread: Callable[[], Settings],
+        notifier: Notifier,
+    ) -> None:
+        self._settings = settings
+        self._mountpoint = mountpoint
+        self._runtime_dir = runtime_dir
+        self._ready = ready
+        self._logs = logs
+        self._reread = reread
+        self._metrics = Metrics()
+        self._service = ServiceState(settings, notifier, self._metrics)
+        self._store: ObjectStore | None = None
+        self._mounting = trio.CancelScope()
+        self._draining = trio.CancelScope()
+        self._code = _DONE
+        self._is_mounted = False
+        self._stop = trio.Event()
+
+    async def run(self) -> int:
+        """Live; the exit code."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._obey_signals)
+            nursery.start_soon(self._service.keep_told)
+            code = await self._serve()
+            nursery.cancel_scope.cancel()
+        return code
+
+    async def _serve(self) -> int:
+        with self._mounting:
+            store = await self._open_store()
+        if self._mounting.cancelled_caught:
+            return self._ended_early()
+        try:
+            return await self._serve_from(store)
+        finally:
+            store.close()
+
+    def _ended_early(self) -> int:
+        log.info("ended by a signal before anything was mounted")
+        return _TERMINATED
+
+    async def _serve_from(self, store: ObjectStore) -> int:
+        self._store = store
+        async with (
+            assembled(
+                self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
+            ) as (filesystem, commands),
+            controlled(self._runtime_dir / SOCKET_NAME, self._answered(commands)),
+            exposed(self._settings.metrics_address, self._metrics.registry),
+        ):
+            # Before the mount answers: from then on, reading alone writes to no disk.
+            self._remember_store()
+            if self._stop.is_set():
+                return self._ended_early()
+            try:
+                async with mounted(
+                    filesystem, self._mount_options(), self._metrics, self._logs.access
+                ):
+                    self._is_mounted = True
+                    log.info(
+                        "%s is mounted at %s (%s data path)",
+                        self._settings.source,
+                        self._mountpoint,
+                        self._settings.data_path,
+                    )
+                    self._service.serving(filesystem)
+                    self._ready()
+                    await self._stop.wait()
+                    # Programs can go on working while their files are brought to the store.
+                    await self._drain(filesystem)
+            except UnmountedEarlyError:
+                log.info("%s was unmounted before it was ready", self._mountpoint)
+            self._service.draining()
+            # Also what was written meanwhile, and after somebody else unmounted.
+            await self._drain(filesystem)
+        if not self._settings.read_only:
+            forget_if_empty(self._state_directory)
+        log.info("%s is unmounted", self._mountpoint)
+        return self._code
+
+    def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
+        return {**commands, **service_commands(self._settings, self._logs)}
+
+    @property
+    def _state_directory(self) -> Path:
+        return self._settings.state_dir / mount_id(self._settings, self._mountpoint)
+
+    def _remember_store(self) -> None:
+        """Let ``ossfs-py recover`` know later where unsaved files belong."""
+        settings = self._settings
+        if settings.read_only:
+            return
+        try:
+            remember(self._state_directory, self._mountpoint, store_options(settings))
+        except OSError as exc:
+            log.warning("unsaved files will not know their store: %s", exc)
+
+    async def _open_store(self) -> ObjectStore:
+        """The store, known to answer.
+
+        Raises:
+            EnvironmentProblemError: it does not, in one sentence.
+        """
+        limit_seconds = _CHECK_SECONDS + _CHECK_GRACE_SECONDS
+        with trio.move_on_after(limit_seconds):
+            # A name server that does not answer holds its thread for longer than that; the
+            # thread is left behind then.
+            return await trio.to_thread.run_sync(self._checked_store, abandon_on_cancel=True)
+        where = self._settings.endpoint or "AWS S3"
+        raise EnvironmentProblemError(
+            f"the store at {where} does not answer within {limit_seconds:g} seconds"
+        )
+
+    def _checked_store(self) -> ObjectStore:
+        store = open_store(store_options(self._settings), self._metrics)
+        try:
+            store.check(self._settings.prefix, _CHECK_SECONDS)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _mount_options(self) -> FuseOptions:
+        settings = self._settings
+        return FuseOptions(
+            mountpoint=self._mountpoint,
+            source=settings.source,
+            read_only=settings.read_only,
+            allow_other=settings.allow_other,
+            readahead_bytes=settings.readahead_bytes,
+            kernel_options=settings.kernel_options,
+        )
+
+    async def _drain(self, filesystem: Filesystem) -> None:
+        """Bring everything dirty to the store; what the store does not take is set aside."""
+        with self._draining:
+            try:
+                await filesystem.drain()
+            except UnsavedDataError as exc:
+                log.error("%s", exc)  # noqa: TRY400 (each file has been logged with its cause)
+                self._code = _FAILED
+        if self._draining.cancelled_caught:
+            log.error("some files could not be set aside in time; the next mount looks for them")
+            self._code = _FAILED
+        self._draining = trio.CancelScope(deadline=self._draining.deadline)
+
+    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        with trio.open_signal_receiver(*watched) as numbers:
+            # The threads' stacks go to stderr even when the loop itself is stuck.
+            faulthandler.register(signal.SIGUSR1, chain=True)
+            task_status.started()
+            async for number in numbers:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                elif number == signal.SIGUSR1:
+                    log.warning("asked by SIGUSR1 what every task waits for:\n%s", describe_tasks())
+                else:
+                    self._end(signal.Signals(number).name)
+
+    def _end(self, name: str) -> None:
+        if not self._is_mounted:
+            self._mounting.cancel()
+            if self._store is not None:
+                # What the last daemon left is being tidied: that can wait for the next mount.
+                self._store.close()
+        elif self._stop.is_set():
+            self._hurry()
+        else:
+            log.info("%s: uploading what is not saved yet, then unmounting", name)
+            self._service.draining()
+        self._stop.set()
+
+    def _hurry(self) -> None:
+        """Second signal: without a store every upload fails now, and its data is set aside."""
+        log.warning("a second signal: keeping what is not uploaded in the state directory")
+        if self._store is not None:
+            self._store.close()
+        self._draining.deadline = trio.current_time() + _SET_ASIDE_SECONDS
+
+    async def _reload(self) -> None:
+        """SIGHUP: the log file may have been moved, credentials rotated, the log level changed."""
+        with self._service.reloading():
+            await self._read_again()
+
+    async def _read_again(self) -> None:
+        self._logs.reopen()
+        try:
+            self._logs.set_levels(self._reread().log_level)
+        except BadOptionsError as exc:
+            log.error("the log level stays as it is: %s", "; ".join(exc.problems))  # noqa: TRY400
+        try:
+            if self._store is not None:
+                await trio.to_thread.run_sync(self._store.refresh_credentials)
+        except OssfsError as exc:
+            log.error("the credentials stay as they are: %s", exc)  # noqa: TRY400
+        else:
+            log.info("credentials and log level were read again")

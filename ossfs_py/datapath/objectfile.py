@@ -1,0 +1,185 @@
+"""The bytes of one open inode: a shared reader, and a dirty file once somebody writes.
+
+Every data path hands out this class; they differ in the backend of their readers and in where
+dirty bytes wait.
+"""
+
+from collections.abc import Callable
+
+from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.reading.reader import VersionReader
+from ossfs_py.reading.readers import ReaderCache
+from ossfs_py.writing.dirty import DirtyFile, WriteContext
+
+CommittedHook = Callable[[DirtyFile, ObjectVersion], None]
+"""Told of every version this mount wrote, while its dirty file is still open."""
+
+
+class ObjectFile:
+    """Implements :class:`ossfs_py.datapath.base.OpenFile`."""
+
+    def __init__(
+        self,
+        version: ObjectVersion | None,
+        readers: ReaderCache,
+        writes: WriteContext,
+        *,
+        memory_first: bool,
+        on_committed: CommittedHook | None = None,
+    ) -> None:
+        self._version = version
+        self._readers = readers
+        self._writes = writes
+        self._memory_first = memory_first
+        self._on_committed = on_committed
+        self._reader: VersionReader | None = None
+        self._dirty: DirtyFile | None = None
+        self._hint: Callable[[], CommitRequest] | None = None
+        self._on_stored: Callable[[ObjectVersion], None] | None = None
+        self._expects_rereads = False
+        self._abandoned = False
+
+    def begin(
+        self,
+        hint: Callable[[], CommitRequest],
+        on_stored: Callable[[ObjectVersion], None],
+    ) -> None:
+        """Tell how a commit would happen; see the protocol."""
+        self._hint = hint
+        self._on_stored = on_stored
+        if self._version is None:
+            self._dirty = self._new_dirty()
+
+    def expect_rereads(self) -> None:
+        """Somebody opened the file for reading and writing both."""
+        self._expects_rereads = True
+        if self._dirty is not None:
+            self._dirty.expects_rereads = True
+
+    @property
+    def version(self) -> ObjectVersion | None:
+        """The version last read from or committed to the store."""
+        return self._version
+
+    @property
+    def size(self) -> int:
+        """Current size, uncommitted writes included."""
+        if self._dirty is not None:
+            return self._dirty.size
+        return self._version.size if self._version is not None else 0
+
+    @property
+    def dirty(self) -> bool:
+        """Whether a commit would have to bring anything to the store."""
+        return self._dirty is not None and self._dirty.dirty
+
+    @property
+    def bound(self) -> bool:
+        """Whether bytes are in an unfinished upload of the file's key only."""
+        return self._dirty is not None and self._dirty.bound
+
+    def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
+        """Bytes in memory, clipped at the end of file; None if they are not all there."""
+        if self._dirty is not None:
+            return self._dirty.read_nowait(offset, size)
+        reader = self._reader
+        if reader is None:
+            return None
+        end = min(offset + size, reader.version.size)
+        return reader.read_nowait(offset, end) if end > offset else b""
+
+    async def read(self, offset: int, size: int) -> memoryview | bytes:
+        """Bytes, clipped at the end of file; waits for what is missing."""
+        if self._dirty is not None:
+            return await self._dirty.read(offset, size)
+        return await self._read_clean(offset, size)
+
+    async def _read_clean(self, offset: int, size: int) -> memoryview | bytes:
+        if self._version is None:
+            return b""
+        if self._reader is None:
+            self._reader = self._readers.acquire(self._version)
+        end = min(offset + size, self._version.size)
+        return await self._reader.read(offset, end) if end > offset else b""
+
+    async def write(self, offset: int, data: bytes) -> int:
+        """Take ``data`` at ``offset``; returns len(data)."""
+        await self._writable().write(offset, data)
+        return len(data)
+
+    async def truncate(self, size: int) -> None:
+        """Cut off or extend with zeros."""
+        if self._dirty is None and size == self.size:
+            return
+        await self._writable().truncate(size)
+
+    def _writable(self) -> DirtyFile:
+        if self._dirty is None:
+            self._dirty = self._new_dirty()
+        return self._dirty
+
+    def _new_dirty(self) -> DirtyFile:
+        dirty = DirtyFile(
+            self._writes,
+            self._version,
+            self._read_clean,
+            memory_first=self._memory_first,
+            hint=self._hint,
+            on_stored=self._stored_early,
+        )
+        dirty.expects_rereads = self._expects_rereads
+        if self._abandoned:
+            dirty.abandon()
+        return dirty
+
+    def _stored_early(self, version: ObjectVersion) -> None:
+        self._release_reader()
+        self._version = version
+        if self._on_stored is not None:
+            self._on_stored(version)
+
+    async def commit(self, request: CommitRequest) -> ObjectVersion | None:
+        """Bring everything written so far to the store; None when nothing was dirty."""
+        if self._dirty is None or not self._dirty.dirty:
+            return None
+        version = await self._dirty.commit(request)
+        if version is not None:
+            self._release_reader()
+            self._version = version
+            if self._on_committed is not None:
+                self._on_committed(self._dirty, version)
+        return version
+
+    async def secure(self, request: CommitRequest) -> bool:
+        """Keep everything written so far on local disk; False if it has to be committed."""
+        return self._dirty is None or await self._dirty.secure(request)
+
+    async def preserve(self, replacement: ObjectVersion) -> None:
+        """Read on from a server-side copy of the same bytes."""
+        if self._reader is not None:
+            self._readers.rebase(self._reader, replacement)
+        self._version = replacement
+        if self._dirty is not None:
+            self._dirty.rebase(replacement)
+
+    def abandon(self) -> None:
+        """Drop uncommitted data, and whatever will be written yet, on purpose."""
+        self._abandoned = True
+        if self._dirty is not None:
+            self._dirty.abandon()
+
+    def set_aside(self, request: CommitRequest) -> str:
+        """Move uncommitted data to ``unsaved/``; returns its path there."""
+        return self._writable().set_aside(request)
+
+    async def close(self) -> None:
+        """Free memory and temporary files; never uploads."""
+        self._release_reader()
+        dirty, self._dirty = self._dirty, None
+        if dirty is not None:
+            await dirty.close()
+
+    def _release_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._readers.release(reader)

@@ -1,0 +1,135 @@
+"""Mounting, serving and unmounting through pyfuse3."""
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
+from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.recorded import RecordedAdapter
+from ossfs_py.fuse.tuning import (
+    PageInvalidator,
+    connection_gone,
+    drop_pages,
+    tune,
+    waiting_requests,
+)
+from ossfs_py.telemetry.accesslog import AccessLog
+from ossfs_py.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+log = logging.getLogger(__name__)
+
+_MIN_TASKS = 8
+_MAX_TASKS = 1024
+"""Blocked READs hold a session task each; with pyfuse3's 99 they starve stat and ls."""
+
+
+@dataclass(frozen=True, slots=True)
+class FuseOptions:
+    """How the kernel mounts it. ``source`` is what df and mount show as the device."""
+
+    mountpoint: Path
+    source: str
+    read_only: bool
+    allow_other: bool
+    readahead_bytes: int
+    kernel_options: tuple[str, ...] = ()
+    """Restrictions that the kernel itself enforces: noexec, nosuid, nodev, noatime."""
+
+
+def _is_trouble(record: logging.LogRecord) -> bool:
+    """Not when the kernel no longer waits for an answer: its program was killed, or the mount is
+    gone. pyfuse3 calls that an error."""
+    return record.args != (NOBODY_WAITS,)
+
+
+class UnmountedEarlyError(Exception):
+    """The mount was gone before it was of any use."""
+
+
+@asynccontextmanager
+async def mounted(
+    filesystem: Filesystem,
+    options: FuseOptions,
+    metrics: Metrics,
+    access: AccessLog | None = None,
+) -> "AsyncIterator[Callable[[], None]]":
+    """Mount and serve while the body runs; yields what ends serving.
+
+    The body runs beside the request loop. When the loop ends by itself (somebody unmounted), the
+    body is cancelled. On the way out the mount is gone, whatever happened. With ``access`` every
+    request is written there.
+
+    Raises:
+        EnvironmentProblemError: the kernel or fusermount3 refused.
+        UnmountedEarlyError: somebody unmounted before the body began.
+    """
+    adapter = (
+        Adapter(filesystem, metrics)
+        if access is None
+        else RecordedAdapter(filesystem, metrics, access)
+    )
+    logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
+    invalidator = PageInvalidator()
+    try:
+        pyfuse3.init(adapter, str(options.mountpoint), _fuse_options(options))
+    except RuntimeError as exc:
+        invalidator.close()
+        raise EnvironmentProblemError(
+            f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
+        ) from None
+    filesystem.invalidate_pages = invalidator.invalidate
+    filesystem.invalidate_attributes = invalidator.invalidate_attributes
+    filesystem.drop_pages = drop_pages
+    body_began = False
+    try:
+        async with trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+                nursery.cancel_scope.cancel()
+
+            async def watch() -> None:
+                await connection_gone()
+                adapter.end_reads()
+
+            nursery.start_soon(serve)
+            nursery.start_soon(watch)
+            # The answer to a first request comes after INIT, which sets the readahead anew.
+            await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
+            tune(str(options.mountpoint), options.readahead_bytes)
+            metrics.kernel_waiting.set_function(waiting_requests(str(options.mountpoint)))
+            body_began = True
+            yield pyfuse3.terminate
+            adapter.end_reads()
+            pyfuse3.terminate()
+        if not body_began:
+            raise UnmountedEarlyError
+    finally:
+        invalidator.close()
+        pyfuse3.close(unmount=True)
+
+
+def _fuse_options(options: FuseOptions) -> set[str]:
+    wanted = {
+        f"fsname={options.source}",
+        "subtype=ossfs-py",
+        "default_permissions",
+        *options.kernel_options,
+    }
+    if options.allow_other:
+        wanted.add("allow_other")
+    if options.read_only:
+        wanted.add("ro")
+    return wanted

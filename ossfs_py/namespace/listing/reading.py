@@ -1,0 +1,279 @@
+"""One reading of a directory: fetched page by page, kept true to local changes."""
+
+from collections.abc import Callable
+
+import trio
+
+from ossfs_py.errors import StoreUnavailableError
+from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, PageMerger, State
+from ossfs_py.namespace.listing.numbered import NumberedPages
+from ossfs_py.namespace.listing.walks import PromisedPage, token_after
+from ossfs_py.namespace.pending import Pending
+
+
+class ListingPage:
+    """Entries of one page, and where they stand in the listing.
+
+    Pages are linked forwards only: those that every reader has passed are freed, so a listing
+    too long to be kept streams in bounded memory.
+    """
+
+    __slots__ = ("base", "carried", "entries", "following", "is_tail", "token")
+
+    def __init__(
+        self,
+        base: int,
+        entries: list[tuple[str, Entry]],
+        *,
+        token: str | None = None,
+        carried: dict[str, Entry] | None = None,
+        is_tail: bool = False,
+    ) -> None:
+        self.base = base
+        self.entries = entries
+        self.token = token
+        """With which the page was asked for."""
+        self.carried = carried or {}
+        """Entries of the page before that only this one made certain."""
+        self.is_tail = is_tail
+        """Holds what this mount created while the listing was under way."""
+        self.following: ListingPage | None = None
+
+    @property
+    def end(self) -> int:
+        """Position after the last entry."""
+        return self.base + len(self.entries)
+
+
+class Listed:
+    """The entries of a directory by place and by name, for guessing what is wanted next.
+
+    Made once for a listing; entries renamed since are a wrong guess, never a wrong answer.
+    """
+
+    __slots__ = ("entries", "names", "places")
+
+    def __init__(self, index: dict[str, Entry]) -> None:
+        self.names = list(index)
+        self.places = {name: place for place, name in enumerate(self.names)}
+        self.entries = {
+            name: entry for name, entry in index.items() if isinstance(entry, ObjectInfo)
+        }
+
+
+class Listing:
+    """One reading of a directory, shared by everyone who lists it meanwhile.
+
+    Up to ``limit`` entries it keeps an index by name, can be joined from its beginning and cached
+    when complete; beyond that it only streams.
+    """
+
+    def __init__(
+        self,
+        directory: Inode,
+        merger: PageMerger,
+        fetch: Callable[[str | None], Pending[ListPage]],
+        limit: int,
+        *,
+        token: str | None = None,
+        base: int = 0,
+        first: Pending[ListPage] | PromisedPage | None = None,
+    ) -> None:
+        self.directory = directory
+        self.started = trio.current_time()
+        self.complete = False
+        self.index: dict[str, Entry] | None = {}
+        self._head: ListingPage | None = ListingPage(base, [], token=token)
+        self._last = self._head
+        self._merger = merger
+        self._fetch = fetch
+        self._limit = limit
+        self._token = token
+        self._tokens_used = {token}
+        self._pending: Pending[ListPage] | PromisedPage | None = first
+        self._overlay: dict[str, State] = {}
+        self._tail: dict[str, None] = {}
+        self._on_complete: Callable[[Listing], None] | None = None
+        self._listed: Listed | None = None
+        self._numbered = NumberedPages(lambda key: fetch(token_after(key)))
+        self._guessed: Pending[ListPage] | None = None
+        self._last_key = ""
+        self._directories: tuple[int, dict[str, int]] | None = None
+        for name, child in directory.children.items():
+            if child.local:
+                self.note(name, LOCAL, new=True)
+
+    def ask(self) -> None:
+        """Ask for the first page."""
+        if self._pending is None:
+            self._pending = self._fetch(self._token)
+
+    def take_over(self, page: ListPage, started: float) -> None:
+        """The whole content, which was asked for at that time."""
+        self.started = started
+        self._absorb(page)
+
+    def when_complete(self, callback: Callable[["Listing"], None]) -> None:
+        """Call back once, on the trio thread, when the last page is in."""
+        self._on_complete = callback
+
+    @property
+    def marker_known(self) -> bool:
+        """Whether the listing has seen the directory's marker."""
+        return self._merger.marker is not None
+
+    def current(self, name: str, listed: Entry, chunk: ListingPage) -> State:
+        """What became of an entry since it was listed."""
+        if not chunk.is_tail and name in self._tail:
+            return REMOVED  # created anew meanwhile; the tail shows it
+        if self.index is not None:
+            return self.index.get(name, REMOVED)
+        return self._overlay.get(name, listed)
+
+    def note(self, name: str, state: State, *, new: bool) -> None:
+        """This mount changed an entry; ``new`` if the name was free before."""
+        if self.index is not None:
+            new = name not in self.index
+        if not self.complete:
+            self._overlay[name] = state
+        if state is REMOVED:
+            if self.index is not None:
+                self.index.pop(name, None)
+            self._tail.pop(name, None)
+            return
+        if self.index is not None:
+            self.index[name] = state
+        if new and not self.complete:
+            self._tail[name] = None
+
+    def listed(self) -> Listed | None:
+        """The objects in the order of the listing, if it is complete and kept."""
+        if not self.complete or self.index is None:
+            return None
+        if self._listed is None or len(self._listed.names) != len(self.index):
+            self._listed = Listed(self.index)
+        return self._listed
+
+    def directories(self) -> dict[str, int]:
+        """The places of the subdirectories in the order of the listing, if it is complete."""
+        if not self.complete or self.index is None:
+            return {}
+        if self._directories is None or self._directories[0] != len(self.index):
+            names = [name for name, entry in self.index.items() if entry is DIRECTORY]
+            places = {name: place for place, name in enumerate(names)}
+            self._directories = (len(self.index), places)
+        return self._directories[1]
+
+    @property
+    def joinable(self) -> bool:
+        """Whether it can still be read from its beginning."""
+        return self.index is not None and (self.complete or self._head is not None)
+
+    def begin_reading(self) -> ListingPage:
+        """Where a reader starts: the first chunk, or all entries as they are now.
+
+        Precondition: joinable, or nobody began to read it yet.
+        """
+        if self.complete and self.index is not None:
+            return ListingPage(0, list(self.index.items()), is_tail=True)
+        head = self._head
+        if head is None:
+            raise RuntimeError("a streaming listing is read from its beginning once")
+        if self.index is None:
+            self._head = None
+        return head
+
+    def stream_only(self) -> None:
+        """Keep nothing that has been read."""
+        self.index = None
+
+    async def after(self, chunk: ListingPage) -> ListingPage | None:
+        """The chunk after this one, or None at the end.
+
+        Cancelled, or failed with a StoreError, it can be called again and goes on where it was.
+        """
+        while chunk.following is None and not self.complete:
+            if self._pending is None:
+                self._pending = self._fetch(self._token)
+            pending = self._pending
+            try:
+                page = await pending.wait()
+            except Exception:
+                if self._pending is pending:
+                    self._pending = None
+                raise
+            if self._pending is pending:
+                if pending is self._guessed and not self._follows(page):
+                    self._numbered.give_up()
+                    self._pending = self._guessed = None
+                    continue
+                if isinstance(pending, PromisedPage) and pending.started is not None:
+                    self.started = min(self.started, pending.started)
+                self._absorb(page)
+        return chunk.following
+
+    def _absorb(self, page: ListPage) -> None:
+        entries: list[tuple[str, Entry]] = []
+        carried = self._merger.held
+        for name, listed in self._merger.page(page).items():
+            entry = listed
+            if (changed := self._overlay.get(name)) is not None:
+                if changed is REMOVED or name in self._tail:
+                    continue
+                entry = changed
+            if self.index is not None:
+                before = self.index.get(name)
+                if before is not None:  # a store that repeats itself or mixes the order up
+                    if entry is DIRECTORY:
+                        self.index[name] = DIRECTORY
+                    continue
+                self.index[name] = entry
+            entries.append((name, entry))
+        self._append(ListingPage(self._last.end, entries, token=self._token, carried=carried))
+        if self._merger.marker is not None and self.directory.info is None:
+            self.directory.info = self._merger.marker
+            self.directory.metadata = self._merger.marker.metadata
+            self.directory.mtime_settled = True
+        if page.next_token is None:
+            self._finish()
+            return
+        if page.next_token in self._tokens_used:
+            self._pending = None
+            raise StoreUnavailableError(
+                "the listing goes in circles", operation="ListObjectsV2", key=self.directory.name
+            )
+        self._tokens_used.add(page.next_token)
+        self._token = page.next_token
+        if self.index is not None and len(self.index) > self._limit:
+            self.stream_only()
+            self._head = None
+        # Asked for before anybody wants it: the next page travels while this one is handed out.
+        self._last_key = page.objects[-1].key if page.objects else ""
+        self._guessed = self._numbered.next_page(page)
+        self._pending = self._guessed or self._fetch(self._token)
+
+    def _follows(self, page: ListPage) -> bool:
+        """Whether a page asked for by key begins behind it, as not every store sees to."""
+        return not page.objects or page.objects[0].key > self._last_key
+
+    def _finish(self) -> None:
+        tail = [
+            (name, state)
+            for name in self._tail
+            if (state := self._overlay.get(name, REMOVED)) is not REMOVED
+        ]
+        if tail:
+            self._append(ListingPage(self._last.end, tail, is_tail=True))
+        self.complete = True
+        self._head = None
+        self._pending = None
+        if self.index is not None:
+            self._overlay.clear()
+        if self._on_complete is not None:
+            self._on_complete(self)
+
+    def _append(self, chunk: ListingPage) -> None:
+        self._last.following = chunk
+        self._last = chunk

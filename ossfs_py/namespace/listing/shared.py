@@ -1,0 +1,224 @@
+"""All listings of a mount: shared while under way, cached when complete, read ahead on walks."""
+
+import logging
+import weakref
+from functools import partial
+
+import trio
+from cachetools import TTLCache
+
+from ossfs_py.model import ListPage
+from ossfs_py.namespace.answers import Once
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.keys import KeyMap
+from ossfs_py.namespace.listing.merge import Entry, PageMerger, State
+from ossfs_py.namespace.listing.reading import Listing, ListingPage
+from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in
+from ossfs_py.namespace.pending import Pending
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+class ListingEngine:
+    """All listings of one mount. Everything here belongs to the trio thread."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        keys: KeyMap,
+        metrics: Metrics,
+        *,
+        ttl_seconds: float,
+        max_entries: int,
+    ) -> None:
+        self._store = store
+        self._workers = workers
+        self._keys = keys
+        self._metrics = metrics
+        self._ttl_seconds = ttl_seconds
+        self._max_entries = max_entries
+        # By inode number, which a rename of the directory or of one above it does not change.
+        self._complete: TTLCache[int, Listing] = TTLCache(
+            max_entries,
+            ttl_seconds,
+            timer=trio.current_time,
+            getsizeof=lambda listing: 1 + len(listing.index or ()),
+        )
+        # Weak: a listing under way lives as long as somebody reads it.
+        self._in_flight: weakref.WeakValueDictionary[int, Listing] = weakref.WeakValueDictionary()
+        self._unshared: weakref.WeakSet[Listing] = weakref.WeakSet()
+        self._hidden_keys = Once()
+        self._conflicts = Once()
+        self.walks = Walks(
+            self._fetch_flat,
+            lambda: workers.closed,
+            ttl_seconds=ttl_seconds,
+            max_entries=max_entries,
+        )
+        self._opened_last: Inode | None = None
+
+    def open(self, directory: Inode) -> Listing:
+        """A listing to read from its beginning: cached, joined in flight, or begun now."""
+        listing = self._shared(directory)
+        if listing is None:
+            listing = self._begin(directory)
+        self._opened_last = directory
+        return listing
+
+    def resume(self, directory: Inode, page: ListingPage) -> Listing:
+        """Read a directory again from a page on that was read before."""
+        listing = self._new(directory, page.token, page.base, page.carried)
+        listing.ask()
+        listing.stream_only()
+        self._unshared.add(listing)
+        return listing
+
+    def entry(self, directory: Inode, name: str) -> tuple[Entry, float] | None:
+        """What a fresh listing says of a name, and when it was asked; None if it says nothing."""
+        listing = self._shared(directory)
+        if listing is None or listing.index is None:
+            return None
+        found = listing.index.get(name)
+        return None if found is None else (found, listing.started)
+
+    def complete(self, directory: Inode) -> Listing | None:
+        """The fresh, complete listing of a directory, if there is one."""
+        listing = self._complete.get(directory.number)
+        if listing is None or listing.started <= trio.current_time() - self._ttl_seconds:
+            return None
+        return listing
+
+    def note(self, directory: Inode, name: str, state: State, *, new: bool = False) -> None:
+        """This mount changed an entry: apply it to cached listings and those under way."""
+        if self.walks:
+            self.walks.changed(self._keys.marker_key_of(directory))
+        concerned = [self._complete.get(directory.number), self._in_flight.get(directory.number)]
+        concerned += [other for other in self._unshared if other.directory is directory]
+        for listing in concerned:
+            if listing is not None:
+                listing.note(name, state, new=new)
+
+    def drop(self, directory: Inode) -> None:
+        """Forget what was listed in a directory; readers go on with what they have."""
+        if self.walks:
+            self.walks.drop(self._keys.marker_key_of(directory))
+        self._complete.pop(directory.number, None)
+        under_way = self._in_flight.pop(directory.number, None)
+        if under_way is not None:
+            self._unshared.add(under_way)
+
+    def conflict(self, key: str) -> None:
+        """Warn, once, that an object is hidden by a directory of its name."""
+        if self._conflicts.first(key):
+            log.warning(
+                "object %r is hidden: keys below %r make a directory of its name", key, key + "/"
+            )
+
+    def _shared(self, directory: Inode) -> Listing | None:
+        oldest = trio.current_time() - self._ttl_seconds
+        for listing in (
+            self._in_flight.get(directory.number),
+            self._complete.get(directory.number),
+        ):
+            if listing is not None and listing.joinable and listing.started > oldest:
+                return listing
+        found = self.walks.take(self._keys.marker_key_of(directory)) if self.walks else None
+        if found is None:
+            return None
+        listing = self._prepared(directory, None)
+        listing.take_over(found.page, found.started)
+        return listing
+
+    def _begin(self, directory: Inode) -> Listing:
+        listing = self._prepared(directory, self._listed_ahead(directory))
+        listing.ask()
+        return listing
+
+    def _listed_ahead(self, directory: Inode) -> PromisedPage | None:
+        """Let a flat listing answer, where a program walks directory after directory."""
+        if directory.parent is None:
+            return None
+        prefix = self._keys.marker_key_of(directory)
+        ordinary = partial(self._fetch, prefix, None)
+        promised = self.walks.expect(prefix, ordinary)
+        if promised is None and self._is_walked(directory):
+            self.walks.begin(self._keys.marker_key_of(directory.parent), prefix)
+            promised = self.walks.expect(prefix, ordinary)
+        return promised
+
+    def _is_walked(self, directory: Inode) -> bool:
+        """Whether the directory's listing looks like a step of a walk: it is the first one of a
+        directory that was just listed, or comes after the one listed last."""
+        if directory.parent is None:
+            return False
+        listing = self._shared(directory.parent)
+        names = listing.directories() if listing is not None else {}
+        place = names.get(directory.name)
+        if place is None or len(names) == place + 1:
+            return False
+        before = self._opened_last
+        while before is not None and before.parent is not directory.parent:
+            before = before.parent  # the last one of the sibling before may be deep inside it
+        return place == 0 or (before is not None and names.get(before.name) == place - 1)
+
+    def _prepared(
+        self, directory: Inode, first: Pending[ListPage] | PromisedPage | None
+    ) -> Listing:
+        listing = self._new(directory, None, 0, {}, first)
+        listing.when_complete(self._completed)
+        overtaken = self._in_flight.get(directory.number)
+        if overtaken is not None:
+            self._unshared.add(overtaken)
+        self._in_flight[directory.number] = listing
+        return listing
+
+    def _new(
+        self,
+        directory: Inode,
+        token: str | None,
+        base: int,
+        carried: dict[str, Entry],
+        first: Pending[ListPage] | PromisedPage | None = None,
+    ) -> Listing:
+        prefix = self._keys.marker_key_of(directory)
+        merger = PageMerger(
+            prefix,
+            hidden=self._hidden,
+            conflict=self.conflict,
+            reserved=partial(self._keys.is_reserved, directory),
+            held=carried,
+        )
+        fetch = partial(self._fetch, prefix)
+        return Listing(
+            directory, merger, fetch, self._max_entries, token=token, base=base, first=first
+        )
+
+    def _fetch(self, prefix: str, token: str | None) -> Pending[ListPage]:
+        after = key_in(token)
+        if after is not None:
+            return Pending(self._workers, lambda: self._store.list_page(prefix, start_after=after))
+        return Pending(self._workers, lambda: self._store.list_page(prefix, token=token))
+
+    def _fetch_flat(self, prefix: str, token: str | None, after: str | None) -> Pending[ListPage]:
+        return Pending(
+            self._workers,
+            lambda: self._store.list_page(prefix, delimiter="", token=token, start_after=after),
+        )
+
+    def _completed(self, listing: Listing) -> None:
+        number = listing.directory.number
+        if self._in_flight.get(number) is not listing:
+            return  # dropped meanwhile: what it listed is no longer believed
+        del self._in_flight[number]
+        size = 1 + len(listing.index or ())
+        if listing.index is not None and size <= self._max_entries:
+            self._complete[number] = listing
+
+    def _hidden(self, key: str) -> None:
+        self._metrics.hidden_keys.inc()
+        if self._hidden_keys.first(key):
+            log.warning("key %r is hidden: no path can name it", key)

@@ -1,0 +1,328 @@
+"""Listing ahead of a program that walks a tree: one flat LIST answers for many directories.
+
+A walk over directories of a hundred files costs a request for each directory; without a delimiter
+one request tells of a thousand keys, whatever directories they are in. So when the first
+subdirectory of a listed directory is listed, or one after another, the keys from there on are
+listed flat and sorted into the directories they belong to.
+
+It is used only where it pays: a directory that fills a page by itself is listed as always, a
+directory that the flat listing does not finish in two pages is listed by itself, and nothing runs
+more than ``_PAGES_AHEAD`` pages ahead of the program.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import trio
+from cachetools import TTLCache
+
+from ossfs_py.errors import StoreError
+from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.namespace.pending import Pending
+
+_PAGE_KEYS = 1000
+"""Most keys a LIST answer holds (S3 and OSS)."""
+_PAGES_AHEAD = 2
+"""Pages asked for beyond the one the program is in: one is on its way while one is used."""
+_PATIENCE_PAGES = 2
+"""Pages after which a directory that is waited for is listed by itself."""
+_MAX_REMEMBERED = 1024
+
+_AFTER = "\0after:"
+
+FetchFlat = Callable[[str, str | None, str | None], Pending[ListPage]]
+"""Asks for a flat page below a prefix: from a token, or after a key."""
+
+
+def token_after(key: str) -> str:
+    """A continuation that names the last key instead of the store's token."""
+    return _AFTER + key
+
+
+def key_in(token: str | None) -> str | None:
+    """The key of a token made by :func:`token_after`; None of the store's own tokens."""
+    return token.removeprefix(_AFTER) if token is not None and token.startswith(_AFTER) else None
+
+
+class PromisedPage:
+    """The first page of a directory that a flat listing is expected to bring."""
+
+    __slots__ = ("_event", "_ordinary", "_otherwise", "_page", "patience", "started")
+
+    def __init__(self, otherwise: Callable[[], Pending[ListPage]]) -> None:
+        self.patience = _PATIENCE_PAGES
+        self.started: float | None = None
+        """When what the flat listing brought was asked for."""
+        self._otherwise = otherwise
+        self._event = trio.Event()
+        self._page: ListPage | None = None
+        self._ordinary: Pending[ListPage] | None = None
+
+    async def wait(self) -> ListPage:
+        """The page; asked for by itself if the flat listing does not bring it."""
+        await self._event.wait()
+        if self._page is not None:
+            return self._page
+        assert self._ordinary is not None  # noqa: S101 - one of the two ends the wait
+        return await self._ordinary.wait()
+
+    def keep(self, page: ListPage, started: float) -> None:
+        """The flat listing brought it, in an answer asked for at that time."""
+        self._page = page
+        self.started = started
+        self._event.set()
+
+    def give_up(self) -> None:
+        """The flat listing does not bring it: ask the ordinary way."""
+        if not self._event.is_set():
+            self._ordinary = self._otherwise()
+            self._event.set()
+
+
+class _Directory:
+    """What the keys read so far say of one directory."""
+
+    __slots__ = ("objects", "page_number", "prefix", "prefixes", "started")
+
+    def __init__(self, prefix: str, started: float, page_number: int) -> None:
+        self.prefix = prefix
+        self.started = started
+        self.page_number = page_number
+        self.objects: list[ObjectInfo] = []
+        self.prefixes: list[str] = []
+
+
+class FoundPage:
+    """A directory's whole content, when it was asked for, and by which page of which walk."""
+
+    __slots__ = ("page", "page_number", "started", "walk")
+
+    def __init__(self, page: ListPage, started: float, walk: "_Walk", page_number: int) -> None:
+        self.page = page
+        self.started = started
+        self.walk = walk
+        self.page_number = page_number
+
+
+class _Walk:
+    """One flat listing under way, of the keys below ``base`` that come after ``after``."""
+
+    def __init__(self, base: str, after: str, fetch: FetchFlat, walks: "Walks") -> None:
+        self.base = base
+        self.over = False
+        self.promises: dict[str, PromisedPage] = {}
+        self.changed: set[str] = set()
+        """Directories this mount changed since: what was read of them is not believed."""
+        self._fetch = fetch
+        self._walks = walks
+        self._position = after
+        self._token: str | None = None
+        self._pages = 0
+        self._pages_wanted = _PAGES_AHEAD
+        self._stack = [_Directory(base, 0.0, 0)]
+        self._closed: set[str] = set()
+        self._under_way: Pending[ListPage] | None = None
+        self._asked_at = 0.0
+        self._ask()
+
+    def may_bring(self, prefix: str, oldest: float) -> bool:
+        """Whether the keys below ``prefix`` are still to come, or coming, all of them fresh."""
+        if self.over or prefix in self._closed or not prefix.startswith(self.base):
+            return False
+        return prefix > self._position or any(
+            node.prefix == prefix and node.started > oldest for node in self._stack[1:]
+        )
+
+    def promise(self, prefix: str, page: PromisedPage) -> None:
+        """Somebody waits for a directory."""
+        self.promises[prefix] = page
+        self.used(self._pages)
+
+    def used(self, page_number: int) -> None:
+        """The program has come to a directory of that page: read on."""
+        self._pages_wanted = max(self._pages_wanted, page_number + 1 + _PAGES_AHEAD)
+        if not self.over and self._under_way is None:
+            self._ask()
+
+    def end(self) -> None:
+        """Read no further; who waits is served the ordinary way."""
+        self.over = True
+        self._under_way = None
+        self._stack = self._stack[:1]
+        promises, self.promises = self.promises, {}
+        for promise in promises.values():
+            promise.give_up()
+
+    def _ask(self) -> None:
+        self._asked_at = trio.current_time()
+        after = self._position if self._token is None else None
+        self._under_way = self._fetch(self.base, self._token, after)
+        self._under_way.when_settled(partial(self._settled, self._under_way))
+
+    def _settled(self, pending: Pending[ListPage]) -> None:
+        if self.over or self._walks.is_closed():
+            return
+        # Still "under way" while it is sorted: nobody asks for the next one in between.
+        try:
+            page = pending.result()
+        except StoreError:
+            # Whoever waits asks again, and is told why if that fails too.
+            self.end()
+            return
+        self._pages += 1
+        goes_on = self._take_in(page)
+        self._token = page.next_token
+        if goes_on and self._token is None:
+            while len(self._stack) > 1:
+                self._close(self._stack.pop())
+        if not goes_on or self._token is None or not self._pays():
+            self.end()
+            return
+        self._under_way = None
+        if self._pages < self._pages_wanted or self.promises:
+            self._ask()
+
+    def _take_in(self, page: ListPage) -> bool:
+        """Sort the keys into their directories; False if the store mixes their order up."""
+        stack = self._stack
+        for info in page.objects:
+            key = info.key
+            if key < self._position or not key.startswith(self.base):
+                return False
+            self._position = key
+            while not key.startswith(stack[-1].prefix):
+                self._close(stack.pop())
+            start = len(stack[-1].prefix)
+            while (slash := key.find("/", start)) >= 0:
+                start = slash + 1
+                prefix = key[:start]
+                stack[-1].prefixes.append(prefix)
+                stack.append(_Directory(prefix, self._asked_at, self._pages))
+            stack[-1].objects.append(info)
+        return True
+
+    def _close(self, node: _Directory) -> None:
+        """All keys of a directory were read."""
+        self._closed.add(node.prefix)
+        promise = self.promises.pop(node.prefix, None)
+        if node.prefix in self.changed:
+            if promise is not None:
+                promise.give_up()
+            return
+        page = ListPage(tuple(node.objects), tuple(node.prefixes), None)
+        if promise is not None:
+            promise.keep(page, node.started)
+            self.used(node.page_number)
+        else:
+            self._walks.found(node.prefix, FoundPage(page, node.started, self, node.page_number))
+
+    def _pays(self) -> bool:
+        """Whether to read on after a page that was not the last; serves who waited long enough."""
+        for node in self._stack[1:]:
+            if len(node.objects) < _PAGE_KEYS:
+                continue
+            # As good as a page of its own. Its reader goes on from its last key by itself.
+            promise = self.promises.pop(node.prefix, None)
+            if promise is not None:
+                if node.prefixes or node.prefix in self.changed:
+                    promise.give_up()
+                else:
+                    last = node.objects[-1].key
+                    page = ListPage(tuple(node.objects), (), token_after(last))
+                    promise.keep(page, node.started)
+            return False
+        for prefix, promise in list(self.promises.items()):
+            promise.patience -= 1
+            if promise.patience <= 0:
+                del self.promises[prefix]
+                promise.give_up()
+                self._walks.does_not_pay(self.base)
+                return False
+        return True
+
+
+class Walks:
+    """The flat listings of one mount, and what they found. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        fetch: FetchFlat,
+        is_closed: Callable[[], bool],
+        *,
+        ttl_seconds: float,
+        max_entries: int,
+    ) -> None:
+        self._fetch = fetch
+        self.is_closed = is_closed
+        """Whether the mount is ending: an answer that comes then leads to no question."""
+        self._ttl_seconds = ttl_seconds
+        self._found: TTLCache[str, FoundPage] = TTLCache(
+            max_entries,
+            ttl_seconds,
+            timer=trio.current_time,
+            getsizeof=lambda found: 1 + len(found.page.objects) + len(found.page.prefixes),
+        )
+        self._useless: TTLCache[str, None] = TTLCache(
+            _MAX_REMEMBERED, ttl_seconds, timer=trio.current_time
+        )
+        self._walk: _Walk | None = None
+        self.on_found: Callable[[ListPage], None] | None = None
+        """Told of every directory that was listed ahead."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is being read, or was found and not taken."""
+        return bool(self._found) or (self._walk is not None and not self._walk.over)
+
+    def take(self, prefix: str) -> FoundPage | None:
+        """What was found of a directory while it is fresh; it is the caller's then."""
+        found: FoundPage | None = self._found.pop(prefix, None)
+        if found is None or found.started <= trio.current_time() - self._ttl_seconds:
+            return None
+        found.walk.used(found.page_number)
+        return found
+
+    def expect(
+        self, prefix: str, otherwise: Callable[[], Pending[ListPage]]
+    ) -> PromisedPage | None:
+        """The page of a directory that the listing under way will bring."""
+        oldest = trio.current_time() - self._ttl_seconds
+        if self._walk is None or not self._walk.may_bring(prefix, oldest):
+            return None
+        promised = PromisedPage(otherwise)
+        self._walk.promise(prefix, promised)
+        return promised
+
+    def begin(self, base: str, first: str) -> None:
+        """List the subtree ``base`` flat from its directory ``first`` on, if that may pay."""
+        if self._ttl_seconds <= 0 or base in self._useless:
+            return
+        if self._walk is not None:
+            self._walk.end()
+        self._walk = _Walk(base, first.removesuffix("/"), self._fetch, self)
+
+    def found(self, prefix: str, found: FoundPage) -> None:
+        """A walk has read a whole directory."""
+        size = 1 + len(found.page.objects) + len(found.page.prefixes)
+        if size <= self._found.maxsize:
+            self._found[prefix] = found
+            if self.on_found is not None:
+                self.on_found(found.page)
+
+    def does_not_pay(self, base: str) -> None:
+        """The subtree's directories are not for flat listing."""
+        self._useless[base] = None
+
+    def changed(self, prefix: str) -> None:
+        """This mount changed an entry of a directory."""
+        self._found.pop(prefix, None)
+        if self._walk is not None and not self._walk.over:
+            self._walk.changed.add(prefix)
+
+    def drop(self, prefix: str) -> None:
+        """Forget a directory and all below it."""
+        for known in [known for known in self._found if known.startswith(prefix)]:
+            self._found.pop(known, None)
+        walk = self._walk
+        if walk is not None and (walk.base.startswith(prefix) or prefix.startswith(walk.base)):
+            walk.end()
+            self._walk = None

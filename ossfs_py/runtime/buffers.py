@@ -1,0 +1,171 @@
+"""One byte budget for the whole mount, and the buffers drawn from it.
+
+Everything big lives here: blocks that were read ahead, buffers of requests in flight, parts that
+wait for upload. Large buffers come from anonymous mappings (``slabs.py``): they are reused while
+warm and go back to the system for certain when dropped, which memory from malloc does not.
+"""
+
+import math
+import mmap
+from collections import deque
+from contextlib import suppress
+from typing import Protocol
+
+import trio
+
+from ossfs_py.runtime.slabs import Slabs, Span, mapping
+from ossfs_py.telemetry.metrics import Metrics
+
+_MAPPED_FROM_BYTES = 1024**2
+"""Smaller buffers are plain bytearrays: a mapping costs two system calls and whole pages."""
+
+_IDLE_SECONDS = 10.0
+"""Unused buffers are unmapped after this long: memory is back within 30 s of the last close."""
+
+
+class Reclaim(Protocol):
+    """Frees at least ``needed`` bytes if it can; for prefetch, only what nobody may miss."""
+
+    def __call__(self, needed: int, *, for_prefetch: bool) -> None:
+        """Release buffers before returning."""
+        ...
+
+
+def _nothing_to_reclaim(needed: int, *, for_prefetch: bool) -> None:
+    """The reclaim of a pool whose blocks nobody may evict."""
+
+
+class Buffer:
+    """``size`` bytes of budgeted memory. ``release`` gives them back; the view is dead then."""
+
+    __slots__ = ("_pool", "_span", "capacity", "view")
+
+    def __init__(
+        self, pool: "BufferPool", view: memoryview, capacity: int, span: Span | None
+    ) -> None:
+        self._pool: BufferPool | None = pool
+        self._span = span
+        self.capacity = capacity
+        self.view = view
+
+    def release(self) -> None:
+        """Return the memory to the pool; a second call does nothing."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            self.view = memoryview(b"")
+            pool._give_back(self._span, self.capacity)
+
+
+class BufferPool:
+    """Hands out buffers within ``limit_bytes``. Every method belongs to the trio thread.
+
+    ``reclaim`` (set by the owner of evictable blocks) is asked to free at least so many bytes
+    and releases what it can before it returns.
+    """
+
+    def __init__(self, limit_bytes: int, block_size_bytes: int, metrics: Metrics) -> None:
+        self.limit_bytes = limit_bytes
+        self.block_size_bytes = block_size_bytes
+        self.reclaim: Reclaim = _nothing_to_reclaim
+        self.used_bytes = 0
+        self._slab_bytes = max(block_size_bytes, _MAPPED_FROM_BYTES)
+        self._slabs = Slabs(self._slab_bytes)
+        self._waiting: deque[tuple[int, trio.Event]] = deque()
+        self._gauge = metrics.memory_bytes
+        metrics.memory_limit_bytes.set(limit_bytes)
+
+    @property
+    def resident_bytes(self) -> int:
+        """Budget in use plus the idle buffers kept for reuse."""
+        return self.used_bytes + self._slabs.warm_free_bytes
+
+    def try_acquire(self, size: int, *, headroom_bytes: int = 0) -> Buffer | None:
+        """A buffer, evicting what may be evicted; None if the budget is taken.
+
+        ``headroom_bytes`` of the budget are left to others (prefetch leaves room for readers).
+        """
+        if self._waiting and headroom_bytes:
+            return None
+        return self._take(size, headroom_bytes)
+
+    async def acquire(self, size: int) -> Buffer:
+        """A buffer of ``size`` bytes; waits, first come first served, while the budget is taken.
+
+        Raises:
+            ValueError: ``size`` exceeds the whole budget.
+        """
+        if size > self.limit_bytes:
+            raise ValueError(f"a buffer of {size} bytes exceeds the memory limit")
+        if not self._waiting:
+            buffer = self._take(size, 0)
+            if buffer is not None:
+                return buffer
+        turn = (size, trio.Event())
+        self._waiting.append(turn)
+        try:
+            while True:
+                await turn[1].wait()
+                buffer = self._take(size, 0)
+                if buffer is not None:
+                    return buffer
+                turn = (size, trio.Event())
+                self._waiting[0] = turn
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(turn)
+            self._wake_next()
+
+    def trim(self, now: float) -> None:
+        """Unmap buffers that nobody used for a while."""
+        self._slabs.unmap_free(now - _IDLE_SECONDS)
+
+    def _take(self, size: int, headroom_bytes: int) -> Buffer | None:
+        capacity = self._capacity_for(size)
+        room = self.limit_bytes - headroom_bytes
+        if self.used_bytes + capacity > room:
+            self.reclaim(self.used_bytes + capacity - room, for_prefetch=headroom_bytes > 0)
+            if self.used_bytes + capacity > room:
+                return None
+        self.used_bytes += capacity
+        self._gauge.set(self.used_bytes)
+        span: Span | None = None
+        if capacity < _MAPPED_FROM_BYTES:
+            view = memoryview(bytearray(capacity))
+        elif capacity <= self._slab_bytes:
+            span = self._slabs.take(capacity)
+            view = span.view
+        else:
+            view = memoryview(mapping(capacity))
+        self._make_room()
+        return Buffer(self, view[:size], capacity, span)
+
+    def _make_room(self) -> None:
+        """Give idle memory back, the longest unused first, to stay in budget."""
+        excess = self.resident_bytes - self.limit_bytes
+        if excess > 0:
+            self._slabs.unmap_free(math.inf, at_most=excess)
+            if self.resident_bytes > self.limit_bytes:
+                self._slabs.cool()
+
+    def _capacity_for(self, size: int) -> int:
+        """A power of two for what comes from slabs."""
+        if size < _MAPPED_FROM_BYTES:
+            return size
+        if size <= self._slab_bytes:
+            return 1 << (size - 1).bit_length()
+        return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    def _give_back(self, span: Span | None, capacity: int) -> None:
+        self.used_bytes -= capacity
+        self._gauge.set(self.used_bytes)
+        if span is not None:
+            self._slabs.give_back(span, trio.current_time())
+        self._wake_next()
+
+    def reclaimable(self) -> None:
+        """Something that could not be evicted before can be now: let the first waiter try."""
+        self._wake_next()
+
+    def _wake_next(self) -> None:
+        if self._waiting:
+            self._waiting[0][1].set()

@@ -1,0 +1,398 @@
+"""Where credentials come from, and how they are read again.
+
+The first of these that applies is used:
+
+1. ``anonymous``: none at all;
+2. ``credentials_file``: an ossfs/s3fs password file;
+3. ``profile``: that profile of the shared AWS configuration;
+4. on an OSS endpoint ``OSS_ACCESS_KEY_ID`` + ``OSS_ACCESS_KEY_SECRET`` (+ ``OSS_SESSION_TOKEN``);
+   on another endpoint these only if ``AWS_ACCESS_KEY_ID`` is not set;
+5. botocore's chain: AWS_* environment, shared profile, SSO, web identity, container and instance
+   roles (on an OSS endpoint the ECS instance's RAM role before EC2's), refreshed by botocore
+   before they expire.
+"""
+
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import botocore.credentials
+import botocore.exceptions
+import botocore.session
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.patience import PatientCall
+from ossfs_py.store.auth.signing import AccessKey
+from ossfs_py.store.options import StoreOptions
+from ossfs_py.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+# Instance and container metadata are asked with this patience, so that a machine without roles
+# learns of missing credentials within the 10 s a mount may take.
+_METADATA_TIMEOUT_SECONDS = 1
+_METADATA_ATTEMPTS = 2
+
+_OSS_VARIABLES = {
+    "access_key": "OSS_ACCESS_KEY_ID",
+    "secret_key": "OSS_ACCESS_KEY_SECRET",
+    "token": "OSS_SESSION_TOKEN",
+    "expiry_time": "OSS_CREDENTIAL_EXPIRATION",
+}
+
+
+def make_session(profile: str | None) -> botocore.session.Session:
+    """A botocore session of ``profile`` with short metadata timeouts.
+
+    Raises:
+        EnvironmentProblemError: the profile or the configuration file is broken.
+    """
+    session = botocore.session.Session(profile=profile)
+    session.set_config_variable("metadata_service_timeout", _METADATA_TIMEOUT_SECONDS)
+    session.set_config_variable("metadata_service_num_attempts", _METADATA_ATTEMPTS)
+    try:
+        session.get_scoped_config()
+    except botocore.exceptions.ProfileNotFound:
+        raise EnvironmentProblemError(
+            f"the profile {profile or session.profile!r} is not in the AWS configuration"
+        ) from None
+    except botocore.exceptions.ConfigParseError as exc:
+        raise EnvironmentProblemError(
+            f"the AWS configuration file {exc.kwargs.get('path', '')} cannot be parsed"
+        ) from None
+    return session
+
+
+def read_password_file(path: Path, bucket: str) -> AccessKey:
+    """The entry for ``bucket`` of an ossfs/s3fs password file; a line without a bucket fits all.
+
+    Raises:
+        EnvironmentProblemError: unreadable, readable by others, a broken line, or no entry. The
+            sentence names the line, never its content.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read().decode()
+    except UnicodeDecodeError:
+        raise EnvironmentProblemError(f"the credentials file {path} is not a text file") from None
+    except OSError as exc:
+        raise EnvironmentProblemError(
+            f"the credentials file {path} cannot be read: {exc.strerror}"
+        ) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise EnvironmentProblemError(
+            f"the credentials file {path} can be read by others (mode {mode:04o}): run chmod 600"
+        )
+    default: AccessKey | None = None
+    special: AccessKey | None = None
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        fields = line.split(":")
+        if len(fields) not in (2, 3) or not all(fields) or any(c.isspace() for c in line):
+            raise EnvironmentProblemError(
+                f"line {number} of the credentials file {path} is neither id:secret nor "
+                "bucket:id:secret"
+            )
+        key = AccessKey(fields[-2], fields[-1])
+        if len(fields) == 2:
+            default = default or key
+        elif fields[0] == bucket:
+            special = special or key
+    found = special or default
+    if found is None:
+        raise EnvironmentProblemError(
+            f"the credentials file {path} has no entry for the bucket {bucket!r}"
+        )
+    return found
+
+
+_LOOK_SECONDS = 2.0
+"""How often, at most, a request looks whether the credentials have changed: one stat(2) a file."""
+_JUST_NOW_SECONDS = 1.0
+"""A key that was read this short a time ago is not read again: 32 requests are refused at once."""
+_UNSURE_SECONDS = 10.0
+"""The same where every HEAD of something forbidden would have it read again."""
+
+_PATIENCE_SECONDS = 7.0
+"""Less than the 8 s in which a mount has to find its store; a credential_process that asks for
+single sign-on takes some seconds."""
+
+_Fingerprint = tuple[int, int, int] | None
+
+
+def _sendable(key: AccessKey, origin: str) -> AccessKey:
+    """``key`` itself. Secrets put together by hand often end with a line break.
+
+    Raises:
+        EnvironmentProblemError: what would go into a header cannot.
+    """
+    sent = key.access_key + (key.token or "")
+    if not (sent.isascii() and sent.isprintable()) or key.secret_key != key.secret_key.strip():
+        raise EnvironmentProblemError(
+            f"the credentials from {origin} have a line break or another character in them that"
+            " no key has"
+        )
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """Either a fixed key, or a chain that refreshes itself, or neither (anonymous).
+
+    ``files``: what it was read from, as it was then. ``origin``: where that is, for people.
+    """
+
+    origin: str
+    fixed: AccessKey | None = None
+    chain: botocore.credentials.Credentials | None = None
+    files: tuple[tuple[Path, _Fingerprint], ...] = ()
+
+    def key(self) -> AccessKey | None:
+        """The key to sign with at this moment; botocore asks its source before it expires.
+
+        Raises:
+            EnvironmentProblemError: the source does not give one, or none that can be sent.
+        """
+        if self.chain is None:
+            return self.fixed and _sendable(self.fixed, self.origin)
+        try:
+            frozen = self.chain.get_frozen_credentials()
+        except (botocore.exceptions.BotoCoreError, OSError) as exc:
+            raise EnvironmentProblemError(
+                f"the credentials cannot be refreshed ({type(exc).__name__})"
+            ) from None
+        if not frozen.access_key or not frozen.secret_key:
+            raise EnvironmentProblemError("the credentials are empty")
+        key = AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
+        return _sendable(key, self.origin)
+
+    def may_ask(self) -> bool:
+        """Whether :meth:`key` may have to ask a service or a program."""
+        refreshable = botocore.credentials.RefreshableCredentials
+        return isinstance(self.chain, refreshable) and self.chain.refresh_needed()
+
+    def is_outdated(self) -> bool:
+        """Whether a file it came from is another one now."""
+        return any(_fingerprint(path) != known for path, known in self.files)
+
+
+class CredentialSource:
+    """Hands out the credentials of the moment. Safe for concurrent use.
+
+    They change by themselves: files are looked at every two seconds, roles and processes are
+    asked before what they gave expires. What cannot be had leaves the last key in use; the store
+    knows whether it still holds.
+    """
+
+    def __init__(
+        self,
+        options: StoreOptions,
+        metrics: Metrics,
+        *,
+        oss_first: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._oss_first = oss_first
+        self._clock = clock
+        self._changes = metrics.credential_refreshes.labels("changed")
+        self._refusals = metrics.credential_refreshes.labels("refused")
+        self._lock = threading.Lock()
+        source = "the source of the credentials"
+        self._loading = PatientCall(self._load, _PATIENCE_SECONDS, source)
+        self._asking = PatientCall(self._ask, _PATIENCE_SECONDS, source)
+        self._held: _Held | None = None
+        self._key: AccessKey | None = None
+        self._look_at = self._loaded_at = self._changed_at = float("-inf")
+        self._complaint = ""
+
+    def current(self) -> AccessKey | None:
+        """The key to sign with; None for anonymous. May ask a metadata service (blocking).
+
+        Raises:
+            EnvironmentProblemError: none found, or their source is broken; never once a key was
+                had.
+        """
+        # While one request looks, the others go on with the key at hand; only the first ever
+        # has to be waited for.
+        if self._clock() >= self._look_at and self._lock.acquire(blocking=self._held is None):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+        return self._key
+
+    def origin(self) -> str:
+        """Where the key of :meth:`current` comes from, in words; never the key."""
+        return self._held.origin if self._held is not None else "not read yet"
+
+    def refresh(self) -> None:
+        """Read everything again. The old credentials stay in use if that fails.
+
+        Raises:
+            EnvironmentProblemError: as :meth:`current`.
+        """
+        with self._lock:
+            self._reload()
+
+    def renew(self, asked_at: float, sure: bool) -> bool:
+        """The store refused the key of a request that began at ``asked_at`` (monotonic): whether
+        another one is at hand now, read again if need be. Not ``sure``: maybe it refused the
+        request.
+
+        Raises:
+            EnvironmentProblemError: it cannot be read.
+        """
+        with self._lock:
+            age_seconds = self._clock() - self._loaded_at
+            outdated = self._held is not None and self._held.is_outdated()
+            old = outdated or age_seconds > (_JUST_NOW_SECONDS if sure else _UNSURE_SECONDS)
+            if self._changed_at < asked_at and old:
+                self._refusals.inc()
+                self._reload()
+            return self._changed_at >= asked_at
+
+    def _look(self) -> None:
+        held = self._held
+        if held is None:
+            self._reload()
+            return
+        self._look_at = self._clock() + _LOOK_SECONDS
+        try:
+            if held.is_outdated():
+                self._reload()
+                self._changes.inc()
+                log.info("the credentials have changed and were read again (%s)", held.origin)
+            else:
+                self._take(self._asking.answer() if held.may_ask() else held.key())
+        except EnvironmentProblemError as exc:
+            self._look_at = self._clock() + _LOOK_SECONDS
+            if self._complaint != str(exc):
+                self._complaint = str(exc)
+                log.warning("the credentials stay as they are: %s", exc)
+        else:
+            self._complaint = ""
+
+    def _reload(self) -> None:
+        try:
+            self._held, key = self._loading.answer()
+        finally:
+            # Also of a source that fails or hangs: it is not asked by everybody in turn.
+            self._loaded_at = self._clock()
+        self._take(key)
+        self._look_at = self._clock() + _LOOK_SECONDS
+
+    def _take(self, key: AccessKey | None) -> None:
+        if key != self._key:
+            self._key = key
+            self._changed_at = self._clock()
+
+    def _ask(self) -> AccessKey | None:
+        return self._held.key() if self._held is not None else None
+
+    def _load(self) -> tuple[_Held, AccessKey | None]:
+        held = self._find()
+        return held, held.key()
+
+    def _find(self) -> _Held:
+        options = self._options
+        if options.anonymous:
+            return _Held("nowhere: requests are anonymous")
+        if (path := options.credentials_file) is not None:
+            # Before it is read: what changes meanwhile is noticed at the next look.
+            files = _fingerprints(path)
+            return _Held(
+                f"the password file {path}",
+                fixed=read_password_file(path, options.bucket),
+                files=files,
+            )
+        if options.profile is None and (found := self._from_oss_environment()) is not None:
+            return _Held("the environment (OSS_ACCESS_KEY_ID)", chain=found)
+        return self._from_chain()
+
+    def _from_oss_environment(self) -> botocore.credentials.Credentials | None:
+        if not self._oss_first and _load_environment(botocore.credentials.EnvProvider()):
+            return None
+        return _load_environment(botocore.credentials.EnvProvider(mapping=_OSS_VARIABLES))
+
+    def _from_chain(self) -> _Held:
+        files = _fingerprints(*_shared_files())
+        session = make_session(self._options.profile)
+        if self._oss_first:
+            session.get_component("credential_provider").insert_before(
+                botocore.credentials.InstanceMetadataProvider.METHOD, EcsRoleProvider()
+            )
+        try:
+            found = session.get_credentials()
+        except (botocore.exceptions.BotoCoreError, OSError) as exc:
+            raise EnvironmentProblemError(
+                f"the credentials cannot be loaded: {type(exc).__name__}"
+            ) from None
+        if found is None:
+            raise EnvironmentProblemError(
+                "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or "
+                "OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET), name a profile or a credentials "
+                "file, or mount anonymously"
+            )
+        return _Held(_origin_of(found, session.profile), chain=found, files=files)
+
+
+_ORIGINS = {
+    "env": "the environment (AWS_ACCESS_KEY_ID)",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the shared configuration file",
+    "custom-process": "the credential_process of the configuration",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a web identity",
+    "sso": "single sign-on",
+    "container-role": "the container's role",
+    "iam-role": "the instance's role",
+    EcsRoleProvider.METHOD: "the ECS instance's RAM role",
+}
+"""botocore's names of its sources in words."""
+
+
+def _origin_of(found: botocore.credentials.Credentials, profile: str | None) -> str:
+    words = _ORIGINS.get(found.method, found.method)
+    from_files = found.method not in ("env", "container-role", "iam-role", EcsRoleProvider.METHOD)
+    return f"{words}, profile {profile!r}" if profile and from_files else words
+
+
+def _shared_files() -> list[Path]:
+    """Where botocore reads profiles from. As it finds them, without parsing them."""
+    session = botocore.session.Session()
+    names = [session.get_config_variable(name) for name in ("credentials_file", "config_file")]
+    return [Path(name).expanduser() for name in names if name]
+
+
+def _fingerprints(*paths: Path) -> tuple[tuple[Path, _Fingerprint], ...]:
+    return tuple((path, _fingerprint(path)) for path in paths)
+
+
+def _fingerprint(path: Path) -> _Fingerprint:
+    """What tells one content of a file from the next; None if there is no such file."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_mtime_ns, info.st_ino, info.st_size
+
+
+def _load_environment(
+    provider: botocore.credentials.EnvProvider,
+) -> botocore.credentials.Credentials | None:
+    try:
+        return provider.load()
+    except botocore.exceptions.PartialCredentialsError as exc:
+        raise EnvironmentProblemError(
+            f"the environment lacks {exc.kwargs.get('cred_var', 'a part of the credentials')}"
+        ) from None

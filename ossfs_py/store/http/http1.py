@@ -1,0 +1,203 @@
+"""As much of HTTP/1.1 as an object store speaks: one answer at a time on a :class:`Connection`."""
+
+import re
+
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.faults import NoAnswerError
+
+_HEAD_BYTES = 16 * 1024
+"""First receive. An answer's head is about 1 KiB; what of the body comes with it is copied once."""
+_MAX_HEAD_BYTES = 256 * 1024
+_READ_BYTES = 256 * 1024
+_STATUS = re.compile(r"[1-9][0-9]{2}(?: |$)")
+_LENGTH = re.compile(r"[0-9A-Fa-f]{1,16}")
+_NO_BODY_STATUSES = frozenset({204, 304})
+
+
+class Response:
+    """The answer on a connection, its body not yet read.
+
+    Header names are lower case; of repeated headers the last one counts.
+    """
+
+    def __init__(self, connection: Connection, method: str) -> None:
+        """Read the head.
+
+        Raises:
+            NoAnswerError: the connection broke, or what answers does not speak HTTP.
+        """
+        self._connection = connection
+        self._pending = memoryview(b"")
+        self.any_byte = False
+        self._keep = True
+        self.status, self.headers = 0, dict[str, str]()
+        try:
+            self._read_head()
+            while 100 <= self.status < 200:
+                self._read_head()
+        except NoAnswerError as fault:
+            fault.any_byte = self.any_byte
+            raise
+        self._left: int | None = None
+        """Body bytes to come; None: until the peer closes."""
+        self._chunked = False
+        headers = self.headers
+        if method == "HEAD" or self.status in _NO_BODY_STATUSES:
+            self._left = 0
+        elif "chunked" in headers.get("transfer-encoding", "").lower():
+            self._chunked = True
+        elif (length := headers.get("content-length")) is not None:
+            self._left = _parse_int(length)
+        self._keep = self._keep and headers.get("connection", "").lower() != "close"
+        self._done = self._left == 0 and not self._chunked
+
+    @property
+    def length(self) -> int | None:
+        """The body's announced size; None when it is not announced."""
+        return None if self._chunked else self._left
+
+    @property
+    def is_reusable(self) -> bool:
+        """Whether the connection is ready for the next request."""
+        return self._done and self._keep and not self._pending
+
+    def read_into(self, view: memoryview) -> None:
+        """Fill ``view`` from the body.
+
+        Raises:
+            NoAnswerError: with ``received`` set to what did arrive.
+        """
+        if self._chunked:
+            self._read_chunks_into(view)
+            return
+        size = len(view)
+        if self._left is not None and size > self._left:
+            raise NoAnswerError("the body is shorter than what was asked for")
+        have = min(len(self._pending), size)
+        if have:
+            view[:have] = self._pending[:have]
+            self._pending = self._pending[have:]
+        if have < size:
+            try:
+                self._connection.receive_into(view[have:])
+            except NoAnswerError as fault:
+                fault.received += have
+                raise
+        if self._left is not None:
+            self._left -= size
+            self._done = self._left == 0
+
+    def read_all(self, limit_bytes: int) -> bytes:
+        """The rest of the body; what lies beyond ``limit_bytes`` is dropped with the connection."""
+        if self._chunked:
+            parts: list[bytearray] = []
+            total = 0
+            while total < limit_bytes and (size := self._next_chunk()):
+                part = bytearray(min(size, limit_bytes))
+                self._exactly(memoryview(part))
+                if len(part) < size:
+                    self._keep = False
+                    return b"".join([*parts, part])
+                self._end_chunk()
+                parts.append(part)
+                total += size
+            return b"".join(parts)
+        if self._left is not None:
+            body = bytearray(min(self._left, limit_bytes))
+            self.read_into(memoryview(body))
+            return bytes(body)
+        self._keep = False
+        pieces = [bytes(self._pending)]
+        self._pending = memoryview(b"")
+        total = len(pieces[0])
+        buffer = memoryview(bytearray(_READ_BYTES))
+        while total < limit_bytes and (count := self._connection.receive_some(buffer)):
+            pieces.append(bytes(buffer[:count]))
+            total += count
+        self._done = True
+        return b"".join(pieces)
+
+    def _read_head(self) -> None:
+        data = bytes(self._pending)
+        buffer = memoryview(bytearray(_HEAD_BYTES))
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > _MAX_HEAD_BYTES or (data and not data.startswith(b"HTTP/"[: len(data)])):
+                raise NoAnswerError("what answers does not speak HTTP", "not_http")
+            count = self._connection.receive_some(buffer)
+            if not count:
+                raise NoAnswerError("the connection was closed before an answer")
+            self.any_byte = True
+            data = data + buffer[:count] if data else bytes(buffer[:count])
+        first, *lines = data[:end].decode("latin-1").split("\r\n")
+        version, _, rest = first.partition(" ")
+        if not version.startswith("HTTP/1.") or not _STATUS.match(rest):
+            raise NoAnswerError("what answers does not speak HTTP/1.1", "not_http")
+        self.status = int(rest[:3])
+        self._keep = version != "HTTP/1.0"
+        self.headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        self._pending = memoryview(data)[end + 4 :]
+
+    def _read_chunks_into(self, view: memoryview) -> None:
+        got = 0
+        try:
+            while size := self._next_chunk():
+                if got + size > len(view):
+                    raise NoAnswerError("the body is longer than what was asked for")
+                self._exactly(view[got : got + size])
+                self._end_chunk()
+                got += size
+            if got < len(view):
+                raise NoAnswerError("the body is shorter than what was asked for")
+        except NoAnswerError as fault:
+            fault.received += got
+            raise
+
+    def _next_chunk(self) -> int:
+        line = self._line()
+        size = _parse_int(line.partition(";")[0].strip(), 16)
+        if not size:
+            while self._line():
+                continue
+            self._done = True
+        return size
+
+    def _end_chunk(self) -> None:
+        if self._line():
+            raise NoAnswerError("a chunk of the body has no end")
+
+    def _line(self) -> str:
+        data = bytes(self._pending)
+        buffer = memoryview(bytearray(_HEAD_BYTES))
+        while (end := data.find(b"\r\n")) < 0:
+            if len(data) > _HEAD_BYTES:
+                raise NoAnswerError("a line of the chunked body is too long")
+            count = self._connection.receive_some(buffer)
+            if not count:
+                raise NoAnswerError("the body ended early")
+            data += buffer[:count]
+        self._pending = memoryview(data)[end + 2 :]
+        return data[:end].decode("latin-1")
+
+    def _exactly(self, view: memoryview) -> None:
+        have = min(len(self._pending), len(view))
+        view[:have] = self._pending[:have]
+        self._pending = self._pending[have:]
+        if have < len(view):
+            try:
+                self._connection.receive_into(view[have:])
+            except NoAnswerError as fault:
+                fault.received += have
+                raise
+
+
+def _parse_int(text: str, base: int = 10) -> int:
+    # int() alone takes signs, underscores and other alphabets' digits as well.
+    if not _LENGTH.fullmatch(text):
+        raise NoAnswerError("the answer's length is not a number", "not_http")
+    try:
+        return int(text, base)
+    except ValueError:
+        raise NoAnswerError("the answer's length is not a number", "not_http") from None

@@ -1,0 +1,191 @@
+"""An S3 or OSS bucket as an :class:`~ossfs_py.store.base.ObjectStore`."""
+
+from collections.abc import Mapping, Sequence
+
+from ossfs_py.model import (
+    ALWAYS,
+    Body,
+    ByteRange,
+    Condition,
+    ListPage,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
+from ossfs_py.store.auth.credentials import CredentialSource, make_session
+from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore
+from ossfs_py.store.http.connection import ConnectionPool, Dialer
+from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.check import check_bucket
+from ossfs_py.store.s3.conditions import Conditions
+from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
+from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
+from ossfs_py.store.s3.rare import RareOperations
+from ossfs_py.store.s3.reading import Reader
+from ossfs_py.store.s3.retry import Retrier
+from ossfs_py.store.s3.wire import WireClient
+from ossfs_py.store.s3.writing import Writer, choose_checksum
+from ossfs_py.telemetry.metrics import Metrics
+
+
+class S3ObjectStore:
+    """The composition of reader, writer, copier and conditions over one bucket.
+
+    The contracts stand at :class:`~ossfs_py.store.base.ObjectStore` and at the parts.
+    """
+
+    def __init__(
+        self,
+        options: StoreOptions,
+        metrics: Metrics,
+        endpoint: Endpoint,
+        credentials: CredentialSource,
+        *,
+        max_copy_bytes: int = MAX_COPY_BYTES,
+        copy_part_bytes: int = COPY_PART_BYTES,
+    ) -> None:
+        self._endpoint = endpoint
+        self._credentials = credentials
+        dialer = Dialer(endpoint, options)
+        pool = ConnectionPool(dialer, options.concurrency)
+        self._retrier = Retrier(
+            metrics, options.retry_budget_seconds, credentials.renew, options.concurrency
+        )
+        self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
+        control = RareOperations(endpoint, options.bucket, self._wire)
+        self._reader = Reader(self._wire, self._retrier, metrics)
+        self._conditions = Conditions(
+            self._wire, options, self._reader.head, is_oss=endpoint.is_oss
+        )
+        self._writer = Writer(
+            self._wire,
+            control,
+            self._retrier,
+            self._reader,
+            self._conditions,
+            options,
+            metrics,
+            choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
+        )
+        self._copier = Copier(
+            control,
+            self._retrier,
+            self._reader,
+            self._writer,
+            options,
+            max_copy_bytes=max_copy_bytes,
+            copy_part_bytes=copy_part_bytes,
+        )
+
+    def capabilities(self) -> Capabilities:
+        found = self._conditions.found()
+        return Capabilities(
+            conditional_create=found.create != "none",
+            conditional_replace=found.replace,
+            part_copy=self._copier.can_copy_parts(),
+        )
+
+    def check(self, prefix: str, timeout_seconds: float) -> None:
+        check_bucket(self._wire, self._credentials, self._endpoint, prefix, timeout_seconds)
+
+    def head(self, key: str) -> ObjectInfo:
+        return self._reader.head(key)
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        token: str | None = None,
+        start_after: str | None = None,
+        max_keys: int = 1000,
+    ) -> ListPage:
+        return self._reader.list_page(
+            prefix,
+            delimiter=delimiter,
+            token=token,
+            start_after=start_after,
+            max_keys=max_keys,
+        )
+
+    def owner(self, key: str) -> str | None:
+        return self._reader.owner(key)
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        self._reader.get_range_into(version, start, buffer)
+
+    def put(
+        self,
+        key: str,
+        body: Body,
+        *,
+        metadata: Mapping[str, str],
+        content_type: str | None = None,
+        condition: Condition = ALWAYS,
+    ) -> ObjectVersion:
+        return self._writer.put(
+            key, body, metadata=metadata, content_type=content_type, condition=condition
+        )
+
+    def start_multipart(
+        self,
+        key: str,
+        *,
+        metadata: Mapping[str, str],
+        content_type: str | None = None,
+        condition: Condition = ALWAYS,
+    ) -> MultipartUpload:
+        return self._writer.start_multipart(
+            key, metadata=metadata, content_type=content_type, condition=condition
+        )
+
+    def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
+        return self._writer.upload_part(upload, number, body)
+
+    def copy_part(
+        self, upload: MultipartUpload, number: int, source: ObjectVersion, span: ByteRange
+    ) -> Part:
+        return self._copier.copy_part(upload, number, source, span)
+
+    def complete(
+        self, upload: MultipartUpload, parts: Sequence[Part], *, condition: Condition = ALWAYS
+    ) -> ObjectVersion:
+        return self._writer.complete(upload, parts, condition)
+
+    def abort(self, upload: MultipartUpload) -> None:
+        self._writer.abort(upload)
+
+    def copy(
+        self,
+        source: ObjectVersion,
+        key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+    ) -> ObjectVersion:
+        return self._copier.copy(source, key, metadata=metadata, content_type=content_type)
+
+    def delete(self, key: str) -> None:
+        self._writer.delete(key)
+
+    def refresh_credentials(self) -> None:
+        self._credentials.refresh()
+
+    def close(self) -> None:
+        self._wire.close()
+
+
+def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
+    """The bucket that ``options`` name. Sends nothing yet; ask :meth:`ObjectStore.check`.
+
+    Raises:
+        UsageError: the endpoint is malformed.
+        EnvironmentProblemError: the profile, the CA bundle or the proxy settings are broken.
+    """
+    configured_region: str | None = None
+    if options.region is None:
+        configured_region = make_session(options.profile).get_config_variable("region")
+    endpoint = resolve_endpoint(options, configured_region)
+    credentials = CredentialSource(options, metrics, oss_first=endpoint.is_oss)
+    return S3ObjectStore(options, metrics, endpoint, credentials)

@@ -1,0 +1,109 @@
+"""The one question a mount asks before anything is mounted, and its answers in plain words."""
+
+import queue
+import threading
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.auth.credentials import CredentialSource
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.s3.endpoint import Endpoint
+from ossfs_py.store.s3.error_map import WRONG_REGION
+from ossfs_py.store.s3.list_xml import parse_list_page
+from ossfs_py.store.s3.reading import list_request
+from ossfs_py.store.s3.retry import Attempt
+from ossfs_py.store.s3.wire import WireClient
+
+
+def check_bucket(
+    wire: WireClient,
+    credentials: CredentialSource,
+    endpoint: Endpoint,
+    prefix: str,
+    timeout_seconds: float,
+) -> None:
+    """List one key, once, within ``timeout_seconds``; resolver and metadata service included.
+
+    Raises:
+        EnvironmentProblemError: one sentence that says what is wrong.
+    """
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            credentials.current()
+            request = list_request(prefix, "", None, None, 1)
+            try:
+                answer = wire.once(request, Attempt())
+            except AnswerError as error:
+                if not error.clock_corrected:
+                    raise
+                answer = wire.once(request, Attempt())
+            parse_list_page(answer.body)
+        except Exception as exc:  # noqa: BLE001 - handed to the waiting thread, which raises it
+            outcome.put(exc)
+        else:
+            outcome.put(None)
+
+    # The resolver cannot be interrupted, so it is left behind in a thread of its own.
+    threading.Thread(target=ask, name="store-check", daemon=True).start()
+    try:
+        error = outcome.get(timeout=timeout_seconds)
+    except queue.Empty:
+        raise EnvironmentProblemError(
+            f"{endpoint.host_header} did not answer within {timeout_seconds:g} s"
+        ) from None
+    if isinstance(error, AnswerError):
+        raise EnvironmentProblemError(_explain(error, endpoint)) from None
+    if isinstance(error, NoAnswerError):
+        raise EnvironmentProblemError(_explain_fault(error, endpoint)) from None
+    if error is not None:
+        raise error
+
+
+def _explain(error: AnswerError, endpoint: Endpoint) -> str:
+    bucket, host = endpoint.bucket, endpoint.host_header
+    ident = f" (request id {error.request_id})" if error.request_id else ""
+    wrong_region = error.code in WRONG_REGION or 300 <= error.status < 400
+    if wrong_region or (error.region and error.region != endpoint.region):
+        where = f"in region {error.region}" if error.region else "behind another endpoint"
+        return (
+            f"the bucket {bucket!r} is {where}, not {endpoint.region} at {host}: "
+            f"give its region and endpoint{ident}"
+        )
+    sentences = {
+        "NoSuchBucket": f"there is no bucket {bucket!r} at {host}",
+        "InvalidBucketName": f"{bucket!r} is no valid bucket name",
+        "InvalidAccessKeyId": f"{host} does not know this access key id",
+        "SignatureDoesNotMatch": (
+            f"{host} does not accept the signature: the secret key is wrong, or region "
+            f"{endpoint.region!r} or the addressing style is"
+        ),
+        "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
+        "ExpiredToken": "the session token has expired",
+        "InvalidToken": "the session token is not valid",
+        "SecurityTokenExpired": "the session token has expired",
+        "InvalidSecurityToken": "the session token is not valid",
+    }
+    sentence = sentences.get(error.code)
+    if sentence is None and not error.code:
+        kind = error.headers.get("content-type", "")
+        if "html" in kind or error.status == 400:
+            return f"{host} is not an S3 server: it answered {error.status} {kind}".rstrip()
+    if sentence is None and error.status in (401, 403):
+        sentence = f"access to the bucket {bucket!r} is denied"
+    if sentence is None and error.status == 404:
+        sentence = f"there is no bucket {bucket!r} at {host}"
+    return (sentence or f"{host} answered {error}") + ident
+
+
+def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
+    if fault.kind == "not_http":
+        return f"{endpoint.host_header} is not an S3 server: {fault}"
+    hint = ""
+    if fault.kind == "resolve" and endpoint.virtual:
+        hint = f" (the bucket {endpoint.bucket!r} or the endpoint may be misspelt)"
+    if fault.kind == "tls" and "WRONG_VERSION_NUMBER" in str(fault):
+        hint = " (does it speak http only?)"
+    if fault.kind == "broken" and endpoint.scheme == "http":
+        hint = " (does it speak https?)"
+    return f"cannot reach the store: {fault}{hint}"

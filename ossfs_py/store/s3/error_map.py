@@ -1,0 +1,230 @@
+"""The one table from what stores answer to what this package raises, and what is worth a retry."""
+
+import email.utils
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ArchivedError,
+    ConditionFailedError,
+    EnvironmentProblemError,
+    IntegrityError,
+    ObjectMissingError,
+    ObjectTooLargeError,
+    QuotaExceededError,
+    StoreError,
+    StoreUnavailableError,
+    UnsupportedByStoreError,
+)
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an error means."""
+
+    cause: type[StoreError]
+    retry: bool = False
+
+
+_MISSING = Verdict(ObjectMissingError)
+_DENIED = Verdict(AccessDeniedError)
+_ARCHIVED = Verdict(ArchivedError)
+_CONDITION = Verdict(ConditionFailedError)
+_QUOTA = Verdict(QuotaExceededError)
+_TOO_LARGE = Verdict(ObjectTooLargeError)
+_UNSUPPORTED = Verdict(UnsupportedByStoreError)
+_DAMAGED = Verdict(IntegrityError, retry=True)
+_BUSY = Verdict(StoreUnavailableError, retry=True)
+_OTHER = Verdict(StoreError)
+
+# Codes of S3, OSS, SeaweedFS, MinIO and Ceph. A code says more than a status, so it goes first.
+CODES: dict[str, Verdict] = {
+    "NoSuchKey": _MISSING,
+    "NoSuchBucket": _MISSING,
+    "NoSuchUpload": _MISSING,
+    "NoSuchVersion": _MISSING,
+    "AccessDenied": _DENIED,
+    "AccountProblem": _DENIED,
+    "AllAccessDisabled": _DENIED,
+    "UserDisable": _DENIED,
+    "InvalidAccessKeyId": _DENIED,
+    "SignatureDoesNotMatch": _DENIED,
+    "RequestTimeTooSkewed": _DENIED,
+    "ExpiredToken": _DENIED,
+    "InvalidToken": _DENIED,
+    "TokenRefreshRequired": _DENIED,
+    "SecurityTokenExpired": _DENIED,
+    "InvalidSecurityToken": _DENIED,
+    "InvalidObjectState": _ARCHIVED,
+    "PreconditionFailed": _CONDITION,
+    "FileAlreadyExists": _CONDITION,
+    "QuotaExceeded": _QUOTA,
+    "InsufficientCapacity": _QUOTA,
+    "XMinioStorageFull": _QUOTA,
+    "EntityTooLarge": _TOO_LARGE,
+    "NotImplemented": _UNSUPPORTED,
+    "MethodNotAllowed": _UNSUPPORTED,
+    "BadDigest": _DAMAGED,
+    "InvalidDigest": _DAMAGED,
+    "XAmzContentChecksumMismatch": _DAMAGED,
+    # A 409 of S3 for two conditional writes that crossed: AWS asks for a retry.
+    "ConditionalRequestConflict": _BUSY,
+    "OperationAborted": _BUSY,
+    "RequestTimeout": _BUSY,
+    "SlowDown": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "InternalError": _BUSY,
+    "Throttling": _BUSY,
+    "ThrottlingException": _BUSY,
+    "RequestLimitExceeded": _BUSY,
+    "BandwidthLimitExceeded": _BUSY,
+    "DownloadTrafficRateLimitExceeded": _BUSY,
+    "UploadTrafficRateLimitExceeded": _BUSY,
+    "QpsLimitExceeded": _BUSY,
+}
+
+STATUSES: dict[int, Verdict] = {
+    401: _DENIED,
+    403: _DENIED,
+    404: _MISSING,
+    405: _UNSUPPORTED,
+    408: _BUSY,
+    410: _MISSING,
+    412: _CONDITION,
+    413: _TOO_LARGE,
+    429: _BUSY,
+    501: _UNSUPPORTED,
+    507: _QUOTA,
+}
+
+_REFUSED_KEY = frozenset(
+    {
+        "ExpiredToken",
+        "TokenRefreshRequired",
+        "SecurityTokenExpired",
+        "InvalidToken",
+        "InvalidSecurityToken",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+    }
+)
+"""A mount begins with a key that is accepted: one of these later means that keys are rotated."""
+
+CLOCK_SKEW = "RequestTimeTooSkewed"
+"""Our clock and the store's differ by more than the 15 minutes that SigV4 allows."""
+
+_SLOW_DOWN = frozenset(
+    {
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "RequestLimitExceeded",
+        "BandwidthLimitExceeded",
+        "DownloadTrafficRateLimitExceeded",
+        "UploadTrafficRateLimitExceeded",
+        "QpsLimitExceeded",
+    }
+)
+
+WRONG_REGION = frozenset(
+    {
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "SecondLevelDomainForbidden",
+    }
+)
+
+
+Failure = AnswerError | NoAnswerError | EnvironmentProblemError
+"""How an attempt can fail. The last one says that the credentials cannot be had."""
+
+
+def judge(error: Failure) -> Verdict:
+    """What ``error`` means; a broken connection is always worth another try.
+
+    So are credentials that cannot be had: the mount began with some, so their source is ill.
+    """
+    if isinstance(error, NoAnswerError):
+        return _BUSY
+    if isinstance(error, EnvironmentProblemError):
+        return Verdict(AccessDeniedError, retry=True)
+    verdict = CODES.get(error.code) or STATUSES.get(error.status)
+    if verdict is None:
+        verdict = _BUSY if error.status >= 500 else _OTHER
+    return verdict
+
+
+def asks_to_slow_down(error: AnswerError) -> bool:
+    """Whether the store is not broken but wants fewer requests."""
+    return error.code in _SLOW_DOWN or error.status in (429, 503)
+
+
+_CODE = re.compile(rb"<Code>([^<]*)</Code>")
+_MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
+_REGION = re.compile(rb"<Region>([^<]*)</Region>")
+_REQUEST_ID = re.compile(rb"<RequestId>([^<]*)</RequestId>")
+_MAX_MESSAGE_CHARS = 300
+
+
+def refuses_key(error: AnswerError) -> bool:
+    """Whether the store no longer accepts the key itself."""
+    return error.code in _REFUSED_KEY
+
+
+def may_refuse_key(error: AnswerError) -> bool:
+    """Whether it may be the key: the answer to a HEAD has no body to say so."""
+    return error.status in (400, 401, 403) and not error.code
+
+
+def request_id_of(headers: dict[str, str]) -> str:
+    """The store's own id of an answer."""
+    return headers.get("x-amz-request-id") or headers.get("x-oss-request-id") or ""
+
+
+_RETRY_AFTER_DIGITS = 9
+"""Some thirty years; callers heed much less."""
+
+
+def retry_after_of(headers: Mapping[str, str]) -> float:
+    """Seconds the store asks to be left alone for: Retry-After, either form; 0 if it does not."""
+    value = headers.get("retry-after", "")
+    if value.isascii() and value.isdigit():
+        return float(value[:_RETRY_AFTER_DIGITS])
+    until, now = _http_seconds(value), store_time_of(headers)
+    # Both by the store's clock: ours may be wrong.
+    return max(0.0, until - now) if until is not None and now is not None else 0.0
+
+
+def store_time_of(headers: Mapping[str, str]) -> float | None:
+    """The store's clock at its answer, in seconds since the epoch."""
+    return _http_seconds(headers.get("date", ""))
+
+
+def _http_seconds(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, IndexError, TypeError):  # as the library takes nonsense
+        return None
+
+
+def parse_error(status: int, headers: dict[str, str], body: bytes) -> AnswerError:
+    """The error an answer speaks of. The body need not be XML: HEAD has none, proxies send HTML."""
+    return AnswerError(
+        status=status,
+        code=_first(_CODE, body),
+        message=_first(_MESSAGE, body)[:_MAX_MESSAGE_CHARS],
+        request_id=request_id_of(headers) or _first(_REQUEST_ID, body),
+        region=headers.get("x-amz-bucket-region") or _first(_REGION, body),
+        retry_after_seconds=retry_after_of(headers),
+        headers=headers,
+    )
+
+
+def _first(pattern: re.Pattern[bytes], body: bytes) -> str:
+    match = pattern.search(body)
+    return match.group(1).decode("utf-8", "replace").strip() if match else ""

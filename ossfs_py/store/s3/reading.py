@@ -1,0 +1,267 @@
+"""HEAD, LIST and the ranged GET of the hot path."""
+
+import calendar
+import email.utils
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ossfs_py.errors import (
+    ConditionFailedError,
+    IntegrityError,
+    StoreError,
+    UnsupportedByStoreError,
+    VersionChangedError,
+)
+from ossfs_py.model import ListPage, ObjectInfo, ObjectVersion
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.http1 import Response
+from ossfs_py.store.s3.error_map import request_id_of
+from ossfs_py.store.s3.list_xml import parse_list_page
+from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.wire import Request, WireClient
+from ossfs_py.telemetry.metrics import Metrics
+
+_META_PREFIXES = ("x-amz-meta-", "x-oss-meta-")
+_ARCHIVE_CLASSES = frozenset(
+    {"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"}
+)
+_NS_PER_SECOND = 10**9
+_PROGRESS_BYTES = 4096
+"""Less than a page of the reader's from one attempt is no progress: it could go on for ever."""
+_TIMES_UNTIL_MEANT = 3
+"""A third answer that contradicts what is known of the object is no accident any more."""
+
+
+class Reader:
+    """Everything that asks and changes nothing. All of it may be repeated freely."""
+
+    def __init__(self, wire: WireClient, retrier: Retrier, metrics: Metrics) -> None:
+        self._wire = wire
+        self._retrier = retrier
+        self._received = metrics.bytes_received
+
+    def head(self, key: str) -> ObjectInfo:
+        """See :meth:`ObjectStore.head`."""
+        return self._retrier.run("HeadObject", key, lambda state: self.head_once(key, state))
+
+    def head_once(self, key: str, state: Attempt) -> ObjectInfo:
+        """One try of a HEAD, for use inside another call's attempt."""
+        return parse_head(key, self.head_headers(key, state))
+
+    def head_headers(
+        self, key: str, state: Attempt, headers: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """One try of a HEAD; the answer's headers."""
+        return self._wire.once(Request("HeadObject", "HEAD", key, headers=headers), state).headers
+
+    def list_page(
+        self,
+        prefix: str,
+        *,
+        delimiter: str,
+        token: str | None,
+        start_after: str | None,
+        max_keys: int,
+    ) -> ListPage:
+        """See :meth:`ObjectStore.list_page`."""
+        request = list_request(prefix, delimiter, token, start_after, max_keys)
+
+        def attempt(state: Attempt) -> ListPage:
+            return parse_list_page(self._wire.once(request, state).body)
+
+        return self._retrier.run(request.operation, prefix, attempt)
+
+    def owner(self, key: str) -> str | None:
+        """See :meth:`ObjectStore.owner`."""
+        request = list_request(key, "", None, None, 1)
+        asking = replace(request, query=[*request.query, ("fetch-owner", "true")])
+
+        def attempt(state: Attempt) -> ListPage:
+            return parse_list_page(self._wire.once(asking, state).body)
+
+        objects = self._retrier.run(request.operation, key, attempt).objects
+        # A key is listed before all others that it is the beginning of.
+        return objects[0].owner if objects and objects[0].key == key else None
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        """See :meth:`ObjectStore.get_range_into`.
+
+        A broken body is taken up again where it broke off: only the missing tail is asked for.
+        """
+        size = len(buffer)
+        if not size:
+            return
+        got = 0
+
+        def attempt(state: Attempt) -> None:
+            nonlocal got
+            span = f"bytes={start + got}-{start + size - 1}"
+            headers = {"range": span}
+            if version.etag:
+                headers["if-match"] = f'"{version.etag}"'
+            request = Request("GetObject", "GET", version.key, headers=headers)
+            try:
+                with self._wire.exchange(request, state) as response:
+                    _check_answer(response, version, start + got, size - got, state)
+                    response.read_into(buffer[got:])
+            except NoAnswerError as fault:
+                if fault.received:
+                    self._received.inc(fault.received)
+                    got += fault.received
+                    state.progressed = state.progressed or fault.received >= _PROGRESS_BYTES
+                # A body that broke exactly at its end needs nothing more.
+                if got < size:
+                    raise
+            except AnswerError as error:
+                # Out of range though within the pinned size: it is not the pinned object.
+                if error.status == 416:
+                    raise _changed(version, error.request_id, state) from None
+                raise
+            else:
+                self._received.inc(size - got)
+
+        try:
+            self._retrier.run("GetObject", version.key, attempt)
+        except ConditionFailedError as exc:
+            raise as_version_changed(exc) from exc
+
+
+def list_request(
+    prefix: str, delimiter: str, token: str | None, start_after: str | None, max_keys: int
+) -> Request:
+    """The LIST that asks for one page."""
+    query = [
+        ("list-type", "2"),
+        ("encoding-type", "url"),
+        ("prefix", prefix),
+        ("max-keys", str(max_keys)),
+    ]
+    if delimiter:
+        query.append(("delimiter", delimiter))
+    if token is not None:
+        query.append(("continuation-token", token))
+    elif start_after is not None:
+        query.append(("start-after", start_after))
+    return Request("ListObjectsV2", "GET", query=query)
+
+
+def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
+    """What the headers of a HEAD (or GET) answer say about ``key``.
+
+    Raises:
+        NoAnswerError: they lack what every store sends.
+    """
+    metadata = {}
+    for name, value in headers.items():
+        if name.startswith(_META_PREFIXES):
+            metadata[name[11:]] = _text(value)
+    storage_class = headers.get("x-amz-storage-class") or headers.get("x-oss-storage-class")
+    restore = headers.get("x-amz-restore") or headers.get("x-oss-restore") or ""
+    archived = storage_class in _ARCHIVE_CLASSES or "x-amz-archive-status" in headers
+    try:
+        return ObjectInfo(
+            key=key,
+            size=_length(headers["content-length"]),
+            etag=clean_etag(headers.get("etag", "")),
+            mtime_ns=_http_time(headers["last-modified"]) * _NS_PER_SECOND,
+            metadata=metadata,
+            content_type=headers.get("content-type"),
+            storage_class=storage_class,
+            version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
+            restored=not archived or 'ongoing-request="false"' in restore,
+        )
+    except (KeyError, ValueError, OverflowError):
+        raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None
+
+
+def clean_etag(value: str) -> str:
+    """An ETag without quotes and weakness mark."""
+    return value.removeprefix("W/").strip('"')
+
+
+def as_version_changed(exc: StoreError) -> VersionChangedError:
+    """A failed precondition on what was to be read: the version is gone."""
+    return VersionChangedError(
+        "the object changed at the store",
+        operation=exc.operation,
+        key=exc.key,
+        request_id=exc.request_id,
+        attempts=exc.attempts,
+    )
+
+
+def _check_answer(
+    response: Response, version: ObjectVersion, start: int, size: int, state: Attempt
+) -> None:
+    """Whether the body to come is exactly the pinned bytes.
+
+    What contradicts itself may be a proxy's bad moment, so it is asked for again; what says the
+    same several times is how this store is.
+    """
+    headers = response.headers
+    # Also for stores that ignore If-Match.
+    if clean_etag(headers.get("etag", "")) != version.etag:
+        raise _changed(version, request_id_of(headers), state)
+    whole = start == 0 and size == version.size
+    # rclone answers ranges with 200, so the header counts, not the status.
+    content_range = headers.get("content-range")
+    if content_range is not None:
+        if not content_range.startswith(f"bytes {start}-{start + size - 1}/"):
+            raise NoAnswerError(f"the store answered another range: {content_range!r}")
+    elif not whole:
+        if not _insists(state):
+            raise NoAnswerError("the store answered the whole object instead of a range")
+        raise UnsupportedByStoreError(
+            "the store ignores Range",
+            operation="GetObject",
+            key=version.key,
+            request_id=request_id_of(headers),
+            attempts=state.number,
+        )
+    if response.length is not None and response.length != size:
+        if whole and _insists(state):
+            raise IntegrityError(
+                f"the object has {response.length} bytes, not {size}",
+                operation="GetObject",
+                key=version.key,
+                request_id=request_id_of(headers),
+                attempts=state.number,
+            )
+        raise NoAnswerError(f"the store announced {response.length} bytes instead of {size}")
+
+
+def _insists(state: Attempt) -> bool:
+    """Whether this contradiction is one too many for an accident."""
+    state.contradictions += 1
+    return state.contradictions >= _TIMES_UNTIL_MEANT
+
+
+def _changed(version: ObjectVersion, request_id: str, state: Attempt | None) -> VersionChangedError:
+    return VersionChangedError(
+        "the object changed at the store",
+        operation="GetObject",
+        key=version.key,
+        request_id=request_id,
+        attempts=state.number if state else 1,
+    )
+
+
+def _text(value: str) -> str:
+    """A header value as text: bytes past ASCII are UTF-8 in practice."""
+    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
+
+
+def _length(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):  # int() takes signs and underscores, too
+        raise ValueError(text)
+    return int(text)
+
+
+def _http_time(text: str) -> int:
+    try:
+        parsed = email.utils.parsedate(text)
+    except IndexError:  # what some malformed dates come to
+        parsed = None
+    if parsed is None:
+        raise ValueError(text)
+    return calendar.timegm(parsed)

@@ -1,0 +1,240 @@
+"""Trying again: which failures, after what pause, and when to stop."""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from ossfs_py.errors import (
+    ConditionFailedError,
+    EnvironmentProblemError,
+    ObjectMissingError,
+    StoreUnavailableError,
+)
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.s3.error_map import (
+    Failure,
+    asks_to_slow_down,
+    judge,
+    may_refuse_key,
+    refuses_key,
+)
+from ossfs_py.store.s3.throttle import Throttle
+from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.telemetry.waits import Wait
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_LONGEST_RETRY_AFTER_SECONDS = 30.0
+"""What a store may ask for with Retry-After before we ask it again regardless."""
+
+_ROTATION_SECONDS = 5.0
+"""How long the next key may take to arrive after the store has refused the old one."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of a call; the same object is handed to every try."""
+
+    number: int = 1
+    may_have_happened: bool = False
+    """An earlier try reached the store and its outcome is unknown."""
+    contradictions: int = 0
+    """Answers that did not agree with what is known of the object."""
+    progressed: bool = False
+    """Set it when bytes arrived: the budget counts from the last progress."""
+
+
+Renew = Callable[[float, bool], bool]
+""":meth:`CredentialSource.renew`: when the request began, and whether it is surely the key."""
+
+
+class _Rotation:
+    """What one call has seen of a change of keys."""
+
+    def __init__(self, renew: Renew) -> None:
+        self._renew = renew
+        self._refused_at: float | None = None
+
+    def pause(
+        self, error: AnswerError, asked_at: float, now: float, backoff: float
+    ) -> float | None:
+        """How long to wait before the next attempt; None when there is no hope in one."""
+        if self._refused_at is None:
+            self._refused_at = now
+        try:
+            if self._renew(asked_at, refuses_key(error)):
+                return 0.0
+        except EnvironmentProblemError as exc:
+            log.warning("the store refuses the credentials, and others cannot be had: %s", exc)
+        # A key may be revoked a little before the next one has arrived here. An answer without a
+        # code is mostly about the object, though.
+        known = refuses_key(error) and now < self._refused_at + _ROTATION_SECONDS
+        return backoff if known else None
+
+
+class Retrier:
+    """Runs attempts until one succeeds, fails for good or the time budget is used up.
+
+    Pauses grow exponentially from 0.1 s to 5 s with full jitter (each is drawn between nothing
+    and the limit), so that readers that failed together do not return together; Retry-After
+    makes a pause longer, never shorter. A store that asks to slow down is asked less by everybody
+    (:class:`~ossfs_py.store.s3.throttle.Throttle`). Safe for concurrent use.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        budget_seconds: float,
+        renew_credentials: Renew,
+        concurrency: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wait: Callable[[float], bool] | None = None,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._metrics = metrics
+        self._budget_seconds = budget_seconds
+        self._renew_credentials = renew_credentials
+        self._clock = clock
+        self._closed = threading.Event()
+        self._wait = wait or self._closed.wait
+        self._jitter = jitter
+        self._throttle = Throttle(concurrency, clock)
+        metrics.request_limit.set_function(lambda: self._throttle.limit)
+
+    def close(self) -> None:
+        """End every pause; calls in progress fail with StoreUnavailableError."""
+        self._closed.set()
+
+    def run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
+        """The first success of ``attempt``.
+
+        Goes on for the budget since the first failure or the last progress, beside what the first
+        and the last attempt take.
+
+        Raises:
+            StoreError: the class :mod:`error_map` gives for the last failure.
+        """
+        began = self._clock()
+        try:
+            with self._metrics.waits.add(operation, key) as wait:
+                return self._run(operation, key, attempt, wait)
+        except (ConditionFailedError, ObjectMissingError):
+            raise  # answers, and often what was asked for
+        except Exception:
+            self._metrics.request_errors.labels(operation).inc()
+            raise
+        finally:
+            self._metrics.request_seconds.labels(operation).observe(self._clock() - began)
+
+    def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
+        state = Attempt()
+        # Counted from the first failure: one attempt at a large upload may take longer than that.
+        deadline_base: float | None = None
+        failed_in_row = 0
+        rotation = _Rotation(self._renew_credentials)
+        while True:
+            asked_at = self._clock()
+            try:
+                return self._try(operation, attempt, state, wait)
+            except (AnswerError, NoAnswerError, EnvironmentProblemError) as exc:
+                error: Failure = exc
+            state.may_have_happened = True
+            if state.progressed or deadline_base is None:
+                state.progressed = False
+                deadline_base = self._clock()
+                failed_in_row = 0
+            failed_in_row += 1
+            pause = self._pause_after(error, failed_in_row)
+            if isinstance(error, AnswerError):
+                if error.clock_corrected:
+                    pause = 0.0
+                elif refuses_key(error) or may_refuse_key(error):
+                    backoff = self._backoff(failed_in_row)
+                    pause = rotation.pause(error, asked_at, self._clock(), backoff)
+            if (
+                pause is None
+                or self._clock() + pause > deadline_base + self._budget_seconds
+                or self._closed.is_set()
+            ):
+                self._give_up(operation, key, error, state.number)
+            log.info(
+                "%s %r: attempt %d failed (%s)%s; trying again in %.1f s",
+                operation,
+                key,
+                state.number,
+                error,
+                f", request id {error.request_id}" if isinstance(error, AnswerError) else "",
+                pause,
+            )
+            self._metrics.retries.labels(operation).inc()
+            wait.waits_for = f"the next attempt, after: {error}"
+            if self._wait(pause):
+                self._give_up(operation, key, error, state.number)
+            state.number += 1
+
+    def _try(
+        self, operation: str, attempt: Callable[[Attempt], T], state: Attempt, wait: Wait
+    ) -> T:
+        def note() -> None:
+            wait.waits_for = "its turn, as the store asked to slow down"
+
+        wait.attempt = state.number
+        self._throttle.enter(min(_LONGEST_RETRY_AFTER_SECONDS, self._budget_seconds), note)
+        try:
+            wait.waits_for = "the answer"
+            self._metrics.requests.labels(operation).inc()
+            result = attempt(state)
+        except AnswerError as error:
+            if asks_to_slow_down(error):
+                pause = min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS)
+                self._throttle.complain(pause)
+            raise
+        finally:
+            self._throttle.leave()
+        self._throttle.succeed()
+        return result
+
+    def _pause_after(self, error: Failure, number: int) -> float | None:
+        if not judge(error).retry:
+            return None
+        pause = self._backoff(number)
+        if isinstance(error, AnswerError):
+            pause = max(pause, min(error.retry_after_seconds, _LONGEST_RETRY_AFTER_SECONDS))
+        return pause
+
+    def _backoff(self, number: int) -> float:
+        limit = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2 ** min(number - 1, 16))
+        return self._jitter(0.0, limit)
+
+    def _give_up(self, operation: str, key: str, error: Failure, attempts: int) -> NoReturn:
+        verdict = judge(error)
+        request_id = error.request_id if isinstance(error, AnswerError) else ""
+        message = "the store is closed" if self._closed.is_set() else str(error)
+        if issubclass(verdict.cause, StoreUnavailableError):
+            log.warning(
+                "%s %r: given up after %d attempts: %s (request id %s)",
+                operation,
+                key,
+                attempts,
+                message,
+                request_id or "none",
+                extra=_fields(operation, key, error, attempts),
+            )
+        raise verdict.cause(
+            message, operation=operation, key=key, request_id=request_id, attempts=attempts
+        ) from error
+
+
+def _fields(operation: str, key: str, error: Failure, attempts: int) -> dict[str, object]:
+    """What programs that read logs want apart."""
+    request_id = error.request_id if isinstance(error, AnswerError) else ""
+    return {"operation": operation, "key": key, "request_id": request_id, "attempts": attempts}

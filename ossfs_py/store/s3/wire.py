@@ -1,0 +1,207 @@
+"""Signed requests over pooled connections: one exchange, or a whole call with its retries."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ossfs_py.errors import StoreError
+from ossfs_py.store.auth.signing import (
+    EMPTY_PAYLOAD,
+    UNSIGNED_PAYLOAD,
+    AccessKey,
+    Query,
+    Signer,
+    encode_query,
+)
+from ossfs_py.store.http.connection import Connection, ConnectionPool, Dialer
+from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.http1 import Response
+from ossfs_py.store.http.payload import Payload
+from ossfs_py.store.s3.endpoint import Endpoint
+from ossfs_py.store.s3.error_map import CLOCK_SKEW, parse_error, store_time_of
+from ossfs_py.store.s3.retry import Attempt, Retrier
+
+_MAX_ERROR_BODY_BYTES = 64 * 1024
+_MAX_ANSWER_BYTES = 64 * 1024**2
+"""A LIST page of 1,000 keys of 1,024 percent-encoded bytes with owners stays under 5 MiB."""
+
+USER_AGENT = "ossfs_py"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. ``headers`` have lower-case names; those that SigV4 demands are signed."""
+
+    operation: str
+    method: str
+    key: str = ""
+    query: Query = ()
+    headers: Mapping[str, str] | None = None
+    payload: Payload | None = None
+    patience_seconds: float = 0.0
+    """How long beyond the stall timeout the store may be silent before and within its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A successful answer with its body in memory."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class WireClient:
+    """The HTTP side of one bucket. Blocking; safe for concurrent use."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        dialer: Dialer,
+        pool: ConnectionPool,
+        credentials: Callable[[], AccessKey | None],
+        retrier: Retrier,
+    ) -> None:
+        self._endpoint = endpoint
+        self._dialer = dialer
+        self._pool = pool
+        self._credentials = credentials
+        self._retrier = retrier
+        self._signer = Signer(endpoint.region)
+
+    def call(self, request: Request) -> Answer:
+        """Send ``request`` until it succeeds or fails for good.
+
+        Raises:
+            StoreError: as error_map says.
+        """
+
+        def attempt(state: Attempt) -> Answer:
+            return self.once(request, state)
+
+        return self._retrier.run(request.operation, request.key, attempt)
+
+    def once(self, request: Request, state: Attempt) -> Answer:
+        """One try, for use inside a retried attempt."""
+        with self.exchange(request, state) as response:
+            return Answer(response.status, response.headers, response.read_all(_MAX_ANSWER_BYTES))
+
+    @contextmanager
+    def exchange(self, request: Request, state: Attempt) -> Iterator[Response]:
+        """One request and its successful answer, the body not yet read.
+
+        The connection is kept for the next request only if the block ends well and the body was
+        read to its end. After a failed attempt a new connection is opened.
+
+        Raises:
+            AnswerError: the answer is an error or a redirect.
+            NoAnswerError: no answer.
+        """
+        head = self._encode(request)
+        connection, response = self._send(request, head, state)
+        keep = False
+        try:
+            if response.status >= 300:
+                body = response.read_all(_MAX_ERROR_BODY_BYTES)
+                # After 5xx the next try goes elsewhere; a 404 says nothing against the connection.
+                keep = 400 <= response.status < 500 and response.is_reusable
+                raise self._error(response, body)
+            yield response
+            keep = response.is_reusable
+        except NoAnswerError as fault:
+            self._pool.suspect(connection, fault)
+            raise
+        finally:
+            if keep:
+                self._pool.release(connection)
+            else:
+                self._pool.discard(connection)
+
+    def _error(self, response: Response, body: bytes) -> AnswerError:
+        error = parse_error(response.status, response.headers, body)
+        now = store_time_of(response.headers)
+        if now is not None and (
+            error.code == CLOCK_SKEW
+            # The answer to a HEAD has no body that could say so.
+            or (error.status == 403 and not error.code and self._signer.is_far_from(now))
+        ):
+            error.clock_corrected = self._signer.correct_clock(now)
+        return error
+
+    def close(self) -> None:
+        """Close every connection; calls in progress fail."""
+        self._retrier.close()
+        self._pool.close()
+
+    def _send(self, request: Request, head: bytes, state: Attempt) -> tuple[Connection, Response]:
+        fresh = state.number > 1
+        while True:
+            connection = self._pool.acquire(fresh=fresh)
+            was_used = connection.was_used
+            try:
+                connection.grant(request.patience_seconds)
+                return connection, self._transmit(connection, request, head)
+            except NoAnswerError as fault:
+                self._pool.discard(connection)
+                self._pool.suspect(connection, fault)
+                state.may_have_happened = True
+                # The server closed a kept connection just as it was taken up again: no failure
+                # of the store, so no pause and no attempt is spent on it.
+                if was_used and not fault.any_byte and fault.kind == "broken":
+                    fresh = True
+                    continue
+                raise
+            except BaseException:
+                self._pool.discard(connection)
+                raise
+
+    @staticmethod
+    def _transmit(connection: Connection, request: Request, head: bytes) -> Response:
+        try:
+            connection.send(head)
+            if request.payload is not None:
+                request.payload.send(connection)
+        except NoAnswerError as fault:
+            # A store that refuses an upload answers before the body's end and closes.
+            try:
+                response = Response(connection, request.method)
+            except NoAnswerError:
+                raise fault from None
+            if response.status < 300:
+                raise
+            return response
+        return Response(connection, request.method)
+
+    def _encode(self, request: Request) -> bytes:
+        path = self._endpoint.path_of(request.key)
+        query = encode_query(request.query)
+        headers = {"host": self._endpoint.host_header, **(request.headers or {})}
+        key = self._credentials()
+        if key is not None:
+            headers |= self._signer.sign(
+                key,
+                request.method,
+                path,
+                query,
+                {n: v for n, v in headers.items() if n.startswith(("host", "x-", "content-"))},
+                UNSIGNED_PAYLOAD if request.payload is not None else EMPTY_PAYLOAD,
+            )
+        headers["user-agent"] = USER_AGENT
+        # A store that compresses on the fly would answer other bytes than the object's.
+        headers["accept-encoding"] = "identity"
+        if request.payload is not None:
+            headers["content-length"] = str(request.payload.size)
+        elif request.method in ("PUT", "POST"):
+            headers["content-length"] = "0"
+        headers |= self._dialer.proxy_headers
+        target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
+        lines = [f"{request.method} {target} HTTP/1.1"]
+        for name, value in headers.items():
+            if not value.isprintable() or not value.isascii():
+                raise StoreError(
+                    f"the value of the header {name} is not printable ASCII",
+                    operation=request.operation,
+                    key=request.key,
+                )
+            lines.append(f"{name}: {value}")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

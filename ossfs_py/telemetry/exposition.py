@@ -1,0 +1,125 @@
+"""The Prometheus endpoint: ``GET /metrics`` over plain HTTP, for whoever may connect.
+
+Answered on the trio thread, which owns most of the figures: a scrape takes some 2 ms.
+"""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import trio
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from ossfs_py.errors import EnvironmentProblemError
+
+log = logging.getLogger(__name__)
+
+PATH = "/metrics"
+
+_MAX_REQUEST_BYTES = 16 * 1024
+"""Scrapers send some 300 bytes."""
+_MAX_CLIENTS = 8
+"""More at once wait: nobody can make the mount serve scrapes instead of reads."""
+_CLIENT_SECONDS = 10.0
+"""Prometheus gives up a scrape after 10 s by default."""
+_RECEIVE_BYTES = 4096
+
+
+@asynccontextmanager
+async def exposed(address: str | None, registry: CollectorRegistry) -> AsyncIterator[None]:
+    """Answer scrapes of ``registry`` at ``address`` (``host:port``; None: nowhere) for the block.
+
+    Raises:
+        EnvironmentProblemError: the address cannot be listened on.
+    """
+    if address is None:
+        yield
+        return
+    host, _, port = address.rpartition(":")
+    listeners = await _listen(host.strip("[]"), int(port), address)
+    server = _MetricsServer(registry)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, server.serve, listeners)
+        for listener in listeners:
+            name = listener.socket.getsockname()
+            shown = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
+            log.info("metrics are told at http://%s%s", shown, PATH)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def _listen(host: str, port: int, address: str) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as exc:
+        cause = exc
+        if isinstance(exc.__cause__, ExceptionGroup):
+            cause = next((one for one in exc.__cause__.exceptions if isinstance(one, OSError)), exc)
+        reason = (cause.strerror or str(cause)).lower()
+        raise EnvironmentProblemError(
+            f"metrics cannot be told at {address}: {reason} (see --metrics-address)"
+        ) from None
+
+
+class _MetricsServer:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self._clients = trio.CapacityLimiter(_MAX_CLIENTS)
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """One connection, one request: what a scrape every few seconds needs."""
+        try:
+            async with stream, self._clients:
+                with trio.move_on_after(_CLIENT_SECONDS):
+                    line = await _request_line(stream)
+                    await stream.send_all(self._answer(line))
+                    await _drained(stream)
+        except trio.BrokenResourceError:
+            log.debug("a scraper went away")
+        except Exception:
+            # A scrape that goes wrong is no reason to end the mount.
+            log.exception("a scrape failed")
+
+    def _answer(self, line: bytes) -> bytes:
+        method, _, rest = line.partition(b" ")
+        target = urlsplit(rest.partition(b" ")[0]).path.decode("latin-1")
+        if method not in (b"GET", b"HEAD"):
+            return _message("405 Method Not Allowed", b"only GET\n", extra="Allow: GET, HEAD\r\n")
+        if target != PATH:
+            return _message("404 Not Found", f"metrics are at {PATH}\n".encode())
+        body = generate_latest(self._registry)
+        return _message("200 OK", body, CONTENT_TYPE_LATEST, head_only=method == b"HEAD")
+
+
+async def _request_line(stream: trio.SocketStream) -> bytes:
+    """The first line of the request, once its whole head has arrived; empty if it never does."""
+    head = bytearray()
+    while b"\r\n\r\n" not in head and b"\n\n" not in head:
+        piece = await stream.receive_some(_RECEIVE_BYTES)
+        if not piece or len(head) > _MAX_REQUEST_BYTES:
+            return b""
+        head += piece
+    return bytes(head).splitlines()[0]
+
+
+async def _drained(stream: trio.SocketStream) -> None:
+    """Let the client close first: closing with unread data would reset its answer away."""
+    await stream.send_eof()
+    while await stream.receive_some(_RECEIVE_BYTES):
+        pass
+
+
+def _message(
+    status: str,
+    body: bytes,
+    content_type: str = "text/plain; charset=utf-8",
+    *,
+    extra: str = "",
+    head_only: bool = False,
+) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        f"{extra}Connection: close\r\n\r\n"
+    )
+    return head.encode() + (b"" if head_only else body)

@@ -1,0 +1,343 @@
+"""The state directory: what survives the daemon's death.
+
+Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
+
+- ``lock``                   held while a mount uses the directory, or ``recover`` a dead mount's
+- ``recover.lock``           held while ``recover`` works, also beside a mount
+- ``staging/<id>.data``      dirty bytes of one open file, sparse, each byte at its file offset
+- ``staging/<id>.json``      its record; no record means that the bytes are of no interest
+- ``staging/<id>.<n>.log``   what was written since the record, for files that began as an object
+- ``uploads/<digest>.json``  ids of multipart uploads in progress
+- ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
+- ``renames/<digest>.json``  directories whose rename is under way
+- ``unsaved/<id>.*``         dirty files whose program or daemon gave up
+
+A record is written to a temporary name and renamed, so it is there whole or not at all. The log
+is appended after the bytes it speaks of; a killed daemon loses no write it had acknowledged to
+the kernel. After a power loss the bytes are as complete as the disk kept them: a program that
+called fsync has its file in the bucket instead.
+
+Bytes that ``direct`` streams from memory are nowhere on disk: when the daemon is killed before
+close, its upload is aborted at the next mount and nothing half is left in the bucket.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import struct
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import MultipartUpload
+from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
+
+_LOG_ENTRY = struct.Struct("<qq")
+_TRUNCATED = -1
+"""First field of a log entry whose second one is a new file size."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFile:
+    """An open staging file: its id in the journal and its descriptor."""
+
+    ident: str
+    fd: int
+
+
+class Journal:
+    """The state directory of one mount. Methods block shortly and may run on any thread.
+
+    With ``beside_mount`` the directory may be in use by a mount: only its unsaved files are the
+    caller's then, unless :attr:`alone`.
+
+    Raises:
+        EnvironmentProblemError: (constructor) the directory cannot be used, or is in use.
+    """
+
+    def __init__(self, directory: Path, *, beside_mount: bool = False) -> None:
+        self.directory = directory
+        self._locks: list[int] = []
+        self._staging = directory / "staging"
+        self._uploads = directory / "uploads"
+        self._scratch = directory / "scratch"
+        self._renames = directory / "renames"
+        self._unsaved = directory / "unsaved"
+        try:
+            _private_directory(directory)
+            for each in self._directories():
+                _private_directory(each)
+            if beside_mount and not self._try_lock("recover.lock"):
+                raise EnvironmentProblemError(f"another ossfs-py recover works in {directory}")
+            self.alone = self._try_lock("lock")
+        except OSError as exc:
+            self.close()
+            raise EnvironmentProblemError(
+                f"the state directory {directory} cannot be used: {exc.strerror}"
+            ) from exc
+        if not (self.alone or beside_mount):
+            self.close()
+            raise EnvironmentProblemError(
+                f"the state directory {directory} is in use by another mount"
+            )
+
+    def close(self) -> None:
+        """Let another mount use the directory."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+    # -- files being written -------------------------------------------------------------------
+
+    def create_staging(self) -> StagedFile:
+        """A new empty staging file, not yet of interest to anybody after a crash.
+
+        Raises:
+            OSError: ENOSPC among others.
+        """
+        ident = uuid.uuid4().hex
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return StagedFile(ident, os.open(self._staging / f"{ident}.data", flags, 0o600))
+
+    def write_record(self, record: DirtyRecord, *, durable: bool = False) -> None:
+        """From now on a crash leaves the file to be found, as ``record`` says.
+
+        ``durable``: a power loss, too.
+        """
+        path = self._staging / f"{record.ident}.json"
+        _write_atomically(path, record.to_json(), durable=durable)
+
+    def open_log(self, name: str) -> int:
+        """A new log to append to; name it in the next record."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(self._staging / name, flags, 0o600)
+
+    def remove_record(self, ident: str) -> None:
+        """The file's bytes are in the store, or nobody wants them: forget it, keep the data."""
+        (self._staging / f"{ident}.json").unlink(missing_ok=True)
+        for path in self._staging.glob(f"{ident}.*.log"):
+            path.unlink(missing_ok=True)
+
+    def remove_staging(self, ident: str) -> None:
+        """Remove a staging file and its record; open descriptors stay usable."""
+        self.remove_record(ident)
+        (self._staging / f"{ident}.data").unlink(missing_ok=True)
+
+    def set_aside(self, record: DirtyRecord) -> Path:
+        """Move a staging file to ``unsaved/``; returns where its bytes are now."""
+        target = self._unsaved / f"{record.ident}.data"
+        source = self._staging / f"{record.ident}.data"
+        # The bytes move first: until the record follows, the old record still leads to them.
+        if source.exists():
+            source.rename(target)
+        _write_atomically(self._unsaved / f"{record.ident}.json", record.to_json(), durable=True)
+        self.remove_record(record.ident)
+        return target
+
+    # -- multipart uploads ---------------------------------------------------------------------
+
+    def record_upload(self, upload: MultipartUpload) -> None:
+        """Remember an upload until :meth:`forget_upload`, across a power loss too."""
+        text = json.dumps({"key": upload.key, "upload_id": upload.upload_id})
+        _write_atomically(self._upload_path(upload), text, durable=True)
+
+    def forget_upload(self, upload: MultipartUpload) -> None:
+        """The upload is complete, aborted, or another record leads to it."""
+        self._upload_path(upload).unlink(missing_ok=True)
+
+    def leftover_uploads(self) -> list[MultipartUpload]:
+        """Uploads a daemon that died had in progress. Ask before the first own upload."""
+        uploads = []
+        for path in sorted(self._uploads.glob("*.json")):
+            try:
+                fields = json.loads(path.read_text())
+                uploads.append(MultipartUpload(str(fields["key"]), str(fields["upload_id"])))
+            except (ValueError, KeyError, TypeError):
+                # Written atomically, so this is damage to the disk; it names no upload any more.
+                path.unlink()
+        return uploads
+
+    def record_scratch(self, key: str) -> None:
+        """Remember a hidden object of ours until :meth:`forget_scratch`."""
+        _write_atomically(self._scratch_path(key), json.dumps({"key": key}), durable=True)
+
+    def forget_scratch(self, key: str) -> None:
+        """The hidden object is deleted, or the record of an unsaved file leads to it."""
+        self._scratch_path(key).unlink(missing_ok=True)
+
+    def leftover_scratch(self) -> list[str]:
+        """Hidden objects a daemon that died left behind, without those that are still needed.
+
+        Ask after :meth:`claim_leftovers`.
+        """
+        needed = set()
+        for record in self.unsaved_records():
+            if record.base is not None:
+                needed.add(record.base.key)
+            if record.sent is not None:
+                needed.add(record.sent.upload.key)
+        keys = []
+        for path in sorted(self._scratch.glob("*.json")):
+            try:
+                key = str(json.loads(path.read_text())["key"])
+            except (ValueError, KeyError, TypeError):
+                path.unlink()
+                continue
+            if key not in needed:
+                keys.append(key)
+        return keys
+
+    # -- directories that are renamed ------------------------------------------------------------
+
+    def record_rename(self, old_prefix: str, new_prefix: str) -> None:
+        """Remember a rename until :meth:`forget_rename`; nothing is below ``new_prefix`` yet."""
+        text = json.dumps({"old": old_prefix, "new": new_prefix})
+        _write_atomically(self._rename_path(old_prefix), text, durable=True)
+
+    def forget_rename(self, old_prefix: str) -> None:
+        """The rename is done, or its caller was told that it failed."""
+        self._rename_path(old_prefix).unlink(missing_ok=True)
+
+    def leftover_renames(self) -> list[tuple[str, str]]:
+        """Old and new prefix of renames that a daemon that died was at."""
+        found = []
+        for path in sorted(self._renames.glob("*.json")):
+            try:
+                fields = json.loads(path.read_text())
+                found.append((str(fields["old"]), str(fields["new"])))
+            except (ValueError, KeyError, TypeError):
+                path.unlink()
+        return found
+
+    # -- after a crash ---------------------------------------------------------------------------
+
+    def claim_leftovers(self) -> list[str]:
+        """Move what a daemon that died had dirty to ``unsaved/``; returns the ids.
+
+        Ask before the first own staging file.
+        """
+        claimed = []
+        for path in sorted(self._staging.glob("*.json")):
+            ident = path.stem
+            data = self._staging / f"{ident}.data"
+            try:
+                record = self._replayed(DirtyRecord.from_json(path.read_text()))
+            except RecordDamagedError as exc:
+                # Never lose bytes over a broken record: they can still be exported.
+                record = DirtyRecord(ident=ident, key="", reason=str(exc))
+            if not data.exists() and not (self._unsaved / data.name).exists():
+                self.remove_record(ident)
+                continue
+            self.set_aside(record)
+            claimed.append(ident)
+        for path in self._staging.iterdir():
+            path.unlink()
+        return claimed
+
+    def unsaved_records(self) -> Iterator[DirtyRecord]:
+        """Everything in ``unsaved/``, oldest first."""
+        paths = sorted(self._unsaved.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for path in paths:
+            try:
+                yield DirtyRecord.from_json(path.read_text())
+            except RecordDamagedError as exc:
+                yield DirtyRecord(ident=path.stem, key="", reason=str(exc))
+
+    def unsaved_path(self, ident: str) -> Path:
+        """Where the bytes of an unsaved file are."""
+        return self._unsaved / f"{ident}.data"
+
+    def remove_unsaved(self, ident: str) -> None:
+        """Forget an unsaved file and its bytes."""
+        (self._unsaved / f"{ident}.json").unlink(missing_ok=True)
+        self.unsaved_path(ident).unlink(missing_ok=True)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _try_lock(self, name: str) -> bool:
+        fd = os.open(
+            self.directory / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return False
+        self._locks.append(fd)
+        return True
+
+    def _directories(self) -> tuple[Path, ...]:
+        return self._staging, self._uploads, self._scratch, self._renames, self._unsaved
+
+    def _rename_path(self, old_prefix: str) -> Path:
+        return self._renames / f"{hashlib.sha256(old_prefix.encode()).hexdigest()[:32]}.json"
+
+    def _upload_path(self, upload: MultipartUpload) -> Path:
+        digest = hashlib.sha256(f"{upload.key}\0{upload.upload_id}".encode()).hexdigest()
+        return self._uploads / f"{digest[:32]}.json"
+
+    def _scratch_path(self, key: str) -> Path:
+        return self._scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+    def _replayed(self, record: DirtyRecord) -> DirtyRecord:
+        """The record brought up to the moment of death."""
+        data = self._staging / f"{record.ident}.data"
+        if not data.exists():
+            data = self.unsaved_path(record.ident)  # a setting aside was cut short
+        if record.log is None:
+            # Began as nothing: the file is what was written, as long as it is.
+            size = data.stat().st_size if data.exists() else record.size
+            return record.replaced(size=size, base_valid=0, dirty=ExtentSet())
+        size, base_valid, dirty = record.size, record.base_valid, record.dirty.copy()
+        log_path = self._staging / record.log
+        raw = log_path.read_bytes() if log_path.exists() else b""
+        usable = len(raw) - len(raw) % _LOG_ENTRY.size
+        for start, end in _LOG_ENTRY.iter_unpack(raw[:usable]):
+            if start == _TRUNCATED:
+                size = end
+                base_valid = min(base_valid, end)
+                dirty.truncate(end)
+            else:
+                size = max(size, end)
+                dirty.add(start, end)
+        return record.replaced(size=size, base_valid=base_valid, dirty=dirty, log=None)
+
+
+def written_entry(start: int, end: int) -> bytes:
+    """The log entry of a write."""
+    return _LOG_ENTRY.pack(start, end)
+
+
+def truncated_entry(size: int) -> bytes:
+    """The log entry of a truncation."""
+    return _LOG_ENTRY.pack(_TRUNCATED, size)
+
+
+def _private_directory(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise EnvironmentProblemError(f"{path} is not a directory of this user")
+    if status.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
+    temporary = path.with_suffix(".tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(temporary, flags, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    temporary.rename(path)
+    if durable:
+        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

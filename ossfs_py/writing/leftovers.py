@@ -1,0 +1,104 @@
+"""What mounts of this host have left unsaved: where it is, and which store it belongs to.
+
+Each mount writes down how its store is reached, without secrets, so that ``ossfs-py recover`` can
+finish what the mount could not, years later and whoever mounts then.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store import StoreOptions
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.recovery import Recovery
+
+_NAME = "source.json"
+_FORMAT = 1
+_PATHS = ("credentials_file", "ca_bundle")
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """The state directory of one mount. ``options`` is None where nothing says how to reach the
+    store: its files can be exported and dropped only.
+    """
+
+    directory: Path
+    mountpoint: str
+    options: StoreOptions | None
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name, empty if unknown."""
+        return self.options.bucket if self.options is not None else ""
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Journal, Recovery]]:
+        """The unsaved files, those of a killed daemon included, for the time of the block.
+
+        A mount may be running; a second recovery may not.
+
+        Raises:
+            EnvironmentProblemError: the directory cannot be used, or another recovery does.
+        """
+        journal = Journal(self.directory, beside_mount=True)
+        try:
+            if journal.alone:
+                journal.claim_leftovers()
+            yield journal, Recovery(journal)
+        finally:
+            journal.close()
+
+
+def remember(directory: Path, mountpoint: Path, options: StoreOptions) -> None:
+    """Write down what the files in a mount's state directory belong to."""
+    kept = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in asdict(options).items()
+    }
+    text = json.dumps({"format": _FORMAT, "mountpoint": str(mountpoint), "store": kept})
+    temporary = directory / f"{_NAME}.tmp"
+    temporary.touch(0o600)
+    temporary.write_text(text)
+    temporary.rename(directory / _NAME)
+
+
+def forget_if_empty(directory: Path) -> None:
+    """A mount has ended: if it left nothing unsaved, nobody needs to reach its store for it."""
+    if not any(directory.glob("*/*")):
+        (directory / _NAME).unlink(missing_ok=True)
+
+
+def leftovers_in(state_dir: Path) -> list[Leftovers]:
+    """Every mount's part of a state directory, whether or not anything is unsaved there.
+
+    Raises:
+        EnvironmentProblemError: the directory cannot be read.
+    """
+    try:
+        found = [path for path in sorted(state_dir.iterdir()) if (path / "lock").exists()]
+    except FileNotFoundError:
+        return []
+    except OSError as exc:
+        raise EnvironmentProblemError(
+            f"the state directory {state_dir} cannot be read: {exc.strerror}"
+        ) from exc
+    return [_read(path) for path in found]
+
+
+def _read(directory: Path) -> Leftovers:
+    try:
+        content = json.loads((directory / _NAME).read_text())
+        if content["format"] != _FORMAT:
+            return Leftovers(directory, "", None)
+        known = {field.name for field in fields(StoreOptions)}
+        store = {name: value for name, value in content["store"].items() if name in known}
+        for name in _PATHS:
+            store[name] = Path(store[name]) if store.get(name) else None
+        return Leftovers(directory, str(content["mountpoint"]), StoreOptions(**store))
+    except (OSError, ValueError, KeyError, TypeError):
+        # Damaged or missing: the bytes can still be exported.
+        return Leftovers(directory, "", None)

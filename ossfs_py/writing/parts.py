@@ -1,0 +1,199 @@
+"""How a file becomes the parts of a multipart upload. Pure arithmetic, no I/O.
+
+Two plans exist. A file written from nothing is cut by a *schedule* that depends on the part's
+number alone, so that parts can leave before the size is known. A modified object is cut by
+:func:`plan_commit` into parts copied on the server and parts sent from here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias
+
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import ByteRange
+from ossfs_py.store.base import MAX_COPY_BYTES, MAX_OBJECT_BYTES, MAX_PARTS, MIN_PART_BYTES
+
+FIRST_PART_BYTES = 8 * 1024**2
+"""Big enough that a request's fixed cost (25 ms on a cloud) is small beside its bytes, small
+enough that the first part leaves early and that waiting parts fit a small memory budget."""
+
+COPY_PART_BYTES = 64 * 1024**2
+"""One server-side copy request. A store copies a single range at the speed of one stream, so a
+large clean range is faster as several requests in parallel."""
+
+_SCHEDULE_STEPS = 10
+"""The part size doubles ten times over 10,000 parts: 8 MiB * 1,000 * (2**10 - 1) > 5 TiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartLimits:
+    """What the store accepts, in bytes; the defaults are those of S3 and OSS."""
+
+    min_part: int = MIN_PART_BYTES
+    first_part: int = FIRST_PART_BYTES
+    copy_part: int = COPY_PART_BYTES
+    max_part: int = MAX_COPY_BYTES
+    """Largest part, copied or sent."""
+    max_parts: int = MAX_PARTS
+    max_object: int = MAX_OBJECT_BYTES
+
+
+class PartSchedule:
+    """Where part ``number`` (from 1) of a file of unknown size begins and ends.
+
+    Sizes start at ``first_part`` and double every tenth of ``max_parts``, up to ``cap`` bytes.
+    """
+
+    def __init__(self, limits: PartLimits, cap: int | None = None) -> None:
+        self._step = limits.max_parts // _SCHEDULE_STEPS
+        self._cap = max(limits.first_part, min(cap or limits.max_part, limits.max_part))
+        self.max_parts = limits.max_parts
+        # One row for each step: the first part number, its offset, the size of the step's parts.
+        rows: list[tuple[int, int, int]] = []
+        offset, size = 0, limits.first_part
+        for step in range(_SCHEDULE_STEPS):
+            rows.append((step * self._step + 1, offset, size))
+            offset += self._step * size
+            size = min(size * 2, self._cap)
+        self._rows = rows
+        last_number, last_offset, last_size = rows[-1]
+        self.capacity = last_offset + (limits.max_parts - last_number + 1) * last_size
+        """Bytes that ``max_parts`` parts hold."""
+
+    def span(self, number: int) -> ByteRange:
+        """The bytes of a full part ``number``."""
+        first, offset, size = self._rows[min((number - 1) // self._step, _SCHEDULE_STEPS - 1)]
+        start = offset + (number - first) * size
+        return ByteRange(start, start + size)
+
+    def agrees(self, other: "PartSchedule", size: int) -> bool:
+        """Whether both cut the first ``size`` bytes at the same places."""
+        number = self.number_at(size)
+        return self.span(number) == other.span(number)
+
+    def number_at(self, offset: int) -> int:
+        """The part that holds byte ``offset``; below ``capacity`` it is at most ``max_parts``."""
+        first, start, size = next(row for row in reversed(self._rows) if row[1] <= offset)
+        return first + (offset - start) // size
+
+
+@dataclass(frozen=True, slots=True)
+class LocalPart:
+    """Bytes sent from here. ``fills`` are the clean spans among them, read from the base first."""
+
+    span: ByteRange
+    fills: tuple[ByteRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPart:
+    """Bytes of the base copied on the server; the same span in the source and in the result."""
+
+    span: ByteRange
+
+
+PartPlan: TypeAlias = LocalPart | CopyPart
+
+
+def plan_commit(
+    size: int,
+    base_valid_size: int,
+    dirty: ExtentSet,
+    *,
+    part_copy: bool,
+    limits: PartLimits,
+) -> list[PartPlan]:
+    """The parts of a file of ``size`` bytes that began as another object.
+
+    Bytes below ``base_valid_size`` that are not in ``dirty`` are the base's; everything else is
+    held here (a hole reads as zeros). A plan of one :class:`LocalPart` means one plain PUT.
+    Moves as few bytes as the store's part limits allow: a clean run shorter than a part is
+    downloaded, and a lone change borrows clean neighbours until it is a part.
+    """
+    if size <= limits.first_part:
+        whole = ByteRange(0, size)
+        return [LocalPart(whole, _fills(whole, base_valid_size, dirty))]
+    shortest_copy = limits.min_part
+    while True:
+        runs = _runs(size, base_valid_size if part_copy else 0, dirty, shortest_copy)
+        runs = _widened(runs, limits.min_part)
+        plan = [part for run in runs for part in _cut(run, size, base_valid_size, dirty, limits)]
+        if len(plan) <= limits.max_parts or not any(run.clean for run in runs):
+            return plan
+        # Too many islands: send short clean runs along instead of naming each one.
+        shortest_copy *= 2
+
+
+@dataclass(slots=True)
+class _Run:
+    clean: bool
+    start: int
+    end: int
+
+
+def _fills(span: ByteRange, base_valid_size: int, dirty: ExtentSet) -> tuple[ByteRange, ...]:
+    return tuple(dirty.gaps(span.start, min(span.end, base_valid_size)))
+
+
+def _runs(size: int, copyable: int, dirty: ExtentSet, shortest_copy: int) -> list[_Run]:
+    """Clean runs worth a copy, and everything between them."""
+    runs: list[_Run] = []
+    position = 0
+    for gap in dirty.gaps(0, min(size, copyable)):
+        if gap.size < shortest_copy:
+            continue
+        if position < gap.start:
+            runs.append(_Run(False, position, gap.start))
+        runs.append(_Run(True, gap.start, gap.end))
+        position = gap.end
+    if position < size:
+        runs.append(_Run(False, position, size))
+    return runs
+
+
+def _widened(runs: Sequence[_Run], min_part: int) -> list[_Run]:
+    """Let each local run but the file's last reach ``min_part`` by borrowing from clean ones."""
+    widened: list[_Run] = []
+    queue = list(reversed(runs))
+    while queue:
+        run = queue.pop()
+        if run.start >= run.end:
+            continue
+        if widened and not run.clean and not widened[-1].clean:
+            # The clean run between them was swallowed: try the joined run again.
+            run = _Run(False, widened.pop().start, run.end)
+        missing = min_part - (run.end - run.start)
+        if run.clean or missing <= 0 or not queue:
+            widened.append(run)
+            continue
+        following, before = queue[-1], widened[-1] if widened else None
+        if following.end - following.start >= missing + min_part:
+            run.end += missing
+            following.start += missing
+        elif before is not None and before.end - before.start >= missing + min_part:
+            run.start -= missing
+            before.end -= missing
+        else:
+            following.clean = False
+            queue[-1] = _Run(False, run.start, following.end)
+            continue
+        widened.append(run)
+    return widened
+
+
+def _cut(
+    run: _Run, size: int, base_valid_size: int, dirty: ExtentSet, limits: PartLimits
+) -> list[PartPlan]:
+    """The parts of one run, equal within one byte, each within the store's limits."""
+    # Half of the allowed parts for each kind: a huge object with one long run of each fits.
+    roomy = -(-size * 2 // limits.max_parts)
+    wanted = min(max(limits.copy_part if run.clean else limits.first_part, roomy), limits.max_part)
+    length = run.end - run.start
+    least = -(-length // limits.max_part)
+    count = max(least, min(-(-length // wanted), length // limits.min_part), 1)
+    edges = [run.start + length * i // count for i in range(count + 1)]
+    spans = [ByteRange(a, b) for a, b in pairwise(edges)]
+    if run.clean:
+        return [CopyPart(span) for span in spans]
+    return [LocalPart(span, _fills(span, base_valid_size, dirty)) for span in spans]

@@ -1,0 +1,155 @@
+"""What the journal writes down about one dirty file. Pure codec, no I/O."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ossfs_py.errors import OssfsError
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import (
+    NO_METADATA,
+    ByteRange,
+    CommitRequest,
+    MultipartUpload,
+    ObjectVersion,
+    Part,
+)
+
+_FORMAT = 1
+
+
+class RecordDamagedError(OssfsError):
+    """A journal record cannot be understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class SentParts:
+    """Bytes that are nowhere but in an upload that was neither finished nor aborted."""
+
+    upload: MultipartUpload
+    parts: tuple[Part, ...]
+    """What the store has accepted; the other parts are sent from the data file."""
+    edges: tuple[int, ...]
+    """Where each part of the whole file ends, from part 1 on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirtyRecord:
+    """One dirty file: which bytes are in the data file, which elsewhere, and what they become.
+
+    Bytes in ``dirty`` are in the data file; others below ``base_valid`` are those of ``base``,
+    and the rest are zeros. Without a base, the whole data file counts. ``key`` is empty when the
+    record was damaged.
+    """
+
+    ident: str
+    key: str
+    metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    content_type: str | None = None
+    base: ObjectVersion | None = None
+    base_valid: int = 0
+    size: int = 0
+    dirty: ExtentSet = field(default_factory=ExtentSet)
+    log: str | None = None
+    """Name of the log that continues this record; None for a file that began as nothing."""
+    sent: SentParts | None = None
+    scratch: bool = False
+    """Whether ``base`` is a hidden object of ours, to be deleted when it is no longer needed."""
+    complete: bool = False
+    """Whether its program had closed the file: it is whole, and somebody relies on it."""
+    reason: str = ""
+    """Why the file is unsaved, for a person."""
+
+    @classmethod
+    def of(cls, ident: str, request: CommitRequest) -> "DirtyRecord":
+        """A record of a file that will be committed as ``request`` says."""
+        return cls(
+            ident=ident,
+            key=request.key,
+            metadata=request.metadata,
+            content_type=request.content_type,
+        )
+
+    def replaced(self, **changes: Any) -> "DirtyRecord":
+        """This record with some fields changed."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """The text kept on disk."""
+        fields: dict[str, Any] = {
+            "format": _FORMAT,
+            "ident": self.ident,
+            "key": self.key,
+            "metadata": dict(self.metadata),
+            "content_type": self.content_type,
+            "base": self.base and [self.base.key, self.base.etag, self.base.size],
+            "base_valid": self.base_valid,
+            "size": self.size,
+            "dirty": [[span.start, span.end] for span in self.dirty],
+            "log": self.log,
+            "scratch": self.scratch,
+            "complete": self.complete,
+            "reason": self.reason,
+        }
+        if self.sent is not None:
+            fields["sent"] = {
+                "key": self.sent.upload.key,
+                "upload_id": self.sent.upload.upload_id,
+                "parts": [
+                    [part.number, part.etag, part.size, part.checksum] for part in self.sent.parts
+                ],
+                "edges": self.sent.edges,
+            }
+        return json.dumps(fields)
+
+    @classmethod
+    def from_json(cls, text: str) -> "DirtyRecord":
+        """Read a record back.
+
+        Raises:
+            RecordDamagedError: it is not one.
+        """
+        try:
+            fields = json.loads(text)
+            if fields["format"] != _FORMAT:
+                raise RecordDamagedError(f"record format {fields['format']!r} is not known")
+            base, sent = fields["base"], fields.get("sent")
+            return cls(
+                ident=str(fields["ident"]),
+                key=str(fields["key"]),
+                metadata={str(k): str(v) for k, v in fields["metadata"].items()},
+                content_type=_text(fields["content_type"]),
+                base=None
+                if base is None
+                else ObjectVersion(str(base[0]), str(base[1]), int(base[2])),
+                base_valid=int(fields["base_valid"]),
+                size=int(fields["size"]),
+                dirty=ExtentSet(ByteRange(int(s), int(e)) for s, e in fields["dirty"]),
+                log=_text(fields["log"]),
+                sent=None if sent is None else _sent_parts(sent),
+                scratch=bool(fields["scratch"]),
+                complete=bool(fields.get("complete")),
+                reason=str(fields["reason"]),
+            )
+        except _DAMAGE as exc:
+            raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc
+
+
+_DAMAGE = (LookupError, ValueError, OverflowError, TypeError, AttributeError, RecursionError)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _sent_parts(fields: Mapping[str, Any]) -> SentParts:
+    return SentParts(
+        MultipartUpload(str(fields["key"]), str(fields["upload_id"])),
+        # Stores that were promised checksums want them again at completion.
+        tuple(
+            Part(int(n), str(etag), int(size), checksum and str(checksum))
+            for n, etag, size, checksum in fields["parts"]
+        ),
+        tuple(int(edge) for edge in fields["edges"]),
+    )

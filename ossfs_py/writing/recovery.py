@@ -1,0 +1,427 @@
+"""What becomes of dirty files whose program or daemon gave up.
+
+Everything here blocks: it serves the start of a mount and the ``recover`` command.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from ossfs_py.errors import (
+    ConditionFailedError,
+    ObjectMissingError,
+    StoreError,
+    UserError,
+    VersionChangedError,
+)
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import (
+    ALWAYS,
+    ByteRange,
+    Condition,
+    FileSlice,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.parts import CopyPart, LocalPart, PartLimits, PartPlan, plan_commit
+from ossfs_py.writing.records import DirtyRecord, SentParts
+
+log = logging.getLogger(__name__)
+
+_PARTS_AT_ONCE = 8
+_COPY_BYTES = 8 * 1024**2
+
+SendPart = Callable[[MultipartUpload, int], Part]
+
+
+class NotRecoverableError(UserError):
+    """An unsaved file cannot be brought to the store as it is; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An unsaved file written to local disk, and what of it could not be had (reads as zeros)."""
+
+    path: Path
+    missing: tuple[ByteRange, ...]
+
+
+def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
+    """Abort uploads and delete hidden objects of a daemon that died; returns how many.
+
+    Call after ``claim_leftovers`` and before the first own write. What the store refuses stays
+    for the next mount.
+    """
+    done = 0
+    for upload in journal.leftover_uploads():
+        try:
+            store.abort(upload)
+        except StoreError as exc:
+            log.warning("a leftover upload of %r could not be aborted: %s", upload.key, exc)
+            continue
+        journal.forget_upload(upload)
+        done += 1
+    for key in journal.leftover_scratch():
+        try:
+            store.delete(key)
+        except StoreError as exc:
+            log.warning("a leftover hidden object could not be deleted: %s", exc)
+            continue
+        journal.forget_scratch(key)
+        done += 1
+    for old_prefix, new_prefix in journal.leftover_renames():
+        try:
+            done += _settle_rename(store, old_prefix, new_prefix)
+        except StoreError as exc:
+            log.warning("a rename of %r that was cut short stays so: %s", old_prefix, exc)
+            continue
+        journal.forget_rename(old_prefix)
+    return done
+
+
+def _settle_rename(store: ObjectStore, old_prefix: str, new_prefix: str) -> int:
+    """Leave each object of a rename that was cut short under one key; returns how many had two.
+
+    Nothing was below the new prefix when the rename began, and nothing is deleted before
+    everything is copied. So an object that has only its new key says that everything is copied:
+    the old keys go. Otherwise the copies go, and the rename can be tried again.
+    """
+    old = {info.key[len(old_prefix) :]: info for info in _everything_below(store, old_prefix)}
+    new = {info.key[len(new_prefix) :]: info for info in _everything_below(store, new_prefix)}
+    both = [name for name, copy in new.items() if name in old and old[name].size == copy.size]
+    finished = any(name not in old for name in new)
+    log.warning(
+        "a rename of %r to %r was cut short: %s",
+        old_prefix,
+        new_prefix,
+        "finishing it" if finished else "taking it back, try again",
+    )
+    # Longest first: a marker stays at some stores while something is below it.
+    keys = [(old_prefix if finished else new_prefix) + name for name in both]
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
+        files = [key for key in keys if not key.endswith("/")]
+        for _ in threads.map(store.delete, files):
+            pass
+    for key in sorted((key for key in keys if key.endswith("/")), key=len, reverse=True):
+        store.delete(key)
+    return len(keys)
+
+
+def _everything_below(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
+    token: str | None = None
+    while True:
+        page = store.list_page(prefix, delimiter="", token=token)
+        yield from page.objects
+        token = page.next_token
+        if token is None:
+            return
+
+
+class Recovery:
+    """The unsaved files of one mount. The journal's lock keeps a mount and a recovery apart."""
+
+    def __init__(self, journal: Journal, limits: PartLimits | None = None) -> None:
+        self._journal = journal
+        self._limits = limits or PartLimits()
+
+    def list(self) -> list[DirtyRecord]:
+        """Every unsaved file, oldest first."""
+        return [*self._journal.unsaved_records()]
+
+    def find(self, ident: str) -> DirtyRecord:
+        """The record of one unsaved file.
+
+        Raises:
+            NotRecoverableError: there is no such file.
+        """
+        for record in self._journal.unsaved_records():
+            if record.ident == ident:
+                return record
+        raise NotRecoverableError(f"there is no unsaved file {ident}")
+
+    def upload(self, ident: str, store: ObjectStore, *, overwrite: bool = False) -> ObjectVersion:
+        """Finish what the mount could not, and forget the unsaved file.
+
+        ``overwrite`` replaces an object that somebody else wrote since. An object that has every
+        byte of the file is taken for it: the mount may have died just after making it.
+
+        Raises:
+            ConditionFailedError: the key holds an object the writer never saw.
+            VersionChangedError: the object the changes belong to is another one now.
+            NotRecoverableError: the record is damaged, or the store dropped bytes it had.
+            StoreError: try again later; nothing is lost.
+        """
+        record = self.find(ident)
+        if not record.key:
+            raise NotRecoverableError(f"{record.reason}: export the bytes instead")
+        with self._opened(record) as fd:
+            version = self._there_already(store, record, fd)
+            condition = ALWAYS if overwrite or version else self._condition(record, store)
+            if version is not None:
+                log.info("%r is in the store already", record.key)
+            elif record.sent is not None:
+                version = self._finish_sent(store, record, record.sent, fd, condition)
+            else:
+                version = self._send(store, record, fd, condition)
+        self._forget_scratch(record, store)
+        self._journal.remove_unsaved(ident)
+        return version
+
+    def export(self, ident: str, directory: Path, store: ObjectStore | None = None) -> Exported:
+        """Write an unsaved file into a local directory; it stays unsaved.
+
+        Bytes that only the store has are fetched when ``store`` is given and still has them.
+
+        Raises:
+            OSError: the local file cannot be written.
+        """
+        record = self.find(ident)
+        name = PurePosixPath(record.key).name or ident
+        path = directory / name
+        if path.exists():
+            path = directory / f"{name}.{ident[:8]}"
+        missing: list[ByteRange] = []
+        with self._opened(record) as source, path.open("xb") as target:
+            size = record.size if record.key else os.fstat(source).st_size
+            target.truncate(size)
+            local = _local_bytes(record, size)
+            for span in local:
+                _copy(source, target.fileno(), span)
+            for gap in local.gaps(0, size):
+                clean = ByteRange(gap.start, max(gap.start, min(gap.end, record.base_valid)))
+                if clean.size and not _fetch(store, record.base, clean, target.fileno()):
+                    missing.append(clean)
+                elif record.sent is not None:
+                    missing.append(gap)
+        return Exported(path, tuple(missing))
+
+    def discard(self, ident: str, store: ObjectStore | None = None) -> None:
+        """Drop an unsaved file for good, and what the store keeps for it."""
+        record = self.find(ident)
+        if store is not None:
+            if record.sent is not None:
+                store.abort(record.sent.upload)
+            self._forget_scratch(record, store)
+        self._journal.remove_unsaved(ident)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _forget_scratch(self, record: DirtyRecord, store: ObjectStore) -> None:
+        if record.scratch and record.base is not None:
+            store.delete(record.base.key)
+            self._journal.forget_scratch(record.base.key)
+
+    @contextmanager
+    def _opened(self, record: DirtyRecord) -> Iterator[int]:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._journal.unsaved_path(record.ident), flags, 0o600)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _there_already(
+        self, store: ObjectStore, record: DirtyRecord, fd: int
+    ) -> ObjectVersion | None:
+        """The object, if it is another one than the writer began with and has all local bytes."""
+        if record.sent is not None:
+            return None
+        try:
+            found = store.head(record.key).version
+        except ObjectMissingError:
+            return None
+        if found == record.base or found.size != record.size:
+            return None
+        local = _local_bytes(record, record.size)
+        same = all(_same_bytes(store, found, span, fd) for span in local)
+        return found if same and (local or not record.size) else None
+
+    def _condition(self, record: DirtyRecord, store: ObjectStore) -> Condition:
+        """Refuse to overwrite what the writer never saw, atomically where the store can."""
+        seen = record.base.etag if record.base is not None and not record.scratch else None
+        try:
+            found = store.head(record.key).etag
+        except ObjectMissingError:
+            found = None
+        if found is not None and found != seen:
+            raise ConditionFailedError(
+                "the object was written by somebody else since", key=record.key
+            )
+        capabilities = store.capabilities()
+        if found is None:
+            return Condition(only_if_absent=capabilities.conditional_create)
+        return Condition(only_if_etag=found if capabilities.conditional_replace else None)
+
+    def _finish_sent(
+        self,
+        store: ObjectStore,
+        record: DirtyRecord,
+        sent: SentParts,
+        fd: int,
+        condition: Condition,
+    ) -> ObjectVersion:
+        have = {part.number: part for part in sent.parts}
+        starts = (0, *sent.edges)
+        jobs: dict[int, SendPart] = {
+            number: partial(
+                _send_slice, store, FileSlice(fd, starts[number - 1], end - starts[number - 1])
+            )
+            for number, end in enumerate(sent.edges, 1)
+            if number not in have
+        }
+        hidden = sent.upload.key != record.key
+        try:
+            have.update(_all_parts(sent.upload, jobs))
+            version = store.complete(
+                sent.upload,
+                [have[number] for number in sorted(have)],
+                condition=ALWAYS if hidden else condition,
+            )
+        except ObjectMissingError as exc:
+            raise NotRecoverableError(
+                f"the store no longer has the upload of {record.key!r}: export the rest"
+            ) from exc
+        if not hidden:
+            return self._with_metadata(store, record, version)
+        final = store.copy(
+            version, record.key, metadata=record.metadata, content_type=record.content_type
+        )
+        store.delete(version.key)
+        self._journal.forget_scratch(version.key)
+        return final
+
+    @staticmethod
+    def _with_metadata(
+        store: ObjectStore, record: DirtyRecord, version: ObjectVersion
+    ) -> ObjectVersion:
+        """The upload began with the metadata of that moment; attributes may have changed since."""
+        if dict(store.head(version.key).metadata or {}) == dict(record.metadata):
+            return version
+        return store.copy(
+            version, version.key, metadata=record.metadata, content_type=record.content_type
+        )
+
+    def _send(
+        self, store: ObjectStore, record: DirtyRecord, fd: int, condition: Condition
+    ) -> ObjectVersion:
+        os.ftruncate(fd, record.size)
+        base_valid = record.base_valid if record.base is not None else 0
+        plan = plan_commit(
+            record.size,
+            base_valid,
+            record.dirty,
+            part_copy=store.capabilities().part_copy,
+            limits=self._limits,
+        )
+        for part in plan:
+            for fill in part.fills if isinstance(part, LocalPart) else ():
+                if not _fetch(store, record.base, fill, fd):
+                    raise _changed(record.key)
+        if len(plan) == 1 and isinstance(plan[0], LocalPart):
+            return store.put(
+                record.key,
+                FileSlice(fd, 0, record.size) if record.size else b"",
+                metadata=record.metadata,
+                content_type=record.content_type,
+                condition=condition,
+            )
+        upload = store.start_multipart(
+            record.key,
+            metadata=record.metadata,
+            content_type=record.content_type,
+            condition=condition,
+        )
+        self._journal.record_upload(upload)
+        try:
+            jobs = {n: _job(store, record, part, fd) for n, part in enumerate(plan, 1)}
+            parts = _all_parts(upload, jobs)
+            version = store.complete(
+                upload, [parts[number] for number in sorted(parts)], condition=condition
+            )
+        except StoreError as exc:
+            store.abort(upload)
+            self._journal.forget_upload(upload)
+            if base_valid and isinstance(exc, ObjectMissingError):
+                raise _changed(record.key) from exc
+            raise
+        self._journal.forget_upload(upload)
+        return version
+
+
+def _changed(key: str) -> VersionChangedError:
+    return VersionChangedError("the object under the changes is another one now", key=key)
+
+
+def _job(store: ObjectStore, record: DirtyRecord, part: PartPlan, fd: int) -> SendPart:
+    span = part.span
+    if not isinstance(part, CopyPart):
+        return partial(_send_slice, store, FileSlice(fd, span.start, span.size))
+    base = record.base
+    if base is None:
+        raise RuntimeError("a copy of no base")
+    return lambda upload, number: store.copy_part(upload, number, base, span)
+
+
+def _send_slice(store: ObjectStore, body: FileSlice, upload: MultipartUpload, number: int) -> Part:
+    return store.upload_part(upload, number, body)
+
+
+def _all_parts(upload: MultipartUpload, jobs: dict[int, SendPart]) -> dict[int, Part]:
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
+        futures = {n: threads.submit(send, upload, n) for n, send in jobs.items()}
+        try:
+            return {number: future.result() for number, future in futures.items()}
+        except StoreError:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def _local_bytes(record: DirtyRecord, size: int) -> ExtentSet:
+    """What the data file holds of the file."""
+    if record.base_valid or record.sent is not None:
+        return record.dirty
+    return ExtentSet([ByteRange(0, size)])
+
+
+def _copy(source: int, target: int, span: ByteRange) -> None:
+    for start in range(span.start, span.end, _COPY_BYTES):
+        data = os.pread(source, min(_COPY_BYTES, span.end - start), start)
+        os.pwrite(target, data, start)
+
+
+def _same_bytes(store: ObjectStore, version: ObjectVersion, span: ByteRange, fd: int) -> bool:
+    """Whether the object has the bytes that the file has there."""
+    buffer = memoryview(bytearray(min(_COPY_BYTES, span.size)))
+    for start in range(span.start, span.end, _COPY_BYTES):
+        piece = buffer[: min(_COPY_BYTES, span.end - start)]
+        try:
+            store.get_range_into(version, start, piece)
+        except (VersionChangedError, ObjectMissingError):
+            return False
+        if os.pread(fd, len(piece), start) != piece:
+            return False
+    return True
+
+
+def _fetch(store: ObjectStore | None, base: ObjectVersion | None, span: ByteRange, fd: int) -> bool:
+    """Write bytes of the base into a file; False if they are no longer to be had."""
+    if store is None or base is None:
+        return False
+    buffer = memoryview(bytearray(min(_COPY_BYTES, span.size)))
+    for start in range(span.start, span.end, _COPY_BYTES):
+        piece = buffer[: min(_COPY_BYTES, span.end - start)]
+        try:
+            store.get_range_into(base, start, piece)
+        except (VersionChangedError, ObjectMissingError):
+            return False
+        os.pwrite(fd, piece, start)
+    return True

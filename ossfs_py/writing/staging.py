@@ -1,0 +1,211 @@
+"""One sparse local file that holds the dirty bytes of one open file."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import trio
+
+from ossfs_py.model import ByteRange, FileSlice
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.writing.journal import Journal, StagedFile, truncated_entry, written_entry
+from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.uses import Uses
+
+T = TypeVar("T")
+
+
+class Staging:
+    """Bytes at their file offsets; what was never written reads as zeros.
+
+    File I/O runs on the ``local`` workers and is not cancelled half way: a late write must not
+    overtake a later one. The local size is always the file's size, so a hole at the end is sent
+    like any other. All methods belong to the trio thread.
+    """
+
+    def __init__(self, journal: Journal, local: Workers, file: StagedFile) -> None:
+        self._journal = journal
+        self._local = local
+        self.ident = file.ident
+        self._fd = file.fd
+        self._log_fd: int | None = None
+        self._log_number = 0
+        self._recorded = False
+        self._listed = True
+        self.uses = Uses(self._close_files)
+
+    @classmethod
+    async def create(cls, journal: Journal, local: Workers) -> "Staging":
+        """A new, empty staging file.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        return cls(journal, local, await _to_the_end(local, journal.create_staging))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the next mount would find the file after a crash."""
+        return self._recorded
+
+    async def record(self, record: DirtyRecord, *, durable: bool = False) -> None:
+        """Make the file one that the next mount finds, as ``record`` says, from now on.
+
+        With a base in it, a log of later writes begins. ``durable``: bytes and record survive a
+        power loss.
+        """
+        log_name = None
+        if record.base_valid:
+            self._log_number += 1
+            log_name = f"{self.ident}.{self._log_number}.log"
+        self._log_fd = await _to_the_end(
+            self._local, self._write_record, record.replaced(log=log_name), self._log_fd, durable
+        )
+        self._recorded = True
+
+    def forget_record(self) -> None:
+        """The bytes are safe elsewhere, or unwanted: after a crash nobody needs them.
+
+        They stay readable here.
+        """
+        if self._recorded:
+            self._recorded = False
+            self._close_log()
+            self._journal.remove_record(self.ident)
+
+    async def write(
+        self, offset: int, data: bytes | memoryview, *, dirty: bool = True
+    ) -> tuple[int, OSError | None]:
+        """Write ``data``; returns how many bytes went in, and what went wrong (a full disk).
+
+        ``dirty`` False keeps the bytes out of the log (they are the base's own).
+        """
+        log_fd = self._log_fd if dirty else None
+        return await _to_the_end(self._local, _write, self._fd, log_fd, offset, data)
+
+    def write_now(self, offset: int, data: memoryview) -> None:
+        """Write on the calling thread: for giving up, when nothing may be awaited any more."""
+        _done, error = _write(self._fd, self._log_fd, offset, data)
+        if error is not None:
+            raise error
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """``size`` bytes, fewer at the end of the local file."""
+        self.uses.enter()
+        try:
+            return await _to_the_end(self._local, _read, self._fd, offset, size)
+        finally:
+            self.uses.leave()
+
+    async def truncate(self, size: int) -> None:
+        """Cut off or extend with zeros."""
+        await _to_the_end(self._local, _truncate, self._fd, self._log_fd, size)
+
+    def body(self, span: ByteRange) -> FileSlice:
+        """The span as an upload body. Hold :attr:`uses` while it is sent."""
+        return FileSlice(self._fd, span.start, span.size)
+
+    def set_aside(self, record: DirtyRecord) -> Path:
+        """Move the file to ``unsaved/``; returns its path. Blocks for a rename."""
+        path = self._journal.set_aside(record)
+        self._recorded = False
+        self._listed = False
+        self._close_log()
+        return path
+
+    def unlink(self) -> None:
+        """Take the file out of the directory; it stays usable here until closed."""
+        if self._listed:
+            self._recorded = False
+            self._listed = False
+            self._close_log()
+            self._journal.remove_staging(self.ident)
+
+    def close(self) -> None:
+        """Close after the last use. A recorded file stays for the next mount, others go."""
+        if not self._recorded:
+            self.unlink()
+        self.uses.close()
+
+    def _write_record(
+        self, record: DirtyRecord, old_log_fd: int | None, durable: bool
+    ) -> int | None:
+        if durable:
+            os.fsync(self._fd)
+        log_fd = self._journal.open_log(record.log) if record.log is not None else None
+        try:
+            self._journal.write_record(record, durable=durable)
+        except OSError:
+            if log_fd is not None:
+                os.close(log_fd)
+            raise
+        if old_log_fd is not None:
+            os.close(old_log_fd)
+        return log_fd
+
+    def _close_log(self) -> None:
+        log_fd, self._log_fd = self._log_fd, None
+        if log_fd is not None:
+            os.close(log_fd)
+
+    def _close_files(self) -> None:
+        self._close_log()
+        os.close(self._fd)
+
+
+async def _to_the_end(workers: Workers, fn: Callable[..., T], *args: Any) -> T:
+    """Run local I/O and wait for it even when cancelled."""
+    with trio.CancelScope(shield=True):
+        result = await workers.run(fn, *args)
+    return result  # noqa: RET504 - a return inside the scope is one mypy cannot see
+
+
+def _write(
+    fd: int, log_fd: int | None, offset: int, data: bytes | memoryview
+) -> tuple[int, OSError | None]:
+    view = memoryview(data)
+    done = 0
+    error = None
+    try:
+        while done < len(view):
+            done += os.pwrite(fd, view[done:], offset + done)
+    except OSError as exc:
+        # What went in before the disk was full counts: the file's content did change there.
+        error = exc
+    if log_fd is not None and done:
+        try:
+            _append(log_fd, written_entry(offset, offset + done))
+        except OSError as exc:
+            error = exc
+    return done, error
+
+
+def _append(log_fd: int, entry: bytes) -> None:
+    """Append a whole entry or nothing: half of one would garble all that follow."""
+    end = os.fstat(log_fd).st_size
+    try:
+        done = 0
+        while done < len(entry):
+            done += os.write(log_fd, entry[done:])
+    except OSError:
+        os.ftruncate(log_fd, end)
+        raise
+
+
+def _read(fd: int, offset: int, size: int) -> bytes:
+    data = os.pread(fd, size, offset)
+    if len(data) == size:
+        return data
+    # One pread may stop early (2 GiB limit, signals); a second answer of nothing is the end.
+    pieces = [data]
+    while data and (missing := size - sum(map(len, pieces))) > 0:
+        data = os.pread(fd, missing, offset + size - missing)
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+def _truncate(fd: int, log_fd: int | None, size: int) -> None:
+    os.ftruncate(fd, size)
+    if log_fd is not None:
+        _append(log_fd, truncated_entry(size))

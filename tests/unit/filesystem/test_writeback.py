@@ -1,0 +1,81 @@
+"""The queue of closed files: order, bound, waiting."""
+
+from collections.abc import Awaitable, Callable
+
+import trio
+import trio.testing
+
+from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
+from ossfs_py.telemetry.metrics import Metrics
+
+
+class File:
+    """A closed file of a size."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def size(self) -> int:
+        return self._size
+
+
+def pending_bytes(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("ossfs_write_back_pending_bytes")
+
+
+async def run_until_empty(
+    queue: WriteBackQueue, upload: Callable[[QueuedFile], Awaitable[None]]
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(queue.run, upload)
+        await queue.wait_empty()
+        nursery.cancel_scope.cancel()
+
+
+def test_uploads_begin_in_the_order_of_the_closes() -> None:
+    async def main() -> None:
+        queue = WriteBackQueue(Metrics())
+        files = [File(1) for _ in range(20)]
+        begun: list[QueuedFile] = []
+
+        async def upload(file: QueuedFile) -> None:
+            begun.append(file)
+            await trio.lowlevel.checkpoint()
+
+        for file in files:
+            queue.add(file)
+        await run_until_empty(queue, upload)
+        assert begun == files
+
+    trio.run(main)
+
+
+def test_a_full_queue_makes_the_next_close_wait_for_an_upload() -> None:
+    async def main() -> None:
+        metrics = Metrics()
+        queue = WriteBackQueue(metrics, max_files=2)
+        queue.add(File(30))
+        queue.add(File(12))
+        assert pending_bytes(metrics) == 42
+        gate, waited = trio.Event(), trio.Event()
+
+        async def upload(_file: QueuedFile) -> None:
+            await gate.wait()
+
+        async def close() -> None:
+            await queue.wait_for_room()
+            waited.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.run, upload)
+            nursery.start_soon(close)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not waited.is_set()
+            assert pending_bytes(metrics) == 42
+            gate.set()
+            await waited.wait()
+            await queue.wait_empty()
+            assert pending_bytes(metrics) == 0
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)

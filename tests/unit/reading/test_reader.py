@@ -1,0 +1,406 @@
+"""Reading a version: every byte once, never a wrong one, whatever the order."""
+
+import io
+import random
+import zipfile
+from collections.abc import Callable
+from contextlib import nullcontext
+from threading import Event, Lock
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossfs_py.errors import StoreUnavailableError, VersionChangedError
+from ossfs_py.model import ObjectVersion
+from ossfs_py.reading.engine import MIB, ReadOptions, TransferEngine
+from ossfs_py.reading.reader import VersionReader
+from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.telemetry.metrics import Metrics
+
+PATTERN = random.Random(1).randbytes(256 * 1024 + 13)
+
+
+class PatternStore:
+    """An object of any size whose bytes are known without being kept."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.spans: list[tuple[int, int]] = []
+        self.fail: Callable[[int], Exception | None] = lambda _start: None
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        with self.lock:
+            self.spans.append((start, start + len(buffer)))
+            error = self.fail(start)
+        if error is not None:
+            raise error
+        buffer[:] = pattern(start, len(buffer))
+
+    @property
+    def served(self) -> int:
+        return sum(end - start for start, end in self.spans)
+
+
+def pattern(start: int, size: int) -> bytes:
+    offset = start % len(PATTERN)
+    copies = (offset + size) // len(PATTERN) + 1
+    return (PATTERN * copies)[offset : offset + size]
+
+
+def engine_over(
+    store: PatternStore, limit: int = 64 * MIB, block: int = MIB, hedge_seconds: float = 3.0
+) -> TransferEngine:
+    metrics = Metrics()
+    pool = BufferPool(limit, block, metrics)
+    return TransferEngine(
+        store,  # type: ignore[arg-type]
+        Workers("net", 8),
+        Workers("files", 2),
+        pool,
+        ReadOptions(block_size_bytes=block, hedge_seconds=hedge_seconds),
+        metrics,
+    )
+
+
+async def read(reader: VersionReader, start: int, end: int) -> bytes:
+    data = reader.read_nowait(start, end)
+    return bytes(data if data is not None else await reader.read(start, end))
+
+
+def test_sequential_read_fetches_each_byte_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        engine = engine_over(store)
+        size = 40 * MIB + 12345
+        reader = VersionReader(engine, ObjectVersion("k", "e", size))
+        for start in range(0, size, 128 * 1024):
+            end = min(size, start + 128 * 1024)
+            assert await read(reader, start, end) == pattern(start, end - start)
+        assert store.served == size
+        reader.close()
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_eight_readers_at_once_fetch_each_byte_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        size = 16 * MIB
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", size))
+
+        async def whole() -> None:
+            for start in range(0, size, 256 * 1024):
+                assert await read(reader, start, start + 256 * 1024) == pattern(start, 256 * 1024)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(whole)
+        assert store.served == size
+
+    trio.run(main)
+
+
+def test_interleaved_streams_fetch_each_byte_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        quarter = 16 * MIB
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 4 * quarter))
+        for offset in range(0, quarter, 256 * 1024):
+            for lane in range(4):
+                start = lane * quarter + offset
+                assert await read(reader, start, start + 256 * 1024) == pattern(start, 256 * 1024)
+        assert store.served == 4 * quarter
+
+    trio.run(main)
+
+
+def test_random_small_reads_fetch_little() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        size = 1024 * MIB
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", size))
+        rng = random.Random(2)
+        for _ in range(100):
+            start = rng.randrange(size // 4096) * 4096
+            assert await read(reader, start, start + 4096) == pattern(start, 4096)
+        assert store.served < 30 * MIB
+
+    trio.run(main)
+
+
+def test_looks_at_the_records_of_an_archive_are_seen_coming() -> None:
+    """torch.load with mmap looks at each record's header before it reads any content."""
+
+    async def main() -> None:
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
+            for number in range(8):
+                archive.writestr(f"archive/data/{number}", bytes(10 * MIB))
+            starts = [info.header_offset for info in archive.infolist()]
+        stored = content.getbuffer()
+
+        class ArchiveStore(PatternStore):
+            def get_range_into(
+                self, version: ObjectVersion, start: int, buffer: memoryview
+            ) -> None:
+                super().get_range_into(version, start, buffer)
+                buffer[:] = stored[start : start + len(buffer)]
+
+        store = ArchiveStore()
+        engine = engine_over(store)
+        reader = VersionReader(engine, ObjectVersion("a.pt", "e", len(stored)))
+        await read(reader, 0, 128 * 1024)
+        await read(reader, len(stored) - 1000, len(stored))
+        waited = 0
+        for start in starts[1:]:
+            page = start // 4096 * 4096
+            while engine.network.running or engine.files.running:
+                await trio.lowlevel.checkpoint()
+            waited += reader.read_nowait(page, page + 132 * 1024) is None
+            await read(reader, page, page + 132 * 1024)
+        assert waited <= 3
+        assert store.served < 6 * MIB
+        reader.close()
+
+    trio.run(main)
+
+
+def test_many_readers_progress_in_a_tiny_budget() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        engine = engine_over(store, limit=4 * MIB)
+
+        async def whole(name: str) -> None:
+            reader = VersionReader(engine, ObjectVersion(name, "e", 6 * MIB))
+            for start in range(0, 6 * MIB, 128 * 1024):
+                assert await read(reader, start, start + 128 * 1024) == pattern(start, 128 * 1024)
+            reader.close()
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in range(32):
+                    nursery.start_soon(whole, f"file-{number}")
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_change_of_the_object_fails_this_and_every_later_read() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        await reader.read(0, 4096)
+        store.fail = lambda _start: VersionChangedError("changed")
+        with pytest.raises(VersionChangedError):
+            await reader.read(4 * MIB, 4 * MIB + 4096)
+        store.fail = lambda _start: None
+        with pytest.raises(VersionChangedError):
+            await reader.read(6 * MIB, 6 * MIB + 4096)
+
+    trio.run(main)
+
+
+def test_a_read_after_a_failed_one_tries_again() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        store.fail = lambda _start: StoreUnavailableError("down")
+        with pytest.raises(StoreUnavailableError):
+            await reader.read(0, 4096)
+        store.fail = lambda _start: None
+        assert bytes(await reader.read(0, 4096)) == pattern(0, 4096)
+
+    trio.run(main)
+
+
+class LateStore(PatternStore):
+    """The first request for the bytes at ``late`` waits until it is let go."""
+
+    def __init__(self, late: int) -> None:
+        super().__init__()
+        self.late = late
+        self.go_on = Event()
+        self.error: Exception | None = None
+
+    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+        with self.lock:
+            held, self.late = start == self.late, -1 if start == self.late else self.late
+        if held:
+            buffer[:] = b"?" * len(buffer)
+            self.go_on.wait(10)
+            if self.error is not None:
+                raise self.error
+        super().get_range_into(version, start, buffer)
+
+
+async def drained(engine: TransferEngine) -> None:
+    """Wait until no request is under way."""
+    while engine.network.running:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("error", [None, StoreUnavailableError("reset")])
+def test_what_is_late_is_asked_again_and_the_first_answer_counts(error: Exception | None) -> None:
+    async def main() -> None:
+        store = LateStore(0)
+        store.error = error
+        engine = engine_over(store, hedge_seconds=0.05)
+        reader = VersionReader(engine, ObjectVersion("k", "e", 4 * MIB))
+        assert await read(reader, 0, 1000) == pattern(0, 1000)
+        assert engine.hedges == {("sent",): 1, ("won",): 1}
+        store.go_on.set()
+        await drained(engine)
+        # The late answer went into memory of its own, and that is given back.
+        assert await read(reader, 0, 1000) == pattern(0, 1000)
+        reader.close()
+        assert engine.pool.used_bytes == 0
+        assert engine.hedging.begin(0.0, 1)
+
+    trio.run(main)
+
+
+def test_when_the_first_request_fails_the_second_one_goes_on() -> None:
+    async def main() -> None:
+        store = LateStore(0)
+        store.error = StoreUnavailableError("reset")
+        second = Event()
+        asked = 0
+
+        def fail(start: int) -> Exception | None:
+            nonlocal asked
+            asked += 1
+            if asked == 1:  # the second request: the first one is held before it counts
+                store.go_on.set()
+                second.wait(10)
+            return None
+
+        store.fail = fail
+        engine = engine_over(store, hedge_seconds=0.05)
+        reader = VersionReader(engine, ObjectVersion("k", "e", 500_000))
+        got: list[bytes] = []
+
+        async def one() -> None:
+            got.append(await read(reader, 0, 1000))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            await trio.to_thread.run_sync(store.go_on.wait, 10)
+            while engine.network.running > 1:
+                await trio.lowlevel.checkpoint()
+            second.set()
+        assert got == [pattern(0, 1000)]
+        reader.close()
+        await drained(engine)
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_when_everything_is_late_not_everything_is_asked_again() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        go_on = Event()
+        store.fail = lambda _start: None if go_on.wait(10) else StoreUnavailableError("late")
+        store.lock = nullcontext()  # type: ignore[assignment]
+        engine = engine_over(store, hedge_seconds=0.02)
+        readers = [VersionReader(engine, ObjectVersion(f"k{n}", "e", MIB)) for n in range(12)]
+        async with trio.open_nursery() as nursery:
+            for reader in readers:
+                nursery.start_soon(read, reader, 0, 1000)
+            await trio.sleep(0.2)
+            assert engine.hedges[("sent",)] <= 4
+            go_on.set()
+        await drained(engine)
+        for reader in readers:
+            reader.close()
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_cancelled_reader_leaves_the_download_to_the_others() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await reader.read(0, 4096)
+        assert bytes(await reader.read(0, 4096)) == pattern(0, 4096)
+        assert len(store.spans) == 1
+
+    trio.run(main)
+
+
+def test_reader_goes_on_from_a_copy_under_another_key() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        old, new = ObjectVersion("k", "e", 8 * MIB), ObjectVersion("copy", "f", 8 * MIB)
+        reader = VersionReader(engine_over(store), old)
+        await reader.read(0, 4096)
+        reader.rebase(new)
+        assert bytes(await reader.read(5 * MIB, 5 * MIB + 10)) == pattern(5 * MIB, 10)
+
+    trio.run(main)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.integers(1, 6 * MIB),
+    limit=st.sampled_from([2 * MIB, 4 * MIB, 64 * MIB]),
+    reads=st.lists(
+        st.tuples(st.floats(0, 1), st.sampled_from([1, 4096, 65536, 131072, 1048576])),
+        max_size=30,
+    ),
+    sequential=st.booleans(),
+)
+def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
+    size: int, limit: int, reads: list[tuple[float, int]], sequential: bool
+) -> None:
+    async def main() -> None:
+        engine = engine_over(PatternStore(), limit=limit)
+        reader = VersionReader(engine, ObjectVersion("k", "e", size))
+
+        async def one(start: int, length: int) -> None:
+            end = min(size, start + length)
+            if end > start:
+                assert await read(reader, start, end) == pattern(start, end - start)
+
+        position = 0
+        async with trio.open_nursery() as nursery:
+            for place, length in reads:
+                start = position if sequential else int(place * size)
+                position = start + length
+                nursery.start_soon(one, start, length)
+        reader.close()
+        with trio.fail_after(10):
+            while engine.network.running:
+                await trio.testing.wait_all_tasks_blocked(0.001)
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_two_readers_who_wait_for_the_same_bytes_ask_again_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        go_on = Event()
+        store.fail = lambda _start: None if go_on.wait(10) else StoreUnavailableError("late")
+        store.lock = nullcontext()  # type: ignore[assignment]
+        engine = engine_over(store, hedge_seconds=0.02)
+        reader = VersionReader(engine, ObjectVersion("k", "e", MIB))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, reader, 0, 1000)
+            nursery.start_soon(read, reader, 500, 1500)
+            await trio.sleep(0.2)
+            assert engine.hedges[("sent",)] == 1
+            go_on.set()
+        await drained(engine)
+        reader.close()
+        assert engine.pool.used_bytes == 0
+
+    trio.run(main)

@@ -1,0 +1,121 @@
+"""A write context over the fake store, with limits small enough to reach in a few bytes."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.writing.context import WriteContext, WriteLimits
+from ossfs_py.writing.dirty import DirtyFile
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.parts import PartLimits
+from tests.support.fake_store import FakeStore
+
+TINY_PARTS = PartLimits(min_part=5, first_part=8, copy_part=16, max_part=64, max_parts=1000)
+TINY = WriteLimits(
+    parts=TINY_PARTS,
+    parts_in_flight=3,
+    memory_part_bytes=32,
+    first_buffer_bytes=3,
+    memory_wait_seconds=0.001,
+)
+
+
+@dataclass
+class Writing:
+    """Everything a test of the write side needs."""
+
+    store: FakeStore
+    context: WriteContext
+    pool: BufferPool
+    journal: Journal
+    files: list[DirtyFile] = field(default_factory=list)
+
+    def open(
+        self,
+        base: ObjectVersion | None = None,
+        *,
+        memory_first: bool,
+        request: Callable[[], CommitRequest] | None = lambda: CommitRequest("file"),
+        on_stored: Callable[[ObjectVersion], None] | None = None,
+    ) -> DirtyFile:
+        """A dirty file whose base is read as a data path would read it."""
+
+        async def read_base(offset: int, size: int) -> bytes | memoryview:
+            version = file.base
+            assert version is not None
+            buffer = memoryview(bytearray(min(size, version.size - offset)))
+            await self.context.network.run(self.store.get_range_into, version, offset, buffer)
+            return buffer
+
+        file = DirtyFile(
+            self.context,
+            base,
+            read_base,
+            memory_first=memory_first,
+            hint=request,
+            on_stored=on_stored,
+        )
+        self.files.append(file)
+        return file
+
+    def local_files(self) -> list[Path]:
+        """What is in the state directory but its lock."""
+        return [
+            path
+            for path in self.journal.directory.rglob("*")
+            if path.is_file() and path.name != "lock"
+        ]
+
+
+@asynccontextmanager
+async def writing(
+    directory: Path,
+    *,
+    store: FakeStore | None = None,
+    limits: WriteLimits = TINY,
+    memory_bytes: int = 4096,
+) -> AsyncIterator[Writing]:
+    """A context with real worker threads and a real state directory, closed down afterwards."""
+    store = store or FakeStore(min_part_bytes=limits.parts.min_part)
+    pool = BufferPool(memory_bytes, 8 * 1024**2, Metrics())
+    network, local = Workers("network", 4), Workers("local", 2)
+    journal = Journal(directory / "state")
+    numbers = count()
+    context = WriteContext(
+        store=store,
+        network=network,
+        local=local,
+        memory=pool,
+        journal=journal,
+        spill_key=lambda: f".ossfs-py-spill-{next(numbers)}",
+        limits=limits,
+    )
+    made = Writing(store, context, pool, journal)
+    try:
+        yield made
+    finally:
+        for file in made.files:
+            await file.close()
+        await context.tidying.settled()
+        await idle(made)
+        network.close()
+        local.close()
+        assert network.join(10)
+        assert local.join(10)
+        journal.close()
+
+
+async def idle(made: Writing) -> None:
+    """Wait until no thread has anything of ours to do."""
+    network, local = made.context.network, made.context.local
+    # A background job runs behind everything queued before it; what that queued comes next.
+    await network.run(int, urgent=False)
+    while network.running or local.running:
+        await network.run(int, urgent=False)
+        await local.run(int, urgent=False)

@@ -23,11 +23,13 @@ NAME = "mount.ossfs-py"
 _MOUNT_SECONDS = 30.0
 _REMOUNTABLE = frozenset(
     (
-        *("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev"),
+        *("ro", "rw", "exec", "noexec"),
         *("atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime"),
     )
 )
 """What the kernel changes on a mount without asking its daemon."""
+_ALWAYS = ("nosuid", "nodev")
+"""A remount sets all restrictions anew, and what it does not state is gone."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -71,7 +73,7 @@ def _name_umount_helper(source: str, target: str) -> None:
     It takes a FUSE mount for the type "fuse", whose helper would be everybody's, unless its own
     table names another. A dry run of mount(8) writes that table and nothing else.
     """
-    words = ["-f", "-i", "-t", FILESYSTEM_TYPE, "-o", f"uhelper={SUBTYPE}", source, target]
+    words = ["-f", "-i", "-t", FILESYSTEM_TYPE, "-o", f"uhelper={SUBTYPE}", "--", source, target]
     done = subprocess.run(
         ["mount", *words], capture_output=True, text=True, check=False, timeout=_MOUNT_SECONDS
     )
@@ -97,7 +99,14 @@ def _remount(target: Path, words: list[str], fake: bool) -> int:
                 )
     if fake:
         return 0
-    command = ["mount", "-i", "-n", "-o", ",".join(["remount", *words]), str(entry.mountpoint)]
+    command = [
+        "mount",
+        "-i",
+        "-n",
+        "-o",
+        ",".join(["remount", *words, *_ALWAYS]),
+        str(entry.mountpoint),
+    ]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=_MOUNT_SECONDS
     )

@@ -189,13 +189,19 @@ class Settings(BaseModel):
         shown_default="who mounts",
     )
     file_mode: Mode | None = _option(
-        NAMES, "MODE", "Mode of files without a stored one.", default=None, shown_default="0644"
+        NAMES,
+        "MODE",
+        "Mode of files without a stored one.",
+        default=None,
+        le=0o777,
+        shown_default="0644",
     )
     dir_mode: Mode | None = _option(
         NAMES,
         "MODE",
         "Mode of directories without a stored one.",
         default=None,
+        le=0o3777,
         shown_default="0755",
     )
     umask: Mode | None = _option(
@@ -205,6 +211,12 @@ class Settings(BaseModel):
         default=None,
         le=0o777,
         shown_default="0022 for the default modes",
+    )
+    special_modes: Flag = _option(
+        NAMES,
+        "",
+        "Show the set-user-ID, set-group-ID and sticky bits stored with files (root only).",
+        default=False,
     )
 
     state_dir: AbsolutePath = _option(
@@ -413,11 +425,18 @@ def _directories_apart(s: Settings) -> list[Conflict]:
     return [((name, "mountpoint"), "it must lie outside the mountpoint") for name in inside]
 
 
+def _special_modes(s: Settings) -> list[Conflict]:
+    if s.special_modes and os.geteuid() != 0:
+        return [(("special_modes",), "only root may trust what others stored that far")]
+    return []
+
+
 _RULES: tuple[Callable[[Settings], list[Conflict]], ...] = (
     _several_credentials,
     _block_size,
     _addressing,
     _directories_apart,
+    _special_modes,
 )
 
 

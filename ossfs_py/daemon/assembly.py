@@ -269,6 +269,7 @@ def _namespace_options(settings: Settings) -> NamespaceOptions:
         file_mode=settings.effective_file_mode,
         dir_mode=settings.effective_dir_mode,
         read_only=settings.read_only,
+        special_modes=settings.special_modes,
     )
 
 

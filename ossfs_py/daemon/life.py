@@ -164,6 +164,12 @@ class _Life:
                         self._mountpoint,
                         self._settings.data_path,
                     )
+                    if self._settings.special_modes:
+                        log.warning(
+                            "special-modes: whoever writes to %s may store set-user-ID programs;"
+                            " only nosuid keeps the kernel from heeding them",
+                            self._settings.source,
+                        )
                     self._service.serving(filesystem)
                     self._ready()
                     await self._stop.wait()

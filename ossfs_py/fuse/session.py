@@ -22,6 +22,8 @@ from ossfs_py.fuse.tuning import (
     tune,
     waiting_requests,
 )
+from ossfs_py.host.mountpoint import SUBTYPE
+from ossfs_py.host.words import shown_source
 from ossfs_py.telemetry.accesslog import AccessLog
 from ossfs_py.telemetry.metrics import Metrics
 
@@ -45,7 +47,7 @@ class FuseOptions:
     allow_other: bool
     readahead_bytes: int
     kernel_options: tuple[str, ...] = ()
-    """Restrictions that the kernel itself enforces: noexec, nosuid, nodev, noatime."""
+    """What else the kernel enforces (noexec, noatime); nosuid and nodev always hold."""
 
 
 def _is_trouble(record: logging.LogRecord) -> bool:
@@ -122,10 +124,14 @@ async def mounted(
 
 
 def _fuse_options(options: FuseOptions) -> set[str]:
+    # Who may write to the bucket must not make programs that run as somebody else, nor devices:
+    # stated rather than left to libfuse, whose own default a remount would lose.
     wanted = {
-        f"fsname={options.source}",
-        "subtype=ossfs-py",
+        f"fsname={shown_source(options.source)}",
+        f"subtype={SUBTYPE}",
         "default_permissions",
+        "nosuid",
+        "nodev",
         *options.kernel_options,
     }
     if options.allow_other:

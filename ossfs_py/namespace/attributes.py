@@ -55,13 +55,35 @@ def resolve(inode: Inode, options: NamespaceOptions, mounted_ns: int) -> Attribu
 
 
 def full_mode(inode: Inode, options: NamespaceOptions) -> int:
-    """Type and permission bits."""
+    """Type and permission bits as stat(2) shows them."""
+    return _mode(inode, options, _from_others(inode, options))
+
+
+def stored_mode(inode: Inode, options: NamespaceOptions) -> int:
+    """Type and permission bits to store: what is not shown of them is kept."""
+    return _mode(inode, options, _permissions(inode.decoded.mode))
+
+
+def _mode(inode: Inode, options: NamespaceOptions, from_metadata: int | None) -> int:
     if inode.kind is Kind.SYMLINK:
         return stat.S_IFLNK | SYMLINK_PERMISSIONS
-    permissions = _first(inode.mode, _permissions(inode.decoded.mode))
+    permissions = _first(inode.mode, from_metadata)
     if permissions is None:
         permissions = options.dir_mode if inode.kind is Kind.DIRECTORY else options.file_mode
     return _TYPE_BITS[inode.kind] | permissions
+
+
+def _from_others(inode: Inode, options: NamespaceOptions) -> int | None:
+    """The permissions that metadata tells, without those that would lend somebody's rights.
+
+    Whoever may write to the bucket could store a set-user-ID root program. Directories lend none:
+    their sticky bit takes rights away, and their set-group-ID bit names the group of new entries,
+    which a writer of the bucket could store with each of them as well.
+    """
+    permissions = _permissions(inode.decoded.mode)
+    if permissions is None or options.special_modes:
+        return permissions
+    return permissions & (0o3777 if inode.kind is Kind.DIRECTORY else 0o777)
 
 
 def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool) -> dict[str, str]:
@@ -73,7 +95,7 @@ def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool
     stored = inode.decoded
     return metadata.encode(
         foreign=inode.metadata,
-        mode=full_mode(inode, options),
+        mode=stored_mode(inode, options),
         uid=_first(inode.uid, stored.uid, options.uid) or 0,
         gid=_first(inode.gid, stored.gid, options.gid) or 0,
         mtime_ns=_mtime(inode) if with_times else None,

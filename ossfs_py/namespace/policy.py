@@ -23,3 +23,5 @@ class NamespaceOptions:
     dir_mode: int = 0o755
     max_entries: int = 200_000
     read_only: bool = False
+    special_modes: bool = False
+    """Whether set-user-ID, set-group-ID and sticky bits that metadata tells are shown."""

@@ -122,6 +122,15 @@ def test_a_remount_changes_what_the_kernel_enforces(fstab: Fstab) -> None:
     fstab.machine.run("umount", MOUNTPOINT)
 
 
+@pytest.mark.parametrize("words", ["remount", "remount,suid,dev", "remount,ro,exec"])
+def test_no_remount_lets_programs_of_the_bucket_run_as_root(fstab: Fstab, words: str) -> None:
+    fstab.write("data_path=direct,suid,dev")
+    fstab.mount_all()
+    fstab.machine.run("mount", "-o", words, MOUNTPOINT)
+    assert {"nosuid", "nodev"} <= set(fstab.options_now())
+    fstab.machine.run("umount", MOUNTPOINT)
+
+
 def test_a_read_only_daemon_is_not_made_writable_by_a_remount(fstab: Fstab) -> None:
     fstab.write("ro")
     fstab.mount_all()

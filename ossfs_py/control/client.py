@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from ossfs_py.control.server import SOCKET_NAME
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, MountEntry
-from ossfs_py.host.running import FoundDaemon, RunningMount, find_daemon
+from ossfs_py.host.running import SOCKET_NAME, FoundDaemon, RunningMount, find_daemon, peer_of
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
+
+_MAX_ANSWER_BYTES = 64 * 1024**2
+"""One line. The longest there are list what is cached, some 100 bytes a file."""
+_FOREIGN_SECONDS = 60.0
+"""How long another user's daemon may say nothing; one's own may take its time."""
 
 
 def mount_of(path: Path, machine: Machine = THIS_MACHINE) -> tuple[MountEntry, str]:
@@ -84,11 +88,15 @@ class ControlClient:
         request = {"command": command, "arguments": arguments or {}}
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+                if self._daemon.owner != os.geteuid():
+                    sock.settimeout(_FOREIGN_SECONDS)
                 sock.connect(str(self._daemon.runtime_dir / SOCKET_NAME))
+                if peer_of(sock)[1] != self._daemon.owner:
+                    raise EnvironmentProblemError(self._silent())
                 sock.sendall(json.dumps(request).encode() + b"\n")
                 with sock.makefile("rb") as answers:
-                    for line in answers:
-                        answer = json.loads(line)
+                    while line := answers.readline(_MAX_ANSWER_BYTES):
+                        answer = _parsed(line)
                         if "progress" not in answer:
                             return _result(answer)
                         if on_progress is not None:
@@ -113,6 +121,23 @@ class ControlClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _parsed(line: bytes) -> Mapping[str, Any]:
+    """One answer: an object with an error, or with progress or a result that are objects.
+
+    Raises:
+        ValueError: no daemon of ours says such a thing.
+    """
+    try:
+        answer = json.loads(line)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if isinstance(answer, dict):
+        told: dict[str, Any] = answer
+        if "error" in told or isinstance(told.get("progress", told.get("result")), dict):
+            return told
+    raise ValueError("neither an error, nor progress, nor a result")
 
 
 def _result(answer: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,11 +22,9 @@ from typing import Any, TypeAlias
 import trio
 
 from ossfs_py.errors import EnvironmentProblemError, OssfsError
+from ossfs_py.host.running import CREDENTIALS
 
 log = logging.getLogger(__name__)
-
-SOCKET_NAME = "control.sock"
-"""In the runtime directory of the mount."""
 
 MAX_REQUEST_BYTES = 4 * 1024**2
 """Some 40,000 paths. Clients with longer lists send several requests."""
@@ -35,8 +32,6 @@ MAX_REQUEST_BYTES = 4 * 1024**2
 _REQUEST_SECONDS = 10.0
 """A client sends its line at once; one that does not is not ours."""
 _RECEIVE_BYTES = 64 * 1024
-_CREDENTIALS = struct.Struct("3i")
-"""struct ucred of unix(7): pid, uid, gid."""
 
 Progress: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Sends one line of progress; waits while the client does not read."""
@@ -171,9 +166,9 @@ class _Client:
 
     def is_allowed(self) -> bool:
         raw = self._stream.socket.getsockopt(
-            socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size
+            socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size
         )
-        return _CREDENTIALS.unpack(raw)[1] in (0, os.geteuid())
+        return CREDENTIALS.unpack(raw)[1] in (0, os.geteuid())
 
     async def request(self) -> bytes:
         line = bytearray()

@@ -16,7 +16,7 @@ from pathlib import Path
 import trio
 
 from ossfs_py.config import BadOptionsError, Settings
-from ossfs_py.control.server import SOCKET_NAME, Command, controlled
+from ossfs_py.control.server import Command, controlled
 from ossfs_py.control.service_commands import service_commands
 from ossfs_py.daemon.assembly import assembled, mount_id
 from ossfs_py.daemon.servicestate import ServiceState
@@ -26,7 +26,7 @@ from ossfs_py.fuse.session import FuseOptions, UnmountedEarlyError, mounted
 from ossfs_py.host.directories import prepare_directories
 from ossfs_py.host.mountpoint import check_machine, prepare_mountpoint, real_path
 from ossfs_py.host.notify import Notifier
-from ossfs_py.host.running import RunningMount, registered
+from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.options import store_options

@@ -1,5 +1,9 @@
 """The register of running mounts: who serves which mountpoint on this host.
 
+What stands in a record or behind a socket of another user is believed by nobody: root reads it,
+too. Records are read bounded and without following or waiting; which process a daemon is, the
+kernel says (the credentials of its control socket), and signals go to that process alone.
+
 One small JSON file for each mount in a private runtime directory, locked with flock(2) by its
 daemon for as long as the process lives. The lock, not the file, says whether a daemon is alive,
 so a killed daemon leaves nothing that could be mistaken for a running one.
@@ -10,15 +14,19 @@ import fcntl
 import hashlib
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import stat
+import struct
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ossfs_py.config.machine import runtime_dirs
+from ossfs_py.config.machine import SPARE_ROOT, runtime_dirs, spare_prefix
 from ossfs_py.errors import EnvironmentProblemError
 
 _ATTEMPTS = 20
@@ -26,6 +34,15 @@ _PAUSE_SECONDS = 0.02
 """Somebody who looks at a record locks it for an instant; a daemon holds it for good."""
 _HURRY_SECONDS = 0.2
 """Time for a daemon to take note of a signal."""
+
+SOCKET_NAME = "control.sock"
+"""Of the control socket, in the runtime directory of the mount."""
+_MAX_RECORD_BYTES = 64 * 1024
+"""A path has 4 KiB at most and a key one; ours are far below that."""
+_CONNECT_SECONDS = 1.0
+"""A local socket connects at once, or its backlog is full."""
+CREDENTIALS = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +68,7 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
         EnvironmentProblemError: another daemon serves or is about to serve the mountpoint, or
             no runtime directory can be used.
     """
-    path, fd = _lock(mount.mountpoint, directories or runtime_dirs(os.geteuid()))
+    path, fd = _lock(mount.mountpoint, directories)
     own = _directory_of(path)
     try:
         os.ftruncate(fd, 0)
@@ -71,16 +88,19 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
 class FoundDaemon:
     """A running daemon as seen by another process."""
 
-    def __init__(self, mount: RunningMount, runtime_dir: Path, fd: int) -> None:
+    def __init__(self, mount: RunningMount, runtime_dir: Path, owner: int, fd: int) -> None:
+        """``mount`` is what it says about itself, ``owner`` whose process it must be."""
         self.mount = mount
         self.runtime_dir = runtime_dir
+        self.owner = owner
         self._fd = fd
+        self._process = _process_behind(runtime_dir / SOCKET_NAME, owner)
 
     def wait_gone(self, timeout_seconds: float) -> bool:
         """Block until the process has ended; whether it did in time."""
         deadline = time.monotonic() + timeout_seconds
         while True:
-            if not _is_locked(self._fd) and not _is_alive(self.mount.pid):
+            if not _is_locked(self._fd) and not self._is_alive():
                 return True
             if time.monotonic() >= deadline:
                 return False
@@ -95,13 +115,62 @@ class FoundDaemon:
         while not self.wait_gone(_HURRY_SECONDS):
             if time.monotonic() >= deadline:
                 return False
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.mount.pid, signal.SIGTERM)
+            if self._process is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self._process, signal.SIGTERM)
         return True
+
+    def _is_alive(self) -> bool:
+        """Whether the process has not ended; one that waits for its parent has."""
+        if self._process is None:
+            return False
+        poll = select.poll()
+        poll.register(self._process, select.POLLIN)
+        return not poll.poll(0)
 
     def close(self) -> None:
         """Stop watching."""
         os.close(self._fd)
+        if self._process is not None:
+            os.close(self._process)
+
+
+def peer_of(sock: socket.socket) -> tuple[int, int]:
+    """Process id and user of whoever listens at the other end of a connected unix socket.
+
+    The id is 0 for a process that this one's namespace does not show.
+    """
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    pid, uid, _ = CREDENTIALS.unpack(raw)
+    return pid, uid
+
+
+def _process_behind(path: Path, owner: int) -> int | None:
+    """A descriptor of the process that listens at ``path``; None unless it is ``owner``'s."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_CONNECT_SECONDS)
+        try:
+            sock.connect(str(path))
+            pid, uid = peer_of(sock)
+            if pid <= 0 or uid != owner:
+                return None
+            process = os.pidfd_open(pid)
+        except OSError:
+            return None
+    # Looked at when the descriptor is held: had the id gone to another process meanwhile, it
+    # would have to be one of the same user.
+    if _user_of(pid) != owner:
+        os.close(process)
+        return None
+    return process
+
+
+def _user_of(pid: int) -> int | None:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("Uid:")), None)
 
 
 def find_daemon(
@@ -117,14 +186,33 @@ def find_daemon(
             continue
         record = directory / _record_name(str(mountpoint))
         try:
-            fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
+            fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             continue
-        if _is_locked(fd):
-            with contextlib.suppress(ValueError, TypeError), open(fd, closefd=False) as file:
-                return FoundDaemon(RunningMount(**json.load(file)), _directory_of(record), fd)
+        mount = _read_record(fd, uid)
+        if mount is not None and _is_locked(fd):
+            return FoundDaemon(mount, _directory_of(record), uid, fd)
         os.close(fd)
     return None
+
+
+def _read_record(fd: int, uid: int) -> RunningMount | None:
+    """What a record says; None for anything that no daemon of ``uid`` has written."""
+    info = os.fstat(fd)
+    if not stat.S_ISREG(info.st_mode) or info.st_uid != uid or info.st_nlink != 1:
+        return None
+    raw = os.pread(fd, _MAX_RECORD_BYTES + 1, 0)
+    if len(raw) > _MAX_RECORD_BYTES:
+        return None
+    try:
+        told = json.loads(raw)
+        mount = RunningMount(**told)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    texts = (mount.mountpoint, mount.source, mount.data_path)
+    if type(mount.pid) is not int or not all(isinstance(text, str) for text in texts):
+        return None
+    return mount
 
 
 def _record_name(mountpoint: str) -> str:
@@ -152,13 +240,19 @@ def _sweep(directory: Path) -> None:
                 os.close(fd)
 
 
-def _usable(directories: tuple[Path, ...]) -> Path:
-    for directory in directories:
+def _usable(directories: tuple[Path, ...] | None) -> Path:
+    uid = os.geteuid()
+    candidates = directories or runtime_dirs(uid)
+    for directory in candidates:
         with contextlib.suppress(OSError):
             directory.mkdir(0o700, exist_ok=True)
-            if _is_private(directory, os.geteuid()) and os.access(directory, os.W_OK | os.X_OK):
+            if _is_private(directory, uid) and os.access(directory, os.W_OK | os.X_OK):
                 return directory
-    names = " nor ".join(map(str, directories))
+    if directories is None:
+        # A stranger has made the one in /tmp; nobody can guess this one's name.
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix=spare_prefix(uid), dir=SPARE_ROOT))
+    names = " nor ".join(map(str, candidates))
     raise EnvironmentProblemError(f"neither {names} can be used to register the mount")
 
 
@@ -171,7 +265,7 @@ def _is_private(directory: Path, uid: int) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o022
 
 
-def _lock(mountpoint: str, directories: tuple[Path, ...]) -> tuple[Path, int]:
+def _lock(mountpoint: str, directories: tuple[Path, ...] | None) -> tuple[Path, int]:
     for _ in range(_ATTEMPTS):
         path = _usable(directories) / _record_name(mountpoint)
         # A daemon that ends at this moment removes its record, and the directory if it was the
@@ -200,12 +294,3 @@ def _is_locked(fd: int) -> bool:
         return True
     fcntl.flock(fd, fcntl.LOCK_UN)
     return False
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie that waits for its parent."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):
-        return False
-    return state not in ("Z", "X")

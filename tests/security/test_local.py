@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ossfs_py.control.client import ControlClient, mount_of
-from ossfs_py.control.server import SOCKET_NAME
-from ossfs_py.host.running import find_daemon
+from ossfs_py.host.running import SOCKET_NAME, find_daemon
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
 from tests.support.faults import Fault

@@ -1,12 +1,14 @@
 """The control socket: what a client is told, whatever it sends, and what the server survives."""
 
+import contextlib
 import json
 import os
 import socket
 import stat
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from ossfs_py.control.client import ControlClient, mount_of
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress, controlled
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import Machine, MountEntry
-from ossfs_py.host.running import RunningMount, registered
+from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from tests.support.trio_tests import in_trio
 
 
@@ -53,7 +55,7 @@ COMMANDS: dict[str, Command] = {"echo": echo, "count": count, "refuse": refuse, 
 
 @asynccontextmanager
 async def served(runtime: Path, commands: Mapping[str, Command] = COMMANDS) -> AsyncIterator[Path]:
-    path = runtime / control.SOCKET_NAME
+    path = runtime / SOCKET_NAME
     async with controlled(path, commands):
         yield path
 
@@ -113,7 +115,7 @@ async def test_another_user_is_refused_even_past_the_permissions(
 ) -> None:
     async with served(runtime) as path:
         with monkeypatch.context() as patched:
-            patched.setattr(control, "_CREDENTIALS", FakeCredentials())
+            patched.setattr(control, "CREDENTIALS", FakeCredentials())
             (answer,) = await exchange(path, line("echo", word="x"))
     assert "owner" in answer["error"]
 
@@ -228,7 +230,7 @@ MOUNT = RunningMount(os.getpid(), "/mnt/models", "bucket", "cache")
 async def running_mount(runtime: Path, mountpoint: Path) -> AsyncIterator[None]:
     record = RunningMount(os.getpid(), str(mountpoint), "bucket", "cache")
     with registered(record, (runtime,)) as directory:
-        async with controlled(directory / control.SOCKET_NAME, COMMANDS):
+        async with controlled(directory / SOCKET_NAME, COMMANDS):
             yield
 
 
@@ -282,12 +284,70 @@ def test_a_daemon_that_hangs_up_is_told(runtime: Path, monkeypatch: pytest.Monke
     with registered(MOUNT, (runtime,)) as directory:
         # A socket that nobody listens on any more, as a killed daemon leaves it.
         with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(directory / control.SOCKET_NAME))
+            left.bind(str(directory / SOCKET_NAME))
         with (
             ControlClient.of(entry(Path("/mnt/models"))) as client,
             pytest.raises(EnvironmentProblemError, match="gone or does not answer"),
         ):
             client.call("echo")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"[" * 100_000 + b"\n", b"7\n", b'{"result": 7}\n', b'{"progress": []}\n', b"\xff\n", b"{}\n"],
+    ids=["nested", "number", "result", "progress", "no text", "empty"],
+)
+def test_an_answer_that_no_daemon_of_ours_gives_is_told_in_one_sentence(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    use_runtime(monkeypatch, runtime)
+    with (
+        registered(MOUNT, (runtime,)) as directory,
+        hostile(directory / SOCKET_NAME, said),
+        ControlClient.of(entry(Path("/mnt/models"))) as client,
+        pytest.raises(EnvironmentProblemError, match="gone or does not answer"),
+    ):
+        client.call("echo")
+
+
+def test_an_endless_answer_is_given_up(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use_runtime(monkeypatch, runtime)
+    monkeypatch.setattr("ossfs_py.control.client._MAX_ANSWER_BYTES", 1000)
+    said = b'{"result": {"word": "' + b"x" * 10_000 + b'"}}\n'
+    with (
+        registered(MOUNT, (runtime,)) as directory,
+        hostile(directory / SOCKET_NAME, said),
+        ControlClient.of(entry(Path("/mnt/models"))) as client,
+        pytest.raises(EnvironmentProblemError, match="gone or does not answer"),
+    ):
+        client.call("echo")
+
+
+@contextmanager
+def hostile(path: Path, said: bytes) -> Iterator[None]:
+    """Somebody who answers every request with ``said``."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                # Whoever only looks who listens here goes away at once.
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
 
 
 def machine(tmp_path: Path, *mounts: tuple[Path, str]) -> Machine:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 from ossfs_py.model import (
-    ALWAYS,
     Body,
     ByteRange,
-    Condition,
+    CommitRequest,
     ListPage,
+    ListQuery,
     MultipartUpload,
     ObjectInfo,
     ObjectVersion,
@@ -92,22 +92,8 @@ class S3ObjectStore:
     def head(self, key: str) -> ObjectInfo:
         return self._reader.head(key)
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
-        return self._reader.list_page(
-            prefix,
-            delimiter=delimiter,
-            token=token,
-            start_after=start_after,
-            max_keys=max_keys,
-        )
+    def list_page(self, query: ListQuery) -> ListPage:
+        return self._reader.list_page(query)
 
     def owner(self, key: str) -> str | None:
         return self._reader.owner(key)
@@ -115,30 +101,11 @@ class S3ObjectStore:
     def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         self._reader.get_range_into(version, start, buffer)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> ObjectVersion:
-        return self._writer.put(
-            key, body, metadata=metadata, content_type=content_type, condition=condition
-        )
+    def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
+        return self._writer.put(request, body)
 
-    def start_multipart(
-        self,
-        key: str,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> MultipartUpload:
-        return self._writer.start_multipart(
-            key, metadata=metadata, content_type=content_type, condition=condition
-        )
+    def start_multipart(self, request: CommitRequest) -> MultipartUpload:
+        return self._writer.start_multipart(request)
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
         return self._writer.upload_part(upload, number, body)
@@ -149,9 +116,9 @@ class S3ObjectStore:
         return self._copier.copy_part(upload, number, source, span)
 
     def complete(
-        self, upload: MultipartUpload, parts: Sequence[Part], *, condition: Condition = ALWAYS
+        self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
-        return self._writer.complete(upload, parts, condition)
+        return self._writer.complete(upload, parts, request)
 
     def abort(self, upload: MultipartUpload) -> None:
         self._writer.abort(upload)

@@ -4,6 +4,7 @@ import queue
 import threading
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.model import ListQuery
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.http.faults import AnswerError, NoAnswerError
 from ossfs_py.store.s3.endpoint import Endpoint
@@ -31,7 +32,7 @@ def check_bucket(
     def ask() -> None:
         try:
             credentials.current()
-            request = list_request(prefix, "", None, None, 1)
+            request = list_request(ListQuery(prefix, delimiter="", max_keys=1))
             try:
                 answer = wire.once(request, Attempt())
             except AnswerError as error:

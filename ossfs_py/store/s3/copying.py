@@ -14,7 +14,14 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
     VersionChangedError,
 )
-from ossfs_py.model import ALWAYS, ByteRange, MultipartUpload, ObjectInfo, ObjectVersion, Part
+from ossfs_py.model import (
+    ByteRange,
+    CommitRequest,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.http.faults import AnswerError, NoAnswerError
 from ossfs_py.store.options import StoreOptions
@@ -173,11 +180,9 @@ class Copier:
         """Copy a one-byte scratch object into a part of an upload that is then aborted."""
         key = scratch_key(self._options)
         try:
-            source = self._writer.put(key, b"x", metadata={}, content_type=None, condition=ALWAYS)
+            source = self._writer.put(CommitRequest(key), b"x")
             try:
-                upload = self._writer.start_multipart(
-                    key, metadata={}, content_type=None, condition=ALWAYS
-                )
+                upload = self._writer.start_multipart(CommitRequest(key))
                 try:
                     self.copy_part(upload, 1, source, ByteRange(0, 1))
                 finally:
@@ -199,12 +204,13 @@ class Copier:
         content_type: str | None,
     ) -> ObjectVersion:
         params = self._replacement(source, metadata, content_type)
-        new_metadata: Mapping[str, str] = params.pop("Metadata")
-        new_type: str | None = params.pop("ContentType", None)
-        kept = {name: params[p] for name, p in _KEPT_HEADERS.items() if p in params}
-        upload = self._writer.start_multipart(
-            key, metadata=new_metadata, content_type=new_type, condition=ALWAYS, extra=kept
+        request = CommitRequest(
+            key,
+            params["Metadata"],
+            params.get("ContentType"),
+            content_headers={n: params[p] for n, p in _KEPT_HEADERS.items() if p in params},
         )
+        upload = self._writer.start_multipart(request)
         try:
             spans = list(split_evenly(source.size, self._copy_part_bytes))
             with ThreadPoolExecutor(_COPY_THREADS, "copy") as pool:
@@ -217,7 +223,7 @@ class Copier:
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-            return self._writer.complete(upload, parts, ALWAYS)
+            return self._writer.complete(upload, parts, request)
         except BaseException:
             self._writer.abort(upload)
             raise

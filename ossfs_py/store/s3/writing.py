@@ -7,14 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ossfs_py.errors import ConditionFailedError, IntegrityError, ObjectMissingError
-from ossfs_py.model import (
-    ALWAYS,
-    Body,
-    Condition,
-    MultipartUpload,
-    ObjectVersion,
-    Part,
-)
+from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.http.faults import AnswerError
 from ossfs_py.store.http.payload import Payload
 from ossfs_py.store.options import StoreOptions
@@ -78,27 +71,14 @@ class Writer:
         self._sent = metrics.bytes_sent
         self._checksum = checksum
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None,
-        condition: Condition,
-    ) -> ObjectVersion:
+    def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         """See :meth:`ObjectStore.put`.
 
         A create that is refused on a repeat although the key holds exactly the bytes sent is
         taken for done: whoever wrote them, the caller's object is there.
         """
-        payload = Payload(body)
-        headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if content_type is not None:
-            headers["content-type"] = content_type
-        if self._storage_class is not None:
-            headers["x-amz-storage-class"] = self._storage_class
-        headers |= self._digest(payload)
+        key, condition, payload = request.key, request.condition, Payload(body)
+        headers = self._description(request) | self._digest(payload)
         if condition.repeated and condition.limits:
             stored = self._retrier.run(
                 "HeadObject", key, lambda state: self._find_same(key, payload, state)
@@ -106,7 +86,7 @@ class Writer:
             if stored is not None:
                 return stored
         guard = self._conditions.headers_for("PutObject", key, condition)
-        request = Request(
+        sending = Request(
             "PutObject",
             "PUT",
             key,
@@ -117,7 +97,7 @@ class Writer:
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
-                answer = self._upload(request, state)
+                answer = self._upload(sending, state)
             except AnswerError as error:
                 _require_key(error, guard, "PutObject", key)
                 if not (
@@ -135,37 +115,21 @@ class Writer:
 
         return self._retrier.run("PutObject", key, attempt)
 
-    def start_multipart(
-        self,
-        key: str,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None,
-        condition: Condition,
-        extra: Mapping[str, str] | None = None,
-    ) -> MultipartUpload:
-        """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an unknown upload behind.
-
-        ``extra`` are further headers.
-        """
-        headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()} | dict(
-            extra or {}
-        )
-        if content_type is not None:
-            headers["content-type"] = content_type
-        if self._storage_class is not None:
-            headers["x-amz-storage-class"] = self._storage_class
+    def start_multipart(self, request: CommitRequest) -> MultipartUpload:
+        """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an upload nobody knows."""
+        key = request.key
+        headers = self._description(request)
         if self._checksum == "crc32c":
             headers["x-amz-checksum-algorithm"] = "CRC32C"
-        guard = self._conditions.headers_for("CreateMultipartUpload", key, condition)
+        guard = self._conditions.headers_for("CreateMultipartUpload", key, request.condition)
         # OSS wants its own header at both ends of an upload, S3's belong to the completion.
         headers |= {name: value for name, value in guard.items() if name.startswith("x-oss-")}
-        request = Request(
+        asking = Request(
             "CreateMultipartUpload", "POST", key, query=[("uploads", "")], headers=headers
         )
 
         def attempt(state: Attempt) -> MultipartUpload:
-            return MultipartUpload(key, upload_id(self._wire.once(request, state)))
+            return MultipartUpload(key, upload_id(self._wire.once(asking, state)))
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)
 
@@ -191,9 +155,10 @@ class Writer:
         return self._retrier.run("UploadPart", upload.key, attempt)
 
     def complete(
-        self, upload: MultipartUpload, parts: Sequence[Part], condition: Condition
+        self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
         """See :meth:`ObjectStore.complete`."""
+        condition = request.condition
         ordered = sorted(parts, key=lambda part: part.number)
         size = sum(part.size for part in ordered)
         if condition.repeated:
@@ -205,11 +170,11 @@ class Writer:
             if made is not None:
                 return made
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
-        request = _completion_request(upload, ordered, guard)
+        asking = _completion_request(upload, ordered, guard)
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
-                etag = completed_etag(self._wire.once(request, state))
+                etag = completed_etag(self._wire.once(asking, state))
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
@@ -268,6 +233,16 @@ class Writer:
                 attempts=state.number,
             )
         return answer
+
+    def _description(self, request: CommitRequest) -> dict[str, str]:
+        """The headers that say what the object is."""
+        headers = {f"x-amz-meta-{name}": value for name, value in request.metadata.items()}
+        headers |= request.content_headers
+        if request.content_type is not None:
+            headers["content-type"] = request.content_type
+        if self._storage_class is not None:
+            headers["x-amz-storage-class"] = self._storage_class
+        return headers
 
     def _digest(self, payload: Payload) -> dict[str, str]:
         if self._checksum == "crc32c":
@@ -334,7 +309,7 @@ class Writer:
         with self._lock:
             if self._etag_told is None:
                 key = scratch_key(self._options)
-                upload = self.start_multipart(key, metadata={}, content_type=None, condition=ALWAYS)
+                upload = self.start_multipart(CommitRequest(key))
                 part = self.upload_part(upload, 1, b"x")
                 request = _completion_request(upload, [part], {})
                 etag = completed_etag(self._wire.once(request, state))

@@ -1,8 +1,8 @@
 """The object store: the protocol in :mod:`base`, S3 and OSS in :mod:`s3`.
 
 It speaks keys and versions, raises only subclasses of ``StoreError`` and is safe for concurrent
-use. ``http`` is the client under the hot path, ``auth`` finds credentials and signs. Only this
-room knows boto3, botocore and awscrt.
+use. ``http`` is the client under all requests, ``auth`` finds credentials (boto3's session and its
+chain) and signs. Only this room knows boto3, botocore and awscrt.
 """
 
 from ossfs_py.store.options import StoreOptions

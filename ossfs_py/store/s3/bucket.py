@@ -13,7 +13,8 @@ from ossfs_py.model import (
     ObjectVersion,
     Part,
 )
-from ossfs_py.store.auth.credentials import CredentialSource, make_session
+from ossfs_py.store.auth.credentials import CredentialSource
+from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore
 from ossfs_py.store.http.connection import ConnectionPool, Dialer
 from ossfs_py.store.options import StoreOptions
@@ -21,7 +22,6 @@ from ossfs_py.store.s3.check import check_bucket
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
-from ossfs_py.store.s3.rare import RareOperations
 from ossfs_py.store.s3.reading import Reader
 from ossfs_py.store.s3.retry import Retrier
 from ossfs_py.store.s3.wire import WireClient
@@ -53,14 +53,12 @@ class S3ObjectStore:
             metrics, options.retry_budget_seconds, credentials.renew, options.concurrency
         )
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
-        control = RareOperations(endpoint, options.bucket, self._wire)
         self._reader = Reader(self._wire, self._retrier, metrics)
         self._conditions = Conditions(
             self._wire, options, self._reader.head, is_oss=endpoint.is_oss
         )
         self._writer = Writer(
             self._wire,
-            control,
             self._retrier,
             self._reader,
             self._conditions,
@@ -69,7 +67,7 @@ class S3ObjectStore:
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
         )
         self._copier = Copier(
-            control,
+            self._wire,
             self._retrier,
             self._reader,
             self._writer,
@@ -152,7 +150,7 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
     """
     configured_region: str | None = None
     if options.region is None:
-        configured_region = make_session(options.profile).get_config_variable("region")
+        configured_region = make_session(options.profile).region_name
     endpoint = resolve_endpoint(options, configured_region)
     credentials = CredentialSource(options, metrics, oss_first=endpoint.is_oss)
     return S3ObjectStore(options, metrics, endpoint, credentials)

@@ -28,6 +28,19 @@ _MAX_ANSWER_BYTES = 64 * 1024**2
 USER_AGENT = "ossfs_py"
 
 
+_SERVER_BYTES_PER_SECOND = 45e6
+"""What a store that moves bytes for an upload, a copy or a completion is granted ..."""
+_LONGEST_PATIENCE_SECONDS = 120.0
+""" ... up to what 5 GiB, the largest copy, take at that rate."""
+
+
+def patience_seconds(size: int) -> float:
+    """How long beyond the stall timeout the store may take to keep, copy or put together ``size``
+    bytes before it answers.
+    """
+    return min(size / _SERVER_BYTES_PER_SECOND, _LONGEST_PATIENCE_SECONDS)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. ``headers`` have lower-case names; those that SigV4 demands are signed."""

@@ -1,4 +1,4 @@
-"""Uploads: over the wire client; boto3 only clears away what is left."""
+"""Uploads, whole and in parts, and deletions."""
 
 import base64
 import hashlib
@@ -12,12 +12,12 @@ from ossfs_py.store.http.faults import AnswerError
 from ossfs_py.store.http.payload import Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.conditions import Conditions, scratch_key
+from ossfs_py.store.s3.description import headers_of
+from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
 from ossfs_py.store.s3.error_map import judge, request_id_of
-from ossfs_py.store.s3.multipart_xml import completed_etag, completion, upload_id
-from ossfs_py.store.s3.rare import RareOperations, patience_seconds
 from ossfs_py.store.s3.reading import Reader, clean_etag
 from ossfs_py.store.s3.retry import Attempt, Retrier
-from ossfs_py.store.s3.wire import Answer, Request, WireClient
+from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
 from ossfs_py.telemetry.metrics import Metrics
 
 Checksum = Literal["none", "crc32c", "md5"]
@@ -50,7 +50,6 @@ class Writer:
     def __init__(
         self,
         wire: WireClient,
-        control: RareOperations,
         retrier: Retrier,
         reader: Reader,
         conditions: Conditions,
@@ -59,12 +58,10 @@ class Writer:
         checksum: Checksum,
     ) -> None:
         self._wire = wire
-        self._control = control
         self._retrier = retrier
         self._reader = reader
         self._conditions = conditions
         self._options = options
-        self._bucket = options.bucket
         self._lock = threading.Lock()
         self._etag_told: bool | None = None
         self._storage_class = options.storage_class
@@ -78,7 +75,7 @@ class Writer:
         taken for done: whoever wrote them, the caller's object is there.
         """
         key, condition, payload = request.key, request.condition, Payload(body)
-        headers = self._description(request) | self._digest(payload)
+        headers = headers_of(request, self._storage_class) | self._digest(payload)
         if condition.repeated and condition.limits:
             stored = self._retrier.run(
                 "HeadObject", key, lambda state: self._find_same(key, payload, state)
@@ -118,7 +115,7 @@ class Writer:
     def start_multipart(self, request: CommitRequest) -> MultipartUpload:
         """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an upload nobody knows."""
         key = request.key
-        headers = self._description(request)
+        headers = headers_of(request, self._storage_class)
         if self._checksum == "crc32c":
             headers["x-amz-checksum-algorithm"] = "CRC32C"
         guard = self._conditions.headers_for("CreateMultipartUpload", key, request.condition)
@@ -190,16 +187,13 @@ class Writer:
 
     def abort(self, upload: MultipartUpload) -> None:
         """See :meth:`ObjectStore.abort`."""
+        request = Request(
+            "AbortMultipartUpload", "DELETE", upload.key, query=[("uploadId", upload.upload_id)]
+        )
 
         def attempt(state: Attempt) -> None:
             try:
-                self._control.call(
-                    lambda client: client.abort_multipart_upload(
-                        Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id
-                    ),
-                    state,
-                    "AbortMultipartUpload",
-                )
+                self._wire.once(request, state)
             except AnswerError as error:
                 if judge(error).cause is not ObjectMissingError:
                     raise
@@ -233,16 +227,6 @@ class Writer:
                 attempts=state.number,
             )
         return answer
-
-    def _description(self, request: CommitRequest) -> dict[str, str]:
-        """The headers that say what the object is."""
-        headers = {f"x-amz-meta-{name}": value for name, value in request.metadata.items()}
-        headers |= request.content_headers
-        if request.content_type is not None:
-            headers["content-type"] = request.content_type
-        if self._storage_class is not None:
-            headers["x-amz-storage-class"] = self._storage_class
-        return headers
 
     def _digest(self, payload: Payload) -> dict[str, str]:
         if self._checksum == "crc32c":

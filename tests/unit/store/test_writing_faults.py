@@ -14,7 +14,6 @@ from ossfs_py.errors import (
     ObjectMissingError,
     QuotaExceededError,
     StoreUnavailableError,
-    VersionChangedError,
 )
 from ossfs_py.model import CommitRequest, Condition, FileSlice, MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import ObjectStore
@@ -314,16 +313,6 @@ def test_an_answer_cut_off_is_tried_again() -> None:
     head = reply(200, b"", described(FINISHED, 8))
     with ScriptedServer([[[cut]], [[done]], [[head]]]) as server:
         assert complete(store_for(server.url)).size == 8
-
-
-def test_a_copy_of_a_changed_source_is_found_out_even_if_the_store_does_not_care() -> None:
-    copied = b"<CopyObjectResult><ETag>&quot;abc&quot;</ETag></CopyObjectResult>"
-    newer = reply(200, b"", described("f" * 32, 9))
-    with ScriptedServer([[[reply(200, copied)]], [[newer]]]) as server:
-        store = store_for(server.url)
-        with pytest.raises(VersionChangedError):
-            store.copy(ObjectVersion("key", ETAG, 9), "other")
-        store.close()
 
 
 def test_an_upload_refused_half_way_tells_the_reason() -> None:

@@ -6,6 +6,6 @@ chain) and signs. Only this room knows boto3, botocore and awscrt.
 """
 
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.s3.bucket import open_store
+from ossfs_py.store.s3.objectstore import open_store
 
 __all__ = ["StoreOptions", "open_store"]

@@ -39,8 +39,8 @@ from ossfs_py.model import (
 from ossfs_py.store import StoreOptions, open_store
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import MIN_PART_BYTES, Capabilities, ObjectStore
-from ossfs_py.store.s3.bucket import S3ObjectStore
 from ossfs_py.store.s3.endpoint import resolve_endpoint
+from ossfs_py.store.s3.objectstore import S3ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.seaweed import OUTSIDER, SeaweedServer
 

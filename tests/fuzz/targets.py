@@ -21,12 +21,12 @@ from ossfs_py.namespace import metadata
 from ossfs_py.reading.models import LENGTH_BYTES, header_size, parse_layout
 from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.http.connection import Connection
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.s3.documents import completed_etag, copied, upload_id
-from ossfs_py.store.s3.error_map import judge, parse_error
+from ossfs_py.store.s3.error_map import AnswerError, judge, parse_error
 from ossfs_py.store.s3.list_xml import parse_list_page
-from ossfs_py.store.s3.reading import parse_head
+from ossfs_py.store.s3.queries import parse_head
 from ossfs_py.store.s3.wire import Answer
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 

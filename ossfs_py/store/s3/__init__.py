@@ -1,9 +1,9 @@
 """S3 and OSS: the operations, their XML, what this store can do, its errors, and trying again.
 
-``bucket`` is the :class:`~ossfs_py.store.base.ObjectStore`; ``reading``, ``writing`` and
+``objectstore`` is the :class:`~ossfs_py.store.base.ObjectStore`; ``queries``, ``uploads`` and
 ``copying`` are the operations, ``description`` is what an object is said to be beside its bytes,
-``conditions`` finds out how the store says conditional writes, ``error_map`` is the one table of
-answers, ``retry`` the one policy.
+``bodies`` is what is sent and its checksums, ``conditions`` finds out how the store says
+conditional writes, ``error_map`` is the one table of answers, ``retry`` the one policy.
 
 Every request goes through ``wire``, which signs and sends: one pool of connections, one limit, one
 retry policy, one clock correction. A new operation (versions, tags, ACL, a bucket's versioning or

@@ -6,11 +6,11 @@ import threading
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.model import ListQuery
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.endpoint import Endpoint
-from ossfs_py.store.s3.error_map import WRONG_REGION
+from ossfs_py.store.s3.error_map import WRONG_REGION, AnswerError
 from ossfs_py.store.s3.list_xml import parse_list_page
-from ossfs_py.store.s3.reading import list_request
+from ossfs_py.store.s3.queries import list_request
 from ossfs_py.store.s3.retry import Attempt
 from ossfs_py.store.s3.wire import WireClient
 

@@ -24,16 +24,16 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.conditions import scratch_key
 from ossfs_py.store.s3.description import headers_of, kept_headers
 from ossfs_py.store.s3.documents import copied
-from ossfs_py.store.s3.error_map import judge
-from ossfs_py.store.s3.reading import Reader, as_version_changed, clean_etag, parse_head
+from ossfs_py.store.s3.error_map import AnswerError, judge
+from ossfs_py.store.s3.queries import Reader, as_version_changed, clean_etag, parse_head
 from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.uploads import Writer
 from ossfs_py.store.s3.wire import Request, WireClient, patience_seconds
-from ossfs_py.store.s3.writing import Writer
 
 log = logging.getLogger(__name__)
 

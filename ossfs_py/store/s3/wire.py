@@ -13,12 +13,14 @@ from ossfs_py.store.auth.signing import (
     Signer,
     encode_query,
 )
-from ossfs_py.store.http.connection import Connection, ConnectionPool, Dialer
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.dialing import Dialer
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.http.payload import Payload
+from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.s3.endpoint import Endpoint
-from ossfs_py.store.s3.error_map import CLOCK_SKEW, parse_error, store_time_of
+from ossfs_py.store.s3.error_map import CLOCK_SKEW, AnswerError, parse_error, store_time_of
 from ossfs_py.store.s3.retry import Attempt, Retrier
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024

@@ -13,9 +13,9 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
-from ossfs_py.store.s3.error_map import request_id_of
+from ossfs_py.store.s3.error_map import AnswerError, request_id_of
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Request, WireClient

@@ -16,16 +16,18 @@ from ossfs_py.model import (
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore
-from ossfs_py.store.http.connection import ConnectionPool, Dialer
+from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
+from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.bodies import choose_checksum
 from ossfs_py.store.s3.check import check_bucket
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
-from ossfs_py.store.s3.reading import Reader
+from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.retry import Retrier
+from ossfs_py.store.s3.uploads import Writer
 from ossfs_py.store.s3.wire import WireClient
-from ossfs_py.store.s3.writing import Writer, choose_checksum
 from ossfs_py.telemetry.metrics import Metrics
 
 
@@ -47,7 +49,10 @@ class S3ObjectStore:
     ) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        dialer = Dialer(endpoint, options)
+        dialer = Dialer(
+            endpoint.origin(Trust(options.ca_bundle, options.verify_tls)),
+            Timeouts(options.connect_timeout_seconds, options.stall_timeout_seconds),
+        )
         pool = ConnectionPool(dialer, options.concurrency)
         self._retrier = Retrier(
             metrics, options.retry_budget_seconds, credentials.renew, options.concurrency

@@ -1,42 +1,29 @@
 """Uploads, whole and in parts, and deletions."""
 
-import base64
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from ossfs_py.errors import ConditionFailedError, IntegrityError, ObjectMissingError
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
-from ossfs_py.store.http.faults import AnswerError
-from ossfs_py.store.http.payload import Payload
+from ossfs_py.store.http.payload import BufferPayload, Payload
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.bodies import (
+    CRC_HEADER,
+    Checksum,
+    crc32c,
+    digest_headers,
+    md5,
+    payload_of,
+)
 from ossfs_py.store.s3.conditions import Conditions, scratch_key
 from ossfs_py.store.s3.description import headers_of
 from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
-from ossfs_py.store.s3.error_map import judge, request_id_of
-from ossfs_py.store.s3.reading import Reader, clean_etag
+from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of
+from ossfs_py.store.s3.queries import Reader, clean_etag
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
 from ossfs_py.telemetry.metrics import Metrics
-
-Checksum = Literal["none", "crc32c", "md5"]
-
-_CRC_HEADER = "x-amz-checksum-crc32c"
-
-
-def choose_checksum(options: StoreOptions, *, is_oss: bool, is_tls: bool) -> Checksum:
-    """How uploads are guarded against damage on the way.
-
-    CRC-32C costs 0.06 CPU-s per GiB; S3 and SeaweedFS verify it and other stores ignore the
-    header. OSS's S3 endpoint knows only Content-MD5 (2 CPU-s per GiB): over https, where TLS
-    authenticates every byte already, that is not spent unless asked for.
-    """
-    if options.checksum != "auto":
-        return options.checksum
-    if not is_oss:
-        return "crc32c"
-    return "none" if is_tls else "md5"
 
 
 class Writer:
@@ -74,8 +61,9 @@ class Writer:
         A create that is refused on a repeat although the key holds exactly the bytes sent is
         taken for done: whoever wrote them, the caller's object is there.
         """
-        key, condition, payload = request.key, request.condition, Payload(body)
-        headers = headers_of(request, self._storage_class) | self._digest(payload)
+        key, condition, payload = request.key, request.condition, payload_of(body)
+        headers = headers_of(request, self._storage_class)
+        headers |= digest_headers(payload, self._checksum)
         if condition.repeated and condition.limits:
             stored = self._retrier.run(
                 "HeadObject", key, lambda state: self._find_same(key, payload, state)
@@ -132,14 +120,13 @@ class Writer:
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
         """See :meth:`ObjectStore.upload_part`."""
-        payload = Payload(body)
-        digest = self._digest(payload)
+        payload = payload_of(body)
         request = Request(
             "UploadPart",
             "PUT",
             upload.key,
             query=[("partNumber", str(number)), ("uploadId", upload.upload_id)],
-            headers=digest,
+            headers=digest_headers(payload, self._checksum),
             payload=payload,
             patience_seconds=patience_seconds(payload.size),
         )
@@ -147,7 +134,7 @@ class Writer:
         def attempt(state: Attempt) -> Part:
             answer = self._upload(request, state)
             etag = clean_etag(answer.headers.get("etag", ""))
-            return Part(number, etag, payload.size, answer.headers.get(_CRC_HEADER))
+            return Part(number, etag, payload.size, answer.headers.get(CRC_HEADER))
 
         return self._retrier.run("UploadPart", upload.key, attempt)
 
@@ -216,8 +203,8 @@ class Writer:
         answer = self._wire.once(request, state)
         payload = request.payload
         self._sent.inc(payload.size if payload else 0)
-        kept = answer.headers.get(_CRC_HEADER)
-        sent = (request.headers or {}).get(_CRC_HEADER)
+        kept = answer.headers.get(CRC_HEADER)
+        sent = (request.headers or {}).get(CRC_HEADER)
         if kept is not None and sent is not None and kept != sent:
             raise IntegrityError(
                 f"the store kept the checksum {kept}, sent was {sent}",
@@ -228,13 +215,6 @@ class Writer:
             )
         return answer
 
-    def _digest(self, payload: Payload) -> dict[str, str]:
-        if self._checksum == "crc32c":
-            return {_CRC_HEADER: payload.crc32c()}
-        if self._checksum == "md5":
-            return {"content-md5": base64.b64encode(payload.md5()).decode()}
-        return {}
-
     def _find_same(self, key: str, payload: Payload, state: Attempt) -> ObjectVersion | None:
         """The object under ``key`` if it holds exactly ``payload``."""
         try:
@@ -244,8 +224,8 @@ class Writer:
                 return None
             raise
         etag = clean_etag(headers.get("etag", ""))
-        same_bytes = etag == payload.md5().hex() or (
-            _CRC_HEADER in headers and headers[_CRC_HEADER] == payload.crc32c()
+        same_bytes = etag == md5(payload).hex() or (
+            CRC_HEADER in headers and headers[CRC_HEADER] == crc32c(payload)
         )
         if headers.get("content-length") == str(payload.size) and same_bytes:
             return ObjectVersion(key, etag, payload.size)
@@ -311,7 +291,7 @@ def _completion_request(
         upload.key,
         query=[("uploadId", upload.upload_id)],
         headers=guard,
-        payload=Payload(completion(parts)),
+        payload=BufferPayload(completion(parts)),
         patience_seconds=patience_seconds(sum(part.size for part in parts)),
     )
 

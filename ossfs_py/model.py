@@ -63,13 +63,28 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ListQuery:
+    """Which page of which listing."""
+
+    prefix: str
+    delimiter: str = "/"
+    """Keys are folded into common prefixes at its first appearance; "" lists flat."""
+    token: str | None = None
+    """``next_token`` of the page before; goes before ``start_after``."""
+    start_after: str | None = None
+    """Begin behind this key."""
+    max_keys: int = 1000
+    """Most objects and common prefixes of one page; stores give no more than 1,000."""
+
+
+@dataclass(frozen=True, slots=True)
 class ListPage:
     """One page of a LIST: objects and common prefixes, each in key order as the store sent them."""
 
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
     next_token: str | None
-    """Hand to the next ``list_page`` call; None on the last page."""
+    """Goes into the next :class:`ListQuery`; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +172,11 @@ class AttributeChange:
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """How dirty bytes become an object: under which key, with which metadata, on what condition."""
+    """How bytes become an object: under which key, described how, on what condition."""
 
     key: str
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
     content_type: str | None = None
     condition: Condition = ALWAYS
+    content_headers: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    """Cache-Control and its like by lower-case name: what readers are told beside the type."""

@@ -3,6 +3,7 @@
 import ast
 import errno
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,13 @@ CONFINED = {
     "rich": {"cli", "demo"},
 }
 """Foreign packages that only some layers know."""
+
+ISOLATED = {
+    "store/http": (set(sys.stdlib_module_names), {"errors", "store.http"}),
+    "store/auth": (None, {"errors", "store.auth", "store.options", "telemetry"}),
+}
+"""Folders that know less than their room: the foreign packages (None: any) and the own modules
+that each may import."""
 
 IMPLEMENTATIONS = {"datapath.temp", "datapath.cache", "datapath.direct"}
 
@@ -119,6 +127,18 @@ def test_foreign_packages_stay_where_they_belong(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports_of(path)}
     for package, layers in CONFINED.items():
         assert package not in roots or layer_of(path) in layers, f"{package} does not belong here"
+
+
+@pytest.mark.parametrize("folder", ISOLATED)
+def test_folders_that_know_less_than_their_room(folder: str) -> None:
+    foreign, own = ISOLATED[folder]
+    paths = [path for path in MODULES if path.is_relative_to(PACKAGE / folder)]
+    names = {name for path in paths for name in imports_of(path)}
+    ours = {name.removeprefix("ossfs_py.") for name in names if name.startswith("ossfs_py.")}
+    assert ours
+    assert not [name for name in ours if not any(f"{name}.".startswith(f"{o}.") for o in own)]
+    roots = {name.split(".")[0] for name in names} - {"ossfs_py"}
+    assert foreign is None or roots <= foreign
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)

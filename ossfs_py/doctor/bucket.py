@@ -12,7 +12,7 @@ from ossfs_py.errors import (
     StoreError,
     UsageError,
 )
-from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.model import CommitRequest, ListPage, ListQuery, ObjectInfo
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import ObjectStore
 
@@ -77,7 +77,7 @@ class Bucket:
         fix = "check the bucket's name, --endpoint, --region, and the permission to list it"
         try:
             self._store.check(self._prefix, _CHECK_SECONDS)
-            self._page = self._store.list_page(self._prefix, delimiter="")
+            self._page = self._store.list_page(ListQuery(self._prefix, delimiter=""))
         except EnvironmentProblemError as exc:
             return failed("list", str(exc), fix)
         except StoreError as exc:
@@ -103,7 +103,7 @@ class Bucket:
     def put(self) -> Finding:
         """A scratch key can be written."""
         try:
-            self._store.put(self._scratch, b"ossfs-py doctor", metadata={})
+            self._store.put(CommitRequest(self._scratch), b"ossfs-py doctor")
         except StoreError as exc:
             return failed("put", str(exc), _right("s3:PutObject (oss:PutObject)", exc))
         return good("put", "allowed")

@@ -11,7 +11,8 @@ from ossfs_py.doctor.mounts import check_mountpoint
 from ossfs_py.doctor.network import Way
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 from ossfs_py.store import open_store
-from ossfs_py.store.auth.credentials import CredentialSource, make_session
+from ossfs_py.store.auth.credentials import CredentialSource
+from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.options import StoreOptions, store_options
 from ossfs_py.store.s3.conditions import scratch_key
 from ossfs_py.store.s3.endpoint import resolve_endpoint
@@ -35,7 +36,7 @@ def _check_store(options: StoreOptions, settings: Settings, *, write: bool) -> I
     try:
         region = None
         if options.region is None:
-            region = make_session(options.profile).get_config_variable("region")
+            region = make_session(options.profile).region_name
         endpoint = resolve_endpoint(options, region)
         store = open_store(options, metrics)
     except (EnvironmentProblemError, UsageError) as exc:

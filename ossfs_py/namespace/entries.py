@@ -19,7 +19,7 @@ from ossfs_py.errors import (
     ReadOnlyError,
     StoreError,
 )
-from ossfs_py.model import ObjectVersion
+from ossfs_py.model import CommitRequest, ListQuery, ObjectVersion
 from ossfs_py.namespace import metadata
 from ossfs_py.namespace.attributes import SYMLINK_PERMISSIONS, stored_metadata
 from ossfs_py.namespace.inode import Inode, Kind
@@ -235,7 +235,9 @@ class Entries:
                 if any(entry is not LOCAL for entry in listing.index.values()):
                     return
             else:
-                page = await self._workers.run(partial(self._store.list_page, prefix, max_keys=1))
+                page = await self._workers.run(
+                    partial(self._store.list_page, ListQuery(prefix, max_keys=1))
+                )
                 if page.objects or page.prefixes:
                     return
             await self.write_marker(directory)
@@ -280,5 +282,5 @@ class Entries:
     async def _put(self, key: str, stored: Mapping[str, str], kind: Kind) -> ObjectVersion:
         content_type = MARKER_CONTENT_TYPE if kind is Kind.DIRECTORY else None
         return await self._workers.run(
-            partial(self._store.put, key, b"", metadata=stored, content_type=content_type)
+            partial(self._store.put, CommitRequest(key, stored, content_type), b"")
         )

@@ -20,7 +20,7 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     VersionChangedError,
 )
-from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
@@ -266,7 +266,7 @@ class Renamer:
         while token not in used:
             used.add(token)
             page = await self._workers.run(
-                partial(self._store.list_page, prefix, delimiter="", token=token)
+                partial(self._store.list_page, ListQuery(prefix, delimiter="", token=token))
             )
             objects += page.objects
             if page.next_token is None:
@@ -295,10 +295,7 @@ class Renamer:
                         # SeaweedFS answers a copy of a marker with success and makes nothing.
                         marker = self._store.head(info.key)
                         version = self._store.put(
-                            key,
-                            b"",
-                            metadata=marker.metadata or {},
-                            content_type=marker.content_type,
+                            CommitRequest(key, marker.metadata or {}, marker.content_type), b""
                         )
                     else:
                         version = self._store.copy(source, key)

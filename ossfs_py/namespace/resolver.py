@@ -14,7 +14,7 @@ from ossfs_py.errors import (
     StaleInodeError,
     StoreError,
 )
-from ossfs_py.model import ObjectInfo
+from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.pending import Pending
@@ -186,7 +186,9 @@ class Resolver:
             StoreError
         """
         prefix = self._tree.keys.marker_key_of(directory)
-        page = await self._workers.run(partial(self._store.list_page, prefix, max_keys=2))
+        page = await self._workers.run(
+            partial(self._store.list_page, ListQuery(prefix, max_keys=2))
+        )
         return bool(page.prefixes) or any(info.key != prefix for info in page.objects)
 
     async def _refresh_once(self, inode: Inode) -> bool:
@@ -311,7 +313,7 @@ class Resolver:
         prefix = key + "/"
         if not fits(prefix):
             return Below(False, None)  # asked for such a prefix, AWS answers with an error
-        page = self._store.list_page(prefix, max_keys=1)
+        page = self._store.list_page(ListQuery(prefix, max_keys=1))
         marker = next((info for info in page.objects if info.key == prefix), None)
         exists = bool(page.objects or page.prefixes)
         if marker is None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ossfs_py.model import (
-    ALWAYS,
     Body,
     ByteRange,
-    Condition,
+    CommitRequest,
     ListPage,
+    ListQuery,
     MultipartUpload,
     ObjectInfo,
     ObjectVersion,
@@ -66,16 +66,12 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
-        """One LIST page below ``prefix``; ``delimiter=""`` lists flat."""
+    def list_page(self, query: ListQuery) -> ListPage:
+        """One page of a LIST.
+
+        Raises:
+            StoreError
+        """
         ...
 
     def owner(self, key: str) -> str | None:
@@ -99,15 +95,7 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> ObjectVersion:
+    def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         """Write one whole object.
 
         Raises:
@@ -116,15 +104,12 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def start_multipart(
-        self,
-        key: str,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> MultipartUpload:
-        """Begin an upload. An abandoned call may leave an upload id nobody knows."""
+    def start_multipart(self, request: CommitRequest) -> MultipartUpload:
+        """Begin an upload. An abandoned call may leave an upload id nobody knows.
+
+        Raises:
+            ConditionFailedError: the store checks the condition now already, and it did not hold.
+        """
         ...
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
@@ -143,9 +128,11 @@ class ObjectStore(Protocol):
         ...
 
     def complete(
-        self, upload: MultipartUpload, parts: Sequence[Part], *, condition: Condition = ALWAYS
+        self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
         """Turn the parts into the object. Repeating it after a lost answer is recognised.
+
+        Of ``request`` the condition counts; what describes the object was said at the start.
 
         Raises:
             ConditionFailedError: the condition did not hold; the upload still exists.

@@ -23,8 +23,10 @@ from ossfs_py.extents import ExtentSet
 from ossfs_py.model import (
     ALWAYS,
     ByteRange,
+    CommitRequest,
     Condition,
     FileSlice,
+    ListQuery,
     MultipartUpload,
     ObjectInfo,
     ObjectVersion,
@@ -119,7 +121,7 @@ def _settle_rename(store: ObjectStore, old_prefix: str, new_prefix: str) -> int:
 def _everything_below(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
     token: str | None = None
     while True:
-        page = store.list_page(prefix, delimiter="", token=token)
+        page = store.list_page(ListQuery(prefix, delimiter="", token=token))
         yield from page.objects
         token = page.next_token
         if token is None:
@@ -284,7 +286,7 @@ class Recovery:
             version = store.complete(
                 sent.upload,
                 [have[number] for number in sorted(have)],
-                condition=ALWAYS if hidden else condition,
+                CommitRequest(sent.upload.key, condition=ALWAYS if hidden else condition),
             )
         except ObjectMissingError as exc:
             raise NotRecoverableError(
@@ -326,27 +328,15 @@ class Recovery:
             for fill in part.fills if isinstance(part, LocalPart) else ():
                 if not _fetch(store, record.base, fill, fd):
                     raise _changed(record.key)
+        request = CommitRequest(record.key, record.metadata, record.content_type, condition)
         if len(plan) == 1 and isinstance(plan[0], LocalPart):
-            return store.put(
-                record.key,
-                FileSlice(fd, 0, record.size) if record.size else b"",
-                metadata=record.metadata,
-                content_type=record.content_type,
-                condition=condition,
-            )
-        upload = store.start_multipart(
-            record.key,
-            metadata=record.metadata,
-            content_type=record.content_type,
-            condition=condition,
-        )
+            return store.put(request, FileSlice(fd, 0, record.size) if record.size else b"")
+        upload = store.start_multipart(request)
         self._journal.record_upload(upload)
         try:
             jobs = {n: _job(store, record, part, fd) for n, part in enumerate(plan, 1)}
             parts = _all_parts(upload, jobs)
-            version = store.complete(
-                upload, [parts[number] for number in sorted(parts)], condition=condition
-            )
+            version = store.complete(upload, [parts[number] for number in sorted(parts)], request)
         except StoreError as exc:
             store.abort(upload)
             self._journal.forget_upload(upload)

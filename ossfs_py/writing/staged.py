@@ -1,7 +1,7 @@
 """The content of a dirty file whose new bytes are in a staging file, over an optional base."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -400,14 +400,7 @@ async def put_object(
     """One PUT, waited for even when cancelled: its answer decides what the base is."""
     with trio.CancelScope(shield=True):
         version = await context.network.run(
-            partial(
-                context.store.put,
-                request.key,
-                body,
-                metadata=request.metadata,
-                content_type=request.content_type,
-                condition=condition,
-            )
+            partial(context.store.put, replace(request, condition=condition), body)
         )
     return version  # noqa: RET504 - a return inside the scope is one mypy cannot see
 

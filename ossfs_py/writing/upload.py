@@ -250,13 +250,7 @@ class PartsUpload:
                     job.done()
 
     def _start(self) -> MultipartUpload:
-        request = self.request
-        upload = self._store.start_multipart(
-            request.key,
-            metadata=request.metadata,
-            content_type=request.content_type,
-            condition=request.condition,
-        )
+        upload = self._store.start_multipart(self.request)
         try:
             if self._scratch:
                 self._journal.record_scratch(upload.key)
@@ -343,7 +337,7 @@ class PartsUpload:
     def _complete(
         self, upload: MultipartUpload, parts: Sequence[Part], condition: Condition
     ) -> ObjectVersion:
-        version = self._store.complete(upload, parts, condition=condition)
+        version = self._store.complete(upload, parts, replace(self.request, condition=condition))
         self._forget(upload)
         return version
 

@@ -27,12 +27,20 @@ from ossfs_py.errors import (
     StoreError,
     VersionChangedError,
 )
-from ossfs_py.model import Body, ByteRange, Condition, FileSlice, ObjectVersion
+from ossfs_py.model import (
+    Body,
+    ByteRange,
+    CommitRequest,
+    Condition,
+    FileSlice,
+    ListQuery,
+    ObjectVersion,
+)
 from ossfs_py.store import StoreOptions, open_store
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import MIN_PART_BYTES, Capabilities, ObjectStore
-from ossfs_py.store.s3.bucket import S3ObjectStore
 from ossfs_py.store.s3.endpoint import resolve_endpoint
+from ossfs_py.store.s3.objectstore import S3ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.seaweed import OUTSIDER, SeaweedServer
 
@@ -137,7 +145,7 @@ def read(store: ObjectStore, version: ObjectVersion, span: ByteRange | None = No
 
 
 def put(store: ObjectStore, key: str, body: bytes = SOME, **metadata: str) -> ObjectVersion:
-    return store.put(key, body, metadata=metadata)
+    return store.put(CommitRequest(key, metadata), body)
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -155,7 +163,7 @@ def test_head_and_put_and_list_agree(store: ObjectStore, prefix: str) -> None:
     version = put(store, prefix + "a")
     info = store.head(prefix + "a")
     assert info.version == version
-    (listed,) = store.list_page(prefix).objects
+    (listed,) = store.list_page(ListQuery(prefix)).objects
     assert listed.version == version
     assert abs(info.mtime_ns / 1e9 - time.time()) < 120
     # A store may know fractions in one answer and not in the other.
@@ -164,7 +172,7 @@ def test_head_and_put_and_list_agree(store: ObjectStore, prefix: str) -> None:
 
 def test_metadata_and_type_come_back_in_lower_case(store: ObjectStore, prefix: str) -> None:
     metadata = {"mode": "33188", "symlink-target": "header:3:a%2Fb", "uid": "0"}
-    store.put(prefix + "a", b"", metadata=metadata, content_type="text/x-model")
+    store.put(CommitRequest(prefix + "a", metadata, "text/x-model"), b"")
     info = store.head(prefix + "a")
     assert info.metadata == metadata
     assert info.content_type == "text/x-model"
@@ -208,7 +216,7 @@ def test_pages_continue_where_the_last_one_ended(store: ObjectStore, prefix: str
     seen: list[str] = []
     token: str | None = None
     while True:
-        page = store.list_page(prefix, delimiter="", max_keys=3, token=token)
+        page = store.list_page(ListQuery(prefix, delimiter="", max_keys=3, token=token))
         seen += [item.key for item in page.objects]
         token = page.next_token
         if token is None:
@@ -219,10 +227,10 @@ def test_pages_continue_where_the_last_one_ended(store: ObjectStore, prefix: str
 def test_a_delimiter_folds_what_lies_deeper(store: ObjectStore, prefix: str) -> None:
     for name in ("a", "d/1", "d/2", "e/f/1"):
         put(store, prefix + name, b"")
-    page = store.list_page(prefix)
+    page = store.list_page(ListQuery(prefix))
     assert [item.key for item in page.objects] == [prefix + "a"]
     assert page.prefixes == (prefix + "d/", prefix + "e/")
-    flat = store.list_page(prefix, delimiter="")
+    flat = store.list_page(ListQuery(prefix, delimiter=""))
     assert [item.key for item in flat.objects] == [
         prefix + name for name in ("a", "d/1", "d/2", "e/f/1")
     ]
@@ -232,7 +240,7 @@ def test_the_owner_is_that_of_the_very_key_where_the_store_tells_it(
     store: ObjectStore, server: Server, prefix: str
 ) -> None:
     for name in ("b", "bc"):
-        store.put(prefix + name, b"x", metadata={})
+        store.put(CommitRequest(prefix + name), b"x")
     owner = store.owner(prefix + "b")
     assert owner or server.name == "rclone"
     assert store.owner(prefix + "nothing") is None
@@ -242,12 +250,12 @@ def test_the_owner_is_that_of_the_very_key_where_the_store_tells_it(
 def test_a_listing_can_start_after_a_key(store: ObjectStore, prefix: str) -> None:
     for name in ("a", "b", "c"):
         put(store, prefix + name, b"")
-    page = store.list_page(prefix, delimiter="", start_after=prefix + "a")
+    page = store.list_page(ListQuery(prefix, delimiter="", start_after=prefix + "a"))
     assert [item.key for item in page.objects] == [prefix + "b", prefix + "c"]
 
 
 def test_a_listing_of_nothing_is_empty(store: ObjectStore, prefix: str) -> None:
-    page = store.list_page(prefix)
+    page = store.list_page(ListQuery(prefix))
     assert (page.objects, page.prefixes, page.next_token) == ((), (), None)
 
 
@@ -269,7 +277,9 @@ def test_any_name_is_written_listed_read_copied_and_removed(
     store: ObjectStore, prefix: str, name: str
 ) -> None:
     version = put(store, prefix + name, b"content")
-    assert [item.key for item in store.list_page(prefix, delimiter="").objects] == [prefix + name]
+    assert [item.key for item in store.list_page(ListQuery(prefix, delimiter="")).objects] == [
+        prefix + name
+    ]
     assert store.head(prefix + name).version == version
     assert read(store, version) == b"content"
     assert read(store, store.copy(version, prefix + name + "2")) == b"content"
@@ -289,7 +299,7 @@ def test_bytes_views_and_files_are_sent_alike(
     with path.open("rb") as file:
         bodies: list[Body] = [SOME, memoryview(SOME), FileSlice(file.fileno(), 6, len(SOME))]
         for number, body in enumerate(bodies):
-            version = store.put(f"{prefix}{number}", body, metadata={})
+            version = store.put(CommitRequest(f"{prefix}{number}"), body)
             assert read(store, version) == SOME
 
 
@@ -299,25 +309,25 @@ def test_every_checksum_is_accepted(
 ) -> None:
     store = open_store(server.options(tmp_path, checksum=checksum), Metrics())
     assert read(store, put(store, prefix + "a")) == SOME
-    upload = store.start_multipart(prefix + "b", metadata={})
+    upload = store.start_multipart(CommitRequest(prefix + "b"))
     parts = [store.upload_part(upload, 1, PART), store.upload_part(upload, 2, b"end")]
-    assert read(store, store.complete(upload, parts)) == PART + b"end"
+    assert read(store, store.complete(upload, parts, CommitRequest(upload.key))) == PART + b"end"
     store.close()
 
 
 def test_a_create_happens_once(store: ObjectStore, prefix: str) -> None:
-    version = store.put(prefix + "a", b"first", metadata={}, condition=ABSENT)
+    version = store.put(CommitRequest(prefix + "a", condition=ABSENT), b"first")
     with pytest.raises(ConditionFailedError):
-        store.put(prefix + "a", b"second", metadata={}, condition=ABSENT)
+        store.put(CommitRequest(prefix + "a", condition=ABSENT), b"second")
     assert read(store, version) == b"first"
 
 
 def test_a_replacement_happens_only_over_the_known_version(store: ObjectStore, prefix: str) -> None:
     first = put(store, prefix + "a", b"first")
     known = Condition(only_if_etag=first.etag)
-    second = store.put(prefix + "a", b"second", metadata={}, condition=known)
+    second = store.put(CommitRequest(prefix + "a", condition=known), b"second")
     with pytest.raises(ConditionFailedError):
-        store.put(prefix + "a", b"third", metadata={}, condition=known)
+        store.put(CommitRequest(prefix + "a", condition=known), b"third")
     assert read(store, second) == b"second"
 
 
@@ -333,14 +343,12 @@ def test_deleting_twice_is_no_error(store: ObjectStore, prefix: str) -> None:
 
 
 def test_parts_in_any_order_make_one_object(store: ObjectStore, prefix: str) -> None:
-    upload = store.start_multipart(
-        prefix + "a", metadata={"mtime": "1.5"}, content_type="text/x-model"
-    )
+    upload = store.start_multipart(CommitRequest(prefix + "a", {"mtime": "1.5"}, "text/x-model"))
     third = store.upload_part(upload, 3, b"end")
     store.upload_part(upload, 1, PART)
     second = store.upload_part(upload, 2, PART[::-1])
     first = store.upload_part(upload, 1, PART)  # again: it replaces
-    version = store.complete(upload, [third, first, second])
+    version = store.complete(upload, [third, first, second], CommitRequest(upload.key))
     assert version.size == 2 * MIN_PART_BYTES + 3
     assert read(store, version) == PART + PART[::-1] + b"end"
     info = store.head(prefix + "a")
@@ -353,7 +361,7 @@ def test_parts_in_any_order_make_one_object(store: ObjectStore, prefix: str) -> 
 def test_an_aborted_upload_leaves_nothing_and_can_be_aborted_again(
     store: ObjectStore, server: Server, prefix: str
 ) -> None:
-    upload = store.start_multipart(prefix + "a", metadata={})
+    upload = store.start_multipart(CommitRequest(prefix + "a"))
     part = store.upload_part(upload, 1, PART)
     store.abort(upload)
     store.abort(upload)
@@ -361,7 +369,7 @@ def test_an_aborted_upload_leaves_nothing_and_can_be_aborted_again(
         store.head(prefix + "a")
     if server.name != "moto":  # moto stumbles over unknown uploads and answers 500
         with pytest.raises(ObjectMissingError):
-            store.complete(upload, [part])
+            store.complete(upload, [part], CommitRequest(upload.key))
 
 
 @pytest.mark.parametrize("condition", [ABSENT, Condition(only_if_etag="0" * 32)], ids=str)
@@ -370,10 +378,10 @@ def test_a_completion_obeys_its_condition(
 ) -> None:
     key = f"{prefix}{'new' if condition.only_if_absent else 'old'}"
     old = put(store, key, b"here first")
-    upload = store.start_multipart(key, metadata={})
+    upload = store.start_multipart(CommitRequest(key))
     part = store.upload_part(upload, 1, PART)
     with pytest.raises(ConditionFailedError):
-        store.complete(upload, [part], condition=condition)
+        store.complete(upload, [part], CommitRequest(key, condition=condition))
     assert read(store, old) == b"here first"
     store.abort(upload)
 
@@ -382,14 +390,14 @@ def test_parts_are_copied_from_other_objects(
     store: ObjectStore, server: Server, prefix: str
 ) -> None:
     source = put(store, prefix + "source", PART + SOME)
-    upload = store.start_multipart(prefix + "a", metadata={})
+    upload = store.start_multipart(CommitRequest(prefix + "a"))
     span = ByteRange(7, MIN_PART_BYTES + 7)
     if not server.capabilities.part_copy:
         with pytest.raises(StoreError):
             store.copy_part(upload, 1, source, span)
         return
     parts = [store.copy_part(upload, 1, source, span), store.upload_part(upload, 2, b"new")]
-    version = store.complete(upload, parts)
+    version = store.complete(upload, parts, CommitRequest(upload.key))
     assert read(store, version) == (PART + SOME)[7 : MIN_PART_BYTES + 7] + b"new"
 
 
@@ -397,7 +405,7 @@ def test_parts_are_copied_from_other_objects(
 
 
 def test_a_copy_keeps_metadata_unless_told_otherwise(store: ObjectStore, prefix: str) -> None:
-    source = store.put(prefix + "a", SOME, metadata={"mode": "33188"}, content_type="text/x-model")
+    source = store.put(CommitRequest(prefix + "a", {"mode": "33188"}, "text/x-model"), SOME)
     copied = store.copy(source, prefix + "b")
     assert read(store, copied) == SOME
     kept = store.head(prefix + "b")
@@ -448,7 +456,8 @@ def test_a_large_object_is_copied_in_parts_with_all_that_describes_it(
         copy_part_bytes=MIN_PART_BYTES,
     )
     source = small_limit.put(
-        prefix + "a", PART + PART + b"end", metadata={"k": "v"}, content_type="text/x-model"
+        CommitRequest(prefix + "a", {"k": "v"}, "text/x-model"),
+        PART + PART + b"end",
     )
     copied = small_limit.copy(source, prefix + "b")
     assert copied.etag.endswith("-3")
@@ -471,7 +480,7 @@ def test_capabilities_are_found_out_and_nothing_is_left_behind(
 ) -> None:
     store = open_store(server.options(tmp_path, scratch_prefix=prefix), Metrics())
     assert store.capabilities() == server.capabilities
-    assert store.list_page(prefix, delimiter="").objects == ()
+    assert store.list_page(ListQuery(prefix, delimiter="")).objects == ()
     store.close()
 
 

@@ -14,19 +14,19 @@ from typing import Any
 import trio
 
 from ossfs_py.config.sources import BadOptionsError, CommandLine, load
-from ossfs_py.control.server import Arguments, Progress, _Server
+from ossfs_py.control.server import Arguments, Progress, _ControlServer
 from ossfs_py.errors import EnvironmentProblemError, RangeTooLargeError
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace import metadata
 from ossfs_py.reading.models import LENGTH_BYTES, header_size, parse_layout
-from ossfs_py.store.auth.credentials import read_password_file
+from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.http.connection import Connection
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
-from ossfs_py.store.s3.error_map import judge, parse_error
+from ossfs_py.store.s3.documents import completed_etag, copied, upload_id
+from ossfs_py.store.s3.error_map import AnswerError, judge, parse_error
 from ossfs_py.store.s3.list_xml import parse_list_page
-from ossfs_py.store.s3.multipart_xml import completed_etag, upload_id
-from ossfs_py.store.s3.reading import parse_head
+from ossfs_py.store.s3.queries import parse_head
 from ossfs_py.store.s3.wire import Answer
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 
@@ -113,9 +113,9 @@ def error_answer(data: bytes) -> None:
 
 
 def multipart_answer(data: bytes) -> None:
-    """An answer about a multipart upload names it, is an error with a meaning, or is refused."""
+    """An answer about an upload or a copy says what it is about, is an error, or is refused."""
     answer = Answer(200, {}, data)
-    for read in (upload_id, completed_etag):
+    for read in (upload_id, completed_etag, copied):
         try:
             read(answer)
         except NoAnswerError:
@@ -195,7 +195,7 @@ def control_request(data: bytes) -> None:
             ours.send(data[:_BODY_BYTES])
             ours.shutdown(socket.SHUT_WR)
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
-            await _Server({"do": everything}).serve(stream)
+            await _ControlServer({"do": everything}).serve(stream)
             return ours.recv(1 << 20)
 
     answer = trio.run(ask)

@@ -6,11 +6,12 @@ import string
 import subprocess
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ossfs_py.model import ListPage
+from ossfs_py.model import ListPage, ListQuery
 from tests.conftest import MountFactory
 from tests.mount.test_writing import refused
 from tests.support.endless_store import EndlessStore, TreeKeys
@@ -92,21 +93,11 @@ def test_whatever_a_path_can_name_is_there_and_the_rest_is_told_once(
 class Confused(FakeStore):
     """Repeats the last entries of each page on the next one, and turns every page around."""
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
-        if token is not None:
+    def list_page(self, query: ListQuery) -> ListPage:
+        if (token := query.token) is not None:
             earlier = [key for key in self.keys() if key < token]
-            token = earlier[-2] if len(earlier) > 2 else token
-        page = super().list_page(
-            prefix, delimiter=delimiter, token=token, start_after=start_after, max_keys=max_keys
-        )
+            query = replace(query, token=earlier[-2] if len(earlier) > 2 else token)
+        page = super().list_page(query)
         return ListPage(page.objects[::-1], page.prefixes[::-1], page.next_token)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 from ossfs_py.errors import ObjectMissingError
-from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo
 from tests.support.fake_store import NS_PER_SECOND, FakeStore
 
 OBJECT_BYTES = 50_000
@@ -59,21 +59,14 @@ class EndlessStore(FakeStore):
             raise ObjectMissingError("no such key", key=key)
         return self._info(place, key)
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
+    def list_page(self, query: ListQuery) -> ListPage:
+        prefix, delimiter = query.prefix, query.delimiter
         self._enter("list_page", prefix)
         objects: list[ObjectInfo] = []
         prefixes: list[str] = []
         last = ""
-        for shown, info in self._entries(prefix, delimiter, token or start_after):
-            if len(objects) + len(prefixes) == min(max_keys, self._page_size):
+        for shown, info in self._entries(prefix, delimiter, query.token or query.start_after):
+            if len(objects) + len(prefixes) == min(query.max_keys, self._page_size):
                 return ListPage(tuple(objects), tuple(prefixes), last)
             last = shown
             if info is None:

@@ -20,12 +20,13 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import (
-    ALWAYS,
     Body,
     ByteRange,
+    CommitRequest,
     Condition,
     FileSlice,
     ListPage,
+    ListQuery,
     MultipartUpload,
     ObjectInfo,
     ObjectVersion,
@@ -156,19 +157,12 @@ class FakeStore:
         with self._lock:
             return self._get(key).info
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
+    def list_page(self, query: ListQuery) -> ListPage:
+        prefix, delimiter = query.prefix, query.delimiter
         self._enter("list_page", prefix)
         with self._lock:
-            after = token if token is not None else start_after
-            limit = min(max_keys, self._page_size)
+            after = query.token if query.token is not None else query.start_after
+            limit = min(query.max_keys, self._page_size)
             objects: list[ObjectInfo] = []
             prefixes: dict[str, None] = {}
             last = ""
@@ -201,35 +195,21 @@ class FakeStore:
             buffer[:] = stored.content[start:end]
             self.bytes_read += len(buffer)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> ObjectVersion:
-        self._enter("put", key)
+    def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
+        self._enter("put", request.key)
         content = _bytes_of(body)
         with self._lock:
-            self._require(key, condition)
+            self._require(request.key, request.condition)
             self.bytes_written += len(content)
-            return self._write(key, content, metadata, content_type)
+            return self._write(request.key, content, request.metadata, request.content_type)
 
-    def start_multipart(
-        self,
-        key: str,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> MultipartUpload:
-        self._enter("start_multipart", key)
+    def start_multipart(self, request: CommitRequest) -> MultipartUpload:
+        self._enter("start_multipart", request.key)
         with self._lock:
             upload_id = f"upload-{next(self._serial)}"
-            self.uploads[upload_id] = _Upload(key, dict(metadata), content_type)
-            return MultipartUpload(key, upload_id)
+            metadata = dict(request.metadata)
+            self.uploads[upload_id] = _Upload(request.key, metadata, request.content_type)
+            return MultipartUpload(request.key, upload_id)
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
         self._enter("upload_part", upload.key)
@@ -251,14 +231,14 @@ class FakeStore:
             return self._add_part(upload, number, stored.content[span.start : span.end])
 
     def complete(
-        self, upload: MultipartUpload, parts: Sequence[Part], *, condition: Condition = ALWAYS
+        self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
         self._enter("complete", upload.key)
         with self._lock:
             known = self._upload(upload)
             if known.result is not None:
                 return known.result
-            self._require(upload.key, condition)
+            self._require(upload.key, request.condition)
             numbers = [part.number for part in parts]
             if not parts or numbers != sorted(set(numbers)):
                 raise StoreError("InvalidPartOrder", operation="CompleteMultipartUpload")

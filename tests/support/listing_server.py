@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from ossfs_py.errors import ObjectMissingError
-from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo
 from tests.support.fake_store import NS_PER_SECOND, FakeStore
 
 BUCKET = "bucket"
@@ -54,11 +54,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self, query: dict[str, str]) -> ListPage:
         token = query.get("continuation-token")
         return self.server.store.list_page(
-            query.get("prefix", ""),
-            delimiter=query.get("delimiter", ""),
-            token=unquote(token) if token is not None else None,
-            start_after=query.get("start-after"),
-            max_keys=int(query.get("max-keys", "1000")),
+            ListQuery(
+                query.get("prefix", ""),
+                delimiter=query.get("delimiter", ""),
+                token=unquote(token) if token is not None else None,
+                start_after=query.get("start-after"),
+                max_keys=int(query.get("max-keys", "1000")),
+            )
         )
 
     def _object(self, key: str) -> None:

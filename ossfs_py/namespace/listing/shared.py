@@ -7,7 +7,7 @@ from functools import partial
 import trio
 from cachetools import TTLCache
 
-from ossfs_py.model import ListPage
+from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.answers import Once
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.keys import KeyMap
@@ -200,13 +200,15 @@ class ListingEngine:
     def _fetch(self, prefix: str, token: str | None) -> Pending[ListPage]:
         after = key_in(token)
         if after is not None:
-            return Pending(self._workers, lambda: self._store.list_page(prefix, start_after=after))
-        return Pending(self._workers, lambda: self._store.list_page(prefix, token=token))
+            return Pending(
+                self._workers, lambda: self._store.list_page(ListQuery(prefix, start_after=after))
+            )
+        return Pending(self._workers, lambda: self._store.list_page(ListQuery(prefix, token=token)))
 
     def _fetch_flat(self, prefix: str, token: str | None, after: str | None) -> Pending[ListPage]:
         return Pending(
             self._workers,
-            lambda: self._store.list_page(prefix, delimiter="", token=token, start_after=after),
+            lambda: self._store.list_page(ListQuery(prefix, "", token, after)),
         )
 
     def _completed(self, listing: Listing) -> None:

@@ -13,8 +13,6 @@ The first of these that applies is used:
 """
 
 import logging
-import os
-import stat
 import threading
 import time
 from collections.abc import Callable
@@ -23,21 +21,17 @@ from pathlib import Path
 
 import botocore.credentials
 import botocore.exceptions
-import botocore.session
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.auth.patience import PatientCall
+from ossfs_py.store.auth.session import make_session, shared_files
 from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-# Instance and container metadata are asked with this patience, so that a machine without roles
-# learns of missing credentials within the 10 s a mount may take.
-_METADATA_TIMEOUT_SECONDS = 1
-_METADATA_ATTEMPTS = 2
 
 _OSS_VARIABLES = {
     "access_key": "OSS_ACCESS_KEY_ID",
@@ -45,74 +39,6 @@ _OSS_VARIABLES = {
     "token": "OSS_SESSION_TOKEN",
     "expiry_time": "OSS_CREDENTIAL_EXPIRATION",
 }
-
-
-def make_session(profile: str | None) -> botocore.session.Session:
-    """A botocore session of ``profile`` with short metadata timeouts.
-
-    Raises:
-        EnvironmentProblemError: the profile or the configuration file is broken.
-    """
-    session = botocore.session.Session(profile=profile)
-    session.set_config_variable("metadata_service_timeout", _METADATA_TIMEOUT_SECONDS)
-    session.set_config_variable("metadata_service_num_attempts", _METADATA_ATTEMPTS)
-    try:
-        session.get_scoped_config()
-    except botocore.exceptions.ProfileNotFound:
-        raise EnvironmentProblemError(
-            f"the profile {profile or session.profile!r} is not in the AWS configuration"
-        ) from None
-    except botocore.exceptions.ConfigParseError as exc:
-        raise EnvironmentProblemError(
-            f"the AWS configuration file {exc.kwargs.get('path', '')} cannot be parsed"
-        ) from None
-    return session
-
-
-def read_password_file(path: Path, bucket: str) -> AccessKey:
-    """The entry for ``bucket`` of an ossfs/s3fs password file; a line without a bucket fits all.
-
-    Raises:
-        EnvironmentProblemError: unreadable, readable by others, a broken line, or no entry. The
-            sentence names the line, never its content.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read().decode()
-    except UnicodeDecodeError:
-        raise EnvironmentProblemError(f"the credentials file {path} is not a text file") from None
-    except OSError as exc:
-        raise EnvironmentProblemError(
-            f"the credentials file {path} cannot be read: {exc.strerror}"
-        ) from None
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise EnvironmentProblemError(
-            f"the credentials file {path} can be read by others (mode {mode:04o}): run chmod 600"
-        )
-    default: AccessKey | None = None
-    special: AccessKey | None = None
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip()
-        if not line or line.startswith("#"):
-            continue
-        fields = line.split(":")
-        if len(fields) not in (2, 3) or not all(fields) or any(c.isspace() for c in line):
-            raise EnvironmentProblemError(
-                f"line {number} of the credentials file {path} is neither id:secret nor "
-                "bucket:id:secret"
-            )
-        key = AccessKey(fields[-2], fields[-1])
-        if len(fields) == 2:
-            default = default or key
-        elif fields[0] == bucket:
-            special = special or key
-    found = special or default
-    if found is None:
-        raise EnvironmentProblemError(
-            f"the credentials file {path} has no entry for the bucket {bucket!r}"
-        )
-    return found
 
 
 _LOOK_SECONDS = 2.0
@@ -325,12 +251,10 @@ class CredentialSource:
         return _load_environment(botocore.credentials.EnvProvider(mapping=_OSS_VARIABLES))
 
     def _from_chain(self) -> _Held:
-        files = _fingerprints(*_shared_files())
-        session = make_session(self._options.profile)
-        if self._oss_first:
-            session.get_component("credential_provider").insert_before(
-                botocore.credentials.InstanceMetadataProvider.METHOD, EcsRoleProvider()
-            )
+        files = _fingerprints(*shared_files())
+        session = make_session(
+            self._options.profile, EcsRoleProvider() if self._oss_first else None
+        )
         try:
             found = session.get_credentials()
         except (botocore.exceptions.BotoCoreError, OSError) as exc:
@@ -343,7 +267,7 @@ class CredentialSource:
                 "OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET), name a profile or a credentials "
                 "file, or mount anonymously"
             )
-        return _Held(_origin_of(found, session.profile), chain=found, files=files)
+        return _Held(_origin_of(found, session.profile_name), chain=found, files=files)
 
 
 _ORIGINS = {
@@ -361,17 +285,10 @@ _ORIGINS = {
 """botocore's names of its sources in words."""
 
 
-def _origin_of(found: botocore.credentials.Credentials, profile: str | None) -> str:
+def _origin_of(found: botocore.credentials.Credentials, profile: str) -> str:
     words = _ORIGINS.get(found.method, found.method)
     from_files = found.method not in ("env", "container-role", "iam-role", EcsRoleProvider.METHOD)
-    return f"{words}, profile {profile!r}" if profile and from_files else words
-
-
-def _shared_files() -> list[Path]:
-    """Where botocore reads profiles from. As it finds them, without parsing them."""
-    session = botocore.session.Session()
-    names = [session.get_config_variable(name) for name in ("credentials_file", "config_file")]
-    return [Path(name).expanduser() for name in names if name]
+    return f"{words}, profile {profile!r}" if profile != "default" and from_files else words
 
 
 def _fingerprints(*paths: Path) -> tuple[tuple[Path, _Fingerprint], ...]:

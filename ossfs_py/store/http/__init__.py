@@ -1,5 +1,9 @@
 """HTTP/1.1 over sockets of our own: bytes are received straight into the caller's buffer.
 
 A ranged GET of 8 MiB is one or two system calls without the interpreter lock. Connections are
-pooled, each used by one thread at a time; one that failed is never used again.
+pooled, each used by one thread at a time; one that failed is never used again. What an exchange
+can come to without an answer is ``NoAnswerError``.
+
+Nothing here knows S3, settings or what is an object: host, port, trust and time-outs come as
+``Origin``, ``Trust`` and ``Timeouts``. It imports the standard library and ``errors`` only.
 """

@@ -1,6 +1,14 @@
 """S3 and OSS: the operations, their XML, what this store can do, its errors, and trying again.
 
-``bucket`` is the :class:`~ossfs_py.store.base.ObjectStore`; ``wire`` signs and sends, ``reading``,
-``writing``, ``copying`` and ``rare`` are the operations, ``conditions`` finds out how the store
-says conditional writes, ``error_map`` is the one table of answers, ``retry`` the one policy.
+``objectstore`` is the :class:`~ossfs_py.store.base.ObjectStore`; ``queries``, ``uploads`` and
+``copying`` are the operations, ``description`` is what an object is said to be beside its bytes,
+``bodies`` is what is sent and its checksums, ``conditions`` finds out how the store says
+conditional writes, ``error_map`` is the one table of answers, ``retry`` the one policy.
+
+Every request goes through ``wire``, which signs and sends: one pool of connections, one limit, one
+retry policy, one clock correction. A new operation (versions, tags, ACL, a bucket's versioning or
+lifecycle, deleting in batches) is a :class:`~ossfs_py.store.s3.wire.Request` in the module whose
+subject it is, and a few lines in ``documents`` if it has a body. boto3's client is not used: its
+first call took 0.09 CPU-s and 14 MB, each 0.9 ms or more against 0.3, and it would be a second
+owner of connections, time-outs, proxies and credentials.
 """

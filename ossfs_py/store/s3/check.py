@@ -4,12 +4,13 @@ import queue
 import threading
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.model import ListQuery
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.endpoint import Endpoint
-from ossfs_py.store.s3.error_map import WRONG_REGION
+from ossfs_py.store.s3.error_map import WRONG_REGION, AnswerError
 from ossfs_py.store.s3.list_xml import parse_list_page
-from ossfs_py.store.s3.reading import list_request
+from ossfs_py.store.s3.queries import list_request
 from ossfs_py.store.s3.retry import Attempt
 from ossfs_py.store.s3.wire import WireClient
 
@@ -31,7 +32,7 @@ def check_bucket(
     def ask() -> None:
         try:
             credentials.current()
-            request = list_request(prefix, "", None, None, 1)
+            request = list_request(ListQuery(prefix, delimiter="", max_keys=1))
             try:
                 answer = wire.once(request, Attempt())
             except AnswerError as error:

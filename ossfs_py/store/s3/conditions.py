@@ -16,7 +16,7 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
 )
 from ossfs_py.model import Condition, ObjectInfo
-from ossfs_py.store.http.payload import Payload
+from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.options import Choice, StoreOptions
 from ossfs_py.store.s3.wire import Request, WireClient
 
@@ -156,7 +156,7 @@ class Conditions:
         return ConditionSupport(create, replace)
 
     def _put(self, key: str, headers: dict[str, str]) -> str:
-        request = Request("PutObject", "PUT", key, headers=headers, payload=Payload(b"x"))
+        request = Request("PutObject", "PUT", key, headers=headers, payload=BufferPayload(b"x"))
         return self._wire.call(request).headers.get("etag", "").strip('"')
 
     def _refuses(self, key: str, headers: dict[str, str]) -> bool:

@@ -4,7 +4,8 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TypeVar
+from urllib.parse import quote
 
 from ossfs_py.errors import (
     AccessDeniedError,
@@ -14,16 +15,25 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
     VersionChangedError,
 )
-from ossfs_py.model import ALWAYS, ByteRange, MultipartUpload, ObjectInfo, ObjectVersion, Part
+from ossfs_py.model import (
+    ByteRange,
+    CommitRequest,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.conditions import scratch_key
-from ossfs_py.store.s3.error_map import judge
-from ossfs_py.store.s3.rare import RareOperations, patience_seconds
-from ossfs_py.store.s3.reading import Reader, as_version_changed, clean_etag, parse_head
+from ossfs_py.store.s3.description import headers_of, kept_headers
+from ossfs_py.store.s3.documents import copied
+from ossfs_py.store.s3.error_map import AnswerError, judge
+from ossfs_py.store.s3.queries import Reader, as_version_changed, clean_etag, parse_head
 from ossfs_py.store.s3.retry import Attempt, Retrier
-from ossfs_py.store.s3.writing import Writer
+from ossfs_py.store.s3.uploads import Writer
+from ossfs_py.store.s3.wire import Request, WireClient, patience_seconds
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +43,13 @@ COPY_PART_BYTES = 512 * 1024**2
 """Ten parts at the smallest: enough to work in parallel, few enough to cost little."""
 _COPY_THREADS = 8
 
-# What a copy with new metadata would lose unless it is said again: header to boto3 parameter.
-_KEPT_HEADERS = {
-    "cache-control": "CacheControl",
-    "content-disposition": "ContentDisposition",
-    "content-encoding": "ContentEncoding",
-    "content-language": "ContentLanguage",
-    "expires": "Expires",
-}
-
 
 class Copier:
     """Server-side copies, each pinned to its source's version by x-amz-copy-source-if-match."""
 
     def __init__(
         self,
-        control: RareOperations,
+        wire: WireClient,
         retrier: Retrier,
         reader: Reader,
         writer: Writer,
@@ -57,7 +58,7 @@ class Copier:
         max_copy_bytes: int,
         copy_part_bytes: int,
     ) -> None:
-        self._control = control
+        self._wire = wire
         self._retrier = retrier
         self._reader = reader
         self._writer = writer
@@ -89,38 +90,40 @@ class Copier:
         """
         if source.size > self._max_copy_bytes:
             return self._copy_in_parts(source, key, metadata, content_type)
-        params: dict[str, Any] = {}
+        said = CommitRequest(key)
+        headers = self._pinned(source)
         if metadata is not None:
-            params = self._replacement(source, metadata, content_type)
-            params["MetadataDirective"] = "REPLACE"
-        if self._storage_class is not None:
-            params["StorageClass"] = self._storage_class
+            said = self._description(source, key, metadata, content_type)
+            headers["x-amz-metadata-directive"] = "REPLACE"
+        request = Request(
+            "CopyObject",
+            "PUT",
+            key,
+            headers=headers | headers_of(said, self._storage_class),
+            patience_seconds=patience_seconds(source.size),
+        )
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
-                answer = self._control.call(
-                    lambda client: client.copy_object(
-                        Bucket=self._bucket, Key=key, **self._pinned(source), **params
-                    ),
-                    state,
-                    "CopyObject",
-                    patience_seconds(source.size),
-                )
+                etag = clean_etag(copied(self._wire.once(request, state)).etag)
             except AnswerError as error:
                 lost = state.may_have_happened and key == source.key and metadata is not None
                 if lost and judge(error).cause is ConditionFailedError:
                     info = self._reader.head_once(key, state)
-                    if info.size == source.size and info.metadata == params["Metadata"]:
+                    if info.size == source.size and info.metadata == said.metadata:
                         return info.version
                 raise
-            etag = clean_etag(answer.get("CopyObjectResult", {}).get("ETag") or "")
+            size = source.size
             if not etag:  # rclone answers copies without one
-                etag = self._reader.head_once(key, state).etag
+                info = self._reader.head_once(key, state)
+                etag, size = info.etag, info.size
             # Some stores ignore the pin. Equal ETags prove the copy; others do not disprove it
             # (multipart and encrypted objects get new ones), so then the source is asked.
             if etag != source.etag and key != source.key:
                 self._check_unchanged(source, state)
-            return ObjectVersion(key, etag, source.size)
+            if size != source.size:
+                raise NoAnswerError("the answer to a copy names no ETag", "not_http")
+            return ObjectVersion(key, etag, size)
 
         return self._run("CopyObject", key, attempt)
 
@@ -128,23 +131,19 @@ class Copier:
         self, upload: MultipartUpload, number: int, source: ObjectVersion, span: ByteRange
     ) -> Part:
         """See :meth:`ObjectStore.copy_part`. Repeating it replaces the part by the same bytes."""
+        copied_range = {"x-amz-copy-source-range": f"bytes={span.start}-{span.end - 1}"}
+        request = Request(
+            "UploadPartCopy",
+            "PUT",
+            upload.key,
+            query=[("partNumber", str(number)), ("uploadId", upload.upload_id)],
+            headers=self._pinned(source) | copied_range,
+            patience_seconds=patience_seconds(span.size),
+        )
 
         def attempt(state: Attempt) -> Part:
-            answer = self._control.call(
-                lambda client: client.upload_part_copy(
-                    Bucket=self._bucket,
-                    Key=upload.key,
-                    UploadId=upload.upload_id,
-                    PartNumber=number,
-                    CopySourceRange=f"bytes={span.start}-{span.end - 1}",
-                    **self._pinned(source),
-                ),
-                state,
-                "UploadPartCopy",
-                patience_seconds(span.size),
-            )
-            result = answer.get("CopyPartResult", {})
-            etag = clean_etag(result.get("ETag") or "")
+            result = copied(self._wire.once(request, state))
+            etag = clean_etag(result.etag)
             if not etag and self._part_copy:
                 raise NoAnswerError("the answer to a part copy names no ETag", "not_http")
             if not etag:  # rclone answers 200 to what it does not know
@@ -153,7 +152,7 @@ class Copier:
                     operation="UploadPartCopy",
                     key=upload.key,
                 )
-            return Part(number, etag, span.size, result.get("ChecksumCRC32C"))
+            return Part(number, etag, span.size, result.checksum)
 
         return self._run("UploadPartCopy", upload.key, attempt)
 
@@ -173,11 +172,9 @@ class Copier:
         """Copy a one-byte scratch object into a part of an upload that is then aborted."""
         key = scratch_key(self._options)
         try:
-            source = self._writer.put(key, b"x", metadata={}, content_type=None, condition=ALWAYS)
+            source = self._writer.put(CommitRequest(key), b"x")
             try:
-                upload = self._writer.start_multipart(
-                    key, metadata={}, content_type=None, condition=ALWAYS
-                )
+                upload = self._writer.start_multipart(CommitRequest(key))
                 try:
                     self.copy_part(upload, 1, source, ByteRange(0, 1))
                 finally:
@@ -198,13 +195,8 @@ class Copier:
         metadata: Mapping[str, str] | None,
         content_type: str | None,
     ) -> ObjectVersion:
-        params = self._replacement(source, metadata, content_type)
-        new_metadata: Mapping[str, str] = params.pop("Metadata")
-        new_type: str | None = params.pop("ContentType", None)
-        kept = {name: params[p] for name, p in _KEPT_HEADERS.items() if p in params}
-        upload = self._writer.start_multipart(
-            key, metadata=new_metadata, content_type=new_type, condition=ALWAYS, extra=kept
-        )
+        request = self._description(source, key, metadata, content_type)
+        upload = self._writer.start_multipart(request)
         try:
             spans = list(split_evenly(source.size, self._copy_part_bytes))
             with ThreadPoolExecutor(_COPY_THREADS, "copy") as pool:
@@ -217,15 +209,19 @@ class Copier:
                 except BaseException:
                     pool.shutdown(cancel_futures=True)
                     raise
-            return self._writer.complete(upload, parts, ALWAYS)
+            return self._writer.complete(upload, parts, request)
         except BaseException:
             self._writer.abort(upload)
             raise
 
-    def _replacement(
-        self, source: ObjectVersion, metadata: Mapping[str, str] | None, content_type: str | None
-    ) -> dict[str, Any]:
-        """Parameters that describe the copy in full; what is not given comes from the source."""
+    def _description(
+        self,
+        source: ObjectVersion,
+        key: str,
+        metadata: Mapping[str, str] | None,
+        content_type: str | None,
+    ) -> CommitRequest:
+        """The copy described in full; what is not given comes from the source."""
 
         def attempt(state: Attempt) -> dict[str, str]:
             headers = {"if-match": f'"{source.etag}"'}
@@ -234,15 +230,12 @@ class Copier:
         headers = self._run("HeadObject", source.key, attempt)
         info = parse_head(source.key, headers)
         _require_same(info, source)
-        params: dict[str, Any] = {
-            parameter: headers[name]
-            for name, parameter in _KEPT_HEADERS.items()
-            if headers.get(name)
-        }
-        params["Metadata"] = dict(info.metadata or {} if metadata is None else metadata)
-        if (kept_type := content_type or info.content_type) is not None:
-            params["ContentType"] = kept_type
-        return params
+        return CommitRequest(
+            key,
+            dict(info.metadata or {} if metadata is None else metadata),
+            content_type or info.content_type,
+            content_headers=kept_headers(headers),
+        )
 
     def _check_unchanged(self, source: ObjectVersion, state: Attempt) -> None:
         _require_same(self._reader.head_once(source.key, state), source)
@@ -253,10 +246,12 @@ class Copier:
         except ConditionFailedError as exc:
             raise as_version_changed(exc) from exc
 
-    def _pinned(self, source: ObjectVersion) -> dict[str, Any]:
-        pinned: dict[str, Any] = {"CopySource": {"Bucket": self._bucket, "Key": source.key}}
+    def _pinned(self, source: ObjectVersion) -> dict[str, str]:
+        """The headers that name the source and the version of it that may be copied."""
+        where = f"{self._bucket}/{source.key}"
+        pinned = {"x-amz-copy-source": quote(where, safe="/-_.~", errors="surrogateescape")}
         if source.etag:
-            pinned["CopySourceIfMatch"] = f'"{source.etag}"'
+            pinned["x-amz-copy-source-if-match"] = f'"{source.etag}"'
         return pinned
 
 

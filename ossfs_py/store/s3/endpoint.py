@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
 from ossfs_py.errors import UsageError
+from ossfs_py.store.http.dialing import DEFAULT_PORTS, Origin, Trust, authority
 from ossfs_py.store.options import StoreOptions
-
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _OSS_SUFFIXES = (".aliyuncs.com", ".aliyuncs-internal.com")
 # oss-cn-hangzhou.aliyuncs.com, s3.oss-cn-hangzhou-internal.aliyuncs.com,
@@ -36,7 +35,7 @@ class Endpoint:
     @property
     def url(self) -> str:
         """The service's URL, without the bucket."""
-        return f"{self.scheme}://{self._netloc(self.host)}"
+        return f"{self.scheme}://{authority(self.scheme, self.host, self.port)}"
 
     @property
     def connect_host(self) -> str:
@@ -46,7 +45,11 @@ class Endpoint:
     @property
     def host_header(self) -> str:
         """The value of the Host header."""
-        return self._netloc(self.connect_host)
+        return authority(self.scheme, self.connect_host, self.port)
+
+    def origin(self, trust: Trust) -> Origin:
+        """Where requests go; ``trust`` counts for https only."""
+        return Origin(self.connect_host, self.port, trust if self.scheme == "https" else None)
 
     def path_of(self, key: str) -> str:
         """The request path of a key, percent-encoded as SigV4 wants it; "" is the bucket."""
@@ -54,10 +57,6 @@ class Endpoint:
         if self.virtual:
             return f"/{encoded}"
         return f"/{self.bucket}/{encoded}" if key else f"/{self.bucket}"
-
-    def _netloc(self, host: str) -> str:
-        shown = f"[{host}]" if ":" in host else host
-        return shown if self.port == DEFAULT_PORTS[self.scheme] else f"{shown}:{self.port}"
 
 
 def resolve_endpoint(options: StoreOptions, configured_region: str | None) -> Endpoint:

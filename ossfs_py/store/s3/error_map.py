@@ -3,7 +3,7 @@
 import email.utils
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ossfs_py.errors import (
     AccessDeniedError,
@@ -18,7 +18,26 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     UnsupportedByStoreError,
 )
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
+
+
+@dataclass(slots=True)
+class AnswerError(Exception):
+    """The store answered, and the answer is an error."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    request_id: str = ""
+    region: str = ""
+    """The region the bucket is in, where the answer tells."""
+    retry_after_seconds: float = 0.0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    clock_corrected: bool = False
+    """The request was signed with a wrong time, and the next one will not be."""
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (str(self.status), self.code, self.message) if part)
 
 
 @dataclass(frozen=True, slots=True)

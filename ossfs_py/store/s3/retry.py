@@ -14,8 +14,9 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import (
+    AnswerError,
     Failure,
     asks_to_slow_down,
     judge,

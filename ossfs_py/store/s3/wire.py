@@ -13,12 +13,14 @@ from ossfs_py.store.auth.signing import (
     Signer,
     encode_query,
 )
-from ossfs_py.store.http.connection import Connection, ConnectionPool, Dialer
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.dialing import Dialer
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.http.payload import Payload
+from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.s3.endpoint import Endpoint
-from ossfs_py.store.s3.error_map import CLOCK_SKEW, parse_error, store_time_of
+from ossfs_py.store.s3.error_map import CLOCK_SKEW, AnswerError, parse_error, store_time_of
 from ossfs_py.store.s3.retry import Attempt, Retrier
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
@@ -26,6 +28,19 @@ _MAX_ANSWER_BYTES = 64 * 1024**2
 """A LIST page of 1,000 keys of 1,024 percent-encoded bytes with owners stays under 5 MiB."""
 
 USER_AGENT = "ossfs_py"
+
+
+_SERVER_BYTES_PER_SECOND = 45e6
+"""What a store that moves bytes for an upload, a copy or a completion is granted ..."""
+_LONGEST_PATIENCE_SECONDS = 120.0
+""" ... up to what 5 GiB, the largest copy, take at that rate."""
+
+
+def patience_seconds(size: int) -> float:
+    """How long beyond the stall timeout the store may take to keep, copy or put together ``size``
+    bytes before it answers.
+    """
+    return min(size / _SERVER_BYTES_PER_SECOND, _LONGEST_PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from ossfs_py.errors import (
     StoreUnavailableError,
 )
 from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, Machine
+from ossfs_py.model import CommitRequest
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import Capabilities
 from ossfs_py.store.options import StoreOptions
@@ -42,8 +43,8 @@ def by_name(findings: list[Finding]) -> dict[str, Finding]:
 def store() -> FakeStore:
     """A bucket with one object to measure with, and one outside of the prefix."""
     store = FakeStore()
-    store.put("models/weights", bytes(3 * MIB), metadata={})
-    store.put("other", bytes(9 * MIB), metadata={})
+    store.put(CommitRequest("models/weights"), bytes(3 * MIB))
+    store.put(CommitRequest("other"), bytes(9 * MIB))
     store.requests.clear()
     return store
 

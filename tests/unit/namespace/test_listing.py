@@ -8,7 +8,7 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import AccessDeniedError, StoreUnavailableError
-from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo
 from ossfs_py.namespace.listing.merge import DIRECTORY, PageMerger
 from ossfs_py.namespace.namespace import Inode, Kind
 from ossfs_py.namespace.opendirectory import DirectoryListing
@@ -319,7 +319,7 @@ def test_a_failed_page_is_asked_for_again_by_the_next_read() -> None:
 
 def test_a_listing_that_goes_in_circles_ends_with_an_error() -> None:
     class Circling(FakeStore):
-        def list_page(self, prefix: str, **_options: object) -> ListPage:
+        def list_page(self, query: ListQuery) -> ListPage:
             info = ObjectInfo("a", 1, "e", 0)
             return ListPage((info,), (), "again")
 
@@ -334,11 +334,9 @@ def test_a_listing_that_goes_in_circles_ends_with_an_error() -> None:
 @pytest.mark.parametrize("limit", [10, 1000])
 def test_a_store_that_gives_one_page_for_every_token_ends_with_an_error(limit: int) -> None:
     class Deaf(FakeStore):
-        def list_page(
-            self, prefix: str, *, token: str | None = None, **_options: object
-        ) -> ListPage:
+        def list_page(self, query: ListQuery) -> ListPage:
             objects = tuple(ObjectInfo(f"f{n:03}", 1, "e", 0) for n in range(100))
-            return ListPage(objects, (), f"{token or ''}1")
+            return ListPage(objects, (), f"{query.token or ''}1")
 
     async def run(m: Mounted) -> None:
         handle = m.namespace.list_directory(m.root)
@@ -359,10 +357,8 @@ def test_a_store_that_repeats_itself_and_mixes_the_order_up_shows_each_name_once
     }
 
     class Confused(FakeStore):
-        def list_page(
-            self, prefix: str, *, token: str | None = None, **_options: object
-        ) -> ListPage:
-            return pages[token]
+        def list_page(self, query: ListQuery) -> ListPage:
+            return pages[query.token]
 
     async def run(m: Mounted) -> None:
         names = await m.names(m.root)
@@ -393,7 +389,7 @@ def test_merging_is_independent_of_where_pages_break() -> None:
             entries: dict[str, bool] = {}
             token = None
             while True:
-                page = store.list_page("", token=token)
+                page = store.list_page(ListQuery("", token=token))
                 for name, entry in merger.page(page).items():
                     assert name not in entries, keys
                     entries[name] = entry is DIRECTORY

@@ -1,6 +1,8 @@
 """Pages of numbered files that are asked for before the page before has come."""
 
-from ossfs_py.model import ListPage
+from dataclasses import replace
+
+from ossfs_py.model import ListPage, ListQuery
 from tests.support.fake_store import FakeStore
 from tests.unit.namespace.mounted import Mounted, mounted
 
@@ -37,16 +39,8 @@ def test_gaps_and_strangers_between_numbered_files_lose_nothing() -> None:
 class StartsAnywhere(FakeStore):
     """Ignores where a page should begin, as some stores do; continuation tokens work."""
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
-        return super().list_page(prefix, delimiter=delimiter, token=token, max_keys=max_keys)
+    def list_page(self, query: ListQuery) -> ListPage:
+        return super().list_page(replace(query, start_after=None))
 
 
 def test_a_store_that_ignores_where_to_begin_is_listed_by_its_tokens() -> None:

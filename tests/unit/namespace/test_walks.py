@@ -1,7 +1,7 @@
 """Listing ahead of a walk: when it is done, when it is left, and what it must not hide."""
 
 from ossfs_py.errors import StoreUnavailableError
-from ossfs_py.model import ListPage
+from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.namespace import Inode
 from tests.support.fake_store import FakeStore
 from tests.unit.namespace.mounted import Mounted, mounted
@@ -111,18 +111,10 @@ def test_without_a_ttl_nothing_is_listed_ahead() -> None:
 
 def test_a_walk_whose_flat_listing_fails_goes_on_without_it() -> None:
     class NoFlatListing(FakeStore):
-        def list_page(
-            self,
-            prefix: str,
-            *,
-            delimiter: str = "/",
-            token: str | None = None,
-            start_after: str | None = None,
-            max_keys: int = 1000,
-        ) -> ListPage:
-            if not delimiter:
-                raise StoreUnavailableError("no", operation="ListObjectsV2", key=prefix)
-            return super().list_page(prefix, token=token, start_after=start_after)
+        def list_page(self, query: ListQuery) -> ListPage:
+            if not query.delimiter:
+                raise StoreUnavailableError("no", operation="ListObjectsV2", key=query.prefix)
+            return super().list_page(query)
 
     store = NoFlatListing()
     for d in range(3):
@@ -136,18 +128,8 @@ def test_a_walk_whose_flat_listing_fails_goes_on_without_it() -> None:
 
 def test_a_store_that_lists_out_of_order_is_listed_directory_by_directory() -> None:
     class Shuffled(FakeStore):
-        def list_page(
-            self,
-            prefix: str,
-            *,
-            delimiter: str = "/",
-            token: str | None = None,
-            start_after: str | None = None,
-            max_keys: int = 1000,
-        ) -> ListPage:
-            page = super().list_page(
-                prefix, delimiter=delimiter, token=token, start_after=start_after
-            )
+        def list_page(self, query: ListQuery) -> ListPage:
+            page = super().list_page(query)
             return ListPage(page.objects[::-1], page.prefixes[::-1], page.next_token)
 
     store = Shuffled()

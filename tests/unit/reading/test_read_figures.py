@@ -2,6 +2,7 @@
 
 import trio
 
+from ossfs_py.model import CommitRequest
 from ossfs_py.reading.engine import ReadOptions, TransferEngine
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.runtime.buffers import BufferPool
@@ -22,7 +23,7 @@ class Reading:
         self.network = Workers("network", 4)
         self.files = Workers("file", 1)
         store = FakeStore()
-        self.version = store.put("model", bytes(size), metadata={})
+        self.version = store.put(CommitRequest("model"), bytes(size))
         pool = BufferPool(64 * MIB, MIB, self.metrics)
         options = ReadOptions(block_size_bytes=MIB)
         self.engine = TransferEngine(store, self.network, self.files, pool, options, self.metrics)

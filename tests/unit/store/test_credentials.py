@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.store.auth.credentials import CredentialSource, make_session, read_password_file
+from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.passwordfile import read_password_file
+from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics

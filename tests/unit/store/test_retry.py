@@ -10,7 +10,8 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.error_map import AnswerError
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.telemetry.metrics import Metrics
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from ossfs_py.errors import StoreUnavailableError
-from ossfs_py.store.http.faults import AnswerError
+from ossfs_py.store.s3.error_map import AnswerError
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.throttle import Throttle
 from ossfs_py.telemetry.metrics import Metrics

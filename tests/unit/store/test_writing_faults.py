@@ -14,9 +14,8 @@ from ossfs_py.errors import (
     ObjectMissingError,
     QuotaExceededError,
     StoreUnavailableError,
-    VersionChangedError,
 )
-from ossfs_py.model import Condition, FileSlice, MultipartUpload, ObjectVersion, Part
+from ossfs_py.model import CommitRequest, Condition, FileSlice, MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import ObjectStore
 from tests.unit.store.scripted import (
     ETAG,
@@ -39,13 +38,8 @@ ABSENT = Condition(only_if_absent=True)
 
 def put(store: ObjectStore, condition: Condition | None = None) -> ObjectVersion:
     try:
-        return store.put(
-            "key",
-            memoryview(BODY),
-            metadata={"mode": "33188"},
-            content_type="a/b",
-            condition=condition or Condition(),
-        )
+        request = CommitRequest("key", {"mode": "33188"}, "a/b", condition or Condition())
+        return store.put(request, memoryview(BODY))
     finally:
         store.close()
 
@@ -239,8 +233,8 @@ def test_oss_is_told_not_to_overwrite_at_both_ends_of_an_upload() -> None:
     ]
     with ScriptedServer(scripts) as server:
         store = store_for(server.url)
-        upload = store.start_multipart("key", metadata={}, condition=ABSENT)
-        store.complete(upload, [Part(1, "a", 5)], condition=ABSENT)
+        upload = store.start_multipart(CommitRequest("key", condition=ABSENT))
+        store.complete(upload, [Part(1, "a", 5)], CommitRequest("key", condition=ABSENT))
         store.close()
     ends = [seen for seen in server.requests if seen.method == "POST"]
     assert [seen.headers["x-oss-forbid-overwrite"] for seen in ends] == ["true", "true"]
@@ -256,7 +250,9 @@ FINISHED = f"{hashlib.md5(DIGESTS).hexdigest()}-2"
 
 def complete(store: ObjectStore, condition: Condition | None = None) -> ObjectVersion:
     try:
-        return store.complete(UPLOAD, PARTS, condition=condition or Condition())
+        return store.complete(
+            UPLOAD, PARTS, CommitRequest("key", condition=condition or Condition())
+        )
     finally:
         store.close()
 
@@ -319,16 +315,6 @@ def test_an_answer_cut_off_is_tried_again() -> None:
         assert complete(store_for(server.url)).size == 8
 
 
-def test_a_copy_of_a_changed_source_is_found_out_even_if_the_store_does_not_care() -> None:
-    copied = b"<CopyObjectResult><ETag>&quot;abc&quot;</ETag></CopyObjectResult>"
-    newer = reply(200, b"", described("f" * 32, 9))
-    with ScriptedServer([[[reply(200, copied)]], [[newer]]]) as server:
-        store = store_for(server.url)
-        with pytest.raises(VersionChangedError):
-            store.copy(ObjectVersion("key", ETAG, 9), "other")
-        store.close()
-
-
 def test_an_upload_refused_half_way_tells_the_reason() -> None:
     with (
         ScriptedServer([[[error(403, "QuotaExceeded"), hang_up]]]) as server,
@@ -350,7 +336,7 @@ def test_metadata_that_no_header_can_hold_is_refused() -> None:
     with ScriptedServer([]) as server:
         store = store_for(server.url)
         with pytest.raises(Exception, match="x-amz-meta-evil is not printable ASCII"):
-            store.put("key", b"", metadata={"evil": "a\r\nx-amz-acl: public-read"})
+            store.put(CommitRequest("key", {"evil": "a\r\nx-amz-acl: public-read"}), b"")
         store.close()
 
 

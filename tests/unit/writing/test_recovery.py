@@ -10,7 +10,7 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     VersionChangedError,
 )
-from ossfs_py.model import ByteRange, CommitRequest
+from ossfs_py.model import ByteRange, CommitRequest, ListQuery
 from ossfs_py.store.base import Capabilities
 from ossfs_py.writing import staging as staging_module
 from ossfs_py.writing.recovery import NotRecoverableError, Recovery, tidy_leftovers
@@ -386,7 +386,7 @@ def test_a_rename_cut_short_leaves_one_whole_directory(tmp_path, old, new, left)
         w.journal.record_rename("old/", "new/")
         tidy_leftovers(w.journal, w.store)
         for prefix, count in left.items():
-            assert len(w.store.list_page(prefix, delimiter="", token=None).objects) == count
+            assert len(w.store.list_page(ListQuery(prefix, delimiter="")).objects) == count
         assert w.journal.leftover_renames() == []
 
     run(tmp_path, scenario)

@@ -256,7 +256,7 @@ def test_a_kept_upload_is_neither_continued_nor_aborted(tmp_path):
         upload.keep()
         upload.abandon()
         await idle(w)
-        w.store.complete(snapshot[0], snapshot[1])
+        w.store.complete(snapshot[0], snapshot[1], REQUEST)
 
     assert run(tmp_path, scenario).store.content("file") == b"bytes"
 

@@ -12,10 +12,10 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
     VersionChangedError,
 )
-from ossfs_py.model import ListPage, ObjectInfo, ObjectVersion
-from ossfs_py.store.http.faults import AnswerError, NoAnswerError
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
-from ossfs_py.store.s3.error_map import request_id_of
+from ossfs_py.store.s3.error_map import AnswerError, request_id_of
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Request, WireClient
@@ -54,26 +54,18 @@ class Reader:
         """One try of a HEAD; the answer's headers."""
         return self._wire.once(Request("HeadObject", "HEAD", key, headers=headers), state).headers
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str,
-        token: str | None,
-        start_after: str | None,
-        max_keys: int,
-    ) -> ListPage:
+    def list_page(self, query: ListQuery) -> ListPage:
         """See :meth:`ObjectStore.list_page`."""
-        request = list_request(prefix, delimiter, token, start_after, max_keys)
+        request = list_request(query)
 
         def attempt(state: Attempt) -> ListPage:
             return parse_list_page(self._wire.once(request, state).body)
 
-        return self._retrier.run(request.operation, prefix, attempt)
+        return self._retrier.run(request.operation, query.prefix, attempt)
 
     def owner(self, key: str) -> str | None:
         """See :meth:`ObjectStore.owner`."""
-        request = list_request(key, "", None, None, 1)
+        request = list_request(ListQuery(key, delimiter="", max_keys=1))
         asking = replace(request, query=[*request.query, ("fetch-owner", "true")])
 
         def attempt(state: Attempt) -> ListPage:
@@ -126,23 +118,21 @@ class Reader:
             raise as_version_changed(exc) from exc
 
 
-def list_request(
-    prefix: str, delimiter: str, token: str | None, start_after: str | None, max_keys: int
-) -> Request:
+def list_request(query: ListQuery) -> Request:
     """The LIST that asks for one page."""
-    query = [
+    asked = [
         ("list-type", "2"),
         ("encoding-type", "url"),
-        ("prefix", prefix),
-        ("max-keys", str(max_keys)),
+        ("prefix", query.prefix),
+        ("max-keys", str(query.max_keys)),
     ]
-    if delimiter:
-        query.append(("delimiter", delimiter))
-    if token is not None:
-        query.append(("continuation-token", token))
-    elif start_after is not None:
-        query.append(("start-after", start_after))
-    return Request("ListObjectsV2", "GET", query=query)
+    if query.delimiter:
+        asked.append(("delimiter", query.delimiter))
+    if query.token is not None:
+        asked.append(("continuation-token", query.token))
+    elif query.start_after is not None:
+        asked.append(("start-after", query.start_after))
+    return Request("ListObjectsV2", "GET", query=asked)
 
 
 def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:

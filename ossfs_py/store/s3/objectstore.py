@@ -3,29 +3,31 @@
 from collections.abc import Mapping, Sequence
 
 from ossfs_py.model import (
-    ALWAYS,
     Body,
     ByteRange,
-    Condition,
+    CommitRequest,
     ListPage,
+    ListQuery,
     MultipartUpload,
     ObjectInfo,
     ObjectVersion,
     Part,
 )
-from ossfs_py.store.auth.credentials import CredentialSource, make_session
+from ossfs_py.store.auth.credentials import CredentialSource
+from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore
-from ossfs_py.store.http.connection import ConnectionPool, Dialer
+from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
+from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.bodies import choose_checksum
 from ossfs_py.store.s3.check import check_bucket
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
-from ossfs_py.store.s3.rare import RareOperations
-from ossfs_py.store.s3.reading import Reader
+from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.retry import Retrier
+from ossfs_py.store.s3.uploads import Writer
 from ossfs_py.store.s3.wire import WireClient
-from ossfs_py.store.s3.writing import Writer, choose_checksum
 from ossfs_py.telemetry.metrics import Metrics
 
 
@@ -47,20 +49,21 @@ class S3ObjectStore:
     ) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
-        dialer = Dialer(endpoint, options)
+        dialer = Dialer(
+            endpoint.origin(Trust(options.ca_bundle, options.verify_tls)),
+            Timeouts(options.connect_timeout_seconds, options.stall_timeout_seconds),
+        )
         pool = ConnectionPool(dialer, options.concurrency)
         self._retrier = Retrier(
             metrics, options.retry_budget_seconds, credentials.renew, options.concurrency
         )
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
-        control = RareOperations(endpoint, options.bucket, self._wire)
         self._reader = Reader(self._wire, self._retrier, metrics)
         self._conditions = Conditions(
             self._wire, options, self._reader.head, is_oss=endpoint.is_oss
         )
         self._writer = Writer(
             self._wire,
-            control,
             self._retrier,
             self._reader,
             self._conditions,
@@ -69,7 +72,7 @@ class S3ObjectStore:
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
         )
         self._copier = Copier(
-            control,
+            self._wire,
             self._retrier,
             self._reader,
             self._writer,
@@ -92,22 +95,8 @@ class S3ObjectStore:
     def head(self, key: str) -> ObjectInfo:
         return self._reader.head(key)
 
-    def list_page(
-        self,
-        prefix: str,
-        *,
-        delimiter: str = "/",
-        token: str | None = None,
-        start_after: str | None = None,
-        max_keys: int = 1000,
-    ) -> ListPage:
-        return self._reader.list_page(
-            prefix,
-            delimiter=delimiter,
-            token=token,
-            start_after=start_after,
-            max_keys=max_keys,
-        )
+    def list_page(self, query: ListQuery) -> ListPage:
+        return self._reader.list_page(query)
 
     def owner(self, key: str) -> str | None:
         return self._reader.owner(key)
@@ -115,30 +104,11 @@ class S3ObjectStore:
     def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
         self._reader.get_range_into(version, start, buffer)
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> ObjectVersion:
-        return self._writer.put(
-            key, body, metadata=metadata, content_type=content_type, condition=condition
-        )
+    def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
+        return self._writer.put(request, body)
 
-    def start_multipart(
-        self,
-        key: str,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None = None,
-        condition: Condition = ALWAYS,
-    ) -> MultipartUpload:
-        return self._writer.start_multipart(
-            key, metadata=metadata, content_type=content_type, condition=condition
-        )
+    def start_multipart(self, request: CommitRequest) -> MultipartUpload:
+        return self._writer.start_multipart(request)
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
         return self._writer.upload_part(upload, number, body)
@@ -149,9 +119,9 @@ class S3ObjectStore:
         return self._copier.copy_part(upload, number, source, span)
 
     def complete(
-        self, upload: MultipartUpload, parts: Sequence[Part], *, condition: Condition = ALWAYS
+        self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
-        return self._writer.complete(upload, parts, condition)
+        return self._writer.complete(upload, parts, request)
 
     def abort(self, upload: MultipartUpload) -> None:
         self._writer.abort(upload)
@@ -185,7 +155,7 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
     """
     configured_region: str | None = None
     if options.region is None:
-        configured_region = make_session(options.profile).get_config_variable("region")
+        configured_region = make_session(options.profile).region_name
     endpoint = resolve_endpoint(options, configured_region)
     credentials = CredentialSource(options, metrics, oss_first=endpoint.is_oss)
     return S3ObjectStore(options, metrics, endpoint, credentials)

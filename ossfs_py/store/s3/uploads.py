@@ -1,49 +1,29 @@
-"""Uploads: over the wire client; boto3 only clears away what is left."""
+"""Uploads, whole and in parts, and deletions."""
 
-import base64
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 from ossfs_py.errors import ConditionFailedError, IntegrityError, ObjectMissingError
-from ossfs_py.model import (
-    ALWAYS,
-    Body,
-    Condition,
-    MultipartUpload,
-    ObjectVersion,
-    Part,
-)
-from ossfs_py.store.http.faults import AnswerError
-from ossfs_py.store.http.payload import Payload
+from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
+from ossfs_py.store.http.payload import BufferPayload, Payload
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.bodies import (
+    CRC_HEADER,
+    Checksum,
+    crc32c,
+    digest_headers,
+    md5,
+    payload_of,
+)
 from ossfs_py.store.s3.conditions import Conditions, scratch_key
-from ossfs_py.store.s3.error_map import judge, request_id_of
-from ossfs_py.store.s3.multipart_xml import completed_etag, completion, upload_id
-from ossfs_py.store.s3.rare import RareOperations, patience_seconds
-from ossfs_py.store.s3.reading import Reader, clean_etag
+from ossfs_py.store.s3.description import headers_of
+from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
+from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of
+from ossfs_py.store.s3.queries import Reader, clean_etag
 from ossfs_py.store.s3.retry import Attempt, Retrier
-from ossfs_py.store.s3.wire import Answer, Request, WireClient
+from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
 from ossfs_py.telemetry.metrics import Metrics
-
-Checksum = Literal["none", "crc32c", "md5"]
-
-_CRC_HEADER = "x-amz-checksum-crc32c"
-
-
-def choose_checksum(options: StoreOptions, *, is_oss: bool, is_tls: bool) -> Checksum:
-    """How uploads are guarded against damage on the way.
-
-    CRC-32C costs 0.06 CPU-s per GiB; S3 and SeaweedFS verify it and other stores ignore the
-    header. OSS's S3 endpoint knows only Content-MD5 (2 CPU-s per GiB): over https, where TLS
-    authenticates every byte already, that is not spent unless asked for.
-    """
-    if options.checksum != "auto":
-        return options.checksum
-    if not is_oss:
-        return "crc32c"
-    return "none" if is_tls else "md5"
 
 
 class Writer:
@@ -57,7 +37,6 @@ class Writer:
     def __init__(
         self,
         wire: WireClient,
-        control: RareOperations,
         retrier: Retrier,
         reader: Reader,
         conditions: Conditions,
@@ -66,39 +45,25 @@ class Writer:
         checksum: Checksum,
     ) -> None:
         self._wire = wire
-        self._control = control
         self._retrier = retrier
         self._reader = reader
         self._conditions = conditions
         self._options = options
-        self._bucket = options.bucket
         self._lock = threading.Lock()
         self._etag_told: bool | None = None
         self._storage_class = options.storage_class
         self._sent = metrics.bytes_sent
         self._checksum = checksum
 
-    def put(
-        self,
-        key: str,
-        body: Body,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None,
-        condition: Condition,
-    ) -> ObjectVersion:
+    def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         """See :meth:`ObjectStore.put`.
 
         A create that is refused on a repeat although the key holds exactly the bytes sent is
         taken for done: whoever wrote them, the caller's object is there.
         """
-        payload = Payload(body)
-        headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if content_type is not None:
-            headers["content-type"] = content_type
-        if self._storage_class is not None:
-            headers["x-amz-storage-class"] = self._storage_class
-        headers |= self._digest(payload)
+        key, condition, payload = request.key, request.condition, payload_of(body)
+        headers = headers_of(request, self._storage_class)
+        headers |= digest_headers(payload, self._checksum)
         if condition.repeated and condition.limits:
             stored = self._retrier.run(
                 "HeadObject", key, lambda state: self._find_same(key, payload, state)
@@ -106,7 +71,7 @@ class Writer:
             if stored is not None:
                 return stored
         guard = self._conditions.headers_for("PutObject", key, condition)
-        request = Request(
+        sending = Request(
             "PutObject",
             "PUT",
             key,
@@ -117,7 +82,7 @@ class Writer:
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
-                answer = self._upload(request, state)
+                answer = self._upload(sending, state)
             except AnswerError as error:
                 _require_key(error, guard, "PutObject", key)
                 if not (
@@ -135,50 +100,33 @@ class Writer:
 
         return self._retrier.run("PutObject", key, attempt)
 
-    def start_multipart(
-        self,
-        key: str,
-        *,
-        metadata: Mapping[str, str],
-        content_type: str | None,
-        condition: Condition,
-        extra: Mapping[str, str] | None = None,
-    ) -> MultipartUpload:
-        """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an unknown upload behind.
-
-        ``extra`` are further headers.
-        """
-        headers = {f"x-amz-meta-{name}": value for name, value in metadata.items()} | dict(
-            extra or {}
-        )
-        if content_type is not None:
-            headers["content-type"] = content_type
-        if self._storage_class is not None:
-            headers["x-amz-storage-class"] = self._storage_class
+    def start_multipart(self, request: CommitRequest) -> MultipartUpload:
+        """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an upload nobody knows."""
+        key = request.key
+        headers = headers_of(request, self._storage_class)
         if self._checksum == "crc32c":
             headers["x-amz-checksum-algorithm"] = "CRC32C"
-        guard = self._conditions.headers_for("CreateMultipartUpload", key, condition)
+        guard = self._conditions.headers_for("CreateMultipartUpload", key, request.condition)
         # OSS wants its own header at both ends of an upload, S3's belong to the completion.
         headers |= {name: value for name, value in guard.items() if name.startswith("x-oss-")}
-        request = Request(
+        asking = Request(
             "CreateMultipartUpload", "POST", key, query=[("uploads", "")], headers=headers
         )
 
         def attempt(state: Attempt) -> MultipartUpload:
-            return MultipartUpload(key, upload_id(self._wire.once(request, state)))
+            return MultipartUpload(key, upload_id(self._wire.once(asking, state)))
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
         """See :meth:`ObjectStore.upload_part`."""
-        payload = Payload(body)
-        digest = self._digest(payload)
+        payload = payload_of(body)
         request = Request(
             "UploadPart",
             "PUT",
             upload.key,
             query=[("partNumber", str(number)), ("uploadId", upload.upload_id)],
-            headers=digest,
+            headers=digest_headers(payload, self._checksum),
             payload=payload,
             patience_seconds=patience_seconds(payload.size),
         )
@@ -186,14 +134,15 @@ class Writer:
         def attempt(state: Attempt) -> Part:
             answer = self._upload(request, state)
             etag = clean_etag(answer.headers.get("etag", ""))
-            return Part(number, etag, payload.size, answer.headers.get(_CRC_HEADER))
+            return Part(number, etag, payload.size, answer.headers.get(CRC_HEADER))
 
         return self._retrier.run("UploadPart", upload.key, attempt)
 
     def complete(
-        self, upload: MultipartUpload, parts: Sequence[Part], condition: Condition
+        self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
         """See :meth:`ObjectStore.complete`."""
+        condition = request.condition
         ordered = sorted(parts, key=lambda part: part.number)
         size = sum(part.size for part in ordered)
         if condition.repeated:
@@ -205,11 +154,11 @@ class Writer:
             if made is not None:
                 return made
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
-        request = _completion_request(upload, ordered, guard)
+        asking = _completion_request(upload, ordered, guard)
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
-                etag = completed_etag(self._wire.once(request, state))
+                etag = completed_etag(self._wire.once(asking, state))
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
@@ -225,16 +174,13 @@ class Writer:
 
     def abort(self, upload: MultipartUpload) -> None:
         """See :meth:`ObjectStore.abort`."""
+        request = Request(
+            "AbortMultipartUpload", "DELETE", upload.key, query=[("uploadId", upload.upload_id)]
+        )
 
         def attempt(state: Attempt) -> None:
             try:
-                self._control.call(
-                    lambda client: client.abort_multipart_upload(
-                        Bucket=self._bucket, Key=upload.key, UploadId=upload.upload_id
-                    ),
-                    state,
-                    "AbortMultipartUpload",
-                )
+                self._wire.once(request, state)
             except AnswerError as error:
                 if judge(error).cause is not ObjectMissingError:
                     raise
@@ -257,8 +203,8 @@ class Writer:
         answer = self._wire.once(request, state)
         payload = request.payload
         self._sent.inc(payload.size if payload else 0)
-        kept = answer.headers.get(_CRC_HEADER)
-        sent = (request.headers or {}).get(_CRC_HEADER)
+        kept = answer.headers.get(CRC_HEADER)
+        sent = (request.headers or {}).get(CRC_HEADER)
         if kept is not None and sent is not None and kept != sent:
             raise IntegrityError(
                 f"the store kept the checksum {kept}, sent was {sent}",
@@ -269,13 +215,6 @@ class Writer:
             )
         return answer
 
-    def _digest(self, payload: Payload) -> dict[str, str]:
-        if self._checksum == "crc32c":
-            return {_CRC_HEADER: payload.crc32c()}
-        if self._checksum == "md5":
-            return {"content-md5": base64.b64encode(payload.md5()).decode()}
-        return {}
-
     def _find_same(self, key: str, payload: Payload, state: Attempt) -> ObjectVersion | None:
         """The object under ``key`` if it holds exactly ``payload``."""
         try:
@@ -285,8 +224,8 @@ class Writer:
                 return None
             raise
         etag = clean_etag(headers.get("etag", ""))
-        same_bytes = etag == payload.md5().hex() or (
-            _CRC_HEADER in headers and headers[_CRC_HEADER] == payload.crc32c()
+        same_bytes = etag == md5(payload).hex() or (
+            CRC_HEADER in headers and headers[CRC_HEADER] == crc32c(payload)
         )
         if headers.get("content-length") == str(payload.size) and same_bytes:
             return ObjectVersion(key, etag, payload.size)
@@ -334,7 +273,7 @@ class Writer:
         with self._lock:
             if self._etag_told is None:
                 key = scratch_key(self._options)
-                upload = self.start_multipart(key, metadata={}, content_type=None, condition=ALWAYS)
+                upload = self.start_multipart(CommitRequest(key))
                 part = self.upload_part(upload, 1, b"x")
                 request = _completion_request(upload, [part], {})
                 etag = completed_etag(self._wire.once(request, state))
@@ -352,7 +291,7 @@ def _completion_request(
         upload.key,
         query=[("uploadId", upload.upload_id)],
         headers=guard,
-        payload=Payload(completion(parts)),
+        payload=BufferPayload(completion(parts)),
         patience_seconds=patience_seconds(sum(part.size for part in parts)),
     )
 

@@ -1,7 +1,7 @@
-"""The XML of multipart uploads. botocore's first call of an operation costs 0.15 CPU-s, right when
-a program begins to write, so these two go over the wire client."""
+"""The small XML documents that operations other than LIST send and are answered with."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -21,7 +21,7 @@ def upload_id(answer: Answer) -> str:
         AnswerError: the body speaks of an error.
         NoAnswerError: it names no upload.
     """
-    found = _texts(answer, "InitiateMultipartUpload").get("UploadId")
+    found = _texts(answer, "InitiateMultipartUpload", "CreateMultipartUpload").get("UploadId")
     if not found:
         raise NoAnswerError("the answer names no upload", "not_http")
     return found
@@ -50,7 +50,30 @@ def completed_etag(answer: Answer) -> str:
     return _texts(answer, "CompleteMultipartUpload").get("ETag", "")
 
 
-def _texts(answer: Answer, expected: str) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a store says of a copy that it has made."""
+
+    etag: str
+    """With its quotes; empty where the store says nothing (rclone)."""
+    checksum: str | None
+    """CRC-32C in base64."""
+
+
+def copied(answer: Answer) -> Copied:
+    """The answer to CopyObject and UploadPartCopy.
+
+    Raises:
+        AnswerError: the body speaks of an error: the store sends the status before it is done.
+        NoAnswerError: the body is no answer to a copy.
+    """
+    if not answer.body.strip():
+        return Copied("", None)
+    texts = _texts(answer, "CopyObject", "CopyPart", "UploadPartCopy")
+    return Copied(texts.get("ETag", ""), texts.get("ChecksumCRC32C"))
+
+
+def _texts(answer: Answer, *expected: str) -> dict[str, str]:
     """The texts below the root by tag, without namespaces."""
     try:
         # expat bounds entity expansion by itself since 2.4.
@@ -61,5 +84,5 @@ def _texts(answer: Answer, expected: str) -> dict[str, str]:
     if tag == "Error":
         raise parse_error(_INSIDE_200, answer.headers, answer.body)
     if not tag.startswith(expected):  # S3 says "…Result", others do not
-        raise NoAnswerError(f"the answer is none to {expected}", "not_http")
+        raise NoAnswerError(f"the answer is none to {expected[0]}", "not_http")
     return {child.tag.rpartition("}")[2]: child.text or "" for child in root}

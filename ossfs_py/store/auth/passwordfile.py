@@ -1,0 +1,54 @@
+"""ossfs's and s3fs's password files: an id and a secret a line, for one bucket or for all."""
+
+import os
+import stat
+from pathlib import Path
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.auth.signing import AccessKey
+
+
+def read_password_file(path: Path, bucket: str) -> AccessKey:
+    """The entry for ``bucket`` of an ossfs/s3fs password file; a line without a bucket fits all.
+
+    Raises:
+        EnvironmentProblemError: unreadable, readable by others, a broken line, or no entry. The
+            sentence names the line, never its content.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            text = file.read().decode()
+    except UnicodeDecodeError:
+        raise EnvironmentProblemError(f"the credentials file {path} is not a text file") from None
+    except OSError as exc:
+        raise EnvironmentProblemError(
+            f"the credentials file {path} cannot be read: {exc.strerror}"
+        ) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise EnvironmentProblemError(
+            f"the credentials file {path} can be read by others (mode {mode:04o}): run chmod 600"
+        )
+    default: AccessKey | None = None
+    special: AccessKey | None = None
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
+        if not line or line.startswith("#"):
+            continue
+        fields = line.split(":")
+        if len(fields) not in (2, 3) or not all(fields) or any(c.isspace() for c in line):
+            raise EnvironmentProblemError(
+                f"line {number} of the credentials file {path} is neither id:secret nor "
+                "bucket:id:secret"
+            )
+        key = AccessKey(fields[-2], fields[-1])
+        if len(fields) == 2:
+            default = default or key
+        elif fields[0] == bucket:
+            special = special or key
+    found = special or default
+    if found is None:
+        raise EnvironmentProblemError(
+            f"the credentials file {path} has no entry for the bucket {bucket!r}"
+        )
+    return found

@@ -1,0 +1,207 @@
+"""Opening connections: by name and address, directly or through a proxy, with TLS or without."""
+
+import base64
+import socket
+import ssl
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.faults import FaultKind, NoAnswerError
+from ossfs_py.store.http.tls import TlsStream
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_AVOID_SECONDS = 30.0
+"""About as long as a store takes to drop a dead front end from its DNS."""
+_PROXY_HEAD_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whose certificates are accepted: those of ``ca_bundle`` (None: of the system), or all."""
+
+    ca_bundle: Path | None = None
+    verify: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where requests go."""
+
+    host: str
+    """The name to resolve and to ask a certificate of, or an address."""
+    port: int
+    trust: Trust | None
+    """None: plain http."""
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return "http" if self.trust is None else "https"
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header."""
+        return authority(self.scheme, self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long, in seconds, a peer may take: to let us in, and between two bytes."""
+
+    connect_seconds: float
+    stall_seconds: float
+
+
+def authority(scheme: str, host: str, port: int) -> str:
+    """Host and port as a URL shows them: an IPv6 address in brackets, no default port."""
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port == DEFAULT_PORTS[scheme] else f"{shown}:{port}"
+
+
+class Dialer:
+    """Opens connections to one origin, heeding http_proxy, https_proxy and no_proxy.
+
+    Safe for concurrent use.
+    """
+
+    def __init__(self, origin: Origin, timeouts: Timeouts) -> None:
+        """Send nothing yet.
+
+        Raises:
+            EnvironmentProblemError: the CA bundle or the proxy of the environment cannot be used.
+        """
+        self._origin = origin
+        self._timeouts = timeouts
+        self._proxy = _find_proxy(origin)
+        self._tls = None if origin.trust is None else _tls_context(origin.trust)
+        self.target_prefix = ""
+        """What precedes the path in a request line (an http proxy wants the whole URL)."""
+        self.proxy_headers: dict[str, str] = {}
+        self._avoided: dict[str, float] = {}
+        """Address to the time until which others are tried first."""
+        if self._proxy is not None and self._tls is None:
+            self.target_prefix = f"http://{origin.authority}"
+            self.proxy_headers = self._proxy.headers
+
+    def avoid(self, address: str) -> None:
+        """Try the store's other addresses first for a while: this one did not keep its word."""
+        self._avoided[address] = time.monotonic() + _AVOID_SECONDS
+
+    def dial(self) -> Connection:
+        """A new connection, TLS included. Blocking; the caller closes it.
+
+        Raises:
+            NoAnswerError: with the kind of failure.
+        """
+        origin, proxy = self._origin, self._proxy
+        host, port = (proxy.host, proxy.port) if proxy else (origin.host, origin.port)
+        where = f"{'the proxy ' if proxy else ''}{host}:{port}"
+        try:
+            sock = self._connect(host, port)
+        except socket.gaierror:
+            raise NoAnswerError(f"the name {host} cannot be resolved", "resolve") from None
+        except ConnectionRefusedError:
+            raise NoAnswerError(f"{where} refuses connections", "refused") from None
+        except TimeoutError:
+            raise NoAnswerError(f"{where} does not answer", "timeout") from None
+        except OSError as exc:
+            raise NoAnswerError(f"{where} cannot be reached: {exc.strerror}", "refused") from None
+        tls: TlsStream | None = None
+        try:
+            if self._tls is not None:
+                if proxy is not None:
+                    self._tunnel(sock, proxy)
+                tls = TlsStream(sock, self._tls, origin.host)
+            return Connection(sock, self._timeouts.stall_seconds, tls)
+        except ssl.SSLError as exc:
+            sock.close()
+            reason = getattr(exc, "verify_message", "") or exc.reason or "handshake failed"
+            raise NoAnswerError(f"TLS with {where} failed: {reason}", "tls") from None
+        except OSError as exc:
+            sock.close()
+            kind: FaultKind = "timeout" if isinstance(exc, TimeoutError) else "tls"
+            raise NoAnswerError(f"TLS with {where} failed: {exc}", kind) from None
+        except BaseException:
+            sock.close()
+            raise
+
+    def _connect(self, host: str, port: int) -> socket.socket:
+        """A socket to the first address that takes it; avoided ones are the last to be asked."""
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        now = time.monotonic()
+        found.sort(key=lambda entry: self._avoided.get(str(entry[4][0]), 0.0) > now)
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, address in found:
+            sock = socket.socket(family, kind, protocol)
+            sock.settimeout(self._timeouts.connect_seconds)
+            try:
+                sock.connect(address)
+            except OSError as exc:
+                sock.close()
+                failure = exc
+            else:
+                return sock
+        raise failure
+
+    def _tunnel(self, sock: socket.socket, proxy: "_Proxy") -> None:
+        target = f"{self._origin.host}:{self._origin.port}"
+        lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}"]
+        lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
+        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        answer = b""
+        # One byte too many would belong to TLS, so the head is read to its very end.
+        while not answer.endswith(b"\r\n\r\n") and len(answer) < _PROXY_HEAD_BYTES:
+            byte = sock.recv(1)
+            if not byte:
+                break
+            answer += byte
+        status = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)[1:2]
+        if status != ["200"]:
+            said = status[0] if status else "nothing"
+            raise NoAnswerError(
+                f"the proxy {proxy.host}:{proxy.port} answered {said} to CONNECT", "proxy"
+            )
+
+
+class _Proxy:
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if parts.scheme != "http" or not parts.hostname:
+            raise EnvironmentProblemError(
+                f"a proxy of the kind {parts.scheme!r} is configured in the environment; only "
+                "http:// proxies can be used"
+            )
+        self.host = parts.hostname
+        self.port = parts.port or 80
+        self.headers: dict[str, str] = {}
+        if parts.username is not None:
+            login = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+            self.headers["proxy-authorization"] = f"Basic {base64.b64encode(login).decode()}"
+
+
+def _find_proxy(origin: Origin) -> _Proxy | None:
+    proxies = urllib.request.getproxies()
+    url = proxies.get(origin.scheme) or proxies.get("all")
+    if not url or urllib.request.proxy_bypass(origin.host):
+        return None
+    return _Proxy(url)
+
+
+def _tls_context(trust: Trust) -> ssl.SSLContext:
+    bundle = trust.ca_bundle
+    try:
+        context = ssl.create_default_context(cafile=None if bundle is None else str(bundle))
+    except (OSError, ssl.SSLError):
+        raise EnvironmentProblemError(
+            f"the CA bundle {bundle} cannot be read or holds no certificate"
+        ) from None
+    if not trust.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,91 @@
+"""Connections that wait for their next request."""
+
+import threading
+
+from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.dialing import Dialer
+from ossfs_py.store.http.faults import NoAnswerError
+
+
+class ConnectionPool:
+    """Idle connections, last used first. Safe for concurrent use."""
+
+    def __init__(self, dialer: Dialer, idle_limit: int) -> None:
+        self._dialer = dialer
+        self._idle_limit = idle_limit
+        self._lock = threading.Lock()
+        self._idle: list[Connection] = []
+        self._live: set[Connection] = set()
+        self._closed = False
+
+    def acquire(self, *, fresh: bool = False) -> Connection:
+        """A connection for one request; ``fresh`` never takes an idle one.
+
+        Raises:
+            NoAnswerError: it cannot be opened, or the pool is closed.
+        """
+        while not fresh:
+            with self._lock:
+                if not self._idle:
+                    break
+                connection = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            self.discard(connection)
+        self._check_open()
+        connection = self._dialer.dial()
+        with self._lock:
+            if not self._closed:
+                self._live.add(connection)
+                return connection
+        connection.close()
+        raise NoAnswerError("the store is closed")
+
+    def release(self, connection: Connection) -> None:
+        """Take back a connection whose answer was read to its end."""
+        connection.was_used = True
+        with self._lock:
+            if not self._closed and len(self._idle) < self._idle_limit:
+                self._idle.append(connection)
+                return
+        self.discard(connection)
+
+    def suspect(self, connection: Connection, fault: NoAnswerError) -> None:
+        """``connection`` failed: others like it may be no better.
+
+        After a stall the idle ones are closed too: what sits between may have forgotten them all,
+        and each would cost another stall timeout. A kept connection that is merely closed is
+        the server's good right and says nothing.
+        """
+        if fault.kind == "broken" and connection.was_used and not fault.any_byte:
+            return
+        self._dialer.avoid(connection.address)
+        if fault.kind != "timeout":
+            return
+        with self._lock:
+            idle, self._idle = self._idle, []
+            self._live.difference_update(idle)
+        for one in idle:
+            one.close()
+
+    def discard(self, connection: Connection) -> None:
+        """Close a connection for good."""
+        with self._lock:
+            self._live.discard(connection)
+        connection.close()
+
+    def close(self) -> None:
+        """Close idle connections and make the calls on the others fail."""
+        with self._lock:
+            self._closed = True
+            for connection in self._live:
+                connection.shut()
+            idle, self._idle = self._idle, []
+            self._live.difference_update(idle)
+        for connection in idle:
+            connection.close()
+
+    def _check_open(self) -> None:
+        with self._lock:
+            if self._closed:
+                raise NoAnswerError("the store is closed")

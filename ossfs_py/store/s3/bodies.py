@@ -1,0 +1,66 @@
+"""Upload bodies, and the checksums that guard them on their way."""
+
+import base64
+import hashlib
+import struct
+from typing import Literal
+
+from awscrt import checksums
+
+from ossfs_py.model import Body, FileSlice
+from ossfs_py.store.http.payload import BufferPayload, FilePayload, Payload
+from ossfs_py.store.options import StoreOptions
+
+Checksum = Literal["none", "crc32c", "md5"]
+
+CRC_HEADER = "x-amz-checksum-crc32c"
+
+
+def choose_checksum(options: StoreOptions, *, is_oss: bool, is_tls: bool) -> Checksum:
+    """How uploads are guarded against damage on the way.
+
+    CRC-32C costs 0.06 CPU-s per GiB; S3 and SeaweedFS verify it and other stores ignore the
+    header. OSS's S3 endpoint knows only Content-MD5 (2 CPU-s per GiB): over https, where TLS
+    authenticates every byte already, that is not spent unless asked for.
+    """
+    if options.checksum != "auto":
+        return options.checksum
+    if not is_oss:
+        return "crc32c"
+    return "none" if is_tls else "md5"
+
+
+def payload_of(body: Body) -> Payload:
+    """``body`` as the connection sends it."""
+    if isinstance(body, FileSlice):
+        return FilePayload(body.fd, body.offset, body.size)
+    return BufferPayload(body)
+
+
+def digest_headers(payload: Payload, checksum: Checksum) -> dict[str, str]:
+    """The header that tells the store what should arrive.
+
+    Raises:
+        OSError: a file could not be read, or is shorter than promised.
+    """
+    if checksum == "crc32c":
+        return {CRC_HEADER: crc32c(payload)}
+    if checksum == "md5":
+        return {"content-md5": base64.b64encode(md5(payload)).decode()}
+    return {}
+
+
+def crc32c(payload: Payload) -> str:
+    """CRC-32C, base64 as in ``x-amz-checksum-crc32c``; 0.06 CPU-s per GiB."""
+    value = 0
+    for chunk in payload.chunks():
+        value = checksums.crc32c(chunk, value)
+    return base64.b64encode(struct.pack(">I", value)).decode()
+
+
+def md5(payload: Payload) -> bytes:
+    """MD5; 2 CPU-s per GiB, so only where nothing else is understood."""
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in payload.chunks():
+        digest.update(chunk)
+    return digest.digest()

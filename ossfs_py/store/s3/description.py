@@ -1,0 +1,25 @@
+"""What describes an object beside its bytes, as headers: what is said of a new one, what is kept of
+an old one."""
+
+from collections.abc import Mapping
+
+from ossfs_py.model import CommitRequest
+
+_KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
+"""What a copy with new metadata would lose unless it is said again."""
+
+
+def headers_of(request: CommitRequest, storage_class: str | None) -> dict[str, str]:
+    """The headers that describe the object to be made; ``storage_class`` None is the store's."""
+    headers = {f"x-amz-meta-{name}": value for name, value in request.metadata.items()}
+    headers |= request.content_headers
+    if request.content_type is not None:
+        headers["content-type"] = request.content_type
+    if storage_class is not None:
+        headers["x-amz-storage-class"] = storage_class
+    return headers
+
+
+def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of the answer to a HEAD what goes into :attr:`CommitRequest.content_headers`."""
+    return {name: headers[name] for name in _KEPT if headers.get(name)}

@@ -65,7 +65,7 @@ define extra
 @echo "Installing what $(1) needs into $(VENV)"; \
 mkdir -p $(VENV)/tmp; \
 TMPDIR=$(abspath $(VENV))/tmp PYTHONWARNINGS="ignore:Editable installation" \
-	$(BIN)/python -m pip install --quiet --editable '.[$(1)]'; \
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[$(1)]'; \
 rm -rf $(VENV)/tmp; \
 touch $@
 endef
@@ -73,7 +73,7 @@ endef
 # Order only: whether Debian packages are missing is found out cheaply every time.
 $(DEMO): pyproject.toml | packages
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --no-compile --upgrade pip
 	$(call extra,demo)
 
 $(TEST): $(DEMO) | testpackages

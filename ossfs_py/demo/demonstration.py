@@ -2,7 +2,8 @@
 
 Starts the embedded S3 server, puts a safetensors model, a torch checkpoint and a tree of small
 files into a bucket, mounts it over each data path in turn, loads everything with plain
-safetensors and torch code, and compares every tensor with the original.
+safetensors and torch code, and compares every tensor with the original. Where torch cannot be
+imported there is no checkpoint: torch is as large as everything else several times over.
 """
 
 import contextlib
@@ -13,9 +14,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -25,7 +29,10 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.interrupts import unwinding
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import numpy as np
+
+    Tensor = np.ndarray[Any, Any]
+    Tensors = Mapping[str, Tensor]
 
 BUCKET = "demo-models"
 MODEL = "model.safetensors"
@@ -38,6 +45,7 @@ DEFAULT_MODEL_BYTES = 256 * 1024**2
 DATA_PATHS = ("temp", "cache", "direct")
 MOUNT_TIMEOUT_SECONDS = 30.0
 UNMOUNT_TIMEOUT_SECONDS = 60.0
+WITHOUT_TORCH = "torch.load was left out: make demo TORCH=1, or pip install torch, shows it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,9 @@ class LoadTime:
 class Originals:
     """What was put into the bucket, as it must come back."""
 
-    model: Mapping[str, "Tensor"]
-    checkpoint: Mapping[str, "Tensor"]
+    model: "Tensors"
+    checkpoint: "Tensors"
+    """Empty without torch."""
     small: Mapping[str, bytes]
 
 
@@ -79,6 +88,7 @@ def run_demo(
     """
     out = console or Console()
     _require_libraries()
+    torch = _torch()
     with (
         unwinding(signal.SIGTERM),
         SeaweedServer() as server,
@@ -86,7 +96,7 @@ def run_demo(
         tempfile.TemporaryDirectory(prefix="demo-", dir=server.directory) as scratch,
     ):
         out.print(f"An S3 server runs at {server.endpoint}; making a model for it …")
-        originals = _fill(server, Path(scratch) / "originals", model_bytes)
+        originals = _fill(server, Path(scratch) / "originals", model_bytes, torch)
         measurements: list[LoadTime] = []
         for data_path in data_paths:
             out.print(f"Mounting s3://{BUCKET} with --data-path {data_path} …")
@@ -95,42 +105,62 @@ def run_demo(
                 measurements += _load_everything(mountpoint, data_path, originals)
         out.print(_table(measurements, data_paths))
         out.print("Every tensor and every file equals its original, over every data path.")
+        if torch is None:
+            out.print(WITHOUT_TORCH)
     return 0
 
 
 def _require_libraries() -> None:
-    missing = [name for name in ("torch", "safetensors", "numpy") if find_spec(name) is None]
+    missing = [name for name in ("safetensors", "numpy") if find_spec(name) is None]
     if missing:
         raise EnvironmentProblemError(
             f"The demonstration needs {' and '.join(missing)}: pip install 'ossfs-py[demo]'."
         )
 
 
+def _torch() -> ModuleType | None:
+    """The library, where it can be imported."""
+    try:
+        return import_module("torch")
+    except ImportError:
+        return None
+
+
 # -- the content of the bucket ---------------------------------------------------------------
 
 
-def _fill(server: SeaweedServer, directory: Path, model_bytes: int) -> Originals:
+def _fill(
+    server: SeaweedServer, directory: Path, model_bytes: int, torch: ModuleType | None
+) -> Originals:
     """Make the originals and store them as any other S3 client would, not through a mount."""
-    import torch
-    from safetensors.torch import save_file
+    import numpy as np
+    from safetensors.numpy import save_file
 
     directory.mkdir()
-    generator = torch.Generator().manual_seed(20_240_229)
-    dtypes = (torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.uint8)
+    random = np.random.default_rng(20_240_229)
+    dtypes = (np.float16, np.float32, np.float64, np.int64, np.uint8)
 
-    def tensors(prefix: str, count: int, total_bytes: int) -> dict[str, "Tensor"]:
+    def tensors(prefix: str, count: int, total_bytes: int) -> "dict[str, Tensor]":
         made = {}
         for number in range(count):
             # Raw random bytes under every type: even a NaN's payload must survive the way.
             shape = (64, max(1, total_bytes // count // 64 // 8) * 8)
-            raw = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+            raw = random.integers(0, 256, shape, dtype=np.uint8)
             made[f"{prefix}.{number}"] = raw.view(dtypes[number % len(dtypes)])
         return made
 
+    server.make_bucket(BUCKET)
     model = tensors("layers", 40, model_bytes)
-    checkpoint = tensors("optimizer", 10, model_bytes // 4)
     save_file(model, directory / MODEL)
-    torch.save(checkpoint, directory / CHECKPOINT)
+    server.put_file(BUCKET, MODEL, directory / MODEL)
+    (directory / MODEL).unlink()
+    checkpoint = {}
+    if torch is not None:
+        checkpoint = tensors("optimizer", 10, model_bytes // 4)
+        saved = {name: torch.from_numpy(tensor) for name, tensor in checkpoint.items()}
+        torch.save(saved, directory / CHECKPOINT)
+        server.put_file(BUCKET, CHECKPOINT, directory / CHECKPOINT)
+        (directory / CHECKPOINT).unlink()
     small = {
         f"{SMALL_FILES}/{folder:02}/{number:02}.txt": f"{folder}/{number} ".encode() * 1024
         for folder in range(SMALL_DIRECTORIES)
@@ -138,10 +168,6 @@ def _fill(server: SeaweedServer, directory: Path, model_bytes: int) -> Originals
     }
     small = {name: content[:SMALL_FILE_BYTES] for name, content in small.items()}
 
-    server.make_bucket(BUCKET)
-    for name in (MODEL, CHECKPOINT):
-        server.put_file(BUCKET, name, directory / name)
-        (directory / name).unlink()
     single = directory / "small"
     for name, content in small.items():
         single.write_bytes(content)
@@ -213,23 +239,21 @@ def _last_line(log: Path) -> str:
 
 
 def _load_everything(mountpoint: Path, data_path: str, originals: Originals) -> list[LoadTime]:
-    import torch
     from safetensors import safe_open
 
     model, checkpoint = mountpoint / MODEL, mountpoint / CHECKPOINT
 
-    def open_model() -> dict[str, "Tensor"]:
-        with safe_open(model, framework="pt") as tensors:
-            # clone() touches every byte, which a lazily mapped tensor does not.
-            return {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118
+    def open_model() -> "dict[str, Tensor]":
+        with safe_open(model, framework="numpy") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
 
-    def load_checkpoint() -> dict[str, "Tensor"]:
-        loaded: dict[str, Tensor] = torch.load(checkpoint, weights_only=True)
-        return loaded
+    def load_checkpoint(*, mapped: bool) -> "dict[str, Tensor]":
+        import torch
 
-    def map_checkpoint() -> dict[str, "Tensor"]:
-        mapped: dict[str, Tensor] = torch.load(checkpoint, weights_only=True, mmap=True)
-        return {name: tensor.clone() for name, tensor in mapped.items()}
+        loaded = torch.load(checkpoint, weights_only=True, mmap=mapped)
+        if mapped:  # clone() touches every byte, which a mapped tensor does not
+            loaded = {name: tensor.clone() for name, tensor in loaded.items()}
+        return {name: tensor.numpy() for name, tensor in loaded.items()}
 
     def read_small() -> dict[str, bytes]:
         root = mountpoint / SMALL_FILES
@@ -239,12 +263,15 @@ def _load_everything(mountpoint: Path, data_path: str, originals: Originals) -> 
             if path.is_file()
         }
 
-    loads: list[tuple[str, Callable[[], Mapping[str, Tensor]], Mapping[str, Tensor]]] = [
+    loads: list[tuple[str, Callable[[], Tensors], Tensors]] = [
         ("safetensors, every tensor", open_model, originals.model),
         ("safetensors again, warm", open_model, originals.model),
-        ("torch.load", load_checkpoint, originals.checkpoint),
-        ("torch.load, mmap, warm", map_checkpoint, originals.checkpoint),
     ]
+    if originals.checkpoint:
+        loads += [
+            ("torch.load", partial(load_checkpoint, mapped=False), originals.checkpoint),
+            ("torch.load, mmap, warm", partial(load_checkpoint, mapped=True), originals.checkpoint),
+        ]
     measurements = []
     for work, load, expected in loads:
         began = time.perf_counter()
@@ -263,10 +290,8 @@ def _load_everything(mountpoint: Path, data_path: str, originals: Originals) -> 
     return [*measurements, LoadTime(work, data_path, size, seconds)]
 
 
-def _check_tensors(
-    work: str, data_path: str, loaded: Mapping[str, "Tensor"], expected: Mapping[str, "Tensor"]
-) -> None:
-    import torch
+def _check_tensors(work: str, data_path: str, loaded: "Tensors", expected: "Tensors") -> None:
+    import numpy as np
 
     if loaded.keys() != expected.keys():
         raise EnvironmentProblemError(f"{work}: tensors are missing over data path {data_path}.")
@@ -275,7 +300,7 @@ def _check_tensors(
         same = (
             found.dtype == tensor.dtype
             and found.shape == tensor.shape
-            and torch.equal(found.view(torch.uint8), tensor.view(torch.uint8))
+            and np.array_equal(found.view(np.uint8), tensor.view(np.uint8))
         )
         if not same:
             raise EnvironmentProblemError(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.commands import (
     Outcome,
+    open_fuse_device,
     ordinary_user,
     ossfs,
     tmpfs,
@@ -311,7 +312,9 @@ def test_a_machine_without_the_fuse_device(place: Place) -> None:
 
 def test_a_machine_without_fusermount3(place: Place) -> None:
     hand_over(place)
-    assert place.refused(wrapper=without_fusermount()) == (
+    with open_fuse_device():
+        sentence = place.refused(wrapper=without_fusermount())
+    assert sentence == (
         "fusermount3 is missing, which users other than root need to mount:"
         " install the package fuse3"
     )
@@ -319,7 +322,9 @@ def test_a_machine_without_fusermount3(place: Place) -> None:
 
 def test_a_user_without_permission_for_allow_other(place: Place) -> None:
     hand_over(place)
-    assert place.refused("--allow-other", wrapper=without_permissions()) == (
+    with open_fuse_device():
+        sentence = place.refused("--allow-other", wrapper=without_permissions())
+    assert sentence == (
         "--allow-other is not permitted: only root may use it unless /etc/fuse.conf has a line"
         " user_allow_other"
     )

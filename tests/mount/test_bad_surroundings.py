@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.test_bad_input import Place, answering, credentials, hand_over
-from tests.support.commands import as_ordinary_user, tmpfs
+from tests.support.commands import as_ordinary_user, open_fuse_device, tmpfs
 from tests.support.seaweed import SeaweedServer
 
 
@@ -148,7 +148,8 @@ def test_a_mountpoint_behind_a_loop_of_links(place: Place) -> None:
 def test_a_mountpoint_an_ordinary_user_cannot_write_to(place: Place) -> None:
     hand_over(place)
     place.mountpoint.chmod(0o555)
-    sentence = place.refused(wrapper=as_ordinary_user() if os.geteuid() == 0 else ())
+    with open_fuse_device():
+        sentence = place.refused(wrapper=as_ordinary_user() if os.geteuid() == 0 else ())
     assert sentence.startswith(f"the mountpoint {place.mountpoint} is not writable for this user")
 
 

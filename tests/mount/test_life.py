@@ -5,7 +5,6 @@ import io
 import os
 import select
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from tests.mount.test_bad_input import Place, daemons_of
 from tests.support.commands import (
     as_ordinary_user,
     as_root,
+    open_fuse_device,
     ordinary_user,
     ossfs,
 )
@@ -260,18 +260,6 @@ def test_unmounting_by_force_keeps_what_the_store_does_not_take(
         assert str(pid) not in daemons_of(place.mountpoint)
     kept = [path.read_bytes() for path in (place.root / "state").rglob("*") if path.is_file()]
     assert b"half a sentence" in kept
-
-
-@contextlib.contextmanager
-def open_fuse_device() -> Iterator[None]:
-    """udev lets everybody use the device; a container without udev does not."""
-    device = Path("/dev/fuse")
-    mode = stat.S_IMODE(device.stat().st_mode)
-    as_root("chmod", "666", device)
-    try:
-        yield
-    finally:
-        as_root("chmod", f"{mode:o}", device)
 
 
 def test_an_ordinary_user_mounts_and_unmounts(seaweed: SeaweedServer, bucket: str) -> None:

@@ -27,6 +27,10 @@ _UNITS = """
 _ROOT = Path("/sys/fs/cgroup")
 
 
+class CannotBootError(Exception):
+    """This machine lets no systemd be booted; why, in one line."""
+
+
 class Booted:
     """The machine. Commands run in it as root."""
 
@@ -72,7 +76,11 @@ _NAMESPACES = ("--mount", "--uts", "--ipc", "--pid", "--cgroup", "--")
 
 @contextlib.contextmanager
 def booted(work: Path) -> Iterator[Booted]:
-    """Boot; everything it was is gone at the end."""
+    """Boot; everything it was is gone at the end.
+
+    Raises:
+        CannotBootError: containers and chroots have no cgroups or mounts to give away.
+    """
     units = work / "units"
     units.mkdir()
     for name in _UNITS.split():
@@ -81,27 +89,40 @@ def booted(work: Path) -> Iterator[Booted]:
     wanted.mkdir()
     (wanted / "systemd-journald.service").symlink_to(units / "systemd-journald.service")
     name = f"ossfs-py-{os.getpid()}"
-    script = Path(__file__).with_name("boot.sh")
-    with (work / "boot.log").open("wb") as log, _cgroups(work) as cgroups:
-        as_root("mkdir", cgroups / name)
+    try:
+        with _cgroups(work) as cgroups:
+            as_root("mkdir", cgroups / name)
+    except subprocess.CalledProcessError as exc:
+        raise CannotBootError(exc.stderr.decode().strip()) from exc
+    try:
+        with _process_1(work, name, units) as machine:
+            yield machine
+    finally:
+        with _cgroups(work) as cgroups:
+            as_root("sh", "-c", _REMOVE, "sh", cgroups / name)
+
+
+@contextlib.contextmanager
+def _process_1(work: Path, cgroup: str, units: Path) -> Iterator[Booted]:
+    """systemd as process 1 of its own namespaces, in a cgroup."""
+    script, log = Path(__file__).with_name("boot.sh"), work / "boot.log"
+    with log.open("wb") as out, _cgroups(work) as cgroups:
         unshare = subprocess.Popen(
             # Should the test run be killed, the kernel ends the machine.
-            [*_root(), "setpriv", "--pdeathsig", "KILL", script, cgroups / name, units],
+            [*_root(), "setpriv", "--pdeathsig", "KILL", script, cgroups / cgroup, units],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=out,
+            stderr=out,
         )
-        process_1 = _process_1(unshare)
+        process_1 = _pid_of_process_1(unshare, log)
     try:
         machine = Booted(process_1)
-        _wait_until_up(machine, unshare, work / "boot.log")
+        _wait_until_up(machine, unshare, log)
         yield machine
     finally:
         # Its end is the end of everything in its pid namespace.
-        as_root("kill", "-KILL", str(process_1))
+        as_root("sh", "-c", 'kill -KILL "$1" || ! kill -0 "$1"', "sh", str(process_1))
         unshare.wait(PATIENCE_SECONDS)
-        with _cgroups(work) as cgroups:
-            as_root("sh", "-c", _REMOVE, "sh", cgroups / name)
 
 
 def _wait_until_up(machine: Booted, process: "subprocess.Popen[bytes]", log: Path) -> None:
@@ -110,12 +131,14 @@ def _wait_until_up(machine: Booted, process: "subprocess.Popen[bytes]", log: Pat
         state = machine.run("systemctl", "is-system-running", check=False).stdout.strip()
         if state in ("running", "degraded"):
             return
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, f"{state}: {log.read_text()}"
+        if process.poll() is not None:
+            raise CannotBootError(_last_line(log))
+        if time.monotonic() > deadline:
+            raise CannotBootError(f"it stays {state or 'silent'}: {_last_line(log)}")
         time.sleep(_POLL_SECONDS)
 
 
-def _process_1(unshare: "subprocess.Popen[bytes]") -> int:
+def _pid_of_process_1(unshare: "subprocess.Popen[bytes]", log: Path) -> int:
     """The child of unshare, below sudo if that is there."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -124,9 +147,15 @@ def _process_1(unshare: "subprocess.Popen[bytes]") -> int:
             pid = child
             if _is_process_1(pid):
                 return pid
-        assert unshare.poll() is None, "boot.sh has ended"
+        if unshare.poll() is not None:
+            raise CannotBootError(_last_line(log))
         time.sleep(_POLL_SECONDS)
     raise TimeoutError("boot.sh starts no process 1")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
 
 
 def _child(pid: int) -> int | None:

@@ -5,16 +5,24 @@ a user with sudo they ask for it.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
+from tests.support.requirements import require_private_mounts
+
 TIMEOUT_SECONDS = 60.0
 NOBODY = 65534
+FUSE_DEVICE = Path("/dev/fuse")
+_FOR_ALL = 0o006
 _SECRET_PREFIXES = ("AWS_", "OSS_", "OSSFS_PY_")
 
 
@@ -76,10 +84,16 @@ def as_root(*command: str | Path) -> None:
 
 @contextlib.contextmanager
 def tmpfs(path: Path, options: str) -> Iterator[Path]:
-    """A small file system of its own, owned by whoever runs the tests."""
+    """A small file system of its own, owned by whoever runs the tests.
+
+    Skips the test where none can be mounted.
+    """
     path.mkdir()
     owner = f"uid={os.geteuid()},gid={os.getegid()},mode=0700"
-    as_root("mount", "-t", "tmpfs", "-o", f"{owner},{options}", "tmpfs", path)
+    try:
+        as_root("mount", "-t", "tmpfs", "-o", f"{owner},{options}", "tmpfs", path)
+    except subprocess.CalledProcessError as exc:
+        pytest.skip(f"no tmpfs can be mounted here: {exc.stderr.decode().strip()}")
     try:
         yield path
     finally:
@@ -104,6 +118,31 @@ def as_ordinary_user() -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def open_fuse_device() -> Iterator[None]:
+    """Ordinary users may use the device, as where udev looks after it.
+
+    It belongs to the whole machine: a lock on its directory lets one test have it at a time.
+    """
+    directory = os.open(FUSE_DEVICE.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        mode = stat.S_IMODE(FUSE_DEVICE.stat().st_mode)
+        if mode & _FOR_ALL == _FOR_ALL:
+            yield
+            return
+        try:
+            as_root("chmod", "666", FUSE_DEVICE)
+        except subprocess.CalledProcessError as exc:
+            pytest.skip(f"ordinary users may not use {FUSE_DEVICE}: {exc.stderr.decode().strip()}")
+        try:
+            yield
+        finally:
+            as_root("chmod", f"{mode:o}", FUSE_DEVICE)
+    finally:
+        os.close(directory)
+
+
 def without_fuse_device() -> list[str]:
     """Wrapper that runs a command as root in a /dev that has no fuse."""
     return _changed_machine(
@@ -125,6 +164,10 @@ def without_permissions() -> list[str]:
 
 
 def _changed_machine(change: str) -> list[str]:
-    """Wrapper: a private mount namespace in which root has done ``change`` first."""
+    """Wrapper: a private mount namespace in which root has done ``change`` first.
+
+    Skips the test where there can be none.
+    """
+    require_private_mounts()
     root = [] if os.geteuid() == 0 else ["sudo", "-n", "--preserve-env"]
     return [*root, "unshare", "--mount", "sh", "-c", f'{change} && exec "$@"', "sh"]

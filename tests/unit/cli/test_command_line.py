@@ -51,6 +51,13 @@ def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.startswith("ossfs-py 0.")
 
 
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_an_option_too(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told, _ = run(capsys, "version")
+    assert run(capsys, option) == (0, told.splitlines()[0] + "\n", "")
+    assert code == 0
+
+
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys)
     assert code == 2

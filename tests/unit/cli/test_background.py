@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.host.running import _is_alive
-
 PRELUDE = """
 import os, signal, sys, time
 from pathlib import Path
@@ -44,9 +42,18 @@ def output(body: str, note: Path) -> str:
 
 def wait_for_end(pid: int) -> None:
     deadline = time.monotonic() + 20
-    while _is_alive(pid):
+    while is_alive(pid):
         assert time.monotonic() < deadline, "the daemon lives on"
         time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie that waits for its parent."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")
 
 
 def test_the_command_returns_when_the_daemon_is_ready(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
-from ossfs_py.reading.engine import ReadOptions, TransferEngine
+from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.planning import ReadOptions
+from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
@@ -64,17 +66,21 @@ async def assembled(
     files = Workers("file", _FILE_THREADS)
     try:
         with _journal(settings, mountpoint, runtime_dir) as journal:
-            pool = BufferPool(settings.memory_limit_bytes, settings.block_size_bytes, metrics)
-            engine = TransferEngine(
-                store,
-                network,
-                files,
-                pool,
-                ReadOptions(
+            resident = Resident(settings.memory_limit_bytes, files, metrics)
+            pool = BufferPool(
+                settings.memory_limit_bytes, settings.block_size_bytes, metrics, resident
+            )
+            reads = ReadContext(
+                store=store,
+                network=network,
+                files=files,
+                memory=pool,
+                resident=resident,
+                metrics=metrics,
+                options=ReadOptions(
                     block_size_bytes=settings.block_size_bytes,
                     model_hints=settings.model_hints,
                 ),
-                metrics,
             )
             writes = WriteContext(
                 store=store,
@@ -88,7 +94,7 @@ async def assembled(
             data_path = create(
                 settings.data_path,
                 DataPathContext(
-                    engine,
+                    reads,
                     writes,
                     settings.temp_dir,
                     partial(_open_blocks, settings, metrics),

@@ -17,7 +17,7 @@ from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.filling import Filler
 from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.model import ObjectVersion
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.writing.dirty import DirtyFile, WriteContext
 from ossfs_py.writing.staged import LentFile
@@ -36,17 +36,17 @@ class CacheDataPath:
 
     def __init__(
         self,
-        engine: TransferEngine,
+        reads: ReadContext,
         writes: WriteContext,
         blocks: BlockStore,
         *,
         keep_writes: bool = True,
     ) -> None:
-        self._engine = engine
+        self._files = reads.files
         self._writes = writes
         self.blocks = blocks
-        self._readers = ReaderCache(engine, self._backend)
-        self.filler = Filler(engine, self._readers)
+        self._readers = ReaderCache(reads, self._backend)
+        self.filler = Filler(reads, self._readers)
         self._keep_writes = keep_writes
         self._being_taken_in = 0
         self._taken = trio.lowlevel.ParkingLot()
@@ -68,7 +68,7 @@ class CacheDataPath:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._readers.run)
             while True:
-                await self._engine.files.run(self.blocks.shrink, urgent=False)
+                await self._files.run(self.blocks.shrink, urgent=False)
                 await trio.sleep(_SHRINK_SECONDS)
 
     async def aclose(self) -> None:
@@ -77,16 +77,16 @@ class CacheDataPath:
         with trio.move_on_after(_TAKE_IN_SECONDS):
             while self._being_taken_in:
                 await self._taken.park()
-        await self._engine.files.run(self.blocks.close)
+        await self._files.run(self.blocks.close)
 
     async def note_figures(self) -> None:
         """Write down hits and misses for whoever asks about the directory."""
-        await self._engine.files.run(self.blocks.note_figures)
+        await self._files.run(self.blocks.note_figures)
 
     async def evict(self, version: ObjectVersion) -> int:
         """Forget a version unless somebody reads it; returns the bytes freed."""
         self._readers.close_idle(version)
-        return await self._engine.files.run(self.blocks.forget, version)
+        return await self._files.run(self.blocks.forget, version)
 
     def _backend(self, version: ObjectVersion) -> CachedVersion | None:
         identity = self.blocks.identity(version)
@@ -104,7 +104,7 @@ class CacheDataPath:
             return
         call = partial(self.blocks.ingest, version, lent.fd, lent.unchanged, lent.spans)
         self._being_taken_in += 1
-        self._engine.files.submit(call, partial(self._taken_in, lent, version), urgent=False)
+        self._files.submit(call, partial(self._taken_in, lent, version), urgent=False)
 
     def _taken_in(
         self, lent: LentFile, version: ObjectVersion, result: outcome.Outcome[int]

@@ -6,7 +6,7 @@ spills to a staging file only when a write comes out of order.
 
 from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.model import ObjectVersion
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockBackend
 from ossfs_py.writing.dirty import WriteContext
@@ -15,8 +15,8 @@ from ossfs_py.writing.dirty import WriteContext
 class DirectDataPath:
     """Opens files whose readers have no second home for their bytes."""
 
-    def __init__(self, engine: TransferEngine, writes: WriteContext) -> None:
-        self._readers = ReaderCache(engine, self._no_backend)
+    def __init__(self, reads: ReadContext, writes: WriteContext) -> None:
+        self._readers = ReaderCache(reads, self._no_backend)
         self._writes = writes
 
     def open(self, version: ObjectVersion | None) -> ObjectFile:

@@ -8,7 +8,7 @@ import trio
 
 from ossfs_py.errors import OssfsError
 from ossfs_py.model import ObjectVersion
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
 
@@ -48,10 +48,10 @@ class Filler:
     on disk already is passed over, so a fill that was broken off goes on where it ended.
     """
 
-    def __init__(self, engine: TransferEngine, readers: ReaderCache) -> None:
+    def __init__(self, reads: ReadContext, readers: ReaderCache) -> None:
         self._readers = readers
-        self._span_bytes = engine.options.block_size_bytes
-        self._most_tasks = max(2, engine.pool.limit_bytes // _MEMORY_SHARE // self._span_bytes)
+        self._span_bytes = reads.options.block_size_bytes
+        self._most_tasks = max(2, reads.memory.limit_bytes // _MEMORY_SHARE // self._span_bytes)
 
     async def fill(
         self, versions: Iterable[ObjectVersion], tasks: int, progress: FillProgress

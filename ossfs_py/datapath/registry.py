@@ -9,7 +9,7 @@ from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.datapath.direct import DirectDataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.temp import TempDataPath
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.writing.dirty import WriteContext
 
 
@@ -17,7 +17,7 @@ from ossfs_py.writing.dirty import WriteContext
 class DataPathContext:
     """What a data path may be built from."""
 
-    engine: TransferEngine
+    reads: ReadContext
     writes: WriteContext
     temp_dir: Path
     open_blocks: Callable[[], BlockStore]
@@ -27,11 +27,11 @@ class DataPathContext:
 
 
 FACTORIES: dict[str, Callable[[DataPathContext], DataPath]] = {
-    "temp": lambda context: TempDataPath(context.engine, context.writes, context.temp_dir),
+    "temp": lambda context: TempDataPath(context.reads, context.writes, context.temp_dir),
     "cache": lambda context: CacheDataPath(
-        context.engine, context.writes, context.open_blocks(), keep_writes=context.cache_writes
+        context.reads, context.writes, context.open_blocks(), keep_writes=context.cache_writes
     ),
-    "direct": lambda context: DirectDataPath(context.engine, context.writes),
+    "direct": lambda context: DirectDataPath(context.reads, context.writes),
 }
 """Every data path by the name that ``--data-path`` takes."""
 

@@ -12,7 +12,7 @@ from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.errors import is_disk_full
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockLostError
 from ossfs_py.writing.dirty import WriteContext
@@ -94,10 +94,10 @@ class TempBackend:
 class TempDataPath:
     """Opens files whose readers keep their bytes in temporary files."""
 
-    def __init__(self, engine: TransferEngine, writes: WriteContext, temp_dir: Path) -> None:
+    def __init__(self, reads: ReadContext, writes: WriteContext, temp_dir: Path) -> None:
         self._temp_dir = temp_dir
-        self._small_bytes = engine.options.small_file_bytes
-        self._readers = ReaderCache(engine, self._backend)
+        self._small_bytes = reads.options.small_file_bytes
+        self._readers = ReaderCache(reads, self._backend)
         self._writes = writes
 
     def open(self, version: ObjectVersion | None) -> ObjectFile:

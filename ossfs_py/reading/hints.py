@@ -74,14 +74,14 @@ class ModelHints:
         key = version.key
         known = enabled and is_model(key)
         self.limits = replace(limits, first_window=_FIRST_WINDOW_BYTES) if known else limits
-        self.tail_start: int | None = None
-        """Where a zip archive's directory is expected: asked for right after the head."""
+        self._opening: list[ByteRange] = []
         if known and key.endswith(ZIP_SUFFIXES):
-            self.tail_start = max(0, version.size - ZIP_TAIL_BYTES)
+            tail_start = max(0, version.size - ZIP_TAIL_BYTES)
+            self._opening = [ByteRange(tail_start, tail_start + ZIP_TAIL_BYTES)]
         self._version = version
         self._files = files
         self._find_layout: Callable[[ChunkIndex], None] | None = None
-        self._is_archive = self.tail_start is not None
+        self._is_archive = bool(self._opening)
         if self._is_archive:
             self._find_layout = self._find_archive
         elif known and key.endswith(".safetensors"):
@@ -102,6 +102,11 @@ class ModelHints:
     def expect_looks(self) -> None:
         """The program that will read this file has just looked at each tensor of another one."""
         self._expects_looks = True
+
+    def opening(self) -> list[ByteRange]:
+        """What is wanted right after the first bytes: a zip archive's directory. Once."""
+        opening, self._opening = self._opening, []
+        return opening
 
     def known_end(self, stream: Stream) -> int | None:
         """Where the tensor a stream reads ends, as long as the stream stays inside it.

@@ -9,7 +9,7 @@ import outcome
 import trio
 
 from ossfs_py.model import ObjectInfo, ObjectVersion
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.models import next_shard
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.secondhome import BlockBackend
@@ -45,10 +45,10 @@ class ReaderCache:
 
     def __init__(
         self,
-        engine: TransferEngine,
+        context: ReadContext,
         make_backend: Callable[[ObjectVersion], BlockBackend | None],
     ) -> None:
-        self._engine = engine
+        self._context = context
         self._make_backend = make_backend
         self._by_version: dict[ObjectVersion, VersionReader] = {}
         self._uses: dict[VersionReader, _Use] = {}
@@ -58,8 +58,8 @@ class ReaderCache:
         """The reader of ``version``; pair with :meth:`release`."""
         reader = self._by_version.get(version)
         if reader is None:
-            follow = self._fetch_next_shard if self._engine.options.model_hints else None
-            reader = VersionReader(self._engine, version, self._make_backend(version), follow)
+            follow = self._fetch_next_shard if self._context.options.model_hints else None
+            reader = VersionReader(self._context, version, self._make_backend(version), follow)
             self._by_version[version] = reader
             self._uses[reader] = _Use()
         else:
@@ -110,9 +110,9 @@ class ReaderCache:
         folder, slash, name = version.key.rpartition("/")
         following = next_shard(name)
         if following is not None:
-            ask = partial(self._engine.store.head, f"{folder}{slash}{following}")
+            ask = partial(self._context.store.head, f"{folder}{slash}{following}")
             found = partial(self._next_shard_found, version)
-            self._engine.network.submit(ask, found, urgent=False)
+            self._context.network.submit(ask, found, urgent=False)
 
     def _next_shard_found(self, before: ObjectVersion, result: outcome.Outcome[ObjectInfo]) -> None:
         if isinstance(result, outcome.Error):
@@ -123,7 +123,7 @@ class ReaderCache:
             reader = self.acquire(version)
             if before in self._by_version:
                 reader.follow(self._by_version[before])
-            share = self._engine.pool.limit_bytes // _SHARD_HEAD_SHARE
+            share = self._context.memory.limit_bytes // _SHARD_HEAD_SHARE
             reader.fetch_head(min(_SHARD_HEAD_BYTES, share))
             self.release(reader)
             self._uses[reader].expires = trio.current_time() + _PREFETCHED_SECONDS
@@ -144,7 +144,7 @@ class ReaderCache:
             now = trio.current_time()
             for reader in [r for r, use in self._uses.items() if use.expires <= now]:
                 self._close(reader)
-            self._engine.pool.trim(now)
+            self._context.memory.trim(now)
 
     def close(self) -> None:
         """Free everything at unmount."""

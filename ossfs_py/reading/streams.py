@@ -65,7 +65,8 @@ class StreamLimits:
 
 class Stream:
     """One sequential reader: where it is (``position``), how far it may be read ahead
-    (``window``) and up to where that was planned (``ahead``). ``home_end``: where the tensor it
+    (``window``) and up to where that was planned (``ahead``). ``limit``: where reading ahead ends
+    for now; ``limit_is_exact``: nothing behind it will be wanted. ``home_end``: where the tensor it
     began in ends, if that is known; ``crossed``: it went on into the next one.
     """
 
@@ -77,6 +78,8 @@ class Stream:
         "home_end",
         "hops",
         "last_used",
+        "limit",
+        "limit_is_exact",
         "opens_at",
         "opens_with",
         "position",
@@ -100,6 +103,8 @@ class Stream:
         self.opens_with = 0
         """The window at its opening."""
         self.ahead = 0
+        self.limit = 0
+        self.limit_is_exact = False
         self.grow_at = 0
         self.hits = 1
         self.hops = 0

@@ -23,16 +23,22 @@ _IDLE_SECONDS = 10.0
 """Unused buffers are unmapped after this long: memory is back within 30 s of the last close."""
 
 
-class Reclaim(Protocol):
-    """Frees at least ``needed`` bytes if it can; for prefetch, only what nobody may miss."""
+class Evictor(Protocol):
+    """Who knows which buffers may be given up for others."""
 
-    def __call__(self, needed: int, *, for_prefetch: bool) -> None:
-        """Release buffers before returning."""
+    def evict(self, needed_bytes: int, *, for_prefetch: bool) -> None:
+        """Release ``needed_bytes`` of buffers before returning, or as many as there are.
+
+        For prefetch, only what nobody may miss.
+        """
         ...
 
 
-def _nothing_to_reclaim(needed: int, *, for_prefetch: bool) -> None:
-    """The reclaim of a pool whose blocks nobody may evict."""
+class NothingEvictable:
+    """The evictor of a pool whose buffers are all in use until they are released."""
+
+    def evict(self, needed_bytes: int, *, for_prefetch: bool) -> None:
+        """Release nothing."""
 
 
 class Buffer:
@@ -55,18 +61,28 @@ class Buffer:
             self.view = memoryview(b"")
             pool._give_back(self._span, self.capacity)
 
+    def reclaimable(self) -> None:
+        """The pool's evictor could not release this before and can now: the first who waits for
+        memory tries again.
+        """
+        if self._pool is not None:
+            self._pool._wake_next()
+
 
 class BufferPool:
     """Hands out buffers within ``limit_bytes``. Every method belongs to the trio thread.
 
-    ``reclaim`` (set by the owner of evictable blocks) is asked to free at least so many bytes
-    and releases what it can before it returns.
+    When the budget is taken, ``evictor`` is asked for memory. What it may not evict for now (a
+    buffer that is being filled, one that somebody reads from) it says with
+    :meth:`Buffer.reclaimable` later: whoever waits for memory is not told otherwise.
     """
 
-    def __init__(self, limit_bytes: int, block_size_bytes: int, metrics: Metrics) -> None:
+    def __init__(
+        self, limit_bytes: int, block_size_bytes: int, metrics: Metrics, evictor: Evictor
+    ) -> None:
         self.limit_bytes = limit_bytes
         self.block_size_bytes = block_size_bytes
-        self.reclaim: Reclaim = _nothing_to_reclaim
+        self._evictor = evictor
         self.used_bytes = 0
         self._slab_bytes = max(block_size_bytes, _MAPPED_FROM_BYTES)
         self._slabs = Slabs(self._slab_bytes)
@@ -123,7 +139,7 @@ class BufferPool:
         capacity = self._capacity_for(size)
         room = self.limit_bytes - headroom_bytes
         if self.used_bytes + capacity > room:
-            self.reclaim(self.used_bytes + capacity - room, for_prefetch=headroom_bytes > 0)
+            self._evictor.evict(self.used_bytes + capacity - room, for_prefetch=headroom_bytes > 0)
             if self.used_bytes + capacity > room:
                 return None
         self.used_bytes += capacity
@@ -160,10 +176,6 @@ class BufferPool:
         self._gauge.set(self.used_bytes)
         if span is not None:
             self._slabs.give_back(span, trio.current_time())
-        self._wake_next()
-
-    def reclaimable(self) -> None:
-        """Something that could not be evicted before can be now: let the first waiter try."""
         self._wake_next()
 
     def _wake_next(self) -> None:

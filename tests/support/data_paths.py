@@ -14,7 +14,8 @@ from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.namespace.keys import RESERVED_PREFIX
-from ossfs_py.reading.engine import ReadOptions, TransferEngine
+from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
@@ -99,19 +100,22 @@ async def bench(
     for directory in ("temp", "state", "cache"):
         (root / directory).mkdir(exist_ok=True, mode=0o700)
     metrics = Metrics()
-    async with writing(root, store=store, limits=limits, memory_bytes=memory_bytes) as writes:
+    async with writing(
+        root, store=store, limits=limits, memory_bytes=memory_bytes, metrics=metrics
+    ) as writes:
         numbers = count(1)
         writes.context = replace(
             writes.context, spill_key=lambda: f"{prefix}{RESERVED_PREFIX}spill-{next(numbers)}"
         )
         # The read side's buffers come from the pool that the write side uses.
-        engine = TransferEngine(
-            writes.store,
-            writes.context.network,
-            writes.context.local,
-            writes.pool,
-            ReadOptions(block_size_bytes=BLOCK_BYTES),
-            metrics,
+        reads = ReadContext(
+            store=writes.store,
+            network=writes.context.network,
+            files=writes.context.local,
+            memory=writes.pool,
+            resident=writes.resident,
+            metrics=metrics,
+            options=ReadOptions(block_size_bytes=BLOCK_BYTES),
         )
 
         def open_blocks() -> BlockStore:
@@ -125,9 +129,7 @@ async def bench(
                 block_size_bytes=BLOCK_BYTES // 4,
             )
 
-        data_path = create(
-            name, DataPathContext(engine, writes.context, root / "temp", open_blocks)
-        )
+        data_path = create(name, DataPathContext(reads, writes.context, root / "temp", open_blocks))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(data_path.run)
             yield Bench(name, root, writes, data_path)

@@ -1,4 +1,4 @@
-"""The cache data path as the file system uses it: engine, readers and block store together."""
+"""The cache data path as the file system uses it: readers, memory and block store together."""
 
 import random
 import threading
@@ -13,7 +13,9 @@ from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.datapath.diskcache.blockfile import BlockFile
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.model import CommitRequest, ObjectVersion
-from ossfs_py.reading.engine import MIB, ReadOptions, TransferEngine
+from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.planning import ReadOptions
+from ossfs_py.reading.streams import MIB
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
@@ -65,15 +67,20 @@ async def mounted(
 ) -> AsyncIterator[Mounted]:
     metrics = Metrics()
     async with writing(
-        root / "state", store=store, limits=WriteLimits(), memory_bytes=memory_bytes
+        root / "state",
+        store=store,
+        limits=WriteLimits(),
+        memory_bytes=memory_bytes,
+        metrics=metrics,
     ) as writes:
-        engine = TransferEngine(
-            store,
-            writes.context.network,
-            writes.context.local,
-            writes.pool,
-            ReadOptions(block_size_bytes=MIB),
-            metrics,
+        reads = ReadContext(
+            store=store,
+            network=writes.context.network,
+            files=writes.context.local,
+            memory=writes.pool,
+            resident=writes.resident,
+            metrics=metrics,
+            options=ReadOptions(block_size_bytes=MIB),
         )
         blocks = BlockStore(
             root / "cache",
@@ -83,7 +90,7 @@ async def mounted(
             min_free_bytes=0,
             metrics=metrics,
         )
-        path = CacheDataPath(engine, writes.context, blocks, keep_writes=keep_writes)
+        path = CacheDataPath(reads, writes.context, blocks, keep_writes=keep_writes)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(path.run)
             yield Mounted(writes, path, blocks, metrics)

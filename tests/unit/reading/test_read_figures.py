@@ -3,8 +3,10 @@
 import trio
 
 from ossfs_py.model import CommitRequest
-from ossfs_py.reading.engine import ReadOptions, TransferEngine
+from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.reading.reader import VersionReader
+from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import DISK, MEMORY, NETWORK, USED, WASTED, Labels, Metrics
@@ -24,10 +26,18 @@ class Reading:
         self.files = Workers("file", 1)
         store = FakeStore()
         self.version = store.put(CommitRequest("model"), bytes(size))
-        pool = BufferPool(64 * MIB, MIB, self.metrics)
-        options = ReadOptions(block_size_bytes=MIB)
-        self.engine = TransferEngine(store, self.network, self.files, pool, options, self.metrics)
-        self.reader = VersionReader(self.engine, self.version)
+        resident = Resident(64 * MIB, self.files, self.metrics)
+        self.memory = BufferPool(64 * MIB, MIB, self.metrics, resident)
+        context = ReadContext(
+            store=store,
+            network=self.network,
+            files=self.files,
+            memory=self.memory,
+            resident=resident,
+            metrics=self.metrics,
+            options=ReadOptions(block_size_bytes=MIB),
+        )
+        self.reader = VersionReader(context, self.version)
 
     async def read(self, start: int, end: int) -> None:
         if self.reader.read_nowait(start, end) is None:
@@ -88,7 +98,7 @@ async def test_what_arrives_after_the_last_close_is_wasted_too() -> None:
     await reading.settle()
     # Requests that had not begun are taken back and cost nothing.
     assert reading.ahead(WASTED) > 0
-    assert reading.engine.pool.used_bytes == 0
+    assert reading.memory.used_bytes == 0
 
 
 @in_trio

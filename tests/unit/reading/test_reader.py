@@ -13,10 +13,14 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ossfs_py.errors import StoreUnavailableError, VersionChangedError
+from ossfs_py.errors import BadHandleError, StoreUnavailableError, VersionChangedError
 from ossfs_py.model import ObjectVersion
-from ossfs_py.reading.engine import MIB, ReadOptions, TransferEngine
+from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.hedging import Hedging
+from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.reading.reader import VersionReader
+from ossfs_py.reading.resident import Resident
+from ossfs_py.reading.streams import MIB
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import Metrics
@@ -51,18 +55,21 @@ def pattern(start: int, size: int) -> bytes:
     return (PATTERN * copies)[offset : offset + size]
 
 
-def engine_over(
+def reading_over(
     store: PatternStore, limit: int = 64 * MIB, block: int = MIB, hedge_seconds: float = 3.0
-) -> TransferEngine:
+) -> ReadContext:
     metrics = Metrics()
-    pool = BufferPool(limit, block, metrics)
-    return TransferEngine(
-        store,  # type: ignore[arg-type]
-        Workers("net", 8),
-        Workers("files", 2),
-        pool,
-        ReadOptions(block_size_bytes=block, hedge_seconds=hedge_seconds),
-        metrics,
+    files = Workers("files", 2)
+    resident = Resident(limit, files, metrics)
+    return ReadContext(
+        store=store,  # type: ignore[arg-type]
+        network=Workers("net", 8),
+        files=files,
+        memory=BufferPool(limit, block, metrics, resident),
+        resident=resident,
+        metrics=metrics,
+        options=ReadOptions(block_size_bytes=block),
+        hedging=Hedging(hedge_seconds),
     )
 
 
@@ -74,15 +81,15 @@ async def read(reader: VersionReader, start: int, end: int) -> bytes:
 def test_sequential_read_fetches_each_byte_once() -> None:
     async def main() -> None:
         store = PatternStore()
-        engine = engine_over(store)
+        shared = reading_over(store)
         size = 40 * MIB + 12345
-        reader = VersionReader(engine, ObjectVersion("k", "e", size))
+        reader = VersionReader(shared, ObjectVersion("k", "e", size))
         for start in range(0, size, 128 * 1024):
             end = min(size, start + 128 * 1024)
             assert await read(reader, start, end) == pattern(start, end - start)
         assert store.served == size
         reader.close()
-        assert engine.pool.used_bytes == 0
+        assert shared.memory.used_bytes == 0
 
     trio.run(main)
 
@@ -91,7 +98,7 @@ def test_eight_readers_at_once_fetch_each_byte_once() -> None:
     async def main() -> None:
         store = PatternStore()
         size = 16 * MIB
-        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", size))
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", size))
 
         async def whole() -> None:
             for start in range(0, size, 256 * 1024):
@@ -109,7 +116,7 @@ def test_interleaved_streams_fetch_each_byte_once() -> None:
     async def main() -> None:
         store = PatternStore()
         quarter = 16 * MIB
-        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 4 * quarter))
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", 4 * quarter))
         for offset in range(0, quarter, 256 * 1024):
             for lane in range(4):
                 start = lane * quarter + offset
@@ -123,7 +130,7 @@ def test_random_small_reads_fetch_little() -> None:
     async def main() -> None:
         store = PatternStore()
         size = 1024 * MIB
-        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", size))
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", size))
         rng = random.Random(2)
         for _ in range(100):
             start = rng.randrange(size // 4096) * 4096
@@ -152,14 +159,14 @@ def test_looks_at_the_records_of_an_archive_are_seen_coming() -> None:
                 buffer[:] = stored[start : start + len(buffer)]
 
         store = ArchiveStore()
-        engine = engine_over(store)
-        reader = VersionReader(engine, ObjectVersion("a.pt", "e", len(stored)))
+        shared = reading_over(store)
+        reader = VersionReader(shared, ObjectVersion("a.pt", "e", len(stored)))
         await read(reader, 0, 128 * 1024)
         await read(reader, len(stored) - 1000, len(stored))
         waited = 0
         for start in starts[1:]:
             page = start // 4096 * 4096
-            while engine.network.running or engine.files.running:
+            while shared.network.running or shared.files.running:
                 await trio.lowlevel.checkpoint()
             waited += reader.read_nowait(page, page + 132 * 1024) is None
             await read(reader, page, page + 132 * 1024)
@@ -173,10 +180,10 @@ def test_looks_at_the_records_of_an_archive_are_seen_coming() -> None:
 def test_many_readers_progress_in_a_tiny_budget() -> None:
     async def main() -> None:
         store = PatternStore()
-        engine = engine_over(store, limit=4 * MIB)
+        shared = reading_over(store, limit=4 * MIB)
 
         async def whole(name: str) -> None:
-            reader = VersionReader(engine, ObjectVersion(name, "e", 6 * MIB))
+            reader = VersionReader(shared, ObjectVersion(name, "e", 6 * MIB))
             for start in range(0, 6 * MIB, 128 * 1024):
                 assert await read(reader, start, start + 128 * 1024) == pattern(start, 128 * 1024)
             reader.close()
@@ -185,7 +192,7 @@ def test_many_readers_progress_in_a_tiny_budget() -> None:
             async with trio.open_nursery() as nursery:
                 for number in range(32):
                     nursery.start_soon(whole, f"file-{number}")
-        assert engine.pool.used_bytes == 0
+        assert shared.memory.used_bytes == 0
 
     trio.run(main)
 
@@ -193,7 +200,7 @@ def test_many_readers_progress_in_a_tiny_budget() -> None:
 def test_change_of_the_object_fails_this_and_every_later_read() -> None:
     async def main() -> None:
         store = PatternStore()
-        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", 8 * MIB))
         await reader.read(0, 4096)
         store.fail = lambda _start: VersionChangedError("changed")
         with pytest.raises(VersionChangedError):
@@ -208,7 +215,7 @@ def test_change_of_the_object_fails_this_and_every_later_read() -> None:
 def test_a_read_after_a_failed_one_tries_again() -> None:
     async def main() -> None:
         store = PatternStore()
-        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", 8 * MIB))
         store.fail = lambda _start: StoreUnavailableError("down")
         with pytest.raises(StoreUnavailableError):
             await reader.read(0, 4096)
@@ -238,9 +245,9 @@ class LateStore(PatternStore):
         super().get_range_into(version, start, buffer)
 
 
-async def drained(engine: TransferEngine) -> None:
+async def drained(shared: ReadContext) -> None:
     """Wait until no request is under way."""
-    while engine.network.running:
+    while shared.network.running:
         await trio.lowlevel.checkpoint()
 
 
@@ -249,17 +256,17 @@ def test_what_is_late_is_asked_again_and_the_first_answer_counts(error: Exceptio
     async def main() -> None:
         store = LateStore(0)
         store.error = error
-        engine = engine_over(store, hedge_seconds=0.05)
-        reader = VersionReader(engine, ObjectVersion("k", "e", 4 * MIB))
+        shared = reading_over(store, hedge_seconds=0.05)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 4 * MIB))
         assert await read(reader, 0, 1000) == pattern(0, 1000)
-        assert engine.hedges == {("sent",): 1, ("won",): 1}
+        assert shared.metrics.hedges.values == {("sent",): 1, ("won",): 1}
         store.go_on.set()
-        await drained(engine)
+        await drained(shared)
         # The late answer went into memory of its own, and that is given back.
         assert await read(reader, 0, 1000) == pattern(0, 1000)
         reader.close()
-        assert engine.pool.used_bytes == 0
-        assert engine.hedging.begin(0.0, 1)
+        assert shared.memory.used_bytes == 0
+        assert shared.hedging.begin(0.0, 1)
 
     trio.run(main)
 
@@ -280,8 +287,8 @@ def test_when_the_first_request_fails_the_second_one_goes_on() -> None:
             return None
 
         store.fail = fail
-        engine = engine_over(store, hedge_seconds=0.05)
-        reader = VersionReader(engine, ObjectVersion("k", "e", 500_000))
+        shared = reading_over(store, hedge_seconds=0.05)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 500_000))
         got: list[bytes] = []
 
         async def one() -> None:
@@ -290,13 +297,13 @@ def test_when_the_first_request_fails_the_second_one_goes_on() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one)
             await trio.to_thread.run_sync(store.go_on.wait, 10)
-            while engine.network.running > 1:
+            while shared.network.running > 1:
                 await trio.lowlevel.checkpoint()
             second.set()
         assert got == [pattern(0, 1000)]
         reader.close()
-        await drained(engine)
-        assert engine.pool.used_bytes == 0
+        await drained(shared)
+        assert shared.memory.used_bytes == 0
 
     trio.run(main)
 
@@ -307,18 +314,18 @@ def test_when_everything_is_late_not_everything_is_asked_again() -> None:
         go_on = Event()
         store.fail = lambda _start: None if go_on.wait(10) else StoreUnavailableError("late")
         store.lock = nullcontext()  # type: ignore[assignment]
-        engine = engine_over(store, hedge_seconds=0.02)
-        readers = [VersionReader(engine, ObjectVersion(f"k{n}", "e", MIB)) for n in range(12)]
+        shared = reading_over(store, hedge_seconds=0.02)
+        readers = [VersionReader(shared, ObjectVersion(f"k{n}", "e", MIB)) for n in range(12)]
         async with trio.open_nursery() as nursery:
             for reader in readers:
                 nursery.start_soon(read, reader, 0, 1000)
             await trio.sleep(0.2)
-            assert engine.hedges[("sent",)] <= 4
+            assert shared.metrics.hedges.values[("sent",)] <= 4
             go_on.set()
-        await drained(engine)
+        await drained(shared)
         for reader in readers:
             reader.close()
-        assert engine.pool.used_bytes == 0
+        assert shared.memory.used_bytes == 0
 
     trio.run(main)
 
@@ -326,7 +333,7 @@ def test_when_everything_is_late_not_everything_is_asked_again() -> None:
 def test_cancelled_reader_leaves_the_download_to_the_others() -> None:
     async def main() -> None:
         store = PatternStore()
-        reader = VersionReader(engine_over(store), ObjectVersion("k", "e", 8 * MIB))
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", 8 * MIB))
         with trio.CancelScope() as scope:
             scope.cancel()
             await reader.read(0, 4096)
@@ -340,7 +347,7 @@ def test_reader_goes_on_from_a_copy_under_another_key() -> None:
     async def main() -> None:
         store = PatternStore()
         old, new = ObjectVersion("k", "e", 8 * MIB), ObjectVersion("copy", "f", 8 * MIB)
-        reader = VersionReader(engine_over(store), old)
+        reader = VersionReader(reading_over(store), old)
         await reader.read(0, 4096)
         reader.rebase(new)
         assert bytes(await reader.read(5 * MIB, 5 * MIB + 10)) == pattern(5 * MIB, 10)
@@ -362,8 +369,8 @@ def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
     size: int, limit: int, reads: list[tuple[float, int]], sequential: bool
 ) -> None:
     async def main() -> None:
-        engine = engine_over(PatternStore(), limit=limit)
-        reader = VersionReader(engine, ObjectVersion("k", "e", size))
+        shared = reading_over(PatternStore(), limit=limit)
+        reader = VersionReader(shared, ObjectVersion("k", "e", size))
 
         async def one(start: int, length: int) -> None:
             end = min(size, start + length)
@@ -378,9 +385,9 @@ def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
                 nursery.start_soon(one, start, length)
         reader.close()
         with trio.fail_after(10):
-            while engine.network.running:
+            while shared.network.running:
                 await trio.testing.wait_all_tasks_blocked(0.001)
-        assert engine.pool.used_bytes == 0
+        assert shared.memory.used_bytes == 0
 
     trio.run(main)
 
@@ -391,16 +398,86 @@ def test_two_readers_who_wait_for_the_same_bytes_ask_again_once() -> None:
         go_on = Event()
         store.fail = lambda _start: None if go_on.wait(10) else StoreUnavailableError("late")
         store.lock = nullcontext()  # type: ignore[assignment]
-        engine = engine_over(store, hedge_seconds=0.02)
-        reader = VersionReader(engine, ObjectVersion("k", "e", MIB))
+        shared = reading_over(store, hedge_seconds=0.02)
+        reader = VersionReader(shared, ObjectVersion("k", "e", MIB))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read, reader, 0, 1000)
             nursery.start_soon(read, reader, 500, 1500)
             await trio.sleep(0.2)
-            assert engine.hedges[("sent",)] == 1
+            assert shared.metrics.hedges.values[("sent",)] == 1
             go_on.set()
-        await drained(engine)
+        await drained(shared)
         reader.close()
-        assert engine.pool.used_bytes == 0
+        assert shared.memory.used_bytes == 0
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_a_file_closed_while_the_second_request_is_alone_leaves_it_its_memory(
+    ends_well: bool,
+) -> None:
+    """The first of two requests failed, and nobody waits any more: a thread still writes."""
+
+    async def main() -> None:
+        store = LateStore(0)
+        store.error = StoreUnavailableError("reset")
+        asked, second = Event(), Event()
+
+        def fail(_start: int) -> Exception | None:
+            asked.set()
+            second.wait(10)
+            return None if ends_well else StoreUnavailableError("reset too")
+
+        store.fail = fail
+        store.lock = nullcontext()  # type: ignore[assignment]
+        shared = reading_over(store, hedge_seconds=0.05)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 500_000))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read, reader, 0, 1000)
+            await trio.to_thread.run_sync(asked.wait, 10)
+            nursery.cancel_scope.cancel()
+        store.go_on.set()
+        while shared.network.running > 1:
+            await trio.lowlevel.checkpoint()
+        reader.close()
+        assert shared.memory.used_bytes == 500_000
+        second.set()
+        await drained(shared)
+        assert shared.memory.used_bytes == 0
+        assert shared.hedging.begin(0.0, 1)
+
+    trio.run(main)
+
+
+def test_a_read_of_a_closed_file_fails_and_does_not_wait() -> None:
+    async def main() -> None:
+        reader = VersionReader(reading_over(PatternStore()), ObjectVersion("k", "e", 8 * MIB))
+        await reader.read(0, 4096)
+        reader.close()
+        with trio.fail_after(5), pytest.raises(BadHandleError):
+            await reader.read(MIB, MIB + 4096)
+
+    trio.run(main)
+
+
+def test_a_close_reaches_a_reader_who_waits() -> None:
+    async def main() -> None:
+        store = LateStore(0)
+        shared = reading_over(store)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 8 * MIB))
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def waits() -> None:
+                with pytest.raises(BadHandleError):
+                    await reader.read(0, 4096)
+
+            await trio.testing.wait_all_tasks_blocked()
+            reader.close()
+        assert shared.memory.used_bytes > 0  # its thread still writes
+        store.go_on.set()
+        await drained(shared)
+        assert shared.memory.used_bytes == 0
 
     trio.run(main)

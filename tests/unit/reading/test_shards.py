@@ -4,9 +4,9 @@ import trio
 import trio.testing
 
 from ossfs_py.model import ObjectInfo, ObjectVersion
-from ossfs_py.reading.engine import TransferEngine
+from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
-from tests.unit.reading.test_reader import MIB, PatternStore, engine_over, pattern
+from tests.unit.reading.test_reader import MIB, PatternStore, pattern, reading_over
 
 SIZE = 12 * MIB
 FIRST, SECOND = "m/model-00001-of-00002.safetensors", "m/model-00002-of-00002.safetensors"
@@ -39,19 +39,19 @@ async def read_all(readers: ReaderCache, key: str) -> None:
     readers.release(reader)
 
 
-async def second_fetched(store: ShardStore, engine: TransferEngine) -> None:
+async def second_fetched(store: ShardStore, shared: ReadContext) -> None:
     with trio.fail_after(5):
-        while SECOND not in store.fetched or engine.network.running:
+        while SECOND not in store.fetched or shared.network.running:
             await trio.testing.wait_all_tasks_blocked(0.001)
 
 
 def test_the_next_shard_is_in_memory_when_its_loader_opens_it() -> None:
     async def main() -> None:
         store = ShardStore()
-        engine = engine_over(store, limit=256 * MIB)
-        readers = ReaderCache(engine, lambda _version: None)
+        shared = reading_over(store, limit=256 * MIB)
+        readers = ReaderCache(shared, lambda _version: None)
         await read_all(readers, FIRST)
-        await second_fetched(store, engine)
+        await second_fetched(store, shared)
         reader = readers.acquire(ObjectVersion(SECOND, "e", SIZE))
         assert reader.read_nowait(0, MIB) == pattern(0, MIB)
         assert (SECOND, 0, MIB) in store.ranges  # the header comes alone, and soon
@@ -64,10 +64,10 @@ def test_the_next_shard_is_in_memory_when_its_loader_opens_it() -> None:
 def test_of_the_next_shard_no_more_is_fetched_than_a_share_of_the_memory() -> None:
     async def main() -> None:
         store = ShardStore()
-        engine = engine_over(store, limit=64 * MIB)
-        readers = ReaderCache(engine, lambda _version: None)
+        shared = reading_over(store, limit=64 * MIB)
+        readers = ReaderCache(shared, lambda _version: None)
         await read_all(readers, FIRST)
-        await second_fetched(store, engine)
+        await second_fetched(store, shared)
         readers.close()
         fetched = [size for key, _start, size in store.ranges if key == SECOND]
         assert sum(fetched) == 64 * MIB // 8
@@ -77,8 +77,8 @@ def test_of_the_next_shard_no_more_is_fetched_than_a_share_of_the_memory() -> No
 
 def test_a_shard_is_expected_to_be_looked_at_as_the_one_before() -> None:
     async def main() -> None:
-        engine = engine_over(ShardStore(), limit=256 * MIB)
-        readers = ReaderCache(engine, lambda _version: None)
+        shared = reading_over(ShardStore(), limit=256 * MIB)
+        readers = ReaderCache(shared, lambda _version: None)
         first = readers.acquire(ObjectVersion(FIRST, "e", SIZE))
         second = readers.acquire(ObjectVersion(SECOND, "e", SIZE))
         second.follow(first)
@@ -94,7 +94,7 @@ def test_a_shard_is_expected_to_be_looked_at_as_the_one_before() -> None:
 def test_the_last_shard_asks_for_nothing_more() -> None:
     async def main() -> None:
         store = ShardStore()
-        readers = ReaderCache(engine_over(store, limit=256 * MIB), lambda _version: None)
+        readers = ReaderCache(reading_over(store, limit=256 * MIB), lambda _version: None)
         await read_all(readers, SECOND)
         readers.close()
         assert store.asked == []

@@ -3,7 +3,7 @@
 import trio
 import trio.testing
 
-from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.buffers import Buffer, BufferPool, NothingEvictable
 from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -13,7 +13,7 @@ def test_a_released_buffer_of_any_size_serves_again() -> None:
     """Fresh memory costs page faults, whatever the size of the piece."""
 
     async def main() -> None:
-        pool = BufferPool(64 * MIB, 8 * MIB, Metrics())
+        pool = BufferPool(64 * MIB, 8 * MIB, Metrics(), NothingEvictable())
         for size in (MIB, 2 * MIB, 3 * MIB, 8 * MIB):
             first = pool.try_acquire(size)
             assert first is not None
@@ -31,7 +31,7 @@ def test_a_released_buffer_of_any_size_serves_again() -> None:
 
 def test_idle_buffers_give_way_to_other_sizes_within_the_budget() -> None:
     async def main() -> None:
-        pool = BufferPool(16 * MIB, 8 * MIB, Metrics())
+        pool = BufferPool(16 * MIB, 8 * MIB, Metrics(), NothingEvictable())
         small = [pool.try_acquire(MIB) for _ in range(16)]
         assert all(small)
         for buffer in small:
@@ -46,7 +46,7 @@ def test_idle_buffers_give_way_to_other_sizes_within_the_budget() -> None:
 
 def test_idle_buffers_go_back_to_the_system() -> None:
     async def main() -> None:
-        pool = BufferPool(16 * MIB, 8 * MIB, Metrics())
+        pool = BufferPool(16 * MIB, 8 * MIB, Metrics(), NothingEvictable())
         for size in (MIB, 8 * MIB):
             buffer = pool.try_acquire(size)
             assert buffer is not None
@@ -55,3 +55,58 @@ def test_idle_buffers_go_back_to_the_system() -> None:
         assert pool.resident_bytes == 0
 
     trio.run(main, clock=trio.testing.MockClock())
+
+
+class Shelf:
+    """An evictor of buffers that stand on it, some of them locked."""
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] = []
+        self.locked = False
+        self.asked: list[tuple[int, bool]] = []
+
+    def evict(self, needed_bytes: int, *, for_prefetch: bool) -> None:
+        self.asked.append((needed_bytes, for_prefetch))
+        while self.buffers and not self.locked:
+            self.buffers.pop().release()
+
+
+def test_a_full_pool_asks_its_evictor_for_what_is_missing_and_says_for_whom() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        pool = BufferPool(4000, MIB, Metrics(), shelf)
+        held = pool.try_acquire(3000)
+        assert held is not None
+        shelf.buffers.append(held)
+        shelf.locked = True
+        assert pool.try_acquire(500, headroom_bytes=1000) is None
+        assert pool.try_acquire(1500) is None
+        shelf.locked = False
+        assert pool.try_acquire(1500) is not None
+        assert shelf.asked == [(500, True), (500, False), (500, False)]
+
+    trio.run(main)
+
+
+def test_who_waits_for_memory_is_told_when_a_buffer_can_be_evicted() -> None:
+    async def main() -> None:
+        shelf = Shelf()
+        pool = BufferPool(4000, MIB, Metrics(), shelf)
+        held = pool.try_acquire(3000)
+        assert held is not None
+        shelf.buffers.append(held)
+        shelf.locked = True
+        got: list[Buffer] = []
+
+        async def waits() -> None:
+            got.append(await pool.acquire(2000))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(waits)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not got
+            shelf.locked = False
+            held.reclaimable()
+        assert got
+
+    trio.run(main)

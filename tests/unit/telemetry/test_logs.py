@@ -160,15 +160,15 @@ def test_a_line_of_json_carries_what_the_message_is_about(tmp_path: Path) -> Non
 def test_an_area_has_a_level_of_its_own(tmp_path: Path) -> None:
     with opened(settings(tmp_path, log_level="error,store=debug")) as logs:
         logging.getLogger("ossfs_py.store.s3.retry").debug("of the store")
-        logging.getLogger("ossfs_py.reading.engine").warning("of the engine")
+        logging.getLogger("ossfs_py.reading.fetching").warning("of the fetching")
         logs.set_levels(logs.levels.changed("transfer=warning,store=error"))
         logging.getLogger("ossfs_py.store.s3.retry").warning("no more of the store")
-        logging.getLogger("ossfs_py.reading.engine").warning("more of the engine")
+        logging.getLogger("ossfs_py.reading.fetching").warning("more of the fetching")
         assert str(logs.levels) == "error,store=error,transfer=warning"
         logs.set_levels(logs.levels.changed("info"))
         assert str(logs.levels) == "info"
     messages = [line.rpartition(": ")[2] for line in (tmp_path / "log").read_text().splitlines()]
-    assert messages == ["of the store", "more of the engine"]
+    assert messages == ["of the store", "more of the fetching"]
 
 
 def test_every_module_that_logs_belongs_to_one_area() -> None:

@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import Metrics
@@ -33,6 +34,7 @@ class Writing:
     store: FakeStore
     context: WriteContext
     pool: BufferPool
+    resident: Resident
     journal: Journal
     files: list[DirtyFile] = field(default_factory=list)
 
@@ -80,11 +82,14 @@ async def writing(
     store: FakeStore | None = None,
     limits: WriteLimits = TINY,
     memory_bytes: int = 4096,
+    metrics: Metrics | None = None,
 ) -> AsyncIterator[Writing]:
     """A context with real worker threads and a real state directory, closed down afterwards."""
     store = store or FakeStore(min_part_bytes=limits.parts.min_part)
-    pool = BufferPool(memory_bytes, 8 * 1024**2, Metrics())
     network, local = Workers("network", 4), Workers("local", 2)
+    # What a data path's readers keep comes out of the same budget.
+    resident = Resident(memory_bytes, local, metrics or Metrics())
+    pool = BufferPool(memory_bytes, 8 * 1024**2, Metrics(), resident)
     journal = Journal(directory / "state")
     numbers = count()
     context = WriteContext(
@@ -96,7 +101,7 @@ async def writing(
         spill_key=lambda: f".ossfs-py-spill-{next(numbers)}",
         limits=limits,
     )
-    made = Writing(store, context, pool, journal)
+    made = Writing(store, context, pool, resident, journal)
     try:
         yield made
     finally:

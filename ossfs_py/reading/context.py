@@ -1,0 +1,26 @@
+"""What every reader of a mount is given."""
+
+from dataclasses import dataclass, field
+
+from ossfs_py.reading.hedging import Hedging
+from ossfs_py.reading.planning import ReadOptions
+from ossfs_py.reading.resident import Resident
+from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadContext:
+    """Everything readers share. Plain wiring: each part has its own rules."""
+
+    store: ObjectStore
+    network: Workers
+    files: Workers
+    memory: BufferPool
+    resident: Resident
+    """The evictor of ``memory``."""
+    metrics: Metrics
+    options: ReadOptions = field(default_factory=ReadOptions)
+    hedging: Hedging = field(default_factory=Hedging)

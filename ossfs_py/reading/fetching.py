@@ -1,0 +1,215 @@
+"""Requests for the bytes of one version: memory, the request, a second one if it is late, the end.
+
+Everything runs on the trio thread but the call that fills the memory.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import outcome
+import trio
+
+from ossfs_py.errors import BadHandleError, ObjectMissingError, StoreError, VersionChangedError
+from ossfs_py.model import ObjectVersion
+from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, Ending
+from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.planning import PlannedSpan
+from ossfs_py.reading.secondhome import BlockLostError, DiskHome
+from ossfs_py.runtime.buffers import Buffer
+from ossfs_py.telemetry.metrics import SENT, WON
+
+log = logging.getLogger(__name__)
+
+
+class Fetcher:
+    """Fills the chunks of one version, pinned to its ETag, from the store or from its disk home."""
+
+    def __init__(
+        self,
+        context: ReadContext,
+        version: ObjectVersion,
+        index: ChunkIndex,
+        home: DiskHome | None,
+        on_landed: Callable[[Chunk], None],
+    ) -> None:
+        """``on_landed`` is told of each chunk that holds its bytes."""
+        self.version = version
+        """Where requests go; may change to another key or ETag of the same bytes."""
+        self.refusal: VersionChangedError | BadHandleError | None = None
+        """Why no byte can be had any more."""
+        self._index = index
+        self._home = home
+        self._on_landed = on_landed
+        self._store = context.store
+        self._network = context.network
+        self._memory = context.memory
+        self._headroom_bytes = context.resident.headroom_bytes
+        self._hedging = context.hedging
+        self._hedges = context.metrics.hedges.values
+
+    # -- asking -------------------------------------------------------------------------------
+
+    def fetch(self, span: PlannedSpan) -> Chunk | None:
+        """Begin to fetch a span. If memory is short, None; or, if it is urgent, a chunk that waits
+        for :meth:`find_memory`.
+        """
+        headroom = 0 if span.urgent else self._headroom_bytes
+        buffer = self._memory.try_acquire(span.size, headroom_bytes=headroom)
+        if buffer is None and not span.urgent:
+            return None
+        chunk = self.ask(span)
+        if buffer is not None:
+            self._begin(chunk, buffer, urgent=span.urgent)
+        return chunk
+
+    def ask(self, span: PlannedSpan) -> Chunk:
+        """A chunk that waits for :meth:`find_memory`."""
+        ahead = not (span.urgent or span.from_disk)
+        return self._index.ask(span.start, span.end, from_disk=span.from_disk, ahead=ahead)
+
+    async def find_memory(self, chunk: Chunk) -> None:
+        """Wait for memory on behalf of a reader; whoever gets it first starts the request."""
+        buffer = await self._memory.acquire(chunk.size)
+        if chunk.state is ChunkState.ASKED:
+            self._begin(chunk, buffer, urgent=True)
+        else:
+            buffer.release()
+
+    def _begin(self, chunk: Chunk, buffer: Buffer, *, urgent: bool) -> None:
+        chunk.fetching(buffer)
+        self._request(chunk, buffer, urgent=urgent)
+
+    def _request(self, chunk: Chunk, buffer: Buffer, *, urgent: bool) -> None:
+        chunk.begun_at = None
+        ended = partial(self._ended, chunk, self.version, buffer)
+        if chunk.from_disk and self._home is not None:
+            chunk.job = self._home.load(chunk, buffer.view, ended, urgent=urgent)
+        else:
+            call = partial(self._get, chunk, self.version, buffer.view)
+            chunk.job = self._network.submit(call, ended, urgent=urgent)
+
+    def _get(self, chunk: Chunk, version: ObjectVersion, view: memoryview) -> None:
+        chunk.begun_at = time.monotonic()
+        self._store.get_range_into(version, chunk.start, view)
+
+    # -- waiting ------------------------------------------------------------------------------
+
+    async def landing(self, chunk: Chunk) -> None:
+        """Wait, for a reader, until something becomes of a chunk that holds no bytes yet; it may
+        return before. Asks a second time for what is late. Cancelled, the request goes on.
+        """
+        if chunk.state is ChunkState.ASKED:
+            await self.find_memory(chunk)
+        elif chunk.job is not None:
+            chunk.job.promote()
+        if not chunk.pending:
+            return
+        if chunk.from_disk or chunk.spare is not None:
+            await chunk.wait()
+            return
+        patience_seconds = self._hedging.patience_seconds
+        if chunk.begun_at is not None:
+            patience_seconds += chunk.begun_at - time.monotonic()
+        with trio.move_on_after(max(0.0, patience_seconds)) as waiting:
+            await chunk.wait()
+        if waiting.cancelled_caught and chunk.begun_at is not None and chunk.pending:
+            late_seconds = time.monotonic() - chunk.begun_at - self._hedging.patience_seconds
+            if late_seconds >= 0:
+                self._ask_again(chunk, chunk.begun_at)
+                await chunk.wait()
+
+    def _ask_again(self, chunk: Chunk, begun_at: float) -> None:
+        """Send a second request for a chunk that is late; the first good answer counts."""
+        if chunk.spare is not None:
+            return  # another reader who waits for it was faster
+        buffer = self._memory.try_acquire(chunk.size, headroom_bytes=self._headroom_bytes)
+        if buffer is None:
+            return
+        if not self._hedging.begin(begun_at, self._network.running):
+            buffer.release()
+            return
+        log.info("%r from byte %d is late: asking again", self.version.key, chunk.start)
+        self._hedges[SENT] += 1
+        chunk.asked_twice(buffer)
+        call = partial(self._store.get_range_into, self.version, chunk.start, buffer.view)
+        self._network.submit(call, partial(self._ended, chunk, self.version, buffer))
+
+    # -- the end of a request -----------------------------------------------------------------
+
+    def _ended(
+        self, chunk: Chunk, version: ObjectVersion, buffer: Buffer, result: outcome.Outcome[Any]
+    ) -> None:
+        ending = chunk.answered(buffer, good=isinstance(result, outcome.Value))
+        if ending is Ending.LET_GO:
+            self._hedging.end()
+            return
+        if ending is Ending.WINS:
+            self._hedges[WON] += 1
+        if isinstance(result, outcome.Error):
+            self._failed(chunk, version, buffer, result.error)
+            return
+        abandoned = chunk.state is ChunkState.ABANDONED
+        chunk.landed()
+        if abandoned:
+            return
+        if chunk.begun_at is not None:
+            self._hedging.answered(chunk.begun_at, time.monotonic())
+        self._on_landed(chunk)
+
+    def _failed(
+        self, chunk: Chunk, version: ObjectVersion, buffer: Buffer, error: BaseException
+    ) -> None:
+        if chunk.state is ChunkState.FETCHING:
+            if version != self.version:
+                # The bytes moved to another key while this request was on its way.
+                self._request(chunk, buffer, urgent=chunk.pins > 0)
+                return
+            if isinstance(error, BlockLostError) and self._home is not None:
+                log.warning("%s; fetching it from the store again", error)
+                self._home.lost(chunk)
+                chunk.not_on_disk()
+                self._request(chunk, buffer, urgent=chunk.pins > 0)
+                return
+        chunk.fail(self._as_seen(error, pins=chunk.pins))
+
+    def _as_seen(self, error: BaseException, *, pins: int) -> BaseException:
+        """What a program that reads is told of an error."""
+        if isinstance(error, ObjectMissingError):
+            # Whoever has the file open asked for no name. Should it come back, a later read has it.
+            return VersionChangedError(
+                f"the object is gone ({error.args[0]})",
+                operation=error.operation,
+                key=error.key,
+                request_id=error.request_id,
+                attempts=error.attempts,
+            )
+        if isinstance(error, VersionChangedError):
+            self.refusal = self.refusal or error
+        elif not isinstance(error, (StoreError, BlockLostError)):
+            log.error("fetching %r failed unexpectedly", self.version.key, exc_info=error)
+        elif pins == 0:
+            log.info("read ahead gave up: %s", error)
+        return error
+
+    # -- letting go ---------------------------------------------------------------------------
+
+    def look_again(self) -> None:
+        """Ask the store once more, whatever it said before."""
+        self.refusal = None
+
+    def close(self) -> None:
+        """Free all memory; requests in flight run to their end and their bytes are dropped."""
+        error = BadHandleError("the file was closed while it was read")
+        self.refusal = error
+        for chunk in self._index:
+            if chunk.state is ChunkState.FETCHING and chunk.job is not None and chunk.job.cancel():
+                if chunk.from_disk and self._home is not None:
+                    self._home.load_cancelled()
+                chunk.fail(error)
+            else:
+                chunk.abandon(error)
+        if self._home is not None:
+            self._home.close()

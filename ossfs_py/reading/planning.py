@@ -1,0 +1,267 @@
+"""Which spans of a version are worth a request now, and how urgently. Pure.
+
+A plan is made span by span, against what the index holds at that moment: beginning one span may
+evict what the next one would have passed over.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ossfs_py.model import ByteRange
+from ossfs_py.reading.chunks import ChunkIndex
+from ossfs_py.reading.streams import MIB, Stream, StreamLimits, StreamTable
+
+_PIECES_AHEAD = 16
+"""What is read ahead comes in this many requests at least, so that they fill the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How bytes are fetched; sizes in bytes.
+
+    ``random_fetch_bytes``: what a read that belongs to no stream fetches at least. 64 KiB take
+    0.7 ms at 90 MB/s, little beside the 25 ms to the first byte.
+    """
+
+    block_size_bytes: int = 8 * MIB
+    model_hints: bool = True
+    """Use what is known of model files: suffixes, tensor bounds, the tail of zip archives."""
+    random_fetch_bytes: int = 64 * 1024
+    small_file_bytes: int = MIB
+    """Files up to this size are fetched whole at the first touch: 1 MiB takes 12 ms at 90 MB/s,
+    and a second request would wait 25 ms for its first byte."""
+    streams: StreamLimits = field(default_factory=StreamLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedSpan:
+    """Bytes ``[start, end)`` for one request. ``urgent``: somebody waits for them; without, they
+    are read ahead, behind urgent work, and only if there is memory to spare.
+    """
+
+    start: int
+    end: int
+    urgent: bool
+    from_disk: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in the span."""
+        return self.end - self.start
+
+
+class OnDisk(Protocol):
+    """Which bytes of a version can be had from a second home; see ``secondhome.BlockBackend``."""
+
+    granularity_bytes: int
+
+    def present_until(self, offset: int) -> int:
+        """End of the run of bytes on disk that holds ``offset``; ``offset`` itself if none."""
+        ...
+
+    def next_present(self, offset: int) -> int | None:
+        """Where the first run on disk behind ``offset`` begins."""
+        ...
+
+
+class NothingOnDisk:
+    """A version without a second home."""
+
+    granularity_bytes = 4096
+    """One page: the kernel asks for no less."""
+
+    def present_until(self, offset: int) -> int:
+        """Nothing is."""
+        return offset
+
+    def next_present(self, offset: int) -> int | None:
+        """Nor will it be."""
+
+
+class Foresight(Protocol):
+    """What is believed of how a version will be read."""
+
+    def opening(self) -> Sequence[ByteRange]:
+        """What is wanted as soon as anything is read; later calls return nothing."""
+        ...
+
+    def heads(self, stream: Stream) -> Sequence[ByteRange]:
+        """What is wanted because of the first read of ``stream``."""
+        ...
+
+    def known_end(self, stream: Stream) -> int | None:
+        """Up to where the stream is believed to read, at most; asked at each of its reads."""
+        ...
+
+
+class Planner:
+    """Says what to fetch of one version of ``size`` bytes. Changes nothing but the streams."""
+
+    def __init__(
+        self,
+        size: int,
+        options: ReadOptions,
+        index: ChunkIndex,
+        streams: StreamTable,
+        foresight: Foresight,
+        on_disk: OnDisk,
+    ) -> None:
+        self._size = size
+        self._block_bytes = options.block_size_bytes
+        self._random_bytes = options.random_fetch_bytes
+        self._whole_bytes = min(options.small_file_bytes, options.block_size_bytes)
+        self._index = index
+        self._streams = streams
+        self._foresight = foresight
+        self._on_disk = on_disk
+        self._grain = on_disk.granularity_bytes
+        self.reached_end = False
+        """Whether a stream was read ahead up to the end of the file."""
+
+    def needed(self, offset: int, end: int, stream: Stream) -> PlannedSpan | None:
+        """The first span of ``[offset, end)``, which a reader waits for, that nobody has asked
+        for yet.
+        """
+        if len(self._index) == 0 and self._size <= self._whole_bytes:
+            return self.request(0, self._size, urgent=True)
+        position = offset
+        while position < end:
+            chunk = self._index.at(position)
+            if chunk is not None:
+                position = chunk.end
+                continue
+            upto = position
+            if not stream.straggles:  # of what others have read, the kernel keeps the rest
+                upto += self._random_bytes
+            if stream.window:
+                # Reads of the kernel's readahead end on multiples of 1 MiB: one that spans
+                # two chunks has to be joined.
+                upto = (position + min(MIB, stream.window)) // MIB * MIB
+            return self.request(position - position % self._grain, max(upto, end), urgent=True)
+        return None
+
+    def ahead(
+        self, stream: Stream, amount: int, window_cap: int, *, waited: bool
+    ) -> PlannedSpan | None:
+        """What to read ahead of ``stream`` after a read of ``amount`` bytes, the first span;
+        :meth:`next_ahead` says more once that one is begun. Every read comes past here.
+
+        ``window_cap``: the stream's share of the budget.
+        """
+        known_end = self._foresight.known_end(stream)
+        window = self._streams.widen(
+            stream, window_cap, amount, waited=waited, bounded=known_end is not None
+        )
+        if not window or self._streams.trespasses(stream):
+            return None
+        limit = min(known_end or self._size, stream.position + window)
+        if limit == self._size:
+            self.reached_end = True
+        boundary = self._streams.boundary(stream)
+        if boundary is not None and boundary < limit:
+            limit = boundary
+        elif limit == known_end:
+            boundary = limit
+        stream.limit = limit
+        stream.limit_is_exact = limit in (boundary, self._size)
+        return self.next_ahead(stream)
+
+    def next_ahead(self, stream: Stream) -> PlannedSpan | None:
+        """The next span to read ahead of ``stream``, up to its limit."""
+        position = max(stream.position, stream.ahead)
+        limit = stream.limit
+        while position < limit:
+            chunk = self._index.at(position)
+            if chunk is not None:
+                position = stream.ahead = chunk.end
+                continue
+            largest = min(self._block_bytes, _floor_power_of_two(stream.window // _PIECES_AHEAD))
+            piece = _piece(position - stream.position, largest)
+            # Pieces end on multiples of their size, for the same reason as in needed().
+            end = (position // piece + 1) * piece
+            if end - position < piece // 2:
+                end += piece
+            if end > limit:
+                if not stream.limit_is_exact:
+                    return None
+                end = limit
+            return self.request(position - position % self._grain, end, urgent=False)
+        return None
+
+    def head(self, offset: int, size: int) -> PlannedSpan | None:
+        """The first span from ``offset`` on, of the file's first ``size`` bytes, that nobody has
+        asked for yet.
+        """
+        position = offset
+        while position < size:
+            chunk = self._index.at(position)
+            if chunk is None:
+                # The header comes first, and soon: it says where the tensors are.
+                upto = size if position else min(size, MIB)
+                return self.request(position, upto, urgent=False)
+            position = chunk.end
+        return None
+
+    def opening(self) -> Iterator[PlannedSpan]:
+        """What foresight wants as soon as anything is read. Begin each before asking for more."""
+        return self._wanted(self._foresight.opening())
+
+    def heads(self, stream: Stream) -> Iterator[PlannedSpan]:
+        """What foresight wants because of a stream's first read; as :meth:`opening`."""
+        return self._wanted(self._foresight.heads(stream))
+
+    def _wanted(self, pieces: Sequence[ByteRange]) -> Iterator[PlannedSpan]:
+        """Spans for what is wanted, unless its beginning is here or on its way."""
+        for piece in pieces:
+            start = piece.start - piece.start % self._grain
+            if self._index.at(start) is None:
+                yield self.request(start, min(start + piece.size, self._size), urgent=False)
+
+    def missing_on_disk(self, span_bytes: int) -> list[tuple[int, int]]:
+        """What is not on disk, in spans that cross no multiple of ``span_bytes``."""
+        spans = []
+        position = 0
+        while position < self._size:
+            present = self._on_disk.present_until(position)
+            if present == position:
+                upto = self._on_disk.next_present(position)
+                end = min((position // span_bytes + 1) * span_bytes, self._size)
+                present = end if upto is None else min(end, upto)
+                spans.append((position, present))
+            position = present
+        return spans
+
+    def request(self, start: int, end: int, *, urgent: bool) -> PlannedSpan:
+        """One request from ``start`` on, or from where the chunk that holds it ends: it covers no
+        byte of another chunk, and either nothing or only what is on disk.
+        """
+        end = min(self._size, -(-end // self._grain) * self._grain)
+        previous = self._index.at(start)
+        if previous is not None:
+            start = previous.end
+        behind = self._index.next_start(start)
+        if behind is not None:
+            end = min(end, behind)
+        end = min(end, start + self._block_bytes)
+        present = self._on_disk.present_until(start)
+        if present > start:
+            return PlannedSpan(start, min(end, present), urgent, from_disk=True)
+        on_disk = self._on_disk.next_present(start)
+        return PlannedSpan(start, end if on_disk is None else min(end, on_disk), urgent)
+
+
+def cut_back(stream: Stream) -> None:
+    """Memory was short for what lies ahead of a stream: be content with less."""
+    stream.window = stream.target = max(stream.window // 2, MIB)
+
+
+def _piece(distance: int, largest: int) -> int:
+    """How much one request ahead asks for: what is needed soon comes in small pieces, side by
+    side, what is needed later in large ones, which cost less.
+    """
+    return max(MIB, min(largest, _floor_power_of_two(distance // 4)))
+
+
+def _floor_power_of_two(value: int) -> int:
+    return 1 << (value.bit_length() - 1) if value > 0 else 0

@@ -1,0 +1,142 @@
+"""What stays in memory: which chunks are given up, and for whom, under the mount's one budget."""
+
+from collections import OrderedDict
+
+from ossfs_py.reading.chunks import Chunk, DiskState
+from ossfs_py.reading.secondhome import WriteBehind
+from ossfs_py.reading.streams import MIB, StreamTable
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.telemetry.metrics import USED, WASTED, Labels, Metrics
+
+_READ_SHARE = 4
+"""One part in this many of the budget keeps blocks that were read already: the kernel's page cache
+holds the same bytes, so they matter only to readers that come back after it dropped them."""
+
+_READ_KEPT_BYTES = 96 * MIB
+"""How much of that is used until readers miss what was dropped: a kernel that is short of memory
+drops pages a few seconds old, and of several readers of one file some lag far behind."""
+
+_HEADROOM_SHARE = 4
+"""Prefetch leaves one part in this many of the budget to readers that wait."""
+
+_DISK_SHARE = 4
+"""One part in this many of the budget is held for blocks that are being written to disk."""
+
+_MAX_DISK_BYTES = 192 * MIB
+"""What a disk may fall behind by before blocks are given up. A fast one never makes use of it; with
+half as much, some first reads of 1 GiB gave up a few blocks on a disk of 1 to 3 GB/s."""
+
+_SHARE_SECONDS = 0.2
+"""How old the count of active streams may be when the budget is divided among them."""
+
+
+class Resident:
+    """The chunks of all versions that hold their bytes, in the order in which they are given up.
+
+    The keeper of every chunk and the evictor of the pool whose budget of ``limit_bytes`` they take
+    their memory from. Belongs to the trio thread.
+    """
+
+    def __init__(self, limit_bytes: int, files: Workers, metrics: Metrics) -> None:
+        self.limit_bytes = limit_bytes
+        self.headroom_bytes = limit_bytes // _HEADROOM_SHARE
+        """What reading ahead leaves to readers that wait."""
+        self.behind = WriteBehind(files, min(limit_bytes // _DISK_SHARE, _MAX_DISK_BYTES))
+        """What is held in memory until it is on disk."""
+        self._answered = metrics.bytes_read.values
+        self._read_ahead = metrics.prefetch_bytes.values
+        self._streams: set[StreamTable] = set()
+        self._fresh: OrderedDict[Chunk, None] = OrderedDict()
+        self._read: OrderedDict[Chunk, None] = OrderedDict()
+        self._read_bytes = 0
+        self._most_read_kept = limit_bytes // _READ_SHARE
+        self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
+        self._window_cap = 0
+        self._window_cap_until = 0.0
+
+    # -- dividing the budget ----------------------------------------------------------------------
+
+    def share_with(self, streams: StreamTable) -> None:
+        """Count the streams of a version among those who share the budget."""
+        self._streams.add(streams)
+
+    def unshare(self, streams: StreamTable) -> None:
+        """The version has been closed."""
+        self._streams.discard(streams)
+        if not self._streams:
+            self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
+
+    def window_cap(self, now: float) -> int:
+        """How far one stream may be read ahead so that all active ones get their share."""
+        if now >= self._window_cap_until:
+            active = sum(streams.active(now) for streams in self._streams)
+            share = (self.limit_bytes - self.headroom_bytes) // max(1, active)
+            self._window_cap = max(share, MIB)
+            self._window_cap_until = now + _SHARE_SECONDS
+        return self._window_cap
+
+    # -- what becomes of chunks -------------------------------------------------------------------
+
+    def landed(self, chunk: Chunk) -> None:
+        """A chunk holds its bytes: it may be evicted from now on."""
+        self._fresh[chunk] = None
+        if chunk.pins == 0 and chunk.buffer is not None:
+            chunk.buffer.reclaimable()
+
+    def touched(self, chunk: Chunk, amount: int, source: Labels) -> None:
+        """``amount`` bytes of a ready chunk were read; ``source`` says what they cost.
+
+        The kernel asks for each byte once and keeps it, so a chunk that gave all its bytes has
+        done its work; one whose last bytes went out of order still waits for the others.
+        """
+        self._answered[source] += amount
+        if chunk.ahead:
+            self._read_ahead[USED] += max(0, min(amount, chunk.size - chunk.given))
+        chunk.given += amount
+        if chunk in self._fresh:
+            if chunk.given >= chunk.size:
+                del self._fresh[chunk]
+                self._read[chunk] = None
+                self._read_bytes += chunk.size
+                # What is held for the disk cannot be given up anyway.
+                excess = self._read_bytes - self.behind.held_bytes - self._read_limit
+                if excess > 0:
+                    self._evict(self._read, excess)
+            else:
+                self._fresh.move_to_end(chunk)
+
+    def missed(self) -> None:
+        """A reader came back for what was read and dropped: keep more."""
+        self._read_limit = min(self._read_limit * 2, self._most_read_kept)
+
+    def left(self, chunk: Chunk, *, had_bytes: bool) -> None:
+        """A chunk's memory is going back to the pool."""
+        if chunk.ahead and had_bytes and chunk.disk is not DiskState.KEPT:
+            self._read_ahead[WASTED] += max(0, chunk.size - chunk.given)
+        self.behind.forget(chunk)
+        if chunk in self._read:
+            del self._read[chunk]
+            self._read_bytes -= chunk.size
+        else:
+            self._fresh.pop(chunk, None)
+
+    # -- giving up --------------------------------------------------------------------------------
+
+    def evict(self, needed_bytes: int, *, for_prefetch: bool) -> None:
+        """Free memory for others: what was read already, oldest first, and for somebody who waits
+        now also what was read ahead.
+        """
+        freed = self._evict(self._read, needed_bytes)
+        if freed < needed_bytes and not for_prefetch:
+            self._evict(self._fresh, needed_bytes - freed)
+
+    @staticmethod
+    def _evict(queue: OrderedDict[Chunk, None], needed_bytes: int) -> int:
+        freed = 0
+        for chunk in list(queue):
+            if freed >= needed_bytes:
+                break
+            if chunk.pins == 0 and chunk.buffer is not None:
+                freed += chunk.buffer.capacity
+                chunk.evict()
+        return freed

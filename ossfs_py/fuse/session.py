@@ -28,8 +28,6 @@ from ossfs_py.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-log = logging.getLogger(__name__)
-
 _MIN_TASKS = 8
 _MAX_TASKS = 1024
 """Blocked READs hold a session task each; with pyfuse3's 99 they starve stat and ls."""

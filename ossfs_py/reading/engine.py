@@ -1,12 +1,10 @@
 """What all readers of a mount share: store, threads, memory, and the choice of what to evict."""
 
-import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import trio
 
-from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.behind import WriteBehind
 from ossfs_py.reading.chunks import Chunk, DiskState
 from ossfs_py.reading.hedging import LEAST_SECONDS, Hedging
@@ -16,8 +14,6 @@ from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import USED, WASTED, Labels, Metrics
-
-log = logging.getLogger(__name__)
 
 MIB = 1024**2
 
@@ -186,7 +182,3 @@ class TransferEngine:
         if freed < needed and not for_prefetch:
             # Blocks that were read ahead are given up only for somebody who waits now.
             self._evict(self._fresh, needed - freed)
-
-    def reader(self, version: ObjectVersion) -> VersionReader:
-        """A new reader over ``version`` that keeps bytes in memory only."""
-        return VersionReader(self, version)

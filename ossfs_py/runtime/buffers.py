@@ -65,7 +65,6 @@ class BufferPool:
 
     def __init__(self, limit_bytes: int, block_size_bytes: int, metrics: Metrics) -> None:
         self.limit_bytes = limit_bytes
-        self.block_size_bytes = block_size_bytes
         self.reclaim: Reclaim = _nothing_to_reclaim
         self.used_bytes = 0
         self._slab_bytes = max(block_size_bytes, _MAPPED_FROM_BYTES)

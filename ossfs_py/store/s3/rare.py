@@ -9,7 +9,7 @@ pays.
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import boto3.session
@@ -36,9 +36,6 @@ _SERVER_BYTES_PER_SECOND = 45e6
 """What a store that moves bytes for an upload, a copy or a completion is granted ..."""
 _LONGEST_PATIENCE_SECONDS = 120.0
 """ ... up to what 5 GiB, the largest copy, take at that rate."""
-
-EXTRA_HEADERS: Final = "OssfsExtraHeaders"
-"""A parameter of our own: headers that botocore's model does not know."""
 
 _OWN_HEADERS = frozenset({"content-length", "expect", "host", "user-agent"})
 """Said by the wire client itself."""
@@ -118,8 +115,6 @@ class RareOperations:
             raise EnvironmentProblemError(
                 f"the S3 client cannot be set up ({type(exc).__name__})"
             ) from None
-        client.meta.events.register("before-parameter-build.s3", _take_extra_headers)
-        client.meta.events.register("before-call.s3", _add_extra_headers)
         # The stubs know no handler that returns something; botocore takes it for the answer.
         client.meta.events.register("before-send.s3", self._send)  # type: ignore[arg-type]
         return client
@@ -167,14 +162,6 @@ class _Body:
 
 def _text(value: str | bytes) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else value
-
-
-def _take_extra_headers(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    context[EXTRA_HEADERS] = params.pop(EXTRA_HEADERS, {})
-
-
-def _add_extra_headers(params: dict[str, Any], context: dict[str, Any], **_: object) -> None:
-    params["headers"].update(context.get(EXTRA_HEADERS, {}))
 
 
 def _answer_error(response: Mapping[str, Any]) -> AnswerError:

@@ -9,7 +9,8 @@ from typing import Any, Self, TypeAlias
 
 from ossfs_py.control.server import SOCKET_NAME
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, MountEntry
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine
+from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.host.running import FoundDaemon, RunningMount, find_daemon
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]

@@ -106,8 +106,8 @@ async def mounted(
             nursery.start_soon(watch)
             # The answer to a first request comes after INIT, which sets the readahead anew.
             await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
-            tune(str(options.mountpoint), options.readahead_bytes)
-            metrics.kernel_waiting.set_function(waiting_requests(str(options.mountpoint)))
+            tune(options.mountpoint, options.readahead_bytes)
+            metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
             body_began = True
             yield pyfuse3.terminate
             adapter.end_reads()

@@ -174,20 +174,12 @@ class NotPermittedError(FilesystemError):
     """Object stores have no such thing (hard links, device nodes), or the caller may not."""
 
 
-class PermissionDeniedError(FilesystemError):
-    """The caller's credentials do not allow it."""
-
-
 class ReadOnlyError(FilesystemError):
     """The mount is read-only."""
 
 
 class BadHandleError(FilesystemError):
     """The handle is unknown or was opened without the needed access mode."""
-
-
-class NoSpaceError(FilesystemError):
-    """The local disk is full and nothing can be evicted."""
 
 
 class FileTooLargeError(FilesystemError):
@@ -262,10 +254,8 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(IllegalNameError, errno.EILSEQ),
     ErrnoRow(InvalidArgumentError, errno.EINVAL),
     ErrnoRow(NotPermittedError, errno.EPERM),
-    ErrnoRow(PermissionDeniedError, errno.EACCES),
     ErrnoRow(ReadOnlyError, errno.EROFS),
     ErrnoRow(BadHandleError, errno.EBADF),
-    ErrnoRow(NoSpaceError, errno.ENOSPC),
     ErrnoRow(FileTooLargeError, errno.EFBIG),
     ErrnoRow(OperationUnsupportedError, errno.EOPNOTSUPP),
     ErrnoRow(NoAttributeError, errno.ENODATA),

@@ -42,16 +42,6 @@ class ExtentSet:
         spans = ", ".join(f"{s}-{e}" for s, e in zip(self._starts, self._ends, strict=True))
         return f"ExtentSet({spans})"
 
-    @property
-    def total_bytes(self) -> int:
-        """How many bytes are in the set."""
-        return sum(self._ends) - sum(self._starts)
-
-    @property
-    def end(self) -> int:
-        """One past the last byte in the set; 0 when empty."""
-        return self._ends[-1] if self._ends else 0
-
     def copy(self) -> "ExtentSet":
         """An independent set with the same bytes."""
         twin = ExtentSet()
@@ -109,13 +99,6 @@ class ExtentSet:
             return True
         index = bisect_right(self._starts, start) - 1
         return index >= 0 and self._ends[index] >= end
-
-    def overlaps(self, start: int, end: int) -> bool:
-        """Whether any byte of ``[start, end)`` is in."""
-        if start >= end:
-            return False
-        index = bisect_right(self._ends, start)
-        return index < len(self._starts) and self._starts[index] < end
 
     def run_at(self, position: int, end: int) -> tuple[bool, int]:
         """Whether byte ``position`` is in, and how far (at most ``end``) that stays so."""

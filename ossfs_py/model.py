@@ -53,8 +53,6 @@ class ObjectInfo:
     storage_class: str | None = None
     version_id: str | None = None
     owner: str | None = None
-    restored: bool = True
-    """False for an archived object whose bytes cannot be read before a restore."""
 
     @property
     def version(self) -> ObjectVersion:

@@ -235,7 +235,6 @@ def test_every_row_is_what_errno_of_answers() -> None:
         (errors.ArchivedError("not restored"), errno.EACCES),
         (errors.VersionChangedError("changed under a reader"), errno.ESTALE),
         (errors.ReadOnlyError("read-only mount"), errno.EROFS),
-        (errors.NoSpaceError("disk full"), errno.ENOSPC),
         (OSError(errno.ENOSPC, "disk full"), errno.ENOSPC),
         (errors.QuotaExceededError("quota at the store"), errno.EDQUOT),
         (errors.ObjectTooLargeError("too large"), errno.EFBIG),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ossfs_py.bench.run import Shown
     from ossfs_py.bench.works import Work
     from ossfs_py.control.client import ControlClient
-    from ossfs_py.host.mountpoint import MountEntry
+    from ossfs_py.host.mounttable import MountEntry
 
 _DEFAULT_SIZE = "256MiB"
 _MIN_BYTES = 1024**2

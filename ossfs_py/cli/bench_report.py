@@ -11,7 +11,7 @@ from rich.table import Table
 from ossfs_py.bench.run import Measurement
 from ossfs_py.bench.works import Material
 from ossfs_py.config import units
-from ossfs_py.host.mountpoint import MountEntry
+from ossfs_py.host.mounttable import MountEntry
 
 _OF_THE_DAEMON = ("CPU s", "STORE MB", "REQUESTS")
 _WORTH_SAYING = 0.01

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ossfs_py.control.client import ControlClient, DaemonGoneError, mount_of
 from ossfs_py.errors import EnvironmentProblemError, UsageError
-from ossfs_py.host.mountpoint import MountEntry
+from ossfs_py.host.mounttable import MountEntry
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ossfs_py.host.mountpoint import MountEntry
+    from ossfs_py.host.mounttable import MountEntry
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Self, TypeAlias
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, MountEntry
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine
+from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.host.running import SOCKET_NAME, FoundDaemon, RunningMount, find_daemon, peer_of
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]

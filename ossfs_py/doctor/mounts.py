@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ossfs_py.control.client import ControlClient, DaemonGoneError
 from ossfs_py.doctor.findings import Finding, Status, failed, good, skipped, warning
-from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, MountEntry, real_path
+from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine, real_path
+from ossfs_py.host.mounttable import MountEntry
 
 _ANSWER_SECONDS = 3.0
 _REAP_SECONDS = 0.5

@@ -1,6 +1,5 @@
 """The queue of closed files whose bytes are safe on local disk and still have to be uploaded."""
 
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -8,8 +7,6 @@ from typing import Protocol
 import trio
 
 from ossfs_py.telemetry.metrics import Metrics
-
-log = logging.getLogger(__name__)
 
 MAX_PENDING_FILES = 1000
 """Closed files that may wait; the next close waits for one of them. Each holds a descriptor."""

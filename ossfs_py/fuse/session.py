@@ -30,8 +30,6 @@ from ossfs_py.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-log = logging.getLogger(__name__)
-
 _MIN_TASKS = 8
 _MAX_TASKS = 1024
 """Blocked READs hold a session task each; with pyfuse3's 99 they starve stat and ls."""
@@ -110,8 +108,8 @@ async def mounted(
             nursery.start_soon(watch)
             # The answer to a first request comes after INIT, which sets the readahead anew.
             await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
-            tune(str(options.mountpoint), options.readahead_bytes)
-            metrics.kernel_waiting.set_function(waiting_requests(str(options.mountpoint)))
+            tune(options.mountpoint, options.readahead_bytes)
+            metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
             body_began = True
             yield pyfuse3.terminate
             adapter.end_reads()

@@ -12,24 +12,21 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from ossfs_py.host.mountpoint import THIS_MACHINE
+
 log = logging.getLogger(__name__)
 
 _DEVICE = Path("/dev/fuse")
 _DESCRIPTORS = Path("/proc/self/fd")
-_MOUNTINFO = Path("/proc/self/mountinfo")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 _MAX_BACKGROUND = 128
 """Asynchronous READs the kernel keeps in flight; its default of 12 starves parallel readers."""
 
 
-def device_of(mountpoint: str) -> str | None:
+def device_of(mountpoint: Path) -> str | None:
     """``major:minor`` of the topmost mount at ``mountpoint``, without asking the mount itself."""
-    found = None
-    for line in _MOUNTINFO.read_text().splitlines():
-        fields = line.split(" ")
-        if fields[4].encode().decode("unicode_escape") == mountpoint:
-            found = fields[2]
-    return found
+    mounted = THIS_MACHINE.mounts_at(mountpoint)
+    return mounted[-1].device if mounted else None
 
 
 async def connection_gone() -> None:
@@ -50,7 +47,7 @@ def _descriptors_of(path: Path) -> list[int]:
     return found
 
 
-def tune(mountpoint: str, readahead_bytes: int) -> None:
+def tune(mountpoint: Path, readahead_bytes: int) -> None:
     """Raise the mount's readahead and queue where permitted; say so in the log where not."""
     device = device_of(mountpoint)
     if device is None:
@@ -68,7 +65,7 @@ def tune(mountpoint: str, readahead_bytes: int) -> None:
         _write(connection / "congestion_threshold", threshold, "the kernel's queue stays short")
 
 
-def waiting_requests(mountpoint: str) -> Callable[[], float]:
+def waiting_requests(mountpoint: Path) -> Callable[[], float]:
     """What tells how many requests the kernel waits for; NaN where it does not say.
 
     It does not where the fusectl file system is not mounted, as in most containers.

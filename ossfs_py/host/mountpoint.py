@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ossfs_py.errors import EnvironmentProblemError, is_dead_mount
+from ossfs_py.host.mounttable import MountEntry, read_mount_table
 
 log = logging.getLogger(__name__)
 
@@ -26,32 +27,9 @@ _CAP_SYS_ADMIN = 1 << 21
 """Bit of CAP_SYS_ADMIN in the masks of /proc/self/status (linux/capability.h)."""
 _STACKED_LIMIT = 16
 """A restart loop leaves a few dead mounts on one another; more than this is no such thing."""
-_OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
 _UMOUNT_SECONDS = 30.0
 _PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Not the caller's: root must not run whatever somebody has put into PATH."""
-
-
-@dataclass(frozen=True, slots=True)
-class MountEntry:
-    """One line of the kernel's mount table."""
-
-    mountpoint: Path
-    filesystem_type: str
-    source: str
-    options: str
-    """Options of the file system (``user_id=0,group_id=0,...`` for FUSE)."""
-
-    @property
-    def is_fuse(self) -> bool:
-        """Whether a user-space daemon serves it."""
-        return self.filesystem_type.partition(".")[0] in ("fuse", "fuseblk")
-
-    @property
-    def owner(self) -> int | None:
-        """The user a FUSE mount belongs to."""
-        match = re.search(r"(?:^|,)user_id=(\d+)", self.options)
-        return int(match[1]) if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,23 +48,10 @@ class Machine:
 
     def mounts(self) -> list[MountEntry]:
         """The mount table of this process, in the order of mounting."""
-        lines = self.mount_table.read_text(errors="surrogateescape").splitlines()
-        return [_parse_mount(line) for line in lines]
+        return read_mount_table(self.mount_table)
 
 
 THIS_MACHINE = Machine()
-
-
-def _parse_mount(line: str) -> MountEntry:
-    # proc(5): id parent major:minor root mountpoint options [tags] - type source super-options
-    before, _, after = line.partition(" - ")
-    kind, source, options = [*after.split(" "), "", ""][:3]
-    return MountEntry(Path(_unescape(before.split(" ")[4])), kind, _unescape(source), options)
-
-
-def _unescape(text: str) -> str:
-    """The kernel writes space, tab, newline and backslash as octal escapes."""
-    return _OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
 def real_path(mountpoint: Path) -> Path:

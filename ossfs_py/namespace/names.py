@@ -25,11 +25,6 @@ def decode(name: bytes) -> str:
         raise IllegalNameError(f"the name {name!r} is not UTF-8") from exc
 
 
-def encode(name: str) -> bytes:
-    """The bytes of a name for the kernel."""
-    return name.encode("utf-8")
-
-
 def is_nameable(segment: str) -> bool:
     """Whether a path can name this segment of a key."""
     if segment in {"", ".", ".."} or "\0" in segment or "/" in segment:

@@ -254,10 +254,6 @@ class Namespace:
             return
         self._tree.changed(inode, new=is_new)
 
-    def note_stored_gone(self, inode: Inode) -> None:
-        """The store no longer has the inode's object."""
-        self._tree.vanished(inode)
-
     async def unlink(self, parent: Inode, name: str) -> Inode:
         """Delete a file or symlink; the directory stays visible.
 

@@ -81,7 +81,6 @@ class BufferPool:
         self, limit_bytes: int, block_size_bytes: int, metrics: Metrics, evictor: Evictor
     ) -> None:
         self.limit_bytes = limit_bytes
-        self.block_size_bytes = block_size_bytes
         self._evictor = evictor
         self.used_bytes = 0
         self._slab_bytes = max(block_size_bytes, _MAPPED_FROM_BYTES)

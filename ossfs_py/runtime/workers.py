@@ -4,7 +4,6 @@ A hop through ``trio.to_thread`` costs 75-116 us; handing a job to a persistent 
 the loop once for all results that are ready costs about 18 us (measured on two cores).
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -14,8 +13,6 @@ from typing import Any, TypeVar, cast
 
 import outcome
 import trio
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 

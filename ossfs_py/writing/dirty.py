@@ -41,8 +41,13 @@ class DirtyFile:
 
     With ``memory_first`` a file written in order from its beginning is held in memory only and
     streams up; otherwise, and after any other change, new bytes wait in a staging file. Either
-    way full parts of a new file leave while the program goes on writing, provided that
-    :meth:`begin` has told the key.
+    way full parts of a new file leave while the program goes on writing, provided that ``hint``
+    tells the key.
+
+    ``hint`` answers under which key and with which metadata a commit would happen now. It is
+    asked when an upload begins and when the journal takes note of the file. An upload that turns
+    out to have begun with another key is done again at commit, one with other metadata costs a
+    server-side copy: leave out of it what changes with every write (mtime).
 
     Bytes that a stream has sent are nowhere readable. When they are needed after all (read back,
     written over, cut), the upload is completed early and its object becomes the base. It is
@@ -110,15 +115,6 @@ class DirtyFile:
         May be a hidden object of this mount while the file is dirty.
         """
         return self._content.base
-
-    def begin(self, hint: Callable[[], CommitRequest]) -> None:
-        """Tell under which key and with which metadata a commit would happen now.
-
-        Asked when an upload begins and when the journal takes note of the file. An upload that
-        turns out to have begun with another key is done again at commit, one with other metadata
-        costs a server-side copy: leave out of it what changes with every write (mtime).
-        """
-        self._hint = hint
 
     def rebase(self, version: ObjectVersion) -> None:
         """The committed bytes are under another key now; ``read_base`` reads from there."""

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -14,6 +15,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
 from minio import Minio
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -51,6 +53,31 @@ def scraped(mounted: Mount) -> dict[str, float]:
 def cpu_seconds(mounted: Mount) -> float:
     fields = Path(f"/proc/{mounted.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize("name", ["模型", "my models", "back\\slash", "\\040"])
+def test_readahead_and_kernel_metrics_are_there_whatever_the_mountpoint_is_called(
+    seaweed: SeaweedServer, bucket: str, tmp_path: Path, name: str
+) -> None:
+    with Mount(
+        bucket,
+        tmp_path / name,
+        endpoint=seaweed.endpoint,
+        environment=seaweed.environment,
+        readahead="4M",
+        metrics_address="0",
+    ) as mounted:
+        device = mounted.path.stat().st_dev
+        number = f"{os.major(device)}:{os.minor(device)}"
+        kernel_s = float((Path("/sys/class/bdi") / number / "read_ahead_kb").read_text())
+        waiting = Path("/sys/fs/fuse/connections") / str(os.minor(device)) / "waiting"
+        has_queue = waiting.exists()
+        told = scraped(mounted)["ossfs_kernel_waiting_requests"]
+        assert mounted.unmount() == 0
+    assert "was not found in the mount table" not in mounted.log
+    # As an ordinary user, or with /sys read-only, both stay as the kernel has them.
+    assert kernel_s == 4096 or f"{number}/read_ahead_kb not set" in mounted.log
+    assert math.isnan(told) != has_queue
 
 
 def expressions(panel: dict[str, Any]) -> list[str]:

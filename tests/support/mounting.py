@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
+from ossfs_py.host.mountpoint import THIS_MACHINE
+
 DATA_PATHS = ("temp", "cache", "direct")
 READY_SECONDS = 30.0
 END_SECONDS = 30.0
@@ -24,9 +26,7 @@ class MountFailedError(Exception):
 
 def is_mounted(path: Path) -> bool:
     """Whether something is mounted exactly here, a dead FUSE mount included."""
-    wanted = str(path).replace(" ", "\\040")
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return any(line.split(" ")[4] == wanted for line in lines)
+    return bool(THIS_MACHINE.mounts_at(path))
 
 
 class Mount:

@@ -58,9 +58,7 @@ class Identity:
     __slots__ = (
         "block_count",
         "block_size_bytes",
-        "bucket",
         "data_offset",
-        "endpoint",
         "header",
         "name",
         "records_offset",
@@ -72,8 +70,6 @@ class Identity:
     def __init__(
         self, endpoint: str, bucket: str, version: ObjectVersion, block_size_bytes: int
     ) -> None:
-        self.endpoint = endpoint
-        self.bucket = bucket
         self.version = version
         self.block_size_bytes = block_size_bytes
         texts = _pack(endpoint, bucket, version.key, version.etag)

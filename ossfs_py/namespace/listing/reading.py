@@ -119,11 +119,6 @@ class Listing:
         """Call back once, on the trio thread, when the last page is in."""
         self._on_complete = callback
 
-    @property
-    def marker_known(self) -> bool:
-        """Whether the listing has seen the directory's marker."""
-        return self._merger.marker is not None
-
     def current(self, name: str, listed: Entry, chunk: ListingPage) -> State:
         """What became of an entry since it was listed."""
         if not chunk.is_tail and name in self._tail:

@@ -48,19 +48,17 @@ def encode_query(query: Query) -> str:
 
 
 class Signer:
-    """Signs requests of one region and service. Safe for concurrent use."""
+    """Signs requests to S3 in one region. Safe for concurrent use."""
 
-    def __init__(self, region: str, service: str = "s3") -> None:
+    def __init__(self, region: str) -> None:
         self._region = region
-        self._service = service
         self._lock = threading.Lock()
         self._derived: tuple[str, str, bytes] = ("", "", b"")
         self._offset_seconds = 0.0
 
-    def correct_clock(self, store_seconds: float, now_seconds: float | None = None) -> bool:
+    def correct_clock(self, store_seconds: float) -> bool:
         """Sign by the store's clock from now on; False when that is (nearly) done already."""
-        now = time.time() if now_seconds is None else now_seconds
-        offset = store_seconds - now
+        offset = store_seconds - time.time()
         with self._lock:
             if abs(offset - self._offset_seconds) < _SAME_TIME_SECONDS:
                 return False
@@ -108,7 +106,7 @@ class Signer:
                 payload,
             )
         )
-        scope = f"{stamp[:8]}/{self._region}/{self._service}/aws4_request"
+        scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode()).hexdigest()
         signature = hmac.new(
             self._signing_key(key.secret_key, stamp[:8]),
@@ -127,7 +125,7 @@ class Signer:
         if known_secret == secret and known_day == day:
             return derived
         derived = f"AWS4{secret}".encode()
-        for step in (day, self._region, self._service, "aws4_request"):
+        for step in (day, self._region, "s3", "aws4_request"):
             derived = hmac.new(derived, step.encode(), hashlib.sha256).digest()
         with self._lock:
             self._derived = (secret, day, derived)

@@ -22,9 +22,6 @@ from ossfs_py.store.s3.wire import Request, WireClient
 from ossfs_py.telemetry.metrics import Metrics
 
 _META_PREFIXES = ("x-amz-meta-", "x-oss-meta-")
-_ARCHIVE_CLASSES = frozenset(
-    {"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"}
-)
 _NS_PER_SECOND = 10**9
 _PROGRESS_BYTES = 4096
 """Less than a page of the reader's from one attempt is no progress: it could go on for ever."""
@@ -146,8 +143,6 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         if name.startswith(_META_PREFIXES):
             metadata[name[11:]] = _text(value)
     storage_class = headers.get("x-amz-storage-class") or headers.get("x-oss-storage-class")
-    restore = headers.get("x-amz-restore") or headers.get("x-oss-restore") or ""
-    archived = storage_class in _ARCHIVE_CLASSES or "x-amz-archive-status" in headers
     try:
         return ObjectInfo(
             key=key,
@@ -158,7 +153,6 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
             content_type=headers.get("content-type"),
             storage_class=storage_class,
             version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
-            restored=not archived or 'ongoing-request="false"' in restore,
         )
     except (KeyError, ValueError, OverflowError):
         raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None

@@ -31,7 +31,7 @@ from ossfs_py.bench.works import (
 )
 from ossfs_py.cli.bench_report import Report
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host.mountpoint import MountEntry
+from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.reading import readers
 
 MIB = 1024**2

@@ -20,7 +20,8 @@ from ossfs_py.control import server as control
 from ossfs_py.control.client import ControlClient, mount_of
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress, controlled
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host.mountpoint import Machine, MountEntry
+from ossfs_py.host.mountpoint import Machine
+from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from tests.support.trio_tests import in_trio
 

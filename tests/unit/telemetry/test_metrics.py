@@ -183,7 +183,7 @@ def test_the_kernel_s_queue_is_told_where_the_kernel_tells_it(
     if content is not None:
         (tmp_path / "53").mkdir()
         (tmp_path / "53" / "waiting").write_text(content)
-    ask = kernel.waiting_requests("/mnt/models")
+    ask = kernel.waiting_requests(Path("/mnt/models"))
     assert ask() == pytest.approx(told, nan_ok=True)
 
 

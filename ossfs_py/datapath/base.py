@@ -33,7 +33,7 @@ class OpenFile(Protocol):
 
     @property
     def bound(self) -> bool:
-        """Whether bytes have left for the key that the committer told and can be had nowhere else.
+        """Whether bytes have left, or are about to, for the key that the committer told.
 
         Commit before the file loses that key.
         """

@@ -66,7 +66,7 @@ class ObjectFile:
 
     @property
     def bound(self) -> bool:
-        """Whether bytes are in an unfinished upload of the file's key only."""
+        """Whether bytes that have left can become an object under the file's present key only."""
         return self._dirty is not None and self._dirty.bound
 
     # -- reading ---------------------------------------------------------------------------------

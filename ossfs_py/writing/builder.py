@@ -29,6 +29,11 @@ class ObjectBuilder:
         self._plan: list[PartPlan] | None = None
         self._next_eager = 1
 
+    @property
+    def made(self) -> ObjectVersion | None:
+        """What the present upload was completed to, if it was."""
+        return None if self._upload is None else self._upload.made
+
     def continue_upload(self, upload: PartsUpload) -> None:
         """Go on with an upload of the same bytes, cut by the same schedule."""
         self._upload = upload
@@ -37,7 +42,7 @@ class ObjectBuilder:
         """``[start, end)`` is about to change: parts that hold bytes of it have to be sent again,
         and a last part that is short until now.
         """
-        if self._plan is not None or (self._upload is not None and self._upload.finished):
+        if self._plan is not None or (self._upload is not None and self._upload.made):
             # A plan speaks of one state of the file; its parts fit no other.
             self.drop()
         if self._upload is not None:

@@ -79,8 +79,15 @@ class Content(Protocol):
         ...
 
     @property
+    def made(self) -> ObjectVersion | None:
+        """What a commit made under the file's key although it failed afterwards."""
+        ...
+
+    @property
     def bound(self) -> bool:
-        """Whether bytes are nowhere but in an upload that makes the object under the file's key."""
+        """Whether bytes that have left, or are about to, can become an object under the present
+        key of the file only.
+        """
         ...
 
     @property
@@ -177,11 +184,12 @@ class Content(Protocol):
         """The file was unlinked: nothing of it goes to the store, and a crash leaves nothing."""
         ...
 
-    def set_aside(self, request: CommitRequest) -> Path:
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Move the bytes to ``unsaved/``; returns their path there.
 
-        Blocks for the time of writing what is in memory to disk. The content is of no use
-        afterwards but to be closed.
+        ``seen`` is the object that the file's key held when the writer last knew. Blocks for the
+        time of writing what is in memory to disk. The content is of no use afterwards but to be
+        closed.
 
         Raises:
             OSError: the disk is full; nothing has changed.

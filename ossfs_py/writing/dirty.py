@@ -7,6 +7,7 @@ import trio
 from ossfs_py.errors import (
     FileTooLargeError,
     IntegrityError,
+    StoreError,
     StoreUnavailableError,
     VersionChangedError,
 )
@@ -102,7 +103,7 @@ class DirtyFile:
 
     @property
     def bound(self) -> bool:
-        """Whether bytes are in an unfinished upload of the file's key only."""
+        """Whether bytes that have left can become an object under the file's present key only."""
         return self._content.bound
 
     @property
@@ -153,7 +154,7 @@ class DirtyFile:
         while position < (end := min(offset + size, self.size)):
             piece = await self._piece(position, end)
             if not piece:
-                raise IntegrityError("the object ended early", operation="GetObject")
+                break  # cut off meanwhile
             position += len(piece)
             if not pieces and position >= end:
                 return piece
@@ -223,6 +224,9 @@ class DirtyFile:
                     raise running.error
                 if running.version is not None:
                     return running.version
+        if self._unlinked:
+            async with self._lock:
+                return None  # what was being brought back from the store is there, or will never be
         if not self.dirty:
             return None
         attempt = self._attempt = _Attempt(request)
@@ -276,7 +280,7 @@ class DirtyFile:
         Raises:
             OSError: the disk is full; nothing is changed.
         """
-        path = self._content.set_aside(request)
+        path = self._content.set_aside(request, self._seen)
         self._unlinked = True
         return str(path)
 
@@ -326,8 +330,12 @@ class DirtyFile:
             content.disown()
         base = content.base
         if base is not None and not base.hidden:
-            self._seen = self._early = base.version
-            self._committer.stored_early(base.version)
+            self._note_early(base.version)
+
+    def _note_early(self, version: ObjectVersion) -> None:
+        """The object is there, but the file is still to become another one."""
+        self._seen = self._early = version
+        self._committer.stored_early(version)
 
     def _begin_anew(self) -> None:
         """Forget all bytes: the file is written from its beginning."""
@@ -343,6 +351,7 @@ class DirtyFile:
     # -- inside: reading -------------------------------------------------------------------------
 
     async def _piece(self, position: int, end: int) -> memoryview | bytes:
+        """Bytes from ``position``; nothing if the file ends there by now."""
         while True:
             content, base = self._content, self._content.base
             try:
@@ -352,11 +361,20 @@ class DirtyFile:
                 if self._content is content and content.base == base:
                     raise
                 continue
-            if piece is not None:
+            if piece:
                 return piece
             async with self._lock:
-                if self._content is content and content.view(position, end) is None:
-                    await self._continue_on_disk()
+                # A change that was under way is over, and no other begins.
+                if position >= self.size:
+                    return b""
+                if self._content is not content:
+                    continue
+                piece = await content.piece(position, min(end, self.size))
+                if piece:
+                    return piece
+                if piece is not None:
+                    raise IntegrityError("bytes of the file are gone", operation="read")
+                await self._continue_on_disk()
 
     def _check_size(self, size: int) -> None:
         if size > min(self._context.limits.parts.max_object, self._disk_schedule.capacity):
@@ -372,8 +390,12 @@ class DirtyFile:
             if version is None:
                 await self._continue_on_disk()
                 version = await self._content.commit(request, await self._condition(request))
-        except StoreUnavailableError:
-            self._unanswered = request
+        except StoreError as exc:
+            if isinstance(exc, StoreUnavailableError):
+                self._unanswered = request
+            made = self._content.made
+            if made is not None and made != self._early:
+                self._note_early(made)
             raise
         if version is None:
             raise RuntimeError("a content on disk can always be committed")

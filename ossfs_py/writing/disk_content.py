@@ -68,6 +68,11 @@ class DiskContent:
         return self._bytes.base
 
     @property
+    def made(self) -> ObjectVersion | None:
+        """What a commit made under the file's key although it failed afterwards."""
+        return self._builder.made
+
+    @property
     def bound(self) -> bool:
         """Never: all bytes are here or in an object."""
         return False
@@ -201,14 +206,17 @@ class DiskContent:
         if self._bytes.staging is not None:
             self._bytes.staging.unlink()
 
-    def set_aside(self, request: CommitRequest) -> Path:
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Move the bytes to ``unsaved/``; see the protocol."""
         context, base = self._context, self._bytes.base
         staging = self._bytes.staging
         if staging is None:
             staging = Staging(context.journal, context.local, context.journal.create_staging())
         try:
-            path = staging.set_aside(self._description(staging.ident, request))
+            record = self._description(staging.ident, request)
+            if not record.base_valid:
+                record = record.replaced(base=seen)
+            path = staging.set_aside(record)
         except OSError:
             if self._bytes.staging is None:
                 staging.close()

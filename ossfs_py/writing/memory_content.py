@@ -63,10 +63,16 @@ class MemoryContent:
         return None
 
     @property
-    def bound(self) -> bool:
-        """Whether bytes are in an unfinished upload of the file's key only."""
+    def made(self) -> ObjectVersion | None:
+        """What a commit made under the file's key although it failed afterwards."""
         upload = self._stream.upload
-        return upload is not None and not upload.hidden and self._stream.has_lost
+        return None if upload is None or upload.hidden else upload.made
+
+    @property
+    def bound(self) -> bool:
+        """Whether parts have left, or are on their way, for the file's own key."""
+        upload = self._stream.upload
+        return upload is not None and not upload.hidden
 
     @property
     def streaming(self) -> bool:
@@ -92,6 +98,8 @@ class MemoryContent:
             StoreError: a part that left earlier could not be sent; nothing was taken.
         """
         stream = self._stream
+        if self._is_over:
+            return 0
         gap = offset - stream.size
         if gap < 0 or gap > _ZEROS_BYTES:
             return len(data) if stream.patch(offset, data) else 0
@@ -106,6 +114,8 @@ class MemoryContent:
             StoreError: as :meth:`write`.
         """
         stream = self._stream
+        if self._is_over:
+            return False
         gap = size - stream.size
         if gap < 0:
             return stream.shorten(size)
@@ -125,7 +135,7 @@ class MemoryContent:
                 the store dropped the upload.
             StoreError: the upload could not be completed; call again.
         """
-        if self._stream.has_lost:
+        if self._stream.has_lost or self._is_over:
             return self._plan.new_disk(await self._recall(), changed=True)
         content = self._plan.new_disk(None, changed=True)
         try:
@@ -139,19 +149,28 @@ class MemoryContent:
             content.continue_upload(upload)
         return content
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether the upload is complete, so that no part can be sent again."""
+        upload = self._stream.upload
+        return upload is not None and upload.made is not None
+
     async def _recall(self) -> Base:
-        upload, request = self._stream.upload, self._plan.target()
+        upload = self._stream.upload
         if upload is None:
             raise RuntimeError("nothing was sent")
         if upload.gone:
             raise _dropped(upload.request.key)
+        count = self._stream.submit_rest()
+        await upload.settled()
+        request = self._plan.target()  # the file may have lost its name meanwhile
         condition, hidden = upload.request.condition, upload.hidden
         if not hidden and request is None:
             raise UnsavedDataError("the file was unlinked while its bytes streamed away")
         if not hidden and request is not None and request.key != upload.request.key:
             # Renamed meanwhile: the old name may hold somebody else's object by now.
             condition, hidden = Condition(only_if_absent=True), True
-        version = await self._complete(upload, condition)
+        version = await upload.complete(count, condition)
         if version.size != self.size:
             raise IntegrityError("the object has another size than the file", key=version.key)
         return Base(version, hidden)
@@ -191,13 +210,10 @@ class MemoryContent:
                 return None
             upload = PartsUpload(self._context, request)
             self._stream.send_anew(upload)
-        version = await self._complete(upload, condition)
-        return await with_metadata(self._context, version, upload.request, request)
-
-    async def _complete(self, upload: PartsUpload, condition: Condition) -> ObjectVersion:
         count = self._stream.submit_rest()
         await upload.settled()
-        return await upload.complete(count, condition)
+        version = await upload.complete(count, condition)
+        return await with_metadata(self._context, version, upload.request, request)
 
     def committed(self, version: ObjectVersion) -> "MemoryContent | DiskContent":
         """The object is ``version`` now, and its bytes are read from there."""
@@ -222,13 +238,15 @@ class MemoryContent:
             if upload is not None:
                 upload.abandon()
 
-    def set_aside(self, request: CommitRequest) -> Path:
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Put what is in memory into a file; the record says where the rest is."""
         journal, upload = self._context.journal, self._stream.upload
         staging = Staging(journal, self._context.local, journal.create_staging())
         try:
             held = self._written_down(staging)
-            record = DirtyRecord.of(staging.ident, request).replaced(size=self.size, dirty=held)
+            record = DirtyRecord.of(staging.ident, request).replaced(
+                base=seen, size=self.size, dirty=held
+            )
             begun = upload.snapshot() if upload is not None else None
             if begun is not None and self._stream.has_lost:
                 sent = SentParts(begun[0], tuple(begun[1]), self._stream.edges())

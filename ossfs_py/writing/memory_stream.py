@@ -156,7 +156,7 @@ class MemoryStream:
 
     def submit_rest(self) -> int:
         """Send every part the store does not have; returns how many parts there are."""
-        if self._upload is not None:
+        if self._upload is not None and self._upload.made is None:
             for number in sorted(self._parts):
                 if not self._upload.has(number):
                     self._submit(self._parts[number])

@@ -82,9 +82,9 @@ class PartsUpload:
         return bool(self._queue or self._in_flight or self._starting)
 
     @property
-    def finished(self) -> bool:
-        """Whether the object is made; nothing can be sent any more."""
-        return self._version is not None
+    def made(self) -> ObjectVersion | None:
+        """The object, once there is one; nothing can be sent any more."""
+        return self._version
 
     @property
     def gone(self) -> bool:

@@ -47,7 +47,7 @@ def test_parts_in_any_order_become_the_object(tmp_path):
         assert upload.accepted(1)
         version = await upload.complete(3, ALWAYS)
         assert await upload.complete(3, ALWAYS) is version
-        assert upload.finished
+        assert upload.made
         upload.abandon()
         with pytest.raises(RuntimeError, match="over"):
             upload.submit(4, b"x")

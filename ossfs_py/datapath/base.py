@@ -4,10 +4,10 @@ One :class:`OpenFile` exists per inode and object version, shared by every descr
 inode, so that N readers of one model cost one download and every descriptor sees every write.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.writing.content import Committer
 
 
 class OpenFile(Protocol):
@@ -33,21 +33,9 @@ class OpenFile(Protocol):
 
     @property
     def bound(self) -> bool:
-        """Whether bytes have left for the key that ``begin`` told and can be had nowhere else.
+        """Whether bytes have left, or are about to, for the key that the committer told.
 
         Commit before the file loses that key.
-        """
-        ...
-
-    def begin(
-        self,
-        hint: Callable[[], CommitRequest],
-        on_stored: Callable[[ObjectVersion], None],
-    ) -> None:
-        """Tell, once and before the first write, under which key and with which metadata a
-        commit would happen at that moment: parts upload while the program still writes.
-
-        ``on_stored`` hears of an object that had to be completed before a commit.
         """
         ...
 
@@ -130,8 +118,12 @@ class OpenFile(Protocol):
 class DataPath(Protocol):
     """One of temp, cache, direct."""
 
-    def open(self, version: ObjectVersion | None) -> OpenFile:
-        """An open file over ``version``; None for a file that is not in the store yet."""
+    def open(self, version: ObjectVersion | None, committer: Committer) -> OpenFile:
+        """An open file over ``version``; None for a file that is not in the store yet.
+
+        ``committer`` knows under which key and with which metadata a commit would happen at a
+        moment: parts upload while the program still writes.
+        """
         ...
 
     def prefetch(self, version: ObjectVersion) -> int | None:

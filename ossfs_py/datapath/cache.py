@@ -19,8 +19,9 @@ from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
-from ossfs_py.writing.dirty import DirtyFile, WriteContext
-from ossfs_py.writing.staged import LentFile
+from ossfs_py.writing.content import Committer, LentFile
+from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.dirty import DirtyFile
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +53,16 @@ class CacheDataPath:
         self._taken = trio.lowlevel.ParkingLot()
         self._being_read: WeakValueDictionary[ObjectVersion, CachedVersion] = WeakValueDictionary()
 
-    def open(self, version: ObjectVersion | None) -> ObjectFile:
+    def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
         take_in = self._take_in if self._keep_writes else None
         return ObjectFile(
-            version, self._readers, self._writes, memory_first=False, on_committed=take_in
+            version,
+            committer,
+            self._readers,
+            self._writes,
+            memory_first=False,
+            on_committed=take_in,
         )
 
     def prefetch(self, version: ObjectVersion) -> int | None:

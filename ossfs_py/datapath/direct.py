@@ -9,7 +9,8 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockBackend
-from ossfs_py.writing.dirty import WriteContext
+from ossfs_py.writing.content import Committer
+from ossfs_py.writing.context import WriteContext
 
 
 class DirectDataPath:
@@ -19,9 +20,9 @@ class DirectDataPath:
         self._readers = ReaderCache(reads, self._no_backend)
         self._writes = writes
 
-    def open(self, version: ObjectVersion | None) -> ObjectFile:
+    def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
-        return ObjectFile(version, self._readers, self._writes, memory_first=True)
+        return ObjectFile(version, committer, self._readers, self._writes, memory_first=True)
 
     def prefetch(self, version: ObjectVersion) -> int | None:
         """Begin to fetch a whole small object; see the protocol."""

@@ -9,18 +9,21 @@ from collections.abc import Callable
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
-from ossfs_py.writing.dirty import DirtyFile, WriteContext
+from ossfs_py.writing.content import Committer
+from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.dirty import DirtyFile
 
 CommittedHook = Callable[[DirtyFile, ObjectVersion], None]
 """Told of every version this mount wrote, while its dirty file is still open."""
 
 
 class ObjectFile:
-    """Implements :class:`ossfs_py.datapath.base.OpenFile`."""
+    """Implements :class:`ossfs_py.datapath.base.OpenFile`, and is its dirty file's committer."""
 
     def __init__(
         self,
         version: ObjectVersion | None,
+        committer: Committer,
         readers: ReaderCache,
         writes: WriteContext,
         *,
@@ -28,33 +31,21 @@ class ObjectFile:
         on_committed: CommittedHook | None = None,
     ) -> None:
         self._version = version
+        self._committer = committer
         self._readers = readers
         self._writes = writes
         self._memory_first = memory_first
         self._on_committed = on_committed
         self._reader: VersionReader | None = None
-        self._dirty: DirtyFile | None = None
-        self._hint: Callable[[], CommitRequest] | None = None
-        self._on_stored: Callable[[ObjectVersion], None] | None = None
         self._expects_rereads = False
         self._abandoned = False
-
-    def begin(
-        self,
-        hint: Callable[[], CommitRequest],
-        on_stored: Callable[[ObjectVersion], None],
-    ) -> None:
-        """Tell how a commit would happen; see the protocol."""
-        self._hint = hint
-        self._on_stored = on_stored
-        if self._version is None:
-            self._dirty = self._new_dirty()
+        self._dirty = self._new_dirty() if version is None else None
 
     def expect_rereads(self) -> None:
         """Somebody opened the file for reading and writing both."""
         self._expects_rereads = True
         if self._dirty is not None:
-            self._dirty.expects_rereads = True
+            self._dirty.expect_rereads()
 
     @property
     def version(self) -> ObjectVersion | None:
@@ -75,8 +66,10 @@ class ObjectFile:
 
     @property
     def bound(self) -> bool:
-        """Whether bytes are in an unfinished upload of the file's key only."""
+        """Whether bytes that have left can become an object under the file's present key only."""
         return self._dirty is not None and self._dirty.bound
+
+    # -- reading ---------------------------------------------------------------------------------
 
     def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
         """Bytes in memory, clipped at the end of file; None if they are not all there."""
@@ -92,15 +85,25 @@ class ObjectFile:
         """Bytes, clipped at the end of file; waits for what is missing."""
         if self._dirty is not None:
             return await self._dirty.read(offset, size)
-        return await self._read_clean(offset, size)
-
-    async def _read_clean(self, offset: int, size: int) -> memoryview | bytes:
         if self._version is None:
             return b""
-        if self._reader is None:
-            self._reader = self._readers.acquire(self._version)
-        end = min(offset + size, self._version.size)
+        return await self._read_version(self._version, offset, size)
+
+    async def _read_version(
+        self, version: ObjectVersion, offset: int, size: int
+    ) -> memoryview | bytes:
+        if self._reader is None or self._reader.version != version:
+            self._release_reader()
+            self._reader = self._readers.acquire(version)
+        end = min(offset + size, version.size)
         return await self._reader.read(offset, end) if end > offset else b""
+
+    def _release_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            self._readers.release(reader)
+
+    # -- changing --------------------------------------------------------------------------------
 
     async def write(self, offset: int, data: bytes) -> int:
         """Take ``data`` at ``offset``; returns len(data)."""
@@ -122,21 +125,25 @@ class ObjectFile:
         dirty = DirtyFile(
             self._writes,
             self._version,
-            self._read_clean,
+            self._read_version,
+            self,
             memory_first=self._memory_first,
-            hint=self._hint,
-            on_stored=self._stored_early,
+            expects_rereads=self._expects_rereads,
         )
-        dirty.expects_rereads = self._expects_rereads
         if self._abandoned:
             dirty.abandon()
         return dirty
 
-    def _stored_early(self, version: ObjectVersion) -> None:
-        self._release_reader()
+    # -- bringing it to the store ------------------------------------------------------------------
+
+    def request(self) -> CommitRequest:
+        """How the file would be committed now, for its dirty file."""
+        return self._committer.request()
+
+    def stored_early(self, version: ObjectVersion) -> None:
+        """The dirty file had to complete its object before a commit asked for it."""
         self._version = version
-        if self._on_stored is not None:
-            self._on_stored(version)
+        self._committer.stored_early(version)
 
     async def commit(self, request: CommitRequest) -> ObjectVersion | None:
         """Bring everything written so far to the store; None when nothing was dirty."""
@@ -156,7 +163,7 @@ class ObjectFile:
 
     async def preserve(self, replacement: ObjectVersion) -> None:
         """Read on from a server-side copy of the same bytes."""
-        if self._reader is not None:
+        if self._reader is not None and self._reader.version == self._version:
             self._readers.rebase(self._reader, replacement)
         self._version = replacement
         if self._dirty is not None:
@@ -178,8 +185,3 @@ class ObjectFile:
         dirty, self._dirty = self._dirty, None
         if dirty is not None:
             await dirty.close()
-
-    def _release_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            self._readers.release(reader)

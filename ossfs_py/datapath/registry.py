@@ -10,7 +10,7 @@ from ossfs_py.datapath.direct import DirectDataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.temp import TempDataPath
 from ossfs_py.reading.context import ReadContext
-from ossfs_py.writing.dirty import WriteContext
+from ossfs_py.writing.context import WriteContext
 
 
 @dataclass(frozen=True, slots=True)

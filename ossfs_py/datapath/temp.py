@@ -15,7 +15,8 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockLostError
-from ossfs_py.writing.dirty import WriteContext
+from ossfs_py.writing.content import Committer
+from ossfs_py.writing.context import WriteContext
 
 
 class TempBackend:
@@ -100,9 +101,9 @@ class TempDataPath:
         self._readers = ReaderCache(reads, self._backend)
         self._writes = writes
 
-    def open(self, version: ObjectVersion | None) -> ObjectFile:
+    def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
-        return ObjectFile(version, self._readers, self._writes, memory_first=False)
+        return ObjectFile(version, committer, self._readers, self._writes, memory_first=False)
 
     def prefetch(self, version: ObjectVersion) -> int | None:
         """Begin to fetch a whole small object; see the protocol."""

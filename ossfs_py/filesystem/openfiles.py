@@ -53,9 +53,13 @@ class ConflictPolicy:
 
 
 class OpenInode:
-    """An inode that somebody has open, in one version. ``users`` counts who."""
+    """An inode that somebody has open, in one version. ``users`` counts who.
+
+    It is the committer of its file (:class:`~ossfs_py.writing.content.Committer`).
+    """
 
     __slots__ = (
+        "_commits",
         "_users",
         "exclusive",
         "file",
@@ -68,16 +72,19 @@ class OpenInode:
         "superseded",
     )
 
-    def __init__(self, inode: Inode, file: OpenFile) -> None:
+    def __init__(
+        self, inode: Inode, version: ObjectVersion | None, data_path: DataPath, commits: "OpenFiles"
+    ) -> None:
         self.inode = inode
-        self.file = file
+        self._commits = commits
+        self.file: OpenFile = data_path.open(version, self)
         self._users = 0
         self.lock = trio.Lock()
         self.has_pages = False
         """Somebody has, or had, it open through the kernel's page cache."""
         self.exclusive = False
         """Created with O_EXCL and not stored yet."""
-        self.seen = file.version
+        self.seen = version
         """The version a conflicting writer must not have replaced."""
         self.preserved: ObjectVersion | None = None
         """A hidden copy that this file reads from, to be deleted with it."""
@@ -125,6 +132,14 @@ class OpenInode:
     def size(self) -> int:
         """Present size in bytes, uncommitted writes included."""
         return self.file.size
+
+    def request(self) -> CommitRequest:
+        """How the file would be committed now, for parts that leave before the commit."""
+        return self._commits.request_for(self, streaming=True)
+
+    def stored_early(self, version: ObjectVersion) -> None:
+        """The object had to be completed before a commit asked for it."""
+        self._commits.note_stored(self, version, self.request())
 
     def note_written(self) -> None:
         """The content changed just now, if a write that failed got far enough for that."""
@@ -174,18 +189,11 @@ class OpenFiles:
         if current is None or not (current.file.dirty or inode.removed or current.is_of(version)):
             if current is not None:
                 current.superseded = True
-            current = OpenInode(inode, self._data_path.open(version))
-            self._begin(current)
+            current = OpenInode(inode, version, self._data_path, self)
             self._current[inode.number] = current
             self._all.add(current)
         current.users += 1
         return current
-
-    def _begin(self, opened: OpenInode) -> None:
-        opened.file.begin(
-            lambda: self._request(opened, streaming=True),
-            lambda version: self._stored(opened, version, self._request(opened, streaming=True)),
-        )
 
     async def release(self, opened: OpenInode) -> None:
         """One user of an open inode less; the last one commits what is left and frees it."""
@@ -238,7 +246,7 @@ class OpenFiles:
         await queue.wait_for_room()
         async with self.claims.place(opened.inode), opened.lock:
             try:
-                safe = await opened.file.secure(self._request(opened, streaming=False))
+                safe = await opened.file.secure(self.request_for(opened, streaming=False))
             except OSError as exc:
                 log.warning("write-back: no room on local disk (%s): uploading now", exc.strerror)
                 safe = False
@@ -319,16 +327,16 @@ class OpenFiles:
         if inode.removed or not opened.file.dirty:
             return
         streaming = opened.file.size > FIRST_PART_BYTES
-        request = self._request(opened, streaming=streaming)
+        request = self.request_for(opened, streaming=streaming)
         version = await opened.file.commit(request)
         if version is None:
             return
-        self._stored(opened, version, request)
+        self.note_stored(opened, version, request)
         if inode.metadata_dirty and not opened.file.dirty:
             await self._namespace.flush_attributes(inode)
             await self.follow(inode)
 
-    def _request(self, opened: OpenInode, *, streaming: bool) -> CommitRequest:
+    def request_for(self, opened: OpenInode, *, streaming: bool) -> CommitRequest:
         """How the file would be committed now.
 
         An upload that streams carries its metadata from its first part on: the time of the last
@@ -346,7 +354,10 @@ class OpenFiles:
             condition=condition,
         )
 
-    def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
+    def note_stored(
+        self, opened: OpenInode, version: ObjectVersion, request: CommitRequest
+    ) -> None:
+        """The file's bytes are in the store as ``version`` now."""
         inode = opened.inode
         opened.exclusive = False
         opened.seen = version
@@ -358,7 +369,7 @@ class OpenFiles:
 
     def _set_aside(self, opened: OpenInode, cause: Exception) -> None:
         """Keep what could not be saved where ``ossfs-py recover`` finds it."""
-        request = self._request(opened, streaming=False)
+        request = self.request_for(opened, streaming=False)
         try:
             kept = opened.file.set_aside(request)
         except OSError as exc:

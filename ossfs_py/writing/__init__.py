@@ -1,6 +1,17 @@
 """From written bytes to a complete object: dirty content, uploads, and what survives a crash.
 
-``parts`` plans uploads and is pure, as are ``records``. ``dirty`` is one file that somebody writes,
-``upload`` brings its parts to the store while the program goes on, ``journal`` and ``recovery`` see
-to it that nothing acknowledged is lost when the daemon dies. ``commit`` is idempotent.
+- ``dirty``: one file that somebody writes; lets changes and commits take turns, and chooses the
+  content. What it knows of its owner is a ``Committer``.
+- ``content``: the protocol of what a dirty file is made of. ``memory_content`` streams (over
+  ``memory_stream``, parts in budgeted memory); ``disk_content`` takes any change (over
+  ``disk_bytes``, a staging file above an object, and ``builder``, its way to the store).
+- ``upload``: one multipart upload, whose parts leave while the program goes on. ``requests``: the
+  others.
+- ``parts`` and ``records`` are pure: how a file is cut, and how the journal writes it down.
+- ``staging``, ``journal``, ``leftovers``, ``recovery``: nothing acknowledged is lost when the
+  daemon dies.
+
+A content is replaced, never changed into another kind: whoever waited looks again at which one
+there is. Contents, builders and uploads are changed by the task that holds the dirty file's lock;
+reads take no lock. A commit is idempotent: an error or a cancellation leaves everything dirty.
 """

@@ -1,9 +1,6 @@
 """One file that somebody writes: its bytes until they are an object, and their way there."""
 
-import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import trio
 
@@ -15,15 +12,13 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
-from ossfs_py.writing.context import WriteContext, WriteLimits
+from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBase
+from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.disk_content import DiskContent
+from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
 from ossfs_py.writing.parts import PartSchedule
-from ossfs_py.writing.staged import LentFile, ReadBase, StagedContent
-from ossfs_py.writing.staging import Staging
-from ossfs_py.writing.streamed import StreamedContent
-
-__all__ = ["DirtyFile", "ReadBase", "WriteContext", "WriteLimits"]
-
-log = logging.getLogger(__name__)
+from ossfs_py.writing.requests import delete_hidden
+from ossfs_py.writing.upload import PartsUpload
 
 
 @dataclass(eq=False)
@@ -39,21 +34,16 @@ class _Attempt:
 class DirtyFile:
     """What a data path's open file delegates to once somebody writes.
 
-    With ``memory_first`` a file written in order from its beginning is held in memory only and
-    streams up; otherwise, and after any other change, new bytes wait in a staging file. Either
-    way full parts of a new file leave while the program goes on writing, provided that ``hint``
-    tells the key.
-
-    ``hint`` answers under which key and with which metadata a commit would happen now. It is
-    asked when an upload begins and when the journal takes note of the file. An upload that turns
-    out to have begun with another key is done again at commit, one with other metadata costs a
-    server-side copy: leave out of it what changes with every write (mtime).
+    It chooses where new bytes wait, and lets changes take turns. With ``memory_first`` a file
+    written in order from its beginning is held in memory only and streams up; otherwise, and after
+    any other change, new bytes wait in a staging file. Either way full parts of a new file leave
+    while the program goes on writing.
 
     Bytes that a stream has sent are nowhere readable. When they are needed after all (read back,
     written over, cut), the upload is completed early and its object becomes the base. It is
-    completed under a hidden key if ``expects_rereads`` was set before the first part left, and
-    copied to the file's own key at commit; otherwise under the file's own key, as an fsync at
-    that moment would have done it, and ``on_stored`` is told.
+    completed under a hidden key if rereads were expected before the first part left, and copied to
+    the file's own key at commit; otherwise under the file's own key, as an fsync at that moment
+    would have done it, and ``committer`` is told.
 
     Writes, truncations and commits take turns: a commit sees one state of the file, and a write
     that comes during a commit waits for it (as a write to a page under writeback does) and makes
@@ -65,69 +55,79 @@ class DirtyFile:
         context: WriteContext,
         base: ObjectVersion | None,
         read_base: ReadBase,
+        committer: Committer,
         *,
         memory_first: bool,
-        hint: Callable[[], CommitRequest] | None = None,
-        on_stored: Callable[[ObjectVersion], None] | None = None,
+        expects_rereads: bool = False,
     ) -> None:
-        self.expects_rereads = False
-        """Whether what is written will likely be read back before close (opened for both)."""
         self._context = context
         self._read_base = read_base
+        self._committer = committer
         self._memory_first = memory_first
-        self._hint = hint
-        self._on_stored = on_stored
-        self._schedule = PartSchedule(context.limits.parts)
-        self._content = self._new_content(base)
-        self._stream: StreamedContent | None = None
-        if memory_first and self._content.size == 0:
-            self._stream = StreamedContent(context, self._target)
-        # A file that is not in the store yet has to be brought there even if it stays empty.
-        self._changed = base is None
-        self._unlinked = False
+        self._expects_rereads = expects_rereads
+        limits = context.limits
+        self._disk_schedule = PartSchedule(limits.parts)
+        self._memory_plan = MemoryPlan(
+            PartSchedule(limits.parts, limits.memory_part_bytes),
+            self._disk_schedule,
+            self._target,
+            self._new_upload,
+            self._new_disk,
+        )
+        self._seen = base
         self._early: ObjectVersion | None = None
         self._unanswered: CommitRequest | None = None
         """A commit that was given up and may have been carried out, metadata and all."""
+        self._unlinked = False
         self._lock = trio.Lock()
         self._attempt: _Attempt | None = None
+        self._content: Content
+        if memory_first and (base is None or not base.size):
+            self._content = self._new_memory(is_new=base is None)
+        else:
+            # What is not in the store yet has to be brought there even if it stays empty.
+            under = None if base is None else Base(base)
+            self._content = self._new_disk(under, changed=base is None)
 
     # -- what is known without waiting -----------------------------------------------------------
 
     @property
     def size(self) -> int:
         """Present size in bytes."""
-        return self._stream.size if self._stream is not None else self._content.size
+        return self._content.size
 
     @property
     def dirty(self) -> bool:
         """Whether a commit would have to bring anything to the store."""
-        return self._changed and not self._unlinked
+        return self._content.changed and not self._unlinked
 
     @property
     def bound(self) -> bool:
-        """Whether bytes are in an unfinished upload of the file's key only."""
-        return self._stream is not None and self._stream.bound
+        """Whether bytes that have left can become an object under the file's present key only."""
+        return self._content.bound
 
     @property
-    def base(self) -> ObjectVersion | None:
-        """The version the file was last committed as, or began as; None for a new file.
+    def seen(self) -> ObjectVersion | None:
+        """The version the file was last stored as, or began as; None for a new file."""
+        return self._seen
 
-        May be a hidden object of this mount while the file is dirty.
-        """
-        return self._content.base
+    def expect_rereads(self) -> None:
+        """What is written will likely be read back before close (opened for both)."""
+        self._expects_rereads = True
 
     def rebase(self, version: ObjectVersion) -> None:
-        """The committed bytes are under another key now; ``read_base`` reads from there."""
-        if not self._content.scratch:
+        """The bytes stored last are under another key now, or another ETag."""
+        self._seen = version
+        base = self._content.base
+        if base is None or not base.hidden:
             self._early = None
             self._content.rebase(version)
-            self._content.read_base = self._read_base
 
     def lend(self) -> LentFile | None:
         """The committed bytes that are in a local file; None if there are none, or a change of
         them has begun.
         """
-        return self._content.lend() if self._stream is None else None
+        return self._content.lend()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -139,9 +139,7 @@ class DirtyFile:
         end = min(offset + size, self.size)
         if offset >= end:
             return b""
-        if self._stream is None:
-            return None
-        view = self._stream.view(offset, end)
+        view = self._content.view(offset, end)
         return view if view is not None and len(view) == end - offset else None
 
     async def read(self, offset: int, size: int) -> memoryview | bytes:
@@ -156,7 +154,7 @@ class DirtyFile:
         while position < (end := min(offset + size, self.size)):
             piece = await self._piece(position, end)
             if not piece:
-                raise IntegrityError("the object ended early", operation="GetObject")
+                break  # cut off meanwhile
             position += len(piece)
             if not pieces and position >= end:
                 return piece
@@ -169,6 +167,8 @@ class DirtyFile:
     async def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take ``data`` at any offset; returns its length.
 
+        Cancelled, some of it may have been taken.
+
         Raises:
             OSError: ENOSPC; what was taken before, part of ``data`` included, is kept.
             FileTooLargeError: nothing was taken.
@@ -179,16 +179,10 @@ class DirtyFile:
         async with self._lock:
             if not view:
                 return 0
-            taken = 0
-            if self._stream is not None:
-                self._changed = True
-                taken = await self._stream.write(offset, view)
+            taken = await self._content.write(offset, view)
             if taken < len(view):
-                await self._leave_memory()
-                error = await self._content.write(offset + taken, view[taken:])
-                self._changed = True
-                if error is not None:
-                    raise error
+                await self._continue_on_disk()
+                await self._content.write(offset + taken, view[taken:])
         return len(view)
 
     async def truncate(self, size: int) -> None:
@@ -201,12 +195,11 @@ class DirtyFile:
         async with self._lock:
             if size == self.size:
                 return
-            if size == 0:
-                await self._empty()
-            elif self._stream is None or not await self._stream.truncate(size):
-                await self._leave_memory()
+            if size == 0 and self._memory_first:
+                self._begin_anew()
+            elif not await self._content.truncate(size):
+                await self._continue_on_disk()
                 await self._content.truncate(size)
-            self._changed = True
 
     # -- bringing it to the store ------------------------------------------------------------------
 
@@ -221,6 +214,7 @@ class DirtyFile:
         Raises:
             ConditionFailedError: the request's condition does not hold; the data is kept.
             VersionChangedError: the object under the changes is another one now.
+            UnsavedDataError: the store dropped an upload, and with it bytes sent before.
             StoreError, OSError: it could not be done.
         """
         while (running := self._attempt) is not None:
@@ -230,6 +224,9 @@ class DirtyFile:
                     raise running.error
                 if running.version is not None:
                     return running.version
+        if self._unlinked:
+            async with self._lock:
+                return None  # what was being brought back from the store is there, or will never be
         if not self.dirty:
             return None
         attempt = self._attempt = _Attempt(request)
@@ -243,7 +240,7 @@ class DirtyFile:
             self._attempt = None
             attempt.done.set()
             if self._unlinked:
-                self._disown()
+                self._content.disown()
         return attempt.version
 
     async def secure(self, request: CommitRequest) -> bool:
@@ -256,11 +253,10 @@ class DirtyFile:
         async with self._lock:
             if not self.dirty:
                 return True
-            if self._stream is not None and self._stream.begun:
+            if self._content.streaming:
                 return False  # most of it is at the store already
-            await self._leave_memory()
-            await self._content.secure(request)
-            return True
+            await self._continue_on_disk()
+            return await self._content.secure(request)
 
     def abandon(self) -> None:
         """The file was unlinked: never bring it to the store.
@@ -272,7 +268,7 @@ class DirtyFile:
         """
         self._unlinked = True
         if self._attempt is None:
-            self._disown()
+            self._content.disown()
 
     def set_aside(self, request: CommitRequest) -> str:
         """Move uncommitted data to ``unsaved/``; returns its path there.
@@ -284,27 +280,7 @@ class DirtyFile:
         Raises:
             OSError: the disk is full; nothing is changed.
         """
-        context, content, stream = self._context, self._content, self._stream
-        staging = content.staging
-        if staging is None:
-            staging = Staging(context.journal, context.local, context.journal.create_staging())
-        try:
-            record = content.description(staging.ident, request)
-            if stream is not None:
-                record = stream.write_down(staging, record)
-            path = staging.set_aside(record)
-        except OSError:
-            if content.staging is None:
-                staging.close()
-            raise
-        content.staging = staging
-        if stream is not None and record.sent is not None:
-            stream.keep_upload()
-            context.journal.forget_upload(record.sent.upload)
-        if content.scratch and content.base is not None:
-            # The record leads to the hidden object from now on; it must outlive this file.
-            content.scratch = False
-            context.journal.forget_scratch(content.base.key)
+        path = self._content.set_aside(request, self._seen)
         self._unlinked = True
         return str(path)
 
@@ -313,147 +289,126 @@ class DirtyFile:
 
         What is dirty and in a staging file stays there for the next mount to find.
         """
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-        if self._content.scratch and not self.dirty:
-            self._delete_scratch(self._content.base)
+        if not self.dirty:
+            self._drop_hidden(self._content.base)
         self._content.close()
         await trio.lowlevel.checkpoint()
+
+    # -- inside: which content ---------------------------------------------------------------------
+
+    def _target(self) -> CommitRequest | None:
+        """How the file would be committed now."""
+        return None if self._unlinked else self._committer.request()
+
+    def _new_upload(self) -> PartsUpload | None:
+        """What the parts of a stream leave with."""
+        request = self._target()
+        if request is None:
+            return None
+        if self._expects_rereads:
+            hidden = CommitRequest(self._context.spill_key())
+            return PartsUpload(self._context, hidden, hidden=True)
+        return PartsUpload(self._context, request)
+
+    def _new_memory(self, *, is_new: bool) -> MemoryContent:
+        return MemoryContent(self._context, self._memory_plan, is_new=is_new)
+
+    def _new_disk(self, base: Base | None, *, changed: bool) -> DiskContent:
+        return DiskContent(
+            self._context, self._disk_schedule, base, self._read_base, self._target, changed=changed
+        )
+
+    async def _continue_on_disk(self) -> None:
+        """Let what is in memory, or has left it, go on from disk."""
+        old = self._content
+        content = await old.on_disk()
+        if content is old:
+            return
+        self._content = content
+        old.close()
+        if self._unlinked:
+            content.disown()
+        base = content.base
+        if base is not None and not base.hidden:
+            self._note_early(base.version)
+
+    def _note_early(self, version: ObjectVersion) -> None:
+        """The object is there, but the file is still to become another one."""
+        self._seen = self._early = version
+        self._committer.stored_early(version)
+
+    def _begin_anew(self) -> None:
+        """Forget all bytes: the file is written from its beginning."""
+        old, self._content = self._content, self._new_memory(is_new=True)
+        self._drop_hidden(old.base)
+        old.disown()
+        old.close()
+
+    def _drop_hidden(self, base: Base | None) -> None:
+        if base is not None and base.hidden:
+            delete_hidden(self._context, base.version.key)
 
     # -- inside: reading -------------------------------------------------------------------------
 
     async def _piece(self, position: int, end: int) -> memoryview | bytes:
+        """Bytes from ``position``; nothing if the file ends there by now."""
         while True:
-            stream = self._stream
-            if stream is None:
-                base = self._content.base
-                try:
-                    return await self._content.piece(position, end)
-                except VersionChangedError:
-                    # Our own commit may have replaced the version while it was being read.
-                    if self._content.base == base:
-                        raise
-                    continue
-            view = stream.view(position, end)
-            if view is not None:
-                return view
+            content, base = self._content, self._content.base
+            try:
+                piece = await content.piece(position, end)
+            except VersionChangedError:
+                # Our own commit may have replaced the version while it was being read.
+                if self._content is content and content.base == base:
+                    raise
+                continue
+            if piece:
+                return piece
             async with self._lock:
-                if self._stream is stream and stream.view(position, end) is None:
-                    await self._recall(stream)
-
-    async def _read_version(self, version: ObjectVersion, offset: int, size: int) -> memoryview:
-        buffer = memoryview(bytearray(min(size, version.size - offset)))
-        context = self._context
-        await context.network.run(context.store.get_range_into, version, offset, buffer)
-        return buffer
-
-    # -- inside: out of memory -------------------------------------------------------------------
-
-    def _target(self) -> tuple[CommitRequest, bool] | None:
-        """What a stream's upload begins with, and whether under a hidden key."""
-        request = self._request_if_stored()
-        if request is None:
-            return None
-        if self.expects_rereads:
-            return CommitRequest(self._context.spill_key()), True
-        return request, False
-
-    def _new_content(self, base: ObjectVersion | None) -> StagedContent:
-        return StagedContent(
-            self._context, self._schedule, base, self._read_base, self._request_if_stored
-        )
-
-    def _request_if_stored(self) -> CommitRequest | None:
-        return None if self._unlinked or self._hint is None else self._hint()
-
-    async def _leave_memory(self) -> None:
-        """Continue on disk."""
-        stream = self._stream
-        if stream is None:
-            return
-        if stream.has_lost:
-            await self._recall(stream)
-            return
-        await self._content.adopt(stream.pieces(), stream.size)
-        self._stream = None
-        upload = stream.leave(self._request_if_stored(), self._schedule)
-        if upload is not None:
-            self._content.adopt_upload(upload)
-        stream.close()
-
-    async def _recall(self, stream: StreamedContent) -> None:
-        """Make the bytes a stream has sent readable again, as the base."""
-        request = self._request_if_stored()
-        version, hidden = await stream.recall(request.key if request is not None else None)
-        self._content.adopt_base(version, partial(self._read_version, version), scratch=hidden)
-        self._stream = None
-        stream.close()
-        if not hidden:
-            self._early = version
-            if self._on_stored is not None:
-                self._on_stored(version)
-
-    # -- inside: changing --------------------------------------------------------------------------
+                # A change that was under way is over, and no other begins.
+                if position >= self.size:
+                    return b""
+                if self._content is not content:
+                    continue
+                piece = await content.piece(position, min(end, self.size))
+                if piece:
+                    return piece
+                if piece is not None:
+                    raise IntegrityError("bytes of the file are gone", operation="read")
+                await self._continue_on_disk()
 
     def _check_size(self, size: int) -> None:
-        if size > min(self._context.limits.parts.max_object, self._schedule.capacity):
+        if size > min(self._context.limits.parts.max_object, self._disk_schedule.capacity):
             raise FileTooLargeError(f"{size} bytes are more than one object can hold")
-
-    async def _empty(self) -> None:
-        if self._content.scratch:
-            self._delete_scratch(self._content.base)
-            self._content.scratch = False
-        if self._stream is not None:
-            self._stream.close()
-        elif not self._memory_first:
-            self._content.drop_upload()
-            await self._content.truncate(0)
-            return
-        base = self._content.base
-        self._content.disown()
-        self._content.close()
-        self._content = self._new_content(base)
-        self._content.size = self._content.base_valid = 0
-        if self._unlinked:
-            self._content.disown()
-        self._stream = StreamedContent(self._context, self._target)
-
-    def _disown(self) -> None:
-        if self._stream is not None:
-            self._stream.stop_sending()
-        self._content.disown()
 
     # -- inside: committing ------------------------------------------------------------------------
 
     async def _commit(self, request: CommitRequest) -> ObjectVersion | None:
         if not self.dirty:
-            return None if self._unlinked else self._content.base
+            return None if self._unlinked else self._seen
         try:
-            version = None
-            if self._stream is not None:
-                version = await self._stream.commit(request, await self._condition(request))
-                if version is None:
-                    await self._recall(self._stream)
+            version = await self._content.commit(request, await self._condition(request))
             if version is None:
+                await self._continue_on_disk()
                 version = await self._content.commit(request, await self._condition(request))
-        except StoreUnavailableError:
-            self._unanswered = request
+        except StoreError as exc:
+            if isinstance(exc, StoreUnavailableError):
+                self._unanswered = request
+            made = self._content.made
+            if made is not None and made != self._early:
+                self._note_early(made)
             raise
+        if version is None:
+            raise RuntimeError("a content on disk can always be committed")
         if version.size != self.size:
             raise IntegrityError(
                 f"the store keeps {version.size} bytes of {self.size}", key=version.key
             )
-        scratch = self._content.base if self._content.scratch else None
-        self._content.committed(version, self._read_base)
-        if self._stream is not None:
-            self._stream.close()
-            again = self._memory_first and not version.size
-            self._stream = StreamedContent(self._context, self._target) if again else None
-        self._changed = False
+        base = self._content.base
+        self._content = self._content.committed(version)
+        self._seen = version
         self._early = None
         self._unanswered = None
-        self._delete_scratch(scratch)
+        self._drop_hidden(base)
         return version
 
     async def _condition(self, request: CommitRequest) -> Condition:
@@ -469,26 +424,3 @@ class DirtyFile:
         if capabilities.conditional_replace:
             return Condition(only_if_etag=self._early.etag)
         return ALWAYS
-
-    def _delete_scratch(self, version: ObjectVersion | None) -> None:
-        if version is None:
-            return
-        context = self._context
-        context.tidying.begin()
-        try:
-            context.network.submit(
-                partial(_delete_scratch, context, version.key),
-                lambda _result: context.tidying.end(),
-                urgent=False,
-            )
-        except RuntimeError:
-            # The mount has closed its threads; the journal leads the next one to the object.
-            context.tidying.end()
-
-
-def _delete_scratch(context: WriteContext, key: str) -> None:
-    try:
-        context.store.delete(key)
-        context.journal.forget_scratch(key)
-    except (StoreError, OSError) as exc:
-        log.warning("a hidden object of this mount stays for the next mount to delete: %s", exc)

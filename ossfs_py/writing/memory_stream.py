@@ -52,13 +52,18 @@ class MemoryStream:
         new_upload: Callable[[], PartsUpload | None],
     ) -> None:
         self.size = 0
-        self.upload: PartsUpload | None = None
+        self._upload: PartsUpload | None = None
         self._memory = memory
         self._schedule = schedule
         self._limits = limits
         self._new_upload = new_upload
         self._parts: dict[int, _MemoryPart] = {}
         self._tail: _MemoryPart | None = None
+
+    @property
+    def upload(self) -> PartsUpload | None:
+        """What parts have left with; None if none has."""
+        return self._upload
 
     @property
     def has_lost(self) -> bool:
@@ -125,8 +130,8 @@ class MemoryStream:
         part = self._part_at(size - 1)
         if part is None:
             return False
-        if self.upload is not None:
-            self.upload.withdraw_from(part.number)
+        if self._upload is not None:
+            self._upload.withdraw_from(part.number)
         for number in [number for number in self._parts if number > part.number]:
             self._parts.pop(number).uses.close()
         part.filled = size - part.start
@@ -138,11 +143,22 @@ class MemoryStream:
         """The whole content of a stream that has not begun an upload."""
         return self._tail.content if self._tail is not None else b""
 
+    def send_anew(self, upload: PartsUpload) -> None:
+        """Give up what was sent, none of it lost, and send everything with ``upload``."""
+        if self._upload is not None:
+            self._upload.abandon()
+        self._upload = upload
+
+    def take_upload(self) -> PartsUpload | None:
+        """Hand the upload over; what is in memory stays there."""
+        upload, self._upload = self._upload, None
+        return upload
+
     def submit_rest(self) -> int:
         """Send every part the store does not have; returns how many parts there are."""
-        if self.upload is not None:
+        if self._upload is not None and self._upload.made is None:
             for number in sorted(self._parts):
-                if not self.upload.has(number):
+                if not self._upload.has(number):
                     self._submit(self._parts[number])
         return self._schedule.number_at(self.size - 1)
 
@@ -166,19 +182,19 @@ class MemoryStream:
 
     def _changes(self, part: _MemoryPart) -> None:
         """What was sent of the part, if anything, is no longer what it holds."""
-        if self.upload is not None:
-            self.upload.withdraw(part.number)
+        if self._upload is not None:
+            self._upload.withdraw(part.number)
 
     def _report_failure(self) -> None:
-        failure = self.upload.failure() if self.upload is not None else None
+        failure = self._upload.failure() if self._upload is not None else None
         if failure is not None:
-            self.submit_failed()
+            self._submit_failed()
             raise failure
 
-    def submit_failed(self) -> None:
+    def _submit_failed(self) -> None:
         """Try parts that could not be sent once more."""
-        if self.upload is not None:
-            for number in self.upload.failed_numbers:
+        if self._upload is not None:
+            for number in self._upload.failed_numbers:
                 if number in self._parts:
                     self._submit(self._parts[number])
 
@@ -191,9 +207,9 @@ class MemoryStream:
             return None
         span = self._schedule.span(number)
         if tail is not None and tail.number != number:
-            if self.upload is None:
-                self.upload = self._new_upload()
-            if self.upload is None:
+            if self._upload is None:
+                self._upload = self._new_upload()
+            if self._upload is None:
                 return None
             self._tail = None
             self._submit(tail)
@@ -215,13 +231,13 @@ class MemoryStream:
     async def _queue_shortened(self) -> None:
         """Hold the writer back while enough full parts wait; their memory serves again then."""
         most = self._limits.parts_in_flight + self._limits.parts_waiting
-        while self.upload is not None and self.upload.busy and len(self._parts) > most:
-            await self.upload.changed()
+        while self._upload is not None and self._upload.busy and len(self._parts) > most:
+            await self._upload.changed()
 
     async def _memory_for(self, size: int) -> PartBuffer | None:
         while True:
             # Own parts under way will give memory back, if perhaps to somebody else first.
-            hopeful = self.upload is not None and self.upload.busy
+            hopeful = self._upload is not None and self._upload.busy
             with trio.move_on_after(self._limits.memory_wait_seconds):
                 return await self._memory.acquire(size)
             if not (self._release_first() or hopeful):
@@ -232,20 +248,20 @@ class MemoryStream:
         part = self._parts.get(1)
         if part is None or part is self._tail or part.uses.busy:
             return False
-        if self.upload is None or not self.upload.accepted(1):
+        if self._upload is None or not self._upload.accepted(1):
             return False
         del self._parts[1]
         part.uses.close()
         return True
 
     def _submit(self, part: _MemoryPart) -> None:
-        upload = self.upload
+        upload = self._upload
         if upload is None:
             raise RuntimeError("no upload to send parts to")
 
         def settled() -> None:
             part.uses.leave()
-            if self.upload is not upload:
+            if self._upload is not upload:
                 return
             done = upload.accepted(part.number) and not part.uses.busy
             if done and part.number != 1 and part is not self._tail and not part.uses.closed:

@@ -281,12 +281,14 @@ class Recovery:
             if number not in have
         }
         hidden = sent.upload.key != record.key
+        # A file renamed after its bytes had left: its old name may be somebody else's by now.
+        aside = Condition(only_if_absent=True, repeated=True)
         try:
             have.update(_all_parts(sent.upload, jobs))
             version = store.complete(
                 sent.upload,
                 [have[number] for number in sorted(have)],
-                CommitRequest(sent.upload.key, condition=ALWAYS if hidden else condition),
+                CommitRequest(sent.upload.key, condition=aside if hidden else condition),
             )
         except ObjectMissingError as exc:
             raise NotRecoverableError(

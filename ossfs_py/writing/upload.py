@@ -42,8 +42,8 @@ def _ignore() -> None:
 class PartsUpload:
     """Parts by number, sent by the network workers, at most ``parts_in_flight`` at a time.
 
-    ``scratch`` says that the key is a hidden one of ours, which the journal has to know of. The
-    upload begins at the store with the first part, so a file that never fills one costs no
+    ``hidden`` says that the key is one of ours that nobody sees, which the journal has to know of.
+    The upload begins at the store with the first part, so a file that never fills one costs no
     multipart request. A part may be sent again under its number until :meth:`complete`; two
     requests for one number never run at once, so the last one submitted is the one that counts.
     A part that failed stays failed until it is submitted again. All methods belong to the trio
@@ -51,11 +51,12 @@ class PartsUpload:
     """
 
     def __init__(
-        self, context: WriteContext, request: CommitRequest, *, scratch: bool = False
+        self, context: WriteContext, request: CommitRequest, *, hidden: bool = False
     ) -> None:
         self.request = request
         """Key, metadata and condition the upload began with."""
-        self._scratch = scratch
+        self.hidden = hidden
+        """Whether the object will be a hidden one of this mount."""
         self._store = context.store
         self._network = context.network
         self._journal = context.journal
@@ -81,9 +82,9 @@ class PartsUpload:
         return bool(self._queue or self._in_flight or self._starting)
 
     @property
-    def finished(self) -> bool:
-        """Whether the object is made; nothing can be sent any more."""
-        return self._version is not None
+    def made(self) -> ObjectVersion | None:
+        """The object, once there is one; nothing can be sent any more."""
+        return self._version
 
     @property
     def gone(self) -> bool:
@@ -252,7 +253,7 @@ class PartsUpload:
     def _start(self) -> MultipartUpload:
         upload = self._store.start_multipart(self.request)
         try:
-            if self._scratch:
+            if self.hidden:
                 self._journal.record_scratch(upload.key)
             self._journal.record_upload(upload)
         except OSError:
@@ -348,7 +349,7 @@ class PartsUpload:
             log.warning("an upload of %r stays for the next mount to abort: %s", upload.key, exc)
             return
         self._forget(upload)
-        if self._scratch:
+        if self.hidden:
             self._journal.forget_scratch(upload.key)
 
     def _forget(self, upload: MultipartUpload) -> None:

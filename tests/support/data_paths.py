@@ -19,7 +19,7 @@ from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.writing import TINY, Writing, idle, writing
+from tests.unit.writing.writing import TINY, Commits, Writing, idle, writing
 
 BLOCK_BYTES = 64 * 1024
 MEMORY_BYTES = 64 * BLOCK_BYTES
@@ -44,9 +44,8 @@ class Bench:
 
     def open(self, version: ObjectVersion | None, key: str = "file") -> OpenFile:
         """An open file as the file system makes it."""
-        file = self.data_path.open(version)
-        file.begin(lambda: CommitRequest(key), self.stored.append)
-        return file
+        committer = Commits(lambda: CommitRequest(key), self.stored.append)
+        return self.data_path.open(version, committer)
 
     async def idle(self) -> None:
         """Wait until no thread has anything to do for this data path."""

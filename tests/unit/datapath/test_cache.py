@@ -20,7 +20,7 @@ from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
 from tests.unit.datapath.caching import block_files, disk_bytes
-from tests.unit.writing.writing import Writing, idle, writing
+from tests.unit.writing.writing import Commits, Writing, idle, writing
 
 DATA = random.Random(3).randbytes(13 * MIB + 4321)
 
@@ -38,8 +38,7 @@ class Mounted:
 
     async def load(self, version: ObjectVersion, step: int = 256 * 1024) -> bytes:
         """Open, read in order as the kernel would, close."""
-        file = self.path.open(version)
-        file.begin(lambda: CommitRequest(version.key), lambda _version: None)
+        file = self.path.open(version, Commits(lambda: CommitRequest(version.key)))
         pieces = []
         for offset in range(0, file.size, step):
             view = file.read_nowait(offset, step)
@@ -135,7 +134,7 @@ def test_random_reads_are_right_and_fetch_no_block_twice(root: Path, store: Fake
     async def main() -> None:
         for _ in range(3):
             async with mounted(root, store) as mount:
-                file = mount.path.open(version)
+                file = mount.path.open(version, Commits())
                 for _ in range(40):
                     offset = dice.randrange(len(DATA))
                     size = dice.choice([1, 4096, 300_000, 3 * MIB])
@@ -218,8 +217,7 @@ def test_a_working_set_beyond_the_limit_is_served_within_it(root: Path, store: F
 
 
 async def write_file(mount: Mounted, key: str, data: bytes) -> ObjectVersion:
-    file = mount.path.open(None)
-    file.begin(lambda: CommitRequest(key), lambda _version: None)
+    file = mount.path.open(None, Commits(lambda: CommitRequest(key)))
     await file.write(0, data)
     version = await file.commit(CommitRequest(key))
     assert version is not None
@@ -248,7 +246,7 @@ def test_a_file_read_while_it_enters_the_cache_is_not_fetched_to_its_end(
     async def main() -> None:
         async with mounted(root, store) as mount:
             version = await write_file(mount, "new", DATA)
-            reader = mount.path.open(version)
+            reader = mount.path.open(version, Commits())
             assert bytes(await reader.read(0, 10)) == DATA[:10]
             await mount.settled()
             store.take_requests()
@@ -277,8 +275,7 @@ def test_a_file_changed_while_it_enters_the_cache_is_never_read_wrong(
     async def main() -> None:
         dice = random.Random(11)
         async with mounted(root, store) as mount:
-            file = mount.path.open(None)
-            file.begin(lambda: CommitRequest("new"), lambda _version: None)
+            file = mount.path.open(None, Commits(lambda: CommitRequest("new")))
             content = bytearray(DATA)
             await file.write(0, DATA)
             versions = []
@@ -314,8 +311,7 @@ def test_of_a_changed_file_the_written_blocks_enter_the_cache(root: Path, store:
 
     async def main() -> None:
         async with mounted(root, store) as mount:
-            file = mount.path.open(version)
-            file.begin(lambda: CommitRequest("model"), lambda _version: None)
+            file = mount.path.open(version, Commits(lambda: CommitRequest("model")))
             await file.write(2 * MIB, bytes(3 * MIB))
             after = await file.commit(CommitRequest("model"))
             assert after is not None

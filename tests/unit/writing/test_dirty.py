@@ -18,7 +18,7 @@ from ossfs_py.model import CommitRequest, Condition
 from ossfs_py.store.base import Capabilities
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.writing import Writing, idle, writing
+from tests.unit.writing.writing import Commits, Writing, idle, writing
 
 REQUEST = CommitRequest("file")
 MIB = 1024**2
@@ -111,7 +111,7 @@ def test_sequential_writing_from_memory_touches_no_disk_and_stays_in_its_budget(
 
 def test_a_starved_stream_continues_on_disk_instead_of_waiting_for_idle_files(tmp_path):
     async def scenario(w):
-        files = [w.open(memory_first=True, request=None) for _ in range(6)]
+        files = [w.open(memory_first=True) for _ in range(6)]
         for number, file in enumerate(files):
             await file.write(0, pattern(8, number))
         for number, file in enumerate(files):
@@ -142,8 +142,11 @@ def test_bytes_that_streamed_away_can_be_read_before_close(tmp_path, rereads):
     stored = []
 
     async def scenario(w):
-        file = w.open(memory_first=True, on_stored=stored.append)
-        file.expects_rereads = rereads
+        file = w.open(
+            memory_first=True,
+            committer=Commits(stored_early=stored.append),
+            expects_rereads=rereads,
+        )
         await file.write(0, pattern(100))
         await idle(w)
         assert await file.read(30, 40) == pattern(100)[30:70]
@@ -161,8 +164,7 @@ def test_bytes_that_streamed_away_can_be_read_before_close(tmp_path, rereads):
 
 def test_a_stream_under_a_hidden_key_is_copied_on_the_server_at_commit(tmp_path):
     async def scenario(w):
-        file = w.open(memory_first=True)
-        file.expects_rereads = True
+        file = w.open(memory_first=True, expects_rereads=True)
         await file.write(0, pattern(100))
         await idle(w)
         sent = w.store.bytes_written
@@ -192,26 +194,16 @@ def test_writing_over_bytes_that_streamed_away_keeps_everything(tmp_path):
 
 
 @BOTH
-def test_a_file_without_a_known_key_waits_for_its_commit(tmp_path, memory_first):
-    async def scenario(w):
-        file = w.open(memory_first=memory_first, request=None)
-        for start in range(0, 100, 10):
-            await file.write(start, pattern(100)[start : start + 10])
-        assert not w.store.requests
-        await file.commit(REQUEST)
-
-    made = run(tmp_path, scenario)
-    assert made.store.content("file") == pattern(100)
-
-
-@BOTH
 @pytest.mark.parametrize("rereads", [True, False])
 def test_a_file_renamed_while_written_is_stored_under_its_new_key(tmp_path, memory_first, rereads):
     names = ["old"]
 
     async def scenario(w):
-        file = w.open(memory_first=memory_first, request=lambda: CommitRequest(names[-1]))
-        file.expects_rereads = rereads
+        file = w.open(
+            memory_first=memory_first,
+            committer=Commits(lambda: CommitRequest(names[-1])),
+            expects_rereads=rereads,
+        )
         await file.write(0, pattern(60))
         await file.write(60, pattern(40))
         await idle(w)

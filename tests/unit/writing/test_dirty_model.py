@@ -11,7 +11,7 @@ from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import CommitRequest
 from ossfs_py.store.base import Capabilities
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.writing import Writing, idle, writing
+from tests.unit.writing.writing import Commits, Writing, idle, writing
 
 REQUEST = CommitRequest("file")
 DOWN = StoreUnavailableError("down")
@@ -54,11 +54,12 @@ class Player:
         self.file = self.opened(version)
 
     def opened(self, version):
-        file = self.made.open(
-            version, memory_first=self.memory_first, request=lambda: CommitRequest(self.key)
+        return self.made.open(
+            version,
+            memory_first=self.memory_first,
+            committer=Commits(lambda: CommitRequest(self.key)),
+            expects_rereads=self.rereads,
         )
-        file.expects_rereads = self.rereads
-        return file
 
     def fresh(self, size: int) -> bytes:
         self.byte += size
@@ -126,7 +127,7 @@ class Player:
 
     def check_stored(self) -> None:
         assert not self.file.dirty
-        if self.file.base is not None:
+        if self.file.seen is not None:
             assert self.made.store.content(self.key) == self.model
 
     async def play_idle(self, _first: int, _second: int) -> None:
@@ -145,7 +146,7 @@ class Player:
             await self.play_commit(0, 0)
         key = f"file{number}"
         if key != self.key:
-            version = self.file.base
+            version = self.file.seen
             assert version is not None
             moved = self.made.store.copy(version, key)
             self.made.store.delete(self.key)
@@ -155,7 +156,7 @@ class Player:
     async def play_reopen(self, _first: int, _second: int) -> None:
         while self.file.dirty:
             await self.play_commit(0, 0)
-        version = self.file.base
+        version = self.file.seen
         await self.file.close()
         self.file = self.opened(version)
 
@@ -195,7 +196,7 @@ def test_any_sequence_of_operations_stores_what_a_bytearray_would_hold(
             # Nothing is left behind: no memory, no file, no upload, no hidden object.
             assert made.pool.used_bytes == 0
             assert made.local_files() == []
-            assert store.keys() == ([player.key] if player.file.base is not None else [])
+            assert store.keys() == ([player.key] if player.file.seen is not None else [])
             assert all(upload.result is not None for upload in store.uploads.values())
 
     trio.run(main)

@@ -16,7 +16,7 @@ from ossfs_py.writing import staging as staging_module
 from ossfs_py.writing.recovery import NotRecoverableError, Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
 from tests.unit.writing.test_dirty import BOTH, pattern, run
-from tests.unit.writing.writing import TINY_PARTS, idle
+from tests.unit.writing.writing import TINY_PARTS, Commits, idle
 
 REQUEST = CommitRequest("dir/file", {"mode": "33188"}, "text/plain")
 
@@ -29,7 +29,7 @@ def hint():
 @pytest.mark.parametrize("size", [0, 5, 100])
 def test_a_file_set_aside_is_uploaded_later(tmp_path, memory_first, size):
     async def scenario(w):
-        file = w.open(memory_first=memory_first, request=hint)
+        file = w.open(memory_first=memory_first, committer=Commits(hint))
         for start in range(0, size, 5):
             await file.write(start, pattern(size)[start : start + 5])
         await idle(w)
@@ -57,7 +57,7 @@ def test_a_file_set_aside_is_uploaded_later(tmp_path, memory_first, size):
 def test_a_changed_object_set_aside_is_finished_over_its_base(tmp_path, memory_first):
     async def scenario(w):
         base = w.store.seed("dir/file", pattern(200))
-        file = w.open(base, memory_first=memory_first, request=hint)
+        file = w.open(base, memory_first=memory_first, committer=Commits(hint))
         await file.write(50, b"changed")
         await file.truncate(150)
         file.set_aside(REQUEST)
@@ -71,7 +71,7 @@ def test_a_changed_object_set_aside_is_finished_over_its_base(tmp_path, memory_f
 
 def test_a_stream_set_aside_while_parts_are_under_way_is_finished_from_both_places(tmp_path):
     async def scenario(w):
-        file = w.open(memory_first=True, request=hint)
+        file = w.open(memory_first=True, committer=Commits(hint))
         await file.write(0, pattern(60))
         await idle(w)
         gate = w.store.hold("upload_part")
@@ -93,8 +93,7 @@ def test_a_stream_set_aside_while_parts_are_under_way_is_finished_from_both_plac
 @pytest.mark.parametrize("recalled", [True, False])
 def test_a_hidden_stream_set_aside_ends_under_its_own_key(tmp_path, recalled):
     async def scenario(w):
-        file = w.open(memory_first=True, request=hint)
-        file.expects_rereads = True
+        file = w.open(memory_first=True, committer=Commits(hint), expects_rereads=True)
         await file.write(0, pattern(100))
         await idle(w)
         if recalled:
@@ -122,7 +121,7 @@ def test_an_object_written_by_somebody_else_is_overwritten_only_on_request(
 ):
     async def scenario(w):
         base = w.store.seed("dir/file", pattern(100)) if had_base else None
-        file = w.open(base, memory_first=memory_first, request=hint)
+        file = w.open(base, memory_first=memory_first, committer=Commits(hint))
         await file.truncate(0)
         await file.write(0, b"mine")
         file.set_aside(REQUEST)
@@ -141,7 +140,7 @@ def test_an_object_written_by_somebody_else_is_overwritten_only_on_request(
 def test_changes_of_an_object_that_is_gone_are_kept_and_can_be_exported(tmp_path):
     async def scenario(w):
         base = w.store.seed("dir/file", pattern(100))
-        file = w.open(base, memory_first=False, request=hint)
+        file = w.open(base, memory_first=False, committer=Commits(hint))
         await file.write(90, b"x" * 20)
         file.set_aside(REQUEST)
         w.store.erase("dir/file")
@@ -163,7 +162,7 @@ def test_changes_of_an_object_that_is_gone_are_kept_and_can_be_exported(tmp_path
 def test_an_export_fetches_clean_bytes_from_the_store(tmp_path):
     async def scenario(w):
         base = w.store.seed("dir/file", pattern(100))
-        file = w.open(base, memory_first=False, request=hint)
+        file = w.open(base, memory_first=False, committer=Commits(hint))
         await file.write(40, b"x" * 20)
         await file.truncate(120)
         file.set_aside(REQUEST)
@@ -178,7 +177,7 @@ def test_an_export_fetches_clean_bytes_from_the_store(tmp_path):
 
 def test_bytes_that_only_an_upload_holds_are_named_by_an_export_and_aborted_by_a_discard(tmp_path):
     async def scenario(w):
-        file = w.open(memory_first=True, request=hint)
+        file = w.open(memory_first=True, committer=Commits(hint))
         await file.write(0, pattern(60))
         await idle(w)
         file.set_aside(REQUEST)
@@ -197,7 +196,7 @@ def test_bytes_that_only_an_upload_holds_are_named_by_an_export_and_aborted_by_a
 
 def test_an_upload_the_store_dropped_is_told(tmp_path):
     async def scenario(w):
-        file = w.open(memory_first=True, request=hint)
+        file = w.open(memory_first=True, committer=Commits(hint))
         await file.write(0, pattern(60))
         await idle(w)
         file.set_aside(REQUEST)
@@ -212,7 +211,7 @@ def test_an_upload_the_store_dropped_is_told(tmp_path):
 
 def test_a_failed_recovery_can_be_repeated(tmp_path):
     async def scenario(w):
-        file = w.open(memory_first=False, request=None)
+        file = w.open(memory_first=False)
         await file.write(0, pattern(100))
         file.set_aside(REQUEST)
         recovery = Recovery(w.journal, TINY_PARTS)
@@ -234,7 +233,7 @@ def test_an_unknown_or_damaged_file_is_told_in_one_sentence(tmp_path):
         recovery = Recovery(w.journal)
         with pytest.raises(NotRecoverableError, match="no unsaved file"):
             recovery.upload("nothing", w.store)
-        file = w.open(memory_first=False, request=hint)
+        file = w.open(memory_first=False, committer=Commits(hint))
         await file.write(0, b"data")
         file.set_aside(REQUEST)
         ident = recovery.list()[0].ident
@@ -256,10 +255,12 @@ def test_a_dirty_file_of_a_dead_daemon_is_finished(tmp_path, conditional):
     )
 
     async def scenario(w):
-        fresh = w.open(memory_first=False, request=lambda: CommitRequest("fresh"))
+        fresh = w.open(memory_first=False, committer=Commits(lambda: CommitRequest("fresh")))
         await fresh.write(0, pattern(100))
         base = store.seed("changed", pattern(100))
-        changed = w.open(base, memory_first=False, request=lambda: CommitRequest("changed"))
+        changed = w.open(
+            base, memory_first=False, committer=Commits(lambda: CommitRequest("changed"))
+        )
         await changed.write(30, b"new")
         await idle(w)
         # As after a kill: nothing was closed.
@@ -277,8 +278,7 @@ def test_a_dirty_file_of_a_dead_daemon_is_finished(tmp_path, conditional):
 
 def test_what_the_store_refuses_to_tidy_stays_for_the_next_mount(tmp_path):
     async def scenario(w):
-        file = w.open(memory_first=True, request=hint)
-        file.expects_rereads = True
+        file = w.open(memory_first=True, committer=Commits(hint), expects_rereads=True)
         await file.write(0, pattern(100))
         await idle(w)
         w.store.fail("abort", StoreUnavailableError("down"))
@@ -315,7 +315,7 @@ def test_a_full_disk_is_told_at_the_write_and_what_was_written_is_kept(tmp_path,
     disk = Disk(monkeypatch, 30)
 
     async def scenario(w):
-        file = w.open(memory_first=False, request=hint)
+        file = w.open(memory_first=False, committer=Commits(hint))
         await file.write(0, pattern(20))
         with pytest.raises(OSError, match="full"):
             await file.write(20, pattern(40)[20:])
@@ -335,10 +335,11 @@ def test_a_stream_that_cannot_leave_memory_for_a_full_disk_stays_there(tmp_path,
     disk = Disk(monkeypatch, 3)
 
     async def scenario(w):
-        file = w.open(memory_first=True, request=None)
+        file = w.open(memory_first=True, committer=Commits(hint))
         await file.write(0, pattern(8))
+        w.store.fail("start_multipart", StoreUnavailableError("down"))
         with pytest.raises(OSError, match="full"):
-            await file.write(8, b"more")
+            await file.write(8, b"more")  # there is no memory for a second part
         with pytest.raises(OSError, match="full"):
             file.set_aside(REQUEST)
         await file.truncate(6)
@@ -347,7 +348,7 @@ def test_a_stream_that_cannot_leave_memory_for_a_full_disk_stays_there(tmp_path,
         await file.write(20, b"x" * 5)
         await file.commit(REQUEST)
 
-    made = run(tmp_path, scenario)
+    made = run(tmp_path, scenario, memory_bytes=11)
     assert made.store.content("dir/file") == pattern(8)[:6] + bytes(14) + b"x" * 5
     assert made.local_files() == []
 
@@ -355,7 +356,7 @@ def test_a_stream_that_cannot_leave_memory_for_a_full_disk_stays_there(tmp_path,
 @BOTH
 def test_a_file_that_was_stored_just_before_the_kill_is_no_conflict(tmp_path, memory_first):
     async def scenario(w):
-        file = w.open(memory_first=memory_first, request=hint)
+        file = w.open(memory_first=memory_first, committer=Commits(hint))
         await file.write(0, pattern(5))
         file.set_aside(REQUEST)
         w.store.seed("dir/file", pattern(5))

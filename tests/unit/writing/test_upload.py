@@ -47,7 +47,7 @@ def test_parts_in_any_order_become_the_object(tmp_path):
         assert upload.accepted(1)
         version = await upload.complete(3, ALWAYS)
         assert await upload.complete(3, ALWAYS) is version
-        assert upload.finished
+        assert upload.made
         upload.abandon()
         with pytest.raises(RuntimeError, match="over"):
             upload.submit(4, b"x")
@@ -195,7 +195,7 @@ def test_an_abandoned_upload_is_aborted_after_its_last_part_settled(tmp_path):
 
     async def scenario(w):
         gate = w.store.hold("upload_part")
-        upload = PartsUpload(w.context, REQUEST, scratch=True)
+        upload = PartsUpload(w.context, REQUEST, hidden=True)
         for number in range(1, 6):
             upload.submit(number, b"12345", lambda: freed.append(1))
         await until(lambda: w.store.requests["upload_part"] == 3)

@@ -11,6 +11,7 @@ from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext, WriteLimits
 from ossfs_py.writing.dirty import DirtyFile
 from ossfs_py.writing.journal import Journal
@@ -25,6 +26,14 @@ TINY = WriteLimits(
     first_buffer_bytes=3,
     memory_wait_seconds=0.001,
 )
+
+
+@dataclass(frozen=True)
+class Commits:
+    """A file's committer as a test needs it."""
+
+    request: Callable[[], CommitRequest] = lambda: CommitRequest("file")
+    stored_early: Callable[[ObjectVersion], None] = lambda _version: None
 
 
 @dataclass
@@ -43,28 +52,25 @@ class Writing:
         base: ObjectVersion | None = None,
         *,
         memory_first: bool,
-        request: Callable[[], CommitRequest] | None = lambda: CommitRequest("file"),
-        on_stored: Callable[[ObjectVersion], None] | None = None,
+        committer: Committer | None = None,
+        expects_rereads: bool = False,
     ) -> DirtyFile:
         """A dirty file whose base is read as a data path would read it."""
-
-        async def read_base(offset: int, size: int) -> bytes | memoryview:
-            version = file.base
-            assert version is not None
-            buffer = memoryview(bytearray(min(size, version.size - offset)))
-            await self.context.network.run(self.store.get_range_into, version, offset, buffer)
-            return buffer
-
         file = DirtyFile(
             self.context,
             base,
-            read_base,
+            self._read,
+            committer or Commits(),
             memory_first=memory_first,
-            hint=request,
-            on_stored=on_stored,
+            expects_rereads=expects_rereads,
         )
         self.files.append(file)
         return file
+
+    async def _read(self, version: ObjectVersion, offset: int, size: int) -> memoryview:
+        buffer = memoryview(bytearray(min(size, version.size - offset)))
+        await self.context.network.run(self.store.get_range_into, version, offset, buffer)
+        return buffer
 
     def local_files(self) -> list[Path]:
         """What is in the state directory but its lock."""

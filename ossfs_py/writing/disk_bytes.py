@@ -1,0 +1,120 @@
+"""Bytes in a staging file over the bytes of an object: what a changed file reads as."""
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from ossfs_py.errors import IntegrityError
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import ByteRange, FileSlice
+from ossfs_py.writing.content import Base, ReadBase
+from ossfs_py.writing.staging import Staging
+
+_FILL_BYTES = 8 * 1024**2
+"""Clean bytes are brought to the staging file in steps of this: one block of most readers."""
+
+
+class DiskBytes:
+    """Bytes of ``[0, size)``: staged ones locally, others below ``base_valid`` in the base, the
+    rest zeros.
+
+    ``new_staging`` makes the staging file, as long as this is, when the first byte has to be kept
+    locally. Changes come from one task at a time; :meth:`piece` from any. All methods belong to the
+    trio thread.
+    """
+
+    def __init__(
+        self,
+        base: Base | None,
+        read_base: ReadBase,
+        new_staging: Callable[[], Awaitable[Staging]],
+    ) -> None:
+        self.size = base.version.size if base is not None else 0
+        self.base = base
+        self.base_valid = self.size
+        self.staging: Staging | None = None
+        self.staged = ExtentSet()
+        """What is in the staging file, clean bytes that were fetched included."""
+        self.dirty = ExtentSet()
+        """What was written since the base was made."""
+        self._read_base = read_base
+        self._new_staging = new_staging
+
+    async def piece(self, position: int, end: int) -> bytes | memoryview:
+        """Bytes from ``position``, at most up to ``end`` (within the file); nothing if the file
+        was cut off meanwhile.
+        """
+        staging = self.staging
+        staged, until = self.staged.run_at(position, end)
+        if staged and staging is not None:
+            return await staging.read(position, until - position)
+        if position >= self.base_valid:
+            return bytes(until - position)
+        return await self._clean(position, min(until, self.base_valid) - position)
+
+    async def write(self, offset: int, data: memoryview) -> OSError | None:
+        """Take ``data``; what went in counts even when the disk is full before its end."""
+        staging = await self.need_staging()
+        done, error = await staging.write(offset, data)
+        end = offset + done
+        self.staged.add(offset, end)
+        self.dirty.add(offset, end)
+        self.size = max(self.size, end)
+        return error
+
+    async def truncate(self, size: int) -> None:
+        """Cut off or extend with zeros.
+
+        Raises:
+            OSError: nothing has changed.
+        """
+        staging = await self.need_staging()
+        await staging.truncate(size)
+        self.staged.truncate(size)
+        self.dirty.truncate(size)
+        self.base_valid = min(self.base_valid, size)
+        self.size = size
+
+    async def fill(self, spans: Iterable[ByteRange]) -> None:
+        """Bring clean bytes to the staging file. Cancelled, those that came stay.
+
+        Raises:
+            StoreError: they could not be had.
+            OSError: the disk is full.
+        """
+        staging = await self.need_staging()
+        for span in spans:
+            for gap in list(self.staged.gaps(span.start, span.end)):
+                position = gap.start
+                while position < gap.end:
+                    wanted = min(_FILL_BYTES, gap.end - position)
+                    data = bytes(await self._clean(position, wanted))
+                    if not data:
+                        raise IntegrityError("the object ended early", operation="GetObject")
+                    done, error = await staging.write(position, data, dirty=False)
+                    self.staged.add(position, position + done)
+                    if error is not None:
+                        raise error
+                    position += done
+
+    async def need_staging(self) -> Staging:
+        """The staging file, as long as this content is."""
+        if self.staging is None:
+            self.staging = await self._new_staging()
+        return self.staging
+
+    def hold(self, span: ByteRange) -> tuple[FileSlice, Callable[[], None]]:
+        """A span of the staging file to send, and what to call when it was sent."""
+        if self.staging is None:
+            raise RuntimeError("no staging file to send from")
+        self.staging.uses.enter()
+        return self.staging.body(span), self.staging.uses.leave
+
+    def made(self, base: Base) -> None:
+        """All of it is in ``base`` now; staged bytes stay readable here."""
+        self.dirty.clear()
+        self.base = base
+        self.size = self.base_valid = base.version.size
+
+    async def _clean(self, position: int, size: int) -> bytes | memoryview:
+        if self.base is None:
+            raise RuntimeError("a valid range of no base")
+        return await self._read_base(self.base.version, position, size)

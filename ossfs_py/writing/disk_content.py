@@ -1,0 +1,278 @@
+"""The content of a dirty file whose new bytes are in a staging file, over an optional base."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.writing.builder import ObjectBuilder
+from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
+from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.disk_bytes import DiskBytes
+from ossfs_py.writing.parts import PartSchedule
+from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.staging import Staging
+from ossfs_py.writing.upload import PartsUpload
+
+
+class NewDiskContent(Protocol):
+    """Makes the content that goes on where memory ends."""
+
+    def __call__(self, base: Base | None, *, changed: bool) -> "DiskContent":
+        """All bytes are those of ``base``; ``changed`` as the content will tell it."""
+        ...
+
+
+class DiskContent:
+    """Implements :class:`Content`; takes any change.
+
+    The journal knows of the staging file from its first byte on, so that a crash leaves it to be
+    found, unless ``target`` says that nobody will commit the file.
+    """
+
+    def __init__(
+        self,
+        context: WriteContext,
+        schedule: PartSchedule,
+        base: Base | None,
+        read_base: ReadBase,
+        target: Target,
+        *,
+        changed: bool,
+    ) -> None:
+        self._context = context
+        self._target = target
+        self._bytes = DiskBytes(base, read_base, self._new_staging)
+        self._builder = ObjectBuilder(context, schedule, self._bytes, target)
+        self._changed = changed
+        self._recorded_request: CommitRequest | None = None
+        self._secured = False
+        self._disowned = False
+        self._changes_begun = 0
+        self._committed_at: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Present size in bytes."""
+        return self._bytes.size
+
+    @property
+    def changed(self) -> bool:
+        """Whether the store has other bytes, or none, under the file's key."""
+        return self._changed
+
+    @property
+    def base(self) -> Base | None:
+        """The object that bytes are read from, if any."""
+        return self._bytes.base
+
+    @property
+    def made(self) -> ObjectVersion | None:
+        """What a commit made under the file's key although it failed afterwards."""
+        return self._builder.made
+
+    @property
+    def bound(self) -> bool:
+        """Never: all bytes are here or in an object."""
+        return False
+
+    @property
+    def streaming(self) -> bool:
+        """Never: what was sent is here as well."""
+        return False
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def view(self, position: int, end: int) -> memoryview | None:  # noqa: ARG002 - the protocol's
+        """None: nothing is in memory."""
+        return None
+
+    async def piece(self, position: int, end: int) -> bytes | memoryview | None:
+        """Bytes from ``position``, at most up to ``end``; see the protocol."""
+        return await self._bytes.piece(position, end)
+
+    # -- changing ------------------------------------------------------------------------------
+
+    async def write(self, offset: int, data: memoryview) -> int:
+        """Take all of ``data``.
+
+        Raises:
+            OSError: the disk is full; what went in before is kept.
+        """
+        await self._begin_change(offset, offset + len(data))
+        sequential = offset == self._bytes.size
+        error = await self._bytes.write(offset, data)
+        self._changed = True
+        if error is not None:
+            raise error
+        if sequential:
+            self._builder.send_full_parts()
+        return len(data)
+
+    async def truncate(self, size: int) -> bool:
+        """Cut off or extend with zeros.
+
+        Raises:
+            OSError: nothing has changed.
+        """
+        before = self._bytes.size
+        await self._begin_change(min(size, before), max(size, before))
+        await self._bytes.truncate(size)
+        self._builder.cut(size)
+        self._changed = True
+        return True
+
+    async def take_over(self, pieces: Iterable[tuple[int, memoryview]], size: int) -> None:
+        """Become what a content in memory holds, in place of nothing.
+
+        Raises:
+            OSError: the disk is full; close this content then.
+        """
+        staging = await self._bytes.need_staging()
+        for start, view in pieces:
+            _done, error = await staging.write(start, view)
+            if error is not None:
+                raise error
+        self._bytes.size = size
+        self._bytes.staged.add(0, size)
+        self._bytes.dirty.add(0, size)
+
+    def continue_upload(self, upload: PartsUpload) -> None:
+        """Go on with the upload of what was taken over."""
+        self._builder.continue_upload(upload)
+
+    def rebase(self, version: ObjectVersion) -> None:
+        """The base's bytes are under another key now."""
+        self._bytes.base = Base(version)
+        self._builder.drop()
+
+    # -- bringing it to the store --------------------------------------------------------------
+
+    async def on_disk(self) -> "DiskContent":
+        """This one."""
+        return self
+
+    async def secure(self, request: CommitRequest) -> bool:
+        """Keep everything across a power loss, as a whole file, until it is committed or changed.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        staging = await self._bytes.need_staging()
+        record = self._description(staging.ident, request).replaced(complete=True)
+        await staging.record(record, durable=True)
+        self._recorded_request = request
+        self._secured = True
+        return True
+
+    async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
+        """Make the object; see the protocol."""
+        staging = self._bytes.staging
+        if staging is not None and staging.recorded and request != self._recorded_request:
+            if self._secured:
+                await self.secure(request)
+            else:
+                await self._record(staging, request)
+        return await self._builder.build(request, condition)
+
+    def committed(self, version: ObjectVersion) -> "DiskContent":
+        """The object is ``version`` now; staged bytes stay readable here."""
+        self._builder.drop()
+        self._bytes.made(Base(version))
+        self._changed = False
+        self._committed_at = self._changes_begun
+        if self._bytes.staging is not None:
+            self._bytes.staging.forget_record()
+        self._secured = False
+        return self
+
+    def lend(self) -> LentFile | None:
+        """What is local of the version committed last; None if nothing is, or it has changed."""
+        lent_at = self._changes_begun
+        if self._bytes.staging is None or not self._bytes.staged or lent_at != self._committed_at:
+            return None
+        body, give_back = self._bytes.hold(ByteRange(0, self._bytes.size))
+        return LentFile(
+            body.fd, self._bytes.staged.copy(), lambda: self._changes_begun == lent_at, give_back
+        )
+
+    # -- giving it up ----------------------------------------------------------------------------
+
+    def disown(self) -> None:
+        """The file was unlinked: nobody will look for its bytes after a crash."""
+        self._builder.drop()
+        self._disowned = True
+        if self._bytes.staging is not None:
+            self._bytes.staging.unlink()
+
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
+        """Move the bytes to ``unsaved/``; see the protocol."""
+        context, base = self._context, self._bytes.base
+        staging = self._bytes.staging
+        if staging is None:
+            staging = Staging(context.journal, context.local, context.journal.create_staging())
+        try:
+            record = self._description(staging.ident, request)
+            if not record.base_valid:
+                record = record.replaced(base=seen)
+            path = staging.set_aside(record)
+        except OSError:
+            if self._bytes.staging is None:
+                staging.close()
+            raise
+        self._bytes.staging = staging
+        if base is not None and base.hidden:
+            # The record leads to the hidden object from now on; it must outlive this file.
+            self._bytes.base = replace(base, hidden=False)
+            context.journal.forget_scratch(base.version.key)
+        return path
+
+    def close(self) -> None:
+        """Close the staging file; it stays on disk if it was recorded and not committed."""
+        self._builder.drop()
+        staging, self._bytes.staging = self._bytes.staging, None
+        if staging is not None:
+            staging.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _begin_change(self, start: int, end: int) -> None:
+        """Make the staging file known as one of a file that is not whole, and parts worthless."""
+        staging = await self._bytes.need_staging()
+        await self._record_once(staging)
+        if self._secured and self._recorded_request is not None:
+            self._secured = False
+            await self._record(staging, self._recorded_request)
+        self._changes_begun += 1
+        self._builder.changes(start, end)
+
+    async def _new_staging(self) -> Staging:
+        staging = await Staging.create(self._context.journal, self._context.local)
+        if self._disowned:
+            staging.unlink()
+        await staging.truncate(self._bytes.size)
+        await self._record_once(staging)
+        return staging
+
+    async def _record_once(self, staging: Staging) -> None:
+        """Make the file known to the next mount if it is going to be stored."""
+        if not (staging.recorded or self._disowned):
+            request = self._target()
+            if request is not None:
+                await self._record(staging, request)
+
+    async def _record(self, staging: Staging, request: CommitRequest) -> None:
+        await staging.record(self._description(staging.ident, request))
+        self._recorded_request = request
+
+    def _description(self, ident: str, request: CommitRequest) -> DirtyRecord:
+        """This content as the journal writes it down."""
+        content = self._bytes
+        return DirtyRecord.of(ident, request).replaced(
+            base=content.base and content.base.version,
+            base_valid=content.base_valid,
+            size=content.size,
+            dirty=content.dirty.copy(),
+            scratch=content.base is not None and content.base.hidden,
+        )

@@ -1,0 +1,277 @@
+"""The content of a file written in order, streaming from memory into a multipart upload."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ossfs_py.errors import IntegrityError, UnsavedDataError
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.writing.content import Base, LentFile, Target
+from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
+from ossfs_py.writing.memory_stream import MemoryStream
+from ossfs_py.writing.parts import PartSchedule
+from ossfs_py.writing.records import DirtyRecord, SentParts
+from ossfs_py.writing.requests import put_object, with_metadata
+from ossfs_py.writing.staging import Staging
+from ossfs_py.writing.upload import PartsUpload
+
+_ZEROS_BYTES = 1024**2
+"""A gap up to this is written as zeros into the stream; a longer one becomes a hole on disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What a content in memory may do with its bytes."""
+
+    schedule: PartSchedule
+    """Where the file is cut in parts, each small enough for memory."""
+    disk_schedule: PartSchedule
+    """Where it is cut when it goes on from disk."""
+    target: Target
+    new_upload: Callable[[], PartsUpload | None]
+    """The upload that its parts leave with; None while none may."""
+    new_disk: NewDiskContent
+
+
+class MemoryContent:
+    """Implements :class:`Content`: bytes in memory or already sent, and nowhere else.
+
+    ``is_new`` is False for a file that is in the store as an empty object.
+    """
+
+    def __init__(self, context: WriteContext, plan: MemoryPlan, *, is_new: bool = True) -> None:
+        self._context = context
+        self._plan = plan
+        self._is_new = is_new
+        self._stream = MemoryStream(context.memory, plan.schedule, context.limits, plan.new_upload)
+
+    @property
+    def size(self) -> int:
+        """Present size in bytes."""
+        return self._stream.size
+
+    @property
+    def changed(self) -> bool:
+        """Whether the store has other bytes, or none, under the file's key."""
+        return self._is_new or self._stream.size > 0
+
+    @property
+    def base(self) -> Base | None:
+        """None: nothing of it is in an object."""
+        return None
+
+    @property
+    def made(self) -> ObjectVersion | None:
+        """What a commit made under the file's key although it failed afterwards."""
+        upload = self._stream.upload
+        return None if upload is None or upload.hidden else upload.made
+
+    @property
+    def bound(self) -> bool:
+        """Whether parts have left, or are on their way, for the file's own key."""
+        upload = self._stream.upload
+        return upload is not None and not upload.hidden
+
+    @property
+    def streaming(self) -> bool:
+        """Whether parts have left."""
+        return self._stream.upload is not None
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def view(self, position: int, end: int) -> memoryview | None:
+        """Bytes from ``position``, as far as they are in one piece of memory; None if sent."""
+        return self._stream.view(position, end)
+
+    async def piece(self, position: int, end: int) -> bytes | memoryview | None:
+        """As :meth:`view`: what is not in memory cannot be had from here."""
+        return self._stream.view(position, end)
+
+    # -- changing ------------------------------------------------------------------------------
+
+    async def write(self, offset: int, data: memoryview) -> int:
+        """Take ``data``; returns how much of it fits a stream.
+
+        Raises:
+            StoreError: a part that left earlier could not be sent; nothing was taken.
+        """
+        stream = self._stream
+        if self._is_over:
+            return 0
+        gap = offset - stream.size
+        if gap < 0 or gap > _ZEROS_BYTES:
+            return len(data) if stream.patch(offset, data) else 0
+        if gap and await stream.append(memoryview(bytes(gap))) < gap:
+            return 0
+        return await stream.append(data)
+
+    async def truncate(self, size: int) -> bool:
+        """Cut off or extend; False if a stream cannot. ``size`` is above 0.
+
+        Raises:
+            StoreError: as :meth:`write`.
+        """
+        stream = self._stream
+        if self._is_over:
+            return False
+        gap = size - stream.size
+        if gap < 0:
+            return stream.shorten(size)
+        return gap <= _ZEROS_BYTES and await stream.append(memoryview(bytes(gap))) == gap
+
+    # -- going on from disk --------------------------------------------------------------------
+
+    async def on_disk(self) -> DiskContent:
+        """The same bytes in a content that takes any change; close this one then.
+
+        Bytes that have left are made readable again by completing the upload: its object is the
+        base. Cancelled or failed, this content is what it was.
+
+        Raises:
+            OSError: the disk is full.
+            UnsavedDataError: the bytes cannot be had without showing an unlinked file again, or
+                the store dropped the upload.
+            StoreError: the upload could not be completed; call again.
+        """
+        if self._stream.has_lost or self._is_over:
+            return self._plan.new_disk(await self._recall(), changed=True)
+        content = self._plan.new_disk(None, changed=True)
+        try:
+            await content.take_over(self._stream.pieces(), self._stream.size)
+        except BaseException:
+            content.disown()
+            content.close()
+            raise
+        upload = self._leave_upload()
+        if upload is not None:
+            content.continue_upload(upload)
+        return content
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether the upload is complete, so that no part can be sent again."""
+        upload = self._stream.upload
+        return upload is not None and upload.made is not None
+
+    async def _recall(self) -> Base:
+        upload = self._stream.upload
+        if upload is None:
+            raise RuntimeError("nothing was sent")
+        if upload.gone:
+            raise _dropped(upload.request.key)
+        count = self._stream.submit_rest()
+        await upload.settled()
+        request = self._plan.target()  # the file may have lost its name meanwhile
+        condition, hidden = upload.request.condition, upload.hidden
+        if not hidden and request is None:
+            raise UnsavedDataError("the file was unlinked while its bytes streamed away")
+        if not hidden and request is not None and request.key != upload.request.key:
+            # Renamed meanwhile: the old name may hold somebody else's object by now.
+            condition, hidden = Condition(only_if_absent=True), True
+        version = await upload.complete(count, condition)
+        if version.size != self.size:
+            raise IntegrityError("the object has another size than the file", key=version.key)
+        return Base(version, hidden)
+
+    def _leave_upload(self) -> PartsUpload | None:
+        """The upload, if a successor on disk that has all bytes can go on with it."""
+        upload = self._stream.take_upload()
+        if upload is None:
+            return None
+        request = self._plan.target()
+        fits = self._plan.disk_schedule.agrees(self._plan.schedule, self.size)
+        if request is not None and upload.request.key == request.key and fits:
+            return upload
+        upload.abandon()
+        return None
+
+    # -- bringing it to the store --------------------------------------------------------------
+
+    async def secure(self, request: CommitRequest) -> bool:  # noqa: ARG002 - the protocol's
+        """False: memory survives nothing."""
+        return False
+
+    async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
+        """Make the object; None if bytes have left for another key: :meth:`on_disk` then.
+
+        Raises:
+            UnsavedDataError: the store dropped the upload, and with it bytes sent before.
+            StoreError: call again; what the store has accepted counts.
+        """
+        upload = self._stream.upload
+        if upload is None:
+            return await put_object(self._context, request, self._stream.whole(), condition)
+        if upload.request.key != request.key or upload.gone:
+            if self._stream.has_lost:
+                if upload.gone:
+                    raise _dropped(request.key)
+                return None
+            upload = PartsUpload(self._context, request)
+            self._stream.send_anew(upload)
+        count = self._stream.submit_rest()
+        await upload.settled()
+        version = await upload.complete(count, condition)
+        return await with_metadata(self._context, version, upload.request, request)
+
+    def committed(self, version: ObjectVersion) -> "MemoryContent | DiskContent":
+        """The object is ``version`` now, and its bytes are read from there."""
+        self.close()
+        if version.size:
+            return self._plan.new_disk(Base(version), changed=False)
+        return MemoryContent(self._context, self._plan, is_new=False)
+
+    def rebase(self, version: ObjectVersion) -> None:
+        """Nothing here is read from an object."""
+
+    def lend(self) -> LentFile | None:
+        """None: nothing is in a file."""
+        return None
+
+    # -- giving it up ----------------------------------------------------------------------------
+
+    def disown(self) -> None:
+        """Nobody wants the object any more. Bytes already lost stay in the upload until close."""
+        if not self._stream.has_lost:
+            upload = self._stream.take_upload()
+            if upload is not None:
+                upload.abandon()
+
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
+        """Put what is in memory into a file; the record says where the rest is."""
+        journal, upload = self._context.journal, self._stream.upload
+        staging = Staging(journal, self._context.local, journal.create_staging())
+        try:
+            held = self._written_down(staging)
+            record = DirtyRecord.of(staging.ident, request).replaced(
+                base=seen, size=self.size, dirty=held
+            )
+            begun = upload.snapshot() if upload is not None else None
+            if begun is not None and self._stream.has_lost:
+                sent = SentParts(begun[0], tuple(begun[1]), self._stream.edges())
+                record = record.replaced(sent=sent)
+            path = staging.set_aside(record)
+        finally:
+            staging.close()
+        if upload is not None and record.sent is not None:
+            upload.keep()
+            journal.forget_upload(record.sent.upload)
+        return path
+
+    def _written_down(self, staging: Staging) -> ExtentSet:
+        held = ExtentSet()
+        for start, view in self._stream.pieces():
+            staging.write_now(start, view)
+            held.add(start, start + len(view))
+        return held
+
+    def close(self) -> None:
+        """Free the memory and give the upload up, unless it is complete or kept."""
+        if self._stream.upload is not None:
+            self._stream.upload.abandon()
+        self._stream.close()
+
+
+def _dropped(key: str) -> UnsavedDataError:
+    return UnsavedDataError(f"the store dropped the upload of {key!r} and the bytes sent with it")

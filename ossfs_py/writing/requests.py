@@ -1,0 +1,78 @@
+"""Single requests of the write side: those that are waited for, and those that nobody waits for."""
+
+import logging
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from ossfs_py.errors import StoreError
+from ossfs_py.model import CommitRequest, Condition, FileSlice, ObjectVersion
+from ossfs_py.writing.context import WriteContext
+
+log = logging.getLogger(__name__)
+
+
+async def put_object(
+    context: WriteContext,
+    request: CommitRequest,
+    body: bytes | memoryview | FileSlice,
+    condition: Condition,
+) -> ObjectVersion:
+    """One PUT, waited for even when cancelled: its answer decides what the base is.
+
+    Raises:
+        ConditionFailedError, StoreError, OSError: as :meth:`ObjectStore.put`.
+    """
+    with trio.CancelScope(shield=True):
+        version = await context.network.run(
+            partial(context.store.put, replace(request, condition=condition), body)
+        )
+    return version  # noqa: RET504 - a return inside the scope is one mypy cannot see
+
+
+async def with_metadata(
+    context: WriteContext, version: ObjectVersion, begun: CommitRequest, request: CommitRequest
+) -> ObjectVersion:
+    """Give a completed upload the metadata of its commit, where it began with other ones.
+
+    Waited for even when cancelled.
+
+    Raises:
+        StoreError: the object stays as it was completed.
+    """
+    if begun.metadata == request.metadata and begun.content_type == request.content_type:
+        return version
+    with trio.CancelScope(shield=True):
+        version = await context.network.run(
+            partial(
+                context.store.copy,
+                version,
+                request.key,
+                metadata=request.metadata,
+                content_type=request.content_type,
+            )
+        )
+    return version  # noqa: RET504 - a return inside the scope is one mypy cannot see
+
+
+def delete_hidden(context: WriteContext, key: str) -> None:
+    """Delete a hidden object behind the caller; the next mount does it if this one cannot."""
+    context.tidying.begin()
+    try:
+        context.network.submit(
+            partial(_delete, context, key),
+            lambda _result: context.tidying.end(),
+            urgent=False,
+        )
+    except RuntimeError:
+        # The mount has closed its threads; the journal leads the next one to the object.
+        context.tidying.end()
+
+
+def _delete(context: WriteContext, key: str) -> None:
+    try:
+        context.store.delete(key)
+        context.journal.forget_scratch(key)
+    except (StoreError, OSError) as exc:
+        log.warning("a hidden object of this mount stays for the next mount to delete: %s", exc)

@@ -6,7 +6,7 @@ Sizes and offsets are bytes, times are nanoseconds since the epoch unless a name
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
@@ -139,9 +139,12 @@ class Part:
     """CRC-32C in base64 where the store keeps one; it wants to hear it again at the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
-    """What stat(2) tells of one inode. ``mode`` includes the file type bits."""
+class Attributes(NamedTuple):
+    """What stat(2) tells of one inode. ``mode`` includes the file type bits.
+
+    A tuple, as one is made for each entry of a listing: a frozen dataclass takes three times as
+    long.
+    """
 
     ino: int
     mode: int

@@ -34,9 +34,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "datapath": FOUNDATION | {"reading", "runtime", "store", "telemetry", "writing"},
     "filesystem": FOUNDATION
     | {"datapath", "namespace", "reading", "runtime", "store", "telemetry", "writing"},
-    "fuse": FOUNDATION | {"filesystem", "host", "namespace", "telemetry"},
+    "fuse": FOUNDATION | {"filesystem", "host", "telemetry"},
     "control": FOUNDATION
-    | {"datapath", "filesystem", "host", "namespace", "runtime", "store", "telemetry"},
+    | {"datapath", "filesystem", "host", "runtime", "store", "telemetry"},
     "bench": FOUNDATION | {"control"},
     "doctor": FOUNDATION | {"control", "host", "store", "telemetry"},
     "daemon": FOUNDATION

@@ -14,9 +14,8 @@ from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.datapath.diskcache.inspection import CacheInspector, VerifyProgress
 from ossfs_py.datapath.filling import FillProgress
 from ossfs_py.errors import NoSuchEntryError, OssfsError
+from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.model import ObjectVersion
-from ossfs_py.namespace.inode import Inode, Kind
-from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.workers import Workers
 
 log = logging.getLogger(__name__)
@@ -40,13 +39,13 @@ class CacheCommands:
 
     def __init__(
         self,
-        namespace: Namespace,
+        filesystem: Filesystem,
         cache: CacheDataPath | None,
         files: Workers,
         jobs: trio.Nursery,
         tasks: int,
     ) -> None:
-        self._namespace = namespace
+        self._filesystem = filesystem
         self._cache = cache
         self._files = files
         self._jobs = jobs
@@ -172,10 +171,7 @@ class CacheCommands:
         missing: list[dict[str, str]] = []
         for path in paths:
             try:
-                inode = await find(self._namespace, path)
-                if inode.kind is not Kind.FILE:
-                    raise ControlError("it is no file")
-                versions[path] = (await self._namespace.refresh_version(inode)).version
+                versions[path] = await self._filesystem.version_at(path)
             except NoSuchEntryError:
                 missing.append({"path": path, "reason": "it does not exist"})
             except OssfsError as exc:
@@ -220,23 +216,6 @@ class CacheCommands:
                 "this mount has no disk cache: mount with --data-path cache to have one"
             )
         return self._cache
-
-
-async def find(namespace: Namespace, path: str) -> Inode:
-    """The inode at a path below the mountpoint.
-
-    Raises:
-        ControlError: the path is not a relative one.
-        NoSuchEntryError, NotADirectoryPathError, StoreError
-    """
-    segments = [segment for segment in path.split("/") if segment]
-    if path.startswith("/") or ".." in segments:
-        raise ControlError(f"{path!r} is no path below the mountpoint")
-    inode = namespace.root
-    for segment in segments:
-        if segment != ".":
-            inode = await namespace.lookup(inode, segment)
-    return inode
 
 
 def _shares(cache: CacheDataPath, versions: list[ObjectVersion]) -> list[int]:

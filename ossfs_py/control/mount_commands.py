@@ -16,7 +16,7 @@ import trio
 from prometheus_client.metrics_core import Metric
 
 from ossfs_py.config import Settings
-from ossfs_py.control.cache_commands import CacheCommands, find
+from ossfs_py.control.cache_commands import CacheCommands
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.cache import CacheDataPath
@@ -26,9 +26,7 @@ from ossfs_py.errors import (
     StoreError,
     UnsavedDataError,
 )
-from ossfs_py.filesystem.openfiles import OpenFiles
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.namespace.inode import Kind
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -45,7 +43,6 @@ class MountParts:
     settings: Settings
     metrics: Metrics
     filesystem: Filesystem
-    opened: OpenFiles
     data_path: DataPath
     files: Workers
     """Threads for local files."""
@@ -60,7 +57,7 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
     """Every command by its name."""
     cache = parts.data_path if isinstance(parts.data_path, CacheDataPath) else None
     cached = CacheCommands(
-        parts.filesystem.namespace, cache, parts.files, parts.jobs, parts.settings.concurrency
+        parts.filesystem, cache, parts.files, parts.jobs, parts.settings.concurrency
     )
     return {
         "stats": partial(_stats, parts.settings, parts.metrics),
@@ -75,9 +72,8 @@ async def _refresh(
     filesystem: Filesystem, arguments: Arguments, _progress: Progress
 ) -> Mapping[str, Any]:
     path = arguments.text("path")
-    forgotten = filesystem.refresh(path)
     try:
-        await find(filesystem.namespace, path)
+        forgotten = await filesystem.refresh(path)
     except (NoSuchEntryError, NotADirectoryPathError) as exc:
         raise ControlError(f"{path!r} does not exist in this mount") from exc
     return {"forgotten_entries": forgotten}
@@ -108,31 +104,26 @@ async def _sync(
 async def _info(
     parts: MountParts, cache: CacheDataPath | None, arguments: Arguments, _progress: Progress
 ) -> Mapping[str, Any]:
-    namespace = parts.filesystem.namespace
     path = arguments.text("path")
     try:
-        inode = await find(namespace, path)
+        found = await parts.filesystem.describe(path)
     except (NoSuchEntryError, NotADirectoryPathError) as exc:
         raise ControlError(f"{path!r} does not exist in this mount") from exc
-    attributes = await namespace.attributes(inode)
+    info, attributes = found.info, found.attributes
     owner = None
-    if inode.info is not None:
+    if info is not None and found.metadata is not None:
         try:
-            await namespace.ensure_metadata(inode)
-            owner = await parts.network.run(parts.store.owner, inode.info.key)
+            owner = await parts.network.run(parts.store.owner, info.key)
         except StoreError as exc:
-            # What a listing told is worth telling, too.
-            log.info("the metadata of %r stays unknown: %s", path, exc)
-    opened = parts.opened.current(inode)
-    info = inode.info
+            log.info("the owner of %r stays unknown: %s", path, exc)
     version = info.version if info is not None else None
     cached_bytes = None
-    if cache is not None and version is not None and inode.kind is Kind.FILE:
+    if cache is not None and version is not None and found.is_file:
         cached_bytes = await parts.files.run(cache.blocks.share, version)
     return {
-        "kind": inode.kind.value,
+        "kind": found.kind,
         "bucket": parts.settings.bucket,
-        "key": namespace.key_of(inode),
+        "key": found.key,
         "etag": version.etag if version is not None else None,
         "bytes": attributes.size,
         "modified": attributes.mtime_ns / 1e9,
@@ -141,12 +132,12 @@ async def _info(
         "content_type": info.content_type if info is not None else None,
         "storage_class": info.storage_class if info is not None else None,
         "owner": owner,
-        "metadata": None if inode.metadata is None else dict(inode.metadata),
+        "metadata": None if found.metadata is None else dict(found.metadata),
         "data_path": parts.settings.data_path,
         "cached_bytes": cached_bytes,
-        "open": opened is not None,
-        "open_handles": inode.open_count,
-        "unsaved": opened is not None and opened.file.dirty,
+        "open": found.is_open,
+        "open_handles": found.open_handles,
+        "unsaved": found.unsaved,
     }
 
 

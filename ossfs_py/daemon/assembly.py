@@ -19,8 +19,9 @@ from ossfs_py.control.server import Command
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.errors import OssfsError
-from ossfs_py.filesystem.openfiles import ConflictPolicy, OpenFiles
-from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.commits import ConflictPolicy
+from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
 from ossfs_py.filesystem.siblings import OpenWatcher, ShardLookup, SiblingPrefetch
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.namespace.keys import RESERVED_PREFIX
@@ -101,36 +102,33 @@ async def assembled(
                     cache_writes=settings.cache_writes,
                 ),
             )
+            kernel = KernelCache()
             namespace = Namespace(
                 store,
                 network,
                 _namespace_options(settings),
                 metrics,
-                on_remote_change=lambda inode: filesystem.note_remote_change(inode),  # noqa: PLW0108 - made below
+                on_remote_change=kernel.replaced,
                 rename_log=journal,
             )
-            opened = OpenFiles(
+            foresight: list[OpenWatcher] = []
+            if settings.small_file_prefetch:
+                limit = settings.memory_limit_bytes
+                foresight.append(SiblingPrefetch(namespace, kernel, data_path, metrics, limit))
+            if settings.model_hints:
+                foresight.append(ShardLookup(namespace))
+            filesystem = Filesystem(
                 namespace,
                 data_path,
                 store,
                 network,
                 journal,
-                _conflict_policy(settings),
-                WriteBackQueue(metrics) if settings.write_back else None,
-            )
-            foresight: list[OpenWatcher] = []
-            if settings.small_file_prefetch:
-                limit = settings.memory_limit_bytes
-                foresight.append(SiblingPrefetch(namespace, opened, data_path, metrics, limit))
-            if settings.model_hints:
-                foresight.append(ShardLookup(namespace))
-            filesystem = Filesystem(
-                namespace,
-                opened,
-                read_only=settings.read_only,
+                kernel,
+                _filesystem_options(settings),
+                write_back=WriteBackQueue(metrics) if settings.write_back else None,
                 foresight=foresight,
             )
-            _watch(metrics, settings, mountpoint, opened, network)
+            _watch(metrics, settings, mountpoint, filesystem, network)
             if not settings.read_only:
                 await files.run(_take_over, journal, store)
             keeper = _metadata_keeper(settings, namespace, files)
@@ -138,7 +136,7 @@ async def assembled(
                 nursery.start_soon(_kept_running, data_path.run)
                 if keeper is not None:
                     nursery.start_soon(_kept_running, keeper.run)
-                nursery.start_soon(_kept_running, opened.run)
+                nursery.start_soon(_kept_running, filesystem.run)
                 if not settings.read_only:
                     nursery.start_soon(_finish_in_background, files, journal, store)
                 try:
@@ -147,7 +145,6 @@ async def assembled(
                             settings=settings,
                             metrics=metrics,
                             filesystem=filesystem,
-                            opened=opened,
                             data_path=data_path,
                             files=files,
                             store=store,
@@ -164,23 +161,23 @@ async def assembled(
                         await data_path.aclose()
                         with trio.move_on_after(_TIDY_SECONDS):
                             await writes.tidying.settled()
-                        _tell_leaks(pool, (network, files), opened)
+                        _tell_leaks(pool, (network, files), filesystem)
                 nursery.cancel_scope.cancel()
     finally:
         network.close()
         files.close()
 
 
-def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], opened: OpenFiles) -> None:
+def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: Filesystem) -> None:
     """At the end nothing may be left; what calls that still run hold is theirs for a moment."""
     if pool.used_bytes and not any(each.running for each in workers):
         log.error("%d bytes of the memory budget were not given back", pool.used_bytes)
-    if opened.open_count:
-        log.error("%d open files were not given back", opened.open_count)
+    if filesystem.open_files:
+        log.error("%d open files were not given back", filesystem.open_files)
 
 
 def _watch(
-    metrics: Metrics, settings: Settings, mountpoint: Path, opened: OpenFiles, network: Workers
+    metrics: Metrics, settings: Settings, mountpoint: Path, filesystem: Filesystem, network: Workers
 ) -> None:
     """Let the figures that are states rather than events be read when somebody asks."""
     metrics.mount.info(
@@ -191,8 +188,8 @@ def _watch(
             "version": version("ossfs-py"),
         }
     )
-    metrics.open_files.set_function(lambda: opened.open_count)
-    metrics.unsaved_files.set_function(lambda: opened.unsaved_count)
+    metrics.open_files.set_function(lambda: filesystem.open_files)
+    metrics.unsaved_files.set_function(lambda: filesystem.unsaved_files)
     metrics.store_jobs.labels("running").set_function(lambda: network.running)
     metrics.store_jobs.labels("waiting").set_function(lambda: network.waiting)
 
@@ -279,9 +276,10 @@ def _namespace_options(settings: Settings) -> NamespaceOptions:
     )
 
 
-def _conflict_policy(settings: Settings) -> ConflictPolicy:
-    return ConflictPolicy(
-        fail=settings.on_conflict == "fail",
+def _filesystem_options(settings: Settings) -> FilesystemOptions:
+    return FilesystemOptions(
+        read_only=settings.read_only,
+        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail"),
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
     )
 

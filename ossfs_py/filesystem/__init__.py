@@ -1,6 +1,14 @@
 """POSIX operations in terms of names and open files; knows no FUSE type and can be tested without.
 
-``operations`` is the facade that the FUSE layer and the control commands call. Everything here runs
-on the trio thread, without locks on state; state is looked at again after every await. Names come
-in as bytes, inodes as numbers; exceptions of :mod:`ossfs_py.errors` go out.
+``operations`` is the facade: the FUSE layer and the control commands call it and reach for nothing
+below. Names come in as bytes, inodes and handles as numbers; ``replies`` (attributes with their
+lifetime) and exceptions of :mod:`ossfs_py.errors` go out. Everything here runs on the trio thread,
+without locks on state; state is looked at again after every await.
+
+Each state has one owner: ``handles`` the descriptors, ``directories`` those of directories,
+``openinodes`` what is open of each inode, ``commits`` the version that a commit may replace,
+``preserved`` the hidden copies, ``kernelcache`` what the kernel has cached and the way to make it
+forget, ``writeback`` the queue of closed files. ``changes`` keeps changes of names and metadata
+apart from commits: a claim on a place in the tree first, then the lock of the open inode.
+``siblings`` fetches what will be opened soon.
 """

@@ -1,178 +1,190 @@
-"""POSIX operations in terms of the namespace and open files. Knows no pyfuse3 types.
+"""POSIX operations in terms of the namespace and open files: the one way in. Knows no pyfuse3.
 
-Names come in as bytes and inodes as numbers; what goes out are the package's own types and
-exceptions. Everything runs on the trio thread; state is looked at again after every await.
+Names come in as bytes, inodes and handles as numbers; what goes out are plain values, replies and
+the package's exceptions. Everything runs on the trio thread; state is looked at again after every
+await.
 """
 
+import itertools
+import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 
-import trio
-
+from ossfs_py.datapath.base import DataPath
 from ossfs_py.errors import (
-    BadHandleError,
-    IsADirectoryPathError,
+    InvalidArgumentError,
     NotPermittedError,
-    ObjectMissingError,
     ReadOnlyError,
-    VersionChangedError,
+    StoreError,
 )
-from ossfs_py.filesystem.openfiles import OpenFiles, OpenInode
+from ossfs_py.filesystem.changes import Changes
+from ossfs_py.filesystem.commits import Commits, ConflictPolicy
+from ossfs_py.filesystem.description import FileDescription, path_of
+from ossfs_py.filesystem.directories import Directories, TakeEntry
+from ossfs_py.filesystem.handles import Handles
+from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
+from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.preserved import PreservedFiles
+from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
-from ossfs_py.model import AttributeChange, Attributes
+from ossfs_py.filesystem.writeback import WriteBackQueue
+from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace import names
+from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
-from ossfs_py.namespace.namespace import DirectoryListing, Namespace
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.journal import Journal
+
+log = logging.getLogger(__name__)
 
 
-class Handle:
-    """One open(2)."""
+@dataclass(frozen=True, slots=True)
+class FilesystemOptions:
+    """Settings of the file system itself.
 
-    __slots__ = ("changes", "keep_cache", "opened", "past_pages")
+    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings.
+    """
 
-    def __init__(
-        self, opened: OpenInode, flags: int, *, keep_cache: bool, past_pages: bool
-    ) -> None:
-        self.opened = opened
-        self.changes = bool(
-            flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
-        )
-        """Whether close(2) has something to store: without writing, making and emptying do too."""
-        self.keep_cache = keep_cache
-        self.past_pages = past_pages
-        """Whether its writes come without a copy in the kernel's page cache."""
+    read_only: bool = False
+    conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
+    scratch_prefix: str = ".ossfs-py-deleted-"
 
 
 class Filesystem:
-    """One mounted bucket."""
+    """One mounted bucket.
+
+    A reply about an inode that was looked up, made or listed gives the kernel a reference to it,
+    which :meth:`forget` takes back.
+    """
 
     def __init__(
         self,
         namespace: Namespace,
-        files: OpenFiles,
+        data_path: DataPath,
+        store: ObjectStore,
+        workers: Workers,
+        journal: Journal,
+        kernel: KernelCache,
+        options: FilesystemOptions,
         *,
-        read_only: bool = False,
+        write_back: WriteBackQueue | None = None,
         foresight: Sequence[OpenWatcher] = (),
     ) -> None:
-        """``foresight`` is told of every file that is opened for reading."""
-        self.namespace = namespace
-        self._files = files
-        self._read_only = read_only
-        self._foresight = foresight
-        self._handles: dict[int, Handle] = {}
-        self._directories: dict[int, DirectoryListing] = {}
-        self._next_handle = 1
-        self.invalidate_pages: Callable[[int], None] = _nothing_cached
-        self.drop_pages: Callable[[int], Awaitable[None]] = _nothing_dropped
-        """Returns when the kernel has no page of an inode that it was given before the call."""
-        self.invalidate_attributes: Callable[[int], None] = _nothing_cached
+        """``namespace`` tells ``kernel`` of objects that others replaced; ``workers`` are for
+        calls to the store; ``foresight`` is told of every file that is opened for reading.
+        """
+        self._namespace = namespace
+        self._kernel = kernel
+        self._read_only = options.read_only
+        claims, numbers = Claims(), itertools.count(1)
+        self._opened = OpenInodes()
+        self._commits = Commits(
+            self._opened, namespace, claims, kernel, options.conflicts, write_back
+        )
+        self._preserved = PreservedFiles(
+            self._opened, self._commits, store, workers, journal, options.scratch_prefix
+        )
+        self._opener = Opener(
+            self._opened, namespace, data_path, kernel, self._commits, self._preserved
+        )
+        self._changes = Changes(self._opened, namespace, claims, self._commits)
+        self._replies = Replies(namespace)
+        self._handles = Handles(
+            namespace, self._opener, self._commits, self._changes, kernel, numbers, foresight
+        )
+        self._directories = Directories(namespace, self._replies, numbers)
 
     # -- names --------------------------------------------------------------------------------
 
-    async def lookup(self, parent: int, name: bytes) -> Inode:
-        """The inode behind a name; the caller counts the reference with ``remember``."""
-        directory = self.namespace.inode(parent)
+    async def lookup(self, parent: int, name: bytes) -> EntryReply:
+        """What a name leads to."""
+        directory = self._namespace.inode(parent)
         if name == b".":
-            return directory
+            return await self._introduced(directory)
         if name == b"..":
-            return directory.parent or directory
-        return await self.namespace.lookup(directory, names.decode(name))
+            return await self._introduced(directory.parent or directory)
+        return await self._introduced(await self._namespace.lookup(directory, names.decode(name)))
 
-    async def attributes(self, number: int) -> Attributes:
-        """stat(2) of an inode."""
-        inode = self.namespace.inode(number)
-        known = self.namespace.attributes_nowait(inode)
-        return known if known is not None else await self.namespace.attributes(inode)
+    async def _introduced(self, inode: Inode) -> EntryReply:
+        """A reply that gives the kernel a reference to the inode."""
+        reply = self._replies.fresh_nowait(inode)
+        if reply is None:
+            reply = await self._replies.fresh(inode)
+        self._namespace.remember(inode)
+        return reply
 
-    async def set_attributes(
-        self, number: int, change: AttributeChange, size: int | None, handle: int | None
-    ) -> Attributes:
-        """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
-        self._check_writable()
-        inode = self.namespace.inode(number)
-        if size is not None:
-            await self._truncate(inode, size, handle)
-        if change != AttributeChange():
-            async with self._files.changing(inode):
-                defer = self._files.defers(inode)
-                await self.namespace.set_attributes(inode, change, defer=defer)
-                await self._files.follow(inode)
-        return await self.namespace.attributes(inode)
-
-    async def _truncate(self, inode: Inode, size: int, handle: int | None) -> None:
-        if inode.kind is Kind.DIRECTORY:
-            raise IsADirectoryPathError("a directory has no size to change")
-        if handle is not None and handle in self._handles:
-            opened = self._handles[handle].opened
-            try:
-                await opened.content.truncate(size)
-            finally:
-                opened.note_written()
-            return
-        async with self._stored_at_once(inode) as opened:
-            await self._prepare_writing(inode)
-            await opened.content.truncate(size)
-            opened.note_written()
+    def forget(self, references: Sequence[tuple[int, int]]) -> None:
+        """The kernel dropped references to inodes; never raises."""
+        for number, count in references:
+            if self._namespace.forget(number, count) and not self._opened.knows(number):
+                self._kernel.forget(number)
 
     async def make_directory(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
-    ) -> Inode:
+    ) -> EntryReply:
         """mkdir(2)."""
         self._check_writable()
-        directory = self.namespace.inode(parent)
+        directory = self._namespace.inode(parent)
         decoded = names.decode(name)
-        async with self._files.claims.place(directory):
-            return await self.namespace.make_directory(directory, decoded, mode, uid, gid)
+        async with self._changes.within(directory):
+            made = await self._namespace.make_directory(directory, decoded, mode, uid, gid)
+        return await self._introduced(made)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
         self._check_writable()
-        directory = self.namespace.inode(parent)
+        directory = self._namespace.inode(parent)
         decoded = names.decode(name)
-        async with self._files.claims.place(directory):
-            await self.namespace.remove_directory(directory, decoded)
+        async with self._changes.within(directory):
+            await self._namespace.remove_directory(directory, decoded)
 
-    async def make_node(self, parent: int, name: bytes, mode: int, uid: int, gid: int) -> Inode:
+    async def make_node(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int
+    ) -> EntryReply:
         """mknod(2) of a regular file; the store has no other nodes."""
         self._check_writable()
         if not stat.S_ISREG(mode):
             raise NotPermittedError("an object store keeps no device nodes, pipes or sockets")
-        inode = self.namespace.create_local(
-            self.namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
+        inode = self._namespace.create_local(
+            self._namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
         )
-        async with self._stored_at_once(inode):
-            return inode
+        await self._handles.store_new(inode)
+        return await self._introduced(inode)
 
     async def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
-    ) -> Inode:
+    ) -> EntryReply:
         """symlink(2)."""
         self._check_writable()
-        directory = self.namespace.inode(parent)
+        directory = self._namespace.inode(parent)
         decoded = names.decode(name)
-        async with self._files.claims.place(directory):
-            return await self.namespace.make_symlink(directory, decoded, target, uid, gid)
+        async with self._changes.within(directory):
+            made = await self._namespace.make_symlink(directory, decoded, target, uid, gid)
+        return await self._introduced(made)
 
     async def read_link(self, number: int) -> bytes:
         """readlink(2)."""
-        return await self.namespace.read_link(self.namespace.inode(number))
+        return await self._namespace.read_link(self._namespace.inode(number))
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """unlink(2); whoever has the file open goes on reading and writing it."""
         self._check_writable()
-        directory = self.namespace.inode(parent)
+        directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         gone = False
         while not gone:
-            inode = await self.namespace.lookup(directory, decoded)
-            async with self._files.changing(inode):
-                if self.namespace.known_child(directory, decoded) is not inode:
+            inode = await self._namespace.lookup(directory, decoded)
+            async with self._changes.of(inode):
+                if self._namespace.known_child(directory, decoded) is not inode:
                     continue  # renamed while we waited for our turn
-                await self._files.preserve(inode)
-                await self.namespace.unlink(directory, decoded)
-                self._files.abandon(inode)
+                await self._preserved.preserve(inode)
+                await self._namespace.unlink(directory, decoded)
+                self._changes.removed(inode)
                 gone = True
 
     async def rename(
@@ -180,282 +192,246 @@ class Filesystem:
     ) -> None:
         """rename(2); open files move along, an open target stays readable to its openers."""
         self._check_writable()
-        source_dir, target_dir = self.namespace.inode(parent), self.namespace.inode(new_parent)
+        source_dir, target_dir = self._namespace.inode(parent), self._namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
         moved = False
         while not moved:
-            inode = await self.namespace.lookup(source_dir, old)
+            inode = await self._namespace.lookup(source_dir, old)
             # Only a known target can be open, and only an open one needs care.
-            target = self.namespace.known_child(target_dir, new)
-            async with self._files.moving(inode, target, (source_dir, target_dir)):
+            target = self._namespace.known_child(target_dir, new)
+            async with self._changes.moving(inode, target, (source_dir, target_dir)):
                 if (
-                    self.namespace.known_child(source_dir, old) is not inode
-                    or self.namespace.known_child(target_dir, new) is not target
+                    self._namespace.known_child(source_dir, old) is not inode
+                    or self._namespace.known_child(target_dir, new) is not target
                 ):
                     continue  # changed while we waited for our turn
                 if target is not None and target is not inode and not no_replace:
-                    await self._files.preserve(target)
-                await self.namespace.rename(
+                    await self._preserved.preserve(target)
+                await self._namespace.rename(
                     source_dir,
                     old,
                     target_dir,
                     new,
                     no_replace=no_replace,
-                    on_copied=self._files.follow_copies,
+                    on_copied=self._commits.follow_copies,
                 )
                 if target is not inode:
-                    self._files.renamed(inode, target)
+                    self._changes.renamed(inode, target)
                 moved = True
+
+    # -- attributes ---------------------------------------------------------------------------
+
+    async def attributes(self, number: int) -> EntryReply:
+        """stat(2) of an inode; gives no reference."""
+        inode = self._namespace.inode(number)
+        return self._replies.fresh_nowait(inode) or await self._replies.fresh(inode)
+
+    async def set_attributes(
+        self, number: int, change: AttributeChange, size: int | None, handle: int | None
+    ) -> EntryReply:
+        """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
+        self._check_writable()
+        inode = self._namespace.inode(number)
+        if size is not None:
+            await self._handles.truncate(inode, size, handle)
+        if change != AttributeChange():
+            await self._changes.set_attributes(inode, change)
+        return await self._replies.fresh(inode)
+
+    async def get_xattr(self, number: int, name: bytes) -> bytes:
+        """getxattr(2)."""
+        return await self._namespace.get_xattr(self._namespace.inode(number), name)
+
+    async def list_xattrs(self, number: int) -> list[bytes]:
+        """listxattr(2)."""
+        return await self._namespace.list_xattrs(self._namespace.inode(number))
+
+    async def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
+        """setxattr(2)."""
+        self._check_writable()
+        inode = self._namespace.inode(number)
+        async with self._changes.of_metadata(inode) as defer:
+            await self._namespace.set_xattr(inode, name, value, defer=defer)
+
+    async def remove_xattr(self, number: int, name: bytes) -> None:
+        """removexattr(2)."""
+        self._check_writable()
+        inode = self._namespace.inode(number)
+        async with self._changes.of_metadata(inode) as defer:
+            await self._namespace.remove_xattr(inode, name, defer=defer)
 
     # -- open files ---------------------------------------------------------------------------
 
-    async def open(self, number: int, flags: int) -> int:
-        """open(2); returns a handle number."""
-        writing = flags & os.O_ACCMODE != os.O_RDONLY
-        if writing or flags & os.O_TRUNC:
+    async def open(self, number: int, flags: int) -> OpenReply:
+        """open(2)."""
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
             self._check_writable()
-        inode = self.namespace.inode(number)
-        if inode.kind is Kind.DIRECTORY:
-            raise IsADirectoryPathError("a directory is not opened as a file")
-        opened = await self._files.acquire(inode)
-        try:
-            if writing or flags & os.O_TRUNC:
-                await self._prepare_writing(inode)
-            if flags & os.O_TRUNC:
-                await opened.content.truncate(0)
-                opened.note_written()
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await self._files.release(opened)
-            raise
-        if not writing:
-            for watcher in self._foresight:
-                watcher.opened(inode, opened.file.version)
-        return self._new_handle(opened, flags)
-
-    async def _prepare_writing(self, inode: Inode) -> None:
-        """What other tools stored beside the bytes is kept when the bytes are replaced."""
-        if inode.info is not None and inode.metadata is None and not inode.removed:
-            await self.namespace.ensure_metadata(inode)
-
-    @asynccontextmanager
-    async def _stored_at_once(self, inode: Inode) -> AsyncIterator[OpenInode]:
-        """Open, change and store in one call: if that fails nobody waits for the data."""
-        opened = await self._files.acquire(inode)
-        try:
-            yield opened
-            await self._files.commit(opened)
-        except BaseException:
-            self._files.give_up(opened)
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                await self._files.release(opened)
+        return await self._handles.open(self._namespace.inode(number), flags)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
-    ) -> tuple[int, Inode]:
+    ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
         self._check_writable()
-        directory = self.namespace.inode(parent)
+        directory = self._namespace.inode(parent)
         decoded = names.decode(name)
-        known = self.namespace.known_child(directory, decoded)
-        if known is not None and not flags & os.O_EXCL:
-            return await self.open(known.number, flags), known
-        inode = self.namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
-        opened = await self._files.acquire(inode)
-        opened.exclusive = bool(flags & os.O_EXCL)
-        return self._new_handle(opened, flags), inode
+        inode = self._namespace.known_child(directory, decoded)
+        if inode is not None and not flags & os.O_EXCL:
+            opened = await self._handles.open(inode, flags)
+        else:
+            inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
+            opened = await self._handles.open_new(inode, flags)
+        return opened, await self._introduced(inode)
 
-    def _new_handle(self, opened: OpenInode, flags: int) -> int:
-        if flags & os.O_ACCMODE == os.O_RDWR:
-            opened.file.expect_rereads()
-        number = self._next_handle
-        self._next_handle += 1
-        past_pages = self._goes_past_pages(opened, flags)
-        opened.has_pages = opened.has_pages or not past_pages
-        keep_cache = self._files.keeps_pages(opened) and not past_pages
-        self._handles[number] = Handle(opened, flags, keep_cache=keep_cache, past_pages=past_pages)
-        return number
-
-    def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
-        """Whether what is written through a descriptor is to leave no pages behind.
-
-        They serve nobody: the kernel drops them when the object has its final mtime. Not for a
-        file that others have open, who may have changed pages by mmap. And past its pages the
-        kernel neither syncs after each write (O_SYNC, O_DSYNC) nor takes away a program's rights.
-        """
-        return (
-            flags & os.O_ACCMODE == os.O_WRONLY
-            and not flags & (os.O_SYNC | os.O_DSYNC)
-            and not opened.has_pages
-            and not self._rights_lent(opened.inode)
-        )
-
-    def handle(self, number: int) -> Handle:
-        """The handle behind a number.
-
-        Raises:
-            BadHandleError: unknown.
-        """
-        try:
-            return self._handles[number]
-        except KeyError:
-            raise BadHandleError(f"unknown file handle {number}") from None
-
-    def read_nowait(self, number: int, offset: int, size: int) -> memoryview | bytes | None:
+    def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
-        return self.handle(number).opened.content.read_nowait(offset, size)
+        return self._handles.read_nowait(handle, offset, size)
 
-    async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
+    async def read(self, handle: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
-        opened = self.handle(number).opened
-        with self._doubting(opened):
-            data = await opened.content.read(offset, size)
-        opened.check_current()
-        return data
+        return await self._handles.read(handle, offset, size)
 
-    @contextmanager
-    def _doubting(self, opened: OpenInode) -> Iterator[None]:
-        """Whoever opens a file that turned out to be replaced or gone is to see what is there."""
-        try:
-            yield
-        except (VersionChangedError, ObjectMissingError):
-            if not opened.superseded:
-                self.namespace.invalidate(opened.inode)
-                self.invalidate_attributes(opened.inode.number)
-            raise
-
-    async def write(self, number: int, offset: int, data: bytes) -> int:
+    async def write(self, handle: int, offset: int, data: bytes) -> int:
         """pwrite(2)."""
-        handle = self.handle(number)
-        opened = handle.opened
-        if handle.past_pages and self._rights_lent(opened.inode):
-            await self._take_rights(opened.inode)
-        try:
-            return await opened.content.write(offset, data)
-        finally:
-            opened.note_written()
-            if handle.past_pages and opened.has_pages:
-                # Somebody reads it too. Pages read before this write go before it returns (Linux
-                # itself sees to that from 6.6 on only); those read from now on have what it wrote.
-                await self.drop_pages(opened.inode.number)
+        return await self._handles.write(handle, offset, data)
 
-    def _rights_lent(self, inode: Inode) -> int:
-        """The bits of a file's mode that lend its owner's rights to whoever runs it.
-
-        A write takes them away; the kernel sees to that for writes through pages only.
-        """
-        return self.namespace.attributes_known(inode).mode & (stat.S_ISUID | stat.S_ISGID)
-
-    async def _take_rights(self, inode: Inode) -> None:
-        mode = self.namespace.attributes_known(inode).mode & ~self._rights_lent(inode)
-        change = AttributeChange(mode=stat.S_IMODE(mode))
-        await self.set_attributes(inode.number, change, None, None)
-        self.invalidate_attributes(inode.number)
-
-    async def flush(self, number: int) -> None:
+    async def flush(self, handle: int) -> None:
         """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
         on local disk with write-back.
         """
-        handle = self.handle(number)
-        if handle.changes:
-            with self._doubting(handle.opened):
-                await self._files.flush(handle.opened)
+        await self._handles.flush(handle)
 
-    async def fsync(self, number: int) -> None:
+    async def fsync(self, handle: int) -> None:
         """fsync(2): returns when the object is complete in the bucket."""
-        opened = self.handle(number).opened
-        with self._doubting(opened):
-            await self._files.commit(opened)
+        await self._handles.fsync(handle)
 
-    async def release(self, number: int) -> None:
+    async def release(self, handle: int) -> None:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
-        handle = self._handles.pop(number, None)
-        if handle is not None:
-            await self._files.release(handle.opened)
+        await self._handles.release(handle)
 
     # -- directories --------------------------------------------------------------------------
 
     def open_directory(self, number: int) -> int:
         """opendir(3); returns a handle number."""
-        listing = self.namespace.list_directory(self.namespace.inode(number))
-        handle = self._next_handle
-        self._next_handle += 1
-        self._directories[handle] = listing
-        return handle
+        return self._directories.open(self._namespace.inode(number))
 
-    def directory(self, handle: int) -> DirectoryListing:
-        """The listing behind a directory handle.
+    async def read_directory(self, handle: int, start: int, take: TakeEntry) -> None:
+        """readdir(3) from an offset on, until the end or until ``take`` has no room.
+
+        Each entry taken gives the kernel a reference, but for ``.`` and ``..``.
+        """
+        await self._directories.read(handle, start, take)
+
+    def release_directory(self, handle: int) -> None:
+        """closedir(3)."""
+        self._directories.release(handle)
+
+    # -- what people ask ----------------------------------------------------------------------
+
+    def path(self, number: int) -> str:
+        """The path below the mountpoint, from ``/`` on.
+
+        Raises:
+            StaleInodeError: the inode is not known.
+        """
+        return path_of(self._namespace.inode(number))
+
+    def path_of_handle(self, handle: int) -> str:
+        """The path of an open file, as of now.
 
         Raises:
             BadHandleError: unknown.
         """
-        try:
-            return self._directories[handle]
-        except KeyError:
-            raise BadHandleError(f"unknown directory handle {handle}") from None
+        return path_of(self._handles.get(handle).opened.inode)
 
-    def release_directory(self, handle: int) -> None:
-        """closedir(3)."""
-        self._directories.pop(handle, None)
+    def path_of_directory(self, handle: int) -> str:
+        """The path of an open directory, as of now.
 
-    # -- extended attributes ------------------------------------------------------------------
-
-    async def get_xattr(self, number: int, name: bytes) -> bytes:
-        """getxattr(2)."""
-        return await self.namespace.get_xattr(self.namespace.inode(number), name)
-
-    async def list_xattrs(self, number: int) -> list[bytes]:
-        """listxattr(2)."""
-        return await self.namespace.list_xattrs(self.namespace.inode(number))
-
-    async def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
-        """setxattr(2)."""
-        self._check_writable()
-        inode = self.namespace.inode(number)
-        async with self._files.changing(inode):
-            defer = self._files.defers(inode)
-            await self.namespace.set_xattr(inode, name, value, defer=defer)
-            await self._files.follow(inode)
-
-    async def remove_xattr(self, number: int, name: bytes) -> None:
-        """removexattr(2)."""
-        self._check_writable()
-        inode = self.namespace.inode(number)
-        async with self._files.changing(inode):
-            await self.namespace.remove_xattr(inode, name, defer=self._files.defers(inode))
-            await self._files.follow(inode)
-
-    # -- life ---------------------------------------------------------------------------------
-
-    def note_remote_change(self, inode: Inode) -> None:
-        """Another client replaced the object: the kernel's pages of it are worth nothing."""
-        if self._files.drop_pages_of_old(inode):
-            self.invalidate_pages(inode.number)
-
-    def refresh(self, path: str) -> int:
-        """Believe nothing remembered at and below a path (relative to the mountpoint).
-
-        The next look asks the store. Nothing is asked here; unsaved changes stay. Returns how
-        many known entries that concerns.
+        Raises:
+            BadHandleError: unknown.
         """
-        inode = self.namespace.root
+        return path_of(self._directories.get(handle))
+
+    async def describe(self, path: str) -> FileDescription:
+        """Everything known of a path relative to the mountpoint; the store is asked.
+
+        Raises:
+            InvalidArgumentError: the path is not a relative one.
+            NoSuchEntryError, NotADirectoryPathError, StoreError
+        """
+        inode = await self._find(path)
+        attributes = await self._namespace.attributes(inode)
+        if inode.info is not None:
+            try:
+                await self._namespace.ensure_metadata(inode)
+            except StoreError as exc:
+                # What a listing told is worth telling, too.
+                log.info("the metadata of %r stays unknown: %s", path, exc)
+        opened = self._opened.current(inode)
+        return FileDescription(
+            kind=inode.kind.value,
+            key=self._namespace.key_of(inode),
+            attributes=attributes,
+            info=inode.info,
+            metadata=inode.metadata,
+            is_open=opened is not None,
+            open_handles=inode.open_count,
+            unsaved=opened is not None and opened.file.dirty,
+        )
+
+    async def version_at(self, path: str) -> ObjectVersion:
+        """The version that whoever opens a path relative to the mountpoint now would read.
+
+        Raises:
+            InvalidArgumentError: the path is not a relative one, or leads to no file.
+            NoSuchEntryError, NotADirectoryPathError, StoreError
+        """
+        inode = await self._find(path)
+        if inode.kind is not Kind.FILE:
+            raise InvalidArgumentError("it is no file")
+        return (await self._namespace.refresh_version(inode)).version
+
+    async def _find(self, path: str) -> Inode:
+        segments = [segment for segment in path.split("/") if segment]
+        if path.startswith("/") or ".." in segments:
+            raise InvalidArgumentError(f"{path!r} is no path below the mountpoint")
+        inode = self._namespace.root
+        for segment in segments:
+            if segment != ".":
+                inode = await self._namespace.lookup(inode, segment)
+        return inode
+
+    async def refresh(self, path: str) -> int:
+        """Believe nothing remembered at and below a path relative to the mountpoint.
+
+        Returns how many known entries that concerns, after a look at the path itself. Unsaved
+        changes stay.
+
+        Raises:
+            InvalidArgumentError, NoSuchEntryError, NotADirectoryPathError, StoreError: of that
+                look; nothing is believed then either.
+        """
+        inode = self._namespace.root
         for name in path.split("/"):
-            known = self.namespace.known_child(inode, name)
+            known = self._namespace.known_child(inode, name)
             if known is None:
                 break  # what is not known by name is known to its directory's listing at most
             inode = known
-        numbers = self.namespace.forget_answers(inode)
+        numbers = self._namespace.forget_answers(inode)
         for number in numbers:
-            self.invalidate_attributes(number)
+            self._kernel.invalidate_attributes(number)
+        await self._find(path)
         return len(numbers)
 
-    def forget(self, references: list[tuple[int, int]]) -> None:
-        """The kernel dropped references to inodes; never raises."""
-        for number, count in references:
-            if self.namespace.forget(number, count):
-                self._files.forget_pages(number)
+    # -- life ---------------------------------------------------------------------------------
+
+    def mounted_through(self, channel: KernelChannel) -> AbstractContextManager[None]:
+        """In the block, a kernel has it mounted that can be told to forget things."""
+        return self._kernel.attached(channel)
+
+    async def run(self) -> None:
+        """Background work, until cancelled: upload what write-back has queued."""
+        await self._commits.run(self._opener.release)
 
     async def sync(self) -> None:
         """sync(1) of this mount: returns when everything dirty is in the bucket.
@@ -463,12 +439,22 @@ class Filesystem:
         Raises:
             UnsavedDataError: some could not be brought there; it stays dirty.
         """
-        await self._files.sync()
+        await self._commits.sync()
+
+    @property
+    def open_files(self) -> int:
+        """Files that are open, or written back; several handles of one file count once."""
+        return len(self._opened)
+
+    @property
+    def unsaved_files(self) -> int:
+        """Files with changes that the bucket has not got yet."""
+        return self._opened.unsaved_count
 
     @property
     def pending_uploads(self) -> int:
         """Closed files that write-back has not uploaded yet."""
-        return self._files.pending_uploads
+        return self._commits.pending_uploads
 
     async def drain(self) -> None:
         """Commit every dirty file.
@@ -476,20 +462,12 @@ class Filesystem:
         Raises:
             UnsavedDataError: some could not be brought to the store; they were set aside.
         """
-        await self._files.drain()
+        await self._commits.drain()
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""
-        await self._files.close()
+        await self._opener.close()
 
     def _check_writable(self) -> None:
         if self._read_only:
             raise ReadOnlyError("the mount is read-only")
-
-
-def _nothing_cached(_inode: int) -> None:
-    """The page invalidation of a filesystem that no kernel has mounted."""
-
-
-async def _nothing_dropped(_inode: int) -> None:
-    await trio.lowlevel.checkpoint()

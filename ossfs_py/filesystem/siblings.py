@@ -16,7 +16,7 @@ import trio
 from cachetools import LRUCache
 
 from ossfs_py.datapath.base import DataPath
-from ossfs_py.filesystem.openfiles import OpenFiles
+from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
@@ -109,13 +109,13 @@ class SiblingPrefetch:
     def __init__(
         self,
         namespace: Namespace,
-        files: OpenFiles,
+        kernel: KernelCache,
         data_path: DataPath,
         metrics: Metrics,
         memory_limit_bytes: int,
     ) -> None:
         self._namespace = namespace
-        self._files = files
+        self._kernel = kernel
         self._data_path = data_path
         self._budget = memory_limit_bytes // _BUDGET_SHARE
         self._held = 0
@@ -210,4 +210,4 @@ class SiblingPrefetch:
     def _is_known(self, directory: Inode, name: str, etag: str) -> bool:
         """Whether the kernel has, or had, pages of the file: it will not ask for them soon."""
         child = directory.children.get(name)
-        return child is not None and self._files.has_pages(child, etag)
+        return child is not None and self._kernel.has_pages(child, etag)

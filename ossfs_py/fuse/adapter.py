@@ -27,9 +27,9 @@ from ossfs_py.errors import (
     errno_of,
 )
 from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse.subjects import Subject
-from ossfs_py.model import AttributeChange, Attributes
-from ossfs_py.namespace.inode import Inode
+from ossfs_py.model import AttributeChange
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -120,48 +120,18 @@ class Adapter(pyfuse3.Operations):
 
     # -- attributes -----------------------------------------------------------------------------
 
-    def _entry(self, inode: Inode, attributes: Attributes) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        self._fill(entry, inode, attributes)
-        return entry
-
-    def _fill(self, entry: pyfuse3.EntryAttributes, inode: Inode, attributes: Attributes) -> None:
-        entry.st_ino = attributes.ino
-        entry.st_mode = attributes.mode
-        entry.st_nlink = attributes.nlink
-        entry.st_uid = attributes.uid
-        entry.st_gid = attributes.gid
-        entry.st_size = attributes.size
-        entry.st_blksize = _PREFERRED_IO_BYTES
-        entry.st_blocks = -(-attributes.size // _BLOCK_BYTES)
-        entry.st_atime_ns = attributes.atime_ns
-        entry.st_mtime_ns = attributes.mtime_ns
-        entry.st_ctime_ns = attributes.ctime_ns
-        seconds = self._fs.namespace.fresh_seconds(inode)
-        entry.entry_timeout = seconds
-        entry.attr_timeout = seconds
-
-    async def _entry_of(self, inode: Inode) -> pyfuse3.EntryAttributes:
-        return self._entry(inode, await self._fs.attributes(inode.number))
-
-    async def _referenced(self, inode: Inode) -> pyfuse3.EntryAttributes:
-        """An answer that gives the kernel a reference to the inode."""
-        entry = await self._entry_of(inode)
-        self._fs.namespace.remember(inode)
-        return entry
-
     @_answered
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return await self._referenced(await self._fs.lookup(parent_inode, name))
+        return _entry(await self._fs.lookup(parent_inode, name))
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        self._fs.forget(list(inode_list))
+        self._fs.forget(inode_list)
 
     @_answered
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return self._entry(self._fs.namespace.inode(inode), await self._fs.attributes(inode))
+        return _entry(await self._fs.attributes(inode))
 
     @_answered
     async def setattr(
@@ -183,8 +153,7 @@ class Adapter(pyfuse3.Operations):
         if size is not None:
             # truncate(2) asks for the time of the change too; writing it is no utimens(2).
             change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
-        changed = await self._fs.set_attributes(inode, change, size, fh)
-        return self._entry(self._fs.namespace.inode(inode), changed)
+        return _entry(await self._fs.set_attributes(inode, change, size, fh))
 
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         return True  # default_permissions: the kernel has checked
@@ -198,7 +167,7 @@ class Adapter(pyfuse3.Operations):
         made = await self._fs.make_directory(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), ctx.uid, ctx.gid
         )
-        return await self._referenced(made)
+        return _entry(made)
 
     @_answered
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
@@ -209,14 +178,14 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = await self._fs.make_node(parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid)
-        return await self._referenced(made)
+        return _entry(made)
 
     @_answered
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = await self._fs.make_symlink(parent_inode, name, target, ctx.uid, ctx.gid)
-        return await self._referenced(made)
+        return _entry(made)
 
     @_answered
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
@@ -256,8 +225,7 @@ class Adapter(pyfuse3.Operations):
 
     @_answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        number = await self._fs.open(inode, flags)
-        return self._file_info(number)
+        return _file_info(await self._fs.open(inode, flags))
 
     @_answered
     async def create(
@@ -268,16 +236,10 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
-        number, inode = await self._fs.create(
+        opened, entry = await self._fs.create(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), flags, ctx.uid, ctx.gid
         )
-        return self._file_info(number), await self._referenced(inode)
-
-    def _file_info(self, number: int) -> pyfuse3.FileInfo:
-        handle = self._fs.handle(number)
-        return pyfuse3.FileInfo(
-            fh=number, keep_cache=handle.keep_cache, direct_io=handle.past_pages
-        )
+        return _file_info(opened), _entry(entry)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
         # The hottest handler does without the wrapper, and answers inline when it can.
@@ -337,29 +299,14 @@ class Adapter(pyfuse3.Operations):
 
     @_answered
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        listing = self._fs.directory(fh)
-        if start_id == 0:
-            listing.rewind()
-        directory = listing.directory
-        # The kernel takes no reference to "." and "..", so none is counted.
-        for offset, dots, inode in (
-            (0, b".", directory),
-            (1, b"..", directory.parent or directory),
-        ):
-            if start_id <= offset and not pyfuse3.readdir_reply(
-                token, dots, await self._entry_of(inode), offset + 1
-            ):
-                return
-        position = max(0, start_id - 2)
-        namespace = self._fs.namespace
         # One object for all replies: each is copied into the answer at once.
-        entry = pyfuse3.EntryAttributes()
-        while batch := await listing.entries_from(position):
-            for position, name, inode in batch:
-                self._fill(entry, inode, namespace.attributes_known(inode))
-                if not pyfuse3.readdir_reply(token, name.encode(), entry, position + 2):
-                    return
-                namespace.remember(inode)
+        attributes = pyfuse3.EntryAttributes()
+
+        def take(name: bytes, entry: EntryReply, following: int) -> bool:
+            _fill(attributes, entry)
+            return pyfuse3.readdir_reply(token, name, attributes, following)
+
+        await self._fs.read_directory(fh, start_id, take)
 
     @_answered
     async def releasedir(self, fh: int) -> None:
@@ -401,6 +348,36 @@ class Adapter(pyfuse3.Operations):
 
 
 _READ = Subject(Adapter.read)
+
+
+def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:
+    entry = pyfuse3.EntryAttributes()
+    _fill(entry, reply)
+    return entry
+
+
+def _fill(entry: pyfuse3.EntryAttributes, reply: EntryReply) -> None:
+    attributes = reply.attributes
+    entry.st_ino = attributes.ino
+    entry.generation = reply.generation
+    entry.st_mode = attributes.mode
+    entry.st_nlink = attributes.nlink
+    entry.st_uid = attributes.uid
+    entry.st_gid = attributes.gid
+    entry.st_size = attributes.size
+    entry.st_blksize = _PREFERRED_IO_BYTES
+    entry.st_blocks = -(-attributes.size // _BLOCK_BYTES)
+    entry.st_atime_ns = attributes.atime_ns
+    entry.st_mtime_ns = attributes.mtime_ns
+    entry.st_ctime_ns = attributes.ctime_ns
+    entry.entry_timeout = reply.name_seconds
+    entry.attr_timeout = reply.attributes_seconds
+
+
+def _file_info(reply: OpenReply) -> pyfuse3.FileInfo:
+    return pyfuse3.FileInfo(
+        fh=reply.handle, keep_cache=reply.keep_cache, direct_io=reply.past_pages
+    )
 
 
 def _store_level(exc: StoreError) -> int:

@@ -14,14 +14,9 @@ import trio
 from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.invalidation import KernelInvalidation
 from ossfs_py.fuse.recorded import RecordedAdapter
-from ossfs_py.fuse.tuning import (
-    PageInvalidator,
-    connection_gone,
-    drop_pages,
-    tune,
-    waiting_requests,
-)
+from ossfs_py.fuse.tuning import connection_gone, tune, waiting_requests
 from ossfs_py.host.mountpoint import SUBTYPE
 from ossfs_py.host.words import shown_source
 from ossfs_py.telemetry.accesslog import AccessLog
@@ -81,43 +76,43 @@ async def mounted(
         else RecordedAdapter(filesystem, metrics, access)
     )
     logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
-    invalidator = PageInvalidator()
+    invalidation = KernelInvalidation()
     try:
         pyfuse3.init(adapter, str(options.mountpoint), _fuse_options(options))
     except RuntimeError as exc:
-        invalidator.close()
+        invalidation.close()
         raise EnvironmentProblemError(
             f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
         ) from None
-    filesystem.invalidate_pages = invalidator.invalidate
-    filesystem.invalidate_attributes = invalidator.invalidate_attributes
-    filesystem.drop_pages = drop_pages
     body_began = False
     try:
-        async with trio.open_nursery() as nursery:
+        with filesystem.mounted_through(invalidation):
+            async with trio.open_nursery() as nursery:
 
-            async def serve() -> None:
-                await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
-                nursery.cancel_scope.cancel()
+                async def serve() -> None:
+                    await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+                    nursery.cancel_scope.cancel()
 
-            async def watch() -> None:
-                await connection_gone()
+                async def watch() -> None:
+                    await connection_gone()
+                    adapter.end_reads()
+
+                nursery.start_soon(serve)
+                nursery.start_soon(watch)
+                # The answer to a first request comes after INIT, which sets the readahead anew.
+                await trio.to_thread.run_sync(
+                    os.statvfs, options.mountpoint, abandon_on_cancel=True
+                )
+                tune(options.mountpoint, options.readahead_bytes)
+                metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
+                body_began = True
+                yield pyfuse3.terminate
                 adapter.end_reads()
-
-            nursery.start_soon(serve)
-            nursery.start_soon(watch)
-            # The answer to a first request comes after INIT, which sets the readahead anew.
-            await trio.to_thread.run_sync(os.statvfs, options.mountpoint, abandon_on_cancel=True)
-            tune(options.mountpoint, options.readahead_bytes)
-            metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
-            body_began = True
-            yield pyfuse3.terminate
-            adapter.end_reads()
-            pyfuse3.terminate()
+                pyfuse3.terminate()
         if not body_began:
             raise UnmountedEarlyError
     finally:
-        invalidator.close()
+        invalidation.close()
         pyfuse3.close(unmount=True)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.namespace.inode import Inode
 
 _FIGURES = {"off": "offset", "size": "size", "flags": "flags"}
 """Arguments of handlers that are told as they are, and under which name."""
@@ -26,7 +25,7 @@ class Subject:
             if "fh" in given and given["fh"] is not None:
                 return self._path_of_handle(filesystem, given["fh"])
             if "inode" in given:
-                return path_of(filesystem.namespace.inode(given["inode"]))
+                return filesystem.path(given["inode"])
             for parent, name in (("parent_inode", "name"), ("parent_inode_old", "name_old")):
                 if parent in given:
                     return _child(filesystem, given[parent], given[name])
@@ -55,20 +54,10 @@ class Subject:
 
     def _path_of_handle(self, filesystem: Filesystem, number: int) -> str:
         if self.operation in ("readdir", "releasedir", "fsyncdir"):
-            return path_of(filesystem.directory(number).directory)
-        return path_of(filesystem.handle(number).opened.inode)
-
-
-def path_of(inode: Inode) -> str:
-    """``/a/b`` for what the key ``a/b`` is below the mount's prefix; the root is ``/``."""
-    names = []
-    node: Inode | None = inode
-    while node is not None and node.parent is not None:
-        names.append(node.name)
-        node = node.parent
-    return "/" + "/".join(reversed(names))
+            return filesystem.path_of_directory(number)
+        return filesystem.path_of_handle(number)
 
 
 def _child(filesystem: Filesystem, parent: int, name: bytes) -> str:
-    directory = path_of(filesystem.namespace.inode(parent))
+    directory = filesystem.path(parent)
     return f"{directory.rstrip('/')}/{name.decode(errors='backslashreplace')}"

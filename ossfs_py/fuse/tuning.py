@@ -1,15 +1,12 @@
-"""What the kernel can be told about the mount besides answers: readahead, queue, page cache."""
+"""What the kernel can be told about the mount besides answers: readahead and its queue."""
 
 import logging
 import math
-import queue
 import select
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import pyfuse3
 import trio
 
 from ossfs_py.host.mountpoint import THIS_MACHINE
@@ -87,51 +84,3 @@ def _write(path: Path, value: int, consequence: str) -> None:
         path.write_text(str(value))
     except OSError as exc:
         log.info("%s not set to %d (%s): %s", path, value, exc.strerror, consequence)
-
-
-async def drop_pages(inode: int) -> None:
-    """Return when the kernel has no page of ``inode`` left that it was given before the call.
-
-    Waits for READs in flight, so whoever calls must not hold what a READ needs.
-    """
-    with trio.CancelScope(shield=True):
-        await trio.to_thread.run_sync(_drop_pages, inode)
-
-
-def _drop_pages(inode: int, *, attributes_only: bool = False) -> None:
-    try:
-        pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
-    except OSError as exc:
-        # ENOENT: the kernel has forgotten the inode, and its pages with it.
-        log.debug("pages of inode %d not invalidated: %s", inode, exc)
-
-
-class PageInvalidator:
-    """Drops the kernel's pages of inodes, from a thread of its own.
-
-    Invalidation waits for READs in flight on the same pages, so the trio thread, which answers
-    those, must never do it.
-    """
-
-    def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[int, bool] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="page-invalidator", daemon=True)
-        self._thread.start()
-
-    def invalidate(self, inode: int) -> None:
-        """Ask for the pages of an inode to be dropped soon; never blocks."""
-        self._queue.put((inode, False))
-
-    def invalidate_attributes(self, inode: int) -> None:
-        """Ask for the attributes of an inode to be dropped soon; its pages stay."""
-        self._queue.put((inode, True))
-
-    def close(self) -> None:
-        """End the thread; call before the session is closed."""
-        self._queue.put(None)
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while (asked := self._queue.get()) is not None:
-            inode, attributes_only = asked
-            _drop_pages(inode, attributes_only=attributes_only)

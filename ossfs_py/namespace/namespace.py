@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 
-import trio
-
 from ossfs_py.errors import NoSuchEntryError
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.answers import MetadataMemory
@@ -130,12 +128,12 @@ class Namespace:
         """What memory says, however old: for an inode that was looked up or listed just now."""
         return self._tree.attributes(inode)
 
-    def fresh_seconds(self, inode: Inode) -> float:
-        """How long the kernel may keep what it was told of the inode."""
+    def fresh_seconds(self, inode: Inode, now: float) -> float:
+        """How long after ``now``, on trio's clock, the kernel may keep what it is told then."""
         ttl_seconds = self._options.metadata_ttl_seconds
-        if inode is self.root or inode.local or inode.removed:
+        if inode.parent is None or inode.local or inode.removed:
             return ttl_seconds
-        return min(ttl_seconds, max(0.0, inode.fresh_until - trio.current_time()))
+        return min(ttl_seconds, max(0.0, inode.fresh_until - now))
 
     async def refresh_version(self, inode: Inode) -> ObjectInfo:
         """The version a newly opened descriptor reads; no request while it is fresh.

@@ -1,6 +1,7 @@
 """The whole file system over the fake store, driven as the kernel would, without one."""
 
 import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,11 +12,15 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import EntryExistsError, NoSuchEntryError, NotADirectoryPathError
-from ossfs_py.filesystem.openfiles import ConflictPolicy, OpenFiles
-from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.commits import ConflictPolicy
+from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
+from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.model import AttributeChange, Attributes
+from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
-from ossfs_py.namespace.namespace import Kind, Namespace, NamespaceOptions
+from ossfs_py.namespace.namespace import Namespace, NamespaceOptions
+from ossfs_py.namespace.opendirectory import BATCH_ENTRIES
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.data_paths import Bench, bench
 from tests.support.fake_store import FakeStore
@@ -33,8 +38,29 @@ class Descriptor:
 
     inode: int
     handle: int
+    keep_cache: bool
+    past_pages: bool
     append: bool
     writable: bool
+
+
+class Channel:
+    """Stands for the kernel that is told to forget."""
+
+    def __init__(self) -> None:
+        self.invalidated: list[int] = []
+        self.on_drop: Callable[[int], Awaitable[None]] | None = None
+
+    def invalidate_pages(self, inode: int) -> None:
+        self.invalidated.append(inode)
+
+    def invalidate_attributes(self, inode: int) -> None:
+        """Nothing here remembers attributes."""
+
+    async def drop_pages(self, inode: int) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.on_drop is not None:
+            await self.on_drop(inode)
 
 
 class Mounted:
@@ -44,11 +70,10 @@ class Mounted:
     may drop them.
     """
 
-    def __init__(self, made: Bench, fs: Filesystem) -> None:
+    def __init__(self, made: Bench, fs: Filesystem, channel: Channel) -> None:
         self.bench = made
         self.fs = fs
-        self.invalidated: list[int] = []
-        fs.invalidate_pages = self.invalidated.append
+        self.channel = channel
 
     @property
     def store(self) -> FakeStore:
@@ -56,30 +81,39 @@ class Mounted:
 
     # -- names ---------------------------------------------------------------------------------
 
-    async def _look(self, parent: int, name: str, taken: list[int]) -> int:
-        inode = await self.fs.lookup(parent, name.encode())
-        await self.fs.attributes(inode.number)
-        self.fs.namespace.remember(inode)
-        taken.append(inode.number)
-        return inode.number
+    async def _look(self, parent: int, name: str, taken: list[int]) -> EntryReply:
+        entry = await self.fs.lookup(parent, name.encode())
+        taken.append(entry.inode)
+        return entry
+
+    def drop(self, entry: EntryReply) -> None:
+        """Forget what was made: no program uses it."""
+        self.fs.forget([(entry.inode, 1)])
 
     @asynccontextmanager
-    async def at(self, path: Names) -> AsyncIterator[int]:
-        """The inode of a path; referenced inside the block."""
+    async def _walk(self, path: Names) -> AsyncIterator[tuple[int, bool]]:
+        """The inode of a path and whether it is a directory; referenced inside the block."""
         taken: list[int] = []
         try:
-            number = self.fs.namespace.root.number
+            number, is_directory = ROOT_NUMBER, True
             for name in path:
-                number = await self._look(number, name, taken)
-            yield number
+                entry = await self._look(number, name, taken)
+                number, is_directory = entry.inode, stat.S_ISDIR(entry.attributes.mode)
+            yield number, is_directory
         finally:
             self.fs.forget([(number, 1) for number in taken])
 
     @asynccontextmanager
+    async def at(self, path: Names) -> AsyncIterator[int]:
+        """The inode of a path; referenced inside the block."""
+        async with self._walk(path) as (number, _is_directory):
+            yield number
+
+    @asynccontextmanager
     async def directory_at(self, path: Names) -> AsyncIterator[int]:
         """The inode of a path that must be a directory for the call to reach the file system."""
-        async with self.at(path) as number:
-            if self.fs.namespace.inode(number).kind is not Kind.DIRECTORY:
+        async with self._walk(path) as (number, is_directory):
+            if not is_directory:
                 raise NotADirectoryPathError("/".join(path))
             yield number
 
@@ -100,7 +134,7 @@ class Mounted:
 
     async def mkdir(self, path: Names, mode: int = 0o755) -> None:
         async with self.free(path) as parent:
-            await self.fs.make_directory(parent, path[-1].encode(), mode, UID, GID)
+            self.drop(await self.fs.make_directory(parent, path[-1].encode(), mode, UID, GID))
 
     async def rmdir(self, path: Names) -> None:
         async with self.directory_at(path[:-1]) as parent, self.at(path):
@@ -108,7 +142,7 @@ class Mounted:
 
     async def symlink(self, target: bytes, path: Names) -> None:
         async with self.free(path) as parent:
-            await self.fs.make_symlink(parent, path[-1].encode(), target, UID, GID)
+            self.drop(await self.fs.make_symlink(parent, path[-1].encode(), target, UID, GID))
 
     async def readlink(self, path: Names) -> bytes:
         async with self.at(path) as number:
@@ -129,21 +163,35 @@ class Mounted:
     async def names(self, path: Names = (), *, step: int | None = None) -> list[str]:
         """readdir(3) of everything; ``step`` entries fit one answer to the kernel."""
         result: list[str] = []
+        taken: list[int] = []
+        room = 0
+        offset = 0
+
+        def take(name: bytes, entry: EntryReply, following: int) -> bool:
+            nonlocal room, offset
+            if not room:
+                return False
+            room -= 1
+            offset = following
+            if name not in (b".", b".."):
+                result.append(name.decode())
+                taken.append(entry.inode)
+            return True
+
         async with self.at(path) as number:
             handle = self.fs.open_directory(number)
-            offset = 0
-            while batch := await self.fs.directory(handle).entries_from(offset):
-                for position, name, _inode in batch[:step]:
-                    result.append(name)
-                    offset = position
+            while not room:
+                room = step or BATCH_ENTRIES
+                await self.fs.read_directory(handle, offset, take)
             self.fs.release_directory(handle)
+        self.fs.forget([(each, 1) for each in taken])
         return result
 
     # -- attributes -----------------------------------------------------------------------------
 
     async def stat(self, path: Names) -> Attributes:
         async with self.at(path) as number:
-            return await self.fs.attributes(number)
+            return (await self.fs.attributes(number)).attributes
 
     async def change(self, path: Names, size: int | None = None, **change: Any) -> None:
         """chmod, chown, utimens, truncate."""
@@ -170,30 +218,29 @@ class Mounted:
 
     async def open(self, path: Names, flags: int = os.O_RDONLY, mode: int = 0o644) -> Descriptor:
         """open(2)."""
-        namespace = self.fs.namespace
         async with self.directory_at(path[:-1]) as parent:
             taken: list[int] = []
             try:
-                try:
-                    number = await self._look(parent, path[-1], taken)
-                except NoSuchEntryError:
-                    if not flags & os.O_CREAT:
-                        raise
-                    handle, inode = await self.fs.create(
-                        parent, path[-1].encode(), mode, flags, UID, GID
-                    )
-                    number = inode.number
-                else:
-                    if flags & os.O_EXCL:
-                        raise EntryExistsError(path[-1])
-                    handle = await self.fs.open(number, flags)
-                # An open file keeps its inode referenced.
-                namespace.remember(namespace.inode(number))
-            finally:
+                entry = await self._look(parent, path[-1], taken)
+                if flags & os.O_EXCL:
+                    raise EntryExistsError(path[-1])
+                reply = await self.fs.open(entry.inode, flags)
+            except NoSuchEntryError:
+                if taken or not flags & os.O_CREAT:
+                    self.fs.forget([(each, 1) for each in taken])
+                    raise
+                reply, entry = await self.fs.create(
+                    parent, path[-1].encode(), mode, flags, UID, GID
+                )
+            except BaseException:
                 self.fs.forget([(each, 1) for each in taken])
+                raise
+        # An open file keeps its inode referenced.
         return Descriptor(
-            number,
-            handle,
+            entry.inode,
+            reply.handle,
+            reply.keep_cache,
+            reply.past_pages,
             append=bool(flags & os.O_APPEND),
             writable=flags & os.O_ACCMODE != os.O_RDONLY,
         )
@@ -208,7 +255,7 @@ class Mounted:
     async def write(self, opened: Descriptor, offset: int, data: bytes) -> int:
         """pwrite(2), or write(2) of a file opened with O_APPEND."""
         if opened.append:
-            offset = (await self.fs.attributes(opened.inode)).size
+            offset = (await self.fs.attributes(opened.inode)).attributes.size
         return await self.fs.write(opened.handle, offset, data)
 
     async def truncate(self, opened: Descriptor, size: int) -> None:
@@ -270,20 +317,21 @@ async def mounted(
     )
     async with bench(name, root, store=used, prefix=namespace_options.prefix) as made:
         network = made.writes.context.network
+        journal = made.writes.journal
+        kernel, channel = KernelCache(), Channel()
         namespace = Namespace(
-            used,
-            network,
-            namespace_options,
-            Metrics(),
-            on_remote_change=lambda inode: fs.note_remote_change(inode),  # noqa: PLW0108 - made below
+            used, network, namespace_options, Metrics(), on_remote_change=kernel.replaced
         )
-        policy = ConflictPolicy(
-            fail=fail_on_conflict,
+        filesystem_options = FilesystemOptions(
+            read_only=read_only,
+            conflicts=ConflictPolicy(fail=fail_on_conflict),
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
         )
-        files = OpenFiles(namespace, made.data_path, used, network, made.writes.journal, policy)
-        fs = Filesystem(namespace, files, read_only=read_only)
-        yield Mounted(made, fs)
+        fs = Filesystem(
+            namespace, made.data_path, used, network, journal, kernel, filesystem_options
+        )
+        with fs.mounted_through(channel):
+            yield Mounted(made, fs, channel)
         await fs.close()
 
 

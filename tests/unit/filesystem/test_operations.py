@@ -21,6 +21,7 @@ from ossfs_py.errors import (
     VersionChangedError,
     errno_of,
 )
+from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.writing.recovery import Recovery
 from tests.support.fake_store import FakeStore
@@ -73,7 +74,7 @@ def test_an_unlinked_file_is_read_and_written_by_its_openers_and_never_comes_bac
         await m.write(opened, size, b"y" * 50)
         await m.fsync(opened)
         assert await m.read(opened) == b"x" * size + b"y" * 50
-        assert (await m.fs.attributes(opened.inode)).size == size + 50
+        assert (await m.fs.attributes(opened.inode)).attributes.size == size + 50
         await m.close(opened)
 
     store = run(test)
@@ -343,7 +344,7 @@ def test_the_kernel_keeps_pages_of_the_same_version_only(run: Run) -> None:
 
         async def keeps() -> bool:
             opened = await m.open(FILE)
-            keep = m.fs.handle(opened.handle).keep_cache
+            keep = opened.keep_cache
             await m.close(opened)
             return keep
 
@@ -352,7 +353,7 @@ def test_the_kernel_keeps_pages_of_the_same_version_only(run: Run) -> None:
             m.store.seed("file", b"new")
             await m.expire()
             await m.stat(FILE)
-            assert m.invalidated == [number]
+            assert m.channel.invalidated == [number]
             assert [await keeps(), await keeps()] == [False, True]
             await m.write_file(FILE, b"mine")
             assert await keeps()
@@ -364,7 +365,7 @@ def test_writes_go_past_the_pages_of_a_file_that_is_open_for_nothing_else(run: R
     async def test(m: Mounted) -> None:
         async def past_pages(flags: int) -> bool:
             opened = await m.open(FILE, flags)
-            past = m.fs.handle(opened.handle).past_pages
+            past = opened.past_pages
             await m.close(opened)
             return past
 
@@ -394,7 +395,7 @@ def test_pages_of_readers_are_gone_before_a_write_past_them_returns(run: Run) ->
         async def drop_pages(number: int) -> None:
             dropped.append((number, bytes(await m.fs.read(writer.handle, 0, 100))))
 
-        m.fs.drop_pages = drop_pages
+        m.channel.on_drop = drop_pages
         writer = await m.open(FILE, CREATE)
         await m.write(writer, 0, b"nobody reads")
         assert dropped == []
@@ -579,7 +580,7 @@ def test_a_failed_truncate_changes_nothing_and_leaves_nothing_behind(run: Run, m
 def test_a_failed_mknod_leaves_nothing_behind(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.fail("put", DOWN)
-        root = m.fs.namespace.root.number
+        root = ROOT_NUMBER
         with pytest.raises(StoreUnavailableError):
             await m.fs.make_node(root, b"file", 0o100644, 0, 0)
         assert not await m.exists(FILE)
@@ -631,7 +632,7 @@ def test_a_failed_rename_leaves_the_open_target_as_it_was(run: Run) -> None:
 def test_nodes_other_than_files_are_not_permitted(run: Run) -> None:
     async def test(m: Mounted) -> None:
         with pytest.raises(NotPermittedError):
-            await m.fs.make_node(m.fs.namespace.root.number, b"pipe", 0o010644, 0, 0)
+            await m.fs.make_node(ROOT_NUMBER, b"pipe", 0o010644, 0, 0)
 
     run(test)
 
@@ -657,7 +658,7 @@ def test_a_read_only_mount_refuses_every_change_without_a_request(run: Run) -> N
             lambda: m.change(FILE, 0),
             lambda: m.set_xattr(FILE, "user.a", b"x"),
             lambda: m.remove_xattr(FILE, "user.a"),
-            lambda: m.fs.make_node(m.fs.namespace.root.number, b"n", 0o100644, 0, 0),
+            lambda: m.fs.make_node(ROOT_NUMBER, b"n", 0o100644, 0, 0),
         ]
         for call in calls:
             with pytest.raises(ReadOnlyError):

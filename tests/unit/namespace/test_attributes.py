@@ -3,6 +3,7 @@
 import stat
 
 import pytest
+import trio
 
 from ossfs_py.errors import (
     NoAttributeError,
@@ -322,12 +323,12 @@ def test_attributes_that_do_not_fit_are_refused_and_forgotten() -> None:
 def test_the_kernel_may_keep_attributes_as_long_as_they_are_fresh() -> None:
     async def run(m: Mounted) -> None:
         f = await m.at("f")
-        assert m.namespace.fresh_seconds(f) == 60
+        assert m.namespace.fresh_seconds(f, trio.current_time()) == 60
         m.clock.jump(45)
-        assert m.namespace.fresh_seconds(f) == 15
+        assert m.namespace.fresh_seconds(f, trio.current_time()) == 15
         m.clock.jump(45)
-        assert m.namespace.fresh_seconds(f) == 0
-        assert m.namespace.fresh_seconds(m.root) == 60
+        assert m.namespace.fresh_seconds(f, trio.current_time()) == 0
+        assert m.namespace.fresh_seconds(m.root, trio.current_time()) == 60
         m.namespace.invalidate(f)
         assert m.namespace.attributes_nowait(f) is None
 

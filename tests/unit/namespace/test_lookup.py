@@ -259,7 +259,7 @@ def test_a_ttl_of_zero_asks_every_time() -> None:
     async def run(m: Mounted) -> None:
         a = await m.at("a")
         assert m.namespace.attributes_known(a).size == 1
-        assert m.namespace.fresh_seconds(a) == 0
+        assert m.namespace.fresh_seconds(a, trio.current_time()) == 0
         m.store.seed("a", b"12")
         assert (await m.namespace.attributes(a)).size == 2
         m.store.seed("a", b"123")

@@ -1,0 +1,91 @@
+"""Changes of names and metadata, kept apart from commits of the files they concern.
+
+A claim on a place in the tree comes first, then the lock of the open inode; see ``Claims``.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.openinodes import OpenInodes
+from ossfs_py.model import AttributeChange
+from ossfs_py.namespace.claims import Claims
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+
+
+class Changes:
+    """Who may change a name or metadata now. Belongs to the trio thread."""
+
+    def __init__(
+        self, opened: OpenInodes, namespace: Namespace, claims: Claims, commits: Commits
+    ) -> None:
+        self._opened = opened
+        self._namespace = namespace
+        self._claims = claims
+        self._commits = commits
+
+    def within(self, directory: Inode) -> AbstractAsyncContextManager[None]:
+        """Change names in a directory, while nothing above it moves."""
+        return self._claims.place(directory)
+
+    @asynccontextmanager
+    async def of(self, inode: Inode) -> AsyncIterator[None]:
+        """Change an inode's name, while nobody commits it."""
+        async with self._claims.place(inode):
+            opened = self._opened.current(inode)
+            if opened is None:
+                yield
+                return
+            async with opened.lock:
+                yield
+
+    @asynccontextmanager
+    async def of_metadata(self, inode: Inode) -> AsyncIterator[bool]:
+        """Change metadata; open readers go on from the copy that this makes of the object.
+
+        Yields whether the change can be left to an upload that has to come anyway.
+        """
+        async with self.of(inode):
+            opened = self._opened.current(inode)
+            yield inode.local or (opened is not None and opened.file.dirty)
+            await self._commits.follow(inode)
+
+    async def set_attributes(self, inode: Inode, change: AttributeChange) -> None:
+        """chmod, chown and utimens."""
+        async with self.of_metadata(inode) as defer:
+            await self._namespace.set_attributes(inode, change, defer=defer)
+
+    @asynccontextmanager
+    async def moving(
+        self, inode: Inode, target: Inode | None, places: Iterable[Inode]
+    ) -> AsyncIterator[None]:
+        """Rename ``inode``, and all below it, over ``target`` and between directories.
+
+        Dirty files are in the store, under their present keys, when this is entered; one that was
+        never stored moves without a request, unless bytes of it have left for its present key.
+        """
+        trees = {inode} if target is None else {inode, target}
+        async with self._claims.move(trees, places):
+            for below in self._namespace.affected_by_rename(inode):
+                opened = self._opened.current(below)
+                if (
+                    opened is not None
+                    and opened.file.dirty
+                    and (opened.file.bound or not below.local)
+                ):
+                    async with opened.lock:
+                        await self._commits.commit_locked(opened)
+            yield
+
+    def removed(self, inode: Inode) -> None:
+        """The inode has lost its name: nothing of it goes to the store any more."""
+        opened = self._opened.current(inode)
+        if opened is not None:
+            opened.file.abandon()
+
+    def renamed(self, inode: Inode, replaced: Inode | None) -> None:
+        """The inode has a name that it may take from ``replaced``, and from anybody else."""
+        if replaced is not None:
+            self.removed(replaced)
+        self._commits.renamed(inode, replaced)

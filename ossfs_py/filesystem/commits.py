@@ -1,0 +1,254 @@
+"""Commits: dirty open files become objects, on what condition, and what if they cannot.
+
+A commit holds a claim on the inode's place in the tree, then the lock of its open inode.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import trio
+
+from ossfs_py.errors import OssfsError, StoreUnavailableError, UnsavedDataError
+from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.namespace.claims import Claims
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.writing.parts import FIRST_PART_BYTES
+
+log = logging.getLogger(__name__)
+
+_FIRST_RETRY_SECONDS = 1.0
+_LONGEST_RETRY_SECONDS = 60.0
+"""Between tries of an upload that nobody waits for; each has the store's own retry budget."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConflictPolicy:
+    """What a commit does about other writers.
+
+    ``fail``: refuse to overwrite a version the writer never saw.
+    """
+
+    fail: bool = False
+
+
+class Commits:
+    """Brings open files to the store. Belongs to the trio thread.
+
+    Without ``write_back`` whoever closes a file waits until its object is complete.
+    """
+
+    def __init__(
+        self,
+        opened: OpenInodes,
+        namespace: Namespace,
+        claims: Claims,
+        kernel: KernelCache,
+        policy: ConflictPolicy,
+        write_back: WriteBackQueue | None = None,
+    ) -> None:
+        self._opened = opened
+        self._namespace = namespace
+        self._claims = claims
+        self._kernel = kernel
+        self._policy = policy
+        self._write_back = write_back
+
+    # -- one file -------------------------------------------------------------------------------
+
+    async def commit(self, opened: OpenInode) -> None:
+        """Bring what is dirty to the store; returns when the object is complete there."""
+        async with self._claims.place(opened.inode), opened.lock:
+            await self.commit_locked(opened)
+
+    async def flush(self, opened: OpenInode) -> None:
+        """One descriptor is closed: commit, or with write-back keep on local disk and queue."""
+        queue = self._write_back
+        if queue is None or not opened.file.dirty or opened.inode.removed:
+            await self.commit(opened)
+            return
+        await queue.wait_for_room()
+        async with self._claims.place(opened.inode), opened.lock:
+            try:
+                safe = await opened.file.secure(self._request(opened, streaming=False))
+            except OSError as exc:
+                log.warning("write-back: no room on local disk (%s): uploading now", exc.strerror)
+                safe = False
+            if not safe:
+                await self.commit_locked(opened)
+                return
+        if opened.file.dirty and opened not in queue:
+            opened.users += 1
+            queue.add(opened)
+
+    async def commit_locked(self, opened: OpenInode) -> None:
+        """As :meth:`commit`, for who holds a claim on the inode's place and the lock."""
+        inode = opened.inode
+        if inode.removed or not opened.file.dirty:
+            return
+        streaming = opened.file.size > FIRST_PART_BYTES
+        request = self._request(opened, streaming=streaming)
+        version = await opened.file.commit(request)
+        if version is None:
+            return
+        self._stored(opened, version, request)
+        if inode.metadata_dirty and not opened.file.dirty:
+            await self._namespace.flush_attributes(inode)
+            await self.follow(inode)
+
+    def request_so_far(self, opened: OpenInode) -> CommitRequest:
+        """How a file that is still written would be committed now."""
+        return self._request(opened, streaming=True)
+
+    def stored_so_far(self, opened: OpenInode, version: ObjectVersion) -> None:
+        """A file that is still written had to be stored as ``version``."""
+        self._stored(opened, version, self.request_so_far(opened))
+
+    def _request(self, opened: OpenInode, *, streaming: bool) -> CommitRequest:
+        """How the file would be committed now.
+
+        An upload that streams carries its metadata from its first part on: the time of the last
+        write is not known then, and left to the store unless a program set it.
+        """
+        inode = opened.inode
+        condition = Condition()
+        if opened.exclusive or (self._policy.fail and opened.seen is None):
+            condition = Condition(only_if_absent=True)
+        elif self._policy.fail and opened.seen is not None:
+            condition = Condition(only_if_etag=opened.seen.etag)
+        return CommitRequest(
+            key=self._namespace.key_of(inode),
+            metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
+            condition=condition,
+        )
+
+    def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
+        inode = opened.inode
+        opened.exclusive = False
+        opened.seen = version
+        self._kernel.note_pages(inode, version)
+        if self._opened.current(inode) is opened:
+            self._namespace.note_commit(inode, version, request.metadata)
+        if not opened.file.dirty:
+            inode.size_source = None
+
+    def set_aside(self, opened: OpenInode, cause: Exception) -> None:
+        """Keep what could not be saved where ``ossfs-py recover`` finds it."""
+        request = self._request(opened, streaming=False)
+        try:
+            kept = opened.file.set_aside(request)
+        except OSError as exc:
+            log.critical(
+                "%r could not be saved (%s) nor set aside: %s", request.key, cause, exc.strerror
+            )
+            return
+        log.error(
+            "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)",
+            request.key,
+            cause,
+            kept,
+        )
+
+    # -- the version a file goes on from --------------------------------------------------------
+
+    def expect_absent(self, opened: OpenInode) -> None:
+        """Whoever else stores an object under this name first wins: O_EXCL."""
+        opened.exclusive = True
+
+    def renamed(self, inode: Inode, replaced: Inode | None) -> None:
+        """The inode has a name that it may take from ``replaced``, and from anybody else."""
+        opened = self._opened.current(inode)
+        if opened is None:
+            return
+        opened.exclusive = False
+        if opened.file.version is None and replaced is not None and replaced.info is not None:
+            opened.seen = replaced.info.version
+
+    async def follow(self, inode: Inode) -> None:
+        """Let an open file read on from the copy that a change of its metadata made."""
+        if inode.info is not None and inode.copied_from is not None:
+            await self.follow_copies([(inode, inode.copied_from, inode.info.version)])
+
+    async def follow_copies(self, copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]) -> None:
+        """Let open files read on from server-side copies of the version they have open."""
+        for inode, source, copy in copies:
+            opened = self._opened.current(inode)
+            if opened is not None and opened.is_of(source) and source != copy:
+                await opened.file.preserve(copy)
+                opened.seen = copy
+                self._kernel.note_pages(inode, copy)
+
+    # -- behind the programs, and all files -----------------------------------------------------
+
+    async def run(self, release: Callable[[OpenInode], Awaitable[None]]) -> None:
+        """Upload what write-back has queued, and ``release`` it, until cancelled."""
+        if self._write_back is not None:
+            await self._write_back.run(lambda pending: self._upload_later(pending, release))
+        await trio.sleep_forever()
+
+    async def _upload_later(
+        self, pending: QueuedFile, release: Callable[[OpenInode], Awaitable[None]]
+    ) -> None:
+        opened = next(each for each in self._opened if each is pending)
+        pause_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self.commit(opened)
+                break
+            except StoreUnavailableError as exc:
+                log.warning("write-back: %s; tried again in %g s", exc, pause_seconds)
+            except (OssfsError, OSError) as exc:
+                # Nobody is left to be told.
+                self.set_aside(opened, exc)
+                break
+            await trio.sleep(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_RETRY_SECONDS)
+        await release(opened)
+
+    @property
+    def pending_uploads(self) -> int:
+        """Closed files that write-back has not uploaded yet."""
+        return len(self._write_back) if self._write_back is not None else 0
+
+    async def sync(self) -> None:
+        """Commit every dirty file and wait for write-back.
+
+        Raises:
+            UnsavedDataError: some could not be brought to the store; they stay dirty.
+        """
+        failures = await self._commit_all()
+        if failures:
+            which = "a file is" if len(failures) == 1 else f"{len(failures)} files are"
+            raise UnsavedDataError(f"{which} not in the bucket: {failures[0][1]}")
+        if self._write_back is not None:
+            await self._write_back.wait_empty()
+
+    async def drain(self) -> None:
+        """Commit every dirty file.
+
+        Raises:
+            UnsavedDataError: some could not be brought to the store; they were set aside.
+        """
+        failures = await self._commit_all()
+        for opened, exc in failures:
+            self.set_aside(opened, exc)
+        if failures:
+            raise UnsavedDataError(f"{len(failures)} files could not be saved and were set aside")
+
+    async def _commit_all(self) -> list[tuple[OpenInode, Exception]]:
+        failures: list[tuple[OpenInode, Exception]] = []
+
+        async def save(opened: OpenInode) -> None:
+            try:
+                await self.commit(opened)
+            except (OssfsError, OSError) as exc:
+                failures.append((opened, exc))
+
+        async with trio.open_nursery() as nursery:
+            for opened in self._opened:
+                nursery.start_soon(save, opened)
+        return failures

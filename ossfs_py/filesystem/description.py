@@ -1,0 +1,39 @@
+"""What people are told of one file: paths, and everything a mount knows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ossfs_py.model import Attributes, ObjectInfo
+from ossfs_py.namespace.inode import Inode
+
+
+@dataclass(frozen=True, slots=True)
+class FileDescription:
+    """One path of a mount."""
+
+    kind: str
+    """``file``, ``directory`` or ``symlink``."""
+    key: str
+    attributes: Attributes
+    info: ObjectInfo | None
+    """What the store last said; None of a directory without a marker and a file never stored."""
+    metadata: Mapping[str, str] | None
+    """User metadata of the object; None where it could not be asked."""
+    is_open: bool
+    open_handles: int
+    unsaved: bool
+
+    @property
+    def is_file(self) -> bool:
+        """A regular file."""
+        return self.kind == "file"
+
+
+def path_of(inode: Inode) -> str:
+    """``/a/b`` for what the key ``a/b`` is below the mount's prefix; the root is ``/``."""
+    names = []
+    node: Inode | None = inode
+    while node is not None and node.parent is not None:
+        names.append(node.name)
+        node = node.parent
+    return "/" + "/".join(reversed(names))

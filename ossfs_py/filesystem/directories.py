@@ -1,0 +1,79 @@
+"""Directory handles: what opendir(3) has made and readdir(3) reads."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import trio
+
+from ossfs_py.errors import BadHandleError
+from ossfs_py.filesystem.replies import EntryReply, Replies
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import DirectoryListing, Namespace
+
+TakeEntry: TypeAlias = Callable[[bytes, EntryReply, int], bool]
+"""Takes a name, what it leads to, and the offset of what follows; False if it has no room."""
+
+_DOTS = 2
+"""Offsets 0 and 1 are ``.`` and ``..``; the listing follows."""
+
+
+class Directories:
+    """The directory handles of a mount. Belongs to the trio thread.
+
+    ``numbers`` is where handle numbers come from.
+    """
+
+    def __init__(self, namespace: Namespace, replies: Replies, numbers: Iterator[int]) -> None:
+        self._namespace = namespace
+        self._replies = replies
+        self._numbers = numbers
+        self._listings: dict[int, DirectoryListing] = {}
+
+    def open(self, directory: Inode) -> int:
+        """opendir(3); returns a handle number."""
+        listing = self._namespace.list_directory(directory)
+        number = next(self._numbers)
+        self._listings[number] = listing
+        return number
+
+    def get(self, number: int) -> Inode:
+        """The directory behind a handle.
+
+        Raises:
+            BadHandleError: unknown.
+        """
+        return self._listing(number).directory
+
+    async def read(self, number: int, start: int, take: TakeEntry) -> None:
+        """readdir(3) from an offset on, until the end or until ``take`` has no room.
+
+        Each entry taken gives the kernel a reference, but for ``.`` and ``..``.
+        """
+        listing = self._listing(number)
+        if start == 0:
+            listing.rewind()
+        directory = listing.directory
+        for offset, name, inode in (
+            (0, b".", directory),
+            (1, b"..", directory.parent or directory),
+        ):
+            if start <= offset and not take(name, await self._replies.fresh(inode), offset + 1):
+                return
+        position = max(0, start - _DOTS)
+        known, remember = self._replies.known, self._namespace.remember
+        while batch := await listing.entries_from(position):
+            now = trio.current_time()
+            for position, text, inode in batch:
+                if not take(text.encode(), known(inode, now), position + _DOTS):
+                    return
+                remember(inode)
+
+    def release(self, number: int) -> None:
+        """closedir(3)."""
+        self._listings.pop(number, None)
+
+    def _listing(self, number: int) -> DirectoryListing:
+        try:
+            return self._listings[number]
+        except KeyError:
+            raise BadHandleError(f"unknown directory handle {number}") from None

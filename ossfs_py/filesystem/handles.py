@@ -1,0 +1,250 @@
+"""Descriptors: what open(2) has made, and the bytes that go through it.
+
+Several descriptors of one inode share its open file; what is a descriptor's own stands here.
+"""
+
+import os
+import stat
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+
+import trio
+
+from ossfs_py.errors import (
+    BadHandleError,
+    IsADirectoryPathError,
+    ObjectMissingError,
+    VersionChangedError,
+)
+from ossfs_py.filesystem.changes import Changes
+from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.openinodes import Opener, OpenInode
+from ossfs_py.filesystem.replies import OpenReply
+from ossfs_py.filesystem.siblings import OpenWatcher
+from ossfs_py.model import AttributeChange
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.namespace import Namespace
+
+
+class Handle:
+    """One open(2)."""
+
+    __slots__ = ("changes", "opened", "past_pages")
+
+    def __init__(self, opened: OpenInode, flags: int, *, past_pages: bool) -> None:
+        self.opened = opened
+        self.changes = bool(
+            flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
+        )
+        """Whether close(2) has something to store: without writing, making and emptying do too."""
+        self.past_pages = past_pages
+        """Whether its writes come without a copy in the kernel's page cache."""
+
+
+class Handles:
+    """The descriptors of a mount. Belongs to the trio thread.
+
+    ``numbers`` is where handle numbers come from; ``foresight`` is told of every file that is
+    opened for reading.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        opener: Opener,
+        commits: Commits,
+        changes: Changes,
+        kernel: KernelCache,
+        numbers: Iterator[int],
+        foresight: Sequence[OpenWatcher],
+    ) -> None:
+        self._namespace = namespace
+        self._opener = opener
+        self._commits = commits
+        self._changes = changes
+        self._kernel = kernel
+        self._numbers = numbers
+        self._foresight = foresight
+        self._handles: dict[int, Handle] = {}
+
+    def get(self, number: int) -> Handle:
+        """The handle behind a number.
+
+        Raises:
+            BadHandleError: unknown.
+        """
+        try:
+            return self._handles[number]
+        except KeyError:
+            raise BadHandleError(f"unknown file handle {number}") from None
+
+    # -- opening and letting go -----------------------------------------------------------------
+
+    async def open(self, inode: Inode, flags: int) -> OpenReply:
+        """open(2)."""
+        if inode.kind is Kind.DIRECTORY:
+            raise IsADirectoryPathError("a directory is not opened as a file")
+        writing = flags & os.O_ACCMODE != os.O_RDONLY
+        opened = await self._opener.acquire(inode)
+        try:
+            if writing or flags & os.O_TRUNC:
+                await self._prepare_writing(inode)
+            if flags & os.O_TRUNC:
+                await opened.content.truncate(0)
+                opened.note_written()
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await self._opener.release(opened)
+            raise
+        if not writing:
+            for watcher in self._foresight:
+                watcher.opened(inode, opened.file.version)
+        return self._new(opened, flags)
+
+    async def open_new(self, inode: Inode, flags: int) -> OpenReply:
+        """open(2) of a file that it has just made."""
+        opened = await self._opener.acquire(inode)
+        if flags & os.O_EXCL:
+            self._commits.expect_absent(opened)
+        return self._new(opened, flags)
+
+    def _new(self, opened: OpenInode, flags: int) -> OpenReply:
+        if flags & os.O_ACCMODE == os.O_RDWR:
+            opened.file.expect_rereads()
+        number = next(self._numbers)
+        past_pages = self._goes_past_pages(opened, flags)
+        opened.has_pages = opened.has_pages or not past_pages
+        file = opened.file
+        keep = self._kernel.keeps_pages(opened.inode, file.version, dirty=file.dirty)
+        self._handles[number] = Handle(opened, flags, past_pages=past_pages)
+        return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
+
+    def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
+        """Whether what is written through a descriptor is to leave no pages behind.
+
+        They serve nobody: the kernel drops them when the object has its final mtime. Not for a
+        file that others have open, who may have changed pages by mmap. And past its pages the
+        kernel neither syncs after each write (O_SYNC, O_DSYNC) nor takes away a program's rights.
+        """
+        return (
+            flags & os.O_ACCMODE == os.O_WRONLY
+            and not flags & (os.O_SYNC | os.O_DSYNC)
+            and not opened.has_pages
+            and not self._rights_lent(opened.inode)
+        )
+
+    async def flush(self, number: int) -> None:
+        """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
+        on local disk with write-back.
+        """
+        handle = self.get(number)
+        if handle.changes:
+            with self._doubting(handle.opened):
+                await self._commits.flush(handle.opened)
+
+    async def fsync(self, number: int) -> None:
+        """fsync(2): returns when the object is complete in the bucket."""
+        opened = self.get(number).opened
+        with self._doubting(opened):
+            await self._commits.commit(opened)
+
+    async def release(self, number: int) -> None:
+        """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
+        handle = self._handles.pop(number, None)
+        if handle is not None:
+            await self._opener.release(handle.opened)
+
+    # -- bytes ----------------------------------------------------------------------------------
+
+    def read_nowait(self, number: int, offset: int, size: int) -> memoryview | bytes | None:
+        """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
+        return self.get(number).opened.content.read_nowait(offset, size)
+
+    async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
+        """pread(2); the view is valid until the caller's next checkpoint."""
+        opened = self.get(number).opened
+        with self._doubting(opened):
+            data = await opened.content.read(offset, size)
+        opened.check_current()
+        return data
+
+    async def write(self, number: int, offset: int, data: bytes) -> int:
+        """pwrite(2)."""
+        handle = self.get(number)
+        opened = handle.opened
+        if handle.past_pages and self._rights_lent(opened.inode):
+            await self._take_rights(opened.inode)
+        try:
+            return await opened.content.write(offset, data)
+        finally:
+            opened.note_written()
+            if handle.past_pages and opened.has_pages:
+                # Somebody reads it too. Pages read before this write go before it returns (Linux
+                # itself sees to that from 6.6 on only); those read from now on have what it wrote.
+                await self._kernel.drop_pages(opened.inode.number)
+
+    async def truncate(self, inode: Inode, size: int, number: int | None) -> None:
+        """ftruncate(2) of a descriptor, or truncate(2) where ``number`` is None or unknown."""
+        if inode.kind is Kind.DIRECTORY:
+            raise IsADirectoryPathError("a directory has no size to change")
+        if number is not None and number in self._handles:
+            opened = self._handles[number].opened
+            try:
+                await opened.content.truncate(size)
+            finally:
+                opened.note_written()
+            return
+        async with self._stored_at_once(inode) as opened:
+            await self._prepare_writing(inode)
+            await opened.content.truncate(size)
+            opened.note_written()
+
+    async def store_new(self, inode: Inode) -> None:
+        """mknod(2): store a file that was just made, or leave nothing of it."""
+        async with self._stored_at_once(inode):
+            pass
+
+    @asynccontextmanager
+    async def _stored_at_once(self, inode: Inode) -> AsyncIterator[OpenInode]:
+        """Open, change and store in one call: if that fails nobody waits for the data."""
+        opened = await self._opener.acquire(inode)
+        try:
+            yield opened
+            await self._commits.commit(opened)
+        except BaseException:
+            self._opener.give_up(opened)
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._opener.release(opened)
+
+    async def _prepare_writing(self, inode: Inode) -> None:
+        """What other tools stored beside the bytes is kept when the bytes are replaced."""
+        if inode.info is not None and inode.metadata is None and not inode.removed:
+            await self._namespace.ensure_metadata(inode)
+
+    @contextmanager
+    def _doubting(self, opened: OpenInode) -> Iterator[None]:
+        """Whoever opens a file that turned out to be replaced or gone is to see what is there."""
+        try:
+            yield
+        except (VersionChangedError, ObjectMissingError):
+            if not opened.superseded:
+                self._namespace.invalidate(opened.inode)
+                self._kernel.invalidate_attributes(opened.inode.number)
+            raise
+
+    # -- a program's rights ---------------------------------------------------------------------
+
+    def _rights_lent(self, inode: Inode) -> int:
+        """The bits of a file's mode that lend its owner's rights to whoever runs it.
+
+        A write takes them away; the kernel sees to that for writes through pages only.
+        """
+        return self._namespace.attributes_known(inode).mode & (stat.S_ISUID | stat.S_ISGID)
+
+    async def _take_rights(self, inode: Inode) -> None:
+        mode = self._namespace.attributes_known(inode).mode & ~self._rights_lent(inode)
+        await self._changes.set_attributes(inode, AttributeChange(mode=stat.S_IMODE(mode)))
+        self._kernel.invalidate_attributes(inode.number)

@@ -1,0 +1,98 @@
+"""What the kernel has cached of the mount: of which version, and how it is made to let go.
+
+Made before anything that may want the kernel to forget. A session attaches its way to the kernel
+for as long as the mount is there; without one nothing is cached, and nothing has to be dropped.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import trio
+
+from ossfs_py.model import ObjectVersion
+from ossfs_py.namespace.inode import Inode
+
+
+class KernelChannel(Protocol):
+    """The way to the kernel that has the mount. Never raises: what it does not know is dropped."""
+
+    def invalidate_pages(self, inode: int) -> None:
+        """Ask for the pages and the attributes of an inode to be dropped soon; never blocks."""
+        ...
+
+    def invalidate_attributes(self, inode: int) -> None:
+        """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
+        ...
+
+    async def drop_pages(self, inode: int) -> None:
+        """Return when the kernel has no page of an inode that it was given before the call.
+
+        Waits for READs in flight, so whoever calls must not hold what a READ needs.
+        """
+        ...
+
+
+class KernelCache:
+    """The caches of the kernel that has the mount. Belongs to the trio thread."""
+
+    def __init__(self) -> None:
+        self._channel: KernelChannel | None = None
+        self._etags: dict[int, str] = {}
+        """The version of each inode that the kernel may have pages of; "" of one never stored."""
+
+    @contextmanager
+    def attached(self, channel: KernelChannel) -> Iterator[None]:
+        """The kernel is reached through ``channel`` in the block."""
+        self._channel = channel
+        try:
+            yield
+        finally:
+            self._channel = None
+
+    # -- letting go -----------------------------------------------------------------------------
+
+    def invalidate_attributes(self, number: int) -> None:
+        """What the kernel was told of the inode is to be asked again, from soon on."""
+        if self._channel is not None:
+            self._channel.invalidate_attributes(number)
+
+    async def drop_pages(self, number: int) -> None:
+        """Return when the kernel has no page of the inode that it was given before the call.
+
+        Waits for READs in flight, so whoever calls must not hold what a READ needs.
+        """
+        if self._channel is not None:
+            await self._channel.drop_pages(number)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    # -- the version of its pages ---------------------------------------------------------------
+
+    def keeps_pages(self, inode: Inode, version: ObjectVersion | None, *, dirty: bool) -> bool:
+        """Whether the kernel may keep its pages at an open; notes what they will be of."""
+        etag = version.etag if version is not None else ""
+        same = self._etags.get(inode.number) == etag
+        self._etags[inode.number] = etag
+        return same or dirty
+
+    def has_pages(self, inode: Inode, etag: str) -> bool:
+        """Whether the kernel was given pages of that version since it knows the inode."""
+        return self._etags.get(inode.number) == etag
+
+    def note_pages(self, inode: Inode, version: ObjectVersion) -> None:
+        """What the kernel has of the inode are the bytes of that version, too."""
+        self._etags[inode.number] = version.etag
+
+    def replaced(self, inode: Inode) -> None:
+        """Another client replaced the object: pages of the old one are worth nothing."""
+        pages = self._etags.get(inode.number)
+        if inode.info is None or pages is None or pages == inode.info.etag:
+            return
+        del self._etags[inode.number]
+        if self._channel is not None:
+            self._channel.invalidate_pages(inode.number)
+
+    def forget(self, number: int) -> None:
+        """The kernel has forgotten the inode, and its pages with it."""
+        self._etags.pop(number, None)

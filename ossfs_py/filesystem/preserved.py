@@ -1,0 +1,100 @@
+"""Files that lost their key while somebody has them open: hidden copies to read on from.
+
+An open object that is removed, or renamed over, is first copied on the server under a hidden key.
+The copy goes with its last user, or with the next mount if this one cannot delete it.
+"""
+
+import logging
+import uuid
+from typing import Protocol
+
+from ossfs_py.errors import ObjectMissingError, OssfsError, StoreError, VersionChangedError
+from ossfs_py.filesystem.openinodes import HiddenCopy, OpenInode, OpenInodes
+from ossfs_py.model import ObjectVersion
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.journal import Journal
+
+log = logging.getLogger(__name__)
+
+
+class LockedCommitter(Protocol):
+    """What preserving needs of :class:`ossfs_py.filesystem.commits.Commits`."""
+
+    async def commit_locked(self, opened: OpenInode) -> None:
+        """Bring what is dirty to the store, for who holds the place and the lock."""
+        ...
+
+
+class PreservedFiles:
+    """The hidden copies of a mount. Belongs to the trio thread.
+
+    ``scratch_prefix`` is where copies live, hidden from listings.
+    """
+
+    def __init__(
+        self,
+        opened: OpenInodes,
+        committer: LockedCommitter,
+        store: ObjectStore,
+        workers: Workers,
+        journal: Journal,
+        scratch_prefix: str,
+    ) -> None:
+        self._opened = opened
+        self._committer = committer
+        self._store = store
+        self._workers = workers
+        self._journal = journal
+        self._scratch_prefix = scratch_prefix
+
+    async def preserve(self, inode: Inode) -> None:
+        """Before its key goes away, give an open object's readers a copy to read on from."""
+        opened = self._opened.current(inode)
+        if opened is None:
+            return
+        if opened.file.bound:
+            # What has left can be read and changed again as the finished object only.
+            try:
+                await self._committer.commit_locked(opened)
+            except (OssfsError, OSError) as exc:
+                log.warning("bytes of the removed %r are gone: %s", inode.name, exc)
+        version, hidden = opened.file.version, opened.hidden
+        if version is None or not version.size:
+            return
+        if hidden is not None and version == hidden.version:
+            return
+        key = f"{self._scratch_prefix}{uuid.uuid4().hex}"
+        try:
+            copy = await self._workers.run(self._copy_noted, version, key)
+        except (VersionChangedError, ObjectMissingError):
+            return  # replaced or deleted by another client: there is nothing left to preserve
+        earlier, opened.hidden = opened.hidden, HiddenCopy(copy, version)
+        await opened.file.preserve(copy)
+        if earlier is not None:
+            await self._delete(earlier.version)
+
+    async def drop(self, opened: OpenInode) -> None:
+        """The hidden copy that a file reads from, if it has one, is needed no more."""
+        if opened.hidden is not None:
+            await self._delete(opened.hidden.version)
+
+    def _copy_noted(self, version: ObjectVersion, key: str) -> ObjectVersion:
+        """A hidden copy that the next mount deletes if this one cannot. On a worker thread."""
+        self._journal.record_scratch(key)
+        try:
+            return self._store.copy(version, key)
+        except (VersionChangedError, ObjectMissingError):
+            self._journal.forget_scratch(key)
+            raise
+
+    async def _delete(self, copy: ObjectVersion) -> None:
+        try:
+            await self._workers.run(self._delete_noted, copy.key)
+        except (StoreError, OSError) as exc:
+            log.warning("a hidden copy is left to the next mount: %s", exc)
+
+    def _delete_noted(self, key: str) -> None:
+        self._store.delete(key)
+        self._journal.forget_scratch(key)

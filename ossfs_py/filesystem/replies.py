@@ -1,0 +1,73 @@
+"""What the kernel is answered: the types, and how an inode becomes one of them."""
+
+from typing import NamedTuple
+
+import trio
+
+from ossfs_py.model import Attributes
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+
+
+class EntryReply(NamedTuple):
+    """An inode as stat(2) shows it, and how long that may be believed without asking again.
+
+    ``generation`` tells inodes apart that had one number in turn. A tuple for the same
+    reason as ``Attributes``.
+    """
+
+    attributes: Attributes
+    name_seconds: float
+    """That the name leads to this inode."""
+    attributes_seconds: float
+    generation: int = 0
+    """No number is given twice while a mount lives."""
+
+    @property
+    def inode(self) -> int:
+        """The inode's number."""
+        return self.attributes.ino
+
+
+class OpenReply(NamedTuple):
+    """A new descriptor."""
+
+    handle: int
+    keep_cache: bool
+    """What the kernel has in its page cache is of the version that was opened."""
+    past_pages: bool
+    """Reads and writes go past the kernel's page cache."""
+
+
+class Replies:
+    """Makes replies. Takes no reference to an inode in the kernel's name."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+
+    async def fresh(self, inode: Inode) -> EntryReply:
+        """From memory where that is fresh, else the store is asked.
+
+        Raises:
+            NoSuchEntryError, StaleInodeError, StoreError
+        """
+        reply = self.fresh_nowait(inode)
+        if reply is not None:
+            return reply
+        attributes = await self._namespace.attributes(inode)
+        seconds = self._namespace.fresh_seconds(inode, trio.current_time())
+        return EntryReply(attributes, seconds, seconds)
+
+    def fresh_nowait(self, inode: Inode) -> EntryReply | None:
+        """From memory, or None if the store has to be asked."""
+        namespace = self._namespace
+        attributes = namespace.attributes_nowait(inode)
+        if attributes is None:
+            return None
+        seconds = namespace.fresh_seconds(inode, trio.current_time())
+        return EntryReply(attributes, seconds, seconds)
+
+    def known(self, inode: Inode, now: float) -> EntryReply:
+        """What memory says ``now``, of an inode that was looked up or listed just before."""
+        seconds = self._namespace.fresh_seconds(inode, now)
+        return EntryReply(self._namespace.attributes_known(inode), seconds, seconds)

@@ -1,0 +1,92 @@
+"""What the kernel is made to forget, and when nobody has to ask it to."""
+
+from typing import Any
+
+import trio
+
+from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.namespace.inode import Inode, Kind
+
+OLD, NEW = ObjectVersion("file", "old", 3), ObjectVersion("file", "new", 3)
+
+
+class Told:
+    """A kernel that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, int]] = []
+
+    def invalidate_pages(self, inode: int) -> None:
+        self.heard.append(("pages", inode))
+
+    def invalidate_attributes(self, inode: int) -> None:
+        self.heard.append(("attributes", inode))
+
+    async def drop_pages(self, inode: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append(("dropped", inode))
+
+
+def file(version: ObjectVersion) -> Inode:
+    inode = Inode(7, None, "file", Kind.FILE)
+    show(inode, version)
+    return inode
+
+
+def show(inode: Inode, version: ObjectVersion) -> None:
+    inode.info = ObjectInfo(version.key, version.size, version.etag, 0)
+
+
+def test_a_kernel_hears_only_while_it_has_the_mount() -> None:
+    cache, kernel = KernelCache(), Told()
+
+    async def everything() -> None:
+        cache.invalidate_attributes(1)
+        await cache.drop_pages(2)
+
+    trio.run(everything)
+    with cache.attached(kernel):
+        trio.run(everything)
+    trio.run(everything)
+    assert kernel.heard == [("attributes", 1), ("dropped", 2)]
+
+
+def test_pages_of_a_replaced_object_go_once() -> None:
+    cache, kernel = KernelCache(), Told()
+    inode = file(OLD)
+    with cache.attached(kernel):
+        cache.replaced(inode)
+        assert kernel.heard == [], "the kernel has read nothing of it"
+        assert not cache.keeps_pages(inode, OLD, dirty=False)
+        cache.replaced(inode)
+        assert kernel.heard == [], "it is the version that the kernel has read"
+        show(inode, NEW)
+        cache.replaced(inode)
+        cache.replaced(inode)
+        assert kernel.heard == [("pages", 7)]
+    assert not cache.has_pages(inode, "old")
+
+
+def test_pages_are_kept_over_opens_of_one_version_and_over_a_commit() -> None:
+    cache = KernelCache()
+    inode = file(OLD)
+    asked: list[Any] = [
+        cache.keeps_pages(inode, OLD, dirty=False),
+        cache.keeps_pages(inode, OLD, dirty=False),
+        cache.keeps_pages(inode, NEW, dirty=False),
+        cache.keeps_pages(inode, OLD, dirty=True),
+    ]
+    assert asked == [False, True, False, True]
+    cache.note_pages(inode, NEW)
+    assert cache.has_pages(inode, "new")
+    assert cache.keeps_pages(inode, NEW, dirty=False)
+
+
+def test_nothing_is_remembered_of_an_inode_that_the_kernel_forgot() -> None:
+    cache = KernelCache()
+    inode = file(OLD)
+    cache.keeps_pages(inode, OLD, dirty=False)
+    cache.forget(inode.number)
+    assert not cache.has_pages(inode, "old")
+    assert not cache.keeps_pages(inode, OLD, dirty=False)

@@ -57,7 +57,8 @@ class _DoctorCommand(SettingsCommand):
 def doctor(
     arguments: tuple[str, ...], config: str | None, write: bool, as_json: bool, **values: object
 ) -> int:
-    from ossfs_py.doctor.examination import examine
+    from ossfs_py.daemon.options import local_directories, store_options
+    from ossfs_py.doctor.examination import Examined, examine
     from ossfs_py.doctor.findings import Status
 
     # What the store's code logs on its way is told by the findings.
@@ -65,10 +66,17 @@ def doctor(
     given = {name: value for name, value in values.items() if value is not None}
     given.update(_named(arguments))
     loaded, named = _load(given, config)
+    settings = loaded.settings
+    examined = Examined(
+        store=store_options(settings) if "bucket" in named else None,
+        write=write,
+        directories=local_directories(settings),
+        mountpoint=settings.mountpoint if "mountpoint" in named else None,
+        nonempty=settings.nonempty,
+        allow_other=settings.allow_other,
+    )
     findings = []
-    for finding in examine(
-        loaded.settings, bucket="bucket" in named, mountpoint="mountpoint" in named, write=write
-    ):
+    for finding in examine(examined):
         findings.append(finding)
         if not as_json:
             _show(finding.check, finding.status.value, finding.told, finding.fix)

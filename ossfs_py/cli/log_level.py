@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from ossfs_py.config.loglevels import AREAS, LogLevels
 from ossfs_py.errors import UsageError
+from ossfs_py.telemetry.loglevels import AREAS, LogLevels
 
 
 def _levels(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:

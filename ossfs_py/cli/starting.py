@@ -27,10 +27,11 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     """
 
     def serve(ready: Callable[[], None]) -> int:
+        from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
 
         _keep_to_ourselves()
-        logs = open_logs(settings, in_journal=stderr_is_the_journal(os.environ))
+        logs = open_logs(log_options(settings), in_journal=stderr_is_the_journal(os.environ))
         logs.add_secrets(secret_values(os.environ))
         # In the background it would speak for whoever has started the command.
         notifier = Notifier.from_environment(os.environ) if settings.foreground else Notifier()

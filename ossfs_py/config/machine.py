@@ -9,8 +9,6 @@ from ossfs_py.config.units import GIB, MIB
 MIN_MEMORY_BYTES = 64 * MIB
 """Below this a handful of readers with 8 MiB blocks would only wait for one another."""
 _DEFAULT_MEMORY_BYTES = GIB
-SPARE_ROOT = Path("/tmp")  # noqa: S108 (directories there are made 0700, their owner is checked)
-"""Where the running mounts of users are registered who have no runtime directory of their own."""
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -71,22 +69,6 @@ def default_cache_dir(environ: Mapping[str, str]) -> Path:
 def default_temp_dir(environ: Mapping[str, str]) -> Path:
     """Where temporary files live: /var/tmp, as /tmp is often memory and too small for a model."""
     return Path(environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there are made O_EXCL)
-
-
-def runtime_dirs(uid: int) -> tuple[Path, ...]:
-    """Directories, best first, where the running mounts of a user are registered.
-
-    Independent of the environment, so that root finds the daemon of any user's mount. Anybody may
-    have made the ones in ``/tmp``: whoever uses one checks whose it is.
-    """
-    first = Path("/run/ossfs-py" if uid == 0 else f"/run/user/{uid}/ossfs-py")
-    spare = sorted(SPARE_ROOT.glob(f"{spare_prefix(uid)}*"))
-    return first, SPARE_ROOT / f"ossfs-py-{uid}", *spare
-
-
-def spare_prefix(uid: int) -> str:
-    """How directories in ``/tmp`` begin that stand in for those that a stranger has made."""
-    return f"ossfs-py-{uid}-"
 
 
 def secret_values(environ: Mapping[str, str]) -> list[str]:

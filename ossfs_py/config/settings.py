@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from ossfs_py.config import machine as host
 from ossfs_py.config import units, values
-from ossfs_py.config.loglevels import AREAS, LogLevels, parse_levels
+from ossfs_py.telemetry.loglevels import AREAS, LogLevels, parse_levels
 
 ARGUMENTS = {"bucket": "BUCKET", "mountpoint": "MOUNTPOINT"}
 """Fields that are positional arguments on the command line."""

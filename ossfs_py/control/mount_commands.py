@@ -15,7 +15,6 @@ from typing import Any
 import trio
 from prometheus_client.metrics_core import Metric
 
-from ossfs_py.config import Settings
 from ossfs_py.control.cache_commands import CacheCommands
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
 from ossfs_py.datapath.base import DataPath
@@ -37,10 +36,20 @@ _SYNC_REPORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
+class MountFacts:
+    """What a mount tells about itself. ``concurrency`` is its number of requests at once."""
+
+    source: str
+    bucket: str
+    data_path: str
+    concurrency: int
+
+
+@dataclass(frozen=True, slots=True)
 class MountParts:
     """What of a mount commands may need."""
 
-    settings: Settings
+    facts: MountFacts
     metrics: Metrics
     filesystem: Filesystem
     data_path: DataPath
@@ -57,10 +66,10 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
     """Every command by its name."""
     cache = parts.data_path if isinstance(parts.data_path, CacheDataPath) else None
     cached = CacheCommands(
-        parts.filesystem, cache, parts.files, parts.jobs, parts.settings.concurrency
+        parts.filesystem, cache, parts.files, parts.jobs, parts.facts.concurrency
     )
     return {
-        "stats": partial(_stats, parts.settings, parts.metrics),
+        "stats": partial(_stats, parts.facts, parts.metrics),
         "info": partial(_info, parts, cache),
         "sync": partial(_sync, parts.filesystem),
         "refresh": partial(_refresh, parts.filesystem),
@@ -122,7 +131,7 @@ async def _info(
         cached_bytes = await parts.files.run(cache.blocks.share, version)
     return {
         "kind": found.kind,
-        "bucket": parts.settings.bucket,
+        "bucket": parts.facts.bucket,
         "key": found.key,
         "etag": version.etag if version is not None else None,
         "bytes": attributes.size,
@@ -133,7 +142,7 @@ async def _info(
         "storage_class": info.storage_class if info is not None else None,
         "owner": owner,
         "metadata": None if found.metadata is None else dict(found.metadata),
-        "data_path": parts.settings.data_path,
+        "data_path": parts.facts.data_path,
         "cached_bytes": cached_bytes,
         "open": found.is_open,
         "open_handles": found.open_handles,
@@ -142,11 +151,11 @@ async def _info(
 
 
 async def _stats(
-    settings: Settings, metrics: Metrics, _arguments: Arguments, _progress: Progress
+    facts: MountFacts, metrics: Metrics, _arguments: Arguments, _progress: Progress
 ) -> Mapping[str, Any]:
     return {
-        "source": settings.source,
-        "data_path": settings.data_path,
+        "source": facts.source,
+        "data_path": facts.data_path,
         "waiting": metrics.waits.told(),
         "metrics": {family.name: _samples(family) for family in metrics.registry.collect()},
     }

@@ -1,26 +1,23 @@
-"""What can be asked of a daemon about itself, besides its mount (``commands.py``)."""
+"""What can be asked of a daemon about itself, besides its mount (``mount_commands``)."""
 
 import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ossfs_py.config import Settings
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
 from ossfs_py.telemetry.logs import Logs
 
 log = logging.getLogger(__name__)
 
 
-def service_commands(settings: Settings, logs: Logs) -> dict[str, Command]:
-    """Every command by its name."""
-    return {"state": partial(_state, settings), "log-level": partial(_log_level, logs)}
+def service_commands(logs: Logs, *, read_only: bool) -> dict[str, Command]:
+    """Every command by its name; ``read_only`` is what the mount is."""
+    return {"state": partial(_state, read_only), "log-level": partial(_log_level, logs)}
 
 
-async def _state(
-    settings: Settings, _arguments: Arguments, _progress: Progress
-) -> Mapping[str, Any]:
-    return {"read_only": settings.read_only}
+async def _state(read_only: bool, _arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
+    return {"read_only": read_only}
 
 
 async def _log_level(logs: Logs, arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:

@@ -1,8 +1,6 @@
 """Builds the objects of one mount and takes them down again, innermost first."""
 
-import hashlib
 import logging
-import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,29 +11,36 @@ from pathlib import Path
 import trio
 
 from ossfs_py.config import Settings
-from ossfs_py.config.units import MIB
 from ossfs_py.control.mount_commands import MountParts, control_commands
 from ossfs_py.control.server import Command
+from ossfs_py.daemon.options import (
+    DiskCacheOptions,
+    disk_cache_options,
+    filesystem_options,
+    metadata_file,
+    mount_facts,
+    namespace_options,
+    read_options,
+    state_directory,
+    write_limits,
+)
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.errors import OssfsError
-from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
+from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.siblings import OpenWatcher, ShardLookup, SiblingPrefetch
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
-from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
 from ossfs_py.reading.context import ReadContext
-from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
-from ossfs_py.writing.context import WriteContext, WriteLimits
+from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 
@@ -46,9 +51,6 @@ _TIDY_SECONDS = 5.0
 """What a mount that ends gives requests nobody waits for; the journal knows of the rest."""
 _FILE_THREADS = 4
 """Local reads and writes at once: enough to keep one disk's queue filled."""
-_PART_SHARE = 8
-"""One part in this many of the memory budget is the most that one upload part may take, so that
-several files can be written while others are read."""
 
 
 @asynccontextmanager
@@ -78,10 +80,7 @@ async def assembled(
                 memory=pool,
                 resident=resident,
                 metrics=metrics,
-                options=ReadOptions(
-                    block_size_bytes=settings.block_size_bytes,
-                    model_hints=settings.model_hints,
-                ),
+                options=read_options(settings),
             )
             writes = WriteContext(
                 store=store,
@@ -90,7 +89,7 @@ async def assembled(
                 memory=pool,
                 journal=journal,
                 spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
-                limits=_write_limits(settings),
+                limits=write_limits(settings),
             )
             data_path = create(
                 settings.data_path,
@@ -98,7 +97,7 @@ async def assembled(
                     reads,
                     writes,
                     settings.temp_dir,
-                    partial(_open_blocks, settings, metrics),
+                    partial(_open_blocks, disk_cache_options(settings), metrics),
                     cache_writes=settings.cache_writes,
                 ),
             )
@@ -106,7 +105,7 @@ async def assembled(
             namespace = Namespace(
                 store,
                 network,
-                _namespace_options(settings),
+                namespace_options(settings),
                 metrics,
                 on_remote_change=kernel.replaced,
                 rename_log=journal,
@@ -124,7 +123,7 @@ async def assembled(
                 network,
                 journal,
                 kernel,
-                _filesystem_options(settings),
+                filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
                 foresight=foresight,
             )
@@ -142,7 +141,7 @@ async def assembled(
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
-                            settings=settings,
+                            facts=mount_facts(settings),
                             metrics=metrics,
                             filesystem=filesystem,
                             data_path=data_path,
@@ -204,23 +203,13 @@ async def _kept_running(work: Callable[[], Awaitable[None]]) -> None:
         await trio.sleep(_RESTART_SECONDS)
 
 
-def mount_id(settings: Settings, mountpoint: Path) -> str:
-    """Names the state of one mount below the state directory.
-
-    The mountpoint is part of it: one bucket may be mounted twice on a host, and each daemon keeps
-    its own journal.
-    """
-    identity = (settings.endpoint or "", settings.bucket, settings.prefix, str(mountpoint))
-    return hashlib.sha256("\0".join(identity).encode(errors="surrogateescape")).hexdigest()[:16]
-
-
 @contextmanager
 def _journal(settings: Settings, mountpoint: Path, runtime_dir: Path) -> Iterator[Journal]:
     if settings.read_only:
         # Nothing will be written, and the machine may have no state directory to write to.
         yield from _closing(Journal(runtime_dir / "journal"))
     else:
-        yield from _closing(Journal(settings.state_dir / mount_id(settings, mountpoint)))
+        yield from _closing(Journal(state_directory(settings, mountpoint)))
 
 
 def _closing(journal: Journal) -> Iterator[Journal]:
@@ -230,58 +219,27 @@ def _closing(journal: Journal) -> Iterator[Journal]:
         journal.close()
 
 
-def _open_blocks(settings: Settings, metrics: Metrics) -> BlockStore:
+def _open_blocks(options: DiskCacheOptions, metrics: Metrics) -> BlockStore:
     return BlockStore(
-        settings.cache_dir,
-        settings.endpoint or f"s3.{settings.region or 'default'}",
-        settings.bucket,
-        limit_bytes=settings.cache_size_bytes or sys.maxsize,
-        min_free_bytes=settings.min_free_bytes,
+        options.directory,
+        options.store,
+        options.bucket,
+        limit_bytes=options.limit_bytes,
+        min_free_bytes=options.min_free_bytes,
         metrics=metrics,
-        # A block is kept when all of it was fetched.
-        block_size_bytes=min(MIB, settings.block_size_bytes),
+        block_size_bytes=options.block_size_bytes,
     )
 
 
 def _metadata_keeper(
     settings: Settings, namespace: Namespace, files: Workers
 ) -> MetadataKeeper | None:
-    """Keeps what HEAD told, where the mount asks every object and has a lasting cache."""
-    if settings.data_path != "cache" or not settings.posix_metadata:
+    """Keeps what HEAD told, where it is worth that."""
+    path = metadata_file(settings)
+    if path is None:
         return None
-    identity = f"{settings.endpoint or settings.region}\0{settings.bucket}"
-    name = f"metadata-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite3"
-    file = MetadataFile(settings.cache_dir / name, _namespace_options(settings).max_entries)
+    file = MetadataFile(path, namespace_options(settings).max_entries)
     return MetadataKeeper(namespace.metadata_memory, file, files)
-
-
-def _write_limits(settings: Settings) -> WriteLimits:
-    limits = WriteLimits()
-    part_bytes = min(limits.memory_part_bytes, settings.memory_limit_bytes // _PART_SHARE)
-    return WriteLimits(memory_part_bytes=part_bytes)
-
-
-def _namespace_options(settings: Settings) -> NamespaceOptions:
-    return NamespaceOptions(
-        prefix=settings.prefix,
-        metadata_ttl_seconds=settings.metadata_ttl_seconds,
-        negative_ttl_seconds=settings.negative_ttl_seconds,
-        posix_metadata=settings.posix_metadata,
-        uid=settings.uid,
-        gid=settings.gid,
-        file_mode=settings.effective_file_mode,
-        dir_mode=settings.effective_dir_mode,
-        read_only=settings.read_only,
-        special_modes=settings.special_modes,
-    )
-
-
-def _filesystem_options(settings: Settings) -> FilesystemOptions:
-    return FilesystemOptions(
-        read_only=settings.read_only,
-        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail"),
-        scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
-    )
 
 
 def _take_over(journal: Journal, store: ObjectStore) -> None:

@@ -18,18 +18,23 @@ import trio
 from ossfs_py.config import BadOptionsError, Settings
 from ossfs_py.control.server import Command, controlled
 from ossfs_py.control.service_commands import service_commands
-from ossfs_py.daemon.assembly import assembled, mount_id
+from ossfs_py.daemon.assembly import assembled
+from ossfs_py.daemon.options import (
+    fuse_options,
+    local_directories,
+    state_directory,
+    store_options,
+)
 from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.fuse.session import FuseOptions, UnmountedEarlyError, mounted
+from ossfs_py.fuse.session import UnmountedEarlyError, mounted
 from ossfs_py.host.directories import prepare_directories
 from ossfs_py.host.mountpoint import check_machine, prepare_mountpoint, real_path
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.store.options import store_options
 from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.logs import Logs
 from ossfs_py.telemetry.metrics import Metrics
@@ -67,7 +72,7 @@ def run(
     """
     mountpoint = real_path(settings.mountpoint)
     check_machine(settings.allow_other)
-    prepare_directories(settings)
+    prepare_directories(local_directories(settings))
     record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path)
     with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
@@ -155,7 +160,10 @@ class _Life:
                 return self._ended_early()
             try:
                 async with mounted(
-                    filesystem, self._mount_options(), self._metrics, self._logs.access
+                    filesystem,
+                    fuse_options(self._settings, self._mountpoint),
+                    self._metrics,
+                    self._logs.access,
                 ):
                     self._is_mounted = True
                     log.info(
@@ -186,11 +194,11 @@ class _Life:
         return self._code
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
-        return {**commands, **service_commands(self._settings, self._logs)}
+        return {**commands, **service_commands(self._logs, read_only=self._settings.read_only)}
 
     @property
     def _state_directory(self) -> Path:
-        return self._settings.state_dir / mount_id(self._settings, self._mountpoint)
+        return state_directory(self._settings, self._mountpoint)
 
     def _remember_store(self) -> None:
         """Let ``ossfs-py recover`` know later where unsaved files belong."""
@@ -226,17 +234,6 @@ class _Life:
             store.close()
             raise
         return store
-
-    def _mount_options(self) -> FuseOptions:
-        settings = self._settings
-        return FuseOptions(
-            mountpoint=self._mountpoint,
-            source=settings.source,
-            read_only=settings.read_only,
-            allow_other=settings.allow_other,
-            readahead_bytes=settings.readahead_bytes,
-            kernel_options=settings.kernel_options,
-        )
 
     async def _drain(self, filesystem: Filesystem) -> None:
         """Bring everything dirty to the store; what the store does not take is set aside."""

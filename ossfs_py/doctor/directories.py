@@ -5,8 +5,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ossfs_py.config import Settings
 from ossfs_py.doctor.findings import Finding, failed, good, warning
+from ossfs_py.host.directories import LocalDirectories
 
 GIB = 1024**3
 
@@ -14,13 +14,12 @@ _LITTLE_BYTES = GIB
 """A part of a checkpoint that is written out of order, or a few blocks of the cache."""
 
 
-def check_directories(settings: Settings) -> Iterator[Finding]:
-    """Each one that a mount with these settings would use."""
-    made_with_parents = {"cache_dir", "state_dir"} - settings.model_fields_set
-    yield directory("temp-dir", settings.temp_dir, made=None)
-    yield directory("state-dir", settings.state_dir, made="state_dir" in made_with_parents)
-    if settings.data_path == "cache":
-        yield directory("cache-dir", settings.cache_dir, made="cache_dir" in made_with_parents)
+def check_directories(directories: LocalDirectories) -> Iterator[Finding]:
+    """Each one that such a mount would use."""
+    yield directory("temp-dir", directories.temp, made=None)
+    for own in (directories.state, directories.cache):
+        if own is not None:
+            yield directory(own.option, own.path, made=own.is_default)
 
 
 def directory(option: str, path: Path, *, made: bool | None) -> Finding:

@@ -1,8 +1,9 @@
 """The checks in order: machine, way to the store, bucket, mountpoint."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
-from ossfs_py.config import Settings
 from ossfs_py.doctor.bucket import Bucket, credentials
 from ossfs_py.doctor.directories import check_directories
 from ossfs_py.doctor.findings import Finding, Status, failed, skipped
@@ -10,28 +11,43 @@ from ossfs_py.doctor.host import Host, check_host
 from ossfs_py.doctor.mounts import check_mountpoint
 from ossfs_py.doctor.network import Way
 from ossfs_py.errors import EnvironmentProblemError, UsageError
+from ossfs_py.host.directories import LocalDirectories
 from ossfs_py.store import open_store
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.session import make_session
-from ossfs_py.store.options import StoreOptions, store_options
+from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.conditions import scratch_key
 from ossfs_py.store.s3.endpoint import resolve_endpoint
 from ossfs_py.telemetry.metrics import Metrics
 
 
-def examine(
-    settings: Settings, *, bucket: bool, mountpoint: bool, write: bool
-) -> Iterator[Finding]:
-    """Every finding as it is made. ``bucket`` and ``mountpoint``: whether they were named."""
-    yield from check_host(Host(), allow_other=settings.allow_other)
-    yield from check_directories(settings)
-    if bucket:
-        yield from _check_store(store_options(settings), settings, write=write)
-    if mountpoint:
-        yield from check_mountpoint(settings.mountpoint, nonempty=settings.nonempty)
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is looked at: a mount that is there, or is to be.
+
+    ``store`` and ``mountpoint`` are None where nobody has named them. ``write``: a key of a moment
+    may be written to the bucket.
+    """
+
+    store: StoreOptions | None
+    write: bool
+    directories: LocalDirectories
+    mountpoint: Path | None
+    nonempty: bool
+    allow_other: bool
 
 
-def _check_store(options: StoreOptions, settings: Settings, *, write: bool) -> Iterator[Finding]:
+def examine(examined: Examined) -> Iterator[Finding]:
+    """Every finding as it is made."""
+    yield from check_host(Host(), allow_other=examined.allow_other)
+    yield from check_directories(examined.directories)
+    if examined.store is not None:
+        yield from _check_store(examined.store, write=examined.write)
+    if examined.mountpoint is not None:
+        yield from check_mountpoint(examined.mountpoint, nonempty=examined.nonempty)
+
+
+def _check_store(options: StoreOptions, *, write: bool) -> Iterator[Finding]:
     metrics = Metrics()
     try:
         region = None
@@ -54,6 +70,6 @@ def _check_store(options: StoreOptions, settings: Settings, *, write: bool) -> I
             yield skipped("list", "as the store cannot be asked")
             return
         scratch = scratch_key(options) if write else None
-        yield from Bucket(store, settings.prefix, scratch=scratch).check()
+        yield from Bucket(store, options.scratch_prefix, scratch=scratch).check()
     finally:
         store.close()

@@ -4,8 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -15,6 +13,7 @@ from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.invalidation import KernelInvalidation
+from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.fuse.tuning import connection_gone, tune, waiting_requests
 from ossfs_py.host.mountpoint import SUBTYPE
@@ -28,19 +27,6 @@ if TYPE_CHECKING:
 _MIN_TASKS = 8
 _MAX_TASKS = 1024
 """Blocked READs hold a session task each; with pyfuse3's 99 they starve stat and ls."""
-
-
-@dataclass(frozen=True, slots=True)
-class FuseOptions:
-    """How the kernel mounts it. ``source`` is what df and mount show as the device."""
-
-    mountpoint: Path
-    source: str
-    read_only: bool
-    allow_other: bool
-    readahead_bytes: int
-    kernel_options: tuple[str, ...] = ()
-    """What else the kernel enforces (noexec, noatime); nosuid and nodev always hold."""
 
 
 def _is_trouble(record: logging.LogRecord) -> bool:

@@ -3,9 +3,9 @@
 import os
 import stat
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
-from ossfs_py.config import Settings
 from ossfs_py.errors import EnvironmentProblemError, is_disk_full
 
 _PROBE_BYTES = 1024**2
@@ -14,7 +14,30 @@ _PRIVATE = 0o700
 _WRITABLE_FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
-def prepare_directories(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True)
+class OwnDirectory:
+    """A directory that belongs to the user who mounts, and to nobody else.
+
+    ``option`` is what names it on the command line. A default one may be made with its parents.
+    """
+
+    option: str
+    path: Path
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LocalDirectories:
+    """The directories of one mount. ``cache`` is None where it has no disk cache."""
+
+    temp: Path
+    cache: OwnDirectory | None
+    state: OwnDirectory
+    writes_temp: bool
+    writes_state: bool
+
+
+def prepare_directories(directories: LocalDirectories) -> None:
     """Check, and where allowed make, the directories this mount will write to.
 
     The temporary directory must exist. The cache and the state directory are made (mode 0700)
@@ -23,30 +46,26 @@ def prepare_directories(settings: Settings) -> None:
     Raises:
         EnvironmentProblemError: one sentence that names the option and the directory.
     """
-    if settings.data_path == "temp" or not settings.read_only:
-        # The direct data path needs it for writes that are out of order only.
-        _check_writable("temp-dir", settings.temp_dir)
-    if settings.data_path == "cache":
-        _make_private("cache-dir", settings.cache_dir, "cache_dir" not in settings.model_fields_set)
+    if directories.writes_temp:
+        _check_writable("temp-dir", directories.temp)
+    if directories.cache is not None:
+        prepare_own(directories.cache)
         # Others may have filled its disk: the mount then reads on from the store.
-        _check_writable("cache-dir", settings.cache_dir, may_be_full=True)
-    if not settings.read_only:
-        prepare_state_directory(settings)
-        _check_writable("state-dir", settings.state_dir)
+        _check_writable(directories.cache.option, directories.cache.path, may_be_full=True)
+    if directories.writes_state:
+        prepare_own(directories.state)
+        _check_writable(directories.state.option, directories.state.path)
 
 
-def prepare_state_directory(settings: Settings) -> None:
-    """Make the state directory and see that nobody else can tamper with it.
+def prepare_own(directory: OwnDirectory) -> None:
+    """Make the directory where it is missing and see that nobody else can tamper with it.
 
     Raises:
-        EnvironmentProblemError: it is missing, somebody else's, or writable for others.
+        EnvironmentProblemError: it cannot be made, is somebody else's, or writable for others.
     """
-    _make_private("state-dir", settings.state_dir, "state_dir" not in settings.model_fields_set)
-
-
-def _make_private(option: str, path: Path, with_parents: bool) -> None:
+    option, path = directory.option, directory.path
     try:
-        path.mkdir(_PRIVATE, parents=with_parents, exist_ok=True)
+        path.mkdir(_PRIVATE, parents=directory.is_default, exist_ok=True)
     except FileNotFoundError:
         raise EnvironmentProblemError(
             f"--{option}: neither {path} nor its parent directory exists"

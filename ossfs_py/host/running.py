@@ -26,9 +26,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ossfs_py.config.machine import SPARE_ROOT, runtime_dirs, spare_prefix
 from ossfs_py.errors import EnvironmentProblemError
 
+SPARE_ROOT = Path("/tmp")  # noqa: S108 (directories there are made 0700, their owner is checked)
+"""Where the running mounts of users are registered who have no runtime directory of their own."""
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.02
 """Somebody who looks at a record locks it for an instant; a daemon holds it for good."""
@@ -53,6 +54,22 @@ class RunningMount:
     mountpoint: str
     source: str
     data_path: str
+
+
+def runtime_dirs(uid: int) -> tuple[Path, ...]:
+    """Directories, best first, where the running mounts of a user are registered.
+
+    Independent of the environment, so that root finds the daemon of any user's mount. Anybody may
+    have made the ones in ``/tmp``: whoever uses one checks whose it is.
+    """
+    first = Path("/run/ossfs-py" if uid == 0 else f"/run/user/{uid}/ossfs-py")
+    spare = sorted(SPARE_ROOT.glob(f"{spare_prefix(uid)}*"))
+    return first, SPARE_ROOT / f"ossfs-py-{uid}", *spare
+
+
+def spare_prefix(uid: int) -> str:
+    """How directories in ``/tmp`` begin that stand in for those that a stranger has made."""
+    return f"ossfs-py-{uid}-"
 
 
 @contextlib.contextmanager

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ossfs_py.config import Settings
-
 Addressing = Literal["auto", "path", "virtual"]
 ChecksumChoice = Literal["auto", "none", "crc32c", "md5"]
 Choice = Literal["auto", "on", "off"]
@@ -43,27 +41,3 @@ class StoreOptions:
     part_copy: Choice = "auto"
     storage_class: str | None = None
     scratch_prefix: str = ""
-
-
-def store_options(settings: Settings) -> StoreOptions:
-    """What of a mount's settings its store needs."""
-    return StoreOptions(
-        bucket=settings.bucket,
-        endpoint=settings.endpoint,
-        region=settings.region,
-        addressing=settings.addressing,
-        profile=settings.profile,
-        credentials_file=settings.credentials_file,
-        anonymous=settings.anonymous,
-        ca_bundle=settings.ca_bundle,
-        verify_tls=settings.verify_tls,
-        concurrency=settings.concurrency,
-        connect_timeout_seconds=settings.connect_timeout_seconds,
-        stall_timeout_seconds=settings.stall_timeout_seconds,
-        retry_budget_seconds=settings.retry_budget_seconds,
-        checksum=settings.checksum,
-        conditional_writes=settings.conditional_writes,
-        part_copy=settings.part_copy,
-        storage_class=settings.storage_class,
-        scratch_prefix=settings.prefix,
-    )

@@ -4,13 +4,12 @@ import logging
 import logging.handlers
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISSOCK
 
-from ossfs_py.config import Settings
-from ossfs_py.config.loglevels import AREAS, LogLevels
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host.directories import prepare_state_directory
+from ossfs_py.host.directories import OwnDirectory, prepare_own
 from ossfs_py.telemetry.accesslog import AccessLog
 from ossfs_py.telemetry.logformat import ErrorFields, JsonFormatter, Redactor, TextFormatter
 from ossfs_py.telemetry.loghandlers import (
@@ -20,6 +19,7 @@ from ossfs_py.telemetry.loghandlers import (
     log_file,
     standard_error,
 )
+from ossfs_py.telemetry.loglevels import AREAS, LogLevels
 
 _PACKAGE = __name__.partition(".")[0]
 _SYSLOG_SOCKET = Path("/dev/log")
@@ -32,6 +32,23 @@ _UNSTAMPED = "%(levelname)s %(name)s: %(message)s"
 
 # Libraries whose debug output holds headers and signatures, or is too much to be of use.
 _QUIET_LIBRARIES = ("boto3", "botocore", "urllib3", "s3transfer", "asyncio")
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Where the log of a mount goes, and what is in it.
+
+    ``file`` and ``access_log`` begin anew at ``file_size_bytes``, if that is given. A mount in the
+    background without a ``file`` may have to write to ``state_dir``.
+    """
+
+    levels: LogLevels
+    is_json: bool
+    file: Path | None
+    file_size_bytes: int | None
+    access_log: Path | None
+    foreground: bool
+    state_dir: OwnDirectory
 
 
 class Logs:
@@ -85,8 +102,8 @@ class Logs:
             self.access.close()
 
 
-def open_logs(settings: Settings, *, in_journal: bool = False) -> Logs:
-    """The log that the settings ask for.
+def open_logs(options: LogOptions, *, in_journal: bool = False) -> Logs:
+    """The log that the options ask for.
 
     ``--log-file`` wins; otherwise standard error in the foreground (``in_journal``: it leads to
     systemd's journal), and in the background syslog or, where none runs, ``ossfs-py.log`` in the
@@ -96,36 +113,36 @@ def open_logs(settings: Settings, *, in_journal: bool = False) -> Logs:
         EnvironmentProblemError: a log file cannot be written.
     """
     redactor = Redactor()
-    handler, layout = _handler(settings, in_journal=in_journal)
+    handler, layout = _handler(options, in_journal=in_journal)
     handler.addFilter(ErrorFields())
-    if settings.log_format == "json":
+    if options.is_json:
         handler.setFormatter(JsonFormatter(redactor))
     else:
         handler.setFormatter(TextFormatter(layout, redactor))
     access = None
-    if settings.access_log is not None:
+    if options.access_log is not None:
         try:
-            access = AccessLog(settings.access_log, settings.log_file_size_bytes)
+            access = AccessLog(options.access_log, options.file_size_bytes)
         except EnvironmentProblemError:
             handler.close()
             raise
-    return Logs(handler, redactor, settings.log_level, access)
+    return Logs(handler, redactor, options.levels, access)
 
 
-def _handler(settings: Settings, *, in_journal: bool) -> tuple[logging.Handler, str]:
+def _handler(options: LogOptions, *, in_journal: bool) -> tuple[logging.Handler, str]:
     """The handler, and the layout of its lines of text."""
-    if settings.log_file is not None:
-        return _open_file(settings.log_file, settings.log_file_size_bytes), _STAMPED
-    if settings.foreground:
-        journal = _journal() if in_journal and settings.log_format == "text" else None
+    if options.file is not None:
+        return _open_file(options.file, options.file_size_bytes), _STAMPED
+    if options.foreground:
+        journal = _journal() if in_journal and not options.is_json else None
         return (journal, _UNSTAMPED) if journal else (standard_error(), _STAMPED)
     if _is_socket(_SYSLOG_SOCKET):
         syslog = logging.handlers.SysLogHandler(str(_SYSLOG_SOCKET), facility="daemon")
         syslog.ident = f"ossfs-py[{os.getpid()}]: "
         return syslog, _UNSTAMPED
-    prepare_state_directory(settings)
-    own = settings.state_dir / "ossfs-py.log"
-    return _own_log(own, settings.log_file_size_bytes or _OWN_LOG_BYTES), _STAMPED
+    prepare_own(options.state_dir)
+    own = options.state_dir.path / "ossfs-py.log"
+    return _own_log(own, options.file_size_bytes or _OWN_LOG_BYTES), _STAMPED
 
 
 def _journal() -> logging.Handler | None:

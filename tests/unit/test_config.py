@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossfs_py.config import BadOptionsError, CommandLine, Loaded, Settings, load
-from ossfs_py.config.loglevels import LogLevels
-from ossfs_py.config.machine import cgroup_memory_limits, default_memory_limit, runtime_dirs
+from ossfs_py.config.machine import cgroup_memory_limits, default_memory_limit
 from ossfs_py.config.settings import NOT_OPTIONS
 from ossfs_py.config.units import (
     format_size,
@@ -19,6 +18,8 @@ from ossfs_py.config.units import (
     parse_mode,
     parse_size,
 )
+from ossfs_py.host.running import runtime_dirs
+from ossfs_py.telemetry.loglevels import LogLevels
 
 GOOD: dict[str, object] = {"bucket": "models", "mountpoint": "/mnt/models"}
 

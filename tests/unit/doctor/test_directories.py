@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ossfs_py.config import Settings
+from ossfs_py.daemon.options import local_directories
 from ossfs_py.doctor.directories import check_directories, directory
 from ossfs_py.doctor.findings import Status
 
@@ -20,12 +21,15 @@ def test_directories_that_are_there_are_well(tmp_path: Path) -> None:
         state_dir=tmp_path,
         cache_dir=tmp_path,
     )
-    found = list(check_directories(settings))
+    found = list(check_directories(local_directories(settings)))
     assert [finding.check for finding in found] == ["temp-dir", "state-dir", "cache-dir"]
     assert {finding.status for finding in found} <= {Status.GOOD, Status.WARNING}
     assert all(finding.told.startswith(f"{tmp_path}, ") for finding in found)
     direct = settings.model_copy(update={"data_path": "direct"})
-    assert [finding.check for finding in check_directories(direct)] == ["temp-dir", "state-dir"]
+    assert [finding.check for finding in check_directories(local_directories(direct))] == [
+        "temp-dir",
+        "state-dir",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.config import Settings
+from ossfs_py.daemon.options import local_directories
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.directories import prepare_directories
 
@@ -30,23 +31,23 @@ def temp_dir(tmp_path: Path) -> Path:
 
 def refused(found: Settings) -> str:
     with pytest.raises(EnvironmentProblemError) as caught:
-        prepare_directories(found)
+        prepare_directories(local_directories(found))
     return str(caught.value)
 
 
 def test_only_what_the_mount_writes_to_is_made(tmp_path: Path) -> None:
-    prepare_directories(settings(tmp_path, read_only=True, data_path="direct"))
+    prepare_directories(local_directories(settings(tmp_path, read_only=True, data_path="direct")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["temp"]
-    prepare_directories(settings(tmp_path))
+    prepare_directories(local_directories(settings(tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["state", "temp"]
-    prepare_directories(settings(tmp_path, data_path="cache"))
+    prepare_directories(local_directories(settings(tmp_path, data_path="cache")))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "state", "temp"]
     for name in ("cache", "state"):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
 
 
 def test_nothing_is_left_in_the_directories(tmp_path: Path) -> None:
-    prepare_directories(settings(tmp_path, data_path="cache"))
+    prepare_directories(local_directories(settings(tmp_path, data_path="cache")))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -69,11 +70,10 @@ def test_parents_of_default_directories_are_made(
     monkeypatch.setattr(
         "ossfs_py.config.machine.default_state_dir", lambda _: tmp_path / "a/b/state"
     )
-    prepare_directories(
-        Settings.model_validate(
-            {"bucket": "models", "mountpoint": "/mnt/models", "temp_dir": tmp_path}
-        )
+    found = Settings.model_validate(
+        {"bucket": "models", "mountpoint": "/mnt/models", "temp_dir": tmp_path}
     )
+    prepare_directories(local_directories(found))
     assert (tmp_path / "a/b/state").is_dir()
 
 

@@ -12,9 +12,10 @@ import pytest
 
 import ossfs_py
 from ossfs_py.config import Settings
-from ossfs_py.config.loglevels import AREAS, LogLevels
+from ossfs_py.daemon.options import log_options
 from ossfs_py.errors import EnvironmentProblemError, StoreUnavailableError
 from ossfs_py.telemetry.loghandlers import JournalHandler
+from ossfs_py.telemetry.loglevels import AREAS, LogLevels
 from ossfs_py.telemetry.logs import Logs, open_logs
 
 log = logging.getLogger("ossfs_py.tests")
@@ -28,7 +29,7 @@ def logs(tmp_path: Path) -> Iterator[Logs]:
 
 @contextlib.contextmanager
 def opened(found: Settings, *, in_journal: bool = False) -> Iterator[Logs]:
-    logs = open_logs(found, in_journal=in_journal)
+    logs = open_logs(log_options(found), in_journal=in_journal)
     try:
         yield logs
     finally:
@@ -111,7 +112,7 @@ def test_a_log_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         EnvironmentProblemError,
         match=f"cannot write the log file {missing}: No such file or directory",
     ):
-        open_logs(settings(tmp_path, log_file=missing))
+        open_logs(log_options(settings(tmp_path, log_file=missing)))
 
 
 def test_a_daemon_without_syslog_logs_into_its_state_directory(

@@ -1,0 +1,185 @@
+"""Settings of a mount, as the options of each layer: the only place that turns one into the other.
+
+Which parts a mount has is decided where they are built (``assembly``); how they are set, here.
+"""
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from ossfs_py.config import Settings
+from ossfs_py.config.units import MIB
+from ossfs_py.control.mount_commands import MountFacts
+from ossfs_py.filesystem.commits import ConflictPolicy
+from ossfs_py.filesystem.operations import FilesystemOptions
+from ossfs_py.fuse.options import FuseOptions
+from ossfs_py.host.directories import LocalDirectories, OwnDirectory
+from ossfs_py.namespace.keys import RESERVED_PREFIX
+from ossfs_py.namespace.policy import NamespaceOptions
+from ossfs_py.reading.planning import ReadOptions
+from ossfs_py.store.options import StoreOptions
+from ossfs_py.telemetry.logs import LogOptions
+from ossfs_py.writing.context import WriteLimits
+
+_PART_SHARE = 8
+"""One part in this many of the memory budget is the most that one upload part may take, so that
+several files can be written while others are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskCacheOptions:
+    """Where blocks are kept on disk, of which bucket, and how many.
+
+    ``store`` and ``bucket`` keep apart what mounts of several buckets leave in one directory.
+    """
+
+    directory: Path
+    store: str
+    bucket: str
+    limit_bytes: int
+    min_free_bytes: int
+    block_size_bytes: int
+
+
+def store_options(settings: Settings) -> StoreOptions:
+    """How the bucket is reached and how hard is tried."""
+    return StoreOptions(
+        bucket=settings.bucket,
+        endpoint=settings.endpoint,
+        region=settings.region,
+        addressing=settings.addressing,
+        profile=settings.profile,
+        credentials_file=settings.credentials_file,
+        anonymous=settings.anonymous,
+        ca_bundle=settings.ca_bundle,
+        verify_tls=settings.verify_tls,
+        concurrency=settings.concurrency,
+        connect_timeout_seconds=settings.connect_timeout_seconds,
+        stall_timeout_seconds=settings.stall_timeout_seconds,
+        retry_budget_seconds=settings.retry_budget_seconds,
+        checksum=settings.checksum,
+        conditional_writes=settings.conditional_writes,
+        part_copy=settings.part_copy,
+        storage_class=settings.storage_class,
+        scratch_prefix=settings.prefix,
+    )
+
+
+def read_options(settings: Settings) -> ReadOptions:
+    """How objects are fetched."""
+    return ReadOptions(block_size_bytes=settings.block_size_bytes, model_hints=settings.model_hints)
+
+
+def write_limits(settings: Settings) -> WriteLimits:
+    """How large the parts of uploads may be."""
+    limits = WriteLimits()
+    part_bytes = min(limits.memory_part_bytes, settings.memory_limit_bytes // _PART_SHARE)
+    return WriteLimits(memory_part_bytes=part_bytes)
+
+
+def disk_cache_options(settings: Settings) -> DiskCacheOptions:
+    """Of a mount of the ``cache`` data path."""
+    return DiskCacheOptions(
+        directory=settings.cache_dir,
+        store=settings.endpoint or f"s3.{settings.region or 'default'}",
+        bucket=settings.bucket,
+        limit_bytes=settings.cache_size_bytes or sys.maxsize,
+        min_free_bytes=settings.min_free_bytes,
+        # A block is kept when all of it was fetched.
+        block_size_bytes=min(MIB, settings.block_size_bytes),
+    )
+
+
+def metadata_file(settings: Settings) -> Path | None:
+    """Where answers to HEAD are kept: where every object is asked, and a lasting cache is there."""
+    if settings.data_path != "cache" or not settings.posix_metadata:
+        return None
+    identity = f"{settings.endpoint or settings.region}\0{settings.bucket}"
+    name = f"metadata-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite3"
+    return settings.cache_dir / name
+
+
+def namespace_options(settings: Settings) -> NamespaceOptions:
+    """How keys become names and attributes, and for how long answers are believed."""
+    return NamespaceOptions(
+        prefix=settings.prefix,
+        metadata_ttl_seconds=settings.metadata_ttl_seconds,
+        negative_ttl_seconds=settings.negative_ttl_seconds,
+        posix_metadata=settings.posix_metadata,
+        uid=settings.uid,
+        gid=settings.gid,
+        file_mode=settings.effective_file_mode,
+        dir_mode=settings.effective_dir_mode,
+        read_only=settings.read_only,
+        special_modes=settings.special_modes,
+    )
+
+
+def filesystem_options(settings: Settings) -> FilesystemOptions:
+    """What may be done, and what about other writers."""
+    return FilesystemOptions(
+        read_only=settings.read_only,
+        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail"),
+        scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
+    )
+
+
+def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
+    """How the kernel mounts it."""
+    return FuseOptions(
+        mountpoint=mountpoint,
+        source=settings.source,
+        read_only=settings.read_only,
+        allow_other=settings.allow_other,
+        readahead_bytes=settings.readahead_bytes,
+        kernel_options=settings.kernel_options,
+    )
+
+
+def local_directories(settings: Settings) -> LocalDirectories:
+    """The directories of the mount on this machine."""
+    given = settings.model_fields_set
+    cache = OwnDirectory("cache-dir", settings.cache_dir, is_default="cache_dir" not in given)
+    return LocalDirectories(
+        temp=settings.temp_dir,
+        cache=cache if settings.data_path == "cache" else None,
+        state=OwnDirectory("state-dir", settings.state_dir, is_default="state_dir" not in given),
+        # The direct data path needs it for writes that are out of order only.
+        writes_temp=settings.data_path == "temp" or not settings.read_only,
+        writes_state=not settings.read_only,
+    )
+
+
+def state_directory(settings: Settings, mountpoint: Path) -> Path:
+    """The state of one mount, below the state directory.
+
+    The mountpoint is part of its name: one bucket may be mounted twice on a host, and each daemon
+    keeps its own journal.
+    """
+    identity = (settings.endpoint or "", settings.bucket, settings.prefix, str(mountpoint))
+    text = "\0".join(identity).encode(errors="surrogateescape")
+    return settings.state_dir / hashlib.sha256(text).hexdigest()[:16]
+
+
+def log_options(settings: Settings) -> LogOptions:
+    """Where the log goes, and what is in it."""
+    return LogOptions(
+        levels=settings.log_level,
+        is_json=settings.log_format == "json",
+        file=settings.log_file,
+        file_size_bytes=settings.log_file_size_bytes,
+        access_log=settings.access_log,
+        foreground=settings.foreground,
+        state_dir=local_directories(settings).state,
+    )
+
+
+def mount_facts(settings: Settings) -> MountFacts:
+    """What a mount tells about itself when it is asked."""
+    return MountFacts(
+        source=settings.source,
+        bucket=settings.bucket,
+        data_path=settings.data_path,
+        concurrency=settings.concurrency,
+    )

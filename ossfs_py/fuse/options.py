@@ -1,0 +1,17 @@
+"""What has to be known to mount."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class FuseOptions:
+    """How the kernel mounts it. ``source`` is what df and mount show as the device."""
+
+    mountpoint: Path
+    source: str
+    read_only: bool
+    allow_other: bool
+    readahead_bytes: int
+    kernel_options: tuple[str, ...] = ()
+    """What else the kernel enforces (noexec, noatime); nosuid and nodev always hold."""

@@ -1,0 +1,88 @@
+"""What was set reaches the layer that it is for."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from ossfs_py.config import Settings
+from ossfs_py.daemon import options
+
+MIB = 1024**2
+
+
+def settings(**more: object) -> Settings:
+    return Settings.model_validate({"bucket": "models", "mountpoint": "/mnt/models", **more})
+
+
+def test_every_setting_of_the_store_reaches_it() -> None:
+    given = {
+        "endpoint": "https://store.example.com",
+        "region": "somewhere",
+        "addressing": "path",
+        "profile": "work",
+        "ca_bundle": Path("/etc/ssl/own.pem"),
+        "concurrency": 7,
+        "connect_timeout_seconds": 3.0,
+        "stall_timeout_seconds": 4.0,
+        "retry_budget_seconds": 5.0,
+        "checksum": "md5",
+        "conditional_writes": "off",
+        "part_copy": "off",
+        "storage_class": "IA",
+    }
+    made = options.store_options(settings(prefix="team/", **given))
+    for name, value in given.items():
+        assert getattr(made, name) == value, name
+    assert made.scratch_prefix == "team/", "a mount writes nothing outside of its prefix"
+
+
+def test_no_option_of_the_store_is_left_to_chance() -> None:
+    """Each has a setting of its name, but for where probes write."""
+    named = {field.name for field in fields(options.StoreOptions)} - {"scratch_prefix"}
+    assert named <= set(Settings.model_fields)
+
+
+def test_a_small_memory_budget_makes_small_parts() -> None:
+    small = options.write_limits(settings(memory_limit_bytes=64 * MIB, block_size_bytes=MIB))
+    large = options.write_limits(settings(memory_limit_bytes=1024 * MIB))
+    assert small.memory_part_bytes == 8 * MIB < large.memory_part_bytes
+
+
+def test_hidden_objects_stay_below_the_prefix() -> None:
+    made = options.filesystem_options(settings(prefix="team/", on_conflict="fail"))
+    assert made.scratch_prefix.startswith("team/")
+    assert made.conflicts.fail
+    assert not options.filesystem_options(settings()).conflicts.fail
+
+
+@pytest.mark.parametrize(
+    ("data_path", "posix_metadata", "kept"),
+    [("cache", True, True), ("cache", False, False), ("direct", True, False)],
+)
+def test_answers_are_kept_where_all_are_asked_and_the_disk_cache_lasts(
+    data_path: str, posix_metadata: bool, kept: bool, tmp_path: Path
+) -> None:
+    found = settings(data_path=data_path, posix_metadata=posix_metadata, cache_dir=tmp_path)
+    path = options.metadata_file(found)
+    assert (path is not None) == kept
+    assert path is None or path.parent == tmp_path
+
+
+def test_each_mountpoint_has_a_state_of_its_own(tmp_path: Path) -> None:
+    found = settings(state_dir=tmp_path)
+    one, other = (options.state_directory(found, Path(f"/mnt/{name}")) for name in ("a", "b"))
+    assert one != other
+    assert one.parent == other.parent == tmp_path
+    assert one == options.state_directory(settings(state_dir=tmp_path), Path("/mnt/a"))
+
+
+def test_only_what_is_written_to_has_to_be_writable(tmp_path: Path) -> None:
+    reading = options.local_directories(settings(read_only=True, data_path="direct"))
+    assert (reading.writes_temp, reading.writes_state, reading.cache) == (False, False, None)
+    caching = options.local_directories(settings(data_path="cache", cache_dir=tmp_path))
+    assert caching.writes_temp
+    assert caching.writes_state
+    assert caching.cache is not None
+    assert not caching.cache.is_default
+    assert caching.state.is_default

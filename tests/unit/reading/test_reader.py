@@ -2,11 +2,15 @@
 
 import io
 import random
+import time
 import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from threading import Event, Lock
+from types import SimpleNamespace
 
+import outcome
 import pytest
 import trio
 import trio.testing
@@ -22,7 +26,7 @@ from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.resident import Resident
 from ossfs_py.reading.streams import MIB
 from ossfs_py.runtime.buffers import BufferPool
-from ossfs_py.runtime.workers import Workers
+from ossfs_py.runtime.workers import Done, Job, Workers
 from ossfs_py.telemetry.metrics import Metrics
 
 PATTERN = random.Random(1).randbytes(256 * 1024 + 13)
@@ -479,5 +483,46 @@ def test_a_close_reaches_a_reader_who_waits() -> None:
         store.go_on.set()
         await drained(shared)
         assert shared.memory.used_bytes == 0
+
+    trio.run(main)
+
+
+class HeldNetwork:
+    """Workers whose requests are answered when the test says so."""
+
+    running = 1
+
+    def __init__(self) -> None:
+        self.answer: Callable[[], None] = lambda: None
+
+    def submit(self, call: Callable[[], None], done: Done, *, urgent: bool = True) -> Job:
+        result = outcome.capture(call)
+        self.answer = lambda: done(result)
+        return SimpleNamespace(promote=lambda: None)  # type: ignore[return-value]
+
+
+def test_bytes_that_arrive_in_the_moment_a_reader_loses_patience_are_not_missed() -> None:
+    patience_seconds = 0.01
+
+    async def main() -> None:
+        network = HeldNetwork()
+        shared = replace(
+            reading_over(PatternStore(), hedge_seconds=patience_seconds),
+            network=network,  # type: ignore[arg-type]
+        )
+
+        async def answer() -> None:
+            await trio.sleep(patience_seconds / 2)
+            network.answer()
+
+        for _ in range(40):  # which of the two tasks runs first is up to chance
+            reader = VersionReader(shared, ObjectVersion("k", "e", 4096))
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(reader.read, 0, 100)
+                    nursery.start_soon(answer)
+                    await trio.testing.wait_all_tasks_blocked()
+                    time.sleep(2 * patience_seconds)  # noqa: ASYNC251 - both are due at once
+            reader.close()
 
     trio.run(main)

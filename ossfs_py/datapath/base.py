@@ -105,8 +105,12 @@ class OpenFile(Protocol):
         """Drop uncommitted data on purpose (the file was unlinked): dirty becomes False."""
         ...
 
-    def set_aside(self, request: CommitRequest) -> str:
-        """Move uncommitted data to the state directory's ``unsaved/``; returns its path there."""
+    def set_aside(self, request: CommitRequest) -> str | None:
+        """Move uncommitted data to the state directory's ``unsaved/``; returns its path there, None
+        if that was done before.
+
+        The file stays dirty: every further write and commit raises UnsavedDataError.
+        """
         ...
 
     async def close(self) -> None:

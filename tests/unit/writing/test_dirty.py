@@ -612,3 +612,32 @@ def test_closing_without_a_commit_aborts_the_upload(tmp_path, memory_first):
     assert not list((made.journal.directory / "uploads").iterdir())
     # The bytes on disk wait for the next mount; those in memory were never promised.
     assert bool(made.local_files()) == (not memory_first)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [5, 100])
+def test_bytes_set_aside_never_count_as_stored(tmp_path, memory_first, size):
+    """Whoever has the file open still would take a 0 for the object, and what is written more for
+    kept."""
+
+    async def scenario(w):
+        file = w.open(memory_first=memory_first)
+        await file.write(0, pattern(size))
+        assert file.set_aside(REQUEST) is not None
+        assert file.set_aside(REQUEST) is None
+        assert file.dirty
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.commit(REQUEST)
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.write(size, b"more")
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.truncate(1)
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.secure(REQUEST)
+        assert await file.read(0, 3) == pattern(size)[:3]
+        await file.close()
+        [record] = w.journal.unsaved_records()
+        assert record.size == size
+
+    made = run(tmp_path, scenario)
+    assert made.store.keys() == []

@@ -82,6 +82,9 @@ class OpenFile(Protocol):
 
         Idempotent; concurrent calls share one upload. On error everything stays dirty and the
         next call tries again. Cancelled, the upload is taken up again by the next call.
+
+        Raises:
+            FileTooLargeError: more of a sparse file are holes than may be sent as zeros.
         """
         ...
 

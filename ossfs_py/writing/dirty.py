@@ -221,6 +221,7 @@ class DirtyFile:
         Raises:
             ConditionFailedError: the request's condition does not hold; the data is kept.
             VersionChangedError: the object under the changes is another one now.
+            FileTooLargeError: more of it are holes than may be sent as zeros; none was sent.
             UnsavedDataError: the file was set aside, or the store dropped an upload and with it
                 bytes sent before.
             StoreError, OSError: it could not be done.

@@ -641,3 +641,32 @@ def test_bytes_set_aside_never_count_as_stored(tmp_path, memory_first, size):
 
     made = run(tmp_path, scenario)
     assert made.store.keys() == []
+
+
+# -- sparse files ----------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("based", [False, True], ids=["new", "changed"])
+def test_holes_past_the_limit_are_told_before_any_zero_is_sent(tmp_path, memory_first, based):
+    async def scenario(w):
+        base = w.store.seed("file", pattern(100)) if based else None
+        file = w.open(base, memory_first=memory_first)
+        await file.write(0, b"head")
+        await file.truncate(3 * MIB)
+        w.store.take_requests()
+        for _ in range(2):
+            with pytest.raises(FileTooLargeError, match="sparse"):
+                await file.commit(REQUEST)
+            with pytest.raises(FileTooLargeError, match="sparse"):
+                await file.secure(REQUEST)
+        assert not w.store.take_requests()
+        assert file.dirty
+        await file.write(2 * MIB, bytes(MIB))
+        await file.commit(REQUEST)
+
+    limits = WriteLimits(zeros_bytes=2 * MIB)
+    made = run(tmp_path, scenario, store=FakeStore(), limits=limits, memory_bytes=32 * MIB)
+    head = b"head" + (pattern(100)[4:] if based else b"")
+    assert made.store.content("file").rstrip(b"\0") == head
+    assert len(made.store.content("file")) == 3 * MIB

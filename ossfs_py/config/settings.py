@@ -232,6 +232,13 @@ class Settings(BaseModel):
         "Let close(2) return once the data is safe on local disk; uploads follow.",
         default=False,
     )
+    max_zeros_bytes: Size = _option(
+        WRITING,
+        "SIZE",
+        "Bytes of a sparse file that nobody wrote: with more of them, close(2) fails before it "
+        "sends them as zeros.",
+        default=64 * units.GIB,
+    )
     on_conflict: Literal["overwrite", "fail"] = _option(
         WRITING,
         "overwrite|fail",

@@ -82,6 +82,9 @@ class OpenFile(Protocol):
 
         Idempotent; concurrent calls share one upload. On error everything stays dirty and the
         next call tries again. Cancelled, the upload is taken up again by the next call.
+
+        Raises:
+            FileTooLargeError: more of a sparse file are holes than may be sent as zeros.
         """
         ...
 
@@ -105,8 +108,12 @@ class OpenFile(Protocol):
         """Drop uncommitted data on purpose (the file was unlinked): dirty becomes False."""
         ...
 
-    def set_aside(self, request: CommitRequest) -> str:
-        """Move uncommitted data to the state directory's ``unsaved/``; returns its path there."""
+    def set_aside(self, request: CommitRequest) -> str | None:
+        """Move uncommitted data to the state directory's ``unsaved/``; returns its path there, None
+        if that was done before.
+
+        The file stays dirty: every further write and commit raises UnsavedDataError.
+        """
         ...
 
     async def close(self) -> None:

@@ -175,8 +175,8 @@ class ObjectFile:
         if self._dirty is not None:
             self._dirty.abandon()
 
-    def set_aside(self, request: CommitRequest) -> str:
-        """Move uncommitted data to ``unsaved/``; returns its path there."""
+    def set_aside(self, request: CommitRequest) -> str | None:
+        """Move uncommitted data to ``unsaved/``; returns its path, None if that was done before."""
         return self._writable().set_aside(request)
 
     async def close(self) -> None:

@@ -146,6 +146,8 @@ class Commits:
                 "%r could not be saved (%s) nor set aside: %s", request.key, cause, exc.strerror
             )
             return
+        if kept is None:
+            return
         log.error(
             "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)",
             request.key,
@@ -202,8 +204,10 @@ class Commits:
             except StoreUnavailableError as exc:
                 log.warning("write-back: %s; tried again in %g s", exc, pause_seconds)
             except (OssfsError, OSError) as exc:
-                # Nobody is left to be told.
-                self.set_aside(opened, exc)
+                if opened.users == 1:
+                    self.set_aside(opened, exc)  # nobody is left to be told
+                else:
+                    log.warning("%s; left to those who have the file open again", exc)
                 break
             await trio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_RETRY_SECONDS)

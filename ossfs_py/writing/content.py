@@ -164,6 +164,7 @@ class Content(Protocol):
             ConditionFailedError: nothing was written.
             VersionChangedError: the base is no longer what it was.
             UnsavedDataError: the store dropped an upload, and with it bytes sent before.
+            FileTooLargeError: more of it are holes than may be sent as zeros.
             StoreError, OSError: it could not be done.
         """
         ...

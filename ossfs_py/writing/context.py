@@ -48,6 +48,9 @@ class WriteLimits:
     memory may grow to 490 GiB before it continues on disk."""
     first_buffer_bytes: int = 256 * 1024
     """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
+    zeros_bytes: int = 64 * 1024**3
+    """Most bytes of a sparse file that nobody wrote and a commit sends as zeros, for the store has
+    no holes: ten minutes at 1 Gbit/s. A commit of more is refused before it sends any."""
     memory_wait_seconds: float = 2.0
     """How long a file with nothing under way waits for memory before it continues on disk: the
     budget may be held by files that are idle, and none of them would ever let go."""

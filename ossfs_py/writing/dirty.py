@@ -1,6 +1,7 @@
 """One file that somebody writes: its bytes until they are an object, and their way there."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import trio
 
@@ -9,6 +10,7 @@ from ossfs_py.errors import (
     IntegrityError,
     StoreError,
     StoreUnavailableError,
+    UnsavedDataError,
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
@@ -79,6 +81,8 @@ class DirtyFile:
         self._unanswered: CommitRequest | None = None
         """A commit that was given up and may have been carried out, metadata and all."""
         self._unlinked = False
+        self._kept: Path | None = None
+        """Where the bytes are that were set aside."""
         self._lock = trio.Lock()
         self._attempt: _Attempt | None = None
         self._content: Content
@@ -172,11 +176,13 @@ class DirtyFile:
         Raises:
             OSError: ENOSPC; what was taken before, part of ``data`` included, is kept.
             FileTooLargeError: nothing was taken.
+            UnsavedDataError: the file was set aside; nothing was taken.
             StoreError: a part that left earlier could not be sent; it is kept and tried again.
         """
         view = memoryview(data)
         self._check_size(offset + len(view))
         async with self._lock:
+            self._check_in_use()
             if not view:
                 return 0
             taken = await self._content.write(offset, view)
@@ -195,6 +201,7 @@ class DirtyFile:
         async with self._lock:
             if size == self.size:
                 return
+            self._check_in_use()
             if size == 0 and self._memory_first:
                 self._begin_anew()
             elif not await self._content.truncate(size):
@@ -214,7 +221,9 @@ class DirtyFile:
         Raises:
             ConditionFailedError: the request's condition does not hold; the data is kept.
             VersionChangedError: the object under the changes is another one now.
-            UnsavedDataError: the store dropped an upload, and with it bytes sent before.
+            FileTooLargeError: more of it are holes than may be sent as zeros; none was sent.
+            UnsavedDataError: the file was set aside, or the store dropped an upload and with it
+                bytes sent before.
             StoreError, OSError: it could not be done.
         """
         while (running := self._attempt) is not None:
@@ -229,6 +238,7 @@ class DirtyFile:
                 return None  # what was being brought back from the store is there, or will never be
         if not self.dirty:
             return None
+        self._check_in_use()
         attempt = self._attempt = _Attempt(request)
         try:
             async with self._lock:
@@ -253,6 +263,7 @@ class DirtyFile:
         async with self._lock:
             if not self.dirty:
                 return True
+            self._check_in_use()
             if self._content.streaming:
                 return False  # most of it is at the store already
             await self._continue_on_disk()
@@ -270,19 +281,24 @@ class DirtyFile:
         if self._attempt is None:
             self._content.disown()
 
-    def set_aside(self, request: CommitRequest) -> str:
-        """Move uncommitted data to ``unsaved/``; returns its path there.
+    def set_aside(self, request: CommitRequest) -> str | None:
+        """Move uncommitted data to ``unsaved/``; returns its path there, None if that was done.
 
         Blocks for the time of writing what is in memory to disk. Parts that only the store has
-        stay there in their upload, which the record names. The file is of no use afterwards but
-        to be closed.
+        stay there in their upload, which the record names. The file stays dirty for ever: whoever
+        has it open still is told so by every further write and commit.
 
         Raises:
             OSError: the disk is full; nothing is changed.
         """
-        path = self._content.set_aside(request, self._seen)
-        self._unlinked = True
-        return str(path)
+        if self._kept is not None:
+            return None
+        self._kept = self._content.set_aside(request, self._seen)
+        return str(self._kept)
+
+    def _check_in_use(self) -> None:
+        if self._kept is not None:
+            raise UnsavedDataError(f"the file could not be saved and is kept in {self._kept}")
 
     async def close(self) -> None:
         """Free memory and files. Never uploads.
@@ -298,7 +314,7 @@ class DirtyFile:
 
     def _target(self) -> CommitRequest | None:
         """How the file would be committed now."""
-        return None if self._unlinked else self._committer.request()
+        return None if self._unlinked or self._kept else self._committer.request()
 
     def _new_upload(self) -> PartsUpload | None:
         """What the parts of a stream leave with."""
@@ -385,6 +401,7 @@ class DirtyFile:
     async def _commit(self, request: CommitRequest) -> ObjectVersion | None:
         if not self.dirty:
             return None if self._unlinked else self._seen
+        self._check_in_use()
         try:
             version = await self._content.commit(request, await self._condition(request))
             if version is None:

@@ -38,6 +38,11 @@ class DiskBytes:
         self._read_base = read_base
         self._new_staging = new_staging
 
+    @property
+    def hole_bytes(self) -> int:
+        """Bytes that nobody wrote and no object has: they read as zeros."""
+        return sum(gap.size for gap in self.staged.gaps(self.base_valid, self.size))
+
     async def piece(self, position: int, end: int) -> bytes | memoryview:
         """Bytes from ``position``, at most up to ``end`` (within the file); nothing if the file
         was cut off meanwhile.

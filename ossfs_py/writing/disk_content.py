@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from ossfs_py.errors import FileTooLargeError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.writing.builder import ObjectBuilder
 from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
@@ -157,8 +158,10 @@ class DiskContent:
         """Keep everything across a power loss, as a whole file, until it is committed or changed.
 
         Raises:
+            FileTooLargeError: its commit would be refused.
             OSError: the disk is full, among others.
         """
+        self._check_holes(request)
         staging = await self._bytes.need_staging()
         record = self._description(staging.ident, request).replaced(complete=True)
         await staging.record(record, durable=True)
@@ -167,7 +170,12 @@ class DiskContent:
         return True
 
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
-        """Make the object; see the protocol."""
+        """Make the object; see the protocol.
+
+        Raises:
+            FileTooLargeError: too much of it are holes; nothing was sent for this commit.
+        """
+        self._check_holes(request)
         staging = self._bytes.staging
         if staging is not None and staging.recorded and request != self._recorded_request:
             if self._secured:
@@ -236,6 +244,15 @@ class DiskContent:
             staging.close()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _check_holes(self, request: CommitRequest) -> None:
+        """A sparse file costs nothing on disk, and at the store as much as any other."""
+        holes, limit = self._bytes.hole_bytes, self._context.limits.zeros_bytes
+        if holes > limit:
+            raise FileTooLargeError(
+                f"{request.key!r} is sparse: {holes} bytes that nobody wrote would be sent as"
+                f" zeros, and --max-zeros allows {limit}"
+            )
 
     async def _begin_change(self, start: int, end: int) -> None:
         """Make the staging file known as one of a file that is not whole, and parts worthless."""

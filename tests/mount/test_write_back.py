@@ -4,9 +4,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.mount.test_credentials import wait_for_log
 from tests.mount.test_recover import Recovering, names, stored
 from tests.support.commands import ossfs
 from tests.support.mounting import Mount
@@ -117,6 +119,27 @@ def test_closed_files_of_a_killed_daemon_are_uploaded_by_the_next_mount(
     assert Recovering(mounted, seaweed)("--upload").code == 0
     assert stored(minio_client, bucket, "new") == b"new" * 1000
     assert stored(minio_client, bucket, "changed") == b"BASE" + (b"base " * 1000)[4:]
+
+
+def test_who_opened_a_file_again_is_told_that_its_upload_failed(
+    mount: MountFactory, proxy: Proxy, bucket: str, data_path: str, minio_client: Minio
+) -> None:
+    """fsync(2) never returns 0 without the object, whatever became of an earlier close."""
+    mounted = mount(bucket, data_path=data_path, write_back=True, endpoint=proxy.endpoint)
+    proxy.faults.append(Fault("PutObject", times=None, status=403, code="AccessDenied"))
+    first = os.open(mounted.path / "file", os.O_WRONLY | os.O_CREAT)
+    second = os.open(mounted.path / "file", os.O_WRONLY | os.O_APPEND)
+    os.write(first, b"first")
+    os.close(first)
+    wait_for_log(mounted, "AccessDenied")
+    os.write(second, b", second")
+    with pytest.raises(PermissionError):
+        os.fsync(second)
+    proxy.faults.clear()
+    os.fsync(second)
+    assert stored(minio_client, bucket, "file") == b"first, second"
+    os.close(second)
+    assert mounted.unmount() == 0
 
 
 def test_sync_says_what_is_not_in_the_bucket(

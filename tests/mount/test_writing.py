@@ -11,6 +11,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.mount.test_credentials import wait_for_log
 from tests.mount.test_recover import Recovering, names, stored
 from tests.support.commands import tmpfs
 from tests.support.mounting import Mount
@@ -59,6 +60,26 @@ def test_a_full_state_directory_is_told_and_what_fitted_is_kept(
         # Another file has room again: the first one's bytes are in the bucket.
         (mounted.path / "next").write_bytes(block)
         assert mounted.unmount() == 0
+
+
+def test_a_sparse_file_of_terabytes_is_refused_before_its_zeros_are_sent(
+    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, data_path=data_path)
+    fd = os.open(mounted.path / "file", os.O_RDWR | os.O_CREAT)
+    os.write(fd, b"head")
+    os.ftruncate(fd, 4 * 1024**4)
+    with refused(errno.EFBIG):
+        os.fsync(fd)
+    assert names(minio_client, bucket) == []
+    os.ftruncate(fd, MIB)
+    os.fsync(fd)
+    assert stored(minio_client, bucket, "file") == b"head".ljust(MIB, b"\0")
+    os.ftruncate(fd, 4 * 1024**4)
+    with refused(errno.EFBIG):
+        os.close(fd)
+    assert stored(minio_client, bucket, "file") == b"head".ljust(MIB, b"\0")
+    wait_for_log(mounted, "--max-zeros allows")
 
 
 def test_direct_streams_past_a_full_disk(

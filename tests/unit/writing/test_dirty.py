@@ -612,3 +612,61 @@ def test_closing_without_a_commit_aborts_the_upload(tmp_path, memory_first):
     assert not list((made.journal.directory / "uploads").iterdir())
     # The bytes on disk wait for the next mount; those in memory were never promised.
     assert bool(made.local_files()) == (not memory_first)
+
+
+@BOTH
+@pytest.mark.parametrize("size", [5, 100])
+def test_bytes_set_aside_never_count_as_stored(tmp_path, memory_first, size):
+    """Whoever has the file open still would take a 0 for the object, and what is written more for
+    kept."""
+
+    async def scenario(w):
+        file = w.open(memory_first=memory_first)
+        await file.write(0, pattern(size))
+        assert file.set_aside(REQUEST) is not None
+        assert file.set_aside(REQUEST) is None
+        assert file.dirty
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.commit(REQUEST)
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.write(size, b"more")
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.truncate(1)
+        with pytest.raises(UnsavedDataError, match="kept in"):
+            await file.secure(REQUEST)
+        assert await file.read(0, 3) == pattern(size)[:3]
+        await file.close()
+        [record] = w.journal.unsaved_records()
+        assert record.size == size
+
+    made = run(tmp_path, scenario)
+    assert made.store.keys() == []
+
+
+# -- sparse files ----------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("based", [False, True], ids=["new", "changed"])
+def test_holes_past_the_limit_are_told_before_any_zero_is_sent(tmp_path, memory_first, based):
+    async def scenario(w):
+        base = w.store.seed("file", pattern(100)) if based else None
+        file = w.open(base, memory_first=memory_first)
+        await file.write(0, b"head")
+        await file.truncate(3 * MIB)
+        w.store.take_requests()
+        for _ in range(2):
+            with pytest.raises(FileTooLargeError, match="sparse"):
+                await file.commit(REQUEST)
+            with pytest.raises(FileTooLargeError, match="sparse"):
+                await file.secure(REQUEST)
+        assert not w.store.take_requests()
+        assert file.dirty
+        await file.write(2 * MIB, bytes(MIB))
+        await file.commit(REQUEST)
+
+    limits = WriteLimits(zeros_bytes=2 * MIB)
+    made = run(tmp_path, scenario, store=FakeStore(), limits=limits, memory_bytes=32 * MIB)
+    head = b"head" + (pattern(100)[4:] if based else b"")
+    assert made.store.content("file").rstrip(b"\0") == head
+    assert len(made.store.content("file")) == 3 * MIB

@@ -34,7 +34,7 @@ class ObservedDaemon:
         self._below = below
         """The measured directory, relative to the mountpoint."""
 
-    def figures(self) -> Spending:
+    def spending(self) -> Spending:
         """Spent so far.
 
         Raises:

@@ -28,7 +28,7 @@ _SMALL = "small"
 class Asked(Protocol):
     """A daemon that can be asked; see ``observed.Daemon``."""
 
-    def figures(self) -> Spending:
+    def spending(self) -> Spending:
         """Spent so far."""
 
     def forget_names(self, directory: str) -> None:
@@ -156,12 +156,12 @@ class Bench:
             elif not work.needs_small and not work.writes:
                 stayed = self._cool_down()
         meter = Meter(self._shown.begin(work.title, work.total(material)))
-        before = self._figures()
+        before = self._spending()
         began = time.perf_counter()
         with _explained(f"{work.title} failed"):
             told = work.run(material, meter)
         seconds = time.perf_counter() - began if told is None else told
-        after = self._figures()
+        after = self._spending()
         return Measurement(
             work,
             seconds,
@@ -171,8 +171,8 @@ class Bench:
             stayed,
         )
 
-    def _figures(self) -> Spending | None:
-        return self._daemon.figures() if self._daemon is not None else None
+    def _spending(self) -> Spending | None:
+        return self._daemon.spending() if self._daemon is not None else None
 
     def _cool_down(self) -> int | None:
         """Let mount and kernel forget the file's bytes; how many the kernel has kept."""

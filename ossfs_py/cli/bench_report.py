@@ -15,7 +15,7 @@ from ossfs_py.host.mounttable import MountEntry
 
 _OF_THE_DAEMON = ("CPU s", "STORE MB", "REQUESTS")
 _WORTH_SAYING = 0.01
-"""A page or two that stay in the page cache change no figure."""
+"""A page or two that stay in the page cache change no result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +115,16 @@ def _table(measured: Sequence[Measurement]) -> Table:
         seconds = max(one.seconds, 1e-6)
         cells = [
             f"{seconds:.2f}" if seconds >= 1 else f"{seconds:.3f}",
-            _figure(one.bytes / 1e6 / seconds) if one.bytes else "",
-            _figure(one.operations / seconds) if one.operations is not None else "",
+            _number(one.bytes / 1e6 / seconds) if one.bytes else "",
+            _number(one.operations / seconds) if one.operations is not None else "",
         ]
         if one.spent is not None:
             moved = one.spent.received_bytes + one.spent.sent_bytes
-            cells += [f"{one.spent.cpu_seconds:.2f}", _figure(moved / 1e6), f"{one.spent.requests}"]
+            cells += [f"{one.spent.cpu_seconds:.2f}", _number(moved / 1e6), f"{one.spent.requests}"]
         table.add_row(one.work.title, *cells)
     return table
 
 
-def _figure(value: float) -> str:
+def _number(value: float) -> str:
     """Two or three digits that matter."""
     return f"{value:,.0f}" if value >= 10 or value == 0 else f"{value:.2f}"

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ossfs_py.cli.figures import short_size
+from ossfs_py.cli.formatting import short_size
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 _MOUNT = click.argument("mountpoint", metavar="MOUNTPOINT")
@@ -26,18 +26,18 @@ def cache() -> None:
 @_AS_JSON
 def show(mountpoint: str, as_json: bool) -> int:
     """Size, files and hit ratio."""
-    figures = _ask(mountpoint, "cache.show")
+    shown = _ask(mountpoint, "cache.show")
     if as_json:
-        click.echo(json.dumps(figures, indent=1))
+        click.echo(json.dumps(shown, indent=1))
         return 0
-    limit, ratio = figures["limit_bytes"], figures["hit_ratio"]
+    limit, ratio = shown["limit_bytes"], shown["hit_ratio"]
     rows = {
-        "Size": short_size(figures["used_bytes"]),
+        "Size": short_size(shown["used_bytes"]),
         "Limit": "what --min-free leaves" if limit is None else short_size(limit),
-        "Files": str(figures["files"]),
-        "Blocks": str(figures["blocks"]),
-        "Read from disk": short_size(figures["hit_bytes"]),
-        "Fetched": short_size(figures["miss_bytes"]),
+        "Files": str(shown["files"]),
+        "Blocks": str(shown["blocks"]),
+        "Read from disk": short_size(shown["hit_bytes"]),
+        "Fetched": short_size(shown["miss_bytes"]),
         "Hit ratio": "no reads yet" if ratio is None else f"{ratio:.1%}",
     }
     for name, value in rows.items():

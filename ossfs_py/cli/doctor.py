@@ -119,7 +119,7 @@ def _load(given: dict[str, object], config: str | None) -> "tuple[Loaded, set[st
 
 def _show(check: str, status: str, told: str, fix: str) -> None:
     """One row at once: the next check may take seconds."""
-    from ossfs_py.cli.figures import wrapped
+    from ossfs_py.cli.formatting import wrapped
 
     shown = click.style(f"{status:<9}", fg=_COLOURS[status])
     first, *more = wrapped(told, 72)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ossfs_py.cli.figures import short_size
+from ossfs_py.cli.formatting import short_size
 
 
 @click.command()

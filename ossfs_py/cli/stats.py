@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ossfs_py.cli.mount_figures import MountMetrics, sections
+from ossfs_py.cli.mount_metrics import MountMetrics, sections
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -18,12 +18,12 @@ _PERIOD_SECONDS = 1.0
 
 @click.command()
 @click.argument("mountpoint", metavar="MOUNTPOINT")
-@click.option("--json", "as_json", is_flag=True, help="Every figure, once, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Every metric, once, as JSON.")
 @click.option("--once", is_flag=True, help="One table instead of one that follows the mount.")
 def stats(mountpoint: str, as_json: bool, once: bool) -> int:
     """Show what the mount at MOUNTPOINT does: bytes, requests, errors, memory, cache.
 
-    On a terminal the table follows the mount, with figures per second, until Ctrl-C.
+    On a terminal the table follows the mount, with rates per second, until Ctrl-C.
     """
     from rich.console import Console
     from rich.live import Live

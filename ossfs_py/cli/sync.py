@@ -43,7 +43,7 @@ def sync(path: str) -> None:
     ):
         task = progress.add_task("uploading")
 
-        def show(figures: Mapping[str, Any]) -> None:
-            progress.update(task, description=f"{figures['pending_files']} files to upload")
+        def show(told: Mapping[str, Any]) -> None:
+            progress.update(task, description=f"{told['pending_files']} files to upload")
 
         client.call("sync", on_progress=show)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ossfs_py.cli.figures import short_size
+from ossfs_py.cli.formatting import short_size
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 
 if TYPE_CHECKING:

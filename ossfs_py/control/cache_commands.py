@@ -76,12 +76,12 @@ class CacheCommands:
         state = FillProgress()
 
         async def tell() -> None:
-            await progress(_figures(state))
+            await progress(_counts(state))
 
         versions, missing = await _telling(tell, lambda: self._fill(cache, paths, tasks, state))
-        await cache.note_figures()
+        await cache.note_metrics()
         return {
-            **_figures(state),
+            **_counts(state),
             "files": len(versions),
             "bytes": sum(version.size for version in versions.values()),
             "missing": missing,
@@ -182,9 +182,9 @@ class CacheCommands:
     # -- the whole directory -----------------------------------------------------------------------
 
     async def _show(self, _arguments: Arguments, _progress: Progress) -> Mapping[str, Any]:
-        figures = await self._inspect(CacheInspector.show)
-        limit = None if figures.limit_bytes == sys.maxsize else figures.limit_bytes
-        return {**asdict(figures), "limit_bytes": limit, "hit_ratio": figures.hit_ratio}
+        cached = await self._inspect(CacheInspector.show)
+        limit = None if cached.limit_bytes == sys.maxsize else cached.limit_bytes
+        return {**asdict(cached), "limit_bytes": limit, "hit_ratio": cached.hit_ratio}
 
     async def _verify(self, _arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
         latest = VerifyProgress(0, 0, 0)
@@ -222,7 +222,7 @@ def _shares(cache: CacheDataPath, versions: list[ObjectVersion]) -> list[int]:
     return [cache.blocks.share(version) for version in versions]
 
 
-def _figures(state: FillProgress) -> dict[str, int]:
+def _counts(state: FillProgress) -> dict[str, int]:
     return {
         "files_done": state.files_done,
         "bytes_done": state.bytes_done,

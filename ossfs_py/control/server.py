@@ -183,8 +183,8 @@ class _Client:
             return bytes(line)
         raise ControlError(f"no request within {_REQUEST_SECONDS:g} s")
 
-    async def progress(self, figures: Mapping[str, Any]) -> None:
-        await self.tell({"progress": figures})
+    async def progress(self, values: Mapping[str, Any]) -> None:
+        await self.tell({"progress": values})
 
     async def tell(self, answer: Mapping[str, Any]) -> None:
         line = json.dumps(answer).encode() + b"\n"

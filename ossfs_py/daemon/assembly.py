@@ -178,7 +178,7 @@ def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: File
 def _watch(
     metrics: Metrics, settings: Settings, mountpoint: Path, filesystem: Filesystem, network: Workers
 ) -> None:
-    """Let the figures that are states rather than events be read when somebody asks."""
+    """Let the metrics that are states rather than events be read when somebody asks."""
     metrics.mount.info(
         {
             "source": settings.source,

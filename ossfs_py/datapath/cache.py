@@ -85,9 +85,9 @@ class CacheDataPath:
                 await self._taken.park()
         await self._files.run(self.blocks.close)
 
-    async def note_figures(self) -> None:
+    async def note_metrics(self) -> None:
         """Write down hits and misses for whoever asks about the directory."""
-        await self._files.run(self.blocks.note_figures)
+        await self._files.run(self.blocks.note_metrics)
 
     async def evict(self, version: ObjectVersion) -> int:
         """Forget a version unless somebody reads it; returns the bytes freed."""

@@ -7,7 +7,7 @@ from typing import Any
 from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem.operations import Filesystem
 
-_FIGURES = {"off": "offset", "size": "size", "flags": "flags"}
+_NUMBERS = {"off": "offset", "size": "size", "flags": "flags"}
 """Arguments of handlers that are told as they are, and under which name."""
 
 
@@ -35,9 +35,9 @@ class Subject:
         return ""
 
     def details(self, filesystem: Filesystem, arguments: Sequence[Any]) -> dict[str, Any]:
-        """What else is worth telling: figures, the new name, who asks."""
+        """What else is worth telling: numbers, the new name, who asks."""
         given = dict(zip(self._names, arguments, strict=False))
-        told = {_FIGURES[name]: given[name] for name in _FIGURES if name in given}
+        told = {_NUMBERS[name]: given[name] for name in _NUMBERS if name in given}
         if "mode" in given:
             told["mode"] = f"{given['mode']:o}"
         if "buf" in given:

@@ -1,6 +1,6 @@
 """The Prometheus endpoint: ``GET /metrics`` over plain HTTP, for whoever may connect.
 
-Answered on the trio thread, which owns most of the figures: a scrape takes some 2 ms.
+Answered on the trio thread, which owns most of the metrics: a scrape takes some 2 ms.
 """
 
 import logging

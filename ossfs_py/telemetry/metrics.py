@@ -78,7 +78,7 @@ class Timings(Collector):
 
 
 class Metrics:
-    """Every figure the mount keeps about itself."""
+    """Every metric the mount keeps about itself."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

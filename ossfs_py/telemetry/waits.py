@@ -32,7 +32,7 @@ class Waits:
 
     @contextmanager
     def add(self, operation: str, key: str) -> Iterator[Wait]:
-        """A call for as long as the block lasts; its owner keeps the figures true."""
+        """A call for as long as the block lasts; its owner keeps the fields true."""
         wait = Wait(operation, key, self._clock())
         with self._lock:
             self._waits[id(wait)] = wait

@@ -37,12 +37,11 @@ _FILE_BYTES = 1 << 30
 
 
 def listing(data: bytes) -> None:
-    """A LIST answer is understood or refused, and by pattern exactly as by the XML parser."""
+    """A LIST answer is understood or refused, and a comment at its end changes nothing of that."""
     try:
         page = parse_list_page(data)
     except NoAnswerError:
         return
-    # A comment after the end changes nothing, but sends every entry through the XML parser.
     assert parse_list_page(data + b"<!-- -->") == page
 
 

@@ -10,28 +10,32 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from minio import Minio
 
-from tests.faults.matrix import EVERY, FINE, TROUBLES, Trouble
+from tests.faults.matrix import FINE, TROUBLES, Trouble
 from tests.faults.works import MIB, Place, content_of
 from tests.support.faults import Fault
 from tests.support.mounting import Mount
-from tests.support.proxy import Proxy
+from tests.support.proxy import Exchange, Proxy
 
 SIZES = (1000, MIB // 2, 3 * MIB, 9 * MIB, 30 * MIB)
 """Of the objects that are read; the largest is read ahead in several windows."""
 OBJECTS = 15
 LARGEST_WRITE_BYTES = 20 * MIB
 READERS, WRITERS = 4, 2
-ARM_SECONDS = 0.05
-"""How often new faults are laid; each hits one request."""
-SKIPPED_REQUESTS = 12
-"""Each fault lets fewer requests pass first. A busy machine sends few in that time, and would
-have nearly all of them fail, which no retry budget bridges."""
+FAULTY_SHARE = 0.3
+"""Of all requests, however many a busy machine has in a second."""
+MOST_IN_A_ROW = 2
+"""How often the same request is hit before it is let through."""
+REFUSED_SHARE = 0.1
+"""Of the refusals that are drawn: each breaks every connection there is."""
 SAMPLE_SECONDS = 0.5
+HANG_SECONDS = 120.0
+"""So long no request and no end of an operation: there is no wait in the daemon that long, and a
+machine so busy is none to test on."""
 
 HARMLESS: tuple[Trouble, ...] = tuple(
     trouble for trouble in TROUBLES if trouble.once is FINE and trouble.most > 1
@@ -53,6 +57,7 @@ class Figures:
     verified_bytes: int = 0
     written_bytes: int = 0
     operations: Counter[str] = field(default_factory=Counter)
+    requests: int = 0
     faults: int = 0
     longest_seconds: float = 0.0
     longest: str = ""
@@ -64,11 +69,54 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"{self.verified_bytes / 2**30:.2f} GiB verified, {self.written_bytes / 2**30:.2f} GiB "
-            f"written, {self.faults} faults, {len(self.errors)} errors, longest operation "
+            f"written, {self.faults} faults in {self.requests} requests, "
+            f"{len(self.errors)} errors, longest operation "
             f"{self.longest_seconds:.1f} s ({self.longest}), peak memory "
             f"{self.peak_rss_bytes / MIB:.0f} MiB, {self.peak_descriptors} descriptors, "
             f"{self.peak_threads} threads, {dict(self.operations)}"
         )
+
+
+class Dice:
+    """Throws for each request whether and how it fails.
+
+    By requests, not by time: were faults laid every so often, a busy machine, which sends few
+    requests in that time, would have nearly all of them fail, which no retry budget bridges.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.requests = 0
+        self.faults = 0
+        self.over = False
+        """No more faults."""
+        self._rng = random.Random(seed)
+        self._in_a_row: Counter[tuple[str, ...]] = Counter()
+
+    def choose(self, exchange: Exchange) -> list[Fault]:
+        """What hits this request. The caller sees to it that one is asked about at a time."""
+        self.requests += 1
+        what = (
+            exchange.operation,
+            exchange.key,
+            exchange.headers.get("range", ""),
+            *exchange.query.get("partNumber", ()),
+        )
+        fault = None if self.over else self._throw(exchange.operation)
+        if fault is None or self._in_a_row[what] == MOST_IN_A_ROW:
+            del self._in_a_row[what]
+            return []
+        self._in_a_row[what] += 1
+        self.faults += 1
+        return [fault]
+
+    def _throw(self, operation: str) -> Fault | None:
+        fitting = [trouble for trouble in HARMLESS if operation in trouble.requests]
+        if not fitting or self._rng.random() >= FAULTY_SHARE:
+            return None
+        fault = self._rng.choice(fitting).make(self._rng)
+        if fault.refuse_seconds is not None and self._rng.random() >= REFUSED_SHARE:
+            return None
+        return fault
 
 
 class Soak:
@@ -80,6 +128,7 @@ class Soak:
         self._proxy = proxy
         self._seed = seed
         self._place = Place(mounted.path, client, bucket, "", random.Random(seed))
+        self._dice = Dice(seed)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._objects: dict[str, bytes] = {}
@@ -100,19 +149,28 @@ class Soak:
             threading.Thread(target=self._repeat, args=(work, number), daemon=True)
             for number, work in enumerate(works)
         ]
-        helpers = [
-            threading.Thread(target=target, daemon=True) for target in (self._arm, self._watch)
-        ]
-        for thread in (*threads, *helpers):
+        self._proxy.choose = self._dice.choose
+        threads.append(threading.Thread(target=self._watch, daemon=True))
+        for thread in threads:
             thread.start()
         self._stop.wait(seconds)
         self._stop.set()
-        for thread in (*threads, *helpers):
-            thread.join(180)
-            if thread.is_alive():
-                self.figures.errors.append("a program hangs")
-        self._proxy.faults = []
+        self._dice.over = True
+        self._join(threads)
+        self.figures.requests, self.figures.faults = self._dice.requests, self._dice.faults
         return self.figures
+
+    def _join(self, threads: list[threading.Thread]) -> None:
+        """Wait for all, as long as anything goes on."""
+        seen, changed_at = -1, 0.0
+        while left := [thread for thread in threads if thread.is_alive()]:
+            left[0].join(SAMPLE_SECONDS)
+            done = self._dice.requests + self.figures.operations.total()
+            if done != seen:
+                seen, changed_at = done, time.monotonic()
+            elif time.monotonic() - changed_at > HANG_SECONDS:
+                self.figures.errors.append(f"{len(left)} programs hang")
+                return
 
     # -- programs --------------------------------------------------------------------------------
 
@@ -208,23 +266,7 @@ class Soak:
                 path.lstat()
         self._stop.wait(0.2)
 
-    # -- faults and watch ------------------------------------------------------------------------
-
-    def _arm(self) -> None:
-        rng = random.Random(self._seed)
-        armed: list[Fault] = []
-        while not self._stop.wait(ARM_SECONDS):
-            self.figures.faults += sum(min(fault.hits, 1) for fault in armed)
-            armed = []
-            for trouble in rng.sample(HARMLESS, 6):
-                fault = trouble.make(rng)
-                if fault.refuse_seconds is not None and rng.random() < 0.9:
-                    continue  # it hits everybody, so it is kept rarer
-                everywhere = len(trouble.requests) == len(EVERY)
-                operation = "*" if everywhere else rng.choice(sorted(trouble.requests))
-                skip = rng.randrange(SKIPPED_REQUESTS)
-                armed.append(replace(fault, operation=operation, skip=skip))
-            self._proxy.faults = armed
+    # -- watch -----------------------------------------------------------------------------------
 
     def _watch(self) -> None:
         figures = self.figures

@@ -102,6 +102,8 @@ class Proxy:
         self.keep_exchanges = True
         """False where a test goes on for so long that they would fill the memory."""
         self.faults: list[Fault] = []
+        self.choose: Callable[[Exchange], list[Fault]] = _no_fault
+        """Asked about each request, one after the other: what hits it beside ``faults``."""
         self.revoked: set[str] = set()
         """Access key ids that the store no longer knows."""
         self._lock = threading.Lock()
@@ -266,7 +268,8 @@ class Proxy:
             self.peak_in_flight = max(self.peak_in_flight, self.in_flight)
             if access_key_of(exchange) in self.revoked:
                 return [Fault(times=None, status=403, code="InvalidAccessKeyId")]
-            return [fault for fault in self.faults if _hits(fault, exchange)]
+            laid = [fault for fault in self.faults if _hits(fault, exchange)]
+            return laid + self.choose(exchange)
 
     def end(self) -> None:
         """The request is over."""
@@ -532,6 +535,10 @@ class _Session:
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(text)))]
         self._client.sendall(_head("HTTP/1.1 200 OK", headers) + text)
         return True
+
+
+def _no_fault(_exchange: Exchange) -> list[Fault]:
+    return []
 
 
 def access_key_of(exchange: Exchange) -> str:

@@ -12,7 +12,7 @@ Parts, each with one reason to change:
 - ``store``: admission under the limits.
 - ``openversion``: one open version as readers see it.
 - ``pastpages``: reading and writing past the kernel's page cache.
-- ``inspection``: figures, rehash and clearing for people.
+- ``inspection``: metrics, rehash and clearing for people.
 
 How several mounts of one host share a directory: every block file carries its own presence
 records, so there is no common index to keep in step. Space is handed out and taken back only

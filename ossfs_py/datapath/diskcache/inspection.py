@@ -1,4 +1,4 @@
-"""Figures, rehash and clearing of a cache directory, for people."""
+"""Metrics, rehash and clearing of a cache directory, for people."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class CacheUnavailableError(OssfsError):
 
 
 @dataclass(frozen=True, slots=True)
-class CacheFigures:
+class CacheMetrics:
     """What a cache directory holds. Sizes in bytes.
 
     Hits and misses count since the directory was laid out, over all mounts; a running mount adds
@@ -69,10 +69,10 @@ class CacheInspector:
             raise CacheUnavailableError("the cache directory cannot be used")
         self._attachment = attachment
 
-    def show(self) -> CacheFigures:
+    def show(self) -> CacheMetrics:
         """Count files and blocks."""
         root = self._attachment.root
-        self._store.note_figures()
+        self._store.note_metrics()
         with self._attachment.ledger.locked() as totals:
             used, hits, misses = totals.used_bytes, totals.hit_bytes, totals.miss_bytes
         files = blocks = 0
@@ -82,7 +82,7 @@ class CacheInspector:
                 files += 1
                 blocks += len(file.records) - file.records.count(0)
                 file.close()
-        return CacheFigures(used, self._store.limit_bytes, files, blocks, hits, misses)
+        return CacheMetrics(used, self._store.limit_bytes, files, blocks, hits, misses)
 
     def verify(self, progress: Callable[[VerifyProgress], None]) -> VerifyReport:
         """Read and check every block; damaged ones are forgotten, damaged files removed."""

@@ -52,7 +52,7 @@ class Totals:
         self.miss_bytes = miss_bytes
 
     def save(self) -> None:
-        """Write the figures down.
+        """Write the totals down.
 
         Raises:
             OSError: they could not be written.
@@ -67,7 +67,7 @@ class Ledger:
     """The file ``ledger`` in the cache directory. Safe for any number of threads and processes.
 
     ``recount`` returns the bytes that the block files take, from a scan. It is asked when the
-    figures are missing, damaged, or from before the last boot (power loss does not keep the order
+    totals are missing, damaged, or from before the last boot (power loss does not keep the order
     of writes).
     """
 

@@ -32,7 +32,7 @@ class _Range(ctypes.Structure):
     _fields_ = (("offset", ctypes.c_uint64), ("length", ctypes.c_uint64))
 
 
-class _Figures(ctypes.Structure):
+class _CacheStat(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_uint64) for name in ("cached", "dirty", "writeback", "evicted", "recent")
     )
@@ -102,11 +102,11 @@ class DirectFile:
 
     def _is_cached(self, offset: int, length: int) -> bool:
         """Whether most of a span is in the page cache; yes where the kernel cannot tell."""
-        span, figures = _Range(offset, length), _Figures()
-        arguments = (self._fd, ctypes.byref(span), ctypes.byref(figures), 0)
+        span, counts = _Range(offset, length), _CacheStat()
+        arguments = (self._fd, ctypes.byref(span), ctypes.byref(counts), 0)
         if _LIBC.syscall(_CACHESTAT, *arguments):
             return True
-        return bool(figures.cached * _PAGE_BYTES > length // 2)
+        return bool(counts.cached * _PAGE_BYTES > length // 2)
 
 
 _LIBC = ctypes.CDLL(None)

@@ -226,17 +226,17 @@ class BlockStore:
         spans = (identity.span(i, i + 1) for i, record in enumerate(file.records) if record)
         return sum(end - start for start, end in spans)
 
-    def note_figures(self) -> None:
+    def note_metrics(self) -> None:
         """Write down hits and misses for whoever asks about the directory."""
         attachment = self.disk.attachment()
         if attachment is not None:
-            # They are figures for people; losing some is no failure of anything.
+            # They are metrics for people; losing some is no failure of anything.
             with suppress(OSError, LedgerBusyError), attachment.ledger.locked() as totals:
                 self._settle(totals)
 
     def close(self) -> None:
-        """Write down the figures and let go of the directory."""
-        self.note_figures()
+        """Write down the metrics and let go of the directory."""
+        self.note_metrics()
         self.disk.close()
 
     # -- admission ------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class SpendingDaemon:
         self.asked = 0
         self.forgotten: list[str] = []
 
-    def figures(self) -> Spending:
+    def spending(self) -> Spending:
         self.asked += 1
         return Spending(0.5 * self.asked, 1000 * self.asked, 100 * self.asked, self.asked)
 

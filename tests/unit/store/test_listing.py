@@ -73,24 +73,39 @@ def test_times_before_the_epoch_are_negative() -> None:
 
 PLAIN = (
     "<Contents><Key>{key}</Key><LastModified>2024-05-05T11:22:33.250Z</LastModified>"
-    "<ETag>&quot;abc&quot;</ETag><Size>5</Size><StorageClass>STANDARD</StorageClass></Contents>"
+    "<ETag>{quote}abc{quote}</ETag><Size>5</Size></Contents>"
 )
 
 
-@pytest.mark.parametrize("key", ["a", "a+b%2B%C3%A9%FF", "x&amp;&lt;y", "&#1234;", "", "é"])
-@pytest.mark.parametrize("more", ["<EncodingType>url</EncodingType>", ""], ids=["url", "raw"])
-def test_entries_taken_by_pattern_read_as_the_xml_parser_reads_them(key: str, more: str) -> None:
-    plain = parse_list_page(page(PLAIN.format(key=key) + more))
-    # A comment is beyond the pattern.
-    parsed = parse_list_page(page(PLAIN.format(key=key) + more + "<!-- -->"))
-    assert plain == parsed
-    assert plain.objects[0].etag == "abc"
+@pytest.mark.parametrize(
+    ("key", "raw", "decoded"),
+    [
+        ("a", "a", "a"),
+        ("a+b%2B%C3%A9%FF", "a+b%2B%C3%A9%FF", "a b+é\udcff"),
+        ("x&amp;&lt;y", "x&<y", "x&<y"),
+        ("&#1234;", "\u04d2", "\u04d2"),
+        ("", "", ""),
+        ("é", "é", "é"),
+    ],
+)
+@pytest.mark.parametrize("url_encoded", [True, False], ids=["url", "raw"])
+def test_a_key_is_decoded_once_as_the_page_says(
+    key: str, raw: str, decoded: str, url_encoded: bool
+) -> None:
+    more = "<EncodingType>url</EncodingType>" if url_encoded else ""
+    (found,) = parse_list_page(page(PLAIN.format(key=key, quote="&quot;") + more)).objects
+    assert found.key == (decoded if url_encoded else raw)
 
 
-def test_a_page_of_plain_and_other_entries_keeps_its_order() -> None:
-    parsed = parse_list_page(
-        page(PLAIN.format(key="a") + ENTRY.format(key="b") + PLAIN.format(key="c"))
-    )
+@pytest.mark.parametrize("quote", ["&quot;", "&#34;", "&#x22;", '"', ""])
+def test_an_etag_is_told_without_its_quotes_however_they_are_written(quote: str) -> None:
+    (found,) = parse_list_page(page(PLAIN.format(key="a", quote=quote))).objects
+    assert (found.etag, found.storage_class) == ("abc", None)
+
+
+def test_entries_with_and_without_an_owner_keep_their_order() -> None:
+    first, last = (PLAIN.format(key=key, quote="&quot;") for key in "ac")
+    parsed = parse_list_page(page(first + ENTRY.format(key="b") + last))
     assert [(found.key, found.owner) for found in parsed.objects] == [
         ("a", None),
         ("b", "me"),

@@ -1,4 +1,4 @@
-"""The figures themselves, and how Prometheus is told."""
+"""The metrics themselves, and how Prometheus is told."""
 
 import math
 from collections.abc import Callable

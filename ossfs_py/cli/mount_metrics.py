@@ -1,10 +1,10 @@
-"""What ``ossfs-py stats`` shows: figures, and how they changed since the last look. Pure."""
+"""What ``ossfs-py stats`` shows: metrics, and how they changed since the last look. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ossfs_py.cli.figures import short_size
+from ossfs_py.cli.formatting import short_size
 
 _RATE = "PER SECOND"
 _OPERATIONS_SHOWN = 12
@@ -26,7 +26,7 @@ class MountMetrics:
                 self._values[(sample["name"], *labels)] = float(sample["value"])
 
     def get(self, name: str, *labels: str) -> float:
-        """One figure; 0 for one that has not been counted yet."""
+        """One metric; 0 for one that has not been counted yet."""
         return self._values.get((name, *labels), 0.0)
 
     def known(self, name: str, *labels: str) -> bool:
@@ -34,7 +34,7 @@ class MountMetrics:
         return (name, *labels) in self._values
 
     def labels(self, name: str) -> list[str]:
-        """Values of the first label of a figure, in the order in which they appeared."""
+        """Values of the first label of a metric, in the order in which they appeared."""
         return list(dict.fromkeys(key[1] for key in self._values if key[0] == name))
 
 

@@ -1,10 +1,10 @@
-"""What ``ossfs-py stats`` makes of the figures of a mount."""
+"""What ``ossfs-py stats`` makes of the metrics of a mount."""
 
 from typing import Any
 
 import pytest
 
-from ossfs_py.cli.mount_figures import MountMetrics, Section, sections, short_time
+from ossfs_py.cli.mount_metrics import MountMetrics, Section, sections, short_time
 from ossfs_py.telemetry.metrics import MEMORY, NETWORK, Metrics
 
 MIB = 1024**2

@@ -18,7 +18,7 @@ STEP_BYTES = 128 * 1024
 
 
 class Reading:
-    """A reader over one object in memory, and the figures it leaves."""
+    """A reader over one object in memory, and the metrics it leaves."""
 
     def __init__(self, size: int) -> None:
         self.metrics = Metrics()

@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Sizes and texts as people read them."""
 
 import textwrap
 

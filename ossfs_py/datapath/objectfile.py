@@ -136,6 +136,11 @@ class ObjectFile:
 
     # -- bringing it to the store ------------------------------------------------------------------
 
+    @property
+    def key_settled(self) -> bool:
+        """Whether the file keeps its key until it is committed next, for its dirty file."""
+        return self._committer.key_settled
+
     def request(self) -> CommitRequest:
         """How the file would be committed now, for its dirty file."""
         return self._committer.request()

@@ -100,6 +100,10 @@ class Commits:
             await self._namespace.flush_attributes(inode)
             await self.follow(inode)
 
+    def moves(self, inode: Inode) -> bool:
+        """Whether the inode, or a directory above it, is being renamed."""
+        return self._claims.moves(inode)
+
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
         """How a file that is still written would be committed now."""
         return self._request(opened, streaming=True)
@@ -136,8 +140,11 @@ class Commits:
         if not opened.file.dirty:
             inode.size_source = None
 
-    def set_aside(self, opened: OpenInode, cause: Exception) -> None:
-        """Keep what could not be saved where ``ossfs-py recover`` finds it."""
+    def set_aside(self, opened: OpenInode, cause: Exception) -> bool:
+        """Keep what could not be saved where ``ossfs-py recover`` finds it.
+
+        False if it has been kept there before.
+        """
         request = self._request(opened, streaming=False)
         try:
             kept = opened.file.set_aside(request)
@@ -145,15 +152,16 @@ class Commits:
             log.critical(
                 "%r could not be saved (%s) nor set aside: %s", request.key, cause, exc.strerror
             )
-            return
+            return True
         if kept is None:
-            return
+            return False
         log.error(
             "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)",
             request.key,
             cause,
             kept,
         )
+        return True
 
     # -- the version a file goes on from --------------------------------------------------------
 
@@ -238,10 +246,9 @@ class Commits:
             UnsavedDataError: some could not be brought to the store; they were set aside.
         """
         failures = await self._commit_all()
-        for opened, exc in failures:
-            self.set_aside(opened, exc)
-        if failures:
-            raise UnsavedDataError(f"{len(failures)} files could not be saved and were set aside")
+        count = sum(self.set_aside(opened, exc) for opened, exc in failures)
+        if count:
+            raise UnsavedDataError(f"{count} files could not be saved and were set aside")
 
     async def _commit_all(self) -> list[tuple[OpenInode, Exception]]:
         failures: list[tuple[OpenInode, Exception]] = []

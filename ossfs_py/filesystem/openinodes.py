@@ -112,6 +112,11 @@ class OpenInode:
         """Present size in bytes, uncommitted writes included."""
         return self.file.size
 
+    @property
+    def key_settled(self) -> bool:
+        """Whether no rename of the file, or of a directory above it, is under way."""
+        return not self._commits.moves(self.inode)
+
     def request(self) -> CommitRequest:
         """How the file would be committed now, for parts that leave before the commit."""
         return self._commits.request_so_far(self)
@@ -170,6 +175,10 @@ class OpenInodes:
 class InodeCommits(Protocol):
     """What opening and letting go need of :class:`ossfs_py.filesystem.commits.Commits`."""
 
+    def moves(self, inode: Inode) -> bool:
+        """Whether the inode, or a directory above it, is being renamed."""
+        ...
+
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
         """How a file that is still written would be committed now."""
         ...
@@ -182,7 +191,7 @@ class InodeCommits(Protocol):
         """Bring what is dirty to the store."""
         ...
 
-    def set_aside(self, opened: OpenInode, cause: Exception) -> None:
+    def set_aside(self, opened: OpenInode, cause: Exception) -> bool:
         """Keep what could not be saved where ``ossfs-py recover`` finds it."""
         ...
 

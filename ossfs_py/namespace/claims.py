@@ -27,7 +27,7 @@ class Claims:
     @asynccontextmanager
     async def place(self, inode: Inode) -> AsyncIterator[None]:
         """Change an inode, or the names in a directory, while nothing above it moves."""
-        while self._moves(inode):
+        while self.moves(inode):
             await self._waiting.park()
         self._places[inode] += 1
         try:
@@ -49,15 +49,16 @@ class Claims:
             self._drop(self._places, changed)
             self._drop(self._trees, moved)
 
+    def moves(self, inode: Inode) -> bool:
+        """Whether the inode, or a directory above it, is being moved."""
+        return bool(self._trees) and any(node in self._trees for node in _upwards(inode))
+
     def _is_free(self, trees: tuple[Inode, ...], places: tuple[Inode, ...]) -> bool:
-        if any(self._moves(inode) for inode in (*trees, *places)):
+        if any(self.moves(inode) for inode in (*trees, *places)):
             return False
         wanted = set(trees)
         under_way = (*self._places, *self._trees)
         return not any(node in wanted for inode in under_way for node in _upwards(inode))
-
-    def _moves(self, inode: Inode) -> bool:
-        return bool(self._trees) and any(node in self._trees for node in _upwards(inode))
 
     def _drop(self, claims: Counter[Inode], inodes: tuple[Inode, ...]) -> None:
         for inode in inodes:

@@ -18,8 +18,17 @@ Target: TypeAlias = Callable[[], CommitRequest | None]
 class Committer(Protocol):
     """The owner of a dirty file: knows its key and hears what became of it.
 
-    Both methods are called on the trio thread and must not raise.
+    Everything is asked on the trio thread and must not raise.
     """
+
+    @property
+    def key_settled(self) -> bool:
+        """Whether the file keeps its key until it is committed next, as far as is known now.
+
+        What leaves for a key that is about to change can be read back only after an object
+        appeared there.
+        """
+        ...
 
     def request(self) -> CommitRequest:
         """Under which key and with which metadata a commit would happen now.

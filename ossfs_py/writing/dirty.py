@@ -43,9 +43,9 @@ class DirtyFile:
 
     Bytes that a stream has sent are nowhere readable. When they are needed after all (read back,
     written over, cut), the upload is completed early and its object becomes the base. It is
-    completed under a hidden key if rereads were expected before the first part left, and copied to
-    the file's own key at commit; otherwise under the file's own key, as an fsync at that moment
-    would have done it, and ``committer`` is told.
+    completed under a hidden key if rereads were expected before the first part left, or the file's
+    own key was about to change then, and copied to that key at commit; otherwise under the file's
+    own key, as an fsync at that moment would have done it, and ``committer`` is told.
 
     Writes, truncations and commits take turns: a commit sees one state of the file, and a write
     that comes during a commit waits for it (as a write to a page under writeback does) and makes
@@ -321,7 +321,7 @@ class DirtyFile:
         request = self._target()
         if request is None:
             return None
-        if self._expects_rereads:
+        if self._expects_rereads or not self._committer.key_settled:
             hidden = CommitRequest(self._context.spill_key())
             return PartsUpload(self._context, hidden, hidden=True)
         return PartsUpload(self._context, request)

@@ -234,6 +234,33 @@ def test_a_rename_waits_for_the_upload_of_a_new_file_below(run: Run) -> None:
     assert run(test).content("other/file") == b"new"
 
 
+def test_a_file_streamed_and_read_while_its_directory_moves_leaves_nothing_under_its_old_name(
+    run: Run,
+) -> None:
+    """The bytes that leave memory meanwhile must not need the old key to be readable again."""
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(DIRECTORY)
+        await m.write_file(("dir", "stored"), b"content")
+        opened = await m.open(INSIDE, CREATE)
+        reader = await m.open(INSIDE)
+        gate = m.store.hold("copy")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(m.rename, DIRECTORY, OTHER)
+            await trio.testing.wait_all_tasks_blocked()
+            await m.write(opened, 0, bytes(range(100)))
+            while m.fs.read_nowait(reader.handle, 33, 4) is not None:
+                await trio.lowlevel.checkpoint()  # until the store has them
+            assert await m.read(reader, 30, 20) == bytes(range(30, 50))
+            assert "dir/file" not in m.store.objects
+            gate.set()
+        await m.close(opened)
+        await m.close(reader)
+        assert await m.read_file(("other", "file")) == bytes(range(100))
+
+    assert run(test).keys() == ["other/", "other/file", "other/stored"]
+
+
 def test_names_made_and_removed_during_a_rename_of_their_directory_follow_it(run: Run) -> None:
     async def test(m: Mounted) -> None:
         await m.mkdir(DIRECTORY)

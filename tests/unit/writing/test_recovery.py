@@ -35,7 +35,7 @@ def test_a_file_set_aside_is_uploaded_later(tmp_path, memory_first, size):
         await idle(w)
         path = file.set_aside(REQUEST)
         assert path.startswith(str(w.journal.directory / "unsaved"))
-        assert not file.dirty
+        assert file.dirty
         await file.close()
         await idle(w)
         recovery = Recovery(w.journal, TINY_PARTS)

@@ -16,10 +16,11 @@ from ossfs_py.store.s3.bodies import (
     md5,
     payload_of,
 )
-from ossfs_py.store.s3.conditions import Conditions, scratch_key
+from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.description import headers_of
 from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of
+from ossfs_py.store.s3.probing import scratch_key
 from ossfs_py.store.s3.queries import Reader, clean_etag
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds

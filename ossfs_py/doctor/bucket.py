@@ -132,7 +132,7 @@ class Bucket:
         else:
             yield good("capabilities", "conditional writes and copies of parts")
         for one in found.features:
-            told = f"{one.verdict}: {one.what}"
+            told = f"{one.what}: {one.verdict}"
             if one.verdict == "works":
                 yield good(one.name, f"{told} ({one.instead})" if one.instead else told)
             else:

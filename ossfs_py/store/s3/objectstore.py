@@ -76,6 +76,7 @@ class S3ObjectStore:
             options,
             metrics,
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
+            traits,
         )
         self._copier = Copier(
             self._wire,

@@ -24,8 +24,8 @@ Completions = Literal["checked", "ignored"]
 """Whether a condition at the end of a multipart upload is obeyed."""
 Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 """UploadPartCopy obeys x-amz-copy-source-if-match, ignores it (Ceph), refuses it, or is missing."""
-Checksums = Literal["taken", "refused"]
-"""Whether requests may carry x-amz-checksum-* headers (Backblaze B2 and some gateways refuse)."""
+Checksums = Literal["refused"]
+"""Requests may not carry x-amz-checksum-* headers (Backblaze B2 and some gateways)."""
 
 _DAY_SECONDS = 86_400.0
 """Servers are updated and configured anew: nothing that was found out is believed for longer."""
@@ -158,12 +158,9 @@ def features_of(traits: Traits) -> Iterator[Feature]:
             "works" if copies == "pinned" else "ignored" if copies == "unpinned" else "refused",
             "" if copies == "pinned" else "the source is looked at after each part",
         )
-    if traits.checksums is not None:
+    if traits.checksums == "refused":
         yield Feature(
-            "checksums",
-            "uploads carry checksums that the store verifies",
-            _verdict(traits.checksums),
-            "" if traits.checksums == "taken" else "uploads go without them",
+            "checksums", "uploads say their checksums", "refused", "uploads go without them"
         )
 
 

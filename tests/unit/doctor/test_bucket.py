@@ -143,11 +143,11 @@ def test_a_store_that_lacks_abilities_is_a_warning() -> None:
     assert found[0].told == "the store lacks create-only, part copies"
     assert (found[1].status, found[1].told, found[1].fix) == (
         Status.WARNING,
-        "ignored: a write is refused",
+        "a write is refused: ignored",
         "looked at before",
     )
     assert found[2].status is Status.GOOD
-    assert found[2].told == "works: another is refused (without quotes)"
+    assert found[2].told == "another is refused: works (without quotes)"
     assert "try again" in found[3].fix
 
 

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.errors import ConditionFailedError, StoreUnavailableError, VersionChangedError
+from ossfs_py.errors import (
+    ConditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+    VersionChangedError,
+)
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.s3.traits import KnownTraits, Traits
-from tests.unit.store.quirky import CEPH, JUICEFS, SWIFT, etag_of, quirky
+from tests.unit.store.quirky import B2, CEPH, JUICEFS, SWIFT, etag_of, quirky
 from tests.unit.store.scripted import ScriptedServer, error, hang_up, reply, store_for
 
 ABSENT = Condition(only_if_absent=True)
@@ -154,6 +159,73 @@ def test_a_probe_whose_answer_was_lost_does_not_take_its_own_key_for_another_s()
     assert server.requests[-1].headers["if-none-match"] == "*"
 
 
+# -- checksums ------------------------------------------------------------------------------
+
+
+def test_refused_checksum_headers_are_left_out_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with quirky(B2) as (url, bucket):
+        with opened(url, traits_dir=tmp_path) as store:
+            store.put(CommitRequest("small"), b"small")
+            upload = store.start_multipart(CommitRequest("large"))
+            part = store.upload_part(upload, 1, b"large")
+            store.complete(upload, [part], CommitRequest("large"))
+        assert bucket.objects == {"small": b"small", "large": b"large"}
+        assert [method for method, _, _ in bucket.requests[:3]] == ["PUT", "PUT", "POST"]
+        told = [record for record in caplog.records if "refuses checksum headers" in record.message]
+        assert len(told) == 1
+        bucket.requests.clear()
+        with opened(url, traits_dir=tmp_path) as store:
+            store.put(CommitRequest("small"), b"again")
+            assert verdicts(store)["checksums"] == "refused"
+        assert bucket.methods()[0] == "PUT"
+        assert not any("x-amz-checksum" in name for *_, seen in bucket.requests for name in seen)
+
+
+def test_a_multipart_upload_may_be_the_first_to_learn_it() -> None:
+    with quirky(B2) as (url, bucket), opened(url) as store:
+        upload = store.start_multipart(CommitRequest("large"))
+        part = store.upload_part(upload, 1, b"large")
+        store.complete(upload, [part], CommitRequest("large"))
+        assert bucket.objects == {"large": b"large"}
+
+
+def test_checksums_that_were_asked_for_are_not_left_out() -> None:
+    with (
+        quirky(B2) as (url, bucket),
+        opened(url, checksum="crc32c") as store,
+        pytest.raises(StoreError, match="InvalidArgument"),
+    ):
+        store.put(CommitRequest("small"), b"small")
+    assert bucket.methods() == ["PUT"]
+
+
+def test_another_refusal_is_not_blamed_on_checksums(tmp_path: Path) -> None:
+    refusal = error(400, "InvalidArgument")
+    accepted = reply(200, b"", {"etag": '"e"'})
+    with (
+        ScriptedServer([[[refusal], [refusal], [accepted]]]) as server,
+        opened(server.url, traits_dir=tmp_path) as store,
+    ):
+        with pytest.raises(StoreError, match="InvalidArgument"):
+            store.put(CommitRequest("key"), b"x")
+        store.put(CommitRequest("key"), b"x")
+    assert "x-amz-checksum-crc32c" in server.requests[-1].headers
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", ["BadDigest", "RequestTimeout", "ExpiredToken"])
+def test_errors_of_another_meaning_keep_it(code: str) -> None:
+    accepted = reply(200, b"", {"etag": '"e"'})
+    with (
+        ScriptedServer([[[error(400, code)]], [[accepted]]]) as server,
+        opened(server.url, retry_budget_seconds=3.0) as store,
+    ):
+        store.put(CommitRequest("key"), b"x")
+    assert "x-amz-checksum-crc32c" in server.requests[1].headers
+
+
 # -- for a day ------------------------------------------------------------------------------
 
 
@@ -192,7 +264,7 @@ def test_another_endpoint_and_another_day_are_asked_again(tmp_path: Path) -> Non
 
 def test_what_is_learnt_later_does_not_make_the_rest_younger(tmp_path: Path) -> None:
     KnownTraits("http://a", tmp_path, clock=lambda: 0.0).learn(copies="pinned")
-    KnownTraits("http://a", tmp_path, clock=lambda: 80_000.0).learn(checksums="taken")
+    KnownTraits("http://a", tmp_path, clock=lambda: 80_000.0).learn(create="http")
     assert KnownTraits("http://a", tmp_path, clock=lambda: 90_000.0).now == Traits()
 
 

@@ -147,7 +147,13 @@ class Copier:
         )
 
         def attempt(state: Attempt) -> Part:
-            result = copied(self._wire.once(request, state))
+            try:
+                result = copied(self._wire.once(request, state))
+            except AnswerError as error:
+                # A range past the end of what has become shorter is refused before the pin is.
+                if source.etag and judge(error).cause is StoreError:
+                    self._check_unchanged(source, state)
+                raise
             etag = clean_etag(result.etag)
             copies = self._traits.now.copies
             if not etag and (self._options.part_copy == "on" or copies not in (None, "none")):

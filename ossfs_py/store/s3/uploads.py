@@ -176,13 +176,17 @@ class Writer:
                 etag = completed_etag(self._wire.once(asking, state))
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
+                again = state.number > 1 and error.status >= 500
+                gone = again and self._is_gone(upload, state)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
-                if not (state.may_have_happened and refused):
+                if not (state.may_have_happened and (refused or gone)):
                     raise
                 found = self._find_completed(upload.key, ordered, size, state)
-                if found is None:
-                    raise
-                return found
+                if found is not None:
+                    return found
+                if gone:
+                    raise _no_such_upload(error) from None
+                raise
             return self._verify(upload.key, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
@@ -274,6 +278,18 @@ class Writer:
             return ObjectVersion(key, etag, payload.size)
         return None
 
+    def _is_gone(self, upload: MultipartUpload, state: Attempt) -> bool:
+        """Whether the store knows no such upload, whatever it says of its completion.
+
+        Ceph answers 500 "already in progress" to that of an aborted one, for ever.
+        """
+        query = [("uploadId", upload.upload_id), ("max-parts", "1")]
+        try:
+            self._wire.once(Request("ListParts", "GET", upload.key, query=query), state)
+        except AnswerError as error:
+            return error.code == "NoSuchUpload"
+        return False
+
     def _find_completed(
         self, key: str, parts: Sequence[Part], size: int, state: Attempt
     ) -> ObjectVersion | None:
@@ -337,6 +353,10 @@ def _completion_request(
         payload=BufferPayload(completion(parts)),
         patience_seconds=patience_seconds(sum(part.size for part in parts)),
     )
+
+
+def _no_such_upload(error: AnswerError) -> AnswerError:
+    return AnswerError(404, "NoSuchUpload", error.message, error.request_id)
 
 
 def _require_key(error: AnswerError, guard: Mapping[str, str], operation: str, key: str) -> None:

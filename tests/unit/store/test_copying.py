@@ -154,6 +154,29 @@ def test_a_part_copy_of_a_changed_source_is_refused() -> None:
         store.copy_part(UPLOAD, 1, SOURCE, SPAN)
 
 
+@pytest.mark.parametrize(("status", "code"), [(416, "InvalidRange"), (400, "InvalidArgument")])
+def test_a_part_copy_past_the_end_of_what_became_shorter_is_a_changed_source(
+    status: int, code: str
+) -> None:
+    script = [[error(status, code)], [described("f" * 32, 4)]]
+    with (
+        ScriptedServer([script]) as server,
+        opened(server) as store,
+        pytest.raises(VersionChangedError),
+    ):
+        store.copy_part(UPLOAD, 1, SOURCE, SPAN)
+
+
+def test_a_part_copy_that_is_refused_for_another_reason_says_it() -> None:
+    script = [[error(400, "InvalidArgument")], [described(ETAG, 9)]]
+    with (
+        ScriptedServer([script]) as server,
+        opened(server) as store,
+        pytest.raises(StoreError, match="InvalidArgument"),
+    ):
+        store.copy_part(UPLOAD, 1, SOURCE, SPAN)
+
+
 def test_a_store_that_answers_a_part_copy_with_nothing_knows_none() -> None:
     with (
         ScriptedServer([[[reply(200)]]]) as server,

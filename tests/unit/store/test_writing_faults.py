@@ -290,6 +290,32 @@ def test_a_foreign_object_is_not_taken_for_the_completed_one() -> None:
         complete(store_for(server.url))
 
 
+def test_the_end_of_an_aborted_upload_that_the_store_calls_busy_is_missing_at_once() -> None:
+    busy, gone = [error(500, "InternalError")], [error(404, "NoSuchUpload")]
+    with (
+        ScriptedServer([[busy], [busy], [gone], [[reply(404)]]]) as server,
+        pytest.raises(ObjectMissingError, match="NoSuchUpload"),
+    ):
+        complete(store_for(server.url))
+    methods = [seen.method for seen in server.requests]
+    assert methods == ["POST", "POST", "GET", "HEAD"]
+
+
+def test_an_upload_whose_end_was_made_unheard_by_a_store_that_calls_it_busy_is_found() -> None:
+    busy, gone = [error(500, "InternalError")], [error(404, "NoSuchUpload")]
+    head = [reply(200, b"", described(FINISHED, 8))]
+    with ScriptedServer([[busy], [busy], [gone], [head]]) as server:
+        assert complete(store_for(server.url)) == ObjectVersion("key", FINISHED, 8)
+
+
+def test_a_busy_store_that_knows_the_upload_is_asked_again() -> None:
+    busy = [error(500, "InternalError")]
+    done = [reply(200, COMPLETED % FINISHED.encode())]
+    head = [reply(200, b"", described(FINISHED, 8))]
+    with ScriptedServer([[busy], [busy], [[reply(200)]], [done], [head]]) as server:
+        assert complete(store_for(server.url)).size == 8
+
+
 def test_an_upload_that_never_was_is_missing() -> None:
     with (
         ScriptedServer([[[error(404, "NoSuchUpload")]]]) as server,

@@ -121,7 +121,7 @@ class Copier:
             # Some stores ignore the pin. Equal ETags prove the copy; others do not disprove it
             # (multipart and encrypted objects get new ones), so then the source is asked.
             if etag != source.etag and key != source.key:
-                self._check_unchanged(source, state)
+                self._check_unchanged(source, request.operation, state)
             if size != source.size:
                 raise NoAnswerError("the answer to a copy names no ETag", "not_http")
             return ObjectVersion(key, etag, size)
@@ -152,7 +152,7 @@ class Copier:
             except AnswerError as error:
                 # A range past the end of what has become shorter is refused before the pin is.
                 if source.etag and judge(error).cause is StoreError:
-                    self._check_unchanged(source, state)
+                    self._check_unchanged(source, request.operation, state)
                 raise
             etag = clean_etag(result.etag)
             copies = self._traits.now.copies
@@ -166,7 +166,7 @@ class Copier:
                 )
             if source.etag and copies != "pinned":
                 # What is unchanged after the copy was so while it was made.
-                self._check_unchanged(source, state)
+                self._check_unchanged(source, request.operation, state)
             return Part(number, etag, span.size, result.checksum)
 
         return self._run("UploadPartCopy", upload.key, attempt)
@@ -229,7 +229,7 @@ class Copier:
 
         headers = self._run("HeadObject", source.key, attempt)
         info = parse_head(source.key, headers)
-        _require_same(info, source)
+        _require_same(info, source, "CopyObject")
         return CommitRequest(
             key,
             dict(info.metadata or {} if metadata is None else metadata),
@@ -237,8 +237,8 @@ class Copier:
             content_headers=kept_headers(headers),
         )
 
-    def _check_unchanged(self, source: ObjectVersion, state: Attempt) -> None:
-        _require_same(self._reader.head_once(source.key, state), source)
+    def _check_unchanged(self, source: ObjectVersion, operation: str, state: Attempt) -> None:
+        _require_same(self._reader.head_once(source.key, state), source, operation)
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
         try:
@@ -253,10 +253,10 @@ class Copier:
         return copy_source(self._bucket, source)
 
 
-def _require_same(info: ObjectInfo, source: ObjectVersion) -> None:
+def _require_same(info: ObjectInfo, source: ObjectVersion, operation: str) -> None:
     if info.etag != source.etag:
         raise VersionChangedError(
-            "the object changed at the store", operation="CopyObject", key=source.key
+            "the object changed at the store", operation=operation, key=source.key
         )
 
 

@@ -63,6 +63,7 @@ def store_options(settings: Settings) -> StoreOptions:
         part_copy=settings.part_copy,
         storage_class=settings.storage_class,
         scratch_prefix=settings.prefix,
+        traits_dir=settings.state_dir / "stores",
     )
 
 

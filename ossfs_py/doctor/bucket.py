@@ -63,7 +63,7 @@ class Bucket:
             yield put
             if put.status is Status.GOOD:
                 yield self.delete()
-                yield self.capabilities()
+                yield from self.capabilities()
             else:
                 yield skipped("delete", "as nothing could be written")
                 yield skipped("capabilities", "as nothing could be written")
@@ -117,25 +117,26 @@ class Bucket:
             return failed("delete", f"{exc!s}; {self._scratch!r} stays", right)
         return good("delete", "allowed")
 
-    def capabilities(self) -> Finding:
-        """What the store can do that mounts make use of."""
+    def capabilities(self) -> Iterator[Finding]:
+        """What the store can do that mounts make use of: in one row, and a row for each."""
         try:
             found = self._store.capabilities()
         except StoreError as exc:
-            return failed("capabilities", str(exc), "try again; the store does not answer")
-        lacks = [
-            name
-            for name, there in (
-                ("refusing to create what exists", found.conditional_create),
-                ("refusing to replace what changed", found.conditional_replace),
-                ("copying parts", found.part_copy),
-            )
-            if not there
-        ]
-        if not lacks:
-            return good("capabilities", "conditional writes and copies of parts")
-        fix = "it works without: conditions are checked before the write, changed files sent whole"
-        return warning("capabilities", f"the store lacks {', '.join(lacks)}", fix)
+            yield failed("capabilities", str(exc), "try again; the store does not answer")
+            return
+        lacks = [one for one in found.features if one.verdict != "works"]
+        if lacks:
+            names = ", ".join(one.name for one in lacks)
+            fix = "mounts work without: see what each does instead"
+            yield warning("capabilities", f"the store lacks {names}", fix)
+        else:
+            yield good("capabilities", "conditional writes and copies of parts")
+        for one in found.features:
+            told = f"{one.what}: {one.verdict}"
+            if one.verdict == "works":
+                yield good(one.name, f"{told} ({one.instead})" if one.instead else told)
+            else:
+                yield warning(one.name, told, one.instead or "try again; it could not be tried")
 
     def throughput(self) -> Finding:
         """Bytes per second over several connections, for a few seconds at most."""

@@ -1,7 +1,7 @@
 """The checks in order: machine, way to the store, bucket, mountpoint."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ossfs_py.doctor.bucket import Bucket, credentials
@@ -16,8 +16,8 @@ from ossfs_py.store import open_store
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.s3.conditions import scratch_key
 from ossfs_py.store.s3.endpoint import resolve_endpoint
+from ossfs_py.store.s3.probing import scratch_key
 from ossfs_py.telemetry.metrics import Metrics
 
 
@@ -42,7 +42,8 @@ def examine(examined: Examined) -> Iterator[Finding]:
     yield from check_host(Host(), allow_other=examined.allow_other)
     yield from check_directories(examined.directories)
     if examined.store is not None:
-        yield from _check_store(examined.store, write=examined.write)
+        afresh = replace(examined.store, probe_afresh=True)
+        yield from _check_store(afresh, write=examined.write)
     if examined.mountpoint is not None:
         yield from check_mountpoint(examined.mountpoint, nonempty=examined.nonempty)
 

@@ -1,8 +1,8 @@
 """The object store as the rest of the package sees it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from ossfs_py.model import (
     Body,
@@ -24,6 +24,21 @@ MAX_COPY_BYTES = 5 * 1024**3
 MAX_OBJECT_BYTES = 5 * 1024**4
 
 
+Verdict = Literal["works", "ignored", "refused", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something that stores do or do not do, and what comes of it."""
+
+    name: str
+    """Of at most 16 letters."""
+    what: str
+    verdict: Verdict
+    instead: str = ""
+    """What is done about it where it does not work, or not as it should."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What this store was found, or configured, to do."""
@@ -34,6 +49,8 @@ class Capabilities:
     """A write can be refused atomically when the key holds another ETag."""
     part_copy: bool
     """UploadPartCopy works."""
+    features: tuple[Feature, ...] = field(default=(), compare=False)
+    """All that was looked at, for people."""
 
 
 class ObjectStore(Protocol):
@@ -46,7 +63,9 @@ class ObjectStore(Protocol):
     """
 
     def capabilities(self) -> Capabilities:
-        """What the store can do. May probe once (a scratch key for conditional writes)."""
+        """What the store can do. May probe with scratch keys what is not known of the endpoint;
+        what cannot be probed counts as missing.
+        """
         ...
 
     def check(self, prefix: str, timeout_seconds: float) -> None:

@@ -41,3 +41,7 @@ class StoreOptions:
     part_copy: Choice = "auto"
     storage_class: str | None = None
     scratch_prefix: str = ""
+    traits_dir: Path | None = None
+    """Where what endpoints were found to do is kept for a day; None: nowhere."""
+    probe_afresh: bool = False
+    """Keep what is found out, but believe nothing that was kept."""

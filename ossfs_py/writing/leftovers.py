@@ -17,7 +17,7 @@ from ossfs_py.writing.recovery import Recovery
 
 _NAME = "source.json"
 _FORMAT = 1
-_PATHS = ("credentials_file", "ca_bundle")
+_PATHS = ("credentials_file", "ca_bundle", "traits_dir")
 
 
 @dataclass(frozen=True, slots=True)

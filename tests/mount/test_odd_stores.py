@@ -1,5 +1,6 @@
 """A mount of a store that keeps what SeaweedFS bends: odd keys, and metadata of directories."""
 
+import errno
 import os
 import re
 import stat
@@ -15,6 +16,7 @@ from tests.conftest import MountFactory
 from tests.support.mounting import Mount
 
 BUCKET = "odd"
+MIB = 1024**2
 OLD_NS = 1_000_000_000_123_456_789
 UNNAMEABLE = ["double//slash", "./dot", "up/../file", f"long/{'x' * 256}", "//"]
 NAMEABLE = {"back\\slash": b"1", "double/file": b"2", "up/file": b"3", "carriage\rreturn": b"4"}
@@ -100,3 +102,21 @@ def test_modes_owners_and_times_of_directories_survive_a_remount(
         assert info.st_mtime_ns == OLD_NS
         assert os.getxattr(directory, "user.key") == b"value"
     assert (second.path / "implicit/file").read_bytes() == b"content"
+
+
+def test_an_object_replaced_while_it_is_changed_is_not_mixed_though_copies_know_no_pin(
+    remount: Callable[[str], Mount], backend: S3Backend
+) -> None:
+    old, new = b"o" * (64 * MIB), b"n" * (64 * MIB)
+    backend.put_object(BUCKET, "mixed/model", old)
+    mounted = remount("mixed")
+    file = (mounted.path / "model").open("r+b", buffering=0)
+    assert file.read(17 * MIB) == old[: 17 * MIB]
+    file.seek(5)
+    file.write(b"XXXXX")
+    backend.put_object(BUCKET, "mixed/model", new)
+    with pytest.raises(OSError, match=r"Stale") as told:
+        file.close()
+    assert told.value.errno == errno.ESTALE
+    assert backend.get_object(BUCKET, "mixed/model").value == new
+    assert "copies of parts: unpinned" in mounted.log

@@ -13,7 +13,9 @@ from ossfs_py.store.options import StoreOptions
 
 Checksum = Literal["none", "crc32c", "md5"]
 
-CRC_HEADER = "x-amz-checksum-crc32c"
+CHECKSUM_HEADERS = "x-amz-checksum-"
+"""What the names of all headers about checksums begin with."""
+CRC_HEADER = f"{CHECKSUM_HEADERS}crc32c"
 
 
 def choose_checksum(options: StoreOptions, *, is_oss: bool, is_tls: bool) -> Checksum:

@@ -97,14 +97,25 @@ def _explain(error: AnswerError, endpoint: Endpoint) -> str:
     return (sentence or f"{host} answered {error}") + ident
 
 
+_VIRTUAL = "buckets in host names"
+_UNKNOWN_ISSUER = ("self-signed certificate", "self signed certificate", "local issuer certificate")
+"""OpenSSL's words, of 3.0 and before, for a chain that ends nowhere known."""
+
+
 def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
+    # AWS and OSS want the bucket in the name, others seldom do.
+    doubtful = endpoint.virtual and not endpoint.is_oss and "amazonaws.com" not in endpoint.host
     if fault.kind == "not_http":
-        return f"{endpoint.host_header} is not an S3 server: {fault}"
+        hint = f" (if it is one without {_VIRTUAL}: --addressing path)" if doubtful else ""
+        return f"{endpoint.host_header} is not an S3 server: {fault}{hint}"
     hint = ""
     if fault.kind == "resolve" and endpoint.virtual:
-        hint = f" (the bucket {endpoint.bucket!r} or the endpoint may be misspelt)"
+        instead = f", or the server has no {_VIRTUAL}: --addressing path" if doubtful else ""
+        hint = f" (the bucket {endpoint.bucket!r} or the endpoint may be misspelt{instead})"
     if fault.kind == "tls" and "WRONG_VERSION_NUMBER" in str(fault):
         hint = " (does it speak http only?)"
+    if fault.kind == "tls" and any(reason in str(fault) for reason in _UNKNOWN_ISSUER):
+        hint = " (if you trust it, name the certificate of its issuer: --ca-bundle FILE)"
     if fault.kind == "broken" and endpoint.scheme == "http":
         hint = " (does it speak https?)"
     return f"cannot reach the store: {fault}{hint}"

@@ -1,11 +1,9 @@
 """Conditional writes: how this store says them, found out once, at first need."""
 
 import logging
-import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from ossfs_py.errors import (
     AccessDeniedError,
@@ -13,34 +11,21 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreError,
     StoreUnavailableError,
-    UnsupportedByStoreError,
 )
 from ossfs_py.model import Condition, ObjectInfo
-from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.options import Choice, StoreOptions
-from ossfs_py.store.s3.wire import Request, WireClient
+from ossfs_py.store.s3.probing import FORBID_OVERWRITE, IF_NONE_MATCH, Prober
+from ossfs_py.store.s3.traits import USELESS, Create, KnownTraits, Replace
 
 log = logging.getLogger(__name__)
-
-Dialect = Literal["http", "oss", "none"]
-"""How to refuse overwriting: If-None-Match: *, x-oss-forbid-overwrite: true, or not at all."""
-
-_FORBID_OVERWRITE = {"x-oss-forbid-overwrite": "true"}
-_IF_NONE_MATCH = {"if-none-match": "*"}
-_IMPOSSIBLE_ETAG = "0" * 32
 
 
 @dataclass(frozen=True, slots=True)
 class ConditionSupport:
-    """What the probe learnt."""
+    """What a PUT can be told."""
 
-    create: Dialect
-    replace: bool
-
-
-def scratch_key(options: StoreOptions) -> str:
-    """A key for a probe, below the mount's own prefix."""
-    return f"{options.scratch_prefix}.ossfs-py-probe-{secrets.token_hex(8)}"
+    create: Create
+    replace: Replace
 
 
 class Conditions:
@@ -48,32 +33,61 @@ class Conditions:
 
     def __init__(
         self,
-        wire: WireClient,
+        prober: Prober,
+        traits: KnownTraits,
         options: StoreOptions,
         head: Callable[[str], ObjectInfo],
         *,
         is_oss: bool,
     ) -> None:
-        self._wire = wire
+        self._prober = prober
+        self._traits = traits
         self._options = options
         self._head = head
         self._is_oss = is_oss
         self._lock = threading.Lock()
-        self._found: ConditionSupport | None = None
         self._warned = False
+        self._hopeless = False
+        """The store fails in another way than by being away or forbidding it."""
 
     def found(self) -> ConditionSupport:
         """What the store can do; probes it if that is neither known nor configured."""
+        configured = self._configured()
+        if configured is not None:
+            return configured
         # Held across the probe's requests on purpose: whoever needs its outcome waits for it.
         with self._lock:
-            if self._found is not None:
-                return self._found
+            known = self._traits.now
+            if known.create is not None and known.replace is not None:
+                return ConditionSupport(known.create, known.replace)
+            if self._hopeless:
+                return ConditionSupport("refused", "refused")
             try:
-                self._found = self._configured() or self._probe_writes()
-            except (AccessDeniedError, StoreUnavailableError) as exc:
-                log.info("conditional writes could not be probed yet: %s", exc)
-                return ConditionSupport("none", replace=False)
-            return self._found
+                create, replace = self._prober.conditional_puts()
+            except StoreError as exc:
+                # What may be granted or come back is tried again, with the next write.
+                self._hopeless = not isinstance(exc, AccessDeniedError | StoreUnavailableError)
+                log.info("conditional writes could not be probed: %s", exc)
+                return ConditionSupport("refused", "refused")
+            log.info("conditional writes: create by %s, replace by ETags %s", create, replace)
+            self._traits.learn(create=create, replace=replace)
+            return ConditionSupport(create, replace)
+
+    def completions_checked(self) -> bool:
+        """Whether the end of a multipart upload obeys its condition; probes it if not known."""
+        found = self.found()
+        guard = _guard(Condition(only_if_absent=True), found)
+        with self._lock:
+            known = self._traits.now.completions
+            if known is None and guard and self._configured() is None:
+                try:
+                    known = self._prober.completions(guard)
+                except StoreError as exc:
+                    log.info("conditions of multipart uploads could not be probed yet: %s", exc)
+                    return False
+                log.info("conditions of multipart uploads are %s", known)
+                self._traits.learn(completions=known)
+            return known == "checked"
 
     def headers_for(self, operation: str, key: str, condition: Condition) -> dict[str, str]:
         """The headers that make the store check ``condition``.
@@ -86,19 +100,15 @@ class Conditions:
         """
         if not condition.limits:
             return {}
-        found = self.found()
-        if operation == "CompleteMultipartUpload":
-            # Some stores that check PUTs ignore the condition of a completion (moto does), so
-            # it is looked at beforehand as well: one request beside a whole upload.
+        guard = _guard(condition, self.found())
+        if not guard:
+            self._warn_once()
+        # Some stores that check PUTs ignore the condition of a completion (Ceph, moto), so unless
+        # it is known to be obeyed it is looked at beforehand: one request beside a whole upload.
+        ends = operation == "CompleteMultipartUpload"
+        if not guard or (ends and self._traits.now.completions != "checked"):
             self._check_by_head(operation, key, condition)
-        if condition.only_if_absent and found.create != "none":
-            return dict(_IF_NONE_MATCH if found.create == "http" else _FORBID_OVERWRITE)
-        if condition.only_if_etag is not None and found.replace:
-            return {"if-match": f'"{condition.only_if_etag}"'}
-        self._warn_once()
-        if operation != "CompleteMultipartUpload":
-            self._check_by_head(operation, key, condition)
-        return {}
+        return guard
 
     def _warn_once(self) -> None:
         with self._lock:
@@ -126,54 +136,19 @@ class Conditions:
         if choice == "auto":
             return None
         if choice == "off":
-            return ConditionSupport("none", replace=False)
+            return ConditionSupport("refused", "refused")
         return (
-            ConditionSupport("oss", replace=False)
+            ConditionSupport("oss", "refused")
             if self._is_oss
-            else ConditionSupport("http", replace=True)
+            else ConditionSupport("http", "quoted")
         )
 
-    def _probe_writes(self) -> ConditionSupport:
-        """Write a scratch key, then try to overwrite it under conditions that must fail."""
-        key = scratch_key(self._options)
-        try:
-            self._put(key, {})
-        except (AccessDeniedError, StoreUnavailableError):
-            raise
-        except StoreError as exc:
-            log.info("conditional writes could not be probed: %s", exc)
-            return ConditionSupport("none", replace=False)
-        try:
-            create: Dialect = "none"
-            if self._refuses(key, _IF_NONE_MATCH):
-                create = "http"
-            elif self._refuses(key, _FORBID_OVERWRITE):
-                create = "oss"
-            replace = self._refuses(key, {"if-match": f'"{_IMPOSSIBLE_ETAG}"'})
-        finally:
-            self._remove(key)
-        log.info("conditional writes: create by %s, replace %s", create, replace)
-        return ConditionSupport(create, replace)
 
-    def _put(self, key: str, headers: dict[str, str]) -> str:
-        request = Request("PutObject", "PUT", key, headers=headers, payload=BufferPayload(b"x"))
-        return self._wire.call(request).headers.get("etag", "").strip('"')
-
-    def _refuses(self, key: str, headers: dict[str, str]) -> bool:
-        try:
-            self._put(key, headers)
-        except ConditionFailedError:
-            return True
-        except UnsupportedByStoreError:
-            return False
-        except (AccessDeniedError, StoreUnavailableError):
-            raise
-        except StoreError as exc:
-            log.debug("probe with %s: %s", sorted(headers), exc)
-        return False
-
-    def _remove(self, key: str) -> None:
-        try:
-            self._wire.call(Request("DeleteObject", "DELETE", key))
-        except StoreError as exc:
-            log.warning("the scratch key of a probe could not be removed: %s", exc)
+def _guard(condition: Condition, found: ConditionSupport) -> dict[str, str]:
+    """``condition`` as a header; none where the store knows no such header."""
+    if condition.only_if_absent:
+        return dict({"http": IF_NONE_MATCH, "oss": FORBID_OVERWRITE}.get(found.create, {}))
+    if condition.only_if_etag is not None and found.replace not in USELESS:
+        etag = condition.only_if_etag
+        return {"if-match": f'"{etag}"' if found.replace == "quoted" else etag}
+    return {}

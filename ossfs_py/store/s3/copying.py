@@ -4,14 +4,12 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
-from urllib.parse import quote
 
 from ossfs_py.errors import (
-    AccessDeniedError,
     ConditionFailedError,
     StoreError,
-    StoreUnavailableError,
     UnsupportedByStoreError,
     VersionChangedError,
 )
@@ -26,12 +24,13 @@ from ossfs_py.model import (
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.s3.conditions import scratch_key
-from ossfs_py.store.s3.description import headers_of, kept_headers
+from ossfs_py.store.s3.description import copy_source, headers_of, kept_headers
 from ossfs_py.store.s3.documents import copied
 from ossfs_py.store.s3.error_map import AnswerError, judge
+from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader, as_version_changed, clean_etag, parse_head
 from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.store.s3.uploads import Writer
 from ossfs_py.store.s3.wire import Request, WireClient, patience_seconds
 
@@ -53,6 +52,8 @@ class Copier:
         retrier: Retrier,
         reader: Reader,
         writer: Writer,
+        prober: Prober,
+        traits: KnownTraits,
         options: StoreOptions,
         *,
         max_copy_bytes: int,
@@ -62,12 +63,12 @@ class Copier:
         self._retrier = retrier
         self._reader = reader
         self._writer = writer
+        self._prober = prober
+        self._traits = traits
         self._options = options
         self._bucket = options.bucket
         self._storage_class = options.storage_class
         self._lock = threading.Lock()
-        choice = options.part_copy
-        self._part_copy: bool | None = None if choice == "auto" else choice == "on"
         self._max_copy_bytes = max_copy_bytes
         self._copy_part_bytes = copy_part_bytes
 
@@ -91,7 +92,7 @@ class Copier:
         if source.size > self._max_copy_bytes:
             return self._copy_in_parts(source, key, metadata, content_type)
         said = CommitRequest(key)
-        headers = self._pinned(source)
+        headers = self._source(source)
         if metadata is not None:
             said = self._description(source, key, metadata, content_type)
             headers["x-amz-metadata-directive"] = "REPLACE"
@@ -120,7 +121,7 @@ class Copier:
             # Some stores ignore the pin. Equal ETags prove the copy; others do not disprove it
             # (multipart and encrypted objects get new ones), so then the source is asked.
             if etag != source.etag and key != source.key:
-                self._check_unchanged(source, state)
+                self._check_unchanged(source, request.operation, state)
             if size != source.size:
                 raise NoAnswerError("the answer to a copy names no ETag", "not_http")
             return ObjectVersion(key, etag, size)
@@ -130,21 +131,32 @@ class Copier:
     def copy_part(
         self, upload: MultipartUpload, number: int, source: ObjectVersion, span: ByteRange
     ) -> Part:
-        """See :meth:`ObjectStore.copy_part`. Repeating it replaces the part by the same bytes."""
+        """See :meth:`ObjectStore.copy_part`. Repeating it replaces the part by the same bytes.
+
+        On a store that is not known to obey x-amz-copy-source-if-match (Ceph ignores it) the source
+        is asked for after each part, so that no object is put together of two versions.
+        """
         copied_range = {"x-amz-copy-source-range": f"bytes={span.start}-{span.end - 1}"}
         request = Request(
             "UploadPartCopy",
             "PUT",
             upload.key,
             query=[("partNumber", str(number)), ("uploadId", upload.upload_id)],
-            headers=self._pinned(source) | copied_range,
+            headers=self._source(source) | copied_range,
             patience_seconds=patience_seconds(span.size),
         )
 
         def attempt(state: Attempt) -> Part:
-            result = copied(self._wire.once(request, state))
+            try:
+                result = copied(self._wire.once(request, state))
+            except AnswerError as error:
+                # A range past the end of what has become shorter is refused before the pin is.
+                if source.etag and judge(error).cause is StoreError:
+                    self._check_unchanged(source, request.operation, state)
+                raise
             etag = clean_etag(result.etag)
-            if not etag and self._part_copy:
+            copies = self._traits.now.copies
+            if not etag and (self._options.part_copy == "on" or copies not in (None, "none")):
                 raise NoAnswerError("the answer to a part copy names no ETag", "not_http")
             if not etag:  # rclone answers 200 to what it does not know
                 raise UnsupportedByStoreError(
@@ -152,41 +164,29 @@ class Copier:
                     operation="UploadPartCopy",
                     key=upload.key,
                 )
+            if source.etag and copies != "pinned":
+                # What is unchanged after the copy was so while it was made.
+                self._check_unchanged(source, request.operation, state)
             return Part(number, etag, span.size, result.checksum)
 
         return self._run("UploadPartCopy", upload.key, attempt)
 
     def can_copy_parts(self) -> bool:
-        """Whether UploadPartCopy works here: configured, or tried once with a scratch key."""
+        """Whether UploadPartCopy works here: configured, known, or tried now."""
+        choice = self._options.part_copy
+        if choice != "auto":
+            return choice == "on"
         with self._lock:
-            if self._part_copy is not None:
-                return self._part_copy
-            try:
-                self._part_copy = self._probe()
-            except (AccessDeniedError, StoreUnavailableError) as exc:
-                log.info("whether this store copies parts is not known yet: %s", exc)
-                return False
-            return self._part_copy
-
-    def _probe(self) -> bool:
-        """Copy a one-byte scratch object into a part of an upload that is then aborted."""
-        key = scratch_key(self._options)
-        try:
-            source = self._writer.put(CommitRequest(key), b"x")
-            try:
-                upload = self._writer.start_multipart(CommitRequest(key))
+            known = self._traits.now.copies
+            if known is None:
                 try:
-                    self.copy_part(upload, 1, source, ByteRange(0, 1))
-                finally:
-                    self._writer.abort(upload)
-            finally:
-                self._writer.delete(key)
-        except (AccessDeniedError, StoreUnavailableError):
-            raise
-        except StoreError as exc:
-            log.info("this store does not copy parts: %s", exc)
-            return False
-        return True
+                    known = self._prober.part_copies()
+                except StoreError as exc:
+                    log.info("whether this store copies parts is not known yet: %s", exc)
+                    return False
+                log.info("copies of parts: %s", known)
+                self._traits.learn(copies=known)
+            return known != "none"
 
     def _copy_in_parts(
         self,
@@ -229,7 +229,7 @@ class Copier:
 
         headers = self._run("HeadObject", source.key, attempt)
         info = parse_head(source.key, headers)
-        _require_same(info, source)
+        _require_same(info, source, "CopyObject")
         return CommitRequest(
             key,
             dict(info.metadata or {} if metadata is None else metadata),
@@ -237,8 +237,8 @@ class Copier:
             content_headers=kept_headers(headers),
         )
 
-    def _check_unchanged(self, source: ObjectVersion, state: Attempt) -> None:
-        _require_same(self._reader.head_once(source.key, state), source)
+    def _check_unchanged(self, source: ObjectVersion, operation: str, state: Attempt) -> None:
+        _require_same(self._reader.head_once(source.key, state), source, operation)
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
         try:
@@ -246,19 +246,17 @@ class Copier:
         except ConditionFailedError as exc:
             raise as_version_changed(exc) from exc
 
-    def _pinned(self, source: ObjectVersion) -> dict[str, str]:
-        """The headers that name the source and the version of it that may be copied."""
-        where = f"{self._bucket}/{source.key}"
-        pinned = {"x-amz-copy-source": quote(where, safe="/-_.~", errors="surrogateescape")}
-        if source.etag:
-            pinned["x-amz-copy-source-if-match"] = f'"{source.etag}"'
-        return pinned
+    def _source(self, source: ObjectVersion) -> dict[str, str]:
+        """The headers that name the source and, as far as the store understands it, its version."""
+        if self._traits.now.copies == "unpinnable":
+            source = replace(source, etag="")
+        return copy_source(self._bucket, source)
 
 
-def _require_same(info: ObjectInfo, source: ObjectVersion) -> None:
+def _require_same(info: ObjectInfo, source: ObjectVersion, operation: str) -> None:
     if info.etag != source.etag:
         raise VersionChangedError(
-            "the object changed at the store", operation="CopyObject", key=source.key
+            "the object changed at the store", operation=operation, key=source.key
         )
 
 

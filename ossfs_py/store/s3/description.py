@@ -1,9 +1,9 @@
-"""What describes an object beside its bytes, as headers: what is said of a new one, what is kept of
-an old one."""
+"""Headers about objects: what is said of a new one, kept of an old one, and which one is meant."""
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
-from ossfs_py.model import CommitRequest
+from ossfs_py.model import CommitRequest, ObjectVersion
 
 _KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
 """What a copy with new metadata would lose unless it is said again."""
@@ -23,3 +23,12 @@ def headers_of(request: CommitRequest, storage_class: str | None) -> dict[str, s
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Of the answer to a HEAD what goes into :attr:`CommitRequest.content_headers`."""
     return {name: headers[name] for name in _KEPT if headers.get(name)}
+
+
+def copy_source(bucket: str, source: ObjectVersion) -> dict[str, str]:
+    """What a copy is made of, and the version of it, unless that has no ETag."""
+    where = f"{bucket}/{source.key}"
+    named = {"x-amz-copy-source": quote(where, safe="/-_.~", errors="surrogateescape")}
+    if source.etag:
+        named["x-amz-copy-source-if-match"] = f'"{source.etag}"'
+    return named

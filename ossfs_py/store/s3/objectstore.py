@@ -24,8 +24,10 @@ from ossfs_py.store.s3.check import check_bucket
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
+from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.retry import Retrier
+from ossfs_py.store.s3.traits import USELESS, KnownTraits, features_of
 from ossfs_py.store.s3.uploads import Writer
 from ossfs_py.store.s3.wire import WireClient
 from ossfs_py.telemetry.metrics import Metrics
@@ -59,8 +61,12 @@ class S3ObjectStore:
         )
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
         self._reader = Reader(self._wire, self._retrier, metrics)
+        traits = self._traits = KnownTraits(
+            endpoint.url, options.traits_dir, afresh=options.probe_afresh
+        )
+        prober = Prober(self._wire, self._retrier, options)
         self._conditions = Conditions(
-            self._wire, options, self._reader.head, is_oss=endpoint.is_oss
+            prober, traits, options, self._reader.head, is_oss=endpoint.is_oss
         )
         self._writer = Writer(
             self._wire,
@@ -70,12 +76,15 @@ class S3ObjectStore:
             options,
             metrics,
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
+            traits,
         )
         self._copier = Copier(
             self._wire,
             self._retrier,
             self._reader,
             self._writer,
+            prober,
+            traits,
             options,
             max_copy_bytes=max_copy_bytes,
             copy_part_bytes=copy_part_bytes,
@@ -83,10 +92,13 @@ class S3ObjectStore:
 
     def capabilities(self) -> Capabilities:
         found = self._conditions.found()
+        self._conditions.completions_checked()
+        copies = self._copier.can_copy_parts()
         return Capabilities(
-            conditional_create=found.create != "none",
-            conditional_replace=found.replace,
-            part_copy=self._copier.can_copy_parts(),
+            conditional_create=found.create not in USELESS,
+            conditional_replace=found.replace not in USELESS,
+            part_copy=copies,
+            features=tuple(features_of(self._traits.now)),
         )
 
     def check(self, prefix: str, timeout_seconds: float) -> None:

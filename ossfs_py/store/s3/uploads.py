@@ -1,14 +1,23 @@
 """Uploads, whole and in parts, and deletions."""
 
 import hashlib
+import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from ossfs_py.errors import ConditionFailedError, IntegrityError, ObjectMissingError
+from ossfs_py.errors import (
+    ConditionFailedError,
+    IntegrityError,
+    ObjectMissingError,
+    StoreError,
+    UnsupportedByStoreError,
+)
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.http.payload import BufferPayload, Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import (
+    CHECKSUM_HEADERS,
     CRC_HEADER,
     Checksum,
     crc32c,
@@ -16,14 +25,18 @@ from ossfs_py.store.s3.bodies import (
     md5,
     payload_of,
 )
-from ossfs_py.store.s3.conditions import Conditions, scratch_key
+from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.description import headers_of
 from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of
+from ossfs_py.store.s3.probing import scratch_key
 from ossfs_py.store.s3.queries import Reader, clean_etag
 from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
 from ossfs_py.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 
 class Writer:
@@ -43,6 +56,7 @@ class Writer:
         options: StoreOptions,
         metrics: Metrics,
         checksum: Checksum,
+        traits: KnownTraits,
     ) -> None:
         self._wire = wire
         self._retrier = retrier
@@ -53,7 +67,8 @@ class Writer:
         self._etag_told: bool | None = None
         self._storage_class = options.storage_class
         self._sent = metrics.bytes_sent
-        self._checksum = checksum
+        self._chosen_checksum = checksum
+        self._traits = traits
 
     def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         """See :meth:`ObjectStore.put`.
@@ -114,7 +129,7 @@ class Writer:
         )
 
         def attempt(state: Attempt) -> MultipartUpload:
-            return MultipartUpload(key, upload_id(self._wire.once(asking, state)))
+            return MultipartUpload(key, upload_id(self._send(asking, state)))
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)
 
@@ -161,13 +176,17 @@ class Writer:
                 etag = completed_etag(self._wire.once(asking, state))
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
+                again = state.number > 1 and error.status >= 500
+                gone = again and self._is_gone(upload, state)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
-                if not (state.may_have_happened and refused):
+                if not (state.may_have_happened and (refused or gone)):
                     raise
                 found = self._find_completed(upload.key, ordered, size, state)
-                if found is None:
-                    raise
-                return found
+                if found is not None:
+                    return found
+                if gone:
+                    raise _no_such_upload(error) from None
+                raise
             return self._verify(upload.key, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
@@ -200,7 +219,7 @@ class Writer:
         self._retrier.run("DeleteObject", key, attempt)
 
     def _upload(self, request: Request, state: Attempt) -> Answer:
-        answer = self._wire.once(request, state)
+        answer = self._send(request, state)
         payload = request.payload
         self._sent.inc(payload.size if payload else 0)
         kept = answer.headers.get(CRC_HEADER)
@@ -215,10 +234,38 @@ class Writer:
             )
         return answer
 
+    def _send(self, request: Request, state: Attempt) -> Answer:
+        """One try, and another without checksums where the store refuses such headers."""
+        try:
+            return self._wire.once(request, state)
+        except AnswerError as error:
+            headers = request.headers or {}
+            plain = {n: value for n, value in headers.items() if not n.startswith(CHECKSUM_HEADERS)}
+            if len(plain) == len(headers) or not self._may_refuse_checksums(error):
+                raise
+            answer = self._wire.once(replace(request, headers=plain), state)
+        with self._lock:
+            if self._traits.now.checksums != "refused":
+                self._traits.learn(checksums="refused")
+                log.warning("this store refuses checksum headers: uploads go without them")
+        return answer
+
+    def _may_refuse_checksums(self, error: AnswerError) -> bool:
+        """Backblaze B2 says 400 InvalidArgument, others 400 without a known code, or 501."""
+        nothing_else = judge(error).cause in (StoreError, UnsupportedByStoreError)
+        automatic = self._options.checksum == "auto"
+        return automatic and nothing_else and error.status in (400, 501)
+
+    @property
+    def _checksum(self) -> Checksum:
+        refused = self._options.checksum == "auto" and self._traits.now.checksums == "refused"
+        return "none" if refused else self._chosen_checksum
+
     def _find_same(self, key: str, payload: Payload, state: Attempt) -> ObjectVersion | None:
         """The object under ``key`` if it holds exactly ``payload``."""
         try:
-            headers = self._reader.head_headers(key, state, {"x-amz-checksum-mode": "ENABLED"})
+            asking = {"x-amz-checksum-mode": "ENABLED"} if self._checksum == "crc32c" else None
+            headers = self._reader.head_headers(key, state, asking)
         except AnswerError as error:
             if error.status == 404:
                 return None
@@ -230,6 +277,18 @@ class Writer:
         if headers.get("content-length") == str(payload.size) and same_bytes:
             return ObjectVersion(key, etag, payload.size)
         return None
+
+    def _is_gone(self, upload: MultipartUpload, state: Attempt) -> bool:
+        """Whether the store knows no such upload, whatever it says of its completion.
+
+        Ceph answers 500 "already in progress" to that of an aborted one, for ever.
+        """
+        query = [("uploadId", upload.upload_id), ("max-parts", "1")]
+        try:
+            self._wire.once(Request("ListParts", "GET", upload.key, query=query), state)
+        except AnswerError as error:
+            return error.code == "NoSuchUpload"
+        return False
 
     def _find_completed(
         self, key: str, parts: Sequence[Part], size: int, state: Attempt
@@ -294,6 +353,10 @@ def _completion_request(
         payload=BufferPayload(completion(parts)),
         patience_seconds=patience_seconds(sum(part.size for part in parts)),
     )
+
+
+def _no_such_upload(error: AnswerError) -> AnswerError:
+    return AnswerError(404, "NoSuchUpload", error.message, error.request_id)
 
 
 def _require_key(error: AnswerError, guard: Mapping[str, str], operation: str, key: str) -> None:

@@ -19,7 +19,7 @@ from ossfs_py.errors import (
 from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, Machine
 from ossfs_py.model import CommitRequest
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.base import Capabilities
+from ossfs_py.store.base import Capabilities, Feature
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.fake_store import FakeStore
@@ -126,10 +126,29 @@ def test_an_archived_object_is_a_warning(store: FakeStore) -> None:
 
 
 def test_a_store_that_lacks_abilities_is_a_warning() -> None:
-    lacking = Capabilities(conditional_create=False, conditional_replace=True, part_copy=False)
-    finding = bucket_of(FakeStore(capabilities=lacking), write=True).capabilities()
-    assert finding.status is Status.WARNING
-    assert finding.told == "the store lacks refusing to create what exists, copying parts"
+    features = (
+        Feature("create-only", "a write is refused", "ignored", "looked at before"),
+        Feature("replace-only", "another is refused", "works", "without quotes"),
+        Feature("part copies", "the store copies", "unknown"),
+    )
+    lacking = Capabilities(False, True, False, features)
+    found = list(bucket_of(FakeStore(capabilities=lacking), write=True).capabilities())
+    assert [one.check for one in found] == [
+        "capabilities",
+        "create-only",
+        "replace-only",
+        "part copies",
+    ]
+    assert found[0].status is Status.WARNING
+    assert found[0].told == "the store lacks create-only, part copies"
+    assert (found[1].status, found[1].told, found[1].fix) == (
+        Status.WARNING,
+        "a write is refused: ignored",
+        "looked at before",
+    )
+    assert found[2].status is Status.GOOD
+    assert found[2].told == "another is refused: works (without quotes)"
+    assert "try again" in found[3].fix
 
 
 def test_an_empty_bucket_leaves_nothing_to_measure() -> None:

@@ -1,6 +1,9 @@
 """One plain sentence for each mistake that a mount can start with."""
 
 import socket
+import ssl
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -89,7 +92,34 @@ def test_a_port_nobody_listens_on_refuses() -> None:
 def test_a_name_that_does_not_exist_is_told() -> None:
     told = sentence("https://store.invalid", addressing="virtual")
     assert "the name bucket.store.invalid cannot be resolved" in told
-    assert "may be misspelt" in told
+    assert "may be misspelt, or the server has no buckets in host names" in told
+    assert "--addressing path" in told
+
+
+def test_a_server_that_takes_the_bucket_from_the_path_is_told_from_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    buckets = b"<ListAllMyBucketsResult/>"
+    with ScriptedServer([[[reply(200, buckets)]]]) as server:
+        monkeypatch.setenv("http_proxy", server.url)  # which resolves every name
+        told = sentence("http://store.invalid", addressing="virtual")
+    assert told.startswith("bucket.store.invalid is not an S3 server")
+    assert "--addressing path" in told
+
+
+def test_a_certificate_of_an_unknown_issuer_is_told_with_the_option_for_it(tmp_path: Path) -> None:
+    command = (
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 "
+        f"-keyout {tmp_path}/key.pem -out {tmp_path}/cert.pem -subj /CN=127.0.0.1"
+    )
+    subprocess.run(command.split(), check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with ScriptedServer([[[reply(200, EMPTY)]]], tls=context) as server:
+        told = sentence(server.url, connect_timeout_seconds=5.0, stall_timeout_seconds=5.0)
+    assert "self-signed certificate" in told
+    assert "--ca-bundle FILE" in told
 
 
 def test_https_to_a_plain_server_is_told() -> None:

@@ -135,9 +135,10 @@ def test_a_copy_onto_itself_whose_answer_was_lost_is_recognised_by_its_metadata(
 
 def test_a_part_is_copied_from_a_range_of_a_version() -> None:
     answer = part_copied("p", "<ChecksumCRC32C>yZRlqg==</ChecksumCRC32C>")
-    with ScriptedServer([[[answer]]]) as server, opened(server) as store:
+    script = [[answer], [described(ETAG, 9)]]
+    with ScriptedServer([script]) as server, opened(server) as store:
         assert store.copy_part(UPLOAD, 3, SOURCE, SPAN) == Part(3, "p", 4, "yZRlqg==")
-    (seen,) = server.requests
+    seen, _ = server.requests
     assert (seen.method, seen.target) == ("PUT", "/bucket/key?partNumber=3&uploadId=id%201")
     assert seen.headers["x-amz-copy-source"] == SOURCE_NAMED
     assert seen.headers["x-amz-copy-source-range"] == "bytes=5-8"
@@ -149,6 +150,29 @@ def test_a_part_copy_of_a_changed_source_is_refused() -> None:
         ScriptedServer([[[error(412, "PreconditionFailed")]]]) as server,
         opened(server) as store,
         pytest.raises(VersionChangedError),
+    ):
+        store.copy_part(UPLOAD, 1, SOURCE, SPAN)
+
+
+@pytest.mark.parametrize(("status", "code"), [(416, "InvalidRange"), (400, "InvalidArgument")])
+def test_a_part_copy_past_the_end_of_what_became_shorter_is_a_changed_source(
+    status: int, code: str
+) -> None:
+    script = [[error(status, code)], [described("f" * 32, 4)]]
+    with (
+        ScriptedServer([script]) as server,
+        opened(server) as store,
+        pytest.raises(VersionChangedError),
+    ):
+        store.copy_part(UPLOAD, 1, SOURCE, SPAN)
+
+
+def test_a_part_copy_that_is_refused_for_another_reason_says_it() -> None:
+    script = [[error(400, "InvalidArgument")], [described(ETAG, 9)]]
+    with (
+        ScriptedServer([script]) as server,
+        opened(server) as store,
+        pytest.raises(StoreError, match="InvalidArgument"),
     ):
         store.copy_part(UPLOAD, 1, SOURCE, SPAN)
 

@@ -190,23 +190,29 @@ def test_a_store_without_conditions_is_asked_with_head_first() -> None:
     assert [seen.method for seen in server.requests] == ["HEAD", "PUT"]
 
 
+OSS_PROBE = [
+    [reply(200, b"", accepted())],  # x-oss-forbid-overwrite, when there is nothing to overwrite
+    [error(409, "FileAlreadyExists")],  # and when there is
+    [reply(200, b"", described(ETAG, 1))],
+    [error(400, "InvalidArgument")],  # If-Match
+    [reply(204)],
+]
+
+
 def test_the_probe_learns_the_dialect_of_oss_and_removes_its_key() -> None:
-    refused = [error(400, "InvalidArgument")]
     scripts = [
-        [
-            [reply(200, b"", accepted())],  # the scratch key
-            [error(501, "NotImplemented")],  # If-None-Match
-        ],
-        [[error(409, "FileAlreadyExists")], refused, [reply(204)], [reply(200, b"", accepted())]],
+        [[error(501, "NotImplemented")]],  # If-None-Match
+        [*OSS_PROBE, [reply(200, b"", accepted())]],
     ]
     with ScriptedServer(scripts) as server:
         store = store_for(server.url, scratch_prefix="mine/")
         put(store, ABSENT)
-    probe, again, oss, replace, removal, real = server.requests
+    probe, right, wrong, *_, removal, real = server.requests
     assert probe.target.startswith("/bucket/mine/.ossfs-py-probe-")
-    assert {seen.target for seen in (again, oss, replace, removal)} == {probe.target}
-    assert again.headers["if-none-match"] == "*"
-    assert oss.headers["x-oss-forbid-overwrite"] == "true"
+    assert {seen.target for seen in server.requests[:-1]} == {probe.target}
+    assert probe.headers["if-none-match"] == "*"
+    assert right.headers["x-oss-forbid-overwrite"] == "true"
+    assert wrong.headers["x-oss-forbid-overwrite"] == "true"
     assert removal.method == "DELETE"
     assert real.target == "/bucket/key"
     assert real.headers["x-oss-forbid-overwrite"] == "true"
@@ -215,16 +221,10 @@ def test_the_probe_learns_the_dialect_of_oss_and_removes_its_key() -> None:
 def test_oss_is_told_not_to_overwrite_at_both_ends_of_an_upload() -> None:
     begun = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     done = b'<CompleteMultipartUploadResult><ETag>"e-1"</ETag></CompleteMultipartUploadResult>'
-    probe = [
-        [reply(200, b"", accepted())],
-        [error(400, "InvalidArgument")],
-        [error(409, "FileAlreadyExists")],
-        [error(400, "InvalidArgument")],
-        [reply(204)],
-    ]
     scripts = [
         [
-            *probe,
+            [error(400, "InvalidArgument")],
+            *OSS_PROBE,
             [reply(200, begun)],
             [reply(404)],
             [reply(200, done)],
@@ -288,6 +288,32 @@ def test_a_foreign_object_is_not_taken_for_the_completed_one() -> None:
         pytest.raises(ObjectMissingError),
     ):
         complete(store_for(server.url))
+
+
+def test_the_end_of_an_aborted_upload_that_the_store_calls_busy_is_missing_at_once() -> None:
+    busy, gone = [error(500, "InternalError")], [error(404, "NoSuchUpload")]
+    with (
+        ScriptedServer([[busy], [busy], [gone], [[reply(404)]]]) as server,
+        pytest.raises(ObjectMissingError, match="NoSuchUpload"),
+    ):
+        complete(store_for(server.url))
+    methods = [seen.method for seen in server.requests]
+    assert methods == ["POST", "POST", "GET", "HEAD"]
+
+
+def test_an_upload_whose_end_was_made_unheard_by_a_store_that_calls_it_busy_is_found() -> None:
+    busy, gone = [error(500, "InternalError")], [error(404, "NoSuchUpload")]
+    head = [reply(200, b"", described(FINISHED, 8))]
+    with ScriptedServer([[busy], [busy], [gone], [head]]) as server:
+        assert complete(store_for(server.url)) == ObjectVersion("key", FINISHED, 8)
+
+
+def test_a_busy_store_that_knows_the_upload_is_asked_again() -> None:
+    busy = [error(500, "InternalError")]
+    done = [reply(200, COMPLETED % FINISHED.encode())]
+    head = [reply(200, b"", described(FINISHED, 8))]
+    with ScriptedServer([[busy], [busy], [[reply(200)]], [done], [head]]) as server:
+        assert complete(store_for(server.url)).size == 8
 
 
 def test_an_upload_that_never_was_is_missing() -> None:

@@ -1,0 +1,220 @@
+"""Finding out what a store does: each feature is tried as it must succeed and as it must fail.
+
+A store that ignores a condition answers the wrong one with success; a store that mistakes it
+refuses the right one. Either way it is of no use, and the caller does without it. All is tried with
+scratch keys below the mount's own prefix, which are removed again.
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Literal
+
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ConditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+)
+from ossfs_py.model import MultipartUpload, ObjectVersion, Part
+from ossfs_py.store.http.payload import BufferPayload
+from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.description import copy_source
+from ossfs_py.store.s3.documents import completed_etag, completion, copied, upload_id
+from ossfs_py.store.s3.error_map import AnswerError, judge
+from ossfs_py.store.s3.queries import clean_etag
+from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.traits import Completions, Copies, Create, Replace
+from ossfs_py.store.s3.wire import Answer, Request, WireClient
+
+log = logging.getLogger(__name__)
+
+FORBID_OVERWRITE = {"x-oss-forbid-overwrite": "true"}
+IF_NONE_MATCH = {"if-none-match": "*"}
+
+_WRONG_ETAG = "0" * 32
+_BODY = b"x"
+
+Tried = Literal["done", "refused", "repeat refused", "unknown"]
+"""``repeat refused``: on a repeat after a lost answer, so perhaps for what it did itself."""
+
+
+def scratch_key(options: StoreOptions) -> str:
+    """A key for a probe, below the mount's own prefix."""
+    return f"{options.scratch_prefix}.ossfs-py-probe-{secrets.token_hex(8)}"
+
+
+class Prober:
+    """Asks one bucket. Blocking; safe for concurrent use; remembers nothing.
+
+    Every method raises AccessDeniedError or StoreUnavailableError when nothing can be said yet.
+    """
+
+    def __init__(self, wire: WireClient, retrier: Retrier, options: StoreOptions) -> None:
+        self._wire = wire
+        self._retrier = retrier
+        self._options = options
+
+    def conditional_puts(self) -> tuple[Create, Replace]:
+        """How a PUT can be kept from overwriting, and from overwriting another version."""
+        key = scratch_key(self._options)
+        with self._removing(key):
+            create = self._probe_create(key)
+            return create, self._probe_replace(key)
+
+    def completions(self, guard: Mapping[str, str]) -> Completions:
+        """Whether the end of a multipart upload obeys ``guard``, a header that forbids to
+        overwrite.
+        """
+        key = scratch_key(self._options)
+        with self._removing(key), self._uploading(key) as upload:
+            self._put(key)
+            part = Request(
+                "UploadPart",
+                "PUT",
+                key,
+                query=[("partNumber", "1"), ("uploadId", upload.upload_id)],
+                payload=BufferPayload(_BODY),
+            )
+            etag = clean_etag(self._wire.call(part).headers.get("etag", ""))
+            end = Request(
+                "CompleteMultipartUpload",
+                "POST",
+                key,
+                query=[("uploadId", upload.upload_id)],
+                headers=guard,
+                payload=BufferPayload(completion([Part(1, etag, len(_BODY))])),
+            )
+            tried = self._try(end, completed_etag)
+        return "checked" if tried in ("refused", "repeat refused") else "ignored"
+
+    def part_copies(self) -> Copies:
+        """Whether UploadPartCopy works, and x-amz-copy-source-if-match with it."""
+        key = scratch_key(self._options)
+        with self._removing(key):
+            source = ObjectVersion(key, self._put(key), len(_BODY))
+            with self._uploading(key) as upload:
+                right = self._copy_part(upload, copy_source(self._options.bucket, source))
+                if right != "done":
+                    return "none" if right == "unknown" else self._unpinned(upload, source)
+                wrong = ObjectVersion(key, _WRONG_ETAG, len(_BODY))
+                pinned = self._copy_part(upload, copy_source(self._options.bucket, wrong))
+        return "pinned" if pinned == "refused" else "unpinned"
+
+    def _unpinned(self, upload: MultipartUpload, source: ObjectVersion) -> Copies:
+        """What is left where the right version is refused."""
+        anyhow = ObjectVersion(source.key, "", source.size)
+        tried = self._copy_part(upload, copy_source(self._options.bucket, anyhow))
+        return "unpinnable" if tried == "done" else "none"
+
+    def _probe_create(self, key: str) -> Create:
+        dialects: tuple[tuple[Create, Mapping[str, str]], ...] = (
+            ("http", IF_NONE_MATCH),
+            ("oss", FORBID_OVERWRITE),
+        )
+        exists = ignored = False
+        for dialect, header in dialects:
+            if not exists:
+                # A key nobody else knows: what is refused now was written a moment ago by itself.
+                exists = self._try_put(key, header) in ("done", "repeat refused")
+                if not exists:
+                    continue
+            again = self._try_put(key, header)
+            if again in ("refused", "repeat refused"):
+                return dialect
+            # Every store ignores headers of others; its own ones are another matter.
+            ignored = ignored or (dialect == "http" and again == "done")
+        if not exists:
+            self._put(key)
+        return "ignored" if ignored else "refused"
+
+    def _probe_replace(self, key: str) -> Replace:
+        etag = self._etag(key)
+        spellings: tuple[tuple[Replace, str], ...] = (("quoted", '"{}"'), ("bare", "{}"))
+        for spelling, pattern in spellings:
+            wrong = self._try_put(key, {"if-match": pattern.format(_WRONG_ETAG)})
+            if wrong not in ("refused", "repeat refused"):
+                return "ignored" if wrong == "done" else "refused"
+            if etag and self._try_put(key, {"if-match": pattern.format(etag)}) == "done":
+                return spelling
+        return "refused"
+
+    def _etag(self, key: str) -> str:
+        answer = self._wire.call(Request("HeadObject", "HEAD", key))
+        return clean_etag(answer.headers.get("etag", ""))
+
+    def _put(self, key: str) -> str:
+        request = Request("PutObject", "PUT", key, payload=BufferPayload(_BODY))
+        etag = clean_etag(self._wire.call(request).headers.get("etag", ""))
+        return etag or self._etag(key)
+
+    def _try_put(self, key: str, headers: Mapping[str, str]) -> Tried:
+        request = Request("PutObject", "PUT", key, headers=headers, payload=BufferPayload(_BODY))
+        return self._try(request)
+
+    def _copy_part(self, upload: MultipartUpload, source: Mapping[str, str]) -> Tried:
+        def require_etag(answer: Answer) -> None:
+            if not copied(answer).etag:  # rclone answers 200 to what it does not know
+                raise AnswerError(501, "NotImplemented")
+
+        query = [("partNumber", "1"), ("uploadId", upload.upload_id)]
+        request = Request("UploadPartCopy", "PUT", upload.key, query=query, headers=source)
+        return self._try(request, require_etag)
+
+    def _try(self, request: Request, check: Callable[[Answer], object] | None = None) -> Tried:
+        def attempt(state: Attempt) -> Tried:
+            try:
+                answer = self._wire.once(request, state)
+                if check is not None:
+                    check(answer)
+            except AnswerError as error:
+                if judge(error).cause is not ConditionFailedError:
+                    raise
+                return "repeat refused" if state.may_have_happened else "refused"
+            return "done"
+
+        try:
+            return self._retrier.run(request.operation, request.key, attempt)
+        except (AccessDeniedError, StoreUnavailableError):
+            raise
+        except StoreError as exc:
+            log.debug("probe with %s: %s", sorted(request.headers or {}), exc)
+            return "unknown"
+
+    @contextmanager
+    def _uploading(self, key: str) -> Iterator[MultipartUpload]:
+        begin = Request("CreateMultipartUpload", "POST", key, query=[("uploads", "")])
+
+        def attempt(state: Attempt) -> MultipartUpload:
+            return MultipartUpload(key, upload_id(self._wire.once(begin, state)))
+
+        upload = self._retrier.run(begin.operation, key, attempt)
+        try:
+            yield upload
+        finally:
+            self._tidy(
+                Request(
+                    "AbortMultipartUpload", "DELETE", key, query=[("uploadId", upload.upload_id)]
+                )
+            )
+
+    @contextmanager
+    def _removing(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self._tidy(Request("DeleteObject", "DELETE", key))
+
+    def _tidy(self, request: Request) -> None:
+        def attempt(state: Attempt) -> None:
+            try:
+                self._wire.once(request, state)
+            except AnswerError as error:
+                if error.status != 404:
+                    raise
+
+        try:
+            self._retrier.run(request.operation, request.key, attempt)
+        except StoreError as exc:
+            log.warning("what a probe made could not be removed: %s", exc)

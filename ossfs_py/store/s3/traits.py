@@ -1,0 +1,170 @@
+"""What a store was found to do, remembered for a day: probing costs a dozen requests."""
+
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from ossfs_py.store.base import Feature, Verdict
+
+log = logging.getLogger(__name__)
+
+Create = Literal["http", "oss", "ignored", "refused"]
+"""What keeps a PUT from overwriting: If-None-Match: *, x-oss-forbid-overwrite, or nothing."""
+Replace = Literal["quoted", "bare", "ignored", "refused"]
+"""How If-Match of a PUT wants its ETag: with quotes, without (Ceph 16), or it is of no use."""
+USELESS = ("ignored", "refused")
+Completions = Literal["checked", "ignored"]
+"""Whether a condition at the end of a multipart upload is obeyed."""
+Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
+"""UploadPartCopy obeys x-amz-copy-source-if-match, ignores it (Ceph), refuses it, or is missing."""
+Checksums = Literal["refused"]
+"""Requests may not carry x-amz-checksum-* headers (Backblaze B2 and some gateways)."""
+
+_DAY_SECONDS = 86_400.0
+"""Servers are updated and configured anew: nothing that was found out is believed for longer."""
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What is known; None: not found out yet."""
+
+    create: Create | None = None
+    replace: Replace | None = None
+    completions: Completions | None = None
+    copies: Copies | None = None
+    checksums: Checksums | None = None
+
+
+_VALUES = {
+    "create": get_args(Create),
+    "replace": get_args(Replace),
+    "completions": get_args(Completions),
+    "copies": get_args(Copies),
+    "checksums": get_args(Checksums),
+}
+
+
+class KnownTraits:
+    """The traits of one endpoint, shared by everything that asks. Safe for concurrent use.
+
+    ``directory`` keeps them, a file for each endpoint; None or a directory that cannot be used:
+    they are known until the process ends. Damaged and old files are the same as none.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        directory: Path | None,
+        *,
+        afresh: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """``afresh``: believe nothing that was kept."""
+        name = f"{hashlib.sha256(endpoint.encode()).hexdigest()[:16]}.json"
+        self._endpoint = endpoint
+        self._file = None if directory is None else directory / name
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since = clock()
+        self._traits = Traits() if afresh else self._load()
+
+    @property
+    def now(self) -> Traits:
+        """What is known at this moment."""
+        return self._traits
+
+    def learn(self, **found: str) -> None:
+        """Take in what was found out, by the names of :class:`Traits`."""
+        with self._lock:
+            self._traits = replace(self._traits, **found)  # type: ignore[arg-type]
+            self._save()
+
+    def _load(self) -> Traits:
+        if self._file is None:
+            return Traits()
+        try:
+            content = json.loads(self._file.read_text())
+            since, kept = float(content["since"]), dict(content["traits"])
+            is_ours = content["format"] == _FORMAT and content["endpoint"] == self._endpoint
+        except (OSError, ValueError, KeyError, TypeError):
+            return Traits()
+        if not is_ours or not 0 <= self._clock() - since < _DAY_SECONDS:
+            return Traits()
+        self._since = since
+        known = {name: value for name, value in kept.items() if value in _VALUES.get(name, ())}
+        return Traits(**known)
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        kept = {"format": _FORMAT, "endpoint": self._endpoint, "since": self._since}
+        text = json.dumps({**kept, "traits": asdict(self._traits)})
+        temporary = self._file.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            self._file.parent.mkdir(0o700, exist_ok=True)
+            temporary.write_text(text)
+            temporary.replace(self._file)
+        except OSError as exc:
+            log.debug("what was found out about the store cannot be kept: %s", exc)
+
+
+_HEAD_FIRST = "the key is looked at just before the write, which is not atomic"
+
+
+def features_of(traits: Traits) -> Iterator[Feature]:
+    """What is known, in words."""
+    create, replaced, copies = traits.create, traits.replace, traits.copies
+    yield Feature(
+        "create-only",
+        "a write is refused if the key exists",
+        _verdict(create),
+        _HEAD_FIRST if create in USELESS else "",
+    )
+    yield Feature(
+        "replace-only",
+        "a write is refused if the key holds another version",
+        _verdict(replaced),
+        "ETags are sent without quotes"
+        if replaced == "bare"
+        else _HEAD_FIRST
+        if replaced in USELESS
+        else "",
+    )
+    if create not in USELESS:
+        yield Feature(
+            "at completion",
+            "so is the end of a multipart upload",
+            _verdict(traits.completions),
+            _HEAD_FIRST if traits.completions == "ignored" else "",
+        )
+    yield Feature(
+        "part copies",
+        "the store copies parts of objects",
+        "refused" if copies == "none" else _verdict(copies),
+        "changed files are sent whole" if copies == "none" else "",
+    )
+    if copies not in (None, "none"):
+        yield Feature(
+            "copy pins",
+            "a copy is refused if its source is another version",
+            "works" if copies == "pinned" else "ignored" if copies == "unpinned" else "refused",
+            "" if copies == "pinned" else "the source is looked at after each part",
+        )
+    if traits.checksums == "refused":
+        yield Feature(
+            "checksums", "uploads say their checksums", "refused", "uploads go without them"
+        )
+
+
+def _verdict(known: str | None) -> Verdict:
+    if known is None:
+        return "unknown"
+    return "ignored" if known == "ignored" else "refused" if known == "refused" else "works"

@@ -1,0 +1,197 @@
+"""A small S3 server whose faults are chosen by name: what real servers ignore, mistake or refuse.
+
+It keeps one bucket in memory and speaks path addressing; signatures are not looked at.
+"""
+
+import hashlib
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
+
+CEPH = frozenset(
+    {"quoted if-match never matches", "completion condition ignored", "copy pin ignored"}
+)
+"""Ceph RGW 16.2.15."""
+JUICEFS = frozenset({"if-none-match ignored", "if-match ignored", "completion condition ignored"})
+SWIFT = frozenset({"if-match refused"})
+B2 = frozenset({"checksums refused"})
+
+
+@dataclass
+class Bucket:
+    """What the server holds and what it was asked."""
+
+    quirks: frozenset[str] = frozenset()
+    objects: dict[str, bytes] = field(default_factory=dict)
+    uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.RLock)
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    def methods(self) -> list[str]:
+        return [method for method, _, _ in self.requests]
+
+
+def etag_of(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+class _RefusedError(Exception):
+    def __init__(self, status: int, code: str) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    bucket: Bucket
+
+    def log_message(self, *_: Any) -> None:
+        """Standard error belongs to the test run."""
+
+    def _handle(self) -> None:
+        url = urlsplit(self.path)
+        key = unquote(url.path).removeprefix("/").partition("/")[2]
+        query = {n: v[0] for n, v in parse_qs(url.query, keep_blank_values=True).items()}
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(headers.get("content-length", "0")))
+        with self.bucket.lock:
+            self.bucket.requests.append((self.command, self.path, headers))
+            try:
+                status, content, etag = self._answer(key, query, headers, body)
+            except _RefusedError as refused:
+                error = f"<Error><Code>{refused.code}</Code></Error>".encode()
+                status, content, etag = refused.status, error, ""
+        self.send_response(status)
+        if etag:
+            self.send_header("ETag", f'"{etag}"')
+            self.send_header("Last-Modified", MODIFIED)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        self._handle()
+
+    def do_HEAD(self) -> None:
+        self._handle()
+
+    def do_PUT(self) -> None:
+        self._handle()
+
+    def do_POST(self) -> None:
+        self._handle()
+
+    def do_DELETE(self) -> None:
+        self._handle()
+
+    def _answer(
+        self, key: str, query: dict[str, str], headers: dict[str, str], body: bytes
+    ) -> tuple[int, bytes, str]:
+        bucket, quirks = self.bucket, self.bucket.quirks
+        if "checksums refused" in quirks and any("x-amz-checksum" in name for name in headers):
+            raise _RefusedError(400, "InvalidArgument")
+        match self.command:
+            case "PUT" if "x-amz-copy-source" in headers:
+                return self._copy(key, query, headers)
+            case "PUT" if "uploadId" in query:
+                bucket.uploads[query["uploadId"]][int(query["partNumber"])] = body
+                return 200, b"", etag_of(body)
+            case "PUT":
+                self._require(key, headers, quirks)
+                bucket.objects[key] = body
+                return 200, b"", etag_of(body)
+            case "POST" if "uploads" in query:
+                number = f"u{next(bucket.numbers)}"
+                bucket.uploads[number] = {}
+                return 200, _xml("InitiateMultipartUploadResult", UploadId=number), ""
+            case "POST":
+                if "completion condition ignored" not in quirks:
+                    self._require(key, headers, quirks)
+                parts = bucket.uploads.pop(query["uploadId"])
+                content = b"".join(parts[number] for number in sorted(parts))
+                bucket.objects[key] = content
+                return 200, _xml("CompleteMultipartUploadResult", ETag=etag_of(content)), ""
+            case "DELETE" if "uploadId" in query:
+                if bucket.uploads.pop(query["uploadId"], None) is None:
+                    raise _RefusedError(404, "NoSuchUpload")
+                return 204, b"", ""
+            case "DELETE":
+                bucket.objects.pop(key, None)
+                return 204, b"", ""
+        if key not in bucket.objects:
+            raise _RefusedError(404, "NoSuchKey")
+        content = bucket.objects[key]
+        return 200, content, etag_of(content)
+
+    def _copy(
+        self, key: str, query: dict[str, str], headers: dict[str, str]
+    ) -> tuple[int, bytes, str]:
+        bucket, quirks = self.bucket, self.bucket.quirks
+        if "part copies unknown" in quirks and "uploadId" in query:
+            raise _RefusedError(501, "NotImplemented")
+        content = bucket.objects[unquote(headers["x-amz-copy-source"]).partition("/")[2]]
+        pin = headers.get("x-amz-copy-source-if-match")
+        if pin is not None and "copy pin refused" in quirks:
+            raise _RefusedError(412, "PreconditionFailed")
+        if pin not in (None, f'"{etag_of(content)}"') and "copy pin ignored" not in quirks:
+            raise _RefusedError(412, "PreconditionFailed")
+        if "uploadId" not in query:
+            bucket.objects[key] = content
+            return 200, _xml("CopyObjectResult", ETag=etag_of(content)), ""
+        first, _, last = headers.get("x-amz-copy-source-range", "").partition("=")[2].partition("-")
+        piece = content[int(first or 0) : int(last or len(content)) + 1]
+        bucket.uploads[query["uploadId"]][int(query["partNumber"])] = piece
+        return 200, _xml("CopyPartResult", ETag=etag_of(piece)), ""
+
+    def _require(self, key: str, headers: dict[str, str], quirks: frozenset[str]) -> None:
+        stored = self.bucket.objects.get(key)
+        if "if-none-match" in headers and "if-none-match ignored" not in quirks:
+            if "if-none-match refused" in quirks:
+                raise _RefusedError(501, "NotImplemented")
+            if "if-none-match always fails" in quirks or stored is not None:
+                raise _RefusedError(412, "PreconditionFailed")
+        if "x-oss-forbid-overwrite" in headers and "speaks oss" in quirks and stored is not None:
+            raise _RefusedError(409, "FileAlreadyExists")
+        wanted = headers.get("if-match")
+        if wanted is None or "if-match ignored" in quirks:
+            return
+        if "if-match refused" in quirks:
+            raise _RefusedError(501, "NotImplemented")
+        etag = "" if stored is None else etag_of(stored)
+        spelled = etag if "quoted if-match never matches" in quirks else f'"{etag}"'
+        if wanted != spelled:
+            raise _RefusedError(412, "PreconditionFailed")
+
+
+def _xml(root: str, **fields: str) -> bytes:
+    inside = "".join(f"<{name}>{text}</{name}>" for name, text in fields.items())
+    return f"<{root}>{inside}</{root}>".encode()
+
+
+@contextmanager
+def quirky(quirks: frozenset[str] | set[str] = frozenset()) -> Iterator[tuple[str, Bucket]]:
+    """The URL of a server with these faults, and what it holds."""
+    bucket = Bucket(frozenset(quirks))
+    handler = type("_BucketHandler", (_Handler,), {"bucket": bucket})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", bucket
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -1,0 +1,306 @@
+"""What is found out of servers that ignore, mistake or refuse, and what is done instead."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ossfs_py.errors import (
+    ConditionFailedError,
+    StoreError,
+    StoreUnavailableError,
+    VersionChangedError,
+)
+from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.s3.traits import KnownTraits, Traits
+from tests.unit.store.quirky import B2, CEPH, JUICEFS, SWIFT, etag_of, quirky
+from tests.unit.store.scripted import ScriptedServer, error, hang_up, reply, store_for
+
+ABSENT = Condition(only_if_absent=True)
+
+
+@contextmanager
+def opened(url: str, **options: object) -> Iterator[ObjectStore]:
+    store = store_for(url, stall_timeout_seconds=5.0, **options)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def verdicts(store: ObjectStore) -> dict[str, str]:
+    return {one.name: one.verdict for one in store.capabilities().features}
+
+
+CREATE, REPLACE, END, PARTS, PIN = (
+    "create-only",
+    "replace-only",
+    "at completion",
+    "part copies",
+    "copy pins",
+)
+GOOD = {CREATE: "works", REPLACE: "works", END: "works", PARTS: "works", PIN: "works"}
+
+
+@pytest.mark.parametrize(
+    ("quirks", "differs"),
+    [
+        (frozenset[str](), {}),
+        (CEPH, {END: "ignored", PIN: "ignored"}),
+        (JUICEFS, {CREATE: "ignored", REPLACE: "ignored", END: None}),
+        (SWIFT, {REPLACE: "refused"}),
+        ({"if-none-match always fails"}, {CREATE: "refused", END: None}),
+        ({"if-none-match refused", "speaks oss"}, {}),
+        ({"if-none-match refused"}, {CREATE: "refused", END: None}),
+        ({"if-none-match ignored", "speaks oss"}, {}),
+        ({"copy pin refused"}, {PIN: "refused"}),
+    ],
+    ids=lambda value: "+".join(sorted(value)) or "none",
+)
+def test_each_feature_is_tried_as_it_must_succeed_and_as_it_must_fail(
+    quirks: frozenset[str], differs: dict[str, str | None]
+) -> None:
+    with quirky(quirks) as (url, bucket), opened(url) as store:
+        expected = {name: one for name, one in (GOOD | differs).items() if one is not None}
+        assert verdicts(store) == expected
+        assert (bucket.objects, bucket.uploads) == ({}, {})
+        assert all("/bucket/.ossfs-py-probe-" in target for _, target, _ in bucket.requests)
+
+
+def test_a_store_without_part_copies_is_told_from_one_without_pins() -> None:
+    with quirky({"part copies unknown"}) as (url, _), opened(url) as store:
+        assert not store.capabilities().part_copy
+        assert PIN not in verdicts(store)
+
+
+def test_an_etag_is_spelled_as_the_store_wants_it() -> None:
+    with quirky(CEPH) as (url, bucket), opened(url) as store:
+        first = store.put(CommitRequest("key"), b"first")
+        known = Condition(only_if_etag=first.etag)
+        store.put(CommitRequest("key", condition=known), b"second")
+        with pytest.raises(ConditionFailedError):
+            store.put(CommitRequest("key", condition=known), b"third")
+        assert bucket.objects["key"] == b"second"
+        assert bucket.requests[-1][2]["if-match"] == first.etag
+
+
+def test_no_object_is_put_together_of_two_versions_where_copies_cannot_be_pinned() -> None:
+    with quirky(CEPH) as (url, bucket), opened(url) as store:
+        old = store.put(CommitRequest("source"), b"old bytes")
+        store.capabilities()
+        upload = store.start_multipart(CommitRequest("target"))
+        store.copy_part(upload, 1, old, ByteRange(0, 3))
+        bucket.objects["source"] = b"new bytes"
+        with pytest.raises(VersionChangedError):
+            store.copy_part(upload, 2, old, ByteRange(3, 9))
+        store.abort(upload)
+
+
+def test_a_store_not_asked_about_its_pins_is_not_trusted_with_them() -> None:
+    with quirky(CEPH) as (url, bucket), opened(url, part_copy="on") as store:
+        old = ObjectVersion("source", etag_of(b"old"), 3)
+        bucket.objects["source"] = b"new"
+        upload = store.start_multipart(CommitRequest("target"))
+        with pytest.raises(VersionChangedError):
+            store.copy_part(upload, 1, old, ByteRange(0, 3))
+
+
+def test_a_pinned_part_copy_is_one_request() -> None:
+    with quirky() as (url, bucket), opened(url) as store:
+        source = store.put(CommitRequest("source"), b"bytes")
+        store.capabilities()
+        upload = store.start_multipart(CommitRequest("target"))
+        bucket.requests.clear()
+        store.copy_part(upload, 1, source, ByteRange(0, 5))
+        assert bucket.methods() == ["PUT"]
+
+
+def test_copies_go_unpinned_where_the_right_pin_is_refused() -> None:
+    with quirky({"copy pin refused"}) as (url, bucket), opened(url) as store:
+        source = store.put(CommitRequest("source"), b"bytes")
+        store.capabilities()
+        assert store.copy(source, "copy").etag == source.etag
+        upload = store.start_multipart(CommitRequest("target"))
+        store.copy_part(upload, 1, source, ByteRange(0, 2))
+        bucket.objects["source"] = b"other"
+        with pytest.raises(VersionChangedError):
+            store.copy_part(upload, 2, source, ByteRange(2, 5))
+
+
+@pytest.mark.parametrize("quirks", [CEPH, frozenset[str]()], ids=["ignored", "obeyed"])
+def test_a_completion_is_looked_at_beforehand_only_where_its_condition_is_not_obeyed(
+    quirks: frozenset[str],
+) -> None:
+    with quirky(quirks) as (url, bucket), opened(url) as store:
+        store.capabilities()
+        bucket.objects["key"] = b"here first"
+        upload = store.start_multipart(CommitRequest("key"))
+        part = store.upload_part(upload, 1, b"later")
+        bucket.requests.clear()
+        with pytest.raises(ConditionFailedError):
+            store.complete(upload, [part], CommitRequest("key", condition=ABSENT))
+        assert bucket.methods() == (["HEAD"] if quirks else ["POST"])
+        assert bucket.objects["key"] == b"here first"
+
+
+def test_a_probe_whose_answer_was_lost_does_not_take_its_own_key_for_another_s() -> None:
+    accepted = reply(200, b"", {"etag": '"e"'})
+    refused = error(412, "PreconditionFailed")
+    head = reply(
+        200, b"", {"etag": '"e"', "last-modified": "Sun, 06 Nov 1994 08:49:37 GMT"}, length=1
+    )
+    second = [[refused], [refused], [head], [refused], [accepted], [reply(204)], [accepted]]
+    with ScriptedServer([[[hang_up]], second]) as server, opened(server.url) as store:
+        store.put(CommitRequest("key", condition=ABSENT), b"x")
+    assert server.requests[-1].headers["if-none-match"] == "*"
+
+
+# -- checksums ------------------------------------------------------------------------------
+
+
+def test_refused_checksum_headers_are_left_out_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with quirky(B2) as (url, bucket):
+        with opened(url, traits_dir=tmp_path) as store:
+            store.put(CommitRequest("small"), b"small")
+            upload = store.start_multipart(CommitRequest("large"))
+            part = store.upload_part(upload, 1, b"large")
+            store.complete(upload, [part], CommitRequest("large"))
+        assert bucket.objects == {"small": b"small", "large": b"large"}
+        assert [method for method, _, _ in bucket.requests[:3]] == ["PUT", "PUT", "POST"]
+        told = [record for record in caplog.records if "refuses checksum headers" in record.message]
+        assert len(told) == 1
+        bucket.requests.clear()
+        with opened(url, traits_dir=tmp_path) as store:
+            store.put(CommitRequest("small"), b"again")
+            assert verdicts(store)["checksums"] == "refused"
+        assert bucket.methods()[0] == "PUT"
+        assert not any("x-amz-checksum" in name for *_, seen in bucket.requests for name in seen)
+
+
+def test_a_multipart_upload_may_be_the_first_to_learn_it() -> None:
+    with quirky(B2) as (url, bucket), opened(url) as store:
+        upload = store.start_multipart(CommitRequest("large"))
+        part = store.upload_part(upload, 1, b"large")
+        store.complete(upload, [part], CommitRequest("large"))
+        assert bucket.objects == {"large": b"large"}
+
+
+def test_checksums_that_were_asked_for_are_not_left_out() -> None:
+    with (
+        quirky(B2) as (url, bucket),
+        opened(url, checksum="crc32c") as store,
+        pytest.raises(StoreError, match="InvalidArgument"),
+    ):
+        store.put(CommitRequest("small"), b"small")
+    assert bucket.methods() == ["PUT"]
+
+
+def test_another_refusal_is_not_blamed_on_checksums(tmp_path: Path) -> None:
+    refusal = error(400, "InvalidArgument")
+    accepted = reply(200, b"", {"etag": '"e"'})
+    with (
+        ScriptedServer([[[refusal], [refusal], [accepted]]]) as server,
+        opened(server.url, traits_dir=tmp_path) as store,
+    ):
+        with pytest.raises(StoreError, match="InvalidArgument"):
+            store.put(CommitRequest("key"), b"x")
+        store.put(CommitRequest("key"), b"x")
+    assert "x-amz-checksum-crc32c" in server.requests[-1].headers
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", ["BadDigest", "RequestTimeout", "ExpiredToken"])
+def test_errors_of_another_meaning_keep_it(code: str) -> None:
+    accepted = reply(200, b"", {"etag": '"e"'})
+    with (
+        ScriptedServer([[[error(400, code)]], [[accepted]]]) as server,
+        opened(server.url, retry_budget_seconds=3.0) as store,
+    ):
+        store.put(CommitRequest("key"), b"x")
+    assert "x-amz-checksum-crc32c" in server.requests[1].headers
+
+
+# -- for a day ------------------------------------------------------------------------------
+
+
+def test_what_was_found_out_is_known_to_the_next_mount(tmp_path: Path) -> None:
+    with quirky(CEPH) as (url, bucket):
+        with opened(url, traits_dir=tmp_path / "stores") as store:
+            first = store.capabilities()
+        bucket.requests.clear()
+        with opened(url, traits_dir=tmp_path / "stores", bucket="another") as store:
+            again = store.capabilities()
+        assert (again, again.features) == (first, first.features)
+        assert bucket.requests == []
+    (kept,) = (tmp_path / "stores").iterdir()
+    assert "secret" not in kept.read_text()
+
+
+def test_who_asks_afresh_believes_nothing_and_tells_the_others(tmp_path: Path) -> None:
+    with quirky() as (url, bucket):
+        with opened(url, traits_dir=tmp_path) as store:
+            assert verdicts(store)[PIN] == "works"
+        bucket.quirks = CEPH
+        with opened(url, traits_dir=tmp_path, probe_afresh=True) as store:
+            assert verdicts(store)[PIN] == "ignored"
+        with opened(url, traits_dir=tmp_path) as store:
+            assert verdicts(store)[PIN] == "ignored"
+
+
+def test_another_endpoint_and_another_day_are_asked_again(tmp_path: Path) -> None:
+    now = 1_000_000.0
+    KnownTraits("http://a", tmp_path, clock=lambda: now).learn(copies="pinned")
+    assert KnownTraits("http://a", tmp_path, clock=lambda: now + 86_000).now.copies == "pinned"
+    assert KnownTraits("http://a", tmp_path, clock=lambda: now + 86_400).now == Traits()
+    assert KnownTraits("http://a", tmp_path, clock=lambda: now - 1).now == Traits()
+    assert KnownTraits("http://b", tmp_path, clock=lambda: now).now == Traits()
+
+
+def test_what_is_learnt_later_does_not_make_the_rest_younger(tmp_path: Path) -> None:
+    KnownTraits("http://a", tmp_path, clock=lambda: 0.0).learn(copies="pinned")
+    KnownTraits("http://a", tmp_path, clock=lambda: 80_000.0).learn(create="http")
+    assert KnownTraits("http://a", tmp_path, clock=lambda: 90_000.0).now == Traits()
+
+
+@pytest.mark.parametrize("change", ["", "{", "[]", '{"format": 1}', "null", "\0", "9" * 5000])
+def test_a_damaged_file_is_none(tmp_path: Path, change: str) -> None:
+    KnownTraits("http://a", tmp_path).learn(copies="pinned")
+    (file,) = tmp_path.iterdir()
+    file.write_text(change)
+    assert KnownTraits("http://a", tmp_path).now == Traits()
+
+
+def test_a_value_from_another_time_is_not_believed(tmp_path: Path) -> None:
+    KnownTraits("http://a", tmp_path).learn(copies="pinned", create="http")
+    (file,) = tmp_path.iterdir()
+    content = json.loads(file.read_text())
+    content["traits"] |= {"copies": "perfectly", "unheard": "of", "create": ["http"]}
+    file.write_text(json.dumps(content))
+    assert KnownTraits("http://a", tmp_path).now == Traits()
+
+
+def test_a_directory_that_cannot_be_used_harms_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    known = KnownTraits("http://a", tmp_path / "file")
+    known.learn(copies="pinned")
+    assert known.now.copies == "pinned"
+
+
+def test_what_a_store_in_trouble_answers_is_not_remembered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    busy = error(503, "SlowDown")
+    with (
+        ScriptedServer([[[busy]] * 1] * 60) as server,
+        opened(server.url, traits_dir=tmp_path, retry_budget_seconds=0.2) as store,
+        pytest.raises(StoreUnavailableError),
+    ):
+        store.put(CommitRequest("key", condition=ABSENT), b"x")
+    assert list(tmp_path.iterdir()) == []

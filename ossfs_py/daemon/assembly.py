@@ -107,7 +107,7 @@ async def assembled(
                 network,
                 namespace_options(settings),
                 metrics,
-                on_remote_change=kernel.replaced,
+                news=kernel.news,
                 rename_log=journal,
             )
             foresight: list[OpenWatcher] = []

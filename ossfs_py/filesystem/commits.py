@@ -88,7 +88,10 @@ class Commits:
     async def commit_locked(self, opened: OpenInode) -> None:
         """As :meth:`commit`, for who holds a claim on the inode's place and the lock."""
         inode = opened.inode
-        if inode.removed or not opened.file.dirty:
+        if not opened.file.dirty:
+            return
+        opened.require_name()
+        if inode.removed:
             return
         streaming = opened.file.size > FIRST_PART_BYTES
         request = self._request(opened, streaming=streaming)

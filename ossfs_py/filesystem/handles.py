@@ -117,6 +117,8 @@ class Handles:
         opened.has_pages = opened.has_pages or not past_pages
         file = opened.file
         keep = self._kernel.keeps_pages(opened.inode, file.version, dirty=file.dirty)
+        if keep and not past_pages:
+            opened.inode.settled = True  # it may read what who had it open before was given
         self._handles[number] = Handle(opened, flags, past_pages=past_pages)
         return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
 
@@ -159,7 +161,11 @@ class Handles:
 
     def read_nowait(self, number: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
-        return self.get(number).opened.content.read_nowait(offset, size)
+        opened = self.get(number).opened
+        data = opened.content.read_nowait(offset, size)
+        if data is not None:
+            opened.inode.settled = True
+        return data
 
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
@@ -167,12 +173,14 @@ class Handles:
         with self._doubting(opened):
             data = await opened.content.read(offset, size)
         opened.check_current()
+        opened.inode.settled = True
         return data
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """pwrite(2)."""
         handle = self.get(number)
         opened = handle.opened
+        opened.require_name()
         if handle.past_pages and self._rights_lent(opened.inode):
             await self._take_rights(opened.inode)
         try:
@@ -190,6 +198,7 @@ class Handles:
             raise IsADirectoryPathError("a directory has no size to change")
         if number is not None and number in self._handles:
             opened = self._handles[number].opened
+            opened.require_name()
             try:
                 await opened.content.truncate(size)
             finally:
@@ -230,9 +239,11 @@ class Handles:
         try:
             yield
         except (VersionChangedError, ObjectMissingError):
-            if not opened.superseded:
+            if opened.file.dirty:
                 self._namespace.invalidate(opened.inode)
                 self._kernel.invalidate_attributes(opened.inode.number)
+            elif not opened.superseded:
+                self._namespace.note_outdated(opened.inode)
             raise
 
     # -- a program's rights ---------------------------------------------------------------------

@@ -12,6 +12,7 @@ import trio
 
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.news import KernelNews
 
 
 class KernelChannel(Protocol):
@@ -25,6 +26,10 @@ class KernelChannel(Protocol):
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
         ...
 
+    def invalidate_entry(self, directory: int, name: bytes) -> None:
+        """Ask for a name in a directory to be forgotten soon; never blocks."""
+        ...
+
     async def drop_pages(self, inode: int) -> None:
         """Return when the kernel has no page of an inode that it was given before the call.
 
@@ -34,12 +39,16 @@ class KernelChannel(Protocol):
 
 
 class KernelCache:
-    """The caches of the kernel that has the mount. Belongs to the trio thread."""
+    """The caches of the kernel that has the mount. Belongs to the trio thread.
+
+    ``news`` is what a namespace tells of changes that others made.
+    """
 
     def __init__(self) -> None:
         self._channel: KernelChannel | None = None
         self._etags: dict[int, str] = {}
         """The version of each inode that the kernel may have pages of; "" of one never stored."""
+        self.news = KernelNews(self.replaced, self.name_taken, self.attributes_changed)
 
     @contextmanager
     def attached(self, channel: KernelChannel) -> Iterator[None]:
@@ -88,10 +97,23 @@ class KernelCache:
         """Another client replaced the object: pages of the old one are worth nothing."""
         pages = self._etags.get(inode.number)
         if inode.info is None or pages is None or pages == inode.info.etag:
+            self.invalidate_attributes(inode.number)
             return
         del self._etags[inode.number]
         if self._channel is not None:
             self._channel.invalidate_pages(inode.number)
+
+    # -- what others changed --------------------------------------------------------------------
+
+    def name_taken(self, directory: Inode, name: str, inode: Inode) -> None:
+        """The name does not stand for the inode any more."""
+        if self._channel is not None:
+            self._channel.invalidate_entry(directory.number, name.encode())
+            self._channel.invalidate_attributes(inode.number)
+
+    def attributes_changed(self, inode: Inode) -> None:
+        """What was told of the inode is to be asked again."""
+        self.invalidate_attributes(inode.number)
 
     def forget(self, number: int) -> None:
         """The kernel has forgotten the inode, and its pages with it."""

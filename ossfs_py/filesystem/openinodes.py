@@ -108,6 +108,18 @@ class OpenInode:
                 "the object was replaced by another client", key=self.inode.name
             )
 
+    @property
+    def removed_here(self) -> bool:
+        """Whether this mount unlinked the file: nobody wants what is written to it stored."""
+        return self.inode.removed and not self.inode.stale
+
+    def require_name(self) -> None:
+        """Raise VersionChangedError if others took the name: no close could store a change."""
+        if self.inode.stale:
+            raise VersionChangedError(
+                "the object was replaced or removed by another client", key=self.inode.name
+            )
+
     def size(self) -> int:
         """Present size in bytes, uncommitted writes included."""
         return self.file.size
@@ -243,7 +255,7 @@ class Opener:
         try:
             # Writes through a shared mapping arrive after the last flush. Whoever opens the file
             # while they are on their way may leave others behind.
-            while opened.users == 1 and opened.file.dirty and not opened.inode.removed:
+            while opened.users == 1 and opened.file.dirty and not opened.removed_here:
                 await self._commits.commit(opened)
         except (OssfsError, OSError) as exc:
             if opened.users == 1:
@@ -262,6 +274,8 @@ class Opener:
         self._opened.discard(opened)
         if inode.size_source == opened.size:
             inode.size_source = None
+        if not inode.open_count:
+            inode.settled = False
         if inode.removed:
             opened.file.abandon()
         elif inode.local and opened.file.version is None:

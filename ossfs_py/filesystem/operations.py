@@ -223,7 +223,7 @@ class Filesystem:
 
     async def attributes(self, number: int) -> EntryReply:
         """stat(2) of an inode; gives no reference."""
-        inode = self._namespace.inode(number)
+        inode = self._namespace.inode_or_stale(number)
         return self._replies.fresh_nowait(inode) or await self._replies.fresh(inode)
 
     async def set_attributes(
@@ -334,7 +334,7 @@ class Filesystem:
         Raises:
             StaleInodeError: the inode is not known.
         """
-        return path_of(self._namespace.inode(number))
+        return path_of(self._namespace.inode_or_stale(number))
 
     def path_of_handle(self, handle: int) -> str:
         """The path of an open file, as of now.

@@ -21,7 +21,6 @@ class EntryReply(NamedTuple):
     """That the name leads to this inode."""
     attributes_seconds: float
     generation: int = 0
-    """No number is given twice while a mount lives."""
 
     @property
     def inode(self) -> int:
@@ -56,7 +55,7 @@ class Replies:
             return reply
         attributes = await self._namespace.attributes(inode)
         seconds = self._namespace.fresh_seconds(inode, trio.current_time())
-        return EntryReply(attributes, seconds, seconds)
+        return EntryReply(attributes, seconds, seconds, self._namespace.generation(inode))
 
     def fresh_nowait(self, inode: Inode) -> EntryReply | None:
         """From memory, or None if the store has to be asked."""
@@ -65,9 +64,11 @@ class Replies:
         if attributes is None:
             return None
         seconds = namespace.fresh_seconds(inode, trio.current_time())
-        return EntryReply(attributes, seconds, seconds)
+        return EntryReply(attributes, seconds, seconds, namespace.generation(inode))
 
     def known(self, inode: Inode, now: float) -> EntryReply:
         """What memory says ``now``, of an inode that was looked up or listed just before."""
-        seconds = self._namespace.fresh_seconds(inode, now)
-        return EntryReply(self._namespace.attributes_known(inode), seconds, seconds)
+        namespace = self._namespace
+        seconds = namespace.fresh_seconds(inode, now)
+        attributes = namespace.attributes_known(inode)
+        return EntryReply(attributes, seconds, seconds, namespace.generation(inode))

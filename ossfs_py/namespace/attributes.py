@@ -16,10 +16,13 @@ SYMLINK_PERMISSIONS = 0o777
 """What every symlink shows on Linux."""
 
 
-def resolve(inode: Inode, options: NamespaceOptions, mounted_ns: int) -> Attributes:
+def resolve(
+    inode: Inode, options: NamespaceOptions, mounted_ns: int, subdirectories: int | None = None
+) -> Attributes:
     """The attributes in memory: set here, else stored as metadata, else the mount's defaults.
 
-    ``mounted_ns`` is the time of what has none: directories without a marker.
+    ``mounted_ns`` is the time of what has none: directories without a marker. ``subdirectories``
+    is how many a directory has, None where nobody knows.
     """
     info = inode.info
     if info is not None and inode.is_plain:
@@ -48,10 +51,19 @@ def resolve(inode: Inode, options: NamespaceOptions, mounted_ns: int) -> Attribu
         atime_ns=_first(inode.atime_ns, stored.atime_ns, mtime_ns) or 0,
         mtime_ns=mtime_ns,
         ctime_ns=_first(inode.ctime_ns, stored.ctime_ns, mtime_ns) or 0,
-        # Directories too say one link: "find" takes any other number for a count of
-        # subdirectories and skips what it then believes to be files.
-        nlink=0 if inode.removed else 1,
+        nlink=_links(inode, subdirectories),
     )
+
+
+def _links(inode: Inode, subdirectories: int | None) -> int:
+    """A directory has one link by its name, one by its ".", and one by each ".." below it.
+
+    Where these are not known it says one, as other file systems that do not count them: "find"
+    takes any other number for a count, and skips what it then believes to be files.
+    """
+    if inode.removed:
+        return 0
+    return 1 if subdirectories is None else 2 + subdirectories
 
 
 def full_mode(inode: Inode, options: NamespaceOptions) -> int:

@@ -17,6 +17,7 @@ from ossfs_py.errors import (
     NotPermittedError,
     RangeTooLargeError,
     ReadOnlyError,
+    StaleInodeError,
     StoreError,
 )
 from ossfs_py.model import CommitRequest, ListQuery, ObjectVersion
@@ -67,6 +68,8 @@ class Entries:
         """
         if parent.kind is not Kind.DIRECTORY:
             raise NotADirectoryPathError(f"{parent.name!r} is no directory")
+        if parent.stale:
+            raise StaleInodeError(f"directory {parent.name!r} was removed by others")
         if parent.removed:
             raise NoSuchEntryError(f"directory {parent.name!r} was removed")
         require_nameable(name)
@@ -104,7 +107,7 @@ class Entries:
         if self._tree.table.child(parent, name) is not None:
             raise EntryExistsError(f"{name!r} exists")
         inode = self._tree.table.new(parent, name, Kind.FILE)
-        inode.local = True
+        inode.local = inode.transient = True
         inode.mode = mode & _PERMISSION_BITS
         inode.uid = uid
         inode.gid = self._group_of_directory(parent, gid)
@@ -274,6 +277,7 @@ class Entries:
         new = inode is None
         if inode is None:
             inode = self._tree.table.new(parent, name, kind)
+            inode.transient = True
         inode.mtime_ns = metadata.decode(stored).mtime_ns
         self._tree.stored(inode, version, stored)
         self._tree.changed(inode, new=new)

@@ -2,6 +2,7 @@
 
 import enum
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 from ossfs_py.errors import StaleInodeError
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.metadata import NOTHING, Decoded, decode
+from ossfs_py.namespace.numbers import Hash, hash_of, seed_of
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ _NS_PER_SECOND = 1_000_000_000
 # How many idle inodes one new inode may look at to find one to drop: enough to get past a chain
 # of directories, little enough to stay constant time.
 _EVICTION_LOOKS = 16
+_MAX_GENERATION = 2**31 - 1
+"""The kernel keeps 32 bits and compares them as an int (fuse_stale_inode)."""
 
 
 class Kind(enum.Enum):
@@ -66,8 +70,12 @@ class Inode:
         "open_count",
         "parent",
         "removed",
+        "seed",
+        "settled",
         "shadows",
         "size_source",
+        "stale",
+        "transient",
         "uid",
         "xattrs",
     )
@@ -102,7 +110,15 @@ class Inode:
         self.local = False
         """Created here and not in the store yet."""
         self.removed = False
-        """Unlinked: no name leads here any more."""
+        """No name leads here any more."""
+        self.stale = False
+        """Removed, and not by this mount: others deleted or replaced what it stood for."""
+        self.settled = False
+        """Somebody who has it open was given bytes of its version, or pages of it are cached."""
+        self.transient = False
+        """Its number, or its being the file of that number, ends with this mount."""
+        self.seed: int | None = None
+        """Of a directory, once known: what the numbers of its entries are made with."""
         self.shadows = False
         """Local, but its key still holds an older object in the store."""
         self.size_source: Callable[[], int] | None = None
@@ -218,12 +234,17 @@ class InodeTable:
     ``max_unreferenced``: a listing makes thousands that the kernel never asks for again.
     """
 
-    def __init__(self, max_unreferenced: int) -> None:
+    def __init__(
+        self, max_unreferenced: int, prefix: str = "", *, hash_name: Hash = hash_of
+    ) -> None:
+        """``prefix`` is what of the bucket is mounted; empty, or ends with a slash."""
         self.root = Inode(ROOT_NUMBER, None, "", Kind.DIRECTORY)
+        self.root.seed = seed_of(prefix, hash_name)
+        self._hash_name = hash_name
         self._by_number: dict[int, Inode] = {ROOT_NUMBER: self.root}
         self._idle: OrderedDict[int, Inode] = OrderedDict()
         self._max_unreferenced = max_unreferenced
-        self._next_number = ROOT_NUMBER + 1
+        self._generation = 1 + secrets.randbelow(_MAX_GENERATION)
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -246,11 +267,23 @@ class InodeTable:
             self._idle.move_to_end(inode.number)
         return inode
 
+    def generation(self, inode: Inode) -> int:
+        """What tells the inode from others that have, or will have, its number.
+
+        0 where the number is the one of the inode's key, in every mount; else this mount's own.
+        """
+        return self._generation if inode.transient else 0
+
     def new(self, parent: Inode, name: str, kind: Kind) -> Inode:
         """A new inode under a name that no known entry has."""
-        inode = Inode(self._next_number, parent, name, kind)
-        self._next_number += 1
-        self._by_number[inode.number] = inode
+        seed = self._seed(parent)
+        step = 0
+        # The last bit is left out: SQL and many programs keep these numbers with a sign.
+        while (number := self._hash_name(seed, name, step) >> 1) in self._by_number or not number:
+            step += 1
+        inode = Inode(number, parent, name, kind)
+        inode.transient = step > 0
+        self._by_number[number] = inode
         if parent.number not in self._by_number:
             self._restore(parent)
         parent.children[name] = inode
@@ -276,9 +309,13 @@ class InodeTable:
         inode.parent = parent
         inode.name = name
         parent.children[name] = inode
+        for node in self.below(inode):
+            node.seed = None  # what comes below from now on has other keys
 
     def remember(self, inode: Inode, count: int = 1) -> None:
         """The kernel was told of the inode ``count`` times more."""
+        # One that was dropped before the kernel heard of it may have been made again since.
+        inode = self._by_number.get(inode.number, inode)
         inode.lookup_count += count
         self._idle.pop(inode.number, None)
         self._restore(inode)
@@ -305,6 +342,18 @@ class InodeTable:
             node = stack.pop()
             yield node
             stack.extend(node.children.values())
+
+    def _seed(self, directory: Inode) -> int:
+        unknown: list[Inode] = []
+        node = directory
+        while node.seed is None:
+            unknown.append(node)
+            assert node.parent is not None  # noqa: S101 - the root has its seed from the beginning
+            node = node.parent
+        seed = node.seed
+        for node in reversed(unknown):
+            seed = node.seed = self._hash_name(seed, node.name, 0)
+        return seed
 
     def _restore(self, inode: Inode) -> None:
         """Know an inode again that was dropped between its making and the kernel's hearing."""

@@ -1,15 +1,16 @@
 """The names, inodes and attributes of one mount."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from ossfs_py.errors import NoSuchEntryError
+from ossfs_py.errors import NoSuchEntryError, StaleInodeError
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.answers import MetadataMemory
 from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.listing.reading import Listed
+from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
@@ -31,7 +32,7 @@ class Namespace:
     something leaves the request it waits for running: the change may or may not happen. Every
     method that asks the store may raise StoreError.
 
-    ``on_remote_change`` is called when a refresh finds another content for a known file.
+    ``news`` is told what others changed of what the kernel may have cached.
     """
 
     def __init__(
@@ -40,11 +41,11 @@ class Namespace:
         workers: Workers,
         options: NamespaceOptions,
         metrics: Metrics,
-        on_remote_change: Callable[[Inode], None] | None = None,
+        news: KernelNews = NOBODY,
         rename_log: RenameLog | None = None,
     ) -> None:
         self._options = options
-        self._tree = Tree(store, workers, options, metrics, on_remote_change)
+        self._tree = Tree(store, workers, options, metrics, news)
         self._resolver = Resolver(store, workers, self._tree)
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver)
@@ -66,12 +67,30 @@ class Namespace:
         return self._tree.table.root
 
     def inode(self, number: int) -> Inode:
-        """The inode of that number.
+        """The inode of that number, to do something with its name or what is stored under it.
 
         Raises:
-            StaleInodeError: not known.
+            StaleInodeError: not known, or others took its name. The kernel looks the path up again.
         """
-        return self._tree.table.get(number)
+        inode = self._tree.table.get(number)
+        if inode.stale:
+            raise StaleInodeError(f"{inode.name!r} was replaced or removed by others")
+        return inode
+
+    def inode_or_stale(self, number: int) -> Inode:
+        """The inode of that number, also one that others took the name from.
+
+        Raises:
+            StaleInodeError: not known, or stale and nobody has it open.
+        """
+        inode = self._tree.table.get(number)
+        if inode.stale and not inode.open_count:
+            raise StaleInodeError(f"{inode.name!r} was replaced or removed by others")
+        return inode
+
+    def generation(self, inode: Inode) -> int:
+        """What the kernel is told beside the inode's number."""
+        return self._tree.table.generation(inode)
 
     def remember(self, inode: Inode, count: int = 1) -> None:
         """The kernel was told of the inode ``count`` times more."""
@@ -110,12 +129,16 @@ class Namespace:
         """Fresh attributes, from memory where those are fresh.
 
         Raises:
-            NoSuchEntryError: gone from the store, and not open, local or removed here.
-            StaleInodeError: the name stands for something of another kind now.
+            StaleInodeError: gone from the store, or the name stands for another inode now, and
+                nobody has this one open.
         """
-        await self._resolver.refresh(inode)
-        if self._tree.needs_metadata(inode):
-            await self._resolver.ensure_metadata(inode)
+        try:
+            await self._resolver.refresh(inode)
+            if self._tree.needs_metadata(inode):
+                await self._resolver.ensure_metadata(inode)
+        except StaleInodeError:
+            if not inode.open_count:
+                raise
         return self._tree.attributes(inode)
 
     def attributes_nowait(self, inode: Inode) -> Attributes | None:
@@ -139,7 +162,8 @@ class Namespace:
         """The version a newly opened descriptor reads; no request while it is fresh.
 
         Raises:
-            NoSuchEntryError: gone, or never stored.
+            NoSuchEntryError: never stored.
+            StaleInodeError: gone from the store, or the name stands for another inode now.
         """
         await self._resolver.refresh(inode)
         if inode.info is None:
@@ -251,6 +275,10 @@ class Namespace:
             inode.fresh_until = 0.0
             return
         self._tree.changed(inode, new=is_new)
+
+    def note_outdated(self, inode: Inode) -> None:
+        """The store refused the inode's version: it has another, or none. The next look asks."""
+        self._tree.outdated(inode)
 
     async def unlink(self, parent: Inode, name: str) -> Inode:
         """Delete a file or symlink; the directory stays visible.

@@ -18,7 +18,7 @@ from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.pending import Pending
-from ossfs_py.namespace.tree import Tree, kind_of
+from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 
@@ -161,8 +161,8 @@ class Resolver:
         """Make sure that what is known of the inode is fresh, asking the store if it is not.
 
         Raises:
-            NoSuchEntryError: what the inode stands for is gone from the store.
-            StaleInodeError: the name stands for something of another kind now.
+            StaleInodeError: what the inode stands for is gone from the store, or another inode has
+                its name. Who has a name looks it up again.
             StoreError
         """
         while not self._tree.is_fresh(inode):
@@ -173,8 +173,10 @@ class Resolver:
         """Make sure that the metadata of the inode's current version is known.
 
         Raises:
-            NoSuchEntryError, StaleInodeError, StoreError: as of :meth:`refresh`.
+            StaleInodeError, StoreError: as of :meth:`refresh`.
         """
+        if inode.stale:
+            raise StaleInodeError(f"{inode.name!r} was replaced or removed by others")
         while inode.metadata is None and not inode.local and not inode.removed:
             if inode is self._tree.table.root or await self._refresh_once(inode):
                 return
@@ -215,20 +217,18 @@ class Resolver:
                     marker_asked=True,
                 )
         elif isinstance(head, ObjectInfo):
-            if kind_of(head) is not inode.kind:
-                tree.vanished(inode)
-                raise StaleInodeError(f"{key!r} is of another kind now")
-            tree.relearn(inode, head, question.asked_at)
+            if tree.relearn(inode, head, question.asked_at) is not inode:
+                raise StaleInodeError(f"{key!r} is another file now")
         else:
             self._gone(inode, question.asked_at)
         return True
 
     def _gone(self, inode: Inode, asked_at: float) -> None:
-        if inode.open_count or self._tree.holds_unstored(inode):
+        if self._tree.holds_unsaved(inode):
             self._tree.refreshed(inode, asked_at)
             return
         self._tree.vanished(inode)
-        raise NoSuchEntryError(f"{inode.name!r} is gone from the store")
+        raise StaleInodeError(f"{inode.name!r} is gone from the store")
 
     def _take_in(
         self,
@@ -254,7 +254,7 @@ class Resolver:
                 raise failure
         child = tree.table.child(parent, name)
         if child is not None:
-            if child.size_source is not None or tree.holds_unstored(child):
+            if tree.holds_unsaved(child):
                 return child  # written here, and about to be in the store
             tree.vanished(child)
         tree.absences.add(question.key)

@@ -10,6 +10,7 @@ from ossfs_py.errors import (
     ObjectMissingError,
     OperationUnsupportedError,
     ReadOnlyError,
+    StaleInodeError,
     VersionChangedError,
 )
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo
@@ -149,7 +150,9 @@ class AttributeWriter:
         """Bring the inode's attributes to its object.
 
         Raises:
-            NoSuchEntryError, RangeTooLargeError, StoreError
+            NoSuchEntryError: never stored.
+            StaleInodeError: gone from the store, or another inode has the name now.
+            RangeTooLargeError, StoreError
         """
         tree = self._tree
         # Dirty until stored: an answer of the store taken in meanwhile leaves the change alone.
@@ -173,7 +176,7 @@ class AttributeWriter:
             except ObjectMissingError as exc:
                 if inode.kind is not Kind.DIRECTORY or attempt == _TRIES:
                     tree.vanished(inode)
-                    raise NoSuchEntryError(f"{inode.name!r} is gone from the store") from exc
+                    raise StaleInodeError(f"{inode.name!r} is gone from the store") from exc
                 inode.info = None  # the marker is gone, the directory need not be
         inode.metadata_dirty = False
         tree.changed(inode, new=False)

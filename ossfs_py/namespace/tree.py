@@ -4,7 +4,7 @@ Nothing here waits: every method is one step on the trio thread.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import trio
 
@@ -16,6 +16,7 @@ from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
 from ossfs_py.namespace.listing.shared import ListingEngine
 from ossfs_py.namespace.metadata import decode
+from ossfs_py.namespace.news import KernelNews
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
@@ -38,11 +39,11 @@ class Tree:
         workers: Workers,
         options: NamespaceOptions,
         metrics: Metrics,
-        on_remote_change: Callable[[Inode], None] | None,
+        news: KernelNews,
     ) -> None:
         self.options = options
         self.keys = KeyMap(options.prefix)
-        self.table = InodeTable(options.max_entries)
+        self.table = InodeTable(options.max_entries, options.prefix)
         self.absences = Absences(options.max_entries, options.negative_ttl_seconds)
         self.metadata = MetadataMemory(options.max_entries)
         self.changes = LocalChanges()
@@ -53,9 +54,10 @@ class Tree:
             metrics,
             ttl_seconds=options.metadata_ttl_seconds,
             max_entries=options.max_entries,
+            on_changed=self.entries_changed_by_others,
         )
         self._mounted_ns = time.time_ns()
-        self._on_remote_change = on_remote_change
+        self._news = news
 
     def now(self) -> float:
         """Seconds on trio's clock."""
@@ -65,7 +67,9 @@ class Tree:
 
     def attributes(self, inode: Inode) -> Attributes:
         """What memory says, however old."""
-        return attributes.resolve(inode, self.options, self._mounted_ns)
+        return attributes.resolve(
+            inode, self.options, self._mounted_ns, self._subdirectories(inode)
+        )
 
     def is_fresh(self, inode: Inode) -> bool:
         """Whether the store need not be asked before answering for the inode."""
@@ -111,6 +115,10 @@ class Tree:
         """Whether the inode, or one below it, is not in the store yet."""
         return any(node.local for node in self.table.below(inode))
 
+    def holds_unsaved(self, inode: Inode) -> bool:
+        """Whether the inode, or one below it, has content that the store has not got yet."""
+        return any(node.local or node.size_source is not None for node in self.table.below(inode))
+
     def must_ask(self, info: ObjectInfo) -> bool:
         """Whether a listed object has to be asked for its metadata before it can be shown.
 
@@ -149,13 +157,14 @@ class Tree:
         ):
             return child
         info = self.metadata.complete(info)
+        if child is not None and child.size_source is not None:
+            return self._learned(child, info, asked_at)
         child = self._of_kind(parent, name, self._kind_of(info, child))
         if info.key != (self.keys.marker_key_of(parent) if prefix is None else prefix) + name:
             # Listed before a rename of the directory: the copy's ETag may be another.
             child.fresh_until = 0.0
             return child
-        self._learn(child, info, asked_at)
-        return child
+        return self._learned(child, info, asked_at)
 
     def adopt_directory(
         self,
@@ -168,7 +177,11 @@ class Tree:
     ) -> Inode:
         """The store has keys below the name; ``marker_asked`` if the answer told of a marker."""
         child = self.table.child(parent, name)
-        if child is not None and (child.local or self._is_newer(child, asked_at)):
+        if child is not None and (
+            child.local
+            or self._is_newer(child, asked_at)
+            or (child.kind is not Kind.DIRECTORY and self.holds_unsaved(child))
+        ):
             return child
         child = self._of_kind(parent, name, Kind.DIRECTORY)
         if marker is not None:
@@ -179,20 +192,33 @@ class Tree:
         self.refreshed(child, asked_at)
         return child
 
-    def relearn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> None:
-        """The store answered for a known inode."""
-        if not self._is_newer(inode, asked_at):
+    def relearn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> Inode:
+        """The store answered for a known inode; what its name stands for now."""
+        if inode.parent is None or self._is_newer(inode, asked_at):
+            return inode
+        if self.table.child(inode.parent, inode.name) is None and inode.kind is kind_of(info):
+            # Dropped from memory by a crowd of others; whoever asks has it in hand all the same.
             self._learn(inode, info, asked_at)
+            return inode
+        return self.adopt_object(inode.parent, inode.name, info, asked_at)
 
     def refreshed(self, inode: Inode, asked_at: float) -> None:
         """What is known of the inode was true at that moment."""
         inode.fresh_until = max(inode.fresh_until, asked_at + self.options.metadata_ttl_seconds)
 
     def vanished(self, inode: Inode) -> None:
-        """The store no longer has what the inode stands for."""
+        """The store no longer has what the inode stands for: its name is free, and it is stale."""
         if inode.parent is not None and not inode.removed:
             self.listings.note(inode.parent, inode.name, REMOVED)
-            self._detach_all(inode)
+            self.entries_changed_by_others(inode.parent)
+            self._lose_name(inode)
+
+    def outdated(self, inode: Inode) -> None:
+        """The store has another version than the inode's, or none: the next look asks which."""
+        if inode.parent is None or inode.removed:
+            return
+        self.listings.drop(inode.parent)
+        self._lose_name(inode)
 
     # -- what this mount did itself ---------------------------------------------------------------
 
@@ -273,28 +299,68 @@ class Tree:
         """A directory's time is that of its last new, removed or renamed entry."""
         directory.mtime_ns = directory.ctime_ns = time.time_ns()
 
+    def entries_changed_by_others(self, directory: Inode) -> None:
+        """Something in it came, went or changed: who watches its time looks again."""
+        self.entries_changed(directory)
+        self._news.attributes_changed(directory)
+
     # -- inside -----------------------------------------------------------------------------------
+
+    def _learned(self, inode: Inode, info: ObjectInfo, asked_at: float) -> Inode:
+        """The store has ``info`` under the inode's name; the inode that has the name now."""
+        parent, before = inode.parent, inode.info
+        if (
+            before is not None
+            and parent is not None
+            and (before.etag != info.etag or before.size != info.size)
+        ):
+            if inode.size_source is not None:
+                # What is written here was written over the version known so far; that others have
+                # replaced it is told to who commits, by the condition of the commit.
+                self.refreshed(inode, asked_at)
+                return inode
+            if inode.settled and inode.open_count:
+                self._lose_name(inode)
+                inode = self.table.new(parent, inode.name, inode.kind)
+        self._learn(inode, info, asked_at)
+        return inode
 
     def _learn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> None:
         self.metadata.remember(info)
         content_changed = inode.learn(info)
         self.refreshed(inode, asked_at)
-        if content_changed and inode.kind is Kind.FILE and self._on_remote_change is not None:
-            self._on_remote_change(inode)
+        if content_changed and inode.kind is Kind.FILE:
+            self._news.content_changed(inode)
+
+    def _lose_name(self, inode: Inode) -> None:
+        """Others took the name from the inode, and from all below it."""
+        for node in self.table.below(inode):
+            node.stale = True
+        if inode.parent is not None:
+            self._news.name_taken(inode.parent, inode.name, inode)
+        self._detach_all(inode)
 
     def _is_newer(self, inode: Inode, asked_at: float) -> bool:
         """Whether what is known of the inode is younger than an answer asked for then."""
         return inode.fresh_until > asked_at + self.options.metadata_ttl_seconds
 
+    def _subdirectories(self, inode: Inode) -> int | None:
+        """How many a directory has, where a listing at hand tells."""
+        listing = self.listings.complete(inode) if inode.kind is Kind.DIRECTORY else None
+        if listing is None or listing.index is None:
+            return None
+        return len(listing.directories())
+
     def _detach_all(self, inode: Inode) -> None:
-        self.listings.drop(inode)
-        for node in list(self.table.below(inode)):
+        for node in reversed(list(self.table.below(inode))):  # a directory after what is in it
+            if node.kind is Kind.DIRECTORY:
+                self.listings.drop(node)
             self.table.detach(node)
 
     def _of_kind(self, parent: Inode, name: str, kind: Kind) -> Inode:
         child = self.table.child(parent, name)
         if child is not None and child.kind is not kind:
-            self._detach_all(child)
+            self._lose_name(child)
             child = None
         return child if child is not None else self.table.new(parent, name, kind)
 

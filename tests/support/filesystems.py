@@ -319,9 +319,7 @@ async def mounted(
         network = made.writes.context.network
         journal = made.writes.journal
         kernel, channel = KernelCache(), Channel()
-        namespace = Namespace(
-            used, network, namespace_options, Metrics(), on_remote_change=kernel.replaced
-        )
+        namespace = Namespace(used, network, namespace_options, Metrics(), news=kernel.news)
         filesystem_options = FilesystemOptions(
             read_only=read_only,
             conflicts=ConflictPolicy(fail=fail_on_conflict),

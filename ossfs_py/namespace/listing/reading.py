@@ -131,6 +131,8 @@ class Listing:
         """This mount changed an entry; ``new`` if the name was free before."""
         if self.index is not None:
             new = name not in self.index
+            if DIRECTORY in (state, self.index.get(name)):
+                self._directories = None
         if not self.complete:
             self._overlay[name] = state
         if state is REMOVED:

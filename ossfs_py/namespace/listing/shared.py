@@ -2,6 +2,7 @@
 
 import logging
 import weakref
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -11,8 +12,9 @@ from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.answers import Once
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.keys import KeyMap
-from ossfs_py.namespace.listing.merge import Entry, PageMerger, State
+from ossfs_py.namespace.listing.merge import REMOVED, Entry, PageMerger, State
 from ossfs_py.namespace.listing.reading import Listing, ListingPage
+from ossfs_py.namespace.listing.seen import SeenContents
 from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.runtime.workers import Workers
@@ -34,14 +36,19 @@ class ListingEngine:
         *,
         ttl_seconds: float,
         max_entries: int,
+        on_changed: Callable[[Inode], None],
     ) -> None:
+        """``on_changed`` is told of directories in which others have changed something."""
+        self._on_changed = on_changed
+        self._seen = SeenContents(max_entries)
         self._store = store
         self._workers = workers
         self._keys = keys
         self._metrics = metrics
         self._ttl_seconds = ttl_seconds
         self._max_entries = max_entries
-        # By inode number, which a rename of the directory or of one above it does not change.
+        # By inode number, which a rename of the directory or of one above it does not change; but
+        # another directory may get it when nobody knows this one any more.
         self._complete: TTLCache[int, Listing] = TTLCache(
             max_entries,
             ttl_seconds,
@@ -88,7 +95,8 @@ class ListingEngine:
     def complete(self, directory: Inode) -> Listing | None:
         """The fresh, complete listing of a directory, if there is one."""
         listing = self._complete.get(directory.number)
-        if listing is None or listing.started <= trio.current_time() - self._ttl_seconds:
+        oldest = trio.current_time() - self._ttl_seconds
+        if listing is None or listing.started <= oldest or listing.directory is not directory:
             return None
         return listing
 
@@ -96,7 +104,13 @@ class ListingEngine:
         """This mount changed an entry: apply it to cached listings and those under way."""
         if self.walks:
             self.walks.changed(self._keys.marker_key_of(directory))
-        concerned = [self._complete.get(directory.number), self._in_flight.get(directory.number)]
+        complete = self._complete.get(directory.number)
+        if complete is not None and complete.index is not None:
+            before: State = complete.index.get(name, REMOVED)
+            self._seen.noted(directory.number, name, before, state)
+        else:
+            self._seen.lost(directory.number)
+        concerned = [complete, self._in_flight.get(directory.number)]
         concerned += [other for other in self._unshared if other.directory is directory]
         for listing in concerned:
             if listing is not None:
@@ -124,7 +138,12 @@ class ListingEngine:
             self._in_flight.get(directory.number),
             self._complete.get(directory.number),
         ):
-            if listing is not None and listing.joinable and listing.started > oldest:
+            if (
+                listing is not None
+                and listing.directory is directory
+                and listing.joinable
+                and listing.started > oldest
+            ):
                 return listing
         found = self.walks.take(self._keys.marker_key_of(directory)) if self.walks else None
         if found is None:
@@ -216,9 +235,12 @@ class ListingEngine:
         if self._in_flight.get(number) is not listing:
             return  # dropped meanwhile: what it listed is no longer believed
         del self._in_flight[number]
-        size = 1 + len(listing.index or ())
-        if listing.index is not None and size <= self._max_entries:
+        if listing.index is None:
+            return
+        if 1 + len(listing.index) <= self._max_entries:
             self._complete[number] = listing
+        if self._seen.listed(number, listing.index):
+            self._on_changed(listing.directory)
 
     def _hidden(self, key: str) -> None:
         self._metrics.hidden_keys.inc()

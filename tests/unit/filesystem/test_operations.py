@@ -1,5 +1,6 @@
 """Open files and names that change under them, other clients, failing stores: no kernel needed."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Awaitable, Callable
@@ -315,21 +316,32 @@ def test_an_exclusively_created_file_may_be_renamed_over_another_before_it_is_cl
 # -- other clients ----------------------------------------------------------------------------
 
 
-def test_a_reader_of_a_replaced_object_is_told_so_even_of_bytes_still_in_memory(run: Run) -> None:
+def test_a_reader_keeps_the_version_it_began_with_or_is_told_whoever_reads_the_new_one(
+    run: Run,
+) -> None:
+    old_bytes, new_bytes = b"old" * 300_000, b"a new one"
+
     async def test(m: Mounted) -> None:
-        m.store.seed("file", b"old")
+        m.store.seed("file", old_bytes)
         old = await m.open(FILE)
-        assert await m.read(old) == b"old"
-        m.store.seed("file", b"new")
+        assert await m.fs.read(old.handle, 0, 3) == b"old"
+        m.store.seed("file", new_bytes)
         await m.expire()
         new = await m.open(FILE)
-        assert await m.read(new) == b"new"
+        assert new.inode != old.inode  # the kernel keeps sizes and pages by number
+        assert await m.read(new) == new_bytes
+        assert (await m.fs.attributes(old.inode)).size == len(old_bytes)
+        assert await m.fs.read(old.handle, len(old_bytes), 10) == b""
+        with contextlib.suppress(VersionChangedError):  # not at hand any more
+            assert await m.fs.read(old.handle, 0, 3) == b"old"
         with pytest.raises(VersionChangedError):
-            await m.read(old)
+            await m.fs.read(old.handle, 500_000, 3)
         with pytest.raises(VersionChangedError):
-            await m.fs.read(old.handle, 0, 3)
+            await m.fs.write(old.handle, 0, b"lost")
+        assert m.store.content("file") == new_bytes
         await m.close(old)
         await m.close(new)
+        assert m.store.content("file") == new_bytes
 
     run(test)
 

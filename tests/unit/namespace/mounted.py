@@ -8,6 +8,7 @@ import trio.testing
 
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.namespace import Inode, Namespace, NamespaceOptions
+from ossfs_py.namespace.news import KernelNews
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.fake_store import FakeStore
@@ -20,8 +21,18 @@ class Mounted:
         self.store = store
         self.metrics = Metrics()
         self.changed: list[Inode] = []
+        self.taken: list[tuple[Inode, str, Inode]] = []
+        self.attributes_changed: list[Inode] = []
         self.namespace = Namespace(
-            store, workers, NamespaceOptions(**options), self.metrics, self.changed.append
+            store,
+            workers,
+            NamespaceOptions(**options),
+            self.metrics,
+            KernelNews(
+                self.changed.append,
+                lambda directory, name, inode: self.taken.append((directory, name, inode)),
+                self.attributes_changed.append,
+            ),
         )
         self.clock: trio.testing.MockClock
 

@@ -11,6 +11,7 @@ from ossfs_py.errors import (
     NotPermittedError,
     OperationUnsupportedError,
     RangeTooLargeError,
+    StaleInodeError,
     StoreUnavailableError,
 )
 from ossfs_py.model import AttributeChange
@@ -131,7 +132,7 @@ def test_chmod_of_a_file_deleted_by_others_is_told() -> None:
     async def run(m: Mounted) -> None:
         f = await m.at("f")
         m.store.erase("f")
-        with pytest.raises(NoSuchEntryError):
+        with pytest.raises(StaleInodeError):
             await m.namespace.set_attributes(f, AttributeChange(mode=0o600), defer=False)
 
     mounted(run, store_with_file())

@@ -12,6 +12,7 @@ from ossfs_py.errors import (
     NameTooLongError,
     NoSuchEntryError,
     NotADirectoryPathError,
+    StaleInodeError,
     StoreUnavailableError,
 )
 from ossfs_py.model import AttributeChange, ObjectVersion
@@ -337,7 +338,7 @@ def test_objects_that_others_delete_meanwhile_are_left_out() -> None:
         m.store.on_request = lambda method, _: m.store.erase("d/a") if method == "copy" else None
         await m.namespace.rename(m.root, "d", m.root, "e")
         assert m.store.keys() == ["e/b"]
-        with pytest.raises(NoSuchEntryError):
+        with pytest.raises(StaleInodeError):
             await m.namespace.attributes(gone)
 
     mounted(run, store_of("d/a", "d/b"), threads=1)

@@ -1,0 +1,47 @@
+"""What directories held when they were listed last, so that changes by others are noticed."""
+
+from cachetools import LRUCache
+
+from ossfs_py.model import ObjectInfo
+from ossfs_py.namespace.listing.merge import REMOVED, Entry, State
+
+_UNLIKE_ANY = -1
+"""No sum: they are not negative."""
+_MASK = (1 << 64) - 1
+
+
+def _mark(entry: State) -> object:
+    return entry.etag if isinstance(entry, ObjectInfo) else entry
+
+
+class SeenContents:
+    """One number for each directory: the sum of its entries' hashes, names and ETags alike.
+
+    A sum, so that what this mount changes itself is added and taken away entry by entry.
+    """
+
+    def __init__(self, max_directories: int) -> None:
+        self._sums: LRUCache[int, int] = LRUCache(max_directories)
+
+    def listed(self, directory: int, index: dict[str, Entry]) -> bool:
+        """Take note of a whole listing; whether others have changed something since the last."""
+        marks = [_mark(entry) for entry in index.values()]
+        now = sum(map(hash, zip(index, marks, strict=True))) & _MASK
+        before = self._sums.get(directory)
+        self._sums[directory] = now
+        return before is not None and before != now
+
+    def noted(self, directory: int, name: str, before: State, after: State) -> None:
+        """This mount itself changed an entry that a listing at hand shows; REMOVED is none."""
+        known = self._sums.get(directory)
+        if known is None or known == _UNLIKE_ANY:
+            return
+        for state, sign in ((before, -1), (after, 1)):
+            if state is not REMOVED:
+                known += sign * hash((name, _mark(state)))
+        self._sums[directory] = known & _MASK
+
+    def lost(self, directory: int) -> None:
+        """This mount changed an entry and no listing tells what it was: the next one differs."""
+        if directory in self._sums:
+            self._sums[directory] = _UNLIKE_ANY

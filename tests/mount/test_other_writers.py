@@ -1,0 +1,174 @@
+"""Changes that other clients make while programs work here: seen right, and nothing lost.
+
+``place.put`` and the minio client are the other client. The mounts of this module remember what
+they were told for a minute, so that a change is seen sooner only if something tells of it.
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MountFactory
+from tests.mount.test_semantics import refused
+from tests.support.workplace import Workplace
+
+PATIENCE_SECONDS = 10.0
+
+
+@contextmanager
+def refused_as(*codes: int) -> Iterator[None]:
+    """Refused for one of several reasons."""
+    try:
+        yield
+    except OSError as exc:
+        assert exc.errno in codes
+    else:
+        pytest.fail("it was not refused")
+
+
+def erase(place: Workplace, name: str) -> None:
+    place.client.remove_object(place.bucket, place.key(name))
+
+
+def wait_until_gone(path: Path) -> None:
+    """The kernel is told of names by a thread that may have to wait."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while path.exists():
+        assert time.monotonic() < deadline, f"{path} is still shown"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("meeting", ["utimens", "chmod", "truncate", "setfattr", "cat"])
+def test_what_is_written_after_others_deleted_the_file_is_stored(
+    place: Workplace, meeting: str
+) -> None:
+    place.put("status.json", b"{}")
+    path = place.path / "status.json"
+    path.stat()
+    erase(place, "status.json")
+    meet = {
+        "utimens": lambda: os.utime(path),
+        "chmod": lambda: path.chmod(0o600),
+        "truncate": lambda: os.truncate(path, 1),
+        "setfattr": lambda: os.setxattr(path, "user.colour", b"blue"),
+        "cat": path.read_bytes,
+    }[meeting]
+    with refused_as(errno.ENOENT, errno.ESTALE):
+        meet()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.write(fd, b"precious")
+    os.fsync(fd)
+    os.close(fd)
+    assert place.stored("status.json") == b"precious"
+    assert path.read_bytes() == b"precious"
+
+
+def test_a_name_that_was_found_gone_is_free_at_once_also_for_others(place: Workplace) -> None:
+    place.put("f", b"1")
+    path = place.path / "f"
+    path.stat()
+    erase(place, "f")
+    with refused_as(errno.ENOENT):
+        os.utime(path)
+    wait_until_gone(path)
+    place.put("f", b"made anew by others")
+    assert path.read_bytes() == b"made anew by others"
+
+
+def test_a_writer_whose_file_others_replaced_is_refused_and_their_bytes_stay(
+    place: Workplace,
+) -> None:
+    place.put("f", b"x" * 8_000_000)
+    path = place.path / "f"
+    with path.open("r+b", buffering=0) as writer:
+        assert writer.read(10) == b"x" * 10
+        place.put("f", b"theirs")
+        with refused(errno.ESTALE):
+            os.pread(writer.fileno(), 10, 7_900_000)
+        with refused(errno.ESTALE):
+            writer.write(b"ours")
+    assert place.stored("f") == b"theirs"
+    wait_until(lambda: path.read_bytes() == b"theirs")
+
+
+def wait_until(true: object) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# -- numbers -------------------------------------------------------------------------------------
+
+
+def test_inode_numbers_and_handles_outlive_a_remount(
+    mount: MountFactory, bucket: str, seaweed: object, minio_client: object, tmp_path: Path
+) -> None:
+    one = mount(bucket, data_path="direct")
+    for n in range(20):
+        (one.path / f"d{n}").mkdir()
+        (one.path / f"d{n}" / "f").write_bytes(b"%d" % n)
+    numbers = {n: (one.path / f"d{n}" / "f").stat().st_ino for n in range(20)}
+    assert one.unmount() == 0
+    one.start()
+    assert {n: (one.path / f"d{n}" / "f").stat().st_ino for n in reversed(range(20))} == numbers
+
+
+# -- short views ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def brief(mount: MountFactory, bucket: str, data_path: str, minio_client: object) -> Workplace:
+    """A workplace on a mount that asks again after a tenth of a second."""
+    one = mount(bucket, data_path=data_path, metadata_ttl="100ms")
+    return Workplace.make(one, minio_client, one.path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1_000_000, 4_000_000], ids=["shorter", "longer"])
+def test_a_reader_of_a_file_that_was_replaced_meets_no_early_end_and_no_zeros(
+    brief: Workplace, size: int
+) -> None:
+    old, new = b"o" * 2_000_000, b"n" * size
+    brief.put("f", old)
+    path = brief.path / "f"
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(4096) == old[:4096]
+        brief.put("f", new)
+        wait_until(lambda: path.stat().st_size == size)
+        assert os.fstat(reader.fileno()).st_size == len(old)
+        assert os.fstat(reader.fileno()).st_ino != path.stat().st_ino
+        try:
+            got = b"".join(iter(lambda: reader.read(100_000), b""))
+        except OSError as exc:
+            assert exc.errno == errno.ESTALE
+        else:
+            assert got == old[4096:]
+        assert os.pread(reader.fileno(), 10, len(old)) == b""
+        assert path.read_bytes() == new
+
+
+def test_a_reader_at_the_old_end_is_given_no_zeros_when_others_append(brief: Workplace) -> None:
+    brief.put("log", b"one\n")
+    path = brief.path / "log"
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(100) == b"one\n"
+        brief.put("log", b"one\ntwo\n")
+        wait_until(lambda: path.stat().st_size == 8)
+        assert reader.read(100) == b""
+        assert path.read_bytes() == b"one\ntwo\n"
+
+
+def test_the_time_of_a_directory_moves_when_others_add_a_file(brief: Workplace) -> None:
+    brief.put("models/one.safetensors", b"x")
+    directory = brief.path / "models"
+    list(directory.iterdir())
+    before = directory.stat().st_mtime_ns
+    brief.put("models/two.safetensors", b"y")
+    wait_until(lambda: len(list(directory.iterdir())) == 2)
+    wait_until(lambda: directory.stat().st_mtime_ns > before)
+    assert directory.stat().st_nlink == 2

@@ -6,10 +6,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from ossfs_py.errors import EnvironmentProblemError, UsageError, UserError
 
@@ -19,12 +19,24 @@ _END_SECONDS = 10.0
 """How long an interrupted daemon may take to clean up before it is killed."""
 _TERMINATED = 128 + signal.SIGTERM
 
-Ready = Callable[[], None]
+
+class Ready(Protocol):
+    """How a daemon says that it serves, and what a person should know of it."""
+
+    def __call__(self, warnings: Sequence[str] = ()) -> None:
+        """Said once; later calls say nothing."""
 
 
-def run_detached(serve: Callable[[Ready], int], mountpoint: Path) -> int:
+def _keep_quiet(_warning: str) -> None:
+    """For who has nobody to tell."""
+
+
+def run_detached(
+    serve: Callable[[Ready], int], mountpoint: Path, warn: Callable[[str], None] = _keep_quiet
+) -> int:
     """Fork a daemon that runs ``serve`` and return 0 once ``mountpoint`` answers.
 
+    ``warn`` is told what the daemon says beside being ready.
     Must be called before any thread is started. Interrupted (SIGINT, SIGTERM), it ends the
     daemon first.
 
@@ -47,6 +59,8 @@ def run_detached(serve: Callable[[Ready], int], mountpoint: Path) -> int:
             kind = UsageError if told["exit_code"] == UsageError.exit_code else UserError
             raise kind(told["error"])
         _wait_for_answer(mountpoint)
+    for warning in told["warnings"]:
+        warn(warning)
     return 0
 
 
@@ -68,7 +82,7 @@ def _be_the_daemon(serve: Callable[[Ready], int], writer: int) -> NoReturn:
         os.setsid()
         os.chdir("/")
         _drop_standard_streams()
-        code = serve(lambda: say({"ready": True}))
+        code = serve(lambda warnings=(): say({"ready": True, "warnings": list(warnings)}))
     except UserError as exc:
         code = exc.exit_code
         say({"error": str(exc), "exit_code": code})

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,6 +19,16 @@ class _Row:
     data_path: str | None
     pid: int | None
     state: str
+    unsaved_files: int = 0
+    """Kept for ``ossfs-py recover``."""
+
+    @property
+    def words(self) -> str:
+        """The state as people are told it."""
+        if not self.unsaved_files:
+            return self.state
+        plural = "" if self.unsaved_files == 1 else "s"
+        return f"{self.state}, {self.unsaved_files} unsaved file{plural} (ossfs-py recover)"
 
 
 @click.command("list")
@@ -38,7 +49,7 @@ def list_mounts(as_json: bool) -> int:
             table.add_column(name, overflow="fold")
         for row in rows:
             pid = "" if row.pid is None else str(row.pid)
-            table.add_row(row.mountpoint, row.source, row.data_path or "", pid, row.state)
+            table.add_row(row.mountpoint, row.source, row.data_path or "", pid, row.words)
         Console().print(table)
     return 0
 
@@ -57,6 +68,7 @@ def _rows() -> list[_Row]:
 def _row(entry: "MountEntry") -> _Row:
     from ossfs_py.doctor.mounts import answers
     from ossfs_py.host.running import find_daemon
+    from ossfs_py.writing.leftovers import count_unsaved
 
     daemon = find_daemon(entry.mountpoint, entry.owner)
     if daemon is None:
@@ -67,4 +79,6 @@ def _row(entry: "MountEntry") -> _Row:
     daemon.close()
     problem = answers(entry.mountpoint)
     state = "mounted" if problem is None else f"ill: it {problem}"
-    return _Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, state)
+    directory = mount.state_directory
+    unsaved = count_unsaved(Path(directory), ended=False) if directory else 0
+    return _Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, state, unsaved)

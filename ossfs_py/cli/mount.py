@@ -94,7 +94,7 @@ def mount_as_told(line: CommandLine, warn: Callable[[str], None]) -> int:
 
     from ossfs_py.cli.starting import start
 
-    return start(loaded.settings, reread)
+    return start(loaded.settings, reread, warn)
 
 
 def _command_line(

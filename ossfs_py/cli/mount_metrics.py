@@ -132,7 +132,7 @@ class _Look:
             ("Memory budget", f"{short_size(now.get(used))} of {short_size(now.get(limit))}"),
             ("Process", self._process()),
             ("Open files", f"{now.get('ossfs_open_files'):.0f}"),
-            ("Unsaved files", f"{now.get('ossfs_unsaved_files'):.0f}"),
+            ("Unsaved files", self._unsaved()),
             ("Store calls", self._jobs()),
         ]
         if now.known("ossfs_kernel_waiting_requests"):
@@ -155,6 +155,13 @@ class _Look:
             for wait in self._now.waits[:_WAITS_SHOWN]
         ]
         return Section(("WAITING", "FOR", ""), tuple(rows))
+
+    def _unsaved(self) -> str:
+        dirty, kept = (
+            self._now.get(name) for name in ("ossfs_unsaved_files", "ossfs_kept_unsaved_files")
+        )
+        given_up = f", and {kept:.0f} given up (ossfs-py recover)" if kept else ""
+        return f"{dirty:.0f}{given_up}"
 
     def _jobs(self) -> str:
         states = ("running", "waiting")

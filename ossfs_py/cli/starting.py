@@ -4,8 +4,9 @@ import faulthandler
 import logging
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from ossfs_py.cli.background import Ready
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
@@ -16,17 +17,18 @@ _PRIVATE_UMASK = 0o077
 log = logging.getLogger(__name__)
 
 
-def start(settings: Settings, reread: Callable[[], Settings]) -> int:
+def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[str], None]) -> int:
     """Mount, and return the exit code: of the whole life of the mount in the foreground, of
     its start otherwise.
 
-    ``reread`` reads all sources of settings again (for SIGHUP).
+    ``reread`` reads all sources of settings again (for SIGHUP). ``warn`` is told, of a mount in
+    the background, what a person should know of it.
 
     Raises:
         UserError: why it cannot be mounted.
     """
 
-    def serve(ready: Callable[[], None]) -> int:
+    def serve(ready: Ready) -> int:
         from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
 
@@ -56,10 +58,15 @@ def start(settings: Settings, reread: Callable[[], Settings]) -> int:
     if settings.foreground:
         # Where a watchdog ends a hung daemon with SIGABRT, its log then says where it hung.
         faulthandler.enable()
-        return serve(lambda: None)
+        return serve(_said_in_the_log)
     from ossfs_py.cli.background import run_detached
 
-    return run_detached(serve, settings.mountpoint)
+    return run_detached(serve, settings.mountpoint, warn)
+
+
+def _said_in_the_log(warnings: Sequence[str] = ()) -> None:
+    """In the foreground the log, which has told it, is all that anybody looks at."""
+    del warnings
 
 
 def _keep_to_ourselves() -> None:

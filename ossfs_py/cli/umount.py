@@ -53,7 +53,8 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
     """Unmount; return when the daemon is gone, lazily when the mount is out of sight.
 
     Raises:
-        UserError: it is no mount of ours, is busy, or its daemon does not end in time.
+        UserError: it is no mount of ours, is busy, its daemon does not end in time, or it left
+            unsaved files.
     """
     from ossfs_py.host.mountpoint import (
         FILESYSTEM_TYPE,
@@ -79,6 +80,7 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
     if force and daemon is not None:
         daemon.hurry(timeout_seconds)
         if not THIS_MACHINE.mounts_at(path):
+            _tell_unsaved(path, daemon.mount.state_directory)
             return
     try:
         unmount(path, lazy=lazy or force, force=force)
@@ -89,6 +91,19 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
             f"{path} is unmounted, but its daemon (process {daemon.mount.pid}) is still uploading"
             f" after {format_duration(timeout_seconds)}"
         )
+    if daemon is not None and not lazy:
+        _tell_unsaved(path, daemon.mount.state_directory)
+
+
+def _tell_unsaved(path: Path, state_directory: str) -> None:
+    """Raises EnvironmentProblemError if the mount has left something unsaved behind."""
+    from ossfs_py.writing.leftovers import count_unsaved, sentence_about_unsaved
+
+    directory = Path(state_directory)
+    count = count_unsaved(directory, ended=True) if state_directory else 0
+    if count:
+        told = sentence_about_unsaved(directory, count)
+        raise EnvironmentProblemError(f"{path} is unmounted, but {told}")
 
 
 def _users(path: Path) -> str:

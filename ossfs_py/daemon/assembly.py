@@ -42,6 +42,7 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.leftovers import count_unsaved
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ async def assembled(
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
                 foresight=foresight,
             )
-            _watch(metrics, settings, mountpoint, filesystem, network)
+            _watch(metrics, settings, mountpoint, filesystem, network, journal)
             if not settings.read_only:
                 await files.run(_take_over, journal, store)
             keeper = _metadata_keeper(settings, namespace, files)
@@ -176,7 +177,12 @@ def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: File
 
 
 def _watch(
-    metrics: Metrics, settings: Settings, mountpoint: Path, filesystem: Filesystem, network: Workers
+    metrics: Metrics,
+    settings: Settings,
+    mountpoint: Path,
+    filesystem: Filesystem,
+    network: Workers,
+    journal: Journal,
 ) -> None:
     """Let the metrics that are states rather than events be read when somebody asks."""
     metrics.mount.info(
@@ -188,6 +194,7 @@ def _watch(
         }
     )
     metrics.open_files.set_function(lambda: filesystem.open_files)
+    metrics.kept_files.set_function(lambda: count_unsaved(journal.directory, ended=False))
     metrics.unsaved_files.set_function(lambda: filesystem.unsaved_files)
     metrics.store_jobs.labels("running").set_function(lambda: network.running)
     metrics.store_jobs.labels("waiting").set_function(lambda: network.waiting)

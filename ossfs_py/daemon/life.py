@@ -10,7 +10,7 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -39,7 +39,12 @@ from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.logs import Logs
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.telemetry.stacks import describe_tasks
-from ossfs_py.writing.leftovers import forget_if_empty, remember
+from ossfs_py.writing.leftovers import (
+    count_unsaved,
+    forget_if_empty,
+    remember,
+    sentence_about_unsaved,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +62,14 @@ _TERMINATED = 128 + signal.SIGTERM
 
 def run(
     settings: Settings,
-    ready: Callable[[], None],
+    ready: Callable[[Sequence[str]], None],
     logs: Logs,
     reread: Callable[[], Settings],
     notifier: Notifier,
 ) -> int:
     """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
 
+    ``ready`` is given what a person should know of the mount.
     ``reread`` reads every source of settings again; of the result only the log level is used.
     ``notifier`` tells the service manager, where there is one.
 
@@ -73,7 +79,8 @@ def run(
     mountpoint = real_path(settings.mountpoint)
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))
-    record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path)
+    state = "" if settings.read_only else str(state_directory(settings, mountpoint))
+    record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path, state)
     with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier)
@@ -102,7 +109,7 @@ class _Life:
         settings: Settings,
         mountpoint: Path,
         runtime_dir: Path,
-        ready: Callable[[], None],
+        ready: Callable[[Sequence[str]], None],
         logs: Logs,
         reread: Callable[[], Settings],
         notifier: Notifier,
@@ -179,7 +186,7 @@ class _Life:
                             self._settings.source,
                         )
                     self._service.serving(filesystem)
-                    self._ready()
+                    self._ready(self._warnings())
                     await self._stop.wait()
                     # Programs can go on working while their files are brought to the store.
                     await self._drain(filesystem)
@@ -199,6 +206,17 @@ class _Life:
     @property
     def _state_directory(self) -> Path:
         return state_directory(self._settings, self._mountpoint)
+
+    def _warnings(self) -> list[str]:
+        """What earlier mounts have left, the log told too."""
+        if self._settings.read_only:
+            return []
+        count = count_unsaved(self._state_directory, ended=False)
+        if not count:
+            return []
+        told = sentence_about_unsaved(self._state_directory, count)
+        log.warning("from an earlier mount: %s", told)
+        return [f"from an earlier mount: {told}"]
 
     def _remember_store(self) -> None:
         """Let ``ossfs-py recover`` know later where unsaved files belong."""

@@ -90,7 +90,9 @@ class ServiceState:
             return f"Uploading what is not saved yet: {where}, {moved}"
         pending = self._filesystem.pending_uploads if self._filesystem is not None else 0
         waiting = f", {pending} files wait for their upload" if pending else ""
-        return f"Serving {where}: {moved}{waiting}"
+        kept = self._sample("ossfs_kept_unsaved_files")
+        unsaved = f", {kept:.0f} unsaved files are kept (ossfs-py recover)" if kept else ""
+        return f"Serving {where}: {moved}{waiting}{unsaved}"
 
     def _sent(self) -> float:
         return self._sample("ossfs_store_sent_bytes_total")

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.errors import (
     InvalidArgumentError,
-    NotPermittedError,
     ReadOnlyError,
     StoreError,
 )
@@ -146,10 +145,14 @@ class Filesystem:
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
-        """mknod(2) of a regular file; the store has no other nodes."""
+        """mknod(2) of a regular file, a FIFO or a socket."""
         self._check_writable()
         if not stat.S_ISREG(mode):
-            raise NotPermittedError("an object store keeps no device nodes, pipes or sockets")
+            directory = self._namespace.inode(parent)
+            decoded = names.decode(name)
+            async with self._changes.within(directory):
+                made = await self._namespace.make_special(directory, decoded, mode, uid, gid)
+            return await self._introduced(made)
         inode = self._namespace.create_local(
             self._namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
         )

@@ -4,6 +4,7 @@ Reads the kernel's mount table before it touches a mountpoint: stat(2) on a dead
 and on a hanging one never returns.
 """
 
+import contextlib
 import logging
 import os
 import pwd
@@ -11,6 +12,7 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,15 @@ _CAP_SYS_ADMIN = 1 << 21
 _STACKED_LIMIT = 16
 """A restart loop leaves a few dead mounts on one another; more than this is no such thing."""
 _UMOUNT_SECONDS = 30.0
+_ANSWER_SECONDS = 5.0
+_REAP_SECONDS = 0.5
+_ASK = """
+import os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as exc:
+    sys.exit(exc.errno)
+"""
 _PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Not the caller's: root must not run whatever somebody has put into PATH."""
 
@@ -209,13 +220,27 @@ def clear_dead_mounts(mountpoint: Path, machine: Machine = THIS_MACHINE) -> Moun
     raise EnvironmentProblemError(f"the mountpoint {mountpoint} has too many dead mounts on it")
 
 
-def is_dead(mountpoint: Path) -> bool:
-    """Whether the daemon behind a FUSE mount is gone (ENOTCONN)."""
+def is_dead(mountpoint: Path, patience_seconds: float = _ANSWER_SECONDS) -> bool:
+    """Whether the daemon behind a FUSE mount is gone (ENOTCONN).
+
+    Asked with statvfs(2): stat(2) of a mount that is dead is answered from the kernel's memory for
+    as long as its daemon had allowed. Another process asks, as one that a hanging mount has taken
+    hold of cannot end; such a mount is not dead.
+    """
+    asking = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _ASK, str(mountpoint)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        mountpoint.stat()
-    except OSError as exc:
-        return is_dead_mount(exc)
-    return False
+        code = asking.wait(patience_seconds)
+    except subprocess.TimeoutExpired:
+        asking.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            asking.wait(_REAP_SECONDS)
+        return False
+    return is_dead_mount(OSError(code, ""))
 
 
 class BusyMountError(EnvironmentProblemError):

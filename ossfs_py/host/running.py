@@ -54,6 +54,8 @@ class RunningMount:
     mountpoint: str
     source: str
     data_path: str
+    state_directory: str = ""
+    """Where it keeps what it cannot save; empty for a read-only mount."""
 
 
 def runtime_dirs(uid: int) -> tuple[Path, ...]:

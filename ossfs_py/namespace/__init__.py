@@ -26,9 +26,10 @@ drops its pages and asks for the size again.
 by an older version that is still open or by a key that happens to have the same one, is stepped
 over: the next number is the hash with the next seed. **Generations** are 0 where the number is the
 key's own, so that a file handle (name_to_handle_at, NFS) leads to the same name after a remount, or
-to ESTALE. Inodes whose number was stepped to, and those of files made here, have a random generation
-of this mount: their handles end with it. (Left: a stored file that was renamed here keeps its number
-until the kernel forgets it; a handle of it taken after that leads to the old name after a remount.)
+to ESTALE. Inodes whose number was stepped to, and those of files made here, have a random
+generation of this mount: their handles end with it. (Left: a stored file that was renamed here
+keeps its number until the kernel forgets it; a handle of it taken after that leads to the old name
+after a remount.)
 
 An inode that others took the name from is **stale**. Who has it open reads on what is still at
 hand, fstat included, and gets ESTALE where the store would have to be asked; a write gets ESTALE at

@@ -11,7 +11,11 @@ _TYPE_BITS = {
     Kind.FILE: stat.S_IFREG,
     Kind.DIRECTORY: stat.S_IFDIR,
     Kind.SYMLINK: stat.S_IFLNK,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
 }
+KIND_OF_TYPE = {bits: kind for kind, bits in _TYPE_BITS.items()}
+"""By the type bits of st_mode."""
 SYMLINK_PERMISSIONS = 0o777
 """What every symlink shows on Linux."""
 

@@ -22,11 +22,11 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import CommitRequest, ListQuery, ObjectVersion
 from ossfs_py.namespace import metadata
-from ossfs_py.namespace.attributes import SYMLINK_PERMISSIONS, stored_metadata
+from ossfs_py.namespace.attributes import KIND_OF_TYPE, SYMLINK_PERMISSIONS, stored_metadata
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
 from ossfs_py.namespace.listing.merge import LOCAL
-from ossfs_py.namespace.names import require_nameable
+from ossfs_py.namespace.names import is_nameable, require_nameable
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
@@ -161,6 +161,28 @@ class Entries:
             raise NameTooLongError(f"a symlink target of {len(target)} bytes: {exc}") from exc
         return await self._make(parent, name, Kind.SYMLINK, stored)
 
+    async def make_special(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
+        """Write a zero-byte object whose ``mode`` says that it is a FIFO or a socket.
+
+        The kernel sees to what goes through it: programs on one host meet there, no others.
+
+        Raises:
+            NotPermittedError: another kind of node, which no bucket keeps.
+            EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
+        """
+        kind = KIND_OF_TYPE.get(stat.S_IFMT(mode))
+        if kind is not Kind.FIFO and kind is not Kind.SOCKET:
+            raise NotPermittedError("an object store keeps no device nodes")
+        now_ns = time.time_ns()
+        stored = metadata.encode(
+            mode=mode,
+            uid=uid,
+            gid=self._group_of_directory(parent, gid),
+            mtime_ns=now_ns,
+            ctime_ns=now_ns,
+        )
+        return await self._make(parent, name, kind, stored)
+
     async def read_link(self, inode: Inode) -> bytes:
         """A symlink's target.
 
@@ -219,9 +241,31 @@ class Entries:
         await self.keep_visible(parent)
 
     async def require_empty(self, directory: Inode) -> None:
-        """Raises DirectoryNotEmptyError if anything is in it, here or in the store."""
-        if self._tree.holds_unstored(directory) or await self._resolver.has_keys_below(directory):
-            raise DirectoryNotEmptyError(f"directory {directory.name!r} is not empty")
+        """Raises DirectoryNotEmptyError if anything is in it, here or in the store.
+
+        What no listing shows is told in the log: the caller only sees an empty directory that
+        cannot be removed.
+        """
+        prefix = self._tree.keys.marker_key_of(directory)
+        if self._tree.holds_unstored(directory):
+            raise DirectoryNotEmptyError(f"directory {prefix!r} is not empty")
+        found = await self._resolver.first_below(directory)
+        if found is None:
+            return
+        if found == prefix:
+            log.warning(
+                "directory %r is not removed: its marker object has content, which would be lost."
+                " Delete that object with another client",
+                prefix,
+            )
+        elif not is_nameable(found[len(prefix) :].partition("/")[0]):
+            log.warning(
+                "directory %r is not removed: it holds keys that no path can name, such as %r."
+                " Delete them with another client",
+                prefix,
+                found,
+            )
+        raise DirectoryNotEmptyError(f"directory {prefix!r} holds {found!r}")
 
     async def keep_visible(self, directory: Inode) -> None:
         """Write a marker if nothing else shows the directory any more.

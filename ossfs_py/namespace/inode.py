@@ -31,6 +31,8 @@ class Kind(enum.Enum):
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"
+    FIFO = "fifo"
+    SOCKET = "socket"
 
 
 _NO_CHILDREN: dict[str, "Inode"] = {}

@@ -232,6 +232,15 @@ class Namespace:
         """
         return await self._entries.make_symlink(parent, name, target, uid, gid)
 
+    async def make_special(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
+        """Write a FIFO or a socket; ``mode`` with its type bits.
+
+        Raises:
+            NotPermittedError: another kind of node.
+            EntryExistsError, ReadOnlyError, NameTooLongError
+        """
+        return await self._entries.make_special(parent, name, mode, uid, gid)
+
     async def read_link(self, inode: Inode) -> bytes:
         """A symbolic link's target.
 

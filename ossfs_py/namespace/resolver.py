@@ -181,8 +181,8 @@ class Resolver:
             if inode is self._tree.table.root or await self._refresh_once(inode):
                 return
 
-    async def has_keys_below(self, directory: Inode) -> bool:
-        """Whether the store holds any key in the directory but its marker.
+    async def first_below(self, directory: Inode) -> str | None:
+        """The first key in the directory but its marker, or the marker if that has content.
 
         Raises:
             StoreError
@@ -191,7 +191,8 @@ class Resolver:
         page = await self._workers.run(
             partial(self._store.list_page, ListQuery(prefix, max_keys=2))
         )
-        return bool(page.prefixes) or any(info.key != prefix for info in page.objects)
+        keys = [info.key for info in page.objects if info.key != prefix or info.size]
+        return min([*keys, *page.prefixes], default=None)
 
     async def _refresh_once(self, inode: Inode) -> bool:
         """One question; False if a local change overtook it."""

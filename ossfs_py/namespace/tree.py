@@ -3,6 +3,7 @@
 Nothing here waits: every method is one step on the trio thread.
 """
 
+import stat
 import time
 from collections.abc import Mapping
 
@@ -24,9 +25,15 @@ from ossfs_py.telemetry.metrics import Metrics
 
 
 def kind_of(info: ObjectInfo) -> Kind:
-    """Whether an object stands for a file or a symlink, as far as its metadata is known."""
-    if info.metadata and decode(info.metadata).is_symlink:
+    """What an object stands for, as far as its metadata is known."""
+    if not info.metadata:
+        return Kind.FILE
+    told = decode(info.metadata)
+    if told.is_symlink:
         return Kind.SYMLINK
+    kind = attributes.KIND_OF_TYPE.get(stat.S_IFMT(told.mode or 0))
+    if kind is not None and not info.size and kind in {Kind.FIFO, Kind.SOCKET}:
+        return kind
     return Kind.FILE
 
 

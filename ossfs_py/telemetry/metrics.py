@@ -166,6 +166,11 @@ class Metrics:
         self.unsaved_files = Gauge(
             "ossfs_unsaved_files", "Files with changes the bucket has not got yet", registry=r
         )
+        self.kept_files = Gauge(
+            "ossfs_kept_unsaved_files",
+            "Files that could not be saved and are kept for ossfs-py recover",
+            registry=r,
+        )
         self.memory_bytes = Gauge(
             "ossfs_memory_budget_used_bytes", "Memory budget in use", registry=r
         )

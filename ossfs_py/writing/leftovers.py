@@ -5,6 +5,7 @@ finish what the mount could not, years later and whoever mounts then.
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -70,6 +71,26 @@ def forget_if_empty(directory: Path) -> None:
     """A mount has ended: if it left nothing unsaved, nobody needs to reach its store for it."""
     if not any(directory.glob("*/*")):
         (directory / _NAME).unlink(missing_ok=True)
+
+
+def count_unsaved(directory: Path, *, ended: bool) -> int:
+    """How many files a mount's state directory keeps, as far as this user may see it.
+
+    Of a mount that has ``ended`` also those that a killed daemon was still writing.
+    """
+    rooms = ("unsaved", "staging") if ended else ("unsaved",)
+    return sum(1 for room in rooms for _record in (directory / room).glob("*.json"))
+
+
+def sentence_about_unsaved(directory: Path, count: int) -> str:
+    """What a person is told of them."""
+    files = (
+        "1 file that could not be saved is"
+        if count == 1
+        else (f"{count} files that could not be saved are")
+    )
+    command = f"ossfs-py recover --state-dir {shlex.quote(str(directory.parent))}"
+    return f"{files} kept in {directory}: {command}"
 
 
 def leftovers_in(state_dir: Path) -> list[Leftovers]:

@@ -248,6 +248,51 @@ def test_a_dead_mount_can_be_unmounted(place: Place) -> None:
     umount(place)
 
 
+def test_a_killed_mount_that_was_looked_at_is_mounted_again_at_once(place: Place) -> None:
+    """The kernel would show what it was told of the mount for as long as that was fresh."""
+    pid = mounted(place, "--metadata-ttl", "5m")
+    (place.mountpoint / "f").write_bytes(b"1")
+    assert (place.mountpoint / "f").read_bytes() == b"1"
+    place.mountpoint.stat()
+    os.kill(pid, signal.SIGKILL)
+    wait_gone(pid)
+    mounted(place)
+    assert (place.mountpoint / "f").read_bytes() == b"1"
+    umount(place)
+
+
+def test_what_could_not_be_saved_is_told_wherever_a_person_looks(
+    place: Place, seaweed: SeaweedServer
+) -> None:
+    with Proxy(seaweed.host) as proxy:
+        place.flags["--endpoint"] = proxy.endpoint
+        mounted(place)
+        proxy.faults.append(Fault(operation="PutObject", times=None, status=403))
+        with pytest.raises(OSError, match="Input/output error"):
+            (place.mountpoint / "lost").write_bytes(b"half a sentence")
+
+        def told(*command: str | Path) -> str:
+            outcome = ossfs(*command, environment={})
+            assert outcome.code == 0
+            return " ".join(outcome.out.split())
+
+        assert '"unsaved_files": 1' in told("list", "--json")
+        assert "(ossfs-py recover)" in told("list")
+        assert "Unsaved files 0, and 1 given up (ossfs-py recover)" in told(
+            "stats", "--once", place.mountpoint
+        )
+        outcome = ossfs("umount", place.mountpoint, environment={})
+        kept = f"1 file that could not be saved is kept in {place.root / 'state'}"
+        assert outcome.code == 1
+        assert f"{place.mountpoint} is unmounted, but {kept}" in outcome.sentence
+        assert f"ossfs-py recover --state-dir {place.root / 'state'}" in outcome.sentence
+        again = place.mount()
+        assert again.code == 0
+        assert f"warning: from an earlier mount: {kept}" in again.err
+        assert len(again.err.splitlines()) == 1
+        assert ossfs("umount", place.mountpoint, environment={}).code == 1
+
+
 def test_unmounting_by_force_keeps_what_the_store_does_not_take(
     place: Place, seaweed: SeaweedServer
 ) -> None:
@@ -256,7 +301,11 @@ def test_unmounting_by_force_keeps_what_the_store_does_not_take(
         pid = mounted(place)
         with writing(place.mountpoint / "lost", "half a sentence"):
             proxy.faults.append(Fault(operation="PutObject", times=None, status=503))
-            umount(place, "--force", "--timeout", "30s")
+            outcome = ossfs(
+                "umount", place.mountpoint, "--force", "--timeout", "30s", environment={}
+            )
+            assert outcome.code == 1
+            assert "1 file that could not be saved is kept" in outcome.sentence
         assert str(pid) not in daemons_of(place.mountpoint)
     kept = [path.read_bytes() for path in (place.root / "state").rglob("*") if path.is_file()]
     assert b"half a sentence" in kept

@@ -6,6 +6,8 @@ they were told for a minute, so that a change is seen sooner only if something t
 
 import errno
 import os
+import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,9 +108,7 @@ def wait_until(true: object) -> None:
 # -- numbers -------------------------------------------------------------------------------------
 
 
-def test_inode_numbers_and_handles_outlive_a_remount(
-    mount: MountFactory, bucket: str, seaweed: object, minio_client: object, tmp_path: Path
-) -> None:
+def test_inode_numbers_and_handles_outlive_a_remount(mount: MountFactory, bucket: str) -> None:
     one = mount(bucket, data_path="direct")
     for n in range(20):
         (one.path / f"d{n}").mkdir()
@@ -117,6 +117,30 @@ def test_inode_numbers_and_handles_outlive_a_remount(
     assert one.unmount() == 0
     one.start()
     assert {n: (one.path / f"d{n}" / "f").stat().st_ino for n in reversed(range(20))} == numbers
+
+
+# -- what other tools keep -----------------------------------------------------------------------
+
+
+def test_pipes_and_sockets_are_kept_as_s3fs_keeps_them(place: Workplace) -> None:
+    pipe, bound = place.path / "pipe", place.path / "socket"
+    os.mkfifo(pipe, 0o640)
+    os.mknod(bound, stat.S_IFSOCK | 0o600)
+    assert place.stored("pipe") == b""
+    assert place.stored_metadata("pipe")["mode"] == str(stat.S_IFIFO | 0o640)
+    assert place.stored_metadata("socket")["mode"] == str(stat.S_IFSOCK | 0o600)
+    place.put("theirs", b"", {"mode": str(stat.S_IFIFO | 0o600), "uid": "0", "gid": "0"})
+    assert pipe.is_fifo()
+    assert bound.is_socket()
+    assert (place.path / "theirs").is_fifo()
+    writer = subprocess.Popen(["sh", "-c", f"echo through > {pipe}"])
+    assert pipe.read_text() == "through\n"
+    assert writer.wait(PATIENCE_SECONDS) == 0
+    pipe.chmod(0o600)
+    pipe.rename(place.path / "other")
+    assert stat.filemode((place.path / "other").stat().st_mode) == "prw-------"
+    (place.path / "other").unlink()
+    assert "other" not in place.stored_names()
 
 
 # -- short views ---------------------------------------------------------------------------------

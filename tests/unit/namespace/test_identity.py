@@ -1,8 +1,15 @@
 """What an inode is: its number, when another one takes its name, and who is told."""
 
+import stat
+
 import pytest
 
-from ossfs_py.errors import NoSuchEntryError, StaleInodeError
+from ossfs_py.errors import (
+    DirectoryNotEmptyError,
+    NoSuchEntryError,
+    NotPermittedError,
+    StaleInodeError,
+)
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import InodeTable, Kind
 from ossfs_py.namespace.numbers import hash_of
@@ -303,6 +310,54 @@ def test_a_directory_counts_its_subdirectories_once_it_was_listed() -> None:
         assert (await m.namespace.attributes(directory)).nlink == 4
 
     mounted(run, store_with("d/one/f", "d/two/f", "d/f"))
+
+
+# -- directories that cannot be removed ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("d/", "its marker object has content"),
+        ("d//b", "keys that no path can name, such as 'd//'"),
+    ],
+)
+def test_why_a_directory_that_looks_empty_stays_is_told(
+    key: str, hint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FakeStore()
+    store.seed(key, b"content")
+
+    async def run(m: Mounted) -> None:
+        await m.at("d")
+        with pytest.raises(DirectoryNotEmptyError):
+            await m.namespace.remove_directory(m.root, "d")
+
+    mounted(run, store)
+    assert store.keys() == [key]
+    assert hint in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Kind.FIFO, Kind.SOCKET])
+def test_fifos_and_sockets_are_seen_again_after_a_remount(kind: Kind) -> None:
+    store = FakeStore()
+    bits = {Kind.FIFO: stat.S_IFIFO, Kind.SOCKET: stat.S_IFSOCK}[kind]
+
+    async def make(m: Mounted) -> None:
+        made = await m.namespace.make_special(m.root, "node", bits | 0o640, 7, 8)
+        assert made.kind is kind
+        with pytest.raises(NotPermittedError):
+            await m.namespace.make_special(m.root, "device", stat.S_IFBLK | 0o640, 7, 8)
+
+    async def look(m: Mounted) -> None:
+        node = await m.at("node")
+        assert node.kind is kind
+        assert (await m.namespace.attributes(node)).mode == bits | 0o640
+        assert [inode.kind for _name, inode in await m.entries(m.root)] == [kind]
+
+    mounted(make, store)
+    mounted(look, store)
+    assert store.keys() == ["node"]
 
 
 def store_with(*keys: str) -> FakeStore:

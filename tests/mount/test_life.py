@@ -20,6 +20,7 @@ from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
 from ossfs_py.host.running import find_daemon
 from tests.mount.test_bad_input import Place, daemons_of
 from tests.support.commands import (
+    TIMEOUT_SECONDS,
     as_ordinary_user,
     as_root,
     open_fuse_device,
@@ -276,7 +277,10 @@ def test_what_could_not_be_saved_is_told_wherever_a_person_looks(
             assert outcome.code == 0
             return " ".join(outcome.out.split())
 
-        assert '"unsaved_files": 1' in told("list", "--json")
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        # The file is given up when its last descriptor goes, which close(2) does not wait for.
+        while '"unsaved_files": 1' not in told("list", "--json"):
+            assert time.monotonic() < deadline
         assert "(ossfs-py recover)" in told("list")
         assert "Unsaved files 0, and 1 given up (ossfs-py recover)" in told(
             "stats", "--once", place.mountpoint

@@ -57,6 +57,9 @@ class Channel:
     def invalidate_attributes(self, inode: int) -> None:
         """Nothing here remembers attributes."""
 
+    def invalidate_entry(self, directory: int, name: bytes) -> None:
+        """Nothing here remembers names."""
+
     async def drop_pages(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
         if self.on_drop is not None:

@@ -16,12 +16,16 @@ class Told:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, int]] = []
+        self.names: list[tuple[int, bytes]] = []
 
     def invalidate_pages(self, inode: int) -> None:
         self.heard.append(("pages", inode))
 
     def invalidate_attributes(self, inode: int) -> None:
         self.heard.append(("attributes", inode))
+
+    def invalidate_entry(self, directory: int, name: bytes) -> None:
+        self.names.append((directory, name))
 
     async def drop_pages(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
@@ -57,14 +61,14 @@ def test_pages_of_a_replaced_object_go_once() -> None:
     inode = file(OLD)
     with cache.attached(kernel):
         cache.replaced(inode)
-        assert kernel.heard == [], "the kernel has read nothing of it"
+        assert kernel.heard == [("attributes", 7)], "the kernel has read nothing of it"
         assert not cache.keeps_pages(inode, OLD, dirty=False)
         cache.replaced(inode)
-        assert kernel.heard == [], "it is the version that the kernel has read"
+        assert kernel.heard[1:] == [("attributes", 7)], "it is the version that it has read"
         show(inode, NEW)
         cache.replaced(inode)
         cache.replaced(inode)
-        assert kernel.heard == [("pages", 7)]
+        assert kernel.heard[2:] == [("pages", 7), ("attributes", 7)]
     assert not cache.has_pages(inode, "old")
 
 
@@ -90,3 +94,14 @@ def test_nothing_is_remembered_of_an_inode_that_the_kernel_forgot() -> None:
     cache.forget(inode.number)
     assert not cache.has_pages(inode, "old")
     assert not cache.keeps_pages(inode, OLD, dirty=False)
+
+
+def test_a_name_that_others_took_is_told_with_the_inode_that_had_it() -> None:
+    cache, kernel = KernelCache(), Told()
+    directory = Inode(3, None, "d", Kind.DIRECTORY)
+    with cache.attached(kernel):
+        cache.news.name_taken(directory, "模", file(OLD))
+        cache.news.attributes_changed(directory)
+    cache.news.name_taken(directory, "f", file(OLD))
+    assert kernel.names == [(3, "模".encode())]
+    assert kernel.heard == [("attributes", 7), ("attributes", 3)]

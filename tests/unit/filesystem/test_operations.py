@@ -330,7 +330,7 @@ def test_a_reader_keeps_the_version_it_began_with_or_is_told_whoever_reads_the_n
         new = await m.open(FILE)
         assert new.inode != old.inode  # the kernel keeps sizes and pages by number
         assert await m.read(new) == new_bytes
-        assert (await m.fs.attributes(old.inode)).size == len(old_bytes)
+        assert (await m.fs.attributes(old.inode)).attributes.size == len(old_bytes)
         assert await m.fs.read(old.handle, len(old_bytes), 10) == b""
         with contextlib.suppress(VersionChangedError):  # not at hand any more
             assert await m.fs.read(old.handle, 0, 3) == b"old"

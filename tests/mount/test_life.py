@@ -268,8 +268,9 @@ def test_what_could_not_be_saved_is_told_wherever_a_person_looks(
     with Proxy(seaweed.host) as proxy:
         place.flags["--endpoint"] = proxy.endpoint
         mounted(place)
-        denied = Fault(operation="PutObject", times=None, status=403, code="AccessDenied")
-        proxy.faults.append(denied)
+        proxy.faults.append(
+            Fault(operation="PutObject", times=None, status=403, code="AccessDenied")
+        )
         with pytest.raises(OSError, match="Permission denied"):
             (place.mountpoint / "lost").write_bytes(b"half a sentence")
 

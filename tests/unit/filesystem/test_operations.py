@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -668,10 +669,11 @@ def test_a_failed_rename_leaves_the_open_target_as_it_was(run: Run) -> None:
 # -- what the mount does not offer ------------------------------------------------------------
 
 
-def test_nodes_other_than_files_are_not_permitted(run: Run) -> None:
+def test_device_nodes_are_not_permitted(run: Run) -> None:
     async def test(m: Mounted) -> None:
-        with pytest.raises(NotPermittedError):
-            await m.fs.make_node(ROOT_NUMBER, b"pipe", 0o010644, 0, 0)
+        for type_bits in (stat.S_IFCHR, stat.S_IFBLK):
+            with pytest.raises(NotPermittedError):
+                await m.fs.make_node(ROOT_NUMBER, b"device", type_bits | 0o644, 0, 0)
 
     run(test)
 

@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     ConditionFailedError,
     FileTooLargeError,
     StoreUnavailableError,
+    UnsavedDataError,
     VersionChangedError,
 )
 from ossfs_py.model import CommitRequest, Condition
@@ -564,8 +565,12 @@ def test_data_set_aside_can_be_recovered(run: Run, size: int) -> None:
         with pytest.raises(StoreUnavailableError):
             await file.commit(REQUEST)
         kept = file.set_aside(REQUEST)
+        assert kept is not None
         assert kept.startswith(str(bench.root / "state"))
-        assert not file.dirty
+        # Whoever has the file open still is never told that it is stored.
+        assert file.dirty
+        with pytest.raises(UnsavedDataError, match="is kept in"):
+            await file.commit(REQUEST)
         await file.close()
         await bench.later()
         bench.store.mend()

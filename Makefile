@@ -110,7 +110,7 @@ lint: $(DEV) ## Check format, lint, types and import rules
 check: lint test ## Everything that must pass before a change lands
 
 faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
-	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED); $(tests) -s tests/faults $(PYTEST)
+	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED) OSSFS_PY_FAULTS_STALL=1; $(tests) -s tests/faults $(PYTEST)
 
 soak: $(TEST) ## Mixed load over a failing store for SECONDS, a third on each data path (SEED)
 	@export OSSFS_PY_SOAK_SECONDS=$$(($(SECONDS) / 3)) OSSFS_PY_SOAK_SEED=$(SEED); \

@@ -88,7 +88,7 @@ def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command += ["--config", "/dev/null"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with contextlib.suppress(ConnectionRefusedError):
                 socket.create_connection(("127.0.0.1", port)).close()

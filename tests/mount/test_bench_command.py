@@ -20,7 +20,7 @@ from tests.support.commands import Outcome, ossfs, plain_environment, tmpfs
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def path(mounted: Mount, minio_client: Minio) -> Path:
 @settings(
     max_examples=60,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(shared=st.booleans(), readers=st.lists(STEPS, min_size=1, max_size=READERS))
 def test_any_interleaving_gives_the_plain_bytes(

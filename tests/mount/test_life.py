@@ -351,6 +351,6 @@ def test_unmounted_as_soon_as_it_appears_it_ends_well(place: Place) -> None:
         daemon.send_signal(signal.SIGSTOP)
         as_root("umount", "-l", place.mountpoint)
         daemon.send_signal(signal.SIGCONT)
-        _, log = daemon.communicate(timeout=30)
+        _, log = daemon.communicate(timeout=300)
         assert daemon.returncode == 0, log
         assert "ERROR" not in log

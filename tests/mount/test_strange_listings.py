@@ -19,7 +19,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.listing_server import BUCKET, serving
 from tests.support.mounting import Mount
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 SCRIPTS = [
     "العربية",
     "עברית",

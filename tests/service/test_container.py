@@ -61,7 +61,7 @@ class Container:
             yield daemon
         finally:
             daemon.kill()
-            daemon.wait(60)
+            daemon.wait(300)
 
     def health(self) -> tuple[int, str]:
         done = subprocess.run(
@@ -97,7 +97,7 @@ def test_a_container_is_healthy_while_its_mount_answers(container: Container) ->
         container.wait_healthy(daemon)
         (container.mountpoint / "a").write_text("hello")
         daemon.terminate()
-        assert daemon.wait(60) == 0
+        assert daemon.wait(300) == 0
     assert container.health()[0] == 1
     assert container.log.read_text() == ""
 
@@ -110,7 +110,7 @@ def test_a_container_that_was_killed_can_be_started_again(container: Container) 
     with container.start() as daemon:
         container.wait_healthy(daemon)
         daemon.terminate()
-        assert daemon.wait(60) == 0
+        assert daemon.wait(300) == 0
 
 
 def test_a_mount_that_goes_away_during_the_check_is_not_taken_for_healthy(
@@ -133,7 +133,7 @@ def test_a_daemon_that_hangs_is_unhealthy(container: Container) -> None:
 
 def test_another_command_runs_instead_of_the_mount(container: Container) -> None:
     with container.start("version") as command:
-        assert command.wait(60) == 0
+        assert command.wait(300) == 0
     assert not container.mountpoint.exists()
 
 

@@ -146,6 +146,8 @@ def soak(options: argparse.Namespace, work: Path, console: Console) -> bool:
             environment=environment,
             data_path=options.data_path,
             stall_timeout="3s",
+            # A store that is slow because the machine is busy is none of the faults.
+            retry_budget="1h",
             log_level="error",
             # Smaller than what is read, or nothing would be fetched after a while.
             **({"cache_size": 512 * MIB} if options.data_path == "cache" else {}),

@@ -21,7 +21,8 @@ from tests.support.seaweed import SeaweedServer
 KIB = 1024
 KILLS = int(os.environ.get("OSSFS_PY_SOAK_KILLS", "2"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
-SECONDS_PER_KILL = 60
+SECONDS_PER_KILL = 600
+HANG_SECONDS = 300
 WRITERS = 4
 CHUNK_BYTES = 256 * KIB
 LARGEST_BYTES = 20 * KIB * KIB
@@ -52,7 +53,7 @@ class Writers:
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(60)
+            thread.join(HANG_SECONDS)
             assert not thread.is_alive(), "a program hangs on the dead mount"
 
     def _write_files(self, writer: int, rng: random.Random) -> None:
@@ -107,7 +108,7 @@ def test_a_killed_daemon_loses_nothing_acknowledged_and_shows_nothing_half(
         directory.mkdir()
         writers = Writers(directory, rng.randrange(2**32), rng.randrange(1, MOST_CHUNKS))
         writers.start()
-        assert writers.time_to_die.wait(60)
+        assert writers.time_to_die.wait(HANG_SECONDS)
         mounted.terminate(signal.SIGKILL)
         mounted.close()
         writers.join()

@@ -19,7 +19,7 @@ import pytest
 
 from tests.support.requirements import require_private_mounts
 
-TIMEOUT_SECONDS = 60.0
+TIMEOUT_SECONDS = 300.0
 NOBODY = 65534
 FUSE_DEVICE = Path("/dev/fuse")
 _FOR_ALL = 0o006

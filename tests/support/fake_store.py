@@ -308,7 +308,7 @@ class FakeStore:
         if self.on_request is not None:
             self.on_request(method, key)
         gate = self._gates.get(method)
-        if gate is not None and not gate.wait(timeout=30):
+        if gate is not None and not gate.wait(timeout=120):
             raise AssertionError(f"the test never let {method} go on")
         if failure is not None:
             raise failure

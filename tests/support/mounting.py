@@ -14,8 +14,8 @@ from typing import Self
 from ossfs_py.host.mountpoint import THIS_MACHINE
 
 DATA_PATHS = ("temp", "cache", "direct")
-READY_SECONDS = 30.0
-END_SECONDS = 30.0
+READY_SECONDS = END_SECONDS = 120.0
+"""Whoever takes longer hangs; on a busy machine either has taken 20 s."""
 BUSY_SECONDS = 0.1
 Option = str | int | float | bool | Path
 

@@ -127,7 +127,7 @@ class Proxy:
         self._released.set()
         self.refuse()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(120)
 
     # -- the store as a whole --------------------------------------------------------------
 

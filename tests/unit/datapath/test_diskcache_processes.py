@@ -54,7 +54,7 @@ def test_two_mounts_share_blocks_and_keep_one_limit(tmp_path: Path) -> None:
     observer.close()
     assert lines > 100
     for process in workers:
-        _out, err = process.communicate(timeout=60)
+        _out, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (0, "")
     store = make_store(tmp_path, limit=TIGHT)
     assert abs(counted_bytes(store) - disk_bytes(tmp_path)) <= MARGIN
@@ -112,7 +112,7 @@ def test_killed_mounts_leave_a_cache_that_opens_and_is_right(tmp_path: Path) -> 
             process.stdout.readline()
         # The worker is somewhere behind the line it printed last.
         process.send_signal(signal.SIGKILL)
-        _out, err = process.communicate(timeout=60)
+        _out, err = process.communicate(timeout=300)
         assert (process.returncode, err) == (-signal.SIGKILL, "")
         assert disk_bytes(tmp_path) <= TIGHT + MARGIN
     store = make_store(tmp_path, limit=TIGHT)
@@ -122,7 +122,7 @@ def test_killed_mounts_leave_a_cache_that_opens_and_is_right(tmp_path: Path) -> 
         load(store, version)
     store.close()
     process = worker(tmp_path, 99, TIGHT, 10)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert "saved" in out
 

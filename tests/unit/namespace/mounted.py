@@ -97,7 +97,7 @@ def mounted(
             await test(fixture)
         finally:
             workers.close()
-        assert workers.join(10)
+        assert workers.join(120)
 
     trio.run(main, clock=clock)
     return used

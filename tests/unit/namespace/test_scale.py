@@ -23,7 +23,7 @@ INODE_BYTES = 1_000
 """Upper bound of what an inode costs with its object, names and places in tables; 670 here."""
 TABLE_BYTES = 100
 """Room of a forgotten inode in two tables, which shrink only when they next grow; 66 here."""
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
 WAY_DOWN = 10
 """Directories that are known on top of that because something below them is."""
 STREAM_BYTES = 16 * 1024**2

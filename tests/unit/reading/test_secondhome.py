@@ -37,12 +37,12 @@ class SlowDisk:
         return None
 
     def load_into(self, start: int, buffer: memoryview) -> None:
-        self.go_on.wait(10)
+        self.go_on.wait(120)
         assert not self.closed
         buffer[:] = b"d" * len(buffer)
 
     def keep(self, start: int, view: memoryview) -> bool:
-        self.go_on.wait(10)
+        self.go_on.wait(120)
         assert not self.closed
         if self.error is not None:
             raise self.error
@@ -93,7 +93,7 @@ class Homes:
     async def let_go(self) -> None:
         """Until the disk has done everything."""
         self.disk.go_on.set()
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while self.files.running or self.files.waiting:  # noqa: ASYNC110 - no event tells
                 await trio.sleep(0.001)
 
@@ -163,7 +163,7 @@ async def test_a_read_that_is_taken_back_does_not_keep_the_file_open() -> None:
     await homes.let_go()
     homes.disk.go_on.clear()
     for _ in range(homes.files.count):  # no thread is free
-        homes.files.submit(lambda: homes.disk.go_on.wait(10), lambda _result: None)
+        homes.files.submit(lambda: homes.disk.go_on.wait(120), lambda _result: None)
     buffer = homes.pool.try_acquire(SIZE)
     assert buffer is not None
     job = homes.home.load(chunk, buffer.view, lambda _result: None, urgent=False)

@@ -40,7 +40,7 @@ async def read_all(readers: ReaderCache, key: str) -> None:
 
 
 async def second_fetched(store: ShardStore, shared: ReadContext) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(120):
         while SECOND not in store.fetched or shared.network.running:
             await trio.testing.wait_all_tasks_blocked(0.001)
 

@@ -159,7 +159,7 @@ class ScriptedServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
-            thread.join(10)
+            thread.join(120)
         assert not self._problems
 
     def _accept(self) -> None:
@@ -190,14 +190,14 @@ class ScriptedServer:
 
 
 def store_for(url: str, **changes: object) -> ObjectStore:
-    """A store with short timeouts and no credentials."""
+    """A store without credentials and with timeouts that are short, but not for a busy machine."""
     settings: dict[str, object] = {
         "bucket": "bucket",
         "endpoint": url,
         "region": "us-east-1",
         "anonymous": True,
         "connect_timeout_seconds": 2.0,
-        "stall_timeout_seconds": 0.2,
+        "stall_timeout_seconds": 1.0,
         "retry_budget_seconds": 5.0,
         **changes,
     }

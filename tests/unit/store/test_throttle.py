@@ -30,18 +30,18 @@ def complain_while_under_way(throttle: Throttle, count: int) -> None:
 
     def work() -> None:
         throttle.enter(10.0, lambda: None)
-        entered.wait(10)
-        leave.wait(10)
+        entered.wait(120)
+        leave.wait(120)
         throttle.leave()
 
     threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
-    entered.wait(10)
+    entered.wait(120)
     throttle.complain(0.0)
     leave.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(120)
 
 
 def test_a_complaint_halves_what_was_under_way_and_successes_bring_it_back() -> None:
@@ -77,11 +77,11 @@ def test_a_request_beyond_the_limit_waits_until_another_is_over() -> None:
 
     thread = threading.Thread(target=second)
     thread.start()
-    assert waiting.wait(10)
+    assert waiting.wait(120)
     assert not entered.is_set()
     throttle.leave()
-    assert entered.wait(10)
-    thread.join(10)
+    assert entered.wait(120)
+    thread.join(120)
 
 
 def test_a_request_within_a_request_needs_no_turn_of_its_own() -> None:
@@ -99,7 +99,7 @@ def test_nobody_waits_for_a_turn_longer_than_told() -> None:
     throttle.complain(3600.0)
     thread = threading.Thread(target=lambda: (throttle.enter(0.01, lambda: None), throttle.leave()))
     thread.start()
-    thread.join(10)
+    thread.join(120)
     assert not thread.is_alive()
     throttle.leave()
 

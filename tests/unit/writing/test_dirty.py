@@ -34,7 +34,7 @@ def run(
     async def main() -> None:
         async with writing(tmp_path, **options) as made:
             kept.append(made)
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 await scenario(made)
 
     trio.run(main)

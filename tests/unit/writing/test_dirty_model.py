@@ -182,7 +182,7 @@ def test_any_sequence_of_operations_stores_what_a_bytearray_would_hold(
     content = None if base is None else bytes(n % 251 + 1 for n in range(base))
 
     async def main() -> None:
-        with tempfile.TemporaryDirectory() as directory, trio.fail_after(20):
+        with tempfile.TemporaryDirectory() as directory, trio.fail_after(120):
             async with writing(Path(directory), store=store, memory_bytes=memory_bytes) as made:
                 player = Player(made, content, memory_first=memory_first, rereads=rereads)
                 for operation in operations:

@@ -22,11 +22,11 @@ def run(tmp_path, scenario):
         journal = Journal(tmp_path / "state")
         local = Workers("local", 2)
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 await scenario(await Staging.create(journal, local), journal)
         finally:
             local.close()
-            assert local.join(5)
+            assert local.join(120)
             journal.close()
 
     trio.run(main)

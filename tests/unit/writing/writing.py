@@ -118,8 +118,8 @@ async def writing(
         await idle(made)
         network.close()
         local.close()
-        assert network.join(10)
-        assert local.join(10)
+        assert network.join(120)
+        assert local.join(120)
         journal.close()
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from ossfs_py.bench.run import Measurement
 from ossfs_py.bench.works import Material
+from ossfs_py.cli.terminal import console, printable
 from ossfs_py.config import units
 from ossfs_py.host.mounttable import MountEntry
 
@@ -47,14 +47,14 @@ class Report:
 
     def show(self) -> None:
         """The table, on standard output."""
-        console = Console(soft_wrap=True, highlight=False, markup=False)
+        screen = console(soft_wrap=True)
         path = f"{self.data_path} data path" if self.data_path else "another user's daemon"
-        console.print(f"{self.entry.source} at {self.root} ({path})")
-        console.print(f"{self._sizes()}\n")
-        console.print(_table(self.measured))
-        console.print()
+        screen.print(printable(f"{self.entry.source} at {self.root} ({path})"))
+        screen.print(f"{self._sizes()}\n")
+        screen.print(_table(self.measured))
+        screen.print()
         for note in self._notes():
-            console.print(note)
+            screen.print(note)
 
     def _sizes(self) -> str:
         """What was worked on."""

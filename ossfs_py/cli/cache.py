@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ossfs_py.cli.formatting import short_size
+from ossfs_py.cli.terminal import console, say
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 _MOUNT = click.argument("mountpoint", metavar="MOUNTPOINT")
@@ -41,7 +42,7 @@ def show(mountpoint: str, as_json: bool) -> int:
         "Hit ratio": "no reads yet" if ratio is None else f"{ratio:.1%}",
     }
     for name, value in rows.items():
-        click.echo(f"{name:<16}{value}")
+        say(f"{name:<16}{value}")
     return 0
 
 
@@ -53,12 +54,11 @@ def verify(mountpoint: str, as_json: bool) -> int:
 
     Exit code 1 if anything was damaged.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     with Progress(
-        console=console, transient=True, disable=as_json or not console.is_terminal
+        console=screen, transient=True, disable=as_json or not screen.is_terminal
     ) as progress:
         task = progress.add_task("Checking", total=None)
 
@@ -77,7 +77,7 @@ def verify(mountpoint: str, as_json: bool) -> int:
             if damaged
             else "all of them right"
         )
-        click.echo(f"{report['files']} files, {report['blocks']} blocks: {outcome}.")
+        say(f"{report['files']} files, {report['blocks']} blocks: {outcome}.")
     return 1 if damaged else 0
 
 
@@ -90,7 +90,7 @@ def clear(mountpoint: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"kept_bytes": kept}))
     else:
-        click.echo(f"Cleared but for {short_size(kept)} in use." if kept else "The cache is empty.")
+        say(f"Cleared but for {short_size(kept)} in use." if kept else "The cache is empty.")
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossfs_py.cli.options import SettingsCommand, setting_options
+from ossfs_py.cli.terminal import printable, say
 from ossfs_py.config.settings import STORE
 
 if TYPE_CHECKING:
@@ -123,6 +124,6 @@ def _show(check: str, status: str, told: str, fix: str) -> None:
 
     shown = click.style(f"{status:<9}", fg=_COLOURS[status])
     first, *more = wrapped(told, 72)
-    click.echo(f"{check:<17}{shown}{first}")
+    click.echo(f"{check:<17}{shown}{printable(first)}")
     for line in [*more, *(wrapped(f"-> {fix}", 72) if fix else [])]:
-        click.echo(f"{'':<26}{line}")
+        say(f"{'':<26}{line}")

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UsageError, UserError
 
 _WRONG_USAGE, _FAILED = 1, 32
@@ -28,5 +29,5 @@ def run_helper(command: click.Command, name: str, argv: Sequence[str]) -> int:
 
 def tell(name: str, text: str) -> None:
     """Say something on standard error, which mount(8) passes on."""
-    for line in text.splitlines():
-        click.echo(f"{name}: {line}", err=True)
+    for line in text.split("\n"):
+        say(f"{name}: {line}", err=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ossfs_py.cli.formatting import short_size
+from ossfs_py.cli.terminal import say
 
 
 @click.command()
@@ -43,9 +44,9 @@ def info(path: str, as_json: bool) -> int:
     }
     for name, value in rows.items():
         if value is not None:
-            click.echo(f"{name:<16}{value}")
+            say(f"{name:<16}{value}")
     for name, value in (told["metadata"] or {}).items():
-        click.echo(f"{'Metadata':<16}{name}: {value}")
+        say(f"{'Metadata':<16}{name}: {value}")
     return 0
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ossfs_py.cli.terminal import console, printable, say
+
 if TYPE_CHECKING:
     from ossfs_py.host.mounttable import MountEntry
 
@@ -39,9 +41,8 @@ def list_mounts(as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([row.__dict__ for row in rows], indent=1))
     elif not rows:
-        click.echo("Nothing is mounted.")
+        say("Nothing is mounted.")
     else:
-        from rich.console import Console
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
@@ -49,8 +50,9 @@ def list_mounts(as_json: bool) -> int:
             table.add_column(name, overflow="fold")
         for row in rows:
             pid = "" if row.pid is None else str(row.pid)
-            table.add_row(row.mountpoint, row.source, row.data_path or "", pid, row.words)
-        Console().print(table)
+            cells = (row.mountpoint, row.source, row.data_path or "", pid, row.words)
+            table.add_row(*map(printable, cells))
+        console().print(table)
     return 0
 
 

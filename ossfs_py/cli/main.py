@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UserError
 
 INTERRUPTED = 130
@@ -110,8 +111,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _tell(text: str) -> None:
-    for line in text.splitlines():
-        click.echo(f"ossfs-py: {line}", err=True)
+    # Only our own line breaks begin a line; whatever else breaks one came with a name.
+    for line in text.split("\n"):
+        say(f"ossfs-py: {line}", err=True)
 
 
 def _tell_help(command: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ossfs_py.cli.options import SettingsCommand, setting_options
+from ossfs_py.cli.terminal import say
 from ossfs_py.config import ARGUMENTS, CommandLine, Settings, load, unknown_flag
 
 _HELP = """Mount BUCKET, or what lies below BUCKET/PREFIX, at the directory MOUNTPOINT.
@@ -72,7 +73,7 @@ def mount(
     arguments: tuple[str, ...], mount_options: tuple[str, ...], config: str | None, **values: object
 ) -> int:
     line = _command_line(arguments, mount_options, config, values)
-    return mount_as_told(line, lambda text: click.echo(f"ossfs-py: warning: {text}", err=True))
+    return mount_as_told(line, lambda text: say(f"ossfs-py: warning: {text}", err=True))
 
 
 def mount_as_told(line: CommandLine, warn: Callable[[str], None]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ossfs_py.cli.terminal import console, printable, say
 from ossfs_py.errors import (
     ConditionFailedError,
     EnvironmentProblemError,
@@ -201,9 +202,8 @@ def _show(found: list[_Unsaved], as_json: bool) -> None:
         click.echo(json.dumps([one.fields() for one in found], indent=1))
         return
     if not found:
-        click.echo("Nothing is waiting to be recovered.")
+        say("Nothing is waiting to be recovered.")
         return
-    from rich.console import Console
     from rich.table import Table
 
     from ossfs_py.config.units import format_size
@@ -221,10 +221,10 @@ def _show(found: list[_Unsaved], as_json: bool) -> None:
             one.ident[:_SHOWN_ID],
             "?" if told["size"] is None else format_size(told["size"]),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(modified)) if modified else "?",
-            one.source + (f" ({told['problem']})" if told["problem"] else ""),
-            told["mountpoint"] or "?",
+            printable(one.source + (f" ({told['problem']})" if told["problem"] else "")),
+            printable(told["mountpoint"] or "?"),
         )
-    Console().print(table)
+    console().print(table)
 
 
 Act = Callable[[_Unsaved], dict[str, Any]]
@@ -232,34 +232,33 @@ Act = Callable[[_Unsaved], dict[str, Any]]
 
 def _for_each(chosen: list[_Unsaved], act: Act, as_json: bool) -> int:
     """Do the same to every file; one that fails keeps no other from being done."""
-    from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     results: list[dict[str, Any]] = []
     failed = 0
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    screen = console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal) as progress:
         task = progress.add_task("", total=len(chosen))
         for one in chosen:
-            progress.update(task, description=one.source)
+            progress.update(task, description=escape(printable(one.source)))
             result: dict[str, Any] = {"id": one.ident, "key": one.record.key}
             try:
                 result |= act(one)
             except (OssfsError, OSError) as exc:
                 failed += 1
                 result["error"] = _sentence(exc)
-                progress.console.print(
-                    f"ossfs-py: {one.source}: {result['error']}", highlight=False, soft_wrap=True
-                )
+                sentence = f"ossfs-py: {one.source}: {result['error']}"
+                screen.print(printable(sentence), soft_wrap=True)
             else:
                 if not as_json:
-                    click.echo(f"{one.source}: {result['done']}")
+                    say(f"{one.source}: {result['done']}")
             results.append(result)
             progress.advance(task)
     if as_json:
         click.echo(json.dumps(results, indent=1))
     elif not chosen:
-        click.echo("Nothing is waiting to be recovered.")
+        say("Nothing is waiting to be recovered.")
     return 1 if failed else 0
 
 

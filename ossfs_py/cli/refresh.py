@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from ossfs_py.cli.terminal import say
+
 
 @click.command()
 @click.argument("path", metavar="PATH")
@@ -22,5 +24,5 @@ def refresh(path: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(told, indent=1))
     else:
-        click.echo(f"{path}: {told['forgotten_entries']} remembered entries are asked for anew")
+        say(f"{path}: {told['forgotten_entries']} remembered entries are asked for anew")
     return 0

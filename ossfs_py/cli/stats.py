@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ossfs_py.cli.mount_metrics import MountMetrics, sections
+from ossfs_py.cli.terminal import console, printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -25,7 +26,6 @@ def stats(mountpoint: str, as_json: bool, once: bool) -> int:
 
     On a terminal the table follows the mount, with rates per second, until Ctrl-C.
     """
-    from rich.console import Console
     from rich.live import Live
 
     from ossfs_py.control.client import ControlClient, mount_of
@@ -37,7 +37,7 @@ def stats(mountpoint: str, as_json: bool, once: bool) -> int:
             return 0
         now, looked_at = MountMetrics(told), time.monotonic()
         if once or not sys.stdout.isatty():
-            Console(soft_wrap=True).print(_screen(now, None, 0.0))
+            console(soft_wrap=True).print(_screen(now, None, 0.0))
             return 0
         try:
             with Live(_screen(now, None, 0.0), screen=True, auto_refresh=False) as live:
@@ -55,13 +55,15 @@ def _screen(now: MountMetrics, before: MountMetrics | None, seconds: float) -> "
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[Text | Table] = [Text(f"{now.source} ({now.data_path} data path)", "bold")]
+    parts: list[Text | Table] = [
+        Text(printable(f"{now.source} ({now.data_path} data path)"), "bold")
+    ]
     for section in sections(now, before, seconds):
         table = Table(box=None, pad_edge=False, header_style="bold cyan")
         for number, heading in enumerate(section.headings):
             left = number == 0 or not heading
             table.add_column(heading, justify="left" if left else "right", no_wrap=True)
         for row in section.rows:
-            table.add_row(*(Text(text) for text in row))
+            table.add_row(*(Text(printable(text)) for text in row))
         parts += [Text(""), table]
     return Group(*parts)

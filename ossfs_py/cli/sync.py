@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ossfs_py.cli.terminal import console
 from ossfs_py.errors import UsageError
 
 
@@ -25,7 +26,6 @@ def sync(path: str) -> None:
     Without --write-back, files are in the bucket when their program has closed them; then this
     brings files that are still open there, too.
     """
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn
 
     from ossfs_py.control.client import ControlClient, mount_of
@@ -33,12 +33,12 @@ def sync(path: str) -> None:
     if not path:
         raise UsageError("MOUNTPOINT: must not be empty")
     entry, _ = mount_of(Path(path))
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     with (
         ControlClient.of(entry) as client,
         Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
+            *columns, console=screen, transient=True, disable=not screen.is_terminal
         ) as progress,
     ):
         task = progress.add_task("uploading")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossfs_py.cli.formatting import short_size
+from ossfs_py.cli.terminal import console, printable, say
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json:
         _tell_json(report)
     else:
         _tell_missing(missing)
-        click.echo(_summary(report, background))
+        say(_summary(report, background))
     return 1 if missing else 0
 
 
@@ -120,7 +121,6 @@ def _summary(report: Report, background: bool) -> str:
 @contextmanager
 def _bar(files: int, size: int, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar on the terminal's standard error; elsewhere nothing."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -130,7 +130,7 @@ def _bar(files: int, size: int, *, shown: bool) -> Iterator[Callable[[int, int],
         TransferSpeedColumn,
     )
 
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     columns = (
         TextColumn("{task.fields[files]}/{task.fields[of]} files"),
         BarColumn(),
@@ -138,8 +138,8 @@ def _bar(files: int, size: int, *, shown: bool) -> Iterator[Callable[[int, int],
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    disable = not (shown and console.is_terminal)
-    with Progress(*columns, console=console, transient=True, disable=disable) as progress:
+    disable = not (shown and screen.is_terminal)
+    with Progress(*columns, console=screen, transient=True, disable=disable) as progress:
         task = progress.add_task("", total=size, files=0, of=files)
         yield lambda done, total: progress.update(task, completed=total, files=done)
 
@@ -167,7 +167,6 @@ def _check(found: "Expansion", as_json: bool) -> int:
 
 
 def _check_table(rows: list[Report], size: int, cached: int) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -177,9 +176,12 @@ def _check_table(rows: list[Report], size: int, cached: int) -> None:
     for row in [*rows, {"path": "all", "bytes": size, "cached_bytes": cached}]:
         share = row["cached_bytes"] / row["bytes"] if row["bytes"] else 1.0
         table.add_row(
-            short_size(row["cached_bytes"]), short_size(row["bytes"]), f"{share:.0%}", row["path"]
+            short_size(row["cached_bytes"]),
+            short_size(row["bytes"]),
+            f"{share:.0%}",
+            printable(row["path"]),
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _evict(found: "Expansion", as_json: bool) -> int:
@@ -195,9 +197,9 @@ def _evict(found: "Expansion", as_json: bool) -> int:
         _tell_json({**report, "missing": missing})
     else:
         for path in report["in_use"]:
-            click.echo(f"ossfs-py: {path} stays: somebody has it open", err=True)
+            say(f"ossfs-py: {path} stays: somebody has it open", err=True)
         _tell_missing(missing)
-        click.echo(f"{short_size(report['freed_bytes'])} freed.")
+        say(f"{short_size(report['freed_bytes'])} freed.")
     return 1 if missing or report["in_use"] else 0
 
 
@@ -236,9 +238,9 @@ def _missing(prefix: str, result: Mapping[str, Any]) -> dict[str, str]:
 
 def _tell_missing(missing: Mapping[str, str]) -> None:
     for path, reason in list(missing.items())[:_SHOWN_MISSING]:
-        click.echo(f"ossfs-py: {_about(path, reason)}", err=True)
+        say(f"ossfs-py: {_about(path, reason)}", err=True)
     if len(missing) > _SHOWN_MISSING:
-        click.echo(f"ossfs-py: and {len(missing) - _SHOWN_MISSING} more", err=True)
+        say(f"ossfs-py: and {len(missing) - _SHOWN_MISSING} more", err=True)
 
 
 def _about(path: str, reason: str) -> str:

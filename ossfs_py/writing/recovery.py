@@ -192,7 +192,7 @@ class Recovery:
         if path.exists():
             path = directory / f"{name}.{ident[:8]}"
         missing: list[ByteRange] = []
-        with self._opened(record) as source, path.open("xb") as target:
+        with self._opened(record) as source, open(path, "xb", opener=_for_the_owner_only) as target:
             size = record.size if record.key else os.fstat(source).st_size
             target.truncate(size)
             local = _local_bytes(record, size)
@@ -388,6 +388,11 @@ def _copy(source: int, target: int, span: ByteRange) -> None:
     for start in range(span.start, span.end, _COPY_BYTES):
         data = os.pread(source, min(_COPY_BYTES, span.end - start), start)
         os.pwrite(target, data, start)
+
+
+def _for_the_owner_only(path: str, flags: int) -> int:
+    """Opens as the data was kept: whoever may list the directory must not read it."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _same_bytes(store: ObjectStore, version: ObjectVersion, span: ByteRange, fd: int) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import signal
 from pathlib import Path
 
@@ -135,6 +136,8 @@ def test_files_are_exported_and_dropped(
     target.mkdir()
     assert recover("--export", target).code == 0
     assert (target / "half.bin").read_bytes() == b"x" * 100_000
+    # As it was kept: the directory may be everybody's.
+    assert stat.S_IMODE((target / "half.bin").stat().st_mode) == 0o600
     assert len(recover.list()) == 1
     assert recover("--discard", "--all").code == 0
     assert recover.list() == []

@@ -96,6 +96,13 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def shared_by_tests(path: Path) -> Iterator[list[str]]:
+    """Modules of the tests that one of them imports, in parts."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+            yield (node.module or "").split(".")[1:]
+
+
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 
@@ -206,6 +213,22 @@ def attributes_of(path: Path) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield node.value.id, node.attr
+
+
+def test_what_several_tests_share_lives_in_support() -> None:
+    tests = Path(__file__).parent
+    upside_down = []
+    for path in tests.rglob("*.py"):
+        room = path.relative_to(tests).parts[0]
+        allowed = (
+            {"support"} if room in ("support", "conftest.py") else {"support", "conftest", room}
+        )
+        upside_down += [
+            f"{path.relative_to(tests)} imports {'.'.join(parts)}"
+            for parts in shared_by_tests(path)
+            if parts[0] not in allowed or parts[-1].startswith("test_")
+        ]
+    assert not upside_down
 
 
 # -- the errno table, both ways ------------------------------------------------------------

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.bench.content import BUCKET
-from tests.bench.stores import Store
 from tests.support.mounting import DATA_PATHS, is_mounted
+from tests.support.stores import Store
 
 START_SECONDS = 30.0
 END_SECONDS = 120.0

@@ -31,9 +31,9 @@ from rich.table import Table
 from tests.bench.chart import YARDSTICK, draw
 from tests.bench.content import BUCKET, QUICK, Content, Sizes, fill
 from tests.bench.mounts import PEERS, Peer, Served, served
-from tests.bench.stores import Store, shaped_program, shaped_seaweed
 from tests.bench.works import READ_WORKS, Work, WorkFailedError, run_forked
 from tests.bench.write_works import WRITE_WORKS
+from tests.support.stores import Store, shaped_program, shaped_seaweed
 
 RESULTS = Path("bench-results")
 

@@ -23,7 +23,7 @@ from ossfs_py.writing.recovery import Recovery
 from tests.support.data_paths import BLOCK_BYTES, MEMORY_BYTES, Bench, on_bench
 from tests.support.fake_store import FakeStore
 from tests.support.mounting import DATA_PATHS
-from tests.unit.writing.writing import TINY, TINY_PARTS
+from tests.support.writing import TINY, TINY_PARTS
 
 KIB = 1024
 DATA = random.Random(11).randbytes(10 * BLOCK_BYTES + 777)

@@ -14,7 +14,7 @@ from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.faults.matrix import Runner, cells, some
-from tests.faults.works import Place
+from tests.support.places import Place
 from tests.support.proxy import Proxy
 
 WANTED = os.environ.get("OSSFS_PY_FAULTS", "")

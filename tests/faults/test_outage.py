@@ -18,8 +18,8 @@ from minio import Minio
 from ossfs_py.control.client import ControlClient, mount_of
 from ossfs_py.store.options import StoreOptions
 from tests.conftest import MountFactory
-from tests.faults.works import MIB, Place, content_of
 from tests.support.mounting import Mount
+from tests.support.places import MIB, Place, content_of
 from tests.support.proxy import Proxy
 
 T = TypeVar("T")

@@ -28,7 +28,7 @@ from ossfs_py.namespace.keys import RESERVED_PREFIX
 from tests.model.posix import Directory, File, Link, Node, Posix, PosixError
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Descriptor, Mounted, Names, mounted
-from tests.unit.writing.writing import TINY_PARTS
+from tests.support.writing import TINY_PARTS
 
 T = TypeVar("T")
 

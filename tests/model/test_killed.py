@@ -26,12 +26,11 @@ from hypothesis.stateful import (
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.faults.matrix import EVERY
-from tests.mount.test_recover import Recovering, kill, names, stored
-from tests.soak.mixed import HARMLESS
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
+from tests.support.recovering import Recovering, kill, names, stored
 from tests.support.seaweed import SeaweedServer
+from tests.support.troubles import EVERY, HARMLESS
 
 KIB, MIB = 1024, 1024**2
 EXAMPLES = int(os.environ.get("OSSFS_PY_TEST_SOAK") or 1)

@@ -15,8 +15,8 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.mount.test_writing import refused
 from tests.support.commands import NOBODY, as_root
+from tests.support.errnos import refused
 from tests.support.mounting import Mount
 from tests.support.seaweed import SeaweedServer
 from tests.support.workplace import Workplace

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.test_bad_input import Place, answering, credentials, hand_over
 from tests.support.commands import as_ordinary_user, open_fuse_device, tmpfs
+from tests.support.mount_command import Place, answering, credentials, hand_over
 from tests.support.seaweed import SeaweedServer
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.support.mounting import END_SECONDS, Mount
+from tests.support.mounting import Mount, wait_for_log
 from tests.support.proxy import Proxy, Shape, access_key_of
 from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, Account, SeaweedServer
 
@@ -32,13 +31,6 @@ def put(path: Path, text: str) -> Path:
     new.write_text(text)
     new.rename(path)
     return path
-
-
-def wait_for_log(mounted: Mount, text: str) -> None:
-    deadline = time.monotonic() + END_SECONDS
-    while text not in mounted.log:
-        assert time.monotonic() < deadline, mounted.log
-        time.sleep(POLL_SECONDS)
 
 
 class Keys:

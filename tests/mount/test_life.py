@@ -18,7 +18,6 @@ from minio import Minio
 
 from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
 from ossfs_py.host.running import find_daemon
-from tests.mount.test_bad_input import Place, daemons_of
 from tests.support.commands import (
     TIMEOUT_SECONDS,
     as_ordinary_user,
@@ -27,6 +26,7 @@ from tests.support.commands import (
     ordinary_user,
     ossfs,
 )
+from tests.support.mount_command import Place, daemons_of
 from tests.support.mounting import Mount, is_mounted
 from tests.support.proxy import Fault, Proxy
 from tests.support.seaweed import SeaweedServer

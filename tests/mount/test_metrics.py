@@ -20,9 +20,9 @@ from minio import Minio
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import MountFactory
-from tests.mount.test_bad_input import Place, place  # noqa: F401 - a fixture
 from tests.support.commands import ossfs, plain_environment
-from tests.support.mounting import END_SECONDS, Mount
+from tests.support.mount_command import Place
+from tests.support.mounting import END_SECONDS, Mount, wait_for_log
 from tests.support.seaweed import SeaweedServer
 
 DASHBOARD = Path(__file__).parents[2] / "docker" / "grafana-dashboard.json"
@@ -30,6 +30,11 @@ MIB = 1024**2
 SCRAPES = 40
 WORTH_A_SCRAPE_SECONDS = 0.01
 """CPU: at one scrape each second this is 1 %."""
+
+
+@pytest.fixture
+def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Place:
+    return Place(tmp_path, seaweed.endpoint, bucket, seaweed.environment)
 
 
 def endpoint_of(mounted: Mount) -> str:
@@ -67,6 +72,8 @@ def test_readahead_and_kernel_metrics_are_there_whatever_the_mountpoint_is_calle
         readahead="4M",
         metrics_address="0",
     ) as mounted:
+        # A mount answers before its readahead is set, which its first answer would set back.
+        wait_for_log(mounted, "is mounted at")
         device = mounted.path.stat().st_dev
         number = f"{os.major(device)}:{os.minor(device)}"
         kernel_s = float((Path("/sys/class/bdi") / number / "read_ahead_kb").read_text())
@@ -143,7 +150,7 @@ def test_a_scrape_each_second_costs_less_than_one_percent(
     assert (cpu_seconds(mounted) - before) / SCRAPES < WORTH_A_SCRAPE_SECONDS
 
 
-def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> None:  # noqa: F811
+def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         sentence = place.refused("--metrics-address", str(port))

@@ -13,7 +13,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory, make_bucket
-from tests.mount.test_writing import refused
+from tests.support.errnos import refused
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountFactory
-from tests.mount.test_semantics import refused
+from tests.support.errnos import refused
 from tests.support.workplace import Workplace
 
 PATIENCE_SECONDS = 10.0

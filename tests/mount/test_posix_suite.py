@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountFactory
-from tests.mount.test_writing import refused
+from tests.support.errnos import refused
 from tests.support.mounting import Mount
 from tests.support.seaweed import SeaweedServer
 

@@ -1,61 +1,22 @@
 """What a killed daemon or a refusing store leaves behind, and ``ossfs-py recover``."""
 
-import json
 import os
 import stat
-import signal
 from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.support.commands import Outcome, ossfs
+from tests.support.commands import ossfs
 from tests.support.mounting import Mount
 from tests.support.proxy import Fault, Proxy
+from tests.support.recovering import Recovering, kill, names, stored
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
 GONE = r"not connected|abort"
 """What a descriptor says whose daemon was killed."""
-
-
-def stored(client: Minio, bucket: str, key: str) -> bytes:
-    answer = client.get_object(bucket, key)
-    try:
-        return bytes(answer.read())
-    finally:
-        answer.close()
-        answer.release_conn()
-
-
-def names(client: Minio, bucket: str) -> list[str]:
-    return sorted(str(item.object_name) for item in client.list_objects(bucket, recursive=True))
-
-
-class Recovering:
-    """``ossfs-py recover`` over the state directory of one mount."""
-
-    def __init__(self, mounted: Mount, server: SeaweedServer) -> None:
-        self._state_dir = mounted.state_dir
-        self._environment = server.environment
-
-    def __call__(self, *arguments: str | Path) -> Outcome:
-        return ossfs(
-            *("recover", "--state-dir", self._state_dir, *arguments),
-            environment=self._environment,
-        )
-
-    def list(self) -> list[dict[str, object]]:
-        outcome = self("--list", "--json")
-        assert outcome.code == 0, outcome
-        return list(json.loads(outcome.out))
-
-
-def kill(mounted: Mount) -> None:
-    """SIGKILL: the daemon has no chance to save anything."""
-    mounted.terminate(signal.SIGKILL)
-    mounted.close()
 
 
 def write_unsaved(mounted: Mount, name: str, content: bytes) -> None:

@@ -20,6 +20,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.support.errnos import refused
 from tests.support.proxy import Fault, Proxy
 from tests.support.workplace import Workplace
 
@@ -38,13 +39,6 @@ def opened(path: Path, flags: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-@contextmanager
-def refused(code: int) -> Iterator[None]:
-    with pytest.raises(OSError, match=os.strerror(code)) as caught:
-        yield
-    assert caught.value.errno == code
 
 
 CREATE = os.O_RDWR | os.O_CREAT

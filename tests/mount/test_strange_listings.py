@@ -13,8 +13,8 @@ import pytest
 
 from ossfs_py.model import ListPage, ListQuery
 from tests.conftest import MountFactory
-from tests.mount.test_writing import refused
 from tests.support.endless_store import EndlessStore, TreeKeys
+from tests.support.errnos import refused
 from tests.support.fake_store import FakeStore
 from tests.support.listing_server import BUCKET, serving
 from tests.support.mounting import Mount

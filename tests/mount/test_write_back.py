@@ -8,11 +8,10 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.mount.test_credentials import wait_for_log
-from tests.mount.test_recover import Recovering, names, stored
 from tests.support.commands import ossfs
-from tests.support.mounting import Mount
+from tests.support.mounting import Mount, wait_for_log
 from tests.support.proxy import Fault, Proxy
+from tests.support.recovering import Recovering, names, stored
 from tests.support.seaweed import SeaweedServer
 
 

@@ -4,30 +4,22 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.mount.test_credentials import wait_for_log
-from tests.mount.test_recover import Recovering, names, stored
 from tests.support.commands import tmpfs
-from tests.support.mounting import Mount
+from tests.support.errnos import refused
+from tests.support.mounting import Mount, wait_for_log
 from tests.support.proxy import Fault, Proxy
+from tests.support.recovering import Recovering, names, stored
 from tests.support.seaweed import SeaweedServer
 
 KIB = 1024
 MIB = 1024**2
 FIVE_TIB = 5 * 1024**4
-
-
-@contextmanager
-def refused(code: int) -> Iterator[None]:
-    with pytest.raises(OSError, match=os.strerror(code)) as caught:
-        yield
-    assert caught.value.errno == code
 
 
 def put(client: Minio, bucket: str, key: str, content: bytes, scratch: Path) -> None:

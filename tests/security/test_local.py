@@ -15,8 +15,8 @@ from tests.support.commands import ossfs
 from tests.support.faults import Fault
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
+from tests.support.scripted_server import ScriptedServer, error
 from tests.support.seaweed import SeaweedServer
-from tests.unit.store.scripted import ScriptedServer, error
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 

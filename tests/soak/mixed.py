@@ -15,11 +15,11 @@ from pathlib import Path
 
 from minio import Minio
 
-from tests.faults.matrix import FINE, TROUBLES, Trouble
-from tests.faults.works import MIB, Place, content_of
 from tests.support.faults import Fault
 from tests.support.mounting import Mount
+from tests.support.places import MIB, Place, content_of
 from tests.support.proxy import Exchange, Proxy
+from tests.support.troubles import HARMLESS
 
 SIZES = (1000, MIB // 2, 3 * MIB, 9 * MIB, 30 * MIB)
 """Of the objects that are read; the largest is read ahead in several windows."""
@@ -36,12 +36,6 @@ SAMPLE_SECONDS = 0.5
 HANG_SECONDS = 120.0
 """So long no request and no end of an operation: there is no wait in the daemon that long, and a
 machine so busy is none to test on."""
-
-HARMLESS: tuple[Trouble, ...] = tuple(
-    trouble for trouble in TROUBLES if trouble.once is FINE and trouble.most > 1
-)
-"""What is repeated silently, however often it comes."""
-
 
 _HASH_MAPPED = """
 import hashlib, mmap, os, sys

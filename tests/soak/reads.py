@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import DownloadColumn, Progress
 
 from ossfs_py.control.client import ControlClient, mount_of
-from tests.bench.stores import shaped_program
 from tests.support.mounting import DATA_PATHS, Mount
+from tests.support.stores import shaped_program
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 BUCKET = "models"

@@ -16,8 +16,8 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.mount.test_recover import names, stored
 from tests.soak.crowd import COMMON, MIB, SHARED, WORKS
+from tests.support.recovering import names, stored
 
 PROCESSES = int(os.environ.get("OSSFS_PY_SOAK_CROWD", len(WORKS)))
 SECONDS = float(os.environ.get("OSSFS_PY_SOAK_CROWD_SECONDS", "3"))

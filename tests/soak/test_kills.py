@@ -15,7 +15,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.mount.test_recover import Recovering, names, stored
+from tests.support.recovering import Recovering, names, stored
 from tests.support.seaweed import SeaweedServer
 
 KIB = 1024

@@ -10,9 +10,9 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.faults.works import MIB
 from tests.soak.mixed import Soak
 from tests.support.limits import memory_limited
+from tests.support.places import MIB
 from tests.support.proxy import Proxy
 
 SECONDS = float(os.environ.get("OSSFS_PY_SOAK_SECONDS", "60"))

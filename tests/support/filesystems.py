@@ -24,7 +24,7 @@ from ossfs_py.namespace.opendirectory import BATCH_ENTRIES
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.data_paths import Bench, bench
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.writing import TINY_PARTS
+from tests.support.writing import TINY_PARTS
 
 Names = tuple[str, ...]
 

@@ -241,6 +241,14 @@ class Mount:
                 os.close(ended)
 
 
+def wait_for_log(mounted: Mount, text: str) -> None:
+    """Until the daemon has said it."""
+    deadline = time.monotonic() + END_SECONDS
+    while text not in mounted.log:
+        assert time.monotonic() < deadline, mounted.log
+        time.sleep(BUSY_SECONDS)
+
+
 def _flag(name: str, value: Option) -> str:
     flag = f"--{name.replace('_', '-')}"
     return flag if value is True else f"{flag}={value}"

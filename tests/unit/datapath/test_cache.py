@@ -19,8 +19,8 @@ from ossfs_py.reading.streams import MIB
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
+from tests.support.writing import Commits, Writing, idle, writing
 from tests.unit.datapath.caching import block_files, disk_bytes
-from tests.unit.writing.writing import Commits, Writing, idle, writing
 
 DATA = random.Random(3).randbytes(13 * MIB + 4321)
 

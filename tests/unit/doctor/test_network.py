@@ -13,7 +13,7 @@ from ossfs_py.doctor.findings import Finding, Status
 from ossfs_py.doctor.network import Way
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.endpoint import resolve_endpoint
-from tests.unit.store.scripted import ScriptedServer, hold, raw, reply
+from tests.support.scripted_server import ScriptedServer, hold, raw, reply
 
 HOUR = 3600.0
 

@@ -7,7 +7,7 @@ from ossfs_py.filesystem.siblings import SMALL_BYTES, ShardLookup, SiblingPrefet
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 MIB = 1024**2
 

@@ -17,7 +17,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.metadata import decode
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 TIME_NS = 1_234_567_890_123_456_789
 

@@ -19,7 +19,7 @@ from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.namespace import Kind
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 
 def test_mkdir_writes_a_marker_with_the_callers_attributes() -> None:

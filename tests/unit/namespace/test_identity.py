@@ -14,7 +14,7 @@ from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import InodeTable, Kind
 from ossfs_py.namespace.numbers import hash_of
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 # -- numbers ------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from ossfs_py.namespace.listing.merge import DIRECTORY, PageMerger
 from ossfs_py.namespace.namespace import Inode, Kind
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 
 def store_of(*keys: str, page_size: int = 1000) -> FakeStore:

@@ -17,7 +17,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.namespace.namespace import Inode, Kind
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 
 def test_lookup_of_a_file_asks_head_and_list_once_and_then_nothing() -> None:

@@ -13,7 +13,7 @@ from ossfs_py.namespace import names
 from ossfs_py.namespace.inode import InodeTable, Kind
 from ossfs_py.namespace.keys import KeyMap, require_key
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 
 def test_names_that_are_not_utf8_are_illegal() -> None:

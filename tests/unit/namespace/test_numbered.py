@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ossfs_py.model import ListPage, ListQuery
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 FILES = 20_000
 

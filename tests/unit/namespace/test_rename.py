@@ -18,7 +18,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace.namespace import Inode, Kind
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 
 def store_of(*keys: str) -> FakeStore:

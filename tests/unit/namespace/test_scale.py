@@ -12,7 +12,7 @@ import pytest
 
 from ossfs_py.namespace.namespace import Inode, Kind
 from tests.support.endless_store import EndlessStore, TreeKeys
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 FULL = "OSSFS_PY_SCALE" in os.environ
 DIRECTORY_FILES = 1_000_000 if FULL else 12_000

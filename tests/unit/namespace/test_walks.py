@@ -4,7 +4,7 @@ from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.namespace import Inode
 from tests.support.fake_store import FakeStore
-from tests.unit.namespace.mounted import Mounted, mounted
+from tests.support.namespaces import Mounted, mounted
 
 
 def tree(directories: int, files: int, *, deeper: str = "") -> FakeStore:

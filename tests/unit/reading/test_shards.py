@@ -6,7 +6,7 @@ import trio.testing
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
-from tests.unit.reading.test_reader import MIB, PatternStore, pattern, reading_over
+from tests.support.pattern_store import MIB, PatternStore, pattern, reading_over
 
 SIZE = 12 * MIB
 FIRST, SECOND = "m/model-00001-of-00002.safetensors", "m/model-00002-of-00002.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
-from tests.unit.store.scripted import (
+from tests.support.scripted_server import (
     ScriptedServer,
     Step,
     error,

@@ -14,7 +14,15 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import ByteRange, MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import ObjectStore
-from tests.unit.store.scripted import ETAG, ScriptedServer, Step, error, hang_up, reply, store_for
+from tests.support.scripted_server import (
+    ETAG,
+    ScriptedServer,
+    Step,
+    error,
+    hang_up,
+    reply,
+    store_for,
+)
 
 SOURCE = ObjectVersion("a b/\u6a21+\u578b%", ETAG, 9)
 SOURCE_NAMED = "bucket/a%20b/%E6%A8%A1%2B%E5%9E%8B%25"

@@ -12,7 +12,7 @@ from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
-from tests.unit.store.scripted import ScriptedServer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from ossfs_py.errors import (
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.s3.traits import KnownTraits, Traits
+from tests.support.scripted_server import ScriptedServer, error, hang_up, reply, store_for
 from tests.unit.store.quirky import B2, CEPH, JUICEFS, SWIFT, etag_of, quirky
-from tests.unit.store.scripted import ScriptedServer, error, hang_up, reply, store_for
 
 ABSENT = Condition(only_if_absent=True)
 

@@ -18,7 +18,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ObjectVersion
-from tests.unit.store.scripted import (
+from tests.support.scripted_server import (
     ETAG,
     Peer,
     ScriptedServer,

@@ -16,7 +16,7 @@ from ossfs_py.store.auth.ecs_role import EcsRoleProvider
 from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
-from tests.unit.store.scripted import ScriptedServer, reply
+from tests.support.scripted_server import ScriptedServer, reply
 
 OLD, NEW = AccessKey("old", "secret"), AccessKey("new", "secret")
 LOOK_SECONDS = 2.5

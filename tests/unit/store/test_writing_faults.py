@@ -17,7 +17,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import CommitRequest, Condition, FileSlice, MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import ObjectStore
-from tests.unit.store.scripted import (
+from tests.support.scripted_server import (
     ETAG,
     ScriptedServer,
     error,

@@ -1,8 +1,5 @@
 """DirtyFile: what programs write, and what becomes of it."""
 
-from collections.abc import Awaitable, Callable
-from pathlib import Path
-
 import pytest
 import trio
 import trio.testing
@@ -18,32 +15,9 @@ from ossfs_py.model import CommitRequest, Condition
 from ossfs_py.store.base import Capabilities
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.writing import Commits, Writing, idle, writing
+from tests.support.writing import BOTH, REQUEST, Commits, idle, pattern, run
 
-REQUEST = CommitRequest("file")
 MIB = 1024**2
-BOTH = pytest.mark.parametrize("memory_first", [True, False], ids=["memory", "disk"])
-
-
-def run(
-    tmp_path: Path, scenario: Callable[[Writing], Awaitable[None]], **options: object
-) -> Writing:
-    """Run a scenario with a write context of its own."""
-    kept: list[Writing] = []
-
-    async def main() -> None:
-        async with writing(tmp_path, **options) as made:
-            kept.append(made)
-            with trio.fail_after(120):
-                await scenario(made)
-
-    trio.run(main)
-    return kept[0]
-
-
-def pattern(size: int, seed: int = 1) -> bytes:
-    return bytes((seed + n * 7 + n // 251) % 256 for n in range(size))
-
 
 # -- new files ---------------------------------------------------------------------------------
 

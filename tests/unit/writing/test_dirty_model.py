@@ -11,7 +11,7 @@ from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import CommitRequest
 from ossfs_py.store.base import Capabilities
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.writing import Commits, Writing, idle, writing
+from tests.support.writing import Commits, Writing, idle, writing
 
 REQUEST = CommitRequest("file")
 DOWN = StoreUnavailableError("down")

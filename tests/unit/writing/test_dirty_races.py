@@ -10,8 +10,7 @@ import trio.testing
 from ossfs_py.errors import ObjectMissingError, StoreUnavailableError, UnsavedDataError
 from ossfs_py.model import CommitRequest, Condition
 from ossfs_py.writing.recovery import Recovery
-from tests.unit.writing.test_dirty import BOTH, REQUEST, pattern, run
-from tests.unit.writing.writing import TINY_PARTS, Commits, Writing, idle
+from tests.support.writing import BOTH, REQUEST, TINY_PARTS, Commits, Writing, idle, pattern, run
 
 DOWN = StoreUnavailableError("down")
 CREATE = Condition(only_if_absent=True)

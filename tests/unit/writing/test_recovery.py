@@ -15,8 +15,7 @@ from ossfs_py.store.base import Capabilities
 from ossfs_py.writing import staging as staging_module
 from ossfs_py.writing.recovery import NotRecoverableError, Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
-from tests.unit.writing.test_dirty import BOTH, pattern, run
-from tests.unit.writing.writing import TINY_PARTS, Commits, idle
+from tests.support.writing import BOTH, TINY_PARTS, Commits, idle, pattern, run
 
 REQUEST = CommitRequest("dir/file", {"mode": "33188"}, "text/plain")
 

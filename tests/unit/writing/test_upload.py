@@ -12,8 +12,7 @@ from ossfs_py.model import ALWAYS, ByteRange, CommitRequest
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing.upload import PartsUpload
 from ossfs_py.writing.uses import Uses
-from tests.unit.writing.test_dirty import run
-from tests.unit.writing.writing import idle
+from tests.support.writing import idle, run
 
 REQUEST = CommitRequest("file", {"mode": "33188"}, "text/plain")
 DOWN = StoreUnavailableError("down")

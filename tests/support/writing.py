@@ -1,10 +1,13 @@
 """A write context over the fake store, with limits small enough to reach in a few bytes."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+
+import pytest
+import trio
 
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.reading.resident import Resident
@@ -26,6 +29,9 @@ TINY = WriteLimits(
     first_buffer_bytes=3,
     memory_wait_seconds=0.001,
 )
+
+REQUEST = CommitRequest("file")
+BOTH = pytest.mark.parametrize("memory_first", [True, False], ids=["memory", "disk"])
 
 
 @dataclass(frozen=True)
@@ -131,3 +137,23 @@ async def idle(made: Writing) -> None:
     while network.running or local.running:
         await network.run(int, urgent=False)
         await local.run(int, urgent=False)
+
+
+def run(
+    tmp_path: Path, scenario: Callable[[Writing], Awaitable[None]], **options: object
+) -> Writing:
+    """Run a scenario with a write context of its own."""
+    kept: list[Writing] = []
+
+    async def main() -> None:
+        async with writing(tmp_path, **options) as made:
+            kept.append(made)
+            with trio.fail_after(120):
+                await scenario(made)
+
+    trio.run(main)
+    return kept[0]
+
+
+def pattern(size: int, seed: int = 1) -> bytes:
+    return bytes((seed + n * 7 + n // 251) % 256 for n in range(size))

@@ -159,14 +159,6 @@ class Handles:
 
     # -- bytes ----------------------------------------------------------------------------------
 
-    def read_nowait(self, number: int, offset: int, size: int) -> memoryview | bytes | None:
-        """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
-        opened = self.get(number).opened
-        data = opened.content.read_nowait(offset, size)
-        if data is not None:
-            opened.inode.settled = True
-        return data
-
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
         opened = self.get(number).opened

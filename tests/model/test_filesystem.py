@@ -169,7 +169,8 @@ class FilesystemMachine(RuleBasedStateMachine):
     @initialize(posix_metadata=st.booleans())
     def begin(self, posix_metadata: bool) -> None:
         self.posix_metadata = posix_metadata
-        self.world = World(self.data_path, {"prefix": PREFIX, "posix_metadata": posix_metadata})
+        options = {"prefix": PREFIX, "posix_metadata": posix_metadata, "special_modes": True}
+        self.world = World(self.data_path, options)
         self.store = self.world.store
         self.store.seed("outside", b"nobody's business")
 

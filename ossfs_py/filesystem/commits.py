@@ -5,11 +5,19 @@ A commit holds a claim on the inode's place in the tree, then the lock of its op
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
-from ossfs_py.errors import OssfsError, StoreUnavailableError, UnsavedDataError
+from ossfs_py.datapath.base import DataPath, OpenFile
+from ossfs_py.errors import (
+    ConditionFailedError,
+    ObjectMissingError,
+    OssfsError,
+    StoreUnavailableError,
+    UnsavedDataError,
+    VersionChangedError,
+)
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
@@ -23,6 +31,10 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
+_COPY_BYTES = 1024**2
+_APPEND_TRIES = 10
+"""Each time another host was faster by one request: with ten at it, one of them wins each time."""
+_CONFLICTS = (ConditionFailedError, VersionChangedError, ObjectMissingError)
 """Between tries of an upload that nobody waits for; each has the store's own retry budget."""
 
 
@@ -36,6 +48,14 @@ class ConflictPolicy:
     fail: bool = False
 
 
+async def _copy_end(source: OpenFile, start: int, target: OpenFile) -> None:
+    """Append the bytes of ``source`` from ``start`` on to ``target``."""
+    while start < source.size:
+        data = bytes(await source.read(start, _COPY_BYTES))
+        await target.write(target.size, data)
+        start += len(data)
+
+
 class Commits:
     """Brings open files to the store. Belongs to the trio thread.
 
@@ -46,6 +66,7 @@ class Commits:
         self,
         opened: OpenInodes,
         namespace: Namespace,
+        data_path: DataPath,
         claims: Claims,
         kernel: KernelCache,
         policy: ConflictPolicy,
@@ -53,6 +74,7 @@ class Commits:
     ) -> None:
         self._opened = opened
         self._namespace = namespace
+        self._data_path = data_path
         self._claims = claims
         self._kernel = kernel
         self._policy = policy
@@ -95,7 +117,22 @@ class Commits:
             return
         streaming = opened.file.size > FIRST_PART_BYTES
         request = self._request(opened, streaming=streaming)
-        version = await opened.file.commit(request)
+        try:
+            version = await opened.file.commit(request)
+        except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
+            if opened.exclusive or self._policy.fail:
+                raise
+            if opened.appended_from is not None:
+                await self._append_again(opened, opened.appended_from, request)
+                return
+            if isinstance(exc, ConditionFailedError):
+                raise VersionChangedError(
+                    "another client replaced the object that a part of was changed here",
+                    operation=exc.operation,
+                    key=request.key,
+                    request_id=exc.request_id,
+                ) from exc
+            raise
         if version is None:
             return
         self._stored(opened, version, request)
@@ -106,6 +143,65 @@ class Commits:
     def moves(self, inode: Inode) -> bool:
         """Whether the inode, or a directory above it, is being renamed."""
         return self._claims.moves(inode)
+
+    async def _append_again(self, opened: OpenInode, start: int, request: CommitRequest) -> None:
+        """Others have written the object meanwhile: append to their version what was appended here
+        from ``start`` on.
+
+        Raises:
+            VersionChangedError: they do so again and again.
+            StoreError, OSError: it could not be done; the data is kept.
+        """
+        inode = opened.inode
+        async with opened.turns.move():
+            for _attempt in range(_APPEND_TRIES):
+                version = await self._version_there(inode)
+                opened.seen = version
+                file = self._data_path.open(version, opened)
+                try:
+                    await _copy_end(opened.file, start, file)
+                    condition = (
+                        Condition(only_if_absent=True)
+                        if version is None
+                        else Condition(only_if_etag=version.etag)
+                    )
+                    stored = await file.commit(replace(request, condition=condition))
+                except BaseException as exc:
+                    file.abandon()
+                    with trio.CancelScope(shield=True):
+                        await file.close()
+                    if isinstance(exc, _CONFLICTS):
+                        continue
+                    raise
+                if stored is not None:
+                    await self._go_on_with(opened, file, stored, request)
+                    return
+        raise VersionChangedError(
+            f"others replaced the object {_APPEND_TRIES} times while it was appended to",
+            key=request.key,
+        )
+
+    async def _version_there(self, inode: Inode) -> ObjectVersion | None:
+        """What the store has under a file's key now."""
+        info = await self._namespace.version_in_store(inode)
+        return None if info is None else info.version
+
+    async def _go_on_with(
+        self, opened: OpenInode, file: OpenFile, stored: ObjectVersion, request: CommitRequest
+    ) -> None:
+        """The file is what others wrote, and our own end after it."""
+        inode = opened.inode
+        old, opened.file = opened.file, file
+        opened.kernel_end = old.size
+        old.abandon()
+        self._stored(opened, stored, request)
+        self._kernel.contents_changed(inode)
+        log.info("%r was appended to what another client had written meanwhile", request.key)
+        if inode.settled:
+            # Who read the version before must not be given bytes of this one.
+            opened.superseded = True
+            self._namespace.note_outdated(inode)
+        await old.close()
 
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
         """How a file that is still written would be committed now."""
@@ -123,10 +219,11 @@ class Commits:
         """
         inode = opened.inode
         condition = Condition()
-        if opened.exclusive or (self._policy.fail and opened.seen is None):
+        seen = opened.seen
+        if opened.exclusive or (seen is None and (self._policy.fail or opened.appended_from == 0)):
             condition = Condition(only_if_absent=True)
-        elif self._policy.fail and opened.seen is not None:
-            condition = Condition(only_if_etag=opened.seen.etag)
+        elif seen is not None and (self._policy.fail or not opened.whole):
+            condition = Condition(only_if_etag=seen.etag)
         return CommitRequest(
             key=self._namespace.key_of(inode),
             metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
@@ -135,8 +232,10 @@ class Commits:
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
         inode = opened.inode
-        opened.exclusive = False
+        opened.exclusive = opened.whole = False
         opened.seen = version
+        if not opened.file.dirty:
+            opened.appended_from = None
         self._kernel.note_pages(inode, version)
         if self._opened.current(inode) is opened:
             self._namespace.note_commit(inode, version, request.metadata)

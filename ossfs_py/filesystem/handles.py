@@ -9,11 +9,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
+from cachetools import TTLCache
 
 from ossfs_py.errors import (
     BadHandleError,
     IsADirectoryPathError,
     ObjectMissingError,
+    StaleInodeError,
     VersionChangedError,
 )
 from ossfs_py.filesystem.changes import Changes
@@ -26,14 +28,19 @@ from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 
+_BACK_SECONDS = 1.0
+"""How soon the kernel comes back to open what it was told to look up again: at once."""
+_MAX_SENT_BACK = 4096
+
 
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("changes", "opened", "past_pages")
+    __slots__ = ("appends", "changes", "opened", "past_pages")
 
     def __init__(self, opened: OpenInode, flags: int, *, past_pages: bool) -> None:
         self.opened = opened
+        self.appends = bool(flags & os.O_APPEND)
         self.changes = bool(
             flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
         )
@@ -67,6 +74,10 @@ class Handles:
         self._numbers = numbers
         self._foresight = foresight
         self._handles: dict[int, Handle] = {}
+        self._sent_back: TTLCache[int, bool] = TTLCache(
+            _MAX_SENT_BACK, _BACK_SECONDS, timer=trio.current_time
+        )
+        """Inodes that an open(2) was told to look up again before it goes on."""
 
     def get(self, number: int) -> Handle:
         """The handle behind a number.
@@ -86,13 +97,14 @@ class Handles:
         if inode.kind is Kind.DIRECTORY:
             raise IsADirectoryPathError("a directory is not opened as a file")
         writing = flags & os.O_ACCMODE != os.O_RDONLY
+        if writing and not flags & os.O_TRUNC:
+            await self._see_present_version(inode)
         opened = await self._opener.acquire(inode)
         try:
             if writing or flags & os.O_TRUNC:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
-                await opened.content.truncate(0)
-                opened.note_written()
+                await self._truncated(opened, 0)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._opener.release(opened)
@@ -102,11 +114,29 @@ class Handles:
                 watcher.opened(inode, opened.file.version)
         return self._new(opened, flags)
 
+    async def _see_present_version(self, inode: Inode) -> None:
+        """Part of the file may be changed: see what is there now, not what was a minute ago.
+
+        Raises:
+            StaleInodeError: the kernel knows the size of another version, and would append there.
+                It looks the path up again, and comes back.
+        """
+        current = self._opener.current(inode)
+        came_back = self._sent_back.pop(inode.number, False)
+        if came_back or (current is not None and (current.file.dirty or current.made_here)):
+            return
+        await self._namespace.ask_version(inode)
+        if self._kernel.is_behind(inode):
+            self._sent_back[inode.number] = True
+            raise StaleInodeError(f"{inode.name!r} is another version now")
+
     async def open_new(self, inode: Inode, flags: int) -> OpenReply:
         """open(2) of a file that it has just made."""
         opened = await self._opener.acquire(inode)
         if flags & os.O_EXCL:
             self._commits.expect_absent(opened)
+        if flags & os.O_APPEND:
+            opened.appended_from = 0
         return self._new(opened, flags)
 
     def _new(self, opened: OpenInode, flags: int) -> OpenReply:
@@ -163,7 +193,12 @@ class Handles:
         """pread(2); the view is valid until the caller's next checkpoint."""
         opened = self.get(number).opened
         with self._doubting(opened):
-            data = await opened.content.read(offset, size)
+            try:
+                data = await opened.content.read(offset, size)
+            except (VersionChangedError, ObjectMissingError):
+                if not await self._opener.renew(opened):
+                    raise
+                data = await opened.content.read(offset, size)
         opened.check_current()
         opened.inode.settled = True
         return data
@@ -176,7 +211,10 @@ class Handles:
         if handle.past_pages and self._rights_lent(opened.inode):
             await self._take_rights(opened.inode)
         try:
-            return await opened.content.write(offset, data)
+            async with opened.turns.change():
+                opened.check_current()
+                place = opened.begin_write(offset, len(data), appends=handle.appends)
+                return await opened.file.write(place, data)
         finally:
             opened.note_written()
             if handle.past_pages and opened.has_pages:
@@ -191,14 +229,20 @@ class Handles:
         if number is not None and number in self._handles:
             opened = self._handles[number].opened
             opened.require_name()
-            try:
-                await opened.content.truncate(size)
-            finally:
-                opened.note_written()
+            await self._truncated(opened, size)
             return
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
-            await opened.content.truncate(size)
+            await self._truncated(opened, size)
+
+    @staticmethod
+    async def _truncated(opened: OpenInode, size: int) -> None:
+        try:
+            async with opened.turns.change():
+                opened.check_current()
+                opened.begin_truncate(size)
+                await opened.file.truncate(size)
+        finally:
             opened.note_written()
 
     async def store_new(self, inode: Inode) -> None:
@@ -213,8 +257,10 @@ class Handles:
         try:
             yield opened
             await self._commits.commit(opened)
-        except BaseException:
+        except BaseException as exc:
             self._opener.give_up(opened)
+            if isinstance(exc, VersionChangedError):
+                self._namespace.invalidate(inode)  # the kernel tries again, and is to see it
             raise
         finally:
             with trio.CancelScope(shield=True):

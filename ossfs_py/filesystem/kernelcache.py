@@ -26,6 +26,10 @@ class KernelChannel(Protocol):
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
         ...
 
+    async def expire_attributes(self, inode: int) -> None:
+        """Return when the kernel will ask for an inode's attributes before it uses them."""
+        ...
+
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""
         ...
@@ -48,6 +52,8 @@ class KernelCache:
         self._channel: KernelChannel | None = None
         self._etags: dict[int, str] = {}
         """The version of each inode that the kernel may have pages of; "" of one never stored."""
+        self._behind: set[int] = set()
+        """Inodes of which the kernel was told, and was not yet told of their present version."""
         self.news = KernelNews(self.replaced, self.name_taken, self.attributes_changed)
 
     @contextmanager
@@ -95,6 +101,7 @@ class KernelCache:
 
     def replaced(self, inode: Inode) -> None:
         """Another client replaced the object: pages of the old one are worth nothing."""
+        self._behind.add(inode.number)
         pages = self._etags.get(inode.number)
         if inode.info is None or pages is None or pages == inode.info.etag:
             self.invalidate_attributes(inode.number)
@@ -118,3 +125,28 @@ class KernelCache:
     def forget(self, number: int) -> None:
         """The kernel has forgotten the inode, and its pages with it."""
         self._etags.pop(number, None)
+        self._behind.discard(number)
+
+    # -- the version of its attributes ----------------------------------------------------------
+
+    def is_behind(self, inode: Inode) -> bool:
+        """Whether the kernel may take the size of an older version for the inode's."""
+        return inode.number in self._behind
+
+    def answered(self, inode: Inode) -> None:
+        """The kernel is told the inode's attributes as they are."""
+        if self._behind:
+            self._behind.discard(inode.number)
+
+    async def expire_attributes(self, number: int) -> None:
+        """Return when the kernel will ask for the inode's attributes before it uses them."""
+        if self._channel is not None:
+            await self._channel.expire_attributes(number)
+        else:
+            await trio.lowlevel.checkpoint()
+
+    def contents_changed(self, inode: Inode) -> None:
+        """This mount itself stored other bytes than the kernel has: they follow those of others."""
+        self._etags.pop(inode.number, None)
+        if self._channel is not None:
+            self._channel.invalidate_pages(inode.number)

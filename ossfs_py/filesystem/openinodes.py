@@ -6,14 +6,20 @@ its open inode.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from ossfs_py.datapath.base import DataPath, OpenFile
-from ossfs_py.errors import OssfsError, VersionChangedError
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    OssfsError,
+    StaleInodeError,
+    VersionChangedError,
+)
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.namespace.inode import Inode
@@ -38,14 +44,19 @@ class OpenInode:
     __slots__ = (
         "_commits",
         "_users",
+        "appended_from",
         "exclusive",
         "file",
         "has_pages",
         "hidden",
         "inode",
+        "kernel_end",
         "lock",
+        "made_here",
         "seen",
         "superseded",
+        "turns",
+        "whole",
     )
 
     def __init__(
@@ -70,6 +81,15 @@ class OpenInode:
         """Kept by the preserved files."""
         self.superseded = False
         """Somebody has opened another version since. Kept by the opener."""
+        self.made_here = version is None
+        """This mount made the file, and has had it open since."""
+        self.whole = version is None
+        """All that a commit would store was written here: nothing is left of ``seen``."""
+        self.appended_from: int | None = None
+        """Where the changes since the last commit begin, if all of them were appended."""
+        self.kernel_end: int | None = None
+        """Where the kernel believes the file ends, once bytes of others came before our own."""
+        self.turns = Turns()
 
     @property
     def users(self) -> int:
@@ -129,6 +149,27 @@ class OpenInode:
         """Whether no rename of the file, or of a directory above it, is under way."""
         return not self._commits.moves(self.inode)
 
+    def begin_write(self, offset: int, size: int, *, appends: bool) -> int:
+        """Where bytes that the kernel sends for ``offset`` go.
+
+        To the end, if they are appended and the kernel does not know what others appended before.
+        """
+        end = self.file.size
+        if appends and offset != end and offset == self.kernel_end:
+            self.kernel_end += size
+            offset = end
+        appended = appends and offset == end
+        if not appended:
+            self.appended_from = None
+        elif not self.file.dirty:
+            self.appended_from = end
+        return offset
+
+    def begin_truncate(self, size: int) -> None:
+        """The file is cut off, or extended."""
+        self.appended_from = None
+        self.whole = self.whole or size == 0
+
     def request(self) -> CommitRequest:
         """How the file would be committed now, for parts that leave before the commit."""
         return self._commits.request_so_far(self)
@@ -142,6 +183,47 @@ class OpenInode:
         if self.file.dirty or self.inode.removed:
             self.inode.size_source = self.size
             self.inode.touch(time.time_ns())
+
+
+class Turns:
+    """Lets changes of a file end, and keeps new ones waiting, while its bytes move to another.
+
+    Belongs to the trio thread. Costs no checkpoint while nothing moves.
+    """
+
+    __slots__ = ("_changes", "_idle", "_moved")
+
+    def __init__(self) -> None:
+        self._changes = 0
+        self._idle: trio.Event | None = None
+        self._moved: trio.Event | None = None
+
+    @asynccontextmanager
+    async def change(self) -> AsyncIterator[None]:
+        """Change the file in the block."""
+        while self._moved is not None:
+            await self._moved.wait()
+        self._changes += 1
+        try:
+            yield
+        finally:
+            self._changes -= 1
+            if self._idle is not None and not self._changes:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def move(self) -> AsyncIterator[None]:
+        """Nobody changes the file in the block. One at a time."""
+        self._moved = trio.Event()
+        try:
+            if self._changes:
+                self._idle = trio.Event()
+                await self._idle.wait()
+            yield
+        finally:
+            self._idle = None
+            self._moved.set()
+            self._moved = None
 
 
 class OpenInodes:
@@ -242,6 +324,9 @@ class Opener:
             await self._namespace.refresh_version(inode)
             current = self._opened.current(inode)
         version = inode.info.version if inode.info is not None else None
+        if current is not None and not inode.settled and version is not None:
+            await self._move_on(current, version)
+            current = self._opened.current(inode)
         if current is None or not (current.file.dirty or inode.removed or current.is_of(version)):
             if current is not None:
                 current.superseded = True
@@ -249,6 +334,41 @@ class Opener:
             self._opened.add(current)
         current.users += 1
         return current
+
+    def current(self, inode: Inode) -> OpenInode | None:
+        """What is open of an inode in its present version."""
+        return self._opened.current(inode)
+
+    async def renew(self, opened: OpenInode) -> bool:
+        """The store refused the version of a file before anybody was given a byte of it: go on with
+        the one that it has; False if the file is not to be another one.
+
+        Raises:
+            NoSuchEntryError: the object is gone.
+            StoreError
+        """
+        inode, before = opened.inode, opened.file.version
+        if inode.stale and not inode.settled:
+            raise NoSuchEntryError(f"{inode.name!r} is gone from the store")
+        if inode.settled or inode.removed or opened.file.dirty or opened.superseded:
+            return False
+        try:
+            await self._namespace.ask_version(inode)
+        except StaleInodeError as exc:
+            raise NoSuchEntryError(f"{inode.name!r} is gone from the store") from exc
+        if inode.settled or inode.info is None:
+            return False
+        await self._move_on(opened, inode.info.version)
+        await self._kernel.expire_attributes(inode.number)
+        return opened.file.version != before
+
+    async def _move_on(self, opened: OpenInode, version: ObjectVersion) -> None:
+        """Let a file of which nobody was given a byte be the one of another version."""
+        if opened.file.dirty or opened.superseded or opened.is_of(version):
+            return
+        old, opened.file = opened.file, self._data_path.open(version, opened)
+        opened.seen = version
+        await old.close()
 
     async def release(self, opened: OpenInode) -> None:
         """One user of an open inode less; the last one commits what is left and frees it."""

@@ -83,7 +83,7 @@ class Filesystem:
         claims, numbers = Claims(), itertools.count(1)
         self._opened = OpenInodes()
         self._commits = Commits(
-            self._opened, namespace, claims, kernel, options.conflicts, write_back
+            self._opened, namespace, data_path, claims, kernel, options.conflicts, write_back
         )
         self._preserved = PreservedFiles(
             self._opened, self._commits, store, workers, journal, options.scratch_prefix
@@ -92,7 +92,7 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._preserved
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits)
-        self._replies = Replies(namespace)
+        self._replies = Replies(namespace, kernel)
         self._handles = Handles(
             namespace, self._opener, self._commits, self._changes, kernel, numbers, foresight
         )

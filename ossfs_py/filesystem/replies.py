@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import trio
 
+from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.model import Attributes
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
@@ -41,8 +42,9 @@ class OpenReply(NamedTuple):
 class Replies:
     """Makes replies. Takes no reference to an inode in the kernel's name."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, kernel: KernelCache) -> None:
         self._namespace = namespace
+        self._kernel = kernel
 
     async def fresh(self, inode: Inode) -> EntryReply:
         """From memory where that is fresh, else the store is asked.
@@ -54,6 +56,7 @@ class Replies:
         if reply is not None:
             return reply
         attributes = await self._namespace.attributes(inode)
+        self._kernel.answered(inode)
         seconds = self._namespace.fresh_seconds(inode, trio.current_time())
         return EntryReply(attributes, seconds, seconds, self._namespace.generation(inode))
 
@@ -63,6 +66,7 @@ class Replies:
         attributes = namespace.attributes_nowait(inode)
         if attributes is None:
             return None
+        self._kernel.answered(inode)
         seconds = namespace.fresh_seconds(inode, trio.current_time())
         return EntryReply(attributes, seconds, seconds, namespace.generation(inode))
 
@@ -71,4 +75,5 @@ class Replies:
         namespace = self._namespace
         seconds = namespace.fresh_seconds(inode, now)
         attributes = namespace.attributes_known(inode)
+        self._kernel.answered(inode)
         return EntryReply(attributes, seconds, seconds, namespace.generation(inode))

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+from functools import partial
 
 import pyfuse3
 import trio
@@ -35,6 +36,11 @@ class KernelInvalidation:
     def invalidate_attributes(self, inode: int) -> None:
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
         self._queue.put((inode, True))
+
+    async def expire_attributes(self, inode: int) -> None:
+        """Return when the kernel will ask for an inode's attributes before it uses them."""
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(partial(_invalidate, inode, attributes_only=True))
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""

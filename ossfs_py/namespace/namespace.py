@@ -170,6 +170,21 @@ class Namespace:
             raise NoSuchEntryError(f"{inode.name!r} is not in the store")
         return inode.info
 
+    async def ask_version(self, inode: Inode) -> None:
+        """Learn which version of a file the store has at this moment; one request.
+
+        Raises:
+            StaleInodeError: it has none, or the name stands for another inode now.
+        """
+        await self._resolver.ask_again(inode)
+
+    async def version_in_store(self, inode: Inode) -> ObjectInfo | None:
+        """What the store has under a file's key at this moment, whoever put it there; one request.
+
+        Nothing of the answer is remembered: the file is about to be another version.
+        """
+        return await self._resolver.head(self._tree.keys.key_of(inode))
+
     async def ensure_metadata(self, inode: Inode) -> None:
         """Learn a stored inode's user metadata, so that overwriting it keeps what is there."""
         await self._resolver.ensure_metadata(inode)

@@ -169,6 +169,32 @@ class Resolver:
             if await self._refresh_once(inode):
                 return
 
+    async def head(self, key: str) -> ObjectInfo | None:
+        """What the store says of a key now; None if it is not there.
+
+        Raises:
+            StoreError
+        """
+        try:
+            return await self._workers.run(partial(self._store.head, key))
+        except ObjectMissingError:
+            return None
+
+    async def ask_again(self, inode: Inode) -> None:
+        """Ask about a stored file whatever is remembered; the answer is younger than the call.
+
+        Raises:
+            StaleInodeError, StoreError: as of :meth:`refresh`.
+        """
+        while not (inode.local or inode.removed):
+            # What is under way may have been answered before the call.
+            slot = (self._tree.keys.key_of(inode), True, False)
+            under_way = self._questions.get(slot)
+            if under_way is not None:
+                await self._answers(under_way)
+            elif await self._refresh_once(inode):
+                return
+
     async def ensure_metadata(self, inode: Inode) -> None:
         """Make sure that the metadata of the inode's current version is known.
 

@@ -105,6 +105,72 @@ def wait_until(true: object) -> None:
         time.sleep(0.01)
 
 
+# -- the version that is there now ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("new", [b"step 2\n", b"2\n", b"step 2 of many\n" * 3])
+def test_a_file_replaced_before_it_was_opened_is_read_as_it_is_now(
+    place: Workplace, new: bytes
+) -> None:
+    place.put("latest", b"step 1\n")
+    place.run("ls", "-l")
+    place.put("latest", new)
+    assert place.run("cat", "latest").encode() == new
+
+
+def test_a_large_file_replaced_before_it_was_opened_is_read_as_it_is_now(place: Workplace) -> None:
+    place.put("model", b"1" * 9_000_000)
+    place.run("ls", "-l")
+    place.put("model", b"2" * 9_500_000)
+    assert (place.path / "model").read_bytes() == b"2" * 9_500_000
+
+
+def test_a_file_deleted_before_it_was_opened_is_not_there(place: Workplace) -> None:
+    place.put("gone", b"1")
+    place.run("ls", "-l")
+    erase(place, "gone")
+    with refused(errno.ENOENT):
+        (place.path / "gone").read_bytes()
+
+
+@pytest.mark.parametrize("known", ["read", "seen"])
+def test_shells_that_append_in_turn_with_others_lose_no_line(place: Workplace, known: str) -> None:
+    place.put("log", b"a\n")
+    expected = b"a\n"
+    for number in range(5):
+        place.run("cat" if known == "read" else "ls", "log")
+        expected += b"theirs %d\n" % number
+        place.put("log", expected)
+        place.run("sh", "-c", f"echo ours {number} >> log")
+        expected += b"ours %d\n" % number
+        assert place.stored("log") == expected
+        assert (place.path / "log").read_bytes() == expected
+
+
+def test_lines_appended_while_others_append_are_all_there(place: Workplace) -> None:
+    place.put("log", b"a\n")
+    with (place.path / "log").open("ab", buffering=0) as ours:
+        ours.write(b"ours 1\n")
+        place.put("log", b"a\ntheirs\n")
+        os.fsync(ours.fileno())
+        assert place.stored("log") == b"a\ntheirs\nours 1\n"
+        ours.write(b"ours 2\n")
+        ours.write(b"ours 3\n")
+    assert place.stored("log") == b"a\ntheirs\nours 1\nours 2\nours 3\n"
+    assert (place.path / "log").read_bytes() == place.stored("log")
+
+
+def test_a_change_in_the_middle_of_what_others_replaced_is_refused(place: Workplace) -> None:
+    place.put("f", b"0123456789")
+    ours = os.open(place.path / "f", os.O_RDWR)
+    os.pwrite(ours, b"xx", 3)
+    place.put("f", b"theirs")
+    with refused(errno.ESTALE):
+        os.close(ours)
+    assert place.stored("f") == b"theirs"
+    wait_until(lambda: (place.path / "f").read_bytes() == b"theirs")
+
+
 # -- numbers -------------------------------------------------------------------------------------
 
 

@@ -11,11 +11,16 @@ from typing import Any
 import trio
 import trio.testing
 
-from ossfs_py.errors import EntryExistsError, NoSuchEntryError, NotADirectoryPathError
+from ossfs_py.errors import (
+    EntryExistsError,
+    NoSuchEntryError,
+    NotADirectoryPathError,
+    StaleInodeError,
+)
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
-from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
@@ -56,6 +61,10 @@ class Channel:
 
     def invalidate_attributes(self, inode: int) -> None:
         """Nothing here remembers attributes."""
+
+    async def expire_attributes(self, inode: int) -> None:
+        """Nothing here remembers attributes."""
+        await trio.lowlevel.checkpoint()
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Nothing here remembers names."""
@@ -222,22 +231,11 @@ class Mounted:
     async def open(self, path: Names, flags: int = os.O_RDONLY, mode: int = 0o644) -> Descriptor:
         """open(2)."""
         async with self.directory_at(path[:-1]) as parent:
-            taken: list[int] = []
             try:
-                entry = await self._look(parent, path[-1], taken)
-                if flags & os.O_EXCL:
-                    raise EntryExistsError(path[-1])
-                reply = await self.fs.open(entry.inode, flags)
-            except NoSuchEntryError:
-                if taken or not flags & os.O_CREAT:
-                    self.fs.forget([(each, 1) for each in taken])
-                    raise
-                reply, entry = await self.fs.create(
-                    parent, path[-1].encode(), mode, flags, UID, GID
-                )
-            except BaseException:
-                self.fs.forget([(each, 1) for each in taken])
-                raise
+                entry, reply = await self._opened(parent, path[-1], flags, mode)
+            except StaleInodeError:
+                # The kernel looks the path up again, once.
+                entry, reply = await self._opened(parent, path[-1], flags, mode)
         # An open file keeps its inode referenced.
         return Descriptor(
             entry.inode,
@@ -247,6 +245,25 @@ class Mounted:
             append=bool(flags & os.O_APPEND),
             writable=flags & os.O_ACCMODE != os.O_RDONLY,
         )
+
+    async def _opened(
+        self, parent: int, name: str, flags: int, mode: int
+    ) -> tuple[EntryReply, OpenReply]:
+        taken: list[int] = []
+        try:
+            entry = await self._look(parent, name, taken)
+            if flags & os.O_EXCL:
+                raise EntryExistsError(name)
+            return entry, await self.fs.open(entry.inode, flags)
+        except NoSuchEntryError:
+            if taken or not flags & os.O_CREAT:
+                self.fs.forget([(each, 1) for each in taken])
+                raise
+            reply, entry = await self.fs.create(parent, name.encode(), mode, flags, UID, GID)
+            return entry, reply
+        except BaseException:
+            self.fs.forget([(each, 1) for each in taken])
+            raise
 
     async def read(self, opened: Descriptor, offset: int = 0, size: int = 1 << 20) -> bytes:
         """pread(2), never past the size that the kernel knows."""

@@ -24,6 +24,10 @@ class Told:
     def invalidate_attributes(self, inode: int) -> None:
         self.heard.append(("attributes", inode))
 
+    async def expire_attributes(self, inode: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append(("expired", inode))
+
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         self.names.append((directory, name))
 

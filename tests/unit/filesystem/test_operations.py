@@ -364,11 +364,12 @@ def test_closing_a_file_that_was_only_made_or_emptied_stores_it(run: Run) -> Non
 
 def test_whoever_opens_a_file_after_a_reader_found_it_replaced_gets_the_new_one(run: Run) -> None:
     async def test(m: Mounted) -> None:
-        m.store.seed("file", b"o" * 300_000)
+        m.store.seed("file", b"o" * 900_000)
         reader = await m.open(FILE)
+        assert await m.read(reader, 0, 100) == b"o" * 100
         m.store.seed("file", b"the new one")
         with pytest.raises(VersionChangedError):
-            await m.read(reader, 0, 100)
+            await m.read(reader, 700_000, 100)
         opened = await m.open(FILE)
         assert await m.read(opened, 0, 100) == b"the new one"
         assert await m.read_file(FILE) == b"the new one"

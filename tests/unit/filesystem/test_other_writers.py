@@ -1,0 +1,283 @@
+"""What other clients do to objects that are open here: over each data path, without a kernel."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from ossfs_py.errors import NoSuchEntryError, VersionChangedError
+from ossfs_py.writing.recovery import Recovery
+from tests.support.fake_store import FakeStore
+from tests.support.filesystems import Mounted, on_mount
+from tests.support.mounting import DATA_PATHS
+from tests.unit.writing.writing import TINY_PARTS
+
+FILE = ("file",)
+APPEND = os.O_WRONLY | os.O_APPEND
+
+Run = Callable[..., FakeStore]
+
+
+@pytest.fixture(params=DATA_PATHS)
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
+    """Runs a test on a mount of each data path."""
+    return lambda test, **options: on_mount(str(request.param), tmp_path, test, **options)
+
+
+# -- readers settle on a version with their first byte -----------------------------------------
+
+
+@pytest.mark.parametrize("new", [b"new", b"n", b"a new and longer one"])
+def test_a_file_replaced_before_the_first_byte_is_read_as_the_new_one(run: Run, new: bytes) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"old")
+        opened = await m.open(FILE)
+        m.store.seed("file", new)
+        m.store.take_requests()
+        assert await m.read(opened) == new
+        assert m.store.take_requests().get("head") == 1
+        assert (await m.stat(FILE)).size == len(new)
+        assert await m.read(opened, 1, 100) == new[1:]
+        await m.close(opened)
+
+    run(test)
+
+
+def test_a_file_deleted_before_the_first_byte_is_not_there(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"old")
+        opened = await m.open(FILE)
+        m.store.erase("file")
+        for _ in range(2):  # the kernel asks twice, the program is given the second answer
+            with pytest.raises(NoSuchEntryError):
+                await m.read(opened)
+        await m.close(opened)
+        assert not await m.exists(FILE)
+
+    run(test)
+
+
+def test_a_reader_that_was_given_bytes_is_never_given_those_of_another_version(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"o" * 900_000)
+        first, second = await m.open(FILE), await m.open(FILE)
+        assert await m.read(first, 0, 10) == b"o" * 10
+        m.store.seed("file", b"n" * 900_000)
+        for reader in (first, second):  # one inode of the kernel: one size, and its pages
+            with pytest.raises(VersionChangedError):
+                await m.read(reader, 700_000, 10)
+        assert await m.read_file(FILE) == b"n" * 900_000
+        await m.close(first)
+        await m.close(second)
+
+    run(test)
+
+
+def test_reading_a_known_file_costs_one_request(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        await m.stat(FILE)
+        m.store.take_requests()
+        assert await m.read_file(FILE) == b"content"
+        assert m.store.take_requests() == {"get_range_into": 1}
+
+    run(test)
+
+
+# -- open for writing sees what is there now -----------------------------------------------------
+
+
+def test_opening_for_writing_asks_once_and_not_for_what_was_made_here(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        await m.stat(FILE)
+        m.store.take_requests()
+        opened = await m.open(FILE, os.O_RDWR)
+        assert m.store.take_requests() == {"head": 1}
+        await m.close(opened)
+        made = await m.open(("made",), os.O_WRONLY | os.O_CREAT)
+        m.store.take_requests()
+        again = await m.open(("made",), os.O_WRONLY)
+        assert m.store.take_requests() == {}
+        await m.close(again)
+        await m.close(made)
+
+    run(test)
+
+
+def test_two_hosts_that_append_in_turn_lose_no_line(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"a\n")
+        for number in range(3):
+            await m.read_file(FILE)
+            m.store.seed("file", m.store.content("file") + b"theirs %d\n" % number)
+            ours = await m.open(FILE, APPEND)
+            await m.write(ours, 0, b"ours %d\n" % number)
+            await m.close(ours)
+        assert m.store.content("file").splitlines() == [
+            b"a",
+            b"theirs 0",
+            b"ours 0",
+            b"theirs 1",
+            b"ours 1",
+            b"theirs 2",
+            b"ours 2",
+        ]
+        assert await m.read_file(FILE) == m.store.content("file")
+
+    run(test)
+
+
+def test_what_is_appended_at_the_same_time_comes_after_theirs(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"a\n")
+        ours = await m.open(FILE, APPEND)
+        await m.write(ours, 0, b"ours\n")
+        m.store.seed("file", b"something quite different\n")
+        await m.fsync(ours)
+        assert m.store.content("file") == b"something quite different\nours\n"
+        # The kernel still believes that the file ends where it did for it.
+        await m.fs.write(ours.handle, len(b"a\nours\n"), b"more\n")
+        await m.fs.write(ours.handle, len(b"a\nours\nmore\n"), b"and more\n")
+        await m.close(ours)
+        assert m.store.content("file") == b"something quite different\nours\nmore\nand more\n"
+        assert await m.read_file(FILE) == m.store.content("file")
+
+    run(test)
+
+
+def test_an_end_is_appended_again_however_often_others_are_faster(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0")
+        ours = await m.open(FILE, APPEND)
+        await m.write(ours, 0, b"!")
+        left = 4
+
+        def overtake(method: str, key: str) -> None:
+            nonlocal left
+            if method == "put" and key == "file" and left:
+                left -= 1
+                m.store.seed("file", m.store.content("file") + b"%d" % left)
+
+        m.store.on_request = overtake
+        await m.close(ours)
+        m.store.on_request = None
+        assert m.store.content("file") == b"03210!"
+
+    run(test)
+
+
+def test_what_is_appended_to_a_file_that_others_deleted_makes_it_anew(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"a\n")
+        ours = await m.open(FILE, APPEND)
+        await m.write(ours, 0, b"ours\n")
+        m.store.erase("file")
+        await m.close(ours)
+        assert m.store.content("file") == b"ours\n"
+
+    run(test)
+
+
+def test_a_file_made_by_an_append_that_others_made_too_keeps_their_lines(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        ours = await m.open(FILE, APPEND | os.O_CREAT)
+        await m.write(ours, 0, b"ours\n")
+        m.store.seed("file", b"theirs\n")
+        await m.close(ours)
+        assert m.store.content("file") == b"theirs\nours\n"
+
+    run(test)
+
+
+def test_a_reader_of_what_was_appended_to_meets_no_mixture(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"a\n")
+        reader = await m.open(FILE)
+        assert await m.read(reader) == b"a\n"
+        ours = await m.open(FILE, APPEND)
+        await m.write(ours, 0, b"ours\n")
+        m.store.seed("file", b"THEIRS\n")
+        await m.flush(ours)
+        assert m.store.content("file") == b"THEIRS\nours\n"
+        with pytest.raises(VersionChangedError):
+            await m.fs.read(reader.handle, 0, 100)
+        assert await m.read_file(FILE) == b"THEIRS\nours\n"
+        await m.release(ours)
+        await m.close(reader)
+
+    run(test)
+
+
+# -- other changes of a part ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change", ["middle", "truncate"])
+def test_a_part_is_never_changed_over_a_version_that_was_not_seen(run: Run, change: str) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0123456789")
+        ours = await m.open(FILE, os.O_RDWR)
+        if change == "middle":
+            await m.write(ours, 3, b"xx")
+        else:
+            await m.truncate(ours, 4)
+        m.store.seed("file", b"theirs")
+        with pytest.raises(VersionChangedError):
+            await m.fsync(ours)
+        with pytest.raises(VersionChangedError):
+            await m.flush(ours)
+        await m.release(ours)
+        assert m.store.content("file") == b"theirs"
+        (kept,) = Recovery(m.bench.writes.journal, TINY_PARTS).list()
+        assert kept.key == "file"
+        assert await m.read_file(FILE) == b"theirs"
+
+    run(test)
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC])
+def test_whoever_stores_a_whole_new_content_last_wins(run: Run, flags: int) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0123456789")
+        ours = await m.open(FILE, flags)
+        await m.write(ours, 0, b"ours")
+        m.store.seed("file", b"theirs")
+        await m.close(ours)
+        assert m.store.content("file") == b"ours"
+
+    run(test)
+
+
+def test_a_path_that_is_cut_off_is_the_one_that_is_there(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0123456789")
+        await m.stat(FILE)
+        m.store.seed("file", b"another version")
+        try:
+            await m.change(FILE, size=7)
+        except VersionChangedError:
+            await m.change(FILE, size=7)  # as the kernel does
+        assert m.store.content("file") == b"another"
+
+    run(test)
+
+
+def test_two_writers_here_and_one_elsewhere(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"")
+        one, two = await m.open(FILE, APPEND), await m.open(FILE, APPEND)
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                await m.write(one, 0, b"1")
+                m.store.seed("file", m.store.content("file") + b"%d" % (3 + number))
+                nursery.start_soon(m.fsync, one)
+                await m.write(two, 0, b"2")
+                await m.fsync(two)
+        await m.close(one)
+        await m.close(two)
+        stored = m.store.content("file")
+        assert (stored.count(b"1"), stored.count(b"2"), len(stored)) == (5, 5, 15)
+
+    run(test)

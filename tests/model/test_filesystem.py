@@ -169,6 +169,7 @@ class FilesystemMachine(RuleBasedStateMachine):
     @initialize(posix_metadata=st.booleans())
     def begin(self, posix_metadata: bool) -> None:
         self.posix_metadata = posix_metadata
+        # Shown, so that a mode that was stored is the mode that is seen.
         options = {"prefix": PREFIX, "posix_metadata": posix_metadata, "special_modes": True}
         self.world = World(self.data_path, options)
         self.store = self.world.store

@@ -402,6 +402,22 @@ def test_the_kernel_keeps_pages_of_the_same_version_only(run: Run) -> None:
     run(test)
 
 
+def test_what_the_kernel_forgot_before_a_file_was_let_go_is_not_remembered(run: Run) -> None:
+    """As with write-back, which holds a file for longer than the kernel knows its inode."""
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        opened = await m.open(FILE)
+        m.fs.forget([(opened.inode, 1)])
+        await m.fs.release(opened.handle)
+        again = await m.open(FILE)
+        assert again.inode == opened.inode
+        assert not again.keep_cache
+        await m.close(again)
+
+    run(test)
+
+
 def test_writes_go_past_the_pages_of_a_file_that_is_open_for_nothing_else(run: Run) -> None:
     async def test(m: Mounted) -> None:
         async def past_pages(flags: int) -> bool:

@@ -44,12 +44,15 @@ def run_detached(
         UserError: what the daemon said, or that it ended without a word.
     """
     reader, writer = os.pipe()
+    # A signal that comes before somebody ends the daemon at it would leave the daemon running.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     pid = os.fork()
     if pid == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reader)
         _be_the_daemon(serve, writer)
     os.close(writer)
-    with os.fdopen(reader, encoding="utf-8") as answer, _ended_when_interrupted(pid):
+    with os.fdopen(reader, encoding="utf-8") as answer, _ended_when_interrupted(pid, mask):
         message = answer.read()
         if not message:
             raise EnvironmentProblemError(_silent_end(pid))
@@ -103,14 +106,18 @@ def _drop_standard_streams() -> None:
 
 
 @contextlib.contextmanager
-def _ended_when_interrupted(pid: int) -> Iterator[None]:
-    """End the daemon when the body is interrupted or fails after the daemon was ready."""
+def _ended_when_interrupted(pid: int, mask: set[int]) -> Iterator[None]:
+    """End the daemon when the body is interrupted or fails after the daemon was ready.
+
+    Signals are blocked up to here; ``mask`` is what is blocked from now on.
+    """
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(_TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, interrupt)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield
     except BaseException:
         _end(pid)

@@ -35,7 +35,15 @@ class OpenFile(Protocol):
     def bound(self) -> bool:
         """Whether bytes have left, or are about to, for the key that the committer told.
 
-        Commit before the file loses that key.
+        Commit before the file is renamed.
+        """
+        ...
+
+    @property
+    def lost(self) -> bool:
+        """Whether bytes can be had only by finishing an upload to that key.
+
+        Commit before the file is removed while others have it open.
         """
         ...
 

@@ -69,6 +69,11 @@ class ObjectFile:
         """Whether bytes that have left can become an object under the file's present key only."""
         return self._dirty is not None and self._dirty.bound
 
+    @property
+    def lost(self) -> bool:
+        """Whether bytes can be had only by finishing an upload to the file's present key."""
+        return self._dirty is not None and self._dirty.lost
+
     # -- reading ---------------------------------------------------------------------------------
 
     def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:

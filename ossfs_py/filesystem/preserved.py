@@ -54,8 +54,8 @@ class PreservedFiles:
         opened = self._opened.current(inode)
         if opened is None:
             return
-        if opened.file.bound:
-            # What has left can be read and changed again as the finished object only.
+        if opened.file.lost:
+            # What is kept nowhere here can be read and changed again as the finished object only.
             try:
                 await self._committer.commit_locked(opened)
             except (OssfsError, OSError) as exc:

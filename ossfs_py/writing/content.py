@@ -100,6 +100,11 @@ class Content(Protocol):
         ...
 
     @property
+    def lost(self) -> bool:
+        """Whether bytes can be had only by finishing an upload to the present key of the file."""
+        ...
+
+    @property
     def streaming(self) -> bool:
         """Whether bytes have left that are kept nowhere here: to finish is faster than to stop."""
         ...

@@ -111,6 +111,11 @@ class DirtyFile:
         return self._content.bound
 
     @property
+    def lost(self) -> bool:
+        """Whether bytes can be had only by finishing an upload to the file's present key."""
+        return self._content.lost
+
+    @property
     def seen(self) -> ObjectVersion | None:
         """The version the file was last stored as, or began as; None for a new file."""
         return self._seen

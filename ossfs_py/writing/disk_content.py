@@ -79,6 +79,11 @@ class DiskContent:
         return False
 
     @property
+    def lost(self) -> bool:
+        """Never, for the same reason."""
+        return False
+
+    @property
     def streaming(self) -> bool:
         """Never: what was sent is here as well."""
         return False

@@ -75,6 +75,11 @@ class MemoryContent:
         return upload is not None and not upload.hidden
 
     @property
+    def lost(self) -> bool:
+        """Whether bytes are kept nowhere but in an unfinished upload to the file's own key."""
+        return self.bound and self._stream.has_lost
+
+    @property
     def streaming(self) -> bool:
         """Whether parts have left."""
         return self._stream.upload is not None

@@ -249,7 +249,8 @@ def test_a_file_streamed_and_read_while_its_directory_moves_leaves_nothing_under
         gate = m.store.hold("copy")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(m.rename, DIRECTORY, OTHER)
-            await trio.testing.wait_all_tasks_blocked()
+            while not m.store.requests["copy"]:
+                await trio.sleep(0.001)  # until the move is under way
             await m.write(opened, 0, bytes(range(100)))
             while m.fs.read_nowait(reader.handle, 33, 4) is not None:
                 await trio.lowlevel.checkpoint()  # until the store has them

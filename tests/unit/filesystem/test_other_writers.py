@@ -12,7 +12,7 @@ from ossfs_py.writing.recovery import Recovery
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, on_mount
 from tests.support.mounting import DATA_PATHS
-from tests.unit.writing.writing import TINY_PARTS
+from tests.support.writing import TINY_PARTS
 
 FILE = ("file",)
 APPEND = os.O_WRONLY | os.O_APPEND

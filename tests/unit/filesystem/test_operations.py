@@ -250,7 +250,7 @@ def test_a_file_streamed_and_read_while_its_directory_moves_leaves_nothing_under
         async with trio.open_nursery() as nursery:
             nursery.start_soon(m.rename, DIRECTORY, OTHER)
             while not m.store.requests["copy"]:
-                await trio.sleep(0.001)  # until the move is under way
+                await trio.lowlevel.checkpoint()  # until the move is under way
             await m.write(opened, 0, bytes(range(100)))
             while m.fs.read_nowait(reader.handle, 33, 4) is not None:
                 await trio.lowlevel.checkpoint()  # until the store has them

@@ -13,6 +13,8 @@ WORKERS ?= 2
 # TORCH=1 brings torch, 4.6 GB from PyPI on x86-64; without it what needs torch is left out.
 TORCH ?=
 BENCH ?=
+# Options of "make loaders".
+LOADERS ?=
 # Where "make install" puts things: below DESTDIR when a package is built.
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -40,7 +42,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench install man readme packages testpackages packlint clean
+.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -155,6 +157,10 @@ coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads
 bench: $(TEST) $(WITH_TORCH) ## Measure against s3fs and rclone on one store; table, JSON and a picture
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+
+loaders: $(TEST) $(WITH_TORCH) ## Measure model loaders through a mount (LOADERS="--layers 2 --loaders safe_open")
+	@$(BIN)/python -m pip install --quiet gguf
+	@$(BIN)/python -m tests.bench.loaders $(LOADERS)
 
 # The program gets an environment of its own; nothing of it is on anybody's PYTHONPATH.
 install: packages ## Install the commands, mount helpers and systemd units (PREFIX, DESTDIR)

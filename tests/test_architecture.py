@@ -27,12 +27,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": FOUNDATION | {"host"},
     "runtime": FOUNDATION | {"telemetry"},
     "store": FOUNDATION | {"telemetry"},
-    "reading": FOUNDATION | {"runtime", "store", "telemetry"},
+    "foresight": {"errors", "extents", "model"},
+    "reading": FOUNDATION | {"foresight", "runtime", "store", "telemetry"},
     "writing": FOUNDATION | {"runtime", "store", "telemetry"},
     "namespace": FOUNDATION | {"runtime", "store", "telemetry"},
     "datapath": FOUNDATION | {"reading", "runtime", "store", "telemetry", "writing"},
     "filesystem": FOUNDATION
-    | {"datapath", "namespace", "reading", "runtime", "store", "telemetry", "writing"},
+    | {"datapath", "foresight", "namespace"}
+    | {"reading", "runtime", "store", "telemetry", "writing"},
     "fuse": FOUNDATION | {"filesystem", "host", "telemetry"},
     "control": FOUNDATION | {"datapath", "filesystem", "host", "runtime", "store", "telemetry"},
     "bench": FOUNDATION | {"control"},

@@ -17,10 +17,10 @@ from cachetools import LRUCache
 
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.foresight.formats import next_shard
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
-from ossfs_py.reading.models import next_shard
 from ossfs_py.telemetry.metrics import Metrics
 
 SMALL_BYTES = 1024**2

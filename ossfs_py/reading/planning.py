@@ -8,9 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ossfs_py.foresight.course import Course
 from ossfs_py.model import ByteRange
 from ossfs_py.reading.chunks import ChunkIndex
 from ossfs_py.reading.streams import MIB, Stream, StreamLimits, StreamTable
+
+_BROAD_BYTES = 256 * 1024
+"""A first read of so much is the kernel's readahead, and is believed to go on to a known end."""
 
 _PIECES_AHEAD = 16
 """What is read ahead comes in this many requests at least, so that they fill the link."""
@@ -80,18 +84,18 @@ class NothingOnDisk:
 
 
 class Foresight(Protocol):
-    """What is believed of how a version will be read."""
+    """What is believed of how a version will be read; see ``foresight.belief.Belief``."""
 
-    def opening(self) -> Sequence[ByteRange]:
-        """What is wanted as soon as anything is read; later calls return nothing."""
+    course: Course
+    """What is wanted beside the streams."""
+
+    @property
+    def reads_all_in_order(self) -> bool:
+        """Whether the whole file is on the course, in the order in which it will be read."""
         ...
 
-    def heads(self, stream: Stream) -> Sequence[ByteRange]:
-        """What is wanted because of the first read of ``stream``."""
-        ...
-
-    def known_end(self, stream: Stream) -> int | None:
-        """Up to where the stream is believed to read, at most; asked at each of its reads."""
+    def known_end(self, start: int, position: int) -> int | None:
+        """Up to where a stream from ``start`` on, now at ``position``, will read, at most."""
         ...
 
 
@@ -149,12 +153,20 @@ class Planner:
 
         ``window_cap``: the stream's share of the budget.
         """
-        known_end = self._foresight.known_end(stream)
+        known_end = self._foresight.known_end(stream.start, stream.position)
         window = self._streams.widen(
-            stream, window_cap, amount, waited=waited, bounded=known_end is not None
+            stream,
+            window_cap,
+            amount,
+            waited=waited,
+            bounded=known_end is not None and amount >= _BROAD_BYTES,
         )
         if not window or self._streams.trespasses(stream):
             return None
+        if self._foresight.reads_all_in_order:
+            further = min(stream.position + self._block_bytes, self._size - 1)
+            if self._index.at(further) is not None:
+                return None  # it comes in larger requests, see beside()
         limit = min(known_end or self._size, stream.position + window)
         if limit == self._size:
             self.reached_end = True
@@ -203,20 +215,28 @@ class Planner:
             position = chunk.end
         return None
 
-    def opening(self) -> Iterator[PlannedSpan]:
-        """What foresight wants as soon as anything is read. Begin each before asking for more."""
-        return self._wanted(self._foresight.opening())
-
-    def heads(self, stream: Stream) -> Iterator[PlannedSpan]:
-        """What foresight wants because of a stream's first read; as :meth:`opening`."""
-        return self._wanted(self._foresight.heads(stream))
-
-    def _wanted(self, pieces: Sequence[ByteRange]) -> Iterator[PlannedSpan]:
-        """Spans for what is wanted, unless its beginning is here or on its way."""
+    def opening(self, pieces: Sequence[ByteRange]) -> Iterator[PlannedSpan]:
+        """Spans for ``pieces``, unless their beginning is here or on its way. Begin each before
+        asking for more.
+        """
         for piece in pieces:
             start = piece.start - piece.start % self._grain
             if self._index.at(start) is None:
-                yield self.request(start, min(start + piece.size, self._size), urgent=False)
+                yield self.request(start, piece.end, urgent=False)
+
+    def beside(self) -> PlannedSpan | None:
+        """The next span that is believed to be wanted, beside what streams are read ahead; tell
+        the course once it is begun.
+        """
+        course = self._foresight.course
+        while (piece := course.next()) is not None:
+            chunk = self._index.at(piece.start)
+            if chunk is None:
+                return self.request(
+                    piece.start - piece.start % self._grain, piece.end, urgent=False
+                )
+            course.passed(chunk.end)
+        return None
 
     def missing_on_disk(self, span_bytes: int) -> list[tuple[int, int]]:
         """What is not on disk, in spans that cross no multiple of ``span_bytes``."""

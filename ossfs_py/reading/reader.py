@@ -1,18 +1,28 @@
 """Reading one object version: single flight, several streams, answers from memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import trio
 
-from ossfs_py.model import ObjectVersion
+from ossfs_py.foresight.belief import Belief
+from ossfs_py.foresight.formats import is_model
+from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.fetching import Fetcher
-from ossfs_py.reading.hints import ModelHints
 from ossfs_py.reading.planning import NothingOnDisk, OnDisk, Planner, cut_back
 from ossfs_py.reading.secondhome import BlockBackend, DiskHome
-from ossfs_py.reading.streams import Stream, StreamTable
+from ossfs_py.reading.streams import MIB, Stream, StreamTable
+from ossfs_py.reading.tables import TableReading
 from ossfs_py.telemetry.metrics import DISK, MEMORY, NETWORK, Labels
+
+_MODEL_WINDOW_BYTES = 64 * MIB
+"""Read ahead at the second read of a model file: eight blocks in flight instead of one."""
+
+_REQUESTS_BESIDE = 16
+"""Blocks under way at once for what is believed: as many as fill a link of 1 GB/s at the 118 ms
+that 8 MiB take on a connection with 25 ms to the first byte and 90 MB/s."""
 
 
 class VersionReader:
@@ -34,10 +44,18 @@ class VersionReader:
         """``on_near_end`` is told once, when reading ahead first reaches the end."""
         self.version = version
         options, self._resident = context.options, context.resident
-        self._hints = ModelHints(
-            version, options.streams, context.files, enabled=options.model_hints
+        self._belief = Belief(
+            version.size,
+            options.block_size_bytes,
+            self._resident.limit_bytes - self._resident.headroom_bytes,
         )
-        self._streams = StreamTable(self._hints.limits)
+        self._table = TableReading(
+            version, context.files, self._belief, enabled=options.model_hints
+        )
+        limits = options.streams
+        if options.model_hints and is_model(version.key):
+            limits = replace(limits, first_window=_MODEL_WINDOW_BYTES)
+        self._streams = StreamTable(limits)
         self._index = ChunkIndex(self._resident)
         self._on_disk: OnDisk = NothingOnDisk()
         self._home: DiskHome | None = None
@@ -45,16 +63,18 @@ class VersionReader:
             self._on_disk = backend
             self._home = DiskHome(backend, context.files, self._resident.behind)
         self._planner = Planner(
-            version.size, options, self._index, self._streams, self._hints, self._on_disk
+            version.size, options, self._index, self._streams, self._belief, self._on_disk
         )
         self._fetcher = Fetcher(context, version, self._index, self._home, self._landed)
         self._on_near_end = on_near_end
+        self._beside: list[Chunk] = []
+        """Requests under way that belong to no stream."""
         self._resident.share_with(self._streams)
 
     def follow(self, other: "VersionReader") -> None:
         """Expect to be read as ``other`` is: it is the shard before this one."""
-        if other._hints.looked:
-            self._hints.expect_looks()
+        if other._belief.looked:
+            self._belief.expect_looks()
 
     def look_again(self) -> None:
         """Somebody opens this version anew, so it has been seen again: ask the store once more."""
@@ -72,6 +92,7 @@ class VersionReader:
             return None
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
+        self._belief.observe(offset, end)
         view = chunk.view(offset, end)
         self._resident.touched(chunk, end - offset, MEMORY)
         self._read_ahead(stream, end - offset, now, waited=False)
@@ -88,8 +109,9 @@ class VersionReader:
         """
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
+        self._belief.observe(offset, end)
         self._want(offset, end, stream)
-        for span in self._planner.opening():
+        for span in self._planner.opening(self._table.opening()):
             self._fetcher.fetch(span)
         self._read_ahead(stream, end - offset, now, waited=True)
         chunk, source = await self._ready_chunk(offset, end, stream)
@@ -143,9 +165,7 @@ class VersionReader:
 
     def _read_ahead(self, stream: Stream, amount: int, now: float, *, waited: bool) -> None:
         planner = self._planner
-        if stream.hits == 1:
-            for head in planner.heads(stream):
-                self._fetcher.fetch(head)
+        self._follow_course()
         span = planner.ahead(stream, amount, self._resident.window_cap(now), waited=waited)
         if planner.reached_end and self._on_near_end is not None:
             tell, self._on_near_end = self._on_near_end, None
@@ -155,6 +175,18 @@ class VersionReader:
                 cut_back(stream)
                 return
             span = planner.next_ahead(stream)
+
+    def _follow_course(self) -> None:
+        """Keep as many requests under way as fill the link for what is believed to be read soon."""
+        if self._belief.course.is_idle:
+            return
+        self._beside = under_way = [chunk for chunk in self._beside if chunk.pending]
+        while len(under_way) < _REQUESTS_BESIDE and (span := self._planner.beside()) is not None:
+            chunk = self._fetcher.fetch(span)
+            if chunk is None:
+                return
+            self._belief.course.took(ByteRange(span.start, span.end))
+            under_way.append(chunk)
 
     def fetch_head(self, size: int) -> int | None:
         """Begin to fetch the first ``size`` bytes, behind urgent work.
@@ -172,9 +204,10 @@ class VersionReader:
         return size
 
     def _landed(self, chunk: Chunk) -> None:
-        self._hints.learn(self._index)
+        self._table.learn(self._index)
         if self._home is not None and not chunk.from_disk:
             self._home.keep(chunk)
+        self._follow_course()
 
     # -- the disk, behind the readers -----------------------------------------------------------
 

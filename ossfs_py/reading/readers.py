@@ -8,9 +8,9 @@ from math import inf
 import outcome
 import trio
 
+from ossfs_py.foresight.formats import next_shard
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.reading.context import ReadContext
-from ossfs_py.reading.models import next_shard
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.secondhome import BlockBackend
 

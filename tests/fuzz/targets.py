@@ -16,9 +16,11 @@ import trio
 from ossfs_py.config.sources import BadOptionsError, CommandLine, load
 from ossfs_py.control.server import Arguments, Progress, _ControlServer
 from ossfs_py.errors import EnvironmentProblemError, RangeTooLargeError
-from ossfs_py.model import ObjectVersion
+from ossfs_py.foresight.belief import Belief
+from ossfs_py.foresight.formats import table_of
+from ossfs_py.foresight.layout import MAX_TABLE_BYTES, Layout, TableError
+from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.namespace import metadata
-from ossfs_py.reading.models import LENGTH_BYTES, header_size, parse_layout
 from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
@@ -29,6 +31,7 @@ from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.queries import parse_head
 from ossfs_py.store.s3.wire import Answer
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
+from tests.support.file_formats import archive, archive64, gguf, parquet
 
 Target = Callable[[bytes], None]
 
@@ -159,21 +162,48 @@ def password_file(data: bytes) -> None:
             assert len(key.secret_key) < 8 or key.secret_key not in repr(key)
 
 
-def safetensors(data: bytes) -> None:
-    """A header gives tensors in order, apart and within the file, or is refused."""
-    size = header_size(data, _FILE_BYTES)
-    if size is None:
-        return
-    header = data[LENGTH_BYTES : LENGTH_BYTES + size]
-    try:
-        layout = parse_layout(header, _FILE_BYTES)
-    except ValueError:
-        return
-    position = LENGTH_BYTES
-    for start, end in zip(layout.starts, layout.ends, strict=True):
-        assert position <= start < end <= _FILE_BYTES
-        assert layout.span_at(start) == layout.span_at(end - 1)
-        position = end
+def table(suffix: str) -> Target:
+    """A file's table of contents gives parts in order, apart and within the file, or is refused."""
+
+    def target(data: bytes) -> None:
+        contents = table_of("file" + suffix, len(data))
+        layout: Layout | None = None
+        while contents is not None and contents.wants is not None:
+            wants = contents.wants
+            assert 0 <= wants.start < wants.end <= len(data)
+            assert wants.size <= MAX_TABLE_BYTES
+            try:
+                layout = contents.take(data[wants.start : wants.end])
+            except TableError:
+                return
+        position = 0
+        for start, end in zip(*(layout.starts, layout.ends), strict=True) if layout else ():
+            assert position <= start < end <= len(data)
+            position = end
+
+    return target
+
+
+def accesses(data: bytes) -> None:
+    """Whatever is read in whatever order, what is believed lies in the file, and ends."""
+    size = 1 << 30
+    starts = sorted({int.from_bytes(data[i : i + 3], "big") << 6 for i in range(1, 40, 3)})
+    layout = Layout(tuple(starts), (*starts[1:], size))
+    belief = Belief(size, 8 << 20, (size if data[:1] > b"\x7f" else 64 << 20))
+    belief.know(layout)
+    for i in range(40, len(data) - 4, 4):
+        start = int.from_bytes(data[i : i + 3], "big") << 6 & ~4095
+        end = min(start + (data[i + 3] + 1 << 12), size)
+        belief.observe(start, end)
+        known_end = belief.known_end(start, end)
+        assert known_end is None or 0 <= known_end <= size
+        for _ in range(20):
+            wanted = belief.course.next()
+            if wanted is None:
+                break
+            assert 0 <= wanted.start < wanted.end <= size
+            assert wanted.size <= 8 << 20
+            belief.course.took(ByteRange(wanted.start, wanted.end))
 
 
 def control_request(data: bytes) -> None:
@@ -242,10 +272,18 @@ TARGETS: Mapping[str, Target] = {
         multipart_answer,
         configuration,
         password_file,
-        safetensors,
         control_request,
         unsaved_record,
+        accesses,
     )
+} | {
+    name: table(suffix)
+    for name, suffix in {
+        "safetensors": ".safetensors",
+        "archive": ".pt",
+        "gguf": ".gguf",
+        "parquet": ".parquet",
+    }.items()
 }
 
 _ENTRY = (
@@ -341,9 +379,19 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"id:\x00\xff:\n",
     ),
     "safetensors": (
-        len(_TENSORS).to_bytes(8, "little") + _TENSORS,
+        len(_TENSORS).to_bytes(8, "little") + _TENSORS + bytes(8),
         (5000).to_bytes(8, "little") + b"[" * 5000,
         (60).to_bytes(8, "little") + b'{"a":{"data_offsets":[0,' + b"9" * 36,
+    ),
+    "archive": (archive(3)[0], archive(3, comment=b"PK\5\6" * 9)[0], archive64(3, 10)),
+    "gguf": (gguf([100, 200]), gguf([5], words=0)),
+    "parquet": (parquet([(4, 50), (50, 90), (90, 200)], 300), parquet([(4, 5)] * 40, 9)),
+    "accesses": (
+        bytes(range(40)) + bytes(range(200)),
+        b"\xff" * 40 + b"\0\0\0\xff\0\x40\0\xff\0\x80\0\xff" * 20,
+        bytes(1)
+        + b"".join((i << 10).to_bytes(3, "big") for i in range(13))
+        + b"".join((i << 10).to_bytes(3, "big") + b"\xff" for i in range(13)),
     ),
     "control_request": (
         b'{"command": "do", "arguments": {"text": "a", "texts": ["b"], "flag": true}}\n',

@@ -1,11 +1,12 @@
 """What to fetch, when and in which pieces: decided without a loop, a thread or a store."""
 
 import itertools
-from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ossfs_py.extents import ExtentSet
+from ossfs_py.foresight.course import Course
 from ossfs_py.model import ByteRange
 from ossfs_py.reading.chunks import Chunk, ChunkIndex
 from ossfs_py.reading.planning import (
@@ -36,17 +37,12 @@ class KeepsEverything:
 class Believes:
     """A foresight that is told what to say."""
 
-    def __init__(self, known_end: int | None, wants: Sequence[ByteRange]) -> None:
+    def __init__(self, known_end: int | None, size: int) -> None:
         self.end = known_end
-        self.wants = wants
+        self.course = Course(size, ReadOptions().block_size_bytes, size, ExtentSet())
+        self.reads_all_in_order = False
 
-    def opening(self) -> Sequence[ByteRange]:
-        return self.wants
-
-    def heads(self, stream: Stream) -> Sequence[ByteRange]:
-        return ()
-
-    def known_end(self, stream: Stream) -> int | None:
+    def known_end(self, start: int, position: int) -> int | None:
         return self.end
 
 
@@ -81,17 +77,17 @@ class Plans:
         *,
         on_disk: OnDisk | None = None,
         known_end: int | None = None,
-        wants: Sequence[ByteRange] = (),
         options: ReadOptions | None = None,
     ) -> None:
         self.index = ChunkIndex(KeepsEverything())
         self.streams = StreamTable(StreamLimits())
+        self.believes = Believes(known_end, size)
         self.planner = Planner(
             size,
             options or ReadOptions(),
             self.index,
             self.streams,
-            Believes(known_end, wants),
+            self.believes,
             on_disk or NothingOnDisk(),
         )
         self.now = 0.0
@@ -208,10 +204,16 @@ def test_reading_ahead_ends_with_the_file_and_says_so() -> None:
     assert plans.planner.reached_end
 
 
-def test_a_known_end_is_read_up_to_exactly_and_from_the_first_read_on() -> None:
+def test_a_known_end_is_read_up_to_exactly_and_from_the_kernels_first_read_on() -> None:
     plans = Plans(known_end=3 * MIB + 4096)
+    stream = plans.read(0, 512 * KIB)
+    assert plans.ahead(stream, 512 * KIB)[-1].end == 3 * MIB + 4096
+
+
+def test_a_small_first_read_is_not_believed_to_go_on() -> None:
+    plans = Plans(known_end=3 * MIB)
     stream = plans.read(0, 128 * KIB)
-    assert plans.ahead(stream, 128 * KIB)[-1].end == 3 * MIB + 4096
+    assert plans.ahead(stream, 128 * KIB) == []
 
 
 def test_nobody_reads_ahead_into_what_another_stream_has_read() -> None:
@@ -283,16 +285,43 @@ def test_what_foresight_wants_is_asked_for_once_and_never_behind_the_file() -> N
         ByteRange(SIZE - 100 * KIB, SIZE),
         ByteRange(0, 10 * KIB),
     ]
-    plans = Plans(wants=wants)
+    plans = Plans()
     spans = []
-    for span in plans.planner.opening():
+    for span in plans.planner.opening(wants):
         plans.take(span)
         spans.append(span)
     assert spans == [
         PlannedSpan(SIZE - 104 * KIB, SIZE, urgent=False),
         PlannedSpan(0, 12 * KIB, urgent=False),
     ]
-    assert list(plans.planner.opening()) == []
+    assert list(plans.planner.opening(wants)) == []
+
+
+def test_what_is_believed_is_asked_for_beside_the_streams_and_around_what_is_there() -> None:
+    plans = Plans()
+    plans.index.ask(41 * MIB, 42 * MIB)
+    plans.believes.course.add(ByteRange(40 * MIB + 5, 50 * MIB))
+    spans = []
+    while (span := plans.planner.beside()) is not None:
+        plans.take(span)
+        plans.believes.course.took(ByteRange(span.start, span.end))
+        spans.append(span)
+    assert spans == [
+        PlannedSpan(40 * MIB, 41 * MIB, urgent=False),
+        PlannedSpan(42 * MIB, 48 * MIB, urgent=False),
+        PlannedSpan(48 * MIB, 50 * MIB, urgent=False),
+    ]
+
+
+def test_a_stream_leaves_reading_ahead_to_a_course_that_leads_it() -> None:
+    plans = Plans()
+    plans.believes.reads_all_in_order = True
+    plans.index.ask(0, 16 * MIB)
+    plans.read(0, MIB)
+    stream = plans.read(MIB, 2 * MIB)
+    assert plans.ahead(stream, MIB) == []
+    stream = plans.read(2 * MIB, 9 * MIB)
+    assert plans.ahead(stream, MIB) != []
 
 
 @settings(max_examples=150, deadline=None)

@@ -75,22 +75,6 @@ def test_of_the_next_shard_no_more_is_fetched_than_a_share_of_the_memory() -> No
     trio.run(main)
 
 
-def test_a_shard_is_expected_to_be_looked_at_as_the_one_before() -> None:
-    async def main() -> None:
-        shared = reading_over(ShardStore(), limit=256 * MIB)
-        readers = ReaderCache(shared, lambda _version: None)
-        first = readers.acquire(ObjectVersion(FIRST, "e", SIZE))
-        second = readers.acquire(ObjectVersion(SECOND, "e", SIZE))
-        second.follow(first)
-        assert not second._hints._expects_looks
-        first._hints.looked = True
-        second.follow(first)
-        assert second._hints._expects_looks
-        readers.close()
-
-    trio.run(main)
-
-
 def test_the_last_shard_asks_for_nothing_more() -> None:
     async def main() -> None:
         store = ShardStore()

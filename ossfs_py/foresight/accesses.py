@@ -1,0 +1,71 @@
+"""Which reads belong together: runs of a program, or of the kernel around its page faults."""
+
+from ossfs_py.model import ByteRange
+
+_MAX_RUNS = 64
+PAGE_BYTES = 4096
+_AROUND_BYTES = 256 * 1024
+"""A shorter read is no read-around: the kernel's is as long as its readahead."""
+
+_RECORD_BYTES = 8192
+"""A record's header lies this far into the read at most that looks at it: reads begin on pages."""
+
+
+class Run:
+    """Reads that followed one another without a gap: ``[start, end)`` so far."""
+
+    __slots__ = ("end", "has_crossed", "part", "part_end", "place", "reads", "start")
+
+    def __init__(self, start: int, end: int) -> None:
+        self.start = start
+        self.end = end
+        self.reads = 1
+        self.part: int | None = None
+        """The number of the part it is in."""
+        self.part_end = end
+        self.has_crossed = False
+        """Whether it went on from one part into another, further than the kernel does."""
+        self.place = start
+        """Where the program is believed to have begun: the page of its fault, or ``start``."""
+
+
+class Runs:
+    """The latest runs among the reads of one version. Reads of several programs interleave."""
+
+    def __init__(self) -> None:
+        self._by_end: dict[int, Run] = {}
+
+    def observe(self, start: int, end: int) -> Run:
+        """The run of a read ``[start, end)``, grown by it; one with ``reads == 1`` is new."""
+        run = self._by_end.pop(start, None)
+        if run is None:
+            run = Run(start, end)
+            if len(self._by_end) >= _MAX_RUNS:
+                del self._by_end[next(iter(self._by_end))]
+        else:
+            run.end = end
+            run.reads += 1
+        self._by_end[end] = run
+        return run
+
+    def ending_at(self, position: int) -> Run | None:
+        """The run that has reached ``position``."""
+        return self._by_end.get(position)
+
+
+def places_of(read: ByteRange) -> list[ByteRange]:
+    """Where the program may have begun that made the kernel ask for ``read``, likeliest first.
+
+    A page fault makes the kernel read around it, half of it before: as one request, whose middle
+    the page is, or as two, the first of which ends there. Whoever calls read(2) begins where the
+    request begins, on its page.
+    """
+    first = ByteRange(read.start, read.start + _RECORD_BYTES)
+    if read.size < _AROUND_BYTES:
+        return [first]
+    middle = (read.start + read.size // 2) // PAGE_BYTES * PAGE_BYTES
+    return [
+        ByteRange(read.end, read.end + PAGE_BYTES),
+        first,
+        ByteRange(middle, middle + PAGE_BYTES),
+    ]

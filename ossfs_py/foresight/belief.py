@@ -1,0 +1,436 @@
+"""What is believed of how one version is read on, from its layout and its accesses."""
+
+from collections import deque
+from collections.abc import Iterator
+
+from ossfs_py.extents import ExtentSet
+from ossfs_py.foresight.accesses import PAGE_BYTES, Run, Runs, places_of
+from ossfs_py.foresight.course import Course
+from ossfs_py.foresight.layout import Layout
+from ossfs_py.model import ByteRange
+
+MIB = 1024**2
+
+_BEGINNING_BYTES = MIB
+"""A reader that began within these first bytes of a file reads it in order."""
+
+_LOOK_BYTES = MIB + 64 * 1024
+"""What the kernel fetches behind a fault of a mapping with MADV_SEQUENTIAL: a part read no further
+than that was looked at, not read."""
+
+_LEAST_HEAD_BYTES = 128 * 1024
+"""What Python's open reads at once."""
+
+_OVERRUN_BYTES = 4 * MIB + 64 * 1024
+"""How far the kernel's own readahead of 1 MiB was seen to run past the end of what a program reads:
+two windows of 2 MiB, with MADV_SEQUENTIAL."""
+
+_LARGE_PART_BYTES = 8 * MIB
+"""Of a smaller part, what the kernel reads around its middle is nearly all: it says nothing of what
+the program reads."""
+
+_MOST_HEADS = 16
+"""Beginnings of parts fetched ahead: as many requests as fill a link."""
+
+_SURE_LOOKS = 4
+"""After so many looks at one part after the other, as many beginnings as ever are fetched."""
+
+_GRANT_BYTES = 64 * MIB
+"""Of the rest of the file, what each look at the next part makes believable."""
+
+_AHEAD_BYTES = 96 * MIB
+"""How far slices of the following parts are fetched ahead: what keeps a link busy."""
+
+_LEAST_DENSE_BYTES = 32 * MIB
+_DENSE_SHARE = 0.85
+"""So much of everything up to the furthest byte, read from several places at once, and the rest of
+the file is believed to follow."""
+
+_STEPS = 2
+"""Parts in a row that were read alike: the next ones are believed to be, too."""
+
+_LEAST_WHOLE_BYTES = 16 * MIB
+_LEAST_WHOLE_SHARE = 25
+"""So many bytes in whole parts, and one part in this many of the file, once against its order, show
+a program that reads all parts in an order of its own. One that wants a hundred tensors of ten
+thousand does not get there."""
+
+_MOST_ROOMS = 4
+"""Nor is it believed of a file so many times as large as what can be kept."""
+
+_SHUFFLED_GRANT = 2
+"""Of the rest of the file, so much for each byte that such a program has read."""
+
+_WHOLE_SHARE = 0.9
+"""A part of which that much was read was read whole: the kernel may still hold some of it."""
+
+_MAX_PASSED = 16
+"""Runs of small parts that are passed over to find the next one: more, and nothing is believed."""
+
+_MAX_LANES = 16
+_NEAR_SHARE = 0.02
+"""Two parts are begun at the same place when the places differ by no more of a part's size."""
+
+_MOST_PIECES = 16 * 1024
+"""Of what was read: a random reader of a large file would make millions."""
+
+_STRIDE_STEPS = 2
+_LEAST_STRIDE_BYTES = 64 * 1024
+_MOST_STRIDE_BYTES = 256 * MIB
+"""Steps of equal length, so many in a row, are believed to go on."""
+
+
+class _Shape:
+    """What a run has read of a part, and around it."""
+
+    __slots__ = ("lead_bytes", "overrun_bytes", "share")
+
+    def __init__(self, run: Run, part: ByteRange, one_before: "_Shape | None") -> None:
+        self.lead_bytes = max(run.place - run.start, 0)
+        self.share = (run.end - part.start) / part.size
+        """Where it ended within the part; 1 or more: behind it."""
+        least = _OVERRUN_BYTES if one_before is None else one_before.overrun_bytes
+        self.overrun_bytes: int = min(max(run.end - part.end, 0), least)
+        """How far the kernel read on behind the part, the smaller one of two."""
+
+
+class _Lane:
+    """A program that begins one part after the other at the same place inside it."""
+
+    __slots__ = (
+        "fraction",
+        "heads",
+        "is_head",
+        "last",
+        "looks",
+        "pushed_to",
+        "run",
+        "shape",
+        "slices",
+        "wholes",
+    )
+
+    def __init__(self, number: int, run: Run, fraction: float, *, is_head: bool) -> None:
+        self.fraction = fraction
+        self.is_head = is_head
+        self.last = number
+        self.run = run
+        self.looks = 0
+        """Parts in a row, each the next one, that were looked at only."""
+        self.wholes = 0
+        """The same of large parts that were read whole, by this program and others."""
+        self.slices = 0
+        """And of those that were not."""
+        self.shape: _Shape | None = None
+        self.heads: deque[ByteRange] = deque()
+        """Beginnings on the course that were not looked at yet."""
+        self.pushed_to = 0
+        """How far the file is on the course because of it."""
+
+
+class Belief:
+    """Of one version of ``file_size`` bytes; ``block_bytes`` is what one request fetches at most.
+
+    ``room_bytes``: how much may be kept until it is read. Of a larger file, only what will be read
+    soon is fetched ahead.
+    """
+
+    def __init__(self, file_size: int, block_bytes: int, room_bytes: int) -> None:
+        self._file_size = file_size
+        self._block_bytes = block_bytes
+        self._room_bytes = room_bytes
+        self._heads_fit = False
+        """Whether the blocks that the parts begin in can all stay until they are read."""
+        self._read = ExtentSet()
+        self.course = Course(file_size, block_bytes, room_bytes, self._read)
+        self._layout: Layout | None = None
+        self._read_bytes = 0
+        self._is_at_random = False
+        """Whether the file is read in so many pieces that nothing is believed any more."""
+        self._frontier = 0
+        """The furthest byte that was read."""
+        self._runs = Runs()
+        self._lanes: list[_Lane] = []
+        self._expects_looks = False
+        self.looked = False
+        """Whether beginnings of parts were looked at, one after the other."""
+        self._latest: int | None = None
+        self._whole_bytes = 0
+        self._least_whole_bytes = max(_LEAST_WHOLE_BYTES, file_size // _LEAST_WHOLE_SHARE)
+        if file_size > _MOST_ROOMS * room_bytes:
+            self._least_whole_bytes = file_size  # it would be in the way for too long
+        self._last_whole: int | None = None
+        self._descends = False
+        """Whether whole parts are read against the order of the file."""
+        self._stride = 0
+        self._strides = 0
+        self._last_run: Run | None = None
+
+    def know(self, layout: Layout) -> None:
+        """The file's table was read."""
+        self._layout = layout
+        blocks = len({start // self._block_bytes for start in layout.starts})
+        self._heads_fit = blocks * self._block_bytes * 4 <= self._room_bytes * 3
+
+    def expect_looks(self) -> None:
+        """The program that will read this file has just looked at each part of another one."""
+        self._expects_looks = True
+
+    @property
+    def reads_all_in_order(self) -> bool:
+        """Whether the whole file is on the course, in the order in which it will be read."""
+        return self.course.is_whole and not self._descends
+
+    # -- what is read ---------------------------------------------------------------------------
+
+    def observe(self, start: int, end: int) -> None:
+        """A program, or the kernel for it, reads ``[start, end)``."""
+        if self._is_at_random:
+            return
+        run = self._runs.observe(start, end)
+        if run.reads == 1:
+            if self._layout is None:
+                self._strides_on(run)
+            else:
+                self._begun(run, self._layout)
+        elif run.end > run.part_end + _OVERRUN_BYTES and self._layout is not None:
+            self._crossed(run, self._layout)
+        if not self._read.run_at(start, end)[0]:
+            self._read_bytes += end - start
+        self._frontier = max(self._frontier, end)
+        self._read.add(start, end)
+        self.course.was_read(start, end)
+        if len(self._read) > _MOST_PIECES:
+            self._is_at_random = True
+            self._layout = None
+            self._read.clear()
+            self.course.end()
+
+    def _is_dense(self) -> bool:
+        """Whether nearly all was read up to where programs have come, several side by side."""
+        return self._read_bytes >= max(_LEAST_DENSE_BYTES, self._frontier * _DENSE_SHARE)
+
+    def _begun(self, run: Run, layout: Layout) -> None:
+        if self._is_dense():
+            self.course.grant_until(min(self._frontier + _AHEAD_BYTES, self._file_size))
+        found = _placed(run, layout)
+        if found is None:
+            return
+        number, is_head = found
+        part = self._enter(run, number, layout)
+        fraction = 0.0 if is_head else (run.place - part.start) / part.size
+        lane = self._lane_of(fraction, part.size, is_head=is_head)
+        if lane is None:
+            lane = _Lane(number, run, fraction, is_head=is_head)
+            if self._expects_looks and is_head:
+                lane.looks = _SURE_LOOKS
+            self._lanes.insert(0, lane)
+            del self._lanes[_MAX_LANES:]
+            if lane.looks:
+                self._foresee_looks(lane, layout)
+            return
+        self._lanes.remove(lane)
+        self._lanes.insert(0, lane)
+        if lane.last == number:
+            return
+        self._step(lane, run, number, layout)
+
+    def _crossed(self, run: Run, layout: Layout) -> None:
+        """A run goes on further than the kernel does by itself: another part is read."""
+        number = layout.number_at(run.end - 1)
+        if number is not None:
+            self._enter(run, number, layout)
+            run.has_crossed = True
+
+    def _enter(self, run: Run, number: int, layout: Layout) -> ByteRange:
+        part = layout.part(number)
+        run.part, run.part_end = number, part.end
+        if number != self._latest:
+            self._left(layout)
+            self._latest = number
+        return part
+
+    def _step(self, lane: _Lane, run: Run, number: int, layout: Layout) -> None:
+        """The program of a lane has begun another part."""
+        previous, before = lane.run, layout.part(lane.last)
+        in_order = number == self._following(lane, layout)
+        lane.last, lane.run = number, run
+        if not in_order:
+            lane.looks = lane.wholes = lane.slices = lane.pushed_to = 0
+            if lane.heads:
+                lane.heads.clear()
+                self.course.forget_soon()
+            return
+        if lane.is_head and previous.end - previous.place <= _LOOK_BYTES:
+            lane.looks += 1
+            self.looked = True
+            self._foresee_looks(lane, layout)
+            return
+        lane.looks = 0
+        if before.size >= _LARGE_PART_BYTES:
+            is_whole = self._read.covers(before.start, before.end)
+            lane.wholes = lane.wholes + 1 if is_whole else 0
+            lane.slices = 0 if is_whole else lane.slices + 1
+            lane.shape = _Shape(previous, before, lane.shape)
+        if lane.wholes >= _STEPS:
+            self.course.grant_until(min(run.end + _AHEAD_BYTES, self._file_size))
+        elif lane.slices >= _STEPS and not self._is_dense():
+            self.course.revoke_until()
+            if not self.course.is_whole:
+                self._foresee_slices(lane)
+
+    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> _Lane | None:
+        tolerance = max(_NEAR_SHARE, MIB / size)
+        for lane in self._lanes:
+            if lane.is_head == is_head and (is_head or abs(lane.fraction - fraction) <= tolerance):
+                return lane
+        return None
+
+    def _following(self, lane: _Lane, layout: Layout) -> int | None:
+        """The next part whose beginning, as the lane begins parts, was not read."""
+        number = lane.last + 1
+        for _ in range(_MAX_PASSED):
+            if number >= len(layout):
+                return None
+            part = layout.part(number)
+            place = part.start + int(lane.fraction * part.size)
+            was_read, upto = self._read.run_at(place, self._file_size)
+            if not was_read:
+                return number
+            # Small parts came with the reads of others.
+            beyond = layout.first_from(upto)
+            number = max(number + 1, len(layout) if beyond is None else beyond - 1)
+        return None
+
+    # -- what comes next ------------------------------------------------------------------------
+
+    def _foresee_looks(self, lane: _Lane, layout: Layout) -> None:
+        """Beginnings of the next parts, and behind them the whole file: who looks at every part
+        will read them all.
+        """
+        place, heads = lane.run.place, lane.heads
+        while heads and heads[0].start <= place:
+            heads.popleft()
+        wanted = min(1 << min(lane.looks, _SURE_LOOKS), _MOST_HEADS)
+        while len(heads) < wanted:
+            reached = max(lane.pushed_to, layout.starts[lane.last] + 1)
+            number = layout.first_from(reached)
+            if number is None:
+                break
+            head = self._head(layout.starts[number], lane.run)
+            lane.pushed_to = max(head.end, reached + 1)
+            heads.append(head)
+            self.course.add(head)
+        if lane.looks > 1:
+            self.course.grant_rest(_GRANT_BYTES * lane.looks)
+
+    def _head(self, start: int, run: Run) -> ByteRange:
+        """What is fetched of a part that begins at ``start`` before it is looked at.
+
+        Whole blocks, if they can stay until they are read; or what the kernel asks for.
+        """
+        if self._heads_fit:
+            block = start // self._block_bytes * self._block_bytes
+            return ByteRange(block, min(block + self._block_bytes, self._file_size))
+        page = start // PAGE_BYTES * PAGE_BYTES
+        lead = max(run.place - run.start, 0)
+        after = max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
+        return ByteRange(max(0, page - lead), min(page + after, self._file_size))
+
+    def _foresee_slices(self, lane: _Lane) -> None:
+        """The same slice of the next parts as the lane's program has read of the one before."""
+        layout, shape = self._layout, lane.shape
+        assert layout is not None and shape is not None  # noqa: S101 - parts were read
+        ahead_bytes, number = 0, lane.last
+        while number < len(layout) and ahead_bytes < _AHEAD_BYTES:
+            part = layout.part(number)
+            number += 1
+            if part.size < MIB:
+                continue  # it comes with the kernel's reads of others
+            start = part.start + int(lane.fraction * part.size) - shape.lead_bytes
+            if shape.share >= 1:
+                end = part.end + shape.overrun_bytes
+            else:
+                end = part.start + int(shape.share * part.size)
+            start = max(0, start // PAGE_BYTES * PAGE_BYTES)
+            end = min(end, self._file_size)
+            ahead_bytes += max(end - start, 0)
+            start = max(start, lane.pushed_to)
+            if start < end:
+                self.course.add(ByteRange(start, end))
+                lane.pushed_to = end
+
+    def _left(self, layout: Layout) -> None:
+        """The program has gone from the latest part to another one."""
+        if self._latest is None:
+            return
+        part = layout.part(self._latest)
+        read = sum(span.size for span in self._read.within(part.start, part.end))
+        if read < part.size * _WHOLE_SHARE:
+            return
+        self._whole_bytes += part.size
+        if self._last_whole is not None and self._latest < self._last_whole:
+            self._descends = True
+        self._last_whole = self._latest
+        if self._descends and self._whole_bytes >= self._least_whole_bytes:
+            self.course.grant_rest(_SHUFFLED_GRANT * self._whole_bytes)
+
+    def _strides_on(self, run: Run) -> None:
+        """Of a file nobody knows: steps of equal length go on."""
+        previous, self._last_run = self._last_run, run
+        if previous is None:
+            return
+        stride = run.start - previous.start
+        alike = stride == self._stride and stride > previous.end - previous.start
+        self._stride = stride
+        self._strides = self._strides + 1 if alike else 0
+        if self._strides >= _STRIDE_STEPS and _LEAST_STRIDE_BYTES <= stride <= _MOST_STRIDE_BYTES:
+            self.course.forget_soon()
+            for span in self._strided(run, previous.end - previous.start):
+                self.course.add(span)
+
+    def _strided(self, run: Run, size: int) -> Iterator[ByteRange]:
+        for step in range(1, min(1 << min(self._strides, _SURE_LOOKS), _MOST_HEADS) + 1):
+            start = run.start + step * self._stride
+            if start < self._file_size:
+                yield ByteRange(start, min(start + size, self._file_size))
+
+    # -- how far a stream is read ahead ---------------------------------------------------------
+
+    def known_end(self, start: int, position: int) -> int | None:
+        """Where a stream that began at ``start`` and has come to ``position`` will end, at most;
+        None if nothing is known.
+        """
+        layout = self._layout
+        if layout is None or start < _BEGINNING_BYTES:
+            return None
+        run = self._runs.ending_at(position)
+        if run is None or run.part is None:
+            return None
+        part = layout.part(run.part)
+        if run.end - run.place <= _LOOK_BYTES and any(
+            lane.run is run and lane.looks for lane in self._lanes
+        ):
+            return position  # it only looks
+        if self.reads_all_in_order:
+            return None
+        if run.has_crossed and run.end - part.start < _LARGE_PART_BYTES and self._slices():
+            return position  # what is wanted of this part is on the course
+        # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
+        return min(-(-part.end // MIB) * MIB, self._file_size)
+
+    def _slices(self) -> bool:
+        return any(lane.slices >= _STEPS for lane in self._lanes)
+
+
+def _placed(run: Run, layout: Layout) -> tuple[int, bool] | None:
+    """The part a run begins in, and whether with its beginning; notes the place."""
+    places = places_of(ByteRange(run.start, run.end))
+    for place in places:
+        number = layout.begins_in(place.start, place.end)
+        if number is not None:
+            run.place = place.start
+            return number, True
+    run.place = places[0].start
+    number = layout.number_at(run.place)
+    return None if number is None else (number, False)

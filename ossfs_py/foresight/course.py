@@ -1,0 +1,140 @@
+"""What is to be fetched beside the readers' own streams, in the order of need, within bounds."""
+
+from collections import deque
+
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import ByteRange
+
+_LEAST_BYTES = 256 * 1024
+"""A hole that small among bytes that were read is not worth a request: the kernel asks for it, if
+ever, within a larger read."""
+
+_CUT_BYTES = 1024**2
+"""Requests end on multiples of it where they can: so do the kernel's, and one that spans two chunks
+has to be joined."""
+
+_ROOM_SHARE = 2
+"""Of what can be kept, one part in this many is for the rest of the file; the other one is for what
+is wanted soon and for the readers' streams."""
+
+
+class Course:
+    """Spans that a program is believed to read soon, and maybe the whole rest of the file.
+
+    What a program has read it is not believed to read again: the kernel has it. ``passed`` moves
+    on; nothing is said twice.
+    """
+
+    def __init__(self, file_size: int, block_bytes: int, room_bytes: int, read: ExtentSet) -> None:
+        """``room_bytes``: how much can be kept until it is read. ``read``: what was read so far;
+        others keep it.
+        """
+        self._file_size = file_size
+        self._block_bytes = block_bytes
+        self._read = read
+        self._soon: deque[ByteRange] = deque()
+        self.rest_from = 0
+        """How far the rest of the file was fetched, in its order."""
+        self._rest_is_wanted = False
+        self._granted_bytes = 0
+        self._granted_until = 0
+        self._taken_bytes = 0
+        self._most_waiting_bytes = room_bytes // _ROOM_SHARE
+        self._waiting = ExtentSet()
+        self._waiting_bytes = 0
+        """What was taken and not read yet."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the rest of the file is on it, all of it or as far as was granted."""
+        return self._rest_is_wanted
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is on it."""
+        return not self._soon and not self._rest_is_wanted
+
+    def add(self, span: ByteRange) -> None:
+        """Put a span at the end of what is wanted soon."""
+        if self._soon and self._soon[-1].end == span.start:
+            span = ByteRange(self._soon.pop().start, span.end)
+        self._soon.append(span)
+
+    def forget_soon(self) -> None:
+        """What was wanted soon proved to be a wrong guess."""
+        self._soon.clear()
+
+    def grant_rest(self, granted_bytes: int) -> None:
+        """The rest of the file is wanted, too, from its beginning on; so many bytes of it in all
+        may be taken, behind what is wanted soon.
+        """
+        self._rest_is_wanted = True
+        self._granted_bytes = max(self._granted_bytes, granted_bytes)
+
+    def grant_until(self, end: int) -> None:
+        """The file is wanted up to ``end``, which moves on as it is read in order."""
+        self._rest_is_wanted = True
+        self._granted_until = max(self._granted_until, end)
+
+    def revoke_until(self) -> None:
+        """The file is not read in its order, after all."""
+        self._granted_until = 0
+        self._rest_is_wanted = self._granted_bytes > 0
+
+    def end(self) -> None:
+        """Nothing is believed any more."""
+        self._soon.clear()
+        self._rest_is_wanted = False
+        self._granted_bytes = self._granted_until = 0
+
+    def next(self) -> ByteRange | None:
+        """What to fetch next: it crosses no multiple of a block and holds nothing that was read."""
+        while self._soon:
+            found = self._clipped(self._soon[0])
+            if found is not None:
+                return found
+            self._soon.popleft()
+        limit = self._file_size
+        if self._taken_bytes >= self._granted_bytes:
+            limit = self._granted_until
+        if self.rest_from >= limit or self._waiting_bytes >= self._most_waiting_bytes:
+            return None
+        found = self._clipped(ByteRange(self.rest_from, self._file_size))
+        if found is None:
+            self.rest_from = self._file_size
+        return found
+
+    def _clipped(self, span: ByteRange) -> ByteRange | None:
+        position = span.start
+        while position < span.end:
+            was_read, upto = self._read.run_at(position, span.end)
+            if was_read or (upto - position < _LEAST_BYTES and upto < span.end):
+                position = upto
+                continue
+            boundary = (position // self._block_bytes + 1) * self._block_bytes
+            if 0 < upto - boundary < _LEAST_BYTES:
+                fits = upto - position <= self._block_bytes
+                boundary = upto if fits else boundary - _CUT_BYTES
+            return ByteRange(position, min(upto, boundary))
+        return None
+
+    def passed(self, end: int) -> None:
+        """Everything up to ``end`` of what :meth:`next` said is here, on its way, or given up."""
+        if self._soon:
+            self._soon[0] = ByteRange(end, self._soon[0].end)
+        else:
+            self.rest_from = max(self.rest_from, end)
+
+    def took(self, span: ByteRange) -> None:
+        """A request for ``span``, of what :meth:`next` said, was begun."""
+        if not self._soon:
+            self._taken_bytes += span.size
+        self._waiting.add(span.start, span.end)
+        self._waiting_bytes += span.size
+        self.passed(span.end)
+
+    def was_read(self, start: int, end: int) -> None:
+        """``[start, end)`` is read now."""
+        if self._waiting_bytes and self._waiting.run_at(start, end) != (False, end):
+            self._waiting_bytes -= sum(span.size for span in self._waiting.within(start, end))
+            self._waiting.remove(start, end)

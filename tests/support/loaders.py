@@ -1,0 +1,317 @@
+"""How programs load models, as a program: ``python -m tests.support.loaders HOW DIRECTORY``.
+
+Each reads its file of the DIRECTORY the way a well-known library does, ends with every
+byte in memory of its own, and prints JSON: ``seconds`` from the open to the last byte, imports
+left out, and a ``digest`` of what was loaded, which the same loader prints for a copy elsewhere.
+"""
+
+import gc
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import xxhash
+
+MIB = 1024**2
+SAFETENSORS, CHECKPOINT, ARRAYS, GGUF = "model.safetensors", "model.pt", "model.npz", "model.gguf"
+MANY = "many.safetensors"
+SHARDS = tuple(f"shard-{number:05}-of-00008.safetensors" for number in range(1, 9))
+
+Loaded = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Loader:
+    """``load`` gives what was loaded, by name; ``needs`` are modules it imports."""
+
+    load: Callable[[Path], Loaded]
+    file: str
+    needs: tuple[str, ...] = ()
+
+    @property
+    def available(self) -> bool:
+        """Whether everything it imports is installed."""
+        return all(find_spec(name) is not None for name in self.needs)
+
+
+def read_plainly(path: Path) -> Loaded:
+    buffer = bytearray(MIB)
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    return {}
+
+
+def load_file(path: Path, **options: str) -> Loaded:
+    """Since safetensors 0.8 it touches each tensor's first page before anybody reads them."""
+    tensors = import_module("safetensors.torch").load_file(path, **options)
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def load_file_by_reading(path: Path) -> Loaded:
+    return load_file(path, backend="pread")
+
+
+def safe_open(path: Path, order: Callable[[list[str]], None] = list.sort) -> Loaded:
+    """``get_tensor`` of each name."""
+    with import_module("safetensors").safe_open(path, "pt") as file:
+        names = list(file.keys())
+        order(names)
+        return {name: file.get_tensor(name).clone() for name in names}
+
+
+def safe_open_in_order(path: Path) -> Loaded:
+    return safe_open(path, lambda names: None)
+
+
+def safe_open_shuffled(path: Path) -> Loaded:
+    """As a state dict's order, which is not the file's."""
+    return safe_open(path, random.Random(29).shuffle)
+
+
+def numpy_tensors(path: Path) -> Loaded:
+    with import_module("safetensors").safe_open(path, "np") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+
+
+def rank_of(rank: int, ranks: int) -> Callable[[Path], Loaded]:
+    """The slices of one rank, as tensor parallelism reads them."""
+
+    def load(path: Path) -> Loaded:
+        with import_module("safetensors").safe_open(path, "pt") as file:
+            sliced = {}
+            for name in file.keys():  # noqa: SIM118 - no dict
+                tensor = file.get_slice(name)
+                rows = tensor.get_shape()[0]
+                sliced[name] = tensor[rows * rank // ranks : rows * (rank + 1) // ranks].clone()
+            return sliced
+
+    return load
+
+
+def ranks_at_once(ranks: int) -> Callable[[Path], Loaded]:
+    def load(path: Path) -> Loaded:
+        at_once([lambda rank=rank: rank_of(rank, ranks)(path) for rank in range(ranks)])  # type: ignore[misc]
+        return {}
+
+    return load
+
+
+def shards_by_processes(directory: Path) -> Loaded:
+    """Eight shards by four processes."""
+
+    def share(first: int) -> None:
+        for name in SHARDS[first::4]:
+            load_file(directory / name)
+
+    at_once([lambda first=first: share(first) for first in range(4)])  # type: ignore[misc]
+    return {}
+
+
+def torch_load(path: Path) -> Loaded:
+    loaded: Loaded = import_module("torch").load(path, weights_only=True)
+    return loaded
+
+
+def torch_load_mapped(path: Path) -> Loaded:
+    tensors = import_module("torch").load(path, weights_only=True, mmap=True)
+    return {name: tensor.clone() for name, tensor in tensors.items()}
+
+
+def memory_map(path: Path) -> Loaded:
+    return {"": np.array(np.memmap(path, np.uint8, "r"))}
+
+
+def arrays(path: Path) -> Loaded:
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def gguf_reader(path: Path) -> Loaded:
+    reader = import_module("gguf").GGUFReader(path)
+    return {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+
+
+def eight_threads(path: Path) -> Loaded:
+    """The whole file in pieces of 16 MiB: vLLM's and SGLang's prefetch."""
+    size, piece = path.stat().st_size, 16 * MIB
+    with path.open("rb", buffering=0) as file, ThreadPoolExecutor(8) as threads:
+        reads = threads.map(
+            lambda start: os.pread(file.fileno(), piece, start), range(0, size, piece)
+        )
+        return {str(number): np.frombuffer(data, np.uint8) for number, data in enumerate(reads)}
+
+
+def few_of_many(path: Path) -> Loaded:
+    with import_module("safetensors").safe_open(path, "pt") as file:
+        names = random.Random(3).sample(sorted(file.keys()), 100)
+        return {name: file.get_tensor(name).clone() for name in names}
+
+
+def random_pages(path: Path) -> Loaded:
+    choose, pages = random.Random(17), path.stat().st_size // 4096
+    with path.open("rb", buffering=0) as file:
+        return {
+            str(number): np.frombuffer(
+                os.pread(file.fileno(), 4096, choose.randrange(pages) * 4096), np.uint8
+            )
+            for number in range(100)
+        }
+
+
+def headers_only(directory: Path) -> Loaded:
+    """As model hubs list files."""
+    for name in SHARDS:
+        with import_module("safetensors").safe_open(directory / name, "np") as file:
+            file.keys()
+    return {}
+
+
+_TORCH = ("torch", "safetensors")
+
+LOADERS: Mapping[str, Loader] = MappingProxyType(
+    {
+        "plain read": Loader(read_plainly, SAFETENSORS),
+        "load_file": Loader(load_file, SAFETENSORS, _TORCH),
+        "load_file, pread": Loader(load_file_by_reading, SAFETENSORS, _TORCH),
+        "safe_open": Loader(safe_open_in_order, SAFETENSORS, _TORCH),
+        "safe_open, shuffled": Loader(safe_open_shuffled, SAFETENSORS, _TORCH),
+        "safe_open, numpy": Loader(numpy_tensors, SAFETENSORS, ("safetensors",)),
+        "one rank of two": Loader(rank_of(1, 2), SAFETENSORS, _TORCH),
+        "two ranks at once": Loader(ranks_at_once(2), SAFETENSORS, _TORCH),
+        "four ranks at once": Loader(ranks_at_once(4), SAFETENSORS, _TORCH),
+        "8 shards, 4 processes": Loader(shards_by_processes, ".", _TORCH),
+        "many small tensors": Loader(load_file, MANY, _TORCH),
+        "100 of many tensors": Loader(few_of_many, MANY, _TORCH),
+        "torch.load": Loader(torch_load, CHECKPOINT, ("torch",)),
+        "torch.load, mapped": Loader(torch_load_mapped, CHECKPOINT, ("torch",)),
+        "numpy memmap": Loader(memory_map, SAFETENSORS),
+        "numpy npz": Loader(arrays, ARRAYS),
+        "gguf": Loader(gguf_reader, GGUF, ("gguf",)),
+        "8 threads of 16 MiB": Loader(eight_threads, SAFETENSORS),
+        "100 random pages": Loader(random_pages, SAFETENSORS),
+        "headers only": Loader(headers_only, ".", ("safetensors",)),
+    }
+)
+"""By the name a table shows."""
+
+
+def at_once(calls: list[Callable[[], object]]) -> None:
+    """Each call in a forked process; imports are done once, before.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    children = []
+    for call in calls:
+        child = os.fork()
+        if child == 0:
+            try:
+                call()
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    ended = [os.waitpid(child, 0)[1] for child in children]
+    if any(ended):
+        raise RuntimeError("a process failed")
+
+
+def digest_of(loaded: Loaded) -> str:
+    """The same for the same bytes under the same names."""
+    digest = xxhash.xxh3_128()
+    for name in sorted(loaded):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(loaded[name]).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def make_model(directory: Path, layers: int, *, scale: int = MIB) -> None:
+    """Files of ``layers`` layers of a language model, 124 times ``scale`` bytes each, and one of
+    1,250 small tensors for each layer; torch's and gguf's files only where those are installed.
+    """
+    save_file = import_module("safetensors.numpy").save_file
+
+    generator = np.random.default_rng(11)
+    pool = generator.integers(0, 256, 160 * scale, np.uint8)
+    tensors = dict(_layers(pool, layers, scale))
+    save_file(tensors, directory / SAFETENSORS)
+    for number, shard in enumerate(SHARDS):
+        names = list(tensors)[number :: len(SHARDS)]
+        save_file({name: tensors[name] for name in names}, directory / shard)
+    each = scale // 40 * 4
+    save_file(
+        {
+            f"t.{n:05}": pool[n * 64 : n * 64 + each].reshape(4, -1).copy()
+            for n in range(1250 * layers)
+        },
+        directory / MANY,
+    )
+    np.savez(directory / ARRAYS, **tensors)
+    if find_spec("torch"):
+        torch = import_module("torch")
+        copies = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        torch.save(copies, directory / CHECKPOINT)
+    if find_spec("gguf"):
+        writer = import_module("gguf").GGUFWriter(directory / GGUF, "llama")
+        for name, array in tensors.items():
+            writer.add_tensor(name, array.view(np.float16))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+def _layers(pool: Any, layers: int, scale: int) -> Iterator[tuple[str, Any]]:
+    sizes = {"q": 16, "k": 4, "v": 4, "o": 16, "gate": 28, "up": 28, "down": 28}
+    for layer in range(layers):
+        for number, (name, size) in enumerate(sizes.items()):
+            start = (layer * 7 + number) * 4099
+            yield f"layers.{layer}.{name}", pool[start : start + size * scale].reshape(4, -1).copy()
+        for name in ("norm1", "norm2", "bias"):
+            yield f"layers.{layer}.{name}", pool[layer : layer + 8192].reshape(4, -1).copy()
+
+
+def measured(how: str, directory: Path) -> str:
+    """Load; JSON of what came."""
+    loader = LOADERS[how]
+    for name in loader.needs:
+        import_module(name)
+    if loader.needs == _TORCH:
+        import_module("safetensors.torch")
+    if "torch" in loader.needs:
+        # Its threads do not survive a fork, and the ranks of a node have a core each.
+        import_module("torch").set_num_threads(1)
+    began = time.perf_counter()
+    loaded = loader.load(directory / loader.file)
+    seconds = time.perf_counter() - began
+    return json.dumps({"seconds": seconds, "digest": digest_of(loaded)})
+
+
+def main() -> None:
+    """Load once, or, without arguments, for each line of JSON ``[HOW, DIRECTORY]`` on stdin."""
+    if sys.argv[1:]:
+        how, directory = sys.argv[1:]
+        sys.stdout.write(measured(how, Path(directory)) + "\n")
+        return
+    for line in sys.stdin:
+        how, directory = json.loads(line)
+        answer = measured(how, Path(directory))
+        gc.collect()  # no mapping may keep a mount busy
+        sys.stdout.write(answer + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

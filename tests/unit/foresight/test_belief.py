@@ -1,0 +1,288 @@
+"""What is believed of a reader, step by step."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossfs_py.extents import ExtentSet
+from ossfs_py.foresight.belief import Belief
+from ossfs_py.foresight.course import Course
+from ossfs_py.foresight.layout import Layout
+from ossfs_py.model import ByteRange
+from tests.support.traces import trace
+
+MIB = 1024**2
+PAGE = 4096
+BLOCK = 8 * MIB
+PART = 32 * MIB
+COUNT = 32
+FIRST = 5000
+SIZE = FIRST + COUNT * PART
+
+
+def believing(*, room: int = 2 * SIZE) -> tuple[Belief, Layout]:
+    """A file of 32 parts, its header read."""
+    belief = Belief(SIZE, BLOCK, room)
+    belief.observe(0, MIB)
+    starts = tuple(FIRST + number * PART for number in range(COUNT))
+    layout = Layout(starts, (*starts[1:], SIZE))
+    belief.know(layout)
+    return belief, layout
+
+
+def fault(belief: Belief, place: int) -> None:
+    """The kernel reads around a page, as of a mapping with MADV_SEQUENTIAL."""
+    page = place // PAGE * PAGE
+    belief.observe(max(0, page - MIB), page)
+    belief.observe(page, min(page + MIB, SIZE))
+
+
+def stream(belief: Belief, start: int, end: int) -> None:
+    """A mapped program reads on."""
+    fault(belief, start)
+    position = start // PAGE * PAGE + MIB
+    while position < end:
+        belief.observe(position, min(position + MIB, SIZE))
+        position += MIB
+
+
+def wanted(belief: Belief) -> list[ByteRange]:
+    """All that is on the course now, taken."""
+    spans = []
+    while (span := belief.course.next()) is not None:
+        belief.course.took(span)
+        spans.append(span)
+    return spans
+
+
+def test_one_look_at_a_part_says_nothing_of_the_others() -> None:
+    belief, layout = believing()
+    fault(belief, layout.starts[1])
+    assert wanted(belief) == []
+
+
+def test_the_second_look_brings_the_next_beginnings_and_the_third_the_body() -> None:
+    belief, layout = believing()
+    fault(belief, layout.starts[1])
+    fault(belief, layout.starts[2])
+    heads = wanted(belief)
+    assert [any(h.start <= layout.starts[n] < h.end for h in heads) for n in (3, 4)] == [True] * 2
+    assert sum(head.size for head in heads) <= 2 * BLOCK
+    fault(belief, layout.starts[3])
+    spans = wanted(belief)
+    assert spans[0].start <= layout.starts[5] < spans[0].end
+    assert ExtentSet(spans).covers(MIB, 30 * MIB)  # the header was read
+    assert sum(span.size for span in spans) <= 2 * 64 * MIB + 4 * BLOCK
+    assert belief.looked
+
+
+def test_a_program_that_goes_elsewhere_gets_no_more_beginnings() -> None:
+    belief, layout = believing()
+    for number in (1, 2):
+        fault(belief, layout.starts[number])
+    fault(belief, layout.starts[20])
+    assert wanted(belief) == []
+
+
+def test_looks_that_are_expected_are_foreseen_from_the_first_one_on() -> None:
+    belief, layout = believing()
+    belief.expect_looks()
+    fault(belief, layout.starts[0])
+    heads = wanted(belief)
+    assert all(
+        any(head.start <= start < head.end for head in heads) for start in layout.starts[1:10]
+    )
+
+
+def test_a_second_half_of_parts_brings_the_second_halves_of_the_next_ones() -> None:
+    belief, layout = believing()
+    for number in range(4):
+        middle = layout.starts[number] + PART // 2
+        stream(belief, middle, layout.ends[number])
+    got = ExtentSet(wanted(belief))
+    for number in (4, 5):
+        assert got.covers(layout.starts[number] + PART // 2, layout.ends[number])
+    for first in layout.starts[4:]:
+        beside = got.within(first + 2 * MIB, first + PART // 2 - MIB - PAGE)
+        assert list(beside) == []
+    assert sum(span.size for span in got) <= 96 * MIB + PART
+
+
+def test_a_first_half_of_parts_brings_no_second_half() -> None:
+    belief, layout = believing()
+    for number in range(5):
+        stream(belief, layout.starts[number], layout.starts[number] + PART // 2)
+    got = ExtentSet(wanted(belief))
+    assert got.covers(layout.starts[5] + MIB, layout.starts[5] + PART // 2)
+    for first in layout.starts[5:-1]:
+        beside = got.within(first + PART // 2 + 2 * MIB, first + PART - 2 * MIB)
+        assert list(beside) == []
+
+
+def test_two_ranks_side_by_side_want_the_whole_file_together() -> None:
+    belief, layout = believing()
+    for number in range(5):
+        stream(belief, layout.starts[number] + PART // 2, layout.ends[number])
+        stream(belief, layout.starts[number], layout.starts[number] + PART // 2)
+    stream(belief, layout.starts[5] + PART // 2, layout.ends[5])
+    got = ExtentSet(wanted(belief))
+    assert got.covers(layout.starts[6] + MIB, layout.ends[6])
+
+
+def test_whole_parts_against_the_order_of_the_file_bring_the_rest_of_it() -> None:
+    belief, layout = believing()
+    for number in (17, 3):
+        stream(belief, layout.starts[number], layout.ends[number])
+    fault(belief, layout.starts[9])
+    spans = wanted(belief)
+    assert 2 * PART <= sum(span.size for span in spans) <= 4 * PART + BLOCK
+
+
+def test_of_a_file_that_memory_cannot_hold_the_rest_is_not_fetched_for_that() -> None:
+    belief, layout = believing(room=SIZE // 5)
+    for number in (17, 3, 20, 8):
+        stream(belief, layout.starts[number], layout.ends[number])
+    assert wanted(belief) == []
+
+
+def test_parts_passed_over_in_the_order_of_the_file_are_not_fetched() -> None:
+    """A rank with every fourth expert."""
+    belief, layout = believing()
+    for number in range(0, 24, 4):
+        stream(belief, layout.starts[number], layout.ends[number] - 3 * MIB)
+    assert wanted(belief) == []
+
+
+def test_a_few_parts_of_many_in_any_order_are_all_that_is_fetched() -> None:
+    size = 10_000 * MIB
+    belief = Belief(size, BLOCK, 2 * size)
+    belief.know(Layout(tuple(range(0, size, MIB)), tuple(range(MIB, size + 1, MIB))))
+    for number in range(100):
+        start = number * 7919 % 10_000 * MIB
+        for position in range(start, start + MIB, 128 * 1024):
+            belief.observe(position, position + 128 * 1024)
+    assert wanted(belief) == []
+
+
+def test_small_random_reads_want_nothing_more() -> None:
+    belief, _ = believing()
+    for number in range(2000):
+        place = number * 7919 * 524287 % (SIZE // PAGE) * PAGE
+        belief.observe(place, min(place + PAGE, SIZE))
+    assert wanted(belief) == []
+
+
+def test_a_random_reader_is_forgotten_after_many_thousand_pieces() -> None:
+    belief, layout = believing()
+    for step in range(17 * 1024):
+        belief.observe(step * 3 * PAGE, step * 3 * PAGE + PAGE)
+    for number in (1, 2, 3):
+        fault(belief, layout.starts[number])
+    assert wanted(belief) == []
+    assert belief.course.is_idle
+
+
+def test_a_look_is_not_read_ahead_and_what_is_begun_is_to_its_end() -> None:
+    belief, layout = believing()
+    fault(belief, layout.starts[4])
+    page = layout.starts[4] // PAGE * PAGE
+    end = belief.known_end(page - MIB, page + MIB)
+    assert end is not None
+    assert 0 <= end - layout.ends[4] < MIB
+    fault(belief, layout.starts[5])
+    page = layout.starts[5] // PAGE * PAGE
+    assert belief.known_end(page - MIB, page + MIB) == page + MIB
+
+
+def test_what_began_with_the_file_or_is_not_known_has_no_known_end() -> None:
+    belief, layout = believing()
+    assert belief.known_end(0, MIB) is None
+    assert belief.known_end(layout.starts[3], layout.starts[3] + 12345) is None
+    assert Belief(SIZE, BLOCK, SIZE).known_end(5 * MIB, 6 * MIB) is None
+
+
+@pytest.mark.parametrize("stride", [1_000_000, 64 * 1024, 100 * MIB])
+def test_equal_strides_through_an_unknown_file_go_on(stride: int) -> None:
+    belief = Belief(SIZE, BLOCK, SIZE)
+    starts = [7 * PAGE + step * stride for step in range(6)]
+    for start in starts[:4]:
+        belief.observe(start, start + PAGE)
+    spans = wanted(belief)
+    assert spans[0].start == starts[4]
+    assert spans[1].start == starts[5]
+    assert sum(span.size for span in spans) <= 16 * PAGE
+
+
+def test_strides_that_end_are_not_fetched_any_more() -> None:
+    belief = Belief(SIZE, BLOCK, SIZE)
+    for step in range(5):
+        belief.observe(step * MIB, step * MIB + PAGE)
+    wanted(belief)
+    for place in (500 * MIB, 77 * MIB, 300 * MIB, 200 * MIB):
+        belief.observe(place, place + PAGE)
+        assert wanted(belief) == []
+
+
+# -- the course -------------------------------------------------------------------------------
+
+
+def test_a_course_says_nothing_twice_and_nothing_that_was_read() -> None:
+    read = ExtentSet([ByteRange(2 * MIB, 4 * MIB)])
+    course = Course(32 * MIB, BLOCK, 64 * MIB, read)
+    assert course.is_idle
+    course.add(ByteRange(MIB, 10 * MIB))
+    course.grant_rest(20 * MIB)
+    spans = []
+    while (span := course.next()) is not None:
+        course.took(span)
+        spans.append((span.start // MIB, span.end // MIB))
+    assert spans == [(1, 2), (4, 8), (8, 10), (0, 2), (4, 8), (8, 16), (16, 24)]
+
+
+def test_a_short_tail_comes_with_the_request_before() -> None:
+    course = Course(64 * MIB, BLOCK, 64 * MIB, ExtentSet())
+    course.add(ByteRange(5 * MIB, BLOCK + PAGE))
+    assert course.next() == ByteRange(5 * MIB, BLOCK + PAGE)
+    course.forget_soon()
+    course.add(ByteRange(BLOCK, 2 * BLOCK + PAGE))
+    first = course.next()
+    assert first == ByteRange(BLOCK, 2 * BLOCK - MIB)
+    course.took(first)
+    assert course.next() == ByteRange(2 * BLOCK - MIB, 2 * BLOCK + PAGE)
+
+
+def test_the_rest_of_a_file_waits_until_what_was_fetched_of_it_is_read() -> None:
+    read = ExtentSet()
+    course = Course(256 * MIB, BLOCK, 32 * MIB, read)
+    course.grant_rest(256 * MIB)
+    taken = 0
+    while (span := course.next()) is not None:
+        course.took(span)
+        taken += span.size
+    assert taken == 16 * MIB
+    for start in range(0, 6 * MIB, MIB):
+        read.add(start, start + MIB)
+        course.was_read(start, start + MIB)
+    again = course.next()
+    assert again == ByteRange(16 * MIB, 24 * MIB)
+    course.took(again)
+    assert course.next() is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(["load_file", "slices", "four_ranks", "torch_mmap"]), st.randoms())
+def test_reads_in_any_order_want_nothing_outside_the_file_and_nothing_endless(
+    loader: str, random: object
+) -> None:
+    recorded = trace(loader)
+    reads = list(recorded.reads)
+    getattr(random, "shuffle")(reads)  # noqa: B009 - hypothesis's own class
+    belief = Belief(recorded.file_size, BLOCK, recorded.file_size)
+    belief.know(recorded.layout)
+    taken = 0
+    for start, end in reads:
+        belief.observe(start, end)
+        for span in wanted(belief):
+            assert 0 <= span.start < span.end <= recorded.file_size
+            taken += span.size
+    assert taken <= 3 * recorded.file_size

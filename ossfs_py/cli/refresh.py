@@ -24,5 +24,6 @@ def refresh(path: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(told, indent=1))
     else:
-        say(f"{path}: {told['forgotten_entries']} remembered entries are asked for anew")
+        gone = ", and it is gone from the bucket" if told["gone"] else ""
+        say(f"{path}: {told['forgotten_entries']} remembered entries are asked for anew{gone}")
     return 0

@@ -82,10 +82,10 @@ async def _refresh(
 ) -> Mapping[str, Any]:
     path = arguments.text("path")
     try:
-        forgotten = await filesystem.refresh(path)
+        refreshed = await filesystem.refresh(path)
     except (NoSuchEntryError, NotADirectoryPathError) as exc:
         raise ControlError(f"{path!r} does not exist in this mount") from exc
-    return {"forgotten_entries": forgotten}
+    return {"forgotten_entries": refreshed.forgotten_entries, "gone": refreshed.is_gone}
 
 
 async def _sync(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ossfs_py.model import Attributes, ObjectInfo
 from ossfs_py.namespace.inode import Inode
@@ -27,6 +28,14 @@ class FileDescription:
     def is_file(self) -> bool:
         """A regular file."""
         return self.kind == "file"
+
+
+class Refreshed(NamedTuple):
+    """What became of a path of which nothing was to be believed any more."""
+
+    forgotten_entries: int
+    is_gone: bool
+    """It was known, and is not there."""
 
 
 def path_of(inode: Inode) -> str:

@@ -26,6 +26,10 @@ class KernelChannel(Protocol):
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
         ...
 
+    async def told(self) -> None:
+        """Return when everything asked for up to now is done, or takes too long to wait for."""
+        ...
+
     async def expire_attributes(self, inode: int) -> None:
         """Return when the kernel will ask for an inode's attributes before it uses them."""
         ...
@@ -137,6 +141,13 @@ class KernelCache:
         """The kernel is told the inode's attributes as they are."""
         if self._behind:
             self._behind.discard(inode.number)
+
+    async def told(self) -> None:
+        """Return when the kernel has been told everything up to now, or is busy for too long."""
+        if self._channel is not None:
+            await self._channel.told()
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def expire_attributes(self, number: int) -> None:
         """Return when the kernel will ask for the inode's attributes before it uses them."""

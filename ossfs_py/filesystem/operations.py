@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.errors import (
     InvalidArgumentError,
+    NoSuchEntryError,
+    NotADirectoryPathError,
     ReadOnlyError,
     StoreError,
 )
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits, ConflictPolicy
-from ossfs_py.filesystem.description import FileDescription, path_of
+from ossfs_py.filesystem.description import FileDescription, Refreshed, path_of
 from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
@@ -409,27 +411,38 @@ class Filesystem:
                 inode = await self._namespace.lookup(inode, segment)
         return inode
 
-    async def refresh(self, path: str) -> int:
+    async def refresh(self, path: str) -> Refreshed:
         """Believe nothing remembered at and below a path relative to the mountpoint.
 
-        Returns how many known entries that concerns, after a look at the path itself. Unsaved
-        changes stay.
+        Returns after a look at the path itself, when the kernel has been told what that showed.
+        Unsaved changes stay.
 
         Raises:
             InvalidArgumentError, NoSuchEntryError, NotADirectoryPathError, StoreError: of that
-                look; nothing is believed then either.
+                look; nothing is believed then either. A path that was known is no error when it is
+                gone.
         """
         inode = self._namespace.root
+        is_known = True
         for name in path.split("/"):
             known = self._namespace.known_child(inode, name)
             if known is None:
-                break  # what is not known by name is known to its directory's listing at most
+                # What is not known by name is known to its directory's listing at most.
+                is_known = name in {"", "."}
+                break
             inode = known
         numbers = self._namespace.forget_answers(inode)
         for number in numbers:
             self._kernel.invalidate_attributes(number)
-        await self._find(path)
-        return len(numbers)
+        is_gone = False
+        try:
+            await self._find(path)
+        except (NoSuchEntryError, NotADirectoryPathError):
+            if not is_known:
+                raise
+            is_gone = True
+        await self._kernel.told()
+        return Refreshed(len(numbers), is_gone)
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -3,12 +3,19 @@
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 import pyfuse3
 import trio
 
 log = logging.getLogger(__name__)
+
+
+_TOLD_SECONDS = 5.0
+"""Longest wait for a directory or pages that the kernel is busy with: a person waits, too."""
+_Queue: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
 
 
 class KernelInvalidation:
@@ -20,22 +27,25 @@ class KernelInvalidation:
     """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[int, bool] | None] = queue.SimpleQueue()
-        self._entries: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._inodes: _Queue = queue.SimpleQueue()
+        self._entries: _Queue = queue.SimpleQueue()
         self._threads = [
-            threading.Thread(target=self._run, name="page-invalidator", daemon=True),
-            threading.Thread(target=self._run_entries, name="entry-invalidator", daemon=True),
+            threading.Thread(target=_work, args=(asked,), name=name, daemon=True)
+            for asked, name in (
+                (self._inodes, "page-invalidator"),
+                (self._entries, "entry-invalidator"),
+            )
         ]
         for thread in self._threads:
             thread.start()
 
     def invalidate_pages(self, inode: int) -> None:
         """Ask for the pages and the attributes of an inode to be dropped soon; never blocks."""
-        self._queue.put((inode, False))
+        self._inodes.put(partial(_invalidate, inode))
 
     def invalidate_attributes(self, inode: int) -> None:
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
-        self._queue.put((inode, True))
+        self._inodes.put(partial(_invalidate, inode, attributes_only=True))
 
     async def expire_attributes(self, inode: int) -> None:
         """Return when the kernel will ask for an inode's attributes before it uses them."""
@@ -44,7 +54,16 @@ class KernelInvalidation:
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""
-        self._entries.put((directory, name))
+        self._entries.put(partial(_invalidate_entry, directory, name))
+
+    async def told(self) -> None:
+        """Return when everything asked for up to now is done, or takes too long to wait for."""
+        token = trio.lowlevel.current_trio_token()
+        with trio.move_on_after(_TOLD_SECONDS):
+            for asked in (self._inodes, self._entries):
+                done = trio.Event()
+                asked.put(partial(token.run_sync_soon, done.set))
+                await done.wait()
 
     async def drop_pages(self, inode: int) -> None:
         """Return when the kernel has no page of an inode that it was given before the call.
@@ -56,19 +75,15 @@ class KernelInvalidation:
 
     def close(self) -> None:
         """End the threads; call before the session is closed."""
-        self._queue.put(None)
+        self._inodes.put(None)
         self._entries.put(None)
         for thread in self._threads:
             thread.join(timeout=5)
 
-    def _run_entries(self) -> None:
-        while (asked := self._entries.get()) is not None:
-            _invalidate_entry(*asked)
 
-    def _run(self) -> None:
-        while (asked := self._queue.get()) is not None:
-            inode, attributes_only = asked
-            _invalidate(inode, attributes_only=attributes_only)
+def _work(asked: "_Queue") -> None:
+    while (call := asked.get()) is not None:
+        call()
 
 
 def _invalidate_entry(directory: int, name: bytes) -> None:

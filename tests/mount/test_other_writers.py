@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MountFactory
+from tests.support.commands import ossfs
 from tests.support.errnos import refused
 from tests.support.workplace import Workplace
 
@@ -169,6 +170,25 @@ def test_a_change_in_the_middle_of_what_others_replaced_is_refused(place: Workpl
         os.close(ours)
     assert place.stored("f") == b"theirs"
     wait_until(lambda: (place.path / "f").read_bytes() == b"theirs")
+
+
+@pytest.mark.parametrize("how", ["seen", "read", "listed"])
+def test_refresh_of_a_file_that_others_deleted_takes_it_out_of_sight(
+    place: Workplace, how: str
+) -> None:
+    place.put("gone", b"x" * 100)
+    path = place.path / "gone"
+    if how == "read":
+        path.read_bytes()
+    elif how == "listed":
+        place.run("ls", "-l")
+    assert path.stat().st_size == 100
+    erase(place, "gone")
+    assert path.exists()
+    outcome = ossfs("refresh", path, environment={})
+    assert outcome.code == 0
+    assert "it is gone from the bucket" in outcome.out
+    assert not path.exists()
 
 
 # -- numbers -------------------------------------------------------------------------------------

@@ -24,6 +24,9 @@ class Told:
     def invalidate_attributes(self, inode: int) -> None:
         self.heard.append(("attributes", inode))
 
+    async def told(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def expire_attributes(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
         self.heard.append(("expired", inode))

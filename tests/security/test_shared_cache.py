@@ -1,15 +1,18 @@
 """Several mounts over one cache directory: none gets from it what its own store would not give."""
 
 import io
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.support.commands import ossfs
 from tests.support.mounting import Mount
-from tests.support.seaweed import SeaweedServer
+from tests.support.proxy import Proxy
+from tests.support.seaweed import Account, SeaweedServer
 from tests.support.tls_front import TlsFront, make_certificate
 
 TRUE, FORGED = b"the weights", b"a back door"
@@ -91,3 +94,86 @@ def test_bytes_fetched_under_another_bundle_are_not_served(
     front.show(*honest)
     front.forged = {}
     assert (mount(bucket, **options).path / "model").read_bytes() == TRUE
+
+
+# -- who may read ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store_with_a_lister() -> Iterator[SeaweedServer]:
+    """A store with somebody who may list every bucket, and read none."""
+    with SeaweedServer([Account("lister", ("List",)), Account("reader", ("List", "Read"))]) as one:
+        one.make_bucket("secrets")
+        yield one
+
+
+@pytest.fixture
+def mount_as(
+    mount: MountFactory, store_with_a_lister: SeaweedServer, cache_dir: Path, tmp_path: Path
+) -> Callable[..., Mount]:
+    """``mount_as(name, …)`` mounts the bucket with somebody's key over the one cache."""
+
+    def start(name: str, **options: str) -> Mount:
+        who = store_with_a_lister.identities[name]
+        passwords = tmp_path / f"{name}.passwd"
+        passwords.touch(0o600)
+        passwords.write_text(f"{who.access_key}:{who.secret_key}\n")
+        options.setdefault("endpoint", store_with_a_lister.endpoint)
+        return mount(
+            "secrets",
+            data_path="cache",
+            cache_dir=cache_dir,
+            credentials_file=passwords,
+            read_only=True,
+            **options,
+        )
+
+    return start
+
+
+def test_who_may_list_and_not_read_gets_nothing_that_another_mount_cached(
+    store_with_a_lister: SeaweedServer, mount_as: Callable[..., Mount], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(os.urandom(3_000_000))
+    store_with_a_lister.put_file("secrets", "large", secret)
+    (small := tmp_path / "small").write_bytes(b"a secret")
+    store_with_a_lister.put_file("secrets", "small", small)
+    reader = mount_as("reader")
+    for name, source in (("large", secret), ("small", small)):
+        assert (reader.path / name).read_bytes() == source.read_bytes()
+    assert reader.unmount() == 0
+    lister = mount_as("lister")
+    assert sorted(path.name for path in lister.path.iterdir()) == ["large", "small"]
+    for name in ("large", "small"):
+        for _ in range(2):
+            with pytest.raises(PermissionError), (lister.path / name).open("rb") as file:
+                file.read()
+    # Asking for it ahead, or by the other mount while this one looks, changes nothing.
+    ossfs("warmup", lister.path, environment={})
+    again = mount_as("reader")
+    assert (again.path / "large").read_bytes() == secret.read_bytes()
+    with pytest.raises(PermissionError), (lister.path / "large").open("rb") as file:
+        file.read()
+
+
+def test_each_mount_asks_for_one_byte_of_what_others_cached_and_once(
+    store_with_a_lister: SeaweedServer, mount_as: Callable[..., Mount], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(os.urandom(3_000_000))
+    store_with_a_lister.put_file("secrets", "model", secret)
+    with Proxy(store_with_a_lister.host) as proxy:
+        warm = mount_as("admin", endpoint=proxy.endpoint)
+        assert (warm.path / "model").read_bytes() == secret.read_bytes()
+        assert warm.unmount() == 0
+        for name in ("admin", "reader"):
+            second = mount_as(name, endpoint=proxy.endpoint)
+            proxy.reset()
+            for _ in range(3):
+                with (second.path / "model").open("rb", buffering=0) as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    assert file.read() == secret.read_bytes()
+            assert proxy.counts()["GetObject"] == 1
+            assert proxy.bytes_served("model") == 1
+            assert second.unmount() == 0

@@ -98,7 +98,7 @@ async def assembled(
                     reads,
                     writes,
                     settings.temp_dir,
-                    partial(_open_blocks, disk_cache_options(settings), metrics),
+                    partial(_open_blocks, disk_cache_options(settings, store.place), metrics),
                     cache_writes=settings.cache_writes,
                 ),
             )
@@ -131,7 +131,7 @@ async def assembled(
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
             if not settings.read_only:
                 await files.run(_take_over, journal, store)
-            keeper = _metadata_keeper(settings, namespace, files)
+            keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
                 if keeper is not None:
@@ -229,7 +229,7 @@ def _closing(journal: Journal) -> Iterator[Journal]:
 def _open_blocks(options: DiskCacheOptions, metrics: Metrics) -> BlockStore:
     return BlockStore(
         options.directory,
-        options.store,
+        options.place,
         options.bucket,
         limit_bytes=options.limit_bytes,
         min_free_bytes=options.min_free_bytes,
@@ -239,10 +239,10 @@ def _open_blocks(options: DiskCacheOptions, metrics: Metrics) -> BlockStore:
 
 
 def _metadata_keeper(
-    settings: Settings, namespace: Namespace, files: Workers
+    settings: Settings, store: ObjectStore, namespace: Namespace, files: Workers
 ) -> MetadataKeeper | None:
     """Keeps what HEAD told, where it is worth that."""
-    path = metadata_file(settings)
+    path = metadata_file(settings, store.place)
     if path is None:
         return None
     file = MetadataFile(path, namespace_options(settings).max_entries)

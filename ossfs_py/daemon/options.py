@@ -31,11 +31,12 @@ several files can be written while others are read."""
 class DiskCacheOptions:
     """Where blocks are kept on disk, of which bucket, and how many.
 
-    ``store`` and ``bucket`` keep apart what mounts of several buckets leave in one directory.
+    ``place`` (the store's) and ``bucket`` keep apart what mounts of several buckets, and of
+    several degrees of trust, leave in one directory.
     """
 
     directory: Path
-    store: str
+    place: str
     bucket: str
     limit_bytes: int
     min_free_bytes: int
@@ -79,11 +80,11 @@ def write_limits(settings: Settings) -> WriteLimits:
     return WriteLimits(memory_part_bytes=part_bytes, zeros_bytes=settings.max_zeros_bytes)
 
 
-def disk_cache_options(settings: Settings) -> DiskCacheOptions:
+def disk_cache_options(settings: Settings, place: str) -> DiskCacheOptions:
     """Of a mount of the ``cache`` data path."""
     return DiskCacheOptions(
         directory=settings.cache_dir,
-        store=settings.endpoint or f"s3.{settings.region or 'default'}",
+        place=place,
         bucket=settings.bucket,
         limit_bytes=settings.cache_size_bytes or sys.maxsize,
         min_free_bytes=settings.min_free_bytes,
@@ -92,11 +93,11 @@ def disk_cache_options(settings: Settings) -> DiskCacheOptions:
     )
 
 
-def metadata_file(settings: Settings) -> Path | None:
+def metadata_file(settings: Settings, place: str) -> Path | None:
     """Where answers to HEAD are kept: where every object is asked, and a lasting cache is there."""
     if settings.data_path != "cache" or not settings.posix_metadata:
         return None
-    identity = f"{settings.endpoint or settings.region}\0{settings.bucket}"
+    identity = f"{place}\0{settings.bucket}"
     name = f"metadata-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite3"
     return settings.cache_dir / name
 

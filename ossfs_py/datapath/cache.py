@@ -1,8 +1,9 @@
 """The ``cache`` data path: a persistent, bounded, checksummed store of blocks on local disk.
 
 Fetched bytes are answered from memory at once and land on disk behind; every later read of the
-same version, also after a restart, comes from there, verified. Files written through the mount
-enter the cache when they are committed.
+same version, also after a restart, comes from there, verified, once the store has given a byte of
+it to this mount (see ``reading.leave``). Files written through the mount enter the cache when they
+are committed.
 """
 
 import logging
@@ -18,6 +19,7 @@ from ossfs_py.datapath.filling import Filler
 from ossfs_py.datapath.objectfile import ObjectFile
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.leave import Grants
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.writing.content import Committer, LentFile
 from ossfs_py.writing.context import WriteContext
@@ -46,7 +48,8 @@ class CacheDataPath:
         self._files = reads.files
         self._writes = writes
         self.blocks = blocks
-        self._readers = ReaderCache(reads, self._backend)
+        self._grants = Grants()
+        self._readers = ReaderCache(reads, self._backend, self._grants)
         self.filler = Filler(reads, self._readers)
         self._keep_writes = keep_writes
         self._being_taken_in = 0
@@ -55,14 +58,13 @@ class CacheDataPath:
 
     def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
-        take_in = self._take_in if self._keep_writes else None
         return ObjectFile(
             version,
             committer,
             self._readers,
             self._writes,
             memory_first=False,
-            on_committed=take_in,
+            on_committed=self._committed,
         )
 
     def prefetch(self, version: ObjectVersion) -> int | None:
@@ -102,6 +104,12 @@ class CacheDataPath:
         return backend
 
     # -- written files ---------------------------------------------------------------------------
+
+    def _committed(self, dirty: DirtyFile, version: ObjectVersion) -> None:
+        # Whoever wrote it knows it.
+        self._grants.add(version)
+        if self._keep_writes:
+            self._take_in(dirty, version)
 
     def _take_in(self, dirty: DirtyFile, version: ObjectVersion) -> None:
         """Copy a committed file's bytes into the cache, behind the program that wrote them."""

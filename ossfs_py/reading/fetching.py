@@ -173,9 +173,9 @@ class Fetcher:
                 chunk.not_on_disk()
                 self._request(chunk, buffer, urgent=chunk.pins > 0)
                 return
-        chunk.fail(self._as_seen(error, pins=chunk.pins))
+        chunk.fail(self.as_seen(error, pins=chunk.pins))
 
-    def _as_seen(self, error: BaseException, *, pins: int) -> BaseException:
+    def as_seen(self, error: BaseException, *, pins: int) -> BaseException:
         """What a program that reads is told of an error."""
         if isinstance(error, ObjectMissingError):
             # Whoever has the file open asked for no name. Should it come back, a later read has it.

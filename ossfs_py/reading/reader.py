@@ -11,6 +11,7 @@ from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.fetching import Fetcher
+from ossfs_py.reading.leave import Leave
 from ossfs_py.reading.planning import NothingOnDisk, OnDisk, Planner, cut_back
 from ossfs_py.reading.secondhome import BlockBackend, DiskHome
 from ossfs_py.reading.streams import MIB, Stream, StreamTable
@@ -40,8 +41,11 @@ class VersionReader:
         version: ObjectVersion,
         backend: BlockBackend | None = None,
         on_near_end: Callable[[ObjectVersion], None] | None = None,
+        leave: Leave | None = None,
     ) -> None:
-        """``on_near_end`` is told once, when reading ahead first reaches the end."""
+        """``on_near_end`` is told once, when reading ahead first reaches the end. ``leave``: what
+        the backend has may be somebody else's, so the store is to give some of it first.
+        """
         self.version = version
         options, self._resident = context.options, context.resident
         self._belief = Belief(
@@ -69,6 +73,9 @@ class VersionReader:
         self._on_near_end = on_near_end
         self._beside: list[Chunk] = []
         """Requests under way that belong to no stream."""
+        self._leave = leave
+        self._withheld = leave is not None and not leave.granted
+        """Whether no byte may be answered yet."""
         self._resident.share_with(self._streams)
 
     def follow(self, other: "VersionReader") -> None:
@@ -88,7 +95,7 @@ class VersionReader:
         ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
         """
         chunk = self._index.at(offset)
-        if chunk is None or not chunk.ready or end > chunk.end:
+        if chunk is None or not chunk.ready or end > chunk.end or self._withheld:
             return None
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
@@ -111,6 +118,11 @@ class VersionReader:
         stream = self._streams.observe(offset, end, now)
         self._belief.observe(offset, end)
         self._want(offset, end, stream)
+        if self._withheld and self._leave is not None:
+            # While the disk reads; a download on its way is leave enough.
+            wanted = self._index.at(offset)
+            if wanted is not None and wanted.from_disk:
+                self._leave.ask(urgent=True)
         for span in self._planner.opening(self._table.opening()):
             self._fetcher.fetch(span)
         self._read_ahead(stream, end - offset, now, waited=True)
@@ -142,6 +154,9 @@ class VersionReader:
             if chunk is None:
                 self._want(offset, end, stream)
                 continue
+            if chunk.ready and self._withheld and self._leave is not None:
+                await self._obtain(self._leave, chunk)
+                continue
             if chunk.ready:
                 return chunk, (DISK if chunk.from_disk else NETWORK) if waited else MEMORY
             waited = True
@@ -152,6 +167,16 @@ class VersionReader:
                 chunk.unpin()
             if chunk.error is not None:
                 raise chunk.error
+
+    async def _obtain(self, leave: Leave, chunk: Chunk) -> None:
+        chunk.pin()
+        try:
+            error = await leave.wait()
+        finally:
+            chunk.unpin()
+        self._withheld = not leave.granted
+        if self._withheld and error is not None:
+            raise self._fetcher.as_seen(error, pins=1)
 
     # -- fetching what the planner says -------------------------------------------------------
 
@@ -191,11 +216,15 @@ class VersionReader:
     def fetch_head(self, size: int) -> int | None:
         """Begin to fetch the first ``size`` bytes, behind urgent work.
 
-        Returns the bytes fetched: 0 if a disk has them, None if memory is short.
+        Returns the bytes fetched: 0 if a disk has them, 1 if it does and leave to read them is
+        asked for, None if memory is short.
         """
         size = min(size, self.version.size)
         if self._on_disk.present_until(0) >= size:
-            return 0
+            if not self._withheld or self._leave is None:
+                return 0
+            self._leave.ask(urgent=False)
+            return 1
         position = 0
         while (span := self._planner.head(position, size)) is not None:
             if self._fetcher.fetch(span) is None:
@@ -205,9 +234,15 @@ class VersionReader:
 
     def _landed(self, chunk: Chunk) -> None:
         self._table.learn(self._index)
+        if self._withheld and self._leave is not None and not chunk.from_disk:
+            self._granted(self._leave)
         if self._home is not None and not chunk.from_disk:
             self._home.keep(chunk)
         self._follow_course()
+
+    def _granted(self, leave: Leave) -> None:
+        leave.grant(self.version)
+        self._withheld = False
 
     # -- the disk, behind the readers -----------------------------------------------------------
 
@@ -269,8 +304,13 @@ class VersionReader:
     def rebase(self, version: ObjectVersion) -> None:
         """Fetch from ``version`` from now on: the same bytes under another key or ETag."""
         self.version = self._fetcher.version = version
+        if self._leave is not None:
+            # Only who may read the source could have it copied.
+            self._granted(self._leave)
 
     def close(self) -> None:
         """Free all memory; requests in flight run to their end and their bytes are dropped."""
         self._fetcher.close()
+        if self._leave is not None:
+            self._leave.close()
         self._resident.unshare(self._streams)

@@ -11,6 +11,7 @@ import trio
 from ossfs_py.foresight.formats import next_shard
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.leave import Grants, Leave
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.secondhome import BlockBackend
 
@@ -47,8 +48,11 @@ class ReaderCache:
         self,
         context: ReadContext,
         make_backend: Callable[[ObjectVersion], BlockBackend | None],
+        grants: Grants | None = None,
     ) -> None:
+        """``grants``: what backends have may be somebody else's; None if it is this mount's own."""
         self._context = context
+        self._grants = grants
         self._make_backend = make_backend
         self._by_version: dict[ObjectVersion, VersionReader] = {}
         self._uses: dict[VersionReader, _Use] = {}
@@ -59,7 +63,9 @@ class ReaderCache:
         reader = self._by_version.get(version)
         if reader is None:
             follow = self._fetch_next_shard if self._context.options.model_hints else None
-            reader = VersionReader(self._context, version, self._make_backend(version), follow)
+            backend = self._make_backend(version)
+            leave = self._leave(version) if backend is not None else None
+            reader = VersionReader(self._context, version, backend, follow, leave)
             self._by_version[version] = reader
             self._uses[reader] = _Use()
         else:
@@ -68,6 +74,12 @@ class ReaderCache:
         use.count += 1
         use.expires = inf
         return reader
+
+    def _leave(self, version: ObjectVersion) -> Leave | None:
+        if self._grants is None:
+            return None
+        context = self._context
+        return Leave(version, self._grants, context.store.get_range_into, context.network)
 
     def release(self, reader: VersionReader, *, linger: bool = True) -> None:
         """One user less; the last one's reader is closed a few seconds later, or at once."""

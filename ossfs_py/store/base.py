@@ -62,6 +62,13 @@ class ObjectStore(Protocol):
     behind but what the docstring says.
     """
 
+    @property
+    def place(self) -> str:
+        """The service's address as it was worked out, and whose word for it is taken if that is
+        not the system's: what came from one place is never to be taken for another's.
+        """
+        ...
+
     def capabilities(self) -> Capabilities:
         """What the store can do. May probe with scratch keys what is not known of the endpoint;
         what cannot be probed counts as missing.

@@ -91,6 +91,11 @@ def downloads(proxy: Proxy) -> int:
     return proxy.counts()["GetObject"]
 
 
+def leave_alone(proxy: Proxy, key: str) -> bool:
+    """Whether nothing was downloaded but the one byte by which a mount learns that it may read."""
+    return downloads(proxy) == proxy.bytes_served(key) == 1
+
+
 def warm(mounted: Mount, *more: str | Path) -> Outcome:
     return ossfs("warmup", *more, environment={})
 
@@ -106,7 +111,7 @@ def cache_bytes(directory: Path) -> int:
 # -- what it saves ---------------------------------------------------------------------------
 
 
-def test_a_second_read_costs_no_request_nor_does_one_after_a_restart(
+def test_a_second_read_costs_no_request_and_one_after_a_restart_a_byte(
     cached, fill, proxy: Proxy
 ) -> None:
     key = fill("model.bin")
@@ -121,11 +126,12 @@ def test_a_second_read_costs_no_request_nor_does_one_after_a_restart(
     assert first.unmount() == 0
     second = cached()
     proxy.reset()
-    assert read_past_pages(second.path / key) == content(key, SIZE)
-    assert downloads(proxy) == 0
+    for _ in range(2):
+        assert read_past_pages(second.path / key) == content(key, SIZE)
+        assert leave_alone(proxy, key)
 
 
-def test_eight_processes_read_again_without_a_request(cached, fill, proxy: Proxy) -> None:
+def test_eight_processes_read_again_for_one_byte(cached, fill, proxy: Proxy) -> None:
     key = fill("model.bin")
     mounted = cached()
     assert warm(mounted, mounted.path).code == 0
@@ -143,10 +149,10 @@ def test_eight_processes_read_again_without_a_request(cached, fill, proxy: Proxy
     ]
     answers = {process.communicate(timeout=300)[0] for process in processes}
     assert len(answers) == 1
-    assert downloads(proxy) == 0
+    assert leave_alone(proxy, key)
 
 
-def test_a_written_file_is_read_after_a_restart_without_a_request(cached, proxy: Proxy) -> None:
+def test_a_written_file_is_read_after_a_restart_for_one_byte(cached, proxy: Proxy) -> None:
     data = content("checkpoint", SIZE)
     first = cached()
     (first.path / "checkpoint.pt").write_bytes(data)
@@ -154,7 +160,7 @@ def test_a_written_file_is_read_after_a_restart_without_a_request(cached, proxy:
     second = cached()
     proxy.reset()
     assert read_past_pages(second.path / "checkpoint.pt") == data
-    assert downloads(proxy) == 0
+    assert leave_alone(proxy, "checkpoint.pt")
 
 
 def test_a_working_set_beyond_the_limit_stays_within_it(
@@ -272,7 +278,7 @@ def test_two_daemons_share_one_directory(cached, fill, proxy: Proxy, tmp_path: P
     assert warm(one, one.path).code == 0
     proxy.reset()
     assert read_past_pages(other.path / key) == content(key, SIZE)
-    assert downloads(proxy) == 0
+    assert leave_alone(proxy, key)
     assert cache_bytes(tmp_path / "lasting-cache") < SIZE + 2 * MIB
 
 

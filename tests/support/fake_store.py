@@ -146,6 +146,10 @@ class FakeStore:
 
     # -- ObjectStore ------------------------------------------------------------------------------
 
+    @property
+    def place(self) -> str:
+        return "http://store"
+
     def capabilities(self) -> Capabilities:
         return self._capabilities
 

@@ -2,7 +2,7 @@
 
 One sparse file per object version::
 
-    0               header: magic, block size, object size, digest, endpoint, bucket, key, ETag
+    0               header: magic, block size, object size, digest, place, bucket, key, ETag
     records_offset  one 64-bit checksum per block; 0 says the block is not here
     data_offset     the object's bytes, block ``i`` at ``data_offset + i * block_size``
 
@@ -18,7 +18,8 @@ import xxhash
 
 from ossfs_py.model import ObjectVersion
 
-FORMAT = 1
+FORMAT = 2
+"""1 named the place by the endpoint as it was typed, and not whose word was taken for it."""
 
 _MAGIC = b"ossfspy\x01"
 _FIXED = struct.Struct("<8sIQ20s")
@@ -68,14 +69,14 @@ class Identity:
     )
 
     def __init__(
-        self, endpoint: str, bucket: str, version: ObjectVersion, block_size_bytes: int
+        self, place: str, bucket: str, version: ObjectVersion, block_size_bytes: int
     ) -> None:
         self.version = version
         self.block_size_bytes = block_size_bytes
-        texts = _pack(endpoint, bucket, version.key, version.etag)
+        texts = _pack(place, bucket, version.key, version.etag)
         numbers = struct.pack("<QI", version.size, block_size_bytes)
         digest = blake2b(texts + numbers, digest_size=20).digest()
-        key_digest = blake2b(_pack(endpoint, bucket, version.key), digest_size=8).hexdigest()
+        key_digest = blake2b(_pack(place, bucket, version.key), digest_size=8).hexdigest()
         self.seed = int.from_bytes(digest[:8], "little")
         self.name = f"{key_digest}-{digest.hex()}"
         self.shelf = key_digest[:2]
@@ -138,13 +139,13 @@ def parse_header(raw: bytes) -> Identity | None:
         return None
     if magic != _MAGIC or block_size == 0:
         return None
-    endpoint, bucket, key, etag = texts
-    identity = Identity(endpoint, bucket, ObjectVersion(key, etag, size), block_size)
+    place, bucket, key, etag = texts
+    identity = Identity(place, bucket, ObjectVersion(key, etag, size), block_size)
     return identity if raw.startswith(identity.header) and digest in identity.header else None
 
 
 MAX_HEADER_BYTES = _FIXED.size + 4 * _LENGTH.size + 8192
-"""More than an endpoint, a bucket, a 1,024-byte key and an ETag ever take."""
+"""More than a place, a bucket, a 1,024-byte key and an ETag ever take."""
 
 
 def is_cacheable(version: ObjectVersion) -> bool:

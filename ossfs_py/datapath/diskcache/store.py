@@ -38,7 +38,7 @@ _COPY_BYTES = 8 * MIB
 
 
 class BlockStore:
-    """Blocks of object versions on disk, keyed by (endpoint, bucket, key, ETag, size).
+    """Blocks of object versions on disk, keyed by (place, bucket, key, ETag, size).
 
     Holds ``limit_bytes`` over all mounts that use the directory and leaves ``min_free_bytes`` of
     the file system to others: space is allocated, and counted, under one lock before anything is
@@ -49,7 +49,7 @@ class BlockStore:
     def __init__(
         self,
         cache_dir: Path,
-        endpoint: str,
+        place: str,
         bucket: str,
         *,
         limit_bytes: int,
@@ -62,7 +62,7 @@ class BlockStore:
         self.block_size_bytes = block_size_bytes
         self.metrics = metrics
         self.disk = CacheDisk(cache_dir, block_size_bytes)
-        self._endpoint = endpoint
+        self._place = place
         self._bucket = bucket
         self._fruitless_until = 0.0
         self._recount_at = 0.0
@@ -74,7 +74,7 @@ class BlockStore:
         """What a version is filed under; None if it cannot be cached."""
         if not is_cacheable(version):
             return None
-        return Identity(self._endpoint, self._bucket, version, self.block_size_bytes)
+        return Identity(self._place, self._bucket, version, self.block_size_bytes)
 
     def open(self, identity: Identity) -> BlockFile | None:
         """The file of a version, held against eviction until closed; None if there is none.

@@ -1,6 +1,8 @@
 """Opening connections: by name and address, directly or through a proxy, with TLS or without."""
 
 import base64
+import hashlib
+import os
 import socket
 import ssl
 import time
@@ -27,6 +29,23 @@ class Trust:
 
     ca_bundle: Path | None = None
     verify: bool = True
+
+    @property
+    def name(self) -> str:
+        """What tells this trust from another; "" is the system's own. Reads the bundle: two of
+        equal content are one, another content under an old name is another one.
+        """
+        if not self.verify:
+            return "unverified"
+        if self.ca_bundle is not None:
+            return f"bundle {_content_digest(self.ca_bundle)}"
+        # OpenSSL takes SSL_CERT_FILE and SSL_CERT_DIR for the system's; any user can set them.
+        paths, names = ssl.get_default_verify_paths(), []
+        if paths.cafile not in (None, paths.openssl_cafile):
+            names.append(f"file {_content_digest(Path(paths.cafile))}")
+        if paths.capath not in (None, paths.openssl_capath):
+            names.append(f"directory {paths.capath}")
+        return " ".join(names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +210,15 @@ def _find_proxy(origin: Origin) -> _Proxy | None:
     if not url or urllib.request.proxy_bypass(origin.host):
         return None
     return _Proxy(url)
+
+
+def _content_digest(path: Path) -> str:
+    """Of a bundle; of its name if it cannot be read, which OpenSSL passes over."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        content = os.fsencode(path)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _tls_context(trust: Trust) -> ssl.SSLContext:

@@ -51,8 +51,11 @@ class S3ObjectStore:
     ) -> None:
         self._endpoint = endpoint
         self._credentials = credentials
+        trust = Trust(options.ca_bundle, options.verify_tls)
+        vouching = trust.name if endpoint.scheme == "https" else ""
+        self._place = f"{endpoint.url} ({vouching})" if vouching else endpoint.url
         dialer = Dialer(
-            endpoint.origin(Trust(options.ca_bundle, options.verify_tls)),
+            endpoint.origin(trust),
             Timeouts(options.connect_timeout_seconds, options.stall_timeout_seconds),
         )
         pool = ConnectionPool(dialer, options.concurrency)
@@ -62,7 +65,7 @@ class S3ObjectStore:
         self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
         self._reader = Reader(self._wire, self._retrier, metrics)
         traits = self._traits = KnownTraits(
-            endpoint.url, options.traits_dir, afresh=options.probe_afresh
+            self._place, options.traits_dir, afresh=options.probe_afresh
         )
         prober = Prober(self._wire, self._retrier, options)
         self._conditions = Conditions(
@@ -89,6 +92,10 @@ class S3ObjectStore:
             max_copy_bytes=max_copy_bytes,
             copy_part_bytes=copy_part_bytes,
         )
+
+    @property
+    def place(self) -> str:
+        return self._place
 
     def capabilities(self) -> Capabilities:
         found = self._conditions.found()

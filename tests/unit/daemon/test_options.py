@@ -64,7 +64,7 @@ def test_answers_are_kept_where_all_are_asked_and_the_disk_cache_lasts(
     data_path: str, posix_metadata: bool, kept: bool, tmp_path: Path
 ) -> None:
     found = settings(data_path=data_path, posix_metadata=posix_metadata, cache_dir=tmp_path)
-    path = options.metadata_file(found)
+    path = options.metadata_file(found, "https://store")
     assert (path is not None) == kept
     assert path is None or path.parent == tmp_path
 

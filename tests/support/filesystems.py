@@ -227,7 +227,7 @@ class Mounted:
                 entry = await self._look(parent, path[-1], taken)
                 if flags & os.O_EXCL:
                     raise EntryExistsError(path[-1])
-                reply = await self.fs.open(entry.inode, flags)
+                reply = await self.fs.open(entry.inode, flags, UID)
             except NoSuchEntryError:
                 if taken or not flags & os.O_CREAT:
                     self.fs.forget([(each, 1) for each in taken])

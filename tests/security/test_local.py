@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from ossfs_py.control.client import ControlClient, mount_of
 from ossfs_py.host.running import SOCKET_NAME, find_daemon
 from tests.conftest import MountFactory
@@ -19,6 +21,7 @@ from tests.support.scripted_server import ScriptedServer, error
 from tests.support.seaweed import SeaweedServer
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+STRANGER, OTHER_STRANGER = 65534, 65533
 
 
 def loose(*roots: Path) -> Iterator[str]:
@@ -211,3 +214,61 @@ def test_another_user_cannot_command_a_mount(mount: MountFactory, bucket: str) -
     outcome = ossfs("refresh", mounted.path, wrapper=wrapper, environment={})
     assert outcome.code == 1
     assert "only the owner of the mount" in outcome.sentence
+
+
+def own_keys(
+    work: Path, server: SeaweedServer, owner: int
+) -> list[tuple[list[str], dict[str, str]]]:
+    """A password file and a shared credentials file of ``owner``, each as it is named."""
+    passwords, shared = work / "passwd", work / "credentials"
+    key, secret = server.access_key, server.secret_key
+    passwords.write_text(f"{key}:{secret}\n")
+    shared.write_text(f"[default]\naws_access_key_id={key}\naws_secret_access_key={secret}\n")
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    subprocess.run([*root, "chmod", "600", passwords, shared], check=True)
+    subprocess.run([*root, "chown", str(owner), passwords, shared], check=True)
+    environment = {"AWS_SHARED_CREDENTIALS_FILE": str(shared), "AWS_CONFIG_FILE": os.devnull}
+    return [(["--credentials-file", str(passwords)], {}), ([], environment)]
+
+
+def test_keys_from_a_file_of_somebody_else_mount_nothing(
+    seaweed: SeaweedServer, bucket: str, tmp_path: Path
+) -> None:
+    mountpoint = tmp_path / "mnt"
+    mountpoint.mkdir()
+    for arguments, environment in own_keys(tmp_path, seaweed, STRANGER):
+        outcome = ossfs(
+            *("mount", bucket, mountpoint, "--endpoint", seaweed.endpoint, "--region=us-east-1"),
+            *("--state-dir", tmp_path / "state", "--temp-dir", tmp_path, *arguments),
+            environment=environment,
+        )
+        assert outcome.code == 1
+        assert "belongs to another user" in outcome.sentence
+        assert seaweed.secret_key not in outcome.err
+
+
+@pytest.mark.parametrize("owner", [STRANGER, OTHER_STRANGER])
+def test_an_ordinary_user_s_own_keys_are_taken_and_nobody_else_s(
+    seaweed: SeaweedServer, bucket: str, tmp_path: Path, owner: int
+) -> None:
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    capability = "+dac_read_search"  # the checkout may lie below /root
+    user = ["--reuid", str(STRANGER), "--regid", str(STRANGER), "--clear-groups"]
+    wrapper = [
+        *root,
+        "setpriv",
+        *user,
+        "--inh-caps",
+        capability,
+        "--ambient-caps",
+        capability,
+        "--",
+    ]
+    for arguments, environment in own_keys(tmp_path, seaweed, owner):
+        outcome = ossfs(
+            *("doctor", bucket, "--endpoint", seaweed.endpoint, "--region=us-east-1", *arguments),
+            environment=environment,
+            wrapper=wrapper,
+        )
+        assert ("belongs to another user" in outcome.out) == (owner != STRANGER), outcome.out
+        assert ("from the " in outcome.out) == (owner == STRANGER), outcome.out

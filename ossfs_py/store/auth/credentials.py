@@ -28,6 +28,7 @@ from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.auth.patience import PatientCall
 from ossfs_py.store.auth.session import make_session, shared_files
 from ossfs_py.store.auth.signing import AccessKey
+from ossfs_py.store.auth.sourcefiles import check_shared_configuration, check_shared_credentials
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
 
@@ -140,6 +141,7 @@ class CredentialSource:
         self._key: AccessKey | None = None
         self._look_at = self._loaded_at = self._changed_at = float("-inf")
         self._complaint = ""
+        self._told: set[str] = set()
 
     def current(self) -> AccessKey | None:
         """The key to sign with; None for anonymous. May ask a metadata service (blocking).
@@ -251,7 +253,13 @@ class CredentialSource:
         return _load_environment(botocore.credentials.EnvProvider(mapping=_OSS_VARIABLES))
 
     def _from_chain(self) -> _Held:
-        files = _fingerprints(*shared_files())
+        credentials_path, configuration_path = shared_files()
+        files = _fingerprints(credentials_path, configuration_path)
+        environment = botocore.credentials.EnvProvider()
+        if self._options.profile is not None or not _load_environment(environment):
+            # Before botocore runs what they name.
+            self._tell_once(check_shared_credentials(credentials_path))
+            self._tell_once(check_shared_configuration(configuration_path))
         session = make_session(
             self._options.profile, EcsRoleProvider() if self._oss_first else None
         )
@@ -268,6 +276,11 @@ class CredentialSource:
                 "file, or mount anonymously"
             )
         return _Held(_origin_of(found, session.profile_name), chain=found, files=files)
+
+    def _tell_once(self, warning: str | None) -> None:
+        if warning is not None and warning not in self._told:
+            self._told.add(warning)
+            log.warning("%s", warning)
 
 
 _ORIGINS = {

@@ -6,18 +6,19 @@ from pathlib import Path
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store.auth.signing import AccessKey
+from ossfs_py.store.auth.sourcefiles import check_owner
 
 
 def read_password_file(path: Path, bucket: str) -> AccessKey:
     """The entry for ``bucket`` of an ossfs/s3fs password file; a line without a bucket fits all.
 
     Raises:
-        EnvironmentProblemError: unreadable, readable by others, a broken line, or no entry. The
-            sentence names the line, never its content.
+        EnvironmentProblemError: unreadable, somebody else's, readable by others, a broken line, or
+            no entry. The sentence names the line, never its content.
     """
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            info = os.fstat(file.fileno())
             text = file.read().decode()
     except UnicodeDecodeError:
         raise EnvironmentProblemError(f"the credentials file {path} is not a text file") from None
@@ -25,6 +26,8 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
         raise EnvironmentProblemError(
             f"the credentials file {path} cannot be read: {exc.strerror}"
         ) from None
+    check_owner(f"the credentials file {path}", info)
+    mode = stat.S_IMODE(info.st_mode)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise EnvironmentProblemError(
             f"the credentials file {path} can be read by others (mode {mode:04o}): run chmod 600"

@@ -1,5 +1,6 @@
 """The boto3 session: profiles, region, and the chain that finds credentials and renews them."""
 
+import os
 from pathlib import Path
 
 import boto3.session
@@ -13,6 +14,9 @@ from ossfs_py.errors import EnvironmentProblemError
 # learns of missing credentials within the 10 s a mount may take.
 _METADATA_TIMEOUT_SECONDS = 1
 _METADATA_ATTEMPTS = 2
+
+_OF_BOTO_2 = (botocore.credentials.OriginalEC2Provider, botocore.credentials.BotoProvider)
+"""They read /etc/boto.cfg, ~/.boto and AWS_CREDENTIAL_FILE, whoever may have written those."""
 
 
 def make_session(
@@ -38,14 +42,19 @@ def make_session(
         raise EnvironmentProblemError(
             f"the AWS configuration file {exc.kwargs.get('path', '')} cannot be parsed"
         ) from None
+    chain = core.get_component("credential_provider")
+    for provider in _OF_BOTO_2:
+        chain.remove(provider.METHOD)
     if role is not None:
-        chain = core.get_component("credential_provider")
         chain.insert_before(botocore.credentials.InstanceMetadataProvider.METHOD, role)
     return boto3.session.Session(botocore_session=core)
 
 
-def shared_files() -> list[Path]:
-    """Where profiles are read from. As botocore finds them, without parsing them."""
+def shared_files() -> tuple[Path, Path]:
+    """Where profiles are read from: credentials, configuration. As botocore finds them, without
+    parsing them.
+    """
     core = botocore.session.Session()
     names = [core.get_config_variable(name) for name in ("credentials_file", "config_file")]
-    return [Path(name).expanduser() for name in names if name]
+    credentials, configuration = (Path(os.path.expandvars(name)).expanduser() for name in names)
+    return credentials, configuration

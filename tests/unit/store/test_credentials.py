@@ -1,7 +1,11 @@
 """Where credentials are taken from, in which order, and what is said when they are broken."""
 
+import logging
+import os
+import subprocess
 from pathlib import Path
 
+import botocore.session
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
@@ -116,9 +120,9 @@ def test_a_named_profile_goes_before_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     set_keys(monkeypatch, "aws", "oss")
-    (tmp_path / "credentials").write_text(
-        "[work]\naws_access_key_id = w\naws_secret_access_key = s\n"
-    )
+    path = tmp_path / "credentials"
+    path.write_text("[work]\naws_access_key_id = w\naws_secret_access_key = s\n")
+    path.chmod(0o600)
     assert source(oss=True, profile="work").current() == AccessKey("w", "s")
 
 
@@ -238,3 +242,113 @@ def test_an_instance_that_knows_no_tokens_is_asked_without() -> None:
 def test_an_instance_without_a_role_has_no_credentials(answers: list[int]) -> None:
     with ScriptedServer([[[reply(status, b"x")]] for status in answers]) as server:
         assert EcsRoleProvider(f"127.0.0.1:{server.port}").load() is None
+
+
+# -- whose the files are ---------------------------------------------------------------------
+
+KEYS = "[default]\naws_access_key_id = w\naws_secret_access_key = s\n"
+STRANGER = 65534
+
+
+def give_away(path: Path) -> None:
+    """Make a file somebody else's, who is not root either."""
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    subprocess.run([*root, "chown", str(STRANGER), str(path)], check=True)
+
+
+def shared_file(tmp_path: Path, name: str, text: str, mode: int) -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("credentials", KEYS), ("config", KEYS), ("config", "[default]\nregion = x\n")],
+)
+def test_a_shared_file_of_somebody_else_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    """Whoever owns the configuration says which program is run for a key."""
+    shared_file(tmp_path, "credentials", KEYS, 0o600)
+    give_away(shared_file(tmp_path, name, text, 0o600))
+    with pytest.raises(EnvironmentProblemError, match=f"{name} belongs to another user"):
+        source().current()
+
+
+def test_a_password_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = password_file(tmp_path, "id:secret\n")
+    give_away(path)
+    with pytest.raises(EnvironmentProblemError, match="belongs to another user"):
+        read_password_file(path, "models")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mode"),
+    [
+        ("credentials", KEYS, 0o644),
+        ("credentials", KEYS, 0o602),
+        ("config", KEYS, 0o644),
+        ("config", "[default]\naws_session_token=t\n", 0o604),
+        ("config", "[default]\nregion = x\n", 0o646),
+    ],
+)
+def test_a_shared_file_with_secrets_that_others_can_read_is_refused(
+    tmp_path: Path, name: str, text: str, mode: int
+) -> None:
+    shared_file(tmp_path, "credentials", KEYS, 0o600)
+    shared_file(tmp_path, name, text, mode)
+    with pytest.raises(EnvironmentProblemError, match=f"{name} can be .* by others .*chmod 600"):
+        source().current()
+
+
+def test_no_program_is_run_that_a_stranger_may_have_named(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    shared_file(tmp_path, "config", f"[default]\ncredential_process = touch {ran}\n", 0o646)
+    with pytest.raises(EnvironmentProblemError, match="changed by others"):
+        source().current()
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "mode", "told"),
+    [
+        ("credentials", KEYS, 0o600, False),
+        ("credentials", KEYS, 0o640, True),
+        ("config", "[default]\nregion = x\n", 0o644, False),
+        ("config", "[default]\nregion = x\n", 0o664, True),
+        ("config", "[default]\n# aws_secret_access_key = s\n", 0o644, False),
+    ],
+)
+def test_what_many_homes_and_pods_have_is_taken_and_told_once_where_it_matters(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    text: str,
+    mode: int,
+    told: bool,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    shared_file(tmp_path, "credentials", KEYS, 0o600)
+    shared_file(tmp_path, name, text, mode)
+    credentials = source()
+    assert credentials.current() == AccessKey("w", "s")
+    credentials.refresh()
+    assert len([one for one in caplog.messages if "by its group" in one]) == told
+
+
+def test_files_that_nobody_reads_a_key_from_are_nobodys_business(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_keys(monkeypatch, "aws")
+    shared_file(tmp_path, "credentials", KEYS, 0o644)
+    assert source().current() == AWS
+    with pytest.raises(EnvironmentProblemError, match="read by others"):
+        source(profile="default").current()
+
+
+def test_files_of_boto_2_are_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    boto = shared_file(tmp_path, "boto.cfg", KEYS.replace("default", "Credentials"), 0o644)
+    monkeypatch.setenv("BOTO_CONFIG", str(boto))
+    assert botocore.session.Session().get_credentials() is not None, "nothing is to be proved"
+    with pytest.raises(EnvironmentProblemError, match="no credentials found"):
+        source().current()

@@ -7,6 +7,7 @@ well-formed beginnings for mutation, and inputs that were bugs once.
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.namespace import metadata
 from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.http.connection import Connection
+from ossfs_py.store.http.dialing import open_tunnel
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.s3.documents import completed_etag, copied, upload_id
@@ -103,6 +105,23 @@ def http_answer(data: bytes) -> None:
             return
         assert len(body) <= 2 * _BODY_BYTES
         parse_error(response.status, response.headers, body)
+
+
+def tunnel_answer(data: bytes) -> None:
+    """What a proxy answers to CONNECT opens a tunnel or does not; what follows belongs to TLS."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:_BODY_BYTES])
+        theirs.shutdown(socket.SHUT_WR)
+        ours.settimeout(1.0)
+        try:
+            open_tunnel(ours, "store.test:443", {}, "the proxy", time.monotonic() + 5.0)
+        except NoAnswerError as fault:
+            assert "\n" not in str(fault)
+            return
+        head, _, rest = data[:_BODY_BYTES].partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.")
+        assert ours.recv(_BODY_BYTES * 2) == rest
 
 
 def error_answer(data: bytes) -> None:
@@ -268,6 +287,7 @@ TARGETS: Mapping[str, Target] = {
         object_metadata,
         head_answer,
         http_answer,
+        tunnel_answer,
         error_answer,
         multipart_answer,
         configuration,
@@ -344,6 +364,12 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"HTTP/1.1 200 OK\r\ncontent-length: " + b"9" * 5000 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: \xb2\r\n\r\n",
         b"HTTP/1.1 \xb2\xb2\xb2 OK\r\n\r\n",
+    ),
+    "tunnel_answer": (
+        b"HTTP/1.1 200 Connection established\r\nx: y\r\n\r\n\x16\x03\x03",
+        b"HTTP/1.0 407 No\r\nproxy-authenticate: Basic\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000,
+        b"SSH-2.0-x 200\r\n\r\n",
     ),
     "error_answer": (
         (

@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,6 +22,11 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _AVOID_SECONDS = 30.0
 """About as long as a store takes to drop a dead front end from its DNS."""
 _PROXY_HEAD_BYTES = 16 * 1024
+_CONNECTS = 4
+"""Addresses that may be silent for the whole connect timeout before the last one is asked. A name
+may have any number, and whoever answers for it says how many."""
+_GREETINGS = 2
+"""How often the connect timeout may pass while the proxy and TLS are greeted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +140,11 @@ class Dialer:
         tls: TlsStream | None = None
         try:
             if self._tls is not None:
+                ends_at = time.monotonic() + _GREETINGS * self._timeouts.connect_seconds
                 if proxy is not None:
-                    self._tunnel(sock, proxy)
-                tls = TlsStream(sock, self._tls, origin.host)
+                    target = f"{origin.host}:{origin.port}"
+                    open_tunnel(sock, target, proxy.headers, where, ends_at)
+                tls = TlsStream(sock, self._tls, origin.host, ends_at)
             return Connection(sock, self._timeouts.stall_seconds, tls)
         except ssl.SSLError as exc:
             sock.close()
@@ -154,6 +162,7 @@ class Dialer:
         """A socket to the first address that takes it; avoided ones are the last to be asked."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         now = time.monotonic()
+        ends_at = now + _CONNECTS * self._timeouts.connect_seconds
         found.sort(key=lambda entry: self._avoided.get(str(entry[4][0]), 0.0) > now)
         failure = OSError("the name has no address")
         for family, kind, protocol, _, address in found:
@@ -166,26 +175,39 @@ class Dialer:
                 failure = exc
             else:
                 return sock
+            if time.monotonic() > ends_at:
+                break
         raise failure
 
-    def _tunnel(self, sock: socket.socket, proxy: "_Proxy") -> None:
-        target = f"{self._origin.host}:{self._origin.port}"
-        lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}"]
-        lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
-        sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
-        answer = b""
-        # One byte too many would belong to TLS, so the head is read to its very end.
-        while not answer.endswith(b"\r\n\r\n") and len(answer) < _PROXY_HEAD_BYTES:
-            byte = sock.recv(1)
-            if not byte:
-                break
-            answer += byte
-        status = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)[1:2]
-        if status != ["200"]:
-            said = status[0] if status else "nothing"
-            raise NoAnswerError(
-                f"the proxy {proxy.host}:{proxy.port} answered {said} to CONNECT", "proxy"
-            )
+
+def open_tunnel(
+    sock: socket.socket, target: str, headers: Mapping[str, str], proxy: str, ends_at: float
+) -> None:
+    """Ask the proxy at the other end for a tunnel to ``target`` (``host:port``).
+
+    ``proxy`` is what it is called in errors; ``ends_at`` a monotonic time. The socket has a
+    timeout.
+
+    Raises:
+        NoAnswerError: the proxy refuses, or gives no whole answer in time or size.
+        OSError: the connection broke, or was silent for the socket's timeout.
+    """
+    lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    answer = bytearray()
+    # One byte too many would belong to TLS, so the head is read to its very end.
+    while not answer.endswith(b"\r\n\r\n"):
+        byte = sock.recv(1)
+        if time.monotonic() > ends_at:
+            raise NoAnswerError(f"{proxy} takes too long to answer CONNECT", "timeout")
+        if not byte or len(answer) >= _PROXY_HEAD_BYTES:
+            break
+        answer += byte
+    words = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
+    status = words[1] if len(words) > 1 and words[0].startswith("HTTP/1.") else "nothing"
+    if status != "200" or not answer.endswith(b"\r\n\r\n"):
+        raise NoAnswerError(f"{proxy} answered {status} to CONNECT", "proxy")
 
 
 class _Proxy:

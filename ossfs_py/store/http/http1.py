@@ -1,5 +1,6 @@
 """As much of HTTP/1.1 as an object store speaks: one answer at a time on a :class:`Connection`."""
 
+import math
 import re
 
 from ossfs_py.store.http.connection import Connection
@@ -7,7 +8,16 @@ from ossfs_py.store.http.faults import NoAnswerError
 
 _HEAD_BYTES = 16 * 1024
 """First receive. An answer's head is about 1 KiB; what of the body comes with it is copied once."""
-_MAX_HEAD_BYTES = 256 * 1024
+_MAX_HEAD_BYTES = 64 * 1024
+"""OSS keeps 8 KiB of metadata with an object, S3 2 KiB; S3 sends no head over 16 KiB."""
+_MAX_INTERIM = 16
+"""1xx answers before the answer. S3 and OSS send one at most, if they were asked for it."""
+_FRAMING_BYTES = 64 * 1024
+"""What the sizes, ends and extensions of chunks and the trailers may take beyond as many bytes as
+the body has. Servers send chunks of 4 KiB and more, with 8 bytes around each."""
+_WHOLE_SECONDS = 120.0
+"""What an answer that is kept in memory may take beside the patience for silence. A LIST page has
+some 400 KiB: it comes in time over a line of 30 kbit/s."""
 _READ_BYTES = 256 * 1024
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: |$)")
 _LENGTH = re.compile(r"[0-9A-Fa-f]{1,16}")
@@ -30,11 +40,15 @@ class Response:
         self._pending = memoryview(b"")
         self.any_byte = False
         self._keep = True
+        self._framing_left = _FRAMING_BYTES
+        self._is_timed = False
         self.status, self.headers = 0, dict[str, str]()
         try:
             self._read_head()
-            while 100 <= self.status < 200:
-                self._read_head()
+            if 100 <= self.status < 200:
+                self._read_past_interim()
+            if self._is_timed:
+                connection.await_within(math.inf)
         except NoAnswerError as fault:
             fault.any_byte = self.any_byte
             raise
@@ -88,7 +102,12 @@ class Response:
             self._done = self._left == 0
 
     def read_all(self, limit_bytes: int) -> bytes:
-        """The rest of the body; what lies beyond ``limit_bytes`` is dropped with the connection."""
+        """The rest of the body; what lies beyond ``limit_bytes`` is dropped with the connection.
+
+        Raises:
+            NoAnswerError: it broke off, or takes longer than any such body should.
+        """
+        self._connection.await_within(_WHOLE_SECONDS)
         if self._chunked:
             parts: list[bytearray] = []
             total = 0
@@ -117,6 +136,20 @@ class Response:
         self._done = True
         return b"".join(pieces)
 
+    def _read_past_interim(self) -> None:
+        for _ in range(_MAX_INTERIM):
+            self._limit_time()
+            self._read_head()
+            if not 100 <= self.status < 200:
+                return
+        raise NoAnswerError("interim answers without an answer", "not_http")
+
+    def _limit_time(self) -> None:
+        """Once, from the first bytes on: most heads come at once and need no clock."""
+        if not self._is_timed:
+            self._is_timed = True
+            self._connection.await_within(0.0)
+
     def _read_head(self) -> None:
         data = bytes(self._pending)
         buffer = memoryview(bytearray(_HEAD_BYTES))
@@ -127,6 +160,8 @@ class Response:
             if not count:
                 raise NoAnswerError("the connection was closed before an answer")
             self.any_byte = True
+            if data:
+                self._limit_time()
             data = data + buffer[:count] if data else bytes(buffer[:count])
         first, *lines = data[:end].decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
@@ -158,6 +193,7 @@ class Response:
     def _next_chunk(self) -> int:
         line = self._line()
         size = _parse_int(line.partition(";")[0].strip(), 16)
+        self._framing_left += size
         if not size:
             while self._line():
                 continue
@@ -179,6 +215,11 @@ class Response:
                 raise NoAnswerError("the body ended early")
             data += buffer[:count]
         self._pending = memoryview(data)[end + 2 :]
+        self._framing_left -= end + 2
+        if self._framing_left < 0:
+            raise NoAnswerError(
+                "chunks with next to nothing in them, or endless trailers", "not_http"
+            )
         return data[:end].decode("latin-1")
 
     def _exactly(self, view: memoryview) -> None:

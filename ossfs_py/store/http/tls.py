@@ -9,6 +9,7 @@ without TLS.
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import socket
@@ -42,14 +43,22 @@ class TlsStream:
     slack_bytes = 2 * RECORD_BYTES
     """What may have been received of what is asked for, and not be decrypted: part of a record."""
 
-    def __init__(self, sock: socket.socket, context: ssl.SSLContext, hostname: str) -> None:
-        """Shake hands.
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        hostname: str,
+        ends_at: float = math.inf,
+    ) -> None:
+        """Shake hands, until the monotonic time ``ends_at``.
 
         Raises:
             ssl.SSLError: the peer's certificate or protocol is not accepted.
             OSError: the connection broke or timed out.
         """
         self._sock = sock
+        self.ends_at = ends_at
+        """The monotonic time at which any wait is over."""
         self._poller = select.poll()
         self._poller.register(sock, select.POLLIN)
         self._incoming = ssl.MemoryBIO()
@@ -72,6 +81,7 @@ class TlsStream:
             except ssl.SSLWantReadError:
                 self._flush()
                 self._bring()
+                self._check_time()
             except ssl.SSLError:
                 # The alert tells the peer why.
                 self._flush()
@@ -80,11 +90,12 @@ class TlsStream:
                 self._flush()
                 return
 
-    def recv_into(self, view: memoryview) -> int:
+    def recv_into(self, view: memoryview, record_seconds: float | None = None) -> int:
         """At least one byte into ``view``, and all that is at hand; 0 when the peer has closed.
 
         Raises:
-            TimeoutError: nothing came for the socket's timeout, or less than a record for long.
+            TimeoutError: nothing came for the socket's timeout, or less than a record for
+                ``record_seconds`` (None: as long as a slow line needs) or until ``ends_at``.
             ssl.SSLError: what came is not what the peer sent.
             OSError: the connection broke.
         """
@@ -97,7 +108,7 @@ class TlsStream:
                     self._is_dry = is_short and not (self._reader and self._reader.has_failed)
                     return count
             now = time.monotonic()
-            deadline = deadline or now + _RECORD_SECONDS
+            deadline = deadline or min(now + (record_seconds or _RECORD_SECONDS), self.ends_at)
             if now > deadline:
                 raise TimeoutError("bytes only dripped in")
             self._flush()  # TLS has something to say of itself, when keys change
@@ -119,8 +130,13 @@ class TlsStream:
             except ssl.SSLWantReadError:
                 self._flush()
                 self._bring()
+                self._check_time()
             else:
                 self._flush()
+
+    def _check_time(self) -> None:
+        if time.monotonic() > self.ends_at:
+            raise TimeoutError("bytes only dripped")
 
     def _decrypt(self, view: memoryview) -> int:
         if self._reader is not None:
@@ -168,3 +184,5 @@ class TlsStream:
         while view:
             # Unlike sendall's, this timeout is one of silence.
             view = view[self._sock.send(view) :]
+            if view:
+                self._check_time()

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from ossfs_py.model import Part
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import parse_error
 from ossfs_py.store.s3.wire import Answer
+from ossfs_py.store.s3.xmltext import parse_document
 
 _INSIDE_200 = 500
 """What an error counts as that comes in the body of an answer with status 200."""
@@ -75,11 +75,7 @@ def copied(answer: Answer) -> Copied:
 
 def _texts(answer: Answer, *expected: str) -> dict[str, str]:
     """The texts below the root by tag, without namespaces."""
-    try:
-        # expat bounds entity expansion by itself since 2.4.
-        root = ElementTree.fromstring(answer.body)  # noqa: S314
-    except (ElementTree.ParseError, LookupError, ValueError):  # also: an unknown encoding
-        raise NoAnswerError("the answer is not whole XML", "not_http") from None
+    root = parse_document(answer.body, "the answer")
     tag = root.tag.rpartition("}")[2]
     if tag == "Error":
         raise parse_error(_INSIDE_200, answer.headers, answer.body)

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 
 from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.xmltext import parse_document
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -23,11 +24,7 @@ def parse_list_page(body: bytes) -> ListPage:
     Raises:
         NoAnswerError: the body is not (or not all of) a LIST answer, which a retry may mend.
     """
-    try:
-        # expat bounds entity expansion by itself since 2.4.
-        root = ElementTree.fromstring(body)  # noqa: S314
-    except (ElementTree.ParseError, LookupError, ValueError):  # also: an unknown encoding
-        raise NoAnswerError("the LIST answer is not whole XML", "not_http") from None
+    root = parse_document(body, "the LIST answer")
     # Every tag carries the same "{namespace}" or none.
     start = root.tag.rfind("}") + 1
     if root.tag[start:] != "ListBucketResult":

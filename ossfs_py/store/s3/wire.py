@@ -24,7 +24,7 @@ from ossfs_py.store.s3.error_map import CLOCK_SKEW, AnswerError, parse_error, st
 from ossfs_py.store.s3.retry import Attempt, Retrier
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
-_MAX_ANSWER_BYTES = 64 * 1024**2
+_MAX_ANSWER_BYTES = 8 * 1024**2
 """A LIST page of 1,000 keys of 1,024 percent-encoded bytes with owners stays under 5 MiB."""
 
 USER_AGENT = "ossfs_py"

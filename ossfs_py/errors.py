@@ -198,6 +198,10 @@ class RangeTooLargeError(FilesystemError):
     """The value does not fit what the store keeps (metadata over 2 KiB)."""
 
 
+class TooManyFilesError(FilesystemError):
+    """As many files are open for writing as can be, without taking from readers."""
+
+
 class MountEndedError(FilesystemError):
     """The mount was taken down while a program waited."""
 
@@ -260,6 +264,7 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(OperationUnsupportedError, errno.EOPNOTSUPP),
     ErrnoRow(NoAttributeError, errno.ENODATA),
     ErrnoRow(RangeTooLargeError, errno.E2BIG),
+    ErrnoRow(TooManyFilesError, errno.ENFILE),
     ErrnoRow(UnsavedDataError, errno.EIO),
     ErrnoRow(MountEndedError, errno.EIO),
 )

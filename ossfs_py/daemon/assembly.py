@@ -37,6 +37,7 @@ from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -92,6 +93,7 @@ async def assembled(
                 spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
                 limits=write_limits(settings),
             )
+            descriptors = Descriptors(shared=settings.allow_other)
             data_path = create(
                 settings.data_path,
                 DataPathContext(
@@ -100,6 +102,7 @@ async def assembled(
                     settings.temp_dir,
                     partial(_open_blocks, disk_cache_options(settings, store.place), metrics),
                     cache_writes=settings.cache_writes,
+                    descriptors=descriptors,
                 ),
             )
             kernel = KernelCache()
@@ -113,8 +116,11 @@ async def assembled(
             )
             foresight: list[OpenWatcher] = []
             if settings.small_file_prefetch:
-                limit = settings.memory_limit_bytes
-                foresight.append(SiblingPrefetch(namespace, kernel, data_path, metrics, limit))
+                foresight.append(
+                    SiblingPrefetch(
+                        namespace, kernel, data_path, metrics, settings.memory_limit_bytes
+                    )
+                )
             if settings.model_hints:
                 foresight.append(ShardLookup(namespace))
             filesystem = Filesystem(
@@ -127,6 +133,7 @@ async def assembled(
                 filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
                 foresight=foresight,
+                descriptors=descriptors,
             )
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
             if not settings.read_only:

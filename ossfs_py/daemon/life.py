@@ -33,6 +33,7 @@ from ossfs_py.host.directories import prepare_directories
 from ossfs_py.host.mountpoint import check_machine, prepare_mountpoint, real_path
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
+from ossfs_py.runtime.descriptors import raise_limit
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.exposition import exposed
@@ -76,6 +77,7 @@ def run(
     Raises:
         UserError: why it cannot be mounted; nothing is left behind.
     """
+    raise_limit()
     mountpoint = real_path(settings.mountpoint)
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))

@@ -1,7 +1,7 @@
 """The literal table of data paths."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossfs_py.datapath.base import DataPath
@@ -10,6 +10,7 @@ from ossfs_py.datapath.direct import DirectDataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.temp import TempDataPath
 from ossfs_py.reading.context import ReadContext
+from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.writing.context import WriteContext
 
 
@@ -24,10 +25,13 @@ class DataPathContext:
     """Opens the persistent disk cache; called by the data path that has one."""
     cache_writes: bool = True
     """Whether written files enter the disk cache."""
+    descriptors: Descriptors = field(default_factory=Descriptors)
 
 
 FACTORIES: dict[str, Callable[[DataPathContext], DataPath]] = {
-    "temp": lambda context: TempDataPath(context.reads, context.writes, context.temp_dir),
+    "temp": lambda context: TempDataPath(
+        context.reads, context.writes, context.temp_dir, context.descriptors
+    ),
     "cache": lambda context: CacheDataPath(
         context.reads, context.writes, context.open_blocks(), keep_writes=context.cache_writes
     ),

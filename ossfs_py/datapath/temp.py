@@ -15,6 +15,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockLostError
+from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 
@@ -95,7 +96,15 @@ class TempBackend:
 class TempDataPath:
     """Opens files whose readers keep their bytes in temporary files."""
 
-    def __init__(self, reads: ReadContext, writes: WriteContext, temp_dir: Path) -> None:
+    def __init__(
+        self,
+        reads: ReadContext,
+        writes: WriteContext,
+        temp_dir: Path,
+        descriptors: Descriptors,
+    ) -> None:
+        """Without a descriptor to spare, bytes are kept in memory only."""
+        self._descriptors = descriptors
         self._temp_dir = temp_dir
         self._small_bytes = reads.options.small_file_bytes
         self._readers = ReaderCache(reads, self._backend)
@@ -120,5 +129,7 @@ class TempDataPath:
     def _backend(self, version: ObjectVersion) -> TempBackend | None:
         if version.size <= self._small_bytes:
             # A file costs more than to fetch these few bytes once more if memory runs short.
+            return None
+        if not self._descriptors.may_keep_file():
             return None
         return TempBackend(version, self._temp_dir)

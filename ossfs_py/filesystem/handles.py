@@ -27,6 +27,7 @@ from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.descriptors import Descriptors
 
 _BACK_SECONDS = 1.0
 """How soon the kernel comes back to open what it was told to look up again: at once."""
@@ -36,11 +37,15 @@ _MAX_SENT_BACK = 4096
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("appends", "changes", "opened", "past_pages")
+    __slots__ = ("appends", "changes", "opened", "past_pages", "writer")
 
-    def __init__(self, opened: OpenInode, flags: int, *, past_pages: bool) -> None:
+    def __init__(
+        self, opened: OpenInode, flags: int, *, past_pages: bool, writer: int | None
+    ) -> None:
         self.opened = opened
         self.appends = bool(flags & os.O_APPEND)
+        self.writer = writer
+        """Whose share of files open for writing it counts to; None: nobody's."""
         self.changes = bool(
             flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
         )
@@ -53,7 +58,7 @@ class Handles:
     """The descriptors of a mount. Belongs to the trio thread.
 
     ``numbers`` is where handle numbers come from; ``foresight`` is told of every file that is
-    opened for reading.
+    opened for reading. ``descriptors`` limits those for writing.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Handles:
         kernel: KernelCache,
         numbers: Iterator[int],
         foresight: Sequence[OpenWatcher],
+        descriptors: Descriptors,
     ) -> None:
         self._namespace = namespace
         self._opener = opener
@@ -73,6 +79,7 @@ class Handles:
         self._kernel = kernel
         self._numbers = numbers
         self._foresight = foresight
+        self._descriptors = descriptors
         self._handles: dict[int, Handle] = {}
         self._sent_back: TTLCache[int, bool] = TTLCache(
             _MAX_SENT_BACK, _BACK_SECONDS, timer=trio.current_time
@@ -92,10 +99,26 @@ class Handles:
 
     # -- opening and letting go -----------------------------------------------------------------
 
-    async def open(self, inode: Inode, flags: int) -> OpenReply:
-        """open(2)."""
+    async def open(self, inode: Inode, flags: int, uid: int) -> OpenReply:
+        """open(2) by a user."""
         if inode.kind is Kind.DIRECTORY:
             raise IsADirectoryPathError("a directory is not opened as a file")
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+            return await self._open(inode, flags, None)
+        with self._as_writer(uid):
+            return await self._open(inode, flags, uid)
+
+    @contextmanager
+    def _as_writer(self, uid: int) -> Iterator[None]:
+        """It counts as open for writing, and goes on to if the block ends well."""
+        self._descriptors.add_writer(uid)
+        try:
+            yield
+        except BaseException:
+            self._descriptors.remove_writer(uid)
+            raise
+
+    async def _open(self, inode: Inode, flags: int, writer: int | None) -> OpenReply:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if writing and not flags & os.O_TRUNC:
             await self._see_present_version(inode)
@@ -112,7 +135,7 @@ class Handles:
         if not writing:
             for watcher in self._foresight:
                 watcher.opened(inode, opened.file.version)
-        return self._new(opened, flags)
+        return self._new(opened, flags, writer)
 
     async def _see_present_version(self, inode: Inode) -> None:
         """Part of the file may be changed: see what is there now, not what was a minute ago.
@@ -130,16 +153,17 @@ class Handles:
             self._sent_back[inode.number] = True
             raise StaleInodeError(f"{inode.name!r} is another version now")
 
-    async def open_new(self, inode: Inode, flags: int) -> OpenReply:
+    async def open_new(self, inode: Inode, flags: int, uid: int) -> OpenReply:
         """open(2) of a file that it has just made."""
-        opened = await self._opener.acquire(inode)
-        if flags & os.O_EXCL:
-            self._commits.expect_absent(opened)
-        if flags & os.O_APPEND:
-            opened.appended_from = 0
-        return self._new(opened, flags)
+        with self._as_writer(uid):
+            opened = await self._opener.acquire(inode)
+            if flags & os.O_EXCL:
+                self._commits.expect_absent(opened)
+            if flags & os.O_APPEND:
+                opened.appended_from = 0
+            return self._new(opened, flags, uid)
 
-    def _new(self, opened: OpenInode, flags: int) -> OpenReply:
+    def _new(self, opened: OpenInode, flags: int, writer: int | None) -> OpenReply:
         if flags & os.O_ACCMODE == os.O_RDWR:
             opened.file.expect_rereads()
         number = next(self._numbers)
@@ -149,7 +173,7 @@ class Handles:
         keep = self._kernel.keeps_pages(opened.inode, file.version, dirty=file.dirty)
         if keep and not past_pages:
             opened.inode.settled = True  # it may read what who had it open before was given
-        self._handles[number] = Handle(opened, flags, past_pages=past_pages)
+        self._handles[number] = Handle(opened, flags, past_pages=past_pages, writer=writer)
         return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
 
     def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
@@ -185,7 +209,11 @@ class Handles:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)
         if handle is not None:
-            await self._opener.release(handle.opened)
+            try:
+                await self._opener.release(handle.opened)
+            finally:
+                if handle.writer is not None:
+                    self._descriptors.remove_writer(handle.writer)
 
     # -- bytes ----------------------------------------------------------------------------------
 

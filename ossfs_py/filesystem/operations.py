@@ -37,6 +37,7 @@ from ossfs_py.namespace import names
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
@@ -75,9 +76,11 @@ class Filesystem:
         *,
         write_back: WriteBackQueue | None = None,
         foresight: Sequence[OpenWatcher] = (),
+        descriptors: Descriptors | None = None,
     ) -> None:
         """``namespace`` tells ``kernel`` of objects that others replaced; ``workers`` are for
-        calls to the store; ``foresight`` is told of every file that is opened for reading.
+        calls to the store; ``foresight`` is told of every file that is opened for reading;
+        ``descriptors`` limits the files open for writing (None: as the process's limit says).
         """
         self._namespace = namespace
         self._kernel = kernel
@@ -95,8 +98,16 @@ class Filesystem:
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits)
         self._replies = Replies(namespace, kernel)
+        self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
-            namespace, self._opener, self._commits, self._changes, kernel, numbers, foresight
+            namespace,
+            self._opener,
+            self._commits,
+            self._changes,
+            kernel,
+            numbers,
+            foresight,
+            self._descriptors,
         )
         self._directories = Directories(namespace, self._replies, numbers)
 
@@ -267,11 +278,11 @@ class Filesystem:
 
     # -- open files ---------------------------------------------------------------------------
 
-    async def open(self, number: int, flags: int) -> OpenReply:
-        """open(2)."""
+    async def open(self, number: int, flags: int, uid: int) -> OpenReply:
+        """open(2) by a user."""
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             self._check_writable()
-        return await self._handles.open(self._namespace.inode(number), flags)
+        return await self._handles.open(self._namespace.inode(number), flags, uid)
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
@@ -282,10 +293,11 @@ class Filesystem:
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
         if inode is not None and not flags & os.O_EXCL:
-            opened = await self._handles.open(inode, flags)
+            opened = await self._handles.open(inode, flags, uid)
         else:
+            self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
             inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
-            opened = await self._handles.open_new(inode, flags)
+            opened = await self._handles.open_new(inode, flags, uid)
         return opened, await self._introduced(inode)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:

@@ -225,7 +225,7 @@ class Adapter(pyfuse3.Operations):
 
     @_answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        return _file_info(await self._fs.open(inode, flags))
+        return _file_info(await self._fs.open(inode, flags, ctx.uid))
 
     @_answered
     async def create(

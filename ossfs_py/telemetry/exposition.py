@@ -21,8 +21,12 @@ _MAX_REQUEST_BYTES = 16 * 1024
 """Scrapers send some 300 bytes."""
 _MAX_CLIENTS = 8
 """More at once wait: nobody can make the mount serve scrapes instead of reads."""
+_MAX_CONNECTIONS = 32
+"""More are closed at once: each takes a descriptor, which reads need."""
 _CLIENT_SECONDS = 10.0
 """Prometheus gives up a scrape after 10 s by default."""
+_WAITING_SECONDS = 2 * _CLIENT_SECONDS
+"""For a place among those that are served: long enough for silent ones to be given up."""
 _RECEIVE_BYTES = 4096
 
 
@@ -66,20 +70,35 @@ class _MetricsServer:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._clients = trio.CapacityLimiter(_MAX_CLIENTS)
+        self._connections = 0
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """One connection, one request: what a scrape every few seconds needs."""
+        if self._connections >= _MAX_CONNECTIONS:
+            await trio.aclose_forcefully(stream)
+            return
+        self._connections += 1
         try:
-            async with stream, self._clients:
-                with trio.move_on_after(_CLIENT_SECONDS):
-                    line = await _request_line(stream)
-                    await stream.send_all(self._answer(line))
-                    await _drained(stream)
-        except trio.BrokenResourceError:
-            log.debug("a scraper went away")
+            async with stream:
+                with trio.fail_after(_WAITING_SECONDS):
+                    await self._clients.acquire()
+                try:
+                    with trio.move_on_after(_CLIENT_SECONDS):
+                        await self._exchange(stream)
+                finally:
+                    self._clients.release()
+        except (trio.BrokenResourceError, trio.TooSlowError):
+            log.debug("a scraper went away, or waited for too long")
         except Exception:
             # A scrape that goes wrong is no reason to end the mount.
             log.exception("a scrape failed")
+        finally:
+            self._connections -= 1
+
+    async def _exchange(self, stream: trio.SocketStream) -> None:
+        line = await _request_line(stream)
+        await stream.send_all(self._answer(line))
+        await _drained(stream)
 
     def _answer(self, line: bytes) -> bytes:
         method, _, rest = line.partition(b" ")

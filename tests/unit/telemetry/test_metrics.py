@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,50 @@ async def test_clients_that_say_nothing_too_much_or_leave_hurt_nobody(
         assert (await exchange(port, get("/metrics"))).startswith(b"HTTP/1.1 200")
         for stream in silent:
             await stream.aclose()
+
+
+@in_trio
+async def test_connections_that_say_nothing_take_few_descriptors(
+    told: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are closed at once but for those that may wait, however long they are waited for."""
+    monkeypatch.setattr(exposition, "_CLIENT_SECONDS", 600.0)
+    monkeypatch.setattr(exposition, "_WAITING_SECONDS", 600.0)
+    closed = 0
+
+    async def watch(stream: trio.SocketStream) -> None:
+        nonlocal closed
+        with suppress(trio.BrokenResourceError):
+            assert await stream.receive_some(1) == b""
+        closed += 1
+
+    async with (
+        exposed("127.0.0.1:0", Metrics().registry),
+        AsyncExitStack() as opened,
+        trio.open_nursery() as nursery,
+    ):
+        port = told()
+        for _ in range(10 * CLIENTS):
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            await opened.enter_async_context(stream)
+            nursery.start_soon(watch, stream)
+        with trio.fail_after(60):
+            while closed < 8 * CLIENTS:
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+
+
+@in_trio
+async def test_who_waits_for_a_place_is_given_up(
+    told: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "_CLIENT_SECONDS", 600.0)
+    monkeypatch.setattr(exposition, "_WAITING_SECONDS", 0.2)
+    async with exposed("127.0.0.1:0", Metrics().registry), AsyncExitStack() as opened:
+        for _ in range(PLACES):
+            await opened.enter_async_context(await trio.open_tcp_stream("127.0.0.1", told()))
+        with trio.fail_after(60):
+            assert await exchange(told(), b"") == b""
 
 
 @in_trio

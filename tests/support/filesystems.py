@@ -258,7 +258,7 @@ class Mounted:
             entry = await self._look(parent, name, taken)
             if flags & os.O_EXCL:
                 raise EntryExistsError(name)
-            return entry, await self.fs.open(entry.inode, flags)
+            return entry, await self.fs.open(entry.inode, flags, UID)
         except NoSuchEntryError:
             if taken or not flags & os.O_CREAT:
                 self.fs.forget([(each, 1) for each in taken])

@@ -4,6 +4,7 @@ No handler lets its own trouble disturb the mount: what cannot be written is cou
 count is told with the first line that can be written again.
 """
 
+import io
 import logging
 import logging.handlers
 import os
@@ -11,6 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
+from ossfs_py.host.logfiles import open_for_appending
 from ossfs_py.telemetry.logformat import carried
 
 _OLD_FILES = 3
@@ -46,7 +48,15 @@ class StreamHandler(_Patient, logging.StreamHandler):  # type: ignore[type-arg]
     """Standard error."""
 
 
-class LogFile(_Patient, logging.handlers.WatchedFileHandler):
+class _Careful(logging.FileHandler):
+    """Opens its file, each time, as :func:`open_for_appending` does."""
+
+    def _open(self) -> io.TextIOWrapper:
+        fd = open_for_appending(Path(self.baseFilename))
+        return io.TextIOWrapper(os.fdopen(fd, "ab"), self.encoding)
+
+
+class LogFile(_Careful, _Patient, logging.handlers.WatchedFileHandler):
     """A file that others rotate: opened anew when it was moved away."""
 
     def reopen(self) -> None:
@@ -58,7 +68,7 @@ class LogFile(_Patient, logging.handlers.WatchedFileHandler):
             self.release()
 
 
-class RotatingLogFile(_Patient, logging.handlers.RotatingFileHandler):
+class RotatingLogFile(_Careful, _Patient, logging.handlers.RotatingFileHandler):
     """A file that bounds itself; ``NAME.1`` is the newest of three old ones."""
 
     def __init__(self, path: Path, size_bytes: int) -> None:

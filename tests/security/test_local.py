@@ -242,6 +242,8 @@ def test_keys_from_a_file_of_somebody_else_mount_nothing(
             *("--state-dir", tmp_path / "state", "--temp-dir", tmp_path, *arguments),
             environment=environment,
         )
+        if outcome.code == 0:
+            subprocess.run(["fusermount3", "-u", mountpoint], check=True)
         assert outcome.code == 1
         assert "belongs to another user" in outcome.sentence
         assert seaweed.secret_key not in outcome.err

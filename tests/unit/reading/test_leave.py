@@ -94,7 +94,8 @@ def test_nothing_is_answered_from_memory_either_before_leave_is_given() -> None:
         reader.close()
 
     trio.run(main)
-    assert len(store.spans) == 3, "each read asks again, as it would without a cache"
+    # A refusal that comes before the disk has answered is asked for once more by its reader.
+    assert 3 <= len(store.spans) <= 6, "each read asks again, as it would without a cache"
 
 
 def test_a_passing_failure_is_no_refusal() -> None:

@@ -81,6 +81,14 @@ class OpenFile(Protocol):
         """
         ...
 
+    async def stay_readable(self) -> None:
+        """From now on every byte that is written can be read back, whatever a commit did.
+
+        Raises:
+            OSError: the local disk is full.
+        """
+        ...
+
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros."""
         ...

@@ -115,6 +115,10 @@ class ObjectFile:
         await self._writable().write(offset, data)
         return len(data)
 
+    async def stay_readable(self) -> None:
+        """Keep what is written on local disk; see the protocol."""
+        await self._writable().stay_readable()
+
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros."""
         if self._dirty is None and size == self.size:

@@ -242,6 +242,9 @@ class Handles:
             async with opened.turns.change():
                 opened.check_current()
                 place = opened.begin_write(offset, len(data), appends=handle.appends)
+                if handle.appends and not place:
+                    # It may have to be appended again, to what others write meanwhile.
+                    await opened.file.stay_readable()
                 return await opened.file.write(place, data)
         finally:
             opened.note_written()

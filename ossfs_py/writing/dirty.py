@@ -196,6 +196,16 @@ class DirtyFile:
                 await self._content.write(offset + taken, view[taken:])
         return len(view)
 
+    async def stay_readable(self) -> None:
+        """Keep what is written on disk, so that none of it is only where a failed commit sent it.
+
+        Raises:
+            OSError: the disk is full.
+            StoreError: bytes have left and could not be made an object to read from.
+        """
+        async with self._lock:
+            await self._continue_on_disk()
+
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros.
 

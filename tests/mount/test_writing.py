@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -316,7 +317,7 @@ def test_links_and_devices_that_a_bucket_cannot_hold(root: Path, tmp_path: Path)
     with refused(errno.EPERM):
         (root / "hard").hardlink_to(root / "plain")
     with refused(errno.EPERM):
-        os.mkfifo(root / "pipe")
+        os.mknod(root / "device", stat.S_IFCHR | 0o600, os.makedev(1, 3))
     with refused(errno.EXDEV):
         (root / "plain").rename(tmp_path / "plain")
 

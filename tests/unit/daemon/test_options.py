@@ -39,7 +39,10 @@ def test_every_setting_of_the_store_reaches_it() -> None:
 
 def test_no_option_of_the_store_is_left_to_chance() -> None:
     """Each has a setting of its name, but for where probes write and what they found is kept."""
-    named = {field.name for field in fields(options.StoreOptions)} - {"scratch_prefix", "traits_dir"}
+    named = {field.name for field in fields(options.StoreOptions)} - {
+        "scratch_prefix",
+        "traits_dir",
+    }
     named.remove("probe_afresh")  # for doctor, which looks again
     assert named <= set(Settings.model_fields)
 

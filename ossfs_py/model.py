@@ -53,6 +53,8 @@ class ObjectInfo:
     storage_class: str | None = None
     version_id: str | None = None
     owner: str | None = None
+    content_headers: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
+    """Cache-Control and its like by lower-case name, as far as a HEAD told them."""
 
     @property
     def version(self) -> ObjectVersion:

@@ -21,8 +21,9 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
-from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.model import NO_METADATA, CommitRequest, Condition, ObjectVersion
 from ossfs_py.namespace.claims import Claims
+from ossfs_py.namespace.contenttypes import content_type_of
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.writing.parts import FIRST_PART_BYTES
@@ -224,10 +225,13 @@ class Commits:
             condition = Condition(only_if_absent=True)
         elif seen is not None and (self._policy.fail or not opened.whole):
             condition = Condition(only_if_etag=seen.etag)
+        info = inode.info
         return CommitRequest(
             key=self._namespace.key_of(inode),
             metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
+            content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
+            content_headers=info.content_headers if info is not None else NO_METADATA,
         )
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:

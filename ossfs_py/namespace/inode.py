@@ -202,6 +202,7 @@ class Inode:
                 storage_class=info.storage_class or before.storage_class,
                 version_id=info.version_id or before.version_id,
                 owner=info.owner or before.owner,
+                content_headers=info.content_headers or before.content_headers,
             )
         elif not self.metadata_dirty:
             self.mode = self.uid = self.gid = None

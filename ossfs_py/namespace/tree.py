@@ -266,6 +266,7 @@ class Tree:
             content_type=before.content_type if before else None,
             storage_class=before.storage_class if before else None,
             owner=before.owner if before else None,
+            content_headers=before.content_headers if before else NO_METADATA,
         )
         inode.metadata = metadata
         inode.copied_from = copied_from

@@ -15,6 +15,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
+from ossfs_py.store.s3.description import kept_headers
 from ossfs_py.store.s3.error_map import AnswerError, request_id_of
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.retry import Attempt, Retrier
@@ -153,6 +154,7 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
             content_type=headers.get("content-type"),
             storage_class=storage_class,
             version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
+            content_headers=kept_headers(headers),
         )
     except (KeyError, ValueError, OverflowError):
         raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None

@@ -220,6 +220,7 @@ class Handles:
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
         opened = self.get(number).opened
+        began = trio.current_time()
         with self._doubting(opened):
             try:
                 data = await opened.content.read(offset, size)
@@ -228,6 +229,11 @@ class Handles:
                     raise
                 data = await opened.content.read(offset, size)
         opened.check_current()
+        if len(data) < size and self._kernel.must_not_end(opened.inode, began):
+            raise VersionChangedError(
+                "the object was replaced by another client while it was opened",
+                key=opened.inode.name,
+            )
         opened.inode.settled = True
         return data
 

@@ -14,6 +14,9 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.news import KernelNews
 
+_TOLD_SECONDS = 0.5
+"""By then the thread that tells the kernel has done so, unless the machine hangs."""
+
 
 class KernelChannel(Protocol):
     """The way to the kernel that has the mount. Never raises: what it does not know is dropped."""
@@ -58,6 +61,11 @@ class KernelCache:
         """The version of each inode that the kernel may have pages of; "" of one never stored."""
         self._behind: set[int] = set()
         """Inodes of which the kernel was told, and was not yet told of their present version."""
+        self._expired: dict[int, float] = {}
+        """When it was told to forget the attributes of some of them. The end of an answer to a READ
+        under way then is not the end of the file for it, which it fills up with zeros
+        (fuse_read_update_size)."""
+        self._postponed: set[int] = set()
         self.news = KernelNews(self.replaced, self.name_taken, self.attributes_changed)
 
     @contextmanager
@@ -106,6 +114,9 @@ class KernelCache:
     def replaced(self, inode: Inode) -> None:
         """Another client replaced the object: pages of the old one are worth nothing."""
         self._behind.add(inode.number)
+        if inode.number in self._postponed:
+            return
+        self._expired[inode.number] = trio.current_time()
         pages = self._etags.get(inode.number)
         if inode.info is None or pages is None or pages == inode.info.etag:
             self.invalidate_attributes(inode.number)
@@ -130,6 +141,7 @@ class KernelCache:
         """The kernel has forgotten the inode, and its pages with it."""
         self._etags.pop(number, None)
         self._behind.discard(number)
+        self._expired.pop(number, None)
 
     # -- the version of its attributes ----------------------------------------------------------
 
@@ -141,6 +153,28 @@ class KernelCache:
         """The kernel is told the inode's attributes as they are."""
         if self._behind:
             self._behind.discard(inode.number)
+            self._expired.pop(inode.number, None)
+
+    def must_not_end(self, inode: Inode, since: float) -> bool:
+        """Whether the answer to a READ taken up at ``since``, if it is shorter than asked for, may
+        be filled up with zeros.
+        """
+        expired = self._expired.get(inode.number)
+        return expired is not None and expired > since - _TOLD_SECONDS
+
+    @contextmanager
+    def postponed(self, inode: Inode) -> Iterator[None]:
+        """In the block, the kernel is not told that the inode is of another version now.
+
+        The caller answers a READ, and sees to it that the kernel learns the size: from the end of
+        the answer, which it heeds as long as its attributes are not expired meanwhile, or by
+        :meth:`expire_attributes`.
+        """
+        self._postponed.add(inode.number)
+        try:
+            yield
+        finally:
+            self._postponed.discard(inode.number)
 
     async def told(self) -> None:
         """Return when the kernel has been told everything up to now, or is busy for too long."""

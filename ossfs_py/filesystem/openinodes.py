@@ -352,14 +352,18 @@ class Opener:
             raise NoSuchEntryError(f"{inode.name!r} is gone from the store")
         if inode.settled or inode.removed or opened.file.dirty or opened.superseded:
             return False
-        try:
-            await self._namespace.ask_version(inode)
-        except StaleInodeError as exc:
-            raise NoSuchEntryError(f"{inode.name!r} is gone from the store") from exc
-        if inode.settled or inode.info is None:
+        with self._kernel.postponed(inode):
+            try:
+                await self._namespace.ask_version(inode)
+            except StaleInodeError as exc:
+                raise NoSuchEntryError(f"{inode.name!r} is gone from the store") from exc
+        version = inode.info.version if inode.info is not None else None
+        if inode.settled or version is None:
             return False
-        await self._move_on(opened, inode.info.version)
-        await self._kernel.expire_attributes(inode.number)
+        await self._move_on(opened, version)
+        if before is not None and version.size > before.size:
+            # Or else it would take the end of the old version for the end of this one.
+            await self._kernel.expire_attributes(inode.number)
         return opened.file.version != before
 
     async def _move_on(self, opened: OpenInode, version: ObjectVersion) -> None:

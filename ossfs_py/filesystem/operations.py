@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
+import trio
+
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.errors import (
     InvalidArgumentError,
@@ -306,6 +308,8 @@ class Filesystem:
         opened = self._handles.get(handle).opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:
+            if len(data) < size and self._kernel.must_not_end(opened.inode, trio.current_time()):
+                return None  # :meth:`read` says why
             opened.inode.settled = True
         return data
 

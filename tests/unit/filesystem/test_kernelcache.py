@@ -64,6 +64,10 @@ def test_a_kernel_hears_only_while_it_has_the_mount() -> None:
 
 
 def test_pages_of_a_replaced_object_go_once() -> None:
+    trio.run(_pages_of_a_replaced_object_go_once)
+
+
+async def _pages_of_a_replaced_object_go_once() -> None:
     cache, kernel = KernelCache(), Told()
     inode = file(OLD)
     with cache.attached(kernel):
@@ -112,3 +116,24 @@ def test_a_name_that_others_took_is_told_with_the_inode_that_had_it() -> None:
     cache.news.name_taken(directory, "f", file(OLD))
     assert kernel.names == [(3, "模".encode())]
     assert kernel.heard == [("attributes", 7), ("attributes", 3)]
+
+
+def test_a_short_answer_to_a_read_during_which_the_size_expired_is_no_end() -> None:
+    async def run() -> None:
+        cache, inode = KernelCache(), file(OLD)
+        began = trio.current_time()
+        assert not cache.must_not_end(inode, began)
+        with cache.postponed(inode):
+            show(inode, NEW)
+            cache.replaced(inode)
+        assert cache.is_behind(inode)
+        assert not cache.must_not_end(inode, began), "the kernel heeds the end of the answer"
+        cache.replaced(inode)
+        assert cache.must_not_end(inode, began)
+        assert cache.must_not_end(inode, trio.current_time()), "it may not be told yet"
+        assert not cache.must_not_end(inode, trio.current_time() + 10)
+        cache.answered(inode)
+        assert not cache.must_not_end(inode, began)
+        assert not cache.is_behind(inode)
+
+    trio.run(run)

@@ -18,7 +18,7 @@ from tests.support.proxy import Proxy
 from tests.support.requirements import require_torch
 from tests.support.seaweed import OUTSIDER, OUTSIDER_BUCKET, REGION, Account, SeaweedServer
 
-REFUSES_SKIPS = os.environ.get("OSSFS_PY_REFUSE_SKIPS", "") not in ("", "0")
+REFUSES_SKIPS = os.environ.get("REFUSE_SKIPS", "") not in ("", "0")
 """Whether a test that is skipped has failed: where everything that tests need is to be had."""
 _numbers = itertools.count(1)
 _left_buckets: list[str] = []

@@ -33,8 +33,7 @@ def run_pytest(directory: Path, refuse: str) -> tuple[int, str]:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-rsf", "-p", "tests.conftest", "-c", os.devnull, "."],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": f"{directory}:{CHECKOUT}"}
-        | {"OSSFS_PY_REFUSE_SKIPS": refuse},
+        env={**os.environ, "PYTHONPATH": f"{directory}:{CHECKOUT}"} | {"REFUSE_SKIPS": refuse},
         capture_output=True,
         text=True,
         check=False,

@@ -47,6 +47,7 @@ class OpenInode:
         "appended_from",
         "exclusive",
         "file",
+        "found_gone",
         "has_pages",
         "hidden",
         "inode",
@@ -71,6 +72,8 @@ class OpenInode:
         self.file: OpenFile = data_path.open(version, self)
         self._users = 0
         self.lock = trio.Lock()
+        self.found_gone = False
+        """Whether the store was asked before the first byte, and had no object any more."""
         self.has_pages = False
         """Somebody has, or had, it open through the kernel's page cache. Kept by the handles."""
         self.exclusive = False
@@ -348,14 +351,15 @@ class Opener:
             StoreError
         """
         inode, before = opened.inode, opened.file.version
-        if inode.stale and not inode.settled:
+        if opened.found_gone:
             raise NoSuchEntryError(f"{inode.name!r} is gone from the store")
-        if inode.settled or inode.removed or opened.file.dirty or opened.superseded:
+        if inode.stale or inode.settled or inode.removed or opened.file.dirty or opened.superseded:
             return False
         with self._kernel.postponed(inode):
             try:
                 await self._namespace.ask_version(inode)
             except StaleInodeError as exc:
+                opened.found_gone = True
                 raise NoSuchEntryError(f"{inode.name!r} is gone from the store") from exc
         version = inode.info.version if inode.info is not None else None
         if inode.settled or version is None:

@@ -46,6 +46,8 @@ class ArchiveTable:
         starts = sorted(
             {shift + s for s in _entries(data[start - before : directory_end - before])}
         )
+        if not starts:
+            raise TableError("the directory names no record")
         spans = zip(starts, [*starts[1:], start], strict=True)
         return checked_layout(spans, 0, self._file_size)
 

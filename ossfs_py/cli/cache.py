@@ -9,6 +9,7 @@ import click
 
 from ossfs_py.cli.formatting import short_size
 from ossfs_py.cli.terminal import console, say
+from ossfs_py.config.units import counted
 
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
 _MOUNT = click.argument("mountpoint", metavar="MOUNTPOINT")
@@ -72,12 +73,12 @@ def verify(mountpoint: str, as_json: bool) -> int:
         click.echo(json.dumps(report, indent=1))
     else:
         outcome = (
-            f"{report['damaged_blocks']} blocks and {report['damaged_files']} files were damaged"
-            " and have been dropped"
+            f"damaged and dropped: {counted(report['damaged_blocks'], 'block')}"
+            f" and {counted(report['damaged_files'], 'file')}"
             if damaged
             else "all of them right"
         )
-        say(f"{report['files']} files, {report['blocks']} blocks: {outcome}.")
+        say(f"{counted(report['files'], 'file')}, {counted(report['blocks'], 'block')}: {outcome}.")
     return 1 if damaged else 0
 
 

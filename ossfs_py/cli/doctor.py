@@ -10,9 +10,11 @@ import click
 from ossfs_py.cli.options import SettingsCommand, setting_options
 from ossfs_py.cli.terminal import printable, say
 from ossfs_py.config.settings import STORE
+from ossfs_py.config.units import counted
 
 if TYPE_CHECKING:
     from ossfs_py.config import Loaded
+    from ossfs_py.doctor.findings import Finding
 
 _HELP = """Look at everything that a mount of BUCKET[/PREFIX] at MOUNTPOINT needs.
 
@@ -48,7 +50,6 @@ class _DoctorCommand(SettingsCommand):
     cls=_DoctorCommand,
     help=_HELP,
     epilog=_EPILOG,
-    context_settings={"max_content_width": 100},
     options_metavar="[OPTIONS]",
 )
 @click.argument("arguments", nargs=-1, metavar="[BUCKET[/PREFIX]] [MOUNTPOINT]")
@@ -87,7 +88,23 @@ def doctor(
             for f in findings
         ]
         click.echo(json.dumps(rows, indent=1))
+    else:
+        say(_verdict(findings))
     return 1 if any(f.status is Status.FAILED for f in findings) else 0
+
+
+def _verdict(findings: "list[Finding]") -> str:
+    """One line for who reads no more than the last."""
+    from ossfs_py.doctor.findings import Status
+
+    failed = [finding for finding in findings if finding.status is Status.FAILED]
+    warnings = sum(finding.status is Status.WARNING for finding in findings)
+    if failed:
+        first = failed[0]
+        return f"Not ready. First: {first.check}: {first.fix or first.told}"
+    if warnings:
+        return f"Ready, with {counted(warnings, 'warning')}."
+    return "Ready."
 
 
 def _named(arguments: tuple[str, ...]) -> dict[str, str]:

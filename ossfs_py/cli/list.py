@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ossfs_py.cli.terminal import console, printable, say
+from ossfs_py.config.units import counted
 
 if TYPE_CHECKING:
     from ossfs_py.host.mounttable import MountEntry
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 class _Row:
     mountpoint: str
     source: str
+    endpoint: str
     data_path: str | None
     pid: int | None
     state: str
@@ -29,8 +31,8 @@ class _Row:
         """The state as people are told it."""
         if not self.unsaved_files:
             return self.state
-        plural = "" if self.unsaved_files == 1 else "s"
-        return f"{self.state}, {self.unsaved_files} unsaved file{plural} (ossfs-py recover)"
+        unsaved = counted(self.unsaved_files, "unsaved file")
+        return f"{self.state}, {unsaved} (ossfs-py recover)"
 
 
 @click.command("list")
@@ -46,13 +48,13 @@ def list_mounts(as_json: bool) -> int:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("MOUNTPOINT", "SOURCE", "DATA PATH", "PID", "STATE"):
+        for name in ("MOUNTPOINT", "SOURCE", "ENDPOINT", "DATA PATH", "PID", "STATE"):
             table.add_column(name, overflow="fold")
         for row in rows:
             pid = "" if row.pid is None else str(row.pid)
-            cells = (row.mountpoint, row.source, row.data_path or "", pid, row.words)
+            cells = (row.mountpoint, row.source, row.endpoint, row.data_path or "", pid, row.words)
             table.add_row(*map(printable, cells))
-        console().print(table)
+        console(whole_lines=True).print(table)
     return 0
 
 
@@ -76,11 +78,12 @@ def _row(entry: "MountEntry") -> _Row:
     if daemon is None:
         known = os.geteuid() in (0, entry.owner)
         state = "dead: its daemon is gone" if known else "of another user"
-        return _Row(str(entry.mountpoint), entry.source, None, None, state)
+        return _Row(str(entry.mountpoint), entry.source, "", None, None, state)
     mount = daemon.mount
     daemon.close()
     problem = answers(entry.mountpoint)
     state = "mounted" if problem is None else f"ill: it {problem}"
     directory = mount.state_directory
     unsaved = count_unsaved(Path(directory), ended=False) if directory else 0
-    return _Row(mount.mountpoint, mount.source, mount.data_path, mount.pid, state, unsaved)
+    shown = (mount.mountpoint, mount.source, mount.endpoint, mount.data_path)
+    return _Row(*shown, mount.pid, state, unsaved)

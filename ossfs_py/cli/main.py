@@ -36,6 +36,9 @@ _COMMANDS = {
 }
 """Name: where the command lives, and its line in ``ossfs-py --help``."""
 
+_WIDEST_HELP_COLUMNS = 120
+"""Help fills the terminal up to here; longer lines are hard to read."""
+
 _EPILOG = """\b
 Examples:
   ossfs-py mount my-bucket /mnt/models --endpoint oss-cn-hangzhou.aliyuncs.com
@@ -71,7 +74,10 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": _WIDEST_HELP_COLUMNS,
+    },
     epilog=_EPILOG,
     no_args_is_help=True,
 )

@@ -57,7 +57,7 @@ class _MountCommand(SettingsCommand):
     cls=_MountCommand,
     help=_HELP,
     epilog=_EPILOG,
-    context_settings={"ignore_unknown_options": True, "max_content_width": 100},
+    context_settings={"ignore_unknown_options": True},
     options_metavar="[OPTIONS]",
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="BUCKET[/PREFIX] MOUNTPOINT")

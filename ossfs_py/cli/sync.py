@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ossfs_py.cli.terminal import console
+from ossfs_py.config.units import counted
 from ossfs_py.errors import UsageError
 
 
@@ -44,6 +45,6 @@ def sync(path: str) -> None:
         task = progress.add_task("uploading")
 
         def show(told: Mapping[str, Any]) -> None:
-            progress.update(task, description=f"{told['pending_files']} files to upload")
+            progress.update(task, description=f"{counted(told['pending_files'], 'file')} to upload")
 
         client.call("sync", on_progress=show)

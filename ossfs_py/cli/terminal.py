@@ -5,6 +5,7 @@ breaks, and what rich takes for markup. Whatever is shown of them goes through h
 by itself.)
 """
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -29,8 +30,21 @@ def say(line: str, *, err: bool = False) -> None:
     click.echo(printable(line), err=err)
 
 
-def console(*, stderr: bool = False, soft_wrap: bool = False) -> "Console":
-    """A console that takes text as it is: no markup, no emoji names, no colours by guess."""
+_PIPE_COLUMNS = 20_000
+"""No row is longer: a path has 4 KiB and a key one, written with up to four signs a byte."""
+
+
+def console(
+    *, stderr: bool = False, soft_wrap: bool = False, whole_lines: bool = False
+) -> "Console":
+    """A console that takes text as it is: no markup, no emoji names, no colours by guess.
+
+    ``whole_lines``: what goes to a file or another program has one line a row.
+    """
     from rich.console import Console
 
+    if whole_lines and not (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(
+            stderr=stderr, width=_PIPE_COLUMNS, markup=False, emoji=False, highlight=False
+        )
     return Console(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)

@@ -111,7 +111,8 @@ def _users(path: Path) -> str:
     users = [
         f"{_command(process)} ({process.name})"
         for process in Path("/proc").glob("[0-9]*")
-        if any(_leads_below(link, path) for link in _links(process))
+        if process.name != str(os.getpid())  # started in the mount, it stands there itself
+        and any(_leads_below(link, path) for link in _links(process))
     ]
     if not users:
         return ""

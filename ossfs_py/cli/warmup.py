@@ -10,6 +10,7 @@ import click
 
 from ossfs_py.cli.formatting import short_size
 from ossfs_py.cli.terminal import console, printable, say
+from ossfs_py.config.units import counted
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json:
     totals = {"files": 0, "bytes": 0, "fetched_bytes": 0}
     missing = dict(found.missing)
     sizes = [size for files in found.mounts.values() for size in files.sizes.values()]
+    _tell_what_does_not_fit(found)
     with _bar(len(sizes), sum(sizes), shown=not (as_json or background)) as advance:
         for client, prefix, batch in _batches(found):
 
@@ -107,13 +109,27 @@ def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json:
     return 1 if missing else 0
 
 
+def _tell_what_does_not_fit(found: "Expansion") -> None:
+    """The first files are evicted again when the last come in: said before hours of fetching."""
+    from ossfs_py.control.client import ControlClient
+
+    for mountpoint, files in found.mounts.items():
+        wanted = sum(files.sizes.values())
+        with ControlClient.of(files.mount) as client:
+            limit = client.call("cache.show")["limit_bytes"]
+        if limit is not None and wanted > limit:
+            told = f"{short_size(wanted)} do not fit into the cache of {mountpoint}"
+            outcome = "what is fetched first is evicted again (see --cache-size)"
+            say(f"ossfs-py: warning: {told} ({short_size(limit)}): {outcome}", err=True)
+
+
 def _summary(report: Report, background: bool) -> str:
     if background:
-        return f"The daemon warms up {report['files']} files."
+        return f"The daemon warms up {counted(report['files'], 'file')}."
     seconds = max(report["seconds"], 0.001)
     rate = short_size(int(report["fetched_bytes"] / seconds))
     return (
-        f"{report['files']} files, {short_size(report['bytes'])}:"
+        f"{counted(report['files'], 'file')}, {short_size(report['bytes'])}:"
         f" {short_size(report['fetched_bytes'])} fetched in {seconds:.1f} s ({rate}/s)"
     )
 

@@ -1,4 +1,4 @@
-"""Sizes, durations, modes and flags as people write them. Pure.
+"""Sizes, durations, counts, modes and flags as people write them. Pure.
 
 Every parser takes a string or the value a TOML file gives and raises ValueError with the end of
 a sentence that begins with the option's name.
@@ -53,6 +53,11 @@ def parse_duration(value: object) -> float:
 def format_duration(seconds: float) -> str:
     """How a duration is written in help texts: 60 is ``60s``."""
     return f"{seconds:g}s"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``, ``2,000 files``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def parse_mode(value: object) -> int:

@@ -82,7 +82,14 @@ def run(
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
-    record = RunningMount(os.getpid(), str(mountpoint), settings.source, settings.data_path, state)
+    record = RunningMount(
+        os.getpid(),
+        str(mountpoint),
+        settings.source,
+        settings.data_path,
+        state,
+        endpoint=settings.endpoint or "",
+    )
     with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier)

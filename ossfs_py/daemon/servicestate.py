@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import trio
 
 from ossfs_py.config import Settings
+from ossfs_py.config.units import counted
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.host.notify import Notifier
 from ossfs_py.telemetry.metrics import Metrics
@@ -89,7 +90,7 @@ class ServiceState:
         if self._draining:
             return f"Uploading what is not saved yet: {where}, {moved}"
         pending = self._filesystem.pending_uploads if self._filesystem is not None else 0
-        waiting = f", {pending} files wait for their upload" if pending else ""
+        waiting = f", {counted(pending, 'file')} to be uploaded" if pending else ""
         kept = self._sample("ossfs_kept_unsaved_files")
         unsaved = f", {kept:.0f} unsaved files are kept (ossfs-py recover)" if kept else ""
         return f"Serving {where}: {moved}{waiting}{unsaved}"

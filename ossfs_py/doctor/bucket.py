@@ -84,7 +84,7 @@ class Bucket:
             return failed("list", str(exc), fix)
         count = len(self._page.objects)
         more = " or more" if self._page.next_token is not None else ""
-        return good("list", f"allowed, {count}{more} objects")
+        return good("list", f"allowed, {count}{more} object{'' if count == 1 else 's'}")
 
     def get(self) -> Finding:
         """A byte of an object can be read."""

@@ -56,6 +56,8 @@ class RunningMount:
     data_path: str
     state_directory: str = ""
     """Where it keeps what it cannot save; empty for a read-only mount."""
+    endpoint: str = ""
+    """The store's URL; empty for the one that the region names."""
 
 
 def runtime_dirs(uid: int) -> tuple[Path, ...]:

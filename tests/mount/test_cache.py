@@ -425,6 +425,10 @@ def test_what_does_not_fit_is_missing(cached, fill) -> None:
         fill(f"shard-{number}", 4 * MIB)
     mounted = cached(cache_size="6MiB", block_size=MIB)
     outcome = ossfs("warmup", "--json", mounted.path, environment={})
+    assert outcome.err == (
+        f"ossfs-py: warning: 16.0 MiB do not fit into the cache of {mounted.path} (6.0 MiB):"
+        " what is fetched first is evicted again (see --cache-size)\n"
+    )
     checked = ossfs("warmup", "--check", "--json", mounted.path, environment={})
     assert checked.code == 1
     assert 0 < json.loads(checked.out)["cached_bytes"] <= 6 * MIB
@@ -515,4 +519,13 @@ def test_info_stats_and_list_tell_about_mounts(
     listed = json.loads(ossfs("list", "--json", environment={}).out)
     row = next(row for row in listed if row["mountpoint"] == str(mounted.path))
     assert (row["source"], row["pid"], row["state"]) == (bucket, mounted.pid, "mounted")
-    assert bucket in ossfs("list", environment={}).out
+    assert row["endpoint"].startswith("http://127.0.0.1:")
+    # A pipe gets one line a mount, however long the paths are.
+    (line,) = [
+        line
+        for line in ossfs("list", environment={}).out.splitlines()
+        if line.startswith(f"{mounted.path} ")
+    ]
+    assert line.split() == [
+        *(str(mounted.path), bucket, row["endpoint"], "cache", str(mounted.pid), "mounted")
+    ]

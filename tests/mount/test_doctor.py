@@ -77,6 +77,17 @@ def test_wrong_keys_are_one_row_with_what_to_do(seaweed: SeaweedServer, filled: 
     assert rows[0].startswith("list             failed   ")
     assert "does not accept the signature" in outcome.out
     assert "\n                          -> " in outcome.out
+    fix = "check the bucket's name, --endpoint, --region, and the permission to list it"
+    assert outcome.out.splitlines()[-1] == f"Not ready. First: list: {fix}"
+
+
+def test_the_last_line_says_that_a_mount_is_ready(seaweed: SeaweedServer, filled: str) -> None:
+    outcome = doctor(seaweed, filled)
+    rows = outcome.out.splitlines()
+    warnings = sum(" warning " in row for row in rows)
+    assert outcome.code == 0
+    expected = {0: "Ready.", 1: "Ready, with 1 warning."}
+    assert rows[-1] == expected.get(warnings, f"Ready, with {warnings} warnings.")
 
 
 def test_rights_that_are_missing_are_told_one_by_one(seaweed: SeaweedServer, filled: str) -> None:

@@ -140,11 +140,20 @@ def test_unmounting_a_busy_mount_names_who_uses_it(place: Place) -> None:
         outcome = ossfs("umount", place.mountpoint, environment={})
         assert outcome.code == 1
         assert outcome.sentence.startswith(
-            f"{place.mountpoint} is busy, used by sleep ({user.pid})"
+            f"{place.mountpoint} is busy, used by sleep ({user.pid}):"
         )
         assert is_mounted(place.mountpoint)
         umount(place, "--lazy")
         user.kill()
+
+
+def test_who_unmounts_from_inside_is_not_told_of_itself(place: Place) -> None:
+    mounted(place)
+    inside = ("env", f"--chdir={place.mountpoint}")
+    outcome = ossfs("umount", place.mountpoint, environment={}, wrapper=inside)
+    assert outcome.code == 1
+    assert outcome.sentence.startswith(f"{place.mountpoint} is busy:")
+    umount(place)
 
 
 def test_unmounting_from_outside_ends_the_daemon(place: Place) -> None:

@@ -31,6 +31,22 @@ def test_help_names_every_setting_in_its_group(capsys: pytest.CaptureFixture[str
     assert "strongest first" in out
 
 
+def test_help_fills_the_terminal_it_is_shown_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = {}
+    for columns in (40, 80, 115, 200):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        code, out, _ = run(capsys, "umount", "--help")
+        assert code == 0
+        text = out.split("Examples:")[0]
+        longest[columns] = max(map(len, text.splitlines()))
+    assert longest[40] < 80
+    assert 75 < longest[80] <= 80
+    assert 80 < longest[115] <= 115
+    assert longest[200] <= 120
+
+
 def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--help")
     assert code == 0

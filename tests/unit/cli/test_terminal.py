@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ossfs_py.cli.terminal import console, printable, say
+from ossfs_py.config.units import counted
 
 
 @given(st.text(st.characters()))
@@ -31,3 +32,10 @@ def test_a_name_is_no_markup(name: str, capsys: pytest.CaptureFixture[str]) -> N
     console().print(printable(name))
     say(name)
     assert capsys.readouterr().out == f"{name}\n{name}\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "0 files"), (1, "1 file"), (2, "2 files"), (2000, "2,000 files")]
+)
+def test_one_file_is_no_plural(number: int, shown: str) -> None:
+    assert counted(number, "file") == shown

@@ -62,7 +62,7 @@ def test_a_bucket_without_faults_is_well_and_left_as_it_was(store: FakeStore) ->
     found = by_name(list(bucket_of(store, write=True).check()))
     assert {finding.status for finding in found.values()} == {Status.GOOD}
     assert set(found) == {"list", "get", "put", "delete", "capabilities", "throughput"}
-    assert found["list"].told == "allowed, 1 objects"
+    assert found["list"].told == "allowed, 1 object"
     assert set(store.objects) == {"models/weights", "other"}
 
 

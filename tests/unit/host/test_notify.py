@@ -101,7 +101,7 @@ def test_readiness_comes_with_a_line_about_the_mount(tmp_path: Path) -> None:
         assert manager.next() == {
             "READY": "1",
             "STATUS": "Serving models at /mnt/models (temp): 2.0 GB received, 0.0 GB sent,"
-            " 3 files wait for their upload",
+            " 3 files to be uploaded",
         }
 
 

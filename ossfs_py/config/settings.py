@@ -133,8 +133,13 @@ class Settings(BaseModel):
         ge=units.MIB,
         shown_default="what --min-free leaves",
     )
-    min_free_bytes: Size = _option(
-        DATA, "SIZE", "Room on the local disk that is left to others.", default=units.GIB
+    min_free_bytes: Size | None = _option(
+        DATA,
+        "SIZE",
+        "Room on the local disk that cache, temporary files and data not yet uploaded leave to"
+        " others.",
+        default=None,
+        shown_default="1GiB, or a tenth of a smaller disk",
     )
     cache_writes: Flag = _option(DATA, "", "Let written files enter the cache, too.", default=True)
     block_size_bytes: Size = _option(
@@ -211,6 +216,13 @@ class Settings(BaseModel):
         default=None,
         le=0o777,
         shown_default="0022 for the default modes",
+    )
+    trust_default_modes: Flag = _option(
+        NAMES,
+        "",
+        "With --allow-other: let others use what was listed by the default modes, without asking"
+        " the objects for their own.",
+        default=False,
     )
     special_modes: Flag = _option(
         NAMES,

@@ -4,6 +4,7 @@ Which parts a mount has is decided where they are built (``assembly``); how they
 """
 
 import hashlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ class DiskCacheOptions:
     place: str
     bucket: str
     limit_bytes: int
-    min_free_bytes: int
+    min_free_bytes: int | None
     block_size_bytes: int
 
 
@@ -94,8 +95,9 @@ def disk_cache_options(settings: Settings, place: str) -> DiskCacheOptions:
 
 
 def metadata_file(settings: Settings, place: str) -> Path | None:
-    """Where answers to HEAD are kept: where every object is asked, and a lasting cache is there."""
-    if settings.data_path != "cache" or not settings.posix_metadata:
+    """Where answers to HEAD are kept: where objects are asked, and a lasting cache is there."""
+    asks_modes = settings.allow_other and not settings.trust_default_modes
+    if settings.data_path != "cache" or not (settings.posix_metadata or asks_modes):
         return None
     identity = f"{place}\0{settings.bucket}"
     name = f"metadata-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.sqlite3"
@@ -115,6 +117,9 @@ def namespace_options(settings: Settings) -> NamespaceOptions:
         dir_mode=settings.effective_dir_mode,
         read_only=settings.read_only,
         special_modes=settings.special_modes,
+        guessed_for_uid=(
+            os.geteuid() if settings.allow_other and not settings.trust_default_modes else None
+        ),
     )
 
 

@@ -16,6 +16,9 @@ _TYPE_BITS = {
 }
 KIND_OF_TYPE = {bits: kind for kind, bits in _TYPE_BITS.items()}
 """By the type bits of st_mode."""
+_TYPES = 0o170000
+_OWNERS = 0o7700
+"""What a mode grants nobody but the owner: the special bits of directories grant nothing."""
 SYMLINK_PERMISSIONS = 0o777
 """What every symlink shows on Linux."""
 
@@ -29,14 +32,15 @@ def resolve(
     is how many a directory has, None where nobody knows.
     """
     info = inode.info
+    guessed = is_guess(inode, options)
     if info is not None and inode.is_plain:
         # Most files of most buckets, and so most of what a listing costs.
         modified_ns = info.mtime_ns
         return Attributes(
             inode.number,
-            stat.S_IFREG | options.file_mode,
+            stat.S_IFREG | (options.file_mode & _OWNERS if guessed else options.file_mode),
             info.size,
-            options.uid,
+            (options.guessed_for_uid or 0) if guessed else options.uid,
             options.gid,
             modified_ns,
             modified_ns,
@@ -46,16 +50,33 @@ def resolve(
     mtime_ns = _mtime(inode)
     if mtime_ns is None:
         mtime_ns = mounted_ns
+    mode = full_mode(inode, options)
+    owner = options.guessed_for_uid if guessed else None
     return Attributes(
         ino=inode.number,
-        mode=full_mode(inode, options),
+        mode=mode & (_TYPES | _OWNERS) if guessed else mode,
         size=inode.size,
-        uid=_first(inode.uid, stored.uid, options.uid) or 0,
+        uid=_first(owner, inode.uid, stored.uid, options.uid) or 0,
         gid=_first(inode.gid, stored.gid, options.gid) or 0,
         atime_ns=_first(inode.atime_ns, stored.atime_ns, mtime_ns) or 0,
         mtime_ns=mtime_ns,
         ctime_ns=_first(inode.ctime_ns, stored.ctime_ns, mtime_ns) or 0,
         nlink=_links(inode, subdirectories),
+    )
+
+
+def is_guess(inode: Inode, options: NamespaceOptions) -> bool:
+    """Whether the store has still to say who may do what with it, and somebody could mind.
+
+    A guess grants nothing to anybody but the mount's owner. The mountpoint's attributes are the
+    mount's options, and those of symbolic links grant nothing.
+    """
+    return (
+        options.guessed_for_uid is not None
+        and inode.metadata is None
+        and (inode.mode is None or inode.uid is None)
+        and inode.parent is not None
+        and inode.kind is not Kind.SYMLINK
     )
 
 

@@ -1,15 +1,23 @@
 """The names, inodes and attributes of one mount."""
 
+import logging
 import time
 from collections.abc import Mapping
 
-from ossfs_py.errors import NoSuchEntryError, StaleInodeError
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    ObjectMissingError,
+    StaleInodeError,
+    StoreError,
+    StoreUnavailableError,
+)
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.answers import MetadataMemory
 from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.listing.reading import Listed
+from ossfs_py.namespace.modesahead import ModesAhead
 from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.policy import NamespaceOptions
@@ -20,6 +28,8 @@ from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
 
 __all__ = ["DirectoryListing", "Inode", "Kind", "Namespace", "NamespaceOptions"]
 
@@ -52,6 +62,7 @@ class Namespace:
         self._renamer = Renamer(
             store, workers, self._tree, self._resolver, self._entries, rename_log
         )
+        self._modes_ahead = ModesAhead(self._tree, self._resolver)
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
 
     @property
@@ -132,27 +143,50 @@ class Namespace:
             StaleInodeError: gone from the store, or the name stands for another inode now, and
                 nobody has this one open.
         """
+        tree = self._tree
         try:
             await self._resolver.refresh(inode)
-            if self._tree.needs_metadata(inode):
+            if tree.lacks_metadata(inode):
                 await self._resolver.ensure_metadata(inode)
+            if tree.is_guess(inode):
+                await self._ask_mode(inode)
         except StaleInodeError:
             if not inode.open_count:
                 raise
-        return self._tree.attributes(inode)
+        return tree.attributes(inode)
+
+    async def _ask_mode(self, inode: Inode) -> None:
+        """Ask who may do what; where that cannot be told, the guess grants nothing to others."""
+        if self._tree.recall(inode):
+            return
+        self._modes_ahead.wanted(inode)
+        try:
+            await self._resolver.ask_mode(inode)
+        except (StoreUnavailableError, ObjectMissingError):
+            raise
+        except StoreError as exc:
+            log.info("who may do what with %r stays unknown: %s", inode.name, exc)
 
     def attributes_nowait(self, inode: Inode) -> Attributes | None:
         """Attributes without a request; None if the store has to be asked."""
-        if not self._tree.is_fresh(inode) or self._tree.needs_metadata(inode):
+        tree = self._tree
+        if not tree.is_fresh(inode) or tree.lacks_metadata(inode):
             return None
-        return self._tree.attributes(inode)
+        if tree.is_guess(inode) and not tree.recall(inode):
+            return None
+        return tree.attributes(inode)
 
     def attributes_known(self, inode: Inode) -> Attributes:
         """What memory says, however old: for an inode that was looked up or listed just now."""
         return self._tree.attributes(inode)
 
     def fresh_seconds(self, inode: Inode, now: float) -> float:
-        """How long after ``now``, on trio's clock, the kernel may keep what it is told then."""
+        """How long after ``now``, on trio's clock, the kernel may keep what it is told then.
+
+        Not at all if it is told a guess: every use of the name asks, then.
+        """
+        if self._tree.is_guess(inode):
+            return 0.0
         ttl_seconds = self._options.metadata_ttl_seconds
         if inode.parent is None or inode.local or inode.removed:
             return ttl_seconds

@@ -25,3 +25,6 @@ class NamespaceOptions:
     read_only: bool = False
     special_modes: bool = False
     """Whether set-user-ID, set-group-ID and sticky bits that metadata tells are shown."""
+    guessed_for_uid: int | None = None
+    """Where others than the mount's owner see the mount: the owner, who alone may do anything with
+    what the store was not asked about yet. None: the defaults above are believed for everybody."""

@@ -22,6 +22,8 @@ from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 
+_TRIES = 3
+"""Questions about one mode, should answers cross those to others or changes made here."""
 _MAX_AHEAD = 4000
 """Objects asked ahead of a program at most: what four LIST pages name."""
 
@@ -40,7 +42,7 @@ class Question:
     ``head`` asks for the object, ``below`` for the keys that make a directory of its name.
     """
 
-    __slots__ = ("asked_at", "below", "expected", "head", "key", "serial")
+    __slots__ = ("asked_at", "below", "expected", "head", "key", "marker_of", "serial")
 
     def __init__(self, key: str, serial: int) -> None:
         self.key = key
@@ -49,6 +51,8 @@ class Question:
         """The directory and the name it is asked for ahead of a lookup."""
         self.head: Pending[ObjectInfo] | None = None
         self.below: Pending[Below] | None = None
+        self.marker_of: Inode | None = None
+        """The directory whose mode is wanted: ``head`` is about its marker."""
         self.asked_at = trio.current_time()
 
     @property
@@ -146,16 +150,24 @@ class Resolver:
         return head
 
     def ask_ahead(self, infos: Iterable[ObjectInfo]) -> None:
-        """Ask, behind urgent work, for the metadata of listed objects that will be wanted."""
+        """Ask, behind urgent work, for the metadata of listed objects that must be asked."""
         for info in infos:
-            if len(self._questions) >= _MAX_AHEAD:
-                return
-            if (
-                self._tree.must_ask(info)
-                and self._tree.metadata.complete(info).metadata is None
-                and (info.key, True, False) not in self._questions
-            ):
-                self._ask(info.key, head=True, below=False, urgent=False)
+            if self._tree.must_ask(info):
+                self.ask_metadata_ahead(info)
+
+    def ask_metadata_ahead(self, info: ObjectInfo) -> None:
+        """Ask, behind urgent work, for the metadata of a listed object that will be wanted."""
+        if (
+            len(self._questions) < _MAX_AHEAD
+            and self._tree.metadata.complete(info).metadata is None
+            and (info.key, True, False) not in self._questions
+        ):
+            self._ask(info.key, head=True, below=False, urgent=False)
+
+    def ask_mode_ahead(self, directory: Inode) -> None:
+        """Ask, behind urgent work, for the mode of a directory that will be wanted."""
+        if len(self._questions) < _MAX_AHEAD and self._tree.is_guess(directory):
+            self._ask_marker(directory, urgent=False)
 
     async def refresh(self, inode: Inode) -> None:
         """Make sure that what is known of the inode is fresh, asking the store if it is not.
@@ -206,6 +218,23 @@ class Resolver:
         while inode.metadata is None and not inode.local and not inode.removed:
             if inode is self._tree.table.root or await self._refresh_once(inode):
                 return
+
+    async def ask_mode(self, inode: Inode) -> None:
+        """Learn mode and owner of an inode whose existence is known and whose mode is guessed.
+
+        Raises:
+            StaleInodeError, StoreError: as of :meth:`refresh`.
+        """
+        tree = self._tree
+        for _ in range(_TRIES):
+            if not tree.is_guess(inode) or tree.recall(inode):
+                return
+            if inode.kind is not Kind.DIRECTORY:
+                await self._refresh_once(inode)
+                continue
+            head, _below = await self._answers(self._ask_marker(inode))
+            if isinstance(head, StoreError):
+                raise head
 
     async def first_below(self, directory: Inode) -> str | None:
         """The first key in the directory but its marker, or the marker if that has content.
@@ -314,6 +343,23 @@ class Resolver:
             )
         return question
 
+    def _ask_marker(self, directory: Inode, *, urgent: bool = True) -> Question:
+        """Ask for the marker of a directory; the answer is taken in as soon as it comes."""
+        key = self._tree.keys.marker_key_of(directory)
+        question = self._ask(key, head=True, below=False, urgent=urgent)
+        question.marker_of = directory
+        return question
+
+    def _take_in_marker(self, directory: Inode, question: Question) -> None:
+        tree = self._tree
+        head, _ = _told(question)
+        if (
+            not isinstance(head, StoreError)
+            and tree.keys.marker_key_of(directory) == question.key
+            and not tree.changes.since(tree.keys.key_of(directory), question.serial)
+        ):
+            tree.marker_told(directory, head)
+
     def _retire(self, slot: tuple[str, bool, bool], question: Question) -> None:
         if not question.settled:
             return
@@ -322,6 +368,8 @@ class Resolver:
         if question.head is not None and question.below is None:
             with suppress(StoreError):  # who waits is told; nobody need wait
                 self._tree.metadata.remember(question.head.result())
+        if question.marker_of is not None:
+            self._take_in_marker(question.marker_of, question)
         if question.expected is not None:
             parent, name = question.expected
             if not parent.removed and not self._is_overtaken(parent, name, question):

@@ -87,7 +87,21 @@ class Tree:
             or trio.current_time() < inode.fresh_until
         )
 
-    def needs_metadata(self, inode: Inode) -> bool:
+    def is_guess(self, inode: Inode) -> bool:
+        """Whether the inode's mode and owner are guessed, and somebody could mind."""
+        return attributes.is_guess(inode, self.options) and not (inode.local or inode.removed)
+
+    def recall(self, inode: Inode) -> bool:
+        """Take in what is remembered of the metadata of the inode's version, if anything is."""
+        if inode.info is None or inode.kind is Kind.DIRECTORY:
+            return False
+        info = self.metadata.complete(inode.info)
+        if info.metadata is None or kind_of(info) is not inode.kind:
+            return False
+        inode.learn(info)
+        return True
+
+    def lacks_metadata(self, inode: Inode) -> bool:
         """Whether full fidelity asks for more than is known."""
         return (
             self.options.posix_metadata
@@ -99,7 +113,7 @@ class Tree:
     def fresh_child(self, parent: Inode, name: str) -> Inode | None:
         """The entry of that name, if nothing has to be asked to answer for it."""
         child = self.table.child(parent, name)
-        if child is not None and self.is_fresh(child) and not self.needs_metadata(child):
+        if child is not None and self.is_fresh(child) and not self.lacks_metadata(child):
             return child
         listed = self.listings.entry(parent, name)
         if listed is None:
@@ -196,8 +210,23 @@ class Tree:
         elif marker_asked:
             child.info = None
             child.metadata = NO_METADATA  # asked: there is none
+        elif self._is_asked_directory(child):
+            if self.is_fresh(child):
+                return child  # that its name was listed makes no answer about its mode younger
+            child.metadata = None
         self.refreshed(child, asked_at)
         return child
+
+    def marker_told(self, directory: Inode, marker: ObjectInfo | None) -> None:
+        """The store was asked for a directory's marker; None if there is none."""
+        if directory.metadata is not None or directory.removed:
+            return
+        if marker is None:
+            directory.info = None
+            directory.metadata = NO_METADATA
+        else:
+            self.metadata.remember(marker)
+            directory.learn(marker)
 
     def relearn(self, inode: Inode, info: ObjectInfo, asked_at: float) -> Inode:
         """The store answered for a known inode; what its name stands for now."""
@@ -347,6 +376,14 @@ class Tree:
         if inode.parent is not None:
             self._news.name_taken(inode.parent, inode.name, inode)
         self._detach_all(inode)
+
+    def _is_asked_directory(self, inode: Inode) -> bool:
+        """Whether it is a directory whose mode was asked for, to be asked for again in time."""
+        return (
+            self.options.guessed_for_uid is not None
+            and inode.metadata is not None
+            and not inode.metadata_dirty
+        )
 
     def _is_newer(self, inode: Inode, asked_at: float) -> bool:
         """Whether what is known of the inode is younger than an answer asked for then."""

@@ -1,6 +1,5 @@
 """Modes, owners, times and extended attributes on a mount, in the bucket, and for other users."""
 
-import contextlib
 import errno
 import json
 import os
@@ -15,7 +14,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.support.commands import NOBODY, as_root
+from tests.support.commands import NOBODY, allow_other_permitted, as_root
 from tests.support.errnos import refused
 from tests.support.mounting import Mount
 from tests.support.seaweed import SeaweedServer
@@ -46,23 +45,6 @@ def mounted(seaweed: SeaweedServer, module_bucket: str) -> Iterator[Mount]:
             yield one
             assert one.unmount() == 0, one.log
             assert "Traceback" not in one.log, one.log
-
-
-@contextlib.contextmanager
-def allow_other_permitted() -> Iterator[None]:
-    """A machine on which everybody may use allow_other; root may anyway."""
-    if os.geteuid() == 0:
-        yield
-        return
-    with tempfile.NamedTemporaryFile("w") as permissive:
-        permissive.write("user_allow_other\n")
-        permissive.flush()
-        Path(permissive.name).chmod(0o644)
-        as_root("mount", "--bind", permissive.name, "/etc/fuse.conf")
-        try:
-            yield
-        finally:
-            as_root("umount", "/etc/fuse.conf")
 
 
 # -- modes, owners, times -----------------------------------------------------------------------

@@ -287,6 +287,11 @@ def errno_of(exc: BaseException) -> int:
     return errno.EIO
 
 
+def disk_full(why: str) -> OSError:
+    """What a file operation raises that would take room which is left to others."""
+    return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {why}")
+
+
 def is_disk_full(exc: OSError) -> bool:
     """Whether a local file operation failed for lack of room."""
     return exc.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -38,6 +38,7 @@ from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.descriptors import Descriptors
+from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -92,6 +93,7 @@ async def assembled(
                 journal=journal,
                 spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
                 limits=write_limits(settings),
+                room=DiskRoom(settings.min_free_bytes, shared=settings.allow_other),
             )
             descriptors = Descriptors(shared=settings.allow_other)
             data_path = create(

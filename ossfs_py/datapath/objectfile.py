@@ -150,6 +150,11 @@ class ObjectFile:
         """Whether the file keeps its key until it is committed next, for its dirty file."""
         return self._committer.key_settled
 
+    @property
+    def writer(self) -> int:
+        """See :class:`Committer`."""
+        return self._committer.writer
+
     def request(self) -> CommitRequest:
         """How the file would be committed now, for its dirty file."""
         return self._committer.request()

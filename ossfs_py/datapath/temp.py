@@ -16,6 +16,7 @@ from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockLostError
 from ossfs_py.runtime.descriptors import Descriptors
+from ossfs_py.runtime.diskroom import READERS, DiskRoom
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 
@@ -26,8 +27,11 @@ class TempBackend:
     granularity_bytes = 4096
     """One page: neighbouring spans never share one."""
 
-    def __init__(self, version: ObjectVersion, temp_dir: Path) -> None:
+    def __init__(self, version: ObjectVersion, temp_dir: Path, room: DiskRoom) -> None:
         self._version = version
+        self._room = room
+        self._account = room.account()
+        self._kept_bytes = 0
         # Unlinked at once, created owner-only: nothing is left behind after a crash.
         self._file = tempfile.TemporaryFile(dir=temp_dir, buffering=0)  # noqa: SIM115
         self._present = ExtentSet()
@@ -66,7 +70,11 @@ class TempBackend:
         ) from cause
 
     def keep(self, start: int, view: memoryview) -> bool:
-        """Write fetched bytes behind their readers; False when the disk is full."""
+        """Write fetched bytes behind their readers; False when the disk is full, or its rest is
+        left to others.
+        """
+        if not self._room.has_room(self._file.fileno(), READERS, len(view)):
+            return False
         done = 0
         try:
             while done < len(view):
@@ -80,6 +88,8 @@ class TempBackend:
     def note_kept(self, start: int, end: int) -> None:
         """The run is in the file now."""
         self._present.add(start, end)
+        self._kept_bytes += end - start
+        self._account.is_now(self._kept_bytes, READERS)
 
     def note_lost(self, start: int, end: int) -> None:
         """The run cannot be read back; it comes from the store again."""
@@ -91,6 +101,7 @@ class TempBackend:
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()
+        self._account.close()
 
 
 class TempDataPath:
@@ -132,4 +143,4 @@ class TempDataPath:
             return None
         if not self._descriptors.may_keep_file():
             return None
-        return TempBackend(version, self._temp_dir)
+        return TempBackend(version, self._temp_dir, self._writes.room)

@@ -247,6 +247,8 @@ class Handles:
         try:
             async with opened.turns.change():
                 opened.check_current()
+                if handle.writer is not None:
+                    opened.writer = handle.writer
                 place = opened.begin_write(offset, len(data), appends=handle.appends)
                 if handle.appends and not place:
                     # It may have to be appended again, to what others write meanwhile.

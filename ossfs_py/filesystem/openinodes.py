@@ -58,6 +58,7 @@ class OpenInode:
         "superseded",
         "turns",
         "whole",
+        "writer",
     )
 
     def __init__(
@@ -93,6 +94,8 @@ class OpenInode:
         self.kernel_end: int | None = None
         """Where the kernel believes the file ends, once bytes of others came before our own."""
         self.turns = Turns()
+        self.writer = inode.uid or 0
+        """The user who wrote last, or writes now. Kept by the handles."""
 
     @property
     def users(self) -> int:

@@ -30,6 +30,11 @@ class Committer(Protocol):
         """
         ...
 
+    @property
+    def writer(self) -> int:
+        """The user who wrote last, or writes now."""
+        ...
+
     def request(self) -> CommitRequest:
         """Under which key and with which metadata a commit would happen now.
 

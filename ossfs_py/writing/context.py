@@ -6,6 +6,7 @@ from typing import Protocol
 
 import trio
 
+from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
@@ -95,4 +96,6 @@ class WriteContext:
     spill_key: Callable[[], str]
     """A new hidden key (``.ossfs-py-spill-<uuid>`` under the mount's prefix)."""
     limits: WriteLimits = field(default_factory=WriteLimits)
+    room: DiskRoom = field(default_factory=DiskRoom)
+    """On the local disk."""
     tidying: Tidying = field(default_factory=Tidying)

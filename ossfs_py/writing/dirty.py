@@ -75,6 +75,7 @@ class DirtyFile:
             self._target,
             self._new_upload,
             self._new_disk,
+            self._writer,
         )
         self._seen = base
         self._early: ObjectVersion | None = None
@@ -346,8 +347,17 @@ class DirtyFile:
 
     def _new_disk(self, base: Base | None, *, changed: bool) -> DiskContent:
         return DiskContent(
-            self._context, self._disk_schedule, base, self._read_base, self._target, changed=changed
+            self._context,
+            self._disk_schedule,
+            base,
+            self._read_base,
+            self._target,
+            self._writer,
+            changed=changed,
         )
+
+    def _writer(self) -> int:
+        return self._committer.writer
 
     async def _continue_on_disk(self) -> None:
         """Let what is in memory, or has left it, go on from disk."""

@@ -1,6 +1,6 @@
 """The content of a dirty file whose new bytes are in a staging file, over an optional base."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -39,11 +39,14 @@ class DiskContent:
         base: Base | None,
         read_base: ReadBase,
         target: Target,
+        writer: Callable[[], int],
         *,
         changed: bool,
     ) -> None:
+        """``writer`` tells which user's bytes those are that are written at the moment."""
         self._context = context
         self._target = target
+        self._writer = writer
         self._bytes = DiskBytes(base, read_base, self._new_staging)
         self._builder = ObjectBuilder(context, schedule, self._bytes, target)
         self._changed = changed
@@ -224,7 +227,13 @@ class DiskContent:
         context, base = self._context, self._bytes.base
         staging = self._bytes.staging
         if staging is None:
-            staging = Staging(context.journal, context.local, context.journal.create_staging())
+            staging = Staging(
+                context.journal,
+                context.local,
+                context.journal.create_staging(),
+                context.room,
+                self._writer,
+            )
         try:
             record = self._description(staging.ident, request)
             if not record.base_valid:
@@ -270,7 +279,8 @@ class DiskContent:
         self._builder.changes(start, end)
 
     async def _new_staging(self) -> Staging:
-        staging = await Staging.create(self._context.journal, self._context.local)
+        context = self._context
+        staging = await Staging.create(context.journal, context.local, context.room, self._writer)
         if self._disowned:
             staging.unlink()
         await staging.truncate(self._bytes.size)

@@ -33,6 +33,8 @@ class MemoryPlan:
     new_upload: Callable[[], PartsUpload | None]
     """The upload that its parts leave with; None while none may."""
     new_disk: NewDiskContent
+    writer: Callable[[], int]
+    """The user whose bytes those are that are written at the moment."""
 
 
 class MemoryContent:
@@ -246,7 +248,13 @@ class MemoryContent:
     def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Put what is in memory into a file; the record says where the rest is."""
         journal, upload = self._context.journal, self._stream.upload
-        staging = Staging(journal, self._context.local, journal.create_staging())
+        staging = Staging(
+            journal,
+            self._context.local,
+            journal.create_staging(),
+            self._context.room,
+            self._plan.writer,
+        )
         try:
             held = self._written_down(staging)
             record = DirtyRecord.of(staging.ident, request).replaced(

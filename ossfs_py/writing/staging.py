@@ -2,18 +2,23 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import trio
 
 from ossfs_py.model import ByteRange, FileSlice
+from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing.journal import Journal, StagedFile, truncated_entry, written_entry
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.uses import Uses
 
 T = TypeVar("T")
+
+_BLOCK_BYTES = 512
+"""What st_blocks counts in (stat(2))."""
 
 
 class Staging:
@@ -24,7 +29,15 @@ class Staging:
     like any other. All methods belong to the trio thread.
     """
 
-    def __init__(self, journal: Journal, local: Workers, file: StagedFile) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        local: Workers,
+        file: StagedFile,
+        room: DiskRoom,
+        writer: Callable[[], int],
+    ) -> None:
+        """``writer`` tells which user's bytes those are that are written at the moment."""
         self._journal = journal
         self._local = local
         self.ident = file.ident
@@ -33,16 +46,22 @@ class Staging:
         self._log_number = 0
         self._recorded = False
         self._listed = True
+        self._room = room
+        self._writer = writer
+        self._account = room.account()
         self.uses = Uses(self._close_files)
 
     @classmethod
-    async def create(cls, journal: Journal, local: Workers) -> "Staging":
+    async def create(
+        cls, journal: Journal, local: Workers, room: DiskRoom, writer: Callable[[], int]
+    ) -> "Staging":
         """A new, empty staging file.
 
         Raises:
             OSError: the disk is full, among others.
         """
-        return cls(journal, local, await _to_the_end(local, journal.create_staging))
+        file = await _to_the_end(local, journal.create_staging)
+        return cls(journal, local, file, room, writer)
 
     @property
     def recorded(self) -> bool:
@@ -77,15 +96,25 @@ class Staging:
     async def write(
         self, offset: int, data: bytes | memoryview, *, dirty: bool = True
     ) -> tuple[int, OSError | None]:
-        """Write ``data``; returns how many bytes went in, and what went wrong (a full disk).
+        """Write ``data``; returns how many bytes went in, and what went wrong (a full disk, or
+        one whose rest is left to others).
 
         ``dirty`` False keeps the bytes out of the log (they are the base's own).
         """
         log_fd = self._log_fd if dirty else None
-        return await _to_the_end(self._local, _write, self._fd, log_fd, offset, data)
+        writer = self._writer()
+        require = partial(self._room.require, self._fd, writer)
+        done, error, taken = await _to_the_end(
+            self._local, _write_within, self._fd, log_fd, offset, data, require
+        )
+        self._account.is_now(taken, writer)
+        return done, error
 
     def write_now(self, offset: int, data: memoryview) -> None:
-        """Write on the calling thread: for giving up, when nothing may be awaited any more."""
+        """Write on the calling thread: for giving up, when nothing may be awaited any more.
+
+        To the last byte of the disk: what is not saved now is lost.
+        """
         _done, error = _write(self._fd, self._log_fd, offset, data)
         if error is not None:
             raise error
@@ -152,6 +181,7 @@ class Staging:
     def _close_files(self) -> None:
         self._close_log()
         os.close(self._fd)
+        self._account.close()
 
 
 async def _to_the_end(workers: Workers, fn: Callable[..., T], *args: Any) -> T:
@@ -159,6 +189,24 @@ async def _to_the_end(workers: Workers, fn: Callable[..., T], *args: Any) -> T:
     with trio.CancelScope(shield=True):
         result = await workers.run(fn, *args)
     return result  # noqa: RET504 - a return inside the scope is one mypy cannot see
+
+
+def _write_within(
+    fd: int,
+    log_fd: int | None,
+    offset: int,
+    data: bytes | memoryview,
+    require: Callable[[int], None],
+) -> tuple[int, OSError | None, int]:
+    """As ``_write``, if there is room; also how many bytes of the disk the file takes then."""
+    done = 0
+    error: OSError | None = None
+    try:
+        require(len(data))
+        done, error = _write(fd, log_fd, offset, data)
+    except OSError as exc:
+        error = exc
+    return done, error, os.fstat(fd).st_blocks * _BLOCK_BYTES
 
 
 def _write(

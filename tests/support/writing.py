@@ -41,6 +41,7 @@ class Commits:
     request: Callable[[], CommitRequest] = lambda: CommitRequest("file")
     stored_early: Callable[[ObjectVersion], None] = lambda _version: None
     key_settled: bool = True
+    writer: int = 0
 
 
 @dataclass

@@ -14,6 +14,7 @@ from ossfs_py.datapath.diskcache.ledger import LedgerBusyError, Totals
 from ossfs_py.errors import is_disk_full
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
+from ossfs_py.runtime.diskroom import kept_free_bytes
 from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -53,7 +54,7 @@ class BlockStore:
         bucket: str,
         *,
         limit_bytes: int,
-        min_free_bytes: int,
+        min_free_bytes: int | None,
         metrics: Metrics,
         block_size_bytes: int = MIB,
     ) -> None:
@@ -358,7 +359,8 @@ class BlockStore:
         )
 
     def _disk_shortfall(self, attachment: Attachment, need: int) -> int:
-        return need + self.min_free_bytes - attachment.root.free_bytes()
+        root = attachment.root
+        return need + kept_free_bytes(root.fd, self.min_free_bytes) - root.free_bytes()
 
     # -- keeping count ----------------------------------------------------------------------------
 

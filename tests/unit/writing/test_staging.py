@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from ossfs_py.model import ByteRange, CommitRequest, ObjectVersion
+from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing import staging as staging_module
 from ossfs_py.writing.journal import Journal
@@ -23,7 +24,7 @@ def run(tmp_path, scenario):
         local = Workers("local", 2)
         try:
             with trio.fail_after(120):
-                await scenario(await Staging.create(journal, local), journal)
+                await scenario(await Staging.create(journal, local, DiskRoom(), lambda: 0), journal)
         finally:
             local.close()
             assert local.join(120)

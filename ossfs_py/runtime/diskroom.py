@@ -1,0 +1,87 @@
+"""How much of the local disk files of this mount may take, and each user's share of it.
+
+A disk that one user has filled up fails everybody's writes, and everything else on the machine that
+needs a place to write to. So bytes are refused, to who brings them, while some room is left.
+"""
+
+import os
+from collections import Counter
+
+from ossfs_py.errors import disk_full
+
+READERS = -1
+"""Whose share it is that fetched bytes are kept on disk; no user has this number."""
+
+_KEPT_BYTES = 1024**3
+_KEPT_SHARE = 10
+"""One part in this many of a disk that is smaller than ten times the first."""
+
+
+def kept_free_bytes(fd: int, wanted: int | None) -> int:
+    """How much of the file system of ``fd`` is left to others; ``wanted`` if somebody said so."""
+    if wanted is not None:
+        return wanted
+    info = os.fstatvfs(fd)
+    return min(_KEPT_BYTES, info.f_blocks * info.f_frsize // _KEPT_SHARE)
+
+
+class DiskRoom:
+    """The room that staging and temporary files of a mount may take.
+
+    Whether there is room may be asked on any thread; what is taken is told on the trio thread.
+    """
+
+    def __init__(self, min_free_bytes: int | None = 0, *, shared: bool = False) -> None:
+        """``min_free_bytes`` stay free (None: 1 GiB, or a tenth of a smaller disk). ``shared``:
+        several users write, and none of them may have more than what is left after that.
+        """
+        self._min_free_bytes = min_free_bytes
+        self._shared = shared
+        self._taken: Counter[int] = Counter()
+
+    def has_room(self, fd: int, uid: int, size: int) -> bool:
+        """Whether the user may bring ``size`` more bytes to the file system of ``fd``."""
+        if self._min_free_bytes == 0 and not self._shared:
+            return True
+        info = os.fstatvfs(fd)
+        kept_bytes = kept_free_bytes(fd, self._min_free_bytes)
+        left_bytes = info.f_bavail * info.f_frsize - kept_bytes - size
+        if left_bytes < 0:
+            return False
+        return not self._shared or self._taken[uid] + size <= left_bytes
+
+    def require(self, fd: int, uid: int, size: int) -> None:
+        """Raise OSError (no space left) unless the user may bring ``size`` more bytes."""
+        if not self.has_room(fd, uid, size):
+            raise disk_full("the mount leaves the rest of the local disk to others")
+
+    def account(self) -> "DiskAccount":
+        """What one new file takes."""
+        return DiskAccount(self._taken)
+
+
+class DiskAccount:
+    """What one file on disk takes, by who brought it. Belongs to the trio thread."""
+
+    def __init__(self, taken: Counter[int]) -> None:
+        self._all = taken
+        self._mine: Counter[int] = Counter()
+        self._bytes = 0
+
+    def is_now(self, size: int, uid: int) -> None:
+        """The file takes ``size`` bytes since the user wrote to it."""
+        self._add(size - self._bytes, uid)
+        self._bytes = size
+
+    def _add(self, more: int, uid: int) -> None:
+        self._mine[uid] += more
+        self._all[uid] += more
+
+    def close(self) -> None:
+        """The file takes none any more, or is not this mount's any more."""
+        for uid, size in self._mine.items():
+            self._all[uid] -= size
+            if not self._all[uid]:
+                del self._all[uid]
+        self._mine.clear()
+        self._bytes = 0

@@ -1,11 +1,13 @@
 """The Prometheus endpoint: ``GET /metrics`` over plain HTTP, for whoever may connect.
 
-Answered on the trio thread, which owns most of the metrics: a scrape takes some 2 ms.
+Answered on the trio thread, which owns most of the metrics and which reads need as well: a scrape
+takes some 2 ms of it. However many ask, and however often, they get a small share of its time.
 """
 
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from time import perf_counter
 from urllib.parse import urlsplit
 
 import trio
@@ -28,6 +30,10 @@ _CLIENT_SECONDS = 10.0
 _WAITING_SECONDS = 2 * _CLIENT_SECONDS
 """For a place among those that are served: long enough for silent ones to be given up."""
 _RECEIVE_BYTES = 4096
+_SHARE = 20
+"""One part in this many of the thread's time is the most that telling the metrics may take."""
+_ACCEPT_SECONDS = 0.005
+"""Between two connections: taking one, and closing it, costs some 0.2 ms."""
 
 
 @asynccontextmanager
@@ -44,7 +50,8 @@ async def exposed(address: str | None, registry: CollectorRegistry) -> AsyncIter
     listeners = await _listen(host.strip("[]"), int(port), address)
     server = _MetricsServer(registry)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, server.serve, listeners)
+        unhurried = [_Unhurried(listener) for listener in listeners]
+        nursery.start_soon(trio.serve_listeners, server.serve, unhurried)
         for listener in listeners:
             name = listener.socket.getsockname()
             shown = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
@@ -66,9 +73,48 @@ async def _listen(host: str, port: int, address: str) -> list[trio.SocketListene
         ) from None
 
 
-class _MetricsServer:
+class _Unhurried(trio.abc.Listener[trio.SocketStream]):
+    """Takes connections one by one, with a pause; the kernel keeps those that wait."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    async def accept(self) -> trio.SocketStream:
+        """The next connection."""
+        await trio.sleep(_ACCEPT_SECONDS)
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        """Listen no more."""
+        await self._listener.aclose()
+
+
+class _Rendering:
+    """The metrics as text, made for all who wait for it, and not too often."""
+
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._turn = trio.Lock()
+        self._text = b""
+        self._began_at = -1.0
+        self._next_at = 0.0
+
+    async def text(self) -> bytes:
+        """The metrics as they are at some moment after this call."""
+        asked_at = trio.current_time()
+        async with self._turn:
+            if self._began_at < asked_at:
+                await trio.sleep_until(self._next_at)
+                began, self._began_at = perf_counter(), trio.current_time()
+                self._text = generate_latest(self._registry)
+                pause_seconds = (_SHARE - 1) * (perf_counter() - began)
+                self._next_at = trio.current_time() + pause_seconds
+            return self._text
+
+
+class _MetricsServer:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._rendering = _Rendering(registry)
         self._clients = trio.CapacityLimiter(_MAX_CLIENTS)
         self._connections = 0
 
@@ -97,17 +143,17 @@ class _MetricsServer:
 
     async def _exchange(self, stream: trio.SocketStream) -> None:
         line = await _request_line(stream)
-        await stream.send_all(self._answer(line))
+        await stream.send_all(await self._answer(line))
         await _drained(stream)
 
-    def _answer(self, line: bytes) -> bytes:
+    async def _answer(self, line: bytes) -> bytes:
         method, _, rest = line.partition(b" ")
         target = urlsplit(rest.partition(b" ")[0]).path.decode("latin-1")
         if method not in (b"GET", b"HEAD"):
             return _message("405 Method Not Allowed", b"only GET\n", extra="Allow: GET, HEAD\r\n")
         if target != PATH:
             return _message("404 Not Found", f"metrics are at {PATH}\n".encode())
-        body = generate_latest(self._registry)
+        body = await self._rendering.text()
         return _message("200 OK", body, CONTENT_TYPE_LATEST, head_only=method == b"HEAD")
 
 

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 import trio
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from ossfs_py.config.values import listen_address
@@ -173,6 +174,43 @@ async def test_who_waits_for_a_place_is_given_up(
             await opened.enter_async_context(await trio.open_tcp_stream("127.0.0.1", told()))
         with trio.fail_after(60):
             assert await exchange(told(), b"") == b""
+
+
+@in_trio
+async def test_who_scrapes_all_the_time_gets_a_small_share_of_the_loop(
+    told: Callable[[], int],
+) -> None:
+    """Reads are answered on the same thread."""
+
+    class Slow:
+        seconds = 0.0
+
+        def collect(self) -> list[Metric]:
+            began = perf_counter()
+            while perf_counter() - began < 0.005:
+                pass
+            self.seconds += perf_counter() - began
+            return []
+
+    slow, registry = Slow(), CollectorRegistry()
+    registry.register(slow)
+    slow.seconds, answers = 0.0, 0
+    async with exposed("127.0.0.1:0", registry), trio.open_nursery() as nursery:
+
+        async def scrape() -> None:
+            nonlocal answers
+            while True:
+                await exchange(told(), get("/metrics"))
+                answers += 1
+
+        began = perf_counter()
+        for _ in range(PLACES):
+            nursery.start_soon(scrape)
+        await trio.sleep(1.0)
+        elapsed = perf_counter() - began
+        nursery.cancel_scope.cancel()
+    assert answers >= PLACES
+    assert slow.seconds < elapsed / 10
 
 
 @in_trio

@@ -1,5 +1,6 @@
 """Starts a mount: in this process, or in a daemon whose first words are waited for."""
 
+import ctypes
 import faulthandler
 import logging
 import os
@@ -12,6 +13,8 @@ from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
 from ossfs_py.host.notify import Notifier
 
+_PR_SET_DUMPABLE = 4
+"""linux/prctl.h"""
 _PRIVATE_UMASK = 0o077
 
 log = logging.getLogger(__name__)
@@ -72,8 +75,12 @@ def _said_in_the_log(warnings: Sequence[str] = ()) -> None:
 def _keep_to_ourselves() -> None:
     """What this process writes is for its owner alone (logs name keys), and it leaves no core
     file, which would hold the secrets. Modes of files in the mount do not come into it.
+
+    The limit is not heeded where core files go to a program (core_pattern with a pipe), so the
+    process is none that may be dumped (nor looked into by others of its user).
     """
     os.umask(_PRIVATE_UMASK)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 

@@ -5,6 +5,7 @@ import os
 import ssl
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pytest
 from ossfs_py.control.client import ControlClient, mount_of
 from ossfs_py.host.running import SOCKET_NAME, find_daemon
 from tests.conftest import MountFactory
-from tests.support.commands import ossfs
+from tests.support.commands import as_ordinary_user, open_fuse_device, ordinary_user, ossfs
 from tests.support.faults import Fault
+from tests.support.mount_command import Place, daemons_of, hand_over
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
 from tests.support.scripted_server import ScriptedServer, error
@@ -173,6 +175,27 @@ def test_the_daemon_leaves_no_core_file_with_keys_in_it(mount: MountFactory, buc
     limits = Path(f"/proc/{mounted.pid}/limits").read_text().splitlines()
     (core,) = [line for line in limits if line.startswith("Max core file size")]
     assert core.split()[4] == "0"
+
+
+def test_no_program_that_takes_core_files_is_given_the_daemon_s_memory(
+    seaweed: SeaweedServer, bucket: str
+) -> None:
+    """A core_pattern with a pipe heeds no limit, only whether the process may be dumped: what
+    belongs to it in /proc is root's then (proc(5)).
+    """
+    wrapper = as_ordinary_user() if os.geteuid() == 0 else []
+    with open_fuse_device(), tempfile.TemporaryDirectory() as root:
+        place = Place(Path(root), seaweed.endpoint, bucket, seaweed.environment)
+        hand_over(place)
+        outcome = place.mount(wrapper=wrapper)
+        assert outcome.code == 0, outcome.err
+        (daemon,) = daemons_of(place.mountpoint)
+        status = Path("/proc", daemon, "status").read_text().splitlines()
+        (uids,) = [line.split()[1:] for line in status if line.startswith("Uid:")]
+        assert int(uids[0]) == ordinary_user()[0] != 0
+        assert Path("/proc", daemon, "environ").stat().st_uid == 0
+        outcome = ossfs("umount", place.mountpoint, environment={}, wrapper=wrapper)
+        assert outcome.code == 0, outcome.err
 
 
 def test_tls_is_verified_unless_that_is_switched_off(tmp_path: Path, bucket: str) -> None:

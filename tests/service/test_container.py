@@ -207,3 +207,24 @@ def test_what_the_image_copies_is_in_the_checkout_and_not_ignored() -> None:
         for source in sources:
             assert (root / source).exists()
             assert any(Path(source).match(rule[1:]) for rule in ignored if rule[0] == "!")
+
+
+def test_no_program_s_pod_can_prepare_the_place_that_is_mounted_over() -> None:
+    """A link put there by a pod that is root would be where the privileged daemon mounts."""
+    looking = [
+        mount
+        for path in YAML_FILES
+        for document in yaml.safe_load_all(path.read_text())
+        for container in _containers(document)
+        for mount in container.get("volumeMounts", ())
+        if mount.get("mountPropagation") == "HostToContainer"
+    ]
+    assert len(looking) == 2
+    assert all(mount.get("readOnly") is True for mount in looking)
+
+
+def _containers(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = document.get("spec", {})
+    spec = spec.get("template", {}).get("spec", spec)
+    for kind in ("containers", "initContainers"):
+        yield from spec.get(kind, ())

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+from pathlib import Path
 from typing import Any
 
 import botocore.credentials
@@ -10,6 +11,9 @@ import botocore.exceptions
 
 METADATA_HOST = "100.100.100.200"
 """Alibaba Cloud's metadata service; a link-local address, the same on every instance."""
+PRODUCT_FILE = Path("/sys/class/dmi/id/product_name")
+PRODUCT = "Alibaba Cloud"
+"""What the firmware of every ECS instance says (cloud-init looks for "Alibaba Cloud ECS")."""
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path
 _ROLE_PATH = "/latest/meta-data/ram/security-credentials/"
 _TTL_HEADER = "X-aliyun-ecs-metadata-token-ttl-seconds"
@@ -24,12 +28,15 @@ class EcsRoleProvider(botocore.credentials.CredentialProvider):
 
     METHOD = "ecs-ram-role"
 
-    def __init__(self, host: str = METADATA_HOST) -> None:
+    def __init__(self, host: str = METADATA_HOST, product: Path = PRODUCT_FILE) -> None:
         super().__init__()
         self._host = host
+        self._product = product
 
     def load(self) -> botocore.credentials.RefreshableCredentials | None:
         """The role's credentials; None on a machine that is no such instance or has no role."""
+        if self._is_another_machine():
+            return None
         try:
             found = self._fetch()
         except botocore.exceptions.MetadataRetrievalError:
@@ -37,6 +44,15 @@ class EcsRoleProvider(botocore.credentials.CredentialProvider):
         return botocore.credentials.RefreshableCredentials.create_from_metadata(
             metadata=found, refresh_using=self._fetch, method=self.METHOD
         )
+
+    def _is_another_machine(self) -> bool:
+        """Whether the firmware says that this is no ECS instance. Elsewhere the address is any
+        carrier's or neighbour's (RFC 6598), who could hand out keys of their own.
+        """
+        try:
+            return PRODUCT not in self._product.read_text(errors="replace")
+        except OSError:
+            return False  # containers and small virtual machines need not have any
 
     def _fetch(self) -> dict[str, Any]:
         try:

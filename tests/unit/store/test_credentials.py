@@ -18,6 +18,9 @@ from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.scripted_server import ScriptedServer, reply
 
+NO_FILE = Path("/nonexistent")
+"""Where no firmware says which machine it is."""
+
 
 @pytest.fixture(autouse=True)
 def _nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -223,7 +226,7 @@ ROLE = (
 def test_an_ecs_instance_hands_out_the_key_of_its_role() -> None:
     scripts = [[[reply(200, b"tok")]], [[reply(200, b"my-role")]], [[reply(200, ROLE)]]]
     with ScriptedServer(scripts) as server:
-        found = EcsRoleProvider(f"127.0.0.1:{server.port}").load()
+        found = EcsRoleProvider(f"127.0.0.1:{server.port}", NO_FILE).load()
     assert found is not None
     assert tuple(found.get_frozen_credentials())[:3] == ("role", "s", "t")
     assert [seen.method for seen in server.requests] == ["PUT", "GET", "GET"]
@@ -231,17 +234,26 @@ def test_an_ecs_instance_hands_out_the_key_of_its_role() -> None:
     assert server.requests[2].headers["x-aliyun-ecs-metadata-token"] == "tok"
 
 
+def test_a_machine_that_is_no_ecs_instance_asks_nobody_for_a_role(tmp_path: Path) -> None:
+    """On other networks the address is somebody's who could hand out any key."""
+    product = tmp_path / "product_name"
+    product.write_text("ThinkPad X1\n")
+    with ScriptedServer([[[reply(200, b"tok")]]]) as server:
+        assert EcsRoleProvider(f"127.0.0.1:{server.port}", product).load() is None
+    assert not server.requests
+
+
 def test_an_instance_that_knows_no_tokens_is_asked_without() -> None:
     scripts = [[[reply(404)]], [[reply(200, b"my-role")]], [[reply(200, ROLE)]]]
     with ScriptedServer(scripts) as server:
-        assert EcsRoleProvider(f"127.0.0.1:{server.port}").load() is not None
+        assert EcsRoleProvider(f"127.0.0.1:{server.port}", NO_FILE).load() is not None
     assert "x-aliyun-ecs-metadata-token" not in server.requests[1].headers
 
 
 @pytest.mark.parametrize("answers", [[404, 404], [200, 404], [500, 200, 403]])
 def test_an_instance_without_a_role_has_no_credentials(answers: list[int]) -> None:
     with ScriptedServer([[[reply(status, b"x")]] for status in answers]) as server:
-        assert EcsRoleProvider(f"127.0.0.1:{server.port}").load() is None
+        assert EcsRoleProvider(f"127.0.0.1:{server.port}", NO_FILE).load() is None
 
 
 # -- whose the files are ---------------------------------------------------------------------

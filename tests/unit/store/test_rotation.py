@@ -22,6 +22,9 @@ OLD, NEW = AccessKey("old", "secret"), AccessKey("new", "secret")
 LOOK_SECONDS = 2.5
 """More than the time between two looks at a file."""
 
+NO_FILE = Path("/nonexistent")
+"""Where no firmware says which machine it is."""
+
 
 class Rotated:
     """A source with a clock that the test moves."""
@@ -205,7 +208,7 @@ def test_a_ram_role_is_asked_before_its_key_expires() -> None:
         )
     ]
     with ScriptedServer(scripts) as server:
-        found = EcsRoleProvider(f"127.0.0.1:{server.port}").load()
+        found = EcsRoleProvider(f"127.0.0.1:{server.port}", NO_FILE).load()
         assert found is not None
         assert found.get_frozen_credentials().access_key == "second"
 

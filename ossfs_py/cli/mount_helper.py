@@ -56,7 +56,7 @@ def mount_helper(
         raise EnvironmentProblemError("it cannot mount in another namespace")
     words = [word for text in options for word in split_options(text)]
     if "remount" in words:
-        return _remount(Path(target), [word for word in words if word in _REMOUNTABLE], fake)
+        return _remount(Path(target), remount_words(words), fake)
     line = CommandLine({"bucket": source, "mountpoint": target}, options, sloppy=sloppy)
     if fake:
         load(line)
@@ -65,6 +65,11 @@ def mount_helper(
     if code == 0 and os.geteuid() == 0:
         _name_umount_helper(source, target)
     return code
+
+
+def remount_words(words: list[str]) -> list[str]:
+    """Those of a remount's words that the kernel is told."""
+    return [word for word in words if word in _REMOUNTABLE]
 
 
 def _name_umount_helper(source: str, target: str) -> None:

@@ -64,7 +64,7 @@ async def mounted(
     logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
     invalidation = KernelInvalidation()
     try:
-        pyfuse3.init(adapter, str(options.mountpoint), _fuse_options(options))
+        pyfuse3.init(adapter, str(options.mountpoint), libfuse_options(options))
     except RuntimeError as exc:
         invalidation.close()
         raise EnvironmentProblemError(
@@ -102,7 +102,8 @@ async def mounted(
         pyfuse3.close(unmount=True)
 
 
-def _fuse_options(options: FuseOptions) -> set[str]:
+def libfuse_options(options: FuseOptions) -> set[str]:
+    """What libfuse is told, each word an option of its own."""
     # Who may write to the bucket must not make programs that run as somebody else, nor devices:
     # stated rather than left to libfuse, whose own default a remount would lose.
     wanted = {

@@ -210,14 +210,14 @@ def find_daemon(
             fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             continue
-        mount = _read_record(fd, uid)
+        mount = read_record(fd, uid)
         if mount is not None and _is_locked(fd):
             return FoundDaemon(mount, _directory_of(record), uid, fd)
         os.close(fd)
     return None
 
 
-def _read_record(fd: int, uid: int) -> RunningMount | None:
+def read_record(fd: int, uid: int) -> RunningMount | None:
     """What a record says; None for anything that no daemon of ``uid`` has written."""
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode) or info.st_uid != uid or info.st_nlink != 1:
@@ -230,9 +230,11 @@ def _read_record(fd: int, uid: int) -> RunningMount | None:
         mount = RunningMount(**told)
     except (ValueError, TypeError, RecursionError):
         return None
-    texts = (mount.mountpoint, mount.source, mount.data_path)
+    texts = (mount.mountpoint, mount.source, mount.data_path, mount.state_directory)
     if type(mount.pid) is not int or not all(isinstance(text, str) for text in texts):
         return None
+    if any("\0" in text for text in texts):
+        return None  # no path of anything
     return mount
 
 

@@ -6,6 +6,7 @@ well-formed beginnings for mutation, and inputs that were bugs once.
 
 import json
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -27,12 +28,15 @@ from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.dialing import open_tunnel
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
+from ossfs_py.store.http.tls import TlsStream
 from ossfs_py.store.s3.documents import completed_etag, copied, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, parse_error
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.queries import parse_head
 from ossfs_py.store.s3.wire import Answer
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
+from tests.fuzz import neighbours
+from tests.fuzz.neighbours import memory_directory
 from tests.support.file_formats import archive, archive64, gguf, parquet
 
 Target = Callable[[bytes], None]
@@ -124,6 +128,24 @@ def tunnel_answer(data: bytes) -> None:
         assert ours.recv(_BODY_BYTES * 2) == rest
 
 
+def greeting(data: bytes) -> None:
+    """What a proxy and then a TLS peer say ends in an error that a mount can tell, or in TLS."""
+    context = ssl.create_default_context()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:_BODY_BYTES])
+        theirs.shutdown(socket.SHUT_WR)
+        ours.settimeout(1.0)
+        ends_at = time.monotonic() + 5.0
+        try:
+            if data[:1] == b"H":
+                open_tunnel(ours, "store.test:443", {}, "the proxy", ends_at)
+            TlsStream(ours, context, "store.test", ends_at)
+        except (NoAnswerError, OSError):
+            return
+        raise AssertionError("nobody has shown a certificate")
+
+
 def error_answer(data: bytes) -> None:
     """Every error answer has a meaning."""
     head, _, body = data.partition(b"\n\n")
@@ -149,7 +171,7 @@ def configuration(data: bytes) -> None:
     """Options, environment and file make settings, or sentences that say what is wrong."""
     toml, _, rest = data.partition(b"\0")
     options, _, variable = rest.partition(b"\0")
-    with tempfile.NamedTemporaryFile(dir=_memory_directory(), suffix=".toml") as file:
+    with tempfile.NamedTemporaryFile(dir=memory_directory(), suffix=".toml") as file:
         file.write(toml)
         file.flush()
         line = CommandLine(
@@ -167,7 +189,7 @@ def configuration(data: bytes) -> None:
 
 def password_file(data: bytes) -> None:
     """A password file gives a key or one sentence, which holds nothing of the file."""
-    with tempfile.NamedTemporaryFile(dir=_memory_directory()) as file:
+    with tempfile.NamedTemporaryFile(dir=memory_directory()) as file:
         file.write(data)
         file.flush()
         try:
@@ -276,35 +298,36 @@ def _headers(data: bytes, encoding: str = "utf-8") -> dict[str, str]:
     }
 
 
-def _memory_directory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-TARGETS: Mapping[str, Target] = {
-    target.__name__: target
-    for target in (
-        listing,
-        object_metadata,
-        head_answer,
-        http_answer,
-        tunnel_answer,
-        error_answer,
-        multipart_answer,
-        configuration,
-        password_file,
-        control_request,
-        unsaved_record,
-        accesses,
-    )
-} | {
-    name: table(suffix)
-    for name, suffix in {
-        "safetensors": ".safetensors",
-        "archive": ".pt",
-        "gguf": ".gguf",
-        "parquet": ".parquet",
-    }.items()
-}
+TARGETS: Mapping[str, Target] = (
+    {
+        target.__name__: target
+        for target in (
+            listing,
+            object_metadata,
+            head_answer,
+            http_answer,
+            tunnel_answer,
+            greeting,
+            error_answer,
+            multipart_answer,
+            configuration,
+            password_file,
+            control_request,
+            unsaved_record,
+            accesses,
+        )
+    }
+    | dict(neighbours.TARGETS)
+    | {
+        name: table(suffix)
+        for name, suffix in {
+            "safetensors": ".safetensors",
+            "archive": ".pt",
+            "gguf": ".gguf",
+            "parquet": ".parquet",
+        }.items()
+    }
+)
 
 _ENTRY = (
     b"<Contents><Key>a%2Fb+c</Key><LastModified>2024-05-06T07:08:09.123Z</LastModified>"
@@ -329,6 +352,7 @@ _TENSORS = json.dumps(
 ).encode()
 
 SEEDS: Mapping[str, tuple[bytes, ...]] = {
+    **neighbours.SEEDS,
     "listing": (
         _LIST,
         _LIST.replace(b"UTF-8", b"UDF-8"),
@@ -370,6 +394,14 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"HTTP/1.0 407 No\r\nproxy-authenticate: Basic\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000,
         b"SSH-2.0-x 200\r\n\r\n",
+    ),
+    "greeting": (
+        b"HTTP/1.1 200 Connection established\r\n\r\n\x15\x03\x03\x00\x02\x02\x28",
+        b"\x16\x03\x03\x00\x31\x02\x00\x00\x2d\x03\x03"
+        + bytes(32)
+        + b"\0\xc0\x2f\0\0\5\xff\1\0\1\0",
+        b"\x16\x03\x03\xff\xff" + bytes(3000),
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
     ),
     "error_answer": (
         (

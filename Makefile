@@ -13,6 +13,8 @@ WORKERS ?= 2
 # TORCH=1 brings torch, 4.6 GB from PyPI on x86-64; without it what needs torch is left out.
 TORCH ?=
 BENCH ?=
+# LOCKED=1 installs what the lock files name and nothing else, as continuous integration does.
+LOCKED ?=
 # Options of "make loaders".
 LOADERS ?=
 # Where "make install" puts things: below DESTDIR when a package is built.
@@ -42,7 +44,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme packages testpackages packlint clean
+.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -61,13 +63,21 @@ packages:
 testpackages:
 	@$(INSTALL) $(TEST_PACKAGES)
 
+PIP = $(BIN)/python -m pip install --quiet --no-compile
+# Everything but torch, by hashes, and what builds what comes as source as well.
+define locked
+$(PIP) --require-hashes --requirement docker/build.lock; \
+$(PIP) --no-build-isolation --require-hashes --requirement .ci/requirements.lock; \
+$(PIP) --no-build-isolation --no-deps --editable .$(if $(filter torch,$(1)),; $(PIP) --editable '.[torch]')
+endef
+
 # Temporary files go into the environment, as pip leaves them behind when it is interrupted.
 # setuptools warns of every editable installation, at length.
 define extra
 @echo "Installing what $(1) needs into $(VENV)"; \
 mkdir -p $(VENV)/tmp; \
-TMPDIR=$(abspath $(VENV))/tmp PYTHONWARNINGS="ignore:Editable installation" \
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[$(1)]'; \
+export TMPDIR=$(abspath $(VENV))/tmp PYTHONWARNINGS="ignore:Editable installation"; \
+$(if $(LOCKED),$(locked),$(PIP) --editable '.[$(1)]'); \
 rm -rf $(VENV)/tmp; \
 touch $@
 endef
@@ -75,7 +85,7 @@ endef
 # Order only: whether Debian packages are missing is found out cheaply every time.
 $(DEMO): pyproject.toml | packages
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-compile --upgrade pip
+	@$(if $(LOCKED),,$(PIP) --upgrade pip)
 	$(call extra,demo)
 
 $(TEST): $(DEMO) | testpackages
@@ -176,6 +186,13 @@ man: $(DEMO) ## Write the manual page to build/ossfs-py.1 and show it
 	@mkdir -p build
 	@$(BIN)/python -m ossfs_py man >build/ossfs-py.1
 	@if [ -t 1 ] && command -v man >/dev/null; then man -l build/ossfs-py.1; fi
+
+lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
+	@$(BIN)/python -m pip install --quiet uv
+	@compile="$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"; \
+	$$compile docker/build.in --output-file docker/build.lock; \
+	$$compile pyproject.toml --output-file docker/requirements.lock; \
+	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 
 readme: $(DEMO) ## Write the table of options in README.md anew
 	@$(BIN)/python -m ossfs_py.cli.reference README.md

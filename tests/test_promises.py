@@ -31,3 +31,12 @@ def test_every_promise_names_tests_that_exist(page: Path, existing: set[str]) ->
         )
         assert not is_promise or line.startswith("| threat") or named, f"nothing proves: {line}"
         assert named <= existing, f"no such tests: {sorted(named - existing)}"
+
+
+def test_each_actor_s_threats_are_promised_something_and_told_what_is_left_open() -> None:
+    page = (Path(ossfs_py.__file__).parent / "THREATS.md").read_text()
+    sections = dict(re.findall(r"(?ms)^## ([^\n]+)\n(.*?)(?=^## |\Z)", page))
+    for actor in ("Bucket writer", "Other local user", "Other mount", "Store", "Network", "Pod"):
+        text = sections[actor]
+        assert "`test_" in text, actor
+        assert "Left open:\n\n* " in text, actor

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,34 @@ def test_what_the_image_copies_is_in_the_checkout_and_not_ignored() -> None:
         for source in sources:
             assert (root / source).exists()
             assert any(Path(source).match(rule[1:]) for rule in ignored if rule[0] == "!")
+
+
+def test_the_image_installs_what_its_hashes_name_and_nothing_else() -> None:
+    recipe = (DOCKER / "Dockerfile").read_text().replace("\\\n", "")
+    calls = re.findall(r"(?:pip|\$pip) (?:install|wheel)[^&\n]*", recipe)
+    assert len(calls) == 4
+    for call in calls:
+        assert "--require-hashes" in call or "--no-deps" in call
+        assert "wheel " not in call or "--no-build-isolation" in call
+    for lock, least in (("requirements.lock", 25), ("build.lock", 5)):
+        entries = re.split(r"\n(?=\S)", (DOCKER / lock).read_text().strip())
+        assert len(entries) >= least
+        for entry in entries:
+            assert re.match(r"[\w.-]+==\S+ ", entry), entry
+            assert "--hash=sha256:" in entry
+
+
+def test_every_dependency_is_in_the_lock_files() -> None:
+    root = DOCKER.parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for lock, wanted in (
+        (DOCKER / "requirements.lock", project["dependencies"]),
+        (root / ".ci/requirements.lock", [*project["dependencies"], *extras["dev"]]),
+    ):
+        locked = set(re.findall(r"(?m)^([\w.-]+)==", lock.read_text()))
+        names = {re.split(r"[\[<>=; ]", one)[0].lower().replace("_", "-") for one in wanted}
+        assert names - {"ossfs-py"} <= locked
 
 
 def test_no_program_s_pod_can_prepare_the_place_that_is_mounted_over() -> None:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from minio import Minio
@@ -14,6 +15,8 @@ from tests.support.seaweed import SeaweedServer
 
 UNIT = "ossfs-py@models.service"
 MOUNTPOINT = "/run/models"
+UNITS = Path(__file__).parents[2] / "systemd"
+CREDENTIAL = (UNITS / "key-as-credential.conf").read_text()
 
 
 class Service:
@@ -88,6 +91,26 @@ def test_started_means_that_the_mount_answers(service: Service) -> None:
     logger = "ossfs_py.daemon.life"
     found = service.machine.run("journalctl", "-o", "cat", f"OSSFS_LOGGER={logger}").stdout
     assert f"INFO {logger}: {MOUNTPOINT} is unmounted\n" in found
+
+
+def test_keys_may_be_handed_over_as_a_credential_of_the_service(
+    service: Service, seaweed: SeaweedServer
+) -> None:
+    """Then they are in no environment, and in a file that only the service sees."""
+    keys = f"{seaweed.access_key}:{seaweed.secret_key}\n"
+    service.machine.write("/etc/ossfs-py/models.env", "", "600")
+    service.machine.write("/etc/ossfs-py/models.passwd", keys, "600")
+    service.drop_in(CREDENTIAL)
+    # As on every machine that is no container.
+    service.machine.run("mount", "--make-rshared", "/")
+    try:
+        pid = service.start()
+        service.machine.run("sh", "-c", f"echo hello >{MOUNTPOINT}/a; cat {MOUNTPOINT}/a")
+        environment = service.machine.run("cat", f"/proc/{pid}/environ").stdout
+        assert seaweed.secret_key not in environment
+        service.stop()
+    finally:
+        service.machine.run("mount", "--make-rprivate", "/")
 
 
 def test_the_mount_is_tried_again_after_a_kill_and_works(service: Service) -> None:

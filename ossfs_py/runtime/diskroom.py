@@ -17,12 +17,15 @@ _KEPT_SHARE = 10
 """One part in this many of a disk that is smaller than ten times the first."""
 
 
-def kept_free_bytes(fd: int, wanted: int | None) -> int:
-    """How much of the file system of ``fd`` is left to others; ``wanted`` if somebody said so."""
-    if wanted is not None:
-        return wanted
+def left_bytes(fd: int, min_free_bytes: int | None) -> int:
+    """What may still be taken of the file system of ``fd``; negative where others need some back.
+
+    ``min_free_bytes`` stay free; None: 1 GiB, or a tenth of a smaller disk.
+    """
     info = os.fstatvfs(fd)
-    return min(_KEPT_BYTES, info.f_blocks * info.f_frsize // _KEPT_SHARE)
+    if min_free_bytes is None:
+        min_free_bytes = min(_KEPT_BYTES, info.f_blocks * info.f_frsize // _KEPT_SHARE)
+    return info.f_bavail * info.f_frsize - min_free_bytes
 
 
 class DiskRoom:
@@ -32,8 +35,8 @@ class DiskRoom:
     """
 
     def __init__(self, min_free_bytes: int | None = 0, *, shared: bool = False) -> None:
-        """``min_free_bytes`` stay free (None: 1 GiB, or a tenth of a smaller disk). ``shared``:
-        several users write, and none of them may have more than what is left after that.
+        """``min_free_bytes`` is that of :func:`left_bytes`. ``shared``: several users write, and
+        none of them may have more than what is left after that.
         """
         self._min_free_bytes = min_free_bytes
         self._shared = shared
@@ -43,12 +46,10 @@ class DiskRoom:
         """Whether the user may bring ``size`` more bytes to the file system of ``fd``."""
         if self._min_free_bytes == 0 and not self._shared:
             return True
-        info = os.fstatvfs(fd)
-        kept_bytes = kept_free_bytes(fd, self._min_free_bytes)
-        left_bytes = info.f_bavail * info.f_frsize - kept_bytes - size
-        if left_bytes < 0:
+        left = left_bytes(fd, self._min_free_bytes) - size
+        if left < 0:
             return False
-        return not self._shared or self._taken[uid] + size <= left_bytes
+        return not self._shared or self._taken[uid] + size <= left
 
     def require(self, fd: int, uid: int, size: int) -> None:
         """Raise OSError (no space left) unless the user may bring ``size`` more bytes."""

@@ -4,7 +4,7 @@ import io
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -39,7 +39,7 @@ class Way(Protocol):
         ...
 
     def mount(self, source: str, **options: str | Path) -> Path:
-        """Mount for everybody; the mountpoint."""
+        """Mount for everybody; the mountpoint. An option of "" is a flag."""
         ...
 
     def unmount(self) -> None:
@@ -57,6 +57,10 @@ def _as(uid: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--"]
 
 
+def _words(options: Mapping[str, str | Path]) -> list[str]:
+    return [f"{name}={value}" if value else name for name, value in options.items()]
+
+
 class ByFstab:
     """A line of fstab, mounted and then remounted, by root."""
 
@@ -71,7 +75,7 @@ class ByFstab:
         return self.place / name
 
     def mount(self, source: str, **options: str | Path) -> Path:
-        words = [f"{name}={value}" for name, value in options.items()]
+        words = _words(options)
         words += ["allow_other", "suid", "dev", f"state_dir={self.place}/state"]
         line = f"{source} {self.mountpoint} fuse.ossfs-py {','.join(words)} 0 0\n"
         self.machine.write("/etc/fstab", line)
@@ -115,7 +119,7 @@ class ByFusermount:
         return path
 
     def mount(self, source: str, **options: str | Path) -> Path:
-        words = [f"{name}={value}" for name, value in options.items()]
+        words = _words(options)
         words += ["allow_other", f"state_dir={self.place}/state", f"temp_dir={self.place}"]
         command = ["mount", source, self.mountpoint, "-o", ",".join(words)]
         outcome = ossfs(*command, environment={}, wrapper=self._wrapper)
@@ -249,8 +253,8 @@ def test_the_disk_cache_remembers_who_may_read_whichever_way_it_was_mounted(
                 credentials_file=passwords,
                 data_path="cache",
                 cache_dir=way.place / "cache",
-                read_only="yes",
-                trust_default_modes="yes",
+                ro="",
+                trust_default_modes="",
             )
             said.append(way.run("cat", top / "secret", uid=STRANGER))
             way.unmount()

@@ -87,11 +87,6 @@ class CacheRoot:
             info.st_blocks * 512 for shelf in self.shelves() for _, info in self.files(shelf)
         )
 
-    def free_bytes(self) -> int:
-        """What the file system would still give to an unprivileged program."""
-        info = os.fstatvfs(self.fd)
-        return info.f_bavail * info.f_frsize
-
     def close(self) -> None:
         """Let go of the directory."""
         for fd in (self._format_fd, self.fd):

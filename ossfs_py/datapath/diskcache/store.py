@@ -14,7 +14,7 @@ from ossfs_py.datapath.diskcache.ledger import LedgerBusyError, Totals
 from ossfs_py.errors import is_disk_full
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
-from ossfs_py.runtime.diskroom import kept_free_bytes
+from ossfs_py.runtime.diskroom import left_bytes
 from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -359,8 +359,7 @@ class BlockStore:
         )
 
     def _disk_shortfall(self, attachment: Attachment, need: int) -> int:
-        root = attachment.root
-        return need + kept_free_bytes(root.fd, self.min_free_bytes) - root.free_bytes()
+        return need - left_bytes(attachment.root.fd, self.min_free_bytes)
 
     # -- keeping count ----------------------------------------------------------------------------
 

@@ -290,4 +290,6 @@ def _without_effect(given: _Given, settings: Settings) -> list[str]:
             for field in ("ca_bundle", "verify_tls")
             if field in given.names
         ]
+    if settings.trust_default_modes and not settings.allow_other:
+        lines.append(f"{given.names['trust_default_modes']}: has no effect without --allow-other")
     return lines

@@ -401,10 +401,15 @@ def test_modes_in_a_file_must_be_strings(tmp_path: Path) -> None:
 
 
 def test_settings_without_effect_are_warned_about() -> None:
-    found = loaded("cache_size=5G", environ={"OSSFS_PY_CASH_DIR": "/x"}, endpoint="http://h:1")
+    found = loaded(
+        "cache_size=5G,trust_default_modes",
+        environ={"OSSFS_PY_CASH_DIR": "/x"},
+        endpoint="http://h:1",
+    )
     assert found.warnings == (
         "OSSFS_PY_CASH_DIR: no such setting (did you mean cache_dir?)",
         "-o cache_size: has no effect without --data-path cache",
+        "-o trust_default_modes: has no effect without --allow-other",
     )
 
 

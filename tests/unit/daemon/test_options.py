@@ -1,5 +1,6 @@
 """What was set reaches the layer that it is for."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -71,6 +72,26 @@ def test_answers_are_kept_where_all_are_asked_and_the_disk_cache_lasts(
     path = options.metadata_file(found, "https://store")
     assert (path is not None) == kept
     assert path is None or path.parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("allow_other", "trust", "guessed_for"),
+    [(False, False, None), (True, False, os.geteuid()), (True, True, None)],
+)
+def test_guesses_are_the_owner_s_where_others_see_the_mount(
+    allow_other: bool, trust: bool, guessed_for: int | None, tmp_path: Path
+) -> None:
+    found = settings(
+        allow_other=allow_other,
+        trust_default_modes=trust,
+        uid=12345,
+        data_path="cache",
+        cache_dir=tmp_path,
+    )
+    assert options.namespace_options(found).guessed_for_uid == guessed_for
+    # What is asked is worth keeping.
+    kept = options.metadata_file(found, "https://store")
+    assert (kept is not None) == (guessed_for is not None)
 
 
 def test_each_mountpoint_has_a_state_of_its_own(tmp_path: Path) -> None:

@@ -230,7 +230,7 @@ def read_record(fd: int, uid: int) -> RunningMount | None:
         mount = RunningMount(**told)
     except (ValueError, TypeError, RecursionError):
         return None
-    texts = (mount.mountpoint, mount.source, mount.data_path, mount.state_directory)
+    texts = [value for name, value in asdict(mount).items() if name != "pid"]
     if type(mount.pid) is not int or not all(isinstance(text, str) for text in texts):
         return None
     if any("\0" in text for text in texts):

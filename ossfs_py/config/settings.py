@@ -171,7 +171,11 @@ class Settings(BaseModel):
         default=60.0,
     )
     negative_ttl_seconds: Duration = _option(
-        NAMES, "DURATION", "How long the absence of a name is remembered.", default=0.0
+        NAMES,
+        "DURATION",
+        "How long a name may be taken for absent after a look at it, or at its directory; 0 asks"
+        " every time.",
+        default=1.0,
     )
     posix_metadata: Flag = _option(
         NAMES,

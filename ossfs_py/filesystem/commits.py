@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
+_MANY_FILES = 1000
+_MANY_SECONDS = 600.0
+"""Whoever makes so many files in so short a time unpacks, clones or installs something."""
 _COPY_BYTES = 1024**2
 _APPEND_TRIES = 10
 """Each time another host was faster by one request: with ten at it, one of them wins each time."""
@@ -80,6 +83,9 @@ class Commits:
         self._kernel = kernel
         self._policy = policy
         self._write_back = write_back
+        self._made_since = trio.current_time()
+        self._made = 0
+        """New files stored since then; -1 once that was said to be many."""
 
     # -- one file -------------------------------------------------------------------------------
 
@@ -123,8 +129,9 @@ class Commits:
         except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
             if opened.exclusive or self._policy.fail:
                 raise
-            if opened.appended_from is not None:
-                await self._append_again(opened, opened.appended_from, request)
+            start = 0 if opened.unseen and not opened.file.size else opened.appended_from
+            if start is not None:
+                await self._append_again(opened, start, request)
                 return
             if isinstance(exc, ConditionFailedError):
                 raise VersionChangedError(
@@ -159,6 +166,11 @@ class Commits:
                 version = await self._version_there(inode)
                 opened.seen = version
                 file = self._data_path.open(version, opened)
+                if version is not None and opened.file.size == start:
+                    # Nothing to append: the program made an empty file where one is already.
+                    await self._go_on_with(opened, file, version, request)
+                    self._namespace.invalidate(inode)
+                    return
                 try:
                     await _copy_end(opened.file, start, file)
                     condition = (
@@ -221,7 +233,8 @@ class Commits:
         inode = opened.inode
         condition = Condition()
         seen = opened.seen
-        if opened.exclusive or (seen is None and (self._policy.fail or opened.appended_from == 0)):
+        new = self._policy.fail or opened.unseen or opened.appended_from == 0
+        if opened.exclusive or (seen is None and new):
             condition = Condition(only_if_absent=True)
         elif seen is not None and (self._policy.fail or not opened.whole):
             condition = Condition(only_if_etag=seen.etag)
@@ -236,7 +249,9 @@ class Commits:
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
         inode = opened.inode
-        opened.exclusive = opened.whole = False
+        if opened.seen is None:
+            self._count_new()
+        opened.exclusive = opened.unseen = opened.whole = False
         opened.seen = version
         if not opened.file.dirty:
             opened.appended_from = None
@@ -245,6 +260,22 @@ class Commits:
             self._namespace.note_commit(inode, version, request.metadata)
         if not opened.file.dirty:
             inode.size_source = None
+
+    def _count_new(self) -> None:
+        """Say once that there is a faster way to make many files."""
+        if self._write_back is not None or self._made < 0:
+            return
+        now = trio.current_time()
+        if now - self._made_since > _MANY_SECONDS:
+            self._made_since, self._made = now, 0
+        self._made += 1
+        if self._made >= _MANY_FILES:
+            self._made = -1
+            log.info(
+                "%d files were made, and each waited for the store: programs that unpack, clone or"
+                " install are faster on a mount with --write-back",
+                _MANY_FILES,
+            )
 
     def set_aside(self, opened: OpenInode, cause: Exception) -> bool:
         """Keep what could not be saved where ``ossfs-py recover`` finds it.
@@ -280,7 +311,7 @@ class Commits:
         opened = self._opened.current(inode)
         if opened is None:
             return
-        opened.exclusive = False
+        opened.exclusive = opened.unseen = False
         if opened.file.version is None and replaced is not None and replaced.info is not None:
             opened.seen = replaced.info.version
 

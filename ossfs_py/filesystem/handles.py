@@ -159,6 +159,7 @@ class Handles:
             opened = await self._opener.acquire(inode)
             if flags & os.O_EXCL:
                 self._commits.expect_absent(opened)
+            opened.unseen = not flags & os.O_TRUNC
             if flags & os.O_APPEND:
                 opened.appended_from = 0
             return self._new(opened, flags, uid)
@@ -286,8 +287,8 @@ class Handles:
 
     async def store_new(self, inode: Inode) -> None:
         """mknod(2): store a file that was just made, or leave nothing of it."""
-        async with self._stored_at_once(inode):
-            pass
+        async with self._stored_at_once(inode) as opened:
+            opened.unseen = True
 
     @asynccontextmanager
     async def _stored_at_once(self, inode: Inode) -> AsyncIterator[OpenInode]:
@@ -330,9 +331,9 @@ class Handles:
 
         A write takes them away; the kernel sees to that for writes through pages only.
         """
-        return self._namespace.attributes_known(inode).mode & (stat.S_ISUID | stat.S_ISGID)
+        return self._namespace.mode_known(inode) & (stat.S_ISUID | stat.S_ISGID)
 
     async def _take_rights(self, inode: Inode) -> None:
-        mode = self._namespace.attributes_known(inode).mode & ~self._rights_lent(inode)
+        mode = self._namespace.mode_known(inode) & ~self._rights_lent(inode)
         await self._changes.set_attributes(inode, AttributeChange(mode=stat.S_IMODE(mode)))
         self._kernel.invalidate_attributes(inode.number)

@@ -66,7 +66,9 @@ class KernelCache:
         under way then is not the end of the file for it, which it fills up with zeros
         (fuse_read_update_size)."""
         self._postponed: set[int] = set()
-        self.news = KernelNews(self.replaced, self.name_taken, self.attributes_changed)
+        self.news = KernelNews(
+            self.replaced, self.name_taken, self.attributes_changed, self.name_appeared
+        )
 
     @contextmanager
     def attached(self, channel: KernelChannel) -> Iterator[None]:
@@ -132,6 +134,11 @@ class KernelCache:
         if self._channel is not None:
             self._channel.invalidate_entry(directory.number, name.encode())
             self._channel.invalidate_attributes(inode.number)
+
+    def name_appeared(self, directory: Inode, name: str) -> None:
+        """The name is not absent any more."""
+        if self._channel is not None:
+            self._channel.invalidate_entry(directory.number, name.encode())
 
     def attributes_changed(self, inode: Inode) -> None:
         """What was told of the inode is to be asked again."""

@@ -57,6 +57,7 @@ class OpenInode:
         "seen",
         "superseded",
         "turns",
+        "unseen",
         "whole",
         "writer",
     )
@@ -89,6 +90,8 @@ class OpenInode:
         """This mount made the file, and has had it open since."""
         self.whole = version is None
         """All that a commit would store was written here: nothing is left of ``seen``."""
+        self.unseen = False
+        """Made as absent by a program that would have kept what is there, and not stored yet."""
         self.appended_from: int | None = None
         """Where the changes since the last commit begin, if all of them were appended."""
         self.kernel_end: int | None = None
@@ -175,6 +178,7 @@ class OpenInode:
         """The file is cut off, or extended."""
         self.appended_from = None
         self.whole = self.whole or size == 0
+        self.unseen = self.unseen and size > 0
 
     def request(self) -> CommitRequest:
         """How the file would be committed now, for parts that leave before the commit."""

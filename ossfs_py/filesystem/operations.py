@@ -122,7 +122,16 @@ class Filesystem:
             return await self._introduced(directory)
         if name == b"..":
             return await self._introduced(directory.parent or directory)
-        return await self._introduced(await self._namespace.lookup(directory, names.decode(name)))
+        decoded = names.decode(name)
+        self._namespace.kernel_asks(directory, decoded)
+        return await self._introduced(await self._namespace.lookup(directory, decoded))
+
+    def absent_seconds(self, parent: int, name: bytes) -> float:
+        """For how long the kernel may take a name for absent that :meth:`lookup` has not found.
+
+        0: it asks again. The kernel is told if the name appears meanwhile.
+        """
+        return self._namespace.tell_absent(self._namespace.inode(parent), names.decode(name))
 
     async def _introduced(self, inode: Inode) -> EntryReply:
         """A reply that gives the kernel a reference to the inode."""

@@ -20,6 +20,7 @@ from ossfs_py.errors import (
     FilesystemError,
     InvalidArgumentError,
     MountEndedError,
+    NoSuchEntryError,
     NotPermittedError,
     ObjectMissingError,
     OssfsError,
@@ -124,7 +125,14 @@ class Adapter(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return _entry(await self._fs.lookup(parent_inode, name))
+        try:
+            return _entry(await self._fs.lookup(parent_inode, name))
+        except NoSuchEntryError:
+            seconds = self._fs.absent_seconds(parent_inode, name)
+            if not seconds:
+                raise
+        self._errors["lookup", "ENOENT"] += 1
+        return _absent(seconds)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._fs.forget(inode_list)
@@ -353,6 +361,14 @@ _READ = Subject(Adapter.read)
 def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     _fill(entry, reply)
+    return entry
+
+
+def _absent(seconds: float) -> pyfuse3.EntryAttributes:
+    """ENOENT that the kernel may remember: no inode has the number 0."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = 0
+    entry.entry_timeout = seconds
     return entry
 
 

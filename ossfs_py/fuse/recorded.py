@@ -33,7 +33,9 @@ def _recorded(handler: Handler) -> Handler:
         try:
             answered = await handler(self, *args)
             result = "ok"
-            if isinstance(answered, bytes | memoryview):
+            if isinstance(answered, pyfuse3.EntryAttributes) and not answered.st_ino:
+                result = "ENOENT"
+            elif isinstance(answered, bytes | memoryview):
                 about["bytes"] = len(answered)
         except pyfuse3.FUSEError as exc:
             result = errno.errorcode.get(exc.errno, str(exc.errno))

@@ -13,8 +13,10 @@ _NS_PER_SECOND = 1_000_000_000
 
 # A program that creates an entry looks its name up first; the creation need not ask again. One
 # second covers that pair of calls and no conversation between hosts.
-_CREATION_SECONDS = 1.0
+CREATION_SECONDS = 1.0
 _MAX_WARNED = 1024
+_MAX_TOLD = 1024
+"""Directories, and absent names in each, that the kernel was told of and that are remembered."""
 _MAX_CHANGES = 16_384
 
 
@@ -23,38 +25,57 @@ Remembered: TypeAlias = tuple[str, str, int, Mapping[str, str]]
 
 
 class Absences:
-    """Names that were asked for and are not there."""
+    """Names that were asked for and are not there, and which of them the kernel was told of."""
 
     def __init__(self, max_entries: int, ttl_seconds: float) -> None:
-        self._for_lookups: TTLCache[str, None] = TTLCache(
-            max_entries, ttl_seconds, timer=trio.current_time
+        self._asked_at: TTLCache[str, float] = TTLCache(
+            max_entries, max(ttl_seconds, CREATION_SECONDS), timer=trio.current_time
         )
-        self._for_creations: TTLCache[str, None] = TTLCache(
-            max_entries, _CREATION_SECONDS, timer=trio.current_time
-        )
+        self._told: LRUCache[int, dict[str, None]] = LRUCache(_MAX_TOLD)
 
-    def add(self, key: str) -> None:
-        """The store has neither the key nor anything below it."""
-        self._for_lookups[key] = None
-        self._for_creations[key] = None
+    def add(self, key: str, asked_at: float) -> None:
+        """Asked at that time, the store had neither the key nor anything below it."""
+        self._asked_at[key] = asked_at
 
     def discard(self, key: str) -> None:
         """The name exists now."""
-        self._for_lookups.pop(key, None)
-        self._for_creations.pop(key, None)
+        self._asked_at.pop(key, None)
 
-    def clear(self) -> None:
-        """Ask about every name again."""
-        self._for_lookups.clear()
-        self._for_creations.clear()
+    def clear(self) -> list[tuple[int, str]]:
+        """Ask about every name again; the directories and names that the kernel was told of."""
+        self._asked_at.clear()
+        told = [(number, name) for number, names in self._told.items() for name in names]
+        self._told.clear()
+        return told
 
-    def answers_lookup(self, key: str) -> bool:
-        """Whether a lookup may be told "absent" without asking."""
-        return key in self._for_lookups
+    def since(self, key: str) -> float | None:
+        """When the name was last found absent, if that is remembered."""
+        asked_at: float | None = self._asked_at.get(key)
+        return asked_at
 
-    def answers_creation(self, key: str) -> bool:
-        """Whether whoever creates the name has just seen that it is free."""
-        return key in self._for_creations
+    def tell(self, directory: int, name: str) -> None:
+        """The kernel is told that the name is absent.
+
+        Of too many the oldest are forgotten; what the kernel was told of them ends by itself.
+        """
+        names = self._told.get(directory)
+        if names is None:
+            names = self._told[directory] = {}
+        if len(names) >= _MAX_TOLD:
+            del names[next(iter(names))]
+        names[name] = None
+
+    def untell(self, directory: int, name: str) -> bool:
+        """The kernel asks again, or is to; whether it was told that the name is absent."""
+        names = self._told.get(directory)
+        if names is None or name not in names:
+            return False
+        del names[name]
+        return True
+
+    def told_in(self, directory: int) -> list[str]:
+        """The absent names of a directory that the kernel was told of."""
+        return list(self._told.get(directory, ()))
 
 
 class MetadataMemory:

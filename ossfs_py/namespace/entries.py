@@ -82,10 +82,9 @@ class Entries:
         known = None if parent.removed else self._tree.table.child(parent, name)
         return known if known is not None else await self._resolver.lookup(parent, name)
 
-    async def find_target(self, parent: Inode, name: str, key: str) -> Inode | None:
+    async def find_target(self, parent: Inode, name: str) -> Inode | None:
         """What has the name now, or None; a lookup just before is not repeated."""
-        known = self._tree.table.child(parent, name)
-        if known is None and self._tree.absences.answers_creation(key):
+        if self._tree.may_be_created(parent, name) is not None:
             return None
         try:
             return await self._resolver.lookup(parent, name)
@@ -296,6 +295,7 @@ class Entries:
         stored = stored_metadata(directory, self._tree.options, with_times=True)
         version = await self._put(self._tree.keys.marker_key_of(directory), stored, directory.kind)
         self._tree.stored(directory, version, stored)
+        directory.marker_made = version
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -311,8 +311,9 @@ class Entries:
         self.require_writable()
         key = self.new_key(parent, name)
         stored_key = require_key(key + "/" if kind is Kind.DIRECTORY else key)
-        if await self.find_target(parent, name, key) is not None:
+        if await self.find_target(parent, name) is not None:
             raise EntryExistsError(f"{name!r} exists")
+        free_since = self._tree.absent_since(parent, name)
         version = await self._put(stored_key, stored, kind)
         inode = self._tree.table.child(parent, name)
         if inode is not None and inode.kind is not kind:
@@ -324,7 +325,11 @@ class Entries:
             inode.transient = True
         inode.mtime_ns = metadata.decode(stored).mtime_ns
         self._tree.stored(inode, version, stored)
+        if kind is Kind.DIRECTORY:
+            inode.marker_made = version
         self._tree.changed(inode, new=new)
+        if new and kind is Kind.DIRECTORY and free_since is not None:
+            self._tree.listings.made(inode, free_since)
         return inode
 
     async def _put(self, key: str, stored: Mapping[str, str], kind: Kind) -> ObjectVersion:

@@ -61,6 +61,7 @@ class Inode:
         "link_target",
         "local",
         "lookup_count",
+        "marker_made",
         "metadata",
         "metadata_dirty",
         "mode",
@@ -127,6 +128,8 @@ class Inode:
         """Set while an open file is the authority for the size."""
         self.metadata_dirty = False
         """Attributes changed that the next upload has to carry."""
+        self.marker_made: ObjectVersion | None = None
+        """Of a directory: the marker that this mount wrote last. All that it has is known here."""
         self.link_target: bytes | None = None
         self.children: dict[str, Inode] = {} if kind is Kind.DIRECTORY else _NO_CHILDREN
         """The known entries of a directory, by name."""
@@ -262,6 +265,10 @@ class InodeTable:
             return self._by_number[number]
         except KeyError:
             raise StaleInodeError(f"inode {number} is not known") from None
+
+    def find(self, number: int) -> Inode | None:
+        """The inode of that number, if it is known."""
+        return self._by_number.get(number)
 
     def child(self, parent: Inode, name: str) -> Inode | None:
         """The known entry of that name."""

@@ -13,7 +13,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.answers import MetadataMemory
-from ossfs_py.namespace.attributes import stored_metadata
+from ossfs_py.namespace.attributes import full_mode, stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.listing.reading import Listed
@@ -132,6 +132,20 @@ class Namespace:
         """Ask for an entry that will be looked up soon; returns at once and never fails."""
         self._resolver.lookup_ahead(parent, name)
 
+    def kernel_asks(self, parent: Inode, name: str) -> None:
+        """The kernel believes nothing of the name any more."""
+        self._tree.absences.untell(parent.number, name)
+
+    def tell_absent(self, parent: Inode, name: str) -> float:
+        """For how many seconds the kernel, to which this is told, may take the name for absent.
+
+        ``news`` is told should it appear meanwhile.
+        """
+        seconds = self._tree.absent_seconds(parent, name)
+        if seconds > 0:
+            self._tree.absences.tell(parent.number, name)
+        return seconds
+
     def known_child(self, parent: Inode, name: str) -> Inode | None:
         """The entry of that name, if this mount knows one, however old; no request."""
         return self._tree.table.child(parent, name)
@@ -179,6 +193,10 @@ class Namespace:
     def attributes_known(self, inode: Inode) -> Attributes:
         """What memory says, however old: for an inode that was looked up or listed just now."""
         return self._tree.attributes(inode)
+
+    def mode_known(self, inode: Inode) -> int:
+        """Type and permission bits, however old."""
+        return full_mode(inode, self._options)
 
     def fresh_seconds(self, inode: Inode, now: float) -> float:
         """How long after ``now``, on trio's clock, the kernel may keep what it is told then.
@@ -233,7 +251,7 @@ class Namespace:
     def forget_answers(self, inode: Inode) -> list[int]:
         """Believe nothing remembered of the inode and all below it; their numbers."""
         self.invalidate(inode)
-        self._tree.absences.clear()
+        self._tree.believe_no_absence()
         numbers = []
         for node in self._tree.table.below(inode):
             node.fresh_until = 0.0

@@ -22,6 +22,8 @@ class KernelNews:
     """The name in the directory does not stand for the inode any more."""
     attributes_changed: Callable[[Inode], None] = _nobody_told
     """What was told of the inode is to be asked again; its pages are as good as before."""
+    name_appeared: Callable[[Inode, str], None] = _nobody_told
+    """The name in the directory, of which was told that it is absent, may be there now."""
 
 
 NOBODY = KernelNews()

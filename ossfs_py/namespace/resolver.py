@@ -15,6 +15,7 @@ from ossfs_py.errors import (
     StoreError,
 )
 from ossfs_py.model import ListQuery, ObjectInfo
+from ossfs_py.namespace.bursts import Bursts
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.pending import Pending
@@ -26,6 +27,9 @@ _TRIES = 3
 """Questions about one mode, should answers cross those to others or changes made here."""
 _MAX_AHEAD = 4000
 """Objects asked ahead of a program at most: what four LIST pages name."""
+_NAMESAKES = 16
+"""Names looked at for one that is likely to be absent: more that begin with it are rare, and cost a
+second request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,9 @@ class Below:
 
     exists: bool
     marker: ObjectInfo | None
+
+
+_NOTHING_BELOW = Below(False, None)
 
 
 class Question:
@@ -92,6 +99,7 @@ class Resolver:
         self._workers = workers
         self._tree = tree
         self._questions: dict[tuple[str, bool, bool], Question] = {}
+        self._bursts = Bursts()
 
     async def lookup(self, parent: Inode, name: str) -> Inode:
         """The entry ``name`` of a directory; HEAD and LIST are sent at once where needed.
@@ -110,12 +118,58 @@ class Resolver:
             if known is not None:
                 return known
             if tree.is_known_absent(parent, name):
+                self._bursts.missed(parent.number)
                 raise NoSuchEntryError(key)
-            question = self._ask(key, head=True, below=True, known=tree.table.child(parent, name))
+            known = tree.table.child(parent, name)
+            if (
+                known is None
+                and tree.options.negative_ttl_seconds > 0
+                and self._bursts.expects_absence(parent.number)
+            ):
+                question = Question(key, tree.changes.serial)
+                if await self._is_absent(parent, name, question):
+                    if self._is_overtaken(parent, name, question):
+                        continue
+                    return self._take_in(parent, name, question, None, _NOTHING_BELOW)
+            question = self._ask(key, head=True, below=True, known=known)
             head, below = await self._answers(question)
             if self._is_overtaken(parent, name, question):
                 continue
             return self._take_in(parent, name, question, head, below)
+
+    async def _is_absent(self, parent: Inode, name: str, question: Question) -> bool:
+        """Ask in the way that costs least where a name is absent; False: it may be there.
+
+        One listing of the directory answers for the names to come, too; where it is more than a
+        page, one request about the name does.
+        """
+        tree, bursts = self._tree, self._bursts
+        options = tree.options
+        try:
+            if not bursts.is_large(parent.number):
+                oldest = question.asked_at - options.negative_ttl_seconds
+                listing = await tree.listings.look(parent, oldest)
+                if listing is not None and listing.index is not None:
+                    question.asked_at = listing.started
+                    return name not in listing.index
+                bursts.found_large(parent.number)
+                question.asked_at = trio.current_time()
+            return not await self._workers.run(self._may_be_there, question.key)
+        except StoreError:
+            return False  # the question that follows will be told
+
+    def _may_be_there(self, key: str) -> bool:
+        """Whether one LIST leaves open that the store has the key, or keys below it.
+
+        Blocking; on a worker thread. Names that begin with this one come in the same answer, those
+        with a character below the slash before what is in the directory.
+        """
+        page = self._store.list_page(ListQuery(key, max_keys=_NAMESAKES))
+        return (
+            page.next_token is not None
+            or key + "/" in page.prefixes
+            or any(info.key == key for info in page.objects)
+        )
 
     def lookup_ahead(self, parent: Inode, name: str) -> None:
         """Ask for an entry that will be looked up soon; never waits.
@@ -313,7 +367,8 @@ class Resolver:
             if tree.holds_unsaved(child):
                 return child  # written here, and about to be in the store
             tree.vanished(child)
-        tree.absences.add(question.key)
+        tree.absences.add(question.key, question.asked_at)
+        self._bursts.missed(parent.number)
         raise NoSuchEntryError(question.key)
 
     def _ask(

@@ -5,13 +5,13 @@ Nothing here waits: every method is one step on the trio thread.
 
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import trio
 
 from ossfs_py.model import NO_METADATA, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace import attributes
-from ossfs_py.namespace.answers import Absences, LocalChanges, MetadataMemory
+from ossfs_py.namespace.answers import CREATION_SECONDS, Absences, LocalChanges, MetadataMemory
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
@@ -62,6 +62,7 @@ class Tree:
             ttl_seconds=options.metadata_ttl_seconds,
             max_entries=options.max_entries,
             on_changed=self.entries_changed_by_others,
+            on_listed=self._listed,
         )
         self._mounted_ns = time.time_ns()
         self._news = news
@@ -147,17 +148,37 @@ class Tree:
         """
         return info.metadata is None and (info.size == 0 or self.options.posix_metadata)
 
+    def absent_since(self, parent: Inode, name: str) -> float | None:
+        """When the store was last known to have nothing under the name, on trio's clock.
+
+        A directory that was listed, or that this mount made, tells of every name that is not in it.
+        """
+        known = self.absences.since(self.keys.marker_key_of(parent) + name)
+        listing = self.listings.complete(parent)
+        if listing is None or listing.index is None or name in listing.index:
+            return known
+        return listing.started if known is None else max(known, listing.started)
+
+    def absent_seconds(self, parent: Inode, name: str) -> float:
+        """How long the name may be called absent without asking; 0 if it has to be asked for."""
+        ttl_seconds = self.options.negative_ttl_seconds
+        since = self.absent_since(parent, name) if ttl_seconds > 0 else None
+        return 0.0 if since is None else max(0.0, since + ttl_seconds - trio.current_time())
+
     def is_known_absent(self, parent: Inode, name: str) -> bool:
         """Whether a lookup may be told "absent" without asking."""
-        if self.absences.answers_lookup(self.keys.marker_key_of(parent) + name):
-            return True
-        listing = self.listings.complete(parent)
-        return (
-            listing is not None
-            and listing.index is not None
-            and name not in listing.index
-            and trio.current_time() - listing.started < self.options.negative_ttl_seconds
-        )
+        return self.absent_seconds(parent, name) > 0
+
+    def may_be_created(self, parent: Inode, name: str) -> float | None:
+        """When the name was found absent by whoever creates it now; None: it has to be asked for.
+
+        A lookup just before is not repeated.
+        """
+        if self.table.child(parent, name) is not None:
+            return None
+        since = self.absent_since(parent, name)
+        window = max(self.options.negative_ttl_seconds, CREATION_SECONDS)
+        return since if since is not None and trio.current_time() - since < window else None
 
     # -- taking in what the store says -----------------------------------------------------------
 
@@ -265,6 +286,7 @@ class Tree:
         key = self.keys.key_of(inode)
         self.changes.add(key)
         self.absences.discard(key)
+        self.absences.untell(inode.parent.number, inode.name)  # the kernel made it itself
         self.listings.note(inode.parent, inode.name, self._state(inode), new=new)
         if new:
             self.entries_changed(inode.parent)
@@ -407,7 +429,28 @@ class Tree:
         if child is not None and child.kind is not kind:
             self._lose_name(child)
             child = None
-        return child if child is not None else self.table.new(parent, name, kind)
+        if child is not None:
+            return child
+        self._appeared(parent, name)
+        return self.table.new(parent, name, kind)
+
+    def _appeared(self, parent: Inode, name: str) -> None:
+        """Others made the name; the kernel may believe that it is absent."""
+        if self.absences.untell(parent.number, name):
+            self._news.name_appeared(parent, name)
+
+    def believe_no_absence(self) -> None:
+        """Ask about every absent name again, and let the kernel do so."""
+        for number, name in self.absences.clear():
+            directory = self.table.find(number)
+            if directory is not None:
+                self._news.name_appeared(directory, name)
+
+    def _listed(self, directory: Inode, index: Collection[str]) -> None:
+        """A directory was listed as a whole."""
+        for name in self.absences.told_in(directory.number):
+            if name in index:
+                self._appeared(directory, name)
 
     @staticmethod
     def _kind_of(info: ObjectInfo, child: Inode | None) -> Kind:

@@ -7,6 +7,8 @@ The oracle is close-to-open:
   changed itself it sees at once. "No such file" is an answer where the name was free since then.
 * A descriptor that was given a byte goes on with that version or is told ESTALE; its end is that
   version's end.
+* A name that was absent may be so for the lifetime of an absence; where that is zero, opening for
+  writing finds it at once.
 * Opening for writing sees the present version: what was appended follows it, a part is changed
   within it. Appended to while others write, it follows what they wrote. Anything else that was
   changed under a version that is gone is refused.
@@ -70,6 +72,7 @@ class World:
 
     store: FakeStore
     mounts: list[Mounted]
+    negative_ttl_seconds: float
     since: dict[str, list[bytes | None]] = field(default_factory=dict)
     by: dict[str, Mounted | None] = field(default_factory=dict)
     """Who changed the name last."""
@@ -206,7 +209,9 @@ async def patch(world: World, mount: Mounted, name: str, size: int) -> None:
     try:
         opened = await mount.open((name,), os.O_RDWR)
     except GONE:
-        assert before is None
+        # A name may be absent for its lifetime, to whoever opens it in whatever way.
+        known = [before] if not world.negative_ttl_seconds else world.allowed(mount, name)
+        assert None in known
         return
     assert before is not None
     data = world.new_bytes(size)
@@ -285,6 +290,7 @@ steps = st.one_of(
 )
 
 
+@pytest.mark.parametrize("negative_ttl_seconds", [0.0, 1.0, 60.0])
 @pytest.mark.parametrize("data_path", DATA_PATHS)
 @settings(
     max_examples=100,
@@ -293,7 +299,7 @@ steps = st.one_of(
 )
 @given(taken=st.lists(st.tuples(st.integers(0, 1), steps), min_size=5, max_size=40))
 def test_two_mounts_and_a_third_client_see_what_close_to_open_allows_and_lose_nothing(
-    data_path: str, taken: list[tuple[int, tuple[object, ...]]]
+    data_path: str, negative_ttl_seconds: float, taken: list[tuple[int, tuple[object, ...]]]
 ) -> None:
     async def main() -> None:
         store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
@@ -302,10 +308,16 @@ def test_two_mounts_and_a_third_client_see_what_close_to_open_allows_and_lose_no
             for root in roots:
                 root.mkdir()
             async with (
-                mounted(data_path, roots[0], store) as one,
-                mounted(data_path, roots[1], store) as two,
+                mounted(
+                    data_path, roots[0], store, negative_ttl_seconds=negative_ttl_seconds
+                ) as one,
+                mounted(
+                    data_path, roots[1], store, negative_ttl_seconds=negative_ttl_seconds
+                ) as two,
             ):
-                world = World(store, [one, two], {name: [None] for name in NAMES})
+                world = World(
+                    store, [one, two], negative_ttl_seconds, {name: [None] for name in NAMES}
+                )
                 for which, (action, *arguments) in taken:
                     await action(world, world.mounts[which], *arguments)  # type: ignore[operator]
                 while world.appenders:

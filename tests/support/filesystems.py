@@ -54,6 +54,8 @@ class Channel:
 
     def __init__(self) -> None:
         self.invalidated: list[int] = []
+        self.absent: dict[tuple[int, bytes], float] = {}
+        """Names that the kernel takes for absent until then."""
         self.on_drop: Callable[[int], Awaitable[None]] | None = None
 
     def invalidate_pages(self, inode: int) -> None:
@@ -71,7 +73,8 @@ class Channel:
         await trio.lowlevel.checkpoint()
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
-        """Nothing here remembers names."""
+        """Only absent names are remembered here."""
+        self.absent.pop((directory, name), None)
 
     async def drop_pages(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
@@ -98,9 +101,20 @@ class Mounted:
     # -- names ---------------------------------------------------------------------------------
 
     async def _look(self, parent: int, name: str, taken: list[int]) -> EntryReply:
-        entry = await self.fs.lookup(parent, name.encode())
+        place = (parent, name.encode())
+        if trio.current_time() < self.channel.absent.get(place, 0.0):
+            raise NoSuchEntryError(name)
+        try:
+            entry = await self.fs.lookup(*place)
+        except NoSuchEntryError:
+            self.channel.absent[place] = trio.current_time() + self.fs.absent_seconds(*place)
+            raise
         taken.append(entry.inode)
         return entry
+
+    def _made(self, parent: int, name: str) -> None:
+        """The kernel itself made the name."""
+        self.channel.absent.pop((parent, name.encode()), None)
 
     def drop(self, entry: EntryReply) -> None:
         """Forget what was made: no program uses it."""
@@ -151,6 +165,7 @@ class Mounted:
     async def mkdir(self, path: Names, mode: int = 0o755) -> None:
         async with self.free(path) as parent:
             self.drop(await self.fs.make_directory(parent, path[-1].encode(), mode, UID, GID))
+            self._made(parent, path[-1])
 
     async def rmdir(self, path: Names) -> None:
         async with self.directory_at(path[:-1]) as parent, self.at(path):
@@ -159,6 +174,7 @@ class Mounted:
     async def symlink(self, target: bytes, path: Names) -> None:
         async with self.free(path) as parent:
             self.drop(await self.fs.make_symlink(parent, path[-1].encode(), target, UID, GID))
+            self._made(parent, path[-1])
 
     async def readlink(self, path: Names) -> bytes:
         async with self.at(path) as number:
@@ -175,6 +191,7 @@ class Mounted:
             await self.fs.rename(
                 parent, old[-1].encode(), new_parent, new[-1].encode(), no_replace=no_replace
             )
+            self._made(new_parent, new[-1])
 
     async def names(self, path: Names = (), *, step: int | None = None) -> list[str]:
         """readdir(3) of everything; ``step`` entries fit one answer to the kernel."""
@@ -264,6 +281,7 @@ class Mounted:
                 self.fs.forget([(each, 1) for each in taken])
                 raise
             reply, entry = await self.fs.create(parent, name.encode(), mode, flags, UID, GID)
+            self._made(parent, name)
             return entry, reply
         except BaseException:
             self.fs.forget([(each, 1) for each in taken])

@@ -23,6 +23,7 @@ class Mounted:
         self.changed: list[Inode] = []
         self.taken: list[tuple[Inode, str, Inode]] = []
         self.attributes_changed: list[Inode] = []
+        self.appeared: list[tuple[Inode, str]] = []
         self.namespace = Namespace(
             store,
             workers,
@@ -32,6 +33,7 @@ class Mounted:
                 self.changed.append,
                 lambda directory, name, inode: self.taken.append((directory, name, inode)),
                 self.attributes_changed.append,
+                lambda directory, name: self.appeared.append((directory, name)),
             ),
         )
         self.clock: trio.testing.MockClock

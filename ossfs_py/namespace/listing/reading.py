@@ -84,6 +84,8 @@ class Listing:
         self.directory = directory
         self.started = trio.current_time()
         self.complete = False
+        self.is_read = False
+        """Whether a program lists the directory, not only this mount to learn what is absent."""
         self.index: dict[str, Entry] | None = {}
         self._head: ListingPage | None = ListingPage(base, [], token=token)
         self._last = self._head
@@ -100,7 +102,8 @@ class Listing:
         self._numbered = NumberedPages(lambda key: fetch(token_after(key)))
         self._guessed: Pending[ListPage] | None = None
         self._last_key = ""
-        self._directories: tuple[int, dict[str, int]] | None = None
+        self._directories: dict[str, int] | None = None
+        """Known once it is complete, and until a directory comes or goes."""
         for name, child in directory.children.items():
             if child.local:
                 self.note(name, LOCAL, new=True)
@@ -157,11 +160,10 @@ class Listing:
         """The places of the subdirectories in the order of the listing, if it is complete."""
         if not self.complete or self.index is None:
             return {}
-        if self._directories is None or self._directories[0] != len(self.index):
+        if self._directories is None:
             names = [name for name, entry in self.index.items() if entry is DIRECTORY]
-            places = {name: place for place, name in enumerate(names)}
-            self._directories = (len(self.index), places)
-        return self._directories[1]
+            self._directories = {name: place for place, name in enumerate(names)}
+        return self._directories
 
     @property
     def joinable(self) -> bool:
@@ -246,6 +248,9 @@ class Listing:
         if self.index is not None and len(self.index) > self._limit:
             self.stream_only()
             self._head = None
+        if not self.is_read:
+            self._pending = None
+            return
         # Asked for before anybody wants it: the next page travels while this one is handed out.
         self._last_key = page.objects[-1].key if page.objects else ""
         self._guessed = self._numbered.next_page(page)

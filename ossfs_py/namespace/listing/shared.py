@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import trio
@@ -37,9 +37,13 @@ class ListingEngine:
         ttl_seconds: float,
         max_entries: int,
         on_changed: Callable[[Inode], None],
+        on_listed: Callable[[Inode, Collection[str]], None],
     ) -> None:
-        """``on_changed`` is told of directories in which others have changed something."""
+        """``on_changed`` is told of directories in which others have changed something,
+        ``on_listed`` of all names of a directory that was listed.
+        """
         self._on_changed = on_changed
+        self._on_listed = on_listed
         self._seen = SeenContents(max_entries)
         self._store = store
         self._workers = workers
@@ -73,8 +77,31 @@ class ListingEngine:
         listing = self._shared(directory)
         if listing is None:
             listing = self._begin(directory)
+        listing.is_read = True
         self._opened_last = directory
         return listing
+
+    async def look(self, directory: Inode, oldest: float) -> Listing | None:
+        """A complete listing begun at ``oldest`` or later, to learn what is not in the directory.
+
+        None if it is more than a page. What is in it is not believed to be known by that: nobody
+        has listed the directory, and what it holds may have more to tell than a listing does.
+
+        Raises:
+            StoreError
+        """
+        listing = before = self._shared(directory)
+        if listing is None or listing.started < oldest:
+            listing = self._prepared(directory, None)
+            listing.is_read = before is not None and before.is_read
+            listing.ask()
+        if not listing.complete:
+            await listing.after(listing.begin_reading())
+        return listing if listing.complete else None
+
+    def made(self, directory: Inode, started: float) -> None:
+        """This mount made the directory: at that time nothing was in it."""
+        self._prepared(directory, None).take_over(ListPage((), (), None), started)
 
     def resume(self, directory: Inode, page: ListingPage) -> Listing:
         """Read a directory again from a page on that was read before."""
@@ -87,7 +114,7 @@ class ListingEngine:
     def entry(self, directory: Inode, name: str) -> tuple[Entry, float] | None:
         """What a fresh listing says of a name, and when it was asked; None if it says nothing."""
         listing = self._shared(directory)
-        if listing is None or listing.index is None:
+        if listing is None or listing.index is None or not listing.is_read:
             return None
         found = listing.index.get(name)
         return None if found is None else (found, listing.started)
@@ -149,6 +176,7 @@ class ListingEngine:
         if found is None:
             return None
         listing = self._prepared(directory, None)
+        listing.is_read = True
         listing.take_over(found.page, found.started)
         return listing
 
@@ -241,6 +269,7 @@ class ListingEngine:
             self._complete[number] = listing
         if self._seen.listed(number, listing.index):
             self._on_changed(listing.directory)
+        self._on_listed(listing.directory, listing.index)
 
     def _hidden(self, key: str) -> None:
         self._metrics.hidden_keys.inc()

@@ -281,3 +281,46 @@ def test_two_writers_here_and_one_elsewhere(run: Run) -> None:
         assert (stored.count(b"1"), stored.count(b"2"), len(stored)) == (5, 5, 15)
 
     run(test)
+
+
+# -- names that were absent a moment ago ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [os.O_WRONLY, APPEND, os.O_RDWR])
+def test_an_empty_file_made_where_others_stored_one_meanwhile_leaves_theirs(
+    run: Run, flags: int
+) -> None:
+    """As touch(1) does: it opens what is there, or makes it."""
+
+    async def test(m: Mounted) -> None:
+        assert not await m.exists(FILE)
+        m.store.seed("file", b"theirs", metadata={"mode": str(0o100600)})
+        await m.close(await m.open(FILE, flags | os.O_CREAT))
+        assert m.store.content("file") == b"theirs"
+        assert await m.read_file(FILE) == b"theirs"
+        assert (await m.stat(FILE)).mode & 0o777 == 0o600
+
+    run(test, negative_ttl_seconds=60.0)
+
+
+def test_bytes_written_where_others_stored_a_file_meanwhile_do_not_replace_it(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        assert not await m.exists(FILE)
+        m.store.seed("file", b"theirs")
+        opened = await m.open(FILE, os.O_RDWR | os.O_CREAT)
+        await m.write(opened, 0, b"ours")
+        with pytest.raises(VersionChangedError):
+            await m.close(opened)
+        assert m.store.content("file") == b"theirs"
+
+    run(test, negative_ttl_seconds=60.0)
+
+
+def test_a_whole_new_content_replaces_what_others_stored_meanwhile(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        assert not await m.exists(FILE)
+        m.store.seed("file", b"theirs")
+        await m.write_file(FILE, b"ours")
+        assert m.store.content("file") == b"ours"
+
+    run(test, negative_ttl_seconds=60.0)

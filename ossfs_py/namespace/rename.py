@@ -26,6 +26,7 @@ from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
 from ossfs_py.namespace.pending import map_bounded
+from ossfs_py.namespace.removing import remove_all
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
@@ -103,7 +104,7 @@ class Renamer:
         self._entries.require_writable()
         key = self._entries.new_key(new_parent, new_name)
         source = await self._entries.find(parent, name)
-        target = await self._entries.find_target(new_parent, new_name, key)
+        target = await self._entries.find_target(new_parent, new_name)
         if target is source:
             return source
         if target is not None and no_replace:
@@ -318,7 +319,7 @@ class Renamer:
         except StoreError:
             log.warning("renaming %r failed; taking back %d copies", old_prefix, len(made))
             try:
-                await map_bounded(self._workers, self._store.delete, made, limit=self._parallel)
+                await remove_all(self._store, self._workers, made, limit=self._parallel)
             except StoreError as exc:
                 log.warning("copies below %r are left behind: %s", new_prefix, exc)
             raise
@@ -340,12 +341,8 @@ class Renamer:
         for key in gone:
             levels.setdefault(key.count("/") if key.endswith("/") else sys.maxsize, []).append(key)
         for level in sorted(levels, reverse=True):
-            await map_bounded(
-                self._workers,
-                self._store.delete,
-                levels[level],
-                limit=self._parallel,
-                progress=progress,
+            await remove_all(
+                self._store, self._workers, levels[level], limit=self._parallel, progress=progress
             )
 
     @staticmethod

@@ -160,7 +160,7 @@ class AttributeWriter:
         for attempt in range(1, _TRIES + 1):
             info = inode.info
             try:
-                if info is not None:
+                if info is not None and not _is_own_marker(inode, info):
                     await self._copy_onto_itself(inode, info)
                 elif inode.kind is Kind.DIRECTORY:
                     await self._entries.write_marker(inode)
@@ -275,6 +275,14 @@ def _apply(inode: Inode, change: AttributeChange) -> None:
     if change.mtime_ns is not None:
         inode.mtime_ns = change.mtime_ns
         inode.mtime_explicit = True
+
+
+def _is_own_marker(inode: Inode, info: ObjectInfo) -> bool:
+    """Whether a marker was written here, and no answer of the store has shown another one since.
+
+    It is written anew by one request; a copy asks first what is stored with it.
+    """
+    return not inode.mtime_settled and inode.marker_made == info.version
 
 
 def _text(name: bytes) -> str | None:

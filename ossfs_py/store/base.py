@@ -23,6 +23,8 @@ MAX_COPY_BYTES = 5 * 1024**3
 """Largest single CopyObject or UploadPartCopy source range (S3 limits)."""
 MAX_OBJECT_BYTES = 5 * 1024**4
 
+MAX_DELETED_KEYS = 1000
+"""Most keys of one DeleteObjects (S3 and OSS)."""
 
 Verdict = Literal["works", "ignored", "refused", "unknown"]
 
@@ -191,6 +193,17 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove one object; a missing key is no error."""
+        ...
+
+    def delete_many(self, keys: Sequence[str]) -> list[str]:
+        """Remove objects, at most ``MAX_DELETED_KEYS``, by one request; a missing key is no error.
+
+        Returns the keys that the store did not say it has removed; :meth:`delete` removes those, or
+        tells why it cannot.
+
+        Raises:
+            UnsupportedByStoreError: the store is known to have no such request.
+        """
         ...
 
     def refresh_credentials(self) -> None:

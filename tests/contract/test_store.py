@@ -339,6 +339,18 @@ def test_deleting_twice_is_no_error(store: ObjectStore, prefix: str) -> None:
         store.head(prefix + "a")
 
 
+def test_one_request_removes_many_objects_and_those_that_are_not_there(
+    store: ObjectStore, prefix: str
+) -> None:
+    keys = [prefix + name for name in ("a b", "c+d&e", "f/g", "ünï")]
+    for key in keys:
+        put(store, key)
+    assert store.delete_many([*keys, prefix + "absent"]) == []
+    for key in keys:
+        with pytest.raises(ObjectMissingError):
+            store.head(key)
+
+
 # -- multipart ---------------------------------------------------------------------------------
 
 

@@ -296,6 +296,21 @@ class FakeStore:
         with self._lock:
             self.objects.pop(key, None)
 
+    def delete_many(self, keys: Sequence[str]) -> list[str]:
+        """One request; a key whose ``delete`` is to fail is not removed."""
+        self._enter("delete_many", keys[0])
+        with self._lock:
+            refused = [
+                key
+                for key in keys
+                if any(only in (None, key) for only, _ in self._failures.get("delete", []))
+            ]
+            for key in keys:
+                if key not in refused:
+                    self.log.append(("delete_many", key))
+                    self.objects.pop(key, None)
+            return refused
+
     def refresh_credentials(self) -> None:
         self._enter("refresh_credentials", "")
 

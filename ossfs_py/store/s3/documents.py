@@ -1,7 +1,9 @@
 """The small XML documents that operations other than LIST send and are answered with."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
 from ossfs_py.model import Part
@@ -10,6 +12,7 @@ from ossfs_py.store.s3.error_map import parse_error
 from ossfs_py.store.s3.wire import Answer
 from ossfs_py.store.s3.xmltext import parse_document
 
+_NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _INSIDE_200 = 500
 """What an error counts as that comes in the body of an answer with status 200."""
 
@@ -35,8 +38,7 @@ def completion(parts: Sequence[Part]) -> bytes:
         + "</Part>"
         for part in parts
     )
-    namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
-    body = f'<CompleteMultipartUpload xmlns="{namespace}">{listed}</CompleteMultipartUpload>'
+    body = f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{listed}</CompleteMultipartUpload>'
     return body.encode()
 
 
@@ -48,6 +50,44 @@ def completed_etag(answer: Answer) -> str:
         NoAnswerError: the body is no answer to it.
     """
     return _texts(answer, "CompleteMultipartUpload").get("ETag", "")
+
+
+_UNSAYABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
+"""Characters that XML 1.0 has not, or that parsers turn into others."""
+
+
+def can_be_said(key: str) -> bool:
+    """Whether a key comes out of a document as it went in."""
+    return _UNSAYABLE.search(key) is None
+
+
+def deletion(keys: Sequence[str]) -> bytes:
+    """The body of DeleteObjects, which asks for a word about each key."""
+    listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+    return f'<Delete xmlns="{_NAMESPACE}"><Quiet>false</Quiet>{listed}</Delete>'.encode()
+
+
+def removed_keys(answer: Answer) -> set[str]:
+    """The keys that the answer to DeleteObjects says are removed.
+
+    None of a document of another kind: whatever it answers, it does not speak of keys.
+
+    Raises:
+        AnswerError: the body speaks of an error: the store sends the status before it is done.
+        NoAnswerError: the body is not whole.
+    """
+    if not answer.body.strip():
+        return set()
+    root = parse_document(answer.body, "the answer")
+    if _name(root) == "Error":
+        raise parse_error(_INSIDE_200, answer.headers, answer.body)
+    return {
+        child.text
+        for deleted in root
+        if _name(deleted) == "Deleted"
+        for child in deleted
+        if _name(child) == "Key" and child.text
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +116,14 @@ def copied(answer: Answer) -> Copied:
 def _texts(answer: Answer, *expected: str) -> dict[str, str]:
     """The texts below the root by tag, without namespaces."""
     root = parse_document(answer.body, "the answer")
-    tag = root.tag.rpartition("}")[2]
+    tag = _name(root)
     if tag == "Error":
         raise parse_error(_INSIDE_200, answer.headers, answer.body)
     if not tag.startswith(expected):  # S3 says "…Result", others do not
         raise NoAnswerError(f"the answer is none to {expected[0]}", "not_http")
-    return {child.tag.rpartition("}")[2]: child.text or "" for child in root}
+    return {_name(child): child.text or "" for child in root}
+
+
+def _name(element: Element) -> str:
+    """An element's tag without its namespace."""
+    return element.tag.rpartition("}")[2]

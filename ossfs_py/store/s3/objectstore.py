@@ -26,6 +26,7 @@ from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.removals import Remover
 from ossfs_py.store.s3.retry import Retrier
 from ossfs_py.store.s3.traits import USELESS, KnownTraits, features_of
 from ossfs_py.store.s3.uploads import Writer
@@ -81,6 +82,7 @@ class S3ObjectStore:
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
             traits,
         )
+        self._remover = Remover(self._wire, self._retrier, traits)
         self._copier = Copier(
             self._wire,
             self._retrier,
@@ -157,6 +159,9 @@ class S3ObjectStore:
 
     def delete(self, key: str) -> None:
         self._writer.delete(key)
+
+    def delete_many(self, keys: Sequence[str]) -> list[str]:
+        return self._remover.delete_many(keys)
 
     def refresh_credentials(self) -> None:
         self._credentials.refresh()

@@ -26,6 +26,8 @@ Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 """UploadPartCopy obeys x-amz-copy-source-if-match, ignores it (Ceph), refuses it, or is missing."""
 Checksums = Literal["refused"]
 """Requests may not carry x-amz-checksum-* headers (Backblaze B2 and some gateways)."""
+Removals = Literal["none"]
+"""No request removes many objects."""
 
 _DAY_SECONDS = 86_400.0
 """Servers are updated and configured anew: nothing that was found out is believed for longer."""
@@ -41,6 +43,7 @@ class Traits:
     completions: Completions | None = None
     copies: Copies | None = None
     checksums: Checksums | None = None
+    removals: Removals | None = None
 
 
 _VALUES = {
@@ -49,6 +52,7 @@ _VALUES = {
     "completions": get_args(Completions),
     "copies": get_args(Copies),
     "checksums": get_args(Checksums),
+    "removals": get_args(Removals),
 }
 
 
@@ -161,6 +165,13 @@ def features_of(traits: Traits) -> Iterator[Feature]:
     if traits.checksums == "refused":
         yield Feature(
             "checksums", "uploads say their checksums", "refused", "uploads go without them"
+        )
+    if traits.removals == "none":
+        yield Feature(
+            "batch removal",
+            "one request removes many objects",
+            "refused",
+            "objects are removed one by one",
         )
 
 

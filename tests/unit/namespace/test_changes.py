@@ -391,3 +391,31 @@ def test_a_commit_under_an_outdated_key_is_not_believed() -> None:
         assert m.namespace.attributes_nowait(file) is None
 
     mounted(run)
+
+
+def test_attributes_of_a_directory_made_here_cost_one_request() -> None:
+    async def run(m: Mounted) -> None:
+        d = await m.namespace.make_directory(m.root, "d", 0o755, 7, 8)
+        m.store.take_requests()
+        for mode in (0o700, 0o711):
+            change = AttributeChange(mode=mode)
+            await m.namespace.set_attributes(d, change, defer=False)
+        assert m.store.take_requests() == {"put": 2}
+        assert m.store.metadata("d/")["mode"] == str(0o40711)
+
+    mounted(run)
+
+
+def test_a_marker_that_others_wrote_is_changed_with_all_that_is_stored_beside_it() -> None:
+    async def run(m: Mounted) -> None:
+        d = await m.namespace.make_directory(m.root, "d", 0o755, 7, 8)
+        m.store.seed("d/", metadata={"theirs": "1"}, content_type="application/x-theirs")
+        m.clock.jump(61)
+        await m.namespace.attributes(d)
+        m.store.take_requests()
+        await m.namespace.set_attributes(d, AttributeChange(mode=0o700), defer=False)
+        assert "copy" in m.store.take_requests()
+        assert m.store.metadata("d/")["theirs"] == "1"
+        assert m.store.objects["d/"].info.content_type == "application/x-theirs"
+
+    mounted(run)

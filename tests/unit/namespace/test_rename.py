@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     NotADirectoryPathError,
     StaleInodeError,
     StoreUnavailableError,
+    UnsupportedByStoreError,
 )
 from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace.namespace import Inode, Kind
@@ -268,7 +269,7 @@ def test_renaming_2000_files_copies_and_deletes_each_once_and_tells_its_progress
             await m.namespace.rename(m.root, "d", m.root, "e")
         counts = m.store.take_requests()
         # One more for the directory itself: a marker of it may be there by now.
-        assert (counts["copy"], counts["delete"]) == (2000, 2001)
+        assert (counts["copy"], counts["delete_many"], counts["delete"]) == (2000, 2, 1)
         assert m.store.keys() == [f"e/f{n:04}" for n in range(2000)]
 
     mounted(run, store_of(*(f"d/f{n:04}" for n in range(2000))))
@@ -281,8 +282,8 @@ def test_renaming_2000_files_copies_and_deletes_each_once_and_tells_its_progress
 def test_nothing_is_deleted_before_everything_is_copied() -> None:
     async def run(m: Mounted) -> None:
         await m.namespace.rename(m.root, "d", m.root, "e")
-        methods = [method for method, _key in m.store.log if method in {"copy", "delete"}]
-        assert methods == ["copy"] * 20 + ["delete"] * 21
+        methods = [method for method, _key in m.store.log if method != "list_page"]
+        assert methods[methods.index("copy") :] == ["copy"] * 20 + ["delete_many"] * 21 + ["delete"]
 
     mounted(run, store_of(*(f"d/f{n}" for n in range(20))))
 
@@ -290,7 +291,7 @@ def test_nothing_is_deleted_before_everything_is_copied() -> None:
 def test_markers_are_deleted_from_the_deepest_up_even_if_none_is_known() -> None:
     async def run(m: Mounted) -> None:
         await m.namespace.rename(m.root, "d", m.root, "moved")
-        deleted = [key for method, key in m.store.log if method == "delete"]
+        deleted = [key for method, key in m.store.log if method in {"delete", "delete_many"}][1:]
         assert sorted(deleted[:2]) == ["d/a/b/f", "d/g"]
         assert deleted[2:] == ["d/a/b/", "d/a/", "d/"]
 
@@ -330,6 +331,17 @@ def test_a_directory_rename_that_fails_while_deleting_leaves_the_target_complete
         assert await m.names(await m.at("d")) == left
 
     mounted(run, store_of(*keys))
+
+
+def test_a_store_without_batches_is_asked_to_delete_one_by_one() -> None:
+    async def run(m: Mounted) -> None:
+        m.store.fail("delete_many", UnsupportedByStoreError("no DeleteObjects here"), times=9)
+        m.store.take_requests()
+        await m.namespace.rename(m.root, "d", m.root, "e")
+        assert m.store.take_requests()["delete"] == 21
+        assert m.store.keys() == sorted(f"e/f{n}" for n in range(20))
+
+    mounted(run, store_of(*(f"d/f{n}" for n in range(20))))
 
 
 def test_objects_that_others_delete_meanwhile_are_left_out() -> None:

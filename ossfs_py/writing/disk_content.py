@@ -283,7 +283,8 @@ class DiskContent:
         staging = await Staging.create(context.journal, context.local, context.room, self._writer)
         if self._disowned:
             staging.unlink()
-        await staging.truncate(self._bytes.size)
+        if self._bytes.size:
+            await staging.truncate(self._bytes.size)
         await self._record_once(staging)
         return staging
 

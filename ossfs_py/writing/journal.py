@@ -21,6 +21,7 @@ Bytes that ``direct`` streams from memory are nowhere on disk: when the daemon i
 close, its upload is aborted at the next mount and nothing half is left in the bucket.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -116,16 +117,20 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         return os.open(self._staging / name, flags, 0o600)
 
-    def remove_record(self, ident: str) -> None:
-        """The file's bytes are in the store, or nobody wants them: forget it, keep the data."""
-        (self._staging / f"{ident}.json").unlink(missing_ok=True)
-        for path in self._staging.glob(f"{ident}.*.log"):
-            path.unlink(missing_ok=True)
+    def remove_record(self, ident: str, *, has_logs: bool = True) -> None:
+        """The file's bytes are in the store, or nobody wants them: forget it, keep the data.
 
-    def remove_staging(self, ident: str) -> None:
+        ``has_logs`` False, where no log was ever opened for it, saves a look at the directory.
+        """
+        _unlink(f"{self._staging}/{ident}.json")
+        if has_logs:
+            for path in self._staging.glob(f"{ident}.*.log"):
+                path.unlink(missing_ok=True)
+
+    def remove_staging(self, ident: str, *, has_logs: bool = True) -> None:
         """Remove a staging file and its record; open descriptors stay usable."""
-        self.remove_record(ident)
-        (self._staging / f"{ident}.data").unlink(missing_ok=True)
+        self.remove_record(ident, has_logs=has_logs)
+        _unlink(f"{self._staging}/{ident}.data")
 
     def set_aside(self, record: DirtyRecord) -> Path:
         """Move a staging file to ``unsaved/``; returns where its bytes are now."""
@@ -315,6 +320,11 @@ def written_entry(start: int, end: int) -> bytes:
 def truncated_entry(size: int) -> bytes:
     """The log entry of a truncation."""
     return _LOG_ENTRY.pack(_TRUNCATED, size)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)  # noqa: PTH108 - twice for each file that is written
 
 
 def _private_directory(path: Path) -> None:

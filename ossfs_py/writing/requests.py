@@ -24,11 +24,9 @@ async def put_object(
     Raises:
         ConditionFailedError, StoreError, OSError: as :meth:`ObjectStore.put`.
     """
-    with trio.CancelScope(shield=True):
-        version = await context.network.run(
-            partial(context.store.put, replace(request, condition=condition), body)
-        )
-    return version  # noqa: RET504 - a return inside the scope is one mypy cannot see
+    return await context.network.run_to_end(
+        context.store.put, replace(request, condition=condition), body
+    )
 
 
 async def with_metadata(

@@ -4,9 +4,6 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-import trio
 
 from ossfs_py.model import ByteRange, FileSlice
 from ossfs_py.runtime.diskroom import DiskRoom
@@ -14,8 +11,6 @@ from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing.journal import Journal, StagedFile, truncated_entry, written_entry
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.uses import Uses
-
-T = TypeVar("T")
 
 _BLOCK_BYTES = 512
 """What st_blocks counts in (stat(2))."""
@@ -60,7 +55,7 @@ class Staging:
         Raises:
             OSError: the disk is full, among others.
         """
-        file = await _to_the_end(local, journal.create_staging)
+        file = await local.run_to_end(journal.create_staging)
         return cls(journal, local, file, room, writer)
 
     @property
@@ -78,8 +73,8 @@ class Staging:
         if record.base_valid:
             self._log_number += 1
             log_name = f"{self.ident}.{self._log_number}.log"
-        self._log_fd = await _to_the_end(
-            self._local, self._write_record, record.replaced(log=log_name), self._log_fd, durable
+        self._log_fd = await self._local.run_to_end(
+            self._write_record, record.replaced(log=log_name), self._log_fd, durable
         )
         self._recorded = True
 
@@ -91,7 +86,7 @@ class Staging:
         if self._recorded:
             self._recorded = False
             self._close_log()
-            self._journal.remove_record(self.ident)
+            self._journal.remove_record(self.ident, has_logs=self._log_number > 0)
 
     async def write(
         self, offset: int, data: bytes | memoryview, *, dirty: bool = True
@@ -104,8 +99,8 @@ class Staging:
         log_fd = self._log_fd if dirty else None
         writer = self._writer()
         require = partial(self._room.require, self._fd, writer)
-        done, error, taken = await _to_the_end(
-            self._local, _write_within, self._fd, log_fd, offset, data, require
+        done, error, taken = await self._local.run_to_end(
+            _write_within, self._fd, log_fd, offset, data, require
         )
         self._account.is_now(taken, writer)
         return done, error
@@ -123,13 +118,13 @@ class Staging:
         """``size`` bytes, fewer at the end of the local file."""
         self.uses.enter()
         try:
-            return await _to_the_end(self._local, _read, self._fd, offset, size)
+            return await self._local.run_to_end(_read, self._fd, offset, size)
         finally:
             self.uses.leave()
 
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros."""
-        await _to_the_end(self._local, _truncate, self._fd, self._log_fd, size)
+        await self._local.run_to_end(_truncate, self._fd, self._log_fd, size)
 
     def body(self, span: ByteRange) -> FileSlice:
         """The span as an upload body. Hold :attr:`uses` while it is sent."""
@@ -149,7 +144,7 @@ class Staging:
             self._recorded = False
             self._listed = False
             self._close_log()
-            self._journal.remove_staging(self.ident)
+            self._journal.remove_staging(self.ident, has_logs=self._log_number > 0)
 
     def close(self) -> None:
         """Close after the last use. A recorded file stays for the next mount, others go."""
@@ -182,13 +177,6 @@ class Staging:
         self._close_log()
         os.close(self._fd)
         self._account.close()
-
-
-async def _to_the_end(workers: Workers, fn: Callable[..., T], *args: Any) -> T:
-    """Run local I/O and wait for it even when cancelled."""
-    with trio.CancelScope(shield=True):
-        result = await workers.run(fn, *args)
-    return result  # noqa: RET504 - a return inside the scope is one mypy cannot see
 
 
 def _write_within(

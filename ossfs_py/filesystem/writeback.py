@@ -10,8 +10,11 @@ from ossfs_py.telemetry.metrics import Metrics
 
 MAX_PENDING_FILES = 1000
 """Closed files that may wait; the next close waits for one of them. Each holds a descriptor."""
-_UPLOADS_AT_ONCE = 4
-"""Begun in the order of the closes. More would take the store from those who wait for it."""
+_UPLOADS_AT_ONCE = 16
+"""Half of the threads: a small file is all waiting, and the other half is for who waits for it."""
+_BYTES_AT_ONCE = 64 * 1024**2
+_LARGE_UPLOADS_AT_ONCE = 4
+"""Beyond so many bytes: more would take the link from those who wait for the store."""
 
 
 class QueuedFile(Protocol):
@@ -65,7 +68,7 @@ class WriteBackQueue:
 
     async def _work(self, upload: Callable[[QueuedFile], Awaitable[None]]) -> None:
         while True:
-            while not self._queue:
+            while not self._may_begin():
                 await self._lot.park()
             file = self._queue.popleft()
             self._running.add(file)
@@ -74,3 +77,10 @@ class WriteBackQueue:
             finally:
                 self._running.discard(file)
                 self._lot.unpark_all()
+
+    def _may_begin(self) -> bool:
+        """Whether the first of the queue may be begun; they begin in the order of the closes."""
+        if not self._queue or len(self._running) < _LARGE_UPLOADS_AT_ONCE:
+            return bool(self._queue)
+        under_way = sum(file.size() for file in self._running)
+        return under_way + self._queue[0].size() <= _BYTES_AT_ONCE

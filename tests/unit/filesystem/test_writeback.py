@@ -1,12 +1,16 @@
 """The queue of closed files: order, bound, waiting."""
 
+import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
 from ossfs_py.telemetry.metrics import Metrics
+from tests.support.filesystems import Mounted, on_mount
 
 
 class File:
@@ -79,3 +83,36 @@ def test_a_full_queue_makes_the_next_close_wait_for_an_upload() -> None:
             nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_many_small_files_are_uploaded_side_by_side_and_few_large_ones() -> None:
+    async def main() -> None:
+        for size, expected in ((1000, 16), (60 * 1024**2, 4)):
+            queue = WriteBackQueue(Metrics())
+            running: list[QueuedFile] = []
+
+            async def upload(file: QueuedFile, running: list[QueuedFile] = running) -> None:
+                running.append(file)
+                await trio.sleep_forever()
+
+            for _ in range(30):
+                queue.add(File(size))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(queue.run, upload)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(running) == expected
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_who_makes_thousands_of_files_without_write_back_is_told_of_it_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(m: Mounted) -> None:
+        for number in range(2100):
+            await m.write_file((f"f{number}",), b"x")
+
+    with caplog.at_level(logging.INFO):
+        on_mount("direct", tmp_path, test, negative_ttl_seconds=60.0)
+    assert sum("--write-back" in record.getMessage() for record in caplog.records) == 1

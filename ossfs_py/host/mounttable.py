@@ -24,7 +24,10 @@ class MountEntry:
     options: str
     """Options of the file system (``user_id=0,group_id=0,...`` for FUSE)."""
     device: str = ""
-    """``major:minor``, as in /sys/class/bdi."""
+    """``major:minor``, as in /sys/class/bdi; the same for copies in other namespaces."""
+    mount_id: int = 0
+    is_shared: bool = False
+    """Whether what is mounted below it shows up in the namespaces that it came from."""
 
     @property
     def is_fuse(self) -> bool:
@@ -55,6 +58,8 @@ def _parse(line: bytes) -> MountEntry:
         source=_text(source),
         options=_text(options),
         device=_text(fields[2]),
+        mount_id=int(fields[0]),
+        is_shared=any(tag.startswith(b"shared:") for tag in fields[6:]),
     )
 
 

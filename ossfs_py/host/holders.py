@@ -4,7 +4,6 @@ A container that starts gets a copy of every mount below its volumes. Unmounting
 reaches the copies that are shared or slaves; private ones stay, and with them the daemon.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ossfs_py.host.mounttable import read_mount_table
@@ -12,24 +11,17 @@ from ossfs_py.host.mounttable import read_mount_table
 _PROCESSES = Path("/proc")
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """One process for each namespace that has the mount, and where it sees it."""
-
-    pid: int
-    command: str
-    mountpoint: Path
-
-    def __str__(self) -> str:
-        return f"{self.command} (process {self.pid}, at {self.mountpoint} in its own namespace)"
-
-
-def holders_of(device: str, besides: int, processes: Path = _PROCESSES) -> list[Holder]:
+def holders_of(device: str, besides: int, processes: Path = _PROCESSES) -> list[str]:
     """Those that have the mount of this ``major:minor`` device, as far as this user may see it;
-    not the daemon itself (``besides``), whose own copy ends with it.
+    in words. Not the daemon itself (``besides``), whose own copy ends with it.
     """
-    found: list[Holder] = []
-    looked_at = {_namespace(processes / str(besides))}
+    here = processes / "self"
+    found = [
+        f"a second mount at {entry.mountpoint}"
+        for entry in read_mount_table(here / "mountinfo")
+        if entry.device == device
+    ]
+    looked_at = {_namespace(processes / str(besides)), _namespace(here)}
     for process in sorted(processes.glob("[0-9]*"), key=lambda path: int(path.name)):
         namespace = _namespace(process)
         if namespace in looked_at:
@@ -41,7 +33,7 @@ def holders_of(device: str, besides: int, processes: Path = _PROCESSES) -> list[
         except OSError:
             continue  # it ended meanwhile
         found += [
-            Holder(int(process.name), command, entry.mountpoint)
+            f"{command} (process {process.name}), which has it at {entry.mountpoint}"
             for entry in entries
             if entry.device == device
         ][:1]

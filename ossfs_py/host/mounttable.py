@@ -37,7 +37,15 @@ class MountEntry:
     @property
     def owner(self) -> int | None:
         """The user a FUSE mount belongs to."""
-        match = re.search(r"(?:^|,)user_id=(\d+)", self.options)
+        return self._number("user_id")
+
+    @property
+    def group(self) -> int | None:
+        """The group of the user that a FUSE mount belongs to."""
+        return self._number("group_id")
+
+    def _number(self, name: str) -> int | None:
+        match = re.search(rf"(?:^|,){name}=(\d+)", self.options)
         return int(match[1]) if match else None
 
 

@@ -28,10 +28,12 @@ _NOT_FOR_US = 251
 dead (fuse_statfs in fs/fuse/inode.c)."""
 _ASK = f"""
 import os, sys
-path, owner = sys.argv[1], int(sys.argv[2])
-if owner >= 0 and os.geteuid() == 0:
-    # A mount without allow_other is shown to its owner alone, root included.
+path, owner, group = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+if owner > 0 and os.geteuid() == 0:
+    # A mount without allow_other is shown to its owner alone: not even to root. Its group counts
+    # as well (fuse_allow_current_process in fs/fuse/dir.c).
     try:
+        os.setresgid(group, group, group)
         os.setresuid(owner, owner, owner)
     except OSError:
         sys.exit({_NO_QUESTION})
@@ -88,14 +90,16 @@ def look_at(
     top = mounted[-1]
     if not top.is_fuse:
         return Seen(mountpoint, Standing.FOREIGN, top)
-    answer = _asked(mountpoint, top.owner, patience_seconds)
+    answer = _asked(mountpoint, top, patience_seconds)
     if machine.mounts_at(mountpoint) != mounted:
         # What answered may have been the directory below.
         return look_at(mountpoint, machine, patience_seconds)
     standing = _standing(top, answer)
-    record = None if standing in (Standing.FOREIGN, Standing.HIDDEN) else _record_of(top)
+    record = None if standing is Standing.FOREIGN else _record_of(top)
     if standing is Standing.SERVED and record is None:
         standing = Standing.SERVED_ELSEWHERE
+    if standing is Standing.HIDDEN and record is not None:
+        standing = Standing.SERVED  # the lock on its record says so
     problem = ""
     if standing is Standing.SILENT:
         told = f"does not answer within {patience_seconds:g} s"
@@ -117,23 +121,16 @@ def _standing(top: MountEntry, answer: int | None) -> Standing:
     return Standing.SILENT
 
 
-def _asked(mountpoint: Path, owner: int | None, patience_seconds: float) -> int | None:
+def _asked(mountpoint: Path, top: MountEntry, patience_seconds: float) -> int | None:
     """What statvfs(2) says of the mount: 0, an error number, or None for no answer in time.
 
     Not stat(2): of a mount that is dead it is answered from the kernel's memory for as long as
     its daemon had allowed. Another process asks, as one that a hanging mount has taken hold of
     cannot end; such a process is left behind.
     """
+    identity = [str(number or 0) for number in (top.owner, top.group)]
     asking = subprocess.Popen(
-        [
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _ASK,
-            str(mountpoint),
-            str(-1 if owner is None else owner),
-        ],
+        [sys.executable, "-I", "-S", "-c", _ASK, str(mountpoint), *identity],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

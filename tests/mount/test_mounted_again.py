@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from minio import Minio
 
 from ossfs_py.host.mountpoint import THIS_MACHINE
 from ossfs_py.host.running import find_daemon
@@ -120,3 +121,33 @@ def test_an_ordinary_users_killed_mount_is_up_again_and_root_sees_how_it_stands(
         finally:
             while is_mounted(place.mountpoint):
                 as_root("umount", "-l", place.mountpoint)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root has mounts of its own")
+def test_unmounting_says_who_still_has_a_copy_of_the_mount(
+    place: Place, minio_client: Minio
+) -> None:
+    assert place.mount().code == 0
+    private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"]
+    with subprocess.Popen(private, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            other.stdout.readline()  # it has its copy
+            with (place.mountpoint / "f").open("w") as file:
+                file.write("hello")
+            began = time.monotonic()
+            outcome = ossfs("umount", place.mountpoint, environment={})
+            assert time.monotonic() - began < 60.0  # not its --timeout of ten minutes
+            assert outcome.code == 1
+            assert (
+                "is unmounted here and everything is uploaded, but its daemon" in outcome.sentence
+            )
+            assert f"(process {other.pid}), which has it at {place.mountpoint}" in outcome.sentence
+            assert not is_mounted(place.mountpoint)
+            assert minio_client.get_object(place.bucket, "f").read() == b"hello"
+            daemon = find_daemon(place.mountpoint)
+            assert daemon is not None
+        finally:
+            other.kill()
+    assert daemon.wait_gone(60.0)
+    daemon.close()

@@ -8,6 +8,7 @@ import pytest
 
 from ossfs_py.host import standing
 from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, Machine
+from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.host.standing import Standing, look_at
 
 OURS = FILESYSTEM_TYPE
@@ -77,7 +78,8 @@ def test_a_mount_that_goes_away_while_it_is_asked_is_not_taken_for_alive(
 
 
 def test_the_question_takes_no_longer_than_it_may(tmp_path: Path) -> None:
-    assert standing._asked(tmp_path, None, 60.0) == 0
-    assert standing._asked(tmp_path / "none", None, 60.0) == errno.ENOENT
+    anybodys = MountEntry(tmp_path, OURS, "models", "rw")
+    assert standing._asked(tmp_path, anybodys, 60.0) == 0
+    assert standing._asked(tmp_path / "none", anybodys, 60.0) == errno.ENOENT
     # A Python does not start that fast: it stands for a daemon that never answers.
-    assert standing._asked(tmp_path, None, 0.0001) is None
+    assert standing._asked(tmp_path, anybodys, 0.0001) is None

@@ -199,7 +199,6 @@ lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	@compile="$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"; \
 	$$compile docker/build.in --output-file docker/build.lock; \
 	$$compile docker/sbom.in --output-file docker/sbom.lock; \
-	$$compile docker/sbom.in --output-file docker/sbom.lock; \
 	$$compile pyproject.toml --output-file docker/requirements.lock; \
 	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 

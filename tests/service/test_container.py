@@ -286,7 +286,7 @@ def test_no_program_s_pod_can_prepare_the_place_that_is_mounted_over() -> None:
         for mount in container.get("volumeMounts", ())
         if mount.get("mountPropagation") == "HostToContainer"
     ]
-    assert len(looking) == 2
+    assert len(looking) == 3
     assert all(mount.get("readOnly") is True for mount in looking)
 
 

@@ -6,7 +6,7 @@ None of it keeps a mount from working, so all of it is said and nothing refused.
 import os
 import resource
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossfs_py.config import Settings
@@ -15,8 +15,9 @@ from ossfs_py.host.mounttable import MountEntry
 
 _LAYERS = ("overlay", "aufs", "fuse.fuse-overlayfs")
 """What the root of a container is made of; its bytes go with the container."""
-_MARKS = ("/.dockerenv", "/run/.containerenv")
-"""Made by Docker and by podman; Kubernetes sets a variable."""
+_VARIABLE = "container"
+"""Set by podman and by our image, as systemd's container interface has it. (A file like
+/.dockerenv says less: build machines have it, too.)"""
 _LEAST_FILES = 1024
 """A connection and a file each for --concurrency and every open file of the temp data path."""
 
@@ -26,15 +27,12 @@ class Surroundings:
     """Where the daemon runs; tests bend it."""
 
     machine: Machine = THIS_MACHINE
-    root: Path = Path("/")
     devices: Path = Path("/sys/devices/virtual/bdi")
-
-    @property
-    def is_container(self) -> bool:
-        """Whether an engine has started this process."""
-        return "KUBERNETES_SERVICE_HOST" in os.environ or any(
-            (self.root / mark.lstrip("/")).exists() for mark in _MARKS
-        )
+    is_container: bool = field(default_factory=lambda: bool(os.environ.get(_VARIABLE)))
+    """Whether an engine has started this process."""
+    file_limits: tuple[int, int] = field(
+        default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
 
     def mount_below(self, path: Path) -> MountEntry | None:
         """The mount that ``path`` lies in; one at ``path`` itself is left out."""
@@ -62,7 +60,7 @@ def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iter
             "/sys is read-only, so the kernel reads only 128 KiB ahead and reading is slower by a"
             f" third: give the container {around.devices} as a volume"
         )
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = around.file_limits
     if soft != resource.RLIM_INFINITY and soft < _LEAST_FILES:
         yield (
             f"only {soft} files may be open at once (hard limit {hard}): raise it with --ulimit"

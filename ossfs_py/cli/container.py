@@ -46,7 +46,7 @@ def container(arguments: tuple[str, ...]) -> int:
 
 
 def _mount(words: list[str]) -> int:
-    from ossfs_py.cli.mount import Surroundings, mount
+    from ossfs_py.cli.mount import Habits, mount
 
     defaults = {
         "mountpoint": DEFAULT_MOUNTPOINT,
@@ -54,7 +54,7 @@ def _mount(words: list[str]) -> int:
         "foreground": True,
         "log_format": "text" if sys.stderr.isatty() else "json",
     }
-    around = Surroundings(defaults, _make)
+    around = Habits(defaults, _make)
     result = mount.main(words, prog_name=f"{_NAME} mount", standalone_mode=False, obj=around)
     return result if isinstance(result, int) else 0
 

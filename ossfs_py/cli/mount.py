@@ -46,7 +46,7 @@ Exit codes: 0 mounted, 1 it cannot be mounted, 2 wrong usage.
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class Habits:
     """What is different where the command runs: the click object of its context, if there is one.
 
     ``defaults`` are weaker than every source of settings; ``prepare`` runs before the mount.
@@ -82,7 +82,7 @@ class _MountCommand(SettingsCommand):
 @click.option("--config", metavar="FILE", help="TOML file with settings by their long names.")
 @click.pass_obj
 def mount(
-    around: Surroundings | None,
+    around: Habits | None,
     arguments: tuple[str, ...],
     mount_options: tuple[str, ...],
     config: str | None,

@@ -153,11 +153,12 @@ def _names_a_service(name: str, value: str) -> bool:
     """Whether Kubernetes, or a link of Docker's, has made the variable of a service whose name
     begins like ours: everybody in the namespace gets it.
     """
-    if re.search(r"(?:^|_)service_(?:host|port(?:_.+)?)$", name):
+    if re.search(
+        r"(?:^|_)(?:service_(?:host|port(?:_.+)?)|port_\d+_\w+_(?:proto|port|addr))$", name
+    ):
         return True
-    if re.search(r"(?:^|_)port(?:_\d+_(?:tcp|udp|sctp))?$", name):
-        return value.startswith(("tcp://", "udp://", "sctp://"))
-    return re.search(r"(?:^|_)port_\d+_(?:tcp|udp|sctp)_(?:proto|port|addr)$", name) is not None
+    has_port = re.search(r"(?:^|_)port(?:_\d+_(?:tcp|udp|sctp))?$", name)
+    return bool(has_port) and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def _take_file(given: _Given, path: str) -> None:

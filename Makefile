@@ -33,6 +33,7 @@ OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
 TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
 PEERS := s3fs
+ENGINE := podman runc debootstrap
 INSTALL = .ci/install-packages
 
 # Of the targets that break things on purpose.
@@ -44,7 +45,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme lock packages testpackages packlint clean
+.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -121,6 +122,12 @@ lint: $(DEV) ## Check format, lint, types and import rules
 
 check: lint test ## Everything that must pass before a change lands
 
+# The base image is made once and kept in OSSFS_PY_IMAGES (/var/tmp/ossfs-py-images: 1 GB).
+images: $(TEST) ## Build the image with podman, run it and its manifests (OSSFS_PY_IMAGES)
+	@$(INSTALL) $(ENGINE)
+	@$(BIN)/python -m pip install --quiet kubernetes-validate
+	@export OSSFS_PY_IMAGE_TESTS=1; $(tests) tests/containers $(PYTEST)
+
 faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
 	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED) OSSFS_PY_FAULTS_STALL=1; $(tests) -s tests/faults $(PYTEST)
 
@@ -191,6 +198,7 @@ lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	@$(BIN)/python -m pip install --quiet uv
 	@compile="$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate"; \
 	$$compile docker/build.in --output-file docker/build.lock; \
+	$$compile docker/sbom.in --output-file docker/sbom.lock; \
 	$$compile pyproject.toml --output-file docker/requirements.lock; \
 	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 

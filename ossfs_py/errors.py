@@ -298,5 +298,13 @@ def is_disk_full(exc: OSError) -> bool:
 
 
 def is_dead_mount(exc: OSError) -> bool:
-    """Whether a path was not reached because the daemon of its FUSE mount is gone."""
-    return exc.errno == errno.ENOTCONN
+    """Whether a path was not reached because the daemon of its FUSE mount is gone.
+
+    ECONNABORTED is what a request is told that waits at the moment when the daemon goes.
+    """
+    return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+
+
+def is_refused(exc: OSError) -> bool:
+    """Whether this user may not do what was tried."""
+    return exc.errno in (errno.EACCES, errno.EPERM)

@@ -137,11 +137,13 @@ def _size(text: str) -> int:
 def _mounted(mountpoint: str) -> "tuple[Path, MountEntry, str]":
     """The measured directory, its mount, and where in the mount it lies."""
     from ossfs_py.control.client import mount_of
-    from ossfs_py.doctor.mounts import answers
+    from ossfs_py.host.standing import Standing, look_at
 
     path = Path(mountpoint)
     entry, below = mount_of(path)
-    if (problem := answers(entry.mountpoint)) is not None:
+    seen = look_at(entry.mountpoint)
+    if not (seen.is_alive or seen.standing is Standing.HIDDEN):
+        problem = seen.problem or "was left by a daemon that is gone"
         raise EnvironmentProblemError(f"the mount at {entry.mountpoint} is ill: it {problem}")
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)

@@ -24,7 +24,8 @@ def cleanup(mountpoint: str | None, config: str | None) -> None:
     A mount that lives is left alone, and where none is nothing happens. What the daemon had not
     saved is kept: the next mount and 'ossfs-py recover' find it.
     """
-    from ossfs_py.host.mountpoint import clear_dead_mounts, real_path
+    from ossfs_py.host.mountpoint import real_path
+    from ossfs_py.host.preparing import clear_dead_mounts
 
     logging.basicConfig(format="ossfs-py: %(message)s")
     if mountpoint:

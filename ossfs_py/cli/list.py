@@ -70,19 +70,24 @@ def _rows() -> list[_Row]:
 
 
 def _row(entry: "MountEntry") -> _Row:
-    from ossfs_py.doctor.mounts import answers
-    from ossfs_py.host.running import find_daemon
+    from ossfs_py.host.standing import Standing, look_at
     from ossfs_py.writing.leftovers import count_unsaved
 
-    daemon = find_daemon(entry.mountpoint, entry.owner)
-    if daemon is None:
-        known = os.geteuid() in (0, entry.owner)
-        state = "dead: its daemon is gone" if known else "of another user"
+    seen = look_at(entry.mountpoint)
+    state = {
+        Standing.SERVED: "mounted",
+        Standing.SERVED_ELSEWHERE: "mounted: its daemon runs in another container"
+        if os.geteuid() in (0, entry.owner)
+        else "mounted: by another user",
+        Standing.SILENT: f"ill: it {seen.problem}",
+        Standing.DEAD: "dead: its daemon is gone"
+        if seen.record is None
+        else "ill: the mount is dead, its daemon still uploads",
+        Standing.HIDDEN: "of another user",
+    }.get(seen.standing, "unmounted meanwhile")
+    mount = seen.record
+    if mount is None:
         return _Row(str(entry.mountpoint), entry.source, "", None, None, state)
-    mount = daemon.mount
-    daemon.close()
-    problem = answers(entry.mountpoint)
-    state = "mounted" if problem is None else f"ill: it {problem}"
     directory = mount.state_directory
     unsaved = count_unsaved(Path(directory), ended=False) if directory else 0
     shown = (mount.mountpoint, mount.source, mount.endpoint, mount.data_path)

@@ -1,7 +1,7 @@
 """``ossfs-py mount``."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,17 @@ Exit codes: 0 mounted, 1 it cannot be mounted, 2 wrong usage.
 """
 
 
+@dataclass(frozen=True)
+class Habits:
+    """What is different where the command runs: the click object of its context, if there is one.
+
+    ``defaults`` are weaker than every source of settings; ``prepare`` runs before the mount.
+    """
+
+    defaults: Mapping[str, object]
+    prepare: Callable[[Settings], None]
+
+
 class _MountCommand(SettingsCommand):
     """Takes its options from the settings model."""
 
@@ -69,15 +80,29 @@ class _MountCommand(SettingsCommand):
     help="Options as mount(8) writes them.",
 )
 @click.option("--config", metavar="FILE", help="TOML file with settings by their long names.")
+@click.pass_obj
 def mount(
-    arguments: tuple[str, ...], mount_options: tuple[str, ...], config: str | None, **values: object
+    around: Habits | None,
+    arguments: tuple[str, ...],
+    mount_options: tuple[str, ...],
+    config: str | None,
+    **values: object,
 ) -> int:
     line = _command_line(arguments, mount_options, config, values)
-    return mount_as_told(line, lambda text: say(f"ossfs-py: warning: {text}", err=True))
+    if around is not None:
+        line = replace(line, defaults=around.defaults)
+    prepare = None if around is None else around.prepare
+    return mount_as_told(line, lambda text: say(f"ossfs-py: warning: {text}", err=True), prepare)
 
 
-def mount_as_told(line: CommandLine, warn: Callable[[str], None]) -> int:
+def mount_as_told(
+    line: CommandLine,
+    warn: Callable[[str], None],
+    prepare: Callable[[Settings], None] | None = None,
+) -> int:
     """Mount what the command line and all other sources of settings say; the exit code.
+
+    ``prepare`` is called with valid settings, before anything is looked at.
 
     Raises:
         UserError: why it cannot be mounted.
@@ -85,6 +110,8 @@ def mount_as_told(line: CommandLine, warn: Callable[[str], None]) -> int:
     loaded = load(line)
     for warning in loaded.warnings:
         warn(warning)
+    if prepare is not None:
+        prepare(loaded.settings)
 
     # By then the daemon has left this directory, so relative paths would mean something else.
     paths = {name: value for name, value in loaded.settings if isinstance(value, Path)}

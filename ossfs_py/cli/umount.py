@@ -1,16 +1,24 @@
 """``ossfs-py umount``."""
 
 import os
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from ossfs_py.cli.terminal import say
 from ossfs_py.config.units import format_duration, parse_duration
 from ossfs_py.errors import EnvironmentProblemError, UsageError
+
+if TYPE_CHECKING:
+    from ossfs_py.host.running import FoundDaemon
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 """A checkpoint of some 60 GB leaves at 100 MB/s in this time."""
 _MAX_USERS_SHOWN = 3
+_LOOK_SECONDS = 2.0
+"""A daemon with nothing to upload has ended by then; whether copies keep it is looked at after."""
 
 
 def _timeout(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
@@ -56,43 +64,73 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
         UserError: it is no mount of ours, is busy, its daemon does not end in time, or it left
             unsaved files.
     """
-    from ossfs_py.host.mountpoint import (
-        FILESYSTEM_TYPE,
-        THIS_MACHINE,
-        BusyMountError,
-        real_path,
-        unmount,
-    )
+    from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, BusyMountError, real_path, unmount
     from ossfs_py.host.running import find_daemon
+    from ossfs_py.host.standing import Standing, look_at
 
     if not mountpoint:
         raise UsageError("MOUNTPOINT: must not be empty")
     path = real_path(Path(os.path.abspath(mountpoint)))  # noqa: PTH100 (no resolve: may hang)
-    mounts = THIS_MACHINE.mounts_at(path)
-    if not mounts:
+    seen = look_at(path)
+    entry = seen.entry
+    if entry is None:
         raise EnvironmentProblemError(f"{path} is not a mountpoint")
-    if mounts[-1].filesystem_type != FILESYSTEM_TYPE:
+    if entry.filesystem_type != FILESYSTEM_TYPE:
         raise EnvironmentProblemError(
-            f"{path} is no mount of ossfs-py: {mounts[-1].source} is mounted there"
-            f" ({mounts[-1].filesystem_type})"
+            f"{path} is no mount of ossfs-py: {entry.source} is mounted there"
+            f" ({entry.filesystem_type})"
         )
-    daemon = find_daemon(path, mounts[-1].owner)
+    daemon = find_daemon(path, entry.owner)
     if force and daemon is not None:
         daemon.hurry(timeout_seconds)
-        if not THIS_MACHINE.mounts_at(path):
+        if look_at(path).standing is Standing.FREE:
             _tell_unsaved(path, daemon.mount.state_directory)
             return
     try:
         unmount(path, lazy=lazy or force, force=force)
     except BusyMountError as exc:
         raise EnvironmentProblemError(f"{path} is busy{_users(path)}: {exc}") from exc
-    if daemon is not None and not lazy and not daemon.wait_gone(timeout_seconds):
-        raise EnvironmentProblemError(
-            f"{path} is unmounted, but its daemon (process {daemon.mount.pid}) is still uploading"
-            f" after {format_duration(timeout_seconds)}"
-        )
-    if daemon is not None and not lazy:
+    if lazy:
+        return
+    if daemon is not None:
+        _wait_for_end(path, daemon, entry.device, timeout_seconds)
         _tell_unsaved(path, daemon.mount.state_directory)
+    elif seen.is_alive:
+        say(
+            f"ossfs-py: {path} is unmounted here; its daemon, which runs in another container,"
+            " uploads what is not saved yet and then ends",
+            err=True,
+        )
+
+
+def _wait_for_end(path: Path, daemon: "FoundDaemon", device: str, timeout_seconds: float) -> None:
+    """Return when the daemon is gone.
+
+    Raises:
+        EnvironmentProblemError: it is still uploading, or everything is uploaded and it serves on
+            because somebody has a copy of the mount.
+    """
+    from ossfs_py.control.client import ControlClient
+    from ossfs_py.host.holders import holders_of
+
+    deadline = time.monotonic() + timeout_seconds
+    while not daemon.wait_gone(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
+        pid = daemon.mount.pid
+        if holders := holders_of(device, pid):
+            # What is not saved is brought to the store all the same.
+            ControlClient(daemon).call("sync")
+            # Those that were about to go have gone meanwhile.
+            if holders := [one for one in holders_of(device, pid) if one in holders]:
+                others = f" and {len(holders) - 1} more" if holders[1:] else ""
+                raise EnvironmentProblemError(
+                    f"{path} is unmounted here and everything is uploaded, but its daemon"
+                    f" (process {pid}) serves on, for {holders[0]}{others}"
+                )
+        if time.monotonic() >= deadline:
+            raise EnvironmentProblemError(
+                f"{path} is unmounted, but its daemon (process {pid}) is still uploading"
+                f" after {format_duration(timeout_seconds)}"
+            )
 
 
 def _tell_unsaved(path: Path, state_directory: str) -> None:

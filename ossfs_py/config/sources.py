@@ -6,6 +6,7 @@ wrote.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class CommandLine:
     problems: tuple[str, ...] = ()
     sloppy: bool = False
     """Unknown mount options are warned of only (mount -s)."""
+    defaults: Mapping[str, object] | None = None
+    """Weaker than everything that anybody has said: what the image takes for granted."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,8 @@ def load(line: CommandLine, environ: Mapping[str, str] | None = None) -> Loaded:
     if config_file:
         config_file = str(Path(config_file).expanduser().absolute())
         _take_file(given, config_file)
+    for name, value in (line.defaults or {}).items():
+        given.put(name, value, ARGUMENTS.get(name) or f"--{option_name(name)}")
     _split_source(given)
     settings = _validate(given)
     if settings is None or given.problems:
@@ -139,9 +144,21 @@ def _take_environment(given: _Given, environ: Mapping[str, str]) -> None:
         name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if field := FIELD_OF_NAME.get(name):
             given.put(field, environ[variable], variable)
-        elif name != "config":
+        elif name != "config" and not _names_a_service(name, environ[variable]):
             # No error: the environment may be meant for another version or program.
             given.warnings.append(f"{variable}: no such setting{_suggestion(name, '')}")
+
+
+def _names_a_service(name: str, value: str) -> bool:
+    """Whether Kubernetes, or a link of Docker's, has made the variable of a service whose name
+    begins like ours: everybody in the namespace gets it.
+    """
+    if re.search(
+        r"(?:^|_)(?:service_(?:host|port(?:_.+)?)|port_\d+_\w+_(?:proto|port|addr))$", name
+    ):
+        return True
+    has_port = re.search(r"(?:^|_)port(?:_\d+_(?:tcp|udp|sctp))?$", name)
+    return bool(has_port) and value.startswith(("tcp://", "udp://", "sctp://"))
 
 
 def _take_file(given: _Given, path: str) -> None:

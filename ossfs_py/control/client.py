@@ -11,6 +11,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE, Machine
 from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.host.running import SOCKET_NAME, FoundDaemon, RunningMount, find_daemon, peer_of
+from ossfs_py.host.standing import Standing, look_at
 
 OnProgress: TypeAlias = Callable[[Mapping[str, Any]], None]
 
@@ -55,20 +56,12 @@ class ControlClient:
         """The client of a mount.
 
         Raises:
-            DaemonGoneError: its daemon is gone or somebody else's.
+            DaemonGoneError: its daemon is gone, somebody else's, or in another container.
         """
         daemon = find_daemon(entry.mountpoint, entry.owner)
         if daemon is not None:
             return cls(daemon)
-        if os.geteuid() not in (0, entry.owner):
-            raise DaemonGoneError(
-                f"the mount at {entry.mountpoint} belongs to another user: only its owner and"
-                " root may ask its daemon"
-            )
-        raise DaemonGoneError(
-            f"the daemon of the mount at {entry.mountpoint} is gone:"
-            f" run 'ossfs-py umount {entry.mountpoint}', then mount again"
-        )
+        raise DaemonGoneError(_unreachable(entry))
 
     @property
     def mount(self) -> RunningMount:
@@ -122,6 +115,27 @@ class ControlClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _unreachable(entry: MountEntry) -> str:
+    """Why a mount has no daemon that this process could ask, and what to do."""
+    if os.geteuid() not in (0, entry.owner):
+        return (
+            f"the mount at {entry.mountpoint} belongs to another user: only its owner and"
+            " root may ask its daemon"
+        )
+    seen = look_at(entry.mountpoint)
+    if seen.standing is Standing.DEAD:
+        return (
+            f"the daemon of the mount at {entry.mountpoint} is gone:"
+            f" run 'ossfs-py umount {entry.mountpoint}', then mount again"
+        )
+    if seen.standing is Standing.SERVED_ELSEWHERE:
+        return (
+            f"the mount at {entry.mountpoint} is alive, but its daemon runs in another container,"
+            " or outside of this one: ask it there"
+        )
+    return f"the mount at {entry.mountpoint} has no daemon that can be asked here"
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ import trio
 from ossfs_py.config import BadOptionsError, Settings
 from ossfs_py.control.server import Command, controlled
 from ossfs_py.control.service_commands import service_commands
+from ossfs_py.daemon import surroundings
 from ossfs_py.daemon.assembly import assembled
 from ossfs_py.daemon.options import (
     fuse_options,
@@ -26,12 +27,14 @@ from ossfs_py.daemon.options import (
     store_options,
 )
 from ossfs_py.daemon.servicestate import ServiceState
+from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.session import UnmountedEarlyError, mounted
 from ossfs_py.host.directories import prepare_directories
-from ossfs_py.host.mountpoint import check_machine, prepare_mountpoint, real_path
+from ossfs_py.host.mountpoint import check_machine, real_path
 from ossfs_py.host.notify import Notifier
+from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from ossfs_py.runtime.descriptors import raise_limit
 from ossfs_py.store import open_store
@@ -92,6 +95,8 @@ def run(
     )
     with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
+        for warning in surroundings.warnings(settings, mountpoint, Surroundings()):
+            log.warning("%s", warning)
         life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier)
         try:
             return trio.run(life.run)

@@ -12,6 +12,7 @@ _PROBE_BYTES = 1024**2
 """Enough to find out whether a disk, quota or small tmpfs has any room left at all."""
 _PRIVATE = 0o700
 _WRITABLE_FOR_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+_GROUP_USES = stat.S_IWGRP | stat.S_IXGRP
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +76,37 @@ def prepare_own(directory: OwnDirectory) -> None:
     except OSError as exc:
         raise EnvironmentProblemError(f"--{option}: cannot create {path}: {exc.strerror}") from exc
     info = path.stat()
+    if _is_given_volume(path, info):
+        return
     # A link in a directory that everybody writes to may lead anywhere: its owner counts as well.
     if info.st_uid != os.geteuid() or path.lstat().st_uid not in (0, os.geteuid()):
-        raise EnvironmentProblemError(f"--{option}: {path} belongs to another user")
+        raise EnvironmentProblemError(f"--{option}: {path} belongs to another user{_advice(path)}")
     if info.st_mode & _WRITABLE_FOR_OTHERS:
         raise EnvironmentProblemError(
-            f"--{option}: others can write to {path}; close it with chmod go-w"
+            f"--{option}: others can write to {path}; close it with chmod go-w{_advice(path)}"
         )
+
+
+def _is_given_volume(path: Path, info: os.stat_result) -> bool:
+    """Whether root has mounted a volume there for a group of this process, as Kubernetes does for
+    a pod with an fsGroup. What is kept in it lies in private directories below, whose owner is
+    looked at each time.
+    """
+    return (
+        path.is_mount()
+        and not path.is_symlink()
+        and info.st_uid in (0, os.geteuid())
+        and info.st_gid in (os.getegid(), *os.getgroups())
+        and info.st_mode & _GROUP_USES == _GROUP_USES
+        and not info.st_mode & stat.S_IWOTH
+    )
+
+
+def _advice(path: Path) -> str:
+    """What to do about a volume, whose owner is not always up to whoever mounts."""
+    if not path.is_mount():
+        return ""
+    return f" (of a volume, name a directory in it, such as {path}/ossfs-py, or chown it)"
 
 
 def _check_writable(option: str, path: Path, *, may_be_full: bool = False) -> None:

@@ -1,25 +1,20 @@
-"""What must be true before anything is mounted, and how a mountpoint is given back.
+"""What must be true of a machine before anything is mounted, and how a mountpoint is given back.
 
 Reads the kernel's mount table before it touches a mountpoint: stat(2) on a dead FUSE mount fails
 and on a hanging one never returns.
 """
 
-import contextlib
-import logging
 import os
 import pwd
 import re
 import shutil
 import stat
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from ossfs_py.errors import EnvironmentProblemError, is_dead_mount
+from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mounttable import MountEntry, read_mount_table
-
-log = logging.getLogger(__name__)
 
 SUBTYPE = "ossfs-py"
 """Mounts show as type ``fuse.ossfs-py``."""
@@ -27,18 +22,7 @@ FILESYSTEM_TYPE = f"fuse.{SUBTYPE}"
 
 _CAP_SYS_ADMIN = 1 << 21
 """Bit of CAP_SYS_ADMIN in the masks of /proc/self/status (linux/capability.h)."""
-_STACKED_LIMIT = 16
-"""A restart loop leaves a few dead mounts on one another; more than this is no such thing."""
 _UMOUNT_SECONDS = 30.0
-_ANSWER_SECONDS = 5.0
-_REAP_SECONDS = 0.5
-_ASK = """
-import os, sys
-try:
-    os.statvfs(sys.argv[1])
-except OSError as exc:
-    sys.exit(exc.errno)
-"""
 _PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Not the caller's: root must not run whatever somebody has put into PATH."""
 
@@ -159,88 +143,6 @@ def _others_allowed(conf: Path) -> bool:
     except OSError:
         return False
     return any(line.strip() == "user_allow_other" for line in lines)
-
-
-def prepare_mountpoint(
-    mountpoint: Path, *, nonempty: bool, machine: Machine = THIS_MACHINE
-) -> None:
-    """See whether ``mountpoint`` can be mounted over; remove what a crashed daemon left there.
-
-    Raises:
-        EnvironmentProblemError: it is missing, no directory, busy, not empty, not ours to use.
-    """
-    if (alive := clear_dead_mounts(mountpoint, machine)) is not None:
-        raise EnvironmentProblemError(
-            f"the mountpoint {mountpoint} is busy: {alive.source} is mounted there"
-            f" ({alive.filesystem_type})"
-        )
-    try:
-        mode = mountpoint.stat().st_mode
-        empty = stat.S_ISDIR(mode) and (nonempty or not any(mountpoint.iterdir()))
-    except FileNotFoundError:
-        raise EnvironmentProblemError(
-            f"the mountpoint {mountpoint} does not exist: create the directory first"
-        ) from None
-    except OSError as exc:
-        raise EnvironmentProblemError(
-            f"the mountpoint {mountpoint} cannot be used: {exc.strerror}"
-        ) from exc
-    if not stat.S_ISDIR(mode):
-        raise EnvironmentProblemError(f"the mountpoint {mountpoint} is not a directory")
-    if not empty:
-        raise EnvironmentProblemError(
-            f"the mountpoint {mountpoint} is not empty: mount elsewhere, or over it with --nonempty"
-        )
-    if os.geteuid() != 0 and not os.access(mountpoint, os.W_OK):
-        raise EnvironmentProblemError(
-            f"the mountpoint {mountpoint} is not writable for this user,"
-            " as fusermount3 asks of users other than root"
-        )
-
-
-def clear_dead_mounts(mountpoint: Path, machine: Machine = THIS_MACHINE) -> MountEntry | None:
-    """Unmount what daemons that are gone have left at ``mountpoint``; the live mount below.
-
-    Raises:
-        EnvironmentProblemError: one cannot be unmounted.
-    """
-    for _ in range(_STACKED_LIMIT):
-        mounted = machine.mounts_at(mountpoint)
-        if not mounted:
-            return None
-        top = mounted[-1]
-        if not (top.is_fuse and is_dead(mountpoint)):
-            return top
-        log.warning(
-            "%s was left behind by a daemon that is gone (%s): unmounting it",
-            mountpoint,
-            top.filesystem_type,
-        )
-        unmount(mountpoint, lazy=True)
-    raise EnvironmentProblemError(f"the mountpoint {mountpoint} has too many dead mounts on it")
-
-
-def is_dead(mountpoint: Path, patience_seconds: float = _ANSWER_SECONDS) -> bool:
-    """Whether the daemon behind a FUSE mount is gone (ENOTCONN).
-
-    Asked with statvfs(2): stat(2) of a mount that is dead is answered from the kernel's memory for
-    as long as its daemon had allowed. Another process asks, as one that a hanging mount has taken
-    hold of cannot end; such a mount is not dead.
-    """
-    asking = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _ASK, str(mountpoint)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        code = asking.wait(patience_seconds)
-    except subprocess.TimeoutExpired:
-        asking.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            asking.wait(_REAP_SECONDS)
-        return False
-    return is_dead_mount(OSError(code, ""))
 
 
 class BusyMountError(EnvironmentProblemError):

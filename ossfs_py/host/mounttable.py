@@ -24,7 +24,10 @@ class MountEntry:
     options: str
     """Options of the file system (``user_id=0,group_id=0,...`` for FUSE)."""
     device: str = ""
-    """``major:minor``, as in /sys/class/bdi."""
+    """``major:minor``, as in /sys/class/bdi; the same for copies in other namespaces."""
+    mount_id: int = 0
+    is_shared: bool = False
+    """Whether what is mounted below it shows up in the namespaces that it came from."""
 
     @property
     def is_fuse(self) -> bool:
@@ -34,7 +37,15 @@ class MountEntry:
     @property
     def owner(self) -> int | None:
         """The user a FUSE mount belongs to."""
-        match = re.search(r"(?:^|,)user_id=(\d+)", self.options)
+        return self._number("user_id")
+
+    @property
+    def group(self) -> int | None:
+        """The group of the user that a FUSE mount belongs to."""
+        return self._number("group_id")
+
+    def _number(self, name: str) -> int | None:
+        match = re.search(rf"(?:^|,){name}=(\d+)", self.options)
         return int(match[1]) if match else None
 
 
@@ -55,6 +66,8 @@ def _parse(line: bytes) -> MountEntry:
         source=_text(source),
         options=_text(options),
         device=_text(fields[2]),
+        mount_id=int(fields[0]),
+        is_shared=any(tag.startswith(b"shared:") for tag in fields[6:]),
     )
 
 

@@ -217,6 +217,25 @@ def find_daemon(
     return None
 
 
+def running_mounts(directories: tuple[Path, ...] | None = None) -> list[RunningMount]:
+    """What the live daemons of this user say about themselves, by mountpoint."""
+    uid = os.geteuid()
+    found: dict[str, RunningMount] = {}
+    for directory in directories or runtime_dirs(uid):
+        if not _is_private(directory, uid):
+            continue
+        for record in directory.glob("*.json"):
+            with contextlib.suppress(OSError):
+                fd = os.open(record, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    mount = read_record(fd, uid)
+                    if mount is not None and _is_locked(fd):
+                        found.setdefault(mount.mountpoint, mount)
+                finally:
+                    os.close(fd)
+    return [found[name] for name in sorted(found)]
+
+
 def read_record(fd: int, uid: int) -> RunningMount | None:
     """What a record says; None for anything that no daemon of ``uid`` has written."""
     info = os.fstat(fd)

@@ -133,7 +133,7 @@ def test_a_mount_that_hangs_is_told_and_hangs_nobody_who_asks(
         finally:
             os.kill(mounted.pid, signal.SIGCONT)
         assert examined.code == 1
-        assert "does not answer within 3 s" in findings(examined)["mountpoint"]["told"]
+        assert "does not answer within 5 s" in findings(examined)["mountpoint"]["told"]
         row = next(row for row in json.loads(listed.out) if row["mountpoint"] == str(mounted.path))
-        assert row["state"] == "ill: it does not answer within 3 s"
+        assert row["state"] == "ill: it does not answer within 5 s"
         assert mounted.unmount() == 0

@@ -1,9 +1,10 @@
-"""The image's scripts run as a container runs them, and what the files around it must say.
+"""What the image runs, run as a container runs it, and what the files around it must say.
 
 There is no container engine in the test: a private mount namespace stands for the container.
 """
 
 import contextlib
+import json
 import re
 import signal
 import subprocess
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ossfs_py.config import CommandLine, load
 from ossfs_py.config.sources import ENVIRONMENT_PREFIX, FIELD_OF_NAME
 from tests.service.booted import wait_until
-from tests.support.commands import as_root, plain_environment
+from tests.support.commands import as_root, ossfs, plain_environment
 from tests.support.mounting import is_mounted
 from tests.support.seaweed import SeaweedServer
 
@@ -27,19 +29,12 @@ YAML_FILES = sorted(DOCKER.rglob("*.yaml"))
 
 
 class Container:
-    """What ``docker run`` would start: the entrypoint and, beside it, the health check."""
+    """What the image runs: its entrypoint and, beside it, the health check."""
 
     def __init__(self, work: Path, bucket: str, server: SeaweedServer) -> None:
         self.mountpoint = work / "shared dir/models"
         self.mountpoint.parent.mkdir()
-        programs = work / "bin"
-        programs.mkdir()
-        launcher = programs / "ossfs-py"
-        launcher.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m ossfs_py "$@"\n')
-        launcher.chmod(0o755)
-        environment = plain_environment(server.environment)
-        self.environment = environment | {
-            "PATH": f"{programs}:{environment['PATH']}",
+        self.environment = plain_environment(server.environment) | {
             "OSSFS_PY_BUCKET": bucket,
             "OSSFS_PY_ENDPOINT": server.endpoint,
             "OSSFS_PY_MOUNTPOINT": str(self.mountpoint),
@@ -50,9 +45,10 @@ class Container:
 
     @contextlib.contextmanager
     def start(self, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+        program = [sys.executable, "-m", "ossfs_py", "container", *arguments]
         with self.log.open("ab") as log:
             daemon = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", DOCKER / "entrypoint.sh", *arguments],
+                ["setpriv", "--pdeathsig", "TERM", *program],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -64,16 +60,10 @@ class Container:
             daemon.kill()
             daemon.wait(300)
 
-    def health(self) -> tuple[int, str]:
-        done = subprocess.run(
-            [DOCKER / "healthcheck.sh"],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        return done.returncode, done.stdout + done.stderr
+    def health(self, mountpoint: Path | None = None) -> tuple[int, str]:
+        outcome = ossfs("health", mountpoint or self.mountpoint, environment={})
+        assert outcome.out == ""
+        return outcome.code, outcome.err.removeprefix("ossfs-py: ").removesuffix("\n")
 
     def wait_healthy(self, daemon: "subprocess.Popen[bytes]") -> None:
         def healthy() -> bool:
@@ -81,6 +71,10 @@ class Container:
             return self.health() == (0, "")
 
         wait_until(healthy)
+
+    def told(self) -> list[dict[str, Any]]:
+        """The log, which is JSON without a terminal."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @pytest.fixture
@@ -93,43 +87,66 @@ def container(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Iterator[C
 
 def test_a_container_is_healthy_while_its_mount_answers(container: Container) -> None:
     container.mountpoint.mkdir()
-    assert container.health() == (1, f"nothing is mounted at {container.mountpoint}\n")
+    assert container.health() == (1, f"nothing is mounted at {container.mountpoint}")
     with container.start("--log-level", "warning") as daemon:
         container.wait_healthy(daemon)
         (container.mountpoint / "a").write_text("hello")
+        # A link as the last component leads to the same mount.
+        link = container.mountpoint.parent / "link"
+        link.symlink_to(container.mountpoint)
+        assert container.health(link) == (0, "")
+        # Without a name, every mount that is served here is asked.
+        assert ossfs("health", environment={}).code == 0
         daemon.terminate()
         assert daemon.wait(300) == 0
     assert container.health()[0] == 1
-    assert container.log.read_text() == ""
+    assert container.told() == []
 
 
 def test_a_container_that_was_killed_can_be_started_again(container: Container) -> None:
     with container.start() as daemon:
         container.wait_healthy(daemon)
         daemon.kill()
-    assert container.health() == (1, f"the mount at {container.mountpoint} does not answer\n")
+    told = (1, f"the daemon of the mount at {container.mountpoint} is gone")
+    assert container.health() == told
     with container.start() as daemon:
         container.wait_healthy(daemon)
         daemon.terminate()
         assert daemon.wait(300) == 0
 
 
-def test_a_mount_that_goes_away_during_the_check_is_not_taken_for_healthy(
-    container: Container, tmp_path: Path
-) -> None:
-    # awk has seen the mount; when stat asks, the directory below it answers.
-    awk = tmp_path / "bin/awk"
-    awk.write_text("#!/bin/sh\nexit 0\n")
-    awk.chmod(0o755)
-    container.mountpoint.mkdir()
-    assert container.health() == (1, f"nothing is mounted at {container.mountpoint}\n")
-
-
 def test_a_daemon_that_hangs_is_unhealthy(container: Container) -> None:
     with container.start() as daemon:
         container.wait_healthy(daemon)
         daemon.send_signal(signal.SIGSTOP)
-        assert container.health()[1] == f"the mount at {container.mountpoint} does not answer\n"
+        told = f"the mount at {container.mountpoint} does not answer within 5 s"
+        assert container.health() == (1, told)
+
+
+def test_a_mount_named_as_a_command_stays_in_the_foreground(container: Container) -> None:
+    bucket = container.environment.pop("OSSFS_PY_BUCKET")
+    del container.environment["OSSFS_PY_MOUNTPOINT"]
+    with container.start("ossfs-py", "mount", bucket, str(container.mountpoint)) as daemon:
+        container.wait_healthy(daemon)
+        assert daemon.poll() is None
+        daemon.terminate()
+        assert daemon.wait(300) == 0
+
+
+def test_defaults_of_the_image_are_weaker_than_a_toml_file(
+    container: Container, tmp_path: Path
+) -> None:
+    del container.environment["OSSFS_PY_MOUNTPOINT"]
+    config = tmp_path / "models.toml"
+    config.write_text(f'mountpoint = "{container.mountpoint}"\nlog-format = "text"\n')
+    container.environment["OSSFS_PY_CONFIG"] = str(config)
+    container.mountpoint.mkdir()
+    (container.mountpoint / "early").touch()
+    with container.start() as daemon:
+        container.wait_healthy(daemon)
+        daemon.terminate()
+        assert daemon.wait(300) == 0
+    assert "is not empty: the mount hides 'early'" in container.log.read_text()
 
 
 def test_another_command_runs_instead_of_the_mount(container: Container) -> None:
@@ -166,14 +183,35 @@ def test_every_setting_in_the_examples_exists() -> None:
     assert {name.lower() for name in used} <= {*FIELD_OF_NAME, "config"}
 
 
+def test_the_settings_file_of_the_daemonset_is_valid(tmp_path: Path) -> None:
+    (text,) = [d["data"]["models.toml"] for d in documents() if d.get("kind") == "ConfigMap"]
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    loaded = load(CommandLine({}, config_file=str(path)), {})
+    assert loaded.warnings == ()
+    assert loaded.settings.min_free_bytes > 0.1 * 1024**4
+
+
+def test_the_mount_of_a_pod_is_there_before_its_programs_start() -> None:
+    for pod in pods():
+        first = pod.get("initContainers", [{}])[0]
+        if first.get("restartPolicy") == "Always":
+            assert first["startupProbe"]["exec"]["command"] == ["ossfs-py", "health"]
+        elif not any("/ossfs-py:" in c["image"] for c in pod["containers"]):
+            assert "until" in first["command"][-1]
+
+
 def test_pods_share_the_mount_from_its_daemon_to_its_readers() -> None:
     for pod in pods():
         for container in containers(pod):
             mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
-            if container["image"] == "ossfs-py":
+            name, _, tag = container["image"].rpartition(":")
+            # Without one, or as "latest", it is pulled at each start.
+            assert tag not in ("", "latest")
+            if name.endswith("/ossfs-py"):
                 assert mounts["/mnt/shared"]["mountPropagation"] == "Bidirectional"
                 assert container["securityContext"]["privileged"]
-                assert container["livenessProbe"]["exec"]["command"] == ["healthcheck.sh"]
+                assert container["livenessProbe"]["exec"]["command"] == ["ossfs-py", "health"]
             else:
                 assert mounts["/mnt"]["mountPropagation"] == "HostToContainer"
         volumes = {volume["name"] for volume in pod["volumes"]}
@@ -182,7 +220,7 @@ def test_pods_share_the_mount_from_its_daemon_to_its_readers() -> None:
 
 
 def test_pods_and_containers_are_given_the_time_that_uploads_may_take() -> None:
-    serving = [pod for pod in pods() if any(c["image"] == "ossfs-py" for c in containers(pod))]
+    serving = [pod for pod in pods() if any("/ossfs-py:" in c["image"] for c in containers(pod))]
     assert len(serving) == 2
     assert all(pod["terminationGracePeriodSeconds"] >= 180 for pod in serving)
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
@@ -248,7 +286,7 @@ def test_no_program_s_pod_can_prepare_the_place_that_is_mounted_over() -> None:
         for mount in container.get("volumeMounts", ())
         if mount.get("mountPropagation") == "HostToContainer"
     ]
-    assert len(looking) == 2
+    assert len(looking) == 3
     assert all(mount.get("readOnly") is True for mount in looking)
 
 

@@ -400,6 +400,36 @@ def test_modes_in_a_file_must_be_strings(tmp_path: Path) -> None:
     assert line.endswith('write the mode as a string of octal digits, like "0644"')
 
 
+def test_variables_that_kubernetes_makes_for_services_are_no_settings() -> None:
+    services = {
+        "OSSFS_PY_SERVICE_HOST": "10.0.0.1",
+        "OSSFS_PY_SERVICE_PORT": "80",
+        "OSSFS_PY_SERVICE_PORT_METRICS": "9797",
+        "OSSFS_PY_PORT": "tcp://10.0.0.1:80",
+        "OSSFS_PY_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "OSSFS_PY_PORT_80_TCP_PROTO": "tcp",
+        "OSSFS_PY_PORT_80_TCP_PORT": "80",
+        "OSSFS_PY_PORT_80_TCP_ADDR": "10.0.0.1",
+        "OSSFS_PY_MODELS_METRICS_SERVICE_HOST": "10.0.0.2",
+        "OSSFS_PY_MODELS_METRICS_PORT_9797_TCP_ADDR": "10.0.0.2",
+    }
+    assert loaded(environ=services).warnings == ()
+    # What a person may have written is warned of.
+    assert len(loaded(environ={"OSSFS_PY_PORT": "9797"}).warnings) == 1
+
+
+def test_defaults_of_the_surroundings_give_way_to_every_source(tmp_path: Path) -> None:
+    config = tmp_path / "models.toml"
+    config.write_text('bucket = "models"\nmountpoint = "/mnt/models"\n')
+    defaults = {"mountpoint": "/mnt/bucket", "log_format": "json"}
+    line = CommandLine({}, config_file=str(config), defaults=defaults)
+    settings = load(line, {}).settings
+    assert (str(settings.mountpoint), settings.log_format) == ("/mnt/models", "json")
+    assert load(line, {"OSSFS_PY_LOG_FORMAT": "text"}).settings.log_format == "text"
+    alone = CommandLine({"bucket": "b"}, defaults=defaults)
+    assert str(load(alone, {}).settings.mountpoint) == "/mnt/bucket"
+
+
 def test_settings_without_effect_are_warned_about() -> None:
     found = loaded(
         "cache_size=5G,trust_default_modes",

@@ -28,7 +28,7 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
         ) from None
     check_owner(f"the credentials file {path}", info)
     mode = stat.S_IMODE(info.st_mode)
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & stat.S_IRWXO or (mode & stat.S_IRWXG and not _handed_out(info)):
         raise EnvironmentProblemError(
             f"the credentials file {path} can be read by others (mode {mode:04o}): run chmod 600"
         )
@@ -55,3 +55,11 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
             f"the credentials file {path} has no entry for the bucket {bucket!r}"
         )
     return found
+
+
+def _handed_out(info: os.stat_result) -> bool:
+    """Whether root has given the file to a group of this process, to read and no more: Kubernetes
+    hands the files of secrets (0440) to a pod with an fsGroup so, which has no other way to them.
+    """
+    only_read = stat.S_IMODE(info.st_mode) == stat.S_IRUSR | stat.S_IRGRP
+    return only_read and info.st_uid == 0 and info.st_gid in (os.getegid(), *os.getgroups())

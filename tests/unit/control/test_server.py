@@ -23,6 +23,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import Machine
 from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
+from ossfs_py.host.standing import Seen, Standing
 from tests.support.trio_tests import in_trio
 
 
@@ -274,10 +275,21 @@ async def test_the_client_passes_on_the_daemons_sentence(
             await in_thread(partial(client.call, "refuse"))
 
 
-def test_a_daemon_that_is_gone_is_told(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("standing", "told"),
+    [
+        (Standing.DEAD, "/mnt/models is gone: run 'ossfs-py umount"),
+        (Standing.SERVED_ELSEWHERE, "/mnt/models is alive, but its daemon runs in another cont"),
+    ],
+)
+def test_a_daemon_that_cannot_be_asked_is_called_gone_only_when_the_kernel_says_so(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, standing: Standing, told: str
+) -> None:
     use_runtime(monkeypatch, runtime)
-    with pytest.raises(EnvironmentProblemError, match="/mnt/models is gone: run 'ossfs-py umount"):
+    monkeypatch.setattr("ossfs_py.control.client.look_at", lambda path: Seen(path, standing))
+    with pytest.raises(EnvironmentProblemError, match=told) as caught:
         ControlClient.of(entry(Path("/mnt/models")))
+    assert ("umount" in str(caught.value)) == (standing is Standing.DEAD)
 
 
 def test_a_daemon_that_hangs_up_is_told(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,14 +9,14 @@ import pytest
 
 from ossfs_py.doctor.bucket import Bucket, credentials
 from ossfs_py.doctor.findings import Finding, Status
-from ossfs_py.doctor.mounts import answers, check_mountpoint, readahead
+from ossfs_py.doctor.mounts import check_mountpoint, readahead
 from ossfs_py.errors import (
     AccessDeniedError,
     ArchivedError,
     EnvironmentProblemError,
     StoreUnavailableError,
 )
-from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, Machine
+from ossfs_py.host.mountpoint import Machine
 from ossfs_py.model import CommitRequest
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import Capabilities, Feature
@@ -249,24 +249,6 @@ def test_another_file_system_there_is_told(tmp_path: Path) -> None:
     finding = mountpoint(path, line(path, "ext4", "/dev/sdb"))["mountpoint"]
     assert finding.status is Status.FAILED
     assert finding.told == f"/dev/sdb is mounted at {path} (ext4)"
-
-
-def test_a_mount_whose_daemon_is_gone_is_told(tmp_path: Path) -> None:
-    path = tmp_path / "mnt"
-    path.mkdir()
-    finding = mountpoint(path, line(path, FILESYSTEM_TYPE))["mountpoint"]
-    assert finding.status is Status.WARNING
-    assert "the daemon of the mount" in finding.told
-
-
-def test_a_mount_that_does_not_answer_is_told(tmp_path: Path) -> None:
-    assert answers(tmp_path) is None
-    # Ten seconds of "sleep" stand for a daemon that never answers.
-    hanging = ("sh", "-c", "sleep 10", "sh")
-    assert answers(tmp_path, 0.05, hanging) == "does not answer within 0.05 s"
-    assert answers(tmp_path / "none") == "says: No such file or directory"
-    gone = ("sh", "-c", "echo 'stat: x: Transport endpoint is not connected' >&2; exit 1", "sh")
-    assert answers(tmp_path, question=gone) == "was left by a daemon that is gone"
 
 
 def test_a_short_readahead_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:

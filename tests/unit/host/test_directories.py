@@ -97,3 +97,20 @@ def test_somebody_elses_state_directory_is_refused(
     uid = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     assert "belongs to another user" in refused(settings(tmp_path))
+
+
+def test_a_volume_that_root_gave_to_a_group_of_ours_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "state"
+    volume.mkdir()
+    volume.chmod(0o2770)
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
+    prepare_directories(local_directories(settings(tmp_path)))
+    volume.chmod(0o2777)  # for everybody
+    assert "others can write to" in refused(settings(tmp_path))
+    volume.chmod(0o2770)
+    group = volume.stat().st_gid
+    monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "getegid", lambda: group + 1)
+    assert f"name a directory in it, such as {volume}/ossfs-py" in refused(settings(tmp_path))

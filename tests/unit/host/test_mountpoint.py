@@ -1,5 +1,6 @@
 """What is checked before anything is mounted, on a machine made of files."""
 
+import errno
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host import mountpoint as checks
-from ossfs_py.host.mountpoint import Machine, check_machine, prepare_mountpoint
+from ossfs_py.host import preparing, standing
+from ossfs_py.host.mountpoint import Machine, check_machine
+from ossfs_py.host.preparing import prepare_mountpoint
 
 FULL_RIGHTS = "CapEff:\t000001ffffffffff\n"
 
@@ -110,11 +112,14 @@ def test_a_mountpoint_below_a_file_is_told(machine: Machine, tmp_path: Path) -> 
         prepare_mountpoint(tmp_path / "file/mnt", nonempty=False, machine=machine)
 
 
-def test_a_directory_with_files_is_used_only_when_asked(machine: Machine, tmp_path: Path) -> None:
+def test_a_directory_with_files_is_used_only_when_asked(
+    machine: Machine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "mnt/x").mkdir(parents=True)
     with pytest.raises(EnvironmentProblemError, match=r"is not empty: .* --nonempty"):
         prepare_mountpoint(tmp_path / "mnt", nonempty=False, machine=machine)
     prepare_mountpoint(tmp_path / "mnt", nonempty=True, machine=machine)
+    assert "is not empty: the mount hides 'x'" in caplog.text
 
 
 def test_users_need_a_writable_mountpoint(
@@ -154,8 +159,8 @@ def test_dead_mounts_are_cleared_one_after_the_other(
         assert (where, lazy) == (path, True)
         machine.mount_table.write_text(machine.mount_table.read_text().removesuffix(line))
 
-    monkeypatch.setattr(checks, "is_dead", lambda _path: True)
-    monkeypatch.setattr(checks, "unmount", unmount)
+    monkeypatch.setattr(standing, "_asked", lambda *_: errno.ENOTCONN)
+    monkeypatch.setattr(preparing, "unmount", unmount)
     prepare_mountpoint(path, nonempty=False, machine=machine)
     assert machine.mount_table.read_text() == ""
 

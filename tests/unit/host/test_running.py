@@ -18,6 +18,7 @@ from ossfs_py.host.running import (
     RunningMount,
     find_daemon,
     registered,
+    running_mounts,
 )
 
 SERVER = """
@@ -64,6 +65,17 @@ def test_a_running_daemon_is_found_and_waited_for(tmp_path: Path) -> None:
         daemon.close()
     assert not directory.exists()
     assert find_daemon(Path("/mnt/x"), os.geteuid(), (directory,)) is None
+
+
+def test_the_mounts_of_live_daemons_are_listed(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    assert running_mounts((directory,)) == []
+    with serving(directory, "/mnt/x") as first, serving(directory, "/mnt/a\nb") as second:
+        assert [one.mountpoint for one in running_mounts((directory,))] == ["/mnt/a\nb", "/mnt/x"]
+        first.kill()
+        first.wait()
+        assert [one.mountpoint for one in running_mounts((directory,))] == ["/mnt/a\nb"]
+        second.communicate()
 
 
 def test_a_mountpoint_is_served_once(tmp_path: Path) -> None:

@@ -76,6 +76,25 @@ def test_the_bucket_s_own_line_goes_before_the_general_one(
     assert read_password_file(password_file(tmp_path, text), "models") == expected
 
 
+def test_a_file_that_root_has_handed_out_to_a_group_of_ours_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = password_file(tmp_path, "id:secret\n", 0o440)
+    group = path.stat().st_gid
+    # Whose it is cannot be chosen as an ordinary user: the process's own number is bent instead.
+    monkeypatch.setattr(os, "fstat", lambda fd: _as_roots(path.stat()))
+    monkeypatch.setattr(os, "getgroups", lambda: [group])
+    assert read_password_file(path, "models") == AccessKey("id", "secret")
+    monkeypatch.setattr(os, "getgroups", list)
+    monkeypatch.setattr(os, "getegid", lambda: group + 1)
+    with pytest.raises(EnvironmentProblemError, match="can be read by others"):
+        read_password_file(path, "models")
+
+
+def _as_roots(info: os.stat_result) -> os.stat_result:
+    return os.stat_result((*info[:4], 0, *info[5:]))
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_file_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(EnvironmentProblemError, match="chmod 600"):

@@ -1,0 +1,56 @@
+"""``ossfs-py health``."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ossfs_py.errors import EnvironmentProblemError
+
+if TYPE_CHECKING:
+    from ossfs_py.host.standing import Seen
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ossfs-py health                     (in a container: HEALTHCHECK, probes)
+  ossfs-py health /mnt/models
+"""
+)
+@click.argument("mountpoint", required=False, metavar="[MOUNTPOINT]")
+def health(mountpoint: str | None) -> int:
+    """Say whether the mount at MOUNTPOINT is there and answers; without one, whether every mount
+    does that a daemon of this user serves in this container or on this machine.
+
+    The store is not asked: when it is away for a while it comes back by itself, and a restart
+    would cost what programs have open. Exit code 0 for healthy, 1 for anything else.
+    """
+    from ossfs_py.host.mountpoint import real_path
+    from ossfs_py.host.running import running_mounts
+    from ossfs_py.host.standing import look_at
+
+    if mountpoint:
+        places = [real_path(Path(os.path.abspath(mountpoint)))]  # noqa: PTH100 (resolve may hang)
+    else:
+        places = [Path(mount.mountpoint) for mount in running_mounts()]
+    if not places:
+        raise EnvironmentProblemError("no mount is served here")
+    problems = [problem for place in places if (problem := _problem(look_at(place)))]
+    if problems:
+        raise EnvironmentProblemError("\n".join(problems))
+    return 0
+
+
+def _problem(seen: "Seen") -> str:
+    """What keeps a mount from being healthy, or nothing."""
+    from ossfs_py.host.standing import Standing
+
+    return {
+        Standing.FREE: f"nothing is mounted at {seen.mountpoint}",
+        Standing.FOREIGN: f"another file system is mounted at {seen.mountpoint}",
+        Standing.DEAD: f"the daemon of the mount at {seen.mountpoint} is gone",
+        Standing.SILENT: f"the mount at {seen.mountpoint} {seen.problem}",
+        Standing.HIDDEN: f"the mount at {seen.mountpoint} belongs to another user",
+    }.get(seen.standing, "")

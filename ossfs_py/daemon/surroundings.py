@@ -1,0 +1,82 @@
+"""What of a container makes a mount slow, small or unseen: one sentence each, told at the start.
+
+None of it keeps a mount from working, so all of it is said and nothing refused.
+"""
+
+import os
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ossfs_py.config import Settings
+from ossfs_py.host.mountpoint import THIS_MACHINE, Machine
+from ossfs_py.host.mounttable import MountEntry
+
+_LAYERS = ("overlay", "aufs", "fuse.fuse-overlayfs")
+"""What the root of a container is made of; its bytes go with the container."""
+_VARIABLE = "container"
+"""Set by podman and by our image, as systemd's container interface has it. (A file like
+/.dockerenv says less: build machines have it, too.)"""
+_LEAST_FILES = 1024
+"""A connection and a file each for --concurrency and every open file of the temp data path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where the daemon runs; tests bend it."""
+
+    machine: Machine = THIS_MACHINE
+    devices: Path = Path("/sys/devices/virtual/bdi")
+    is_container: bool = field(default_factory=lambda: bool(os.environ.get(_VARIABLE)))
+    """Whether an engine has started this process."""
+    file_limits: tuple[int, int] = field(
+        default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+
+    def mount_below(self, path: Path) -> MountEntry | None:
+        """The mount that ``path`` lies in; one at ``path`` itself is left out."""
+        around = [
+            entry
+            for entry in self.machine.mounts()
+            if path.is_relative_to(entry.mountpoint) and path != entry.mountpoint
+        ]
+        deepest = max((len(entry.mountpoint.parts) for entry in around), default=0)
+        return next((e for e in reversed(around) if len(e.mountpoint.parts) == deepest), None)
+
+
+def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iterator[str]:
+    """What a person should know before the mount is used, where it runs in a container."""
+    if not around.is_container:
+        return
+    below = around.mount_below(mountpoint)
+    if below is not None and not below.is_shared:
+        yield (
+            f"nobody outside this container sees the mount at {mountpoint}: the directory above"
+            " it must be a volume with propagation rshared (Kubernetes: Bidirectional)"
+        )
+    if around.devices.exists() and os.statvfs(around.devices).f_flag & os.ST_RDONLY:
+        yield (
+            "/sys is read-only, so the kernel reads only 128 KiB ahead and reading is slower by a"
+            f" third: give the container {around.devices} as a volume"
+        )
+    soft, hard = around.file_limits
+    if soft != resource.RLIM_INFINITY and soft < _LEAST_FILES:
+        yield (
+            f"only {soft} files may be open at once (hard limit {hard}): raise it with --ulimit"
+            " nofile=65536"
+        )
+    for option, path, loss in _written(settings):
+        where = around.mount_below(path / "x")
+        if where is not None and where.filesystem_type in _LAYERS:
+            yield f"--{option}: {path} is in the container's own layer, {loss}: put a volume there"
+
+
+def _written(settings: Settings) -> Iterator[tuple[str, Path, str]]:
+    """The directories that the mount fills, and what is wrong with the container's layer there."""
+    if settings.data_path == "temp":
+        yield "temp-dir", settings.temp_dir, "which the files that are read fill"
+    if settings.data_path == "cache":
+        yield "cache-dir", settings.cache_dir, "so that the cache is gone with the container"
+    if not settings.read_only:
+        yield "state-dir", settings.state_dir, "so that unsaved data is gone with the container"

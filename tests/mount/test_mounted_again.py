@@ -1,0 +1,155 @@
+"""kill -9, then mount at once: up again within two seconds, whoever looked at what before."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+from ossfs_py.host.mountpoint import THIS_MACHINE
+from ossfs_py.host.running import find_daemon
+from ossfs_py.host.standing import Standing, look_at
+from tests.mount.test_life import wait_gone
+from tests.support.commands import as_root, ordinary_user, ossfs
+from tests.support.mount_command import Place, hand_over
+from tests.support.mounting import is_mounted
+from tests.support.seaweed import SeaweedServer
+
+TIMES = int(os.environ.get("OSSFS_PY_KILLS_AND_MOUNTS", "2"))
+"""For each kind; 50 by hand."""
+UP_SECONDS = 2.0
+_WORKS = {
+    "looking": "import os, sys\nwhile True:\n os.stat('d/f'); os.listdir('.')",
+    "reading": "f = open('d/f', 'rb')\nwhile True:\n f.seek(0); f.read()",
+    "writing": "n = 0\nwhile True:\n open(f'd/w{n}', 'w').write('x'); n += 1",
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Iterator[Place]:
+    place = Place(tmp_path, seaweed.endpoint, bucket, seaweed.environment)
+    yield place
+    for _ in range(10):
+        if not is_mounted(place.mountpoint):
+            break
+        as_root("umount", "-l", place.mountpoint)
+
+
+@contextlib.contextmanager
+def programs(work: str, directory: Path) -> Iterator[None]:
+    """Two that go on until the mount dies under them."""
+    running = [
+        subprocess.Popen([sys.executable, "-c", _WORKS[work]], cwd=directory, stderr=-3)
+        for _ in range(2)
+    ]
+    try:
+        time.sleep(0.2)  # let them be in the middle of it; nothing depends on how far they are
+        yield
+    finally:
+        for program in running:
+            program.kill()
+        for program in running:
+            program.wait(60)
+
+
+def killed_and_mounted(place: Place, *more: str, user: int, wrapper: tuple[str, ...] = ()) -> float:
+    """Seconds from the kill until the mount answers again."""
+    daemon = find_daemon(place.mountpoint, user)
+    assert daemon is not None
+    pid = daemon.mount.pid
+    daemon.close()
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    outcome = place.mount(*more, wrapper=wrapper)
+    took = time.monotonic() - began
+    assert outcome.code == 0, outcome
+    assert look_at(place.mountpoint).standing is Standing.SERVED
+    assert len(THIS_MACHINE.mounts_at(place.mountpoint)) == 1
+    return took
+
+
+@pytest.mark.parametrize("ttl", ["0", "60s", "1h"])
+@pytest.mark.parametrize("work", _WORKS)
+def test_a_killed_mount_is_up_again_at_once(place: Place, ttl: str, work: str) -> None:
+    more = ("--metadata-ttl", ttl)
+    began = time.monotonic()
+    assert place.mount(*more).code == 0
+    first = time.monotonic() - began  # how busy the machine is
+    (place.mountpoint / "d").mkdir()
+    (place.mountpoint / "d/f").write_bytes(b"1" * 100_000)
+    took = []
+    for _ in range(TIMES):
+        with programs(work, place.mountpoint):
+            took.append(killed_and_mounted(place, *more, user=os.geteuid()))
+        assert (place.mountpoint / "d/f").read_bytes() == b"1" * 100_000
+    assert min(took) < first + UP_SECONDS, (took, first)
+    assert ossfs("umount", place.mountpoint, environment={}).code == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root becomes an ordinary user")
+def test_an_ordinary_users_killed_mount_is_up_again_and_root_sees_how_it_stands(
+    seaweed: SeaweedServer, bucket: str
+) -> None:
+    import tempfile
+
+    uid, gid = ordinary_user()
+    wrapper = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        root = Path(directory)
+        place = Place(root, seaweed.endpoint, bucket, seaweed.environment)
+        hand_over(place)
+        try:
+            assert place.mount(wrapper=wrapper).code == 0
+            # Without allow_other the kernel shows root an empty file system, alive or dead.
+            assert look_at(place.mountpoint).standing is Standing.SERVED
+            for _ in range(TIMES):
+                killed_and_mounted(place, user=uid, wrapper=wrapper)
+            daemon = find_daemon(place.mountpoint, uid)
+            assert daemon is not None
+            os.kill(daemon.mount.pid, signal.SIGKILL)
+            wait_gone(daemon.mount.pid)
+            daemon.close()
+            assert look_at(place.mountpoint).standing is Standing.DEAD
+            rows = json.loads(ossfs("list", "--json", environment={}).out)
+            (row,) = [row for row in rows if row["mountpoint"] == str(place.mountpoint)]
+            assert row["state"] == "dead: its daemon is gone"
+        finally:
+            while is_mounted(place.mountpoint):
+                as_root("umount", "-l", place.mountpoint)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root has mounts of its own")
+def test_unmounting_says_who_still_has_a_copy_of_the_mount(
+    place: Place, minio_client: Minio
+) -> None:
+    assert place.mount().code == 0
+    private = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 600"]
+    with subprocess.Popen(private, stdout=subprocess.PIPE) as other:
+        try:
+            assert other.stdout is not None
+            other.stdout.readline()  # it has its copy
+            with (place.mountpoint / "f").open("w") as file:
+                file.write("hello")
+            began = time.monotonic()
+            outcome = ossfs("umount", place.mountpoint, environment={})
+            assert time.monotonic() - began < 60.0  # not its --timeout of ten minutes
+            assert outcome.code == 1
+            assert (
+                "is unmounted here and everything is uploaded, but its daemon" in outcome.sentence
+            )
+            assert f"(process {other.pid}), which has it at {place.mountpoint}" in outcome.sentence
+            assert not is_mounted(place.mountpoint)
+            assert minio_client.get_object(place.bucket, "f").read() == b"hello"
+            daemon = find_daemon(place.mountpoint)
+            assert daemon is not None
+        finally:
+            other.kill()
+    assert daemon.wait_gone(60.0)
+    daemon.close()

@@ -36,6 +36,11 @@ PEERS := s3fs
 ENGINE := podman runc debootstrap
 INSTALL = .ci/install-packages
 
+# Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
+SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
+CEPH_PACKAGES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw
+SWIFT_PACKAGES := liberasurecode-dev memcached
+
 # Of the targets that break things on purpose.
 SEED ?= 1
 SECONDS ?= 7200
@@ -45,7 +50,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -127,6 +132,21 @@ images: $(TEST) ## Build the image with podman, run it and its manifests (OSSFS_
 	@$(INSTALL) $(ENGINE)
 	@$(BIN)/python -m pip install --quiet kubernetes-validate
 	@export OSSFS_PY_IMAGE_TESTS=1; $(tests) tests/containers $(PYTEST)
+
+# To run the tests on a store of your own: OSSFS_PY_TEST_ENDPOINT, OSSFS_PY_TEST_ACCESS_KEY,
+# OSSFS_PY_TEST_SECRET_KEY and perhaps OSSFS_PY_TEST_BUCKET, and pytest tests/contract tests/mount.
+servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; half an hour)
+	@$(INSTALL) $(CEPH_PACKAGES) $(SWIFT_PACKAGES)
+	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-servers.XXXXXX"); \
+	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
+	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)"
+	@$(BIN)/python -m tests.support.servers page
+
+# What continuous integration runs beside the whole suite on SeaweedFS.
+ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW
+	@$(INSTALL) $(CEPH_PACKAGES)
+	@$(BIN)/python -m tests.support.servers run ceph --keep-results \
+		--tests tests/contract/test_store.py tests/mount/test_writing.py
 
 faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
 	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED) OSSFS_PY_FAULTS_STALL=1; $(tests) -s tests/faults $(PYTEST)

@@ -294,6 +294,29 @@ class Settings(BaseModel):
     concurrency: Count = _option(
         LIMITS, "COUNT", "Requests and connections at once.", default=32, ge=1, le=512
     )
+    upload_limit_bytes: Size | None = _option(
+        LIMITS,
+        "SIZE",
+        "Most bytes a second that the whole mount sends to the store.",
+        default=None,
+        ge=64 * units.KIB,
+        shown_default="no limit",
+    )
+    download_limit_bytes: Size | None = _option(
+        LIMITS,
+        "SIZE",
+        "Most bytes a second that the whole mount receives from the store.",
+        default=None,
+        ge=64 * units.KIB,
+        shown_default="no limit",
+    )
+    bind: Annotated[tuple[str, ...], BeforeValidator(values.own_addresses)] = _option(
+        LIMITS,
+        "ADDRESS[,ADDRESS]",
+        "Addresses of this machine that connections to the store come from, in turn.",
+        default=(),
+        shown_default="the system's choice",
+    )
     connect_timeout_seconds: Duration = _option(
         LIMITS, "DURATION", "Longest wait for a connection.", default=5.0, gt=0
     )

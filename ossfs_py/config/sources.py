@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ossfs_py.config import units
+from ossfs_py.config.foreign_names import FOREIGN_NAMES
 from ossfs_py.config.mount_options import parse_mount_options
 from ossfs_py.config.settings import ARGUMENTS, CONFLICT, NOT_OPTIONS, Settings, option_name
 from ossfs_py.errors import UsageError
@@ -125,7 +126,7 @@ def _take_mount_options(given: _Given, line: CommandLine) -> str | None:
         if name == "config":
             config_file = config_file or value
         elif field is None or field in ARGUMENTS:
-            unknown.append(f"-o {name}: no such option{_suggestion(name, '')}")
+            unknown.append(f"-o {name}: {_answer(name, '')}")
         elif value is None and not _is_flag(field):
             given.problems.append(f"-o {name}: needs a value (-o {name}=...)")
         else:
@@ -289,7 +290,17 @@ def _suggestion(name: str, dashes: str) -> str:
 def unknown_flag(flag: str) -> str:
     """The problem line for a long flag that does not exist; its value is not repeated."""
     name = flag.partition("=")[0]
-    return f"{name}: no such option{_suggestion(name.lstrip('-'), '--')}"
+    return f"{name}: {_answer(name.lstrip('-'), '--')}"
+
+
+def _answer(name: str, dashes: str) -> str:
+    """What is said of an option that does not exist: what it is called here, or may have been
+    meant.
+    """
+    foreign = FOREIGN_NAMES.get(name.lower().replace("-", "_"))
+    if foreign is None:
+        return f"no such option{_suggestion(name, dashes)}"
+    return foreign.told(as_flag=bool(dashes))
 
 
 def _without_effect(given: _Given, settings: Settings) -> list[str]:

@@ -5,6 +5,7 @@ Parsers raise ValueError with the end of a sentence that begins with the option'
 
 import os
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -68,6 +69,23 @@ def listen_address(value: object) -> str:
     if not (port.isascii() and port.isdigit() and int(port) < 2**16) or "/" in host:
         raise ValueError(f"{text!r} is not an address; write it like 9464 or 0.0.0.0:9464")
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def own_addresses(value: object) -> tuple[str, ...]:
+    """IP addresses, with commas or spaces between them."""
+    if isinstance(value, tuple):
+        return value
+    found = str(value).replace(",", " ").split()
+    if not found:
+        raise ValueError("must not be empty")
+    for address in found:
+        try:
+            ip_address(address)
+        except ValueError:
+            raise ValueError(
+                f"{address!r} is not an IP address; write it like 10.0.0.5 or 10.0.0.5,10.0.1.5"
+            ) from None
+    return tuple(dict.fromkeys(found))
 
 
 def user_id(value: object) -> int:

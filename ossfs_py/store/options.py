@@ -36,6 +36,12 @@ class StoreOptions:
     """How long one call goes on trying since its first failure or last progress. A failed page
     fault kills the reading program, so this outlasts a minute without network, and with the first
     and the last attempt it stays below the 120 s after which the kernel reports a hung task."""
+    upload_limit_bytes: int | None = None
+    """Most bytes a second that all requests may send together; None: no limit. The same of what
+    they receive:"""
+    download_limit_bytes: int | None = None
+    bind: tuple[str, ...] = ()
+    """Addresses of this machine that connections come from in turn; none: the system's choice."""
     checksum: ChecksumChoice = "auto"
     conditional_writes: Choice = "auto"
     part_copy: Choice = "auto"

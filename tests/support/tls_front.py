@@ -39,16 +39,25 @@ class TlsFront:
         self._context: ssl.SSLContext | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.forged: dict[bytes, bytes] = {}
+        self.names: list[str | None] = []
+        """The names that clients asked for, in order."""
+        self._named: dict[str, ssl.SSLContext] = {}
 
     @property
     def endpoint(self) -> str:
         """URL of the front."""
         return f"https://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def show(self, certificate: Path, key: Path) -> None:
-        """Answer with this certificate from the next connection on."""
+    def show(self, certificate: Path, key: Path, name: str = "") -> None:
+        """Answer with this certificate from the next connection on; with a ``name``, those only
+        who ask for it.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certificate, key)
+        if name:
+            self._named[name] = context
+            return
+        context.sni_callback = self._choose
         self._context = context
 
     def __enter__(self) -> Self:
@@ -60,6 +69,11 @@ class TlsFront:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def _choose(self, sock: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        self.names.append(name)
+        if context := self._named.get(name or ""):
+            sock.context = context
 
     def _accept(self) -> None:
         with suppress(OSError):

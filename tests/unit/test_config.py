@@ -443,6 +443,25 @@ def test_settings_without_effect_are_warned_about() -> None:
     )
 
 
+def test_addresses_to_bind_to_are_written_with_commas_or_spaces() -> None:
+    found = ("10.0.0.5", "2001:db8::5")
+    assert settings(bind="10.0.0.5,2001:db8::5").bind == found
+    assert settings("bind=10.0.0.5 2001:db8::5").bind == found
+    assert settings(r"bind=10.0.0.5\,2001:db8::5,ro").bind == found
+    assert settings().bind == ()
+    (line,) = problems(bind="10.0.0.5,eth0")
+    assert line == (
+        "--bind: 'eth0' is not an IP address; write it like 10.0.0.5 or 10.0.0.5,10.0.1.5"
+    )
+
+
+def test_limits_are_bytes_a_second_with_a_lower_bound() -> None:
+    found = settings("download_limit=100MB", upload_limit_bytes="1GiB")
+    assert (found.download_limit_bytes, found.upload_limit_bytes) == (100 * 1024**2, 1024**3)
+    assert (settings().download_limit_bytes, settings().upload_limit_bytes) == (None, None)
+    assert problems(download_limit_bytes="1K") == ("--download-limit: must be at least 64KiB",)
+
+
 # -- the machine ------------------------------------------------------------------------------
 
 

@@ -2,7 +2,8 @@
 
 A ranged GET of 8 MiB is one or two system calls without the interpreter lock. Connections are
 pooled, each used by one thread at a time; one that failed is never used again. What an exchange
-can come to without an answer is ``NoAnswerError``.
+can come to without an answer is ``NoAnswerError``. Connections are spread over the addresses of a
+name (``addresses``), and keep to so many bytes a second where a limit is set (``limiting``).
 
 Nothing here knows S3, settings or what is an object: host, port, trust and time-outs come as
 ``Origin``, ``Trust`` and ``Timeouts``. It imports the standard library and ``errors`` only.

@@ -59,6 +59,12 @@ class Pace:
         self._since = now
         self._bytes = 0
 
+    def excuse(self, seconds: float) -> None:
+        """So much time passed by our own will."""
+        self.ends_at += seconds
+        if self._since is not None:
+            self._since += seconds
+
 
 class Connection:
     """One connected socket. Belongs to one thread at a time, but for :meth:`shut`."""
@@ -106,6 +112,17 @@ class Connection:
         self._pace.ends_at = ends_at
         if self._tls is not None:
             self._tls.ends_at = ends_at
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it speaks TLS."""
+        return self._tls is not None
+
+    def excuse(self, seconds: float) -> None:
+        """Do not count so much time: we did not ask for anything meanwhile."""
+        self._pace.excuse(seconds)
+        if self._tls is not None:
+            self._tls.ends_at += seconds
 
     def receive_some(self, view: memoryview) -> int:
         """At least one byte into ``view``; 0 when the peer has closed.

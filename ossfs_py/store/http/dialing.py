@@ -7,20 +7,20 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.http.addresses import AddressBook
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import FaultKind, NoAnswerError
+from ossfs_py.store.http.limiting import Limits
 from ossfs_py.store.http.tls import TlsStream
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_AVOID_SECONDS = 30.0
-"""About as long as a store takes to drop a dead front end from its DNS."""
 _PROXY_HEAD_BYTES = 16 * 1024
 _CONNECTS = 4
 """Addresses that may be silent for the whole connect timeout before the last one is asked. A name
@@ -95,11 +95,19 @@ class Dialer:
     Safe for concurrent use.
     """
 
-    def __init__(self, origin: Origin, timeouts: Timeouts) -> None:
-        """Send nothing yet.
+    def __init__(
+        self,
+        origin: Origin,
+        timeouts: Timeouts,
+        *,
+        limits: Limits | None = None,
+        bind: Sequence[str] = (),
+    ) -> None:
+        """Send nothing yet. ``bind`` has the addresses of this machine to connect from in turn.
 
         Raises:
-            EnvironmentProblemError: the CA bundle or the proxy of the environment cannot be used.
+            EnvironmentProblemError: the CA bundle, the proxy of the environment or an address of
+                ``bind`` cannot be used.
         """
         self._origin = origin
         self._timeouts = timeouts
@@ -108,15 +116,15 @@ class Dialer:
         self.target_prefix = ""
         """What precedes the path in a request line (an http proxy wants the whole URL)."""
         self.proxy_headers: dict[str, str] = {}
-        self._avoided: dict[str, float] = {}
-        """Address to the time until which others are tried first."""
+        self._limits = limits or Limits()
+        self._addresses = AddressBook(bind)
         if self._proxy is not None and self._tls is None:
             self.target_prefix = f"http://{origin.authority}"
             self.proxy_headers = self._proxy.headers
 
     def avoid(self, address: str) -> None:
         """Try the store's other addresses first for a while: this one did not keep its word."""
-        self._avoided[address] = time.monotonic() + _AVOID_SECONDS
+        self._addresses.avoid(address)
 
     def dial(self) -> Connection:
         """A new connection, TLS included. Blocking; the caller closes it.
@@ -145,7 +153,7 @@ class Dialer:
                     target = f"{origin.host}:{origin.port}"
                     open_tunnel(sock, target, proxy.headers, where, ends_at)
                 tls = TlsStream(sock, self._tls, origin.host, ends_at)
-            return Connection(sock, self._timeouts.stall_seconds, tls)
+            return self._limits.connection(sock, self._timeouts.stall_seconds, tls)
         except ssl.SSLError as exc:
             sock.close()
             reason = getattr(exc, "verify_message", "") or exc.reason or "handshake failed"
@@ -159,16 +167,16 @@ class Dialer:
             raise
 
     def _connect(self, host: str, port: int) -> socket.socket:
-        """A socket to the first address that takes it; avoided ones are the last to be asked."""
+        """A socket to the first address that takes it."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        now = time.monotonic()
-        ends_at = now + _CONNECTS * self._timeouts.connect_seconds
-        found.sort(key=lambda entry: self._avoided.get(str(entry[4][0]), 0.0) > now)
-        failure = OSError("the name has no address")
-        for family, kind, protocol, _, address in found:
+        ends_at = time.monotonic() + _CONNECTS * self._timeouts.connect_seconds
+        failure = OSError(0, "it has no address of the kind of those to come from")
+        for family, kind, protocol, _, address in self._addresses.in_turn(found):
             sock = socket.socket(family, kind, protocol)
             sock.settimeout(self._timeouts.connect_seconds)
             try:
+                self._limits.prepare(sock)
+                self._addresses.bind(sock)
                 sock.connect(address)
             except OSError as exc:
                 sock.close()

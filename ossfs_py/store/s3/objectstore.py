@@ -17,6 +17,7 @@ from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore
 from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
+from ossfs_py.store.http.limiting import Limits, RateLimit
 from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import choose_checksum
@@ -55,9 +56,15 @@ class S3ObjectStore:
         trust = Trust(options.ca_bundle, options.verify_tls)
         vouching = trust.name if endpoint.scheme == "https" else ""
         self._place = f"{endpoint.url} ({vouching})" if vouching else endpoint.url
+        upload, download = options.upload_limit_bytes, options.download_limit_bytes
+        self._limits = Limits(
+            RateLimit(upload) if upload else None, RateLimit(download) if download else None
+        )
         dialer = Dialer(
             endpoint.origin(trust),
             Timeouts(options.connect_timeout_seconds, options.stall_timeout_seconds),
+            limits=self._limits,
+            bind=options.bind,
         )
         pool = ConnectionPool(dialer, options.concurrency)
         self._retrier = Retrier(
@@ -167,6 +174,7 @@ class S3ObjectStore:
         self._credentials.refresh()
 
     def close(self) -> None:
+        self._limits.close()
         self._wire.close()
 
 
@@ -175,7 +183,8 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
 
     Raises:
         UsageError: the endpoint is malformed.
-        EnvironmentProblemError: the profile, the CA bundle or the proxy settings are broken.
+        EnvironmentProblemError: the profile, the CA bundle, the proxy settings or an address to
+            bind to are broken.
     """
     configured_region: str | None = None
     if options.region is None:

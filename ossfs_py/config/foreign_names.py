@@ -1,0 +1,174 @@
+"""What options of ossfs, ossfs 2, s3fs, mountpoint-s3 and goofys are called here.
+
+One table: the error for an unknown option answers from it, and so does the documentation. Names
+that mean the same here (``uid``, ``storage_class``, ``metadata_ttl``, …) are not in it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+OSSFS, OSSFS2, S3FS = "ossfs", "ossfs 2", "s3fs"
+MOUNTPOINT, GOOFYS = "mountpoint-s3", "goofys"
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignName:
+    """An option of other programs and what stands for it here."""
+
+    programs: tuple[str, ...]
+    here: str = ""
+    """Our option, with underscores and perhaps a value (``addressing=path``); several with a
+    comma between them; empty: there is none."""
+    note: str = ""
+    """What is different, or why there is none: the rest of a sentence."""
+
+    def told(self, *, as_flag: bool = False) -> str:
+        """The end of a line that begins with the option's name, in -o or as a long flag."""
+        answer = self.note
+        if self.here:
+            names = self.here.split(",")
+            if as_flag:
+                names = [_as_flag(name) for name in names]
+            note = f" ({self.note})" if self.note else ""
+            answer = f"here it is {(' ' if as_flag else ',').join(names)}{note}"
+        return f"an option of {' and '.join(self.programs)}; {answer}"
+
+
+def _as_flag(name: str) -> str:
+    option, equals, value = name.partition("=")
+    flag = option.replace("_", "-")
+    return f"--no-{flag}" if value == "no" else f"--{flag}{equals}{value}"
+
+
+_BOTH = (OSSFS, S3FS)
+_MEGABYTES = "a size with its unit: 10240 there is 10GiB here"
+_SECRETS = "secrets stand in files and variables only: see credentials_file"
+_PARTS = "not needed here: the size of parts follows from the object's"
+_AUTOMATIC = "not needed here: it is found out from the store"
+_ALWAYS = "not needed here: it is always so"
+_ROLE = "not needed here: roles of the instance or the pod are found by themselves"
+_NOTHING = "there is no such thing here"
+
+FOREIGN_NAMES: Mapping[str, ForeignName] = {
+    # -- where the store is, and who we are
+    "url": ForeignName(_BOTH, "endpoint", "what they call endpoint is region"),
+    "host": ForeignName((S3FS,), "endpoint"),
+    "endpoint_url": ForeignName((MOUNTPOINT,), "endpoint"),
+    "oss_endpoint": ForeignName((OSSFS2,), "endpoint"),
+    "oss_region": ForeignName((OSSFS2,), "region"),
+    "oss_bucket": ForeignName((OSSFS2,), note="here the bucket is the first argument"),
+    "oss_bucket_prefix": ForeignName((OSSFS2,), "prefix"),
+    "servicepath": ForeignName((S3FS,), note=_NOTHING),
+    "use_path_request_style": ForeignName(_BOTH, "addressing=path"),
+    "force_path_style": ForeignName((MOUNTPOINT,), "addressing=path"),
+    "subdomain": ForeignName((GOOFYS,), "addressing=virtual"),
+    "dual_stack": ForeignName((MOUNTPOINT,), "endpoint", "name the dual-stack one"),
+    "transfer_acceleration": ForeignName((MOUNTPOINT,), "endpoint", "name the accelerated one"),
+    "passwd_file": ForeignName(_BOTH, "credentials_file"),
+    "oss_access_key_id": ForeignName((OSSFS2,), note=_SECRETS),
+    "oss_access_key_secret": ForeignName((OSSFS2,), note=_SECRETS),
+    "credential_process": ForeignName((OSSFS2,), "profile", "with credential_process in it"),
+    "public_bucket": ForeignName(_BOTH, "anonymous"),
+    "no_sign_request": ForeignName((MOUNTPOINT,), "anonymous"),
+    "iam_role": ForeignName((S3FS,), note=_ROLE),
+    "ram_role": ForeignName((OSSFS, OSSFS2), note=_ROLE),
+    "ecs": ForeignName((S3FS,), note=_ROLE),
+    "imdsv1only": ForeignName((S3FS,), note=_ROLE),
+    "use_session_token": ForeignName(_BOTH, note="not needed here: a token is used where one is"),
+    "no_check_certificate": ForeignName(_BOTH, "verify_tls=no"),
+    "ssl_verify_hostname": ForeignName(_BOTH, "verify_tls=no", "which checks no certificate"),
+    "sigv1": ForeignName((OSSFS,), note="requests are signed with version 4 here"),
+    "sigv2": ForeignName((S3FS,), note="requests are signed with version 4 here"),
+    "sigv4": ForeignName((S3FS,), note=_ALWAYS),
+    "proxy": ForeignName((S3FS,), note="set the variable https_proxy or http_proxy instead"),
+    # -- caches
+    "use_cache": ForeignName(_BOTH, "data_path=cache,cache_dir=DIR"),
+    "cache": ForeignName((MOUNTPOINT, GOOFYS), "data_path=cache,cache_dir=DIR"),
+    "tmpdir": ForeignName(_BOTH, "temp_dir"),
+    "max_cache_size": ForeignName((MOUNTPOINT,), "cache_size", _MEGABYTES),
+    "ensure_diskfree": ForeignName(_BOTH, "min_free", _MEGABYTES),
+    "free_space_ratio": ForeignName(_BOTH, "min_free", "a size, no share"),
+    "del_cache": ForeignName(_BOTH, note="here temporary files always go, and a cache stays"),
+    "check_cache_dir_exist": ForeignName((S3FS,), note=_ALWAYS),
+    "cache_block_size": ForeignName((MOUNTPOINT,), "block_size", "a size with its unit"),
+    "read_part_size": ForeignName((MOUNTPOINT,), "block_size", "a power of two"),
+    "part_size": ForeignName((MOUNTPOINT,), "block_size", "of downloads; uploads need none"),
+    "write_part_size": ForeignName((MOUNTPOINT,), note=_PARTS),
+    "max_memory_target": ForeignName((MOUNTPOINT,), "memory_limit", _MEGABYTES),
+    "total_mem_limit": ForeignName((OSSFS2,), "memory_limit"),
+    "stat_cache_expire": ForeignName(_BOTH, "metadata_ttl"),
+    "stat_cache_interval_expire": ForeignName(_BOTH, "metadata_ttl"),
+    "stat_cache_ttl": ForeignName((GOOFYS,), "metadata_ttl"),
+    "type_cache_ttl": ForeignName((GOOFYS,), "metadata_ttl"),
+    "attr_timeout": ForeignName((OSSFS2,), "metadata_ttl"),
+    "negative_metadata_ttl": ForeignName((MOUNTPOINT,), "negative_ttl"),
+    "negative_timeout": ForeignName((OSSFS2,), "negative_ttl"),
+    "enable_noobj_cache": ForeignName(_BOTH, "negative_ttl", "for how long"),
+    "disable_noobj_cache": ForeignName((S3FS,), "negative_ttl=0", "the default"),
+    "max_stat_cache_size": ForeignName(_BOTH, note="not needed here: what nobody uses is dropped"),
+    "readdirplus": ForeignName((OSSFS2,), note=_ALWAYS),
+    "readdir_optimize": ForeignName((OSSFS,), "posix_metadata=no", "the default"),
+    "list_object_max_keys": ForeignName(_BOTH, note=_AUTOMATIC),
+    "listobjectsv2": ForeignName((S3FS,), note=_ALWAYS),
+    # -- requests
+    "parallel_count": ForeignName(_BOTH, "concurrency"),
+    "multireq_max": ForeignName(_BOTH, "concurrency"),
+    "max_thread_count": ForeignName((S3FS,), "concurrency"),
+    "max_threads": ForeignName((MOUNTPOINT,), "concurrency"),
+    "maximum_throughput_gbps": ForeignName(
+        (MOUNTPOINT,), "download_limit", "bytes a second; not needed to be fast"
+    ),
+    "readwrite_timeout": ForeignName(_BOTH, "stall_timeout"),
+    "http_timeout": ForeignName((GOOFYS,), "stall_timeout"),
+    "retries": ForeignName(_BOTH, "retry_budget", "a time, no number"),
+    "ipresolve": ForeignName((S3FS,), "bind", "an address of this machine, of the kind wanted"),
+    "nodnscache": ForeignName(_BOTH, note="names are resolved for each connection here"),
+    "nosscache": ForeignName(_BOTH, note=_NOTHING),
+    "cipher_suites": ForeignName((S3FS,), note="here the system's OpenSSL decides"),
+    # -- uploads
+    "multipart_size": ForeignName(_BOTH, note=_PARTS),
+    "multipart_threshold": ForeignName(_BOTH, note=_PARTS),
+    "multipart_copy_size": ForeignName(_BOTH, note=_PARTS),
+    "singlepart_copy_limit": ForeignName(_BOTH, note=_PARTS),
+    "nomultipart": ForeignName(_BOTH, note=_PARTS),
+    "max_dirty_data": ForeignName(_BOTH, note="full parts are uploaded while a file is written"),
+    "streamupload": ForeignName((S3FS,), note=_ALWAYS),
+    "incremental_upload": ForeignName((MOUNTPOINT,), note=_ALWAYS),
+    "nomixupload": ForeignName((S3FS,), "part_copy=off"),
+    "nocopyapi": ForeignName(_BOTH, "part_copy=off", "renaming needs copies all the same"),
+    "norenameapi": ForeignName(_BOTH, note="renaming is a copy on the server here"),
+    "enable_content_md5": ForeignName(_BOTH, "checksum=md5"),
+    "upload_checksums": ForeignName((MOUNTPOINT,), "checksum"),
+    "enable_unsigned_payload": ForeignName((S3FS,), note=_ALWAYS),
+    "use_rrs": ForeignName(_BOTH, "storage_class=REDUCED_REDUNDANCY"),
+    "mime": ForeignName((S3FS,), note="the type of a new file follows from its name here"),
+    "use_content_type": ForeignName((GOOFYS,), note=_ALWAYS),
+    # -- names, modes and rights
+    "mp_umask": ForeignName(_BOTH, "dir_mode"),
+    "allow_delete": ForeignName((MOUNTPOINT,), note="allowed here unless it is mounted read_only"),
+    "allow_overwrite": ForeignName(
+        (MOUNTPOINT,), note="allowed here unless it is mounted read_only"
+    ),
+    "allow_root": ForeignName((MOUNTPOINT,), "allow_other"),
+    "auto_unmount": ForeignName((MOUNTPOINT,), note="a mount ends with its daemon here"),
+    "complement_stat": ForeignName((S3FS,), "file_mode,dir_mode"),
+    "compat_dir": ForeignName((S3FS,), note="directories without a marker are always seen here"),
+    "notsup_compat_dir": ForeignName(_BOTH, note=_ALWAYS),
+    "no_implicit_dir": ForeignName((GOOFYS,), note="directories are always seen here"),
+    "cheap": ForeignName((GOOFYS,), "metadata_ttl", "the longer, the fewer requests"),
+    "use_xattr": ForeignName(_BOTH, note="see getfattr -m user.ossfs for what is shown here"),
+    "update_parent_dir_stat": ForeignName((S3FS,), note=_NOTHING),
+    # -- what is told
+    "dbglevel": ForeignName(_BOTH, "log_level"),
+    "curldbg": ForeignName(_BOTH, "log_level=store=debug"),
+    "debug_s3": ForeignName((GOOFYS,), "log_level=store=debug"),
+    "debug_fuse": ForeignName((GOOFYS,), "log_level=fuse=debug"),
+    "debug": ForeignName((MOUNTPOINT,), "log_level=debug"),
+    "logfile": ForeignName(_BOTH, "log_file"),
+    "log_directory": ForeignName((MOUNTPOINT,), "log_file", "a file, no directory"),
+    "log_dir": ForeignName((OSSFS2,), "log_file", "a file, no directory"),
+    "log_file_max_size": ForeignName((OSSFS2,), "log_file_size"),
+    "log_file_max_count": ForeignName((OSSFS2,), "log_file_size", "three old ones are kept"),
+    "log_metrics": ForeignName((MOUNTPOINT,), "metrics_address"),
+}
+"""Their name with underscores to what is said of it."""

@@ -1,0 +1,88 @@
+"""The page of servers in the documentation, made from the results of the runs."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).parents[3] / "ossfs_py" / "SERVERS.md"
+ORDER = ("seaweedfs", "ceph", "swift", "juicefs", "localstack", "moto", "rclone")
+INTRODUCTION = """\
+# Servers that were tried
+
+Made by `make servers` from what the tests found; do not edit. It starts each server on loopback,
+asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and the mount suite
+on it. A test that is not among the deviations below has passed.
+
+Your own store is tried in the same way: set `OSSFS_PY_TEST_ENDPOINT`, `OSSFS_PY_TEST_ACCESS_KEY`,
+`OSSFS_PY_TEST_SECRET_KEY` (and `OSSFS_PY_TEST_BUCKET`, an empty bucket, if the key may not make
+any) and run `pytest tests/contract/test_store.py tests/mount`.
+"""
+Outcome = Mapping[str, Any]
+
+
+def write(results: Mapping[str, Outcome]) -> None:
+    """Write it anew."""
+    PAGE.write_text(page_of(results))
+
+
+def page_of(results: Mapping[str, Outcome]) -> str:
+    """The page in Markdown."""
+    tried = {name: results[name] for name in ORDER if "passed" in results.get(name, {})}
+    return "\n".join(
+        [
+            INTRODUCTION,
+            "## What each one does",
+            "",
+            *_features(tried),
+            "",
+            "## What the tests found",
+            "",
+            *_outcomes(tried),
+            "",
+            "## Deviations",
+            "",
+            "What a server does not do, or does otherwise than S3, with the number of tests that",
+            "cannot pass because of it.",
+            *_deviations(tried),
+            "",
+        ]
+    )
+
+
+def _features(tried: Mapping[str, Outcome]) -> Iterator[str]:
+    yield _row("", *(str(one["version"]) for one in tried.values()))
+    yield _row("---", *("---" for _ in tried))
+    by_server = [{one["name"]: one for one in found["features"]} for found in tried.values()]
+    meanings = {one["name"]: one["what"] for found in by_server for one in found.values()}
+    for name, what in meanings.items():
+        yield _row(what, *(_verdict(found.get(name)) for found in by_server))
+
+
+def _verdict(feature: Mapping[str, str] | None) -> str:
+    if feature is None:
+        return ""
+    instead = feature["instead"]
+    return f"{feature['verdict']}: {instead}" if instead else feature["verdict"]
+
+
+def _outcomes(tried: Mapping[str, Outcome]) -> Iterator[str]:
+    yield _row("server", "passed", "deviations", "failed", "tried on")
+    yield _row("---", "---:", "---:", "---:", "---")
+    for one in tried.values():
+        counts = (str(one["passed"]), str(len(one["expected"])), str(len(one["failed"])))
+        yield _row(str(one["version"]), *counts, str(one["date"]))
+
+
+def _deviations(tried: Mapping[str, Outcome]) -> Iterator[str]:
+    for name, one in tried.items():
+        reasons = Counter(str(why).removeprefix(f"{name}: ") for why in one["expected"].values())
+        if reasons:
+            yield ""
+            yield f"**{one['version']}**"
+            yield ""
+            yield from (f"- {why} ({count})" for why, count in sorted(reasons.items()))
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -83,6 +83,7 @@ class _MountCommand(SettingsCommand):
 @click.pass_obj
 def mount(
     around: Habits | None,
+    /,
     arguments: tuple[str, ...],
     mount_options: tuple[str, ...],
     config: str | None,

@@ -50,7 +50,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations crowd reads kills damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -163,6 +163,10 @@ reads: $(TEST) ## Verify 34 GiB over each data path from a failing store (SHAPED
 operations: $(TEST) ## STEPS random operations on each data path, compared with a model (SEED)
 	@export OSSFS_PY_SOAK_STEPS=$(STEPS) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_random_operations.py $(PYTEST)
+
+others: $(TEST) ## STEPS random steps of two mounts and a third client on each data path (SEED)
+	@export OSSFS_PY_SOAK_STEPS=$(STEPS) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) tests/model/test_two_real_mounts.py $(PYTEST)
 
 crowd: $(TEST) ## 64 programs of all sorts at once for SECONDS, a third on each data path (SEED)
 	@export OSSFS_PY_SOAK_CROWD=64 OSSFS_PY_SOAK_CROWD_SECONDS=$$(($(SECONDS) / 3)) \

@@ -6,7 +6,7 @@ inode, so that N readers of one model cost one download and every descriptor see
 
 from typing import Protocol
 
-from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.writing.content import Committer
 
 
@@ -66,6 +66,17 @@ class OpenFile(Protocol):
         Raises:
             VersionChangedError: the object changed under the reader.
             StoreError: the bytes could not be had.
+        """
+        ...
+
+    async def told(self) -> ObjectInfo | None:
+        """What the store said of a stored object beside its first bytes.
+
+        Meant for small objects: it fetches the whole one, which a later read finds in memory. None
+        if its bytes came from elsewhere, or if it is written.
+
+        Raises:
+            VersionChangedError, StoreError: as of :meth:`read`.
         """
         ...
 

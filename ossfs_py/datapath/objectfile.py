@@ -6,7 +6,7 @@ dirty bytes wait.
 
 from collections.abc import Callable
 
-from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.writing.content import Committer
@@ -94,14 +94,24 @@ class ObjectFile:
             return b""
         return await self._read_version(self._version, offset, size)
 
+    async def told(self) -> ObjectInfo | None:
+        """What the store said beside the first bytes of a small object; see the protocol."""
+        if self._dirty is not None or self._version is None or not self._version.size:
+            return None
+        return await self._reader_of(self._version).told()
+
     async def _read_version(
         self, version: ObjectVersion, offset: int, size: int
     ) -> memoryview | bytes:
+        reader = self._reader_of(version)
+        end = min(offset + size, version.size)
+        return await reader.read(offset, end) if end > offset else b""
+
+    def _reader_of(self, version: ObjectVersion) -> VersionReader:
         if self._reader is None or self._reader.version != version:
             self._release_reader()
             self._reader = self._readers.acquire(version)
-        end = min(offset + size, version.size)
-        return await self._reader.read(offset, end) if end > offset else b""
+        return self._reader
 
     def _release_reader(self) -> None:
         reader, self._reader = self._reader, None

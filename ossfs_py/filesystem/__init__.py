@@ -10,5 +10,5 @@ Each state has one owner: ``handles`` the descriptors, ``directories`` those of 
 ``preserved`` the hidden copies, ``kernelcache`` what the kernel has cached and the way to make it
 forget, ``writeback`` the queue of closed files. ``changes`` keeps changes of names and metadata
 apart from commits: a claim on a place in the tree first, then the lock of the open inode.
-``siblings`` fetches what will be opened soon.
+``siblings`` fetches what will be opened soon. ``links`` follows a link that was opened as a file.
 """

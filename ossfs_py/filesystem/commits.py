@@ -160,39 +160,50 @@ class Commits:
             VersionChangedError: they do so again and again.
             StoreError, OSError: it could not be done; the data is kept.
         """
-        inode = opened.inode
+        seen = opened.seen
         async with opened.turns.move():
-            for _attempt in range(_APPEND_TRIES):
-                version = await self._version_there(inode)
-                opened.seen = version
-                file = self._data_path.open(version, opened)
-                if version is not None and opened.file.size == start:
-                    # Nothing to append: the program made an empty file where one is already.
-                    await self._go_on_with(opened, file, version, request)
-                    self._namespace.invalidate(inode)
-                    return
-                try:
-                    await _copy_end(opened.file, start, file)
-                    condition = (
-                        Condition(only_if_absent=True)
-                        if version is None
-                        else Condition(only_if_etag=version.etag)
-                    )
-                    stored = await file.commit(replace(request, condition=condition))
-                except BaseException as exc:
-                    file.abandon()
-                    with trio.CancelScope(shield=True):
-                        await file.close()
-                    if isinstance(exc, _CONFLICTS):
-                        continue
-                    raise
-                if stored is not None:
-                    await self._go_on_with(opened, file, stored, request)
-                    return
+            try:
+                for _attempt in range(_APPEND_TRIES):
+                    if await self._appended_to_present(opened, start, request):
+                        return
+            except BaseException:
+                opened.seen = seen  # what is in the file follows that one still
+                raise
+            opened.seen = seen
         raise VersionChangedError(
             f"others replaced the object {_APPEND_TRIES} times while it was appended to",
             key=request.key,
         )
+
+    async def _appended_to_present(
+        self, opened: OpenInode, start: int, request: CommitRequest
+    ) -> bool:
+        """One try; False if others were faster."""
+        version = await self._version_there(opened.inode)
+        opened.seen = version
+        file = self._data_path.open(version, opened)
+        condition = Condition(only_if_absent=True)
+        if version is not None:
+            condition = Condition(only_if_etag=version.etag)
+        if version is not None and opened.file.size == start:
+            # Nothing to append: the program made an empty file where one is already.
+            await self._go_on_with(opened, file, version, request)
+            self._namespace.invalidate(opened.inode)  # their attributes are not the request's
+            return True
+        try:
+            await _copy_end(opened.file, start, file)
+            stored = await file.commit(replace(request, condition=condition))
+            if stored is None:
+                raise RuntimeError("what was appended, or a file not in the store, is dirty")
+        except BaseException as exc:
+            file.abandon()
+            with trio.CancelScope(shield=True):
+                await file.close()
+            if isinstance(exc, _CONFLICTS):
+                return False
+            raise
+        await self._go_on_with(opened, file, stored, request)
+        return True
 
     async def _version_there(self, inode: Inode) -> ObjectVersion | None:
         """What the store has under a file's key now."""

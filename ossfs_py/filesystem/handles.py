@@ -21,6 +21,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.links import LinkFollower
 from ossfs_py.filesystem.openinodes import Opener, OpenInode
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.siblings import OpenWatcher
@@ -37,12 +38,14 @@ _MAX_SENT_BACK = 4096
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("appends", "changes", "opened", "past_pages", "writer")
+    __slots__ = ("appends", "changes", "opened", "past_pages", "uid", "writer")
 
     def __init__(
-        self, opened: OpenInode, flags: int, *, past_pages: bool, writer: int | None
+        self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
     ) -> None:
         self.opened = opened
+        self.uid = uid
+        """Who opened it."""
         self.appends = bool(flags & os.O_APPEND)
         self.writer = writer
         """Whose share of files open for writing it counts to; None: nobody's."""
@@ -80,6 +83,7 @@ class Handles:
         self._numbers = numbers
         self._foresight = foresight
         self._descriptors = descriptors
+        self._links = LinkFollower(namespace, opener, kernel)
         self._handles: dict[int, Handle] = {}
         self._sent_back: TTLCache[int, bool] = TTLCache(
             _MAX_SENT_BACK, _BACK_SECONDS, timer=trio.current_time
@@ -104,9 +108,9 @@ class Handles:
         if inode.kind is Kind.DIRECTORY:
             raise IsADirectoryPathError("a directory is not opened as a file")
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
-            return await self._open(inode, flags, None)
+            return await self._open(inode, flags, uid, None)
         with self._as_writer(uid):
-            return await self._open(inode, flags, uid)
+            return await self._open(inode, flags, uid, uid)
 
     @contextmanager
     def _as_writer(self, uid: int) -> Iterator[None]:
@@ -118,7 +122,7 @@ class Handles:
             self._descriptors.remove_writer(uid)
             raise
 
-    async def _open(self, inode: Inode, flags: int, writer: int | None) -> OpenReply:
+    async def _open(self, inode: Inode, flags: int, uid: int, writer: int | None) -> OpenReply:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if writing and not flags & os.O_TRUNC:
             await self._see_present_version(inode)
@@ -135,7 +139,7 @@ class Handles:
         if not writing:
             for watcher in self._foresight:
                 watcher.opened(inode, opened.file.version)
-        return self._new(opened, flags, writer)
+        return self._new(opened, flags, uid, writer)
 
     async def _see_present_version(self, inode: Inode) -> None:
         """Part of the file may be changed: see what is there now, not what was a minute ago.
@@ -145,10 +149,10 @@ class Handles:
                 It looks the path up again, and comes back.
         """
         current = self._opener.current(inode)
-        came_back = self._sent_back.pop(inode.number, False)
-        if came_back or (current is not None and (current.file.dirty or current.made_here)):
+        if self._sent_back.pop(inode.number, False):
             return
-        await self._namespace.ask_version(inode)
+        if current is None or not (current.file.dirty or current.made_here):
+            await self._namespace.ask_version(inode)
         if self._kernel.is_behind(inode):
             self._sent_back[inode.number] = True
             raise StaleInodeError(f"{inode.name!r} is another version now")
@@ -162,9 +166,9 @@ class Handles:
             opened.unseen = not flags & os.O_TRUNC
             if flags & os.O_APPEND:
                 opened.appended_from = 0
-            return self._new(opened, flags, uid)
+            return self._new(opened, flags, uid, uid)
 
-    def _new(self, opened: OpenInode, flags: int, writer: int | None) -> OpenReply:
+    def _new(self, opened: OpenInode, flags: int, uid: int, writer: int | None) -> OpenReply:
         if flags & os.O_ACCMODE == os.O_RDWR:
             opened.file.expect_rereads()
         number = next(self._numbers)
@@ -172,9 +176,9 @@ class Handles:
         opened.has_pages = opened.has_pages or not past_pages
         file = opened.file
         keep = self._kernel.keeps_pages(opened.inode, file.version, dirty=file.dirty)
-        if keep and not past_pages:
+        if keep and not past_pages and self._kernel.was_given_bytes(opened.inode):
             opened.inode.settled = True  # it may read what who had it open before was given
-        self._handles[number] = Handle(opened, flags, past_pages=past_pages, writer=writer)
+        self._handles[number] = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
         return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
 
     def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
@@ -224,6 +228,8 @@ class Handles:
         began = trio.current_time()
         with self._doubting(opened):
             try:
+                if opened.may_be_link:
+                    await self._links.settle(opened, self._users_of(opened))
                 data = await opened.content.read(offset, size)
             except (VersionChangedError, ObjectMissingError):
                 if not await self._opener.renew(opened):
@@ -236,7 +242,11 @@ class Handles:
                 key=opened.inode.name,
             )
         opened.inode.settled = True
+        self._kernel.gave_bytes(opened.inode)
         return data
+
+    def _users_of(self, opened: OpenInode) -> set[int]:
+        return {handle.uid for handle in self._handles.values() if handle.opened is opened}
 
     async def write(self, number: int, offset: int, data: bytes) -> int:
         """pwrite(2)."""
@@ -257,6 +267,8 @@ class Handles:
                 return await opened.file.write(place, data)
         finally:
             opened.note_written()
+            if not handle.past_pages:
+                self._kernel.gave_bytes(opened.inode)
             if handle.past_pages and opened.has_pages:
                 # Somebody reads it too. Pages read before this write go before it returns (Linux
                 # itself sees to that from 6.6 on only); those read from now on have what it wrote.
@@ -271,6 +283,10 @@ class Handles:
             opened.require_name()
             await self._truncated(opened, size)
             return
+        current = self._opener.current(inode)
+        if size and current is not None and not (current.file.dirty or current.made_here):
+            # Who has it open may be reading an older version, which would be cut off, and refused.
+            await self._namespace.ask_version(inode)
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
             await self._truncated(opened, size)

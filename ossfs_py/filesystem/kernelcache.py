@@ -66,6 +66,8 @@ class KernelCache:
         under way then is not the end of the file for it, which it fills up with zeros
         (fuse_read_update_size)."""
         self._postponed: set[int] = set()
+        self._given: set[int] = set()
+        """Inodes of which it has been given bytes of that version, and may have kept them."""
         self.news = KernelNews(
             self.replaced, self.name_taken, self.attributes_changed, self.name_appeared
         )
@@ -103,7 +105,17 @@ class KernelCache:
         etag = version.etag if version is not None else ""
         same = self._etags.get(inode.number) == etag
         self._etags[inode.number] = etag
+        if not (same or dirty):
+            self._given.discard(inode.number)
         return same or dirty
+
+    def gave_bytes(self, inode: Inode) -> None:
+        """The kernel was answered a READ, or sent a write, through its pages."""
+        self._given.add(inode.number)
+
+    def was_given_bytes(self, inode: Inode) -> bool:
+        """Whether whoever opens the inode now may be given bytes that nobody asks us for."""
+        return inode.number in self._given
 
     def has_pages(self, inode: Inode, etag: str) -> bool:
         """Whether the kernel was given pages of that version since it knows the inode."""
@@ -124,6 +136,7 @@ class KernelCache:
             self.invalidate_attributes(inode.number)
             return
         del self._etags[inode.number]
+        self._given.discard(inode.number)
         if self._channel is not None:
             self._channel.invalidate_pages(inode.number)
 
@@ -133,7 +146,8 @@ class KernelCache:
         """The name does not stand for the inode any more."""
         if self._channel is not None:
             self._channel.invalidate_entry(directory.number, name.encode())
-            self._channel.invalidate_attributes(inode.number)
+            if inode.number not in self._postponed:
+                self._channel.invalidate_attributes(inode.number)
 
     def name_appeared(self, directory: Inode, name: str) -> None:
         """The name is not absent any more."""
@@ -147,6 +161,7 @@ class KernelCache:
     def forget(self, number: int) -> None:
         """The kernel has forgotten the inode, and its pages with it."""
         self._etags.pop(number, None)
+        self._given.discard(number)
         self._behind.discard(number)
         self._expired.pop(number, None)
 
@@ -199,6 +214,8 @@ class KernelCache:
 
     def contents_changed(self, inode: Inode) -> None:
         """This mount itself stored other bytes than the kernel has: they follow those of others."""
+        self._behind.add(inode.number)
         self._etags.pop(inode.number, None)
+        self._given.discard(inode.number)
         if self._channel is not None:
             self._channel.invalidate_pages(inode.number)

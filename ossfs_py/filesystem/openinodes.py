@@ -21,7 +21,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
 
@@ -54,6 +54,7 @@ class OpenInode:
         "kernel_end",
         "lock",
         "made_here",
+        "may_be_link",
         "seen",
         "superseded",
         "turns",
@@ -88,6 +89,8 @@ class OpenInode:
         """Somebody has opened another version since. Kept by the opener."""
         self.made_here = version is None
         """This mount made the file, and has had it open since."""
+        self.may_be_link = False
+        """Nobody has looked yet whether its first bytes are the target of a symbolic link."""
         self.whole = version is None
         """All that a commit would store was written here: nothing is left of ``seen``."""
         self.unseen = False
@@ -164,9 +167,13 @@ class OpenInode:
         To the end, if they are appended and the kernel does not know what others appended before.
         """
         end = self.file.size
-        if appends and offset != end and offset == self.kernel_end:
-            self.kernel_end += size
-            offset = end
+        if appends and offset != end:
+            if offset == self.kernel_end:
+                self.kernel_end += size
+                offset = end
+            elif not self.has_pages:
+                # Only mapped pages are written elsewhere through a descriptor that appends.
+                offset = end
         appended = appends and offset == end
         if not appended:
             self.appended_from = None
@@ -341,6 +348,7 @@ class Opener:
             if current is not None:
                 current.superseded = True
             current = OpenInode(inode, version, self._data_path, self._commits)
+            current.may_be_link = self._namespace.may_be_link(inode)
             self._opened.add(current)
         current.users += 1
         return current
@@ -377,12 +385,22 @@ class Opener:
             await self._kernel.expire_attributes(inode.number)
         return opened.file.version != before
 
+    async def become(self, opened: OpenInode, info: ObjectInfo) -> None:
+        """What is open, and nobody was given a byte of, was a link: it is the file it leads to.
+
+        Its own name leads to another inode already.
+        """
+        opened.inode.info = info
+        opened.inode.metadata = info.metadata
+        await self._move_on(opened, info.version)
+
     async def _move_on(self, opened: OpenInode, version: ObjectVersion) -> None:
         """Let a file of which nobody was given a byte be the one of another version."""
         if opened.file.dirty or opened.superseded or opened.is_of(version):
             return
         old, opened.file = opened.file, self._data_path.open(version, opened)
         opened.seen = version
+        opened.may_be_link = self._namespace.may_be_link(opened.inode)
         await old.close()
 
     async def release(self, opened: OpenInode) -> None:

@@ -21,6 +21,7 @@ from ossfs_py.errors import (
     NoSuchEntryError,
     NotADirectoryPathError,
     ReadOnlyError,
+    StaleInodeError,
     StoreError,
 )
 from ossfs_py.filesystem.changes import Changes
@@ -319,7 +320,10 @@ class Filesystem:
         if data is not None:
             if len(data) < size and self._kernel.must_not_end(opened.inode, trio.current_time()):
                 return None  # :meth:`read` says why
+            if opened.may_be_link:
+                return None  # nobody has looked at what came with the first bytes
             opened.inode.settled = True
+            self._kernel.gave_bytes(opened.inode)
         return data
 
     async def read(self, handle: int, offset: int, size: int) -> memoryview | bytes:
@@ -399,6 +403,10 @@ class Filesystem:
         if inode.info is not None:
             try:
                 await self._namespace.ensure_metadata(inode)
+            except StaleInodeError:
+                # What was listed as a file turned out to be a link, or was replaced just now.
+                inode = await self._find(path)
+                attributes = await self._namespace.attributes(inode)
             except StoreError as exc:
                 # What a listing told is worth telling, too.
                 log.info("the metadata of %r stays unknown: %s", path, exc)

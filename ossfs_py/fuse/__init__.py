@@ -2,8 +2,9 @@
 
 ``session`` mounts and unmounts, ``adapter`` turns requests into calls and exceptions into errnos,
 ``recorded`` does the same with a line in the access log, ``tuning`` sets the kernel's readahead,
-``invalidation`` makes the kernel forget. Every question goes to ``Filesystem`` and to nothing below
-it; a reply comes with how long it may be believed.
+``invalidation`` makes the kernel forget, ``repeats`` knows READs that it sends twice. Every
+question goes to ``Filesystem`` and to nothing below it; a reply comes with how long it may be
+believed.
 
 A stray exception becomes EIO with a traceback in the log, never the end of the mount. ``forget``
 never raises, and what ``release`` answers is lost: commits happen in ``flush`` and ``fsync``.

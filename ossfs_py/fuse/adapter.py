@@ -29,6 +29,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.model import AttributeChange
 from ossfs_py.telemetry.metrics import Metrics
@@ -88,11 +89,12 @@ class Adapter(pyfuse3.Operations):
         self._failures = metrics.handler_failures
         self._waiting_reads: set[trio.CancelScope] = set()
         self._is_ended = False
+        self._failed_reads = FailedReads()
 
     def refusal(
-        self, subject: Subject, arguments: Sequence[Any], exc: Exception
+        self, subject: Subject, arguments: Sequence[Any], exc: Exception, *, is_known: bool = False
     ) -> pyfuse3.FUSEError:
-        """The errno for an exception, logged as it deserves."""
+        """The errno for an exception, logged as it deserves; less so if it was just logged."""
         cause = _unwrapped(exc)
         if isinstance(cause, pyfuse3.FUSEError):
             return cause
@@ -104,10 +106,11 @@ class Adapter(pyfuse3.Operations):
         path = subject.path(self._fs, arguments)
         about: dict[str, Any] = {"operation": subject.operation, "path": path}
         if isinstance(cause, StoreError):
-            level = _store_level(cause)
+            level = logging.INFO if is_known else _store_level(cause)
             log.log(level, "%s of %r failed: %s", subject.operation, path, cause, extra=about)
         elif isinstance(cause, OSError | OssfsError):
-            log.error("%s of %r failed: %s", subject.operation, path, cause, extra=about)
+            level = logging.INFO if is_known else logging.ERROR
+            log.log(level, "%s of %r failed: %s", subject.operation, path, cause, extra=about)
         else:
             self._failures.inc()
             log.error(
@@ -258,7 +261,8 @@ class Adapter(pyfuse3.Operations):
                 return data
             return await self._waited_for(self._fs.read(fh, off, size))
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
-            raise self.refusal(_READ, (fh, off, size), exc) from None
+            known = self._failed_reads.is_repeat(fh, off, size, began, perf_counter())
+            raise self.refusal(_READ, (fh, off, size), exc, is_known=known) from None
         finally:
             self.timings.add_since(began, "read")
 

@@ -24,10 +24,11 @@ drops its pages and asks for the size again.
 **Numbers** are a hash of the key (``numbers.py``): xxh3 over the names from the bucket's root down,
 63 bits of it, the same in every mount of the bucket whatever its prefix. A number that is in use,
 by an older version that is still open or by a key that happens to have the same one, is stepped
-over: the next number is the hash with the next seed. **Generations** are 0 where the number is the
-key's own, so that a file handle (name_to_handle_at, NFS) leads to the same name after a remount, or
-to ESTALE. Inodes whose number was stepped to, and those of files made here, have a random
-generation of this mount: their handles end with it. (Left: a stored file that was renamed here
+over: the next number is the hash with the next seed. **Generations** are another hash of the key
+where the number is the key's own, so that a file handle (name_to_handle_at, NFS) leads to the same
+name after a remount, or to ESTALE, even if a key with the same number is met first then. Inodes
+whose number was stepped to, and those of files made here, have a random generation of this mount:
+their handles end with it. (Left: a stored file that was renamed here
 keeps its number until the kernel forgets it; a handle of it taken after that leads to the old name
 after a remount.)
 

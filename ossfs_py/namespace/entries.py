@@ -3,7 +3,9 @@
 import logging
 import stat
 import time
+from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 
 from ossfs_py.errors import (
@@ -20,15 +22,17 @@ from ossfs_py.errors import (
     StaleInodeError,
     StoreError,
 )
-from ossfs_py.model import CommitRequest, ListQuery, ObjectVersion
+from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo, ObjectVersion
 from ossfs_py.namespace import metadata
 from ossfs_py.namespace.attributes import KIND_OF_TYPE, SYMLINK_PERMISSIONS, stored_metadata
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
 from ossfs_py.namespace.listing.merge import LOCAL
+from ossfs_py.namespace.metadata import decode as decode_metadata
+from ossfs_py.namespace.names import decode as decode_name
 from ossfs_py.namespace.names import is_nameable, require_nameable
 from ossfs_py.namespace.resolver import Resolver
-from ossfs_py.namespace.tree import Tree
+from ossfs_py.namespace.tree import LONGEST_TARGET_BYTES, Tree
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 
@@ -37,8 +41,19 @@ log = logging.getLogger(__name__)
 MARKER_CONTENT_TYPE = "application/x-directory"
 """Content type of the markers that s3fs and ossfs write."""
 _PERMISSION_BITS = 0o7777
-_LONGEST_TARGET = 4096
-"""PATH_MAX of Linux; a longer "link" is some other object."""
+_MAX_LINKS = 40
+"""Links that Linux follows in one path (MAXSYMLINKS)."""
+
+
+def _segments(path: bytes) -> list[bytes]:
+    """The steps of a relative path.
+
+    Raises:
+        NoSuchEntryError: it begins at the root, and who knows where that is from here.
+    """
+    if path.startswith(b"/"):
+        raise NoSuchEntryError(f"{path!r} is no path relative to a directory of this mount")
+    return [segment for segment in path.split(b"/") if segment not in (b"", b".")]
 
 
 class Entries:
@@ -195,13 +210,46 @@ class Entries:
         target = inode.known_target
         if target is None:
             info = inode.info
-            if info is None or not 0 < info.size <= _LONGEST_TARGET:
+            if info is None or not 0 < info.size <= LONGEST_TARGET_BYTES:
                 raise InvalidArgumentError(f"symbolic link {inode.name!r} has no usable target")
             buffer = bytearray(info.size)
             await self._workers.run(self._store.get_range_into, info.version, 0, memoryview(buffer))
             # s3fs strips white space around the stored target, and so do we.
             target = inode.link_target = bytes(buffer).strip()
         return target
+
+    async def follow(
+        self, inode: Inode, told: ObjectInfo, content: bytes
+    ) -> tuple[list[Inode], Inode]:
+        """See :meth:`Namespace.follow`."""
+        left = _MAX_LINKS
+        node = inode.parent
+        target = decode_metadata(told.metadata or {}).symlink_target or content.strip()
+        passed: list[Inode] = []
+        segments = deque(_segments(target))
+        while node is not None and segments:
+            if node.kind is Kind.DIRECTORY:
+                passed.append(node)
+            segment = segments.popleft()
+            if segment == b"..":
+                node = node.parent
+                continue
+            child = await self._resolver.lookup(node, decode_name(segment))
+            if self._tree.may_be_link(child):
+                # Its name leads to another inode from now on if it is one.
+                with suppress(StaleInodeError):
+                    await self._resolver.ensure_metadata(child)
+                child = await self._resolver.lookup(node, decode_name(segment))
+            if child.kind is not Kind.SYMLINK:
+                node = child
+                continue
+            left -= 1
+            if not left:
+                break
+            segments.extendleft(reversed(_segments(await self.read_link(child))))
+        if node is None or node.kind is not Kind.FILE or not left:
+            raise NoSuchEntryError(f"{inode.name!r} leads to no file of this mount")
+        return passed, node
 
     # -- removing ---------------------------------------------------------------------------------
 

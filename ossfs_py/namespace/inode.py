@@ -23,6 +23,8 @@ _NS_PER_SECOND = 1_000_000_000
 _EVICTION_LOOKS = 16
 _MAX_GENERATION = 2**31 - 1
 """The kernel keeps 32 bits and compares them as an int (fuse_stale_inode)."""
+_GENERATION_STEP = 1 << 32
+"""Further than numbers are ever stepped over."""
 
 
 class Kind(enum.Enum):
@@ -55,6 +57,7 @@ class Inode:
         "copied_from",
         "ctime_ns",
         "fresh_until",
+        "generation",
         "gid",
         "info",
         "kind",
@@ -120,6 +123,8 @@ class Inode:
         """Somebody who has it open was given bytes of its version, or pages of it are cached."""
         self.transient = False
         """Its number, or its being the file of that number, ends with this mount."""
+        self.generation: int | None = None
+        """Once the kernel was told, what of the key tells it from others of the same number."""
         self.seed: int | None = None
         """Of a directory, once known: what the numbers of its entries are made with."""
         self.shadows = False
@@ -280,9 +285,16 @@ class InodeTable:
     def generation(self, inode: Inode) -> int:
         """What tells the inode from others that have, or will have, its number.
 
-        0 where the number is the one of the inode's key, in every mount; else this mount's own.
+        Another hash of the key, in every mount, where the number is the one of that key; else this
+        mount's own.
         """
-        return self._generation if inode.transient else 0
+        if inode.transient:
+            return self._generation
+        if inode.generation is None:
+            seed = self._seed(inode.parent) if inode.parent is not None else 0
+            other = self._hash_name(seed, inode.name, _GENERATION_STEP)
+            inode.generation = other % _MAX_GENERATION
+        return inode.generation
 
     def new(self, parent: Inode, name: str, kind: Kind) -> Inode:
         """A new inode under a name that no known entry has."""

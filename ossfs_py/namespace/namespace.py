@@ -24,7 +24,7 @@ from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
-from ossfs_py.namespace.tree import Tree
+from ossfs_py.namespace.tree import Tree, kind_of
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -351,6 +351,33 @@ class Namespace:
             inode.fresh_until = 0.0
             return
         self._tree.changed(inode, new=is_new)
+
+    def may_be_link(self, inode: Inode) -> bool:
+        """Whether what looks like a file may turn out to be a symbolic link: nobody has asked."""
+        return self._tree.may_be_link(inode)
+
+    def is_link(self, told: ObjectInfo) -> bool:
+        """Whether that is what the store said of a symbolic link."""
+        return kind_of(told) is Kind.SYMLINK
+
+    def learn_kind(self, inode: Inode, told: ObjectInfo) -> None:
+        """What the store said beside a file's first bytes; if it is no file, its name leads to
+        another inode now.
+        """
+        self._tree.learn_kind(inode, told)
+
+    async def follow(
+        self, inode: Inode, told: ObjectInfo, content: bytes
+    ) -> tuple[list[Inode], Inode]:
+        """The directories that a link's target passes, and the file it leads to.
+
+        ``inode`` was taken for a file; the store told otherwise beside its content.
+
+        Raises:
+            NoSuchEntryError: it leads nowhere, out of the mount, or in a circle.
+            FilesystemError, StoreError
+        """
+        return await self._entries.follow(inode, told, content)
 
     def note_outdated(self, inode: Inode) -> None:
         """The store refused the inode's version: it has another, or none. The next look asks."""

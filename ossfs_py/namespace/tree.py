@@ -23,6 +23,9 @@ from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 
+LONGEST_TARGET_BYTES = 4096
+"""PATH_MAX of Linux; a longer "link" is some other object."""
+
 
 def kind_of(info: ObjectInfo) -> Kind:
     """What an object stands for, as far as its metadata is known."""
@@ -262,6 +265,38 @@ class Tree:
     def refreshed(self, inode: Inode, asked_at: float) -> None:
         """What is known of the inode was true at that moment."""
         inode.fresh_until = max(inode.fresh_until, asked_at + self.options.metadata_ttl_seconds)
+
+    def may_be_link(self, inode: Inode) -> bool:
+        """Whether what looks like a file may be a symlink of s3fs, whose content is its target:
+        nobody has asked, and LIST does not tell.
+        """
+        return (
+            inode.kind is Kind.FILE
+            and inode.metadata is None
+            and inode.info is not None
+            and 0 < inode.info.size <= LONGEST_TARGET_BYTES
+            and inode.size_source is None
+            and not (inode.local or inode.removed)
+        )
+
+    def learn_kind(self, inode: Inode, info: ObjectInfo) -> None:
+        """The store told more of the inode's version than a listing does; if it is not of the
+        inode's kind, its name is another inode's now.
+        """
+        known, parent = inode.info, inode.parent
+        if (
+            parent is None
+            or inode.removed
+            or known is None
+            or known.version != info.version
+            or inode.metadata is not None
+        ):
+            return
+        self.metadata.remember(info)
+        fresh_until = inode.fresh_until
+        now = self._of_kind(parent, inode.name, kind_of(info))
+        now.learn(info)
+        now.fresh_until = fresh_until
 
     def vanished(self, inode: Inode) -> None:
         """The store no longer has what the inode stands for: its name is free, and it is stale."""

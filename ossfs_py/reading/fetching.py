@@ -13,7 +13,7 @@ import outcome
 import trio
 
 from ossfs_py.errors import BadHandleError, ObjectMissingError, StoreError, VersionChangedError
-from ossfs_py.model import ObjectVersion
+from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, Ending
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.planning import PlannedSpan
@@ -40,6 +40,8 @@ class Fetcher:
         """Where requests go; may change to another key or ETag of the same bytes."""
         self.refusal: VersionChangedError | BadHandleError | None = None
         """Why no byte can be had any more."""
+        self.told: ObjectInfo | None = None
+        """What the store said of the object beside its first bytes."""
         self._index = index
         self._home = home
         self._on_landed = on_landed
@@ -91,9 +93,9 @@ class Fetcher:
             call = partial(self._get, chunk, self.version, buffer.view)
             chunk.job = self._network.submit(call, ended, urgent=urgent)
 
-    def _get(self, chunk: Chunk, version: ObjectVersion, view: memoryview) -> None:
+    def _get(self, chunk: Chunk, version: ObjectVersion, view: memoryview) -> ObjectInfo | None:
         chunk.begun_at = time.monotonic()
-        self._store.get_range_into(version, chunk.start, view)
+        return self._store.get_range_into(version, chunk.start, view)
 
     # -- waiting ------------------------------------------------------------------------------
 
@@ -151,6 +153,9 @@ class Fetcher:
         if isinstance(result, outcome.Error):
             self._failed(chunk, version, buffer, result.error)
             return
+        told = result.unwrap()
+        if isinstance(told, ObjectInfo):  # a disk says nothing of it
+            self.told = told
         abandoned = chunk.state is ChunkState.ABANDONED
         chunk.landed()
         if abandoned:

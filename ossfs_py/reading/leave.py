@@ -19,10 +19,10 @@ from typing import Any
 import outcome
 import trio
 
-from ossfs_py.model import ObjectVersion
+from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.runtime.workers import Job, Workers
 
-GetRange = Callable[[ObjectVersion, int, memoryview], None]
+GetRange = Callable[[ObjectVersion, int, memoryview], ObjectInfo | None]
 
 MAX_GRANTS = 1_000_000
 """Versions that are known to be readable, at about 90 bytes each. Of those beyond any one is
@@ -77,6 +77,8 @@ class Leave:
         self._get_range = get_range
         self._network = network
         self._question: _Question | None = None
+        self.told: ObjectInfo | None = None
+        """What the store said of the object beside the byte it was asked for."""
 
     def grant(self, version: ObjectVersion) -> None:
         """The store has given some of the version, which holds the same bytes."""
@@ -117,8 +119,10 @@ class Leave:
     ) -> None:
         if isinstance(result, outcome.Error):
             question.error = result.error
-        elif not self.granted:
-            self.grant(version)
+        else:
+            self.told = result.unwrap()
+            if not self.granted:
+                self.grant(version)
         if self._question is question:
             self._question = None
         question.answered.set()

@@ -7,7 +7,7 @@ import trio
 
 from ossfs_py.foresight.belief import Belief
 from ossfs_py.foresight.formats import is_model
-from ossfs_py.model import ByteRange, ObjectVersion
+from ossfs_py.model import ByteRange, ObjectInfo, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.fetching import Fetcher
@@ -141,6 +141,22 @@ class VersionReader:
             if position == end:
                 return memoryview(joined)
             chunk, source = await self._ready_chunk(position, end, stream)
+
+    async def told(self) -> ObjectInfo | None:
+        """What the store said of the object beside its first bytes; fetches a whole small object
+        if nobody has yet.
+
+        Returns None if the bytes came from elsewhere.
+
+        Raises:
+            VersionChangedError, StoreError, BadHandleError: as of :meth:`read`.
+        """
+        if self._fetcher.told is None:
+            size = self.version.size
+            stream = self._streams.observe(0, size, trio.current_time())
+            self._want(0, size, stream)
+            await self._ready_chunk(0, size, stream)
+        return self._fetcher.told or (self._leave.told if self._leave is not None else None)
 
     async def _ready_chunk(self, offset: int, end: int, stream: Stream) -> tuple[Chunk, Labels]:
         """The ready chunk at ``offset`` and what was waited for; no checkpoint between its being

@@ -110,8 +110,12 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+    def get_range_into(
+        self, version: ObjectVersion, start: int, buffer: memoryview
+    ) -> ObjectInfo | None:
         """Fill ``buffer`` with the version's bytes from ``start``.
+
+        Returns what the answer said of the object, if ``start`` is 0 and it said enough.
 
         Precondition: ``start + len(buffer) <= version.size`` and the buffer is writable and
         stays the caller's alone until the call returns.

@@ -8,42 +8,14 @@ import errno
 import os
 import stat
 import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
-from tests.support.errnos import refused
+from tests.support.errnos import refused, refused_as
+from tests.support.patience import PATIENCE_SECONDS, wait_until
 from tests.support.workplace import Workplace
-
-PATIENCE_SECONDS = 10.0
-
-
-@contextmanager
-def refused_as(*codes: int) -> Iterator[None]:
-    """Refused for one of several reasons."""
-    try:
-        yield
-    except OSError as exc:
-        assert exc.errno in codes
-    else:
-        pytest.fail("it was not refused")
-
-
-def erase(place: Workplace, name: str) -> None:
-    place.client.remove_object(place.bucket, place.key(name))
-
-
-def wait_until_gone(path: Path) -> None:
-    """The kernel is told of names by a thread that may have to wait."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while path.exists():
-        assert time.monotonic() < deadline, f"{path} is still shown"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("meeting", ["utimens", "chmod", "truncate", "setfattr", "cat"])
@@ -53,7 +25,7 @@ def test_what_is_written_after_others_deleted_the_file_is_stored(
     place.put("status.json", b"{}")
     path = place.path / "status.json"
     path.stat()
-    erase(place, "status.json")
+    place.erase("status.json")
     meet = {
         "utimens": lambda: os.utime(path),
         "chmod": lambda: path.chmod(0o600),
@@ -75,10 +47,10 @@ def test_a_name_that_was_found_gone_is_free_at_once_also_for_others(place: Workp
     place.put("f", b"1")
     path = place.path / "f"
     path.stat()
-    erase(place, "f")
+    place.erase("f")
     with refused_as(errno.ENOENT):
         os.utime(path)
-    wait_until_gone(path)
+    wait_until(lambda: not path.exists())  # the kernel is told of names by a thread
     place.put("f", b"made anew by others")
     assert path.read_bytes() == b"made anew by others"
 
@@ -97,13 +69,6 @@ def test_a_writer_whose_file_others_replaced_is_refused_and_their_bytes_stay(
             writer.write(b"ours")
     assert place.stored("f") == b"theirs"
     wait_until(lambda: path.read_bytes() == b"theirs")
-
-
-def wait_until(true: object) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # -- the version that is there now ----------------------------------------------------------------
@@ -129,7 +94,7 @@ def test_a_large_file_replaced_before_it_was_opened_is_read_as_it_is_now(place: 
 def test_a_file_deleted_before_it_was_opened_is_not_there(place: Workplace) -> None:
     place.put("gone", b"1")
     place.run("ls", "-l")
-    erase(place, "gone")
+    place.erase("gone")
     with refused(errno.ENOENT):
         (place.path / "gone").read_bytes()
 
@@ -183,7 +148,7 @@ def test_refresh_of_a_file_that_others_deleted_takes_it_out_of_sight(
     elif how == "listed":
         place.run("ls", "-l")
     assert path.stat().st_size == 100
-    erase(place, "gone")
+    place.erase("gone")
     assert path.exists()
     outcome = ossfs("refresh", path, environment={})
     assert outcome.code == 0

@@ -13,3 +13,14 @@ def refused(code: int) -> Iterator[None]:
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         yield
     assert caught.value.errno == code
+
+
+@contextmanager
+def refused_as(*codes: int) -> Iterator[None]:
+    """The block is refused for one of several reasons."""
+    try:
+        yield
+    except OSError as exc:
+        assert exc.errno in codes
+    else:
+        pytest.fail("it was not refused")

@@ -189,7 +189,9 @@ class FakeStore:
                     objects.append(replace(self.objects[key].info, metadata=None))
             return ListPage(tuple(objects), tuple(prefixes), None)
 
-    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+    def get_range_into(
+        self, version: ObjectVersion, start: int, buffer: memoryview
+    ) -> ObjectInfo | None:
         self._enter("get_range_into", version.key)
         with self._lock:
             stored = self._pinned(version)
@@ -198,6 +200,7 @@ class FakeStore:
                 raise AssertionError(f"range {start}-{end} past {len(stored.content)} bytes")
             buffer[:] = stored.content[start:end]
             self.bytes_read += len(buffer)
+            return None if start else stored.info
 
     def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         self._enter("put", request.key)

@@ -61,6 +61,10 @@ class Workplace:
             metadata=dict(metadata or {}),
         )
 
+    def erase(self, name: str) -> None:
+        """Delete an object below this workplace as somebody else."""
+        self.client.remove_object(self.bucket, self.key(name))
+
     def stored(self, name: str) -> bytes:
         """Content of an object below this workplace, as the store has it."""
         answer = self.client.get_object(self.bucket, self.key(name))

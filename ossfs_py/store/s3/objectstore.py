@@ -129,8 +129,10 @@ class S3ObjectStore:
     def owner(self, key: str) -> str | None:
         return self._reader.owner(key)
 
-    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
-        self._reader.get_range_into(version, start, buffer)
+    def get_range_into(
+        self, version: ObjectVersion, start: int, buffer: memoryview
+    ) -> ObjectInfo | None:
+        return self._reader.get_range_into(version, start, buffer)
 
     def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         return self._writer.put(request, body)

@@ -73,18 +73,21 @@ class Reader:
         # A key is listed before all others that it is the beginning of.
         return objects[0].owner if objects and objects[0].key == key else None
 
-    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
+    def get_range_into(
+        self, version: ObjectVersion, start: int, buffer: memoryview
+    ) -> ObjectInfo | None:
         """See :meth:`ObjectStore.get_range_into`.
 
         A broken body is taken up again where it broke off: only the missing tail is asked for.
         """
         size = len(buffer)
         if not size:
-            return
+            return None
         got = 0
+        told: ObjectInfo | None = None
 
         def attempt(state: Attempt) -> None:
-            nonlocal got
+            nonlocal got, told
             span = f"bytes={start + got}-{start + size - 1}"
             headers = {"range": span}
             if version.etag:
@@ -93,6 +96,8 @@ class Reader:
             try:
                 with self._wire.exchange(request, state) as response:
                     _check_answer(response, version, start + got, size - got, state)
+                    if not start and told is None:
+                        told = _told(version, response.headers)
                     response.read_into(buffer[got:])
             except NoAnswerError as fault:
                 if fault.received:
@@ -114,6 +119,7 @@ class Reader:
             self._retrier.run("GetObject", version.key, attempt)
         except ConditionFailedError as exc:
             raise as_version_changed(exc) from exc
+        return told
 
 
 def list_request(query: ListQuery) -> Request:
@@ -158,6 +164,14 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         )
     except (KeyError, ValueError, OverflowError):
         raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None
+
+
+def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | None:
+    """What the headers of a GET answer say about the whole object, as far as they make sense."""
+    try:
+        return parse_head(version.key, {**headers, "content-length": str(version.size)})
+    except NoAnswerError:
+        return None  # the bytes are good all the same
 
 
 def clean_etag(value: str) -> str:

@@ -1,16 +1,23 @@
 """What other clients do to objects that are open here: over each data path, without a kernel."""
 
+import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
-from ossfs_py.errors import NoSuchEntryError, VersionChangedError
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    StaleInodeError,
+    StoreUnavailableError,
+    VersionChangedError,
+)
 from ossfs_py.writing.recovery import Recovery
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import Mounted, on_mount
+from tests.support.filesystems import UID, Mounted, on_mount
 from tests.support.mounting import DATA_PATHS
 from tests.support.writing import TINY_PARTS
 
@@ -324,3 +331,145 @@ def test_a_whole_new_content_replaces_what_others_stored_meanwhile(run: Run) -> 
         assert m.store.content("file") == b"ours"
 
     run(test, negative_ttl_seconds=60.0)
+
+
+def test_a_path_that_is_cut_off_is_the_one_that_is_there_whatever_is_read_meanwhile(
+    run: Run,
+) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"old and read")
+        reader = await m.open(FILE)
+        assert await m.read(reader, 0, 3) == b"old"
+        m.store.seed("file", b"new and longer than before")
+        with pytest.raises(StaleInodeError):
+            await m.change(FILE, size=7)  # the kernel looks the path up again
+        await m.change(FILE, size=7)
+        assert m.store.content("file") == b"new and"
+        await m.close(reader)
+        assert m.store.content("file") == b"new and"
+
+    run(test)
+
+
+@pytest.mark.parametrize("theirs", [b"theirs\n", b""])
+def test_a_shell_that_makes_a_file_which_others_made_too_appends_to_theirs(
+    run: Run, theirs: bytes
+) -> None:
+    """It closes a duplicate of its descriptor before it writes."""
+
+    async def test(m: Mounted) -> None:
+        ours = await m.open(FILE, APPEND | os.O_CREAT)
+        m.store.seed("file", theirs, metadata={"colour": "blue"})
+        await m.flush(ours)
+        assert m.store.content("file") == theirs
+        await m.write(ours, 0, b"ours\n")
+        m.store.seed("file", theirs + b"more\n", metadata={"colour": "blue"})
+        await m.close(ours)
+        assert m.store.content("file") == theirs + b"more\nours\n"
+        assert await m.read_file(FILE) == m.store.content("file")
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_append_that_failed_half_way_is_tried_over_what_it_has_seen_only(
+    run: Run, is_new: bool
+) -> None:
+    async def test(m: Mounted) -> None:
+        if not is_new:
+            m.store.seed("file", b"a\n")
+        ours = await m.open(FILE, APPEND | os.O_CREAT)
+        await m.write(ours, 0, b"ours\n")
+        m.store.seed("file", b"a\ntheirs\n")
+
+        def fail_then(method: str, _key: str) -> None:
+            if method == "head":  # it asks what to append to; what comes next is to fail
+                m.store.on_request = None
+                for call in ("put", "start_multipart"):
+                    m.store.fail(call, StoreUnavailableError("gone", operation=call))
+
+        m.store.on_request = fail_then
+        with pytest.raises(StoreUnavailableError):
+            await m.fsync(ours)
+        assert m.store.content("file") == b"a\ntheirs\n"
+        m.store.mend()
+        await m.fsync(ours)
+        assert m.store.content("file") == b"a\ntheirs\nours\n"
+        await m.close(ours)
+
+    run(test)
+
+
+# -- odd stores ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("etag", ["another", '"quoted"', "weird-12", ""])
+def test_an_etag_that_changes_without_the_content_loses_nothing(run: Run, etag: str) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"o" * 9_000)
+        reader, writer = await m.open(FILE), await m.open(FILE, APPEND)
+        assert await m.read(reader, 0, 10) == b"o" * 10
+        await m.write(writer, 0, b"ours")
+        stored = m.store.objects["file"]
+        m.store.objects["file"] = replace(stored, info=replace(stored.info, etag=etag))
+        with contextlib.suppress(VersionChangedError):
+            assert await m.read(reader, 8_000, 10) == b"o" * 10
+        await m.close(writer)
+        await m.close(reader)
+        assert m.store.content("file") == b"o" * 9_000 + b"ours"
+        assert await m.read_file(FILE) == m.store.content("file")
+
+    run(test)
+
+
+def test_what_others_wrote_with_a_clock_that_jumps_is_seen(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"first")
+        assert await m.read_file(FILE) == b"first"
+        for content, mtime_ns in ((b"second", 0), (b"third!", 2**62), (b"fourth", 1)):
+            m.store.seed("file", content)
+            stored = m.store.objects["file"]
+            m.store.objects["file"] = replace(stored, info=replace(stored.info, mtime_ns=mtime_ns))
+            await m.expire()
+            assert await m.read_file(FILE) == content
+            ours = await m.open(FILE, APPEND)
+            await m.write(ours, 0, b" and ours")
+            await m.close(ours)
+            assert m.store.content("file") == content + b" and ours"
+            assert await m.read_file(FILE) == content + b" and ours"
+
+    run(test)
+
+
+def test_whoever_opens_what_was_appended_to_is_sent_to_its_new_end(run: Run) -> None:
+    """The kernel appends at the end it knows: its own bytes without those of others before."""
+
+    async def test(m: Mounted) -> None:
+        ours = await m.open(FILE, APPEND | os.O_CREAT)
+        await m.write(ours, 0, b"ours\n")
+        m.store.seed("file", b"theirs\n")
+        await m.fsync(ours)
+        with pytest.raises(StaleInodeError):
+            await m.fs.open(ours.inode, APPEND, UID)
+        assert (await m.stat(FILE)).size == len(b"theirs\nours\n")
+        again = await m.open(FILE, APPEND)
+        await m.write(again, 0, b"more\n")
+        await m.close(again)
+        await m.close(ours)
+        assert m.store.content("file") == b"theirs\nours\nmore\n"
+
+    run(test)
+
+
+def test_a_descriptor_that_appends_never_writes_in_the_middle(run: Run) -> None:
+    """Whatever the kernel takes for the end."""
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0123456789")
+        ours = await m.open(FILE, APPEND)
+        assert ours.past_pages
+        await m.fs.write(ours.handle, 4, b"ours\n")
+        await m.close(ours)
+        assert m.store.content("file") == b"0123456789ours\n"
+
+    run(test)

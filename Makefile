@@ -142,7 +142,7 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)"
 	@$(BIN)/python -m tests.support.servers page
 
-# What continuous integration runs beside the whole suite on SeaweedFS.
+# The part of it that is worth its minutes before each change.
 ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW
 	@$(INSTALL) $(CEPH_PACKAGES)
 	@$(BIN)/python -m tests.support.servers run ceph --keep-results \

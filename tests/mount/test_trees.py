@@ -35,7 +35,7 @@ def make_files(directory: Path, writers: int) -> float:
 @pytest.fixture
 def counted(mount: MountFactory, proxy: Proxy, bucket: str) -> Mount:
     """A mount whose requests are counted."""
-    return mount(bucket, data_path="temp", endpoint=proxy.endpoint)
+    return mount(bucket, data_path="temp", endpoint=proxy.endpoint, negative_ttl="1s")
 
 
 def test_a_new_file_costs_one_request(counted: Mount, proxy: Proxy) -> None:

@@ -57,6 +57,8 @@ class Mount:
             "endpoint": endpoint,
             "temp_dir": self.temp_dir,
             "state_dir": self.state_dir,
+            # What another client makes is there for the next look; tests of absences say otherwise.
+            "negative_ttl": 0,
             **options,
         }
         if self.options.get("data_path") == "cache":

@@ -152,7 +152,9 @@ def test_what_a_container_lacks_is_told_in_a_sentence_each(
     volume.mkdir()
     bad = ["--device", f"{tmp_path / 'fuse'}:/dev/fuse", "--cap-add", "SYS_ADMIN"]
     subprocess.run(["mknod", "-m", "666", tmp_path / "fuse", "c", "10", "229"], check=True)
-    words = [*bad, "--volume", f"{volume}:/mnt/shared", "--ulimit", "nofile=512:512"]
+    # Naming one limit drops those of containers.conf.
+    limits = ["--ulimit", "nofile=512:512", "--ulimit", "nproc=4096:4096"]
+    words = [*bad, "--volume", f"{volume}:/mnt/shared", *limits]
     with engine.container(words, environment=environment) as container:
         container.wait_healthy()
         log = container.logs()

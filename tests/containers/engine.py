@@ -131,9 +131,9 @@ class Container:
     def wait_healthy(self) -> float:
         """Until the image's health check is content; how long that took."""
         began = time.monotonic()
-        while "unhealthy" in self.health() or self.health().strip():
+        while said := self.health():
             assert self.is_running, self.logs()
-            assert time.monotonic() - began < _HEALTHY_SECONDS, self.health() + self.logs()
+            assert time.monotonic() - began < _HEALTHY_SECONDS, said + self.logs()
         return time.monotonic() - began
 
     def health(self) -> str:

@@ -36,6 +36,7 @@ from ossfs_py.host.mountpoint import check_machine, real_path
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
+from ossfs_py.host.standing import look_at
 from ossfs_py.runtime.descriptors import raise_limit
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
@@ -93,6 +94,9 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
+    # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
+    # does not answer before that: once it is known to be dead, the lock is let go of.
+    look_at(mountpoint)
     with registered(record) as runtime_dir:
         prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         for warning in surroundings.warnings(settings, mountpoint, Surroundings()):

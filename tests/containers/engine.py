@@ -44,8 +44,14 @@ class Engine:
             '[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]\n'
         )
 
-    def run(self, *words: str | Path, timeout: float = 300.0, check: bool = True) -> str:
-        """One podman command: what it says, its errors included."""
+    def run(
+        self,
+        *words: str | Path,
+        timeout: float = 300.0,
+        check: bool = True,
+        with_errors: bool = False,
+    ) -> str:
+        """One podman command: what it says on standard output, or on both outputs."""
         done = subprocess.run(
             [
                 "podman",
@@ -54,16 +60,16 @@ class Engine:
                 *("--cgroup-manager", "cgroupfs", "--runtime", "runc"),
                 *words,
             ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
             env={**plain_environment({}), "CONTAINERS_CONF": str(self._conf)},
         )
         if check and done.returncode:
-            raise AssertionError(f"podman {' '.join(map(str, words))}\n{done.stdout[-4000:]}")
-        return done.stdout
+            said = (done.stdout + done.stderr)[-4000:]
+            raise AssertionError(f"podman {' '.join(map(str, words))}\n{said}")
+        return done.stdout + done.stderr if with_errors else done.stdout
 
     def make_base(self) -> None:
         """Make the base image, unless it is kept from another time."""
@@ -131,14 +137,16 @@ class Container:
     def wait_healthy(self) -> float:
         """Until the image's health check is content; how long that took."""
         began = time.monotonic()
-        while "unhealthy" in self.health() or self.health().strip():
+        while said := self.health():
             assert self.is_running, self.logs()
-            assert time.monotonic() - began < _HEALTHY_SECONDS, self.health() + self.logs()
+            assert time.monotonic() - began < _HEALTHY_SECONDS, said + self.logs()
         return time.monotonic() - began
 
     def health(self) -> str:
         """What the health check of the image says now; nothing where it is content."""
-        return self._engine.run("healthcheck", "run", self.name, check=False).strip()
+        return self._engine.run(
+            "healthcheck", "run", self.name, check=False, with_errors=True
+        ).strip()
 
     def exec(self, *command: str, check: bool = True) -> str:
         """A program in the container."""
@@ -162,7 +170,7 @@ class Container:
         return bool(told[0]["State"]["Running"])
 
     def logs(self) -> str:
-        return self._engine.run("logs", self.name)
+        return self._engine.run("logs", self.name, with_errors=True)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ HEALTHY_SECONDS = 30.0
 
 def test_the_image_has_what_it_needs_and_no_more(engine: Engine) -> None:
     told = json.loads(engine.run("inspect", IMAGE))[0]
-    assert told["Config"]["Healthcheck"]["Test"] == ["CMD", "ossfs-py", "health"]
+    assert told["Healthcheck"]["Test"] == ["CMD", "ossfs-py", "health"]
     assert told["Labels"]["org.opencontainers.image.version"] == "0.1.0"
     script = (
         "ls /opt/ossfs-py/lib/python3*/site-packages; ls /opt/ossfs-py/bin;"
@@ -152,7 +152,9 @@ def test_what_a_container_lacks_is_told_in_a_sentence_each(
     volume.mkdir()
     bad = ["--device", f"{tmp_path / 'fuse'}:/dev/fuse", "--cap-add", "SYS_ADMIN"]
     subprocess.run(["mknod", "-m", "666", tmp_path / "fuse", "c", "10", "229"], check=True)
-    words = [*bad, "--volume", f"{volume}:/mnt/shared", "--ulimit", "nofile=512:512"]
+    # Naming one limit drops those of containers.conf.
+    limits = ["--ulimit", "nofile=512:512", "--ulimit", "nproc=4096:4096"]
+    words = [*bad, "--volume", f"{volume}:/mnt/shared", *limits]
     with engine.container(words, environment=environment) as container:
         container.wait_healthy()
         log = container.logs()

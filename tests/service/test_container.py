@@ -240,7 +240,7 @@ def test_the_reader_of_the_compose_file_sees_the_mount_once_it_is_healthy() -> N
 
 def test_what_the_image_copies_is_in_the_checkout_and_not_ignored() -> None:
     root = DOCKER.parent
-    ignored = (DOCKER / "Dockerfile.dockerignore").read_text().split()
+    ignored = (DOCKER.parent / ".dockerignore").read_text().split()
     for line in re.findall(r"^COPY (?!--from)(.*)$", (DOCKER / "Dockerfile").read_text(), re.M):
         *sources, _ = [word for word in line.split() if not word.startswith("--")]
         for source in sources:

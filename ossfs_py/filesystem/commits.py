@@ -21,7 +21,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
-from ossfs_py.model import NO_METADATA, CommitRequest, Condition, ObjectVersion
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.contenttypes import content_type_of
 from ossfs_py.namespace.inode import Inode
@@ -163,7 +163,8 @@ class Commits:
         inode = opened.inode
         async with opened.turns.move():
             for _attempt in range(_APPEND_TRIES):
-                version = await self._version_there(inode)
+                there = await self._namespace.version_in_store(inode)
+                version = None if there is None else there.version
                 opened.seen = version
                 file = self._data_path.open(version, opened)
                 if version is not None and opened.file.size == start:
@@ -178,7 +179,8 @@ class Commits:
                         if version is None
                         else Condition(only_if_etag=version.etag)
                     )
-                    stored = await file.commit(replace(request, condition=condition))
+                    again = replace(request, condition=condition, like=there)
+                    stored = await file.commit(again)
                 except BaseException as exc:
                     file.abandon()
                     with trio.CancelScope(shield=True):
@@ -193,11 +195,6 @@ class Commits:
             f"others replaced the object {_APPEND_TRIES} times while it was appended to",
             key=request.key,
         )
-
-    async def _version_there(self, inode: Inode) -> ObjectVersion | None:
-        """What the store has under a file's key now."""
-        info = await self._namespace.version_in_store(inode)
-        return None if info is None else info.version
 
     async def _go_on_with(
         self, opened: OpenInode, file: OpenFile, stored: ObjectVersion, request: CommitRequest
@@ -244,7 +241,7 @@ class Commits:
             metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
             content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
-            content_headers=info.content_headers if info is not None else NO_METADATA,
+            like=info,
         )
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:

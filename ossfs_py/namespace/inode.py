@@ -205,7 +205,8 @@ class Inode:
                 storage_class=info.storage_class or before.storage_class,
                 version_id=info.version_id or before.version_id,
                 owner=info.owner or before.owner,
-                content_headers=info.content_headers or before.content_headers,
+                described=before.described if info.described is None else info.described,
+                tag_count=before.tag_count if info.described is None else info.tag_count,
             )
         elif not self.metadata_dirty:
             self.mode = self.uid = self.gid = None

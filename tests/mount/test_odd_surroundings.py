@@ -8,8 +8,7 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.support.errnos import refused, refused_as
-from tests.support.patience import wait_until
+from tests.support.errnos import refused
 from tests.support.proxy import Proxy
 from tests.support.workplace import Workplace
 
@@ -36,40 +35,6 @@ def test_a_store_without_conditions_loses_nothing_and_is_told_once(
     assert place.stored("log") == b"theirs"
     assert mounted.log.count("no conditional writes") == 1
     assert mounted.unmount() in (0, 1)  # 1 if it is set aside by the end of the mount itself
-
-
-def test_a_bucket_that_was_deleted_and_made_again_is_worked_in_again(
-    mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
-) -> None:
-    mounted = mount(bucket, data_path=data_path, metadata_ttl="100ms")
-    path = mounted.path
-    (path / "known").write_bytes(b"1")
-    reader = os.open(path / "known", os.O_RDONLY)
-    writer = os.open(path / "written", os.O_WRONLY | os.O_CREAT, 0o644)
-    os.write(writer, b"kept")
-    minio_client.remove_bucket(bucket)  # the embedded server takes full ones too
-    wait_until(lambda: not _exists((path / "known").read_bytes))
-    with refused(errno.ENOENT):
-        os.fsync(writer)
-    with refused_as(errno.ENOENT, errno.EIO):
-        (path / "new").write_bytes(b"2")
-    minio_client.make_bucket(bucket)
-    os.fsync(writer)
-    os.close(writer)
-    os.close(reader)
-    place = Workplace(path, path, bucket, "", minio_client)
-    assert place.stored("written") == b"kept"
-    (path / "new").write_bytes(b"3")
-    assert place.stored("new") == b"3"
-    wait_until(lambda: {each.name for each in path.iterdir()} == {"written", "new"})
-
-
-def _exists(look: Callable[[], object]) -> bool:
-    try:
-        look()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, APPEND], ids=["read", "both", "append"])

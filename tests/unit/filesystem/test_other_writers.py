@@ -11,6 +11,7 @@ import trio
 
 from ossfs_py.errors import (
     NoSuchEntryError,
+    ObjectMissingError,
     StaleInodeError,
     StoreUnavailableError,
     VersionChangedError,
@@ -471,5 +472,31 @@ def test_a_descriptor_that_appends_never_writes_in_the_middle(run: Run) -> None:
         await m.fs.write(ours.handle, 4, b"ours\n")
         await m.close(ours)
         assert m.store.content("file") == b"0123456789ours\n"
+
+    run(test)
+
+
+def test_a_bucket_that_was_deleted_and_made_again_is_worked_in_again(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"1")
+        assert await m.read_file(FILE) == b"1"
+        ours = await m.open(("new",), os.O_WRONLY | os.O_CREAT)
+        await m.write(ours, 0, b"kept")
+        m.store.objects.clear()
+        for call in ("put", "start_multipart", "list_page"):
+            m.store.fail(call, ObjectMissingError("no such bucket", operation=call), times=100)
+        await m.expire()
+        with pytest.raises((NoSuchEntryError, ObjectMissingError)):
+            await m.read_file(FILE)
+        with pytest.raises(ObjectMissingError):
+            await m.fsync(ours)
+        m.store.mend()
+        await m.expire()
+        await m.fsync(ours)
+        assert m.store.content("new") == b"kept"
+        await m.close(ours)
+        assert await m.names() == ["new"]
+        await m.write_file(FILE, b"2")
+        assert m.store.content("file") == b"2"
 
     run(test)

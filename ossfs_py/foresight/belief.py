@@ -18,6 +18,11 @@ _LOOK_BYTES = MIB + 64 * 1024
 """What the kernel fetches behind a fault of a mapping with MADV_SEQUENTIAL: a part read no further
 than that was looked at, not read."""
 
+_LEAST_TABLE_BYTES = 256 * 1024
+_LOOK_BEHIND_TABLE_BYTES = 2 * MIB
+"""Who reads a long table at the beginning of a file makes the kernel read so far behind it. Only
+further on it is the file that is read. A short table comes with the first read."""
+
 _LEAST_HEAD_BYTES = 128 * 1024
 """What Python's open reads at once."""
 
@@ -141,6 +146,7 @@ class Belief:
         self._room_bytes = room_bytes
         self._heads_fit = False
         """Whether the blocks that the parts begin in can all stay until they are read."""
+        self._table_end = 0
         self._read = ExtentSet()
         self.course = Course(file_size, block_bytes, room_bytes, self._read)
         self._layout: Layout | None = None
@@ -169,8 +175,15 @@ class Belief:
     def know(self, layout: Layout) -> None:
         """The file's table was read."""
         self._layout = layout
+        self._table_end = min(self._table_end, layout.starts[0])
+        if layout.is_walked:
+            return  # no beginnings are fetched ahead
         blocks = len({start // self._block_bytes for start in layout.starts})
         self._heads_fit = blocks * self._block_bytes * 4 <= self._room_bytes * 3
+
+    def expect_table(self, end: int) -> None:
+        """The file's first bytes, up to ``end``, are its table."""
+        self._table_end = end
 
     def expect_looks(self) -> None:
         """The program that will read this file has just looked at each part of another one."""
@@ -189,6 +202,7 @@ class Belief:
             return
         run = self._runs.observe(start, end)
         if run.reads == 1:
+            run.follows_read = self._read.run_at(start - 1, start)[0]
             if self._layout is None:
                 self._strides_on(run)
             else:
@@ -263,8 +277,9 @@ class Belief:
             return
         if lane.is_head and previous.end - previous.place <= _LOOK_BYTES:
             lane.looks += 1
-            self.looked = True
-            self._foresee_looks(lane, layout)
+            if not layout.is_walked:
+                self.looked = True
+                self._foresee_looks(lane, layout)
             return
         lane.looks = 0
         if before.size >= _LARGE_PART_BYTES:
@@ -401,12 +416,20 @@ class Belief:
         """Where a stream that began at ``start`` and has come to ``position`` will end, at most;
         None if nothing is known.
         """
-        layout = self._layout
-        if layout is None or start < _BEGINNING_BYTES:
+        layout, run = self._layout, self._runs.ending_at(position)
+        if run is None:
             return None
-        run = self._runs.ending_at(position)
-        if run is None or run.part is None:
-            return None
+        if max(start, run.start) < _BEGINNING_BYTES:
+            behind = min(self._table_end + _LOOK_BEHIND_TABLE_BYTES, self._file_size)
+            return behind if self._table_end > _LEAST_TABLE_BYTES and position < behind else None
+        if start < _BEGINNING_BYTES and run.follows_read:
+            return None  # a reader of the whole file passes over what the kernel has
+        return None if layout is None else self._end_of(run, position, layout)
+
+    def _end_of(self, run: Run, position: int, layout: Layout) -> int | None:
+        """Where a run will end that began inside the file."""
+        if run.part is None or (layout.is_walked and run.part == len(layout) - 1):
+            return None  # of that part, the end was not read yet
         part = layout.part(run.part)
         if run.end - run.place <= _LOOK_BYTES and any(
             lane.run is run and lane.looks for lane in self._lanes
@@ -416,8 +439,13 @@ class Belief:
             return None
         if run.has_crossed and run.end - part.start < _LARGE_PART_BYTES and self._slices():
             return position  # what is wanted of this part is on the course
+        read_bytes = run.end - run.place
+        if part.size < _LARGE_PART_BYTES <= read_bytes:
+            # It reads small parts in order, and is believed for as much as it has read.
+            return min(position + read_bytes, self._file_size)
         # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
-        return min(-(-part.end // MIB) * MIB, self._file_size)
+        behind = min(-(-part.end // MIB) * MIB, self._file_size)
+        return behind if position < part.end else position
 
     def _slices(self) -> bool:
         return any(lane.slices >= _STEPS for lane in self._lanes)

@@ -164,6 +164,35 @@ def test_a_few_parts_of_many_in_any_order_are_all_that_is_fetched() -> None:
     assert wanted(belief) == []
 
 
+def walked(known: int) -> Layout:
+    """Of a tar archive, its first ``known`` members; the rest is one part."""
+    starts = [number * PART for number in range(known + 1)]
+    return Layout(tuple(starts), (*starts[1:], COUNT * PART), is_walked=True)
+
+
+def test_a_walk_over_the_headers_of_a_tar_archive_brings_no_members() -> None:
+    belief = Belief(COUNT * PART, BLOCK, 2 * SIZE)
+    for number in range(20):
+        belief.observe(number * PART, number * PART + 16 * PAGE)
+        belief.know(walked(number + 1))
+    assert wanted(belief) == []
+    assert not belief.looked
+    end = 19 * PART + 16 * PAGE
+    assert belief.known_end(19 * PART, end) == end
+
+
+def test_a_member_of_a_tar_archive_is_read_ahead_to_its_end() -> None:
+    belief = Belief(COUNT * PART, BLOCK, 2 * SIZE)
+    belief.know(walked(20))
+    start = 7 * PART
+    for position in (start, start + MIB, start + 2 * MIB):
+        belief.observe(position, position + MIB)
+    assert belief.known_end(start, start + 3 * MIB) == 8 * PART
+    behind = 25 * PART
+    belief.observe(behind, behind + 2 * MIB)
+    assert belief.known_end(behind, behind + 2 * MIB) is None  # no header was read there yet
+
+
 def test_small_random_reads_want_nothing_more() -> None:
     belief, _ = believing()
     for number in range(2000):

@@ -44,12 +44,12 @@ class Library:
 
 
 def arrays(mib: int, count: int = 24) -> dict[str, Any]:
-    """Arrays of unequal sizes, ``mib`` MiB together."""
+    """Arrays of unequal sizes, ``mib`` MiB together, of numbers between 0.5 and 2."""
     generator = np.random.default_rng(5)
     weights = [1 + number % 5 for number in range(count)]
     sizes = [mib * MIB * weight // sum(weights) // 4096 * 1024 for weight in weights]
     return {
-        f"w{number:02}": generator.integers(0, 2**31, size, np.int32).view(np.float32)
+        f"w{number:02}": generator.integers(0x3F000000, 0x3FFFFFFF, size, np.int32).view(np.float32)
         for number, size in enumerate(sizes)
     }
 
@@ -274,7 +274,7 @@ def load_onnx(directory: Path) -> Loaded:
     session = runtime.InferenceSession(
         str(directory / "model.onnx"), options, providers=["CPUExecutionProvider"]
     )
-    return {"": session.run(None, {"x": np.float32(1)})[0].reshape(1)}
+    return {"": session.run(None, {"x": np.array(1, np.float32)})[0].reshape(1)}
 
 
 # -- llama.cpp -----------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def load_as_llama_reading(directory: Path) -> Loaded:
 def make_hdf5(directory: Path, mib: int) -> None:
     with import_module("h5py").File(directory / "arrays.h5", "w") as file:
         for number, (name, array) in enumerate(arrays(mib).items()):
-            chunks = (MIB // 4,) if number % 2 else None
+            chunks = (min(MIB // 4, array.size),) if number % 2 else None
             file.create_dataset(name, data=array, chunks=chunks)
 
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from ossfs_py.errors import VersionChangedError
 from ossfs_py.foresight.layout import MAX_TABLE_BYTES
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
@@ -120,6 +121,41 @@ def test_of_a_file_whose_header_lies_only_what_is_read_is_fetched(head: bytes) -
         await quiet(shared)
         assert store.served <= MIB + COUNT * 64 * 1024 + 16 * 64 * 1024
         reader.close()
+
+    trio.run(main)
+
+
+def test_a_file_replaced_between_its_header_and_its_body_is_told() -> None:
+    """And the new version's own header counts for it."""
+    turned = [BODY - start for start in reversed(STARTS)]
+    spans = {f"t{n}": (turned[n], turned[n + 1]) for n in range(COUNT)}
+    text = safetensors(spans, 0)[8:].ljust(4992)
+    new = len(text).to_bytes(8, "little") + text
+
+    async def main() -> None:
+        store = ContentStore({"m.safetensors": header(5000)})
+        shared = reading_over(store, limit=1024 * MIB)
+        readers = ReaderCache(shared, lambda _version: None)
+        old = readers.acquire(ObjectVersion("m.safetensors", "old", 5000 + BODY))
+        await old.read(0, MIB)
+        await quiet(shared)
+        changed = VersionChangedError("changed", operation="get_object", key="m.safetensors")
+        store.fail = lambda _start: changed
+        for _ in range(2):
+            with pytest.raises(VersionChangedError):
+                await look(old, 5000 + STARTS[1])
+        store.fail = lambda _start: None
+        store.heads["m.safetensors"] = new
+        reader = readers.acquire(ObjectVersion("m.safetensors", "new", 5000 + BODY))
+        assert bytes(await reader.read(0, MIB))[:5000] == new
+        await quiet(shared)
+        store.asked.clear()
+        for number in (1, 2):
+            await look(reader, 5000 + turned[number])
+        await quiet(shared)
+        assert store.fetched("m.safetensors", 5000 + turned[3])
+        assert store.fetched("m.safetensors", 5000 + turned[4])
+        readers.close()
 
     trio.run(main)
 

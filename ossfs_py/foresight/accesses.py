@@ -46,6 +46,8 @@ class Runs:
     def __init__(self) -> None:
         self._by_end: dict[int, Run] = {}
         self._by_start: dict[int, Run] = {}
+        self.forgot = False
+        """Whether there were more runs than are remembered."""
 
     def observe(self, start: int, end: int) -> Run:
         """The run of a read ``[start, end)``, grown by it; one with ``reads == 1`` is new."""
@@ -54,6 +56,7 @@ class Runs:
             run = Run(start, end)
             if len(self._by_end) >= _MAX_RUNS:
                 self._forget(next(iter(self._by_end)))
+                self.forgot = True
             self._by_start[start] = run
         else:
             run.end = end

@@ -19,7 +19,7 @@ _LOOK_BYTES = MIB + 64 * 1024
 than that was looked at, not read."""
 
 _LEAST_TABLE_BYTES = 256 * 1024
-_LOOK_BEHIND_TABLE_BYTES = 2 * MIB
+_LOOK_BEHIND_TABLE_BYTES = 4 * MIB + 64 * 1024
 """Who reads a long table at the beginning of a file makes the kernel read so far behind it. Only
 further on it is the file that is read. A short table comes with the first read."""
 
@@ -45,6 +45,9 @@ _GRANT_BYTES = 64 * MIB
 
 _AHEAD_BYTES = 96 * MIB
 """How far slices of the following parts are fetched ahead: what keeps a link busy."""
+
+_SLICES_GRANT = 2
+"""At first for each byte that was read, so much of them."""
 
 _LEAST_DENSE_BYTES = 32 * MIB
 _DENSE_SHARE = 0.85
@@ -166,6 +169,10 @@ class Belief:
         if file_size > _MOST_ROOMS * room_bytes:
             self._least_whole_bytes = file_size  # it would be in the way for too long
         self._last_whole: int | None = None
+        self._downs = 0
+        """Whole parts in a row, each the one before the last."""
+        self._down_to = 0
+        """The lowest part that is on the course because of that."""
         self._descends = False
         """Whether whole parts are read against the order of the file."""
         self._stride = 0
@@ -261,6 +268,7 @@ class Belief:
         run.part, run.part_end = number, part.end
         if number != self._latest:
             self._left(layout)
+            self._goes_down(number, layout)
             self._latest = number
         return part
 
@@ -357,7 +365,8 @@ class Belief:
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
         ahead_bytes, number = 0, lane.last
-        while number < len(layout) and ahead_bytes < _AHEAD_BYTES:
+        most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
+        while number < len(layout) and ahead_bytes < most_bytes:
             part = layout.part(number)
             number += 1
             if part.size < MIB:
@@ -390,6 +399,27 @@ class Belief:
         if self._descends and self._whole_bytes >= self._least_whole_bytes:
             self.course.grant_rest(_SHUFFLED_GRANT * self._whole_bytes)
 
+    def _goes_down(self, number: int, layout: Layout) -> None:
+        """Whole parts that are read one before the other bring those before them."""
+        latest = self._latest
+        if latest is None or number != latest - 1 or self._last_whole != latest:
+            if self._downs >= _STEPS:
+                self.course.forget_soon()
+            self._downs = 0
+            return
+        self._downs += 1
+        if self._downs < _STEPS or layout.is_walked:
+            return
+        lowest = number if self._downs == _STEPS else self._down_to
+        most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
+        while lowest > 0 and layout.starts[number] - layout.starts[lowest] < most_bytes:
+            lowest -= 1
+            part = layout.part(lowest)
+            start, end = (place // PAGE_BYTES * PAGE_BYTES for place in (part.start, part.end))
+            if start < end:
+                self.course.add(ByteRange(start, end))
+        self._down_to = lowest
+
     def _strides_on(self, run: Run) -> None:
         """Of a file nobody knows: steps of equal length go on."""
         previous, self._last_run = self._last_run, run
@@ -418,10 +448,14 @@ class Belief:
         """
         layout, run = self._layout, self._runs.ending_at(position)
         if run is None:
-            return None
+            # After many others, the stream's run was forgotten: it was left long ago.
+            was_left = self._runs.forgot and layout is not None and start >= _BEGINNING_BYTES
+            return position if was_left else None
         if max(start, run.start) < _BEGINNING_BYTES:
             behind = min(self._table_end + _LOOK_BEHIND_TABLE_BYTES, self._file_size)
-            return behind if self._table_end > _LEAST_TABLE_BYTES and position < behind else None
+            if self._table_end <= _LEAST_TABLE_BYTES or position >= behind:
+                return None
+            return min(max(self._table_end, 2 * position), behind)
         if start < _BEGINNING_BYTES and run.follows_read:
             return None  # a reader of the whole file passes over what the kernel has
         return None if layout is None else self._end_of(run, position, layout)

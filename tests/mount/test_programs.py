@@ -337,6 +337,7 @@ def test_torch_overwrites_a_checkpoint_in_place(place: Workplace, torch: ModuleT
         assert loaded["state"].unique().tolist() == [float(step)]
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_torch_saves_and_loads_a_distributed_checkpoint(
     place: Workplace, torch: ModuleType
 ) -> None:

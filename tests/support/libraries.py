@@ -29,7 +29,7 @@ Loaded = Mapping[str, Any]
 class Library:
     """``make`` writes about ``mib`` MiB into a directory, ``load`` reads them from a copy of it.
 
-    ``reads`` is the largest file it makes, whose reads a trace keeps.
+    A trace keeps the reads of the largest file that matches ``reads``.
     """
 
     make: Callable[[Path, int], None]
@@ -189,12 +189,6 @@ def load_fastsafetensors(directory: Path) -> Loaded:
     return loaded
 
 
-def load_instanttensor(directory: Path) -> Loaded:
-    library = import_module("instanttensor")
-    with library.safe_open([str(path) for path in _shards(directory)], "pt", device="cpu") as file:
-        return {name: tensor.clone().numpy() for name, tensor in file.tensors()}
-
-
 def load_runai(directory: Path) -> Loaded:
     library = import_module("runai_model_streamer")
     with library.SafetensorsStreamer() as streamer:
@@ -232,7 +226,7 @@ def load_tensorizer(directory: Path) -> Loaded:
     library = import_module("tensorizer")
     path = str(directory / "model.tensors")
     with library.TensorDeserializer(path, device="cpu", lazy_load=False) as loaded:
-        return {name: loaded[name].clone().numpy() for name in loaded}
+        return {name: loaded[name].detach().clone().numpy() for name in loaded}
 
 
 # -- onnx ----------------------------------------------------------------------------------------
@@ -450,7 +444,7 @@ LIBRARIES: Mapping[str, Library] = MappingProxyType(
         "transformers": Library(
             make_transformer,
             load_transformer,
-            "model-00001-of-00005.safetensors",
+            "*.safetensors",
             ("transformers", "accelerate"),
         ),
         "diffusers": Library(
@@ -462,9 +456,6 @@ LIBRARIES: Mapping[str, Library] = MappingProxyType(
         "SGLang's way": Library(make_shards, load_as_sglang, _SHARDED, ("torch",)),
         "fastsafetensors": Library(
             make_shards, load_fastsafetensors, _SHARDED, ("torch", "fastsafetensors")
-        ),
-        "instanttensor": Library(
-            make_shards, load_instanttensor, _SHARDED, ("torch", "instanttensor")
         ),
         "runai streamer": Library(
             make_shards, load_runai, _SHARDED, ("torch", "runai_model_streamer")
@@ -478,10 +469,8 @@ LIBRARIES: Mapping[str, Library] = MappingProxyType(
         ),
         "llama.cpp's way, numa": Library(make_gguf, load_as_llama_numa, "model.gguf", ("gguf",)),
         "HDF5": Library(make_hdf5, load_hdf5, "arrays.h5", ("h5py",)),
-        "zarr": Library(make_zarr, load_zarr, "arrays.zarr/w03/c/0", ("zarr",)),
-        "datasets, Arrow": Library(
-            make_dataset, load_dataset, "set/data-00000-of-00001.arrow", ("datasets",)
-        ),
+        "zarr": Library(make_zarr, load_zarr, "arrays.zarr/*/c/0", ("zarr",)),
+        "datasets, Arrow": Library(make_dataset, load_dataset, "set/*.arrow", ("datasets",)),
         "Parquet, pyarrow": Library(make_parquet, load_parquet, "rows.parquet", ("pyarrow",)),
         "Parquet, two columns": Library(
             make_parquet, load_parquet_columns, "rows.parquet", ("pyarrow",)

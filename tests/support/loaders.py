@@ -192,8 +192,8 @@ def three_of_many(path: Path) -> Loaded:
         return {name: file.get_tensor(name).clone() for name in names}
 
 
-def three_looks(path: Path) -> Loaded:
-    """One that touches the first tensors, as ``load_file`` does, and stops."""
+def three_slices(path: Path) -> Loaded:
+    """One that reads the first rows of the first tensors and stops."""
     with import_module("safetensors").safe_open(path, "np") as file:
         names = sorted(file.keys())[:3]
         return {name: file.get_slice(name)[:1] for name in names}
@@ -245,7 +245,7 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "100 of many, in order": Loader(few_of_many_in_order, MANY, _TORCH),
         "100 of many, pread": Loader(few_of_many_by_reading, MANY),
         "3 of many tensors": Loader(three_of_many, MANY, _TORCH),
-        "3 looks": Loader(three_looks, SAFETENSORS, ("safetensors",)),
+        "3 slices": Loader(three_slices, SAFETENSORS, ("safetensors",)),
         "torch.load": Loader(torch_load, CHECKPOINT, ("torch",)),
         "torch.load, mapped": Loader(torch_load_mapped, CHECKPOINT, ("torch",)),
         "numpy memmap": Loader(memory_map, SAFETENSORS),

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Self
 
 START_SECONDS = 30
+QUIET_LOOKS = 5
+"""Looks, one after the other, at which no request is under way: what is read ahead follows at once.
+"""
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "any",
     "AWS_SECRET_ACCESS_KEY": "thing",
@@ -58,6 +61,17 @@ class Shaped:
         request = urllib.request.Request(f"{self.endpoint}/__{what}", method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             return dict(json.loads(answer.read()))
+
+    def counted(self) -> dict[str, object]:
+        """What was served, once nothing is under way any more: reading ahead included."""
+        end = time.monotonic() + START_SECONDS
+        quiet = 0
+        while quiet < QUIET_LOOKS:
+            said = self.ask("GET")
+            quiet = 0 if said["running"] else quiet + 1
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        return said
 
     def digest(self, how: str) -> str:
         """What a loader makes of the files themselves."""

@@ -76,8 +76,8 @@ def _loaded(name: str, store: Store, work: Path) -> Path:
 
 
 def _trace(log: Path, place: Path, reads: str) -> dict[str, object]:
-    path = place / reads
-    wanted = f"/{place.name}/{reads}"
+    path = max(place.glob(reads), key=lambda path: path.stat().st_size)
+    wanted = f"/{path.relative_to(place.parent)}"
     lines = (json.loads(line) for line in log.read_text().splitlines())
     found = sorted(
         (line["time"], line["offset"] // _PAGE_BYTES, -(-line["size"] // _PAGE_BYTES))

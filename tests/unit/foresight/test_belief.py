@@ -138,6 +138,20 @@ def test_whole_parts_against_the_order_of_the_file_bring_the_rest_of_it() -> Non
     assert 2 * PART <= sum(span.size for span in spans) <= 4 * PART + BLOCK
 
 
+def test_whole_parts_one_before_the_other_bring_those_before_them() -> None:
+    """As onnxruntime reads the weights of a model."""
+    belief, layout = believing(room=SIZE // 5)
+    for number in (30, 29):
+        stream(belief, layout.starts[number], layout.ends[number])
+    fault(belief, layout.starts[28])
+    spans = wanted(belief)
+    assert spans[0].start == layout.starts[27] // PAGE * PAGE
+    assert any(span.start <= layout.starts[26] < span.end for span in spans)
+    assert sum(span.size for span in spans) <= 96 * MIB + PART
+    fault(belief, layout.starts[3])
+    assert wanted(belief) == []
+
+
 def test_of_a_file_that_memory_cannot_hold_the_rest_is_not_fetched_for_that() -> None:
     belief, layout = believing(room=SIZE // 5)
     for number in (17, 3, 20, 8):

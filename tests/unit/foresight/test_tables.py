@@ -464,7 +464,9 @@ def test_a_damaged_file_gives_a_layout_inside_it_or_a_table_error(
         layout = read_through(table, content)
     except TableError:
         return
-    assert layout is not None
+    if layout is None:
+        assert suffix == ".tar"  # shorter than a header
+        return
     assert json.dumps(layout.starts)
     position = 0
     for start, end in zip(layout.starts, layout.ends, strict=True):

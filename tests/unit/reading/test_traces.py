@@ -71,7 +71,7 @@ def replay(recorded: Trace, *, room: int = ROOM, upto: int | None = None) -> Pla
         while ahead is not None:
             take(ahead)
             ahead = planner.next_ahead(stream)
-        if number == 0:  # it held the header
+        if number == 0 and len(recorded.layout):  # it held the header, where there is one
             belief.know(recorded.layout)
     return planned
 

@@ -455,7 +455,9 @@ class Belief:
             behind = min(self._table_end + _LOOK_BEHIND_TABLE_BYTES, self._file_size)
             if self._table_end <= _LEAST_TABLE_BYTES or position >= behind:
                 return None
-            return min(max(self._table_end, 2 * position), behind)
+            if position <= self._table_end + PAGE_BYTES:
+                return self._table_end
+            return min(2 * position, behind)
         if start < _BEGINNING_BYTES and run.follows_read:
             return None  # a reader of the whole file passes over what the kernel has
         return None if layout is None else self._end_of(run, position, layout)

@@ -38,7 +38,7 @@ class OnnxTable:
         """See the protocol."""
         self.wants = None
         parts: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        for location, offset, length in _Walk(data).places():
+        for location, offset, length in _Message(data).places():
             parts[location].append((offset, offset + length))
             if len(parts) > _MAX_FILES:
                 raise TableError("the weights lie in too many files")
@@ -47,7 +47,7 @@ class OnnxTable:
         return Index({name: tuple(sorted(set(spans))) for name, spans in parts.items()})
 
 
-class _Walk:
+class _Message:
     """Three levels of one message, without recursion."""
 
     def __init__(self, data: bytes) -> None:

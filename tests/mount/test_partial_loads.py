@@ -109,7 +109,7 @@ def test_a_hundred_mapped_tensors_bring_what_the_kernel_reads_around_them(
     assert fetched <= 1.25 * asked + 4 * MIB, told
 
 
-@pytest.mark.parametrize(("how", "most"), [("3 of many tensors", 8), ("3 slices", 50)])
+@pytest.mark.parametrize(("how", "most"), [("3 of many tensors", 8), ("3 slices", 96)])
 def test_a_loader_that_stops_after_three_tensors_has_cost_little(
     how: str, most: int, shaped: Shaped, mounted: Mount
 ) -> None:

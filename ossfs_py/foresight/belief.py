@@ -457,7 +457,7 @@ class Belief:
                 return None
             if position <= self._table_end + PAGE_BYTES:
                 return self._table_end
-            return min(2 * position, behind)
+            return min(position + position // 2, behind)
         if start < _BEGINNING_BYTES and run.follows_read:
             return None  # a reader of the whole file passes over what the kernel has
         return None if layout is None else self._end_of(run, position, layout)

@@ -15,8 +15,9 @@ TORCH ?=
 BENCH ?=
 # LOCKED=1 installs what the lock files name and nothing else, as continuous integration does.
 LOCKED ?=
-# Options of "make loaders".
+# Options of "make loaders", and whether it takes the newest of each library instead of the pinned.
 LOADERS ?=
+NEWEST ?=
 # Where "make install" puts things: below DESTDIR when a package is built.
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -29,6 +30,7 @@ DEMO := $(VENV)/.demo
 TEST := $(VENV)/.test
 DEV := $(VENV)/.dev
 WITH_TORCH := $(VENV)/.torch
+WITH_LOADERS := $(VENV)/.loaders
 OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
 TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
@@ -102,6 +104,9 @@ $(DEV): $(TEST)
 
 $(WITH_TORCH): $(DEMO)
 	$(call extra,torch)
+
+$(WITH_LOADERS): $(TEST) $(WITH_TORCH)
+	$(call extra,loaders)
 
 demo: $(DEMO) $(OPTIONAL) ## Load a model through a mount, over each data path
 	@$(BIN)/python -m ossfs_py demo
@@ -199,8 +204,8 @@ bench: $(TEST) $(WITH_TORCH) ## Measure against s3fs and rclone on one store; ta
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
 
-loaders: $(TEST) $(WITH_TORCH) ## Measure model loaders through a mount (LOADERS="--layers 2 --loaders safe_open")
-	@$(BIN)/python -m pip install --quiet gguf
+loaders: $(TEST) $(WITH_LOADERS) ## Measure model loaders through a mount (LOADERS="--layers 2 --loaders safe_open")
+	@$(if $(NEWEST),$(BIN)/python -m pip install --quiet --upgrade $$($(BIN)/python -m tests.support.libraries))
 	@$(BIN)/python -m tests.bench.loaders $(LOADERS)
 
 # The program gets an environment of its own; nothing of it is on anybody's PYTHONPATH.

@@ -14,7 +14,16 @@ _RECORD_BYTES = 8192
 class Run:
     """Reads that followed one another without a gap: ``[start, end)`` so far."""
 
-    __slots__ = ("end", "has_crossed", "part", "part_end", "place", "reads", "start")
+    __slots__ = (
+        "end",
+        "follows_read",
+        "has_crossed",
+        "part",
+        "part_end",
+        "place",
+        "reads",
+        "start",
+    )
 
     def __init__(self, start: int, end: int) -> None:
         self.start = start
@@ -25,6 +34,8 @@ class Run:
         self.part_end = end
         self.has_crossed = False
         """Whether it went on from one part into another, further than the kernel does."""
+        self.follows_read = False
+        """Whether it began behind what had been read before: the kernel still has that."""
         self.place = start
         """Where the program is believed to have begun: the page of its fault, or ``start``."""
 
@@ -34,6 +45,9 @@ class Runs:
 
     def __init__(self) -> None:
         self._by_end: dict[int, Run] = {}
+        self._by_start: dict[int, Run] = {}
+        self.forgot = False
+        """Whether there were more runs than are remembered."""
 
     def observe(self, start: int, end: int) -> Run:
         """The run of a read ``[start, end)``, grown by it; one with ``reads == 1`` is new."""
@@ -41,12 +55,23 @@ class Runs:
         if run is None:
             run = Run(start, end)
             if len(self._by_end) >= _MAX_RUNS:
-                del self._by_end[next(iter(self._by_end))]
+                self._forget(next(iter(self._by_end)))
+                self.forgot = True
+            self._by_start[start] = run
         else:
             run.end = end
             run.reads += 1
+            ahead = self._by_start.get(end)
+            if ahead is not None:
+                ahead.follows_read = True  # the reads came out of order
+        self._forget(end)
         self._by_end[end] = run
         return run
+
+    def _forget(self, end: int) -> None:
+        run = self._by_end.pop(end, None)
+        if run is not None and self._by_start.get(run.start) is run:
+            del self._by_start[run.start]
 
     def ending_at(self, position: int) -> Run | None:
         """The run that has reached ``position``."""

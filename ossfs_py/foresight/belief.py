@@ -18,6 +18,11 @@ _LOOK_BYTES = MIB + 64 * 1024
 """What the kernel fetches behind a fault of a mapping with MADV_SEQUENTIAL: a part read no further
 than that was looked at, not read."""
 
+_LEAST_TABLE_BYTES = 256 * 1024
+_LOOK_BEHIND_TABLE_BYTES = 4 * MIB + 64 * 1024
+"""Who reads a long table at the beginning of a file makes the kernel read so far behind it. Only
+further on it is the file that is read. A short table comes with the first read."""
+
 _LEAST_HEAD_BYTES = 128 * 1024
 """What Python's open reads at once."""
 
@@ -40,6 +45,9 @@ _GRANT_BYTES = 64 * MIB
 
 _AHEAD_BYTES = 96 * MIB
 """How far slices of the following parts are fetched ahead: what keeps a link busy."""
+
+_SLICES_GRANT = 2
+"""At first for each byte that was read, so much of them."""
 
 _LEAST_DENSE_BYTES = 32 * MIB
 _DENSE_SHARE = 0.85
@@ -141,6 +149,7 @@ class Belief:
         self._room_bytes = room_bytes
         self._heads_fit = False
         """Whether the blocks that the parts begin in can all stay until they are read."""
+        self._table_end = 0
         self._read = ExtentSet()
         self.course = Course(file_size, block_bytes, room_bytes, self._read)
         self._layout: Layout | None = None
@@ -160,6 +169,10 @@ class Belief:
         if file_size > _MOST_ROOMS * room_bytes:
             self._least_whole_bytes = file_size  # it would be in the way for too long
         self._last_whole: int | None = None
+        self._downs = 0
+        """Whole parts in a row, each the one before the last."""
+        self._down_to = 0
+        """The lowest part that is on the course because of that."""
         self._descends = False
         """Whether whole parts are read against the order of the file."""
         self._stride = 0
@@ -169,8 +182,15 @@ class Belief:
     def know(self, layout: Layout) -> None:
         """The file's table was read."""
         self._layout = layout
+        self._table_end = min(self._table_end, layout.starts[0])
+        if layout.is_walked:
+            return  # no beginnings are fetched ahead
         blocks = len({start // self._block_bytes for start in layout.starts})
         self._heads_fit = blocks * self._block_bytes * 4 <= self._room_bytes * 3
+
+    def expect_table(self, end: int) -> None:
+        """The file's first bytes, up to ``end``, are its table."""
+        self._table_end = end
 
     def expect_looks(self) -> None:
         """The program that will read this file has just looked at each part of another one."""
@@ -189,6 +209,7 @@ class Belief:
             return
         run = self._runs.observe(start, end)
         if run.reads == 1:
+            run.follows_read = self._read.run_at(start - 1, start)[0]
             if self._layout is None:
                 self._strides_on(run)
             else:
@@ -247,6 +268,7 @@ class Belief:
         run.part, run.part_end = number, part.end
         if number != self._latest:
             self._left(layout)
+            self._goes_down(number, layout)
             self._latest = number
         return part
 
@@ -263,8 +285,9 @@ class Belief:
             return
         if lane.is_head and previous.end - previous.place <= _LOOK_BYTES:
             lane.looks += 1
-            self.looked = True
-            self._foresee_looks(lane, layout)
+            if not layout.is_walked:
+                self.looked = True
+                self._foresee_looks(lane, layout)
             return
         lane.looks = 0
         if before.size >= _LARGE_PART_BYTES:
@@ -342,7 +365,8 @@ class Belief:
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
         ahead_bytes, number = 0, lane.last
-        while number < len(layout) and ahead_bytes < _AHEAD_BYTES:
+        most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
+        while number < len(layout) and ahead_bytes < most_bytes:
             part = layout.part(number)
             number += 1
             if part.size < MIB:
@@ -375,6 +399,27 @@ class Belief:
         if self._descends and self._whole_bytes >= self._least_whole_bytes:
             self.course.grant_rest(_SHUFFLED_GRANT * self._whole_bytes)
 
+    def _goes_down(self, number: int, layout: Layout) -> None:
+        """Whole parts that are read one before the other bring those before them."""
+        latest = self._latest
+        if latest is None or number != latest - 1 or self._last_whole != latest:
+            if self._downs >= _STEPS:
+                self.course.forget_soon()
+            self._downs = 0
+            return
+        self._downs += 1
+        if self._downs < _STEPS or layout.is_walked:
+            return
+        lowest = number if self._downs == _STEPS else self._down_to
+        most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
+        while lowest > 0 and layout.starts[number] - layout.starts[lowest] < most_bytes:
+            lowest -= 1
+            part = layout.part(lowest)
+            start, end = (place // PAGE_BYTES * PAGE_BYTES for place in (part.start, part.end))
+            if start < end:
+                self.course.add(ByteRange(start, end))
+        self._down_to = lowest
+
     def _strides_on(self, run: Run) -> None:
         """Of a file nobody knows: steps of equal length go on."""
         previous, self._last_run = self._last_run, run
@@ -401,12 +446,26 @@ class Belief:
         """Where a stream that began at ``start`` and has come to ``position`` will end, at most;
         None if nothing is known.
         """
-        layout = self._layout
-        if layout is None or start < _BEGINNING_BYTES:
-            return None
-        run = self._runs.ending_at(position)
-        if run is None or run.part is None:
-            return None
+        layout, run = self._layout, self._runs.ending_at(position)
+        if run is None:
+            # After many others, the stream's run was forgotten: it was left long ago.
+            was_left = self._runs.forgot and layout is not None and start >= _BEGINNING_BYTES
+            return position if was_left else None
+        if max(start, run.start) < _BEGINNING_BYTES:
+            behind = min(self._table_end + _LOOK_BEHIND_TABLE_BYTES, self._file_size)
+            if self._table_end <= _LEAST_TABLE_BYTES or position >= behind:
+                return None
+            if position <= self._table_end + PAGE_BYTES:
+                return self._table_end
+            return min(position + position // 2, behind)
+        if start < _BEGINNING_BYTES and run.follows_read:
+            return None  # a reader of the whole file passes over what the kernel has
+        return None if layout is None else self._end_of(run, position, layout)
+
+    def _end_of(self, run: Run, position: int, layout: Layout) -> int | None:
+        """Where a run will end that began inside the file."""
+        if run.part is None or (layout.is_walked and run.part == len(layout) - 1):
+            return None  # of that part, the end was not read yet
         part = layout.part(run.part)
         if run.end - run.place <= _LOOK_BYTES and any(
             lane.run is run and lane.looks for lane in self._lanes
@@ -416,8 +475,13 @@ class Belief:
             return None
         if run.has_crossed and run.end - part.start < _LARGE_PART_BYTES and self._slices():
             return position  # what is wanted of this part is on the course
+        read_bytes = run.end - run.place
+        if part.size < _LARGE_PART_BYTES <= read_bytes:
+            # It reads small parts in order, and is believed for as much as it has read.
+            return min(position + read_bytes, self._file_size)
         # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
-        return min(-(-part.end // MIB) * MIB, self._file_size)
+        behind = min(-(-part.end // MIB) * MIB, self._file_size)
+        return behind if position < part.end else position
 
     def _slices(self) -> bool:
         return any(lane.slices >= _STEPS for lane in self._lanes)

@@ -7,8 +7,10 @@ from types import MappingProxyType
 from ossfs_py.foresight.archive import ArchiveTable
 from ossfs_py.foresight.gguf import GgufTable
 from ossfs_py.foresight.layout import Table
+from ossfs_py.foresight.onnx import OnnxTable
 from ossfs_py.foresight.parquet import ParquetTable
 from ossfs_py.foresight.safetensors import SafetensorsTable
+from ossfs_py.foresight.tar import TarTable
 
 MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
 """Files that are read to their end, mostly in order: they are read ahead from the first byte."""
@@ -22,6 +24,8 @@ _TABLES: Mapping[str, Callable[[int], Table]] = MappingProxyType(
         **dict.fromkeys((*_TORCH_SUFFIXES, ".npz"), ArchiveTable),
         ".gguf": GgufTable,
         ".parquet": ParquetTable,
+        ".onnx": OnnxTable,
+        **dict.fromkeys((".tar", ".nemo"), TarTable),
     }
 )
 

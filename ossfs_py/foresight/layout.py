@@ -2,7 +2,7 @@
 
 import itertools
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,9 @@ class Layout:
 
     starts: tuple[int, ...]
     ends: tuple[int, ...]
+    is_walked: bool = False
+    """Whether readers go from one part's beginning to the next to find out what there is, as in a
+    tar archive: who looks at a part says nothing of reading it."""
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -51,26 +54,38 @@ class Layout:
         return ByteRange(self.starts[number], self.ends[number])
 
 
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Where parts of other files lie, as ``(start, end)`` by the file's path from this one's
+    directory on. Nothing of it was checked: those files' sizes are not known.
+    """
+
+    parts: Mapping[str, tuple[tuple[int, int], ...]]
+
+
 class Table(Protocol):
     """A file's table of contents on its way to being understood.
 
     The same steps for every format: ``wants`` names bytes, ``take`` is given exactly those, until
-    there is a layout. ``take`` may run on a thread, one call at a time.
+    nothing more is wanted. ``take`` may run on a thread, one call at a time.
     """
 
     wants: ByteRange | None
-    """Bytes it needs next, ``MAX_TABLE_BYTES`` at most; None after the layout is known."""
+    """Bytes it needs next, ``MAX_TABLE_BYTES`` at most; None if it knows all it will know."""
 
-    def take(self, data: bytes) -> Layout | None:
-        """Understand the bytes that were wanted; the layout, or None if more are.
+    def take(self, data: bytes) -> Layout | Index | None:
+        """Understand the bytes that were wanted: the layout as far as it is known, or None if more
+        bytes are needed for that.
 
         Raises:
-            TableError: there will be no layout.
+            TableError: there will be no layout, or none that goes further.
         """
         ...
 
 
-def checked_layout(spans: Iterable[tuple[int, int]], first: int, file_size: int) -> Layout:
+def checked_layout(
+    spans: Iterable[tuple[int, int]], first: int, file_size: int, *, is_walked: bool = False
+) -> Layout:
     """A layout of ``(start, end)`` in any order; empty ones are left out.
 
     Raises:
@@ -88,4 +103,5 @@ def checked_layout(spans: Iterable[tuple[int, int]], first: int, file_size: int)
             raise TableError("parts overlap")
     if parts[-1][1] > file_size:
         raise TableError("a part lies behind the end of the file")
-    return Layout(tuple(start for start, _ in parts), tuple(end for _, end in parts))
+    starts, ends = tuple(start for start, _ in parts), tuple(end for _, end in parts)
+    return Layout(starts, ends, is_walked)

@@ -7,6 +7,7 @@ import trio
 
 from ossfs_py.foresight.belief import Belief
 from ossfs_py.foresight.formats import is_model
+from ossfs_py.foresight.layout import Index, Layout
 from ossfs_py.model import ByteRange, ObjectInfo, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState
 from ossfs_py.reading.context import ReadContext
@@ -42,9 +43,11 @@ class VersionReader:
         backend: BlockBackend | None = None,
         on_near_end: Callable[[ObjectVersion], None] | None = None,
         leave: Leave | None = None,
+        on_index: Callable[[ObjectVersion, Index], None] | None = None,
     ) -> None:
         """``on_near_end`` is told once, when reading ahead first reaches the end. ``leave``: what
         the backend has may be somebody else's, so the store is to give some of it first.
+        ``on_index`` is told where the file says that parts of other files lie.
         """
         self.version = version
         options, self._resident = context.options, context.resident
@@ -54,7 +57,7 @@ class VersionReader:
             self._resident.limit_bytes - self._resident.headroom_bytes,
         )
         self._table = TableReading(
-            version, context.files, self._belief, enabled=options.model_hints
+            version, context.files, self._belief, on_index, enabled=options.model_hints
         )
         limits = options.streams
         if options.model_hints and is_model(version.key):
@@ -82,6 +85,10 @@ class VersionReader:
         """Expect to be read as ``other`` is: it is the shard before this one."""
         if other._belief.looked:
             self._belief.expect_looks()
+
+    def know(self, layout: Layout) -> None:
+        """Another file says where the parts of this one lie."""
+        self._belief.know(layout)
 
     def look_again(self) -> None:
         """Somebody opens this version anew, so it has been seen again: ask the store once more."""

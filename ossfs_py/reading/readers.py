@@ -1,6 +1,7 @@
 """Readers by version: shared while open, kept a moment after, freed for certain."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from math import inf
@@ -9,6 +10,7 @@ import outcome
 import trio
 
 from ossfs_py.foresight.formats import next_shard
+from ossfs_py.foresight.layout import MAX_PARTS, Index, TableError, checked_layout
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.leave import Grants, Leave
@@ -31,6 +33,10 @@ loader looks at the tensors and until its streams run. 4 shards of 256 MiB took 
 as one file with it, 1.17 times with half of it."""
 _SHARD_HEAD_SHARE = 8
 """One part in this many of the memory budget, if that is less."""
+
+_MAX_INDEXED = 64
+"""Files whose parts are known from another file's index: a model keeps its weights in one, mostly.
+All of them together have no more parts than one file may have."""
 
 
 class _Use:
@@ -56,6 +62,8 @@ class ReaderCache:
         self._make_backend = make_backend
         self._by_version: dict[ObjectVersion, VersionReader] = {}
         self._uses: dict[VersionReader, _Use] = {}
+        self._indexed: OrderedDict[str, tuple[tuple[int, int], ...]] = OrderedDict()
+        """Where parts of a key's object lie, as another object said."""
         self._closed = False
 
     def acquire(self, version: ObjectVersion) -> VersionReader:
@@ -65,9 +73,10 @@ class ReaderCache:
             follow = self._fetch_next_shard if self._context.options.model_hints else None
             backend = self._make_backend(version)
             leave = self._leave(version) if backend is not None else None
-            reader = VersionReader(self._context, version, backend, follow, leave)
+            reader = VersionReader(self._context, version, backend, follow, leave, self._remember)
             self._by_version[version] = reader
             self._uses[reader] = _Use()
+            self._tell(reader)
         else:
             reader.look_again()
         use = self._uses[reader]
@@ -139,6 +148,30 @@ class ReaderCache:
             reader.fetch_head(min(_SHARD_HEAD_BYTES, share))
             self.release(reader)
             self._uses[reader].expires = trio.current_time() + _PREFETCHED_SECONDS
+
+    def _remember(self, version: ObjectVersion, index: Index) -> None:
+        """An object says where the parts of others lie: believed when those are read."""
+        folder, slash, _ = version.key.rpartition("/")
+        for name, spans in index.parts.items():
+            key = f"{folder}{slash}{name}"
+            self._indexed[key] = spans
+            self._indexed.move_to_end(key)
+            while len(self._indexed) > _MAX_INDEXED or self._indexed_parts() > MAX_PARTS:
+                self._indexed.popitem(last=False)
+            for reader in [r for v, r in self._by_version.items() if v.key == key]:
+                self._tell(reader)
+
+    def _indexed_parts(self) -> int:
+        return sum(len(spans) for spans in self._indexed.values())
+
+    def _tell(self, reader: VersionReader) -> None:
+        spans = self._indexed.get(reader.version.key)
+        if spans is None:
+            return
+        try:
+            reader.know(checked_layout(spans, 0, reader.version.size))
+        except TableError as error:
+            log.info("what another file says of %r is not used: %s", reader.version.key, error)
 
     def rebase(self, reader: VersionReader, version: ObjectVersion) -> None:
         """Let every user of ``reader`` read on from ``version``, which holds the same bytes."""

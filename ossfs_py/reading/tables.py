@@ -1,6 +1,7 @@
 """A file's table of contents, read as it passes; what is believed follows from it."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 import outcome
@@ -8,12 +9,15 @@ import outcome
 from ossfs_py.foresight.archive import TAIL_BYTES
 from ossfs_py.foresight.belief import Belief
 from ossfs_py.foresight.formats import opens_at_its_end, table_of
-from ossfs_py.foresight.layout import Layout
+from ossfs_py.foresight.layout import Index, Layout
 from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.reading.chunks import ChunkIndex
 from ossfs_py.runtime.workers import Workers
 
 log = logging.getLogger(__name__)
+
+_SHORT_BYTES = 512
+"""A header's length, or one header of a tar archive: it is understood on the spot."""
 
 
 class TableReading:
@@ -24,9 +28,17 @@ class TableReading:
     """
 
     def __init__(
-        self, version: ObjectVersion, files: Workers, belief: Belief, *, enabled: bool
+        self,
+        version: ObjectVersion,
+        files: Workers,
+        belief: Belief,
+        on_index: Callable[[ObjectVersion, Index], None] | None,
+        *,
+        enabled: bool,
     ) -> None:
-        self._key = version.key
+        """``on_index`` is told what the file says of others."""
+        self._version = version
+        self._on_index = on_index
         self._files = files
         self._belief = belief
         self._table = table_of(version.key, version.size) if enabled else None
@@ -46,22 +58,30 @@ class TableReading:
             return
         data = _gathered(index, self._wanted)
         if data is not None:
+            if self._wanted.size <= _SHORT_BYTES:
+                # Before whoever waits for the same bytes goes on; it takes microseconds.
+                self._learned(index, outcome.capture(self._table.take, data))
+                return
             self._wanted = None
             # A table of many thousand parts takes milliseconds to understand.
             self._files.submit(
                 partial(self._table.take, data), partial(self._learned, index), urgent=False
             )
 
-    def _learned(self, index: ChunkIndex, result: outcome.Outcome[Layout | None]) -> None:
+    def _learned(self, index: ChunkIndex, result: outcome.Outcome[Layout | Index | None]) -> None:
         if isinstance(result, outcome.Error):
-            log.info("the table of %r is not used: %s", self._key, result.error)
+            log.info("the table of %r is not used further: %s", self._version.key, result.error)
             self._table = None
             return
-        layout = result.unwrap()
-        if layout is not None:
-            self._belief.know(layout)
-        elif self._table is not None:
+        found = result.unwrap()
+        if isinstance(found, Layout):
+            self._belief.know(found)
+        elif found is not None and self._on_index is not None:
+            self._on_index(self._version, found)
+        if self._table is not None:
             self._wanted = self._table.wants
+            if self._wanted is not None and self._wanted.start <= _SHORT_BYTES:
+                self._belief.expect_table(self._wanted.end)
             self.learn(index)
 
 

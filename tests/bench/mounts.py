@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,13 +55,13 @@ class Served:
         return 0
 
 
-def ours(data_path: str) -> Peer:
-    """ossfs-py over one data path, with its defaults."""
+def ours(data_path: str, options: Sequence[str] = ()) -> Peer:
+    """ossfs-py over one data path, with its defaults but for ``options``."""
 
     def launch(store: Store, mountpoint: Path, scratch: Path) -> Launch:
         command = [
             *(sys.executable, "-m", "ossfs_py", "mount", BUCKET, str(mountpoint), "--foreground"),
-            *("--endpoint", store.endpoint, "--data-path", data_path),
+            *("--endpoint", store.endpoint, "--data-path", data_path, *options),
         ]
         for option in ("temp-dir", "state-dir", "cache-dir"):
             (scratch / option).mkdir(mode=0o700)

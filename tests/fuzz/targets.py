@@ -8,6 +8,7 @@ import functools
 import json
 import socket
 import ssl
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -21,7 +22,13 @@ from ossfs_py.control.server import Arguments, Progress, _ControlServer
 from ossfs_py.errors import EnvironmentProblemError, RangeTooLargeError
 from ossfs_py.foresight.belief import Belief
 from ossfs_py.foresight.formats import table_of
-from ossfs_py.foresight.layout import MAX_TABLE_BYTES, Layout, TableError
+from ossfs_py.foresight.layout import (
+    MAX_TABLE_BYTES,
+    Index,
+    Layout,
+    TableError,
+    checked_layout,
+)
 from ossfs_py.model import ByteRange, ObjectVersion
 from ossfs_py.namespace import metadata
 from ossfs_py.store.auth.passwordfile import read_password_file
@@ -38,7 +45,7 @@ from ossfs_py.store.s3.wire import Answer
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from tests.fuzz import neighbours
 from tests.fuzz.neighbours import memory_directory
-from tests.support.file_formats import archive, archive64, gguf, parquet
+from tests.support.file_formats import archive, archive64, gguf, onnx, parquet, tar
 
 Target = Callable[[bytes], None]
 
@@ -215,19 +222,24 @@ def table(suffix: str) -> Target:
 
     def target(data: bytes) -> None:
         contents = table_of("file" + suffix, len(data))
-        layout: Layout | None = None
+        steps = 0
         while contents is not None and contents.wants is not None:
             wants = contents.wants
             assert 0 <= wants.start < wants.end <= len(data)
             assert wants.size <= MAX_TABLE_BYTES
+            steps += 1
+            assert steps < 100
             try:
-                layout = contents.take(data[wants.start : wants.end])
+                found = contents.take(data[wants.start : wants.end])
+                if isinstance(found, Index):
+                    spans = [span for spans in found.parts.values() for span in spans]
+                    found = checked_layout(spans, 0, len(data))
             except TableError:
                 return
-        position = 0
-        for start, end in zip(*(layout.starts, layout.ends), strict=True) if layout else ():
-            assert position <= start < end <= len(data)
-            position = end
+            position = 0
+            for start, end in zip(found.starts, found.ends, strict=True) if found else ():
+                assert position <= start < end <= len(data)
+                position = end
 
     return target
 
@@ -332,6 +344,8 @@ TARGETS: Mapping[str, Target] = (
             "archive": ".pt",
             "gguf": ".gguf",
             "parquet": ".parquet",
+            "onnx": ".onnx",
+            "tar": ".tar",
         }.items()
     }
 )
@@ -451,6 +465,13 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "archive": (archive(3)[0], archive(3, comment=b"PK\5\6" * 9)[0], archive64(3, 10)),
     "gguf": (gguf([100, 200]), gguf([5], words=0)),
     "parquet": (parquet([(4, 50), (50, 90), (90, 200)], 300), parquet([(4, 5)] * 40, 9)),
+    "onnx": (onnx([("w.bin", 0, 60), ("w.bin", 60, 30), ("./x/y", 4096, 9)]), onnx([])),
+    "tar": (
+        tar([700, 0, 5])[0],
+        tar([5, 9], names="long-" * 60 + "{}", form=tarfile.GNU_FORMAT)[0],
+        tar([5, 9], names="länger-" * 30 + "{}")[0],
+        tar([600] * 12)[0],
+    ),
     "accesses": (
         bytes(range(40)) + bytes(range(200)),
         b"\xff" * 40 + b"\0\0\0\xff\0\x40\0\xff\0\x80\0\xff" * 20,

@@ -3,27 +3,18 @@
 Seconds are for ``make loaders``; here it is counted what the store was asked for.
 """
 
-import contextlib
-import json
-import os
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.support.loaders import LOADERS, MIB, make_model
+from tests.support.loading import BUCKET, ENVIRONMENT, Shaped
 from tests.support.mounting import DATA_PATHS, Mount
 from tests.support.requirements import require_torch
 
 TTFB_MS, MBPS = 25, 90
-START_SECONDS = 30
 SCALE = MIB // 2
 """Files of 62 MiB, tensors of up to 14 MiB."""
 LAYERS = 1
@@ -59,92 +50,24 @@ BOUNDS = {
 }
 
 
-class Loading:
-    """A process that loads what it is told to, with its libraries imported once."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.loaders"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def digest(self, how: str, directory: Path) -> str:
-        """Of all that was loaded."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([how, str(directory)]) + "\n")
-        self._process.stdin.flush()
-        return str(json.loads(self._process.stdout.readline())["digest"])
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-
-class Shaped:
-    """The store, in a process of its own."""
-
-    def __init__(self, endpoint: str, bucket: Path, loading: Loading) -> None:
-        self.loading = loading
-        self.endpoint = endpoint
-        self.bucket = bucket
-        self._digests: dict[str, str] = {}
-
-    def ask(self, method: str) -> dict[str, object]:
-        request = urllib.request.Request(f"{self.endpoint}/__stats", method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return dict(json.loads(answer.read()))
-
-    def digest(self, how: str) -> str:
-        """What a loader makes of the files themselves."""
-        if how not in self._digests:
-            self._digests[how] = self.loading.digest(how, self.bucket)
-        return self._digests[how]
-
-    def under(self, name: str) -> None:
-        """The model once more, under keys that nobody has read."""
-        (self.bucket / name).mkdir()
-        for path in [path for path in self.bucket.iterdir() if path.is_file()]:
-            os.link(path, self.bucket / name / path.name)
-
-
 @pytest.fixture(scope="module")
 def shaped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shaped]:
     root = tmp_path_factory.mktemp("shaped")
-    (root / "models").mkdir()
-    make_model(root / "models", LAYERS, scale=SCALE)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    options = ["--root", str(root), "--port", str(port)]
-    options += ["--ttfb-ms", str(TTFB_MS), "--mbps", str(MBPS)]
-    with subprocess.Popen([sys.executable, "-m", "tests.support.shaped_store", *options]) as server:
-        store = Shaped(f"http://127.0.0.1:{port}", root / "models", Loading())
-        try:
-            end = time.monotonic() + START_SECONDS
-            while True:
-                with contextlib.suppress(OSError):
-                    store.ask("POST")
-                    break
-                assert time.monotonic() < end
-                time.sleep(0.05)
-            yield store
-        finally:
-            store.loading.end()
-            server.kill()
+    (root / BUCKET).mkdir()
+    make_model(root / BUCKET, LAYERS, scale=SCALE)
+    with Shaped.serving(root, TTFB_MS, MBPS) as store:
+        yield store
 
 
 @pytest.fixture(scope="module", params=DATA_PATHS)
 def mounted(
     request: pytest.FixtureRequest, shaped: Shaped, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Mount]:
-    environment = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing"}
     with Mount(
-        "models",
+        BUCKET,
         tmp_path_factory.mktemp(str(request.param)),
         endpoint=shaped.endpoint,
-        environment={**environment, "AWS_DEFAULT_REGION": "us-east-1"},
+        environment=ENVIRONMENT,
         data_path=request.param,
         read_only=True,
         metadata_ttl=0,

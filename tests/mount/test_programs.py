@@ -337,6 +337,27 @@ def test_torch_overwrites_a_checkpoint_in_place(place: Workplace, torch: ModuleT
         assert loaded["state"].unique().tolist() == [float(step)]
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_torch_saves_and_loads_a_distributed_checkpoint(
+    place: Workplace, torch: ModuleType
+) -> None:
+    """``torch.distributed.checkpoint``: a file for each rank, and metadata that is renamed last."""
+    from torch.distributed import checkpoint
+
+    directory = place.path / "checkpoint"
+    where = str(directory)
+    saved = {f"w{number}": torch.rand(number + 1, 100_000) for number in range(12)}
+    checkpoint.save(saved, checkpoint_id=where, no_dist=True)
+    names = {".metadata", "__0_0.distcp"}
+    assert place.stored_names() == {f"checkpoint/{name}" for name in names}
+    loaded = {name: torch.empty_like(tensor) for name, tensor in saved.items()}
+    checkpoint.load(loaded, checkpoint_id=where, no_dist=True)
+    for name, tensor in saved.items():
+        assert torch.equal(loaded[name], tensor)
+    checkpoint.save(loaded, checkpoint_id=where, no_dist=True)  # over the one before
+    assert {path.name for path in directory.iterdir()} == names
+
+
 def test_numpy_maps_an_array_and_writes_through_it(place: Workplace) -> None:
     path = place.path / "array.npy"
     array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(1000, 500))

@@ -3,23 +3,30 @@
 import io
 import json
 import struct
+import tarfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from ossfs_py.foresight.layout import MAX_TABLE_BYTES, Layout, Table
+from ossfs_py.foresight.layout import MAX_TABLE_BYTES, Index, Layout, Table
 
 
 def read_through(table: Table, content: bytes) -> Layout | None:
-    """The layout, from as many steps as the table takes."""
+    """The layout that is known in the end, from as many steps as the table takes."""
+    found = all_of(table, content)
+    assert not isinstance(found, Index)
+    return found
+
+
+def all_of(table: Table, content: bytes) -> Layout | Index | None:
+    """The last thing that a table tells."""
+    last: Layout | Index | None = None
     while table.wants is not None:
         wants = table.wants
         assert 0 <= wants.start < wants.end <= len(content)
         assert wants.size <= MAX_TABLE_BYTES
-        layout = table.take(content[wants.start : wants.end])
-        if layout is not None:
-            assert table.wants is None
-            return layout
-    return None
+        last = table.take(content[wants.start : wants.end]) or last
+    return last
 
 
 def safetensors(spans: dict[str, tuple[int, int]], size: int) -> bytes:
@@ -96,18 +103,11 @@ def gguf(tensor_bytes: Sequence[int], words: int = 10) -> bytes:
 def parquet(chunks: Sequence[tuple[int, int]], size: int, columns: int = 2) -> bytes:
     """A Parquet file with column chunks at ``(start, end)``, ``columns`` to each row group."""
 
-    def varint(value: int) -> bytes:
-        out = b""
-        while value > 127:
-            out += bytes([value & 127 | 128])
-            value >>= 7
-        return out + bytes([value])
-
     def i64(value: int) -> bytes:
-        return varint(value << 1)
+        return _varint(value << 1)
 
     def column(start: int, end: int) -> bytes:
-        metadata = b"\x15\x02" + b"\x19\x25\x00\x06" + b"\x19\x18" + varint(1) + b"x"
+        metadata = b"\x15\x02" + b"\x19\x25\x00\x06" + b"\x19\x18" + _varint(1) + b"x"
         metadata += b"\x15\x00" + b"\x16" + i64(9) + b"\x16" + i64(end - start) + b"\x16"
         metadata += i64(end - start) + b"\x26" + i64(start) + b"\x00"
         return b"\x26" + i64(start) + b"\x1c" + metadata + b"\x00"
@@ -121,6 +121,68 @@ def parquet(chunks: Sequence[tuple[int, int]], size: int, columns: int = 2) -> b
         footer += b"\x16" + i64(5) + b"\x00"
     footer += b"\x28\x04test" + b"\x00"
     return b"PAR1" + bytes(size - 4) + footer + struct.pack("<L", len(footer)) + b"PAR1"
+
+
+def onnx(places: Iterable[tuple[str, int, int]], nodes: int = 3) -> bytes:
+    """A model with an initializer at each ``(file, offset, length)``, and one of its own."""
+
+    def text(number: int, content: bytes) -> bytes:
+        return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+    def tensor(name: str, place: tuple[str, int, int]) -> bytes:
+        location, offset, length = place
+        said = {"location": location, "offset": str(offset), "length": str(length)}
+        entries = (text(1, key.encode()) + text(2, value.encode()) for key, value in said.items())
+        return (
+            b"\x08\x04\x10\x01"  # dims, data_type
+            + text(8, name.encode())
+            + b"".join(text(13, entry) for entry in entries)
+            + b"\x70\x01"  # data_location: EXTERNAL
+        )
+
+    graph = b"".join(text(1, text(4, b"MatMul") + text(1, b"x")) for _ in range(nodes))
+    graph += text(2, b"graph") + text(5, text(8, b"small") + text(9, bytes(64)))
+    graph += b"".join(text(5, tensor(f"w{n}", place)) for n, place in enumerate(places))
+    return b"\x08\x09" + text(2, b"test") + text(7, graph) + text(8, b"\x10\x15")
+
+
+def tar(
+    sizes: Sequence[int], *, names: str = "member{}", form: int = tarfile.PAX_FORMAT
+) -> tuple[bytes, list[int]]:
+    """A tar archive of members of ``sizes`` bytes, and where each begins."""
+    out, starts = io.BytesIO(), []
+    with tarfile.open(fileobj=out, mode="w", format=form) as writer:
+        for number, size in enumerate(sizes):
+            member = tarfile.TarInfo(names.format(number))
+            member.size = size
+            starts.append(out.tell())
+            writer.addfile(member, io.BytesIO(bytes(size)))
+    return out.getvalue(), starts
+
+
+def sparse_tar(
+    path: Path, sizes: Sequence[int], form: int = tarfile.GNU_FORMAT, end_bytes: int = 1024
+) -> list[int]:
+    """The same as a sparse file, for large members; ``end_bytes`` of zeros end it."""
+    starts, at = [], 0
+    with path.open("wb") as file:
+        for number, size in enumerate(sizes):
+            member = tarfile.TarInfo(f"member{number}")
+            member.size = size
+            starts.append(at)
+            file.seek(at)
+            file.write(member.tobuf(form))
+            at = file.tell() + -(-size // 512) * 512
+        file.truncate(at + end_bytes)
+    return starts
+
+
+def _varint(value: int) -> bytes:
+    out = b""
+    while value > 127:
+        out += bytes([value & 127 | 128])
+        value >>= 7
+    return out + bytes([value])
 
 
 def _list_of_structures(count: int) -> bytes:

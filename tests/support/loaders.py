@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from tests.support.libraries import LIBRARIES
+
 MIB = 1024**2
 SAFETENSORS, CHECKPOINT, ARRAYS, GGUF = "model.safetensors", "model.pt", "model.npz", "model.gguf"
 MANY = "many.safetensors"
@@ -153,10 +155,48 @@ def eight_threads(path: Path) -> Loaded:
         return {str(number): np.frombuffer(data, np.uint8) for number, data in enumerate(reads)}
 
 
+def _hundred(names: list[str]) -> list[str]:
+    return random.Random(3).sample(sorted(names), 100)
+
+
 def few_of_many(path: Path) -> Loaded:
     with import_module("safetensors").safe_open(path, "pt") as file:
-        names = random.Random(3).sample(sorted(file.keys()), 100)
+        names = _hundred(file.keys())
         return {name: file.get_tensor(name).clone() for name in names}
+
+
+def few_of_many_in_order(path: Path) -> Loaded:
+    """As a rank of a pipeline, or of a mixture of experts."""
+    with import_module("safetensors").safe_open(path, "pt") as file:
+        names = sorted(_hundred(file.keys()))
+        return {name: file.get_tensor(name).clone() for name in names}
+
+
+def few_of_many_by_reading(path: Path) -> Loaded:
+    """As loaders that read each tensor into a buffer of their own."""
+    with path.open("rb", buffering=0) as file:
+        length = int.from_bytes(os.pread(file.fileno(), 8, 0), "little")
+        header = json.loads(os.pread(file.fileno(), length, 8))
+        loaded = {}
+        for name in _hundred(header):
+            start, end = header[name]["data_offsets"]
+            data = os.pread(file.fileno(), end - start, 8 + length + start)
+            loaded[name] = np.frombuffer(data, np.uint8)
+        return loaded
+
+
+def three_of_many(path: Path) -> Loaded:
+    """A loader that stops."""
+    with import_module("safetensors").safe_open(path, "pt") as file:
+        names = sorted(file.keys())[:3]
+        return {name: file.get_tensor(name).clone() for name in names}
+
+
+def three_slices(path: Path) -> Loaded:
+    """One that reads the first rows of the first tensors and stops."""
+    with import_module("safetensors").safe_open(path, "np") as file:
+        names = sorted(file.keys())[:3]
+        return {name: file.get_slice(name)[:1] for name in names}
 
 
 def random_pages(path: Path) -> Loaded:
@@ -172,9 +212,17 @@ def random_pages(path: Path) -> Loaded:
 
 def headers_only(directory: Path) -> Loaded:
     """As model hubs list files."""
-    for name in SHARDS:
-        with import_module("safetensors").safe_open(directory / name, "np") as file:
+    for path in sorted(directory.glob("shard-*")):
+        with import_module("safetensors").safe_open(path, "np") as file:
             file.keys()
+    return {}
+
+
+def headers_by_reading(directory: Path) -> Loaded:
+    """The same without a mapping."""
+    for path in sorted(directory.glob("shard-*")):
+        with path.open("rb") as file:
+            json.loads(file.read(int.from_bytes(file.read(8), "little")))
     return {}
 
 
@@ -194,6 +242,10 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "8 shards, 4 processes": Loader(shards_by_processes, ".", _TORCH),
         "many small tensors": Loader(load_file, MANY, _TORCH),
         "100 of many tensors": Loader(few_of_many, MANY, _TORCH),
+        "100 of many, in order": Loader(few_of_many_in_order, MANY, _TORCH),
+        "100 of many, pread": Loader(few_of_many_by_reading, MANY),
+        "3 of many tensors": Loader(three_of_many, MANY, _TORCH),
+        "3 slices": Loader(three_slices, SAFETENSORS, ("safetensors",)),
         "torch.load": Loader(torch_load, CHECKPOINT, ("torch",)),
         "torch.load, mapped": Loader(torch_load_mapped, CHECKPOINT, ("torch",)),
         "numpy memmap": Loader(memory_map, SAFETENSORS),
@@ -202,6 +254,7 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "8 threads of 16 MiB": Loader(eight_threads, SAFETENSORS),
         "100 random pages": Loader(random_pages, SAFETENSORS),
         "headers only": Loader(headers_only, ".", ("safetensors",)),
+        "headers only, read": Loader(headers_by_reading, "."),
     }
 )
 """By the name a table shows."""
@@ -273,6 +326,29 @@ def make_model(directory: Path, layers: int, *, scale: int = MIB) -> None:
         writer.close()
 
 
+def make_many(path: Path, count: int, each_bytes: int) -> None:
+    """A safetensors file of ``count`` tensors, each of zeros but for eight bytes somewhere, so that
+    a sparse file holds it.
+    """
+    spans = {
+        f"t.{n:05}": {
+            "dtype": "U8",
+            "shape": [4, each_bytes // 4],
+            "data_offsets": [n * each_bytes, (n + 1) * each_bytes],
+        }
+        for n in range(count)
+    }
+    header = json.dumps(spans, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    base = 8 + len(header)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for number in range(count):
+            file.seek(base + number * each_bytes + number * 7919 % (each_bytes - 8))
+            file.write((number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "little"))
+        file.truncate(base + count * each_bytes)
+
+
 def _layers(pool: Any, layers: int, scale: int) -> Iterator[tuple[str, Any]]:
     sizes = {"q": 16, "k": 4, "v": 4, "o": 16, "gate": 28, "up": 28, "down": 28}
     for layer in range(layers):
@@ -283,9 +359,17 @@ def _layers(pool: Any, layers: int, scale: int) -> Iterator[tuple[str, Any]]:
             yield f"layers.{layer}.{name}", pool[layer : layer + 8192].reshape(4, -1).copy()
 
 
+def loader_named(how: str) -> Loader:
+    """One of this file, or of the libraries, whose files lie in a directory of their own."""
+    if how in LOADERS:
+        return LOADERS[how]
+    library = LIBRARIES[how]
+    return Loader(library.load, library.directory(how), library.needs)
+
+
 def measured(how: str, directory: Path) -> str:
     """Load; JSON of what came."""
-    loader = LOADERS[how]
+    loader = loader_named(how)
     for name in loader.needs:
         import_module(name)
     if loader.needs == _TORCH:

@@ -5,8 +5,9 @@ each directory of DIR as a bucket, path-style, with sendfile, so that it takes l
 what is measured. It checks no signature: an instrument, not a store to rely on.
 
 ``GET /__stats`` answers a JSON object with requests by operation (``ops``), body bytes sent
-(``bytes_out``) and the most GETs under way at once (``peak``); ``POST /__stats`` begins anew, and
-``POST /__shape?ttfb_ms=..&mbps=..`` changes the shape. Keys are the paths of the files.
+(``bytes_out``), requests under way (``running``) and the most of them at once (``peak``);
+``POST /__stats`` begins anew, and ``POST /__shape?ttfb_ms=..&mbps=..`` changes the shape. Keys are
+the paths of the files.
 """
 
 import argparse
@@ -86,7 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/__stats":
             counts = self.server.counts
             with counts.lock:
-                said = {"ops": counts.ops, "bytes_out": counts.bytes_out, "peak": counts.peak}
+                said = {"ops": counts.ops, "bytes_out": counts.bytes_out}
+                said |= {"peak": counts.peak, "running": counts.running}
             said["bytes_in"] = 0
             self._answer(200, json.dumps(said).encode())
         elif "/" in url.path.strip("/"):

@@ -1,7 +1,8 @@
 """Reads that the kernel asked a mount for while real loaders read a file, in their order.
 
 Recorded with ``--access-log`` on Linux 6.18, readahead 1 MiB, two cores; safetensors 0.8.0, torch
-2.13.0, numpy 2.4.6, gguf 0.19.0. Each JSON file holds the file's size, its parts (``starts`` and
+2.13.0, numpy 2.4.6, gguf 0.19.0, and the libraries as pinned in the extra ``loaders``, by
+``python -m tests.support.traces``. Each JSON file holds the file's size, its parts (``starts`` and
 ``ends``, or ``tensors``: first start, bytes of each, count) and ``reads``: first page and number
 of pages of 4 KiB.
 """

@@ -138,6 +138,20 @@ def test_whole_parts_against_the_order_of_the_file_bring_the_rest_of_it() -> Non
     assert 2 * PART <= sum(span.size for span in spans) <= 4 * PART + BLOCK
 
 
+def test_whole_parts_one_before_the_other_bring_those_before_them() -> None:
+    """As onnxruntime reads the weights of a model."""
+    belief, layout = believing(room=SIZE // 5)
+    for number in (30, 29):
+        stream(belief, layout.starts[number], layout.ends[number])
+    fault(belief, layout.starts[28])
+    spans = wanted(belief)
+    assert spans[0].start == layout.starts[27] // PAGE * PAGE
+    assert any(span.start <= layout.starts[26] < span.end for span in spans)
+    assert sum(span.size for span in spans) <= 96 * MIB + PART
+    fault(belief, layout.starts[3])
+    assert wanted(belief) == []
+
+
 def test_of_a_file_that_memory_cannot_hold_the_rest_is_not_fetched_for_that() -> None:
     belief, layout = believing(room=SIZE // 5)
     for number in (17, 3, 20, 8):
@@ -162,6 +176,35 @@ def test_a_few_parts_of_many_in_any_order_are_all_that_is_fetched() -> None:
         for position in range(start, start + MIB, 128 * 1024):
             belief.observe(position, position + 128 * 1024)
     assert wanted(belief) == []
+
+
+def walked(known: int) -> Layout:
+    """Of a tar archive, its first ``known`` members; the rest is one part."""
+    starts = [number * PART for number in range(known + 1)]
+    return Layout(tuple(starts), (*starts[1:], COUNT * PART), is_walked=True)
+
+
+def test_a_walk_over_the_headers_of_a_tar_archive_brings_no_members() -> None:
+    belief = Belief(COUNT * PART, BLOCK, 2 * SIZE)
+    for number in range(20):
+        belief.observe(number * PART, number * PART + 16 * PAGE)
+        belief.know(walked(number + 1))
+    assert wanted(belief) == []
+    assert not belief.looked
+    end = 19 * PART + 16 * PAGE
+    assert belief.known_end(19 * PART, end) == end
+
+
+def test_a_member_of_a_tar_archive_is_read_ahead_to_its_end() -> None:
+    belief = Belief(COUNT * PART, BLOCK, 2 * SIZE)
+    belief.know(walked(20))
+    start = 7 * PART
+    for position in (start, start + MIB, start + 2 * MIB):
+        belief.observe(position, position + MIB)
+    assert belief.known_end(start, start + 3 * MIB) == 8 * PART
+    behind = 25 * PART
+    belief.observe(behind, behind + 2 * MIB)
+    assert belief.known_end(behind, behind + 2 * MIB) is None  # no header was read there yet
 
 
 def test_small_random_reads_want_nothing_more() -> None:

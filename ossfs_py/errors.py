@@ -94,6 +94,12 @@ class ConditionFailedError(StoreError):
     )
 
 
+class MetadataTooLargeError(StoreError):
+    """The store keeps less metadata with an object (Swift: 256 bytes a value)."""
+
+    advice = "shorten the target of the symbolic link, or the extended attributes"
+
+
 class QuotaExceededError(StoreError):
     """The store refuses to hold more for this account or bucket."""
 
@@ -110,6 +116,12 @@ class UnsupportedByStoreError(StoreError):
     """The store does not implement the operation (NotImplemented, MethodNotAllowed)."""
 
     advice = "see --part-copy and --conditional-writes, which can be turned off"
+
+
+class UnequalPartsError(StoreError):
+    """The store wants all parts of an upload but the last to be of one size, and none larger."""
+
+    advice = "write it again: from now on the parts are of one size"
 
 
 class IntegrityError(StoreError):
@@ -242,6 +254,7 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(AccessDeniedError, errno.EACCES),
     ErrnoRow(VersionChangedError, errno.ESTALE),
     ErrnoRow(ConditionFailedError, errno.EEXIST),
+    ErrnoRow(MetadataTooLargeError, errno.ENOSPC),
     ErrnoRow(QuotaExceededError, errno.EDQUOT),
     ErrnoRow(ObjectTooLargeError, errno.EFBIG),
     ErrnoRow(UnsupportedByStoreError, errno.EOPNOTSUPP),

@@ -53,8 +53,12 @@ class ObjectInfo:
     storage_class: str | None = None
     version_id: str | None = None
     owner: str | None = None
-    content_headers: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
-    """Cache-Control and its like by lower-case name, as far as a HEAD told them."""
+    described: Mapping[str, str] | None = None
+    """What has to be said again of an object that takes this one's place, by the lower-case name
+    of its header: Cache-Control and its like, storage class, encryption, a website's redirect.
+    None as long as only a LIST has told of it."""
+    tag_count: int = 0
+    """How many tags it has, as far as a HEAD told; what they are has to be asked."""
 
     @property
     def version(self) -> ObjectVersion:
@@ -181,5 +185,6 @@ class CommitRequest:
     metadata: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
     content_type: str | None = None
     condition: Condition = ALWAYS
-    content_headers: Mapping[str, str] = field(default_factory=lambda: NO_METADATA)
-    """Cache-Control and its like by lower-case name: what readers are told beside the type."""
+    like: ObjectInfo | None = field(default=None, compare=False)
+    """The object whose place it takes: what describes that one beside metadata and type is kept.
+    No part of what makes two requests the same: it is no wish of the writer's."""

@@ -30,6 +30,7 @@ Exit codes: 0 all is well (warnings included), 1 a check failed, 2 wrong usage.
 _BESIDE_STORE = (
     *("data_path", "temp_dir", "cache_dir", "state_dir"),
     *("allow_other", "nonempty", "connect_timeout_seconds", "retry_budget_seconds"),
+    *("acl", "storage_class"),
 )
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _RETRY_SECONDS = 5.0
@@ -81,10 +82,12 @@ def doctor(
     for finding in examine(examined):
         findings.append(finding)
         if not as_json:
-            _show(finding.check, finding.status.value, finding.told, finding.fix)
+            word = finding.verdict or finding.status.value
+            _show(finding.check, finding.status.value, word, finding.told, finding.fix)
     if as_json:
         rows = [
             {"check": f.check, "status": f.status.value, "told": f.told, "fix": f.fix}
+            | ({"verdict": f.verdict} if f.verdict else {})
             for f in findings
         ]
         click.echo(json.dumps(rows, indent=1))
@@ -135,11 +138,11 @@ def _load(given: dict[str, object], config: str | None) -> "tuple[Loaded, set[st
     return load(CommandLine(given, config_file=config)), set(ARGUMENTS) - missing
 
 
-def _show(check: str, status: str, told: str, fix: str) -> None:
+def _show(check: str, status: str, word: str, told: str, fix: str) -> None:
     """One row at once: the next check may take seconds."""
     from ossfs_py.cli.formatting import wrapped
 
-    shown = click.style(f"{status:<9}", fg=_COLOURS[status])
+    shown = click.style(f"{word:<9}", fg=_COLOURS[status])
     first, *more = wrapped(told, 72)
     click.echo(f"{check:<17}{shown}{printable(first)}")
     for line in [*more, *(wrapped(f"-> {fix}", 72) if fix else [])]:

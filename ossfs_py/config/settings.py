@@ -94,7 +94,8 @@ class Settings(BaseModel):
     credentials_file: AbsolutePath | None = _option(
         STORE,
         "FILE",
-        "Password file with lines id:secret or bucket:id:secret; nobody else may read it.",
+        "Password file with lines id:secret or bucket:id:secret (or with spaces between them); "
+        "nobody else may read it.",
         default=None,
     )
     anonymous: Flag = _option(
@@ -104,6 +105,33 @@ class Settings(BaseModel):
         STORE, "FILE", "Certificates to trust instead of the system's.", default=None
     )
     verify_tls: Flag = _option(STORE, "", "Check the store's certificate.", default=True)
+    request_payer: Flag = _option(
+        STORE,
+        "",
+        "Pay for the requests yourself: buckets whose owner wants that answer nobody else.",
+        default=False,
+    )
+    sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = _option(
+        STORE,
+        "AES256|aws:kms|aws:kms:dsse",
+        "How the store encrypts all that is written.",
+        default=None,
+        shown_default="objects keep theirs, new ones get the bucket's",
+    )
+    sse_kms_key_id: Annotated[str, BeforeValidator(values.key_id)] | None = _option(
+        STORE,
+        "ID",
+        "Key of the store's key service, for --sse aws:kms.",
+        default=None,
+        shown_default="the account's",
+    )
+    sse_key_file: AbsolutePath | None = _option(
+        STORE,
+        "FILE",
+        "Key to encrypt and decrypt all objects with (SSE-C), which the store does not keep: 32 "
+        "bytes, plain, in base64 or hexadecimal; nobody else may read the file.",
+        default=None,
+    )
 
     data_path: Literal["temp", "cache", "direct"] = _option(
         DATA,
@@ -262,7 +290,30 @@ class Settings(BaseModel):
         default="overwrite",
     )
     storage_class: str | None = _option(
-        WRITING, "NAME", "Storage class of new objects.", default=None, shown_default="the bucket's"
+        WRITING,
+        "NAME",
+        "Storage class of new objects; changed ones keep theirs.",
+        default=None,
+        shown_default="the bucket's",
+    )
+    acl: (
+        Literal[
+            "keep",
+            "private",
+            "public-read",
+            "public-read-write",
+            "authenticated-read",
+            "bucket-owner-read",
+            "bucket-owner-full-control",
+        ]
+        | None
+    ) = _option(
+        WRITING,
+        "NAME",
+        "Who may use the objects that are written: a canned ACL such as public-read, or 'keep' for "
+        "what held before, which costs one more request for each object that is changed.",
+        default=None,
+        shown_default="the bucket's",
     )
     checksum: Literal["auto", "none", "crc32c", "md5"] = _option(
         WRITING,
@@ -461,6 +512,25 @@ def _is_ip_address(hostname: str) -> bool:
     return True
 
 
+def _encryption(s: Settings) -> list[Conflict]:
+    found: list[Conflict] = []
+    if s.sse_key_file is not None and s.sse is not None:
+        found.append((("sse", "sse_key_file"), "an object is encrypted in one way only"))
+    if s.sse_kms_key_id is not None and s.sse not in ("aws:kms", "aws:kms:dsse"):
+        found.append((("sse_kms_key_id",), "it is for --sse aws:kms, which is not given"))
+    url = urlsplit(s.endpoint or "")
+    if s.sse_key_file is not None and url.scheme == "http" and not _is_this_machine(url.hostname):
+        reason = "the key would cross the network for everybody to read: use https"
+        found.append((("sse_key_file", "endpoint"), reason))
+    return found
+
+
+def _is_this_machine(hostname: str | None) -> bool:
+    if hostname is None or not _is_ip_address(hostname):
+        return hostname == "localhost"
+    return ip_address(hostname).is_loopback
+
+
 def _directories_apart(s: Settings) -> list[Conflict]:
     # The daemon would wait for itself when it opens its own files through the mount.
     inside = [
@@ -481,6 +551,7 @@ _RULES: tuple[Callable[[Settings], list[Conflict]], ...] = (
     _several_credentials,
     _block_size,
     _addressing,
+    _encryption,
     _directories_apart,
     _special_modes,
 )

@@ -61,6 +61,14 @@ def endpoint_url(value: object) -> str:
     return url.rstrip("/")
 
 
+def key_id(value: object) -> str:
+    """The id, alias or ARN of a key, as it goes into a header."""
+    text = str(value)
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("must be a key's id, alias or ARN")
+    return text
+
+
 def listen_address(value: object) -> str:
     """``host:port`` to listen on; a port alone means this machine only."""
     text = str(value).strip()

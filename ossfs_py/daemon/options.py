@@ -67,6 +67,11 @@ def store_options(settings: Settings) -> StoreOptions:
         conditional_writes=settings.conditional_writes,
         part_copy=settings.part_copy,
         storage_class=settings.storage_class,
+        sse=settings.sse,
+        sse_kms_key_id=settings.sse_kms_key_id,
+        sse_key_file=settings.sse_key_file,
+        request_payer=settings.request_payer,
+        acl=settings.acl,
         scratch_prefix=settings.prefix,
         traits_dir=settings.state_dir / "stores",
     )

@@ -28,7 +28,7 @@ _LEAST_BYTES = MIB
 """Of less, the time to the first byte would be measured."""
 _SLOW_BYTES_PER_SECOND = 10 * MIB
 """A model of 15 GB takes 25 minutes then."""
-_WRITES = ("put", "delete", "capabilities")
+_WRITES = ("put", "copy", "multipart", "delete", "capabilities")
 
 
 class Bucket:
@@ -62,11 +62,13 @@ class Bucket:
             put = self.put()
             yield put
             if put.status is Status.GOOD:
+                yield self.copy()
+                yield self.multipart()
                 yield self.delete()
                 yield from self.capabilities()
             else:
-                yield skipped("delete", "as nothing could be written")
-                yield skipped("capabilities", "as nothing could be written")
+                for name in _WRITES[1:]:
+                    yield skipped(name, "as nothing could be written")
         else:
             for name in _WRITES:
                 yield skipped(name, "only with --write, which uses a scratch key")
@@ -91,8 +93,9 @@ class Bucket:
         found = self._some_object(1)
         if found is None:
             return skipped("get", "there is no object with content to read")
-        began = self._clock()
         try:
+            self._store.head(found.key)
+            began = self._clock()
             self._store.get_range_into(found.version, 0, memoryview(bytearray(1)))
         except ArchivedError:
             return warning("get", f"{found.key!r} is archived", "restore it before it is read")
@@ -108,6 +111,29 @@ class Bucket:
             return failed("put", str(exc), _right("s3:PutObject (oss:PutObject)", exc))
         return good("put", "allowed")
 
+    def copy(self) -> Finding:
+        """The scratch key can be copied, as renaming and chmod do."""
+        right = "s3:GetObject and s3:PutObject (and s3:GetObjectTagging, where objects have tags)"
+        try:
+            self._store.copy(self._store.head(self._scratch).version, f"{self._scratch}-copy")
+            self._store.delete(f"{self._scratch}-copy")
+        except StoreError as exc:
+            return failed("copy", str(exc), _right(_right_of(exc) or right, exc))
+        return good("copy", "allowed")
+
+    def multipart(self) -> Finding:
+        """Large files can be begun, and given up without leaving paid parts behind."""
+        try:
+            upload = self._store.start_multipart(CommitRequest(self._scratch))
+            try:
+                self._store.upload_part(upload, 1, b"ossfs-py doctor")
+            finally:
+                self._store.abort(upload)
+        except StoreError as exc:
+            right = _right_of(exc) or "s3:PutObject (oss:PutObject)"
+            return failed("multipart", str(exc), _right(right, exc))
+        return good("multipart", "allowed")
+
     def delete(self) -> Finding:
         """The scratch key can be removed again."""
         try:
@@ -120,7 +146,7 @@ class Bucket:
     def capabilities(self) -> Iterator[Finding]:
         """What the store can do that mounts make use of: in one row, and a row for each."""
         try:
-            found = self._store.capabilities()
+            found = self._store.capabilities(thorough=True)
         except StoreError as exc:
             yield failed("capabilities", str(exc), "try again; the store does not answer")
             return
@@ -132,11 +158,10 @@ class Bucket:
         else:
             yield good("capabilities", "conditional writes and copies of parts")
         for one in found.features:
-            told = f"{one.what}: {one.verdict}"
-            if one.verdict == "works":
-                yield good(one.name, f"{told} ({one.instead})" if one.instead else told)
-            else:
-                yield warning(one.name, told, one.instead or "try again; it could not be tried")
+            works = one.verdict == "works"
+            status = Status.GOOD if works else Status.WARNING
+            instead = one.instead or ("" if works else "try again; it could not be tried")
+            yield Finding(one.name, status, one.what, instead, one.verdict)
 
     def throughput(self) -> Finding:
         """Bytes per second over several connections, for a few seconds at most."""
@@ -188,6 +213,18 @@ def credentials(source: CredentialSource) -> Finding:
         return good("credentials", "none: requests are anonymous")
     kind = ", with a session token" if key.token else ""
     return good("credentials", f"from {source.origin()}{kind}")
+
+
+_RIGHTS = {
+    "HeadObject": "s3:GetObject (oss:GetObject)",
+    "DeleteObject": "s3:DeleteObject (oss:DeleteObject)",
+    "AbortMultipartUpload": "s3:AbortMultipartUpload (oss:AbortMultipartUpload)",
+}
+
+
+def _right_of(exc: StoreError) -> str | None:
+    """The right that the operation which failed needs, where it tells by itself."""
+    return _RIGHTS.get(exc.operation)
 
 
 def _right(action: str, exc: StoreError) -> str:

@@ -23,6 +23,8 @@ class Finding:
     status: Status
     told: str
     fix: str = ""
+    verdict: str = ""
+    """Of a feature of the store: works, ignored, refused or unknown."""
 
 
 def good(check: str, told: str) -> Finding:

@@ -21,7 +21,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
-from ossfs_py.model import NO_METADATA, CommitRequest, Condition, ObjectVersion
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.contenttypes import content_type_of
 from ossfs_py.namespace.inode import Inode
@@ -179,7 +179,8 @@ class Commits:
         self, opened: OpenInode, start: int, request: CommitRequest
     ) -> bool:
         """One try; False if others were faster."""
-        version = await self._version_there(opened.inode)
+        there = await self._namespace.version_in_store(opened.inode)
+        version = None if there is None else there.version
         opened.seen = version
         file = self._data_path.open(version, opened)
         condition = Condition(only_if_absent=True)
@@ -192,7 +193,7 @@ class Commits:
             return True
         try:
             await _copy_end(opened.file, start, file)
-            stored = await file.commit(replace(request, condition=condition))
+            stored = await file.commit(replace(request, condition=condition, like=there))
             if stored is None:
                 raise RuntimeError("what was appended, or a file not in the store, is dirty")
         except BaseException as exc:
@@ -204,11 +205,6 @@ class Commits:
             raise
         await self._go_on_with(opened, file, stored, request)
         return True
-
-    async def _version_there(self, inode: Inode) -> ObjectVersion | None:
-        """What the store has under a file's key now."""
-        info = await self._namespace.version_in_store(inode)
-        return None if info is None else info.version
 
     async def _go_on_with(
         self, opened: OpenInode, file: OpenFile, stored: ObjectVersion, request: CommitRequest
@@ -255,7 +251,7 @@ class Commits:
             metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
             content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
-            content_headers=info.content_headers if info is not None else NO_METADATA,
+            like=info,
         )
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:

@@ -324,7 +324,9 @@ class Handles:
 
     async def _prepare_writing(self, inode: Inode) -> None:
         """What other tools stored beside the bytes is kept when the bytes are replaced."""
-        if inode.info is not None and inode.metadata is None and not inode.removed:
+        info = inode.info
+        unknown = inode.metadata is None or (info is not None and info.described is None)
+        if info is not None and unknown and not inode.removed:
             await self._namespace.ensure_metadata(inode)
 
     @contextmanager

@@ -13,6 +13,7 @@ from ossfs_py.errors import (
     EntryExistsError,
     InvalidArgumentError,
     IsADirectoryPathError,
+    MetadataTooLargeError,
     NameTooLongError,
     NoSuchEntryError,
     NotADirectoryPathError,
@@ -21,6 +22,7 @@ from ossfs_py.errors import (
     ReadOnlyError,
     StaleInodeError,
     StoreError,
+    UnsupportedByStoreError,
 )
 from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo, ObjectVersion
 from ossfs_py.namespace import metadata
@@ -173,7 +175,11 @@ class Entries:
             )
         except RangeTooLargeError as exc:
             raise NameTooLongError(f"a symlink target of {len(target)} bytes: {exc}") from exc
-        return await self._make(parent, name, Kind.SYMLINK, stored)
+        try:
+            return await self._make(parent, name, Kind.SYMLINK, stored)
+        except MetadataTooLargeError as exc:
+            log.warning("%s", exc)
+            raise NameTooLongError(f"a symlink target of {len(target)} bytes: {exc}") from exc
 
     async def make_special(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
         """Write a zero-byte object whose ``mode`` says that it is a FIFO or a socket.
@@ -294,7 +300,7 @@ class Entries:
         cannot be removed.
         """
         prefix = self._tree.keys.marker_key_of(directory)
-        if self._tree.holds_unstored(directory):
+        if any(node.local for node in self._tree.table.below(directory) if node is not directory):
             raise DirectoryNotEmptyError(f"directory {prefix!r} is not empty")
         found = await self._resolver.first_below(directory)
         if found is None:
@@ -341,11 +347,24 @@ class Entries:
     async def write_marker(self, directory: Inode) -> None:
         """Store the marker of a directory that has none, with the attributes it shows."""
         stored = stored_metadata(directory, self._tree.options, with_times=True)
-        version = await self._put(self._tree.keys.marker_key_of(directory), stored, directory.kind)
-        self._tree.stored(directory, version, stored)
-        directory.marker_made = version
+        try:
+            key = self._tree.keys.marker_key_of(directory)
+            version = await self._put(key, stored, directory.kind)
+        except UnsupportedByStoreError:
+            self._known_here_only(directory, stored)
+        else:
+            self._tree.stored(directory, version, stored)
+            directory.marker_made = version
 
     # -- inside -----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _known_here_only(directory: Inode, stored: Mapping[str, str]) -> None:
+        """The store keeps no markers: the directory lasts as long as this mount, or as long as
+        something is in it.
+        """
+        directory.metadata = stored
+        directory.local = True
 
     def _group_of_directory(self, parent: Inode, gid: int) -> int:
         """The group of a new entry: the maker's, or in a set-group-ID directory that one's.
@@ -362,7 +381,12 @@ class Entries:
         if await self.find_target(parent, name) is not None:
             raise EntryExistsError(f"{name!r} exists")
         free_since = self._tree.absent_since(parent, name)
-        version = await self._put(stored_key, stored, kind)
+        try:
+            version: ObjectVersion | None = await self._put(stored_key, stored, kind)
+        except UnsupportedByStoreError:
+            if kind is not Kind.DIRECTORY:
+                raise
+            version = None
         inode = self._tree.table.child(parent, name)
         if inode is not None and inode.kind is not kind:
             self._tree.vanished(inode)
@@ -372,9 +396,12 @@ class Entries:
             inode = self._tree.table.new(parent, name, kind)
             inode.transient = True
         inode.mtime_ns = metadata.decode(stored).mtime_ns
-        self._tree.stored(inode, version, stored)
-        if kind is Kind.DIRECTORY:
-            inode.marker_made = version
+        if version is None:
+            self._known_here_only(inode, stored)
+        else:
+            self._tree.stored(inode, version, stored)
+            if kind is Kind.DIRECTORY:
+                inode.marker_made = version
         self._tree.changed(inode, new=new)
         if new and kind is Kind.DIRECTORY and free_since is not None:
             self._tree.listings.made(inode, free_since)

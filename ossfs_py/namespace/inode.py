@@ -86,7 +86,9 @@ class Inode:
         "xattrs",
     )
 
-    def __init__(self, number: int, parent: "Inode | None", name: str, kind: Kind) -> None:
+    def __init__(  # noqa: PLR0915 (a line for each of its many attributes)
+        self, number: int, parent: "Inode | None", name: str, kind: Kind
+    ) -> None:
         self.number = number
         self.parent = parent
         self.name = name
@@ -210,7 +212,8 @@ class Inode:
                 storage_class=info.storage_class or before.storage_class,
                 version_id=info.version_id or before.version_id,
                 owner=info.owner or before.owner,
-                content_headers=info.content_headers or before.content_headers,
+                described=before.described if info.described is None else info.described,
+                tag_count=before.tag_count if info.described is None else info.tag_count,
             )
         elif not self.metadata_dirty:
             self.mode = self.uid = self.gid = None

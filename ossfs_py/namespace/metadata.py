@@ -112,7 +112,9 @@ def encode(
     if xattrs:
         values = {name: base64.b64encode(value).decode("ascii") for name, value in xattrs.items()}
         result["xattr"] = quote(json.dumps(values, separators=(",", ":")), safe="")
-    size = sum(len(n.encode("utf-8")) + len(v.encode("utf-8")) for n, v in result.items())
+    size = sum(
+        len(text.encode("utf-8", "surrogateescape")) for item in result.items() for text in item
+    )
     if size > MAX_METADATA_BYTES:
         raise RangeTooLargeError(
             f"{size} bytes of metadata; a store keeps {MAX_METADATA_BYTES} with an object"

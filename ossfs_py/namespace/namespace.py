@@ -238,8 +238,8 @@ class Namespace:
         return await self._resolver.head(self._tree.keys.key_of(inode))
 
     async def ensure_metadata(self, inode: Inode) -> None:
-        """Learn a stored inode's user metadata, so that overwriting it keeps what is there."""
-        await self._resolver.ensure_metadata(inode)
+        """Learn what describes a stored inode, so that overwriting it keeps what is there."""
+        await self._resolver.ensure_described(inode)
 
     def invalidate(self, inode: Inode) -> None:
         """Believe nothing remembered of the inode, and nothing listed in or around it."""

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 
-from ossfs_py.errors import AccessDeniedError, ObjectMissingError
+from ossfs_py.errors import ObjectMissingError, StoreError, StoreUnavailableError
 from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry
@@ -161,6 +161,9 @@ class DirectoryListing:
                 answers[name] = info
             except ObjectMissingError:
                 answers[name] = False
-            except AccessDeniedError:
-                answers[name] = None  # may be listed but not asked: shown without metadata
+            except StoreUnavailableError:
+                raise
+            except StoreError:
+                # Forbidden, encrypted with another key, or odd: shown as it is listed.
+                answers[name] = None
         return answers

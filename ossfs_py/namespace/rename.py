@@ -155,6 +155,7 @@ class Renamer:
         """What was copied, the copy, and its metadata as far as that is known."""
         for attempt in range(1, _COPY_TRIES + 1):
             await self._resolver.refresh(source)
+            await self._resolver.ensure_described(source)
             info = source.info
             if info is None:
                 raise NoSuchEntryError(f"{source.name!r} is not in the store")
@@ -167,6 +168,7 @@ class Renamer:
                         key,
                         metadata=replacement,
                         content_type=None if replacement is None else info.content_type,
+                        like=info,
                     )
                 )
             except VersionChangedError:
@@ -285,6 +287,9 @@ class Renamer:
         A failure takes back the copies already made: the half-filled target would stand in the
         way of the next try.
         """
+        # What a LIST does not tell (encryption, a redirect) costs a request for each object: who
+        # mounts for full fidelity pays it, others get what copies have by themselves.
+        asks = self._tree.options.posix_metadata
         made: list[str] = []  # list.append is atomic; the copies run on several threads
 
         def copy(info: ObjectInfo) -> tuple[ObjectVersion, ObjectVersion] | None:
@@ -295,14 +300,18 @@ class Renamer:
                     if key.endswith("/") and info.size == 0:
                         # SeaweedFS answers a copy of a marker with success and makes nothing.
                         marker = self._store.head(info.key)
-                        version = self._store.put(
-                            CommitRequest(key, marker.metadata or {}, marker.content_type), b""
+                        said = CommitRequest(
+                            key, marker.metadata or {}, marker.content_type, like=marker
                         )
+                        version = self._store.put(said, b"")
                     else:
-                        version = self._store.copy(source, key)
+                        if asks:
+                            info = self._store.head(info.key)
+                        version = self._store.copy(source, key, like=info)
                 except VersionChangedError:
-                    source = self._store.head(info.key).version
-                    version = self._store.copy(source, key)
+                    info = self._store.head(info.key)
+                    source = info.version
+                    version = self._store.copy(source, key, like=info)
             except ObjectMissingError:
                 return None  # deleted by another client meanwhile
             made.append(key)

@@ -290,6 +290,23 @@ class Resolver:
             if isinstance(head, StoreError):
                 raise head
 
+    async def ensure_described(self, inode: Inode) -> None:
+        """Make sure that what describes a stored file's current version is known in full: a LIST
+        tells less than a HEAD, and so do remembered answers.
+
+        Raises:
+            StaleInodeError, StoreError: as of :meth:`refresh`.
+        """
+        await self.ensure_metadata(inode)
+        while (
+            inode.kind is not Kind.DIRECTORY
+            and inode.info is not None
+            and inode.info.described is None
+            and not (inode.local or inode.removed)
+        ):
+            if await self._refresh_once(inode):
+                return
+
     async def first_below(self, directory: Inode) -> str | None:
         """The first key in the directory but its marker, or the marker if that has content.
 

@@ -26,6 +26,7 @@ _PERMISSION_BITS = 0o7777
 _TRIES = 3
 _USER = "user."
 _OURS = "user.ossfs."
+_TOLD_BY_HEAD = frozenset({"version-id", "storage-class", "content-type"})
 
 
 class AttributeWriter:
@@ -190,28 +191,35 @@ class AttributeWriter:
                 info.key,
                 metadata=stored,
                 content_type=info.content_type,
+                like=info,
             )
         )
         self._tree.stored(inode, version, stored, copied_from=info.version)
 
     async def _ours(self, inode: Inode, name: str) -> bytes:
-        if inode.info is not None and name != _OURS + "etag":
+        asked = name.removeprefix(_OURS)
+        if inode.info is not None and asked != "etag":
             await self._resolver.ensure_metadata(inode)
+            if asked in _TOLD_BY_HEAD and not self._told(inode.info, asked):
+                # Of what this mount wrote itself, the store has told no more than the ETag.
+                await self._resolver.ask_again(inode)
         info = inode.info
-        value = (
-            None
-            if info is None
-            else {
-                "etag": info.etag,
-                "version-id": info.version_id,
-                "storage-class": info.storage_class,
-                "content-type": info.content_type,
-                "owner": info.owner,
-            }.get(name.removeprefix(_OURS))
-        )
+        value = None if info is None else self._told(info, asked)
+        if info is not None and asked == "owner" and value is None:
+            value = await self._workers.run(self._store.owner, info.key)
         if not value:
             raise NoAttributeError(f"no attribute {name!r}")
-        return value.encode("utf-8")
+        return value.encode("utf-8", "surrogateescape")
+
+    @staticmethod
+    def _told(info: ObjectInfo, asked: str) -> str | None:
+        return {
+            "etag": info.etag,
+            "version-id": info.version_id,
+            "storage-class": info.storage_class,
+            "content-type": info.content_type,
+            "owner": info.owner,
+        }.get(asked)
 
     def _settable(self, name: bytes) -> str:
         self._require_writable()

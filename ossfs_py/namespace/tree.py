@@ -352,7 +352,9 @@ class Tree:
             content_type=before.content_type if before else None,
             storage_class=before.storage_class if before else None,
             owner=before.owner if before else None,
-            content_headers=before.content_headers if before else NO_METADATA,
+            # Of what this mount made of nothing, all is known that has to be said again.
+            described=before.described if before else NO_METADATA,
+            tag_count=before.tag_count if before else 0,
         )
         inode.metadata = metadata
         inode.copied_from = copied_from

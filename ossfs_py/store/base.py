@@ -71,9 +71,17 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def capabilities(self) -> Capabilities:
+    def capabilities(self, *, thorough: bool = False) -> Capabilities:
         """What the store can do. May probe with scratch keys what is not known of the endpoint;
-        what cannot be probed counts as missing.
+        what cannot be probed counts as missing. ``thorough``: also what mounts find out as they
+        go, which takes an upload of 10 MiB.
+        """
+        ...
+
+    @property
+    def equal_parts(self) -> bool:
+        """Whether all parts of an upload but the last must be of one size, as far as is known by
+        now; nothing is asked. An upload that shows it raises UnequalPartsError.
         """
         ...
 
@@ -132,6 +140,8 @@ class ObjectStore(Protocol):
 
         Raises:
             ConditionFailedError: the condition did not hold; nothing was written.
+            UnsupportedByStoreError: a key that ends with a slash would become a file without it.
+            MetadataTooLargeError: the store keeps less; nothing was written.
             OSError: a :class:`~ossfs_py.model.FileSlice` could not be read (also upload_part).
         """
         ...
@@ -168,6 +178,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ConditionFailedError: the condition did not hold; the upload still exists.
+            UnequalPartsError: nothing was written; begin again with parts of one size.
             IntegrityError: the finished object's size is not the parts' sum.
         """
         ...
@@ -183,11 +194,14 @@ class ObjectStore(Protocol):
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        like: ObjectInfo | None = None,
     ) -> ObjectVersion:
         """Copy on the server, pinned to the source's version; multipart above 5 GiB.
 
         ``metadata`` None keeps the source's, otherwise replaces it (``key`` may equal
-        ``source.key`` then).
+        ``source.key`` then). ``like`` is the object whose storage class, encryption, redirect,
+        tags and access rights the copy gets, as far as they are known of it; None: those that
+        copies get by themselves.
 
         Raises:
             ObjectMissingError: the source is gone.

@@ -46,6 +46,19 @@ class StoreOptions:
     conditional_writes: Choice = "auto"
     part_copy: Choice = "auto"
     storage_class: str | None = None
+    """Of new objects; others keep theirs."""
+    sse: str | None = None
+    """How the store encrypts all that is written (AES256, aws:kms, aws:kms:dsse); None: objects
+    keep theirs, new ones get the bucket's."""
+    sse_kms_key_id: str | None = None
+    sse_key_file: Path | None = None
+    """Holds the key that the store is sent with each request, to encrypt and decrypt with it
+    (SSE-C): the store keeps none."""
+    request_payer: bool = False
+    """Requests are on the account of whoever asks, not of the bucket's owner."""
+    acl: str | None = None
+    """A canned ACL for all that is written; ``keep``: that of the object before, which is asked
+    for; None: the bucket's."""
     scratch_prefix: str = ""
     traits_dir: Path | None = None
     """Where what endpoints were found to do is kept for a day; None: nowhere."""

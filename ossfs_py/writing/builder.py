@@ -1,6 +1,6 @@
 """How a file on disk becomes an object: one PUT, or parts sent from here and copied there."""
 
-from ossfs_py.errors import ObjectMissingError, VersionChangedError
+from ossfs_py.errors import ObjectMissingError, UnequalPartsError, VersionChangedError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.writing.content import Target
 from ossfs_py.writing.context import WriteContext
@@ -89,6 +89,9 @@ class ObjectBuilder:
         except ObjectMissingError:
             # The store forgot the upload (a lifecycle rule, another client): begin a new one.
             self.drop()
+        except UnequalPartsError:
+            self.drop()
+            self._schedule = PartSchedule(self._context.parts)
         try:
             return await self._build_once(request, condition)
         except ObjectMissingError as exc:
@@ -141,7 +144,7 @@ class ObjectBuilder:
                 content.base_valid,
                 content.dirty,
                 part_copy=capabilities.part_copy,
-                limits=context.limits.parts,
+                limits=context.parts,
             )
         plan, base = self._plan, content.base.version
         if len(plan) == 1 and isinstance(plan[0], LocalPart):

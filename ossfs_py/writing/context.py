@@ -1,7 +1,7 @@
 """What every dirty file of a mount shares."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import trio
@@ -10,7 +10,7 @@ from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
-from ossfs_py.writing.parts import PartLimits
+from ossfs_py.writing.parts import EQUAL_PART_BYTES, PartLimits
 
 
 class PartBuffer(Protocol):
@@ -99,3 +99,13 @@ class WriteContext:
     room: DiskRoom = field(default_factory=DiskRoom)
     """On the local disk."""
     tidying: Tidying = field(default_factory=Tidying)
+
+    @property
+    def parts(self) -> PartLimits:
+        """What the store accepts, as far as is known by now."""
+        if not self.store.equal_parts:
+            return self.limits.parts
+        part_bytes = max(
+            self.limits.parts.first_part, min(EQUAL_PART_BYTES, self.limits.memory_part_bytes)
+        )
+        return replace(self.limits.parts, equal_part=part_bytes)

@@ -68,9 +68,9 @@ class DirtyFile:
         self._memory_first = memory_first
         self._expects_rereads = expects_rereads
         limits = context.limits
-        self._disk_schedule = PartSchedule(limits.parts)
+        self._disk_schedule = PartSchedule(context.parts)
         self._memory_plan = MemoryPlan(
-            PartSchedule(limits.parts, limits.memory_part_bytes),
+            PartSchedule(context.parts, limits.memory_part_bytes),
             self._disk_schedule,
             self._target,
             self._new_upload,

@@ -18,7 +18,7 @@ from ossfs_py.writing.recovery import Recovery
 
 _NAME = "source.json"
 _FORMAT = 1
-_PATHS = ("credentials_file", "ca_bundle", "traits_dir")
+_PATHS = ("credentials_file", "ca_bundle", "traits_dir", "sse_key_file")
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,12 @@ COPY_PART_BYTES = 64 * 1024**2
 """One server-side copy request. A store copies a single range at the speed of one stream, so a
 large clean range is faster as several requests in parallel."""
 
+EQUAL_PART_BYTES = 32 * 1024**2
+"""Size of every part where a store wants one size: a file of unknown size may grow to 312 GiB."""
+_MOST_EQUAL_PARTS = 2000
+"""A changed object is cut into smaller ones, as few bytes as possible are to be moved, but not
+into so many that their requests take longer than the bytes."""
+
 _SCHEDULE_STEPS = 10
 """The part size doubles ten times over 10,000 parts: 8 MiB * 1,000 * (2**10 - 1) > 5 TiB."""
 
@@ -37,21 +43,26 @@ class PartLimits:
     """Largest part, copied or sent."""
     max_parts: int = MAX_PARTS
     max_object: int = MAX_OBJECT_BYTES
+    equal_part: int | None = None
+    """The size of all parts but the last of a new file; None: parts may differ in size."""
 
 
 class PartSchedule:
     """Where part ``number`` (from 1) of a file of unknown size begins and ends.
 
-    Sizes start at ``first_part`` and double every tenth of ``max_parts``, up to ``cap`` bytes.
+    Sizes start at ``first_part`` and double every tenth of ``max_parts``, up to ``cap`` bytes;
+    with ``equal_part`` all are of that size.
     """
 
     def __init__(self, limits: PartLimits, cap: int | None = None) -> None:
         self._step = limits.max_parts // _SCHEDULE_STEPS
-        self._cap = max(limits.first_part, min(cap or limits.max_part, limits.max_part))
+        first = limits.equal_part or limits.first_part
+        most = first if limits.equal_part else limits.max_part
+        self._cap = max(first, min(cap or most, most))
         self.max_parts = limits.max_parts
         # One row for each step: the first part number, its offset, the size of the step's parts.
         rows: list[tuple[int, int, int]] = []
-        offset, size = 0, limits.first_part
+        offset, size = 0, first
         for step in range(_SCHEDULE_STEPS):
             rows.append((step * self._step + 1, offset, size))
             offset += self._step * size
@@ -114,6 +125,10 @@ def plan_commit(
     if size <= limits.first_part:
         whole = ByteRange(0, size)
         return [LocalPart(whole, _fills(whole, base_valid_size, dirty))]
+    if limits.equal_part is not None:
+        return _equal_plan(
+            size, base_valid_size if part_copy else 0, base_valid_size, dirty, limits
+        )
     shortest_copy = limits.min_part
     while True:
         runs = _runs(size, base_valid_size if part_copy else 0, dirty, shortest_copy)
@@ -123,6 +138,23 @@ def plan_commit(
             return plan
         # Too many islands: send short clean runs along instead of naming each one.
         shortest_copy *= 2
+
+
+def _equal_plan(
+    size: int, copyable: int, base_valid_size: int, dirty: ExtentSet, limits: PartLimits
+) -> list[PartPlan]:
+    """Parts of one size but for a shorter last one: copies where all bytes are clean."""
+    most = min(_MOST_EQUAL_PARTS, limits.max_parts)
+    length = limits.first_part
+    while length * most < size and length < limits.max_part:
+        length = min(2 * length, limits.max_part)
+    plan: list[PartPlan] = []
+    for start in range(0, size, length):
+        span = ByteRange(start, min(start + length, size))
+        fills = _fills(span, base_valid_size, dirty)
+        clean = span.end <= copyable and fills == (span,)
+        plan.append(CopyPart(span) if clean else LocalPart(span, fills))
+    return plan
 
 
 @dataclass(slots=True)

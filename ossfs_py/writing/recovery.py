@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +16,7 @@ from ossfs_py.errors import (
     ConditionFailedError,
     ObjectMissingError,
     StoreError,
+    UnequalPartsError,
     UserError,
     VersionChangedError,
 )
@@ -34,7 +35,14 @@ from ossfs_py.model import (
 )
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
-from ossfs_py.writing.parts import CopyPart, LocalPart, PartLimits, PartPlan, plan_commit
+from ossfs_py.writing.parts import (
+    EQUAL_PART_BYTES,
+    CopyPart,
+    LocalPart,
+    PartLimits,
+    PartPlan,
+    plan_commit,
+)
 from ossfs_py.writing.records import DirtyRecord, SentParts
 
 log = logging.getLogger(__name__)
@@ -166,14 +174,15 @@ class Recovery:
         if not record.key:
             raise NotRecoverableError(f"{record.reason}: export the bytes instead")
         with self._opened(record) as fd:
-            version = self._there_already(store, record, fd)
-            condition = ALWAYS if overwrite or version else self._condition(record, store)
+            there = _found(store, record.key)
+            version = self._there_already(store, record, there, fd)
+            condition = ALWAYS if overwrite or version else self._condition(record, there, store)
             if version is not None:
                 log.info("%r is in the store already", record.key)
             elif record.sent is not None:
-                version = self._finish_sent(store, record, record.sent, fd, condition)
+                version = self._finish_sent(store, record, record.sent, there, fd, condition)
             else:
-                version = self._send(store, record, fd, condition)
+                version = self._send(store, record, there, fd, condition)
         self._forget_scratch(record, store)
         self._journal.remove_unsaved(ident)
         return version
@@ -232,28 +241,24 @@ class Recovery:
             os.close(fd)
 
     def _there_already(
-        self, store: ObjectStore, record: DirtyRecord, fd: int
+        self, store: ObjectStore, record: DirtyRecord, there: ObjectInfo | None, fd: int
     ) -> ObjectVersion | None:
         """The object, if it is another one than the writer began with and has all local bytes."""
-        if record.sent is not None:
+        if record.sent is not None or there is None:
             return None
-        try:
-            found = store.head(record.key).version
-        except ObjectMissingError:
-            return None
+        found = there.version
         if found == record.base or found.size != record.size:
             return None
         local = _local_bytes(record, record.size)
         same = all(_same_bytes(store, found, span, fd) for span in local)
         return found if same and (local or not record.size) else None
 
-    def _condition(self, record: DirtyRecord, store: ObjectStore) -> Condition:
+    def _condition(
+        self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore
+    ) -> Condition:
         """Refuse to overwrite what the writer never saw, atomically where the store can."""
         seen = record.base.etag if record.base is not None and not record.scratch else None
-        try:
-            found = store.head(record.key).etag
-        except ObjectMissingError:
-            found = None
+        found = None if there is None else there.etag
         if found is not None and found != seen:
             raise ConditionFailedError(
                 "the object was written by somebody else since", key=record.key
@@ -268,6 +273,7 @@ class Recovery:
         store: ObjectStore,
         record: DirtyRecord,
         sent: SentParts,
+        there: ObjectInfo | None,
         fd: int,
         condition: Condition,
     ) -> ObjectVersion:
@@ -297,7 +303,11 @@ class Recovery:
         if not hidden:
             return self._with_metadata(store, record, version)
         final = store.copy(
-            version, record.key, metadata=record.metadata, content_type=record.content_type
+            version,
+            record.key,
+            metadata=record.metadata,
+            content_type=record.content_type,
+            like=there,
         )
         store.delete(version.key)
         self._journal.forget_scratch(version.key)
@@ -308,14 +318,40 @@ class Recovery:
         store: ObjectStore, record: DirtyRecord, version: ObjectVersion
     ) -> ObjectVersion:
         """The upload began with the metadata of that moment; attributes may have changed since."""
-        if dict(store.head(version.key).metadata or {}) == dict(record.metadata):
+        info = store.head(version.key)
+        if dict(info.metadata or {}) == dict(record.metadata):
             return version
         return store.copy(
-            version, version.key, metadata=record.metadata, content_type=record.content_type
+            version,
+            version.key,
+            metadata=record.metadata,
+            content_type=record.content_type,
+            like=info,
         )
 
     def _send(
-        self, store: ObjectStore, record: DirtyRecord, fd: int, condition: Condition
+        self,
+        store: ObjectStore,
+        record: DirtyRecord,
+        there: ObjectInfo | None,
+        fd: int,
+        condition: Condition,
+    ) -> ObjectVersion:
+        equal = replace(self._limits, equal_part=EQUAL_PART_BYTES)
+        limits = equal if store.equal_parts else self._limits
+        try:
+            return self._send_in(limits, store, record, there, fd, condition)
+        except UnequalPartsError:
+            return self._send_in(equal, store, record, there, fd, condition)
+
+    def _send_in(
+        self,
+        limits: PartLimits,
+        store: ObjectStore,
+        record: DirtyRecord,
+        there: ObjectInfo | None,
+        fd: int,
+        condition: Condition,
     ) -> ObjectVersion:
         os.ftruncate(fd, record.size)
         base_valid = record.base_valid if record.base is not None else 0
@@ -324,13 +360,15 @@ class Recovery:
             base_valid,
             record.dirty,
             part_copy=store.capabilities().part_copy,
-            limits=self._limits,
+            limits=limits,
         )
         for part in plan:
             for fill in part.fills if isinstance(part, LocalPart) else ():
                 if not _fetch(store, record.base, fill, fd):
                     raise _changed(record.key)
-        request = CommitRequest(record.key, record.metadata, record.content_type, condition)
+        request = CommitRequest(
+            record.key, record.metadata, record.content_type, condition, like=there
+        )
         if len(plan) == 1 and isinstance(plan[0], LocalPart):
             return store.put(request, FileSlice(fd, 0, record.size) if record.size else b"")
         upload = store.start_multipart(request)
@@ -347,6 +385,13 @@ class Recovery:
             raise
         self._journal.forget_upload(upload)
         return version
+
+
+def _found(store: ObjectStore, key: str) -> ObjectInfo | None:
+    try:
+        return store.head(key)
+    except ObjectMissingError:
+        return None
 
 
 def _changed(key: str) -> VersionChangedError:

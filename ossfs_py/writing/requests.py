@@ -49,6 +49,7 @@ async def with_metadata(
                 request.key,
                 metadata=request.metadata,
                 content_type=request.content_type,
+                like=request.like,
             )
         )
     return version  # noqa: RET504 - a return inside the scope is one mypy cannot see

@@ -69,6 +69,13 @@ def test_a_mount_that_is_well_passes_every_check_and_nothing_is_left_in_the_buck
     assert names == {"weights"}
 
 
+def test_what_the_store_does_is_a_table(seaweed: SeaweedServer, filled: str) -> None:
+    outcome = doctor(seaweed, filled, "--write")
+    rows = {line[:17].strip(): line[17:].split()[0] for line in outcome.out.splitlines() if line}
+    features = ("create-only", "replace-only", "at completion", "part copies", "copy pins")
+    assert {rows[name] for name in (*features, "part sizes", "directories")} == {"works"}
+
+
 def test_wrong_keys_are_one_row_with_what_to_do(seaweed: SeaweedServer, filled: str) -> None:
     outcome = doctor(seaweed, filled, AWS_SECRET_ACCESS_KEY="wrong")
     assert outcome.code == 1

@@ -20,6 +20,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import (
+    NO_METADATA,
     Body,
     ByteRange,
     CommitRequest,
@@ -150,7 +151,9 @@ class FakeStore:
     def place(self) -> str:
         return "http://store"
 
-    def capabilities(self) -> Capabilities:
+    equal_parts = False
+
+    def capabilities(self, *, thorough: bool = False) -> Capabilities:
         return self._capabilities
 
     def check(self, prefix: str, timeout_seconds: float) -> None:
@@ -186,7 +189,7 @@ class FakeStore:
                 if common is not None:
                     prefixes[common] = None
                 else:
-                    objects.append(replace(self.objects[key].info, metadata=None))
+                    objects.append(replace(self.objects[key].info, metadata=None, described=None))
             return ListPage(tuple(objects), tuple(prefixes), None)
 
     def get_range_into(
@@ -277,6 +280,7 @@ class FakeStore:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        like: ObjectInfo | None = None,
     ) -> ObjectVersion:
         self._enter("copy", source.key)
         with self._lock:
@@ -395,6 +399,7 @@ class FakeStore:
             metadata={name.lower(): value for name, value in metadata.items()},
             content_type=content_type,
             storage_class="STANDARD",
+            described=NO_METADATA,
         )
         self.objects[key] = StoredObject(content, info)
         return info.version

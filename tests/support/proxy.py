@@ -44,6 +44,7 @@ SUBRESOURCES = {
     ("POST", True, "uploadId"): "CompleteMultipartUpload",
     ("DELETE", True, "uploadId"): "AbortMultipartUpload",
     ("GET", True, "uploadId"): "ListParts",
+    ("GET", True, "tagging"): "GetObjectTagging",
     ("POST", False, "delete"): "DeleteObjects",
     ("GET", False, "uploads"): "ListMultipartUploads",
     ("GET", False, "location"): "GetBucketLocation",

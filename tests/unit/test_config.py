@@ -362,6 +362,33 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
             "--addressing and --endpoint: a bucket cannot stand before an IP address",
         ),
         (
+            {"sse_kms_key_id": "alias/own"},
+            "--sse-kms-key-id: it is for --sse aws:kms, which is not given",
+        ),
+        (
+            {"sse": "AES256", "sse_key_file": "/key", "endpoint": "https://store"},
+            "--sse and --sse-key-file: an object is encrypted in one way only",
+        ),
+        (
+            {"sse_key_file": "/key", "endpoint": "http://store:9000"},
+            (
+                "--sse-key-file and --endpoint: the key would cross the network for everybody to "
+                "read: use https"
+            ),
+        ),
+        ({"sse": "rot13"}, "--sse: 'rot13' is none of AES256, aws:kms, aws:kms:dsse"),
+        (
+            {"sse": "aws:kms", "sse_kms_key_id": "two words"},
+            "--sse-kms-key-id: must be a key's id, alias or ARN",
+        ),
+        (
+            {"acl": "everybody"},
+            (
+                "--acl: 'everybody' is none of keep, private, public-read, public-read-write, "
+                "authenticated-read, bucket-owner-read, bucket-owner-full-control"
+            ),
+        ),
+        (
             {"temp_dir": "/mnt/models/tmp"},
             "--temp-dir and MOUNTPOINT: it must lie outside the mountpoint",
         ),

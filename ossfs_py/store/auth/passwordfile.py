@@ -1,4 +1,7 @@
-"""ossfs's and s3fs's password files: an id and a secret a line, for one bucket or for all."""
+"""ossfs's and s3fs's password files: an id and a secret a line, for one bucket or for all.
+
+Where an id or a secret holds a colon (Swift's ids do), spaces stand between the two.
+"""
 
 import os
 import stat
@@ -38,11 +41,13 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
         line = raw.strip()
         if not line or line.startswith("#"):
             continue
-        fields = line.split(":")
-        if len(fields) not in (2, 3) or not all(fields) or any(c.isspace() for c in line):
+        spaced = line.split()
+        fields = spaced if len(spaced) > 1 else line.split(":")
+        if len(fields) not in (2, 3) or any(f != f.strip(":") or not f for f in fields):
             raise EnvironmentProblemError(
                 f"line {number} of the credentials file {path} is neither id:secret nor "
-                "bucket:id:secret"
+                "bucket:id:secret (with spaces instead of the colons where an id or a secret "
+                "holds one)"
             )
         key = AccessKey(fields[-2], fields[-1])
         if len(fields) == 2:

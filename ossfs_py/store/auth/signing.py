@@ -8,6 +8,7 @@ expiry and rotation, or kept out of logs. A test holds it against botocore's, by
 import hashlib
 import hmac
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,9 @@ def encode_query(query: Query) -> str:
         for name, value in query
     )
     return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+_SPACES = re.compile(" +")
 
 
 class Signer:
@@ -100,14 +104,14 @@ class Signer:
                 method,
                 path,
                 query,
-                *(f"{name}:{' '.join(value.split())}" for name, value in signed),
+                *(f"{name}:{_SPACES.sub(' ', value.strip(' '))}" for name, value in signed),
                 "",
                 names,
                 payload,
             )
         )
         scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
-        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
         signature = hmac.new(
             self._signing_key(key.secret_key, stamp[:8]),
             f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(),

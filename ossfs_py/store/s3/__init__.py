@@ -1,9 +1,11 @@
 """S3 and OSS: the operations, their XML, what this store can do, its errors, and trying again.
 
 ``objectstore`` is the :class:`~ossfs_py.store.base.ObjectStore`; ``queries``, ``uploads`` and
-``copying`` are the operations, ``description`` is what an object is said to be beside its bytes,
-``bodies`` is what is sent and its checksums, ``conditions`` finds out how the store says
-conditional writes, ``error_map`` is the one table of answers, ``retry`` the one policy.
+``copying`` are the operations, ``describing`` carries what describes an object to those that take
+its place, ``standing`` is what options put on every request, ``bodies`` is what is sent and its
+checksums, ``probing`` finds out what the store can do and ``traits`` remembers it, ``conditions``
+says conditional writes in its words, ``error_map`` is the one table of answers, ``retry`` the one
+policy.
 
 Every request goes through ``wire``, which signs and sends: one pool of connections, one limit, one
 retry policy, one clock correction. A new operation (versions, tags, ACL, a bucket's versioning or

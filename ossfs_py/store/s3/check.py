@@ -89,7 +89,8 @@ def _explain(error: AnswerError, endpoint: Endpoint) -> str:
     if sentence is None and not error.code:
         kind = error.headers.get("content-type", "")
         if "html" in kind or error.status == 400:
-            return f"{host} is not an S3 server: it answered {error.status} {kind}".rstrip()
+            said = f"{host} is not an S3 server: it answered {error.status} {kind}".rstrip()
+            return said + _path_hint(endpoint)
     if sentence is None and error.status in (401, 403):
         sentence = f"access to the bucket {bucket!r} is denied"
     if sentence is None and error.status == 404:
@@ -102,12 +103,16 @@ _UNKNOWN_ISSUER = ("self-signed certificate", "self signed certificate", "local 
 """OpenSSL's words, of 3.0 and before, for a chain that ends nowhere known."""
 
 
-def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
-    # AWS and OSS want the bucket in the name, others seldom do.
+def _path_hint(endpoint: Endpoint) -> str:
+    """AWS and OSS want the bucket in the name, others seldom do."""
     doubtful = endpoint.virtual and not endpoint.is_oss and "amazonaws.com" not in endpoint.host
+    return f" (if it is one without {_VIRTUAL}: --addressing path)" if doubtful else ""
+
+
+def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
+    doubtful = bool(_path_hint(endpoint))
     if fault.kind == "not_http":
-        hint = f" (if it is one without {_VIRTUAL}: --addressing path)" if doubtful else ""
-        return f"{endpoint.host_header} is not an S3 server: {fault}{hint}"
+        return f"{endpoint.host_header} is not an S3 server: {fault}{_path_hint(endpoint)}"
     hint = ""
     if fault.kind == "resolve" and endpoint.virtual:
         instead = f", or the server has no {_VIRTUAL}: --addressing path" if doubtful else ""

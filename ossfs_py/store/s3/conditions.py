@@ -71,7 +71,12 @@ class Conditions:
                 return ConditionSupport("refused", "refused")
             log.info("conditional writes: create by %s, replace by ETags %s", create, replace)
             self._traits.learn(create=create, replace=replace)
-            return ConditionSupport(create, replace)
+            support = ConditionSupport(create, replace)
+            if (
+                create == "http" and known.winners is None
+            ):  # OSS's own header is one vendor's, who promises it
+                self._count_winners()
+            return support
 
     def completions_checked(self) -> bool:
         """Whether the end of a multipart upload obeys its condition; probes it if not known."""
@@ -109,6 +114,20 @@ class Conditions:
         if not guard or (ends and self._traits.now.completions != "checked"):
             self._check_by_head(operation, key, condition)
         return guard
+
+    def _count_winners(self) -> None:
+        """Tell, when the store's conditions become known, that O_EXCL is not what it should be."""
+        try:
+            winners = self._prober.winners(IF_NONE_MATCH)
+        except StoreError as exc:
+            log.info("whether creating is atomic could not be probed: %s", exc)
+            return
+        self._traits.learn(winners=winners)
+        if winners == "several":
+            log.warning(
+                "this store's conditional writes are not atomic: if two hosts create a file at the "
+                "same moment (O_EXCL), both may be told that it is theirs"
+            )
 
     def _warn_once(self) -> None:
         with self._lock:

@@ -24,11 +24,12 @@ from ossfs_py.model import (
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.s3.description import copy_source, headers_of, kept_headers
+from ossfs_py.store.s3.describing import Describer
+from ossfs_py.store.s3.description import clean_etag, copy_source
 from ossfs_py.store.s3.documents import copied
 from ossfs_py.store.s3.error_map import AnswerError, judge
 from ossfs_py.store.s3.probing import Prober
-from ossfs_py.store.s3.queries import Reader, as_version_changed, clean_etag, parse_head
+from ossfs_py.store.s3.queries import Reader, as_version_changed, parse_head
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.store.s3.uploads import Writer
@@ -52,6 +53,7 @@ class Copier:
         retrier: Retrier,
         reader: Reader,
         writer: Writer,
+        describer: Describer,
         prober: Prober,
         traits: KnownTraits,
         options: StoreOptions,
@@ -67,7 +69,7 @@ class Copier:
         self._traits = traits
         self._options = options
         self._bucket = options.bucket
-        self._storage_class = options.storage_class
+        self._describer = describer
         self._lock = threading.Lock()
         self._max_copy_bytes = max_copy_bytes
         self._copy_part_bytes = copy_part_bytes
@@ -79,28 +81,29 @@ class Copier:
         *,
         metadata: Mapping[str, str] | None,
         content_type: str | None,
+        like: ObjectInfo | None,
     ) -> ObjectVersion:
         """See :meth:`ObjectStore.copy`.
 
-        With new metadata the source is asked first for the headers that would be lost
-        (Cache-Control, Content-Encoding, ...). The storage class becomes the configured one, or
-        the store's default. On a store that ignores the pin a changed source is found out only
-        after the copy, when ``key`` holds the newer bytes already. Repeating a copy is harmless;
-        a copy onto itself that succeeded unheard changes the ETag of a multipart object, so then
-        the metadata decides.
+        With new metadata the source is asked first for what would be lost (Cache-Control,
+        Content-Encoding, ...) unless ``like`` tells it. On a store that ignores the pin a changed
+        source is found out only after the copy, when ``key`` holds the newer bytes already.
+        Repeating a copy is harmless; a copy onto itself that succeeded unheard changes the ETag
+        of a multipart object, so then the metadata decides.
         """
         if source.size > self._max_copy_bytes:
-            return self._copy_in_parts(source, key, metadata, content_type)
+            return self._copy_in_parts(source, key, metadata, content_type, like)
         said = CommitRequest(key)
-        headers = self._source(source)
-        if metadata is not None:
-            said = self._description(source, key, metadata, content_type)
-            headers["x-amz-metadata-directive"] = "REPLACE"
+        if metadata is None:
+            headers = self._describer.of_plain_copy(like, source.key)
+        else:
+            said = self._description(source, key, metadata, content_type, like)
+            headers = self._describer.of_copy(said, source.key)
         request = Request(
             "CopyObject",
             "PUT",
             key,
-            headers=headers | headers_of(said, self._storage_class),
+            headers=self._source(source) | headers,
             patience_seconds=patience_seconds(source.size),
         )
 
@@ -194,9 +197,11 @@ class Copier:
         key: str,
         metadata: Mapping[str, str] | None,
         content_type: str | None,
+        like: ObjectInfo | None,
     ) -> ObjectVersion:
-        request = self._description(source, key, metadata, content_type)
-        upload = self._writer.start_multipart(request)
+        request = self._description(source, key, metadata, content_type, like)
+        described = self._describer.of_parts_copied(request)
+        upload = self._writer.start_described(request, described)
         try:
             spans = list(split_evenly(source.size, self._copy_part_bytes))
             with ThreadPoolExecutor(_COPY_THREADS, "copy") as pool:
@@ -220,21 +225,25 @@ class Copier:
         key: str,
         metadata: Mapping[str, str] | None,
         content_type: str | None,
+        like: ObjectInfo | None,
     ) -> CommitRequest:
         """The copy described in full; what is not given comes from the source."""
+        if metadata is not None and like is not None and like.described is not None:
+            known_type = content_type or like.content_type
+            if known_type is not None:
+                return CommitRequest(key, metadata, known_type, like=like)
 
-        def attempt(state: Attempt) -> dict[str, str]:
+        def attempt(state: Attempt) -> ObjectInfo:
             headers = {"if-match": f'"{source.etag}"'}
-            return self._reader.head_headers(source.key, state, headers)
+            return parse_head(source.key, self._reader.head_headers(source.key, state, headers))
 
-        headers = self._run("HeadObject", source.key, attempt)
-        info = parse_head(source.key, headers)
+        info = self._run("HeadObject", source.key, attempt)
         _require_same(info, source, "CopyObject")
         return CommitRequest(
             key,
             dict(info.metadata or {} if metadata is None else metadata),
             content_type or info.content_type,
-            content_headers=kept_headers(headers),
+            like=info if like is None or like.described is None else like,
         )
 
     def _check_unchanged(self, source: ObjectVersion, operation: str, state: Attempt) -> None:

@@ -1,28 +1,93 @@
-"""Headers about objects: what is said of a new one, kept of an old one, and which one is meant."""
+"""Headers about objects: what is kept of an old one, and which one is meant. Pure.
+
+:mod:`describing` puts them together, and asks for what no HEAD tells.
+"""
 
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from ossfs_py.model import CommitRequest, ObjectVersion
+from ossfs_py.model import ObjectInfo, ObjectVersion
 
-_KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "expires")
+STORAGE_CLASS = "x-amz-storage-class"
+ENCRYPTION = "x-amz-server-side-encryption"
+CUSTOMER_KEY = f"{ENCRYPTION}-customer-"
+"""What the names of all headers about keys of the customer's begin with."""
+_ENCRYPTION_KEPT = (
+    ENCRYPTION,
+    f"{ENCRYPTION}-aws-kms-key-id",
+    f"{ENCRYPTION}-bucket-key-enabled",
+)
+_CONTENT_KEPT = (
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+)
 """What a copy with new metadata would lose unless it is said again."""
+_REDIRECT = "x-amz-website-redirect-location"
+_DEFAULT_CLASS = "STANDARD"
+"""What every store keeps objects in unless it is told otherwise; a HEAD leaves it out."""
+_UNREADABLE_CLASSES = frozenset(
+    {"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"}
+)
+"""Objects of S3 and OSS that are written there can be read only after hours of restoring."""
 
 
-def headers_of(request: CommitRequest, storage_class: str | None) -> dict[str, str]:
-    """The headers that describe the object to be made; ``storage_class`` None is the store's."""
-    headers = {f"x-amz-meta-{name}": value for name, value in request.metadata.items()}
-    headers |= request.content_headers
-    if request.content_type is not None:
-        headers["content-type"] = request.content_type
-    if storage_class is not None:
-        headers["x-amz-storage-class"] = storage_class
-    return headers
+def described(headers: Mapping[str, str]) -> dict[str, str]:
+    """Of the answer to a HEAD what goes into :attr:`ObjectInfo.described`."""
+    known = {
+        name.replace("x-oss-", "x-amz-", 1) if name.startswith("x-oss-") else name: text_of(value)
+        for name, value in headers.items()
+        if value
+    }
+    kept = {
+        name: known[name]
+        for name in (*_CONTENT_KEPT, *_ENCRYPTION_KEPT, _REDIRECT)
+        if name in known
+    }
+    return kept | {STORAGE_CLASS: known.get(STORAGE_CLASS, _DEFAULT_CLASS)}
 
 
-def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Of the answer to a HEAD what goes into :attr:`CommitRequest.content_headers`."""
-    return {name: headers[name] for name in _KEPT if headers.get(name)}
+def clean_etag(value: str) -> str:
+    """An ETag without quotes and weakness mark."""
+    return value.removeprefix("W/").strip('"')
+
+
+def text_of(value: str) -> str:
+    """A header's value as text: bytes past ASCII are UTF-8 in practice, others become surrogates
+    that turn into the same bytes again.
+    """
+    if value.isascii():
+        return value
+    return value.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def kept_headers(like: ObjectInfo, *, encryption: bool) -> dict[str, str]:
+    """What an object that takes the place of ``like`` is said to be, but for storage class, tags
+    and access rights; ``encryption``: with that of ``like``.
+    """
+    return {
+        name: value
+        for name, value in (like.described or {}).items()
+        if name != STORAGE_CLASS and (encryption or name not in _ENCRYPTION_KEPT)
+    }
+
+
+def kept_storage_class(like: ObjectInfo, *, readable: bool) -> str | None:
+    """The storage class of ``like``, to be said again; None: the store's own, or none is known.
+
+    ``readable``: new bytes are not put where nobody can read them.
+    """
+    known = (like.described or {}).get(STORAGE_CLASS) or like.storage_class
+    if readable and known in _UNREADABLE_CLASSES:
+        return _DEFAULT_CLASS
+    return known
+
+
+def storage_class_header(name: str | None) -> dict[str, str]:
+    """The header that asks for a class. The default is not said: some stores know no other."""
+    return {} if name in (None, _DEFAULT_CLASS) else {STORAGE_CLASS: name or ""}
 
 
 def copy_source(bucket: str, source: ObjectVersion) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote, urlencode
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
@@ -113,15 +114,66 @@ def copied(answer: Answer) -> Copied:
     return Copied(texts.get("ETag", ""), texts.get("ChecksumCRC32C"))
 
 
+def tags(answer: Answer) -> str:
+    """The answer to GetObjectTagging, as the header ``x-amz-tagging`` says it.
+
+    Raises:
+        AnswerError, NoAnswerError: it is none.
+    """
+    root = _root(answer, "Tagging")
+    pairs = []
+    for one in root.iter():
+        if _name(one) == "Tag":
+            texts = {_name(child): child.text or "" for child in one}
+            pairs.append((texts.get("Key", ""), texts.get("Value", "")))
+    return urlencode(pairs, quote_via=quote)
+
+
+_GRANTS = {
+    "FULL_CONTROL": "x-amz-grant-full-control",
+    "READ": "x-amz-grant-read",
+    "READ_ACP": "x-amz-grant-read-acp",
+    "WRITE_ACP": "x-amz-grant-write-acp",
+}
+
+
+def granted(answer: Answer) -> dict[str, str]:
+    """The answer to GetObjectAcl, as headers of grants; none where only the owner has rights.
+
+    Raises:
+        AnswerError, NoAnswerError: it is none.
+    """
+    root = _root(answer, "AccessControlPolicy")
+    owner = next((child for child in root if _name(child) == "Owner"), None)
+    owner_id = {_name(c): c.text for c in owner}.get("ID") if owner is not None else None
+    grants: dict[str, list[str]] = {}
+    shared = False
+    for grant in root.iter():
+        if _name(grant) != "Grant":
+            continue
+        texts = {_name(part): part.text or "" for part in grant.iter()}
+        header = _GRANTS.get(texts.get("Permission", ""))
+        named = [(n, texts[t]) for t, n in (("URI", "uri"), ("ID", "id")) if texts.get(t)]
+        if header is not None and named and '"' not in named[0][1]:
+            name, value = named[0]
+            grants.setdefault(header, []).append(f'{name}="{value}"')
+            shared = shared or (name, value) != ("id", owner_id)
+    return {header: ", ".join(each) for header, each in grants.items()} if shared else {}
+
+
 def _texts(answer: Answer, *expected: str) -> dict[str, str]:
     """The texts below the root by tag, without namespaces."""
+    return {_name(child): child.text or "" for child in _root(answer, *expected)}
+
+
+def _root(answer: Answer, *expected: str) -> Element:
     root = parse_document(answer.body, "the answer")
     tag = _name(root)
     if tag == "Error":
         raise parse_error(_INSIDE_200, answer.headers, answer.body)
     if not tag.startswith(expected):  # S3 says "…Result", others do not
         raise NoAnswerError(f"the answer is none to {expected[0]}", "not_http")
-    return {_name(child): child.text or "" for child in root}
+    return root
 
 
 def _name(element: Element) -> str:

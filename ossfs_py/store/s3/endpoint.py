@@ -10,6 +10,7 @@ from ossfs_py.store.http.dialing import DEFAULT_PORTS, Origin, Trust, authority
 from ossfs_py.store.options import StoreOptions
 
 _OSS_SUFFIXES = (".aliyuncs.com", ".aliyuncs-internal.com")
+_R2_SUFFIX = ".r2.cloudflarestorage.com"
 # oss-cn-hangzhou.aliyuncs.com, s3.oss-cn-hangzhou-internal.aliyuncs.com,
 # cn-hangzhou.oss.aliyuncs.com (dual stack)
 _OSS_REGION = re.compile(r"^(?:s3\.)?oss-([a-z0-9-]+?)(?:-internal)?\.aliyuncs(?:-internal)?\.com$")
@@ -31,6 +32,11 @@ class Endpoint:
     virtual: bool
     """The bucket is part of the host name, not of the path."""
     is_oss: bool
+
+    @property
+    def is_r2(self) -> bool:
+        """Whether it is Cloudflare's, which wants parts of one size."""
+        return self.host.endswith(_R2_SUFFIX)
 
     @property
     def url(self) -> str:

@@ -4,6 +4,7 @@ import email.utils
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from ossfs_py.errors import (
     AccessDeniedError,
@@ -11,6 +12,7 @@ from ossfs_py.errors import (
     ConditionFailedError,
     EnvironmentProblemError,
     IntegrityError,
+    MetadataTooLargeError,
     ObjectMissingError,
     ObjectTooLargeError,
     QuotaExceededError,
@@ -37,7 +39,13 @@ class AnswerError(Exception):
     """The request was signed with a wrong time, and the next one will not be."""
 
     def __str__(self) -> str:
-        return " ".join(part for part in (str(self.status), self.code, self.message) if part)
+        said = " ".join(part for part in (str(self.status), self.code, self.message) if part)
+        if not 300 <= self.status < 400:
+            return said
+        # Followed it would hand a signed request to whomever the answer names.
+        place = self.region and f" in region {self.region}"
+        host = urlsplit(self.headers.get("location", "")).hostname
+        return f"{said} (redirected{place}{f' to {host}' if host else ''}, which is not followed)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +88,7 @@ CODES: dict[str, Verdict] = {
     "InvalidObjectState": _ARCHIVED,
     "PreconditionFailed": _CONDITION,
     "FileAlreadyExists": _CONDITION,
+    "MetadataTooLarge": Verdict(MetadataTooLargeError),
     "QuotaExceeded": _QUOTA,
     "InsufficientCapacity": _QUOTA,
     "XMinioStorageFull": _QUOTA,
@@ -178,6 +187,16 @@ def judge(error: Failure) -> Verdict:
     return verdict
 
 
+_ONE_SIZE = re.compile(r"same (length|size)|equal", re.IGNORECASE)
+
+
+def wants_equal_parts(error: AnswerError) -> bool:
+    """Whether an upload is refused as its parts differ in size (Cloudflare R2): other stores say
+    InvalidPart of parts that are not there.
+    """
+    return error.code == "InvalidPart" and _ONE_SIZE.search(error.message) is not None
+
+
 def asks_to_slow_down(error: AnswerError) -> bool:
     """Whether the store is not broken but wants fewer requests."""
     return error.code in _SLOW_DOWN or error.status in (429, 503)
@@ -188,6 +207,8 @@ _MESSAGE = re.compile(rb"<Message>([^<]*)</Message>")
 _REGION = re.compile(rb"<Region>([^<]*)</Region>")
 _REQUEST_ID = re.compile(rb"<RequestId>([^<]*)</RequestId>")
 _MAX_MESSAGE_CHARS = 300
+_METADATA_LIMIT = re.compile(r"(Metadata (name|value)|Too many metadata|Total metadata)")
+"""What Swift's limits of metadata begin with; its S3 front end has no code of their own for it."""
 
 
 def refuses_key(error: AnswerError) -> bool:
@@ -233,10 +254,13 @@ def _http_seconds(text: str) -> float | None:
 
 def parse_error(status: int, headers: dict[str, str], body: bytes) -> AnswerError:
     """The error an answer speaks of. The body need not be XML: HEAD has none, proxies send HTML."""
+    code, message = _first(_CODE, body), _first(_MESSAGE, body)[:_MAX_MESSAGE_CHARS]
+    if code == "InvalidRequest" and _METADATA_LIMIT.match(message):
+        code = "MetadataTooLarge"
     return AnswerError(
         status=status,
-        code=_first(_CODE, body),
-        message=_first(_MESSAGE, body)[:_MAX_MESSAGE_CHARS],
+        code=code,
+        message=message,
         request_id=request_id_of(headers) or _first(_REQUEST_ID, body),
         region=headers.get("x-amz-bucket-region") or _first(_REGION, body),
         retry_after_seconds=retry_after_of(headers),

@@ -24,11 +24,13 @@ from ossfs_py.store.s3.bodies import choose_checksum
 from ossfs_py.store.s3.check import check_bucket
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
+from ossfs_py.store.s3.describing import Describer
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.removals import Remover
 from ossfs_py.store.s3.retry import Retrier
+from ossfs_py.store.s3.standing import StandingHeaders
 from ossfs_py.store.s3.traits import USELESS, KnownTraits, features_of
 from ossfs_py.store.s3.uploads import Writer
 from ossfs_py.store.s3.wire import WireClient
@@ -70,15 +72,23 @@ class S3ObjectStore:
         self._retrier = Retrier(
             metrics, options.retry_budget_seconds, credentials.renew, options.concurrency
         )
-        self._wire = WireClient(endpoint, dialer, pool, credentials.current, self._retrier)
+        self._wire = WireClient(
+            endpoint,
+            dialer,
+            pool,
+            credentials.current,
+            self._retrier,
+            StandingHeaders(options),
+        )
         self._reader = Reader(self._wire, self._retrier, metrics)
         traits = self._traits = KnownTraits(
             self._place, options.traits_dir, afresh=options.probe_afresh
         )
-        prober = Prober(self._wire, self._retrier, options)
+        prober = self._prober = Prober(self._wire, self._retrier, options)
         self._conditions = Conditions(
             prober, traits, options, self._reader.head, is_oss=endpoint.is_oss
         )
+        describer = Describer(self._wire, self._reader, options)
         self._writer = Writer(
             self._wire,
             self._retrier,
@@ -88,6 +98,8 @@ class S3ObjectStore:
             metrics,
             choose_checksum(options, is_oss=endpoint.is_oss, is_tls=endpoint.scheme == "https"),
             traits,
+            describer,
+            prober,
         )
         self._remover = Remover(self._wire, self._retrier, traits)
         self._copier = Copier(
@@ -95,6 +107,7 @@ class S3ObjectStore:
             self._retrier,
             self._reader,
             self._writer,
+            describer,
             prober,
             traits,
             options,
@@ -106,7 +119,17 @@ class S3ObjectStore:
     def place(self) -> str:
         return self._place
 
-    def capabilities(self) -> Capabilities:
+    @property
+    def equal_parts(self) -> bool:
+        known = self._traits.now.part_sizes
+        return known == "equal" if known is not None else self._endpoint.is_r2
+
+    def capabilities(self, *, thorough: bool = False) -> Capabilities:
+        if thorough:
+            sizes = self._prober.part_sizes()
+            if sizes is not None:
+                self._traits.learn(part_sizes=sizes)
+            self._traits.learn(markers=self._prober.markers())
         found = self._conditions.found()
         self._conditions.completions_checked()
         copies = self._copier.can_copy_parts()
@@ -163,8 +186,11 @@ class S3ObjectStore:
         *,
         metadata: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        like: ObjectInfo | None = None,
     ) -> ObjectVersion:
-        return self._copier.copy(source, key, metadata=metadata, content_type=content_type)
+        return self._copier.copy(
+            source, key, metadata=metadata, content_type=content_type, like=like
+        )
 
     def delete(self, key: str) -> None:
         self._writer.delete(key)
@@ -185,8 +211,8 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
 
     Raises:
         UsageError: the endpoint is malformed.
-        EnvironmentProblemError: the profile, the CA bundle, the proxy settings or an address to
-            bind to are broken.
+        EnvironmentProblemError: the profile, the CA bundle, the SSE-C key file, the proxy settings
+            or an address to bind to are broken.
     """
     configured_region: str | None = None
     if options.region is None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ossfs_py.errors import (
+    AccessDeniedError,
     ConditionFailedError,
     IntegrityError,
     StoreError,
@@ -15,7 +16,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
-from ossfs_py.store.s3.description import kept_headers
+from ossfs_py.store.s3.description import clean_etag, described, text_of
 from ossfs_py.store.s3.error_map import AnswerError, request_id_of
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.retry import Attempt, Retrier
@@ -40,7 +41,10 @@ class Reader:
 
     def head(self, key: str) -> ObjectInfo:
         """See :meth:`ObjectStore.head`."""
-        return self._retrier.run("HeadObject", key, lambda state: self.head_once(key, state))
+        try:
+            return self._retrier.run("HeadObject", key, lambda state: self.head_once(key, state))
+        except StoreError as exc:
+            raise _as_unreadable(exc) from exc
 
     def head_once(self, key: str, state: Attempt) -> ObjectInfo:
         """One try of a HEAD, for use inside another call's attempt."""
@@ -57,7 +61,18 @@ class Reader:
         request = list_request(query)
 
         def attempt(state: Attempt) -> ListPage:
-            return parse_list_page(self._wire.once(request, state).body)
+            body = self._wire.once(request, state).body
+            try:
+                return parse_list_page(body)
+            except NoAnswerError:
+                if body.count(b"<Contents>") <= 2 * query.max_keys or not _insists(state):
+                    raise
+                raise UnsupportedByStoreError(
+                    f"the store ignores max-keys: more than {query.max_keys} entries in one answer",
+                    operation=request.operation,
+                    key=query.prefix,
+                    attempts=state.number,
+                ) from None
 
         return self._retrier.run(request.operation, query.prefix, attempt)
 
@@ -119,6 +134,8 @@ class Reader:
             self._retrier.run("GetObject", version.key, attempt)
         except ConditionFailedError as exc:
             raise as_version_changed(exc) from exc
+        except StoreError as exc:
+            raise _as_unreadable(exc) from exc
         return told
 
 
@@ -148,8 +165,9 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
     metadata = {}
     for name, value in headers.items():
         if name.startswith(_META_PREFIXES):
-            metadata[name[11:]] = _text(value)
+            metadata[name[11:]] = text_of(value)
     storage_class = headers.get("x-amz-storage-class") or headers.get("x-oss-storage-class")
+    count = headers.get("x-amz-tagging-count") or headers.get("x-oss-tagging-count") or ""
     try:
         return ObjectInfo(
             key=key,
@@ -157,10 +175,11 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
             etag=clean_etag(headers.get("etag", "")),
             mtime_ns=_http_time(headers["last-modified"]) * _NS_PER_SECOND,
             metadata=metadata,
-            content_type=headers.get("content-type"),
+            content_type=text_of(headers["content-type"]) if "content-type" in headers else None,
             storage_class=storage_class,
             version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
-            content_headers=kept_headers(headers),
+            described=described(headers),
+            tag_count=int(count) if count.isascii() and count.isdigit() else 0,
         )
     except (KeyError, ValueError, OverflowError):
         raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None
@@ -174,15 +193,30 @@ def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | No
         return None  # the bytes are good all the same
 
 
-def clean_etag(value: str) -> str:
-    """An ETag without quotes and weakness mark."""
-    return value.removeprefix("W/").strip('"')
-
-
 def as_version_changed(exc: StoreError) -> VersionChangedError:
     """A failed precondition on what was to be read: the version is gone."""
     return VersionChangedError(
         "the object changed at the store",
+        operation=exc.operation,
+        key=exc.key,
+        request_id=exc.request_id,
+        attempts=exc.attempts,
+    )
+
+
+def _as_unreadable(exc: StoreError) -> StoreError:
+    """What a 400 to a simple question about one object means: that it is encrypted with a key that
+    was not sent (SSE-C), or with one that is disabled. No credentials are better, but no retry
+    helps either.
+    """
+    cause = exc.__cause__
+    if type(exc) is not StoreError or not isinstance(cause, AnswerError) or cause.status != 400:
+        return exc
+    # A HEAD has no code; of those of a GET most are about something else.
+    if cause.code and not cause.code.startswith("KMS.") and "ncryption" not in cause.message:
+        return exc
+    return AccessDeniedError(
+        f"{cause} (is it encrypted with a key that was not sent, or that is disabled?)",
         operation=exc.operation,
         key=exc.key,
         request_id=exc.request_id,
@@ -200,7 +234,8 @@ def _check_answer(
     """
     headers = response.headers
     # Also for stores that ignore If-Match.
-    if clean_etag(headers.get("etag", "")) != version.etag:
+    etag = clean_etag(headers.get("etag", ""))
+    if version.etag and etag != version.etag:
         raise _changed(version, request_id_of(headers), state)
     whole = start == 0 and size == version.size
     # rclone answers ranges with 200, so the header counts, not the status.
@@ -208,6 +243,9 @@ def _check_answer(
     if content_range is not None:
         if not content_range.startswith(f"bytes {start}-{start + size - 1}/"):
             raise NoAnswerError(f"the store answered another range: {content_range!r}")
+        if not version.etag and content_range.rpartition("/")[2] not in ("*", str(version.size)):
+            # Where the store tells no ETags the size is all that can be compared.
+            raise _changed(version, request_id_of(headers), state)
     elif not whole:
         if not _insists(state):
             raise NoAnswerError("the store answered the whole object instead of a range")
@@ -244,11 +282,6 @@ def _changed(version: ObjectVersion, request_id: str, state: Attempt | None) -> 
         request_id=request_id,
         attempts=state.number if state else 1,
     )
-
-
-def _text(value: str) -> str:
-    """A header value as text: bytes past ASCII are UTF-8 in practice."""
-    return value if value.isascii() else value.encode("latin-1").decode("utf-8", "replace")
 
 
 def _length(text: str) -> int:

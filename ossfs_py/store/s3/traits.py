@@ -20,10 +20,16 @@ Create = Literal["http", "oss", "ignored", "refused"]
 Replace = Literal["quoted", "bare", "ignored", "refused"]
 """How If-Match of a PUT wants its ETag: with quotes, without (Ceph 16), or it is of no use."""
 USELESS = ("ignored", "refused")
+Winners = Literal["one", "several"]
+"""How many of those who create a key at the same moment are told that it is theirs (Swift: two)."""
 Completions = Literal["checked", "ignored"]
 """Whether a condition at the end of a multipart upload is obeyed."""
 Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 """UploadPartCopy obeys x-amz-copy-source-if-match, ignores it (Ceph), refuses it, or is missing."""
+PartSizes = Literal["equal", "free"]
+"""All parts of an upload but the last have to be of one size (Cloudflare R2), or need not be."""
+Markers = Literal["kept", "files"]
+"""A key that ends with a slash is kept as it is, or becomes a file without it (rclone)."""
 Checksums = Literal["refused"]
 """Requests may not carry x-amz-checksum-* headers (Backblaze B2 and some gateways)."""
 Removals = Literal["none"]
@@ -40,19 +46,25 @@ class Traits:
 
     create: Create | None = None
     replace: Replace | None = None
+    winners: Winners | None = None
     completions: Completions | None = None
     copies: Copies | None = None
     checksums: Checksums | None = None
     removals: Removals | None = None
+    part_sizes: PartSizes | None = None
+    markers: Markers | None = None
 
 
 _VALUES = {
     "create": get_args(Create),
     "replace": get_args(Replace),
+    "winners": get_args(Winners),
     "completions": get_args(Completions),
     "copies": get_args(Copies),
     "checksums": get_args(Checksums),
     "removals": get_args(Removals),
+    "part_sizes": get_args(PartSizes),
+    "markers": get_args(Markers),
 }
 
 
@@ -142,6 +154,13 @@ def features_of(traits: Traits) -> Iterator[Feature]:
         if replaced in USELESS
         else "",
     )
+    if create not in USELESS and traits.winners == "several":
+        yield Feature(
+            "one creator",
+            "of several who create a key at the same moment one succeeds",
+            "ignored",
+            "files made with O_EXCL on two hosts in the same moment may replace one another",
+        )
     if create not in USELESS:
         yield Feature(
             "at completion",
@@ -161,6 +180,22 @@ def features_of(traits: Traits) -> Iterator[Feature]:
             "a copy is refused if its source is another version",
             "works" if copies == "pinned" else "ignored" if copies == "unpinned" else "refused",
             "" if copies == "pinned" else "the source is looked at after each part",
+        )
+    if traits.part_sizes is not None:
+        equal = traits.part_sizes == "equal"
+        yield Feature(
+            "part sizes",
+            "the parts of an upload may differ in size",
+            "refused" if equal else "works",
+            "all parts are sent in one size" if equal else "",
+        )
+    if traits.markers is not None:
+        kept = traits.markers == "kept"
+        yield Feature(
+            "directories",
+            "an empty directory is kept as an object",
+            "works" if kept else "refused",
+            "" if kept else "empty directories are known to the mount that made them only",
         )
     if traits.checksums == "refused":
         yield Feature(

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ossfs_py.errors import (
+    AccessDeniedError,
     ConditionFailedError,
     IntegrityError,
     ObjectMissingError,
     StoreError,
+    UnequalPartsError,
     UnsupportedByStoreError,
 )
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
@@ -26,11 +28,12 @@ from ossfs_py.store.s3.bodies import (
     payload_of,
 )
 from ossfs_py.store.s3.conditions import Conditions
-from ossfs_py.store.s3.description import headers_of
+from ossfs_py.store.s3.describing import TAGGING, Describer
+from ossfs_py.store.s3.description import clean_etag
 from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
-from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of
-from ossfs_py.store.s3.probing import scratch_key
-from ossfs_py.store.s3.queries import Reader, clean_etag
+from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of, wants_equal_parts
+from ossfs_py.store.s3.probing import Prober, scratch_key
+from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
@@ -57,6 +60,8 @@ class Writer:
         metrics: Metrics,
         checksum: Checksum,
         traits: KnownTraits,
+        describer: Describer,
+        prober: Prober,
     ) -> None:
         self._wire = wire
         self._retrier = retrier
@@ -65,7 +70,8 @@ class Writer:
         self._options = options
         self._lock = threading.Lock()
         self._etag_told: bool | None = None
-        self._storage_class = options.storage_class
+        self._describer = describer
+        self._prober = prober
         self._sent = metrics.bytes_sent
         self._chosen_checksum = checksum
         self._traits = traits
@@ -77,7 +83,9 @@ class Writer:
         taken for done: whoever wrote them, the caller's object is there.
         """
         key, condition, payload = request.key, request.condition, payload_of(body)
-        headers = headers_of(request, self._storage_class)
+        if key.endswith("/") and not payload.size:
+            self._require_markers(key)
+        headers = self._describer.of_new_bytes(request)
         headers |= digest_headers(payload, self._checksum)
         if condition.repeated and condition.limits:
             stored = self._retrier.run(
@@ -117,8 +125,13 @@ class Writer:
 
     def start_multipart(self, request: CommitRequest) -> MultipartUpload:
         """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an upload nobody knows."""
-        key = request.key
-        headers = headers_of(request, self._storage_class)
+        return self.start_described(request, self._describer.of_new_bytes(request))
+
+    def start_described(
+        self, request: CommitRequest, description: Mapping[str, str]
+    ) -> MultipartUpload:
+        """Begin an upload that ``description`` describes in full, in headers."""
+        key, headers = request.key, dict(description)
         if self._checksum == "crc32c":
             headers["x-amz-checksum-algorithm"] = "CRC32C"
         guard = self._conditions.headers_for("CreateMultipartUpload", key, request.condition)
@@ -176,6 +189,8 @@ class Writer:
                 etag = completed_etag(self._wire.once(asking, state))
             except AnswerError as error:
                 _require_key(error, guard, "CompleteMultipartUpload", upload.key)
+                if wants_equal_parts(error):
+                    raise self._unequal(error, upload.key) from error
                 again = state.number > 1 and error.status >= 500
                 gone = again and self._is_gone(upload, state)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
@@ -235,6 +250,20 @@ class Writer:
         return answer
 
     def _send(self, request: Request, state: Attempt) -> Answer:
+        """One try, and another without tags where those are refused: bytes go before tags."""
+        try:
+            return self._send_checked(request, state)
+        except AnswerError as error:
+            headers = request.headers or {}
+            refused = judge(error).cause in (AccessDeniedError, UnsupportedByStoreError)
+            if TAGGING not in headers or not refused:
+                raise
+            bare = {name: value for name, value in headers.items() if name != TAGGING}
+            answer = self._send_checked(replace(request, headers=bare), state)
+        self._describer.tags_refused()
+        return answer
+
+    def _send_checked(self, request: Request, state: Attempt) -> Answer:
         """One try, and another without checksums where the store refuses such headers."""
         try:
             return self._wire.once(request, state)
@@ -260,6 +289,39 @@ class Writer:
     def _checksum(self) -> Checksum:
         refused = self._options.checksum == "auto" and self._traits.now.checksums == "refused"
         return "none" if refused else self._chosen_checksum
+
+    def _require_markers(self, key: str) -> None:
+        """Some servers (rclone) make a file of an object that stands for an empty directory, and
+        nothing can be stored below it any more.
+        """
+        with self._lock:
+            if self._traits.now.markers is None:
+                try:
+                    found = self._prober.markers()
+                except StoreError as exc:
+                    log.info("whether this store keeps empty directories is not known yet: %s", exc)
+                    return
+                self._traits.learn(markers=found)
+                if found == "files":
+                    log.warning(
+                        "this store makes files of empty directories: those made here are known to "
+                        "this mount only, until something is in them"
+                    )
+            if self._traits.now.markers == "files":
+                raise UnsupportedByStoreError(
+                    "the store would make a file of it", operation="PutObject", key=key
+                )
+
+    def _unequal(self, error: AnswerError, key: str) -> UnequalPartsError:
+        if self._traits.now.part_sizes != "equal":
+            self._traits.learn(part_sizes="equal")
+            log.warning("this store wants parts of one size: uploads are cut that way")
+        return UnequalPartsError(
+            str(error),
+            operation="CompleteMultipartUpload",
+            key=key,
+            request_id=error.request_id,
+        )
 
     def _find_same(self, key: str, payload: Payload, state: Attempt) -> ObjectVersion | None:
         """The object under ``key`` if it holds exactly ``payload``."""

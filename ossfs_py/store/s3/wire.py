@@ -1,5 +1,6 @@
 """Signed requests over pooled connections: one exchange, or a whole call with its retries."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,12 +23,15 @@ from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.s3.endpoint import Endpoint
 from ossfs_py.store.s3.error_map import CLOCK_SKEW, AnswerError, parse_error, store_time_of
 from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.standing import StandingHeaders
 
 _MAX_ERROR_BODY_BYTES = 64 * 1024
 _MAX_ANSWER_BYTES = 8 * 1024**2
 """A LIST page of 1,000 keys of 1,024 percent-encoded bytes with owners stays under 5 MiB."""
 
 USER_AGENT = "ossfs_py"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""What would end a header, or is no part of any."""
 
 
 _SERVER_BYTES_PER_SECOND = 45e6
@@ -76,7 +80,9 @@ class WireClient:
         pool: ConnectionPool,
         credentials: Callable[[], AccessKey | None],
         retrier: Retrier,
+        standing: StandingHeaders,
     ) -> None:
+        self._standing = standing
         self._endpoint = endpoint
         self._dialer = dialer
         self._pool = pool
@@ -190,7 +196,8 @@ class WireClient:
     def _encode(self, request: Request) -> bytes:
         path = self._endpoint.path_of(request.key)
         query = encode_query(request.query)
-        headers = {"host": self._endpoint.host_header, **(request.headers or {})}
+        standing = self._standing.of(request.operation)
+        headers = {"host": self._endpoint.host_header, **standing, **(request.headers or {})}
         key = self._credentials()
         if key is not None:
             headers |= self._signer.sign(
@@ -212,11 +219,12 @@ class WireClient:
         target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
         lines = [f"{request.method} {target} HTTP/1.1"]
         for name, value in headers.items():
-            if not value.isprintable() or not value.isascii():
+            if _CONTROL.search(value):
                 raise StoreError(
-                    f"the value of the header {name} is not printable ASCII",
+                    f"the value of the header {name} holds control characters",
                     operation=request.operation,
                     key=request.key,
                 )
             lines.append(f"{name}: {value}")
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+        # Metadata that others stored goes back byte for byte, whatever it is.
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")

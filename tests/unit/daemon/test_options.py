@@ -31,6 +31,10 @@ def test_every_setting_of_the_store_reaches_it() -> None:
         "conditional_writes": "off",
         "part_copy": "off",
         "storage_class": "IA",
+        "sse": "aws:kms",
+        "sse_kms_key_id": "alias/own",
+        "request_payer": True,
+        "acl": "bucket-owner-full-control",
     }
     made = options.store_options(settings(prefix="team/", **given))
     for name, value in given.items():

@@ -61,15 +61,19 @@ def refusing(store: FakeStore, method: str, error: Exception) -> FakeStore:
 def test_a_bucket_without_faults_is_well_and_left_as_it_was(store: FakeStore) -> None:
     found = by_name(list(bucket_of(store, write=True).check()))
     assert {finding.status for finding in found.values()} == {Status.GOOD}
-    assert set(found) == {"list", "get", "put", "delete", "capabilities", "throughput"}
+    assert list(found) == [
+        *("list", "get", "put", "copy", "multipart", "delete"),
+        *("capabilities", "throughput"),
+    ]
     assert found["list"].told == "allowed, 1 object"
     assert set(store.objects) == {"models/weights", "other"}
 
 
 def test_nothing_is_written_unless_asked_for(store: FakeStore) -> None:
     found = by_name(list(bucket_of(store).check()))
-    assert {found[name].status for name in ("put", "delete", "capabilities")} == {Status.SKIPPED}
-    assert set(store.requests) <= {"check", "list_page", "get_range_into"}
+    skipped = ("put", "copy", "multipart", "delete", "capabilities")
+    assert {found[name].status for name in skipped} == {Status.SKIPPED}
+    assert set(store.requests) <= {"check", "list_page", "head", "get_range_into"}
 
 
 def test_a_bucket_that_cannot_be_listed_is_told_and_the_rest_is_skipped(store: FakeStore) -> None:
@@ -90,6 +94,8 @@ DENIED = AccessDeniedError("403 AccessDenied", operation="X", key="k", request_i
     [
         ("get_range_into", "get", "s3:GetObject"),
         ("put", "put", "s3:PutObject"),
+        ("copy", "copy", "s3:GetObjectTagging"),
+        ("start_multipart", "multipart", "s3:PutObject"),
         ("delete", "delete", "s3:DeleteObject"),
     ],
 )
@@ -100,6 +106,20 @@ def test_a_right_that_is_missing_is_named(
     assert found[check].status is Status.FAILED
     assert "403 AccessDenied" in found[check].told
     assert "REQ" in found[check].told
+    assert right in found[check].fix
+
+
+@pytest.mark.parametrize(
+    ("method", "check", "right"),
+    [("abort", "multipart", "s3:AbortMultipartUpload"), ("head", "get", "s3:GetObject")],
+)
+def test_the_right_is_that_of_the_operation_which_was_denied(
+    store: FakeStore, method: str, check: str, right: str
+) -> None:
+    operation = {"abort": "AbortMultipartUpload", "head": "HeadObject"}[method]
+    denied = AccessDeniedError("403 AccessDenied", operation=operation)
+    found = by_name(list(bucket_of(refusing(store, method, denied), write=True).check()))
+    assert found[check].status is Status.FAILED
     assert right in found[check].fix
 
 
@@ -141,13 +161,11 @@ def test_a_store_that_lacks_abilities_is_a_warning() -> None:
     ]
     assert found[0].status is Status.WARNING
     assert found[0].told == "the store lacks create-only, part copies"
-    assert (found[1].status, found[1].told, found[1].fix) == (
-        Status.WARNING,
-        "a write is refused: ignored",
-        "looked at before",
-    )
-    assert found[2].status is Status.GOOD
-    assert found[2].told == "another is refused: works (without quotes)"
+    rows = [(one.status, one.verdict, one.told, one.fix) for one in found[1:3]]
+    assert rows == [
+        (Status.WARNING, "ignored", "a write is refused", "looked at before"),
+        (Status.GOOD, "works", "another is refused", "without quotes"),
+    ]
     assert "try again" in found[3].fix
 
 

@@ -281,7 +281,8 @@ def test_what_the_store_tells_can_be_read_but_not_set() -> None:
         assert m.store.take_requests() == {}
         assert await m.namespace.get_xattr(f, b"user.ossfs.content-type") == b"model/x"
         assert await m.namespace.get_xattr(f, b"user.ossfs.storage-class") == b"STANDARD"
-        for name in (b"user.ossfs.version-id", b"user.ossfs.owner", b"user.ossfs.nonsense"):
+        assert await m.namespace.get_xattr(f, b"user.ossfs.owner") == b"somebody"
+        for name in (b"user.ossfs.version-id", b"user.ossfs.nonsense"):
             with pytest.raises(NoAttributeError):
                 await m.namespace.get_xattr(f, name)
         with pytest.raises(NotPermittedError):

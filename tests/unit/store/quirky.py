@@ -20,8 +20,10 @@ CEPH = frozenset(
 )
 """Ceph RGW 16.2.15."""
 JUICEFS = frozenset({"if-none-match ignored", "if-match ignored", "completion condition ignored"})
-SWIFT = frozenset({"if-match refused"})
+SWIFT = frozenset({"if-match refused", "creating is not atomic"})
 B2 = frozenset({"checksums refused"})
+R2 = frozenset({"parts of one size"})
+RCLONE = frozenset({"markers are files", "if-none-match ignored", "if-match ignored"})
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Bucket:
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     lock: Any = field(default_factory=threading.RLock)
+    meeting: Any = field(default_factory=lambda: threading.Barrier(2))
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     def methods(self) -> list[str]:
@@ -44,10 +47,11 @@ def etag_of(content: bytes) -> str:
 
 
 class _RefusedError(Exception):
-    def __init__(self, status: int, code: str) -> None:
+    def __init__(self, status: int, code: str, message: str = "") -> None:
         super().__init__(code)
         self.status = status
         self.code = code
+        self.message = message
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -69,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 status, content, etag = self._answer(key, query, headers, body)
             except _RefusedError as refused:
-                error = f"<Error><Code>{refused.code}</Code></Error>".encode()
+                error = _xml("Error", Code=refused.code, Message=refused.message)
                 status, content, etag = refused.status, error, ""
         self.send_response(status)
         if etag:
@@ -109,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return 200, b"", etag_of(body)
             case "PUT":
                 self._require(key, headers, quirks)
+                if "creating is not atomic" in quirks and "if-none-match" in headers:
+                    self._let_others_look()
+                if "markers are files" in quirks:
+                    key = key.removesuffix("/")
                 bucket.objects[key] = body
                 return 200, b"", etag_of(body)
             case "POST" if "uploads" in query:
@@ -118,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST":
                 if "completion condition ignored" not in quirks:
                     self._require(key, headers, quirks)
+                self._require_sizes(bucket.uploads[query["uploadId"]], quirks)
                 parts = bucket.uploads.pop(query["uploadId"])
                 content = b"".join(parts[number] for number in sorted(parts))
                 bucket.objects[key] = content
@@ -153,6 +162,26 @@ class _Handler(BaseHTTPRequestHandler):
         piece = content[int(first or 0) : int(last or len(content)) + 1]
         bucket.uploads[query["uploadId"]][int(query["partNumber"])] = piece
         return 200, _xml("CopyPartResult", ETag=etag_of(piece)), ""
+
+    def _let_others_look(self) -> None:
+        """Between the look for the key and the write, if somebody comes."""
+        self.bucket.lock.release()
+        try:
+            self.bucket.meeting.wait(0.3)
+        except threading.BrokenBarrierError:
+            self.bucket.meeting.reset()
+        finally:
+            self.bucket.lock.acquire()
+
+    @staticmethod
+    def _require_sizes(parts: dict[int, bytes], quirks: frozenset[str]) -> None:
+        *before, last = [len(parts[number]) for number in sorted(parts)]
+        if "parts of one size" in quirks and (
+            len({*before}) > 1 or last > max(before, default=last)
+        ):
+            raise _RefusedError(
+                400, "InvalidPart", "All non-trailing parts must have the same length."
+            )
 
     def _require(self, key: str, headers: dict[str, str], quirks: frozenset[str]) -> None:
         stored = self.bucket.objects.get(key)

@@ -67,10 +67,19 @@ def test_a_copy_names_its_source_and_the_version_of_it() -> None:
 
 
 def test_a_copy_with_new_metadata_says_again_what_it_would_lose() -> None:
-    head = described(ETAG, 9, cache_control="max-age=5", expires="whenever", content_type="a/b")
+    head = described(
+        ETAG,
+        9,
+        cache_control="max-age=5",
+        expires="whenever",
+        content_type="a/b",
+        x_amz_storage_class="STANDARD_IA",
+        x_amz_server_side_encryption="AES256",
+        x_amz_website_redirect_location="/there",
+    )
     with (
         ScriptedServer([[[head], [copied()]]]) as server,
-        opened(server, storage_class="STANDARD_IA") as store,
+        opened(server, storage_class="REDUCED_REDUNDANCY") as store,
     ):
         store.copy(SOURCE, "key", metadata={"mode": "33188"})
     headers = server.requests[1].headers
@@ -81,6 +90,8 @@ def test_a_copy_with_new_metadata_says_again_what_it_would_lose() -> None:
         "expires": "whenever",
         "content-type": "a/b",
         "x-amz-storage-class": "STANDARD_IA",
+        "x-amz-server-side-encryption": "AES256",
+        "x-amz-website-redirect-location": "/there",
     }
     assert said.items() <= headers.items()
 

@@ -95,6 +95,20 @@ def _as_roots(info: os.stat_result) -> os.stat_result:
     return os.stat_result((*info[:4], 0, *info[5:]))
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("test:tester testing\n", AccessKey("test:tester", "testing")),
+        ("id sec:ret\n", AccessKey("id", "sec:ret")),
+        ("models test:tester\ttest:ing\nid:secret\n", AccessKey("test:tester", "test:ing")),
+    ],
+)
+def test_ids_and_secrets_with_a_colon_stand_apart_by_spaces(
+    tmp_path: Path, text: str, expected: AccessKey
+) -> None:
+    assert read_password_file(password_file(tmp_path, text), "models") == expected
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620])
 def test_a_file_that_others_can_touch_is_refused(tmp_path: Path, mode: int) -> None:
     with pytest.raises(EnvironmentProblemError, match="chmod 600"):

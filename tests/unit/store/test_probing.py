@@ -12,13 +12,22 @@ from ossfs_py.errors import (
     ConditionFailedError,
     StoreError,
     StoreUnavailableError,
+    UnequalPartsError,
+    UnsupportedByStoreError,
     VersionChangedError,
 )
-from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.model import (
+    ByteRange,
+    CommitRequest,
+    Condition,
+    MultipartUpload,
+    ObjectVersion,
+    Part,
+)
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.s3.traits import KnownTraits, Traits
 from tests.support.scripted_server import ScriptedServer, error, hang_up, reply, store_for
-from tests.unit.store.quirky import B2, CEPH, JUICEFS, SWIFT, etag_of, quirky
+from tests.unit.store.quirky import B2, CEPH, JUICEFS, R2, RCLONE, SWIFT, etag_of, quirky
 
 ABSENT = Condition(only_if_absent=True)
 
@@ -36,9 +45,10 @@ def verdicts(store: ObjectStore) -> dict[str, str]:
     return {one.name: one.verdict for one in store.capabilities().features}
 
 
-CREATE, REPLACE, END, PARTS, PIN = (
+CREATE, REPLACE, ONE, END, PARTS, PIN = (
     "create-only",
     "replace-only",
+    "one creator",
     "at completion",
     "part copies",
     "copy pins",
@@ -52,7 +62,7 @@ GOOD = {CREATE: "works", REPLACE: "works", END: "works", PARTS: "works", PIN: "w
         (frozenset[str](), {}),
         (CEPH, {END: "ignored", PIN: "ignored"}),
         (JUICEFS, {CREATE: "ignored", REPLACE: "ignored", END: None}),
-        (SWIFT, {REPLACE: "refused"}),
+        (SWIFT, {REPLACE: "refused", ONE: "ignored"}),
         ({"if-none-match always fails"}, {CREATE: "refused", END: None}),
         ({"if-none-match refused", "speaks oss"}, {}),
         ({"if-none-match refused"}, {CREATE: "refused", END: None}),
@@ -147,15 +157,19 @@ def test_a_completion_is_looked_at_beforehand_only_where_its_condition_is_not_ob
         assert bucket.objects["key"] == b"here first"
 
 
-def test_a_probe_whose_answer_was_lost_does_not_take_its_own_key_for_another_s() -> None:
+def test_a_probe_whose_answer_was_lost_does_not_take_its_own_key_for_another_s(
+    tmp_path: Path,
+) -> None:
     accepted = reply(200, b"", {"etag": '"e"'})
     refused = error(412, "PreconditionFailed")
     head = reply(
         200, b"", {"etag": '"e"', "last-modified": "Sun, 06 Nov 1994 08:49:37 GMT"}, length=1
     )
     second = [[refused], [refused], [head], [refused], [accepted], [reply(204)], [accepted]]
-    with ScriptedServer([[[hang_up]], second]) as server, opened(server.url) as store:
-        store.put(CommitRequest("key", condition=ABSENT), b"x")
+    with ScriptedServer([[[hang_up]], second]) as server:
+        KnownTraits(server.url, tmp_path).learn(winners="one")
+        with opened(server.url, traits_dir=tmp_path) as store:
+            store.put(CommitRequest("key", condition=ABSENT), b"x")
     assert server.requests[-1].headers["if-none-match"] == "*"
 
 
@@ -304,3 +318,90 @@ def test_what_a_store_in_trouble_answers_is_not_remembered(
     ):
         store.put(CommitRequest("key", condition=ABSENT), b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("quirks", "verdict"), [(R2, "refused"), (frozenset[str](), "works")])
+def test_whether_parts_may_differ_in_size_is_tried_for_a_doctor_only(
+    quirks: frozenset[str], verdict: str
+) -> None:
+    with quirky(quirks) as (url, bucket), opened(url) as store:
+        assert "part sizes" not in verdicts(store), "10 MiB are not sent by every mount"
+        found = {one.name: one for one in store.capabilities(thorough=True).features}
+        assert found["part sizes"].verdict == verdict
+        assert ("one size" in found["part sizes"].instead) == (verdict == "refused")
+        assert store.equal_parts == (verdict == "refused")
+        assert (bucket.objects, bucket.uploads) == ({}, {})
+
+
+def test_a_store_that_wants_equal_parts_is_known_by_its_first_refusal(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with quirky(R2) as (url, _):
+        with opened(url, traits_dir=tmp_path) as store:
+            assert not store.equal_parts
+            for _ in range(2):
+                upload = store.start_multipart(CommitRequest("key"))
+                parts = [store.upload_part(upload, n, b"x" * n) for n in (1, 2, 3)]
+                with pytest.raises(UnequalPartsError):
+                    store.complete(upload, parts, CommitRequest("key"))
+            assert store.equal_parts
+        told = [one for one in caplog.records if one.levelno == logging.WARNING]
+        assert [one.getMessage() for one in told] == [
+            "this store wants parts of one size: uploads are cut that way"
+        ]
+        with opened(url, traits_dir=tmp_path) as again:
+            assert again.equal_parts
+
+
+def test_a_part_that_is_not_there_says_nothing_about_sizes() -> None:
+    said = b"<Message>One or more of the specified parts could not be found.</Message>"
+    missing = reply(400, b"<Error><Code>InvalidPart</Code>" + said + b"</Error>")
+    with (
+        ScriptedServer([[[missing]]]) as server,
+        opened(server.url, conditional_writes="off") as store,
+        pytest.raises(StoreError),
+    ):
+        parts = [Part(1, "a", 5), Part(2, "b", 6)]
+        store.complete(MultipartUpload("key", "id"), parts, CommitRequest("key"))
+    assert not store.equal_parts
+
+
+def test_cloudflare_is_known_by_its_name() -> None:
+    with opened("https://account.r2.cloudflarestorage.com") as store:
+        assert store.equal_parts
+
+
+def test_two_winners_of_one_key_are_told_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with quirky(SWIFT) as (url, _):
+        for _ in range(2):
+            with opened(url, traits_dir=tmp_path) as store:
+                store.put(CommitRequest("key", condition=ABSENT), b"x")
+                store.delete("key")
+    told = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert [one for one in told if "O_EXCL" in one] == told[:1]
+
+
+def test_a_marker_that_would_become_a_file_is_not_written(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with quirky(RCLONE) as (url, bucket), opened(url, traits_dir=tmp_path) as store:
+        for _ in range(2):
+            with pytest.raises(UnsupportedByStoreError, match="a file of it"):
+                store.put(CommitRequest("directory/"), b"")
+        assert bucket.objects == {}
+        assert store.put(CommitRequest("directory/file"), b"x").size == 1
+        assert verdicts(store)["directories"] == "refused"
+    told = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert len([one for one in told if "empty directories" in one]) == 1
+
+
+def test_a_marker_is_tried_out_once_for_an_endpoint(tmp_path: Path) -> None:
+    with quirky() as (url, bucket):
+        for _ in range(2):
+            with opened(url, traits_dir=tmp_path) as store:
+                store.put(CommitRequest("directory/"), b"")
+                store.put(CommitRequest("directory/below/"), b"")
+        assert sorted(bucket.objects) == ["directory/", "directory/below/"]
+        assert bucket.methods() == ["PUT", "HEAD", "DELETE", "DELETE", *["PUT"] * 4]

@@ -146,6 +146,7 @@ def test_another_etag_in_the_answer_is_another_version() -> None:
         (error(403, "InvalidObjectState"), ArchivedError),
         (reply(401), AccessDeniedError),
         (error(400, "InvalidArgument"), StoreError),
+        (error(400, "KMS.DisabledException"), AccessDeniedError),
         (error(301, "PermanentRedirect"), StoreError),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

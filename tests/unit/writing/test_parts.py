@@ -1,5 +1,6 @@
 """Part plans against the store's limits and a model of the bytes."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -108,6 +109,47 @@ def test_a_fresh_object_of_the_largest_size_fits_the_part_limit():
     dirty = ExtentSet([ByteRange(0, 5 * TIB)])
     plan = plan_commit(5 * TIB, 0, dirty, part_copy=True, limits=REAL)
     check(plan, 5 * TIB, 0, dirty, REAL)
+
+
+EQUAL = replace(TINY, equal_part=32)
+
+
+@settings(max_examples=400)
+@given(
+    size=st.integers(0, 600),
+    valid=st.integers(0, 600),
+    spans=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 30)), max_size=30),
+    part_copy=st.booleans(),
+)
+def test_a_plan_of_equal_parts_ends_with_the_only_smaller_one(size, valid, spans, part_copy):
+    dirty = ExtentSet(ByteRange(s, min(s + n, size)) for s, n in spans)
+    valid = min(valid, size)
+    plan = plan_commit(size, valid, dirty, part_copy=part_copy, limits=EQUAL)
+    check(plan, size, valid, dirty, EQUAL)
+    sizes = [part.span.size for part in plan]
+    assert len(set(sizes[:-1])) <= 1
+    assert sizes[-1] <= sizes[0]
+    assert part_copy or not any(isinstance(part, CopyPart) for part in plan)
+
+
+@pytest.mark.parametrize(("size", "most"), [(GIB, 8 * MIB), (140 * GIB, 128 * MIB)])
+def test_a_change_in_equal_parts_moves_one_of_them(size, most):
+    limits = replace(REAL, equal_part=32 * MIB)
+    dirty = ExtentSet([ByteRange(size // 2, size // 2 + 4096)])
+    plan = plan_commit(size, size, dirty, part_copy=True, limits=limits)
+    check(plan, size, size, dirty, limits)
+    assert len(plan) <= 2000
+    assert max(moved(plan)) <= most
+    huge = plan_commit(5 * TIB, 0, ExtentSet(), part_copy=True, limits=limits)
+    assert len(huge) <= 2000
+
+
+def test_a_schedule_of_equal_parts_never_grows():
+    schedule = PartSchedule(replace(REAL, equal_part=32 * MIB))
+    assert schedule.span(1) == ByteRange(0, 32 * MIB)
+    assert schedule.span(10_000).size == 32 * MIB
+    assert schedule.capacity == 10_000 * 32 * MIB
+    assert schedule.agrees(PartSchedule(replace(REAL, equal_part=32 * MIB), 64 * MIB), 100 * GIB)
 
 
 def test_the_schedule_holds_the_largest_object_in_ten_thousand_parts():

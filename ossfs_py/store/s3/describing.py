@@ -1,0 +1,151 @@
+"""What describes an object beside its bytes, carried to every object that takes its place.
+
+The one place that knows it all: type, Cache-Control and its like, user metadata, the redirect of a
+website, storage class, encryption, tags and access rights.
+
+================  =======================================  ====================================
+of the object     is known from                            and kept by
+================  =======================================  ====================================
+content headers   HEAD                                     headers; copies keep them themselves
+user metadata     HEAD                                     headers: the writer says all of it
+storage class     LIST and HEAD                            a header, of copies too
+encryption        HEAD                                     headers, of copies too
+redirect          HEAD                                     a header, of copies too
+tags              HEAD tells how many; if there are any,   a header; copies of whole objects
+                  a request                                keep them themselves
+access rights     a request, only with ``--acl keep``      headers of grants, of copies too
+================  =======================================  ====================================
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from ossfs_py.errors import ObjectMissingError, StoreError, StoreUnavailableError
+from ossfs_py.model import CommitRequest, ObjectInfo
+from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.description import (
+    kept_headers,
+    kept_storage_class,
+    storage_class_header,
+)
+from ossfs_py.store.s3.documents import granted, tags
+from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.wire import Answer, Request, WireClient
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TAGGING = "x-amz-tagging"
+
+
+class Describer:
+    """Makes the headers that describe an object. Blocking; safe for concurrent use."""
+
+    def __init__(self, wire: WireClient, reader: Reader, options: StoreOptions) -> None:
+        self._wire = wire
+        self._reader = reader
+        self._class_of_new = options.storage_class
+        self._keeps_encryption = options.sse is None and options.sse_key_file is None
+        self._keeps_rights = options.acl == "keep"
+        self._lock = threading.Lock()
+        self._told: set[str] = set()
+
+    def of_new_bytes(self, request: CommitRequest) -> dict[str, str]:
+        """Headers of an upload.
+
+        Raises:
+            StoreError: what describes the object before cannot be had.
+        """
+        like = self._known(request.like)
+        headers = self._said(request)
+        if like is None:
+            return headers | storage_class_header(self._class_of_new)
+        wanted = storage_class_header(self._class_of(like, readable=True))
+        return headers | wanted | self._kept(like, tags_too=True)
+
+    def of_copy(self, request: CommitRequest, source_key: str) -> dict[str, str]:
+        """Headers of a copy of a whole object with new metadata; its tags come along."""
+        like = self._known(request.like)
+        headers = self._said(request) | {"x-amz-metadata-directive": "REPLACE"}
+        return headers | self._beside_metadata(like, source_key)
+
+    def of_plain_copy(self, like: ObjectInfo | None, source_key: str) -> dict[str, str]:
+        """Headers of a copy that keeps the metadata: as far as ``like`` is known, nothing is asked
+        for.
+        """
+        return self._beside_metadata(like, source_key)
+
+    def of_parts_copied(self, request: CommitRequest) -> dict[str, str]:
+        """Headers of an upload whose parts are copies: nothing comes along by itself."""
+        like = self._known(request.like)
+        wanted = self._class_of_new if like is None else self._class_of(like, readable=False)
+        headers = self._said(request) | storage_class_header(wanted)
+        return headers if like is None else headers | self._kept(like, tags_too=True)
+
+    def tags_refused(self) -> None:
+        """The store, or who rules there, does not take the tags of an upload."""
+        self._tell("tags", "tags of changed objects are lost: the store refuses them with uploads")
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @staticmethod
+    def _said(request: CommitRequest) -> dict[str, str]:
+        headers = {f"x-amz-meta-{name}": value for name, value in request.metadata.items()}
+        if request.content_type is not None:
+            headers["content-type"] = request.content_type
+        return headers
+
+    def _known(self, like: ObjectInfo | None) -> ObjectInfo | None:
+        """``like`` in full, where only a LIST has told of it."""
+        if like is None or like.described is not None:
+            return like
+        try:
+            return self._reader.head(like.key)
+        except ObjectMissingError:
+            return None
+
+    def _class_of(self, like: ObjectInfo, *, readable: bool) -> str | None:
+        known = kept_storage_class(like, readable=readable)
+        # This mount itself made it a moment ago, and nobody has told its class since.
+        made_here = known is None and like.described is not None
+        return self._class_of_new if made_here else known
+
+    def _beside_metadata(self, like: ObjectInfo | None, source_key: str) -> dict[str, str]:
+        if like is None:
+            return storage_class_header(self._class_of_new)
+        headers = storage_class_header(self._class_of(like, readable=False))
+        headers |= self._kept(like, tags_too=like.key != source_key)
+        if TAGGING in headers:
+            headers["x-amz-tagging-directive"] = "REPLACE"
+        return headers
+
+    def _kept(self, like: ObjectInfo, *, tags_too: bool) -> dict[str, str]:
+        headers = kept_headers(like, encryption=self._keeps_encryption)
+        if like.tag_count and tags_too:
+            kept = self._ask("GetObjectTagging", "tagging", like.key, tags)
+            headers |= {TAGGING: kept} if kept else {}
+        if self._keeps_rights:
+            headers |= self._ask("GetObjectAcl", "acl", like.key, granted) or {}
+        return headers
+
+    def _ask(self, operation: str, about: str, key: str, read: Callable[[Answer], T]) -> T | None:
+        """One more question about an object; None, told once, where it is not answered."""
+        try:
+            return read(self._wire.call(Request(operation, "GET", key, query=[(about, "")])))
+        except ObjectMissingError:
+            return None
+        except StoreUnavailableError:
+            raise
+        except StoreError as exc:
+            self._tell(about, f"{about} of changed objects is lost, as it cannot be asked: {exc}")
+            return None
+
+    def _tell(self, about: str, sentence: str) -> None:
+        with self._lock:
+            is_news = about not in self._told
+            self._told.add(about)
+        if is_news:
+            log.warning("%s", sentence)

@@ -214,6 +214,10 @@ class TooManyFilesError(FilesystemError):
     """As many files are open for writing as can be, without taking from readers."""
 
 
+class CallInterruptedError(FilesystemError):
+    """A signal ended the program that waited."""
+
+
 class MountEndedError(FilesystemError):
     """The mount was taken down while a program waited."""
 
@@ -279,6 +283,7 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(RangeTooLargeError, errno.E2BIG),
     ErrnoRow(TooManyFilesError, errno.ENFILE),
     ErrnoRow(UnsavedDataError, errno.EIO),
+    ErrnoRow(CallInterruptedError, errno.EINTR),
     ErrnoRow(MountEndedError, errno.EIO),
 )
 

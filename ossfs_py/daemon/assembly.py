@@ -139,7 +139,7 @@ async def assembled(
             )
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
             if not settings.read_only:
-                await files.run(_take_over, journal, store)
+                await _take_over(files, journal, store, filesystem)
             keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
@@ -168,8 +168,7 @@ async def assembled(
                             await keeper.save()
                         await filesystem.close()
                         await data_path.aclose()
-                        with trio.move_on_after(_TIDY_SECONDS):
-                            await writes.tidying.settled()
+                        await _tidied(writes)
                         _tell_leaks(pool, (network, files), filesystem)
                 nursery.cancel_scope.cancel()
     finally:
@@ -183,6 +182,19 @@ def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: File
         log.error("%d bytes of the memory budget were not given back", pool.used_bytes)
     if filesystem.open_files:
         log.error("%d open files were not given back", filesystem.open_files)
+
+
+async def _tidied(writes: WriteContext) -> None:
+    """Give what nobody waits for a moment; what of it stays in the bucket is told."""
+    with trio.move_on_after(_TIDY_SECONDS):
+        await writes.tidying.settled()
+    await writes.local.run(_tell_left, writes.journal)
+
+
+def _tell_left(journal: Journal) -> None:
+    left = journal.leftover_scratch() + [record.key for record in journal.leftover_removals()]
+    if left:
+        log.warning("%d objects are left to the next mount to delete: %s", len(left), left)
 
 
 def _watch(
@@ -258,8 +270,15 @@ def _metadata_keeper(
     return MetadataKeeper(namespace.metadata_memory, file, files)
 
 
-def _take_over(journal: Journal, store: ObjectStore) -> None:
+async def _take_over(
+    files: Workers, journal: Journal, store: ObjectStore, filesystem: Filesystem
+) -> None:
     """Find what a daemon that died here has left: its dirty files are kept, the rest tidied."""
+    await files.run(_tidy, journal, store)
+    filesystem.take_over()
+
+
+def _tidy(journal: Journal, store: ObjectStore) -> None:
     for ident in journal.claim_leftovers():
         log.warning(
             "a file that a killed daemon had not saved yet is kept as %s (see: ossfs-py recover)",

@@ -125,7 +125,7 @@ class Commits:
         streaming = opened.file.size > FIRST_PART_BYTES
         request = self._request(opened, streaming=streaming)
         try:
-            version = await opened.file.commit(request)
+            version = await self._upload(opened, request)
         except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
             if opened.exclusive or self._policy.fail:
                 raise
@@ -148,9 +148,42 @@ class Commits:
             await self._namespace.flush_attributes(inode)
             await self.follow(inode)
 
-    def moves(self, inode: Inode) -> bool:
-        """Whether the inode, or a directory above it, is being renamed."""
-        return self._claims.moves(inode)
+    async def _upload(self, opened: OpenInode, request: CommitRequest) -> ObjectVersion | None:
+        """Commit the file; None if it turned out that there is nothing to store."""
+        with trio.CancelScope() as scope:
+            opened.upload = scope
+            try:
+                await self._namespace.removed.make_room(request.key)
+                return await opened.file.commit(request)
+            except (OssfsError, OSError) as exc:
+                if not opened.removed_here:
+                    raise
+                log.info("%r was removed while it was stored: %s", request.key, exc)
+            finally:
+                opened.upload = None
+        return None  # it was removed meanwhile
+
+    async def finish_removed(self, opened: OpenInode, request: CommitRequest) -> None:
+        """Make an object of bytes that are only in an unfinished upload to the file's key.
+
+        For a file that was removed, and whose key is hidden here. Returns at once if there are no
+        such bytes, also if a commit that was under way has made the object.
+
+        Raises:
+            StoreError, OSError: the bytes stay where they are.
+        """
+        async with opened.lock:
+            if opened.file.lost:
+                version = await opened.file.commit(request)
+                if version is not None:
+                    self._stored(opened, version, request)
+
+    def key_settled(self, inode: Inode) -> bool:
+        """Whether nobody renames the inode, or a directory above it, and nothing removed that the
+        store still has is in its way.
+        """
+        key = self._namespace.key_of(inode)
+        return not (self._claims.moves(inode) or self._namespace.removed.hiding(key))
 
     async def _append_again(self, opened: OpenInode, start: int, request: CommitRequest) -> None:
         """Others have written the object meanwhile: append to their version what was appended here
@@ -225,7 +258,11 @@ class Commits:
 
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
         """How a file that is still written would be committed now."""
-        return self._request(opened, streaming=True)
+        request = self._request(opened, streaming=True)
+        if self._namespace.removed.hiding(request.key):
+            # Some stores look for the condition when an upload begins; it goes by then.
+            return replace(request, condition=Condition())
+        return request
 
     def stored_so_far(self, opened: OpenInode, version: ObjectVersion) -> None:
         """A file that is still written had to be stored as ``version``."""

@@ -5,7 +5,7 @@ Several descriptors of one inode share its open file; what is a descriptor's own
 
 import os
 import stat
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 import trio
@@ -18,6 +18,7 @@ from ossfs_py.errors import (
     StaleInodeError,
     VersionChangedError,
 )
+from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.kernelcache import KernelCache
@@ -74,7 +75,9 @@ class Handles:
         numbers: Iterator[int],
         foresight: Sequence[OpenWatcher],
         descriptors: Descriptors,
+        behind: Behind,
     ) -> None:
+        self._behind = behind
         self._namespace = namespace
         self._opener = opener
         self._commits = commits
@@ -197,18 +200,36 @@ class Handles:
 
     async def flush(self, number: int) -> None:
         """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
-        on local disk with write-back.
+        on local disk with write-back. Cancelled, it goes on.
         """
         handle = self.get(number)
         if handle.changes:
-            with self._doubting(handle.opened):
-                await self._commits.flush(handle.opened)
+            await self._carried_on(handle.opened, self._commits.flush)
 
     async def fsync(self, number: int) -> None:
-        """fsync(2): returns when the object is complete in the bucket."""
-        opened = self.get(number).opened
-        with self._doubting(opened):
-            await self._commits.commit(opened)
+        """fsync(2): returns when the object is complete in the bucket. Cancelled, it goes on."""
+        await self._carried_on(self.get(number).opened, self._commits.commit)
+
+    async def _carried_on(
+        self, opened: OpenInode, commit: Callable[[OpenInode], Awaitable[None]]
+    ) -> None:
+        """Commit in a task of its own, which keeps the file open: what it holds must not be let go
+        because a program that waits for it is killed. What it could not save is set aside then.
+        """
+        if not (opened.file.dirty or opened.lock.locked()):
+            with self._doubting(opened):
+                await commit(opened)
+            return
+        opened.users += 1
+
+        async def carry_on() -> None:
+            try:
+                with self._doubting(opened):
+                    await commit(opened)
+            finally:
+                await self._opener.release(opened)
+
+        await self._behind.start(carry_on).wait()
 
     async def release(self, number: int) -> None:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""

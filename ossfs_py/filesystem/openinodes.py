@@ -59,6 +59,7 @@ class OpenInode:
         "superseded",
         "turns",
         "unseen",
+        "upload",
         "whole",
         "writer",
     )
@@ -102,6 +103,8 @@ class OpenInode:
         self.turns = Turns()
         self.writer = inode.uid or 0
         """The user who wrote last, or writes now. Kept by the handles."""
+        self.upload: trio.CancelScope | None = None
+        """Around a commit's wait for the store. Kept by the commits."""
 
     @property
     def users(self) -> int:
@@ -158,8 +161,13 @@ class OpenInode:
 
     @property
     def key_settled(self) -> bool:
-        """Whether no rename of the file, or of a directory above it, is under way."""
-        return not self._commits.moves(self.inode)
+        """Whether the file keeps its key, and has it for itself, until it is committed next."""
+        return self._commits.key_settled(self.inode)
+
+    def end_upload(self) -> None:
+        """Let a commit under way end: nobody wants what it would store."""
+        if self.upload is not None:
+            self.upload.cancel()
 
     def begin_write(self, offset: int, size: int, *, appends: bool) -> int:
         """Where bytes that the kernel sends for ``offset`` go.
@@ -254,6 +262,10 @@ class OpenInodes:
         """All at this moment, in whatever version."""
         return iter(tuple(self._all))
 
+    def __contains__(self, opened: OpenInode) -> bool:
+        """Whether somebody still has it open."""
+        return opened in self._all
+
     def __len__(self) -> int:
         """Files that are open, or written back; several handles of one file count once."""
         return len(self._all)
@@ -286,8 +298,8 @@ class OpenInodes:
 class InodeCommits(Protocol):
     """What opening and letting go need of :class:`ossfs_py.filesystem.commits.Commits`."""
 
-    def moves(self, inode: Inode) -> bool:
-        """Whether the inode, or a directory above it, is being renamed."""
+    def key_settled(self, inode: Inode) -> bool:
+        """Whether nobody renames the inode, and nothing removed has its key."""
         ...
 
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
@@ -308,10 +320,10 @@ class InodeCommits(Protocol):
 
 
 class CopyKeeper(Protocol):
-    """Keeps hidden copies for :class:`ossfs_py.filesystem.preserved.PreservedFiles`."""
+    """What letting go needs of :class:`ossfs_py.filesystem.removals.Removals`."""
 
-    async def drop(self, opened: OpenInode) -> None:
-        """The hidden copy that a file reads from, if it has one, is needed no more."""
+    async def closed(self, opened: OpenInode) -> None:
+        """Nobody has the file open any more: what only it was kept for goes."""
         ...
 
 
@@ -436,11 +448,11 @@ class Opener:
         await opened.file.close()
         if self._namespace.forget(inode.number, 0) and not self._opened.knows(inode.number):
             self._kernel.forget(inode.number)
-        await self._copies.drop(opened)
+        await self._copies.closed(opened)
 
     async def close(self) -> None:
         """Free every open file; call :meth:`Commits.drain` first."""
         for opened in self._opened:
-            await opened.file.close()
-            await self._copies.drop(opened)
             self._opened.discard(opened)
+            await opened.file.close()
+            await self._copies.closed(opened)

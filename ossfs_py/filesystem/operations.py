@@ -24,6 +24,7 @@ from ossfs_py.errors import (
     StaleInodeError,
     StoreError,
 )
+from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits, ConflictPolicy
 from ossfs_py.filesystem.description import FileDescription, Refreshed, path_of
@@ -32,6 +33,7 @@ from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
 from ossfs_py.filesystem.preserved import PreservedFiles
+from ossfs_py.filesystem.removals import COPIED_BYTES, Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.writeback import WriteBackQueue
@@ -52,12 +54,14 @@ log = logging.getLogger(__name__)
 class FilesystemOptions:
     """Settings of the file system itself.
 
-    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings.
+    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
+    of those up to ``copied_bytes`` one is made at once.
     """
 
     read_only: bool = False
     conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
     scratch_prefix: str = ".ossfs-py-deleted-"
+    copied_bytes: int = COPIED_BYTES
 
 
 class Filesystem:
@@ -96,8 +100,20 @@ class Filesystem:
         self._preserved = PreservedFiles(
             self._opened, self._commits, store, workers, journal, options.scratch_prefix
         )
+        self._behind = Behind()
+        self._removals = Removals(
+            self._opened,
+            namespace,
+            self._commits,
+            self._preserved,
+            self._behind,
+            store,
+            workers,
+            journal,
+            copied_bytes=options.copied_bytes,
+        )
         self._opener = Opener(
-            self._opened, namespace, data_path, kernel, self._commits, self._preserved
+            self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits)
         self._replies = Replies(namespace, kernel)
@@ -111,6 +127,7 @@ class Filesystem:
             numbers,
             foresight,
             self._descriptors,
+            self._behind,
         )
         self._directories = Directories(namespace, self._replies, numbers)
 
@@ -165,7 +182,7 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            await self._namespace.remove_directory(directory, decoded)
+            await self._removals.remove_directory(directory, decoded)
 
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
@@ -207,12 +224,10 @@ class Filesystem:
         gone = False
         while not gone:
             inode = await self._namespace.lookup(directory, decoded)
-            async with self._changes.of(inode):
+            async with self._changes.within(inode):
                 if self._namespace.known_child(directory, decoded) is not inode:
                     continue  # renamed while we waited for our turn
-                await self._preserved.preserve(inode)
-                await self._namespace.unlink(directory, decoded)
-                self._changes.removed(inode)
+                await self._removals.unlink(directory, decoded, inode, self._opener.release)
                 gone = True
 
     async def rename(
@@ -483,6 +498,10 @@ class Filesystem:
         """In the block, a kernel has it mounted that can be told to forget things."""
         return self._kernel.attached(channel)
 
+    def take_over(self) -> None:
+        """What earlier mounts removed, and the store still has, is not seen; blocks shortly."""
+        self._removals.take_over()
+
     async def run(self) -> None:
         """Background work, until cancelled: upload what write-back has queued."""
         await self._commits.run(self._opener.release)
@@ -520,6 +539,7 @@ class Filesystem:
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""
+        await self._behind.settled()
         await self._opener.close()
 
     def _check_writable(self) -> None:

@@ -6,6 +6,7 @@ The copy goes with its last user, or with the next mount if this one cannot dele
 
 import logging
 import uuid
+from contextlib import suppress
 from typing import Protocol
 
 from ossfs_py.errors import ObjectMissingError, OssfsError, StoreError, VersionChangedError
@@ -65,11 +66,25 @@ class PreservedFiles:
             return
         if hidden is not None and version == hidden.version:
             return
+        await self.copy(opened)
+
+    async def copy(self, opened: OpenInode) -> None:
+        """Let the readers of an open file go on from a hidden copy of its object.
+
+        Raises:
+            StoreError: it could not be made; they read on from the object.
+        """
+        version = opened.file.version
+        if version is None:
+            return
         key = f"{self._scratch_prefix}{uuid.uuid4().hex}"
         try:
             copy = await self._workers.run(self._copy_noted, version, key)
         except (VersionChangedError, ObjectMissingError):
             return  # replaced or deleted by another client: there is nothing left to preserve
+        if opened not in self._opened:
+            await self._delete(copy)  # its last reader has gone meanwhile
+            return
         earlier, opened.hidden = opened.hidden, HiddenCopy(copy, version)
         await opened.file.preserve(copy)
         if earlier is not None:
@@ -87,6 +102,11 @@ class PreservedFiles:
             return self._store.copy(version, key)
         except (VersionChangedError, ObjectMissingError):
             self._journal.forget_scratch(key)
+            raise
+        except StoreError:
+            # It may have been made all the same, with nobody to read or delete it.
+            with suppress(StoreError):
+                self._delete_noted(key)
             raise
 
     async def _delete(self, copy: ObjectVersion) -> None:

@@ -6,6 +6,7 @@ table, and an unexpected one becomes EIO with a logged traceback, never the end 
 
 import functools
 import logging
+import os
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from errno import errorcode
@@ -29,8 +30,10 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
+from ossfs_py.host.processes import ProcessTable
 from ossfs_py.model import AttributeChange
 from ossfs_py.telemetry.metrics import Metrics
 
@@ -87,6 +90,7 @@ class Adapter(pyfuse3.Operations):
         self.timings = metrics.operations
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
+        self.callers = Callers(ProcessTable())
         self._waiting_reads: set[trio.CancelScope] = set()
         self._is_ended = False
         self._failed_reads = FailedReads()
@@ -236,7 +240,10 @@ class Adapter(pyfuse3.Operations):
 
     @_answered
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
-        return _file_info(await self._fs.open(inode, flags, ctx.uid))
+        reply = await self._fs.open(inode, flags, ctx.uid)
+        if flags & (os.O_ACCMODE | os.O_TRUNC):
+            self.callers.opened(reply.handle, ctx.pid)
+        return _file_info(reply)
 
     @_answered
     async def create(
@@ -250,6 +257,7 @@ class Adapter(pyfuse3.Operations):
         opened, entry = await self._fs.create(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), flags, ctx.uid, ctx.gid
         )
+        self.callers.opened(opened.handle, ctx.pid)
         return _file_info(opened), _entry(entry)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
@@ -293,14 +301,15 @@ class Adapter(pyfuse3.Operations):
 
     @_answered
     async def flush(self, fh: int) -> None:
-        await self._fs.flush(fh)
+        await self.callers.waited_for(fh, self._fs.flush)
 
     @_answered
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._fs.fsync(fh)
+        await self.callers.waited_for(fh, self._fs.fsync)
 
     @_answered
     async def release(self, fh: int) -> None:
+        self.callers.released(fh)
         await self._fs.release(fh)
 
     # -- directories ----------------------------------------------------------------------------

@@ -85,6 +85,7 @@ async def mounted(
 
                 nursery.start_soon(serve)
                 nursery.start_soon(watch)
+                nursery.start_soon(adapter.callers.run)
                 # The answer to a first request comes after INIT, which sets the readahead anew.
                 await trio.to_thread.run_sync(
                     os.statvfs, options.mountpoint, abandon_on_cancel=True

@@ -33,6 +33,7 @@ from ossfs_py.namespace.listing.merge import LOCAL
 from ossfs_py.namespace.metadata import decode as decode_metadata
 from ossfs_py.namespace.names import decode as decode_name
 from ossfs_py.namespace.names import is_nameable, require_nameable
+from ossfs_py.namespace.removed import RemovedKeys
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import LONGEST_TARGET_BYTES, Tree
 from ossfs_py.runtime.workers import Workers
@@ -62,8 +63,14 @@ class Entries:
     """The operations that add and remove names."""
 
     def __init__(
-        self, store: ObjectStore, workers: Workers, tree: Tree, resolver: Resolver
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        tree: Tree,
+        resolver: Resolver,
+        removed: RemovedKeys,
     ) -> None:
+        self.removed = removed
         self._store = store
         self._workers = workers
         self._tree = tree
@@ -335,9 +342,7 @@ class Entries:
                 if any(entry is not LOCAL for entry in listing.index.values()):
                     return
             else:
-                page = await self._workers.run(
-                    partial(self._store.list_page, ListQuery(prefix, max_keys=1))
-                )
+                page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
                 if page.objects or page.prefixes:
                     return
             await self.write_marker(directory)
@@ -408,6 +413,7 @@ class Entries:
         return inode
 
     async def _put(self, key: str, stored: Mapping[str, str], kind: Kind) -> ObjectVersion:
+        await self.removed.make_room(key)
         content_type = MARKER_CONTENT_TYPE if kind is Kind.DIRECTORY else None
         return await self._workers.run(
             partial(self._store.put, CommitRequest(key, stored, content_type), b"")

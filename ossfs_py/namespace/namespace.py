@@ -21,6 +21,7 @@ from ossfs_py.namespace.modesahead import ModesAhead
 from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.policy import NamespaceOptions
+from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
 from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
@@ -55,10 +56,13 @@ class Namespace:
         rename_log: RenameLog | None = None,
     ) -> None:
         self._options = options
-        self._tree = Tree(store, workers, options, metrics, news)
-        self._resolver = Resolver(store, workers, self._tree)
+        self.removed = RemovedKeys()
+        """What was removed here and is in the store still: nobody sees it."""
+        seen = CatalogueWithoutRemoved(store, self.removed)
+        self._tree = Tree(seen, workers, options, metrics, news)
+        self._resolver = Resolver(seen, workers, self._tree)
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
-        self._entries = Entries(store, workers, self._tree, self._resolver)
+        self._entries = Entries(store, workers, self._tree, self._resolver, self.removed)
         self._renamer = Renamer(
             store, workers, self._tree, self._resolver, self._entries, rename_log
         )
@@ -390,6 +394,18 @@ class Namespace:
             IsADirectoryPathError, NoSuchEntryError, ReadOnlyError
         """
         return await self._entries.unlink(parent, name)
+
+    def marker_key_of(self, directory: Inode) -> str:
+        """The key of a directory's marker, with which all keys below it begin."""
+        return self._tree.keys.marker_key_of(directory)
+
+    def note_unlinked(self, inode: Inode) -> None:
+        """The file has lost its name here; what the store has of it is the caller's to remove."""
+        self._tree.unlinked(inode)
+
+    async def keep_visible(self, directory: Inode) -> None:
+        """Something in it was removed: the directory itself stays. Never fails."""
+        await self._entries.keep_visible(directory)
 
     async def rename(
         self,

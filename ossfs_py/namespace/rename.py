@@ -118,6 +118,7 @@ class Renamer:
                 if target.kind is not Kind.DIRECTORY:
                     raise NotADirectoryPathError(f"{new_name!r} is no directory")
                 await self._entries.require_empty(target)
+            await self._entries.removed.make_room_below(key + "/")
             await self._move_directory_remembered(move)
         else:
             if target is not None and target.kind is Kind.DIRECTORY:
@@ -138,6 +139,7 @@ class Renamer:
             source.shadows = target is not None and (not target.local or target.shadows)
             tree.renamed(source, move.parent, move.name)
             return
+        await self._entries.removed.make_room(move.key)
         before, version, stored = await self._copy_file(source, move.key)
         try:
             if move.on_copied is not None and source.open_count:
@@ -268,9 +270,7 @@ class Renamer:
         used: set[str | None] = set()
         while token not in used:
             used.add(token)
-            page = await self._workers.run(
-                partial(self._store.list_page, ListQuery(prefix, delimiter="", token=token))
-            )
+            page = await self._resolver.list_page(ListQuery(prefix, delimiter="", token=token))
             objects += page.objects
             if page.next_token is None:
                 return objects

@@ -14,14 +14,14 @@ from ossfs_py.errors import (
     StaleInodeError,
     StoreError,
 )
-from ossfs_py.model import ListQuery, ObjectInfo
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo
 from ossfs_py.namespace.bursts import Bursts
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.pending import Pending
+from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import ObjectStore
 
 _TRIES = 3
 """Questions about one mode, should answers cross those to others or changes made here."""
@@ -94,7 +94,7 @@ def _told(question: Question) -> Answers:
 class Resolver:
     """Lookups and refreshes: at most one question about a key under way."""
 
-    def __init__(self, store: ObjectStore, workers: Workers, tree: Tree) -> None:
+    def __init__(self, store: Catalogue, workers: Workers, tree: Tree) -> None:
         self._store = store
         self._workers = workers
         self._tree = tree
@@ -307,6 +307,14 @@ class Resolver:
             if await self._refresh_once(inode):
                 return
 
+    async def list_page(self, query: ListQuery) -> ListPage:
+        """A page of what there is, whatever is remembered of it.
+
+        Raises:
+            StoreError
+        """
+        return await self._workers.run(self._store.list_page, query)
+
     async def first_below(self, directory: Inode) -> str | None:
         """The first key in the directory but its marker, or the marker if that has content.
 
@@ -314,9 +322,7 @@ class Resolver:
             StoreError
         """
         prefix = self._tree.keys.marker_key_of(directory)
-        page = await self._workers.run(
-            partial(self._store.list_page, ListQuery(prefix, max_keys=2))
-        )
+        page = await self.list_page(ListQuery(prefix, max_keys=2))
         keys = [info.key for info in page.objects if info.key != prefix or info.size]
         return min([*keys, *page.prefixes], default=None)
 

@@ -19,8 +19,8 @@ from ossfs_py.namespace.listing.shared import ListingEngine
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.news import KernelNews
 from ossfs_py.namespace.policy import NamespaceOptions
+from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 
 LONGEST_TARGET_BYTES = 4096
@@ -45,7 +45,7 @@ class Tree:
 
     def __init__(
         self,
-        store: ObjectStore,
+        store: Catalogue,
         workers: Workers,
         options: NamespaceOptions,
         metrics: Metrics,

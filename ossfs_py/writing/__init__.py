@@ -9,7 +9,7 @@
   others.
 - ``parts`` and ``records`` are pure: how a file is cut, and how the journal writes it down.
 - ``staging``, ``journal``, ``leftovers``, ``recovery``: nothing acknowledged is lost when the
-  daemon dies.
+  daemon dies; ``removals``: and nothing removed comes back.
 
 A content is replaced, never changed into another kind: whoever waited looks again at which one
 there is. Contents, builders and uploads are changed by the task that holds the dirty file's lock;

@@ -10,6 +10,7 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``uploads/<digest>.json``  ids of multipart uploads in progress
 - ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
 - ``renames/<digest>.json``  directories whose rename is under way
+- ``removals/<id>.json``     removed files whose object the store still has, or may still make
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -37,6 +38,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import MultipartUpload
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
+from ossfs_py.writing.removals import RemovalRecord
 
 _LOG_ENTRY = struct.Struct("<qq")
 _TRUNCATED = -1
@@ -68,6 +70,7 @@ class Journal:
         self._uploads = directory / "uploads"
         self._scratch = directory / "scratch"
         self._renames = directory / "renames"
+        self._removals = directory / "removals"
         self._unsaved = directory / "unsaved"
         try:
             _private_directory(directory)
@@ -218,6 +221,27 @@ class Journal:
                 path.unlink()
         return found
 
+    # -- files that were removed -------------------------------------------------------------------
+
+    def record_removal(self, record: RemovalRecord) -> None:
+        """Remember a removal until :meth:`forget_removal`, in place of what was known of it."""
+        path = self._removals / f"{record.ident}.json"
+        _write_atomically(path, record.to_json(), durable=True)
+
+    def forget_removal(self, record: RemovalRecord) -> None:
+        """The store has nothing of the removed file any more."""
+        (self._removals / f"{record.ident}.json").unlink(missing_ok=True)
+
+    def leftover_removals(self) -> list[RemovalRecord]:
+        """Removals that a daemon that died, or could not reach the store, has left."""
+        found = []
+        for path in sorted(self._removals.glob("*.json")):
+            try:
+                found.append(RemovalRecord.from_json(path.read_text()))
+            except (ValueError, LookupError, TypeError):
+                path.unlink()
+        return found
+
     # -- after a crash ---------------------------------------------------------------------------
 
     def claim_leftovers(self) -> list[str]:
@@ -276,7 +300,14 @@ class Journal:
         return True
 
     def _directories(self) -> tuple[Path, ...]:
-        return self._staging, self._uploads, self._scratch, self._renames, self._unsaved
+        return (
+            self._staging,
+            self._uploads,
+            self._scratch,
+            self._renames,
+            self._removals,
+            self._unsaved,
+        )
 
     def _rename_path(self, old_prefix: str) -> Path:
         return self._renames / f"{hashlib.sha256(old_prefix.encode()).hexdigest()[:32]}.json"

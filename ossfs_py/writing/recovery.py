@@ -44,6 +44,7 @@ from ossfs_py.writing.parts import (
     plan_commit,
 )
 from ossfs_py.writing.records import DirtyRecord, SentParts
+from ossfs_py.writing.removals import delete_removed
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,13 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_scratch(key)
         done += 1
+    for record in journal.leftover_removals():
+        try:
+            done += delete_removed(store, record)
+        except StoreError as exc:
+            log.warning("the removed %r is still in the bucket: %s", record.key, exc)
+            continue
+        journal.forget_removal(record)
     for old_prefix, new_prefix in journal.leftover_renames():
         try:
             done += _settle_rename(store, old_prefix, new_prefix)

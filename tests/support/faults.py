@@ -1,5 +1,6 @@
 """What the proxy can do wrong to one request, and how an answer is changed on its way."""
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -41,6 +42,8 @@ class Fault:
     # The request that the server gets is changed.
     delay_seconds: float | None = None
     """Wait before handing the request on."""
+    held_until: threading.Event | None = None
+    """Hand the request on when this is set, at the latest when the proxy ends."""
     ignore_range: bool = False
     """Ask the server for the whole object."""
     corrupt_request: bool = False

@@ -20,6 +20,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
+from ossfs_py.filesystem.removals import COPIED_BYTES
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace.inode import ROOT_NUMBER
@@ -350,9 +351,13 @@ async def mounted(
     *,
     fail_on_conflict: bool = False,
     read_only: bool = False,
+    copied_bytes: int = COPIED_BYTES,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
-    """Mount a bucket over the data path called ``name``; ``options`` are the namespace's."""
+    """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
+
+    A removed object of more than ``copied_bytes`` stays where it is while it is read.
+    """
     used = store if store is not None else FakeStore(min_part_bytes=TINY_PARTS.min_part)
     namespace_options = NamespaceOptions(
         metadata_ttl_seconds=METADATA_TTL_SECONDS, read_only=read_only, **options
@@ -366,6 +371,7 @@ async def mounted(
             read_only=read_only,
             conflicts=ConflictPolicy(fail=fail_on_conflict),
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
+            copied_bytes=copied_bytes,
         )
         fs = Filesystem(
             namespace, made.data_path, used, network, journal, kernel, filesystem_options

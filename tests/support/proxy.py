@@ -277,6 +277,11 @@ class Proxy:
         with self._lock:
             self.in_flight -= 1
 
+    def hold(self, until: threading.Event | None) -> None:
+        """Block until the event is set, or the proxy stops."""
+        while until is not None and not (until.wait(TICK_SECONDS) or self.stopping):
+            pass
+
     def wait_released(self, client: socket.socket) -> None:
         """Block until the proxy stops, ``release`` is called or the client goes away."""
         poller = select.poll()
@@ -330,6 +335,7 @@ class _Session:
         shape = self._proxy.shape
         time.sleep(shape.ttfb_seconds + sum(fault.delay_seconds or 0 for fault in faults))
         for fault in faults:
+            self._proxy.hold(fault.held_until)
             if fault.reset_before:
                 return self._reset()
             if fault.refuse_seconds is not None:

@@ -17,8 +17,8 @@ from ossfs_py.namespace.listing.reading import Listing, ListingPage
 from ossfs_py.namespace.listing.seen import SeenContents
 from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in
 from ossfs_py.namespace.pending import Pending
+from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class ListingEngine:
 
     def __init__(
         self,
-        store: ObjectStore,
+        store: Catalogue,
         workers: Workers,
         keys: KeyMap,
         metrics: Metrics,

@@ -25,7 +25,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
-from ossfs_py.writing.recovery import Recovery
+from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, Names, on_mount
 from tests.support.mounting import DATA_PATHS
@@ -100,6 +100,38 @@ def test_a_stored_file_that_is_unlinked_stays_readable_until_the_last_close(run:
     assert run(test).content("file") == b"another"
 
 
+def test_a_large_file_that_is_unlinked_stays_in_the_bucket_until_the_last_close(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        first, second = await m.open(FILE), await m.open(FILE, os.O_RDWR)
+        await m.unlink(FILE)
+        await m.expire()
+        assert not await m.exists(FILE)
+        assert await m.names() == []
+        await m.write(second, 0, b"C")
+        await m.close(second)
+        assert await m.read(first) == b"Content"
+        assert m.store.keys() == ["file"]
+        await m.close(first)
+
+    assert run(test, copied_bytes=0).keys() == []
+
+
+def test_what_others_store_under_the_name_of_a_removed_open_file_is_theirs(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        opened = await m.open(FILE)
+        await m.unlink(FILE)
+        m.store.seed("file", b"another")
+        await m.expire()
+        assert await m.read_file(FILE) == b"another"
+        with pytest.raises(VersionChangedError):
+            await m.read(opened)
+        await m.close(opened)
+
+    assert run(test, copied_bytes=0).content("file") == b"another"
+
+
 def test_what_was_replaced_by_another_client_can_be_unlinked_by_who_has_it_open(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"content")
@@ -111,18 +143,62 @@ def test_what_was_replaced_by_another_client_can_be_unlinked_by_who_has_it_open(
     assert run(test).keys() == []
 
 
-def test_a_failed_unlink_leaves_the_file_to_its_openers_and_to_everybody(run: Run) -> None:
+@pytest.mark.parametrize("operation", ["head", "delete"])
+def test_a_failed_unlink_leaves_the_file_to_its_openers_and_to_everybody(
+    run: Run, operation: str
+) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"content")
         opened = await m.open(FILE, os.O_RDWR)
-        m.store.fail("delete", AccessDeniedError("no"), key="file")
+        if operation == "delete":
+            m.store.seed("file", b"replaced")
+        m.store.fail(operation, AccessDeniedError("no"), key="file")
         with pytest.raises(AccessDeniedError):
             await m.unlink(FILE)
-        await m.write(opened, 0, b"C")
+        if operation == "head":
+            await m.write(opened, 0, b"C")
         await m.close(opened)
-        assert await m.read_file(FILE) == b"Content"
 
-    assert run(test).content("file") == b"Content"
+    content = b"Content" if operation == "head" else b"replaced"
+    assert run(test).content("file") == content
+
+
+def test_a_removed_file_that_the_store_will_not_delete_is_seen_again_and_told(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        opened = await m.open(FILE)
+        await m.unlink(FILE)
+        m.store.fail("delete", AccessDeniedError("no"), key="file")
+        await m.close(opened)
+        await m.expire()
+        assert await m.read_file(FILE) == b"content"
+        assert m.bench.writes.journal.leftover_removals() == []
+
+    assert run(test, copied_bytes=0).content("file") == b"content"
+    assert "'file' was removed here, but the store keeps it" in caplog.text
+
+
+def test_a_removed_file_that_cannot_be_deleted_now_stays_removed_for_the_next_mount(
+    run: Run, tmp_path: Path
+) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        opened = await m.open(FILE)
+        await m.unlink(FILE)
+        m.store.fail("delete", DOWN, key="file", times=2)
+        await m.close(opened)
+        await m.expire()
+        assert not await m.exists(FILE)
+        journal = m.bench.writes.journal
+        assert tidy_leftovers(journal, m.store) == 0
+        m.fs.take_over()
+        assert not await m.exists(FILE)
+        assert tidy_leftovers(journal, m.store) == 1
+        assert journal.leftover_removals() == []
+
+    assert run(test, copied_bytes=0).keys() == []
 
 
 def test_a_file_renamed_over_an_open_one_leaves_its_openers_the_old_content(run: Run) -> None:

@@ -1,0 +1,416 @@
+"""Removing: the name is gone at once, and what the store still has to do comes behind.
+
+A file that nobody has open is deleted while rm waits, by one request. Of an open one the journal is
+told, and its key is hidden here from then on. Its readers go on: from a hidden copy if the object
+is small, so that other clients see it gone as well; else from the object itself, which is deleted
+at the last close, or by the next mount if this one is killed. A copy of a large object may take
+minutes. An upload that was under way is given up, unless bytes are nowhere else: then it is
+finished under the hidden key. Whoever stores something else under the key waits until that is
+over, and until the object that is still read has moved to a hidden copy.
+
+    named -> hidden (an upload ends) -> hidden (the object is known) -> deleted at the last close
+                                              |-> copied and deleted: small, or its name used again
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+
+import trio
+
+from ossfs_py.errors import AccessDeniedError, ObjectMissingError, OssfsError, StoreError
+from ossfs_py.filesystem.behind import Behind
+from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.model import CommitRequest, ObjectInfo
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.removals import RemovalRecord, delete_removed
+
+log = logging.getLogger(__name__)
+
+COPIED_BYTES = 8 * 1024**2
+"""Up to this, an object that is still read is copied rather than left: it takes a moment."""
+_COPY_SECONDS = 0.5
+"""How long rm waits for that moment."""
+
+Release = Callable[[OpenInode], Awaitable[None]]
+
+
+class RemovedCommitter(Protocol):
+    """What removing needs of :class:`ossfs_py.filesystem.commits.Commits`."""
+
+    def request_so_far(self, opened: OpenInode) -> CommitRequest:
+        """How the file would be committed now."""
+        ...
+
+    async def finish_removed(self, opened: OpenInode, request: CommitRequest) -> None:
+        """Make an object of bytes that are only in an unfinished upload to the file's key."""
+        ...
+
+
+class CopyMaker(Protocol):
+    """What removing needs of :class:`ossfs_py.filesystem.preserved.PreservedFiles`."""
+
+    async def copy(self, opened: OpenInode) -> None:
+        """Let the readers of an open file go on from a hidden copy."""
+        ...
+
+    async def drop(self, opened: OpenInode) -> None:
+        """The hidden copy that a file reads from, if it has one, is needed no more."""
+        ...
+
+
+class Removal:
+    """One removed file of which the store may still have an object, or get one.
+
+    Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
+    """
+
+    def __init__(self, record: RemovalRecord, opened: OpenInode | None, owner: "Removals") -> None:
+        self.record = record
+        self.opened = opened
+        """Who reads it; None for one that an earlier mount has left."""
+        self.settled = trio.Event()
+        """Nothing is under way any more that may make another object of it."""
+        self.lock = trio.Lock()
+        """Held while the object is deleted."""
+        self.is_over = False
+        self.markers: list[RemovedMarker] = []
+        self._owner = owner
+
+    @property
+    def key(self) -> str:
+        """Where the object is, or may appear."""
+        return self.record.key
+
+    def hides(self, info: ObjectInfo) -> bool:
+        """Whether it is the removed object, or may be."""
+        return self.record.unheard_size is not None or self.record.is_of(info)
+
+    async def give_way(self) -> None:
+        """See the protocol."""
+        await self._owner.give_way(self)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the object that may be read."""
+        version = None if self.opened is None else self.opened.file.version
+        return 0 if version is None else version.size
+
+    def is_read(self) -> bool:
+        """Whether somebody may read bytes of the object."""
+        version = None if self.opened is None else self.opened.file.version
+        return version is not None and version.key == self.key and version.size > 0
+
+
+class RemovedMarker:
+    """The marker of a directory in which removed objects are left: a store may have kept it.
+
+    Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
+    """
+
+    def __init__(self, key: str, removals: "Sequence[Removal]", owner: "Removals") -> None:
+        self._key = key
+        self.removals = removals
+        self._owner = owner
+
+    @property
+    def key(self) -> str:
+        """The marker's key."""
+        return self._key
+
+    def hides(self, info: ObjectInfo) -> bool:  # noqa: ARG002 - whatever it is
+        """Always."""
+        return True
+
+    async def give_way(self) -> None:
+        """The directory is there again: its marker is nobody's to delete."""
+        await self._owner.give_marker_way(self)
+
+
+class Removals:
+    """The removals of a mount. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        opened: OpenInodes,
+        namespace: Namespace,
+        committer: RemovedCommitter,
+        copies: CopyMaker,
+        behind: Behind,
+        store: ObjectStore,
+        workers: Workers,
+        journal: Journal,
+        *,
+        copied_bytes: int = COPIED_BYTES,
+    ) -> None:
+        self._copied_bytes = copied_bytes
+        self._opened = opened
+        self._namespace = namespace
+        self._removed = namespace.removed
+        self._committer = committer
+        self._copies = copies
+        self._behind = behind
+        self._store = store
+        self._workers = workers
+        self._journal = journal
+        self._outstanding: dict[str, Removal] = {}
+        self._of_open: dict[OpenInode, Removal] = {}
+
+    def take_over(self) -> None:
+        """Hide what earlier mounts removed and could not delete; blocks shortly."""
+        for record in self._journal.leftover_removals():
+            removal = Removal(record, None, self)
+            removal.settled.set()
+            self._add(removal)
+
+    # -- names -----------------------------------------------------------------------------------
+
+    async def unlink(self, directory: Inode, name: str, inode: Inode, release: Release) -> None:
+        """Take a file's name away; ``release`` lets go of an open inode.
+
+        For who holds a claim on the file's place. Waits for no upload, copy or lock.
+
+        Raises:
+            OSError: the journal could not be written; nothing has changed.
+            StoreError: the store did not delete a file that is not open, or could not be asked
+                what it has of one that is; nothing has changed.
+        """
+        opened = self._opened.current(inode)
+        if opened is None:
+            await self._namespace.unlink(directory, name)
+            return
+        if inode.shadows:
+            # What the name stood for before it was this file's: nobody needs it.
+            await self._workers.run(self._store.delete, self._namespace.key_of(inode))
+            inode.shadows = False
+        if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
+            # Nothing of it is in the store, or on its way to be.
+            opened.file.abandon()
+            self._namespace.note_unlinked(inode)
+            return
+        request = self._committer.request_so_far(opened)
+        record = await self._seen(_described(RemovalRecord(request.key, ()), opened))
+        is_known = False
+        while not is_known:
+            # It is looked at again after each wait: a commit may have begun, or made an object.
+            record = _described(record, opened)
+            await self._workers.run(self._journal.record_removal, record)
+            is_known = _covers(record, opened)
+        removal = Removal(record, opened, self)
+        self._add(removal)
+        self._of_open[opened] = removal
+        self._namespace.note_unlinked(inode)
+        if not _streams(opened):
+            opened.file.abandon()
+            opened.end_upload()
+        if _may_make(opened):
+            opened.users += 1
+            self._behind.start(lambda: self._settle(removal, opened, request, release))
+        else:
+            removal.settled.set()
+            await self._soon(removal)
+        await self._namespace.keep_visible(directory)
+
+    async def remove_directory(self, directory: Inode, name: str) -> None:
+        """Remove an empty directory; removed objects that are read from do not count.
+
+        Raises:
+            As :meth:`Namespace.remove_directory`.
+        """
+        inode = self._namespace.known_child(directory, name)
+        marker = None
+        if inode is not None:
+            key = self._namespace.marker_key_of(inode)
+            inside = [each for each in self._outstanding.values() if each.key.startswith(key)]
+            if inside:
+                marker = RemovedMarker(key, inside, self)
+                self._removed.add(marker)
+        try:
+            await self._namespace.remove_directory(directory, name)
+        except BaseException:
+            if marker is not None:
+                self._removed.discard(marker)
+            raise
+        if marker is not None:
+            for removal in marker.removals:
+                removal.markers.append(marker)
+                await self._write_down(
+                    removal, replace(removal.record, markers=(*removal.record.markers, marker.key))
+                )
+            if self._drop_needless(marker):
+                # Deleted before the last object went, it may have been kept.
+                with suppress(StoreError):
+                    await self._workers.run(self._store.delete, marker.key)
+
+    # -- the object ------------------------------------------------------------------------------
+
+    async def closed(self, opened: OpenInode) -> None:
+        """Nobody has the file open any more: its object goes, and its hidden copy."""
+        removal = self._of_open.pop(opened, None)
+        if removal is not None:
+            await self._delete(removal)
+        await self._copies.drop(opened)
+
+    async def give_way(self, removal: Removal) -> None:
+        """Let the key be free; who still reads the object goes on from a hidden copy.
+
+        Raises:
+            StoreError: it could not be done; the object is where it was.
+        """
+        await removal.settled.wait()
+        async with removal.lock:
+            if removal.is_over:
+                return
+            opened = removal.opened
+            if opened is not None and opened in self._of_open and removal.is_read():
+                await self._copies.copy(opened)
+            await self._workers.run(delete_removed, self._store, removal.record)
+            await self._forget(removal)
+
+    async def give_marker_way(self, marker: RemovedMarker) -> None:
+        """The directory is about to be there again."""
+        self._removed.discard(marker)
+        for removal in marker.removals:
+            if marker in removal.markers:
+                removal.markers.remove(marker)
+                left = tuple(key for key in removal.record.markers if key != marker.key)
+                await self._write_down(removal, replace(removal.record, markers=left))
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _settle(
+        self, removal: Removal, opened: OpenInode, request: CommitRequest, release: Release
+    ) -> None:
+        """Wait until nothing makes an object of the file any more, and say what there is."""
+        try:
+            if opened.file.lost and opened.users > 1:
+                try:
+                    await self._committer.finish_removed(opened, request)
+                except (OssfsError, OSError) as exc:
+                    log.warning("bytes of the removed %r are gone: %s", removal.key, exc)
+            opened.file.abandon()
+            opened.end_upload()
+            async with opened.lock:
+                # A commit, or a copy with other metadata, that was under way is over.
+                opened.file.abandon()
+            version = opened.file.version
+            if version is not None and version.key == removal.key:
+                known = removal.record.etags
+                if version.etag not in known:
+                    known = (*known, version.etag)
+                    await self._write_down(
+                        removal,
+                        replace(removal.record, etags=known, unheard_size=None, mtime_ns=None),
+                    )
+        finally:
+            removal.settled.set()
+            if opened.users > 1:  # or else it is the last close that follows
+                await self._soon(removal)
+            await release(opened)
+
+    async def _soon(self, removal: Removal) -> None:
+        """Let what takes a moment be done, and wait for that moment."""
+        if not removal.is_read():
+            call = self._behind.start(lambda: self._delete(removal))
+        elif removal.size <= self._copied_bytes:
+            call = self._behind.start(lambda: self._move_away(removal))
+        else:
+            return
+        with trio.move_on_after(_COPY_SECONDS):
+            await call.wait()
+
+    async def _move_away(self, removal: Removal) -> None:
+        try:
+            await self.give_way(removal)
+        except (StoreError, RuntimeError) as exc:
+            log.info("%r, removed here, stays until its last close: %s", removal.key, exc)
+
+    async def _seen(self, record: RemovalRecord) -> RemovalRecord:
+        """Look what there is; what others have stored since the file was opened goes at once."""
+        try:
+            info = await self._workers.run(self._store.head, record.key)
+        except ObjectMissingError:
+            return record
+        if info.etag in record.etags:
+            return replace(record, mtime_ns=info.mtime_ns)
+        # Another version while an upload is under way is likely its own.
+        if record.unheard_size is None:
+            await self._workers.run(self._store.delete, record.key)
+        return record
+
+    def _add(self, removal: Removal) -> None:
+        self._outstanding[removal.record.ident] = removal
+        self._removed.add(removal)
+
+    async def _write_down(self, removal: Removal, record: RemovalRecord) -> None:
+        removal.record = record
+        if removal.is_over:
+            return
+        try:
+            await self._workers.run(self._journal.record_removal, record)
+        except OSError as exc:
+            log.warning("the journal does not know all of the removed %r: %s", removal.key, exc)
+        if removal.is_over:
+            await self._workers.run(self._journal.forget_removal, record)
+
+    async def _delete(self, removal: Removal) -> None:
+        """The object is needed no more. What fails is told; the next mount does it then."""
+        async with removal.lock:
+            if removal.is_over:
+                return
+            try:
+                await self._workers.run(delete_removed, self._store, removal.record)
+            except AccessDeniedError as exc:
+                # Hidden it would be there for everybody but for those who could see to it.
+                log.error("%r was removed here, but the store keeps it: %s", removal.key, exc)  # noqa: TRY400
+            except (StoreError, RuntimeError) as exc:
+                log.warning("%r, removed here, is left to the next mount: %s", removal.key, exc)
+                return
+            await self._forget(removal)
+
+    async def _forget(self, removal: Removal) -> None:
+        removal.is_over = True
+        self._removed.discard(removal)
+        self._outstanding.pop(removal.record.ident, None)
+        for marker in removal.markers:
+            self._drop_needless(marker)
+        await self._workers.run(self._journal.forget_removal, removal.record)
+
+    def _drop_needless(self, marker: RemovedMarker) -> bool:
+        """Hide the marker no longer if nothing removed is left in its directory."""
+        is_needless = all(removal.is_over for removal in marker.removals)
+        if is_needless:
+            self._removed.discard(marker)
+        return is_needless
+
+
+def _streams(opened: OpenInode) -> bool:
+    """Whether bytes have left memory, or may do so any moment, for an upload to the file's key."""
+    file = opened.file
+    return file.lost or (file.bound and opened.lock.locked())
+
+
+def _may_make(opened: OpenInode) -> bool:
+    """Whether an upload to the file's key is under way that may end as an object."""
+    return opened.lock.locked() or opened.file.lost
+
+
+def _covers(record: RemovalRecord, opened: OpenInode) -> bool:
+    """Whether the record names all that the store may have of the file, or get."""
+    version = opened.file.version
+    if version is not None and version.etag not in record.etags:
+        return False
+    return record.unheard_size is not None or not _may_make(opened)
+
+
+def _described(record: RemovalRecord, opened: OpenInode) -> RemovalRecord:
+    versions = (opened.file.version, opened.inode.info, opened.seen)
+    etags = dict.fromkeys(each.etag for each in versions if each is not None)
+    unheard_size = opened.file.size if _may_make(opened) else record.unheard_size
+    return replace(record, etags=tuple(etags), unheard_size=unheard_size)

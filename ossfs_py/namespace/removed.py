@@ -1,0 +1,151 @@
+"""Names that were removed here although the store still has their objects: nobody here sees them.
+
+The object of a removed file that somebody still reads stays in the bucket until the last close,
+and an upload that was under way may still make one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from ossfs_py.errors import ObjectMissingError
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo
+
+
+class RemovedObject(Protocol):
+    """A removal of which the store has not heard yet."""
+
+    @property
+    def key(self) -> str:
+        """Where the object is, or may appear."""
+        ...
+
+    def hides(self, info: ObjectInfo) -> bool:
+        """Whether it is the removed object; asked on any thread."""
+        ...
+
+    async def give_way(self) -> None:
+        """Let the key be free at the store; what is still read from it goes on elsewhere.
+
+        Raises:
+            StoreError: it could not be done; nothing has changed.
+        """
+        ...
+
+
+class RemovedKeys:
+    """The removals of a mount that are not over. Belongs to the trio thread, but for
+    :meth:`hiding` and :meth:`below`.
+    """
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, tuple[RemovedObject, ...]] = {}
+
+    def add(self, removed: RemovedObject) -> None:
+        """From now on nobody here sees it."""
+        self._by_key[removed.key] = (*self.hiding(removed.key), removed)
+
+    def discard(self, removed: RemovedObject) -> None:
+        """It is over: what the key holds is seen again."""
+        left = tuple(each for each in self.hiding(removed.key) if each is not removed)
+        if left:
+            self._by_key[removed.key] = left
+        else:
+            self._by_key.pop(removed.key, None)
+
+    def hiding(self, key: str) -> tuple[RemovedObject, ...]:
+        """The removals of a key, the oldest first."""
+        return self._by_key.get(key, ())
+
+    def below(self, prefix: str) -> list[str]:
+        """The keys that begin with ``prefix`` and have removals."""
+        return [key for key in tuple(self._by_key) if key.startswith(prefix)]
+
+    def __bool__(self) -> bool:
+        return bool(self._by_key)
+
+    async def make_room(self, key: str) -> None:
+        """Something else is about to be stored under the key.
+
+        Raises:
+            StoreError: what was removed there is still in the way.
+        """
+        for removed in self.hiding(key):
+            await removed.give_way()
+
+    async def make_room_below(self, prefix: str) -> None:
+        """As :meth:`make_room`, of all keys that begin with ``prefix``."""
+        for key in self.below(prefix):
+            await self.make_room(key)
+
+
+class Catalogue(Protocol):
+    """What there is in a bucket: the part of :class:`~ossfs_py.store.base.ObjectStore` that names
+    are resolved with.
+    """
+
+    def head(self, key: str) -> ObjectInfo:
+        """See :meth:`ObjectStore.head`."""
+        ...
+
+    def list_page(self, query: ListQuery) -> ListPage:
+        """See :meth:`ObjectStore.list_page`."""
+        ...
+
+
+class CatalogueWithoutRemoved:
+    """Implements :class:`Catalogue`: what there is but for what was removed here."""
+
+    def __init__(self, store: Catalogue, removed: RemovedKeys) -> None:
+        self._store = store
+        self._removed = removed
+
+    def head(self, key: str) -> ObjectInfo:
+        """See the protocol; ObjectMissingError for a removed object."""
+        # Who hides it is looked up before the store is asked: a removal that ends meanwhile has
+        # deleted what the answer still tells of.
+        hiding = self._removed.hiding(key)
+        info = self._store.head(key)
+        if _is_hidden(info, (*hiding, *self._removed.hiding(key))):
+            raise ObjectMissingError("the object was removed here", operation="HeadObject", key=key)
+        return info
+
+    def list_page(self, query: ListQuery) -> ListPage:
+        """See the protocol; more than ``max_keys`` may be told while something is hidden.
+
+        A page may be empty, with more to come.
+        """
+        before = self._hiding_below(query.prefix)
+        page = self._store.list_page(
+            replace(query, max_keys=min(1000, query.max_keys + len(before))) if before else query
+        )
+        hiding = {**before, **self._hiding_below(query.prefix)}
+        if not hiding:
+            return page
+        while True:
+            page = replace(
+                page,
+                objects=tuple(
+                    info for info in page.objects if not _is_hidden(info, hiding.get(info.key, ()))
+                ),
+                prefixes=tuple(each for each in page.prefixes if self._has_others(each, hiding)),
+            )
+            if page.objects or page.prefixes or page.next_token is None:
+                return page
+            # Who asks for the first key only would take an empty page for an empty directory.
+            page = self._store.list_page(replace(query, token=page.next_token, start_after=None))
+
+    def _hiding_below(self, prefix: str) -> Mapping[str, tuple[RemovedObject, ...]]:
+        if not self._removed:
+            return {}
+        return {key: self._removed.hiding(key) for key in self._removed.below(prefix)}
+
+    def _has_others(self, prefix: str, hiding: Mapping[str, tuple[RemovedObject, ...]]) -> bool:
+        """Whether anything but removed objects makes a directory of a prefix."""
+        if not any(key.startswith(prefix) for key in hiding):
+            return True
+        return bool(self.list_page(ListQuery(prefix, delimiter="", max_keys=1)).objects)
+
+
+def _is_hidden(info: ObjectInfo, hiding: tuple[RemovedObject, ...]) -> bool:
+    return any(removed.hides(info) for removed in hiding)

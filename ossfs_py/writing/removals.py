@@ -1,0 +1,99 @@
+"""Removals that the store has not heard of: what of an object says that it is the removed one."""
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from ossfs_py.errors import ObjectMissingError
+from ossfs_py.model import ListQuery, ObjectInfo
+from ossfs_py.store.base import ObjectStore
+
+_NS_PER_SECOND = 1_000_000_000
+_AROUND_SECONDS = 900
+"""How far the time of an object may lie from that of the removal whose upload may have made it:
+the store's longest completion and what clocks differ by."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalRecord:
+    """A file that lost its name here, and what the store may have of it under ``key``."""
+
+    key: str
+    etags: tuple[str, ...]
+    """The versions that the file is known to have had there."""
+    mtime_ns: int | None = None
+    """When the version that was removed was stored, by the store's clock, if that is known: others
+    may store the same bytes again, under the same ETag."""
+    unheard_size: int | None = None
+    """What an upload that was under way may make, or have made: an object of this size."""
+    markers: tuple[str, ...] = ()
+    """Markers of directories that were removed after it, the deepest first: SeaweedFS keeps one
+    while its directory has anything in it, and lists the empty directory until it is deleted."""
+    at_ns: int = field(default_factory=time.time_ns)
+    ident: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def is_of(self, info: ObjectInfo) -> bool:
+        """Whether the object is the removed one, not one that others stored since."""
+        if info.etag in self.etags:
+            # HEAD tells whole seconds where LIST tells milliseconds.
+            stored_ns = info.mtime_ns if self.mtime_ns is None else self.mtime_ns
+            return stored_ns // _NS_PER_SECOND == info.mtime_ns // _NS_PER_SECOND
+        near = abs(info.mtime_ns - self.at_ns) <= _AROUND_SECONDS * _NS_PER_SECOND
+        return near and info.size == self.unheard_size
+
+    def to_json(self) -> str:
+        """The text kept on disk."""
+        return json.dumps(
+            {
+                "key": self.key,
+                "etags": self.etags,
+                "mtime_ns": self.mtime_ns,
+                "unheard_size": self.unheard_size,
+                "markers": self.markers,
+                "at_ns": self.at_ns,
+                "ident": self.ident,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "RemovalRecord":
+        """Read a record back.
+
+        Raises:
+            ValueError, LookupError, TypeError: it is none.
+        """
+        fields: dict[str, Any] = json.loads(text)
+        mtime_ns, size = fields["mtime_ns"], fields["unheard_size"]
+        return cls(
+            key=str(fields["key"]),
+            etags=tuple(str(etag) for etag in fields["etags"]),
+            mtime_ns=None if mtime_ns is None else int(mtime_ns),
+            unheard_size=None if size is None else int(size),
+            markers=tuple(str(marker) for marker in fields["markers"]),
+            at_ns=int(fields["at_ns"]),
+            ident=str(fields["ident"]),
+        )
+
+
+def delete_removed(store: ObjectStore, record: RemovalRecord) -> bool:
+    """Delete the object of a removal, unless others have stored another one; blocks.
+
+    Returns whether there was one to delete. Deletes know no condition: what others store between
+    the look and the deletion goes too.
+
+    Raises:
+        StoreError: it is still there.
+    """
+    try:
+        is_there = record.is_of(store.head(record.key))
+    except ObjectMissingError:
+        is_there = False
+    if is_there:
+        store.delete(record.key)
+    for marker in record.markers:
+        found = store.list_page(ListQuery(marker, delimiter="", max_keys=2)).objects
+        if all(info.key == marker and not info.size for info in found):
+            store.delete(marker)
+    return is_there

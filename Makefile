@@ -144,8 +144,9 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 	@$(INSTALL) $(CEPH_PACKAGES) $(SWIFT_PACKAGES)
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-servers.XXXXXX"); \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
-	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)"
-	@$(BIN)/python -m tests.support.servers page
+	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)" \
+		&& status=0 || status=$$?; \
+	$(BIN)/python -m tests.support.servers page; exit $$status
 
 # The part of it that is worth its minutes before each change.
 ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW

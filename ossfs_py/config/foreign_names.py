@@ -31,7 +31,12 @@ class ForeignName:
                 names = [_as_flag(name) for name in names]
             note = f" ({self.note})" if self.note else ""
             answer = f"here it is {(' ' if as_flag else ',').join(names)}{note}"
-        return f"an option of {' and '.join(self.programs)}; {answer}"
+        return f"an option of {_listed(self.programs)}; {answer}"
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _as_flag(name: str) -> str:
@@ -141,6 +146,12 @@ FOREIGN_NAMES: Mapping[str, ForeignName] = {
     "upload_checksums": ForeignName((MOUNTPOINT,), "checksum"),
     "enable_unsigned_payload": ForeignName((S3FS,), note=_ALWAYS),
     "use_rrs": ForeignName(_BOTH, "storage_class=REDUCED_REDUNDANCY"),
+    "use_sse": ForeignName(_BOTH, "sse", "AES256 or aws:kms; keys of one's own: sse_key_file"),
+    "load_sse_c": ForeignName(_BOTH, "sse_key_file"),
+    "sse_c": ForeignName((GOOFYS,), "sse_key_file", "a file with the key"),
+    "sse_kms": ForeignName((GOOFYS,), "sse_kms_key_id", "with sse=aws:kms"),
+    "default_acl": ForeignName(_BOTH, "acl"),
+    "requester_pays": ForeignName((S3FS, MOUNTPOINT, GOOFYS), "request_payer"),
     "mime": ForeignName((S3FS,), note="the type of a new file follows from its name here"),
     "use_content_type": ForeignName((GOOFYS,), note=_ALWAYS),
     # -- names, modes and rights

@@ -338,6 +338,7 @@ def test_torch_overwrites_a_checkpoint_in_place(place: Workplace, torch: ModuleT
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+@pytest.mark.filterwarnings("ignore:Detected an existing checkpoint")
 def test_torch_saves_and_loads_a_distributed_checkpoint(
     place: Workplace, torch: ModuleType
 ) -> None:

@@ -64,6 +64,9 @@ def pod_of(path: Path, changes: dict[str, str]) -> tuple[str, str]:
     for one in sidecars:
         del one["restartPolicy"], one["startupProbe"]
     pod["spec"]["containers"] = [*sidecars, *pod["spec"]["containers"]]
+    for volume in pod["spec"]["volumes"]:
+        if "secret" in volume:  # podman 4.3 falls over one that does not say
+            volume["secret"]["optional"] = False
     for one in pod["spec"]["containers"]:
         one.pop("readinessProbe", None)
         one.pop("livenessProbe", None)

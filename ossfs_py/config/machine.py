@@ -81,7 +81,7 @@ def is_container() -> bool:
     systemd's container interface has it. (A file like /.dockerenv says less: build machines have
     it, too.)
     """
-    return bool(os.environ.get("container"))
+    return bool(os.environ.get("container"))  # noqa: SIM112 (podman and systemd write it so)
 
 
 def stderr_is_the_journal(environ: Mapping[str, str]) -> bool:

@@ -76,6 +76,14 @@ def secret_values(environ: Mapping[str, str]) -> list[str]:
     return [environ[name] for name in _SECRET_VARIABLES if environ.get(name)]
 
 
+def is_container() -> bool:
+    """Whether an engine has started this process: podman and our image set this variable, as
+    systemd's container interface has it. (A file like /.dockerenv says less: build machines have
+    it, too.)
+    """
+    return bool(os.environ.get("container"))  # noqa: SIM112 (podman and systemd write it so)
+
+
 def stderr_is_the_journal(environ: Mapping[str, str]) -> bool:
     """Whether systemd has connected standard error to its journal (systemd.exec(5))."""
     try:

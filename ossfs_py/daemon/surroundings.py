@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossfs_py.config import Settings
+from ossfs_py.config.machine import is_container
 from ossfs_py.host.mountpoint import THIS_MACHINE, Machine
 from ossfs_py.host.mounttable import MountEntry
 
 _LAYERS = ("overlay", "aufs", "fuse.fuse-overlayfs")
 """What the root of a container is made of; its bytes go with the container."""
-_VARIABLE = "container"
-"""Set by podman and by our image, as systemd's container interface has it. (A file like
-/.dockerenv says less: build machines have it, too.)"""
 _LEAST_FILES = 1024
 """A connection and a file each for --concurrency and every open file of the temp data path."""
 
@@ -28,7 +26,7 @@ class Surroundings:
 
     machine: Machine = THIS_MACHINE
     devices: Path = Path("/sys/devices/virtual/bdi")
-    is_container: bool = field(default_factory=lambda: bool(os.environ.get(_VARIABLE)))
+    is_container: bool = field(default_factory=is_container)
     """Whether an engine has started this process."""
     file_limits: tuple[int, int] = field(
         default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -64,9 +64,13 @@ def pod_of(path: Path, changes: dict[str, str]) -> tuple[str, str]:
     for one in sidecars:
         del one["restartPolicy"], one["startupProbe"]
     pod["spec"]["containers"] = [*sidecars, *pod["spec"]["containers"]]
+    for volume in pod["spec"]["volumes"]:
+        if "secret" in volume:  # podman 4.3 falls over one that does not say
+            volume["secret"]["optional"] = False
     for one in pod["spec"]["containers"]:
         one.pop("readinessProbe", None)
         one.pop("livenessProbe", None)
+        one.pop("ports", None)  # there is nothing to map on the machine's own network
         # This machine may have less of them.
         one.pop("resources", None)
     secrets = [d for d in yaml.safe_load_all(text) if d["kind"] == "Secret"]

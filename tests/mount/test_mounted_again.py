@@ -16,7 +16,6 @@ from minio import Minio
 from ossfs_py.host.mountpoint import THIS_MACHINE
 from ossfs_py.host.running import find_daemon
 from ossfs_py.host.standing import Standing, look_at
-from tests.mount.test_life import wait_gone
 from tests.support.commands import as_root, ordinary_user, ossfs
 from tests.support.mount_command import Place, hand_over
 from tests.support.mounting import is_mounted
@@ -114,7 +113,7 @@ def test_an_ordinary_users_killed_mount_is_up_again_and_root_sees_how_it_stands(
             daemon = find_daemon(place.mountpoint, uid)
             assert daemon is not None
             os.kill(daemon.mount.pid, signal.SIGKILL)
-            wait_gone(daemon.mount.pid)
+            assert daemon.wait_gone(60.0)
             daemon.close()
             assert look_at(place.mountpoint).standing is Standing.DEAD
             rows = json.loads(ossfs("list", "--json", environment={}).out)

@@ -68,7 +68,7 @@ def test_a_program_that_is_killed_while_it_waits_is_gone_and_its_file_is_stored(
         "terminated": (FSYNC, signal.SIGTERM),
         "threads": (THREADS, signal.SIGTERM),
     }
-    with held(proxy, operation):
+    with held(proxy, operation, *programs):
         for name, (code, number) in programs.items():
             program = waiting(code, mounted.path / name, size)
             wait_for(partial(asked, proxy, operation, name))
@@ -83,9 +83,9 @@ def test_a_program_that_exits_by_itself_still_waits_for_its_file(
     mount: MountFactory, proxy: Proxy, minio_client: Minio, bucket: str, data_path: str
 ) -> None:
     mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint)
-    with held(proxy, "PutObject") as gate:
+    with held(proxy, "PutObject", "file") as gate:
         program = waiting(EXIT, mounted.path / "file", 1000)
-        wait_for(lambda: asked(proxy, "PutObject"))
+        wait_for(lambda: asked(proxy, "PutObject", "file"))
         with pytest.raises(subprocess.TimeoutExpired):
             program.wait(1.0)  # five times what a killed one takes
         gate.set()
@@ -98,9 +98,9 @@ def test_what_a_killed_programs_upload_could_not_store_is_kept_as_unsaved(
 ) -> None:
     mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint)
     refusing = Fault("PutObject", times=None, status=403, code="AccessDenied")
-    with held(proxy, "PutObject"):
+    with held(proxy, "PutObject", "file"):
         program = waiting(FSYNC, mounted.path / "file", 1000)
-        wait_for(lambda: asked(proxy, "PutObject"))
+        wait_for(lambda: asked(proxy, "PutObject", "file"))
         program.kill()
         assert program.wait(GONE_SECONDS) == -signal.SIGKILL
         proxy.faults.append(refusing)  # of those that follow
@@ -117,9 +117,9 @@ def test_rm_waits_in_the_kernel_for_fsync_only_as_long_as_its_program_lives(
     """Linux holds the file's lock during FUSE_FSYNC: the daemon does not hear of the unlink."""
     mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint)
     file = mounted.path / "file"
-    with held(proxy, "PutObject"):
+    with held(proxy, "PutObject", "file"):
         program = waiting(FSYNC, file, 1000)
-        wait_for(lambda: asked(proxy, "PutObject"))
+        wait_for(lambda: asked(proxy, "PutObject", "file"))
         with subprocess.Popen(["rm", file]) as remover:
             program.kill()
             assert remover.wait(GONE_SECONDS) == 0

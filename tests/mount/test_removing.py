@@ -53,11 +53,11 @@ def test_rm_and_ls_return_at_once_beside_an_upload(
     (directory / "sibling").write_bytes(b"there")
     file = directory / "file"
     with (
-        held(proxy, held_operation) as gate,
+        held(proxy, held_operation, "dir/file") as gate,
         subprocess.Popen([sys.executable, "-c", WRITES, file]) as program,
     ):
         try:
-            wait_for(lambda: asked(proxy, held_operation))
+            wait_for(lambda: asked(proxy, held_operation, "dir/file"))
             run("rm", file)
             assert run("ls", directory).split() == ["sibling"]
             assert not file.exists()
@@ -106,9 +106,9 @@ def test_what_was_removed_stays_so_when_the_daemon_is_killed(
     stored, written = directory / "stored", directory / "written"
     stored.write_bytes(os.urandom(12 * MIB))
     reader = os.open(stored, os.O_RDONLY)
-    with held(proxy, "CompleteMultipartUpload"):
+    with held(proxy, "CompleteMultipartUpload", "dir/written"):
         with subprocess.Popen([sys.executable, "-c", WRITES, written]) as program:
-            wait_for(lambda: asked(proxy, "CompleteMultipartUpload"))
+            wait_for(lambda: asked(proxy, "CompleteMultipartUpload", "dir/written"))
             run("rm", stored, written)
             kill(mounted)
             program.wait(END_SECONDS)

@@ -10,10 +10,12 @@ from tests.support.proxy import Fault, Proxy
 
 
 @contextmanager
-def held(proxy: Proxy, *operations: str) -> Iterator[threading.Event]:
-    """Requests wait at the store until the event is set, at the latest until the block ends."""
+def held(proxy: Proxy, operation: str, *keys: str) -> Iterator[threading.Event]:
+    """Requests about these objects wait at the store until the event is set, at the latest until
+    the block ends. What the mount tries on scratch keys passes.
+    """
     gate = threading.Event()
-    faults = [Fault(operation, times=None, held_until=gate) for operation in operations]
+    faults = [Fault(operation, key=key, times=None, held_until=gate) for key in keys]
     proxy.faults.extend(faults)
     try:
         yield gate

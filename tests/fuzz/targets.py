@@ -415,6 +415,7 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         b"HTTP/1.0 407 No\r\nproxy-authenticate: Basic\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 20_000,
         b"SSH-2.0-x 200\r\n\r\n",
+        b"HTTP/1.1 20\0\n\x16\x03\x03",
     ),
     "greeting": (
         b"HTTP/1.1 200 Connection established\r\n\r\n\x15\x03\x03\x00\x02\x02\x28",

@@ -22,6 +22,7 @@ from ossfs_py.store.http.tls import TlsStream
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _PROXY_HEAD_BYTES = 16 * 1024
+_STATUS_DIGITS = 3
 _CONNECTS = 4
 """Addresses that may be silent for the whole connect timeout before the last one is asked. A name
 may have any number, and whoever answers for it says how many."""
@@ -213,7 +214,8 @@ def open_tunnel(
             break
         answer += byte
     words = answer.split(b"\r\n", 1)[0].decode("latin-1").split(" ", 2)
-    status = words[1] if len(words) > 1 and words[0].startswith("HTTP/1.") else "nothing"
+    is_http = len(words) > 1 and words[0].startswith("HTTP/1.") and len(words[1]) == _STATUS_DIGITS
+    status = words[1] if is_http and words[1].isascii() and words[1].isdigit() else "nothing"
     if status != "200" or not answer.endswith(b"\r\n\r\n"):
         raise NoAnswerError(f"{proxy} answered {status} to CONNECT", "proxy")
 

@@ -92,9 +92,13 @@ def asked_bytes(mounted: Mount, name: str) -> int:
 def test_a_hundred_tensors_of_ten_thousand_that_are_read_bring_little_else(
     shaped: Shaped, mounted: Mount
 ) -> None:
+    """The disk cache keeps whole blocks of 1 MiB, and fetches no less."""
     _, fetched, asked = loaded("100 of many, pread", shaped, mounted)
     told = f"{fetched / MIB:.2f} MiB, asked for {asked / MIB:.2f}"
-    assert fetched <= 1.3 * (HEADER_BYTES + HUNDRED_BYTES), told
+    if mounted.options["data_path"] == "cache":
+        assert fetched <= 120 * MIB, told
+    else:
+        assert fetched <= 1.3 * (HEADER_BYTES + HUNDRED_BYTES), told
 
 
 @pytest.mark.parametrize("how", ["100 of many tensors", "100 of many, in order"])

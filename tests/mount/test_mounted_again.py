@@ -89,7 +89,9 @@ def test_a_killed_mount_is_up_again_at_once(place: Place, ttl: str, work: str) -
             took.append(killed_and_mounted(place, *more, user=os.geteuid()))
         assert (place.mountpoint / "d/f").read_bytes() == b"1" * 100_000
     assert min(took) < first + UP_SECONDS, (took, first)
-    assert ossfs("umount", place.mountpoint, environment={}).code == 0
+    ended = ossfs("umount", place.mountpoint, environment={})
+    # What a killed writer had not closed is kept, which umount tells.
+    assert ended.code == 0 or (work == "writing" and "could not be saved" in ended.sentence), ended
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root becomes an ordinary user")

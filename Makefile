@@ -35,7 +35,7 @@ OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
 TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
 PEERS := s3fs
-ENGINE := podman runc debootstrap
+ENGINE := podman runc catatonit debootstrap
 INSTALL = .ci/install-packages
 
 # Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,13 @@ from minio import Minio
 from ossfs_py.host.mountpoint import THIS_MACHINE
 from ossfs_py.host.running import find_daemon
 from ossfs_py.host.standing import Standing, look_at
-from tests.support.commands import as_root, ordinary_user, ossfs
+from tests.support.commands import (
+    as_ordinary_user,
+    as_root,
+    open_fuse_device,
+    ordinary_user,
+    ossfs,
+)
 from tests.support.mount_command import Place, hand_over
 from tests.support.mounting import is_mounted
 from tests.support.seaweed import SeaweedServer
@@ -89,18 +96,18 @@ def test_a_killed_mount_is_up_again_at_once(place: Place, ttl: str, work: str) -
             took.append(killed_and_mounted(place, *more, user=os.geteuid()))
         assert (place.mountpoint / "d/f").read_bytes() == b"1" * 100_000
     assert min(took) < first + UP_SECONDS, (took, first)
-    assert ossfs("umount", place.mountpoint, environment={}).code == 0
+    ended = ossfs("umount", place.mountpoint, environment={})
+    # What a killed writer had not closed is kept, which umount tells.
+    assert ended.code == 0 or (work == "writing" and "could not be saved" in ended.sentence), ended
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="root becomes an ordinary user")
 def test_an_ordinary_users_killed_mount_is_up_again_and_root_sees_how_it_stands(
     seaweed: SeaweedServer, bucket: str
 ) -> None:
-    import tempfile
-
-    uid, gid = ordinary_user()
-    wrapper = ("setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups")
-    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+    uid, _ = ordinary_user()
+    wrapper = tuple(as_ordinary_user())
+    with open_fuse_device(), tempfile.TemporaryDirectory(dir="/tmp") as directory:
         root = Path(directory)
         place = Place(root, seaweed.endpoint, bucket, seaweed.environment)
         hand_over(place)

@@ -35,7 +35,7 @@ OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
 TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
 PEERS := s3fs
-ENGINE := podman runc catatonit debootstrap
+ENGINE := podman runc debootstrap
 INSTALL = .ci/install-packages
 
 # Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
@@ -133,7 +133,7 @@ lint: $(DEV) ## Check format, lint, types and import rules
 check: lint test ## Everything that must pass before a change lands
 
 # The base image is made once and kept in OSSFS_PY_IMAGES (/var/tmp/ossfs-py-images: 1 GB).
-images: $(TEST) ## Build the image with podman, run it and its manifests (OSSFS_PY_IMAGES)
+images: $(TEST) ## Build the image with podman, run it, check its manifests (OSSFS_PY_IMAGES)
 	@$(INSTALL) $(ENGINE)
 	@$(BIN)/python -m pip install --quiet kubernetes-validate
 	@export OSSFS_PY_IMAGE_TESTS=1; $(tests) tests/containers $(PYTEST)

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -16,14 +17,20 @@ MIB = 1024**2
 READERS = 8
 SECONDS = 10.0
 LIMIT = 100 * MIB
+FILE_BYTES = 48 * MIB
+FILES = 38
+"""More than the limit lets through, even when each reader is in the middle of one at the end."""
 
 
-def read_until(path: Path, stop: threading.Event, counts: list[int], number: int) -> None:
-    """Read once from the beginning to the end, or to where time is up."""
+def read_until(
+    files: "SimpleQueue[Path]", stop: threading.Event, counts: list[int], of: int
+) -> None:
+    """Read one file after the other, to where time is up."""
     buffer = bytearray(MIB)
-    with path.open("rb", buffering=0) as file:
-        while not stop.is_set() and (count := file.readinto(buffer)):
-            counts[number] += count
+    while not stop.is_set():
+        with files.get_nowait().open("rb", buffering=0) as file:
+            while not stop.is_set() and (count := file.readinto(buffer)):
+                counts[of] += count
 
 
 @pytest.mark.alone
@@ -31,18 +38,16 @@ def test_a_download_limit_holds_over_ten_seconds_with_eight_readers(
     mount: MountFactory, bucket: str, seaweed: SeaweedServer, tmp_path: Path
 ) -> None:
     source = tmp_path / "source"
-    piece = random.Random(1).randbytes(16 * MIB)
-    with source.open("wb") as file:
-        for _ in range(14):  # what a reader gets of the limit in the time, and some more
-            file.write(piece)
-    for number in range(READERS):
+    source.write_bytes(random.Random(1).randbytes(FILE_BYTES))
+    for number in range(FILES):
         seaweed.put_file(bucket, f"model-{number}", source)
     mounted = mount(bucket, data_path="direct", download_limit="100MB")
+    files: SimpleQueue[Path] = SimpleQueue()
+    for number in range(FILES):
+        files.put(mounted.path / f"model-{number}")
     counts, stop = [0] * READERS, threading.Event()
     readers = [
-        threading.Thread(
-            target=read_until, args=(mounted.path / f"model-{number}", stop, counts, number)
-        )
+        threading.Thread(target=read_until, args=(files, stop, counts, number))
         for number in range(READERS)
     ]
     for reader in readers:
@@ -58,7 +63,8 @@ def test_a_download_limit_holds_over_ten_seconds_with_eight_readers(
         for reader in readers:
             reader.join()
     assert moved / took == pytest.approx(LIMIT, rel=0.05)
-    assert min(counts) > 0.5 * max(counts)
+    # Shares are as many as connections, of which a reader has more the longer it reads.
+    assert min(counts) > 0.1 * max(counts)
 
 
 def test_what_passes_under_a_limit_is_whole(

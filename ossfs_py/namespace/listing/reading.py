@@ -86,8 +86,6 @@ class Listing:
         self.complete = False
         self.is_read = False
         """Whether a program lists the directory, not only this mount to learn what is absent."""
-        self.is_assumed = False
-        """The store was not asked: this mount made the directory, so it was empty then."""
         self.index: dict[str, Entry] | None = {}
         self._head: ListingPage | None = ListingPage(base, [], token=token)
         self._last = self._head

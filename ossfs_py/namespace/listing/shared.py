@@ -75,8 +75,7 @@ class ListingEngine:
     def open(self, directory: Inode) -> Listing:
         """A listing to read from its beginning: cached, joined in flight, or begun now."""
         listing = self._shared(directory)
-        if listing is None or listing.is_assumed:
-            # Who lists a directory wants what others have put there, too.
+        if listing is None:
             listing = self._begin(directory)
         listing.is_read = True
         self._opened_last = directory
@@ -102,9 +101,7 @@ class ListingEngine:
 
     def made(self, directory: Inode, started: float) -> None:
         """This mount made the directory: at that time nothing was in it."""
-        listing = self._prepared(directory, None)
-        listing.is_assumed = True
-        listing.take_over(ListPage((), (), None), started)
+        self._prepared(directory, None).take_over(ListPage((), (), None), started)
 
     def resume(self, directory: Inode, page: ListingPage) -> Listing:
         """Read a directory again from a page on that was read before."""

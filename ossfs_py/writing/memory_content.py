@@ -146,7 +146,8 @@ class MemoryContent:
             return self._plan.new_disk(await self._recall(), changed=True)
         content = self._plan.new_disk(None, changed=True)
         try:
-            await content.take_over(self._stream.pieces(), self._stream.size)
+            with self._stream.kept() as pieces:
+                await content.take_over(pieces, self._stream.size)
         except BaseException:
             content.disown()
             content.close()
@@ -274,9 +275,10 @@ class MemoryContent:
 
     def _written_down(self, staging: Staging) -> ExtentSet:
         held = ExtentSet()
-        for start, view in self._stream.pieces():
-            staging.write_now(start, view)
-            held.add(start, start + len(view))
+        with self._stream.kept() as pieces:
+            for start, view in pieces:
+                staging.write_now(start, view)
+                held.add(start, start + len(view))
         return held
 
     def close(self) -> None:

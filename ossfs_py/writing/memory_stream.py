@@ -1,6 +1,7 @@
 """Bytes written in order, held in memory only until the store has them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import trio
 
@@ -77,11 +78,22 @@ class MemoryStream:
             return None
         return part.buffer.view[start - part.start : min(end, part.end) - part.start]
 
-    def pieces(self) -> Iterator[tuple[int, memoryview]]:
-        """Everything in memory, in order: offset and bytes."""
-        for number in sorted(self._parts):
-            part = self._parts[number]
-            yield part.start, part.content
+    @contextmanager
+    def kept(self) -> Iterator[Sequence[tuple[int, memoryview]]]:
+        """Everything in memory, in order: offset and bytes.
+
+        It stays in memory until the block ends, also parts that the store accepts meanwhile: who
+        copies them waits for a disk in between.
+        """
+        parts = [self._parts[number] for number in sorted(self._parts)]
+        for part in parts:
+            part.uses.enter()
+        try:
+            yield [(part.start, part.content) for part in parts]
+        finally:
+            for part in parts:
+                part.uses.leave()
+                self._free_sent(part)
 
     async def append(self, data: memoryview) -> int:
         """Take bytes at the end; fewer than given when there is no memory for the rest.
@@ -261,12 +273,16 @@ class MemoryStream:
 
         def settled() -> None:
             part.uses.leave()
-            if self._upload is not upload:
-                return
-            done = upload.accepted(part.number) and not part.uses.busy
-            if done and part.number != 1 and part is not self._tail and not part.uses.closed:
-                self._parts.pop(part.number, None)
-                part.uses.close()
+            if self._upload is upload:
+                self._free_sent(part)
 
         part.uses.enter()
         upload.submit(part.number, part.content, settled)
+
+    def _free_sent(self, part: _MemoryPart) -> None:
+        """Give up the memory of a part that the store has, unless it is to be kept."""
+        if part.number == 1 or part is self._tail or part.uses.busy or part.uses.closed:
+            return
+        if self._upload is not None and self._upload.accepted(part.number):
+            self._parts.pop(part.number, None)
+            part.uses.close()

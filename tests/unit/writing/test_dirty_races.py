@@ -1,6 +1,8 @@
 """DirtyFile while others act at the same moment: reads, truncations, renames, removals."""
 
 import errno
+import pkgutil
+import threading
 from contextlib import suppress
 
 import pytest
@@ -133,6 +135,44 @@ def test_a_truncation_that_a_full_disk_cuts_short_is_stored_as_far_as_it_got(tmp
         assert len(w.store.content("file")) == file.size
 
     run(tmp_path, scenario, memory_bytes=11)
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        "ossfs_py.writing.journal.Journal.create_staging",
+        "ossfs_py.writing.staging._write_within",
+    ],
+    ids=["before the first byte", "between the bytes"],
+)
+def test_parts_accepted_while_a_stream_moves_to_disk_are_there_too(tmp_path, monkeypatch, slow):
+    """Their memory was freed under the copy: zeros were stored when such a part changed again."""
+    go_on = threading.Event()
+    real = pkgutil.resolve_name(slow)
+
+    def slowly(*args: object) -> object:
+        assert go_on.wait(60)
+        return real(*args)
+
+    async def scenario(w: Writing) -> None:
+        accept = w.store.hold("upload_part")
+        file = w.open(memory_first=True)
+        await file.write(0, pattern(30))
+        with monkeypatch.context() as patch:
+            patch.setattr(slow, slowly)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(file.stay_readable)
+                await trio.testing.wait_all_tasks_blocked()
+                accept.set()
+                while w.context.network.running:
+                    await w.context.network.run(int, urgent=False)
+                go_on.set()
+        assert bytes(await file.read(0, 30)) == pattern(30)
+        await file.write(12, b"changed")
+        await file.commit(REQUEST)
+
+    made = run(tmp_path, scenario)
+    assert made.store.content("file") == pattern(12) + b"changed" + pattern(30)[19:]
 
 
 def test_a_file_unlinked_while_its_bytes_are_brought_back_stays_away(tmp_path):

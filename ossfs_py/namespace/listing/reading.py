@@ -86,6 +86,8 @@ class Listing:
         self.complete = False
         self.is_read = False
         """Whether a program lists the directory, not only this mount to learn what is absent."""
+        self.made_here = False
+        """Whether nobody asked the store: this mount made the directory, when nothing was in it."""
         self.index: dict[str, Entry] | None = {}
         self._head: ListingPage | None = ListingPage(base, [], token=token)
         self._last = self._head

@@ -75,7 +75,7 @@ class ListingEngine:
     def open(self, directory: Inode) -> Listing:
         """A listing to read from its beginning: cached, joined in flight, or begun now."""
         listing = self._shared(directory)
-        if listing is None:
+        if listing is None or listing.made_here:
             listing = self._begin(directory)
         listing.is_read = True
         self._opened_last = directory
@@ -100,8 +100,13 @@ class ListingEngine:
         return listing if listing.complete else None
 
     def made(self, directory: Inode, started: float) -> None:
-        """This mount made the directory: at that time nothing was in it."""
-        self._prepared(directory, None).take_over(ListPage((), (), None), started)
+        """This mount made the directory: at that time nothing was in it.
+
+        That tells of absent names; who lists the directory is told what others stored since.
+        """
+        listing = self._prepared(directory, None)
+        listing.made_here = True
+        listing.take_over(ListPage((), (), None), started)
 
     def resume(self, directory: Inode, page: ListingPage) -> Listing:
         """Read a directory again from a page on that was read before."""

@@ -36,9 +36,25 @@ def test_a_directory_made_here_says_what_is_not_in_it() -> None:
         await absent(m, "d/e/f")
         assert m.store.take_requests() == {"put": 1}
         assert sorted(await m.names(d)) == ["a", "b", "c", "e"]
-        assert m.store.take_requests() == {}
 
     mounted(run, negative_ttl_seconds=1.0)
+
+
+@pytest.mark.parametrize("negative_ttl_seconds", [0.0, 1.0, 3600.0])
+def test_who_lists_a_directory_made_here_is_told_what_others_stored_in_it(
+    negative_ttl_seconds: float,
+) -> None:
+    async def run(m: Mounted) -> None:
+        await absent(m, "d")
+        d = await m.namespace.make_directory(m.root, "d", 0o755, UID, GID)
+        m.commit(m.create(d, "ours"), b"x")
+        m.store.seed("d/theirs", b"x")
+        assert sorted(await m.names(d)) == ["ours", "theirs"]
+        m.store.take_requests()
+        assert sorted(await m.names(d)) == ["ours", "theirs"]
+        assert m.store.take_requests() == {}
+
+    mounted(run, negative_ttl_seconds=negative_ttl_seconds)
 
 
 def test_a_directory_made_here_is_believed_no_longer_than_what_said_that_it_was_free() -> None:

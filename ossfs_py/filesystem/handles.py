@@ -13,9 +13,11 @@ from cachetools import TTLCache
 
 from ossfs_py.errors import (
     BadHandleError,
+    FilesystemError,
     IsADirectoryPathError,
     ObjectMissingError,
     StaleInodeError,
+    StoreError,
     VersionChangedError,
 )
 from ossfs_py.filesystem.behind import Behind
@@ -249,8 +251,8 @@ class Handles:
         began = trio.current_time()
         with self._doubting(opened):
             try:
-                if opened.may_be_link:
-                    await self._links.settle(opened, self._users_of(opened))
+                if opened.may_be_link and await self._links.settle(opened, self._users_of(opened)):
+                    await self._kernel.expire_attributes(opened.inode.number)
                 data = await opened.content.read(offset, size)
             except (VersionChangedError, ObjectMissingError):
                 if not await self._opener.renew(opened):
@@ -265,6 +267,20 @@ class Handles:
         opened.inode.settled = True
         self._kernel.gave_bytes(opened.inode)
         return data
+
+    async def settle_link(self, inode: Inode) -> None:
+        """The kernel asks for the size of what is open and has lost its name: if it turned out to
+        be a link, the answer is of what it leads to, or else the first READ would be cut.
+
+        Nothing is expired here: the kernel would not heed the answer.
+        """
+        opened = self._opener.current(inode)
+        if opened is None or not opened.may_be_link:
+            return
+        try:
+            await self._links.settle(opened, self._users_of(opened))
+        except (StoreError, FilesystemError):
+            return  # the READ is told
 
     def _users_of(self, opened: OpenInode) -> set[int]:
         return {handle.uid for handle in self._handles.values() if handle.opened is opened}

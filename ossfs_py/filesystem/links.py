@@ -31,9 +31,12 @@ class LinkFollower:
         self._opener = opener
         self._kernel = kernel
 
-    async def settle(self, opened: OpenInode, readers: Iterable[int]) -> None:
+    async def settle(self, opened: OpenInode, readers: Iterable[int]) -> bool:
         """Before the first bytes of what may be a link are given to ``readers``, the users who
         have it open: see that it is a file, or go on with the file that it leads to.
+
+        Whether it is longer now than it was: the kernel is to be told, or else it would take the
+        end of the link for the end of the file. The end of a shorter one it learns from the answer.
 
         Raises:
             VersionChangedError: it is a link, and its target is not to be read without the kernel.
@@ -42,16 +45,16 @@ class LinkFollower:
         inode = opened.inode
         told = await opened.file.told()
         if not opened.may_be_link:
-            return  # another READ was faster
+            return False  # another READ was faster
         if told is None or not self._namespace.is_link(told):
             opened.may_be_link = False
             if told is not None:
                 self._namespace.learn_kind(inode, told)
-            return
+            return False
         text = bytes(await opened.file.read(0, told.size))
         target = await self._readable_target(inode, told, text, readers)
         if not opened.may_be_link:
-            return
+            return False
         with self._kernel.postponed(inode):
             self._namespace.learn_kind(inode, told)
         if target is None:
@@ -59,10 +62,7 @@ class LinkFollower:
             raise VersionChangedError("the file is a symbolic link", key=told.key)
         opened.may_be_link = False
         await self._opener.become(opened, target)
-        if target.size > told.size:
-            # Or else it would take the end of the link for the end of this one. The end of a
-            # shorter one it learns from the answer.
-            await self._kernel.expire_attributes(inode.number)
+        return target.size > told.size
 
     async def _readable_target(
         self, inode: Inode, told: ObjectInfo, text: bytes, readers: Iterable[int]

@@ -267,6 +267,8 @@ class Filesystem:
     async def attributes(self, number: int) -> EntryReply:
         """stat(2) of an inode; gives no reference."""
         inode = self._namespace.inode_or_stale(number)
+        if inode.stale:
+            await self._handles.settle_link(inode)
         return self._replies.fresh_nowait(inode) or await self._replies.fresh(inode)
 
     async def set_attributes(

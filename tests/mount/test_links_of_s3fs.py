@@ -40,6 +40,7 @@ def test_a_link_that_was_listed_as_a_file_is_read_as_what_it_leads_to(
         assert b"".join(iter(lambda: opened.read(1 << 20), b"")) == blob
         assert os.fstat(opened.fileno()).st_size == len(blob)
         assert os.pread(opened.fileno(), 10, 0) == blob[:10]
+    wait_until(link.is_symlink)  # the kernel is told of names by a thread
     assert str(link.readlink()) == "blobs/blob"
     assert link.read_bytes() == blob
     assert place.run("cat", "hub/config.json").encode() == blob

@@ -108,8 +108,14 @@ class VersionReader:
         stream = self._streams.observe(offset, end, now)
         self._belief.observe(offset, end)
         view = chunk.view(offset, end)
-        self._resident.touched(chunk, end - offset, MEMORY)
-        self._read_ahead(stream, end - offset, now, waited=False)
+        # Reading ahead takes memory, maybe that of what was read last, and a thread writes into it
+        # at once: it must not be the memory of this answer, which is copied after the return.
+        chunk.pin()
+        try:
+            self._resident.touched(chunk, end - offset, MEMORY)
+            self._read_ahead(stream, end - offset, now, waited=False)
+        finally:
+            chunk.unpin()
         return view
 
     async def read(self, offset: int, end: int) -> memoryview | bytes:

@@ -163,7 +163,7 @@ def test_sighup_takes_the_new_key_and_keeps_the_old_one_when_the_file_is_broken(
 ) -> None:
     passwords = put(tmp_path / "passwd", password_line(keys.current))
     mounted = mount(OUTSIDER_BUCKET, endpoint=proxy.endpoint, credentials_file=passwords)
-    put(passwords, "half a li")
+    put(passwords, "half-a-li")
     os.kill(mounted.pid, signal.SIGHUP)
     wait_for_log(mounted, "the credentials stay as they are: line 1 of the credentials file")
     (mounted.path / "old-key").write_text("x")

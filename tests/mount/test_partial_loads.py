@@ -65,11 +65,15 @@ def narrow(shaped: Shaped, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert one.unmount() == 0, one.log
 
 
+def name_of(how: str, mounted: Mount) -> str:
+    return f"{mounted.path.parent.name}-{how.replace(' ', '-').replace(',', '')}"
+
+
 def loaded(how: str, shaped: Shaped, mounted: Mount) -> tuple[int, int, int]:
     """Requests, bytes that were fetched, and bytes that the kernel asked for. Every byte that was
     loaded is the store's.
     """
-    name = f"{mounted.path.parent.name}-{how.replace(' ', '-').replace(',', '')}"
+    name = name_of(how, mounted)
     shaped.under(name)
     shaped.ask("POST")
     digest = shaped.loading.digest(how, mounted.path / name)
@@ -79,14 +83,27 @@ def loaded(how: str, shaped: Shaped, mounted: Mount) -> tuple[int, int, int]:
     return requests, int(str(said["bytes_out"])), asked_bytes(mounted, name)
 
 
-def asked_bytes(mounted: Mount, name: str) -> int:
+def reads(mounted: Mount, name: str) -> list[tuple[int, int]]:
+    """Offset and bytes of each read below ``name`` that the kernel asked for."""
     log = Path(str(mounted.options["access_log"]))
     lines = (json.loads(line) for line in log.read_text().splitlines())
-    return sum(
-        line["bytes"]
+    return [
+        (line["offset"], line["bytes"])
         for line in lines
         if line["operation"] == "read" and line["path"].startswith(f"/{name}/")
-    )
+    ]
+
+
+def asked_bytes(mounted: Mount, name: str) -> int:
+    return sum(size for _, size in reads(mounted, name))
+
+
+def asked_in_blocks_bytes(mounted: Mount, name: str) -> int:
+    """Of the whole blocks of 1 MiB in one file that the kernel asked for some of."""
+    touched: set[int] = set()
+    for offset, size in reads(mounted, name):
+        touched.update(range(offset // MIB, -(-(offset + size) // MIB)))
+    return len(touched) * MIB
 
 
 def test_a_hundred_tensors_of_ten_thousand_that_are_read_bring_little_else(
@@ -105,20 +122,34 @@ def test_a_hundred_tensors_of_ten_thousand_that_are_read_bring_little_else(
 def test_a_hundred_mapped_tensors_bring_what_the_kernel_reads_around_them(
     how: str, shaped: Shaped, mounted: Mount
 ) -> None:
-    """The kernel asks for 1 MiB before and 1 MiB behind each of its faults."""
+    """The kernel asks for 1 MiB before and 1 MiB behind each of its faults.
+
+    The disk cache keeps whole blocks of 1 MiB and fetches no less: what lies around a fault begins
+    and ends within blocks, whose other bytes come, too, and nothing else.
+    """
     require_torch()
     _, fetched, asked = loaded(how, shaped, mounted)
     told = f"{fetched / MIB:.1f} MiB, the kernel asked for {asked / MIB:.1f}"
     assert asked <= 210 * MIB, told
-    assert fetched <= 1.25 * asked + 4 * MIB, told
+    if mounted.options["data_path"] == "cache":
+        in_blocks = asked_in_blocks_bytes(mounted, name_of(how, mounted))
+        assert fetched <= in_blocks + 4 * MIB, f"{told}, in blocks {in_blocks / MIB:.1f}"
+    else:
+        assert fetched <= 1.25 * asked + 4 * MIB, told
 
 
-@pytest.mark.parametrize(("how", "most"), [("3 of many tensors", 8), ("3 slices", 96)])
+@pytest.mark.parametrize(
+    ("how", "most", "most_in_blocks"), [("3 of many tensors", 8, 8), ("3 slices", 96, 116)]
+)
 def test_a_loader_that_stops_after_three_tensors_has_cost_little(
-    how: str, most: int, shaped: Shaped, mounted: Mount
+    how: str, most: int, most_in_blocks: int, shaped: Shaped, mounted: Mount
 ) -> None:
+    """The disk cache fetches whole blocks of 1 MiB: each of the fifty requests begins or ends where
+    a tensor does, within a block, and brings the rest of it: 0.4 MiB each.
+    """
     require_torch()
     _, fetched, asked = loaded(how, shaped, mounted)
+    most = most_in_blocks if mounted.options["data_path"] == "cache" else most
     assert fetched <= most * MIB, f"{fetched / MIB:.1f} MiB, asked for {asked / MIB:.1f}"
 
 

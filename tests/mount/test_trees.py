@@ -63,7 +63,7 @@ def test_writers_in_one_directory_do_not_wait_for_one_another(counted: Mount, pr
 def test_a_directory_made_here_costs_one_request_and_its_attributes_another(
     counted: Mount, proxy: Proxy
 ) -> None:
-    (counted.path / "first").mkdir()  # what is found out at the first directory is
+    (counted.path / "first").mkdir()  # With it the mount finds out what markers the store keeps.
     directory = counted.path / "made"
     assert not directory.exists()
     proxy.reset()

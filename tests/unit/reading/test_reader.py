@@ -150,6 +150,47 @@ def test_many_readers_progress_in_a_tiny_budget() -> None:
     trio.run(main)
 
 
+def test_reading_ahead_leaves_the_memory_of_the_answer_alone() -> None:
+    """Others hold so much of the budget that reading ahead could only have the block that was just
+    read to its end; the threads have filled what they were given before the answer is copied.
+    """
+
+    async def main() -> None:
+        shared = replace(
+            reading_over(PatternStore(), limit=4 * MIB),
+            network=PromptNetwork(),  # type: ignore[arg-type]
+        )
+        others = [shared.memory.try_acquire(MIB) for _ in range(2)]
+        size, amount = 8 * MIB, 128 * 1024
+        reader = VersionReader(shared, ObjectVersion("k", "e", size))
+        answered_at_once = 0
+        for start in range(0, size, amount):
+            data = reader.read_nowait(start, start + amount)
+            answered_at_once += data is not None
+            if data is None:
+                data = await reader.read(start, start + amount)
+            assert data == pattern(start, amount)
+        assert answered_at_once > 0
+        assert all(others)
+        reader.close()
+
+    trio.run(main)
+
+
+class PromptNetwork:
+    """Its threads are done before the trio thread goes on, which hears of it later."""
+
+    def __init__(self) -> None:
+        self.token = trio.lowlevel.current_trio_token()
+
+    def submit(self, call: Callable[[], None], done: Done, *, urgent: bool = True) -> Job:
+        result = outcome.capture(call)
+        self.token.run_sync_soon(done, result)
+        return SimpleNamespace(  # type: ignore[return-value]
+            promote=lambda: None, cancel=lambda: False
+        )
+
+
 def test_change_of_the_object_fails_this_and_every_later_read() -> None:
     async def main() -> None:
         store = PatternStore()

@@ -259,7 +259,7 @@ class Handles:
                     raise
                 data = await opened.content.read(offset, size)
         opened.check_current()
-        if len(data) < size and self._kernel.must_not_end(opened.inode, began):
+        if len(data) < size and self._kernel.must_not_end(opened.inode, offset + len(data), began):
             raise VersionChangedError(
                 "the object was replaced by another client while it was opened",
                 key=opened.inode.name,

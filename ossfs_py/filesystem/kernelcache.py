@@ -62,9 +62,12 @@ class KernelCache:
         self._behind: set[int] = set()
         """Inodes of which the kernel was told, and was not yet told of their present version."""
         self._expired: dict[int, float] = {}
-        """When it was told to forget the attributes of some of them. The end of an answer to a READ
-        under way then is not the end of the file for it, which it fills up with zeros
+        """When it was asked last to forget the attributes of an inode that others replaced. The end
+        of an answer to a READ under way when it does so, which may be later, is not the end of the
+        file for it: up to the size that it was told, it is filled up with zeros
         (fuse_read_update_size)."""
+        self._sizes_told: dict[int, int] = {}
+        """The size in bytes that it was told last of some of those, since then."""
         self._postponed: set[int] = set()
         self._given: set[int] = set()
         """Inodes of which it has been given bytes of that version, and may have kept them."""
@@ -131,6 +134,7 @@ class KernelCache:
         if inode.number in self._postponed:
             return
         self._expired[inode.number] = trio.current_time()
+        self._sizes_told.pop(inode.number, None)
         pages = self._etags.get(inode.number)
         if inode.info is None or pages is None or pages == inode.info.etag:
             self.invalidate_attributes(inode.number)
@@ -164,6 +168,7 @@ class KernelCache:
         self._given.discard(number)
         self._behind.discard(number)
         self._expired.pop(number, None)
+        self._sizes_told.pop(number, None)
 
     # -- the version of its attributes ----------------------------------------------------------
 
@@ -171,18 +176,25 @@ class KernelCache:
         """Whether the kernel may take the size of an older version for the inode's."""
         return inode.number in self._behind
 
-    def answered(self, inode: Inode) -> None:
+    def answered(self, inode: Inode, size_bytes: int) -> None:
         """The kernel is told the inode's attributes as they are."""
         if self._behind:
             self._behind.discard(inode.number)
-            self._expired.pop(inode.number, None)
+        if self._expired and inode.number in self._expired:
+            self._sizes_told[inode.number] = size_bytes
 
-    def must_not_end(self, inode: Inode, since: float) -> bool:
-        """Whether the answer to a READ taken up at ``since``, if it is shorter than asked for, may
-        be filled up with zeros.
+    def must_not_end(self, inode: Inode, end: int, since: float) -> bool:
+        """Whether the answer to a READ taken up at ``since``, which is shorter than asked for and
+        has its last byte before the offset ``end``, may be filled up with zeros.
+
+        Not if the kernel was told of no more bytes. That it was told the size since it was asked to
+        forget it says nothing alone: it may forget later, and the file be a shorter one by then.
         """
         expired = self._expired.get(inode.number)
-        return expired is not None and expired > since - _TOLD_SECONDS
+        if expired is None or expired <= since - _TOLD_SECONDS:
+            return False
+        told = self._sizes_told.get(inode.number)
+        return told is None or told > end
 
     @contextmanager
     def postponed(self, inode: Inode) -> Iterator[None]:

@@ -335,7 +335,9 @@ class Filesystem:
         opened = self._handles.get(handle).opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:
-            if len(data) < size and self._kernel.must_not_end(opened.inode, trio.current_time()):
+            if len(data) < size and self._kernel.must_not_end(
+                opened.inode, offset + len(data), trio.current_time()
+            ):
                 return None  # :meth:`read` says why
             if opened.may_be_link:
                 return None  # nobody has looked at what came with the first bytes

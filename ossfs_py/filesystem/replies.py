@@ -56,7 +56,7 @@ class Replies:
         if reply is not None:
             return reply
         attributes = await self._namespace.attributes(inode)
-        self._kernel.answered(inode)
+        self._kernel.answered(inode, attributes.size)
         seconds = self._namespace.fresh_seconds(inode, trio.current_time())
         return EntryReply(attributes, seconds, seconds, self._namespace.generation(inode))
 
@@ -66,7 +66,7 @@ class Replies:
         attributes = namespace.attributes_nowait(inode)
         if attributes is None:
             return None
-        self._kernel.answered(inode)
+        self._kernel.answered(inode, attributes.size)
         seconds = namespace.fresh_seconds(inode, trio.current_time())
         return EntryReply(attributes, seconds, seconds, namespace.generation(inode))
 
@@ -75,5 +75,5 @@ class Replies:
         namespace = self._namespace
         seconds = namespace.fresh_seconds(inode, now)
         attributes = namespace.attributes_known(inode)
-        self._kernel.answered(inode)
+        self._kernel.answered(inode, attributes.size)
         return EntryReply(attributes, seconds, seconds, namespace.generation(inode))

@@ -122,18 +122,37 @@ def test_a_short_answer_to_a_read_during_which_the_size_expired_is_no_end() -> N
     async def run() -> None:
         cache, inode = KernelCache(), file(OLD)
         began = trio.current_time()
-        assert not cache.must_not_end(inode, began)
+        assert not cache.must_not_end(inode, 3, began)
         with cache.postponed(inode):
             show(inode, NEW)
             cache.replaced(inode)
         assert cache.is_behind(inode)
-        assert not cache.must_not_end(inode, began), "the kernel heeds the end of the answer"
+        assert not cache.must_not_end(inode, 3, began), "the kernel heeds the end of the answer"
         cache.replaced(inode)
-        assert cache.must_not_end(inode, began)
-        assert cache.must_not_end(inode, trio.current_time()), "it may not be told yet"
-        assert not cache.must_not_end(inode, trio.current_time() + 10)
-        cache.answered(inode)
-        assert not cache.must_not_end(inode, began)
+        assert cache.must_not_end(inode, 3, began)
+        assert cache.must_not_end(inode, 3, trio.current_time()), "it may not be told yet"
+        assert not cache.must_not_end(inode, 3, trio.current_time() + 10)
+        cache.answered(inode, 3)
+        assert not cache.must_not_end(inode, 3, began)
         assert not cache.is_behind(inode)
+
+    trio.run(run)
+
+
+def test_a_file_that_became_shorter_than_the_kernel_was_told_meanwhile_does_not_end() -> None:
+    """It is told the size of a version before it forgets the attributes, as a thread asks it to;
+    then the READ finds a shorter version, and its end is not heeded."""
+
+    async def run() -> None:
+        cache, inode = KernelCache(), file(OLD)
+        cache.replaced(inode)
+        cache.answered(inode, 3)
+        began = trio.current_time()
+        assert not cache.must_not_end(inode, 3, began)
+        assert not cache.must_not_end(inode, 4, began), "it grew: nothing is to be filled up"
+        assert cache.must_not_end(inode, 2, began)
+        assert not cache.must_not_end(inode, 2, began + 10)
+        cache.forget(inode.number)
+        assert not cache.must_not_end(inode, 2, began)
 
     trio.run(run)

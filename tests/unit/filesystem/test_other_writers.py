@@ -53,6 +53,31 @@ def test_a_file_replaced_before_the_first_byte_is_read_as_the_new_one(run: Run, 
     run(test)
 
 
+@pytest.mark.parametrize("is_shorter", [True, False])
+def test_a_file_replaced_again_by_a_shorter_one_is_not_read_while_the_kernel_forgets_its_size(
+    run: Run, *, is_shorter: bool
+) -> None:
+    """It would fill the answer up with zeros, to the size that it was told before it forgets it."""
+    third = b"3" * (10 if is_shorter else 30)
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"1" * 10)
+        async with m.at(FILE):
+            m.store.seed("file", b"2" * 20)
+            opened = await m.open(FILE, os.O_RDWR)  # asks: the kernel is to forget the first size
+        assert (await m.stat(FILE)).size == 20
+        m.store.seed("file", third)
+        if is_shorter:
+            with pytest.raises(VersionChangedError):
+                await m.fs.read(opened.handle, 0, 100)
+        else:
+            assert bytes(await m.fs.read(opened.handle, 0, 100)) == third
+        await m.close(opened)
+        assert await m.read_file(FILE) == third
+
+    run(test)
+
+
 def test_a_file_deleted_before_the_first_byte_is_not_there(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"old")

@@ -78,6 +78,23 @@ def _answered(
     return cast(Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]], answer)
 
 
+def _carried_out(
+    handler: Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]]:
+    """Answered, and brought to its end also when pyfuse3 gives up its tasks.
+
+    What changes the bucket must be known here as done, or it is taken for another writer's.
+    """
+
+    @functools.wraps(handler)
+    async def carry_out(self: "Adapter", *args: P.args, **kwargs: P.kwargs) -> R:
+        with trio.CancelScope(shield=True):
+            result = await handler(self, *args, **kwargs)
+        return result  # noqa: RET504 - mypy takes the scope for one that may swallow
+
+    return _answered(cast(Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]], carry_out))
+
+
 class Adapter(pyfuse3.Operations):
     """The handlers of one mount."""
 
@@ -148,7 +165,7 @@ class Adapter(pyfuse3.Operations):
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         return _entry(await self._fs.attributes(inode))
 
-    @_answered
+    @_carried_out
     async def setattr(
         self,
         inode: int,
@@ -175,7 +192,7 @@ class Adapter(pyfuse3.Operations):
 
     # -- names ----------------------------------------------------------------------------------
 
-    @_answered
+    @_carried_out
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -184,18 +201,18 @@ class Adapter(pyfuse3.Operations):
         )
         return _entry(made)
 
-    @_answered
+    @_carried_out
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self._fs.remove_directory(parent_inode, name)
 
-    @_answered
+    @_carried_out
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = await self._fs.make_node(parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid)
         return _entry(made)
 
-    @_answered
+    @_carried_out
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -212,11 +229,11 @@ class Adapter(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         raise NotPermittedError("an object has one name: there are no hard links")
 
-    @_answered
+    @_carried_out
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self._fs.unlink(parent_inode, name)
 
-    @_answered
+    @_carried_out
     async def rename(
         self,
         parent_inode_old: int,
@@ -245,7 +262,7 @@ class Adapter(pyfuse3.Operations):
             self.callers.opened(reply.handle, ctx.pid)
         return _file_info(reply)
 
-    @_answered
+    @_carried_out
     async def create(
         self,
         parent_inode: int,
@@ -295,19 +312,19 @@ class Adapter(pyfuse3.Operations):
         for waiting in self._waiting_reads:
             waiting.cancel()
 
-    @_answered
+    @_carried_out
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._fs.write(fh, off, buf)
 
-    @_answered
+    @_carried_out
     async def flush(self, fh: int) -> None:
         await self.callers.waited_for(fh, self._fs.flush)
 
-    @_answered
+    @_carried_out
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self.callers.waited_for(fh, self._fs.fsync)
 
-    @_answered
+    @_carried_out
     async def release(self, fh: int) -> None:
         self.callers.released(fh)
         await self._fs.release(fh)
@@ -357,13 +374,13 @@ class Adapter(pyfuse3.Operations):
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
         return await self._fs.list_xattrs(inode)
 
-    @_answered
+    @_carried_out
     async def setxattr(
         self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         await self._fs.set_xattr(inode, name, value)
 
-    @_answered
+    @_carried_out
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         await self._fs.remove_xattr(inode, name)
 

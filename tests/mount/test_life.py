@@ -72,7 +72,7 @@ def wait_gone(pid: int) -> None:
 
 
 @contextlib.contextmanager
-def writing(path: Path, text: str) -> Iterator[None]:
+def writing(path: Path, text: str) -> Iterator[subprocess.Popen[bytes]]:
     """Another program has written ``text`` and not closed the file yet.
 
     Not this one: each process it starts would close its copy of the descriptor, which uploads.
@@ -81,6 +81,7 @@ def writing(path: Path, text: str) -> Iterator[None]:
         "import signal, sys\n"
         "file = open(sys.argv[1], 'wb', 0)\n"
         "file.write(sys.argv[2].encode())\n"
+        "signal.signal(signal.SIGINT, lambda *_: None)\n"
         "print('written', flush=True)\n"
         "signal.pause()\n"
     )
@@ -90,7 +91,7 @@ def writing(path: Path, text: str) -> Iterator[None]:
         assert program.stdout is not None
         assert program.stdout.readline() == b"written\n"
         try:
-            yield
+            yield program
         finally:
             program.kill()
 
@@ -161,6 +162,42 @@ def test_unmounting_from_outside_ends_the_daemon(place: Place) -> None:
     subprocess.run(["fusermount3", "-u", str(place.mountpoint)], check=True)
     wait_gone(pid)
     assert daemons_of(place.mountpoint) == []
+
+
+@pytest.fixture(scope="module")
+def lost_device(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A library that makes the end of every connection look as it rarely does."""
+    library = tmp_path_factory.mktemp("library") / "lost_device.so"
+    source = Path(__file__).parent.parent / "support" / "lost_device.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return str(library)
+
+
+def test_a_request_taken_off_the_queue_while_unmounting_is_no_failure(
+    lost_device: str, tmp_path: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    with Proxy(seaweed.host) as proxy:
+        mount = Mount(
+            bucket,
+            tmp_path,
+            endpoint=proxy.endpoint,
+            environment={**seaweed.environment, "LD_PRELOAD": lost_device},
+        )
+        with mount, writing(mount.path / "file", "whole") as program:
+            proxy.faults.append(Fault(operation="PutObject", delay_seconds=1))
+            program.send_signal(signal.SIGINT)  # its close waits for the store
+            while not proxy.counts()["PutObject"]:
+                time.sleep(0.01)
+            as_root("umount", "-f", "-l", mount.path)
+            assert mount.wait() == 0, mount.log
+            assert "Traceback" not in mount.log
+            assert "is unmounted" in mount.log
+            # Known as done, so that it is neither sent again nor kept as unsaved.
+            assert proxy.counts()["PutObject"] == 1
+        answer = minio_client.get_object(bucket, "file")
+        assert answer.read() == b"whole"
+        answer.close()
+        answer.release_conn()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -73,20 +73,19 @@ def wait_gone(pid: int) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path, text: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Another program has written ``text`` and not closed the file yet.
+    """Another program has written ``text`` and closes the file when its input ends.
 
     Not this one: each process it starts would close its copy of the descriptor, which uploads.
     """
     script = (
-        "import signal, sys\n"
+        "import sys\n"
         "file = open(sys.argv[1], 'wb', 0)\n"
         "file.write(sys.argv[2].encode())\n"
-        "signal.signal(signal.SIGINT, lambda *_: None)\n"
         "print('written', flush=True)\n"
-        "signal.pause()\n"
+        "sys.stdin.read()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script, path, text], stdout=subprocess.PIPE
+        [sys.executable, "-c", script, path, text], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == b"written\n"
@@ -185,7 +184,8 @@ def test_a_request_taken_off_the_queue_while_unmounting_is_no_failure(
         )
         with mount, writing(mount.path / "file", "whole") as program:
             proxy.faults.append(Fault(operation="PutObject", delay_seconds=1))
-            program.send_signal(signal.SIGINT)  # its close waits for the store
+            assert program.stdin is not None
+            program.stdin.close()  # closing the file waits for the store
             while not proxy.counts()["PutObject"]:
                 time.sleep(0.01)
             as_root("umount", "-f", "-l", mount.path)

@@ -122,7 +122,7 @@ endef
 
 test: $(TEST) $(OPTIONAL) ## Run the whole test suite, real mounts and a real S3 server included
 	@$(tests) -m alone $(PYTEST) || [ $$? -eq 5 ]  # 5: none of those wanted
-	@$(tests) -n $(WORKERS) --dist loadfile -m "not alone" $(PYTEST) || [ $$? -eq 5 ]
+	@$(tests) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST) || [ $$? -eq 5 ]
 
 lint: $(DEV) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .

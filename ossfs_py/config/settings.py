@@ -273,7 +273,7 @@ class Settings(BaseModel):
     write_back: Flag = _option(
         WRITING,
         "",
-        "Let close(2) and unlink(2) return once a journal on local disk has them; the bucket follows.",
+        "Let close(2) and unlink(2) return once a journal on disk has them; the bucket follows.",
         default=False,
     )
     max_zeros_bytes: Size = _option(

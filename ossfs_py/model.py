@@ -10,6 +10,9 @@ from typing import NamedTuple, TypeAlias
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
+MARKER_CONTENT_TYPE = "application/x-directory"
+"""Content type of the markers that s3fs and ossfs write."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:

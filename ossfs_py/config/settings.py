@@ -273,7 +273,7 @@ class Settings(BaseModel):
     write_back: Flag = _option(
         WRITING,
         "",
-        "Let close(2) and unlink(2) return once a journal on disk has them; the bucket follows.",
+        "Let close(2), unlink(2) and mkdir(2) return once a journal on disk has them.",
         default=False,
     )
     max_zeros_bytes: Size = _option(

@@ -16,7 +16,7 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
 )
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
-from ossfs_py.store.http.payload import BufferPayload, Payload
+from ossfs_py.store.http.payload import Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import (
     CHECKSUM_HEADERS,
@@ -182,7 +182,7 @@ class Writer:
             if made is not None:
                 return made
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
-        asking = _completion_request(upload, ordered, guard)
+        asking = completion(upload, ordered, guard)
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
@@ -343,13 +343,14 @@ class Writer:
     def _is_gone(self, upload: MultipartUpload, state: Attempt) -> bool:
         """Whether the store knows no such upload, whatever it says of its completion.
 
-        Ceph answers 500 "already in progress" to that of an aborted one, for ever.
+        Ceph 16 answers 500 "already in progress" to that of an aborted one, for ever, and
+        404 NoSuchKey to ListParts.
         """
         query = [("uploadId", upload.upload_id), ("max-parts", "1")]
         try:
             self._wire.once(Request("ListParts", "GET", upload.key, query=query), state)
         except AnswerError as error:
-            return error.code == "NoSuchUpload"
+            return error.code in ("NoSuchUpload", "NoSuchKey")
         return False
 
     def _find_completed(
@@ -396,25 +397,11 @@ class Writer:
                 key = scratch_key(self._options)
                 upload = self.start_multipart(CommitRequest(key))
                 part = self.upload_part(upload, 1, b"x")
-                request = _completion_request(upload, [part], {})
+                request = completion(upload, [part])
                 etag = completed_etag(self._wire.once(request, state))
                 self._etag_told = clean_etag(etag) == self._reader.head(key).etag
                 self.delete(key)
             return self._etag_told
-
-
-def _completion_request(
-    upload: MultipartUpload, parts: Sequence[Part], guard: Mapping[str, str]
-) -> Request:
-    return Request(
-        "CompleteMultipartUpload",
-        "POST",
-        upload.key,
-        query=[("uploadId", upload.upload_id)],
-        headers=guard,
-        payload=BufferPayload(completion(parts)),
-        patience_seconds=patience_seconds(sum(part.size for part in parts)),
-    )
 
 
 def _no_such_upload(error: AnswerError) -> AnswerError:

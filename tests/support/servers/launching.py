@@ -78,6 +78,7 @@ def program(
     log: Path,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    end_with: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program in the background, ended at the end, and by the kernel should we be killed."""
     with log.open("ab") as file:
@@ -95,7 +96,7 @@ def program(
     finally:
         # Some have children of their own, which are in the same process group.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, end_with)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
         with contextlib.suppress(ProcessLookupError):

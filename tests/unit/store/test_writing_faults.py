@@ -290,8 +290,11 @@ def test_a_foreign_object_is_not_taken_for_the_completed_one() -> None:
         complete(store_for(server.url))
 
 
-def test_the_end_of_an_aborted_upload_that_the_store_calls_busy_is_missing_at_once() -> None:
-    busy, gone = [error(500, "InternalError")], [error(404, "NoSuchUpload")]
+@pytest.mark.parametrize("code", ["NoSuchUpload", "NoSuchKey"])
+def test_the_end_of_an_aborted_upload_that_the_store_calls_busy_is_missing_at_once(
+    code: str,
+) -> None:
+    busy, gone = [error(500, "InternalError")], [error(404, code)]
     with (
         ScriptedServer([[busy], [busy], [gone], [[reply(404)]]]) as server,
         pytest.raises(ObjectMissingError, match="NoSuchUpload"),

@@ -40,7 +40,7 @@ INSTALL = .ci/install-packages
 
 # Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
 SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
-CEPH_PACKAGES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw
+CEPH_PACKAGES := ceph-common ceph-mon ceph-osd radosgw
 SWIFT_PACKAGES := liberasurecode-dev memcached
 
 # Of the targets that break things on purpose.
@@ -151,8 +151,11 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 # The part of it that is worth its minutes before each change.
 ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW
 	@$(INSTALL) $(CEPH_PACKAGES)
-	@$(BIN)/python -m tests.support.servers run ceph --keep-results \
-		--tests tests/contract/test_store.py tests/mount/test_writing.py
+	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-ceph.XXXXXX"); \
+	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
+	$(BIN)/python -m tests.support.servers run ceph --keep-results --scratch "$$scratch" \
+		--tests tests/contract/test_store.py tests/mount/test_writing.py \
+		--pytest "-n $(WORKERS) $(PYTEST)"
 
 faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
 	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED) OSSFS_PY_FAULTS_STALL=1; $(tests) -s tests/faults $(PYTEST)

@@ -41,7 +41,7 @@ PEERS := s3fs
 ENGINE := podman runc debootstrap
 INSTALL = .ci/install-packages
 
-# Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
+# Of "make servers": which, and what they need beside TEST_PACKAGES (60 MB to download).
 SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
 CEPH_PACKAGES := ceph-common ceph-mon ceph-osd radosgw
 SWIFT_PACKAGES := liberasurecode-dev memcached

@@ -11,8 +11,8 @@ INTRODUCTION = """\
 # Servers that were tried
 
 Made by `make servers` from what the tests found; do not edit. It starts each server on loopback,
-asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and the mount suite
-on it. A test that is not among the deviations below has passed.
+asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and files of the mount
+suite on it. A test of theirs that is not among the deviations below has passed.
 
 Your own store is tried in the same way: set `OSSFS_PY_TEST_ENDPOINT`, `OSSFS_PY_TEST_ACCESS_KEY`,
 `OSSFS_PY_TEST_SECRET_KEY` (and `OSSFS_PY_TEST_BUCKET`, an empty bucket, if the key may not make
@@ -39,6 +39,8 @@ def page_of(results: Mapping[str, Outcome]) -> str:
             "## What the tests found",
             "",
             *_outcomes(tried),
+            "",
+            *_files(tried),
             "",
             "## Deviations",
             "",
@@ -72,6 +74,15 @@ def _outcomes(tried: Mapping[str, Outcome]) -> Iterator[str]:
     for one in tried.values():
         counts = (str(one["passed"]), str(len(one["expected"])), str(len(one["failed"])))
         yield _row(str(one["version"]), *counts, str(one["date"]))
+
+
+def _files(tried: Mapping[str, Outcome]) -> Iterator[str]:
+    """Which files were run, those of several servers once."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for one in tried.values():
+        runs.setdefault(tuple(one["files"]), []).append(str(one["version"]))
+    for files, servers in runs.items():
+        yield f"- {', '.join(servers)}: {', '.join(f'`{file}`' for file in files)}"
 
 
 def _deviations(tried: Mapping[str, Outcome]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
@@ -140,6 +140,15 @@ def tags(answer: Answer) -> str:
             texts = {_name(child): child.text or "" for child in one}
             pairs.append((texts.get("Key", ""), texts.get("Value", "")))
     return urlencode(pairs, quote_via=quote)
+
+
+def tagging(tags: str) -> bytes:
+    """The body of PutObjectTagging, from what the header ``x-amz-tagging`` says."""
+    listed = "".join(
+        f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>"
+        for key, value in parse_qsl(tags, keep_blank_values=True)
+    )
+    return f'<Tagging xmlns="{_NAMESPACE}"><TagSet>{listed}</TagSet></Tagging>'.encode()
 
 
 _GRANTS = {

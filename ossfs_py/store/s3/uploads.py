@@ -16,7 +16,8 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
 )
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
-from ossfs_py.store.http.payload import Payload
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.http.payload import BufferPayload, Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import (
     CHECKSUM_HEADERS,
@@ -30,7 +31,7 @@ from ossfs_py.store.s3.bodies import (
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.describing import TAGGING, Describer
 from ossfs_py.store.s3.description import clean_etag
-from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
+from ossfs_py.store.s3.documents import completed_etag, completion, tagging, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of, wants_equal_parts
 from ossfs_py.store.s3.probing import Prober, scratch_key
 from ossfs_py.store.s3.queries import Reader
@@ -142,7 +143,9 @@ class Writer:
         )
 
         def attempt(state: Attempt) -> MultipartUpload:
-            return MultipartUpload(key, upload_id(self._send(asking, state)))
+            return MultipartUpload(
+                key, upload_id(self._send(asking, state)), headers.get(TAGGING, "")
+            )
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)
 
@@ -202,7 +205,7 @@ class Writer:
                 if gone:
                     raise _no_such_upload(error) from None
                 raise
-            return self._verify(upload.key, clean_etag(etag), size, state)
+            return self._verify(upload, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
 
@@ -372,7 +375,10 @@ class Writer:
         )
         return info.version if same and info.size == size else None
 
-    def _verify(self, key: str, etag: str, size: int, state: Attempt) -> ObjectVersion:
+    def _verify(
+        self, upload: MultipartUpload, etag: str, size: int, state: Attempt
+    ) -> ObjectVersion:
+        key = upload.key
         info = self._reader.head_once(key, state)
         if etag and info.etag != etag and self._completion_tells_etag(state):
             # Somebody else has written since; what was completed cannot be seen any more.
@@ -384,7 +390,28 @@ class Writer:
                 key=key,
                 attempts=state.number,
             )
+        if upload.tags and not info.tag_count:
+            self._tag(upload, state)
         return info.version
+
+    def _tag(self, upload: MultipartUpload, state: Attempt) -> None:
+        """Ceph 16 forgets the tags that an upload was begun with. The object is there, with or
+        without them.
+        """
+        payload = BufferPayload(tagging(upload.tags))
+        asking = Request(
+            "PutObjectTagging",
+            "PUT",
+            upload.key,
+            query=[("tagging", "")],
+            headers=digest_headers(payload, "md5"),
+            payload=payload,
+        )
+        try:
+            self._wire.once(asking, state)
+        except (AnswerError, NoAnswerError) as exc:
+            log.info("tags of %r: %s", upload.key, exc)
+            self._describer.tags_refused()
 
     def _completion_tells_etag(self, state: Attempt) -> bool:
         """Whether the ETag that a completion answers is the one the object then has.

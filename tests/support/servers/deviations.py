@@ -40,6 +40,30 @@ CAPABILITIES = {
 }
 """What probing must find out."""
 
+NO_CLASSES = "there is one storage class; another one is refused"
+NOT_KEPT: dict[str, dict[str, str]] = {
+    "seaweedfs": {"WebsiteRedirectLocation": "it is not kept of an object of several parts"},
+    "ceph": {
+        "StorageClass": NO_CLASSES,
+        "ServerSideEncryption": "it needs a key service; what asks for it without one is ignored",
+    },
+    "swift": {
+        "StorageClass": NO_CLASSES,
+        "ServerSideEncryption": "refused",
+        "WebsiteRedirectLocation": "refused",
+        "Tagging": "refused",
+    },
+    "juicefs": {
+        "ContentLanguage": "it is not kept",
+        "StorageClass": NO_CLASSES,
+        "ServerSideEncryption": "refused",
+        "WebsiteRedirectLocation": "it is not kept",
+    },
+    "rclone": {"Tagging": "it is not kept, and asking for it is answered with 500"},
+}
+"""What each server cannot hold of what describes an object (words of boto3), and why. Nobody can
+carry that over; all the rest has to be there after each change."""
+
 CHOSEN = ("ceph", "juicefs", "localstack", "moto", "rclone", "seaweedfs", "swift", "own")
 
 DEVIATIONS = (

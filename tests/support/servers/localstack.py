@@ -16,8 +16,8 @@ from tests.support.servers.launching import (
 
 PACKAGES = (
     "localstack-core[base-runtime]",
-    # Later ones do not say that they need Python 3.12.
-    'localstack-core<2026; python_version < "3.12"',
+    # Later ones need Python 3.12 without saying so.
+    'localstack-core<4.10; python_version < "3.12"',
     *("moto-ext", "cbor2<6", "cryptography<46", "pyopenssl<25.2", "service_identity<25"),
 )
 

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.servers.deviations import NOT_KEPT
+
 PAGE = Path(__file__).parents[3] / "ossfs_py" / "SERVERS.md"
 ORDER = ("seaweedfs", "ceph", "swift", "juicefs", "localstack", "moto", "rclone")
 INTRODUCTION = """\
@@ -88,10 +90,12 @@ def _files(tried: Mapping[str, Outcome]) -> Iterator[str]:
 def _deviations(tried: Mapping[str, Outcome]) -> Iterator[str]:
     for name, one in tried.items():
         reasons = Counter(str(why).removeprefix(f"{name}: ") for why in one["expected"].values())
-        if reasons:
+        lost = NOT_KEPT.get(name, {})
+        if reasons or lost:
             yield ""
             yield f"**{one['version']}**"
             yield ""
+            yield from (f"- cannot hold `{what}`: {why}" for what, why in lost.items())
             yield from (f"- {why} ({count})" for why, count in sorted(reasons.items()))
 
 

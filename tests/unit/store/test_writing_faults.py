@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ossfs_py.store.base import ObjectStore
 from tests.support.scripted_server import (
     ETAG,
     ScriptedServer,
+    Step,
     error,
     hang_up,
     read_only,
@@ -255,6 +257,26 @@ def complete(store: ObjectStore, condition: Condition | None = None) -> ObjectVe
         )
     finally:
         store.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"), [(reply(200), 0), (error(403, "AccessDenied"), 1), (hang_up, 1)]
+)
+def test_tags_that_a_store_forgets_of_an_upload_are_given_to_the_object(
+    answer: Step, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = [reply(200, COMPLETED % FINISHED.encode())]
+    head = [reply(200, b"", {**described(FINISHED, 8), "x-amz-tagging-count": "0"})]
+    upload = replace(UPLOAD, tags="team=a&what%20for=b%20%2B%20c%2F%3Dd")
+    with ScriptedServer([[done], [head], [[answer]]]) as server:
+        store = store_for(server.url)
+        made = store.complete(upload, PARTS, CommitRequest("key"))
+        store.close()
+    assert made == ObjectVersion("key", FINISHED, 8)
+    asked = server.requests[2]
+    assert (asked.method, asked.target.partition("?")[2]) == ("PUT", "tagging=")
+    assert b"<Key>what for</Key><Value>b + c/=d</Value>" in asked.body
+    assert caplog.text.count("tags of changed objects are lost") == told
 
 
 def test_an_error_inside_a_200_is_an_error() -> None:

@@ -391,18 +391,19 @@ class Writer:
                 attempts=state.number,
             )
         if upload.tags and not info.tag_count:
-            self._tag(upload, state)
+            # Ceph 16 forgets the tags that an upload was begun with.
+            self.give_tags(upload.key, upload.tags, state)
         return info.version
 
-    def _tag(self, upload: MultipartUpload, state: Attempt) -> None:
-        """Ceph 16 forgets the tags that an upload was begun with. The object is there, with or
-        without them.
+    def give_tags(self, key: str, tags: str, state: Attempt) -> None:
+        """One try of PutObjectTagging, for use inside another call's attempt; ``tags`` as the
+        header ``x-amz-tagging`` says them. That it fails is told once: the object is there.
         """
-        payload = BufferPayload(tagging(upload.tags))
+        payload = BufferPayload(tagging(tags))
         asking = Request(
             "PutObjectTagging",
             "PUT",
-            upload.key,
+            key,
             query=[("tagging", "")],
             headers=digest_headers(payload, "md5"),
             payload=payload,
@@ -410,7 +411,7 @@ class Writer:
         try:
             self._wire.once(asking, state)
         except (AnswerError, NoAnswerError) as exc:
-            log.info("tags of %r: %s", upload.key, exc)
+            log.info("tags of %r: %s", key, exc)
             self._describer.tags_refused()
 
     def _completion_tells_etag(self, state: Attempt) -> bool:

@@ -146,6 +146,7 @@ images: $(TEST) ## Build the image with podman, run it, check its manifests (OSS
 servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; half an hour)
 	@$(INSTALL) $(CEPH_PACKAGES) $(SWIFT_PACKAGES)
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-servers.XXXXXX"); \
+	chmod 711 "$$scratch"; \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)" \
 		&& status=0 || status=$$?; \
@@ -155,6 +156,7 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW
 	@$(INSTALL) $(CEPH_PACKAGES)
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-ceph.XXXXXX"); \
+	chmod 711 "$$scratch"; \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 	$(BIN)/python -m tests.support.servers run ceph --keep-results --scratch "$$scratch" \
 		--tests tests/contract/test_store.py tests/mount/test_writing.py \

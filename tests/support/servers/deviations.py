@@ -99,7 +99,7 @@ DEVIATIONS = (
         "copies of objects with a customer's key are refused: renaming one is EOPNOTSUPP",
     ),
     Deviation(
-        ("swift", "rclone"),
+        ("swift", "rclone", "moto"),
         CUSTOMERS_KEYS,
         "a customer's key (SSE-C) is ignored, and the object stored as it is",
     ),

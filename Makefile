@@ -41,9 +41,9 @@ PEERS := s3fs
 ENGINE := podman runc debootstrap
 INSTALL = .ci/install-packages
 
-# Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
+# Of "make servers": which, and what they need beside TEST_PACKAGES (60 MB to download).
 SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
-CEPH_PACKAGES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw
+CEPH_PACKAGES := ceph-common ceph-mon ceph-osd radosgw
 SWIFT_PACKAGES := liberasurecode-dev memcached
 
 # Of the targets that break things on purpose.
@@ -146,6 +146,7 @@ images: $(TEST) ## Build the image with podman, run it, check its manifests (OSS
 servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; half an hour)
 	@$(INSTALL) $(CEPH_PACKAGES) $(SWIFT_PACKAGES)
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-servers.XXXXXX"); \
+	chmod 711 "$$scratch"; \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)" \
 		&& status=0 || status=$$?; \
@@ -154,8 +155,12 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 # The part of it that is worth its minutes before each change.
 ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW
 	@$(INSTALL) $(CEPH_PACKAGES)
-	@$(BIN)/python -m tests.support.servers run ceph --keep-results \
-		--tests tests/contract/test_store.py tests/mount/test_writing.py
+	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-ceph.XXXXXX"); \
+	chmod 711 "$$scratch"; \
+	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
+	$(BIN)/python -m tests.support.servers run ceph --keep-results --scratch "$$scratch" \
+		--tests tests/contract/test_store.py tests/mount/test_writing.py \
+		--pytest "-n $(WORKERS) $(PYTEST)"
 
 faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
 	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED) OSSFS_PY_FAULTS_STALL=1; $(tests) -s tests/faults $(PYTEST)

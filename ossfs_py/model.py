@@ -135,6 +135,8 @@ class MultipartUpload:
 
     key: str
     upload_id: str
+    tags: str = ""
+    """What it was begun with, as the header ``x-amz-tagging`` says it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,7 @@ class Handles:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
+                self._kernel.emptied(inode)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._opener.release(opened)
@@ -304,6 +305,7 @@ class Handles:
                 return await opened.file.write(place, data)
         finally:
             opened.note_written()
+            self._kernel.wrote(opened.inode)
             if not handle.past_pages:
                 self._kernel.gave_bytes(opened.inode)
             if handle.past_pages and opened.has_pages:
@@ -328,8 +330,7 @@ class Handles:
             await self._prepare_writing(inode)
             await self._truncated(opened, size)
 
-    @staticmethod
-    async def _truncated(opened: OpenInode, size: int) -> None:
+    async def _truncated(self, opened: OpenInode, size: int) -> None:
         try:
             async with opened.turns.change():
                 opened.check_current()
@@ -337,6 +338,7 @@ class Handles:
                 await opened.file.truncate(size)
         finally:
             opened.note_written()
+            self._kernel.wrote(opened.inode)
 
     async def store_new(self, inode: Inode) -> None:
         """mknod(2): store a file that was just made, or leave nothing of it."""

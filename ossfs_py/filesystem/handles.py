@@ -41,12 +41,13 @@ _MAX_SENT_BACK = 4096
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("appends", "changes", "opened", "past_pages", "uid", "writer")
+    __slots__ = ("appends", "changes", "opened", "opened_at", "past_pages", "uid", "writer")
 
     def __init__(
         self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
     ) -> None:
         self.opened = opened
+        self.opened_at = trio.current_time()
         self.uid = uid
         """Who opened it."""
         self.appends = bool(flags & os.O_APPEND)
@@ -248,7 +249,8 @@ class Handles:
 
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
-        opened = self.get(number).opened
+        handle = self.get(number)
+        opened = handle.opened
         began = trio.current_time()
         with self._doubting(opened):
             try:
@@ -260,7 +262,9 @@ class Handles:
                     raise
                 data = await opened.content.read(offset, size)
         opened.check_current()
-        if len(data) < size and self._kernel.must_not_end(opened.inode, offset + len(data), began):
+        if len(data) < size and self._kernel.must_not_end(
+            opened.inode, offset + len(data), began, handle.opened_at
+        ):
             raise VersionChangedError(
                 "the object was replaced by another client while it was opened",
                 key=opened.inode.name,

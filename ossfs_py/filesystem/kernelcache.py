@@ -283,9 +283,10 @@ class KernelCache:
         """A program opens the file with O_TRUNC: the kernel knows by itself that nothing is left"""
         inode.size_told = 0
 
-    def must_not_end(self, inode: Inode, end: int, since: float) -> bool:
+    def must_not_end(self, inode: Inode, end: int, since: float, opened_at: float) -> bool:
         """Whether the answer to a READ taken up at ``since``, which is shorter than asked for and
-        has its last byte before the offset ``end``, may be filled up with zeros.
+        has its last byte before the offset ``end``, may be filled up with zeros. Its descriptor
+        was made at ``opened_at``: the READ was sent later.
 
         Not if the kernel knows of no more bytes: what programs write through it never makes the
         file longer for it than it is here.
@@ -293,7 +294,7 @@ class KernelCache:
         expiry = self._expiries.get(inode.number)
         if expiry is None:
             return False
-        if not expiry.under_way and expiry.over_at <= since - _QUEUED_SECONDS:
+        if not expiry.under_way and expiry.over_at <= max(since - _QUEUED_SECONDS, opened_at):
             return False
         return inode.size_told > end
 

@@ -340,11 +340,12 @@ class Filesystem:
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
         # The call that is made most: it goes to the open file itself.
-        opened = self._handles.get(handle).opened
+        descriptor = self._handles.get(handle)
+        opened = descriptor.opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:
             if len(data) < size and self._kernel.must_not_end(
-                opened.inode, offset + len(data), trio.current_time()
+                opened.inode, offset + len(data), trio.current_time(), descriptor.opened_at
             ):
                 return None  # :meth:`read` says why
             if opened.may_be_link:

@@ -57,6 +57,8 @@ class Channel:
         self.invalidated: list[int] = []
         self.expired: set[int] = set()
         """Inodes whose attributes it asks for before it sends a READ."""
+        self.is_slow = False
+        self._under_way: list[Callable[[], None]] = []
         self.absent: dict[tuple[int, bytes], float] = {}
         """Names that the kernel takes for absent until then."""
         self.on_drop: Callable[[int], Awaitable[None]] | None = None
@@ -67,7 +69,14 @@ class Channel:
 
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         self.expired.add(inode)
-        done()
+        self._under_way.append(done)
+        if not self.is_slow:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """What it was asked to forget is forgotten."""
+        while self._under_way:
+            self._under_way.pop()()
 
     async def told(self) -> None:
         """Nothing here takes time."""

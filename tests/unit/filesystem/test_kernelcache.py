@@ -146,19 +146,25 @@ def test_a_short_answer_to_a_read_during_which_the_size_expired_is_no_end() -> N
         cache.answered(inode, 3, trio.current_time())
         began = trio.current_time()
         with cache.attached(Told()):
-            assert not cache.must_not_end(inode, 1, began)
+            assert not cache.must_not_end(inode, 1, began, -1)
             with cache.postponed(inode):
                 show(inode, NEW)
                 cache.replaced(inode)
             assert cache.is_behind(inode)
-            assert not cache.must_not_end(inode, 1, began), "the kernel heeds the end of the answer"
+            assert not cache.must_not_end(inode, 1, began, -1), (
+                "the kernel heeds the end of the answer"
+            )
             cache.replaced(inode)
-        assert cache.must_not_end(inode, 1, began)
-        assert cache.must_not_end(inode, 1, trio.current_time()), "it may have been queued before"
-        assert not cache.must_not_end(inode, 1, trio.current_time() + 10)
-        assert not cache.must_not_end(inode, 3, began), "the kernel knows of no more bytes"
+        assert cache.must_not_end(inode, 1, began, -1)
+        assert cache.must_not_end(inode, 1, trio.current_time(), -1), (
+            "it may have been queued before"
+        )
+        assert not cache.must_not_end(inode, 1, trio.current_time() + 10, -1)
+        now = trio.current_time()
+        assert not cache.must_not_end(inode, 1, now, now), "opened after the kernel forgot"
+        assert not cache.must_not_end(inode, 3, began, -1), "the kernel knows of no more bytes"
         cache.answered(inode, 1, trio.current_time())
-        assert not cache.must_not_end(inode, 1, began)
+        assert not cache.must_not_end(inode, 1, began, -1)
         assert not cache.is_behind(inode)
 
     trio.run(run)
@@ -173,23 +179,25 @@ def test_a_size_expires_when_the_kernel_has_forgotten_it_however_long_that_takes
         with cache.attached(kernel):
             cache.replaced(inode)
             await trio.sleep(1000)
-            assert cache.must_not_end(inode, 1, trio.current_time())
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1)
             cache.answered(inode, 1, trio.current_time())
-            assert cache.must_not_end(inode, 1, trio.current_time()), "it may not have heeded it"
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1), (
+                "it may not have heeded it"
+            )
             cache.forget(inode.number)  # another inode of the number is meant, for the thread
-            assert cache.must_not_end(inode, 1, trio.current_time())
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1)
             kernel.end()
             asked_before = trio.current_time()
             await trio.sleep(0.01)
             cache.answered(inode, 1, asked_before - 1)
-            assert cache.must_not_end(inode, 1, trio.current_time()), "asked before it forgot"
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1), "asked before it forgot"
             cache.answered(inode, 1, asked_before)
-            assert not cache.must_not_end(inode, 1, asked_before)
+            assert not cache.must_not_end(inode, 1, asked_before, -1)
             cache.replaced(inode)
             kernel.end()
             cache.forget(inode.number)
             inode.size_told = 3
-            assert not cache.must_not_end(inode, 1, trio.current_time())
+            assert not cache.must_not_end(inode, 1, trio.current_time(), -1)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -212,11 +220,11 @@ def test_whatever_makes_the_kernel_forget_a_size_counts() -> None:
                 if waits is not None:
                     await waits
             began = trio.current_time()
-            assert cache.must_not_end(inode, 1, began)
+            assert cache.must_not_end(inode, 1, began, -1)
             await trio.sleep(1)
-            assert not cache.must_not_end(inode, 1, trio.current_time())
+            assert not cache.must_not_end(inode, 1, trio.current_time(), -1)
             cache.emptied(inode)
-            assert not cache.must_not_end(inode, 0, began)
+            assert not cache.must_not_end(inode, 0, began, -1)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -231,12 +239,12 @@ def test_a_file_that_became_shorter_than_the_kernel_was_told_meanwhile_does_not_
             cache.replaced(inode)
         cache.answered(inode, 3, trio.current_time())
         began = trio.current_time()
-        assert not cache.must_not_end(inode, 3, began)
-        assert not cache.must_not_end(inode, 4, began), "it grew: nothing is to be filled up"
-        assert cache.must_not_end(inode, 2, began)
-        assert not cache.must_not_end(inode, 2, began + 10)
+        assert not cache.must_not_end(inode, 3, began, -1)
+        assert not cache.must_not_end(inode, 4, began, -1), "it grew: nothing is to be filled up"
+        assert cache.must_not_end(inode, 2, began, -1)
+        assert not cache.must_not_end(inode, 2, began + 10, -1)
         cache.forget(inode.number)
-        assert not cache.must_not_end(inode, 2, began)
+        assert not cache.must_not_end(inode, 2, began, -1)
 
     trio.run(run)
 

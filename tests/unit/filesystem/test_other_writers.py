@@ -64,6 +64,7 @@ def test_a_file_replaced_again_by_a_shorter_one_is_not_read_while_the_kernel_for
         m.store.seed("file", b"1" * 10)
         async with m.at(FILE):
             m.store.seed("file", b"2" * 20)
+            m.channel.is_slow = True
             opened = await m.open(FILE, os.O_RDWR)  # asks: the kernel is to forget the first size
         assert (await m.stat(FILE)).size == 20
         m.store.seed("file", third)
@@ -73,6 +74,8 @@ def test_a_file_replaced_again_by_a_shorter_one_is_not_read_while_the_kernel_for
         else:
             assert bytes(await m.fs.read(opened.handle, 0, 100)) == third
         await m.close(opened)
+        m.channel.is_slow = False
+        m.channel.catch_up()
         assert await m.read_file(FILE) == third
 
     run(test)

@@ -327,8 +327,10 @@ class Handles:
             await self._truncated(opened, size)
             return
         current = self._opener.current(inode)
-        if size and current is not None and not (current.file.dirty or current.made_here):
+        own = current is not None and (current.file.dirty or current.made_here)
+        if size and not own and (current is not None or size == inode.size):
             # Who has it open may be reading an older version, which would be cut off, and refused.
+            # And what is as long as it shall be is not stored: nobody else would ask.
             await self._namespace.ask_version(inode)
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)

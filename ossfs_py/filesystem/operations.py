@@ -144,14 +144,15 @@ class Filesystem:
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
         """What a name leads to."""
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         if name == b".":
-            return await self._introduced(directory)
+            return await self._introduced(directory, began)
         if name == b"..":
-            return await self._introduced(directory.parent or directory)
+            return await self._introduced(directory.parent or directory, began)
         decoded = names.decode(name)
         self._namespace.kernel_asks(directory, decoded)
-        return await self._introduced(await self._namespace.lookup(directory, decoded))
+        return await self._introduced(await self._namespace.lookup(directory, decoded), began)
 
     def absent_seconds(self, parent: int, name: bytes) -> float:
         """For how long the kernel may take a name for absent that :meth:`lookup` has not found.
@@ -160,11 +161,11 @@ class Filesystem:
         """
         return self._namespace.tell_absent(self._namespace.inode(parent), names.decode(name))
 
-    async def _introduced(self, inode: Inode) -> EntryReply:
-        """A reply that gives the kernel a reference to the inode."""
-        reply = self._replies.fresh_nowait(inode)
+    async def _introduced(self, inode: Inode, began: float) -> EntryReply:
+        """A reply that gives the kernel a reference to the inode, to what it asked at ``began``."""
+        reply = self._replies.fresh_nowait(inode, began)
         if reply is None:
-            reply = await self._replies.fresh(inode)
+            reply = await self._replies.fresh(inode, began)
         self._namespace.remember(inode)
         return reply
 
@@ -179,6 +180,7 @@ class Filesystem:
     ) -> EntryReply:
         """mkdir(2)."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
@@ -190,7 +192,7 @@ class Filesystem:
                     directory, decoded, mode, uid, gid, put_off=True
                 )
                 await self._owed.made(made)
-        return await self._introduced(made)
+        return await self._introduced(made, began)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
@@ -212,28 +214,30 @@ class Filesystem:
     ) -> EntryReply:
         """mknod(2) of a regular file, a FIFO or a socket."""
         self._check_writable()
+        began = trio.current_time()
         if not stat.S_ISREG(mode):
             directory = self._namespace.inode(parent)
             decoded = names.decode(name)
             async with self._changes.within(directory):
                 made = await self._namespace.make_special(directory, decoded, mode, uid, gid)
-            return await self._introduced(made)
+            return await self._introduced(made, began)
         inode = self._namespace.create_local(
             self._namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
         )
         await self._handles.store_new(inode)
-        return await self._introduced(inode)
+        return await self._introduced(inode, began)
 
     async def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
     ) -> EntryReply:
         """symlink(2)."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
             made = await self._namespace.make_symlink(directory, decoded, target, uid, gid)
-        return await self._introduced(made)
+        return await self._introduced(made, began)
 
     async def read_link(self, number: int) -> bytes:
         """readlink(2)."""
@@ -293,16 +297,19 @@ class Filesystem:
 
     async def attributes(self, number: int) -> EntryReply:
         """stat(2) of an inode; gives no reference."""
+        began = trio.current_time()
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
             await self._handles.settle_link(inode)
-        return self._replies.fresh_nowait(inode) or await self._replies.fresh(inode)
+        reply = self._replies.fresh_nowait(inode, began)
+        return reply or await self._replies.fresh(inode, began)
 
     async def set_attributes(
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
     ) -> EntryReply:
         """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
         self._check_writable()
+        began = trio.current_time()
         inode = self._namespace.inode(number)
         if size is not None:
             await self._handles.truncate(inode, size, handle)
@@ -310,7 +317,7 @@ class Filesystem:
             await self._changes.set_attributes(inode, change)
             if self._owed is not None:
                 await self._owed.changed(inode)
-        return await self._replies.fresh(inode)
+        return await self._replies.fresh(inode, began)
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -351,6 +358,7 @@ class Filesystem:
     ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
@@ -360,16 +368,17 @@ class Filesystem:
             self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
             inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
             opened = await self._handles.open_new(inode, flags, uid)
-        return opened, await self._introduced(inode)
+        return opened, await self._introduced(inode, began)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
         # The call that is made most: it goes to the open file itself.
-        opened = self._handles.get(handle).opened
+        descriptor = self._handles.get(handle)
+        opened = descriptor.opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:
             if len(data) < size and self._kernel.must_not_end(
-                opened.inode, offset + len(data), trio.current_time()
+                opened.inode, offset + len(data), trio.current_time(), descriptor.opened_at
             ):
                 return None  # :meth:`read` says why
             if opened.may_be_link:

@@ -13,6 +13,7 @@ from minio import Minio
 from ossfs_py.host.mountpoint import THIS_MACHINE
 from ossfs_py.host.standing import Standing, look_at
 from tests.containers.engine import BASE, IMAGE, Engine
+from tests.support.comebacks import KILLS, UP_SECONDS, programs, report, rounds, wait_until_served
 from tests.support.commands import ossfs
 from tests.support.mounting import is_mounted
 
@@ -86,6 +87,34 @@ def test_a_killed_container_is_replaced_and_readers_see_the_mount_come_back(
         finally:
             engine.run("rm", "--force", "--time", "0", name)
     assert took < HEALTHY_SECONDS
+
+
+@pytest.mark.timeout(300 + KILLS * 60)
+def test_a_container_that_is_killed_is_up_again_at_once_under_its_restart_policy(
+    engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
+) -> None:
+    config, mounted = shared / "models.toml", shared / "models"
+    config.touch()
+    environment["OSSFS_PY_CONFIG"] = "/mnt/shared/models.toml"
+    began = time.monotonic()
+    words = [*options, "--restart", "always"]
+    with engine.container(words, environment=environment) as container:
+        container.wait_healthy()
+        first = time.monotonic() - began  # how busy the machine is
+        (mounted / "d").mkdir()
+        (mounted / "d/f").write_bytes(b"1" * 100_000)
+        took = []
+        for work, ttl in rounds():
+            config.write_text(f'metadata-ttl = "{ttl}"\n')  # for the next daemon
+            with programs(work, mounted):
+                began = time.monotonic()
+                container.kill_at_once()
+                wait_until_served(mounted)
+                took.append(time.monotonic() - began)
+            assert (mounted / "d/f").read_bytes() == b"1" * 100_000
+            assert len(THIS_MACHINE.mounts_at(mounted)) == 1
+    report("a container", took)
+    assert min(took) < first + UP_SECONDS, (took, first)
 
 
 @pytest.mark.parametrize("words", [("ossfs-py", "mount"), ("mount",)])

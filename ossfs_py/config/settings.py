@@ -273,7 +273,7 @@ class Settings(BaseModel):
     write_back: Flag = _option(
         WRITING,
         "",
-        "Let close(2) return once the data is safe on local disk; uploads follow.",
+        "Let close(2) return once the data is in a journal on local disk; uploads follow.",
         default=False,
     )
     max_zeros_bytes: Size = _option(

@@ -15,7 +15,10 @@ from ossfs_py.host.standing import Standing, look_at
 from tests.containers.engine import BASE, IMAGE, Engine
 from tests.support.comebacks import KILLS, UP_SECONDS, programs, report, rounds, wait_until_served
 from tests.support.commands import ossfs
+from tests.support.faults import Fault
 from tests.support.mounting import is_mounted
+from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
 
 HEALTHY_SECONDS = 30.0
 """Generous: it says that something hangs, not how busy the machine is."""
@@ -137,6 +140,43 @@ def test_a_mount_named_as_a_command_stays_and_what_is_dirty_at_the_end_is_upload
         with contextlib.suppress(OSError):  # its mount is gone, which close(2) says
             os.close(fd)
     assert minio_client.get_object(bucket, "f").read() == b"not closed yet"
+
+
+def test_what_a_container_could_not_upload_in_its_time_is_taken_over_from_its_volume(
+    engine: Engine,
+    shared: Path,
+    options: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    seaweed: SeaweedServer,
+    minio_client: Minio,
+) -> None:
+    """As on eviction: the store is away, SIGTERM, and what time there was is over."""
+    (tmp_path / "volume").mkdir(mode=0o700)
+    words = [*options, "--volume", f"{tmp_path / 'volume'}:/var/lib/ossfs-py"]
+    bucket = environment["OSSFS_PY_BUCKET"]
+    with Proxy(seaweed.host) as proxy:
+        away = {**environment, "OSSFS_PY_ENDPOINT": proxy.endpoint}
+        away["OSSFS_PY_RETRY_BUDGET"] = "1s"
+        with engine.container(words, environment=away) as container:
+            container.wait_healthy()
+            proxy.faults.append(Fault(operation="PutObject", times=None, status=503))
+            fd = os.open(shared / "models/f", os.O_WRONLY | os.O_CREAT)
+            os.write(fd, b"kept")
+            assert container.stop() == 1
+            with contextlib.suppress(OSError):  # its mount is gone, which close(2) says
+                os.close(fd)
+            assert "could not be saved" in container.logs()
+        proxy.faults.clear()
+        with engine.container(words, environment=away) as container:
+            container.wait_healthy()
+            assert "from an earlier mount: 1 file that could not be saved" in container.logs()
+            container.exec("ossfs-py", "recover", "--upload")
+            assert container.stop() == 0
+    answer = minio_client.get_object(bucket, "f")
+    assert answer.read() == b"kept"
+    answer.close()
+    answer.release_conn()
 
 
 def test_sigterm_at_any_moment_of_the_start_ends_it_and_leaves_no_mount(

@@ -57,6 +57,10 @@ def played(document: Document, here: Surroundings) -> Document | None:
     if kind != "Pod":
         return None
     spec = document["spec"]
+    # Unless told so, podman 4.3 removes an init container that ended, at times before it knows of
+    # the end, and fails.
+    annotations = document["metadata"].setdefault("annotations", {})
+    annotations["io.podman.annotations.init.container.type"] = "always"
     for container in spec.get("initContainers", []):
         if container.pop("restartPolicy", None):
             spec["containers"].append(container)
@@ -79,9 +83,9 @@ def playing(engine: Engine, *documents: Document | None, work: Path) -> Iterator
     kept = [document for document in documents if document]
     file = work / f"{kept[-1]['metadata']['name']}.yaml"
     file.write_text(yaml.safe_dump_all(kept))
-    engine.run("kube", "play", "--network", "host", file)
     pod = kept[-1]
     try:
+        engine.run("kube", "play", "--network", "host", file)
         names = [f"{pod['metadata']['name']}-{one['name']}" for one in pod["spec"]["containers"]]
         yield [Container(engine, name) for name in names]
     finally:

@@ -1,6 +1,7 @@
 """The image as people run it: its life, its health, what it tells, and what it has in it."""
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from minio import Minio
 from ossfs_py.host.mountpoint import THIS_MACHINE
 from ossfs_py.host.standing import Standing, look_at
 from tests.containers.engine import BASE, IMAGE, Engine
-from tests.support.comebacks import KILLS, UP_SECONDS, programs, report, rounds, wait_until_served
+from tests.support.comebacks import KILLS, most_seconds, programs, report, rounds, wait_until_served
 from tests.support.commands import ossfs
 from tests.support.faults import Fault
 from tests.support.mounting import is_mounted
@@ -117,7 +118,7 @@ def test_a_container_that_is_killed_is_up_again_at_once_under_its_restart_policy
             assert (mounted / "d/f").read_bytes() == b"1" * 100_000
             assert len(THIS_MACHINE.mounts_at(mounted)) == 1
     report("a container", took)
-    assert min(took) < first + UP_SECONDS, (took, first)
+    assert min(took) < most_seconds(first), (took, first)
 
 
 @pytest.mark.parametrize("words", [("ossfs-py", "mount"), ("mount",)])
@@ -140,6 +141,37 @@ def test_a_mount_named_as_a_command_stays_and_what_is_dirty_at_the_end_is_upload
         with contextlib.suppress(OSError):  # its mount is gone, which close(2) says
             os.close(fd)
     assert minio_client.get_object(bucket, "f").read() == b"not closed yet"
+
+
+def test_two_containers_share_one_cache(
+    engine: Engine,
+    shared: Path,
+    options: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    seaweed: SeaweedServer,
+    minio_client: Minio,
+) -> None:
+    content = os.urandom(3_000_000)
+    stored = io.BytesIO(content)
+    minio_client.put_object(environment["OSSFS_PY_BUCKET"], "f", stored, len(content))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    words = [*options, "--volume", f"{tmp_path / 'cache'}:/var/cache/ossfs-py"]
+    with Proxy(seaweed.host) as proxy, contextlib.ExitStack() as stack:
+        environment |= {"OSSFS_PY_ENDPOINT": proxy.endpoint, "OSSFS_PY_DATA_PATH": "cache"}
+        containers = []
+        for name in ("one", "two"):
+            environment["OSSFS_PY_MOUNTPOINT"] = f"/mnt/shared/{name}"
+            containers.append(stack.enter_context(engine.container(words, environment=environment)))
+            containers[-1].wait_healthy()
+        containers[0].exec("ossfs-py", "warmup", "/mnt/shared/one")
+        assert (shared / "one/f").read_bytes() == content
+        proxy.reset()
+        assert (shared / "two/f").read_bytes() == content
+        # But the byte by which a mount learns that it may read.
+        assert proxy.bytes_served("f") == 1
+        for container in containers:
+            assert container.stop() == 0
 
 
 def test_what_a_container_could_not_upload_in_its_time_is_taken_over_from_its_volume(

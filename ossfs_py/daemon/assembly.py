@@ -136,6 +136,7 @@ async def assembled(
                 kernel,
                 filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
+                group_sync=writes.group_sync if settings.write_back else None,
                 foresight=foresight,
                 descriptors=descriptors,
             )

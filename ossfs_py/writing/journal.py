@@ -30,7 +30,7 @@ import os
 import stat
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,14 +231,29 @@ class Journal:
 
     # -- files that were removed -------------------------------------------------------------------
 
-    def record_removal(self, record: RemovalRecord) -> None:
-        """Remember a removal until :meth:`forget_removal`, in place of what was known of it."""
+    def record_removal(self, record: RemovalRecord, *, durable: bool = True) -> None:
+        """Remember a removal until :meth:`forget_removal`, in place of what was known of it.
+
+        Without ``durable`` across a power loss only after :meth:`sync_removals`.
+        """
         path = self._removals / f"{record.ident}.json"
-        _write_atomically(path, record.to_json(), durable=True)
+        _write_atomically(path, record.to_json(), durable=durable)
+
+    def sync_removals(self, records: Iterable[RemovalRecord]) -> None:
+        """Bring what is remembered of removals to the disk, where it is not forgotten."""
+        for record in records:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self._removals / f"{record.ident}.json")
+        _sync(self._removals)
 
     def forget_removal(self, record: RemovalRecord) -> None:
         """The store has nothing of the removed file any more."""
         (self._removals / f"{record.ident}.json").unlink(missing_ok=True)
+
+    def forget_removals(self, records: Iterable[RemovalRecord]) -> None:
+        """As :meth:`forget_removal`, of many."""
+        for record in records:
+            self.forget_removal(record)
 
     def leftover_removals(self) -> list[RemovalRecord]:
         """Removals that a daemon that died, or could not reach the store, has left."""

@@ -38,7 +38,7 @@ OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
 TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
 PEERS := s3fs
-ENGINE := podman runc debootstrap
+ENGINE := podman runc debootstrap catatonit
 INSTALL = .ci/install-packages
 
 # Of "make servers": which, and what they need beside TEST_PACKAGES (60 MB to download).
@@ -51,18 +51,19 @@ SEED ?= 1
 SECONDS ?= 7200
 STEPS ?= 100000
 KILLS ?= 200
+COMEBACKS ?= 50
 DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
@@ -190,6 +191,12 @@ crowd: $(TEST) ## 64 programs of all sorts at once for SECONDS, a third on each 
 kills: $(TEST) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
+
+# Each of four kinds: by hand as root and as an ordinary user, as a service, in a container.
+comebacks: $(TEST) ## kill -9 a mount under its programs, mount again, COMEBACKS times of each kind
+	@$(INSTALL) $(ENGINE)
+	@export OSSFS_PY_COMEBACKS=$(COMEBACKS) OSSFS_PY_IMAGE_TESTS=1; $(tests) -s -k up_again \
+		tests/mount/test_mounted_again.py tests/service/test_systemd.py tests/containers $(PYTEST)
 
 damage: $(TEST) ## Damage the disk cache DAMAGES times under its readers, kill its daemon 50 times
 	@export OSSFS_PY_SOAK_DAMAGES=$(DAMAGES) OSSFS_PY_SOAK_CACHE_KILLS=50; \

@@ -44,8 +44,11 @@ _Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
 _MIB = 1024**2
 _ROOM_BYTES: Final = 4096
 """What libfuse adds to the longest WRITE for its headers (FUSE_BUFFER_HEADER_SIZE)."""
-_FIRST_BYTES = _MIB + _ROOM_BYTES
-"""The buffer until INIT is answered: libfuse never asks for longer writes."""
+_LIBFUSE_BYTES = _MIB
+"""The longest WRITE that libfuse lets the kernel send where that tells no limit of its own."""
+_MOST_PAGES = 1024
+"""4 MiB a request: longer ones were not faster, and each buffer for WRITEs is as long."""
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 _IN_A_ROW = 32
 """Requests answered before other tasks get their turn: about a millisecond of known answers."""
 _MOST_IDLE = 8
@@ -66,8 +69,8 @@ class Lane:
     """Answers the requests of one mount. Belongs to the trio thread.
 
     ``device`` is the kernel's descriptor, non-blocking, and ``to_pyfuse3`` our end of the socket
-    that pyfuse3 takes for it; both stay the caller's. ``pages``: the most pages that a request may
-    have; 0 leaves that to libfuse.
+    that pyfuse3 takes for it; both stay the caller's. ``page_limit``: the most
+    pages that the kernel lets a request have; 0: unknown, and left to libfuse.
     """
 
     def __init__(
@@ -77,15 +80,17 @@ class Lane:
         to_pyfuse3: socket.socket,
         *,
         threads: int,
-        pages: int = 0,
+        page_limit: int = 0,
     ) -> None:
         self._adapter = adapter
         self._device = device
-        self._pages = pages
+        self._pages = min(page_limit, _MOST_PAGES)
         self._pyfuse3 = Relay(to_pyfuse3, self._answered_by_pyfuse3)
         self._token = trio.lowlevel.current_trio_token()
         self._replies = ReplyThreads(device, threads, self._thread_died)
-        self._buffer = memoryview(bytearray(_FIRST_BYTES))
+        # Until INIT tells: what is not touched of it takes no memory.
+        longest = max(_LIBFUSE_BYTES, page_limit * _PAGE_BYTES)
+        self._buffer = memoryview(bytearray(longest + _ROOM_BYTES))
         self._spare: list[memoryview] = []
         self._idle: list[trio.Event] = []
         self.ended = trio.Event()
@@ -227,7 +232,7 @@ class Lane:
                 self._init = None
                 told = bytes(answer)
                 if self._pages:
-                    told = wire.with_longer_requests(told, self._pages, os.sysconf("SC_PAGESIZE"))
+                    told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
                 self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
                 self._send(told)
                 return

@@ -26,7 +26,7 @@ from ossfs_py.fuse.replying import thread_count
 from ossfs_py.fuse.takeover import (
     NoLaneError,
     check_lane,
-    most_pages,
+    page_limit,
     session_descriptor,
     taken_over,
 )
@@ -195,7 +195,7 @@ class _WithLane:
         adapter.answers_lane = True
         with taken_over(descriptor) as (device, ours):
             cores = len(os.sched_getaffinity(0))
-            lane = Lane(adapter, device, ours, threads=thread_count(cores), pages=most_pages())
+            lane = Lane(adapter, device, ours, threads=thread_count(cores), page_limit=page_limit())
             log.debug("the fast lane answers, and %d threads copy", thread_count(cores))
             try:
                 yield cls(lane, device)

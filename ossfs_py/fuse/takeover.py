@@ -22,8 +22,6 @@ log = logging.getLogger(__name__)
 _LEAST_KERNEL = (5, 4)
 """The first with long support that speaks what ``wire`` does (FUSE 7.31)."""
 _MAX_PAGES_LIMIT = Path("/proc/sys/fs/fuse/max_pages_limit")
-_MOST_PAGES = 1024
-"""4 MiB a request: longer ones were not faster, and each buffer for WRITEs is as long."""
 
 
 class NoLaneError(Exception):
@@ -76,10 +74,10 @@ def session_descriptor(before: list[int]) -> int:
     return new.pop()
 
 
-def most_pages() -> int:
-    """Pages a request may have; 0 where the kernel has its own fixed limit."""
+def page_limit() -> int:
+    """The most pages that the kernel lets a request have; 0 if it does not tell (before 6.13)."""
     try:
-        return min(_MOST_PAGES, int(_MAX_PAGES_LIMIT.read_text()))
+        return int(_MAX_PAGES_LIMIT.read_text())
     except (OSError, ValueError):
         return 0
 

@@ -121,7 +121,9 @@ class Kernel:
         return unique, -error, said[16:]
 
 
-def on_lane(test: Callable[[Kernel, Handlers, Lane], Awaitable[None]]) -> None:
+def on_lane(
+    test: Callable[[Kernel, Handlers, Lane], Awaitable[None]], page_limit: int = 256
+) -> None:
     """Run a test with a lane that ends well after it."""
 
     async def main() -> None:
@@ -130,7 +132,9 @@ def on_lane(test: Callable[[Kernel, Handlers, Lane], Awaitable[None]]) -> None:
         ours, theirs = socket_pair()
         theirs.setblocking(False)
         handlers = Handlers()
-        lane = Lane(cast(Adapter, handlers), device.fileno(), ours, threads=2)
+        lane = Lane(
+            cast(Adapter, handlers), device.fileno(), ours, threads=2, page_limit=page_limit
+        )
         kernel = Kernel(kernel_end, theirs)
         with device, ours, kernel.socket, kernel.pyfuse3:
             async with trio.open_nursery() as nursery:
@@ -295,6 +299,24 @@ def test_whatever_a_request_holds_the_lane_lives_on(opcode: int, body: bytes) ->
             assert answer[1] in {0, UNINTELLIGIBLE, UNKNOWN_REQUEST, NO_ROOM_FOR_VALUE}
 
     on_lane(test)
+
+
+@pytest.mark.parametrize(("limit", "pages"), [(0, 256), (256, 256), (1024, 1024), (65535, 1024)])
+def test_requests_are_as_long_as_the_kernel_allows_and_no_longer_than_pays(
+    limit: int, pages: int
+) -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        unique = await kernel.ask(Opcode.INIT, struct.pack("=IIII", 7, 45, 0, 0))
+        await kernel.pyfuse3.recv(MIB)
+        flags, write_bytes = 1 << 22, 256 * 4096
+        said = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, flags, 12, 9, write_bytes, 1, 256, 0, 0)
+        header = struct.pack("=IiQ", 80, 0, unique)
+        await kernel.pyfuse3.send(header + said + bytes(64 - len(said)))
+        _unique, _error, told = await kernel.answer()
+        assert struct.unpack_from("=I", told, 20) == (pages * os.sysconf("SC_PAGESIZE"),)
+        assert struct.unpack_from("=H", told, 28) == (pages,)
+
+    on_lane(test, limit)
 
 
 def test_an_old_kernel_is_told_apart() -> None:

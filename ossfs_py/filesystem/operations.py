@@ -372,8 +372,8 @@ class Filesystem:
         """pread(2); the view is valid until the caller's next checkpoint."""
         return await self._handles.read(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """pwrite(2)."""
+    async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+        """pwrite(2); ``data`` serves something else once it has returned."""
         return await self._handles.write(handle, offset, data)
 
     async def flush(self, handle: int) -> None:

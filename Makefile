@@ -33,7 +33,7 @@ WITH_TORCH := $(VENV)/.torch
 WITH_LOADERS := $(VENV)/.loaders
 OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
-TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
+TEST_PACKAGES := fio git groff-base memcached rsync sqlite3 systemd
 PEERS := s3fs
 ENGINE := podman runc debootstrap
 INSTALL = .ci/install-packages
@@ -41,7 +41,7 @@ INSTALL = .ci/install-packages
 # Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
 SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
 CEPH_PACKAGES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw
-SWIFT_PACKAGES := liberasurecode-dev memcached
+SWIFT_PACKAGES := liberasurecode-dev
 
 # Of the targets that break things on purpose.
 SEED ?= 1

@@ -178,6 +178,27 @@ class Settings(BaseModel):
         ge=64 * units.KIB,
         le=64 * units.MIB,
     )
+    shared_cache: Annotated[str, BeforeValidator(values.shared_cache_nodes)] | None = _option(
+        DATA,
+        "NODES",
+        "memcached nodes that several machines share blocks through: HOST:PORT,HOST:PORT..., one "
+        "NAME:PORT whose addresses are the nodes, or file:PATH with a node a line.",
+        default=None,
+    )
+    shared_cache_secret: AbsolutePath | None = _option(
+        DATA,
+        "FILE",
+        "Secret that all who share blocks have, so that nobody else on the network can plant any; "
+        "nobody else may read the file.",
+        default=None,
+    )
+    shared_cache_timeout_seconds: Duration = _option(
+        DATA,
+        "DURATION",
+        "A node of the shared cache that is silent for this long is left out for a while.",
+        default=0.08,
+        gt=0,
+    )
 
     model_hints: Flag = _option(
         DATA,
@@ -531,6 +552,15 @@ def _is_this_machine(hostname: str | None) -> bool:
     return ip_address(hostname).is_loopback
 
 
+def _shared_cache(s: Settings) -> list[Conflict]:
+    if s.shared_cache_secret is not None and s.shared_cache is None:
+        return [(("shared_cache_secret",), "it is for --shared-cache, which is not given")]
+    if s.shared_cache is not None and s.sse_key_file is not None:
+        reason = "what only that key decrypts would lie on the nodes for others to read"
+        return [(("shared_cache", "sse_key_file"), reason)]
+    return []
+
+
 def _directories_apart(s: Settings) -> list[Conflict]:
     # The daemon would wait for itself when it opens its own files through the mount.
     inside = [
@@ -552,6 +582,7 @@ _RULES: tuple[Callable[[Settings], list[Conflict]], ...] = (
     _block_size,
     _addressing,
     _encryption,
+    _shared_cache,
     _directories_apart,
     _special_modes,
 )

@@ -1,0 +1,118 @@
+"""Bytes that several machines share, asked before the store; behind the readers, filled from it."""
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import outcome
+import trio
+
+from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.reading.chunks import Chunk
+from ossfs_py.runtime.workers import Workers
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Blocks ``[first, last)`` that others wait for, and whose bytes begin at ``start``."""
+
+    first: int
+    last: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedAnswer:
+    """Bytes were had. ``told``: what the store said of the object, if it was asked.
+
+    ``from_store``: the store gave some of them. ``owed``: what is to be handed on, with
+    :meth:`SharedBlocks.hand_on` or :meth:`SharedBlocks.forgo`.
+    """
+
+    told: ObjectInfo | None = None
+    from_store: bool = False
+    owed: tuple[Owed, ...] = ()
+
+
+class SharedBlocks(Protocol):
+    """Blocks of object versions in the memory of several machines. All of it blocks, runs on any
+    thread, and never fails because of those machines.
+    """
+
+    block_bytes: int
+    """Fetched spans start and end on multiples of this (or at the end of the object)."""
+
+    def get_range_into(
+        self, version: ObjectVersion, start: int, buffer: memoryview
+    ) -> SharedAnswer:
+        """As :meth:`~ossfs_py.store.base.ObjectStore.get_range_into`, from the other machines as
+        far as they have it.
+        """
+        ...
+
+    def hand_on(self, version: ObjectVersion, owed: Owed, view: memoryview) -> None:
+        """Give the bytes of ``owed`` to the others."""
+        ...
+
+    def forgo(self, version: ObjectVersion, owed: Owed) -> None:
+        """Let others fetch it, as these bytes will not be handed on."""
+        ...
+
+
+class HandingOn:
+    """Hands blocks on behind everybody who reads. Belongs to the trio thread.
+
+    What waits to be handed on keeps its memory; beyond ``limit_bytes`` of it blocks are forgone.
+    """
+
+    def __init__(self, blocks: SharedBlocks, workers: Workers, limit_bytes: int) -> None:
+        self.blocks = blocks
+        self._workers = workers
+        self._limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._idle = trio.Event()
+
+    def put(self, chunk: Chunk, version: ObjectVersion, owed: tuple[Owed, ...]) -> None:
+        """Hand on the owed blocks of a ready chunk."""
+        if self._workers.closed:
+            return
+        for one in owed:
+            size = one.end - one.start
+            if self.held_bytes and self.held_bytes + size > self._limit_bytes:
+                self._forgo(version, one)
+                continue
+            chunk.pin()
+            self.held_bytes += size
+            call = partial(self.blocks.hand_on, version, one, chunk.view(one.start, one.end))
+            self._workers.submit(call, partial(self._done, chunk, size), urgent=False)
+
+    def forgo(self, version: ObjectVersion, owed: tuple[Owed, ...]) -> None:
+        """The bytes were given up: let others fetch them."""
+        if not self._workers.closed:
+            for one in owed:
+                self._forgo(version, one)
+
+    async def settled(self) -> None:
+        """Wait until nothing is on its way."""
+        while self.held_bytes:
+            self._idle = trio.Event()
+            await self._idle.wait()
+
+    def _forgo(self, version: ObjectVersion, owed: Owed) -> None:
+        self._workers.submit(partial(self.blocks.forgo, version, owed), _logged, urgent=False)
+
+    def _done(self, chunk: Chunk, size: int, result: outcome.Outcome[Any]) -> None:
+        self.held_bytes -= size
+        chunk.unpin()
+        if not self.held_bytes:
+            self._idle.set()
+        _logged(result)
+
+
+def _logged(result: outcome.Outcome[Any]) -> None:
+    if isinstance(result, outcome.Error):
+        log.error("handing a block on failed", exc_info=result.error)

@@ -25,6 +25,7 @@ from ossfs_py.daemon.options import (
     write_limits,
 )
 from ossfs_py.daemon.sharing import Sharing, sharing
+from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.errors import OssfsError
@@ -123,15 +124,6 @@ async def assembled(
                 news=kernel.news,
                 rename_log=journal,
             )
-            foresight: list[OpenWatcher] = []
-            if settings.small_file_prefetch:
-                foresight.append(
-                    SiblingPrefetch(
-                        namespace, kernel, data_path, metrics, settings.memory_limit_bytes
-                    )
-                )
-            if settings.model_hints:
-                foresight.append(ShardLookup(namespace))
             filesystem = Filesystem(
                 namespace,
                 data_path,
@@ -142,7 +134,7 @@ async def assembled(
                 filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
                 group_sync=writes.group_sync if settings.write_back else None,
-                foresight=foresight,
+                foresight=_foresight(settings, namespace, kernel, data_path, metrics),
                 descriptors=descriptors,
             )
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
@@ -184,6 +176,23 @@ async def assembled(
     finally:
         network.close()
         files.close()
+
+
+def _foresight(
+    settings: Settings,
+    namespace: Namespace,
+    kernel: KernelCache,
+    data_path: DataPath,
+    metrics: Metrics,
+) -> list[OpenWatcher]:
+    """Who fetches what will be opened next."""
+    watchers: list[OpenWatcher] = []
+    if settings.small_file_prefetch:
+        limit_bytes = settings.memory_limit_bytes
+        watchers.append(SiblingPrefetch(namespace, kernel, data_path, metrics, limit_bytes))
+    if settings.model_hints:
+        watchers.append(ShardLookup(namespace))
+    return watchers
 
 
 def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: Filesystem) -> None:

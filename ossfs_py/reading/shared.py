@@ -1,6 +1,8 @@
 """Bytes that several machines share, asked before the store; behind the readers, filled from it."""
 
 import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -8,6 +10,7 @@ from typing import Any, Protocol
 import outcome
 import trio
 
+from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.reading.chunks import Chunk
 from ossfs_py.runtime.workers import Workers
@@ -63,6 +66,17 @@ class SharedBlocks(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LocalBytes:
+    """Bytes of a version in a local file, at their offsets."""
+
+    fd: int
+    spans: ExtentSet
+    """Which of them are there."""
+    unchanged: Callable[[], bool]
+    """False from before the first byte of the file changes; for any thread."""
+
+
 class HandingOn:
     """Hands blocks on behind everybody who reads. Belongs to the trio thread.
 
@@ -74,6 +88,7 @@ class HandingOn:
         self._workers = workers
         self._limit_bytes = limit_bytes
         self.held_bytes = 0
+        self._being_taken_in = 0
         self._idle = trio.Event()
 
     def put(self, chunk: Chunk, version: ObjectVersion, owed: tuple[Owed, ...]) -> None:
@@ -96,9 +111,28 @@ class HandingOn:
             for one in owed:
                 self._forgo(version, one)
 
+    def take_in(
+        self, version: ObjectVersion, local: LocalBytes, give_back: Callable[[], None]
+    ) -> None:
+        """Hand on what this mount wrote; ``give_back`` is called when the file is not needed any
+        more.
+        """
+
+        def done(result: outcome.Outcome[Any]) -> None:
+            self._being_taken_in -= 1
+            give_back()
+            self._settle(result)
+
+        if self._workers.closed or not version.etag:
+            give_back()
+            return
+        self._being_taken_in += 1
+        call = partial(_hand_on_local, self.blocks, version, local)
+        self._workers.submit(call, done, urgent=False)
+
     async def settled(self) -> None:
         """Wait until nothing is on its way."""
-        while self.held_bytes:
+        while self.held_bytes or self._being_taken_in:
             self._idle = trio.Event()
             await self._idle.wait()
 
@@ -108,9 +142,25 @@ class HandingOn:
     def _done(self, chunk: Chunk, size: int, result: outcome.Outcome[Any]) -> None:
         self.held_bytes -= size
         chunk.unpin()
-        if not self.held_bytes:
-            self._idle.set()
+        self._settle(result)
+
+    def _settle(self, result: outcome.Outcome[Any]) -> None:
+        self._idle.set()
         _logged(result)
+
+
+def _hand_on_local(blocks: SharedBlocks, version: ObjectVersion, local: LocalBytes) -> None:
+    """Give all whole blocks that are in a local file to the others, unless it changes meanwhile."""
+    size = blocks.block_bytes
+    buffer = memoryview(bytearray(min(size, version.size)))
+    for index, start in enumerate(range(0, version.size, size)):
+        end = min(start + size, version.size)
+        if not local.spans.covers(start, end):
+            continue
+        view = buffer[: end - start]
+        if os.preadv(local.fd, [view], start) < len(view) or not local.unchanged():
+            return
+        blocks.hand_on(version, Owed(index, index + 1, start, end), view)
 
 
 def _logged(result: outcome.Outcome[Any]) -> None:

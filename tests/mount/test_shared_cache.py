@@ -98,6 +98,20 @@ def test_the_next_mounts_need_nothing_from_the_bucket(
     assert "Shared cache" in ossfs("stats", str(second.path), "--once", environment={}).out
 
 
+def test_what_one_mount_wrote_another_reads_without_the_bucket(
+    mount: MountFactory, proxy: Proxy, bucket: str, node: Memcached
+) -> None:
+    shared = {"endpoint": proxy.endpoint, "shared_cache": node.address}
+    patient = {**shared, "shared_cache_timeout": "20s"}
+    writer = until_up(mount(bucket, data_path="temp", **patient))
+    (writer.path / "checkpoint").write_bytes(CONTENT)
+    assert writer.unmount() == 0
+    proxy.reset()
+    reader = until_up(mount(bucket, data_path="direct", **patient))
+    assert (reader.path / "checkpoint").read_bytes() == CONTENT
+    assert proxy.bytes_served() == 0
+
+
 def test_nodes_that_die_or_hang_under_a_reader_are_not_noticed_by_it(
     mount: MountFactory, proxy: Proxy, bucket: str, model: str, node: Memcached
 ) -> None:

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from threading import Lock
 
 import trio
 import trio.testing
 
 from ossfs_py.errors import StoreUnavailableError
+from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.leave import Grants, Leave
 from ossfs_py.reading.reader import VersionReader
-from ossfs_py.reading.shared import HandingOn, Owed, SharedAnswer
+from ossfs_py.reading.shared import HandingOn, LocalBytes, Owed, SharedAnswer
 from ossfs_py.reading.streams import MIB
 from ossfs_py.runtime.workers import Workers
 from tests.support.pattern_store import PatternStore, pattern, reading_over
@@ -184,5 +186,29 @@ def test_bytes_of_other_machines_are_no_leave_to_read_a_shared_disk() -> None:
         assert grants.holds(VERSION)
         assert store.spans[-1] == (0, 1)
         reader.close()
+
+    trio.run(main)
+
+
+def test_what_was_written_is_handed_on_in_whole_blocks_until_it_changes(tmp_path: Path) -> None:
+    async def main() -> None:
+        blocks = Blocks(PatternStore())
+        shared = HandingOn(blocks, Workers("sharing", 1), MIB)
+        path = tmp_path / "written"
+        path.write_bytes(pattern(0, SIZE))
+        given_back = []
+        changes = iter([True] * 9 + [False])  # whether it is unchanged, block after block
+        spans = ExtentSet()
+        spans.add(0, 3 * MIB + 5)
+        spans.add(4 * MIB, SIZE)
+        with path.open("rb") as file:
+            local = LocalBytes(file.fileno(), spans, lambda: next(changes))
+            shared.take_in(VERSION, local, lambda: given_back.append(True))
+            await shared.settled()
+        assert given_back == [True]
+        assert sorted(blocks.kept) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+        assert all(data == pattern(index * MIB, MIB) for index, data in blocks.kept.items())
+        shared.take_in(ObjectVersion("k", "", SIZE), local, lambda: given_back.append(False))
+        assert given_back == [True, False]
 
     trio.run(main)

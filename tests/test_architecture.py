@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fuse": FOUNDATION | {"filesystem", "host", "telemetry"},
     "control": FOUNDATION | {"datapath", "filesystem", "host", "runtime", "store", "telemetry"},
     "bench": FOUNDATION | {"control"},
-    "doctor": FOUNDATION | {"control", "host", "store", "telemetry"},
+    "doctor": FOUNDATION | {"control", "host", "sharedcache", "store", "telemetry"},
     "config": FOUNDATION | {"sharedcache", "telemetry"},
     "daemon": FOUNDATION
     | {"config", "control", "datapath", "filesystem", "fuse", "host", "namespace"}

@@ -162,7 +162,7 @@ def main() -> int:
         keys, digest = _model(scratch / "store" / BUCKET, options.size_mib, options.shards)
         for nodes in options.nodes:
             with _laboratory(nodes, options, scratch) as laboratory:
-                for what in ("alone", "shared, cold", "shared, again"):
+                for what in ("alone", "shared, cold", "shared, again")[options.shared_only :]:
                     if what == "shared, cold":
                         laboratory.start_caches()
                     runs.append(laboratory.run(what, keys, digest))
@@ -401,6 +401,7 @@ def _options() -> argparse.Namespace:
         "--nodes", type=lambda text: [int(n) for n in text.split(",")], default=[1, 2, 4, 8]
     )
     parser.add_argument("--size-mib", type=int, default=1024)
+    parser.add_argument("--shared-only", action="store_true", help="not without the shared cache")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--store-mbit", type=float, default=1000.0)
     parser.add_argument("--node-mbit", type=float, default=10_000.0)

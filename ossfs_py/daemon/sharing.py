@@ -19,8 +19,7 @@ from ossfs_py.telemetry.metrics import Metrics
 _THREADS = 4
 """Blocks on their way to the nodes at once; readers wait for none of them."""
 _MEMORY_SHARE = 4
-"""One part in this many of the memory budget at most waits to be handed on; what is beyond that
-comes from the bucket again, so it should hold what arrives while a node is busy."""
+"""One part in this many of the memory budget waits to be handed on, whoever needs memory."""
 _FIRST_LOOK_SECONDS = 1.0
 """What a mount waits for the nodes before it answers without them."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +81,8 @@ class LocalBytes:
 class HandingOn:
     """Hands blocks on behind everybody who reads. Belongs to the trio thread.
 
-    What waits to be handed on keeps its memory; beyond ``limit_bytes`` of it blocks are forgone.
+    Up to ``limit_bytes`` of what waits to be handed on keeps its memory. What comes beyond that
+    waits as long as nobody needs its memory, and is forgone otherwise.
     """
 
     def __init__(self, blocks: SharedBlocks, workers: Workers, limit_bytes: int) -> None:
@@ -89,20 +91,30 @@ class HandingOn:
         self._limit_bytes = limit_bytes
         self.held_bytes = 0
         self._being_taken_in = 0
+        self._loose: deque[tuple[Chunk, ObjectVersion, Owed]] = deque()
         self._idle = trio.Event()
 
     def put(self, chunk: Chunk, version: ObjectVersion, owed: tuple[Owed, ...]) -> None:
         """Hand on the owed blocks of a ready chunk."""
         if self._workers.closed:
             return
-        for one in owed:
-            size = one.end - one.start
-            if self.held_bytes and self.held_bytes + size > self._limit_bytes:
-                self._forgo(version, one)
+        self._loose.extend((chunk, version, one) for one in owed)
+        self._send_next()
+
+    def _send_next(self) -> None:
+        while self._loose and not self._workers.closed:
+            chunk, version, owed = self._loose[0]
+            size = owed.end - owed.start
+            has_bytes = chunk.ready and chunk.error is None
+            if has_bytes and self.held_bytes and self.held_bytes + size > self._limit_bytes:
+                return
+            self._loose.popleft()
+            if not has_bytes:
+                self._forgo(version, owed)
                 continue
             chunk.pin()
             self.held_bytes += size
-            call = partial(self.blocks.hand_on, version, one, chunk.view(one.start, one.end))
+            call = partial(self.blocks.hand_on, version, owed, chunk.view(owed.start, owed.end))
             self._workers.submit(call, partial(self._done, chunk, size), urgent=False)
 
     def forgo(self, version: ObjectVersion, owed: tuple[Owed, ...]) -> None:
@@ -142,6 +154,7 @@ class HandingOn:
     def _done(self, chunk: Chunk, size: int, result: outcome.Outcome[Any]) -> None:
         self.held_bytes -= size
         chunk.unpin()
+        self._send_next()
         self._settle(result)
 
     def _settle(self, result: outcome.Outcome[Any]) -> None:

@@ -14,10 +14,12 @@ import contextlib
 import datetime as dt
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,7 @@ import xxhash
 from rich.console import Console
 from rich.table import Table
 
+from ossfs_py.control.client import ControlClient, mount_of
 from tests.support.mounting import Mount, Option
 
 MIB = 1024**2
@@ -71,6 +74,8 @@ class Run:
     daemon_cpu_seconds: float
     cache_cpu_seconds: float
     load: float
+    blocks: dict[str, int]
+    """What became of blocks, over all mounts; see the metric ossfs_shared_cache_blocks."""
 
 
 class Network:
@@ -155,6 +160,8 @@ class NodeMount(Mount):
 def main() -> int:
     """Measure and print."""
     options = _options()
+    # Ended from outside it takes its network down as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(width=140)
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="ossfs-py-nodes.") as name:
@@ -258,6 +265,7 @@ class Laboratory:
                 daemon_cpu_seconds=sum(_cpu_seconds(mount.pid) for mount in mounts),
                 cache_cpu_seconds=sum(_cpu_seconds(one.pid) for one in self._caches) - sum(cpu),
                 load=os.getloadavg()[0],
+                blocks=_blocks(mounts) if shared else {},
             )
 
     def _mount(self, number: int, *, shared: bool) -> NodeMount:
@@ -273,7 +281,7 @@ class Laboratory:
             environment={"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench"},
             data_path=self._options.data_path,
             read_only=True,
-            memory_limit="256MiB",
+            memory_limit="512MiB",
             **more,
         )
         mount.network_words = self._network.inside(f"node{number}")
@@ -337,6 +345,17 @@ def _model(directory: Path, size_mib: int, shards: int) -> tuple[list[str], str]
     return keys, digest.hexdigest()
 
 
+def _blocks(mounts: list[NodeMount]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for mount in mounts:
+        with ControlClient.of(mount_of(mount.path)[0]) as client:
+            family = client.call("stats")["metrics"]["ossfs_shared_cache_blocks"]
+        for sample in family["samples"]:
+            if sample["name"].endswith("_total"):
+                total[sample["labels"]["outcome"]] += int(sample["value"])
+    return dict(total)
+
+
 def _cpu_seconds(pid: int) -> float:
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
@@ -349,7 +368,7 @@ def _run(*words: str) -> None:
 def _line(run: Run) -> str:
     return (
         f"{run.nodes} nodes, {run.what}: slowest {run.slowest_seconds:.1f} s, "
-        f"store sent {run.store_bytes / 1024**3:.3f} GiB"
+        f"store sent {run.store_bytes / 1024**3:.3f} GiB {run.blocks or ''}"
     )
 
 

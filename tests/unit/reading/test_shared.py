@@ -118,7 +118,7 @@ def test_requests_begin_and_end_on_whole_blocks() -> None:
     trio.run(main)
 
 
-def test_what_exceeds_the_limit_is_forgone() -> None:
+def test_what_exceeds_the_limit_is_forgone_once_its_memory_is_needed() -> None:
     async def main() -> None:
         store = PatternStore()
         blocks = Blocks(store)
@@ -128,8 +128,29 @@ def test_what_exceeds_the_limit_is_forgone() -> None:
         shared.held_bytes = 1  # something is on its way
         reader = VersionReader(context, VERSION)
         await reader.read(0, 4096)
+        assert context.memory.used_bytes == MIB
+        reader.close()  # nothing but the limit kept it from being handed on
+        assert context.memory.used_bytes == 0
+        shared.held_bytes = 0
+        shared._send_next()
         await until(lambda: bool(blocks.forgone))
         assert blocks.kept == {}
+        assert context.memory.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_what_exceeds_the_limit_is_handed_on_later() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        blocks = Blocks(store)
+        context = sharing(store, blocks, limit=1)  # one after the other
+        assert context.shared is not None
+        reader = VersionReader(context, VERSION)
+        await read_all(reader)
+        await context.shared.settled()
+        assert sorted(blocks.kept) == list(range(13))
+        assert blocks.forgone == []
         reader.close()
         assert context.memory.used_bytes == 0
 

@@ -10,8 +10,10 @@ from typing import Protocol, TypeVar
 
 import xxhash
 
-STRIPE_BYTES = 8 * 1024**2
-"""Neighbouring blocks of this much have one node, so that one large request asks one node."""
+STRIPE_BYTES = 2 * 1024**2
+"""Neighbouring blocks of this much have one node, so that a request of 8 MiB asks four at most. All
+nodes read the same place at about the same time: with stripes of 8 MiB the links of few of them
+would serve it (a simulation of 64 nodes takes 1.5 times as long with those; 6% less with 1 MiB)."""
 
 
 class Weighted(Protocol):

@@ -546,6 +546,8 @@ def race(world: World, name: str, first: str, second: str, size: int) -> None:
         for mount, what in enumerate((first, second)):
             if what != "read":
                 share(world, mount, name)
+            if what == "append":  # again, maybe: its kernel forgets what it knew at that moment
+                world.given.add((mount, name))
     for mount, content in shown:
         world.showed(mount, name, began, content)
         world.given.add((mount, name))

@@ -128,11 +128,13 @@ class Commits:
             version = await self._upload(opened, request)
         except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
             if opened.exclusive or self._policy.fail:
+                self._note_refused(opened, request, exc)
                 raise
             start = 0 if opened.unseen and not opened.file.size else opened.appended_from
             if start is not None:
                 await self._append_again(opened, start, request)
                 return
+            self._note_refused(opened, request, exc)
             if isinstance(exc, ConditionFailedError):
                 raise VersionChangedError(
                     "another client replaced the object that a part of was changed here",
@@ -147,6 +149,14 @@ class Commits:
         if inode.metadata_dirty and not opened.file.dirty:
             await self._namespace.flush_attributes(inode)
             await self.follow(inode)
+
+    def _note_refused(self, opened: OpenInode, request: CommitRequest, exc: OssfsError) -> None:
+        """No commit will ever store the changes: whoever opens the name from now on, be it before
+        the kernel has told of the last close, is not to join who made them.
+        """
+        if isinstance(exc, ObjectMissingError) and request.condition.only_if_etag is None:
+            return  # it is the bucket that is missing, and it may come back
+        self._namespace.note_outdated(opened.inode)
 
     async def _upload(self, opened: OpenInode, request: CommitRequest) -> ObjectVersion | None:
         """Commit the file; None if it turned out that there is nothing to store."""
@@ -394,7 +404,7 @@ class Commits:
             except StoreUnavailableError as exc:
                 log.warning("write-back: %s; tried again in %g s", exc, pause_seconds)
             except (OssfsError, OSError) as exc:
-                if opened.users == 1:
+                if opened.writers == 1:
                     self.set_aside(opened, exc)  # nobody is left to be told
                 else:
                     log.warning("%s; left to those who have the file open again", exc)

@@ -16,6 +16,7 @@ from ossfs_py.errors import (
     FilesystemError,
     IsADirectoryPathError,
     ObjectMissingError,
+    OssfsError,
     StaleInodeError,
     StoreError,
     VersionChangedError,
@@ -185,7 +186,9 @@ class Handles:
         keep = self._kernel.keeps_pages(opened.inode, file.version, dirty=file.dirty)
         if keep and not past_pages and self._kernel.was_given_bytes(opened.inode):
             opened.inode.settled = True  # it may read what who had it open before was given
-        self._handles[number] = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
+        handle = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
+        self._handles[number] = handle
+        opened.readers += not handle.changes
         return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
 
     def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
@@ -230,6 +233,10 @@ class Handles:
             try:
                 with self._doubting(opened):
                     await commit(opened)
+            except OssfsError:
+                if opened.inode.stale:
+                    await self._kernel.told_soon()  # or the program's next stat(2) shows its change
+                raise
             finally:
                 await self._opener.release(opened)
 
@@ -239,6 +246,7 @@ class Handles:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)
         if handle is not None:
+            handle.opened.readers -= not handle.changes
             try:
                 await self._opener.release(handle.opened)
             finally:
@@ -359,7 +367,8 @@ class Handles:
             yield opened
             await self._commits.commit(opened)
         except BaseException as exc:
-            self._opener.give_up(opened)
+            with trio.CancelScope(shield=True):
+                await self._opener.give_up(opened)
             if isinstance(exc, VersionChangedError):
                 self._namespace.invalidate(inode)  # the kernel tries again, and is to see it
             raise

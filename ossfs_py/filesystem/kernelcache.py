@@ -21,7 +21,7 @@ _QUEUED_SECONDS = 0.5
 this daemon does nothing on its trio thread that takes longer."""
 
 _FORGOTTEN_SECONDS = 0.1
-"""Longest wait of a stat(2) for the kernel to forget. It takes microseconds but for pages, which
+"""Longest wait of a program for the kernel to forget. It takes microseconds but for pages, which
 wait for READs under way."""
 
 
@@ -318,6 +318,11 @@ class KernelCache:
             await self._channel.told()
         else:
             await trio.lowlevel.checkpoint()
+
+    async def told_soon(self) -> None:
+        """As :meth:`told`, for a program that waits: it may be held up by others' calls."""
+        with trio.move_on_after(_FORGOTTEN_SECONDS):
+            await self.told()
 
     async def expire_attributes(self, number: int) -> None:
         """Return when the kernel will ask for the inode's attributes before it uses them."""

@@ -55,6 +55,7 @@ class OpenInode:
         "lock",
         "made_here",
         "may_be_link",
+        "readers",
         "seen",
         "superseded",
         "turns",
@@ -75,6 +76,8 @@ class OpenInode:
         self._commits = commits
         self.file: OpenFile = data_path.open(version, self)
         self._users = 0
+        self.readers = 0
+        """Descriptors, of those in ``users``, that cannot change it. Kept by the handles."""
         self.lock = trio.Lock()
         self.found_gone = False
         """Whether the store was asked before the first byte, and had no object any more."""
@@ -115,6 +118,11 @@ class OpenInode:
     def users(self, count: int) -> None:
         self.inode.open_count += count - self._users
         self._users = count
+
+    @property
+    def writers(self) -> int:
+        """Users that may change the file, or bring to the store what was changed."""
+        return self._users - self.readers
 
     def is_of(self, version: ObjectVersion | None) -> bool:
         """Whether the file's clean bytes are those of ``version``."""
@@ -188,6 +196,18 @@ class OpenInode:
         elif not self.file.dirty:
             self.appended_from = end
         return offset
+
+    def go_back(self, file: OpenFile) -> OpenFile:
+        """What was written since the last commit is nobody's to store: ``file`` is without it.
+        Returns the one that was written, to be closed.
+        """
+        old, self.file = self.file, file
+        self.seen = file.version
+        self.exclusive = self.made_here = self.unseen = self.whole = False
+        self.appended_from = self.kernel_end = None
+        if self.inode.size_source == self.size:
+            self.inode.size_source = None
+        return old
 
     def begin_truncate(self, size: int) -> None:
         """The file is cut off, or extended."""
@@ -416,23 +436,51 @@ class Opener:
         await old.close()
 
     async def release(self, opened: OpenInode) -> None:
-        """One user of an open inode less; the last one commits what is left and frees it."""
+        """One user of an open inode less; the last one that may write commits what is left, and the
+        last one frees it.
+        """
+        is_set_aside = False
         try:
             # Writes through a shared mapping arrive after the last flush. Whoever opens the file
             # while they are on their way may leave others behind.
-            while opened.users == 1 and opened.file.dirty and not opened.removed_here:
+            while opened.writers == 1 and opened.file.dirty and not opened.removed_here:
                 await self._commits.commit(opened)
         except (OssfsError, OSError) as exc:
-            if opened.users == 1:
+            if opened.writers == 1:
                 self._commits.set_aside(opened, exc)
+                is_set_aside = True
         opened.users -= 1
         if opened.users == 0:
             await self._forget(opened)
+        elif is_set_aside:
+            await self._go_back(opened)
 
-    def give_up(self, opened: OpenInode) -> None:
-        """Drop the changes of a call that failed, unless others have the file open too."""
-        if opened.users == 1:
+    async def give_up(self, opened: OpenInode) -> None:
+        """Drop the changes of a call that failed, unless others may write the file too."""
+        if opened.writers == 1 and opened.file.dirty:
             opened.file.abandon()
+            if opened.users > 1:
+                await self._go_back(opened)
+
+    async def _go_back(self, opened: OpenInode) -> None:
+        """The store does not get what was written, and only readers are left: they, and whoever
+        opens the file from now on, go on with what is there.
+
+        Who was given a byte is refused: it may be one that never was in the store.
+        """
+        inode, version = opened.inode, opened.file.version
+        was_given = inode.settled or self._kernel.was_given_bytes(inode)
+        file = self._data_path.open(version, opened)
+        if version is None:
+            file.abandon()  # nobody wants it stored
+        old = opened.go_back(file)
+        self._kernel.contents_changed(inode)
+        if was_given or version is None:
+            opened.superseded = True
+            self._namespace.note_outdated(inode)
+        else:
+            self._namespace.invalidate(inode)
+        await old.close()
 
     async def _forget(self, opened: OpenInode) -> None:
         inode = opened.inode
@@ -442,7 +490,7 @@ class Opener:
         if not inode.open_count:
             inode.settled = False
             self._kernel.closed(inode)
-        if inode.removed:
+        if opened.removed_here:
             opened.file.abandon()
         elif inode.local and opened.file.version is None:
             self._namespace.drop_local(inode)

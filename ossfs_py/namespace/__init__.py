@@ -16,7 +16,8 @@ under another name when it is renamed here. A **new inode** is made under a name
 * others deleted the object, whoever made the key anew,
 * others replaced the object while somebody here holds the file open *and has been given bytes of
   the old version* (``Inode.settled``): sizes and pages of two versions never share an inode of the
-  kernel.
+  kernel,
+* a change made here was refused for what others stored meanwhile: its writers keep the old inode.
 
 Replaced while nobody holds bytes of it, the inode stays and takes the new version: the kernel
 drops its pages and asks for the size again.

@@ -273,6 +273,107 @@ def test_a_part_is_never_changed_over_a_version_that_was_not_seen(run: Run, chan
     run(test)
 
 
+@pytest.mark.parametrize("is_let_go", [True, False], ids=["let go", "being let go"])
+@pytest.mark.parametrize("is_read", [True, False], ids=["read", "not read"])
+def test_whoever_opens_a_file_after_a_change_was_refused_goes_on_with_what_is_there(
+    run: Run, *, is_let_go: bool, is_read: bool
+) -> None:
+    """Also while somebody has it open for reading, or the kernel has not told of the last close."""
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0123456789")
+        reader = await m.open(FILE) if is_read else None
+        if reader is not None:
+            assert await m.read(reader) == b"0123456789"
+        ours = await m.open(FILE, os.O_RDWR)
+        await m.write(ours, 3, b"xx")
+        m.store.seed("file", b"theirs\n")
+        with pytest.raises(VersionChangedError):
+            await m.flush(ours)
+        if is_let_go:
+            await m.release(ours)
+        assert (await m.stat(FILE)).size == len(b"theirs\n")
+        assert await m.read_file(FILE) == b"theirs\n"
+        more = await m.open(FILE, APPEND)
+        await m.write(more, 0, b"more\n")
+        await m.close(more)
+        assert m.store.content("file") == b"theirs\nmore\n"
+        if not is_let_go:
+            with pytest.raises(VersionChangedError):
+                await m.write(ours, 0, b"yy")
+            await m.release(ours)
+        if reader is not None:
+            with contextlib.suppress(VersionChangedError):
+                assert await m.read(reader) in (b"0123456789", b"012xx56789")
+            await m.close(reader)
+        (kept,) = Recovery(m.bench.writes.journal, TINY_PARTS).list()
+        assert kept.key == "file"
+        assert await m.read_file(FILE) == b"theirs\nmore\n"
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("is_given_bytes", [True, False])
+def test_what_no_writer_is_left_to_store_is_set_aside_though_somebody_reads_the_file(
+    run: Run, *, is_new: bool, is_given_bytes: bool
+) -> None:
+    async def test(m: Mounted) -> None:
+        if not is_new:
+            m.store.seed("file", b"a\n")
+        ours = await m.open(FILE, APPEND | os.O_CREAT)
+        reader = await m.open(FILE)
+        await m.write(ours, 0, b"ours\n")
+        if is_given_bytes:
+            assert (await m.read(reader)).endswith(b"ours\n")
+        for call in ("put", "start_multipart"):
+            m.store.fail(call, StoreUnavailableError("gone", operation=call), times=100)
+        with pytest.raises(StoreUnavailableError):
+            await m.close(ours)
+        m.store.mend()
+        (kept,) = Recovery(m.bench.writes.journal, TINY_PARTS).list()
+        assert kept.key == "file"
+        await m.fs.sync()  # nothing is left that it could store
+        if is_given_bytes or is_new:
+            with pytest.raises(VersionChangedError):
+                await m.read(reader)
+        else:
+            assert await m.read(reader) == b"a\n"
+        more = await m.open(FILE, APPEND | os.O_CREAT)
+        await m.write(more, 0, b"more\n")
+        await m.close(more)
+        await m.close(reader)
+        assert m.store.content("file") == (b"" if is_new else b"a\n") + b"more\n"
+        assert await m.read_file(FILE) == m.store.content("file")
+
+    run(test)
+
+
+def test_a_path_that_could_not_be_cut_off_leaves_nothing_though_somebody_reads_the_file(
+    run: Run,
+) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"0123456789")
+        reader = await m.open(FILE)
+        assert await m.read(reader, 0, 3) == b"012"
+
+        def overtake(method: str, _key: str) -> None:
+            if method != "head":
+                m.store.on_request = None
+                m.store.seed("file", b"theirs, and longer")
+
+        m.store.on_request = overtake
+        with pytest.raises(VersionChangedError):
+            await m.change(FILE, size=7)
+        await m.change(FILE, size=7)  # as the kernel does
+        assert m.store.content("file") == b"theirs,"
+        await m.close(reader)
+        assert m.store.content("file") == b"theirs,"
+        assert not Recovery(m.bench.writes.journal, TINY_PARTS).list()
+
+    run(test)
+
+
 @pytest.mark.parametrize("flags", [os.O_WRONLY | os.O_TRUNC, os.O_RDWR | os.O_TRUNC])
 def test_whoever_stores_a_whole_new_content_last_wins(run: Run, flags: int) -> None:
     async def test(m: Mounted) -> None:

@@ -1,7 +1,9 @@
 """Makes the kernel forget what it was told or given: names, attributes and pages."""
 
 import logging
+import os
 import queue
+import struct
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -10,11 +12,17 @@ from typing import TypeAlias
 import pyfuse3
 import trio
 
+from ossfs_py.fuse.tuning import connections
+
 log = logging.getLogger(__name__)
 
 
 _TOLD_SECONDS = 5.0
 """Longest wait for a directory or pages that the kernel is busy with: a person waits, too."""
+_NOTIFICATION = struct.Struct("=IiQQqq")
+_INVALIDATE_INODE = 2
+"""FUSE_NOTIFY_INVAL_INODE."""
+
 _Queue: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
 
 
@@ -42,6 +50,10 @@ class KernelInvalidation:
     def invalidate_pages(self, inode: int) -> None:
         """Ask for the pages and the attributes of an inode to be dropped soon; never blocks."""
         self._inodes.put(partial(_invalidate, inode))
+
+    def invalidate_span(self, inode: int, start: int, end: int) -> None:
+        """Ask for an inode's pages of ``[start, end)`` to be dropped soon; never blocks."""
+        self._inodes.put(partial(_invalidate_span, inode, start, end))
 
     def invalidate_attributes(self, inode: int) -> None:
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
@@ -79,6 +91,18 @@ class KernelInvalidation:
         self._entries.put(None)
         for thread in self._threads:
             thread.join(timeout=5)
+
+
+def _invalidate_span(inode: int, start: int, end: int) -> None:
+    """pyfuse3 knows whole inodes only; the message is fuse_notify_inval_inode_out of
+    include/uapi/linux/fuse.h behind its fuse_out_header, whose error names the notice.
+    """
+    about = (_NOTIFICATION.size, _INVALIDATE_INODE, 0, inode, start, end - start)
+    for descriptor in connections():
+        try:
+            os.write(descriptor, _NOTIFICATION.pack(*about))
+        except OSError as exc:
+            log.debug("pages of inode %d not invalidated: %s", inode, exc)
 
 
 def _work(asked: "_Queue") -> None:

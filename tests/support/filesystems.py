@@ -55,12 +55,16 @@ class Channel:
 
     def __init__(self) -> None:
         self.invalidated: list[int] = []
+        self.invalidated_spans: list[tuple[int, int, int]] = []
         self.absent: dict[tuple[int, bytes], float] = {}
         """Names that the kernel takes for absent until then."""
         self.on_drop: Callable[[int], Awaitable[None]] | None = None
 
     def invalidate_pages(self, inode: int) -> None:
         self.invalidated.append(inode)
+
+    def invalidate_span(self, inode: int, start: int, end: int) -> None:
+        self.invalidated_spans.append((inode, start, end))
 
     def invalidate_attributes(self, inode: int) -> None:
         """Nothing here remembers attributes."""

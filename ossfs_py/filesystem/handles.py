@@ -46,6 +46,7 @@ class Handle:
         "appends",
         "changes",
         "opened",
+        "opened_at",
         "past_pages",
         "reads_through_pages",
         "uid",
@@ -56,6 +57,7 @@ class Handle:
         self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
     ) -> None:
         self.opened = opened
+        self.opened_at = trio.current_time()
         self.uid = uid
         """Who opened it."""
         self.appends = bool(flags & os.O_APPEND)
@@ -148,6 +150,7 @@ class Handles:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
+                self._kernel.emptied(inode)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._opener.release(opened)
@@ -275,7 +278,9 @@ class Handles:
                     raise
                 data = await opened.content.read(offset, size)
         opened.check_current()
-        if len(data) < size and self._kernel.must_not_end(opened.inode, offset + len(data), began):
+        if len(data) < size and self._kernel.must_not_end(
+            opened.inode, offset + len(data), began, handle.opened_at
+        ):
             raise VersionChangedError(
                 "the object was replaced by another client while it was opened",
                 key=opened.inode.name,
@@ -320,6 +325,7 @@ class Handles:
                 return await opened.file.write(place, data)
         finally:
             opened.note_written()
+            self._kernel.wrote(opened.inode)
             if not handle.past_pages:
                 self._kernel.gave_bytes(opened.inode)
             if handle.past_pages and opened.has_pages:
@@ -337,15 +343,16 @@ class Handles:
             await self._truncated(opened, size)
             return
         current = self._opener.current(inode)
-        if size and current is not None and not (current.file.dirty or current.made_here):
+        own = current is not None and (current.file.dirty or current.made_here)
+        if size and not own and (current is not None or size == inode.size):
             # Who has it open may be reading an older version, which would be cut off, and refused.
+            # And what is as long as it shall be is not stored: nobody else would ask.
             await self._namespace.ask_version(inode)
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
             await self._truncated(opened, size)
 
-    @staticmethod
-    async def _truncated(opened: OpenInode, size: int) -> None:
+    async def _truncated(self, opened: OpenInode, size: int) -> None:
         try:
             async with opened.turns.change():
                 opened.check_current()
@@ -353,6 +360,7 @@ class Handles:
                 await opened.file.truncate(size)
         finally:
             opened.note_written()
+            self._kernel.wrote(opened.inode)
 
     async def store_new(self, inode: Inode) -> None:
         """mknod(2): store a file that was just made, or leave nothing of it."""

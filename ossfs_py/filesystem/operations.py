@@ -23,6 +23,7 @@ from ossfs_py.errors import (
     ReadOnlyError,
     StaleInodeError,
     StoreError,
+    UnsavedDataError,
 )
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
@@ -32,6 +33,7 @@ from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.oweddirectories import OwedDirectories
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.removals import COPIED_BYTES, Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
@@ -45,6 +47,7 @@ from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -82,12 +85,14 @@ class Filesystem:
         options: FilesystemOptions,
         *,
         write_back: WriteBackQueue | None = None,
+        group_sync: GroupSync | None = None,
         foresight: Sequence[OpenWatcher] = (),
         descriptors: Descriptors | None = None,
     ) -> None:
         """``namespace`` tells ``kernel`` of objects that others replaced; ``workers`` are for
-        calls to the store; ``foresight`` is told of every file that is opened for reading;
-        ``descriptors`` limits the files open for writing (None: as the process's limit says).
+        calls to the store; ``write_back`` and ``group_sync`` go together; ``foresight`` is told of
+        every file that is opened for reading; ``descriptors`` limits the files open for writing
+        (None: as the process's limit says).
         """
         self._namespace = namespace
         self._kernel = kernel
@@ -110,12 +115,16 @@ class Filesystem:
             store,
             workers,
             journal,
+            group_sync,
             copied_bytes=options.copied_bytes,
         )
         self._opener = Opener(
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits)
+        self._owed: OwedDirectories | None = None
+        if group_sync is not None:
+            self._owed = OwedDirectories(namespace, claims, workers, journal, group_sync)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -135,14 +144,15 @@ class Filesystem:
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
         """What a name leads to."""
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         if name == b".":
-            return await self._introduced(directory)
+            return await self._introduced(directory, began)
         if name == b"..":
-            return await self._introduced(directory.parent or directory)
+            return await self._introduced(directory.parent or directory, began)
         decoded = names.decode(name)
         self._namespace.kernel_asks(directory, decoded)
-        return await self._introduced(await self._namespace.lookup(directory, decoded))
+        return await self._introduced(await self._namespace.lookup(directory, decoded), began)
 
     def absent_seconds(self, parent: int, name: bytes) -> float:
         """For how long the kernel may take a name for absent that :meth:`lookup` has not found.
@@ -151,11 +161,11 @@ class Filesystem:
         """
         return self._namespace.tell_absent(self._namespace.inode(parent), names.decode(name))
 
-    async def _introduced(self, inode: Inode) -> EntryReply:
-        """A reply that gives the kernel a reference to the inode."""
-        reply = self._replies.fresh_nowait(inode)
+    async def _introduced(self, inode: Inode, began: float) -> EntryReply:
+        """A reply that gives the kernel a reference to the inode, to what it asked at ``began``."""
+        reply = self._replies.fresh_nowait(inode, began)
         if reply is None:
-            reply = await self._replies.fresh(inode)
+            reply = await self._replies.fresh(inode, began)
         self._namespace.remember(inode)
         return reply
 
@@ -170,11 +180,19 @@ class Filesystem:
     ) -> EntryReply:
         """mkdir(2)."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            made = await self._namespace.make_directory(directory, decoded, mode, uid, gid)
-        return await self._introduced(made)
+            if self._owed is None:
+                made = await self._namespace.make_directory(directory, decoded, mode, uid, gid)
+            else:
+                await self._owed.wait_for_room()
+                made = await self._namespace.make_directory(
+                    directory, decoded, mode, uid, gid, put_off=True
+                )
+                await self._owed.made(made)
+        return await self._introduced(made, began)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
@@ -182,35 +200,44 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            await self._removals.remove_directory(directory, decoded)
+            if self._owed is None:
+                await self._removals.remove_directory(directory, decoded)
+                return
+            inode = self._namespace.known_child(directory, decoded)
+            async with self._owed.lock_of(inode):
+                await self._removals.remove_directory(directory, decoded)
+                if inode is not None:
+                    await self._owed.removed(inode)
 
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mknod(2) of a regular file, a FIFO or a socket."""
         self._check_writable()
+        began = trio.current_time()
         if not stat.S_ISREG(mode):
             directory = self._namespace.inode(parent)
             decoded = names.decode(name)
             async with self._changes.within(directory):
                 made = await self._namespace.make_special(directory, decoded, mode, uid, gid)
-            return await self._introduced(made)
+            return await self._introduced(made, began)
         inode = self._namespace.create_local(
             self._namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
         )
         await self._handles.store_new(inode)
-        return await self._introduced(inode)
+        return await self._introduced(inode, began)
 
     async def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
     ) -> EntryReply:
         """symlink(2)."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
             made = await self._namespace.make_symlink(directory, decoded, target, uid, gid)
-        return await self._introduced(made)
+        return await self._introduced(made, began)
 
     async def read_link(self, number: int) -> bytes:
         """readlink(2)."""
@@ -260,28 +287,37 @@ class Filesystem:
                 )
                 if target is not inode:
                     self._changes.renamed(inode, target)
+                if self._owed is not None:
+                    if target is not None and target is not inode:
+                        await self._owed.removed(target)
+                    await self._owed.moved(inode)
                 moved = True
 
     # -- attributes ---------------------------------------------------------------------------
 
     async def attributes(self, number: int) -> EntryReply:
         """stat(2) of an inode; gives no reference."""
+        began = trio.current_time()
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
             await self._handles.settle_link(inode)
-        return self._replies.fresh_nowait(inode) or await self._replies.fresh(inode)
+        reply = self._replies.fresh_nowait(inode, began)
+        return reply or await self._replies.fresh(inode, began)
 
     async def set_attributes(
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
     ) -> EntryReply:
         """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
         self._check_writable()
+        began = trio.current_time()
         inode = self._namespace.inode(number)
         if size is not None:
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
             await self._changes.set_attributes(inode, change)
-        return await self._replies.fresh(inode)
+            if self._owed is not None:
+                await self._owed.changed(inode)
+        return await self._replies.fresh(inode, began)
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -297,6 +333,8 @@ class Filesystem:
         inode = self._namespace.inode(number)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.set_xattr(inode, name, value, defer=defer)
+        if self._owed is not None:
+            await self._owed.changed(inode)
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
         """removexattr(2)."""
@@ -304,6 +342,8 @@ class Filesystem:
         inode = self._namespace.inode(number)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.remove_xattr(inode, name, defer=defer)
+        if self._owed is not None:
+            await self._owed.changed(inode)
 
     # -- open files ---------------------------------------------------------------------------
 
@@ -318,6 +358,7 @@ class Filesystem:
     ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
@@ -327,16 +368,17 @@ class Filesystem:
             self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
             inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
             opened = await self._handles.open_new(inode, flags, uid)
-        return opened, await self._introduced(inode)
+        return opened, await self._introduced(inode, began)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
         # The call that is made most: it goes to the open file itself.
-        opened = self._handles.get(handle).opened
+        descriptor = self._handles.get(handle)
+        opened = descriptor.opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:
             if len(data) < size and self._kernel.must_not_end(
-                opened.inode, offset + len(data), trio.current_time()
+                opened.inode, offset + len(data), trio.current_time(), descriptor.opened_at
             ):
                 return None  # :meth:`read` says why
             if opened.may_be_link:
@@ -507,8 +549,12 @@ class Filesystem:
         self._removals.take_over()
 
     async def run(self) -> None:
-        """Background work, until cancelled: upload what write-back has queued."""
-        await self._commits.run(self._opener.release)
+        """Background work, until cancelled: what write-back has queued, and other deletions."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._removals.put_off.run)
+            if self._owed is not None:
+                nursery.start_soon(self._owed.run)
+            nursery.start_soon(self._commits.run, self._opener.release)
 
     async def sync(self) -> None:
         """sync(1) of this mount: returns when everything dirty is in the bucket.
@@ -517,6 +563,9 @@ class Filesystem:
             UnsavedDataError: some could not be brought there; it stays dirty.
         """
         await self._commits.sync()
+        await self._removals.put_off.done()
+        if self._owed is not None:
+            await self._owed.done()
 
     @property
     def open_files(self) -> int:
@@ -525,8 +574,8 @@ class Filesystem:
 
     @property
     def unsaved_files(self) -> int:
-        """Files with changes that the bucket has not got yet."""
-        return self._opened.unsaved_count
+        """Files with changes, and directories, that the bucket has not got yet."""
+        return self._opened.unsaved_count + (0 if self._owed is None else len(self._owed))
 
     @property
     def pending_uploads(self) -> int:
@@ -539,7 +588,16 @@ class Filesystem:
         Raises:
             UnsavedDataError: some could not be brought to the store; they were set aside.
         """
-        await self._commits.drain()
+        try:
+            await self._commits.drain()
+        finally:
+            await self._removals.put_off.tried()
+            if self._owed is not None:
+                await self._owed.tried()
+        if self._owed:
+            raise UnsavedDataError(
+                f"{len(self._owed)} directories are not in the bucket; the next mount makes them"
+            )
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""

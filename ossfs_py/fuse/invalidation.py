@@ -6,6 +6,7 @@ import queue
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 
@@ -22,42 +23,56 @@ _TOLD_SECONDS = 5.0
 _NOTIFICATION = struct.Struct("=IiQQqq")
 _INVALIDATE_INODE = 2
 """FUSE_NOTIFY_INVAL_INODE."""
-
-_Queue: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
+_PAGE_THREADS = 4
+"""Each may be held up by the READs of one file, which wait for the store."""
+_Task: TypeAlias = tuple[Callable[[], None], Callable[[], None]]
+"""What to do, and what the trio thread is to do afterwards."""
+_Queue: TypeAlias = "queue.SimpleQueue[_Task | None]"
 
 
 class KernelInvalidation:
     """Implements :class:`ossfs_py.filesystem.kernelcache.KernelChannel` for pyfuse3's session.
+    Belongs to the trio thread that makes it.
 
     Pages wait for READs in flight on them, names for calls under way in their directory. So the
-    trio thread, which answers those, must never do it, and the two do not wait for each other:
-    each has a thread of its own.
+    trio thread, which answers those, must never do it, and they do not wait for each other nor
+    attributes, which wait for nothing, for them: each kind has threads of its own.
     """
 
     def __init__(self) -> None:
-        self._inodes: _Queue = queue.SimpleQueue()
+        self._token = trio.lowlevel.current_trio_token()
+        self._under_way: set[trio.Event] = set()
+        self._attributes: _Queue = queue.SimpleQueue()
+        self._pages: _Queue = queue.SimpleQueue()
         self._entries: _Queue = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=_work, args=(asked,), name=name, daemon=True)
-            for asked, name in (
-                (self._inodes, "page-invalidator"),
-                (self._entries, "entry-invalidator"),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[tuple[threading.Thread, _Queue]] = []
+        for tasks, name, count in (
+            (self._attributes, "attribute-invalidator", 1),
+            (self._pages, "page-invalidator", _PAGE_THREADS),
+            (self._entries, "entry-invalidator", 1),
+        ):
+            for _ in range(count):
+                thread = threading.Thread(target=self._work, args=(tasks,), name=name, daemon=True)
+                self._threads.append((thread, tasks))
+                thread.start()
 
-    def invalidate_pages(self, inode: int) -> None:
-        """Ask for the pages and the attributes of an inode to be dropped soon; never blocks."""
-        self._inodes.put(partial(_invalidate, inode))
+    def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
+        """Ask for the pages and the attributes of an inode to be dropped soon; never blocks.
+
+        ``done`` is called, on the trio thread, when they are: pages wait for READs in flight.
+        """
+        self._ask(self._pages, partial(_invalidate, inode), done)
 
     def invalidate_span(self, inode: int, start: int, end: int) -> None:
         """Ask for an inode's pages of ``[start, end)`` to be dropped soon; never blocks."""
-        self._inodes.put(partial(_invalidate_span, inode, start, end))
+        self._ask(self._pages, partial(_invalidate_span, inode, start, end))
 
-    def invalidate_attributes(self, inode: int) -> None:
-        """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
-        self._inodes.put(partial(_invalidate, inode, attributes_only=True))
+    def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
+        """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay.
+
+        ``done`` is called, on the trio thread, when they are.
+        """
+        self._ask(self._attributes, partial(_invalidate, inode, attributes_only=True), done)
 
     async def expire_attributes(self, inode: int) -> None:
         """Return when the kernel will ask for an inode's attributes before it uses them."""
@@ -66,16 +81,13 @@ class KernelInvalidation:
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""
-        self._entries.put(partial(_invalidate_entry, directory, name))
+        self._ask(self._entries, partial(_invalidate_entry, directory, name))
 
     async def told(self) -> None:
         """Return when everything asked for up to now is done, or takes too long to wait for."""
-        token = trio.lowlevel.current_trio_token()
         with trio.move_on_after(_TOLD_SECONDS):
-            for asked in (self._inodes, self._entries):
-                done = trio.Event()
-                asked.put(partial(token.run_sync_soon, done.set))
-                await done.wait()
+            for over in tuple(self._under_way):
+                await over.wait()
 
     async def drop_pages(self, inode: int) -> None:
         """Return when the kernel has no page of an inode that it was given before the call.
@@ -87,10 +99,32 @@ class KernelInvalidation:
 
     def close(self) -> None:
         """End the threads; call before the session is closed."""
-        self._inodes.put(None)
-        self._entries.put(None)
-        for thread in self._threads:
+        for _, tasks in self._threads:
+            tasks.put(None)
+        for thread, _ in self._threads:
             thread.join(timeout=5)
+
+    def _ask(
+        self, tasks: _Queue, call: Callable[[], None], done: Callable[[], None] | None = None
+    ) -> None:
+        over = trio.Event()
+        self._under_way.add(over)
+
+        def afterwards() -> None:
+            self._under_way.discard(over)
+            over.set()
+            if done is not None:
+                done()
+
+        tasks.put((call, afterwards))
+
+    def _work(self, tasks: _Queue) -> None:
+        """What each thread does until it is closed."""
+        while (task := tasks.get()) is not None:
+            call, afterwards = task
+            call()
+            with suppress(trio.RunFinishedError):  # the mount ended while the kernel was busy
+                self._token.run_sync_soon(afterwards)
 
 
 def _invalidate_span(inode: int, start: int, end: int) -> None:
@@ -103,11 +137,6 @@ def _invalidate_span(inode: int, start: int, end: int) -> None:
             os.write(descriptor, _NOTIFICATION.pack(*about))
         except OSError as exc:
             log.debug("pages of inode %d not invalidated: %s", inode, exc)
-
-
-def _work(asked: "_Queue") -> None:
-    while (call := asked.get()) is not None:
-        call()
 
 
 def _invalidate_entry(directory: int, name: bytes) -> None:

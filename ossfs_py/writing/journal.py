@@ -11,6 +11,7 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
 - ``renames/<digest>.json``  directories whose rename is under way
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
+- ``markers/<id>.json``      directories whose marker the store has not got yet
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -30,13 +31,14 @@ import os
 import stat
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import MultipartUpload
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from ossfs_py.writing.removals import RemovalRecord
 
@@ -71,6 +73,7 @@ class Journal:
         self._scratch = directory / "scratch"
         self._renames = directory / "renames"
         self._removals = directory / "removals"
+        self._markers = directory / "markers"
         self._unsaved = directory / "unsaved"
         try:
             _private_directory(directory)
@@ -107,13 +110,21 @@ class Journal:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return StagedFile(ident, os.open(self._staging / f"{ident}.data", flags, 0o600))
 
-    def write_record(self, record: DirtyRecord, *, durable: bool = False) -> None:
+    def write_record(self, record: DirtyRecord) -> None:
         """From now on a crash leaves the file to be found, as ``record`` says.
 
-        ``durable``: a power loss, too.
+        After :meth:`sync_record` and :meth:`sync_staging` a power loss does, too.
         """
-        path = self._staging / f"{record.ident}.json"
-        _write_atomically(path, record.to_json(), durable=durable)
+        _write_atomically(self._staging / f"{record.ident}.json", record.to_json())
+
+    def sync_record(self, ident: str) -> None:
+        """Bring a record to the disk, if it has not been removed."""
+        with contextlib.suppress(FileNotFoundError):
+            _sync(self._staging / f"{ident}.json")
+
+    def sync_staging(self) -> None:
+        """Bring the names of staging files and records to the disk."""
+        _sync(self._staging)
 
     def open_log(self, name: str) -> int:
         """A new log to append to; name it in the next record."""
@@ -223,14 +234,29 @@ class Journal:
 
     # -- files that were removed -------------------------------------------------------------------
 
-    def record_removal(self, record: RemovalRecord) -> None:
-        """Remember a removal until :meth:`forget_removal`, in place of what was known of it."""
+    def record_removal(self, record: RemovalRecord, *, durable: bool = True) -> None:
+        """Remember a removal until :meth:`forget_removal`, in place of what was known of it.
+
+        Without ``durable`` across a power loss only after :meth:`sync_removals`.
+        """
         path = self._removals / f"{record.ident}.json"
-        _write_atomically(path, record.to_json(), durable=True)
+        _write_atomically(path, record.to_json(), durable=durable)
+
+    def sync_removals(self, records: Iterable[RemovalRecord]) -> None:
+        """Bring what is remembered of removals to the disk, where it is not forgotten."""
+        for record in records:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self._removals / f"{record.ident}.json")
+        _sync(self._removals)
 
     def forget_removal(self, record: RemovalRecord) -> None:
         """The store has nothing of the removed file any more."""
         (self._removals / f"{record.ident}.json").unlink(missing_ok=True)
+
+    def forget_removals(self, records: Iterable[RemovalRecord]) -> None:
+        """As :meth:`forget_removal`, of many."""
+        for record in records:
+            self.forget_removal(record)
 
     def leftover_removals(self) -> list[RemovalRecord]:
         """Removals that a daemon that died, or could not reach the store, has left."""
@@ -239,6 +265,35 @@ class Journal:
             try:
                 found.append(RemovalRecord.from_json(path.read_text()))
             except (ValueError, LookupError, TypeError):
+                path.unlink()
+        return found
+
+    # -- directories that were made ----------------------------------------------------------------
+
+    def record_marker(self, record: MarkerRecord) -> None:
+        """Remember a marker that is owed until :meth:`forget_marker`, in place of what was known of
+        it; across a power loss only after :meth:`sync_markers`.
+        """
+        _write_atomically(self._markers / f"{record.ident}.json", record.to_json())
+
+    def sync_markers(self, idents: Iterable[str]) -> None:
+        """Bring what is remembered of markers to the disk, where it is not forgotten."""
+        for ident in idents:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self._markers / f"{ident}.json")
+        _sync(self._markers)
+
+    def forget_marker(self, ident: str) -> None:
+        """The store has the marker, or the directory was removed."""
+        (self._markers / f"{ident}.json").unlink(missing_ok=True)
+
+    def leftover_markers(self) -> list[MarkerRecord]:
+        """Markers that a daemon that died, or could not reach the store, has left."""
+        found = []
+        for path in sorted(self._markers.glob("*.json")):
+            try:
+                found.append(MarkerRecord.from_json(path.read_text()))
+            except (ValueError, LookupError, TypeError, AttributeError):
                 path.unlink()
         return found
 
@@ -306,6 +361,7 @@ class Journal:
             self._scratch,
             self._renames,
             self._removals,
+            self._markers,
             self._unsaved,
         )
 
@@ -377,8 +433,12 @@ def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
             os.fsync(file.fileno())
     temporary.rename(path)
     if durable:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

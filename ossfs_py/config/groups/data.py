@@ -1,0 +1,72 @@
+"""Where bytes live on this side, and what is fetched before it is asked for."""
+
+import os
+from typing import Literal
+
+from pydantic import BaseModel
+
+from ossfs_py.config import machine as host
+from ossfs_py.config import units
+from ossfs_py.config.groups.option import DATA, AbsolutePath, Flag, Size, option
+
+
+class DataSettings(BaseModel):
+    """Help group "Data path"."""
+
+    data_path: Literal["temp", "cache", "direct"] = option(
+        DATA,
+        "temp|cache|direct",
+        "Where bytes live: temporary files, a lasting disk cache, or memory only.",
+        default="temp",
+    )
+    temp_dir: AbsolutePath = option(
+        DATA,
+        "DIR",
+        "Existing directory for temporary files.",
+        default_factory=lambda: host.default_temp_dir(os.environ),
+        shown_default="$TMPDIR or /var/tmp",
+    )
+    cache_dir: AbsolutePath = option(
+        DATA,
+        "DIR",
+        "Directory of the cache data path; made when its parent exists.",
+        default_factory=lambda: host.default_cache_dir(os.environ),
+        shown_default="/var/cache/ossfs-py, or ~/.cache/ossfs-py",
+    )
+    cache_size_bytes: Size | None = option(
+        DATA,
+        "SIZE",
+        "Most bytes the cache may hold.",
+        default=None,
+        ge=units.MIB,
+        shown_default="what --min-free leaves",
+    )
+    min_free_bytes: Size | None = option(
+        DATA,
+        "SIZE",
+        "Room on the local disk that cache, temporary files and data not yet uploaded leave to"
+        " others.",
+        default=None,
+        shown_default="1GiB, or a tenth of a smaller disk",
+    )
+    cache_writes: Flag = option(DATA, "", "Let written files enter the cache, too.", default=True)
+    block_size_bytes: Size = option(
+        DATA,
+        "SIZE",
+        "Unit of download, a power of two.",
+        default=8 * units.MIB,
+        ge=64 * units.KIB,
+        le=64 * units.MIB,
+    )
+    model_hints: Flag = option(
+        DATA,
+        "",
+        "Use what model files tell: tensor bounds, zip directories, the shard that comes next.",
+        default=True,
+    )
+    small_file_prefetch: Flag = option(
+        DATA,
+        "",
+        "Fetch the next small files of a directory that is read file after file.",
+        default=True,
+    )

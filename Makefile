@@ -40,12 +40,12 @@ OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
 TEST_PACKAGES := fio git groff-base memcached rsync sqlite3 systemd
 PEERS := s3fs
-ENGINE := podman runc debootstrap
+ENGINE := podman runc debootstrap catatonit
 INSTALL = .ci/install-packages
 
-# Of "make servers": which, and what they need beside TEST_PACKAGES (64 MB to download).
+# Of "make servers": which, and what they need beside TEST_PACKAGES (60 MB to download).
 SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
-CEPH_PACKAGES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw
+CEPH_PACKAGES := ceph-common ceph-mon ceph-osd radosgw
 SWIFT_PACKAGES := liberasurecode-dev
 
 # Of the targets that break things on purpose.
@@ -53,18 +53,19 @@ SEED ?= 1
 SECONDS ?= 7200
 STEPS ?= 100000
 KILLS ?= 200
+COMEBACKS ?= 50
 DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills damage scale fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
@@ -148,6 +149,7 @@ images: $(TEST) ## Build the image with podman, run it, check its manifests (OSS
 servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; half an hour)
 	@$(INSTALL) $(CEPH_PACKAGES) $(SWIFT_PACKAGES)
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-servers.XXXXXX"); \
+	chmod 711 "$$scratch"; \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)" \
 		&& status=0 || status=$$?; \
@@ -156,8 +158,12 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 # The part of it that is worth its minutes before each change.
 ceph: $(TEST) ## Run the contract suite and one file of the mount suite on Ceph RGW
 	@$(INSTALL) $(CEPH_PACKAGES)
-	@$(BIN)/python -m tests.support.servers run ceph --keep-results \
-		--tests tests/contract/test_store.py tests/mount/test_writing.py
+	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-ceph.XXXXXX"); \
+	chmod 711 "$$scratch"; \
+	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
+	$(BIN)/python -m tests.support.servers run ceph --keep-results --scratch "$$scratch" \
+		--tests tests/contract/test_store.py tests/mount/test_writing.py \
+		--pytest "-n $(WORKERS) $(PYTEST)"
 
 faults: $(TEST) ## Try every fault on every request over each data path (SEED; 40 minutes)
 	@export OSSFS_PY_FAULTS=all OSSFS_PY_FAULTS_SEED=$(SEED) OSSFS_PY_FAULTS_STALL=1; $(tests) -s tests/faults $(PYTEST)
@@ -187,6 +193,12 @@ crowd: $(TEST) ## 64 programs of all sorts at once for SECONDS, a third on each 
 kills: $(TEST) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
+
+# Each of four kinds: by hand as root and as an ordinary user, as a service, in a container.
+comebacks: $(TEST) ## kill -9 a mount under its programs, mount again, COMEBACKS times of each kind
+	@$(INSTALL) $(ENGINE)
+	@export OSSFS_PY_COMEBACKS=$(COMEBACKS) OSSFS_PY_IMAGE_TESTS=1; $(tests) -s -k up_again \
+		tests/mount/test_mounted_again.py tests/service/test_systemd.py tests/containers $(PYTEST)
 
 damage: $(TEST) ## Damage the disk cache DAMAGES times under its readers, kill its daemon 50 times
 	@export OSSFS_PY_SOAK_DAMAGES=$(DAMAGES) OSSFS_PY_SOAK_CACHE_KILLS=50; \

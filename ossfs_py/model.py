@@ -10,6 +10,9 @@ from typing import NamedTuple, TypeAlias
 
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
+MARKER_CONTENT_TYPE = "application/x-directory"
+"""Content type of the markers that s3fs and ossfs write."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectVersion:
@@ -132,6 +135,8 @@ class MultipartUpload:
 
     key: str
     upload_id: str
+    tags: str = ""
+    """What it was begun with, as the header ``x-amz-tagging`` says it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "filesystem": FOUNDATION
     | {"datapath", "foresight", "namespace"}
     | {"reading", "runtime", "store", "telemetry", "writing"},
-    "fuse": FOUNDATION | {"filesystem", "host", "telemetry"},
+    "fuse": FOUNDATION | {"filesystem", "host", "runtime", "telemetry"},
     "control": FOUNDATION | {"datapath", "filesystem", "host", "runtime", "store", "telemetry"},
     "bench": FOUNDATION | {"control"},
     "doctor": FOUNDATION | {"control", "host", "sharedcache", "store", "telemetry"},

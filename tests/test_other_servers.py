@@ -67,6 +67,7 @@ def test_the_page_shows_what_was_found_and_what_was_not_tried() -> None:
     outcome = {
         "version": "Store 1.0",
         "date": "2026-11-29",
+        "files": ["contract/test_store.py", "mount/test_names.py"],
         "features": [feature],
         "passed": 40,
         "failed": [],
@@ -75,5 +76,8 @@ def test_the_page_shows_what_was_found_and_what_was_not_tried() -> None:
     page = page_of({"ceph": outcome, "swift": {"problem": "not installed"}})
     assert "| copies \\| parts | refused: sent whole |" in page
     assert "| Store 1.0 | 40 | 2 | 0 | 2026-11-29 |" in page
+    assert "- Store 1.0: `contract/test_store.py`, `mount/test_names.py`" in page
     assert "- no reason (2)" in page
+    assert "- cannot hold `ServerSideEncryption`: it needs a key service" in page
+    assert set(deviations.NOT_KEPT) <= set(SERVERS)
     assert set(ORDER) == set(SERVERS)

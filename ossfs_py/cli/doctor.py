@@ -9,7 +9,7 @@ import click
 
 from ossfs_py.cli.options import SettingsCommand, setting_options
 from ossfs_py.cli.terminal import printable, say
-from ossfs_py.config.settings import STORE
+from ossfs_py.config.groups.option import STORE
 from ossfs_py.config.units import counted
 
 if TYPE_CHECKING:

@@ -6,13 +6,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from ossfs_py.config import units
-from ossfs_py.config.settings import (
-    GROUPS,
-    NOT_OPTIONS,
-    Settings,
-    option_extra,
-    option_name,
-)
+from ossfs_py.config.groups.option import GROUPS
+from ossfs_py.config.settings import NOT_OPTIONS, Settings, option_extra, option_name
 
 
 def setting_options(group: str | None = None, beside: Iterable[str] = ()) -> list[click.Option]:

@@ -13,7 +13,8 @@ from typing import cast
 import click
 
 from ossfs_py.cli.options import setting_options
-from ossfs_py.config.settings import GROUPS, Settings, option_extra
+from ossfs_py.config.groups.option import GROUPS
+from ossfs_py.config.settings import Settings, option_extra
 
 BEGIN, END = "<!-- options: begin (make readme) -->", "<!-- options: end -->"
 """What the generated tables of README.md stand between."""

@@ -19,9 +19,13 @@ _SECRET_VARIABLES = (
 
 def default_memory_limit() -> int:
     """The smaller of 1 GiB and a quarter of what this process may use, at least 64 MiB."""
+    return max(MIN_MEMORY_BYTES, min(_DEFAULT_MEMORY_BYTES, usable_memory() // 4))
+
+
+def usable_memory() -> int:
+    """Bytes of memory that this process may have before something is killed for it."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    usable = min((physical, *cgroup_memory_limits(Path("/"))))
-    return max(MIN_MEMORY_BYTES, min(_DEFAULT_MEMORY_BYTES, usable // 4))
+    return min((physical, *cgroup_memory_limits(Path("/"))))
 
 
 def cgroup_memory_limits(root: Path) -> Iterator[int]:

@@ -178,6 +178,7 @@ def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
         read_only=settings.read_only,
         allow_other=settings.allow_other,
         readahead_bytes=settings.readahead_bytes,
+        lane=settings.fuse_lane == "auto",
         kernel_options=settings.kernel_options,
     )
 

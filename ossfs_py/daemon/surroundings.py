@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ossfs_py.config import Settings
-from ossfs_py.config.machine import is_container
+from ossfs_py.config.machine import is_container, usable_memory
+from ossfs_py.config.units import MIB, format_size
 from ossfs_py.host.mountpoint import THIS_MACHINE, Machine
 from ossfs_py.host.mounttable import MountEntry
 
@@ -18,6 +19,8 @@ _LAYERS = ("overlay", "aufs", "fuse.fuse-overlayfs")
 """What the root of a container is made of; its bytes go with the container."""
 _LEAST_FILES = 1024
 """A connection and a file each for --concurrency and every open file of the temp data path."""
+_PYTHON_BYTES = 70 * MIB
+"""What a daemon takes beside --memory-limit; with 96 MiB for both it was killed under load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,9 @@ class Surroundings:
     file_limits: tuple[int, int] = field(
         default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)
     )
+
+    memory_bytes: int = field(default_factory=usable_memory)
+    """More than this, and the kernel kills the daemon."""
 
     def mount_below(self, path: Path) -> MountEntry | None:
         """The mount that ``path`` lies in; one at ``path`` itself is left out."""
@@ -63,6 +69,12 @@ def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iter
         yield (
             f"only {soft} files may be open at once (hard limit {hard}): raise it with --ulimit"
             " nofile=65536"
+        )
+    needed = settings.memory_limit_bytes + _PYTHON_BYTES
+    if around.memory_bytes < needed:
+        yield (
+            f"the container may have {format_size(around.memory_bytes)} of memory and takes up to"
+            f" {format_size(needed)}, --memory-limit and what Python needs: it is killed under load"
         )
     for option, path, loss in _written(settings):
         where = around.mount_below(path / "x")

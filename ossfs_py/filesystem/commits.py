@@ -233,7 +233,8 @@ class Commits:
             file.abandon()
             with trio.CancelScope(shield=True):
                 await file.close()
-            if isinstance(exc, _CONFLICTS):
+            bucket_gone = there is None and isinstance(exc, ObjectMissingError)
+            if isinstance(exc, _CONFLICTS) and not bucket_gone:
                 return False
             raise
         await self._go_on_with(opened, file, stored, request)

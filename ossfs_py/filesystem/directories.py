@@ -50,6 +50,7 @@ class Directories:
         Each entry taken gives the kernel a reference, but for ``.`` and ``..``.
         """
         listing = self._listing(number)
+        began = trio.current_time()
         if start == 0:
             listing.rewind()
         directory = listing.directory
@@ -57,14 +58,16 @@ class Directories:
             (0, b".", directory),
             (1, b"..", directory.parent or directory),
         ):
-            if start <= offset and not take(name, await self._replies.fresh(inode), offset + 1):
+            if start <= offset and not take(
+                name, await self._replies.fresh(inode, began), offset + 1
+            ):
                 return
         position = max(0, start - _DOTS)
         known, remember = self._replies.known, self._namespace.remember
         while batch := await listing.entries_from(position):
             now = trio.current_time()
             for position, text, inode in batch:
-                if not take(text.encode(), known(inode, now), position + _DOTS):
+                if not take(text.encode(), known(inode, now, began), position + _DOTS):
                     return
                 remember(inode)
 

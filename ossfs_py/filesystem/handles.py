@@ -41,12 +41,13 @@ _MAX_SENT_BACK = 4096
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("appends", "changes", "opened", "past_pages", "uid", "writer")
+    __slots__ = ("appends", "changes", "opened", "opened_at", "past_pages", "uid", "writer")
 
     def __init__(
         self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
     ) -> None:
         self.opened = opened
+        self.opened_at = trio.current_time()
         self.uid = uid
         """Who opened it."""
         self.appends = bool(flags & os.O_APPEND)
@@ -137,6 +138,7 @@ class Handles:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
+                self._kernel.emptied(inode)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._opener.release(opened)
@@ -247,7 +249,8 @@ class Handles:
 
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
-        opened = self.get(number).opened
+        handle = self.get(number)
+        opened = handle.opened
         began = trio.current_time()
         with self._doubting(opened):
             try:
@@ -259,7 +262,9 @@ class Handles:
                     raise
                 data = await opened.content.read(offset, size)
         opened.check_current()
-        if len(data) < size and self._kernel.must_not_end(opened.inode, offset + len(data), began):
+        if len(data) < size and self._kernel.must_not_end(
+            opened.inode, offset + len(data), began, handle.opened_at
+        ):
             raise VersionChangedError(
                 "the object was replaced by another client while it was opened",
                 key=opened.inode.name,
@@ -285,7 +290,7 @@ class Handles:
     def _users_of(self, opened: OpenInode) -> set[int]:
         return {handle.uid for handle in self._handles.values() if handle.opened is opened}
 
-    async def write(self, number: int, offset: int, data: bytes) -> int:
+    async def write(self, number: int, offset: int, data: bytes | memoryview) -> int:
         """pwrite(2)."""
         handle = self.get(number)
         opened = handle.opened
@@ -304,6 +309,7 @@ class Handles:
                 return await opened.file.write(place, data)
         finally:
             opened.note_written()
+            self._kernel.wrote(opened.inode)
             if not handle.past_pages:
                 self._kernel.gave_bytes(opened.inode)
             if handle.past_pages and opened.has_pages:
@@ -321,15 +327,16 @@ class Handles:
             await self._truncated(opened, size)
             return
         current = self._opener.current(inode)
-        if size and current is not None and not (current.file.dirty or current.made_here):
+        own = current is not None and (current.file.dirty or current.made_here)
+        if size and not own and (current is not None or size == inode.size):
             # Who has it open may be reading an older version, which would be cut off, and refused.
+            # And what is as long as it shall be is not stored: nobody else would ask.
             await self._namespace.ask_version(inode)
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
             await self._truncated(opened, size)
 
-    @staticmethod
-    async def _truncated(opened: OpenInode, size: int) -> None:
+    async def _truncated(self, opened: OpenInode, size: int) -> None:
         try:
             async with opened.turns.change():
                 opened.check_current()
@@ -337,6 +344,7 @@ class Handles:
                 await opened.file.truncate(size)
         finally:
             opened.note_written()
+            self._kernel.wrote(opened.inode)
 
     async def store_new(self, inode: Inode) -> None:
         """mknod(2): store a file that was just made, or leave nothing of it."""

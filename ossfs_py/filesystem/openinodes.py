@@ -441,6 +441,7 @@ class Opener:
             inode.size_source = None
         if not inode.open_count:
             inode.settled = False
+            self._kernel.closed(inode)
         if inode.removed:
             opened.file.abandon()
         elif inode.local and opened.file.version is None:

@@ -32,6 +32,7 @@ from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.oweddirectories import OwedDirectories
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.removals import COPIED_BYTES, Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
@@ -120,6 +121,7 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits)
+        self._owed = OwedDirectories(namespace, claims, workers, journal, group_sync)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -139,14 +141,15 @@ class Filesystem:
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
         """What a name leads to."""
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         if name == b".":
-            return await self._introduced(directory)
+            return await self._introduced(directory, began)
         if name == b"..":
-            return await self._introduced(directory.parent or directory)
+            return await self._introduced(directory.parent or directory, began)
         decoded = names.decode(name)
         self._namespace.kernel_asks(directory, decoded)
-        return await self._introduced(await self._namespace.lookup(directory, decoded))
+        return await self._introduced(await self._namespace.lookup(directory, decoded), began)
 
     def absent_seconds(self, parent: int, name: bytes) -> float:
         """For how long the kernel may take a name for absent that :meth:`lookup` has not found.
@@ -155,11 +158,11 @@ class Filesystem:
         """
         return self._namespace.tell_absent(self._namespace.inode(parent), names.decode(name))
 
-    async def _introduced(self, inode: Inode) -> EntryReply:
-        """A reply that gives the kernel a reference to the inode."""
-        reply = self._replies.fresh_nowait(inode)
+    async def _introduced(self, inode: Inode, began: float) -> EntryReply:
+        """A reply that gives the kernel a reference to the inode, to what it asked at ``began``."""
+        reply = self._replies.fresh_nowait(inode, began)
         if reply is None:
-            reply = await self._replies.fresh(inode)
+            reply = await self._replies.fresh(inode, began)
         self._namespace.remember(inode)
         return reply
 
@@ -174,11 +177,12 @@ class Filesystem:
     ) -> EntryReply:
         """mkdir(2)."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            made = await self._namespace.make_directory(directory, decoded, mode, uid, gid)
-        return await self._introduced(made)
+            made = await self._owed.make(directory, decoded, mode, uid, gid)
+        return await self._introduced(made, began)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
@@ -186,35 +190,40 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            await self._removals.remove_directory(directory, decoded)
+            inode = self._namespace.known_child(directory, decoded)
+            async with self._owed.lock_of(inode):
+                await self._removals.remove_directory(directory, decoded)
+                await self._owed.removed(inode)
 
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mknod(2) of a regular file, a FIFO or a socket."""
         self._check_writable()
+        began = trio.current_time()
         if not stat.S_ISREG(mode):
             directory = self._namespace.inode(parent)
             decoded = names.decode(name)
             async with self._changes.within(directory):
                 made = await self._namespace.make_special(directory, decoded, mode, uid, gid)
-            return await self._introduced(made)
+            return await self._introduced(made, began)
         inode = self._namespace.create_local(
             self._namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
         )
         await self._handles.store_new(inode)
-        return await self._introduced(inode)
+        return await self._introduced(inode, began)
 
     async def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
     ) -> EntryReply:
         """symlink(2)."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
             made = await self._namespace.make_symlink(directory, decoded, target, uid, gid)
-        return await self._introduced(made)
+        return await self._introduced(made, began)
 
     async def read_link(self, number: int) -> bytes:
         """readlink(2)."""
@@ -264,28 +273,34 @@ class Filesystem:
                 )
                 if target is not inode:
                     self._changes.renamed(inode, target)
+                    await self._owed.removed(target)
+                await self._owed.moved(inode)
                 moved = True
 
     # -- attributes ---------------------------------------------------------------------------
 
     async def attributes(self, number: int) -> EntryReply:
         """stat(2) of an inode; gives no reference."""
+        began = trio.current_time()
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
             await self._handles.settle_link(inode)
-        return self._replies.fresh_nowait(inode) or await self._replies.fresh(inode)
+        reply = self._replies.fresh_nowait(inode, began)
+        return reply or await self._replies.fresh(inode, began)
 
     async def set_attributes(
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
     ) -> EntryReply:
         """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
         self._check_writable()
+        began = trio.current_time()
         inode = self._namespace.inode(number)
         if size is not None:
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
             await self._changes.set_attributes(inode, change)
-        return await self._replies.fresh(inode)
+            await self._owed.changed(inode)
+        return await self._replies.fresh(inode, began)
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -301,6 +316,7 @@ class Filesystem:
         inode = self._namespace.inode(number)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.set_xattr(inode, name, value, defer=defer)
+        await self._owed.changed(inode)
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
         """removexattr(2)."""
@@ -308,6 +324,7 @@ class Filesystem:
         inode = self._namespace.inode(number)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.remove_xattr(inode, name, defer=defer)
+        await self._owed.changed(inode)
 
     # -- open files ---------------------------------------------------------------------------
 
@@ -322,6 +339,7 @@ class Filesystem:
     ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
         self._check_writable()
+        began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
@@ -331,16 +349,17 @@ class Filesystem:
             self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
             inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
             opened = await self._handles.open_new(inode, flags, uid)
-        return opened, await self._introduced(inode)
+        return opened, await self._introduced(inode, began)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
         """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
         # The call that is made most: it goes to the open file itself.
-        opened = self._handles.get(handle).opened
+        descriptor = self._handles.get(handle)
+        opened = descriptor.opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:
             if len(data) < size and self._kernel.must_not_end(
-                opened.inode, offset + len(data), trio.current_time()
+                opened.inode, offset + len(data), trio.current_time(), descriptor.opened_at
             ):
                 return None  # :meth:`read` says why
             if opened.may_be_link:
@@ -353,8 +372,8 @@ class Filesystem:
         """pread(2); the view is valid until the caller's next checkpoint."""
         return await self._handles.read(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """pwrite(2)."""
+    async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+        """pwrite(2); ``data`` serves something else once it has returned."""
         return await self._handles.write(handle, offset, data)
 
     async def flush(self, handle: int) -> None:
@@ -514,6 +533,7 @@ class Filesystem:
         """Background work, until cancelled: what write-back has queued, and other deletions."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._removals.put_off.run)
+            nursery.start_soon(self._owed.run)
             nursery.start_soon(self._commits.run, self._opener.release)
 
     async def sync(self) -> None:
@@ -524,6 +544,7 @@ class Filesystem:
         """
         await self._commits.sync()
         await self._removals.put_off.done()
+        await self._owed.done()
 
     @property
     def open_files(self) -> int:
@@ -532,8 +553,8 @@ class Filesystem:
 
     @property
     def unsaved_files(self) -> int:
-        """Files with changes that the bucket has not got yet."""
-        return self._opened.unsaved_count
+        """Files with changes, and directories, that the bucket has not got yet."""
+        return self._opened.unsaved_count + len(self._owed)
 
     @property
     def pending_uploads(self) -> int:
@@ -550,6 +571,8 @@ class Filesystem:
             await self._commits.drain()
         finally:
             await self._removals.put_off.tried()
+            await self._owed.tried()
+        self._owed.require_none("; the next mount makes them")
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""

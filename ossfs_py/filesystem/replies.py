@@ -46,34 +46,33 @@ class Replies:
         self._namespace = namespace
         self._kernel = kernel
 
-    async def fresh(self, inode: Inode) -> EntryReply:
-        """From memory where that is fresh, else the store is asked.
+    async def fresh(self, inode: Inode, began: float) -> EntryReply:
+        """From memory where that is fresh, else the store is asked. ``began``: when the kernel's
+        question was taken up, on trio's clock.
 
         Raises:
             NoSuchEntryError, StaleInodeError, StoreError
         """
-        reply = self.fresh_nowait(inode)
+        await self._kernel.forgotten(inode)
+        reply = self.fresh_nowait(inode, began)
         if reply is not None:
             return reply
         attributes = await self._namespace.attributes(inode)
-        self._kernel.answered(inode, attributes.size)
-        seconds = self._namespace.fresh_seconds(inode, trio.current_time())
-        return EntryReply(attributes, seconds, seconds, self._namespace.generation(inode))
+        await self._kernel.forgotten(inode)
+        return self._reply(inode, attributes, trio.current_time(), began)
 
-    def fresh_nowait(self, inode: Inode) -> EntryReply | None:
-        """From memory, or None if the store has to be asked."""
-        namespace = self._namespace
-        attributes = namespace.attributes_nowait(inode)
-        if attributes is None:
+    def fresh_nowait(self, inode: Inode, began: float) -> EntryReply | None:
+        """From memory, or None if the store has to be asked, or the kernel forgets the inode."""
+        attributes = self._namespace.attributes_nowait(inode)
+        if attributes is None or self._kernel.is_forgetting(inode):
             return None
-        self._kernel.answered(inode, attributes.size)
-        seconds = namespace.fresh_seconds(inode, trio.current_time())
-        return EntryReply(attributes, seconds, seconds, namespace.generation(inode))
+        return self._reply(inode, attributes, trio.current_time(), began)
 
-    def known(self, inode: Inode, now: float) -> EntryReply:
+    def known(self, inode: Inode, now: float, began: float) -> EntryReply:
         """What memory says ``now``, of an inode that was looked up or listed just before."""
-        namespace = self._namespace
-        seconds = namespace.fresh_seconds(inode, now)
-        attributes = namespace.attributes_known(inode)
-        self._kernel.answered(inode, attributes.size)
-        return EntryReply(attributes, seconds, seconds, namespace.generation(inode))
+        return self._reply(inode, self._namespace.attributes_known(inode), now, began)
+
+    def _reply(self, inode: Inode, attributes: Attributes, now: float, began: float) -> EntryReply:
+        self._kernel.answered(inode, attributes.size, began)
+        seconds = self._namespace.fresh_seconds(inode, now)
+        return EntryReply(attributes, seconds, seconds, self._namespace.generation(inode))

@@ -1,69 +1,127 @@
 """Makes the kernel forget what it was told or given: names, attributes and pages."""
 
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import pyfuse3
 import trio
+
+from ossfs_py.fuse import wire
 
 log = logging.getLogger(__name__)
 
 
 _TOLD_SECONDS = 5.0
 """Longest wait for a directory or pages that the kernel is busy with: a person waits, too."""
-_Queue: TypeAlias = "queue.SimpleQueue[Callable[[], None] | None]"
+_PAGE_THREADS = 4
+"""Each may be held up by the READs of one file, which wait for the store."""
+_Task: TypeAlias = tuple[Callable[[], None], Callable[[], None]]
+"""What to do, and what the trio thread is to do afterwards."""
+_Queue: TypeAlias = "queue.SimpleQueue[_Task | None]"
+
+
+class Notices(Protocol):
+    """How the kernel is told; each call waits for it, and raises OSError as it says."""
+
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Drop the attributes, and the pages unless ``attributes_only``."""
+        ...
+
+    def forget_entry(self, directory: int, name: bytes) -> None:
+        """Look a name up anew."""
+        ...
+
+
+class NoticesByPyfuse3:
+    """Through pyfuse3's session."""
+
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Drop the attributes, and the pages unless ``attributes_only``."""
+        pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
+
+    def forget_entry(self, directory: int, name: bytes) -> None:
+        """Look a name up anew."""
+        pyfuse3.invalidate_entry(directory, name)
+
+
+class NoticesByDevice:
+    """To the kernel's descriptor itself: the socket that pyfuse3 has instead tells of no error, and
+    returns before the kernel has heard of anything."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Drop the attributes, and the pages unless ``attributes_only``."""
+        forget = wire.forget_attributes if attributes_only else wire.forget_pages
+        os.write(self._device, forget(inode))
+
+    def forget_entry(self, directory: int, name: bytes) -> None:
+        """Look a name up anew."""
+        os.write(self._device, wire.forget_name(directory, name))
 
 
 class KernelInvalidation:
-    """Implements :class:`ossfs_py.filesystem.kernelcache.KernelChannel` for pyfuse3's session.
+    """Implements :class:`ossfs_py.filesystem.kernelcache.KernelChannel` with ``notices``.
+    Belongs to the trio thread that makes it.
 
     Pages wait for READs in flight on them, names for calls under way in their directory. So the
-    trio thread, which answers those, must never do it, and the two do not wait for each other:
-    each has a thread of its own.
+    trio thread, which answers those, must never do it, and they do not wait for each other nor
+    attributes, which wait for nothing, for them: each kind has threads of its own.
     """
 
-    def __init__(self) -> None:
-        self._inodes: _Queue = queue.SimpleQueue()
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+        self._token = trio.lowlevel.current_trio_token()
+        self._under_way: set[trio.Event] = set()
+        self._attributes: _Queue = queue.SimpleQueue()
+        self._pages: _Queue = queue.SimpleQueue()
         self._entries: _Queue = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=_work, args=(asked,), name=name, daemon=True)
-            for asked, name in (
-                (self._inodes, "page-invalidator"),
-                (self._entries, "entry-invalidator"),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[tuple[threading.Thread, _Queue]] = []
+        for tasks, name, count in (
+            (self._attributes, "attribute-invalidator", 1),
+            (self._pages, "page-invalidator", _PAGE_THREADS),
+            (self._entries, "entry-invalidator", 1),
+        ):
+            for _ in range(count):
+                thread = threading.Thread(target=self._work, args=(tasks,), name=name, daemon=True)
+                self._threads.append((thread, tasks))
+                thread.start()
 
-    def invalidate_pages(self, inode: int) -> None:
-        """Ask for the pages and the attributes of an inode to be dropped soon; never blocks."""
-        self._inodes.put(partial(_invalidate, inode))
+    def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
+        """Ask for the pages and the attributes of an inode to be dropped soon; never blocks.
 
-    def invalidate_attributes(self, inode: int) -> None:
-        """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay."""
-        self._inodes.put(partial(_invalidate, inode, attributes_only=True))
+        ``done`` is called, on the trio thread, when they are: pages wait for READs in flight.
+        """
+        self._ask(self._pages, partial(self._forget_inode, inode), done)
+
+    def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
+        """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay.
+
+        ``done`` is called, on the trio thread, when they are.
+        """
+        self._ask(self._attributes, partial(self._forget_inode, inode, attributes_only=True), done)
 
     async def expire_attributes(self, inode: int) -> None:
         """Return when the kernel will ask for an inode's attributes before it uses them."""
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(partial(_invalidate, inode, attributes_only=True))
+            await trio.to_thread.run_sync(partial(self._forget_inode, inode, attributes_only=True))
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""
-        self._entries.put(partial(_invalidate_entry, directory, name))
+        self._ask(self._entries, partial(self._forget_entry, directory, name))
 
     async def told(self) -> None:
         """Return when everything asked for up to now is done, or takes too long to wait for."""
-        token = trio.lowlevel.current_trio_token()
         with trio.move_on_after(_TOLD_SECONDS):
-            for asked in (self._inodes, self._entries):
-                done = trio.Event()
-                asked.put(partial(token.run_sync_soon, done.set))
-                await done.wait()
+            for over in tuple(self._under_way):
+                await over.wait()
 
     async def drop_pages(self, inode: int) -> None:
         """Return when the kernel has no page of an inode that it was given before the call.
@@ -71,32 +129,47 @@ class KernelInvalidation:
         Waits for READs in flight, so whoever calls must not hold what a READ needs.
         """
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_invalidate, inode)
+            await trio.to_thread.run_sync(self._forget_inode, inode)
 
     def close(self) -> None:
         """End the threads; call before the session is closed."""
-        self._inodes.put(None)
-        self._entries.put(None)
-        for thread in self._threads:
+        for _, tasks in self._threads:
+            tasks.put(None)
+        for thread, _ in self._threads:
             thread.join(timeout=5)
 
+    def _ask(
+        self, tasks: _Queue, call: Callable[[], None], done: Callable[[], None] | None = None
+    ) -> None:
+        over = trio.Event()
+        self._under_way.add(over)
 
-def _work(asked: "_Queue") -> None:
-    while (call := asked.get()) is not None:
-        call()
+        def afterwards() -> None:
+            self._under_way.discard(over)
+            over.set()
+            if done is not None:
+                done()
 
+        tasks.put((call, afterwards))
 
-def _invalidate_entry(directory: int, name: bytes) -> None:
-    try:
-        pyfuse3.invalidate_entry(directory, name)
-    except OSError as exc:
-        # ENOENT: the kernel does not know the name.
-        log.debug("name %r in directory %d not invalidated: %s", name, directory, exc)
+    def _work(self, tasks: _Queue) -> None:
+        """What each thread does until it is closed."""
+        while (task := tasks.get()) is not None:
+            call, afterwards = task
+            call()
+            with suppress(trio.RunFinishedError):  # the mount ended while the kernel was busy
+                self._token.run_sync_soon(afterwards)
 
+    def _forget_entry(self, directory: int, name: bytes) -> None:
+        try:
+            self._notices.forget_entry(directory, name)
+        except OSError as exc:
+            # ENOENT: the kernel does not know the name.
+            log.debug("name %r in directory %d not invalidated: %s", name, directory, exc)
 
-def _invalidate(inode: int, *, attributes_only: bool = False) -> None:
-    try:
-        pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
-    except OSError as exc:
-        # ENOENT: the kernel has forgotten the inode, and its pages with it.
-        log.debug("pages of inode %d not invalidated: %s", inode, exc)
+    def _forget_inode(self, inode: int, *, attributes_only: bool = False) -> None:
+        try:
+            self._notices.forget_inode(inode, attributes_only=attributes_only)
+        except OSError as exc:
+            # ENOENT: the kernel has forgotten the inode, and its pages with it.
+            log.debug("pages of inode %d not invalidated: %s", inode, exc)

@@ -24,7 +24,13 @@ from ossfs_py.errors import (
     StoreError,
     UnsupportedByStoreError,
 )
-from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.model import (
+    MARKER_CONTENT_TYPE,
+    CommitRequest,
+    ListQuery,
+    ObjectInfo,
+    ObjectVersion,
+)
 from ossfs_py.namespace import metadata
 from ossfs_py.namespace.attributes import KIND_OF_TYPE, SYMLINK_PERMISSIONS, stored_metadata
 from ossfs_py.namespace.inode import Inode, Kind
@@ -41,8 +47,6 @@ from ossfs_py.store.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-MARKER_CONTENT_TYPE = "application/x-directory"
-"""Content type of the markers that s3fs and ossfs write."""
 _PERMISSION_BITS = 0o7777
 _MAX_LINKS = 40
 """Links that Linux follows in one path (MAXSYMLINKS)."""
@@ -139,9 +143,11 @@ class Entries:
         return inode
 
     async def make_directory(
-        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int, *, put_off: bool
     ) -> Inode:
         """Write a marker and show the directory. Cancelled, the marker may be there or not.
+
+        ``put_off``: the marker is to come later.
 
         Raises:
             EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
@@ -159,6 +165,7 @@ class Entries:
                 mtime_ns=now_ns,
                 ctime_ns=now_ns,
             ),
+            put_off=put_off,
         )
 
     async def make_symlink(
@@ -335,6 +342,8 @@ class Entries:
         """
         if directory is self._tree.table.root or directory.removed or directory.info is not None:
             return
+        if directory.local:
+            return  # this mount shows it
         prefix = self._tree.keys.marker_key_of(directory)
         listing = self._tree.listings.complete(directory)
         try:
@@ -365,8 +374,8 @@ class Entries:
 
     @staticmethod
     def _known_here_only(directory: Inode, stored: Mapping[str, str]) -> None:
-        """The store keeps no markers: the directory lasts as long as this mount, or as long as
-        something is in it.
+        """The store keeps no markers, or has not got this one yet: the directory lasts as long as
+        this mount, or as long as something is in it.
         """
         directory.metadata = stored
         directory.local = True
@@ -379,19 +388,30 @@ class Entries:
         shown = self._tree.attributes(parent)
         return shown.gid if shown.mode & stat.S_ISGID else gid
 
-    async def _make(self, parent: Inode, name: str, kind: Kind, stored: Mapping[str, str]) -> Inode:
+    async def _make(
+        self,
+        parent: Inode,
+        name: str,
+        kind: Kind,
+        stored: Mapping[str, str],
+        *,
+        put_off: bool = False,
+    ) -> Inode:
         self.require_writable()
         key = self.new_key(parent, name)
         stored_key = require_key(key + "/" if kind is Kind.DIRECTORY else key)
         if await self.find_target(parent, name) is not None:
             raise EntryExistsError(f"{name!r} exists")
         free_since = self._tree.absent_since(parent, name)
-        try:
-            version: ObjectVersion | None = await self._put(stored_key, stored, kind)
-        except UnsupportedByStoreError:
-            if kind is not Kind.DIRECTORY:
-                raise
-            version = None
+        version: ObjectVersion | None = None
+        if put_off:
+            await self.removed.make_room(stored_key)
+        else:
+            try:
+                version = await self._put(stored_key, stored, kind)
+            except UnsupportedByStoreError:
+                if kind is not Kind.DIRECTORY:
+                    raise
         inode = self._tree.table.child(parent, name)
         if inode is not None and inode.kind is not kind:
             self._tree.vanished(inode)

@@ -80,6 +80,7 @@ class Inode:
         "settled",
         "shadows",
         "size_source",
+        "size_told",
         "stale",
         "transient",
         "uid",
@@ -133,6 +134,8 @@ class Inode:
         """Local, but its key still holds an older object in the store."""
         self.size_source: Callable[[], int] | None = None
         """Set while an open file is the authority for the size."""
+        self.size_told = 0
+        """The size in bytes that the kernel may have. Kept by the filesystem."""
         self.metadata_dirty = False
         """Attributes changed that the next upload has to carry."""
         self.marker_made: ObjectVersion | None = None

@@ -276,14 +276,27 @@ class Namespace:
     # -- making and removing ----------------------------------------------------------------------
 
     async def make_directory(
-        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int, *, put_off: bool = False
     ) -> Inode:
-        """Write a marker with the attributes.
+        """Write a marker with the attributes; ``put_off`` leaves that to :meth:`store_directory`.
 
         Raises:
             EntryExistsError, ReadOnlyError, NameTooLongError, NotPermittedError
         """
-        return await self._entries.make_directory(parent, name, mode, uid, gid)
+        return await self._entries.make_directory(parent, name, mode, uid, gid, put_off=put_off)
+
+    async def store_directory(self, directory: Inode) -> None:
+        """Write the marker of a directory that is known here only, as it is by then.
+
+        Raises:
+            StoreError
+        """
+        await self._entries.write_marker(directory)
+        if not (directory.local or directory.removed):
+            stored = directory.metadata or {}
+            directory.metadata_dirty = self._changed_since(directory, stored)
+            self._tree.changed(directory, new=False)
+            await self.flush_attributes(directory)
 
     async def remove_directory(self, parent: Inode, name: str) -> None:
         """Delete an empty directory.

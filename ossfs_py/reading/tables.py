@@ -70,7 +70,7 @@ class TableReading:
 
     def _learned(self, index: ChunkIndex, result: outcome.Outcome[Layout | Index | None]) -> None:
         if isinstance(result, outcome.Error):
-            log.info("the table of %r is not used further: %s", self._version.key, result.error)
+            log.debug("the table of %r is not used further: %s", self._version.key, result.error)
             self._table = None
             return
         found = result.unwrap()

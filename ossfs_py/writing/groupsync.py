@@ -17,7 +17,7 @@ _EVERY_SECONDS = 0.5
 
 
 class GroupSync:
-    """Brings staging files, their records, and removals to the disk within about a second.
+    """Brings staging files, their records, removals and markers to the disk within about a second.
 
     A close that waited for its own fsync would wait 10 ms and more on a disk that others use as
     well, and so would the next one. Files that were uploaded before their turn are left alone.
@@ -29,6 +29,7 @@ class GroupSync:
         self._local = local
         self._waiting: dict[Staging, None] = {}
         self._removals: list[RemovalRecord] = []
+        self._markers: dict[str, None] = {}
         self._some = trio.Event()
 
     def add(self, staging: Staging) -> None:
@@ -39,6 +40,11 @@ class GroupSync:
     def add_removal(self, record: RemovalRecord) -> None:
         """Let a removal that the journal knows of be brought to the disk with the next group."""
         self._removals.append(record)
+        self._some.set()
+
+    def add_marker(self, ident: str) -> None:
+        """As :meth:`add_removal`, of a marker that is owed."""
+        self._markers[ident] = None
         self._some.set()
 
     async def run(self) -> None:
@@ -55,19 +61,25 @@ class GroupSync:
         group = [one for one in self._waiting if one.recorded and not one.uses.closed]
         self._waiting.clear()
         removals, self._removals = self._removals, []
+        markers, self._markers = self._markers, {}
         self._some = trio.Event()
         for one in group:
             one.uses.enter()
         try:
-            if group or removals:
-                await self._local.run_to_end(self._sync, group, removals)
+            if group or removals or markers:
+                await self._local.run_to_end(self._sync, group, removals, list(markers))
         except OSError as exc:
             log.error("what write-back took would not survive a power loss now: %s", exc)  # noqa: TRY400
         finally:
             for one in group:
                 one.uses.leave()
 
-    def _sync(self, group: Sequence[Staging], removals: Sequence[RemovalRecord]) -> None:
+    def _sync(
+        self,
+        group: Sequence[Staging],
+        removals: Sequence[RemovalRecord],
+        markers: Sequence[str],
+    ) -> None:
         for one in group:
             # Uploaded meanwhile, it needs no disk any more.
             if one.recorded:
@@ -76,3 +88,5 @@ class GroupSync:
             self._journal.sync_staging()
         if removals:
             self._journal.sync_removals(removals)
+        if markers:
+            self._journal.sync_markers(markers)

@@ -11,6 +11,7 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
 - ``renames/<digest>.json``  directories whose rename is under way
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
+- ``markers/<id>.json``      directories whose marker the store has not got yet
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -37,6 +38,7 @@ from pathlib import Path
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import MultipartUpload
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from ossfs_py.writing.removals import RemovalRecord
 
@@ -71,6 +73,7 @@ class Journal:
         self._scratch = directory / "scratch"
         self._renames = directory / "renames"
         self._removals = directory / "removals"
+        self._markers = directory / "markers"
         self._unsaved = directory / "unsaved"
         try:
             _private_directory(directory)
@@ -265,6 +268,35 @@ class Journal:
                 path.unlink()
         return found
 
+    # -- directories that were made ----------------------------------------------------------------
+
+    def record_marker(self, record: MarkerRecord) -> None:
+        """Remember a marker that is owed until :meth:`forget_marker`, in place of what was known of
+        it; across a power loss only after :meth:`sync_markers`.
+        """
+        _write_atomically(self._markers / f"{record.ident}.json", record.to_json())
+
+    def sync_markers(self, idents: Iterable[str]) -> None:
+        """Bring what is remembered of markers to the disk, where it is not forgotten."""
+        for ident in idents:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self._markers / f"{ident}.json")
+        _sync(self._markers)
+
+    def forget_marker(self, ident: str) -> None:
+        """The store has the marker, or the directory was removed."""
+        (self._markers / f"{ident}.json").unlink(missing_ok=True)
+
+    def leftover_markers(self) -> list[MarkerRecord]:
+        """Markers that a daemon that died, or could not reach the store, has left."""
+        found = []
+        for path in sorted(self._markers.glob("*.json")):
+            try:
+                found.append(MarkerRecord.from_json(path.read_text()))
+            except (ValueError, LookupError, TypeError, AttributeError):
+                path.unlink()
+        return found
+
     # -- after a crash ---------------------------------------------------------------------------
 
     def claim_leftovers(self) -> list[str]:
@@ -329,6 +361,7 @@ class Journal:
             self._scratch,
             self._renames,
             self._removals,
+            self._markers,
             self._unsaved,
         )
 

@@ -17,12 +17,14 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreError,
     UnequalPartsError,
+    UnsupportedByStoreError,
     UserError,
     VersionChangedError,
 )
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import (
     ALWAYS,
+    MARKER_CONTENT_TYPE,
     ByteRange,
     CommitRequest,
     Condition,
@@ -35,6 +37,7 @@ from ossfs_py.model import (
 )
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.parts import (
     EQUAL_PART_BYTES,
     CopyPart,
@@ -98,6 +101,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             log.warning("the removed %r is still in the bucket: %s", record.key, exc)
             continue
         journal.forget_removal(record)
+    done += _make_owed_directories(journal, store)
     for old_prefix, new_prefix in journal.leftover_renames():
         try:
             done += _settle_rename(store, old_prefix, new_prefix)
@@ -106,6 +110,27 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_rename(old_prefix)
     return done
+
+
+def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
+    """Write the markers of directories that a daemon that died had made; returns how many."""
+
+    def make(record: MarkerRecord) -> int:
+        request = CommitRequest(
+            record.key, record.metadata, MARKER_CONTENT_TYPE, Condition(only_if_absent=True)
+        )
+        try:
+            store.put(request, b"")
+        except (ConditionFailedError, UnsupportedByStoreError):
+            pass  # somebody has made it since, or the store keeps no markers
+        except StoreError as exc:
+            log.warning("directory %r is not in the bucket: %s", record.key, exc)
+            return 0
+        journal.forget_marker(record.ident)
+        return 1
+
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
+        return sum(threads.map(make, journal.leftover_markers()))
 
 
 def _settle_rename(store: ObjectStore, old_prefix: str, new_prefix: str) -> int:

@@ -1,21 +1,26 @@
-"""Every loader at hand through a mount, beside a plain read of the same file in the same run.
+"""Every loader at hand through a mount, each beside a plain read of the same files.
 
 ``python -m tests.bench.loaders [--data-paths direct,cache,temp] [--loaders load_file,gguf]
-[--layers 8] [--mib 256] [--repeat 3] [--ttfb-ms 25] [--mbps 90]`` prints a table for each data
-path. Each load is cold: a fresh mount, an empty cache; then it is repeated warm, on the same mount.
-What was loaded must be what the same loader makes of the files themselves. Seconds drift with the
-machine's mood: compare multiples of the plain read (of as many bytes), requests and bytes. What
-cannot be imported is left out, and said so. ``--memory-limit`` and the like are passed on to the
-mount with ``--mount-options``.
+[--layers 8] [--mib 256] [--repeat 3] [--ttfb-ms 25] [--mbps 90]`` prints a line for each load as it
+is done, and a table for each data path. A load is cold: a fresh mount, an empty cache; then it is
+repeated warm, on the same mount. Before it or after it, in turns, another fresh mount serves a
+plain read of the files that the loader reads, and the two make a pair: seconds drift with the
+machine's mood, the multiple of a pair less so. What was loaded must be what the same loader makes
+of the files themselves; how long it takes for that is told, too. What cannot be imported is left
+out, and said so. ``--memory-limit`` and the like are passed on to the mount with
+``--mount-options``.
 """
 
 import argparse
+import contextlib
 import json
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,28 +28,74 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench.content import BUCKET
-from tests.bench.mounts import Peer, ours, served
+from tests.bench.mounts import Peer, Served, ours, served
 from tests.support import shaped_store
 from tests.support.libraries import LIBRARIES, Library
-from tests.support.loaders import LOADERS, loader_named, make_model
+from tests.support.loaders import LOADERS, loader_named, make_model, read_plainly
 from tests.support.mounting import DATA_PATHS
 from tests.support.stores import Store, shaped_program
 
-PLAIN = "plain read"
 MIB = 1024**2
-LOAD_SECONDS = 600
+
+
+class Program:
+    """A program that loads what it is told to; what it imports, it imports once."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.loaders"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def load(self, name: str, directory: Path) -> tuple[float, str]:
+        """Seconds, and the digest of what was loaded.
+
+        Raises:
+            RuntimeError: the loader failed; why stands on standard error.
+        """
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps([name, str(directory)]) + "\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith('{"seconds"'):  # libraries print, too
+                told = json.loads(line)
+                return float(told["seconds"]), str(told["digest"])
+        raise RuntimeError(f"{name} failed")
+
+    def close(self) -> None:
+        """End it: it uses nothing of a mount any more."""
+        self._process.kill()
+        self._process.communicate()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One loader and what it reads."""
+
+    name: str
+    files: tuple[Path, ...]
+    """From the bucket on."""
+    size_bytes: int
+    digest: str
+    local_seconds: float
+    """Of a load from the page cache of a local disk."""
 
 
 @dataclass
 class Runs:
     """What one loader took, each time."""
 
-    size_bytes: int
-    """Of the files that it loads."""
-    digest: str
+    case: Case
     seconds: list[float] = field(default_factory=list)
+    multiples: list[float] = field(default_factory=list)
+    """Of the plain read of the same pair."""
     warm_seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
+    plain_cpu_seconds: list[float] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
     fetched_bytes: list[int] = field(default_factory=list)
     rss_bytes: int = 0
@@ -53,102 +104,127 @@ class Runs:
 def main() -> int:
     """Measure and print."""
     options = _options()
-    console = Console()
-    known = [*LOADERS, *LIBRARIES]
-    chosen = [name for name in known if _wanted(name, options.loaders) or name == PLAIN]
+    console = Console(width=120)
+    chosen = [name for name in (*LOADERS, *LIBRARIES) if _wanted(name, options.loaders)]
     for name in chosen:
         if not loader_named(name).available:
             console.print(f"{name} is left out: it needs {', '.join(loader_named(name).needs)}.")
     names = [name for name in chosen if loader_named(name).available]
-    with tempfile.TemporaryDirectory(prefix="ossfs-py-loaders-") as scratch:
-        root = Path(scratch) / "store"
-        program = Path(shaped_store.__file__)
-        with shaped_program(program, root, options.ttfb_ms, options.mbps) as store:
-            (root / BUCKET).mkdir()
+    with (
+        tempfile.TemporaryDirectory(prefix="ossfs-py-loaders-") as scratch,
+        contextlib.closing(Program()) as program,
+    ):
+        root, place = Path(scratch) / "store", Path(scratch) / "run"
+        shaper = Path(shaped_store.__file__)
+        with shaped_program(shaper, root, options.ttfb_ms, options.mbps) as store:
+            bucket = root / BUCKET
+            bucket.mkdir()
             console.print(f"Making files of {options.layers} layers …")
-            make_model(root / BUCKET, options.layers)
+            make_model(bucket, options.layers)
             for name in [name for name in names if name in LIBRARIES]:
-                place = root / BUCKET / Library.directory(name)
-                place.mkdir()
-                LIBRARIES[name].make(place, options.mib)
-            expected = {name: _load(name, root / BUCKET)[1] for name in names}
+                directory = bucket / Library.directory(name)
+                directory.mkdir()
+                LIBRARIES[name].make(directory, options.mib)
+            cases = [_case(name, bucket, program) for name in names]
             for data_path in options.data_paths.split(","):
-                results = {
-                    name: Runs(_size_of(root / BUCKET, name), expected[name]) for name in names
-                }
                 peer = ours(data_path, options.mount_options.split())
-                for _ in range(options.repeat):
-                    for name in names:
-                        measure(store, peer, name, Path(scratch) / "run", results[name])
+                results = [Runs(case) for case in cases]
+                for number in range(options.repeat):
+                    for runs in results:
+                        measure(store, peer, program, runs, place, plain_first=number % 2 == 0)
+                        console.print(_told(runs))
                 console.print(table(data_path, results))
     return 0
 
 
-def measure(store: Store, peer: Peer, name: str, place: Path, runs: Runs) -> None:
-    """Load through a fresh mount, and once more.
+def measure(
+    store: Store, peer: Peer, program: Program, runs: Runs, place: Path, *, plain_first: bool
+) -> None:
+    """A pair, and the load once more.
 
     Raises:
         RuntimeError: the loader failed, or loaded other bytes than are in the store.
     """
+    case = runs.case
+    plain = _plain_seconds(store, peer, runs, place) if plain_first else 0.0
+    with _fresh(peer, store, place) as mounted:
+        before = mounted.cpu_seconds()
+        seconds, digest = program.load(case.name, mounted.path)
+        runs.cpu_seconds.append(mounted.cpu_seconds() - before)
+        stats = store.stats()
+        runs.requests.append(dict(stats["ops"]).get("get", 0))  # type: ignore[call-overload]
+        runs.fetched_bytes.append(int(str(stats["bytes_out"])))
+        warm_seconds, again = program.load(case.name, mounted.path)
+        runs.rss_bytes = max(runs.rss_bytes, mounted.peak_rss_bytes())
+    if {digest, again} != {case.digest}:
+        raise RuntimeError(f"{case.name} loaded other bytes than are in the store")
+    if not plain_first:
+        plain = _plain_seconds(store, peer, runs, place)
+    runs.seconds.append(seconds)
+    runs.warm_seconds.append(warm_seconds)
+    runs.multiples.append(seconds / plain)
+
+
+def _plain_seconds(store: Store, peer: Peer, runs: Runs, place: Path) -> float:
+    with _fresh(peer, store, place) as mounted:
+        before, began = mounted.cpu_seconds(), time.perf_counter()
+        for file in runs.case.files:
+            read_plainly(mounted.path / file)
+        seconds = time.perf_counter() - began
+        runs.plain_cpu_seconds.append(mounted.cpu_seconds() - before)
+    return seconds
+
+
+@contextlib.contextmanager
+def _fresh(peer: Peer, store: Store, place: Path) -> Iterator[Served]:
     try:
         with served(peer, store, place) as mounted:
             store.reset()
-            before = mounted.cpu_seconds()
-            seconds, digest = _load(name, mounted.path)
-            stats = store.stats()
-            runs.seconds.append(seconds)
-            runs.cpu_seconds.append(mounted.cpu_seconds() - before)
-            runs.requests.append(dict(stats["ops"]).get("get", 0))  # type: ignore[call-overload]
-            runs.fetched_bytes.append(int(str(stats["bytes_out"])))
-            warm_seconds, again = _load(name, mounted.path)
-            runs.warm_seconds.append(warm_seconds)
-            runs.rss_bytes = max(runs.rss_bytes, mounted.peak_rss_bytes())
-            if {digest, again} != {runs.digest}:
-                raise RuntimeError(f"{name} loaded other bytes than are in the store")
+            yield mounted
     finally:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def _load(name: str, directory: Path) -> tuple[float, str]:
-    """Seconds, and the digest of what was loaded."""
-    command = [sys.executable, "-m", "tests.support.loaders", name, str(directory)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=LOAD_SECONDS
-    )
-    if done.returncode:
-        raise RuntimeError(f"{name}: {done.stderr}")
-    told = json.loads(done.stdout.splitlines()[-1])
-    return float(told["seconds"]), str(told["digest"])
-
-
-def _size_of(bucket: Path, name: str) -> int:
+def _case(name: str, bucket: Path, program: Program) -> Case:
     path = bucket / loader_named(name).file
-    files = [path] if path.is_file() else path.rglob("*")
+    found: Sequence[Path] = [path] if path.is_file() else sorted(path.rglob("*"))
     if path == bucket:
-        files = bucket.glob("shard-*")
-    return sum(file.stat().st_size for file in files if file.is_file())
+        found = sorted(bucket.glob("shard-*"))
+    files = [file for file in found if file.is_file()]
+    size_bytes = sum(file.stat().st_size for file in files)
+    program.load(name, bucket)  # it imports, and does what libraries do once
+    seconds, digest = program.load(name, bucket)
+    names = tuple(file.relative_to(bucket) for file in files)
+    return Case(name, names, size_bytes, digest, seconds)
 
 
-def table(data_path: str, results: dict[str, Runs]) -> Table:
-    """Medians; multiples are of the plain read over the same data path."""
-    plain = statistics.median(results[PLAIN].seconds) / results[PLAIN].size_bytes
+def _told(runs: Runs) -> str:
+    return (
+        f"{runs.case.name}: {runs.seconds[-1]:.2f} s, {runs.multiples[-1]:.2f} x plain, "
+        f"{runs.requests[-1]:,} GETs, {runs.fetched_bytes[-1] / MIB:,.0f} MiB"
+    )
+
+
+def table(data_path: str, results: Sequence[Runs]) -> Table:
+    """Medians; multiples and CPU are beside those of the plain read of the same files."""
     made = Table(title=data_path)
     for heading in (
-        *("loader", "seconds", "x plain", "warm", "GETs", "MiB", "of the bytes"),
-        *("daemon CPU-s", "peak MB"),
+        *("loader", "MiB", "seconds", "x plain", "warm", "local", "GETs", "of the bytes"),
+        *("CPU-s", "plain", "peak MB"),
     ):
         made.add_column(heading, justify="left" if heading == "loader" else "right")
-    for name, runs in results.items():
-        seconds = statistics.median(runs.seconds)
+    for runs in results:
         made.add_row(
-            name,
-            f"{seconds:.2f}",
-            f"{seconds / plain / runs.size_bytes:.2f}",
+            runs.case.name,
+            f"{runs.case.size_bytes / MIB:,.0f}",
+            f"{statistics.median(runs.seconds):.2f}",
+            f"{statistics.median(runs.multiples):.2f}",
             f"{statistics.median(runs.warm_seconds):.2f}",
+            f"{runs.case.local_seconds:.2f}",
             f"{statistics.median(runs.requests):,.0f}",
-            f"{statistics.median(runs.fetched_bytes) / MIB:,.0f}",
-            f"{statistics.median(runs.fetched_bytes) / runs.size_bytes:.2f}",
+            f"{statistics.median(runs.fetched_bytes) / runs.case.size_bytes:.3f}",
             f"{statistics.median(runs.cpu_seconds):.2f}",
+            f"{statistics.median(runs.plain_cpu_seconds):.2f}",
             f"{runs.rss_bytes / 1e6:,.0f}",
         )
     return made

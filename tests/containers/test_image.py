@@ -1,6 +1,7 @@
 """The image as people run it: its life, its health, what it tells, and what it has in it."""
 
 import contextlib
+import io
 import json
 import os
 import subprocess
@@ -13,8 +14,12 @@ from minio import Minio
 from ossfs_py.host.mountpoint import THIS_MACHINE
 from ossfs_py.host.standing import Standing, look_at
 from tests.containers.engine import BASE, IMAGE, Engine
+from tests.support.comebacks import KILLS, most_seconds, programs, report, rounds, wait_until_served
 from tests.support.commands import ossfs
+from tests.support.faults import Fault
 from tests.support.mounting import is_mounted
+from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
 
 HEALTHY_SECONDS = 30.0
 """Generous: it says that something hangs, not how busy the machine is."""
@@ -88,6 +93,34 @@ def test_a_killed_container_is_replaced_and_readers_see_the_mount_come_back(
     assert took < HEALTHY_SECONDS
 
 
+@pytest.mark.timeout(300 + KILLS * 60)
+def test_a_container_that_is_killed_is_up_again_at_once_under_its_restart_policy(
+    engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
+) -> None:
+    config, mounted = shared / "models.toml", shared / "models"
+    config.touch()
+    environment["OSSFS_PY_CONFIG"] = "/mnt/shared/models.toml"
+    began = time.monotonic()
+    words = [*options, "--restart", "always"]
+    with engine.container(words, environment=environment) as container:
+        container.wait_healthy()
+        first = time.monotonic() - began  # how busy the machine is
+        (mounted / "d").mkdir()
+        (mounted / "d/f").write_bytes(b"1" * 100_000)
+        took = []
+        for work, ttl in rounds():
+            config.write_text(f'metadata-ttl = "{ttl}"\n')  # for the next daemon
+            with programs(work, mounted):
+                began = time.monotonic()
+                container.kill_at_once()
+                wait_until_served(mounted)
+                took.append(time.monotonic() - began)
+            assert (mounted / "d/f").read_bytes() == b"1" * 100_000
+            assert len(THIS_MACHINE.mounts_at(mounted)) == 1
+    report("a container", took)
+    assert min(took) < most_seconds(first), (took, first)
+
+
 @pytest.mark.parametrize("words", [("ossfs-py", "mount"), ("mount",)])
 def test_a_mount_named_as_a_command_stays_and_what_is_dirty_at_the_end_is_uploaded(
     engine: Engine,
@@ -110,10 +143,78 @@ def test_a_mount_named_as_a_command_stays_and_what_is_dirty_at_the_end_is_upload
     assert minio_client.get_object(bucket, "f").read() == b"not closed yet"
 
 
+def test_two_containers_share_one_cache(
+    engine: Engine,
+    shared: Path,
+    options: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    seaweed: SeaweedServer,
+    minio_client: Minio,
+) -> None:
+    content = os.urandom(3_000_000)
+    stored = io.BytesIO(content)
+    minio_client.put_object(environment["OSSFS_PY_BUCKET"], "f", stored, len(content))
+    (tmp_path / "cache").mkdir(mode=0o700)
+    words = [*options, "--volume", f"{tmp_path / 'cache'}:/var/cache/ossfs-py"]
+    with Proxy(seaweed.host) as proxy, contextlib.ExitStack() as stack:
+        environment |= {"OSSFS_PY_ENDPOINT": proxy.endpoint, "OSSFS_PY_DATA_PATH": "cache"}
+        containers = []
+        for name in ("one", "two"):
+            environment["OSSFS_PY_MOUNTPOINT"] = f"/mnt/shared/{name}"
+            containers.append(stack.enter_context(engine.container(words, environment=environment)))
+            containers[-1].wait_healthy()
+        containers[0].exec("ossfs-py", "warmup", "/mnt/shared/one")
+        assert (shared / "one/f").read_bytes() == content
+        proxy.reset()
+        assert (shared / "two/f").read_bytes() == content
+        # But the byte by which a mount learns that it may read.
+        assert proxy.bytes_served("f") == 1
+        for container in containers:
+            assert container.stop() == 0
+
+
+def test_what_a_container_could_not_upload_in_its_time_is_taken_over_from_its_volume(
+    engine: Engine,
+    shared: Path,
+    options: list[str],
+    environment: dict[str, str],
+    tmp_path: Path,
+    seaweed: SeaweedServer,
+    minio_client: Minio,
+) -> None:
+    """As on eviction: the store is away, SIGTERM, and what time there was is over."""
+    (tmp_path / "volume").mkdir(mode=0o700)
+    words = [*options, "--volume", f"{tmp_path / 'volume'}:/var/lib/ossfs-py"]
+    bucket = environment["OSSFS_PY_BUCKET"]
+    with Proxy(seaweed.host) as proxy:
+        away = {**environment, "OSSFS_PY_ENDPOINT": proxy.endpoint}
+        away["OSSFS_PY_RETRY_BUDGET"] = "1s"
+        with engine.container(words, environment=away) as container:
+            container.wait_healthy()
+            proxy.faults.append(Fault(operation="PutObject", times=None, status=503))
+            fd = os.open(shared / "models/f", os.O_WRONLY | os.O_CREAT)
+            os.write(fd, b"kept")
+            assert container.stop() == 1
+            with contextlib.suppress(OSError):  # its mount is gone, which close(2) says
+                os.close(fd)
+            assert "could not be saved" in container.logs()
+        proxy.faults.clear()
+        with engine.container(words, environment=away) as container:
+            container.wait_healthy()
+            assert "from an earlier mount: 1 file that could not be saved" in container.logs()
+            container.exec("ossfs-py", "recover", "--upload")
+            assert container.stop() == 0
+    answer = minio_client.get_object(bucket, "f")
+    assert answer.read() == b"kept"
+    answer.close()
+    answer.release_conn()
+
+
 def test_sigterm_at_any_moment_of_the_start_ends_it_and_leaves_no_mount(
     engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
 ) -> None:
-    for tenths in range(0, 20, 2):
+    for tenths in range(20):
         with engine.container(options, environment=environment) as container:
             time.sleep(tenths / 10)
             container.signal("TERM")

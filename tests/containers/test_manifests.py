@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.containers.engine import ROOT
+from tests.containers.pods import MANIFESTS
 
-MANIFESTS = sorted((ROOT / "docker/kubernetes").glob("*.yaml"))
 _NEWEST = 3
 
 

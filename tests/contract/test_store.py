@@ -103,15 +103,17 @@ def moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def witnessed(seaweed: SeaweedServer | ChosenStore) -> Server:
+def witnessed(seaweed: SeaweedServer | ChosenStore) -> Iterator[Server]:
     """The server that ``minio_client`` sees: SeaweedFS, or what the environment names."""
     name, bucket, region = "seaweedfs", BUCKET, None
     if isinstance(seaweed, ChosenStore):
-        name, bucket, region = seaweed.name, seaweed.bucket or BUCKET, seaweed.region
-    if bucket == BUCKET:
+        name, bucket, region = seaweed.name, seaweed.fresh_bucket(), seaweed.region
+    else:
         seaweed.make_bucket(bucket)
     keys = (seaweed.access_key, seaweed.secret_key)
-    return Server(name, seaweed.endpoint, *keys, CAPABILITIES.get(name), bucket, region)
+    yield Server(name, seaweed.endpoint, *keys, CAPABILITIES.get(name), bucket, region)
+    if isinstance(seaweed, ChosenStore):
+        seaweed.remove_bucket(bucket)
 
 
 @pytest.fixture(params=[chosen_server()] if chosen_server() else ["seaweedfs", "rclone", "moto"])

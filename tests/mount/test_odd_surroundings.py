@@ -1,15 +1,20 @@
-"""Other writers where the store, the bucket or the key itself is not what one would expect."""
+"""Other writers, and clocks, where the store, the bucket or the key is not what one expects."""
 
 import errno
+import io
 import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.support.errnos import refused
+from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
 from tests.support.workplace import Workplace
 
 APPEND = os.O_WRONLY | os.O_APPEND
@@ -35,6 +40,28 @@ def test_a_store_without_conditions_loses_nothing_and_is_told_once(
     assert place.stored("log") == b"theirs"
     assert mounted.log.count("no conditional writes") == 1
     assert mounted.unmount() in (0, 1)  # 1 if it is set aside by the end of the mount itself
+
+
+def test_a_wall_clock_that_jumps_changes_nothing_of_what_is_read_and_written(
+    tmp_path: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    library, moved = tmp_path / "moved_clock.so", tmp_path / "moved"
+    source = Path(__file__).parents[1] / "support/moved_clock.c"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    environment = {**seaweed.environment, "LD_PRELOAD": str(library), "MOVED_CLOCK": str(moved)}
+    with Mount(bucket, tmp_path, endpoint=seaweed.endpoint, environment=environment) as mounted:
+        for number, seconds in enumerate((0, 86_400, -86_400, 10 * 365 * 86_400, 0)):
+            moved.write_text(str(seconds))
+            (mounted.path / "same").write_text(f"{number}")
+            minio_client.put_object(bucket, f"theirs{number}", io.BytesIO(b"theirs"), 6)
+            assert (mounted.path / f"theirs{number}").read_text() == "theirs"
+            assert (mounted.path / "same").read_text() == f"{number}"
+            answer = minio_client.get_object(bucket, "same")
+            assert answer.read() == f"{number}".encode()
+            answer.close()
+            answer.release_conn()
+        assert "this machine's clock and the store's differ by" in mounted.log
+        assert mounted.unmount() == 0
 
 
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR, APPEND], ids=["read", "both", "append"])

@@ -10,11 +10,14 @@ import stat
 import subprocess
 
 import pytest
+from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
 from tests.support.errnos import refused, refused_as
+from tests.support.faults import Fault
 from tests.support.patience import PATIENCE_SECONDS, wait_until
+from tests.support.proxy import Proxy
 from tests.support.workplace import Workplace
 
 
@@ -247,3 +250,49 @@ def test_the_time_of_a_directory_moves_when_others_add_a_file(brief: Workplace) 
     wait_until(lambda: len(list(directory.iterdir())) == 2)
     wait_until(lambda: directory.stat().st_mtime_ns > before)
     assert directory.stat().st_nlink == 2
+
+
+def test_a_bucket_that_is_deleted_and_made_again(
+    proxy: Proxy, mount: MountFactory, bucket: str, minio_client: Minio
+) -> None:
+    """What is written is told to be unsaved while there is no bucket, and is stored in the new one;
+    nothing of the old one is seen there. No call is tried again for long.
+
+    The proxy says that there is no bucket: SeaweedFS makes a missing one when it is written to.
+    """
+    mounted = mount(
+        bucket,
+        endpoint=proxy.endpoint,
+        metadata_ttl="100ms",
+        negative_ttl="0s",
+        retry_budget="2s",
+    )
+    place = Workplace.make(mounted, minio_client, mounted.path)
+    place.put("old", b"of the first bucket")
+    assert (place.path / "old").read_bytes() == b"of the first bucket"
+    kept = os.open(place.path / "kept", os.O_WRONLY | os.O_CREAT)
+    os.write(kept, b"precious")
+    log = os.open(place.path / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(log, b"a line\n")
+    place.erase("old")
+    proxy.faults = [Fault(status=404, code="NoSuchBucket", times=None)]
+    wait_until(lambda: not (place.path / "old").exists())
+    with refused(errno.ENOENT):
+        (place.path / "directory").mkdir()
+    for fd, name in ((kept, "kept"), (log, "log")):
+        proxy.reset()
+        with refused(errno.ENOENT):
+            os.fsync(fd)
+        asked = [each for each in proxy.exchanges if each.key == place.key(name)]
+        assert 1 <= len(asked) <= 12, "nobody else has written it: not ten times"
+    proxy.faults = []
+    for fd in (kept, log):
+        os.fsync(fd)
+        os.close(fd)
+    assert place.stored("kept") == b"precious"
+    assert place.stored("log") == b"a line\n"
+    (place.path / "directory").mkdir()
+    (place.path / "directory/new").write_bytes(b"new")
+    assert place.stored("directory/new") == b"new"
+    assert {path.name for path in place.path.iterdir()} == {"directory", "kept", "log"}
+    assert mounted.unmount() == 0

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -208,3 +209,71 @@ def test_removed_files_stay_removed_over_a_kill_and_others_may_use_their_names(
     assert names(minio_client, bucket) == ["d/00", "d/08", "d/09"]
     assert stored(minio_client, bucket, "d/08") == b"new here"
     assert stored(minio_client, bucket, "d/09") == b"another's"
+
+
+def markers(minio_client: Minio, bucket: str) -> list[str]:
+    """Keys of the markers in the bucket."""
+    return [name for name in names(minio_client, bucket) if name.endswith("/")]
+
+
+def sent_markers(proxy: Proxy, key: str) -> list[Mapping[str, str]]:
+    """The headers that a marker was sent with; SeaweedFS keeps no metadata of one."""
+    puts = [one for one in proxy.exchanges if one.operation == "PutObject"]
+    return [one.headers for one in puts if one.key == key]
+
+
+def test_a_directory_is_sent_with_all_that_was_done_to_it(
+    mount: MountFactory, seaweed: SeaweedServer, proxy: Proxy, bucket: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint)
+    for name in ("made", "short", "moved"):
+        (mounted.path / name).mkdir()
+    (mounted.path / "made" / "inner").mkdir(mode=0o700)
+    (mounted.path / "made").chmod(0o750)
+    os.utime(mounted.path / "made", (1e9, 1e9))
+    (mounted.path / "short").rmdir()
+    (mounted.path / "moved").rename(mounted.path / "there")
+    assert sorted(path.name for path in mounted.path.iterdir()) == ["made", "there"]
+    assert ossfs("sync", mounted.path, environment=seaweed.environment).code == 0
+    assert markers(minio_client, bucket) == ["made/", "made/inner/", "there/"]
+    sent = sent_markers(proxy, "made/")[-1]
+    assert (sent["x-amz-meta-mode"], sent["x-amz-meta-mtime"]) == (str(0o40750), "1000000000")
+    inner = sent_markers(proxy, "made/inner/")[-1]
+    assert inner["x-amz-meta-mode"] == str(0o40700)
+
+
+def test_directories_of_a_killed_daemon_are_made_by_the_next_mount(
+    mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint)
+    hold_uploads(proxy)
+    for number in range(20):
+        (mounted.path / f"d{number:02}").mkdir()
+    (mounted.path / "d00").chmod(0o711)
+    (mounted.path / "d01").rmdir()
+    (mounted.path / "d02").rename(mounted.path / "moved")
+    mounted.terminate(signal.SIGKILL)
+    mounted.close()
+    proxy.faults.clear()
+    mounted.start()
+    wanted = ["d00", *(f"d{number:02}" for number in range(3, 20)), "moved"]
+    assert sorted(path.name for path in mounted.path.iterdir()) == wanted
+    assert markers(minio_client, bucket) == [f"{name}/" for name in wanted]
+    assert sent_markers(proxy, "d00/")[-1]["x-amz-meta-mode"] == str(0o40711)
+
+
+def test_directories_that_the_store_does_not_take_are_told(
+    mount: MountFactory, seaweed: SeaweedServer, proxy: Proxy, bucket: str, minio_client: Minio
+) -> None:
+    mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint)
+    proxy.faults.append(Fault("PutObject", times=None, status=403, code="AccessDenied"))
+    (mounted.path / "d").mkdir()
+    outcome = ossfs("sync", mounted.path, environment=seaweed.environment)
+    assert outcome.code == 1
+    assert "a directory is not in the bucket" in outcome.sentence
+    assert mounted.unmount() == 1
+    assert "the next mount makes them" in mounted.log
+    mounted.close()
+    proxy.faults.clear()
+    mounted.start()
+    assert markers(minio_client, bucket) == ["d/"]

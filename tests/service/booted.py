@@ -40,7 +40,7 @@ class Booted:
     def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the machine, to its end; ``check`` that it succeeds."""
         done = subprocess.run(
-            [*_root(), "nsenter", "-t", str(self._pid), *_NAMESPACES, *map(str, command)],
+            self.inside(*map(str, command)),
             capture_output=True,
             text=True,
             check=False,
@@ -48,6 +48,10 @@ class Booted:
         )
         assert not (check and done.returncode), f"{command}: {done.stdout}{done.stderr}"
         return done
+
+    def inside(self, *command: str) -> list[str]:
+        """The words that run a command in the machine."""
+        return [*_root(), "nsenter", "-t", str(self._pid), *_NAMESPACES, *command]
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
         """Write a file in the machine."""

@@ -1,6 +1,7 @@
 """The unit in a booted systemd: ready, stopped, killed, hung, broken."""
 
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from minio import Minio
 
 from tests.conftest import make_bucket
 from tests.service.booted import Booted, stored, wait_until
+from tests.support.comebacks import KILLS, most_seconds, programs, report, rounds
 from tests.support.faults import Fault
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
@@ -113,14 +115,49 @@ def test_keys_may_be_handed_over_as_a_credential_of_the_service(
         service.machine.run("mount", "--make-rprivate", "/")
 
 
-def test_the_mount_is_tried_again_after_a_kill_and_works(service: Service) -> None:
-    service.drop_in("[Service]\nRestartSec=100ms\n")
+# In a shell of the machine: kill it, and say when another daemon answers. A dead mount has no type.
+COME_BACK = """
+kill -KILL "$1"
+while [ -e "/proc/$1" ]; do :; done
+until [ "$(stat -f -c %T "$2" 2>/dev/null)" = fuseblk ]; do :; done
+"""
+
+
+@pytest.mark.timeout(300 + KILLS * 60)
+def test_a_killed_service_is_up_again_at_once_and_its_programs_go_on(service: Service) -> None:
+    machine = service.machine
+    began = time.monotonic()
     pid = service.start()
-    service.machine.run("sh", "-c", f"echo hello >{MOUNTPOINT}/a")
-    service.machine.run("kill", "-KILL", str(pid))
-    service.machine.wait_for(UNIT, "NRestarts", "1")
-    service.machine.wait_for(UNIT, "SubState", "running")
-    assert service.machine.run("cat", f"{MOUNTPOINT}/a").stdout == "hello\n"
+    first = time.monotonic() - began  # how busy the machine is
+    machine.run("sh", "-c", f"mkdir {MOUNTPOINT}/d; head -c 100000 /dev/zero >{MOUNTPOINT}/d/f")
+    took = []
+    for work, ttl in rounds():
+        service.configure(metadata_ttl=ttl)  # for the next daemon
+        with programs(work, Path(MOUNTPOINT), machine.inside("env", f"--chdir={MOUNTPOINT}")):
+            began = time.monotonic()
+            machine.run("sh", "-c", COME_BACK, "sh", str(pid), MOUNTPOINT)
+            took.append(time.monotonic() - began)
+        machine.wait_for(UNIT, "SubState", "running")
+        pid = int(machine.property(UNIT, "MainPID"))
+        assert machine.run("wc", "-c", f"{MOUNTPOINT}/d/f").stdout.split()[0] == "100000"
+    report("a service", took)
+    assert min(took) < most_seconds(first), (took, first)
+    machine.run("systemctl", "stop", UNIT, check=False)  # what a killed writer left is told
+    assert not service.mounted
+
+
+def test_a_service_that_cannot_start_waits_before_it_tries_again(
+    service: Service, store: Proxy
+) -> None:
+    service.configure(endpoint="http://127.0.0.1:1", retry_budget="100ms")
+    machine = service.machine
+    assert machine.run("systemctl", "start", UNIT, check=False).returncode != 0
+    machine.wait_for(UNIT, "SubState", "start-pre")
+    assert machine.property(UNIT, "NRestarts") == "1"
+    service.configure()
+    machine.run("systemctl", "stop", UNIT)
+    # Asked for by a person, it does not wait.
+    service.start()
     service.stop()
 
 

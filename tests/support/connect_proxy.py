@@ -3,63 +3,44 @@
 import socket
 import threading
 from contextlib import suppress
-from typing import Self
 
-PIECE_BYTES = 64 * 1024
+from tests.support.relay import PIECE_BYTES, Relay
 
 
-class ConnectProxy:
+class ConnectProxy(Relay):
     """Opens tunnels to ``upstream`` (``host:port``), whatever name it is asked for.
 
     So a test may use any name for its server, and nothing needs to resolve it.
     """
 
     def __init__(self, upstream: str) -> None:
-        host, _, port = upstream.rpartition(":")
-        self._upstream = (host, int(port))
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        super().__init__(upstream)
         self.targets: list[str] = []
         """What tunnels were asked for, in order."""
 
     @property
     def url(self) -> str:
         """What https_proxy is set to."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"http://{self.address}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Closing alone would leave accept(2) waiting.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError):
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                if not (byte := client.recv(1)):
-                    return
-                head += byte
-            method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
-            if method != "CONNECT":
-                client.sendall(b"HTTP/1.1 405 CONNECT only\r\ncontent-length: 0\r\n\r\n")
+    def serve(self, client: socket.socket) -> None:
+        """Read the head, open the tunnel, wait until both ends have had enough."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            if not (byte := client.recv(1)):
                 return
-            self.targets.append(target)
-            with socket.create_connection(self._upstream) as server:
-                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                back = threading.Thread(target=_pump, args=(server, client), daemon=True)
-                back.start()
-                _pump(client, server)
-                back.join()
+            head += byte
+        method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
+        if method != "CONNECT":
+            client.sendall(b"HTTP/1.1 405 CONNECT only\r\ncontent-length: 0\r\n\r\n")
+            return
+        self.targets.append(target)
+        with socket.create_connection(self.upstream) as server:
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_pump, args=(server, client), daemon=True)
+            back.start()
+            _pump(client, server)
+            back.join()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

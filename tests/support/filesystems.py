@@ -55,22 +55,35 @@ class Channel:
 
     def __init__(self) -> None:
         self.invalidated: list[int] = []
+        self.expired: set[int] = set()
+        """Inodes whose attributes it asks for before it sends a READ."""
+        self.is_slow = False
+        self._under_way: list[Callable[[], None]] = []
         self.absent: dict[tuple[int, bytes], float] = {}
         """Names that the kernel takes for absent until then."""
         self.on_drop: Callable[[int], Awaitable[None]] | None = None
 
-    def invalidate_pages(self, inode: int) -> None:
+    def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
         self.invalidated.append(inode)
+        self.invalidate_attributes(inode, done)
 
-    def invalidate_attributes(self, inode: int) -> None:
-        """Nothing here remembers attributes."""
+    def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
+        self.expired.add(inode)
+        self._under_way.append(done)
+        if not self.is_slow:
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """What it was asked to forget is forgotten."""
+        while self._under_way:
+            self._under_way.pop()()
 
     async def told(self) -> None:
         """Nothing here takes time."""
         await trio.lowlevel.checkpoint()
 
     async def expire_attributes(self, inode: int) -> None:
-        """Nothing here remembers attributes."""
+        self.expired.add(inode)
         await trio.lowlevel.checkpoint()
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
@@ -290,6 +303,9 @@ class Mounted:
 
     async def read(self, opened: Descriptor, offset: int = 0, size: int = 1 << 20) -> bytes:
         """pread(2), never past the size that the kernel knows."""
+        if opened.inode in self.channel.expired:
+            self.channel.expired.discard(opened.inode)
+            await self.fs.attributes(opened.inode)
         data = self.fs.read_nowait(opened.handle, offset, size)
         if data is None:
             data = await self.fs.read(opened.handle, offset, size)

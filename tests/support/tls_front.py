@@ -3,12 +3,10 @@
 import socket
 import ssl
 import subprocess
-import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
-PIECE_BYTES = 64 * 1024
+from tests.support.relay import PIECE_BYTES, Relay
 
 
 def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
@@ -26,7 +24,7 @@ def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-class TlsFront:
+class TlsFront(Relay):
     """Listens on one port with TLS and hands everything on to ``upstream`` (``host:port``).
 
     ``forged`` maps bytes to others of the same length that the client gets in their place; what
@@ -34,10 +32,8 @@ class TlsFront:
     """
 
     def __init__(self, upstream: str) -> None:
-        host, _, port = upstream.rpartition(":")
-        self._upstream = (host, int(port))
+        super().__init__(upstream)
         self._context: ssl.SSLContext | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
         self.forged: dict[bytes, bytes] = {}
         self.names: list[str | None] = []
         """The names that clients asked for, in order."""
@@ -46,7 +42,7 @@ class TlsFront:
     @property
     def endpoint(self) -> str:
         """URL of the front."""
-        return f"https://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"https://{self.address}"
 
     def show(self, certificate: Path, key: Path, name: str = "") -> None:
         """Answer with this certificate from the next connection on; with a ``name``, those only
@@ -60,37 +56,20 @@ class TlsFront:
         context.sni_callback = self._choose
         self._context = context
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # Closing alone would leave accept(2) waiting.
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
     def _choose(self, sock: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         self.names.append(name)
         if context := self._named.get(name or ""):
             sock.context = context
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
+        """Hand everything on, both ways."""
         assert self._context is not None, "no certificate to show"
         # One thread for both directions: an SSLSocket is no place for two.
         with (
-            sock,
-            suppress(OSError),
-            self._context.wrap_socket(sock, server_side=True) as client,
-            socket.create_connection(self._upstream) as server,
+            self._context.wrap_socket(client, server_side=True) as inside,
+            socket.create_connection(self.upstream) as server,
         ):
-            self._relay(client, server)
+            self._relay(inside, server)
 
     def _relay(self, client: ssl.SSLSocket, server: socket.socket) -> None:
         client.settimeout(0.01)

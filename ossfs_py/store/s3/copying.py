@@ -24,7 +24,7 @@ from ossfs_py.model import (
 from ossfs_py.store.base import MAX_PARTS, MIN_PART_BYTES
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.s3.describing import Describer
+from ossfs_py.store.s3.describing import TAGGING, Describer
 from ossfs_py.store.s3.description import clean_etag, copy_source
 from ossfs_py.store.s3.documents import copied
 from ossfs_py.store.s3.error_map import AnswerError, judge
@@ -71,6 +71,8 @@ class Copier:
         self._bucket = options.bucket
         self._describer = describer
         self._lock = threading.Lock()
+        self._keeps_tags = False
+        """Whether tags were seen to come along with new metadata."""
         self._max_copy_bytes = max_copy_bytes
         self._copy_part_bytes = copy_part_bytes
 
@@ -93,12 +95,14 @@ class Copier:
         """
         if source.size > self._max_copy_bytes:
             return self._copy_in_parts(source, key, metadata, content_type, like)
-        said = CommitRequest(key)
+        said, tags = CommitRequest(key), ""
         if metadata is None:
             headers = self._describer.of_plain_copy(like, source.key)
         else:
             said = self._description(source, key, metadata, content_type, like)
             headers = self._describer.of_copy(said, source.key)
+            if said.like is not None and not self._keeps_tags:
+                tags = headers.get(TAGGING) or self._describer.tags_of(said.like)
         request = Request(
             "CopyObject",
             "PUT",
@@ -129,7 +133,25 @@ class Copier:
                 raise NoAnswerError("the answer to a copy names no ETag", "not_http")
             return ObjectVersion(key, etag, size)
 
-        return self._run("CopyObject", key, attempt)
+        made = self._run("CopyObject", key, attempt)
+        if tags:
+            self._keep_tags(key, tags)
+        return made
+
+    def _keep_tags(self, key: str, tags: str) -> None:
+        """Ceph 16 drops tags, whatever it is told of them, when it copies with new metadata."""
+
+        def attempt(state: Attempt) -> bool:
+            kept = self._reader.head_once(key, state).tag_count > 0
+            if not kept:
+                self._writer.give_tags(key, tags, state)
+            return kept
+
+        try:
+            self._keeps_tags = self._retrier.run("HeadObject", key, attempt)
+        except StoreError as exc:
+            log.info("tags of %r: %s", key, exc)
+            self._describer.tags_refused()
 
     def copy_part(
         self, upload: MultipartUpload, number: int, source: ObjectVersion, span: ByteRange

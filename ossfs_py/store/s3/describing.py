@@ -85,6 +85,12 @@ class Describer:
         headers = self._said(request) | storage_class_header(wanted)
         return headers if like is None else headers | self._kept(like, tags_too=True)
 
+    def tags_of(self, like: ObjectInfo) -> str:
+        """Its tags as the header ``x-amz-tagging`` says them; empty if it has none."""
+        if not like.tag_count:
+            return ""
+        return self._ask("GetObjectTagging", "tagging", like.key, tags) or ""
+
     def tags_refused(self) -> None:
         """The store, or who rules there, does not take the tags of an upload."""
         self._tell("tags", "tags of changed objects are lost: the store refuses them with uploads")
@@ -124,9 +130,8 @@ class Describer:
 
     def _kept(self, like: ObjectInfo, *, tags_too: bool) -> dict[str, str]:
         headers = kept_headers(like, encryption=self._keeps_encryption)
-        if like.tag_count and tags_too:
-            kept = self._ask("GetObjectTagging", "tagging", like.key, tags)
-            headers |= {TAGGING: kept} if kept else {}
+        if tags_too and (kept := self.tags_of(like)):
+            headers |= {TAGGING: kept}
         if self._keeps_rights:
             headers |= self._ask("GetObjectAcl", "acl", like.key, granted) or {}
         return headers

@@ -1,16 +1,17 @@
 """The small XML documents that operations other than LIST send and are answered with."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 from xml.etree.ElementTree import Element
 from xml.sax.saxutils import escape
 
-from ossfs_py.model import Part
+from ossfs_py.model import NO_METADATA, MultipartUpload, Part
 from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.s3.error_map import parse_error
-from ossfs_py.store.s3.wire import Answer
+from ossfs_py.store.s3.wire import Answer, Request, patience_seconds
 from ossfs_py.store.s3.xmltext import parse_document
 
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -31,8 +32,12 @@ def upload_id(answer: Answer) -> str:
     return found
 
 
-def completion(parts: Sequence[Part]) -> bytes:
-    """The body of CompleteMultipartUpload; ``parts`` in the order of their numbers."""
+def completion(
+    upload: MultipartUpload, parts: Sequence[Part], guard: Mapping[str, str] = NO_METADATA
+) -> Request:
+    """CompleteMultipartUpload of ``parts``, in the order of their numbers, under the condition of
+    ``guard``.
+    """
     listed = "".join(
         f"<Part><PartNumber>{part.number}</PartNumber><ETag>&quot;{escape(part.etag)}&quot;</ETag>"
         + (f"<ChecksumCRC32C>{escape(part.checksum)}</ChecksumCRC32C>" if part.checksum else "")
@@ -40,7 +45,15 @@ def completion(parts: Sequence[Part]) -> bytes:
         for part in parts
     )
     body = f'<CompleteMultipartUpload xmlns="{_NAMESPACE}">{listed}</CompleteMultipartUpload>'
-    return body.encode()
+    return Request(
+        "CompleteMultipartUpload",
+        "POST",
+        upload.key,
+        query=[("uploadId", upload.upload_id)],
+        headers=guard,
+        payload=BufferPayload(body.encode()),
+        patience_seconds=patience_seconds(sum(part.size for part in parts)),
+    )
 
 
 def completed_etag(answer: Answer) -> str:
@@ -127,6 +140,15 @@ def tags(answer: Answer) -> str:
             texts = {_name(child): child.text or "" for child in one}
             pairs.append((texts.get("Key", ""), texts.get("Value", "")))
     return urlencode(pairs, quote_via=quote)
+
+
+def tagging(tags: str) -> bytes:
+    """The body of PutObjectTagging, from what the header ``x-amz-tagging`` says."""
+    listed = "".join(
+        f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>"
+        for key, value in parse_qsl(tags, keep_blank_values=True)
+    )
+    return f'<Tagging xmlns="{_NAMESPACE}"><TagSet>{listed}</TagSet></Tagging>'.encode()
 
 
 _GRANTS = {

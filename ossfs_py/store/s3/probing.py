@@ -8,7 +8,7 @@ scratch keys below the mount's own prefix, which are removed again.
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
@@ -20,7 +20,7 @@ from ossfs_py.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from ossfs_py.model import NO_METADATA, MultipartUpload, ObjectVersion, Part
+from ossfs_py.model import MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import MIN_PART_BYTES
 from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.options import StoreOptions
@@ -102,7 +102,7 @@ class Prober:
         with self._removing(key), self._uploading(key) as upload:
             self._put(key)
             part = self._send_part(upload, 1, _BODY)
-            tried = self._try(_end(upload, [part], guard), completed_etag)
+            tried = self._try(completion(upload, [part], guard), completed_etag)
         return "checked" if tried in ("refused", "repeat refused") else "ignored"
 
     def markers(self) -> Markers:
@@ -130,7 +130,7 @@ class Prober:
 
             def attempt(state: Attempt) -> PartSizes:
                 try:
-                    completed_etag(self._wire.once(_end(upload, parts), state))
+                    completed_etag(self._wire.once(completion(upload, parts), state))
                 except AnswerError as error:
                     if not wants_equal_parts(error):
                         raise
@@ -286,16 +286,3 @@ class Prober:
             self._retrier.run(request.operation, request.key, attempt)
         except StoreError as exc:
             log.warning("what a probe made could not be removed: %s", exc)
-
-
-def _end(
-    upload: MultipartUpload, parts: Sequence[Part], guard: Mapping[str, str] = NO_METADATA
-) -> Request:
-    return Request(
-        "CompleteMultipartUpload",
-        "POST",
-        upload.key,
-        query=[("uploadId", upload.upload_id)],
-        headers=guard,
-        payload=BufferPayload(completion(parts)),
-    )

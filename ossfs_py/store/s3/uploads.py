@@ -16,6 +16,7 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
 )
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.payload import BufferPayload, Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import (
@@ -30,7 +31,7 @@ from ossfs_py.store.s3.bodies import (
 from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.describing import TAGGING, Describer
 from ossfs_py.store.s3.description import clean_etag
-from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
+from ossfs_py.store.s3.documents import completed_etag, completion, tagging, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of, wants_equal_parts
 from ossfs_py.store.s3.probing import Prober, scratch_key
 from ossfs_py.store.s3.queries import Reader
@@ -142,7 +143,9 @@ class Writer:
         )
 
         def attempt(state: Attempt) -> MultipartUpload:
-            return MultipartUpload(key, upload_id(self._send(asking, state)))
+            return MultipartUpload(
+                key, upload_id(self._send(asking, state)), headers.get(TAGGING, "")
+            )
 
         return self._retrier.run("CreateMultipartUpload", key, attempt)
 
@@ -182,7 +185,7 @@ class Writer:
             if made is not None:
                 return made
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
-        asking = _completion_request(upload, ordered, guard)
+        asking = completion(upload, ordered, guard)
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
@@ -202,7 +205,7 @@ class Writer:
                 if gone:
                     raise _no_such_upload(error) from None
                 raise
-            return self._verify(upload.key, clean_etag(etag), size, state)
+            return self._verify(upload, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
 
@@ -343,13 +346,14 @@ class Writer:
     def _is_gone(self, upload: MultipartUpload, state: Attempt) -> bool:
         """Whether the store knows no such upload, whatever it says of its completion.
 
-        Ceph answers 500 "already in progress" to that of an aborted one, for ever.
+        Ceph 16 answers 500 "already in progress" to that of an aborted one, for ever, and
+        404 NoSuchKey to ListParts.
         """
         query = [("uploadId", upload.upload_id), ("max-parts", "1")]
         try:
             self._wire.once(Request("ListParts", "GET", upload.key, query=query), state)
         except AnswerError as error:
-            return error.code == "NoSuchUpload"
+            return error.code in ("NoSuchUpload", "NoSuchKey")
         return False
 
     def _find_completed(
@@ -371,7 +375,10 @@ class Writer:
         )
         return info.version if same and info.size == size else None
 
-    def _verify(self, key: str, etag: str, size: int, state: Attempt) -> ObjectVersion:
+    def _verify(
+        self, upload: MultipartUpload, etag: str, size: int, state: Attempt
+    ) -> ObjectVersion:
+        key = upload.key
         info = self._reader.head_once(key, state)
         if etag and info.etag != etag and self._completion_tells_etag(state):
             # Somebody else has written since; what was completed cannot be seen any more.
@@ -383,7 +390,29 @@ class Writer:
                 key=key,
                 attempts=state.number,
             )
+        if upload.tags and not info.tag_count:
+            # Ceph 16 forgets the tags that an upload was begun with.
+            self.give_tags(upload.key, upload.tags, state)
         return info.version
+
+    def give_tags(self, key: str, tags: str, state: Attempt) -> None:
+        """One try of PutObjectTagging, for use inside another call's attempt; ``tags`` as the
+        header ``x-amz-tagging`` says them. That it fails is told once: the object is there.
+        """
+        payload = BufferPayload(tagging(tags))
+        asking = Request(
+            "PutObjectTagging",
+            "PUT",
+            key,
+            query=[("tagging", "")],
+            headers=digest_headers(payload, "md5"),
+            payload=payload,
+        )
+        try:
+            self._wire.once(asking, state)
+        except (AnswerError, NoAnswerError) as exc:
+            log.info("tags of %r: %s", key, exc)
+            self._describer.tags_refused()
 
     def _completion_tells_etag(self, state: Attempt) -> bool:
         """Whether the ETag that a completion answers is the one the object then has.
@@ -396,25 +425,11 @@ class Writer:
                 key = scratch_key(self._options)
                 upload = self.start_multipart(CommitRequest(key))
                 part = self.upload_part(upload, 1, b"x")
-                request = _completion_request(upload, [part], {})
+                request = completion(upload, [part])
                 etag = completed_etag(self._wire.once(request, state))
                 self._etag_told = clean_etag(etag) == self._reader.head(key).etag
                 self.delete(key)
             return self._etag_told
-
-
-def _completion_request(
-    upload: MultipartUpload, parts: Sequence[Part], guard: Mapping[str, str]
-) -> Request:
-    return Request(
-        "CompleteMultipartUpload",
-        "POST",
-        upload.key,
-        query=[("uploadId", upload.upload_id)],
-        headers=guard,
-        payload=BufferPayload(completion(parts)),
-        patience_seconds=patience_seconds(sum(part.size for part in parts)),
-    )
 
 
 def _no_such_upload(error: AnswerError) -> AnswerError:

@@ -12,6 +12,15 @@ _MAX_EQUALS = 128 * 1024
 """Each attribute has one. Stores send none but namespaces; keys may hold some."""
 _ATTRIBUTE = re.compile(rb"=\s*[\"']")
 
+_CONTROL = re.compile(
+    rb"[\x01-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]"
+    rb"|&#(x0*[01]?[0-9a-fA-F]|0*[0-9]|0*[12][0-9]|0*3[01]);"
+)
+"""Characters that XML 1.0 cannot say, not even escaped, though Ceph does so with prefixes and
+continuation tokens; and some that it can."""
+_STAND_INS = tuple(range(0xE000, 0xF900, 64))
+"""Beginnings of blocks of characters for private use, each with the same two bytes in UTF-8."""
+
 
 def parse_document(body: bytes, what: str) -> ElementTree.Element:
     """The root of the document that ``what`` ("the LIST answer") is.
@@ -30,6 +39,29 @@ def parse_document(body: bytes, what: str) -> ElementTree.Element:
     ):
         raise NoAnswerError(f"{what} is no XML as stores send it", "not_http")
     try:
-        return ElementTree.fromstring(body)  # noqa: S314 - bounded above
+        return _parse(body)
     except (ElementTree.ParseError, LookupError, ValueError):  # also: an unknown encoding
         raise NoAnswerError(f"{what} is not whole XML", "not_http") from None
+
+
+def _parse(body: bytes) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(body)  # noqa: S314 - bounded by the caller
+    except ElementTree.ParseError:
+        block = next((one for one in _STAND_INS if chr(one).encode()[:2] not in body), None)
+        if block is None or not _CONTROL.search(body):
+            raise
+    root = ElementTree.fromstring(  # noqa: S314 - the same
+        _CONTROL.sub(lambda found: chr(block + _code(found) % 64).encode(), body)
+    )
+    meant = {block + code % 64: code for code in (*range(32), 0xFFFE, 0xFFFF)}
+    for element in root.iter():
+        element.text = element.text and element.text.translate(meant)
+    return root
+
+
+def _code(found: re.Match[bytes]) -> int:
+    """The number of a character that stands there raw or as a reference."""
+    if (reference := found[1]) is None:
+        return ord(found[0].decode())
+    return int(reference[1:], 16) if reference.startswith(b"x") else int(reference)

@@ -1,9 +1,14 @@
-"""Ceph's RADOS gateway with one monitor, one OSD and one manager: Debian's packages."""
+"""Ceph's RADOS gateway with one monitor and one OSD: Debian's packages.
+
+No manager: nothing here needs its statistics, and it would bring 35 more packages. One placement
+group a pool and one shard a log: a start then takes 7 s instead of 19.
+"""
 
 import contextlib
 import shutil
+import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.support.servers.launching import (
@@ -18,14 +23,13 @@ from tests.support.servers.launching import (
     wait_until,
 )
 
-PACKAGES = "radosgw ceph-mon ceph-osd ceph-mgr ceph-common"
+PACKAGES = "radosgw ceph-mon ceph-osd ceph-common"
 DISK_BYTES = 20 * 1024**3
 """The OSD's file is sparse: it takes what the tests store."""
 CAPABILITIES = {
     "mon.": {"mon": "allow *"},
     "client.admin": {"mon": "allow *", "osd": "allow *", "mgr": "allow *"},
     "osd.0": {"mon": "allow *", "osd": "allow *"},
-    "mgr.x": {"mon": "allow *", "osd": "allow *", "mds": "allow *"},
     "client.rgw.a": {"mon": "allow *", "osd": "allow *"},
 }
 CONFIGURATION = """\
@@ -39,20 +43,21 @@ osd pool default min size = 1
 osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon warn on pool no redundancy = false
-osd pool default pg num = 4
-osd pool default pgp num = 4
+osd pool default pg num = 1
+osd pool default pgp num = 1
 osd pool default pg autoscale mode = off
 mon max pg per osd = 1000
+paxos propose interval = 0.05
 run dir = {home}/run
-log file = {home}/log/$name.log
+log to file = false
+log to stderr = true
+err to stderr = true
 admin socket = {home}/run/$name.asok
 pid file = {home}/run/$name.pid
 keyring = {home}/keyring
 crash dir = {home}/log
 [mon.a]
 mon data = {home}/mon
-[mgr.x]
-mgr data = {home}/mgr
 [osd.0]
 osd data = {home}/osd
 osd objectstore = bluestore
@@ -65,6 +70,15 @@ bluestore cache size = 268435456
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw data = {home}/rgw
 rgw crypt require ssl = false
+rgw enable lc threads = false
+rgw enable gc threads = false
+rgw data log num shards = 1
+rgw md log max shards = 1
+rgw usage max shards = 1
+rgw reshard num logs = 1
+rgw lc max objs = 1
+rgw gc max objs = 1
+rgw objexp hints num shards = 1
 """
 
 
@@ -74,7 +88,7 @@ def run(home: Path) -> Iterator[Running]:
     if missing := [name for name in ("radosgw", "ceph-mon", "ceph-osd") if not shutil.which(name)]:
         raise ServerMissingError(f"{missing[0]} is not installed: apt-get install {PACKAGES}")
     port, v1, v2 = free_ports(3)
-    for name in ("mon", "osd", "mgr", "rgw", "run", "log"):
+    for name in ("mon", "osd", "rgw", "run", "log"):
         (home / name).mkdir()
     conf, keyring, monmap = home / "ceph.conf", home / "keyring", home / "monmap"
     fsid = uuid.uuid4()
@@ -93,19 +107,22 @@ def run(home: Path) -> Iterator[Running]:
     made = ("--monmap", monmap, "--keyring", keyring)
     output_of("ceph-mon", "-c", conf, "--mkfs", "-i", "a", *made)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(program(["ceph-mon", "-c", conf, "-f", "-i", "a"], home / "mon.out"))
+
+        def begin(*command: str | Path, answers: Callable[[], bool]) -> None:
+            # Nobody needs its data afterwards; ending in good order would take ten seconds.
+            log = home / f"{command[0]}.out"
+            words = [command[0], "-c", conf, "-f", *command[1:]]
+            running = stack.enter_context(program(words, log, end_with=signal.SIGKILL))
+            wait_until(answers, str(command[0]), log, running)
+
         ceph = ("ceph", "-c", conf, "--connect-timeout", "5")
-        wait_until(lambda: answered(*ceph, "-s"), "the monitor", home / "mon.out")
+        begin("ceph-mon", "-i", "a", answers=lambda: answered(*ceph, "-s"))
         osd = str(uuid.uuid4())
         output_of(*ceph, "osd", "new", osd)
         output_of("ceph-osd", "-c", conf, "-i", "0", "--mkfs", "--osd-uuid", osd)
         output_of(*ceph, "osd", "crush", "add", "osd.0", "1.0", "host=localhost", "root=default")
-        stack.enter_context(program(["ceph-osd", "-c", conf, "-f", "-i", "0"], home / "osd.out"))
-        stack.enter_context(program(["ceph-mgr", "-c", conf, "-f", "-i", "x"], home / "mgr.out"))
-        wait_until(lambda: "1 up" in output_of(*ceph, "osd", "stat"), "the OSD", home / "osd.out")
-        gateway = ["radosgw", "-c", conf, "-n", "client.rgw.a", "-f"]
-        stack.enter_context(program(gateway, home / "rgw.out"))
-        wait_until(lambda: listening(port), "the gateway", home / "rgw.out")
+        begin("ceph-osd", "-i", "0", answers=lambda: "1 up" in output_of(*ceph, "osd", "stat"))
+        begin("radosgw", "-n", "client.rgw.a", answers=lambda: listening(port))
         output_of(
             *("radosgw-admin", "-c", conf, "user", "create", "--uid=test", "--display-name=Test"),
             *(f"--access-key={ACCESS_KEY}", f"--secret-key={SECRET_KEY}", "--max-buckets=0"),

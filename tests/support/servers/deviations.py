@@ -40,7 +40,36 @@ CAPABILITIES = {
 }
 """What probing must find out."""
 
+NO_CLASSES = "there is one storage class; another one is refused"
+NOT_KEPT: dict[str, dict[str, str]] = {
+    "seaweedfs": {"WebsiteRedirectLocation": "it is not kept of an object of several parts"},
+    "ceph": {
+        "StorageClass": NO_CLASSES,
+        "ServerSideEncryption": "it needs a key service; what asks for it without one is ignored",
+    },
+    "swift": {
+        "StorageClass": NO_CLASSES,
+        "ServerSideEncryption": "refused",
+        "WebsiteRedirectLocation": "refused",
+        "Tagging": "refused",
+    },
+    "juicefs": {
+        "ContentLanguage": "it is not kept",
+        "StorageClass": NO_CLASSES,
+        "ServerSideEncryption": "refused",
+        "WebsiteRedirectLocation": "it is not kept",
+    },
+    "rclone": {"Tagging": "it is not kept, and asking for it is answered with 500"},
+}
+"""What each server cannot hold of what describes an object (words of boto3), and why. Nobody can
+carry that over; all the rest has to be there after each change."""
+
 CHOSEN = ("ceph", "juicefs", "localstack", "moto", "rclone", "seaweedfs", "swift", "own")
+
+CUSTOMERS_KEYS = (
+    "mount/test_descriptions.py::test_objects_are_written_and_read_with_the_customers_key*",
+    "mount/test_descriptions.py::test_an_object_with_somebody_elses_key_hides_nobody",
+)
 
 DEVIATIONS = (
     Deviation(
@@ -58,6 +87,41 @@ DEVIATIONS = (
         ("contract/test_store.py::test_of_many_who_create_at_once_one_succeeds*",),
         "conditions are ignored; the key is looked at first, which is not atomic",
         "may fail",
+    ),
+    Deviation(
+        ("ceph", "swift", "juicefs"),
+        ("mount/test_descriptions.py::test_new_files_get_the_configured_class*",),
+        NO_CLASSES,
+    ),
+    Deviation(
+        ("ceph",),
+        ("mount/test_descriptions.py::test_objects_are_written_and_read_with_the_customers_key*",),
+        "copies of objects with a customer's key are refused: renaming one is EOPNOTSUPP",
+    ),
+    Deviation(
+        ("swift", "rclone", "moto"),
+        CUSTOMERS_KEYS,
+        "a customer's key (SSE-C) is ignored, and the object stored as it is",
+    ),
+    Deviation(
+        ("juicefs",),
+        CUSTOMERS_KEYS,
+        "a customer's key (SSE-C) is refused over http",
+    ),
+    Deviation(
+        ("moto",),
+        ("mount/test_names.py::test_any_name_is_the_key_byte_for_byte",),
+        "a key with a line feed is answered with 404",
+    ),
+    Deviation(
+        ("rclone",),
+        ("mount/test_descriptions.py::test_who_owns_an_object_is_an_attribute",),
+        "listings tell no owner",
+    ),
+    Deviation(
+        ("rclone", "juicefs"),
+        ("mount/test_descriptions.py::test_the_version_of_a_file_just_written_is_known*",),
+        "there are no versions of objects",
     ),
     Deviation(
         ("swift",),

@@ -31,7 +31,8 @@ def run(home: Path) -> Iterator[Running]:
     command += ["--object-tag", "--no-usage-report", "--log", home / "gateway.log"]
     command += ["--cache-dir", home / "cache", f"{meta}?_timeout=20000", f"127.0.0.1:{port}"]
     keys = {"MINIO_ROOT_USER": ACCESS_KEY, "MINIO_ROOT_PASSWORD": SECRET_KEY}
-    with program(command, home / "juicefs.log", {**keys, "HOME": str(home)}):
-        wait_until(lambda: listening(port), "the gateway", home / "juicefs.log")
+    log = home / "juicefs.log"
+    with program(command, log, {**keys, "HOME": str(home)}) as process:
+        wait_until(lambda: listening(port), "the gateway", log, process)
         version = output_of(juicefs, "version").split()[2].partition("+")[0]
         yield Running(f"http://127.0.0.1:{port}", f"JuiceFS gateway {version}")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ACCESS_KEY, SECRET_KEY = "testkey0000", "testsecret0000"
-START_SECONDS = 180.0
-"""Ceph takes 20 s on an idle machine."""
+START_SECONDS = 60.0
+"""Ceph takes 7 s on an idle machine, LocalStack 6 s. Also the longest that a tool may take."""
 END_SECONDS = 20.0
 POLL_SECONDS = 0.1
 ENVIRONMENTS = Path(sys.prefix) / "servers"
@@ -59,14 +59,22 @@ def environment_with(name: str, *packages: str) -> Path:
 
 
 def output_of(*command: str | Path, **more: object) -> str:
-    """What a program that must succeed says."""
-    done = subprocess.run(
-        [str(word) for word in command],
-        capture_output=True,
-        text=True,
-        check=False,
-        **more,  # type: ignore[call-overload]
-    )
+    """What a program that must succeed says.
+
+    Raises:
+        ServerMissingError: it does not, or takes longer than :data:`START_SECONDS`.
+    """
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=START_SECONDS,
+            **more,  # type: ignore[call-overload]
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise ServerMissingError(f"{command[0]} does not end: {exc.stderr or ''!r}") from exc
     if done.returncode:
         raise ServerMissingError(f"{command[0]}: {(done.stderr or done.stdout).strip()}")
     return str(done.stdout).strip()
@@ -78,6 +86,7 @@ def program(
     log: Path,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    end_with: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A program in the background, ended at the end, and by the kernel should we be killed."""
     with log.open("ab") as file:
@@ -95,7 +104,7 @@ def program(
     finally:
         # Some have children of their own, which are in the same process group.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
+            os.killpg(process.pid, end_with)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(END_SECONDS)
         with contextlib.suppress(ProcessLookupError):
@@ -103,17 +112,21 @@ def program(
         process.wait()
 
 
-def wait_until(answers: Callable[[], bool], what: str, log: Path) -> None:
+def wait_until(
+    answers: Callable[[], bool], what: str, log: Path, process: subprocess.Popen[bytes]
+) -> None:
     """Ask again and again.
 
     Raises:
-        ServerMissingError: it takes too long.
+        ServerMissingError: it takes too long, or the process has ended; with the end of its log.
     """
     deadline = time.monotonic() + START_SECONDS
     while not answers():
-        if time.monotonic() > deadline:
+        code = process.poll()
+        if code is not None or time.monotonic() > deadline:
+            why = "does not answer" if code is None else f"has ended with {code}"
             tail = log.read_text(errors="replace")[-2000:] if log.exists() else "no log"
-            raise ServerMissingError(f"{what} does not answer: {tail}")
+            raise ServerMissingError(f"{what} {why}: {tail}")
         time.sleep(POLL_SECONDS)
 
 

@@ -15,8 +15,10 @@ from tests.support.servers.launching import (
 )
 
 PACKAGES = (
-    *("localstack-core[base-runtime]", "moto-ext", "cbor2<6", "cryptography<46"),
-    *("pyopenssl<25.2", "service_identity<25"),
+    "localstack-core[base-runtime]",
+    # Later ones need Python 3.12 without saying so.
+    'localstack-core<4.10; python_version < "3.12"',
+    *("moto-ext", "cbor2<6", "cryptography<46", "pyopenssl<25.2", "service_identity<25"),
 )
 
 
@@ -40,8 +42,9 @@ def run(home: Path) -> Iterator[Running]:
         # What it knows of its own plugins it keeps there, also of installations that are no more.
         "XDG_CACHE_HOME": str(home),
     }
-    with program([python, "-m", "localstack.runtime.main"], home / "localstack.log", settings):
-        wait_until(lambda: healthy(endpoint), "LocalStack", home / "localstack.log")
+    log = home / "localstack.log"
+    with program([python, "-m", "localstack.runtime.main"], log, settings) as process:
+        wait_until(lambda: healthy(endpoint), "LocalStack", log, process)
         version = output_of(
             python, "-c", "import importlib.metadata as m; print(m.version('localstack-core'))"
         )

@@ -14,6 +14,7 @@ def run(home: Path) -> Iterator[Running]:
     """A server in a process of its own."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with program(command, home / "moto.log"):
-        wait_until(lambda: listening(port), "moto", home / "moto.log")
+    log = home / "moto.log"
+    with program(command, log) as process:
+        wait_until(lambda: listening(port), "moto", log, process)
         yield Running(f"http://127.0.0.1:{port}", f"moto {importlib.metadata.version('moto')}")

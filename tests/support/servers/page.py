@@ -5,14 +5,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.servers.deviations import NOT_KEPT
+
 PAGE = Path(__file__).parents[3] / "ossfs_py" / "SERVERS.md"
 ORDER = ("seaweedfs", "ceph", "swift", "juicefs", "localstack", "moto", "rclone")
 INTRODUCTION = """\
 # Servers that were tried
 
 Made by `make servers` from what the tests found; do not edit. It starts each server on loopback,
-asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and the mount suite
-on it. A test that is not among the deviations below has passed.
+asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and files of the mount
+suite on it. A test of theirs that is not among the deviations below has passed.
 
 Your own store is tried in the same way: set `OSSFS_PY_TEST_ENDPOINT`, `OSSFS_PY_TEST_ACCESS_KEY`,
 `OSSFS_PY_TEST_SECRET_KEY` (and `OSSFS_PY_TEST_BUCKET`, an empty bucket, if the key may not make
@@ -39,6 +41,8 @@ def page_of(results: Mapping[str, Outcome]) -> str:
             "## What the tests found",
             "",
             *_outcomes(tried),
+            "",
+            *_files(tried),
             "",
             "## Deviations",
             "",
@@ -74,13 +78,24 @@ def _outcomes(tried: Mapping[str, Outcome]) -> Iterator[str]:
         yield _row(str(one["version"]), *counts, str(one["date"]))
 
 
+def _files(tried: Mapping[str, Outcome]) -> Iterator[str]:
+    """Which files were run, those of several servers once."""
+    runs: dict[tuple[str, ...], list[str]] = {}
+    for one in tried.values():
+        runs.setdefault(tuple(one["files"]), []).append(str(one["version"]))
+    for files, servers in runs.items():
+        yield f"- {', '.join(servers)}: {', '.join(f'`{file}`' for file in files)}"
+
+
 def _deviations(tried: Mapping[str, Outcome]) -> Iterator[str]:
     for name, one in tried.items():
         reasons = Counter(str(why).removeprefix(f"{name}: ") for why in one["expected"].values())
-        if reasons:
+        lost = NOT_KEPT.get(name, {})
+        if reasons or lost:
             yield ""
             yield f"**{one['version']}**"
             yield ""
+            yield from (f"- cannot hold `{what}`: {why}" for what, why in lost.items())
             yield from (f"- {why} ({count})" for why, count in sorted(reasons.items()))
 
 

@@ -26,7 +26,8 @@ def run(home: Path) -> Iterator[Running]:
     command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", "/dev/null"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "full"]
     command += ["--cache-dir", home / "cache", home / "data"]
-    with program(command, home / "rclone.log"):
-        wait_until(lambda: listening(port), "rclone", home / "rclone.log")
+    log = home / "rclone.log"
+    with program(command, log) as process:
+        wait_until(lambda: listening(port), "rclone", log, process)
         version = output_of(rclone, "version").split()[1].removeprefix("v")
         yield Running(f"http://127.0.0.1:{port}", f"rclone {version} (serve s3)")

@@ -110,13 +110,14 @@ def run(home: Path) -> Iterator[Running]:
     environment = {"SWIFT_DIR": str(etc)}
     with contextlib.ExitStack() as stack:
         memcached = ["memcached", "-u", "nobody", "-l", "127.0.0.1", "-p", str(ports["mem"])]
-        stack.enter_context(program(memcached, home / "memcached.log"))
+        running = {"mem": stack.enter_context(program(memcached, home / "mem.log"))}
         for kind in (*backends, "proxy"):
             command = [binaries / f"swift-{kind}-server", etc / f"{kind}-server.conf"]
             log = home / f"{kind}.log"
-            stack.enter_context(program(command, log, environment))
-        for kind, port in ports.items():
-            wait_until(lambda port=port: listening(port), kind, home / f"{kind}.log")
+            running[kind] = stack.enter_context(program(command, log, environment))
+        for kind, process in running.items():
+            log, port = home / f"{kind}.log", ports[kind]
+            wait_until(lambda port=port: listening(port), kind, log, process)
         version = output_of(
             binaries / "python", "-c", "import importlib.metadata as m; print(m.version('swift'))"
         )

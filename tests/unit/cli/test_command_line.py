@@ -8,7 +8,8 @@ import pytest
 
 from ossfs_py.cli.main import main
 from ossfs_py.config import Settings
-from ossfs_py.config.settings import GROUPS, NOT_OPTIONS, option_name
+from ossfs_py.config.groups.option import GROUPS
+from ossfs_py.config.settings import NOT_OPTIONS, option_name
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:

@@ -9,7 +9,8 @@ import pytest
 from ossfs_py.cli.main import cli, main
 from ossfs_py.cli.reference import BEGIN, END, man_page, options_tables, with_options_tables
 from ossfs_py.config import Settings
-from ossfs_py.config.settings import GROUPS, NOT_OPTIONS, option_name
+from ossfs_py.config.groups.option import GROUPS
+from ossfs_py.config.settings import NOT_OPTIONS, option_name
 
 README = Path(__file__).parents[3] / "README.md"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ossfs_py.config import Settings
+from ossfs_py.config.units import GIB, MIB
 from ossfs_py.daemon.surroundings import Surroundings, warnings
 from ossfs_py.host.mountpoint import Machine
 
@@ -20,7 +21,9 @@ VOLUMES = (
 )
 
 
-def told(tmp_path: Path, table: str, files: int = 65536, **more: object) -> list[str]:
+def told(
+    tmp_path: Path, table: str, files: int = 65536, memory: int = GIB, **more: object
+) -> list[str]:
     mounts = tmp_path / "mountinfo"
     mounts.write_text(table)
     settings = Settings.model_validate(
@@ -30,10 +33,11 @@ def told(tmp_path: Path, table: str, files: int = 65536, **more: object) -> list
             "temp_dir": Path("/var/tmp"),
             "cache_dir": Path("/var/cache/ossfs-py"),
             "state_dir": Path("/var/lib/ossfs-py"),
+            "memory_limit_bytes": 64 * MIB,
             **more,
         }
     )
-    around = Surroundings(Machine(mount_table=mounts), tmp_path, True, (files, files))
+    around = Surroundings(Machine(mount_table=mounts), tmp_path, True, (files, files), memory)
     return list(warnings(settings, MOUNTPOINT, around))
 
 
@@ -65,6 +69,12 @@ def test_what_lies_in_the_containers_layer_is_told(tmp_path: Path) -> None:
 def test_few_descriptors_are_told(tmp_path: Path) -> None:
     (sentence,) = told(tmp_path, LAYER + SHARED + VOLUMES, files=512)
     assert "only 512 files may be open at once" in sentence
+
+
+def test_memory_that_is_less_than_a_mount_takes_is_told(tmp_path: Path) -> None:
+    (sentence,) = told(tmp_path, LAYER + SHARED + VOLUMES, memory=64 * MIB)
+    assert "may have 64MiB of memory and takes up to 134MiB" in sentence
+    assert told(tmp_path, LAYER + SHARED + VOLUMES, memory=134 * MIB) == []
 
 
 def test_a_sys_that_cannot_be_written_is_told(

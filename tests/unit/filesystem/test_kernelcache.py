@@ -1,8 +1,10 @@
 """What the kernel is made to forget, and when nobody has to ask it to."""
 
+from collections.abc import Callable
 from typing import Any
 
 import trio
+import trio.testing
 
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.model import ObjectInfo, ObjectVersion
@@ -12,17 +14,32 @@ OLD, NEW = ObjectVersion("file", "old", 3), ObjectVersion("file", "new", 3)
 
 
 class Told:
-    """A kernel that notes what it is told."""
+    """A kernel that notes what it is told, and does it at once or, if it is slow, when told to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, slow: bool = False) -> None:
         self.heard: list[tuple[str, int]] = []
         self.names: list[tuple[int, bytes]] = []
+        self.slow = slow
+        self.under_way: list[Callable[[], None]] = []
 
-    def invalidate_pages(self, inode: int) -> None:
+    def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
         self.heard.append(("pages", inode))
+        self._do(done)
 
-    def invalidate_attributes(self, inode: int) -> None:
+    def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         self.heard.append(("attributes", inode))
+        self._do(done)
+
+    def _do(self, done: Callable[[], None]) -> None:
+        if self.slow:
+            self.under_way.append(done)
+        else:
+            done()
+
+    def end(self) -> None:
+        """Everything asked for is done now."""
+        while self.under_way:
+            self.under_way.pop()()
 
     async def told(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -79,7 +96,12 @@ async def _pages_of_a_replaced_object_go_once() -> None:
         show(inode, NEW)
         cache.replaced(inode)
         cache.replaced(inode)
-        assert kernel.heard[2:] == [("pages", 7), ("attributes", 7)]
+        assert kernel.heard[2:] == [("attributes", 7), ("attributes", 7)], "open drops the pages"
+        cache.keeps_pages(inode, NEW, dirty=False)
+        inode.open_count = 1
+        show(inode, OLD)
+        cache.replaced(inode)
+        assert kernel.heard[4:] == [("pages", 7)]
     assert not cache.has_pages(inode, "old")
 
 
@@ -108,7 +130,7 @@ def test_nothing_is_remembered_of_an_inode_that_the_kernel_forgot() -> None:
 
 
 def test_a_name_that_others_took_is_told_with_the_inode_that_had_it() -> None:
-    cache, kernel = KernelCache(), Told()
+    cache, kernel = KernelCache(), Told(slow=True)
     directory = Inode(3, None, "d", Kind.DIRECTORY)
     with cache.attached(kernel):
         cache.news.name_taken(directory, "模", file(OLD))
@@ -121,22 +143,90 @@ def test_a_name_that_others_took_is_told_with_the_inode_that_had_it() -> None:
 def test_a_short_answer_to_a_read_during_which_the_size_expired_is_no_end() -> None:
     async def run() -> None:
         cache, inode = KernelCache(), file(OLD)
+        cache.answered(inode, 3, trio.current_time())
         began = trio.current_time()
-        assert not cache.must_not_end(inode, 3, began)
-        with cache.postponed(inode):
-            show(inode, NEW)
+        with cache.attached(Told()):
+            assert not cache.must_not_end(inode, 1, began, -1)
+            with cache.postponed(inode):
+                show(inode, NEW)
+                cache.replaced(inode)
+            assert cache.is_behind(inode)
+            assert not cache.must_not_end(inode, 1, began, -1), (
+                "the kernel heeds the end of the answer"
+            )
             cache.replaced(inode)
-        assert cache.is_behind(inode)
-        assert not cache.must_not_end(inode, 3, began), "the kernel heeds the end of the answer"
-        cache.replaced(inode)
-        assert cache.must_not_end(inode, 3, began)
-        assert cache.must_not_end(inode, 3, trio.current_time()), "it may not be told yet"
-        assert not cache.must_not_end(inode, 3, trio.current_time() + 10)
-        cache.answered(inode, 3)
-        assert not cache.must_not_end(inode, 3, began)
+        assert cache.must_not_end(inode, 1, began, -1)
+        assert cache.must_not_end(inode, 1, trio.current_time(), -1), (
+            "it may have been queued before"
+        )
+        assert not cache.must_not_end(inode, 1, trio.current_time() + 10, -1)
+        now = trio.current_time()
+        assert not cache.must_not_end(inode, 1, now, now), "opened after the kernel forgot"
+        assert not cache.must_not_end(inode, 3, began, -1), "the kernel knows of no more bytes"
+        cache.answered(inode, 1, trio.current_time())
+        assert not cache.must_not_end(inode, 1, began, -1)
         assert not cache.is_behind(inode)
 
     trio.run(run)
+
+
+def test_a_size_expires_when_the_kernel_has_forgotten_it_however_long_that_takes() -> None:
+    """The thread that tells it waits for READs in flight, or does not run on a busy machine."""
+
+    async def run() -> None:
+        cache, kernel, inode = KernelCache(), Told(slow=True), file(OLD)
+        cache.answered(inode, 3, trio.current_time())
+        with cache.attached(kernel):
+            cache.replaced(inode)
+            await trio.sleep(1000)
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1)
+            cache.answered(inode, 1, trio.current_time())
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1), (
+                "it may not have heeded it"
+            )
+            cache.forget(inode.number)  # another inode of the number is meant, for the thread
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1)
+            kernel.end()
+            asked_before = trio.current_time()
+            await trio.sleep(0.01)
+            cache.answered(inode, 1, asked_before - 1)
+            assert cache.must_not_end(inode, 1, trio.current_time(), -1), "asked before it forgot"
+            cache.answered(inode, 1, asked_before)
+            assert not cache.must_not_end(inode, 1, asked_before, -1)
+            cache.replaced(inode)
+            kernel.end()
+            cache.forget(inode.number)
+            inode.size_told = 3
+            assert not cache.must_not_end(inode, 1, trio.current_time(), -1)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_whatever_makes_the_kernel_forget_a_size_counts() -> None:
+    async def run() -> None:
+        directory = Inode(3, None, "d", Kind.DIRECTORY)
+        for forgets in (
+            lambda cache, inode: cache.invalidate_attributes(inode.number),
+            lambda cache, inode: cache.news.attributes_changed(inode),
+            lambda cache, inode: cache.news.name_taken(directory, "file", inode),
+            lambda cache, inode: cache.contents_changed(inode),
+            lambda cache, inode: cache.drop_pages(inode.number),
+            lambda cache, inode: cache.expire_attributes(inode.number),
+        ):
+            cache, inode = KernelCache(), file(OLD)
+            cache.answered(inode, 3, trio.current_time())
+            with cache.attached(Told()):
+                waits = forgets(cache, inode)  # type: ignore[no-untyped-call]
+                if waits is not None:
+                    await waits
+            began = trio.current_time()
+            assert cache.must_not_end(inode, 1, began, -1)
+            await trio.sleep(1)
+            assert not cache.must_not_end(inode, 1, trio.current_time(), -1)
+            cache.emptied(inode)
+            assert not cache.must_not_end(inode, 0, began, -1)
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 
 
 def test_a_file_that_became_shorter_than_the_kernel_was_told_meanwhile_does_not_end() -> None:
@@ -145,14 +235,31 @@ def test_a_file_that_became_shorter_than_the_kernel_was_told_meanwhile_does_not_
 
     async def run() -> None:
         cache, inode = KernelCache(), file(OLD)
-        cache.replaced(inode)
-        cache.answered(inode, 3)
+        with cache.attached(Told()):
+            cache.replaced(inode)
+        cache.answered(inode, 3, trio.current_time())
         began = trio.current_time()
-        assert not cache.must_not_end(inode, 3, began)
-        assert not cache.must_not_end(inode, 4, began), "it grew: nothing is to be filled up"
-        assert cache.must_not_end(inode, 2, began)
-        assert not cache.must_not_end(inode, 2, began + 10)
+        assert not cache.must_not_end(inode, 3, began, -1)
+        assert not cache.must_not_end(inode, 4, began, -1), "it grew: nothing is to be filled up"
+        assert cache.must_not_end(inode, 2, began, -1)
+        assert not cache.must_not_end(inode, 2, began + 10, -1)
         cache.forget(inode.number)
-        assert not cache.must_not_end(inode, 2, began)
+        assert not cache.must_not_end(inode, 2, began, -1)
 
     trio.run(run)
+
+
+def test_pages_from_before_a_change_are_dropped_once_nobody_has_the_file_open() -> None:
+    """Or who opens the file after others replaced it is told ESTALE at its first byte."""
+    cache, inode = KernelCache(), file(OLD)
+    cache.keeps_pages(inode, OLD, dirty=False)
+    cache.gave_bytes(inode)
+    cache.closed(inode)
+    assert cache.was_given_bytes(inode)
+    assert cache.keeps_pages(inode, OLD, dirty=False)
+    cache.wrote(inode)
+    assert cache.was_given_bytes(inode)
+    assert cache.keeps_pages(inode, OLD, dirty=True)
+    cache.closed(inode)
+    assert not cache.was_given_bytes(inode)
+    assert not cache.keeps_pages(inode, OLD, dirty=False)

@@ -96,6 +96,24 @@ def test_a_copy_with_new_metadata_says_again_what_it_would_lose() -> None:
     assert said.items() <= headers.items()
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_tags_that_a_store_drops_with_new_metadata_are_given_back(kept: bool) -> None:
+    """Ceph does. One that keeps them is asked once."""
+    tags = b"<Tagging><TagSet><Tag><Key>team</Key><Value>a b</Value></Tag></TagSet></Tagging>"
+    tagged = {"x-amz-tagging-count": "1", "content-type": "text/plain"}
+    before, bare = (
+        described(ETAG, 9, **(tagged | more)) for more in ({}, {"x-amz-tagging-count": "0"})
+    )
+    first = [[before], [reply(200, tags)], [copied()], [before if kept else bare]]
+    then = [[before], [copied()]] if kept else [[reply(200)]]
+    with ScriptedServer([first + then]) as server, opened(server) as store:
+        store.copy(SOURCE, "key", metadata={"own": "new"})
+        if kept:
+            store.copy(SOURCE, "key", metadata={"own": "newer"})
+    seen = [f"{one.method}{'?' if 'tagging' in one.target else ''}" for one in server.requests]
+    assert seen == ["HEAD", "GET?", "PUT", "HEAD", *(["HEAD", "PUT"] if kept else ["PUT?"])]
+
+
 def test_a_copy_that_fails_inside_a_200_is_tried_again() -> None:
     inside = reply(200, b"<Error><Code>InternalError</Code><Message>m</Message></Error>")
     with ScriptedServer([[[inside]], [[copied()]]]) as server, opened(server) as store:

@@ -161,17 +161,22 @@ def test_an_object_without_an_etag_that_has_another_size_is_another_one() -> Non
         store.close()
 
 
-def test_a_key_with_a_control_character_does_not_hide_its_siblings() -> None:
-    """As Ceph answers: the prefix as it is, though XML has no place for it."""
+@pytest.mark.parametrize("written", ["{}", "&#x{:02x};", "&#{:d};"])
+def test_a_key_with_a_control_character_does_not_hide_its_siblings(written: str) -> None:
+    """As Ceph answers: prefix and token as they are, though XML has no place for them."""
+    one, two = (written.format(char if written == "{}" else ord(char)) for char in "\x01\x1f")
     told = parse_list_page(
         page(
-            ENTRY.format(key="d/good", etag="<ETag>a</ETag>"),
-            "<CommonPrefixes><Prefix>d/ctl\x01x/</Prefix></CommonPrefixes>",
-            more="<Prefix>d/\x02</Prefix><EncodingType>url</EncodingType>",
+            ENTRY.format(key="d/good%2F\ue000", etag="<ETag>&#34;a&#34;</ETag>"),
+            f"<CommonPrefixes><Prefix>d/ctl{one}x/</Prefix></CommonPrefixes>",
+            more=f"<Prefix>d/{two}</Prefix><EncodingType>url</EncodingType>"
+            "<IsTruncated>true</IsTruncated>"
+            f"<NextContinuationToken>d%/{one}\ue001{two}\uffff</NextContinuationToken>",
         )
     )
-    assert [one.key for one in told.objects] == ["d/good"]
+    assert [(one.key, one.etag) for one in told.objects] == [("d/good/\ue000", "a")]
     assert told.prefixes == ("d/ctl\x01x/",)
+    assert told.next_token == "d%/\x01\ue001\x1f\uffff"
 
 
 def test_a_listing_without_an_end_is_told_after_three_looks() -> None:

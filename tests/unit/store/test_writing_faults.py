@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from ossfs_py.store.base import ObjectStore
 from tests.support.scripted_server import (
     ETAG,
     ScriptedServer,
+    Step,
     error,
     hang_up,
     read_only,
@@ -257,6 +259,26 @@ def complete(store: ObjectStore, condition: Condition | None = None) -> ObjectVe
         store.close()
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"), [(reply(200), 0), (error(403, "AccessDenied"), 1), (hang_up, 1)]
+)
+def test_tags_that_a_store_forgets_of_an_upload_are_given_to_the_object(
+    answer: Step, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = [reply(200, COMPLETED % FINISHED.encode())]
+    head = [reply(200, b"", {**described(FINISHED, 8), "x-amz-tagging-count": "0"})]
+    upload = replace(UPLOAD, tags="team=a&what%20for=b%20%2B%20c%2F%3Dd")
+    with ScriptedServer([[done], [head], [[answer]]]) as server:
+        store = store_for(server.url)
+        made = store.complete(upload, PARTS, CommitRequest("key"))
+        store.close()
+    assert made == ObjectVersion("key", FINISHED, 8)
+    asked = server.requests[2]
+    assert (asked.method, asked.target.partition("?")[2]) == ("PUT", "tagging=")
+    assert b"<Key>what for</Key><Value>b + c/=d</Value>" in asked.body
+    assert caplog.text.count("tags of changed objects are lost") == told
+
+
 def test_an_error_inside_a_200_is_an_error() -> None:
     inside = reply(200, b"<Error><Code>InternalError</Code><Message>m</Message></Error>")
     done = reply(200, COMPLETED % FINISHED.encode())
@@ -290,8 +312,11 @@ def test_a_foreign_object_is_not_taken_for_the_completed_one() -> None:
         complete(store_for(server.url))
 
 
-def test_the_end_of_an_aborted_upload_that_the_store_calls_busy_is_missing_at_once() -> None:
-    busy, gone = [error(500, "InternalError")], [error(404, "NoSuchUpload")]
+@pytest.mark.parametrize("code", ["NoSuchUpload", "NoSuchKey"])
+def test_the_end_of_an_aborted_upload_that_the_store_calls_busy_is_missing_at_once(
+    code: str,
+) -> None:
+    busy, gone = [error(500, "InternalError")], [error(404, code)]
     with (
         ScriptedServer([[busy], [busy], [gone], [[reply(404)]]]) as server,
         pytest.raises(ObjectMissingError, match="NoSuchUpload"),

@@ -1,0 +1,64 @@
+"""What the mount may use: memory, connections, the network, time."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator
+
+from ossfs_py.config import machine as host
+from ossfs_py.config import units, values
+from ossfs_py.config.groups.option import LIMITS, Count, Duration, Size, option
+
+
+class LimitSettings(BaseModel):
+    """Help group "Network and memory"."""
+
+    memory_limit_bytes: Size = option(
+        LIMITS,
+        "SIZE",
+        "Budget for all data in memory.",
+        default_factory=host.default_memory_limit,
+        ge=host.MIN_MEMORY_BYTES,
+        shown_default="1GiB, or a quarter of the memory if that is less",
+    )
+    concurrency: Count = option(
+        LIMITS, "COUNT", "Requests and connections at once.", default=32, ge=1, le=512
+    )
+    upload_limit_bytes: Size | None = option(
+        LIMITS,
+        "SIZE",
+        "Most bytes a second that the whole mount sends to the store.",
+        default=None,
+        ge=64 * units.KIB,
+        shown_default="no limit",
+    )
+    download_limit_bytes: Size | None = option(
+        LIMITS,
+        "SIZE",
+        "Most bytes a second that the whole mount receives from the store.",
+        default=None,
+        ge=64 * units.KIB,
+        shown_default="no limit",
+    )
+    bind: Annotated[tuple[str, ...], BeforeValidator(values.own_addresses)] = option(
+        LIMITS,
+        "ADDRESS[,ADDRESS]",
+        "Addresses of this machine that connections to the store come from, in turn.",
+        default=(),
+        shown_default="the system's choice",
+    )
+    connect_timeout_seconds: Duration = option(
+        LIMITS, "DURATION", "Longest wait for a connection.", default=5.0, gt=0
+    )
+    stall_timeout_seconds: Duration = option(
+        LIMITS,
+        "DURATION",
+        "A connection on which no byte arrives for this long is given up.",
+        default=10.0,
+        gt=0,
+    )
+    retry_budget_seconds: Duration = option(
+        LIMITS,
+        "DURATION",
+        "How long a failing request is tried again before a program sees an error.",
+        default=90.0,
+    )

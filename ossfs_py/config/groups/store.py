@@ -1,0 +1,86 @@
+"""Which bucket, where, with whose rights, encrypted how."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from ossfs_py.config import values
+from ossfs_py.config.groups.option import STORE, AbsolutePath, Flag, option
+
+
+class StoreSettings(BaseModel):
+    """Help group "Store and credentials"."""
+
+    bucket: Annotated[str, BeforeValidator(values.bucket_name)] = Field(
+        description="The bucket to mount."
+    )
+    prefix: Annotated[str, BeforeValidator(values.key_prefix)] = option(
+        STORE,
+        "PREFIX",
+        "Mount only the keys below this prefix (same as BUCKET/PREFIX).",
+        default="",
+    )
+    endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = option(
+        STORE,
+        "URL",
+        "Address of the store, such as http://127.0.0.1:9000 or oss-cn-hangzhou.aliyuncs.com.",
+        default=None,
+        shown_default="AWS S3",
+    )
+    region: str | None = option(
+        STORE,
+        "NAME",
+        "Region of the bucket.",
+        default=None,
+        shown_default="from the endpoint or the profile",
+    )
+    addressing: Literal["auto", "path", "virtual"] = option(
+        STORE,
+        "auto|path|virtual",
+        "Whether the bucket stands in the path or in the host name.",
+        default="auto",
+    )
+    profile: str | None = option(
+        STORE, "NAME", "Profile of the shared AWS configuration files.", default=None
+    )
+    credentials_file: AbsolutePath | None = option(
+        STORE,
+        "FILE",
+        "Password file with lines id:secret or bucket:id:secret (or with spaces between them); "
+        "nobody else may read it.",
+        default=None,
+    )
+    anonymous: Flag = option(
+        STORE, "", "Send unsigned requests, for public buckets.", default=False
+    )
+    ca_bundle: AbsolutePath | None = option(
+        STORE, "FILE", "Certificates to trust instead of the system's.", default=None
+    )
+    verify_tls: Flag = option(STORE, "", "Check the store's certificate.", default=True)
+    request_payer: Flag = option(
+        STORE,
+        "",
+        "Pay for the requests yourself: buckets whose owner wants that answer nobody else.",
+        default=False,
+    )
+    sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = option(
+        STORE,
+        "AES256|aws:kms|aws:kms:dsse",
+        "How the store encrypts all that is written.",
+        default=None,
+        shown_default="objects keep theirs, new ones get the bucket's",
+    )
+    sse_kms_key_id: Annotated[str, BeforeValidator(values.key_id)] | None = option(
+        STORE,
+        "ID",
+        "Key of the store's key service, for --sse aws:kms.",
+        default=None,
+        shown_default="the account's",
+    )
+    sse_key_file: AbsolutePath | None = option(
+        STORE,
+        "FILE",
+        "Key to encrypt and decrypt all objects with (SSE-C), which the store does not keep: 32 "
+        "bytes, plain, in base64 or hexadecimal; nobody else may read the file.",
+        default=None,
+    )

@@ -386,6 +386,16 @@ class Settings(BaseModel):
     )
 
     read_only: Flag = _option(MOUNT, "", "Refuse every change.", default=False)
+    protect: Annotated[
+        tuple[Literal["delete", "overwrite", "rename"], ...], BeforeValidator(values.words)
+    ] = _option(
+        MOUNT,
+        "CHANGE[,CHANGE]",
+        "Changes of what is stored that are refused with EPERM: delete, overwrite, rename. With all"
+        " three of them a mount adds files and does nothing else.",
+        default=(),
+        shown_default="none",
+    )
     allow_other: Flag = _option(MOUNT, "", "Let other users see the mount.", default=False)
     nonempty: Flag = _option(MOUNT, "", "Mount over a directory that is not empty.", default=False)
     readahead_bytes: Size = _option(

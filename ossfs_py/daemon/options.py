@@ -133,9 +133,12 @@ def namespace_options(settings: Settings) -> NamespaceOptions:
 
 def filesystem_options(settings: Settings) -> FilesystemOptions:
     """What may be done, and what about other writers."""
+    protect = frozenset(settings.protect)
     return FilesystemOptions(
         read_only=settings.read_only,
-        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail"),
+        protect=protect,
+        # Who may overwrite nothing loses against who stored something under the name first.
+        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
     )
 

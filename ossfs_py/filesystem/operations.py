@@ -33,6 +33,7 @@ from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
 from ossfs_py.filesystem.preserved import PreservedFiles
+from ossfs_py.filesystem.protection import Protected, Protection
 from ossfs_py.filesystem.removals import COPIED_BYTES, Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
@@ -59,6 +60,7 @@ class FilesystemOptions:
     """
 
     read_only: bool = False
+    protect: frozenset[Protected] = frozenset()
     conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
     scratch_prefix: str = ".ossfs-py-deleted-"
     copied_bytes: int = COPIED_BYTES
@@ -92,6 +94,7 @@ class Filesystem:
         self._namespace = namespace
         self._kernel = kernel
         self._read_only = options.read_only
+        self._protection = Protection(options.protect)
         claims, numbers = Claims(), itertools.count(1)
         self._opened = OpenInodes()
         self._commits = Commits(
@@ -181,6 +184,7 @@ class Filesystem:
         self._check_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
+        self._protection.refuse("delete", "rmdir", _path_in(directory, decoded))
         async with self._changes.within(directory):
             await self._removals.remove_directory(directory, decoded)
 
@@ -221,6 +225,7 @@ class Filesystem:
         self._check_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
+        self._protection.refuse("delete", "unlink", _path_in(directory, decoded))
         gone = False
         while not gone:
             inode = await self._namespace.lookup(directory, decoded)
@@ -237,6 +242,10 @@ class Filesystem:
         self._check_writable()
         source_dir, target_dir = self._namespace.inode(parent), self._namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
+        self._protection.refuse("rename", "rename", _path_in(source_dir, old))
+        if self._protection.forbids("overwrite") and not no_replace:
+            await self._refuse_replacing(source_dir, old, target_dir, new)
+            no_replace = True  # also what others store under the name meanwhile
         moved = False
         while not moved:
             inode = await self._namespace.lookup(source_dir, old)
@@ -262,6 +271,17 @@ class Filesystem:
                     self._changes.renamed(inode, target)
                 moved = True
 
+    async def _refuse_replacing(
+        self, source_dir: Inode, old: str, target_dir: Inode, new: str
+    ) -> None:
+        """A rename may take no name that stands for something else."""
+        try:
+            target = await self._namespace.lookup(target_dir, new)
+        except NoSuchEntryError:
+            return
+        if target is not await self._namespace.lookup(source_dir, old):
+            self._protection.refuse("overwrite", "rename over", _path_in(target_dir, new))
+
     # -- attributes ---------------------------------------------------------------------------
 
     async def attributes(self, number: int) -> EntryReply:
@@ -278,10 +298,19 @@ class Filesystem:
         self._check_writable()
         inode = self._namespace.inode(number)
         if size is not None:
+            if not self._handles.is_making(handle):
+                self._protection.refuse("overwrite", "truncate", path_of(inode))
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
+            self._refuse_change("a change of attributes", inode)
             await self._changes.set_attributes(inode, change)
         return await self._replies.fresh(inode)
+
+    def _refuse_change(self, call: str, inode: Inode) -> None:
+        """What is stored with an object may not change; what is not stored yet may."""
+        opened = self._opened.current(inode)
+        if not inode.local and (opened is None or not opened.made_here):
+            self._protection.refuse("overwrite", call, path_of(inode))
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -295,6 +324,7 @@ class Filesystem:
         """setxattr(2)."""
         self._check_writable()
         inode = self._namespace.inode(number)
+        self._refuse_change("setxattr", inode)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.set_xattr(inode, name, value, defer=defer)
 
@@ -302,6 +332,7 @@ class Filesystem:
         """removexattr(2)."""
         self._check_writable()
         inode = self._namespace.inode(number)
+        self._refuse_change("removexattr", inode)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.remove_xattr(inode, name, defer=defer)
 
@@ -311,7 +342,12 @@ class Filesystem:
         """open(2) by a user."""
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             self._check_writable()
+            self._refuse_writing(self._namespace.inode(number))
         return await self._handles.open(self._namespace.inode(number), flags, uid)
+
+    def _refuse_writing(self, inode: Inode) -> None:
+        if inode.kind is not Kind.DIRECTORY:
+            self._protection.refuse("overwrite", "open for writing", path_of(inode))
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
@@ -322,6 +358,8 @@ class Filesystem:
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
         if inode is not None and not flags & os.O_EXCL:
+            if flags & (os.O_ACCMODE | os.O_TRUNC):
+                self._refuse_writing(inode)
             opened = await self._handles.open(inode, flags, uid)
         else:
             self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
@@ -549,3 +587,7 @@ class Filesystem:
     def _check_writable(self) -> None:
         if self._read_only:
             raise ReadOnlyError("the mount is read-only")
+
+
+def _path_in(directory: Inode, name: str) -> str:
+    return f"{path_of(directory).rstrip('/')}/{name}"

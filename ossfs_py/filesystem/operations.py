@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 
 import trio
 
@@ -20,21 +19,21 @@ from ossfs_py.errors import (
     InvalidArgumentError,
     NoSuchEntryError,
     NotADirectoryPathError,
-    ReadOnlyError,
     StaleInodeError,
     StoreError,
 )
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
-from ossfs_py.filesystem.commits import Commits, ConflictPolicy
+from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.description import FileDescription, Refreshed, path_of
 from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.preserved import PreservedFiles
-from ossfs_py.filesystem.protection import Protected, Protection
-from ossfs_py.filesystem.removals import COPIED_BYTES, Removals
+from ossfs_py.filesystem.protection import Protection
+from ossfs_py.filesystem.removals import Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.writeback import WriteBackQueue
@@ -49,21 +48,6 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FilesystemOptions:
-    """Settings of the file system itself.
-
-    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
-    of those up to ``copied_bytes`` one is made at once.
-    """
-
-    read_only: bool = False
-    protect: frozenset[Protected] = frozenset()
-    conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
-    scratch_prefix: str = ".ossfs-py-deleted-"
-    copied_bytes: int = COPIED_BYTES
 
 
 class Filesystem:
@@ -93,12 +77,18 @@ class Filesystem:
         """
         self._namespace = namespace
         self._kernel = kernel
-        self._read_only = options.read_only
-        self._protection = Protection(options.protect)
+        self.protection = Protection(options.protect, read_only=options.read_only)
         claims, numbers = Claims(), itertools.count(1)
         self._opened = OpenInodes()
         self._commits = Commits(
-            self._opened, namespace, data_path, claims, kernel, options.conflicts, write_back
+            self._opened,
+            namespace,
+            data_path,
+            claims,
+            kernel,
+            options.conflicts,
+            write_back,
+            record_writer=options.record_writer,
         )
         self._preserved = PreservedFiles(
             self._opened, self._commits, store, workers, journal, options.scratch_prefix
@@ -172,7 +162,7 @@ class Filesystem:
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mkdir(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
@@ -181,10 +171,10 @@ class Filesystem:
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
-        self._protection.refuse("delete", "rmdir", _path_in(directory, decoded))
+        self.protection.refuse("delete", "rmdir", _path_in(directory, decoded))
         async with self._changes.within(directory):
             await self._removals.remove_directory(directory, decoded)
 
@@ -192,7 +182,7 @@ class Filesystem:
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mknod(2) of a regular file, a FIFO or a socket."""
-        self._check_writable()
+        self.protection.require_writable()
         if not stat.S_ISREG(mode):
             directory = self._namespace.inode(parent)
             decoded = names.decode(name)
@@ -209,7 +199,7 @@ class Filesystem:
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
     ) -> EntryReply:
         """symlink(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
@@ -222,10 +212,10 @@ class Filesystem:
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """unlink(2); whoever has the file open goes on reading and writing it."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
-        self._protection.refuse("delete", "unlink", _path_in(directory, decoded))
+        self.protection.refuse("delete", "unlink", _path_in(directory, decoded))
         gone = False
         while not gone:
             inode = await self._namespace.lookup(directory, decoded)
@@ -239,11 +229,11 @@ class Filesystem:
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
     ) -> None:
         """rename(2); open files move along, an open target stays readable to its openers."""
-        self._check_writable()
+        self.protection.require_writable()
         source_dir, target_dir = self._namespace.inode(parent), self._namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
-        self._protection.refuse("rename", "rename", _path_in(source_dir, old))
-        if self._protection.forbids("overwrite") and not no_replace:
+        self.protection.refuse("rename", "rename", _path_in(source_dir, old))
+        if self.protection.forbids("overwrite") and not no_replace:
             await self._refuse_replacing(source_dir, old, target_dir, new)
             no_replace = True  # also what others store under the name meanwhile
         moved = False
@@ -280,7 +270,7 @@ class Filesystem:
         except NoSuchEntryError:
             return
         if target is not await self._namespace.lookup(source_dir, old):
-            self._protection.refuse("overwrite", "rename over", _path_in(target_dir, new))
+            self.protection.refuse("overwrite", "rename over", _path_in(target_dir, new))
 
     # -- attributes ---------------------------------------------------------------------------
 
@@ -295,11 +285,11 @@ class Filesystem:
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
     ) -> EntryReply:
         """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
-        self._check_writable()
+        self.protection.require_writable()
         inode = self._namespace.inode(number)
         if size is not None:
             if not self._handles.is_making(handle):
-                self._protection.refuse("overwrite", "truncate", path_of(inode))
+                self.protection.refuse("overwrite", "truncate", path_of(inode))
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
             self._refuse_change("a change of attributes", inode)
@@ -310,7 +300,7 @@ class Filesystem:
         """What is stored with an object may not change; what is not stored yet may."""
         opened = self._opened.current(inode)
         if not inode.local and (opened is None or not opened.made_here):
-            self._protection.refuse("overwrite", call, path_of(inode))
+            self.protection.refuse("overwrite", call, path_of(inode))
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -322,7 +312,7 @@ class Filesystem:
 
     async def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
         """setxattr(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         inode = self._namespace.inode(number)
         self._refuse_change("setxattr", inode)
         async with self._changes.of_metadata(inode) as defer:
@@ -330,7 +320,7 @@ class Filesystem:
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
         """removexattr(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         inode = self._namespace.inode(number)
         self._refuse_change("removexattr", inode)
         async with self._changes.of_metadata(inode) as defer:
@@ -341,19 +331,19 @@ class Filesystem:
     async def open(self, number: int, flags: int, uid: int) -> OpenReply:
         """open(2) by a user."""
         if flags & (os.O_ACCMODE | os.O_TRUNC):
-            self._check_writable()
+            self.protection.require_writable()
             self._refuse_writing(self._namespace.inode(number))
         return await self._handles.open(self._namespace.inode(number), flags, uid)
 
     def _refuse_writing(self, inode: Inode) -> None:
         if inode.kind is not Kind.DIRECTORY:
-            self._protection.refuse("overwrite", "open for writing", path_of(inode))
+            self.protection.refuse("overwrite", "open for writing", path_of(inode))
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
     ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
@@ -583,10 +573,6 @@ class Filesystem:
         """Free every open file; call :meth:`drain` first."""
         await self._behind.settled()
         await self._opener.close()
-
-    def _check_writable(self) -> None:
-        if self._read_only:
-            raise ReadOnlyError("the mount is read-only")
 
 
 def _path_in(directory: Inode, name: str) -> str:

@@ -18,7 +18,7 @@ from typing import Literal
 import trio
 from cachetools import TTLCache
 
-from ossfs_py.errors import NotPermittedError
+from ossfs_py.errors import NotPermittedError, ReadOnlyError
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,8 @@ _MAX_PLACES = 1024
 class Protection:
     """Refuses what the mount was told to protect against. Belongs to the trio thread."""
 
-    def __init__(self, against: Collection[Protected] = ()) -> None:
+    def __init__(self, against: Collection[Protected] = (), *, read_only: bool = False) -> None:
+        self._read_only = read_only
         self._against = frozenset(against)
         self._told: TTLCache[tuple[str, str], bool] = TTLCache(
             _MAX_PLACES, _QUIET_SECONDS, timer=trio.current_time
@@ -41,6 +42,11 @@ class Protection:
     def forbids(self, change: Protected) -> bool:
         """Whether a change of this kind is refused."""
         return change in self._against
+
+    def require_writable(self) -> None:
+        """Raises ReadOnlyError if nothing may change."""
+        if self._read_only:
+            raise ReadOnlyError("the mount is read-only")
 
     def refuse(self, change: Protected, call: str, path: str) -> None:
         """Let ``call`` (a system call's name) pass unless what it does to ``path`` is protected.

@@ -19,7 +19,8 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
+from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.protection import Protected
 from ossfs_py.filesystem.removals import COPIED_BYTES
 from ossfs_py.filesystem.replies import EntryReply, OpenReply

@@ -31,7 +31,7 @@ from ossfs_py.store.s3.description import (
     storage_class_header,
 )
 from ossfs_py.store.s3.documents import granted, tags
-from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.queries import Reader, version_query
 from ossfs_py.store.s3.wire import Answer, Request, WireClient
 
 log = logging.getLogger(__name__)
@@ -125,16 +125,19 @@ class Describer:
     def _kept(self, like: ObjectInfo, *, tags_too: bool) -> dict[str, str]:
         headers = kept_headers(like, encryption=self._keeps_encryption)
         if like.tag_count and tags_too:
-            kept = self._ask("GetObjectTagging", "tagging", like.key, tags)
+            kept = self._ask("GetObjectTagging", "tagging", like, tags)
             headers |= {TAGGING: kept} if kept else {}
         if self._keeps_rights:
-            headers |= self._ask("GetObjectAcl", "acl", like.key, granted) or {}
+            headers |= self._ask("GetObjectAcl", "acl", like, granted) or {}
         return headers
 
-    def _ask(self, operation: str, about: str, key: str, read: Callable[[Answer], T]) -> T | None:
+    def _ask(
+        self, operation: str, about: str, like: ObjectInfo, read: Callable[[Answer], T]
+    ) -> T | None:
         """One more question about an object; None, told once, where it is not answered."""
         try:
-            return read(self._wire.call(Request(operation, "GET", key, query=[(about, "")])))
+            query = [(about, ""), *version_query(like.version.version_id)]
+            return read(self._wire.call(Request(operation, "GET", like.key, query)))
         except ObjectMissingError:
             return None
         except StoreUnavailableError:

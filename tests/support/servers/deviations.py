@@ -40,6 +40,10 @@ CAPABILITIES = {
 }
 """What probing must find out."""
 
+VERSIONS = {"seaweedfs": True, "moto": False}
+"""Which servers keep versions, and whether those stay when versioning is suspended and the object
+is overwritten (moto forgets them)."""
+
 CHOSEN = ("ceph", "juicefs", "localstack", "moto", "rclone", "seaweedfs", "swift", "own")
 
 DEVIATIONS = (

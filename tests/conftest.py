@@ -58,8 +58,19 @@ def refused_if_skipped(report: Report) -> Report:
     return report
 
 
+_LONGEST_FIRST = ("soak", "model", "mount", "faults", "security", "service", "contract")
+"""Directories of tests by how long one of their files takes: several processes share the files, and
+a long one that begins last is waited for by all."""
+
+
+def _rank(item: pytest.Item) -> int:
+    directory = item.path.relative_to(Path(__file__).parent).parts[0]
+    return _LONGEST_FIRST.index(directory) if directory in _LONGEST_FIRST else len(_LONGEST_FIRST)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a server is known not to do is expected to fail on it, and must."""
+    """Long files begin first; what a server is known not to do is expected to fail, and must."""
+    items.sort(key=_rank)
     for item in items:
         # The contract has its servers as a parameter; everything else runs on the chosen one.
         parameters = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]

@@ -269,7 +269,7 @@ class Settings(BaseModel):
     write_back: Flag = _option(
         WRITING,
         "",
-        "Let close(2) return once the data is safe on local disk; uploads follow.",
+        "Let close(2) and unlink(2) return once a journal on disk has them; the bucket follows.",
         default=False,
     )
     max_zeros_bytes: Size = _option(

@@ -43,6 +43,7 @@ from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.leftovers import count_unsaved
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
@@ -91,6 +92,7 @@ async def assembled(
                 local=files,
                 memory=pool,
                 journal=journal,
+                group_sync=GroupSync(journal, files),
                 spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
                 limits=write_limits(settings),
                 room=DiskRoom(settings.min_free_bytes, shared=settings.allow_other),
@@ -134,6 +136,7 @@ async def assembled(
                 kernel,
                 filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
+                group_sync=writes.group_sync if settings.write_back else None,
                 foresight=foresight,
                 descriptors=descriptors,
             )
@@ -146,6 +149,7 @@ async def assembled(
                 if keeper is not None:
                     nursery.start_soon(_kept_running, keeper.run)
                 nursery.start_soon(_kept_running, filesystem.run)
+                nursery.start_soon(_kept_running, writes.group_sync.run)
                 if not settings.read_only:
                     nursery.start_soon(_finish_in_background, files, journal, store)
                 try:

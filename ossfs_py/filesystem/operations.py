@@ -45,6 +45,7 @@ from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -68,12 +69,14 @@ class Filesystem:
         options: FilesystemOptions,
         *,
         write_back: WriteBackQueue | None = None,
+        group_sync: GroupSync | None = None,
         foresight: Sequence[OpenWatcher] = (),
         descriptors: Descriptors | None = None,
     ) -> None:
         """``namespace`` tells ``kernel`` of objects that others replaced; ``workers`` are for
-        calls to the store; ``foresight`` is told of every file that is opened for reading;
-        ``descriptors`` limits the files open for writing (None: as the process's limit says).
+        calls to the store; ``write_back`` and ``group_sync`` go together; ``foresight`` is told of
+        every file that is opened for reading; ``descriptors`` limits the files open for writing
+        (None: as the process's limit says).
         """
         self._namespace = namespace
         self._kernel = kernel
@@ -103,6 +106,7 @@ class Filesystem:
             store,
             workers,
             journal,
+            group_sync,
             copied_bytes=options.copied_bytes,
         )
         self._opener = Opener(
@@ -535,8 +539,10 @@ class Filesystem:
         self._removals.take_over()
 
     async def run(self) -> None:
-        """Background work, until cancelled: upload what write-back has queued."""
-        await self._commits.run(self._opener.release)
+        """Background work, until cancelled: what write-back has queued, and other deletions."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._removals.put_off.run)
+            nursery.start_soon(self._commits.run, self._opener.release)
 
     async def sync(self) -> None:
         """sync(1) of this mount: returns when everything dirty is in the bucket.
@@ -545,6 +551,7 @@ class Filesystem:
             UnsavedDataError: some could not be brought there; it stays dirty.
         """
         await self._commits.sync()
+        await self._removals.put_off.done()
 
     @property
     def open_files(self) -> int:
@@ -567,7 +574,10 @@ class Filesystem:
         Raises:
             UnsavedDataError: some could not be brought to the store; they were set aside.
         """
-        await self._commits.drain()
+        try:
+            await self._commits.drain()
+        finally:
+            await self._removals.put_off.tried()
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""

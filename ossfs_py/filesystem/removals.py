@@ -1,6 +1,7 @@
 """Removing: the name is gone at once, and what the store still has to do comes behind.
 
-A file that nobody has open is deleted while rm waits, by one request. Of an open one the journal is
+A file that nobody has open is deleted while rm waits, by one request; with write-back the journal
+is told, and it is deleted behind, many by one request (``putoff``). Of an open one the journal is
 told, and its key is hidden here from then on. Its readers go on: from a hidden copy if the object
 is small, so that other clients see it gone as well; else from the object itself, which is deleted
 at the last close, or by the next mount if this one is killed. A copy of a large object may take
@@ -16,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -23,11 +25,13 @@ import trio
 from ossfs_py.errors import AccessDeniedError, ObjectMissingError, OssfsError, StoreError
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
 from ossfs_py.model import CommitRequest, ObjectInfo
-from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.removals import RemovalRecord, delete_removed
 
@@ -146,10 +150,15 @@ class Removals:
         store: ObjectStore,
         workers: Workers,
         journal: Journal,
+        group_sync: GroupSync | None = None,
         *,
         copied_bytes: int = COPIED_BYTES,
     ) -> None:
+        """``group_sync``: write-back, so that nobody waits for the deletion of a closed file."""
         self._copied_bytes = copied_bytes
+        self._group_sync = group_sync
+        self.put_off = PutOffRemovals(store, workers, self._forget_all)
+        """Deletions that nobody waits for."""
         self._opened = opened
         self._namespace = namespace
         self._removed = namespace.removed
@@ -165,9 +174,7 @@ class Removals:
     def take_over(self) -> None:
         """Hide what earlier mounts removed and could not delete; blocks shortly."""
         for record in self._journal.leftover_removals():
-            removal = Removal(record, None, self)
-            removal.settled.set()
-            self._add(removal)
+            self._add_owed(record)
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -183,7 +190,10 @@ class Removals:
         """
         opened = self._opened.current(inode)
         if opened is None:
-            await self._namespace.unlink(directory, name)
+            if self._group_sync is None or not _can_wait(inode):
+                await self._namespace.unlink(directory, name)
+            else:
+                await self._put_off(directory, inode, self._group_sync)
             return
         if inode.shadows:
             # What the name stood for before it was this file's: nobody needs it.
@@ -227,6 +237,7 @@ class Removals:
         marker = None
         if inode is not None:
             key = self._namespace.marker_key_of(inode)
+            await self.put_off.tried_below(key)
             inside = [each for each in self._outstanding.values() if each.key.startswith(key)]
             if inside:
                 marker = RemovedMarker(key, inside, self)
@@ -344,6 +355,23 @@ class Removals:
             await self._workers.run(self._store.delete, record.key)
         return record
 
+    async def _put_off(self, directory: Inode, inode: Inode, group_sync: GroupSync) -> None:
+        """Remove a closed file here, and let the store hear of it behind."""
+        await self.put_off.wait_for_room()
+        etags = () if inode.info is None else (inode.info.etag,)
+        record = RemovalRecord(self._namespace.key_of(inode), etags, whatever_was_there=True)
+        await self._workers.run(partial(self._journal.record_removal, record, durable=False))
+        group_sync.add_removal(record)
+        self._add_owed(record)
+        self._namespace.note_unlinked(inode)
+        await self._namespace.keep_visible(directory)
+
+    def _add_owed(self, record: RemovalRecord) -> None:
+        removal = Removal(record, None, self)
+        removal.settled.set()
+        self._add(removal)
+        self.put_off.add(removal)
+
     def _add(self, removal: Removal) -> None:
         self._outstanding[removal.record.ident] = removal
         self._removed.add(removal)
@@ -382,12 +410,31 @@ class Removals:
             self._drop_needless(marker)
         await self._workers.run(self._journal.forget_removal, removal.record)
 
+    async def _forget_all(self, removals: Sequence[PutOffRemoval]) -> None:
+        """They are over."""
+        ours = [removal for removal in removals if isinstance(removal, Removal)]
+        for removal in ours:
+            removal.is_over = True
+            self._removed.discard(removal)
+            self._outstanding.pop(removal.record.ident, None)
+        records = [removal.record for removal in ours]
+        await self._workers.run(self._journal.forget_removals, records)
+        for marker in {marker for removal in ours for marker in removal.markers}:
+            if self._drop_needless(marker):
+                with suppress(StoreError):
+                    await self._workers.run(self._store.delete, marker.key)
+
     def _drop_needless(self, marker: RemovedMarker) -> bool:
         """Hide the marker no longer if nothing removed is left in its directory."""
         is_needless = all(removal.is_over for removal in marker.removals)
         if is_needless:
             self._removed.discard(marker)
         return is_needless
+
+
+def _can_wait(inode: Inode) -> bool:
+    """Whether all that is to be deleted is the object of the file's own."""
+    return inode.kind is not Kind.DIRECTORY and not (inode.local or inode.shadows)
 
 
 def _streams(opened: OpenInode) -> bool:

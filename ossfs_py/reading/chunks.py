@@ -104,6 +104,7 @@ class Chunk:
         "job",
         "pins",
         "ready",
+        "sought",
         "spare",
         "start",
         "state",
@@ -124,6 +125,8 @@ class Chunk:
         """What a second request for the same bytes fills; after that one won, the first one's."""
         self.job: Job | None = None
         """The request, as long as it can be hurried up or taken back."""
+        self.sought = False
+        """Whether somebody waits for memory for it."""
         self.begun_at: float | None = None
         """When a thread began the (latest) request, by time.monotonic(); the thread sets it."""
         self.error: BaseException | None = None

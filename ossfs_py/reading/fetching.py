@@ -73,8 +73,21 @@ class Fetcher:
         return self._index.ask(span.start, span.end, from_disk=span.from_disk, ahead=ahead)
 
     async def find_memory(self, chunk: Chunk) -> None:
-        """Wait for memory on behalf of a reader; whoever gets it first starts the request."""
-        buffer = await self._memory.acquire(chunk.size)
+        """Wait, on behalf of a reader, for the memory of a chunk and start its request.
+
+        One waits for each chunk, and the others for that one: their pins would keep the bytes, once
+        they are there, from making room for anybody, themselves included. It may return without
+        memory, when the one who waited was cancelled.
+        """
+        if chunk.sought:
+            await chunk.wait()
+            return
+        chunk.sought = True
+        try:
+            buffer = await self._memory.acquire(chunk.size)
+        finally:
+            chunk.sought = False
+            chunk.wake()
         if chunk.state is ChunkState.ASKED:
             self._begin(chunk, buffer, urgent=True)
         else:
@@ -105,6 +118,8 @@ class Fetcher:
         """
         if chunk.state is ChunkState.ASKED:
             await self.find_memory(chunk)
+            if chunk.state is ChunkState.ASKED:
+                return
         elif chunk.job is not None:
             chunk.job.promote()
         if not chunk.pending:

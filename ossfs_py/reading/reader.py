@@ -312,7 +312,7 @@ class VersionReader:
     async def _settle_on_disk(self, chunk: Chunk, home: DiskHome) -> None:
         chunk.pin()
         try:
-            if chunk.state is ChunkState.ASKED:
+            while chunk.state is ChunkState.ASKED:
                 await self._fetcher.find_memory(chunk)
             while chunk.pending:
                 await chunk.wait()

@@ -9,7 +9,8 @@
   others.
 - ``parts`` and ``records`` are pure: how a file is cut, and how the journal writes it down.
 - ``staging``, ``journal``, ``leftovers``, ``recovery``: nothing acknowledged is lost when the
-  daemon dies; ``removals``: and nothing removed comes back.
+  daemon dies; ``removals``: and nothing removed comes back; ``groupsync``: nor in a power loss,
+  a second later.
 
 A content is replaced, never changed into another kind: whoever waited looks again at which one
 there is. Contents, builders and uploads are changed by the task that holds the dirty file's lock;

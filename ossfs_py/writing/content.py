@@ -165,8 +165,9 @@ class Content(Protocol):
         ...
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything across a crash and a power loss, as a whole file that is to become what
-        ``request`` says, until it is committed or changed; False if that is for another content.
+        """Keep everything as a whole file that is to become what ``request`` says, until it is
+        committed or changed: across a crash at once, across a power loss within about a second.
+        False if that is for another content.
 
         Raises:
             OSError: the disk is full.

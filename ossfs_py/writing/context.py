@@ -9,6 +9,7 @@ import trio
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.parts import EQUAL_PART_BYTES, PartLimits
 
@@ -93,6 +94,8 @@ class WriteContext:
     """Threads for files on local disk."""
     memory: PartMemory
     journal: Journal
+    group_sync: GroupSync
+    """Of the journal's records that write-back relies on."""
     spill_key: Callable[[], str]
     """A new hidden key (``.ossfs-py-spill-<uuid>`` under the mount's prefix)."""
     limits: WriteLimits = field(default_factory=WriteLimits)

@@ -270,8 +270,9 @@ class DirtyFile:
         return attempt.version
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything written so far on local disk, across a power loss, to be committed as
-        ``request`` says; False if that cannot be: commit then.
+        """Keep everything written so far on local disk, across a crash at once and across a power
+        loss within about a second, to be committed as ``request`` says; False if that cannot be:
+        commit then.
 
         Raises:
             OSError: the disk is full, among others.

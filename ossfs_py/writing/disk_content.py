@@ -163,7 +163,8 @@ class DiskContent:
         return self
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything across a power loss, as a whole file, until it is committed or changed.
+        """Keep everything, as a whole file, until it is committed or changed: across a crash at
+        once, across a power loss within about a second.
 
         Raises:
             FileTooLargeError: its commit would be refused.
@@ -172,7 +173,8 @@ class DiskContent:
         self._check_holes(request)
         staging = await self._bytes.need_staging()
         record = self._description(staging.ident, request).replaced(complete=True)
-        await staging.record(record, durable=True)
+        await staging.record(record)
+        self._context.group_sync.add(staging)
         self._recorded_request = request
         self._secured = True
         return True

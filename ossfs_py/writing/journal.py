@@ -30,7 +30,7 @@ import os
 import stat
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,13 +107,21 @@ class Journal:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return StagedFile(ident, os.open(self._staging / f"{ident}.data", flags, 0o600))
 
-    def write_record(self, record: DirtyRecord, *, durable: bool = False) -> None:
+    def write_record(self, record: DirtyRecord) -> None:
         """From now on a crash leaves the file to be found, as ``record`` says.
 
-        ``durable``: a power loss, too.
+        After :meth:`sync_record` and :meth:`sync_staging` a power loss does, too.
         """
-        path = self._staging / f"{record.ident}.json"
-        _write_atomically(path, record.to_json(), durable=durable)
+        _write_atomically(self._staging / f"{record.ident}.json", record.to_json())
+
+    def sync_record(self, ident: str) -> None:
+        """Bring a record to the disk, if it has not been removed."""
+        with contextlib.suppress(FileNotFoundError):
+            _sync(self._staging / f"{ident}.json")
+
+    def sync_staging(self) -> None:
+        """Bring the names of staging files and records to the disk."""
+        _sync(self._staging)
 
     def open_log(self, name: str) -> int:
         """A new log to append to; name it in the next record."""
@@ -223,14 +231,29 @@ class Journal:
 
     # -- files that were removed -------------------------------------------------------------------
 
-    def record_removal(self, record: RemovalRecord) -> None:
-        """Remember a removal until :meth:`forget_removal`, in place of what was known of it."""
+    def record_removal(self, record: RemovalRecord, *, durable: bool = True) -> None:
+        """Remember a removal until :meth:`forget_removal`, in place of what was known of it.
+
+        Without ``durable`` across a power loss only after :meth:`sync_removals`.
+        """
         path = self._removals / f"{record.ident}.json"
-        _write_atomically(path, record.to_json(), durable=True)
+        _write_atomically(path, record.to_json(), durable=durable)
+
+    def sync_removals(self, records: Iterable[RemovalRecord]) -> None:
+        """Bring what is remembered of removals to the disk, where it is not forgotten."""
+        for record in records:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(self._removals / f"{record.ident}.json")
+        _sync(self._removals)
 
     def forget_removal(self, record: RemovalRecord) -> None:
         """The store has nothing of the removed file any more."""
         (self._removals / f"{record.ident}.json").unlink(missing_ok=True)
+
+    def forget_removals(self, records: Iterable[RemovalRecord]) -> None:
+        """As :meth:`forget_removal`, of many."""
+        for record in records:
+            self.forget_removal(record)
 
     def leftover_removals(self) -> list[RemovalRecord]:
         """Removals that a daemon that died, or could not reach the store, has left."""
@@ -377,8 +400,12 @@ def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
             os.fsync(file.fileno())
     temporary.rename(path)
     if durable:
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -90,6 +90,8 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
         journal.forget_scratch(key)
         done += 1
     for record in journal.leftover_removals():
+        if record.whatever_was_there:
+            continue  # there may be thousands: the mount deletes them behind
         try:
             done += delete_removed(store, record)
         except StoreError as exc:

@@ -63,18 +63,17 @@ class Staging:
         """Whether the next mount would find the file after a crash."""
         return self._recorded
 
-    async def record(self, record: DirtyRecord, *, durable: bool = False) -> None:
+    async def record(self, record: DirtyRecord) -> None:
         """Make the file one that the next mount finds, as ``record`` says, from now on.
 
-        With a base in it, a log of later writes begins. ``durable``: bytes and record survive a
-        power loss.
+        With a base in it, a log of later writes begins.
         """
         log_name = None
         if record.base_valid:
             self._log_number += 1
             log_name = f"{self.ident}.{self._log_number}.log"
         self._log_fd = await self._local.run_to_end(
-            self._write_record, record.replaced(log=log_name), self._log_fd, durable
+            self._write_record, record.replaced(log=log_name), self._log_fd
         )
         self._recorded = True
 
@@ -130,6 +129,14 @@ class Staging:
         """The span as an upload body. Hold :attr:`uses` while it is sent."""
         return FileSlice(self._fd, span.start, span.size)
 
+    def sync(self) -> None:
+        """Let bytes and record survive a power loss; the directory's entries are another matter.
+
+        For any thread. Hold :attr:`uses` meanwhile.
+        """
+        os.fsync(self._fd)
+        self._journal.sync_record(self.ident)
+
     def set_aside(self, record: DirtyRecord) -> Path:
         """Move the file to ``unsaved/``; returns its path. Blocks for a rename."""
         path = self._journal.set_aside(record)
@@ -152,14 +159,10 @@ class Staging:
             self.unlink()
         self.uses.close()
 
-    def _write_record(
-        self, record: DirtyRecord, old_log_fd: int | None, durable: bool
-    ) -> int | None:
-        if durable:
-            os.fsync(self._fd)
+    def _write_record(self, record: DirtyRecord, old_log_fd: int | None) -> int | None:
         log_fd = self._journal.open_log(record.log) if record.log is not None else None
         try:
-            self._journal.write_record(record, durable=durable)
+            self._journal.write_record(record)
         except OSError:
             if log_fd is not None:
                 os.close(log_fd)

@@ -1,7 +1,10 @@
 """``--write-back``: close returns when the data is safe on local disk, uploads follow."""
 
+import io
 import os
 import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -160,3 +163,48 @@ def test_sync_outside_of_a_mount_says_so(tmp_path: Path) -> None:
     outcome = ossfs("sync", tmp_path, environment={})
     assert outcome.code == 1
     assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount"
+
+
+def test_removing_a_tree_waits_for_few_requests(
+    mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio
+) -> None:
+    for number in range(60):
+        minio_client.put_object(bucket, f"tree/{number:02}", io.BytesIO(b"x"), 1)
+    mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint, negative_ttl=60)
+    subprocess.run(["ls", mounted.path / "tree"], check=True, capture_output=True)
+    proxy.reset()
+    subprocess.run(["rm", "-r", mounted.path / "tree"], check=True)
+    assert list(mounted.path.iterdir()) == []
+    assert names(minio_client, bucket) == []  # rmdir has waited for what was below it
+    counts = proxy.counts()
+    assert counts["DeleteObject"] < 10
+    assert sum(counts.values()) < 40
+
+
+def test_removed_files_stay_removed_over_a_kill_and_others_may_use_their_names(
+    mount: MountFactory, seaweed: SeaweedServer, proxy: Proxy, bucket: str, minio_client: Minio
+) -> None:
+    for number in range(20):
+        minio_client.put_object(bucket, f"d/{number:02}", io.BytesIO(b"old"), 3)
+    mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint)
+    keep = [Fault(name, times=None, status=503) for name in ("DeleteObject", "DeleteObjects")]
+    proxy.faults.extend(keep)
+    for path in sorted((mounted.path / "d").iterdir())[1:]:
+        path.unlink()
+    assert [path.name for path in (mounted.path / "d").iterdir()] == ["00"]
+    assert not (mounted.path / "d" / "07").exists()
+    (mounted.path / "d" / "08").write_bytes(b"new here")
+    assert (mounted.path / "d" / "08").read_bytes() == b"new here"
+    mounted.terminate(signal.SIGKILL)
+    mounted.close()
+    time.sleep(1.1)  # the store's clock tells seconds
+    minio_client.put_object(bucket, "d/09", io.BytesIO(b"another's"), 9)
+    mounted.start()
+    assert sorted(path.name for path in (mounted.path / "d").iterdir()) == ["00", "09"]
+    proxy.faults.clear()
+    assert mounted.unmount() == 0
+    # The file written anew had been closed: it is found, and finished by the next mount.
+    Recovering(mounted, seaweed)("--upload")
+    assert names(minio_client, bucket) == ["d/00", "d/08", "d/09"]
+    assert stored(minio_client, bucket, "d/08") == b"new here"
+    assert stored(minio_client, bucket, "d/09") == b"another's"

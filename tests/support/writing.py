@@ -17,6 +17,7 @@ from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext, WriteLimits
 from ossfs_py.writing.dirty import DirtyFile
+from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.parts import PartLimits
 from tests.support.fake_store import FakeStore
@@ -112,6 +113,7 @@ async def writing(
         local=local,
         memory=pool,
         journal=journal,
+        group_sync=GroupSync(journal, local),
         spill_key=lambda: f".ossfs-py-spill-{next(numbers)}",
         limits=limits,
     )

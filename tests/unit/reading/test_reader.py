@@ -386,6 +386,53 @@ def test_any_order_of_concurrent_reads_gives_the_plain_bytes(
     trio.run(main)
 
 
+def test_readers_who_wait_for_memory_for_the_same_bytes_do_not_keep_it_from_one_another() -> None:
+    """Each of two blocks, all there is room for, is waited for by two readers before it is asked
+    for: the second one of each must not hold it while waiting for memory of its own."""
+
+    async def main() -> None:
+        shared = reading_over(PatternStore(), limit=2 * MIB)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 16 * MIB))
+        taken = [await shared.memory.acquire(MIB) for _ in range(2)]
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for _ in range(2):
+                    for start in (0, 8 * MIB):
+                        nursery.start_soon(read, reader, start, start + MIB)
+                        await trio.testing.wait_all_tasks_blocked()
+                for buffer in taken:
+                    buffer.release()
+
+    trio.run(main)
+
+
+def test_when_the_one_who_waits_for_memory_goes_another_waits_on() -> None:
+    async def main() -> None:
+        shared = reading_over(PatternStore(), limit=2 * MIB)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 16 * MIB))
+        taken = await shared.memory.acquire(2 * MIB)
+        first = trio.CancelScope()
+
+        async def killed() -> None:
+            with first:
+                await read(reader, 0, 1000)
+
+        async def waits_on() -> None:
+            assert await read(reader, 0, 1000) == pattern(0, 1000)
+
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(killed)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(waits_on)
+                await trio.testing.wait_all_tasks_blocked()
+                first.cancel()
+                await trio.testing.wait_all_tasks_blocked()
+                taken.release()
+
+    trio.run(main)
+
+
 def test_two_readers_who_wait_for_the_same_bytes_ask_again_once() -> None:
     async def main() -> None:
         store = PatternStore()

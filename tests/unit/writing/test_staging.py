@@ -185,7 +185,7 @@ def test_a_record_that_cannot_be_written_is_told_and_the_old_one_stays(tmp_path,
         record = DirtyRecord.of(staging.ident, REQUEST).replaced(base=BASE, base_valid=50, size=50)
         await staging.record(record)
 
-        def write_record(_record, *, durable):
+        def write_record(_record):
             raise OSError(errno.ENOSPC, "full")
 
         monkeypatch.setattr(journal, "write_record", write_record)

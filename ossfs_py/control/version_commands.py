@@ -21,6 +21,7 @@ from ossfs_py.errors import (
     NotADirectoryPathError,
     ObjectMissingError,
     StoreError,
+    UnsavedDataError,
 )
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.writers import WRITER, WRITTEN
@@ -120,6 +121,7 @@ class VersionCommands:
         wanted, at_ns = arguments.text("version", ""), arguments.number("at_ns", 0)
         self._require_may_overwrite(path)
         await self._require_saved(path)
+        await self._settle()
         entries = await self._history_of(path)
         if not entries:
             raise ControlError(f"{path!r} has no versions: nothing of this name was ever a file")
@@ -135,6 +137,13 @@ class VersionCommands:
             "bytes": entry.info.size if entry.info is not None else 0,
             "restored": not entry.is_latest,
         }
+
+    async def _settle(self) -> None:
+        """What write-back owes the store is in its history first: uploads, and removals."""
+        try:
+            await self._filesystem.sync()
+        except UnsavedDataError as exc:
+            log.info("the history is asked for although %s", exc)
 
     def _require_may_overwrite(self, path: str) -> None:
         self._filesystem.protection.require_writable()
@@ -155,7 +164,9 @@ class VersionCommands:
         if found.kind == "directory":
             raise ControlError(f"{path!r} is a directory: undelete brings trees back")
         if found.unsaved:
-            raise ControlError(f"{path!r} is being written: close it first")
+            raise ControlError(
+                f"{path!r} is being written, or not uploaded yet: close it, and 'ossfs-py sync'"
+            )
 
     def _copy_back(self, info: ObjectInfo) -> None:
         self._store.copy(info.version, info.key, like=info)
@@ -166,6 +177,7 @@ class VersionCommands:
         since_ns, dry_run = arguments.number("since_ns", 0), arguments.flag("dry_run")
         totals = {"files": 0, "bytes": 0, "without_version": 0}
         failed: dict[str, str] = {}
+        await self._settle()
         for path in arguments.texts("paths"):
             if not dry_run:
                 self._require_may_overwrite(path)

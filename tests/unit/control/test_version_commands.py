@@ -199,6 +199,24 @@ def test_where_markers_may_not_be_removed_the_version_is_copied(tmp_path: Path) 
     asked(tmp_path, store, test)
 
 
+def test_removals_that_write_back_owes_are_in_the_history_first(tmp_path: Path) -> None:
+    store = VersionedStore()
+    store.seed("team/file", b"content")
+
+    async def test(ask: Ask, fs: Mounted) -> None:
+        synced = []
+
+        async def sync() -> None:
+            synced.append(True)
+            store.delete("team/file")
+
+        fs.fs.sync = sync  # type: ignore[method-assign]
+        assert (await ask("undelete", paths=["file"]))["files"] == 1
+        assert synced == [True]
+
+    asked(tmp_path, store, test)
+
+
 def test_a_mount_that_may_not_overwrite_brings_nothing_back(tmp_path: Path) -> None:
     store, _tree = deleted_tree()
 

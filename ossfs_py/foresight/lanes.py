@@ -26,7 +26,7 @@ class Shape:
         """How far the kernel read on behind the part, the smaller one of two."""
 
 
-class Lane:
+class PartReader:
     """A program that begins one part after the other at the same place inside it."""
 
     __slots__ = (

@@ -18,6 +18,8 @@ TORCH ?=
 BENCH ?=
 # LOCKED=1 installs what the lock files name and nothing else, as continuous integration does.
 LOCKED ?=
+# Options of "make bench-nodes".
+NODES ?=
 # Options of "make loaders", and whether it takes the newest of each library instead of the pinned.
 LOADERS ?=
 NEWEST ?=
@@ -36,7 +38,7 @@ WITH_TORCH := $(VENV)/.torch
 WITH_LOADERS := $(VENV)/.loaders
 OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
-TEST_PACKAGES := fio git groff-base rsync sqlite3 systemd
+TEST_PACKAGES := fio git groff-base memcached rsync sqlite3 systemd
 PEERS := s3fs
 ENGINE := podman runc debootstrap catatonit
 INSTALL = .ci/install-packages
@@ -44,7 +46,7 @@ INSTALL = .ci/install-packages
 # Of "make servers": which, and what they need beside TEST_PACKAGES (60 MB to download).
 SERVERS ?= ceph swift juicefs localstack rclone moto seaweedfs
 CEPH_PACKAGES := ceph-common ceph-mon ceph-osd radosgw
-SWIFT_PACKAGES := liberasurecode-dev memcached
+SWIFT_PACKAGES := liberasurecode-dev
 
 # Of the targets that break things on purpose.
 SEED ?= 1
@@ -56,7 +58,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale fuzz coverage bench loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -219,6 +221,10 @@ coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads
 bench: $(TEST) $(WITH_TORCH) ## Measure against s3fs and rclone on one store; table, JSON and a picture
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+
+bench-nodes: $(TEST) ## Load one model on 1 to 8 nodes with and without a shared cache (root; NODES="--nodes 4")
+	@$(INSTALL) iproute2
+	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.nodes $(NODES)
 
 loaders: $(TEST) $(WITH_LOADERS) ## Measure model loaders through a mount (LOADERS="--layers 2 --loaders safe_open")
 	@$(if $(NEWEST),$(BIN)/python -m pip install --quiet --upgrade $$($(BIN)/python -m tests.support.libraries))

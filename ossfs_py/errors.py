@@ -333,3 +333,27 @@ def is_dead_mount(exc: OSError) -> bool:
 def is_refused(exc: OSError) -> bool:
     """Whether this user may not do what was tried."""
     return exc.errno in (errno.EACCES, errno.EPERM)
+
+
+NO_ROOM_FOR_VALUE = errno.ERANGE
+"""What a program is told that offers less room than an extended attribute has bytes."""
+
+UNKNOWN_REQUEST = errno.ENOSYS
+"""What the kernel is told of a request that it need not send again."""
+
+UNINTELLIGIBLE = errno.EIO
+"""What the kernel is told of a request that is not one."""
+
+
+def is_mount_gone(exc: OSError) -> bool:
+    """Whether the kernel's descriptor ends with it: it has let go of the mount.
+
+    ECONNABORTED instead of ENODEV is what reading a request says that the kernel takes off its
+    queue at the moment when the connection goes.
+    """
+    return exc.errno in (errno.ENODEV, errno.ECONNABORTED)
+
+
+def is_withdrawn(exc: OSError) -> bool:
+    """Whether nobody waits for a request, or its answer, any more: its program was killed."""
+    return exc.errno == errno.ENOENT

@@ -29,20 +29,21 @@ MAY_IMPORT: dict[str, set[str]] = {
     "store": FOUNDATION | {"telemetry"},
     "foresight": {"errors", "extents", "model"},
     "reading": FOUNDATION | {"foresight", "runtime", "store", "telemetry"},
+    "sharedcache": FOUNDATION | {"reading", "runtime", "store"},
     "writing": FOUNDATION | {"runtime", "store", "telemetry"},
     "namespace": FOUNDATION | {"runtime", "store", "telemetry"},
     "datapath": FOUNDATION | {"reading", "runtime", "store", "telemetry", "writing"},
     "filesystem": FOUNDATION
     | {"datapath", "foresight", "namespace"}
     | {"reading", "runtime", "store", "telemetry", "writing"},
-    "fuse": FOUNDATION | {"filesystem", "host", "telemetry"},
+    "fuse": FOUNDATION | {"filesystem", "host", "runtime", "telemetry"},
     "control": FOUNDATION | {"datapath", "filesystem", "host", "runtime", "store", "telemetry"},
     "bench": FOUNDATION | {"control"},
-    "doctor": FOUNDATION | {"control", "host", "store", "telemetry"},
-    "config": FOUNDATION | {"telemetry"},
+    "doctor": FOUNDATION | {"control", "host", "sharedcache", "store", "telemetry"},
+    "config": FOUNDATION | {"sharedcache", "telemetry"},
     "daemon": FOUNDATION
     | {"config", "control", "datapath", "filesystem", "fuse", "host", "namespace"}
-    | {"reading", "runtime", "store", "telemetry", "writing"},
+    | {"reading", "runtime", "sharedcache", "store", "telemetry", "writing"},
     "demo": FOUNDATION | {"host"},
     "cli": FOUNDATION
     | {

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _HELP = """Look at everything that a mount of BUCKET[/PREFIX] at MOUNTPOINT needs.
 
 The machine is always looked at; the store and the bucket if BUCKET is given; the mountpoint, or
-the mount that is there, if MOUNTPOINT is. A single argument that begins with / or . is a
-mountpoint. Nothing is written anywhere, but for a scratch key with --write.
+the mount that is there, if MOUNTPOINT is; each node, if --shared-cache is. A single argument that
+begins with / or . is a mountpoint. Nothing is written anywhere, but for a scratch key with --write.
 """
 
 _EPILOG = """\b
@@ -30,7 +30,7 @@ Exit codes: 0 all is well (warnings included), 1 a check failed, 2 wrong usage.
 _BESIDE_STORE = (
     *("data_path", "temp_dir", "cache_dir", "state_dir"),
     *("allow_other", "nonempty", "connect_timeout_seconds", "retry_budget_seconds"),
-    *("acl", "storage_class"),
+    *("acl", "storage_class", "shared_cache"),
 )
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _RETRY_SECONDS = 5.0
@@ -77,6 +77,7 @@ def doctor(
         mountpoint=settings.mountpoint if "mountpoint" in named else None,
         nonempty=settings.nonempty,
         allow_other=settings.allow_other,
+        shared_cache=settings.shared_cache,
     )
     findings = []
     for finding in examine(examined):

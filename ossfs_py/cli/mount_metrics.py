@@ -33,6 +33,10 @@ class MountMetrics:
         """Whether the mount tells it at all."""
         return (name, *labels) in self._values
 
+    def sum(self, name: str, first: str) -> float:
+        """A metric of two labels, summed over the second one."""
+        return sum(value for key, value in self._values.items() if key[:2] == (name, first))
+
     def labels(self, name: str) -> list[str]:
         """Values of the first label of a metric, in the order in which they appeared."""
         return list(dict.fromkeys(key[1] for key in self._values if key[0] == name))
@@ -49,7 +53,10 @@ class Section:
 def sections(now: MountMetrics, before: MountMetrics | None, seconds: float) -> list[Section]:
     """The tables of one screen. Without ``before`` there are no rates."""
     look = _Look(now, before, seconds)
-    tables = (look.traffic(), look.store(), look.operations(), look.state(), look.waits())
+    tables = (
+        *(look.traffic(), look.store(), look.shared_cache(), look.nodes()),
+        *(look.operations(), look.state(), look.waits()),
+    )
     return [_without_rates(one) if before is None else one for one in tables if one.rows]
 
 
@@ -74,6 +81,15 @@ _CACHE_TRAFFIC = (
     ("Disk cache, found", "ossfs_cache_hit_bytes_total", None),
     ("Disk cache, missing", "ossfs_cache_miss_bytes_total", None),
     ("Disk cache, evicted", "ossfs_cache_evicted_bytes_total", None),
+)
+
+_SHARED_BLOCKS = (
+    ("Found", "hit"),
+    ("Fetched for all", "won"),
+    ("Fetched by others, waited for", "waited"),
+    ("Waited for in vain", "late"),
+    ("Not asked for", "unasked"),
+    ("Not handed on", "dropped"),
 )
 
 
@@ -107,6 +123,32 @@ class _Look:
             rows.append(row)
         headings = ("STORE", _RATE, "TOTAL", "MEAN TIME", "RETRIES", "FAILED")
         return Section(headings, tuple(rows))
+
+    def shared_cache(self) -> Section:
+        """Nothing of a mount without one."""
+        name = "ossfs_shared_cache_blocks_total"
+        rows = [
+            (text, self._rate(name, outcome), f"{self._now.get(name, outcome):.0f}")
+            for outcome, text in _SHARED_BLOCKS
+            if self._now.known(name, outcome)
+        ]
+        return Section(("SHARED CACHE, BLOCKS", _RATE, "TOTAL"), tuple(rows))
+
+    def nodes(self) -> Section:
+        """The nodes of the shared cache that gave or took something, or failed."""
+        received, sent = (f"ossfs_shared_cache_{way}_bytes_total" for way in ("received", "sent"))
+        errors = "ossfs_shared_cache_errors_total"
+        rows = [
+            (
+                node,
+                self._size_rate(received, node),
+                short_size(self._now.get(received, node)),
+                short_size(self._now.get(sent, node)),
+                f"{self._now.sum(errors, node):.0f}",
+            )
+            for node in self._now.labels(received)
+        ]
+        return Section(("NODE", _RATE, "RECEIVED", "SENT", "ERRORS"), tuple(rows))
 
     def operations(self) -> Section:
         name = "ossfs_operation_seconds"
@@ -143,6 +185,9 @@ class _Look:
             rows.append(("To be uploaded", f"{count:.0f} closed files, {size}"))
         if now.data_path == "cache":
             rows.append(("Disk cache", short_size(now.get("ossfs_cache_used_bytes"))))
+        if now.known("ossfs_shared_cache_nodes", "up"):
+            up, down = (now.get("ossfs_shared_cache_nodes", state) for state in ("up", "down"))
+            rows.append(("Shared cache", f"{up + down:.0f} nodes, {down:.0f} of them down"))
         return Section(("STATE", ""), tuple(rows))
 
     def waits(self) -> Section:

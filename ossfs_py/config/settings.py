@@ -133,6 +133,15 @@ def _is_this_machine(hostname: str | None) -> bool:
     return ip_address(hostname).is_loopback
 
 
+def _shared_cache(s: Settings) -> list[Conflict]:
+    if s.shared_cache_secret is not None and s.shared_cache is None:
+        return [(("shared_cache_secret",), "it is for --shared-cache, which is not given")]
+    if s.shared_cache is not None and s.sse_key_file is not None:
+        reason = "what only that key decrypts would lie on the nodes for others to read"
+        return [(("shared_cache", "sse_key_file"), reason)]
+    return []
+
+
 def _directories_apart(s: Settings) -> list[Conflict]:
     # The daemon would wait for itself when it opens its own files through the mount.
     inside = [
@@ -154,6 +163,7 @@ _RULES: tuple[Callable[[Settings], list[Conflict]], ...] = (
     _block_size,
     _addressing,
     _encryption,
+    _shared_cache,
     _directories_apart,
     _special_modes,
 )

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ossfs_py.sharedcache.members import FILE_PREFIX, parse_member
+
 
 def absolute_path(value: object) -> Path:
     """A path as the daemon sees it after it has changed its directory to /."""
@@ -94,6 +96,21 @@ def own_addresses(value: object) -> tuple[str, ...]:
                 f"{address!r} is not an IP address; write it like 10.0.0.5 or 10.0.0.5,10.0.1.5"
             ) from None
     return tuple(dict.fromkeys(found))
+
+
+def shared_cache_nodes(value: object) -> str:
+    """``HOST:PORT,…``, ``NAME:PORT`` or ``file:PATH``, the path made absolute."""
+    text = str(value).strip()
+    if text.startswith(FILE_PREFIX):
+        return FILE_PREFIX + str(absolute_path(text.removeprefix(FILE_PREFIX)))
+    if "@" in text:
+        raise ValueError("must not carry a user name or password")
+    hosts = [part.strip() for part in text.replace(" ", ",").split(",") if part.strip()]
+    if not hosts:
+        raise ValueError("must not be empty")
+    for host in hosts:
+        parse_member(host)
+    return ",".join(hosts)
 
 
 def user_id(value: object) -> int:

@@ -24,6 +24,8 @@ from ossfs_py.daemon.options import (
     state_directory,
     write_limits,
 )
+from ossfs_py.daemon.sharing import Sharing, sharing
+from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.errors import OssfsError
@@ -72,7 +74,10 @@ async def assembled(
     network = Workers("network", settings.concurrency)
     files = Workers("file", _FILE_THREADS)
     try:
-        with _journal(settings, mountpoint, runtime_dir) as journal:
+        with (
+            _journal(settings, mountpoint, runtime_dir) as journal,
+            sharing(settings, store, metrics) as shared,
+        ):
             resident = Resident(settings.memory_limit_bytes, files, metrics)
             pool = BufferPool(
                 settings.memory_limit_bytes, settings.block_size_bytes, metrics, resident
@@ -85,6 +90,7 @@ async def assembled(
                 resident=resident,
                 metrics=metrics,
                 options=read_options(settings),
+                shared=shared.handing_on,
             )
             writes = WriteContext(
                 store=store,
@@ -118,15 +124,6 @@ async def assembled(
                 news=kernel.news,
                 rename_log=journal,
             )
-            foresight: list[OpenWatcher] = []
-            if settings.small_file_prefetch:
-                foresight.append(
-                    SiblingPrefetch(
-                        namespace, kernel, data_path, metrics, settings.memory_limit_bytes
-                    )
-                )
-            if settings.model_hints:
-                foresight.append(ShardLookup(namespace))
             filesystem = Filesystem(
                 namespace,
                 data_path,
@@ -137,7 +134,7 @@ async def assembled(
                 filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
                 group_sync=writes.group_sync if settings.write_back else None,
-                foresight=foresight,
+                foresight=_foresight(settings, namespace, kernel, data_path, metrics),
                 descriptors=descriptors,
             )
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
@@ -146,6 +143,7 @@ async def assembled(
             keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
+                await shared.begin(lambda work: nursery.start_soon(_kept_running, work))
                 if keeper is not None:
                     nursery.start_soon(_kept_running, keeper.run)
                 nursery.start_soon(_kept_running, filesystem.run)
@@ -172,12 +170,29 @@ async def assembled(
                             await keeper.save()
                         await filesystem.close()
                         await data_path.aclose()
-                        await _tidied(writes)
+                        await _tidied(writes, shared)
                         _tell_leaks(pool, (network, files), filesystem)
                 nursery.cancel_scope.cancel()
     finally:
         network.close()
         files.close()
+
+
+def _foresight(
+    settings: Settings,
+    namespace: Namespace,
+    kernel: KernelCache,
+    data_path: DataPath,
+    metrics: Metrics,
+) -> list[OpenWatcher]:
+    """Who fetches what will be opened next."""
+    watchers: list[OpenWatcher] = []
+    if settings.small_file_prefetch:
+        limit_bytes = settings.memory_limit_bytes
+        watchers.append(SiblingPrefetch(namespace, kernel, data_path, metrics, limit_bytes))
+    if settings.model_hints:
+        watchers.append(ShardLookup(namespace))
+    return watchers
 
 
 def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: Filesystem) -> None:
@@ -188,10 +203,11 @@ def _tell_leaks(pool: BufferPool, workers: tuple[Workers, ...], filesystem: File
         log.error("%d open files were not given back", filesystem.open_files)
 
 
-async def _tidied(writes: WriteContext) -> None:
+async def _tidied(writes: WriteContext, shared: Sharing) -> None:
     """Give what nobody waits for a moment; what of it stays in the bucket is told."""
     with trio.move_on_after(_TIDY_SECONDS):
         await writes.tidying.settled()
+        await shared.settled()
     await writes.local.run(_tell_left, writes.journal)
 
 

@@ -38,6 +38,7 @@ from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from ossfs_py.host.standing import look_at
 from ossfs_py.runtime.descriptors import raise_limit
+from ossfs_py.runtime.interpreter import share_fairly
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.exposition import exposed
@@ -82,6 +83,7 @@ def run(
         UserError: why it cannot be mounted; nothing is left behind.
     """
     raise_limit()
+    share_fairly()
     mountpoint = real_path(settings.mountpoint)
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))

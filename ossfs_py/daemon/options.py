@@ -19,6 +19,9 @@ from ossfs_py.host.directories import LocalDirectories, OwnDirectory
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.reading.planning import ReadOptions
+from ossfs_py.sharedcache.blocks import BLOCK_BYTES
+from ossfs_py.sharedcache.cache import SharedCacheOptions
+from ossfs_py.sharedcache.secret import read_secret
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.logs import LogOptions
 from ossfs_py.writing.context import WriteLimits
@@ -79,7 +82,34 @@ def store_options(settings: Settings) -> StoreOptions:
 
 def read_options(settings: Settings) -> ReadOptions:
     """How objects are fetched."""
-    return ReadOptions(block_size_bytes=settings.block_size_bytes, model_hints=settings.model_hints)
+    grain = 1 if settings.shared_cache is None else _shared_block_bytes(settings)
+    return ReadOptions(
+        block_size_bytes=settings.block_size_bytes,
+        grain_bytes=grain,
+        model_hints=settings.model_hints,
+    )
+
+
+def shared_cache_options(settings: Settings) -> SharedCacheOptions | None:
+    """Whom blocks are shared with; None for nobody.
+
+    Raises:
+        EnvironmentProblemError: the secret cannot be used.
+    """
+    if settings.shared_cache is None:
+        return None
+    path = settings.shared_cache_secret
+    return SharedCacheOptions(
+        nodes=settings.shared_cache,
+        bucket=settings.bucket,
+        block_bytes=_shared_block_bytes(settings),
+        secret=None if path is None else read_secret(path),
+        patience_seconds=settings.shared_cache_timeout_seconds,
+    )
+
+
+def _shared_block_bytes(settings: Settings) -> int:
+    return min(BLOCK_BYTES, settings.block_size_bytes)
 
 
 def write_limits(settings: Settings) -> WriteLimits:
@@ -148,6 +178,7 @@ def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
         read_only=settings.read_only,
         allow_other=settings.allow_other,
         readahead_bytes=settings.readahead_bytes,
+        lane=settings.fuse_lane == "auto",
         kernel_options=settings.kernel_options,
     )
 

@@ -86,8 +86,10 @@ class OpenFile(Protocol):
         """
         ...
 
-    async def write(self, offset: int, data: bytes) -> int:
+    async def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take ``data`` at any offset (a gap reads as zeros); returns len(data).
+
+        ``data`` serves something else once it has returned.
 
         Waits while the memory or disk budget is used up. Cancelled before it returns, the write
         may or may not have happened.

@@ -16,7 +16,7 @@ import trio
 from ossfs_py.datapath.diskcache.openversion import CachedVersion
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.filling import Filler
-from ossfs_py.datapath.objectfile import ObjectFile
+from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.leave import Grants
@@ -44,7 +44,9 @@ class CacheDataPath:
         blocks: BlockStore,
         *,
         keep_writes: bool = True,
+        on_committed: CommittedHook | None = None,
     ) -> None:
+        """``on_committed`` is told as well of what was written."""
         self._files = reads.files
         self._writes = writes
         self.blocks = blocks
@@ -52,6 +54,7 @@ class CacheDataPath:
         self._readers = ReaderCache(reads, self._backend, self._grants)
         self.filler = Filler(reads, self._readers)
         self._keep_writes = keep_writes
+        self._on_committed = on_committed
         self._being_taken_in = 0
         self._taken = trio.lowlevel.ParkingLot()
         self._being_read: WeakValueDictionary[ObjectVersion, CachedVersion] = WeakValueDictionary()
@@ -110,6 +113,8 @@ class CacheDataPath:
         self._grants.add(version)
         if self._keep_writes:
             self._take_in(dirty, version)
+        if self._on_committed is not None:
+            self._on_committed(dirty, version)
 
     def _take_in(self, dirty: DirtyFile, version: ObjectVersion) -> None:
         """Copy a committed file's bytes into the cache, behind the program that wrote them."""

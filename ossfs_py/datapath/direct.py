@@ -4,7 +4,7 @@ Reading never touches a disk. Writing streams sequential bytes as multipart part
 spills to a staging file only when a write comes out of order.
 """
 
-from ossfs_py.datapath.objectfile import ObjectFile
+from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
@@ -16,13 +16,26 @@ from ossfs_py.writing.context import WriteContext
 class DirectDataPath:
     """Opens files whose readers have no second home for their bytes."""
 
-    def __init__(self, reads: ReadContext, writes: WriteContext) -> None:
+    def __init__(
+        self,
+        reads: ReadContext,
+        writes: WriteContext,
+        on_committed: CommittedHook | None = None,
+    ) -> None:
         self._readers = ReaderCache(reads, self._no_backend)
         self._writes = writes
+        self._on_committed = on_committed
 
     def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
-        return ObjectFile(version, committer, self._readers, self._writes, memory_first=True)
+        return ObjectFile(
+            version,
+            committer,
+            self._readers,
+            self._writes,
+            memory_first=True,
+            on_committed=self._on_committed,
+        )
 
     def prefetch(self, version: ObjectVersion) -> int | None:
         """Begin to fetch a whole small object; see the protocol."""

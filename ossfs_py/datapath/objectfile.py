@@ -128,7 +128,7 @@ class ObjectFile:
 
     # -- changing --------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: bytes) -> int:
+    async def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take ``data`` at ``offset``; returns len(data)."""
         await self._writable().write(offset, data)
         return len(data)

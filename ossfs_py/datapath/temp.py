@@ -8,7 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from ossfs_py.datapath.objectfile import ObjectFile
+from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
 from ossfs_py.errors import is_disk_full
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
@@ -113,6 +113,7 @@ class TempDataPath:
         writes: WriteContext,
         temp_dir: Path,
         descriptors: Descriptors,
+        on_committed: CommittedHook | None = None,
     ) -> None:
         """Without a descriptor to spare, bytes are kept in memory only."""
         self._descriptors = descriptors
@@ -120,10 +121,18 @@ class TempDataPath:
         self._small_bytes = reads.options.small_file_bytes
         self._readers = ReaderCache(reads, self._backend)
         self._writes = writes
+        self._on_committed = on_committed
 
     def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
-        return ObjectFile(version, committer, self._readers, self._writes, memory_first=False)
+        return ObjectFile(
+            version,
+            committer,
+            self._readers,
+            self._writes,
+            memory_first=False,
+            on_committed=self._on_committed,
+        )
 
     def prefetch(self, version: ObjectVersion) -> int | None:
         """Begin to fetch a whole small object; see the protocol."""

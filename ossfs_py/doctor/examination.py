@@ -1,4 +1,4 @@
-"""The checks in order: machine, way to the store, bucket, mountpoint."""
+"""The checks in order: machine, way to the store, bucket, shared cache, mountpoint."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +10,7 @@ from ossfs_py.doctor.findings import Finding, Status, failed, skipped
 from ossfs_py.doctor.host import Host, check_host
 from ossfs_py.doctor.mounts import check_mountpoint
 from ossfs_py.doctor.network import Way
+from ossfs_py.doctor.sharing import check_shared_cache
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 from ossfs_py.host.directories import LocalDirectories
 from ossfs_py.store import open_store
@@ -35,6 +36,8 @@ class Examined:
     mountpoint: Path | None
     nonempty: bool
     allow_other: bool
+    shared_cache: str | None = None
+    """The nodes, as ``--shared-cache`` says."""
 
 
 def examine(examined: Examined) -> Iterator[Finding]:
@@ -44,6 +47,8 @@ def examine(examined: Examined) -> Iterator[Finding]:
     if examined.store is not None:
         afresh = replace(examined.store, probe_afresh=True)
         yield from _check_store(afresh, write=examined.write)
+    if examined.shared_cache is not None:
+        yield from check_shared_cache(examined.shared_cache)
     if examined.mountpoint is not None:
         yield from check_mountpoint(examined.mountpoint, nonempty=examined.nonempty)
 

@@ -306,7 +306,7 @@ class Handles:
     def _users_of(self, opened: OpenInode) -> set[int]:
         return {handle.uid for handle in self._handles.values() if handle.opened is opened}
 
-    async def write(self, number: int, offset: int, data: bytes) -> int:
+    async def write(self, number: int, offset: int, data: bytes | memoryview) -> int:
         """pwrite(2)."""
         handle = self.get(number)
         opened = handle.opened

@@ -23,7 +23,6 @@ from ossfs_py.errors import (
     ReadOnlyError,
     StaleInodeError,
     StoreError,
-    UnsavedDataError,
 )
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
@@ -122,9 +121,7 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits)
-        self._owed: OwedDirectories | None = None
-        if group_sync is not None:
-            self._owed = OwedDirectories(namespace, claims, workers, journal, group_sync)
+        self._owed = OwedDirectories(namespace, claims, workers, journal, group_sync)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -184,14 +181,7 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            if self._owed is None:
-                made = await self._namespace.make_directory(directory, decoded, mode, uid, gid)
-            else:
-                await self._owed.wait_for_room()
-                made = await self._namespace.make_directory(
-                    directory, decoded, mode, uid, gid, put_off=True
-                )
-                await self._owed.made(made)
+            made = await self._owed.make(directory, decoded, mode, uid, gid)
         return await self._introduced(made, began)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
@@ -200,14 +190,10 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            if self._owed is None:
-                await self._removals.remove_directory(directory, decoded)
-                return
             inode = self._namespace.known_child(directory, decoded)
             async with self._owed.lock_of(inode):
                 await self._removals.remove_directory(directory, decoded)
-                if inode is not None:
-                    await self._owed.removed(inode)
+                await self._owed.removed(inode)
 
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
@@ -287,10 +273,8 @@ class Filesystem:
                 )
                 if target is not inode:
                     self._changes.renamed(inode, target)
-                if self._owed is not None:
-                    if target is not None and target is not inode:
-                        await self._owed.removed(target)
-                    await self._owed.moved(inode)
+                    await self._owed.removed(target)
+                await self._owed.moved(inode)
                 moved = True
 
     # -- attributes ---------------------------------------------------------------------------
@@ -315,8 +299,7 @@ class Filesystem:
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
             await self._changes.set_attributes(inode, change)
-            if self._owed is not None:
-                await self._owed.changed(inode)
+            await self._owed.changed(inode)
         return await self._replies.fresh(inode, began)
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
@@ -333,8 +316,7 @@ class Filesystem:
         inode = self._namespace.inode(number)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.set_xattr(inode, name, value, defer=defer)
-        if self._owed is not None:
-            await self._owed.changed(inode)
+        await self._owed.changed(inode)
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
         """removexattr(2)."""
@@ -342,8 +324,7 @@ class Filesystem:
         inode = self._namespace.inode(number)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.remove_xattr(inode, name, defer=defer)
-        if self._owed is not None:
-            await self._owed.changed(inode)
+        await self._owed.changed(inode)
 
     # -- open files ---------------------------------------------------------------------------
 
@@ -391,8 +372,8 @@ class Filesystem:
         """pread(2); the view is valid until the caller's next checkpoint."""
         return await self._handles.read(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes) -> int:
-        """pwrite(2)."""
+    async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+        """pwrite(2); ``data`` serves something else once it has returned."""
         return await self._handles.write(handle, offset, data)
 
     async def flush(self, handle: int) -> None:
@@ -552,8 +533,7 @@ class Filesystem:
         """Background work, until cancelled: what write-back has queued, and other deletions."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._removals.put_off.run)
-            if self._owed is not None:
-                nursery.start_soon(self._owed.run)
+            nursery.start_soon(self._owed.run)
             nursery.start_soon(self._commits.run, self._opener.release)
 
     async def sync(self) -> None:
@@ -564,8 +544,7 @@ class Filesystem:
         """
         await self._commits.sync()
         await self._removals.put_off.done()
-        if self._owed is not None:
-            await self._owed.done()
+        await self._owed.done()
 
     @property
     def open_files(self) -> int:
@@ -575,7 +554,7 @@ class Filesystem:
     @property
     def unsaved_files(self) -> int:
         """Files with changes, and directories, that the bucket has not got yet."""
-        return self._opened.unsaved_count + (0 if self._owed is None else len(self._owed))
+        return self._opened.unsaved_count + len(self._owed)
 
     @property
     def pending_uploads(self) -> int:
@@ -592,12 +571,8 @@ class Filesystem:
             await self._commits.drain()
         finally:
             await self._removals.put_off.tried()
-            if self._owed is not None:
-                await self._owed.tried()
-        if self._owed:
-            raise UnsavedDataError(
-                f"{len(self._owed)} directories are not in the bucket; the next mount makes them"
-            )
+            await self._owed.tried()
+        self._owed.require_none("; the next mount makes them")
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""

@@ -50,8 +50,9 @@ class OwedDirectories:
         claims: Claims,
         workers: Workers,
         journal: Journal,
-        group_sync: GroupSync,
+        group_sync: GroupSync | None,
     ) -> None:
+        """``group_sync``: write-back; without it nothing is ever owed."""
         self._namespace = namespace
         self._claims = claims
         self._workers = workers
@@ -67,25 +68,23 @@ class OwedDirectories:
     def __len__(self) -> int:
         return len(self._owed)
 
-    async def wait_for_room(self) -> None:
-        """Wait while too many wait."""
-        while len(self._owed) >= MAX_OWED:
-            self._hurry.set()
-            await self._ended.park()
-
-    async def made(self, directory: Inode) -> None:
-        """A directory is there that the store has not heard of; returns when the journal has it.
+    async def make(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
+        """mkdir(2); with write-back it returns when the journal has the directory.
 
         Raises:
             OSError: the journal cannot be written.
+            As :meth:`Namespace.make_directory`.
         """
-        owed = self._owed[directory] = _Owed()
-        try:
-            await self._record(directory, owed)
-        except BaseException:
-            del self._owed[directory]
-            raise
+        if self._group_sync is None:
+            return await self._namespace.make_directory(parent, name, mode, uid, gid)
+        while len(self._owed) >= MAX_OWED:
+            self._hurry.set()
+            await self._ended.park()
+        made = await self._namespace.make_directory(parent, name, mode, uid, gid, put_off=True)
+        owed = self._owed[made] = _Owed()
         self._some.set()
+        await self._record(made, owed)
+        return made
 
     async def changed(self, inode: Inode) -> None:
         """Attributes of an inode, or its name, are others now."""
@@ -104,9 +103,9 @@ class OwedDirectories:
         owed = None if directory is None else self._owed.get(directory)
         return trio.Lock() if owed is None else owed.lock
 
-    async def removed(self, directory: Inode) -> None:
+    async def removed(self, directory: Inode | None) -> None:
         """It needs no marker any more."""
-        owed = self._owed.pop(directory, None)
+        owed = None if directory is None else self._owed.pop(directory, None)
         if owed is not None:
             await self._workers.run(self._journal.forget_marker, owed.ident)
 
@@ -125,10 +124,14 @@ class OwedDirectories:
             UnsavedDataError: some of it is not; it is tried again later.
         """
         await self.tried()
+        self.require_none()
+
+    def require_none(self, hint: str = "") -> None:
+        """Raise UnsavedDataError if the store has not heard of some; ``hint`` is told as well."""
         if self._owed:
             count = len(self._owed)
             which = "a directory is" if count == 1 else f"{count} directories are"
-            raise UnsavedDataError(f"{which} not in the bucket")
+            raise UnsavedDataError(f"{which} not in the bucket{hint}")
 
     async def run(self) -> None:
         """Write the markers of what comes, until cancelled."""
@@ -186,7 +189,8 @@ class OwedDirectories:
             self._namespace.commit_metadata(directory, explicit_mtime_only=False),
         )
         await self._workers.run(self._journal.record_marker, record)
-        self._group_sync.add_marker(owed.ident)
+        if self._group_sync is not None:
+            self._group_sync.add_marker(owed.ident)
 
 
 def _upwards(inode: Inode) -> list[Inode]:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from errno import errorcode
 from time import perf_counter
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -34,6 +34,7 @@ from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
+from ossfs_py.fuse.wire import Caller, DirectoryAnswer
 from ossfs_py.host.processes import ProcessTable
 from ossfs_py.model import AttributeChange
 from ossfs_py.telemetry.metrics import Metrics
@@ -46,12 +47,18 @@ R = TypeVar("R")
 _BLOCK_BYTES = 512
 """What st_blocks counts in, whatever st_blksize says (stat(2))."""
 
-_PREFERRED_IO_BYTES = 128 * 1024
+PREFERRED_IO_BYTES = 128 * 1024
 """What tools such as cat and Python's open read at once: they follow st_blksize. With more, each
 look that Python's zipfile or torch takes at a record would read that much."""
 
 _HUGE = 1 << 40
 """A bucket has no size; df shows a petabyte of 1 KiB blocks, all free."""
+
+
+class Absent(NamedTuple):
+    """A name that the kernel may take for absent for so long."""
+
+    seconds: float
 
 
 def _unwrapped(exc: Exception) -> BaseException:
@@ -105,6 +112,9 @@ class Adapter(pyfuse3.Operations):
     def __init__(self, filesystem: Filesystem, metrics: Metrics) -> None:
         super().__init__()
         self._fs = filesystem
+        self.answers_lane = False
+        """Whether it is the lane that asks for names and attributes: it takes replies as they are,
+        and pyfuse3 only its own."""
         self.timings = metrics.operations
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
@@ -147,24 +157,28 @@ class Adapter(pyfuse3.Operations):
     # -- attributes -----------------------------------------------------------------------------
 
     @_answered
-    async def lookup(
-        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def lookup(  # type: ignore[override]
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
+    ) -> pyfuse3.EntryAttributes | EntryReply | Absent:
         try:
-            return _entry(await self._fs.lookup(parent_inode, name))
+            reply = await self._fs.lookup(parent_inode, name)
+            return reply if self.answers_lane else _entry(reply)
         except NoSuchEntryError:
             seconds = self._fs.absent_seconds(parent_inode, name)
             if not seconds:
                 raise
         self._errors["lookup", "ENOENT"] += 1
-        return _absent(seconds)
+        return Absent(seconds) if self.answers_lane else _absent(seconds)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._fs.forget(inode_list)
 
     @_answered
-    async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
-        return _entry(await self._fs.attributes(inode))
+    async def getattr(  # type: ignore[override]
+        self, inode: int, ctx: pyfuse3.RequestContext | Caller
+    ) -> pyfuse3.EntryAttributes | EntryReply:
+        reply = await self._fs.attributes(inode)
+        return reply if self.answers_lane else _entry(reply)
 
     @_carried_out
     async def setattr(
@@ -221,7 +235,7 @@ class Adapter(pyfuse3.Operations):
         return _entry(made)
 
     @_answered
-    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
+    async def readlink(self, inode: int, ctx: pyfuse3.RequestContext | Caller) -> bytes:
         return await self._fs.read_link(inode)
 
     @_answered
@@ -257,7 +271,9 @@ class Adapter(pyfuse3.Operations):
     # -- files ----------------------------------------------------------------------------------
 
     @_answered
-    async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+    async def open(
+        self, inode: int, flags: int, ctx: pyfuse3.RequestContext | Caller
+    ) -> pyfuse3.FileInfo:
         reply = await self._fs.open(inode, flags, ctx.uid)
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             self.callers.opened(reply.handle, ctx.pid)
@@ -316,7 +332,7 @@ class Adapter(pyfuse3.Operations):
             waiting.cancel()
 
     @_carried_out
-    async def write(self, fh: int, off: int, buf: bytes) -> int:
+    async def write(self, fh: int, off: int, buf: bytes | memoryview) -> int:
         return await self._fs.write(fh, off, buf)
 
     @_carried_out
@@ -339,7 +355,12 @@ class Adapter(pyfuse3.Operations):
         return self._fs.open_directory(inode)
 
     @_answered
-    async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
+    async def readdir(
+        self, fh: int, start_id: int, token: pyfuse3.ReaddirToken | DirectoryAnswer
+    ) -> None:
+        if isinstance(token, DirectoryAnswer):
+            await self._fs.read_directory(fh, start_id, token.take)
+            return
         # One object for all replies: each is copied into the answer at once.
         attributes = pyfuse3.EntryAttributes()
 
@@ -362,7 +383,7 @@ class Adapter(pyfuse3.Operations):
     @_answered
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         data = pyfuse3.StatvfsData()
-        data.f_bsize = _PREFERRED_IO_BYTES
+        data.f_bsize = PREFERRED_IO_BYTES
         data.f_frsize = 1024
         data.f_blocks = data.f_bfree = data.f_bavail = _HUGE
         data.f_files = data.f_ffree = data.f_favail = _HUGE
@@ -370,11 +391,13 @@ class Adapter(pyfuse3.Operations):
         return data
 
     @_answered
-    async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
+    async def getxattr(
+        self, inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
+    ) -> bytes:
         return await self._fs.get_xattr(inode, name)
 
     @_answered
-    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+    async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext | Caller) -> Sequence[bytes]:
         return await self._fs.list_xattrs(inode)
 
     @_carried_out
@@ -414,7 +437,7 @@ def _fill(entry: pyfuse3.EntryAttributes, reply: EntryReply) -> None:
     entry.st_uid = attributes.uid
     entry.st_gid = attributes.gid
     entry.st_size = attributes.size
-    entry.st_blksize = _PREFERRED_IO_BYTES
+    entry.st_blksize = PREFERRED_IO_BYTES
     entry.st_blocks = -(-attributes.size // _BLOCK_BYTES)
     entry.st_atime_ns = attributes.atime_ns
     entry.st_mtime_ns = attributes.mtime_ns

@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import pyfuse3
 import trio
 
-from ossfs_py.fuse.tuning import connections
+from ossfs_py.fuse import wire
+from ossfs_py.fuse.tuning import fuse_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,49 @@ _Task: TypeAlias = tuple[Callable[[], None], Callable[[], None]]
 _Queue: TypeAlias = "queue.SimpleQueue[_Task | None]"
 
 
+class Notices(Protocol):
+    """How the kernel is told; each call waits for it, and raises OSError as it says."""
+
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Drop the attributes, and the pages unless ``attributes_only``."""
+        ...
+
+    def forget_entry(self, directory: int, name: bytes) -> None:
+        """Look a name up anew."""
+        ...
+
+
+class NoticesByPyfuse3:
+    """Through pyfuse3's session."""
+
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Drop the attributes, and the pages unless ``attributes_only``."""
+        pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
+
+    def forget_entry(self, directory: int, name: bytes) -> None:
+        """Look a name up anew."""
+        pyfuse3.invalidate_entry(directory, name)
+
+
+class NoticesByDevice:
+    """To the kernel's descriptor itself: the socket that pyfuse3 has instead tells of no error, and
+    returns before the kernel has heard of anything."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        """Drop the attributes, and the pages unless ``attributes_only``."""
+        forget = wire.forget_attributes if attributes_only else wire.forget_pages
+        os.write(self._device, forget(inode))
+
+    def forget_entry(self, directory: int, name: bytes) -> None:
+        """Look a name up anew."""
+        os.write(self._device, wire.forget_name(directory, name))
+
+
 class KernelInvalidation:
-    """Implements :class:`ossfs_py.filesystem.kernelcache.KernelChannel` for pyfuse3's session.
+    """Implements :class:`ossfs_py.filesystem.kernelcache.KernelChannel` with ``notices``.
     Belongs to the trio thread that makes it.
 
     Pages wait for READs in flight on them, names for calls under way in their directory. So the
@@ -39,7 +81,8 @@ class KernelInvalidation:
     attributes, which wait for nothing, for them: each kind has threads of its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
         self._token = trio.lowlevel.current_trio_token()
         self._under_way: set[trio.Event] = set()
         self._attributes: _Queue = queue.SimpleQueue()
@@ -61,7 +104,7 @@ class KernelInvalidation:
 
         ``done`` is called, on the trio thread, when they are: pages wait for READs in flight.
         """
-        self._ask(self._pages, partial(_invalidate, inode), done)
+        self._ask(self._pages, partial(self._forget_inode, inode), done)
 
     def invalidate_span(self, inode: int, start: int, end: int) -> None:
         """Ask for an inode's pages of ``[start, end)`` to be dropped soon; never blocks."""
@@ -72,16 +115,16 @@ class KernelInvalidation:
 
         ``done`` is called, on the trio thread, when they are.
         """
-        self._ask(self._attributes, partial(_invalidate, inode, attributes_only=True), done)
+        self._ask(self._attributes, partial(self._forget_inode, inode, attributes_only=True), done)
 
     async def expire_attributes(self, inode: int) -> None:
         """Return when the kernel will ask for an inode's attributes before it uses them."""
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(partial(_invalidate, inode, attributes_only=True))
+            await trio.to_thread.run_sync(partial(self._forget_inode, inode, attributes_only=True))
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""
-        self._ask(self._entries, partial(_invalidate_entry, directory, name))
+        self._ask(self._entries, partial(self._forget_entry, directory, name))
 
     async def told(self) -> None:
         """Return when everything asked for up to now is done, or takes too long to wait for."""
@@ -95,7 +138,7 @@ class KernelInvalidation:
         Waits for READs in flight, so whoever calls must not hold what a READ needs.
         """
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(_invalidate, inode)
+            await trio.to_thread.run_sync(self._forget_inode, inode)
 
     def close(self) -> None:
         """End the threads; call before the session is closed."""
@@ -126,30 +169,28 @@ class KernelInvalidation:
             with suppress(trio.RunFinishedError):  # the mount ended while the kernel was busy
                 self._token.run_sync_soon(afterwards)
 
+    def _forget_entry(self, directory: int, name: bytes) -> None:
+        try:
+            self._notices.forget_entry(directory, name)
+        except OSError as exc:
+            # ENOENT: the kernel does not know the name.
+            log.debug("name %r in directory %d not invalidated: %s", name, directory, exc)
+
+    def _forget_inode(self, inode: int, *, attributes_only: bool = False) -> None:
+        try:
+            self._notices.forget_inode(inode, attributes_only=attributes_only)
+        except OSError as exc:
+            # ENOENT: the kernel has forgotten the inode, and its pages with it.
+            log.debug("pages of inode %d not invalidated: %s", inode, exc)
+
 
 def _invalidate_span(inode: int, start: int, end: int) -> None:
     """pyfuse3 knows whole inodes only; the message is fuse_notify_inval_inode_out of
     include/uapi/linux/fuse.h behind its fuse_out_header, whose error names the notice.
     """
     about = (_NOTIFICATION.size, _INVALIDATE_INODE, 0, inode, start, end - start)
-    for descriptor in connections():
+    for descriptor in fuse_descriptors():
         try:
             os.write(descriptor, _NOTIFICATION.pack(*about))
         except OSError as exc:
             log.debug("pages of inode %d not invalidated: %s", inode, exc)
-
-
-def _invalidate_entry(directory: int, name: bytes) -> None:
-    try:
-        pyfuse3.invalidate_entry(directory, name)
-    except OSError as exc:
-        # ENOENT: the kernel does not know the name.
-        log.debug("name %r in directory %d not invalidated: %s", name, directory, exc)
-
-
-def _invalidate(inode: int, *, attributes_only: bool = False) -> None:
-    try:
-        pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
-    except OSError as exc:
-        # ENOENT: the kernel has forgotten the inode, and its pages with it.
-        log.debug("pages of inode %d not invalidated: %s", inode, exc)

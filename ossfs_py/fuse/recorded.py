@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.adapter import Absent, Adapter
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.telemetry.accesslog import AccessLog
 from ossfs_py.telemetry.logformat import timestamp
@@ -33,7 +33,8 @@ def _recorded(handler: Handler) -> Handler:
         try:
             answered = await handler(self, *args)
             result = "ok"
-            if isinstance(answered, pyfuse3.EntryAttributes) and not answered.st_ino:
+            is_inode = not isinstance(answered, pyfuse3.EntryAttributes) or answered.st_ino
+            if isinstance(answered, Absent) or not is_inode:
                 result = "ENOENT"
             elif isinstance(answered, bytes | memoryview):
                 about["bytes"] = len(answered)

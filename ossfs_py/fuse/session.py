@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Callable
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 import pyfuse3
 import trio
@@ -12,10 +13,24 @@ import trio
 from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.invalidation import KernelInvalidation
+from ossfs_py.fuse.invalidation import (
+    KernelInvalidation,
+    Notices,
+    NoticesByDevice,
+    NoticesByPyfuse3,
+)
+from ossfs_py.fuse.lane import Lane
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.fuse.recorded import RecordedAdapter
-from ossfs_py.fuse.tuning import connection_gone, tune, waiting_requests
+from ossfs_py.fuse.replying import thread_count
+from ossfs_py.fuse.takeover import (
+    NoLaneError,
+    check_lane,
+    page_limit,
+    session_descriptor,
+    taken_over,
+)
+from ossfs_py.fuse.tuning import connection_gone, fuse_descriptors, tune, waiting_requests
 from ossfs_py.host.mountpoint import SUBTYPE
 from ossfs_py.host.words import shown_source
 from ossfs_py.telemetry.accesslog import AccessLog
@@ -41,6 +56,22 @@ class UnmountedEarlyError(Exception):
     """The mount was gone before it was of any use."""
 
 
+class _Service(Protocol):
+    """What answers the kernel."""
+
+    notices: Notices
+    """How the kernel is told things unasked."""
+
+    async def serve(self) -> None:
+        """Answer until the kernel has let go of the mount, or :meth:`end` is called, and what was
+        under way is done."""
+        ...
+
+    def end(self) -> None:
+        """Read no further request."""
+        ...
+
+
 @asynccontextmanager
 async def mounted(
     filesystem: Filesystem,
@@ -64,59 +95,126 @@ async def mounted(
         else RecordedAdapter(filesystem, metrics, access)
     )
     logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
-    invalidation = KernelInvalidation()
+    before = fuse_descriptors()
     try:
         pyfuse3.init(adapter, str(options.mountpoint), libfuse_options(options))
     except RuntimeError as exc:
-        invalidation.close()
         raise EnvironmentProblemError(
             f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
         ) from None
     body_began = False
     try:
-        with filesystem.mounted_through(invalidation):
-            async with trio.open_nursery() as nursery:
+        with _service(adapter, before, wants_lane=options.lane) as service:
+            invalidation = KernelInvalidation(service.notices)
+            try:
+                with filesystem.mounted_through(invalidation):
+                    async with trio.open_nursery() as nursery:
 
-                async def serve() -> None:
-                    await _serve_until_gone()
-                    nursery.cancel_scope.cancel()
+                        async def serve() -> None:
+                            await service.serve()
+                            nursery.cancel_scope.cancel()
 
-                async def watch() -> None:
-                    await connection_gone()
-                    adapter.end_reads()
+                        async def watch() -> None:
+                            await connection_gone()
+                            adapter.end_reads()
 
-                nursery.start_soon(serve)
-                nursery.start_soon(watch)
-                nursery.start_soon(adapter.callers.run)
-                # The answer to a first request comes after INIT, which sets the readahead anew.
-                await trio.to_thread.run_sync(
-                    os.statvfs, options.mountpoint, abandon_on_cancel=True
-                )
-                tune(options.mountpoint, options.readahead_bytes)
-                metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
-                body_began = True
-                yield pyfuse3.terminate
-                adapter.end_reads()
-                pyfuse3.terminate()
-        if not body_began:
-            raise UnmountedEarlyError
+                        nursery.start_soon(serve)
+                        nursery.start_soon(watch)
+                        nursery.start_soon(adapter.callers.run)
+                        # The answer to a first request comes after INIT, which sets the readahead
+                        # anew.
+                        await trio.to_thread.run_sync(
+                            os.statvfs, options.mountpoint, abandon_on_cancel=True
+                        )
+                        tune(options.mountpoint, options.readahead_bytes)
+                        metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
+                        body_began = True
+                        yield service.end
+                        adapter.end_reads()
+                        service.end()
+                if not body_began:
+                    raise UnmountedEarlyError
+            finally:
+                invalidation.close()
     finally:
-        invalidation.close()
         pyfuse3.close(unmount=True)
 
 
-async def _serve_until_gone() -> None:
-    """Answer requests until the kernel has let go of the mount, however it says so.
+@contextmanager
+def _service(adapter: Adapter, before: list[int], *, wants_lane: bool) -> Iterator[_Service]:
+    """What serves a mount that libfuse has just made; ``before``: the kernel's descriptors that
+    were open before."""
+    if wants_lane:
+        try:
+            check_lane()
+            descriptor = session_descriptor(before)
+        except NoLaneError as exc:
+            log.info("requests are answered without the fast lane: %s", exc)
+        else:
+            with _WithLane.begun(adapter, descriptor) as service:
+                yield service
+            return
+    yield _ByPyfuse3()
 
-    ENODEV is what pyfuse3 knows. A request that the kernel takes off its queue at the moment when
-    the connection goes ends the read with ECONNABORTED instead (fuse_dev_do_read in
-    fs/fuse/dev.c): seen in 1 of some thousand unmounts. pyfuse3 cancels the handlers under way
-    then; those that change something are shielded (see Adapter).
-    """
-    try:
-        await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
-    except* ConnectionAbortedError:
-        log.debug("the connection went while a request was taken off its queue")
+
+class _ByPyfuse3:
+    """pyfuse3 answers everything."""
+
+    def __init__(self) -> None:
+        self.notices: Notices = NoticesByPyfuse3()
+
+    async def serve(self) -> None:
+        """Answer requests until the kernel has let go of the mount, however it says so.
+
+        ENODEV is what pyfuse3 knows. A request that the kernel takes off its queue at the moment
+        when the connection goes ends the read with ECONNABORTED instead (fuse_dev_do_read in
+        fs/fuse/dev.c): seen in 1 of some thousand unmounts. pyfuse3 cancels the handlers under way
+        then; those that change something are shielded (see Adapter).
+        """
+        try:
+            await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+        except* ConnectionAbortedError:
+            log.debug("the connection went while a request was taken off its queue")
+
+    def end(self) -> None:
+        """Read no further request."""
+        pyfuse3.terminate()
+
+
+class _WithLane:
+    """The lane answers what is asked most, and pyfuse3 the rest."""
+
+    def __init__(self, lane: Lane, device: int) -> None:
+        self._lane = lane
+        self.notices: Notices = NoticesByDevice(device)
+
+    @classmethod
+    @contextmanager
+    def begun(cls, adapter: Adapter, descriptor: int) -> "Iterator[_WithLane]":
+        """In the block, the kernel's ``descriptor`` is the lane's, and pyfuse3 has a socket."""
+        adapter.answers_lane = True
+        with taken_over(descriptor) as (device, ours):
+            cores = len(os.sched_getaffinity(0))
+            lane = Lane(adapter, device, ours, threads=thread_count(cores), page_limit=page_limit())
+            log.debug("the fast lane answers, and %d threads copy", thread_count(cores))
+            try:
+                yield cls(lane, device)
+            finally:
+                lane.close()
+
+    async def serve(self) -> None:
+        """Answer requests until the kernel has let go of the mount."""
+        async with trio.open_nursery() as relaying:
+            relaying.start_soon(self._lane.relay)
+            async with trio.open_nursery() as both:
+                both.start_soon(partial(pyfuse3.main, min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS))
+                await self._lane.run()
+                pyfuse3.terminate()
+            relaying.cancel_scope.cancel()
+
+    def end(self) -> None:
+        """Read no further request."""
+        self._lane.end()
 
 
 def libfuse_options(options: FuseOptions) -> set[str]:

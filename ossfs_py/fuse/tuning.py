@@ -29,14 +29,14 @@ def device_of(mountpoint: Path) -> str | None:
 async def connection_gone() -> None:
     """Wait until the kernel has let go of the mount: unmounted, and nobody has a file open."""
     with select.epoll() as events:
-        for descriptor in connections():
+        for descriptor in fuse_descriptors():
             # Nothing is asked for: an error, the end of the connection, is always told.
             events.register(descriptor, 0)
         await trio.lowlevel.wait_readable(events.fileno())
 
 
-def connections() -> list[int]:
-    """The descriptors of this process's ways to the kernel: one for each mount."""
+def fuse_descriptors() -> list[int]:
+    """Every open descriptor of this process that belongs to the kernel's side of a mount."""
     found = []
     for entry in _DESCRIPTORS.iterdir():
         with suppress(OSError):  # closed meanwhile

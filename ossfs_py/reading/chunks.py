@@ -99,6 +99,7 @@ class Chunk:
         "end",
         "error",
         "from_disk",
+        "from_store",
         "given",
         "index",
         "job",
@@ -134,6 +135,8 @@ class Chunk:
         closed while somebody used it."""
         self.pins = 0
         self.from_disk = from_disk
+        self.from_store = not from_disk
+        """Whether the store gave some of it, as it does only to who may read the object."""
         self.ahead = ahead
         """Downloaded before anybody asked for it."""
         self.given = 0
@@ -200,6 +203,7 @@ class Chunk:
         """What was to come from disk has to come from the store."""
         self._require(self.from_disk and self.state is ChunkState.FETCHING)
         self.from_disk = False
+        self.from_store = True
 
     def asked_twice(self, spare: Buffer) -> None:
         """A second request for the same bytes fills ``spare``; the first good answer counts."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ossfs_py.reading.hedging import Hedging
 from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.reading.resident import Resident
+from ossfs_py.reading.shared import HandingOn
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
@@ -24,3 +25,5 @@ class ReadContext:
     metrics: Metrics
     options: ReadOptions = field(default_factory=ReadOptions)
     hedging: Hedging = field(default_factory=Hedging)
+    shared: HandingOn | None = None
+    """Blocks that several machines share, if the mount has a part in them."""

@@ -18,6 +18,7 @@ from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, Ending
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.planning import PlannedSpan
 from ossfs_py.reading.secondhome import BlockLostError, DiskHome
+from ossfs_py.reading.shared import SharedAnswer
 from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.telemetry.metrics import SENT, WON
 
@@ -46,6 +47,7 @@ class Fetcher:
         self._home = home
         self._on_landed = on_landed
         self._store = context.store
+        self._shared = context.shared
         self._network = context.network
         self._memory = context.memory
         self._headroom_bytes = context.resident.headroom_bytes
@@ -106,8 +108,12 @@ class Fetcher:
             call = partial(self._get, chunk, self.version, buffer.view)
             chunk.job = self._network.submit(call, ended, urgent=urgent)
 
-    def _get(self, chunk: Chunk, version: ObjectVersion, view: memoryview) -> ObjectInfo | None:
+    def _get(
+        self, chunk: Chunk, version: ObjectVersion, view: memoryview
+    ) -> ObjectInfo | SharedAnswer | None:
         chunk.begun_at = time.monotonic()
+        if self._shared is not None:
+            return self._shared.blocks.get_range_into(version, chunk.start, view)
         return self._store.get_range_into(version, chunk.start, view)
 
     # -- waiting ------------------------------------------------------------------------------
@@ -160,24 +166,37 @@ class Fetcher:
         self, chunk: Chunk, version: ObjectVersion, buffer: Buffer, result: outcome.Outcome[Any]
     ) -> None:
         ending = chunk.answered(buffer, good=isinstance(result, outcome.Value))
+        shared = result.value if isinstance(result, outcome.Value) else None
+        if not isinstance(shared, SharedAnswer):
+            shared = None
         if ending is Ending.LET_GO:
             self._hedging.end()
+            self._forgo(version, shared)
             return
         if ending is Ending.WINS:
             self._hedges[WON] += 1
         if isinstance(result, outcome.Error):
             self._failed(chunk, version, buffer, result.error)
             return
-        told = result.unwrap()
+        told = result.unwrap() if shared is None else shared.told
         if isinstance(told, ObjectInfo):  # a disk says nothing of it
             self.told = told
+        if shared is not None:
+            chunk.from_store = shared.from_store
         abandoned = chunk.state is ChunkState.ABANDONED
         chunk.landed()
         if abandoned:
+            self._forgo(version, shared)
             return
+        if shared is not None and self._shared is not None:
+            self._shared.put(chunk, version, shared.owed)
         if chunk.begun_at is not None:
             self._hedging.answered(chunk.begun_at, time.monotonic())
         self._on_landed(chunk)
+
+    def _forgo(self, version: ObjectVersion, shared: SharedAnswer | None) -> None:
+        if shared is not None and self._shared is not None:
+            self._shared.forgo(version, shared.owed)
 
     def _failed(
         self, chunk: Chunk, version: ObjectVersion, buffer: Buffer, error: BaseException

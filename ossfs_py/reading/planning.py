@@ -29,6 +29,8 @@ class ReadOptions:
     """
 
     block_size_bytes: int = 8 * MIB
+    grain_bytes: int = 1
+    """Fetched spans start and end on multiples of this: the blocks of a shared cache."""
     model_hints: bool = True
     """Use what is known of model files: suffixes, tensor bounds, the tail of zip archives."""
     random_fetch_bytes: int = 64 * 1024
@@ -119,7 +121,7 @@ class Planner:
         self._streams = streams
         self._foresight = foresight
         self._on_disk = on_disk
-        self._grain = on_disk.granularity_bytes
+        self._grain = max(on_disk.granularity_bytes, options.grain_bytes)
         self.reached_end = False
         """Whether a stream was read ahead up to the end of the file."""
 

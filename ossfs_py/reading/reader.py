@@ -271,7 +271,7 @@ class VersionReader:
 
     def _landed(self, chunk: Chunk) -> None:
         self._table.learn(self._index)
-        if self._withheld and self._leave is not None and not chunk.from_disk:
+        if self._withheld and self._leave is not None and chunk.from_store:
             self._granted(self._leave)
         if self._home is not None and not chunk.from_disk:
             self._home.keep(chunk)

@@ -136,7 +136,7 @@ class Resident:
         for chunk in list(queue):
             if freed >= needed_bytes:
                 break
-            if chunk.pins == 0 and chunk.buffer is not None:
+            if chunk.pins == 0 and chunk.buffer is not None and not chunk.buffer.is_lent:
                 freed += chunk.buffer.capacity
                 chunk.evict()
         return freed

@@ -13,7 +13,7 @@ from typing import Protocol
 
 import trio
 
-from ossfs_py.runtime.slabs import Slabs, Span, mapping
+from ossfs_py.runtime.slabs import Loans, Slabs, Span, mapping
 from ossfs_py.telemetry.metrics import Metrics
 
 _MAPPED_FROM_BYTES = 1024**2
@@ -61,6 +61,11 @@ class Buffer:
             self.view = memoryview(b"")
             pool._give_back(self._span, self.capacity)
 
+    @property
+    def is_lent(self) -> bool:
+        """Whether an answer is still copied from this memory: to be released later, if possible."""
+        return self._span is not None and self._span.slab.memory.lent > 0
+
     def reclaimable(self) -> None:
         """The pool's evictor could not release this before and can now: the first who waits for
         memory tries again.
@@ -72,6 +77,7 @@ class Buffer:
 class BufferPool:
     """Hands out buffers within ``limit_bytes``. Every method belongs to the trio thread.
 
+    What is released while it is lent (:meth:`LentMemory.lend`) goes back when the loan is over.
     When the budget is taken, ``evictor`` is asked for memory. What it may not evict for now (a
     buffer that is being filled, one that somebody reads from) it says with
     :meth:`Buffer.reclaimable` later: whoever waits for memory is not told otherwise.
@@ -84,7 +90,10 @@ class BufferPool:
         self._evictor = evictor
         self.used_bytes = 0
         self._slab_bytes = max(block_size_bytes, _MAPPED_FROM_BYTES)
-        self._slabs = Slabs(self._slab_bytes)
+        self._loans = Loans(self._settle)
+        self._slabs = Slabs(self._slab_bytes, self._loans)
+        self._held: list[tuple[Span, int]] = []
+        """Released while it was lent, and what it counts in the budget."""
         self._waiting: deque[tuple[int, trio.Event]] = deque()
         self._gauge = metrics.memory_bytes
         metrics.memory_limit_bytes.set(limit_bytes)
@@ -117,6 +126,7 @@ class BufferPool:
                 return buffer
         turn = (size, trio.Event())
         self._waiting.append(turn)
+        self._await_loans()
         try:
             while True:
                 await turn[1].wait()
@@ -125,6 +135,7 @@ class BufferPool:
                     return buffer
                 turn = (size, trio.Event())
                 self._waiting[0] = turn
+                self._await_loans()
         finally:
             with suppress(ValueError):
                 self._waiting.remove(turn)
@@ -138,6 +149,7 @@ class BufferPool:
         capacity = self._capacity_for(size)
         room = self.limit_bytes - headroom_bytes
         if self.used_bytes + capacity > room:
+            self._settle()
             self._evictor.evict(self.used_bytes + capacity - room, for_prefetch=headroom_bytes > 0)
             if self.used_bytes + capacity > room:
                 return None
@@ -171,10 +183,31 @@ class BufferPool:
         return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def _give_back(self, span: Span | None, capacity: int) -> None:
+        if span is not None and span.slab.memory.lent:
+            self._held.append((span, capacity))
+            self._await_loans()
+            return
         self.used_bytes -= capacity
         self._gauge.set(self.used_bytes)
         if span is not None:
             self._slabs.give_back(span, trio.current_time())
+        self._wake_next()
+
+    def _await_loans(self) -> None:
+        """Hear of what comes back from now on, and see what came back before."""
+        self._loans.want()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Give back what was held for loans that are over, and let who waits look again."""
+        if not self._loans.settle(is_wanted=bool(self._held or self._waiting)):
+            return
+        held, self._held = self._held, []
+        for span, capacity in held:
+            if span.slab.memory.lent:
+                self._held.append((span, capacity))
+            else:
+                self._give_back(span, capacity)
         self._wake_next()
 
     def _wake_next(self) -> None:

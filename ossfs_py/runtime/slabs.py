@@ -7,13 +7,81 @@ receiving a block into it (0.8 s for 256 MiB were seen in a virtual machine).
 """
 
 import mmap
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Self
+
+import trio
 
 
-def mapping(size: int) -> mmap.mmap:
-    """``size`` bytes of anonymous memory."""
-    # Private: shared memory, mmap's default, is zeroed and accounted page by page in tmpfs.
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+class Loans:
+    """Memory that other threads read after the trio thread is done with it, and what becomes of it.
+
+    ``settled`` is called in the trio thread when memory came back that somebody asked for with
+    :meth:`want`.
+    """
+
+    def __init__(self, settled: Callable[[], None]) -> None:
+        self._settled = settled
+        self._back: deque[LentMemory] = deque()
+        self._is_wanted = False
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    def want(self) -> None:
+        """Tell of whatever comes back, until :meth:`settle` is told that nobody waits."""
+        self._is_wanted = True
+
+    def settle(self, *, is_wanted: bool) -> bool:
+        """Count what came back, if anything did; ``is_wanted``: somebody waits for more."""
+        self._is_wanted = is_wanted
+        has_any = bool(self._back)
+        while self._back:
+            self._back.popleft().lent -= 1
+        return has_any
+
+    def _lend(self, memory: "LentMemory") -> None:
+        memory.lent += 1
+        if self._token is None:
+            self._token = trio.lowlevel.current_trio_token()
+
+    def _hand_back(self, memory: "LentMemory") -> None:
+        self._back.append(memory)
+        if self._is_wanted and self._token is not None:
+            # After the loop's end nobody wants memory.
+            with suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._settled)
+
+
+class LentMemory(mmap.mmap):
+    """Memory that can be lent. ``lent``: to how many, as far as the trio thread knows."""
+
+    lent: int
+    _loans: Loans | None
+
+    def __new__(cls, size: int, loans: Loans | None) -> Self:
+        """``size`` bytes of anonymous memory."""
+        # Private: shared memory, mmap's default, is zeroed and accounted page by page in tmpfs.
+        made = super().__new__(cls, -1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        made.lent = 0
+        made._loans = loans
+        return made
+
+    def lend(self) -> None:
+        """It serves nothing else until it is handed back; belongs to the trio thread."""
+        if self._loans is not None:
+            self._loans._lend(self)
+
+    def hand_back(self) -> None:
+        """A loan is over; any thread may say so."""
+        if self._loans is not None:
+            self._loans._hand_back(self)
+
+
+def mapping(size: int, loans: Loans | None = None) -> LentMemory:
+    """``size`` bytes of anonymous memory; without ``loans`` it never serves a second time."""
+    memory = LentMemory(size, loans)
     # A virtual machine gives free huge pages back to its host (free page reporting), and finding
     # one again took 6 ms, 3 ms a MiB. Small ones cost 0.4 ms a MiB, once.
     memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -25,10 +93,10 @@ class Slab:
 
     __slots__ = ("free_since", "memory", "number")
 
-    def __init__(self, number: int, size: int) -> None:
+    def __init__(self, number: int, size: int, loans: Loans | None = None) -> None:
         self.number = number
         self.free_since = 0.0
-        self.memory = mapping(size)
+        self.memory = mapping(size, loans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +117,9 @@ class Span:
 class Slabs:
     """Spans of powers of two up to ``slab_bytes``. Not thread-safe."""
 
-    def __init__(self, slab_bytes: int) -> None:
+    def __init__(self, slab_bytes: int, loans: Loans | None = None) -> None:
         self._slab_bytes = slab_bytes
+        self._loans = loans
         self._free: dict[int, dict[tuple[int, int], Span]] = {}
         """Size -> (slab's number, offset) -> span; the one freed last is handed out first."""
         self._last_number = 0
@@ -64,9 +133,8 @@ class Slabs:
             found *= 2
             if found > self._slab_bytes:
                 self._last_number += 1
-                span = Span(
-                    Slab(self._last_number, self._slab_bytes), 0, self._slab_bytes, warm=False
-                )
+                slab = Slab(self._last_number, self._slab_bytes, self._loans)
+                span = Span(slab, 0, self._slab_bytes, warm=False)
                 break
         else:
             span = self._free[found].popitem()[1]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench import lockmeter
 from tests.bench.content import BUCKET
 from tests.support.mounting import DATA_PATHS, is_mounted
 from tests.support.stores import Store
@@ -24,6 +25,8 @@ class Launch:
 
     command: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
+    lock_seen: Path | None = None
+    """Where the meter in it tells how long it held the interpreter's lock."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class Served:
 
     path: Path
     process: subprocess.Popen[bytes]
+    lock_seen: Path | None = None
+    """What the meter of the interpreter's lock adds up in; None where none is in the daemon."""
+
+    def lock_seconds(self) -> float | None:
+        """How long the interpreter's lock was held so far; None if nobody knows."""
+        return lockmeter.held_seconds(self.lock_seen) if self.lock_seen is not None else None
 
     def cpu_seconds(self) -> float:
         """User and system time of the daemon so far, its ended children included."""
@@ -59,15 +68,20 @@ def ours(data_path: str, options: Sequence[str] = ()) -> Peer:
     """ossfs-py over one data path, with its defaults but for ``options``."""
 
     def launch(store: Store, mountpoint: Path, scratch: Path) -> Launch:
+        meter = lockmeter.build(scratch)
+        seen = scratch / "lock" if meter is not None else None
+        program = [sys.executable, "-m", "ossfs_py"]
+        if meter is not None and seen is not None:
+            program = lockmeter.command(meter, seen)
         command = [
-            *(sys.executable, "-m", "ossfs_py", "mount", BUCKET, str(mountpoint), "--foreground"),
+            *(*program, "mount", BUCKET, str(mountpoint), "--foreground"),
             *("--endpoint", store.endpoint, "--data-path", data_path, *options),
         ]
         for option in ("temp-dir", "state-dir", "cache-dir"):
             (scratch / option).mkdir(mode=0o700)
             if option != "cache-dir" or data_path == "cache":
                 command += [f"--{option}", str(scratch / option)]
-        return Launch(command, _aws(store))
+        return Launch(command, _aws(store), seen)
 
     return Peer(f"ours {data_path}", launch)
 
@@ -127,7 +141,7 @@ def served(peer: Peer, store: Store, scratch: Path) -> Iterator[Served]:
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"{peer.name} did not mount: {log.read_text()[-500:]}")
             time.sleep(0.02)
-        yield Served(mountpoint, process)
+        yield Served(mountpoint, process, launch.lock_seen)
     finally:
         lazily = ["fusermount3", "-u", "-z", str(mountpoint)]
         if subprocess.run(["fusermount3", "-u", str(mountpoint)], check=False).returncode:

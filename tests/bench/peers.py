@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from tests.bench import lockmeter
 from tests.bench.chart import YARDSTICK, draw
 from tests.bench.content import BUCKET, QUICK, Content, Sizes, fill
 from tests.bench.mounts import PEERS, Peer, Served, served
@@ -46,6 +47,8 @@ class Result:
     peer: str
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
+    lock_seconds: list[float] = field(default_factory=list)
+    """How long the interpreter's lock was held; of ours only, and on CPython 3.11."""
     peak_rss_bytes: int = 0
     requests: dict[str, int] = field(default_factory=dict)
     bytes_out: int = 0
@@ -78,6 +81,8 @@ def main() -> int:
     path = save(options, store, content, results)
     drawn = draw(json.loads(path.read_text()), path.with_suffix(".png"))
     beside = f", drawn in {path.with_suffix('.png')}" if drawn else ""
+    if not lockmeter.SUPPORTED:
+        console.print("How long Python's lock is held can be seen on CPython 3.11 only.")
     console.print(f"Everything measured is in {path}{beside}.")
     return 1 if any(one.failure for one in results.values() if one.peer.startswith("ours")) else 0
 
@@ -126,22 +131,27 @@ def _measure_once(
         run_forked(work.prepare, mounted.path, content)
     os.sync()  # or the disk would be busy with what the run before has written
     store.reset()
-    before = mounted.cpu_seconds()
+    before, lock_before = mounted.cpu_seconds(), mounted.lock_seconds()
     seconds = run_forked(work.run, mounted.path, content)
     stats = store.stats()
     if work.writes and int(str(stats["bytes_in"])) < content.sizes.written_bytes:
         result.remark = "returned before it was stored"
     result.seconds.append(seconds / work.per)
     result.cpu_seconds.append(mounted.cpu_seconds() - before)
+    lock_after = mounted.lock_seconds()
+    if lock_before is not None and lock_after is not None:
+        result.lock_seconds.append(lock_after - lock_before)
     result.peak_rss_bytes = max(result.peak_rss_bytes, mounted.peak_rss_bytes())
     result.requests = dict(stats["ops"])  # type: ignore[call-overload]
     result.bytes_out, result.bytes_in = int(str(stats["bytes_out"])), int(str(stats["bytes_in"]))
 
 
 def table(results: dict[tuple[str, str], Result], peers: list[Peer], works: list[Work]) -> Table:
-    """Seconds, share of the yardstick's seconds, daemon CPU seconds, requests, megabytes."""
+    """Seconds, share of the yardstick's seconds, daemon CPU seconds and those with Python's lock
+    held, requests, megabytes."""
     made = Table(
-        title="seconds (share of s3fs) · daemon CPU-s · requests · MB from and to the store",
+        title="seconds (share of s3fs) · daemon CPU-s, s with Python's lock held · requests · MB"
+        " from and to the store",
         show_lines=True,
     )
     made.add_column("work")
@@ -166,8 +176,10 @@ def _cell(result: Result, base: float | None) -> str:
     seconds = statistics.median(result.seconds)
     share = f" ({seconds / base:.2f}x)" if base else ""
     moved = (result.bytes_out + result.bytes_in) / 1e6
+    locked = f", {statistics.median(result.lock_seconds):.2f} s" if result.lock_seconds else ""
     return (
-        f"[bold]{seconds:.3g}[/bold]{share}\n{statistics.median(result.cpu_seconds):.2f} CPU-s\n"
+        f"[bold]{seconds:.3g}[/bold]{share}\n"
+        f"{statistics.median(result.cpu_seconds):.2f} CPU-s{locked}\n"
         f"{sum(result.requests.values()):,} req, {moved:,.0f} MB"
         f"{result.remark and chr(10)}{result.remark}"
     )

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from prometheus_client import CollectorRegistry
+
 from ossfs_py.cli.mount_helper import remount_words
 from ossfs_py.cli.terminal import console, printable
 from ossfs_py.config.mount_options import parse_mount_options, split_options
@@ -25,6 +27,13 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.fuse.session import libfuse_options
 from ossfs_py.host.running import SOCKET_NAME, FoundDaemon, RunningMount, read_record
 from ossfs_py.host.words import shown_source
+from ossfs_py.model import ObjectVersion
+from ossfs_py.sharedcache.blocks import BlockNames
+from ossfs_py.sharedcache.cache import SharedCache, SharedCacheOptions
+from ossfs_py.sharedcache.connection import NodeConnection
+from ossfs_py.sharedcache.metrics import SharedCacheMetrics
+from ossfs_py.sharedcache.node import Node
+from ossfs_py.sharedcache.pace import SharedPace
 from ossfs_py.writing.leftovers import count_unsaved
 
 _MOST_BYTES = 64 * 1024
@@ -140,8 +149,71 @@ def names(data: bytes) -> None:
     assert not set(word) & set(",\\\"' \t\n\r#")
 
 
+_SHARED = ObjectVersion("model", "etag", 150)
+_SHARED_BLOCK = 64
+
+
+class _Store:
+    """The bucket behind a shared cache: zeros."""
+
+    place = "http://store"
+
+    def get_range_into(self, _version: ObjectVersion, _start: int, buffer: memoryview) -> None:
+        buffer[:] = bytes(len(buffer))
+
+
+def node_answer(data: bytes) -> None:
+    """Whatever a node of the shared cache answers, the reader gets the object's bytes."""
+    metrics = SharedCacheMetrics(CollectorRegistry())
+    options = SharedCacheOptions("127.0.0.1:1", "bucket", _SHARED_BLOCK)
+    cache = SharedCache(_Store(), options, metrics)  # type: ignore[arg-type]
+    cache.pace = _NoWaiting()
+    node = Node("127.0.0.1:1", ("127.0.0.1", 1), metrics, 1.0)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(data[:_MOST_BYTES])
+        theirs.shutdown(socket.SHUT_WR)
+        node.memory_bytes, node.item_bytes, node._up = 1, 1024, True
+        node._idle.append(NodeConnection(ours, 1.0))
+        cache.nodes = (node,)
+        buffer = memoryview(bytearray(b"x" * _SHARED.size))
+        cache.get_range_into(_SHARED, 0, buffer)
+        assert bytes(buffer) == bytes(_SHARED.size)
+        cache.close()
+
+
+class _NoWaiting(SharedPace):
+    """Nobody delivers what others fetch."""
+
+    @property
+    def wait_seconds(self) -> float:
+        """None at all."""
+        return 0.0
+
+
+def _node_values() -> bytes:
+    names = BlockNames(_Store.place, "bucket", _SHARED, _SHARED_BLOCK)
+    said = b""
+    for index in range(names.count):
+        block = bytes(names.size(index))
+        value = names.head(index, memoryview(block), 1) + block
+        said += b"VA %d s\r\n%b\r\n" % (len(value), value)
+    return said
+
+
+def _cut_value() -> bytes:
+    names = BlockNames(_Store.place, "bucket", _SHARED, _SHARED_BLOCK)
+    block = bytes(_SHARED_BLOCK)
+    first = names.head(0, memoryview(block), 2) + block[:40]
+    return (
+        b"VA %d\r\n%b\r\nVA 0 W\r\n\r\nVA 0 Z\r\n\r\n" % (len(first), first)
+        + b"VA 24\r\n%b\r\n" % block[:24]
+    )
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (running_record, control_answer, option_strings, names)
+    target.__name__: target
+    for target in (running_record, control_answer, option_strings, names, node_answer)
 }
 
 _RECORD = (
@@ -149,6 +221,12 @@ _RECORD = (
     b' "state_directory": "/var/lib/x"}'
 )
 SEEDS: Mapping[str, tuple[bytes, ...]] = {
+    "node_answer": (
+        _node_values(),
+        _cut_value(),
+        b"EN\r\nVA 0 W\r\n\r\nVA 0 Z\r\n\r\n",
+        b"SERVER_ERROR out of memory\r\n",
+    ),
     "option_strings": (
         b"allow_other,ro,nosuid,x-systemd.automount,uid=0\0bucket/team,suid,dev",
         b"rw,suid,dev,exec,remount,cache_size=5GiB\0bucket/a\\,suid",

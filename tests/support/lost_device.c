@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static ssize_t told(ssize_t result)
@@ -22,6 +23,14 @@ ssize_t read(int descriptor, void *buffer, size_t count)
 	if (!real)
 		real = dlsym(RTLD_NEXT, "read");
 	return told(real(descriptor, buffer, count));
+}
+
+ssize_t readv(int descriptor, const struct iovec *pieces, int count)
+{
+	static ssize_t (*real)(int, const struct iovec *, int);
+	if (!real)
+		real = dlsym(RTLD_NEXT, "readv");
+	return told(real(descriptor, pieces, count));
 }
 
 ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset, size_t count,

@@ -53,17 +53,17 @@ class Counts:
 
 
 class ShapedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Serves the directories below ``root`` on a loopback port (0: a free one)."""
+    """Serves the directories below ``root`` on a port of ``host`` (0: a free one)."""
 
     daemon_threads = True
     allow_reuse_address = True
     request_queue_size = 512
 
-    def __init__(self, root: Path, shape: Shape, port: int = 0) -> None:
+    def __init__(self, root: Path, shape: Shape, port: int = 0, host: str = "127.0.0.1") -> None:
         self.root = root
         self.shape = shape
         self.counts = Counts()
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__((host, port), _Handler)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -231,11 +231,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.support.shaped_store")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--port", type=int, default=9000)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--ttfb-ms", type=float, default=0.0)
     parser.add_argument("--mbps", type=float, default=0.0)
     options = parser.parse_args()
     shape = Shape(options.ttfb_ms, options.mbps)
-    with ShapedServer(options.root.absolute(), shape, options.port) as server:
+    root = options.root.absolute()
+    with ShapedServer(root, shape, options.port, options.host) as server:
         server.serve_forever()
 
 

@@ -376,6 +376,23 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
                 "read: use https"
             ),
         ),
+        (
+            {"shared_cache_secret": "/secret"},
+            "--shared-cache-secret: it is for --shared-cache, which is not given",
+        ),
+        (
+            {"shared_cache": "a:1", "sse_key_file": "/key", "endpoint": "https://store"},
+            (
+                "--shared-cache and --sse-key-file: what only that key decrypts would lie on the "
+                "nodes for others to read"
+            ),
+        ),
+        ({"shared_cache": "a:b"}, "--shared-cache: 'a:b' is not HOST:PORT"),
+        ({"shared_cache": " , "}, "--shared-cache: must not be empty"),
+        (
+            {"shared_cache": "user@a:1"},
+            "--shared-cache: must not carry a user name or password",
+        ),
         ({"sse": "rot13"}, "--sse: 'rot13' is none of AES256, aws:kms, aws:kms:dsse"),
         (
             {"sse": "aws:kms", "sse_kms_key_id": "two words"},
@@ -480,6 +497,14 @@ def test_addresses_to_bind_to_are_written_with_commas_or_spaces() -> None:
     assert line == (
         "--bind: 'eth0' is not an IP address; write it like 10.0.0.5 or 10.0.0.5,10.0.1.5"
     )
+
+
+def test_a_shared_cache_is_a_list_a_name_or_a_file() -> None:
+    assert settings(shared_cache="a:1, b").shared_cache == "a:1,b"
+    assert settings(shared_cache="nodes.local:11211").shared_cache == "nodes.local:11211"
+    assert settings(shared_cache="file:/etc/nodes").shared_cache == "file:/etc/nodes"
+    assert settings(shared_cache="file:nodes").shared_cache == f"file:{Path.cwd() / 'nodes'}"
+    assert settings().shared_cache is None
 
 
 def test_limits_are_bytes_a_second_with_a_lower_bound() -> None:

@@ -1,13 +1,13 @@
 """Where bytes live on this side, and what is fetched before it is asked for."""
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from ossfs_py.config import machine as host
-from ossfs_py.config import units
-from ossfs_py.config.groups.option import DATA, AbsolutePath, Flag, Size, option
+from ossfs_py.config import units, values
+from ossfs_py.config.groups.option import DATA, AbsolutePath, Duration, Flag, Size, option
 
 
 class DataSettings(BaseModel):
@@ -49,7 +49,9 @@ class DataSettings(BaseModel):
         default=None,
         shown_default="1GiB, or a tenth of a smaller disk",
     )
-    cache_writes: Flag = option(DATA, "", "Let written files enter the cache, too.", default=True)
+    cache_writes: Flag = option(
+        DATA, "", "Let written files enter the disk cache and the shared one, too.", default=True
+    )
     block_size_bytes: Size = option(
         DATA,
         "SIZE",
@@ -57,6 +59,27 @@ class DataSettings(BaseModel):
         default=8 * units.MIB,
         ge=64 * units.KIB,
         le=64 * units.MIB,
+    )
+    shared_cache: Annotated[str, BeforeValidator(values.shared_cache_nodes)] | None = option(
+        DATA,
+        "NODES",
+        "memcached nodes that several machines share blocks through: HOST:PORT,HOST:PORT..., one "
+        "NAME:PORT whose addresses are the nodes, or file:PATH with a node a line.",
+        default=None,
+    )
+    shared_cache_secret: AbsolutePath | None = option(
+        DATA,
+        "FILE",
+        "Secret that all who share blocks have, so that nobody else on the network can plant any; "
+        "nobody else may read the file.",
+        default=None,
+    )
+    shared_cache_timeout_seconds: Duration = option(
+        DATA,
+        "DURATION",
+        "A node of the shared cache that is silent for this long is left out for a while.",
+        default=0.08,
+        gt=0,
     )
     model_hints: Flag = option(
         DATA,

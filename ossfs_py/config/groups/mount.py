@@ -23,6 +23,12 @@ class MountSettings(BaseModel):
         ge=128 * units.KIB,
         le=16 * units.MIB,
     )
+    fuse_lane: Literal["auto", "off"] = option(
+        MOUNT,
+        "auto|off",
+        "Answer what is asked most past pyfuse3, where kernel and libfuse allow it.",
+        default="auto",
+    )
     kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
         default=(), description="Restrictions from -o that the kernel enforces."
     )

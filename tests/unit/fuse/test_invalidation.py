@@ -16,25 +16,22 @@ class SlowKernel:
         self.done: list[tuple[str, int]] = []
         self.free = threading.Event()
 
-    def invalidate_inode(self, inode: int, *, attr_only: bool) -> None:
-        if inode == 1 and not attr_only:
+    def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
+        if inode == 1 and not attributes_only:
             assert self.free.wait(60)
         if inode == 3:
             raise FileNotFoundError(inode)
-        self.done.append(("attributes" if attr_only else "pages", inode))
+        self.done.append(("attributes" if attributes_only else "pages", inode))
 
-    def invalidate_entry(self, directory: int, name: bytes) -> None:
+    def forget_entry(self, directory: int, name: bytes) -> None:
         self.done.append((name.decode(), directory))
 
 
-def test_who_asks_hears_when_it_is_done_and_nothing_waits_for_the_pages_of_one_file(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_who_asks_hears_when_it_is_done_and_nothing_waits_for_the_pages_of_one_file() -> None:
     kernel = SlowKernel()
-    monkeypatch.setattr(invalidation, "pyfuse3", kernel)
 
     async def run() -> None:
-        channel = KernelInvalidation()
+        channel = KernelInvalidation(kernel)
         heard: list[int] = []
         channel.invalidate_pages(1, lambda: heard.append(1))
         for inode, ask in ((2, channel.invalidate_pages), (3, channel.invalidate_attributes)):
@@ -59,11 +56,10 @@ def test_a_kernel_that_is_busy_for_longer_than_the_mount_lives_holds_up_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = SlowKernel()
-    monkeypatch.setattr(invalidation, "pyfuse3", kernel)
     monkeypatch.setattr(invalidation, "_TOLD_SECONDS", 0.01)
 
     async def run() -> KernelInvalidation:
-        channel = KernelInvalidation()
+        channel = KernelInvalidation(kernel)
         channel.invalidate_pages(1, lambda: None)
         await channel.told()
         return channel

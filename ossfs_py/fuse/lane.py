@@ -1,0 +1,436 @@
+"""The fast lane: what is asked most is answered here, everything else by pyfuse3.
+
+The kernel's descriptor is ours. The trio thread reads each request and runs its handler at once,
+up to its first wait: what is known is answered without a task switch. Long answers are copied into
+the kernel by threads (``replying.py``). What is not hot goes to pyfuse3 unchanged, through a socket
+that libfuse takes for the kernel's descriptor, and its answers come back the same way.
+
+A handler is a coroutine that is driven by hand. At its first wait another task takes over reading,
+and this one goes on waiting: a task for each request that waits, as in pyfuse3.
+"""
+
+import logging
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
+from types import coroutine
+from typing import Any, Final, TypeAlias
+
+import pyfuse3
+import trio
+
+from ossfs_py.errors import (
+    NO_ROOM_FOR_VALUE,
+    UNINTELLIGIBLE,
+    UNKNOWN_REQUEST,
+    is_mount_gone,
+    is_withdrawn,
+)
+from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.fuse import wire
+from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
+from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
+from ossfs_py.fuse.wire import Caller, Opcode
+
+log = logging.getLogger(__name__)
+
+Serve: TypeAlias = Coroutine[Any, Any, None]
+_Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
+"""Serves one request: unique, node, who asks, and the request without what lies behind it."""
+
+_MIB = 1024**2
+_ROOM_BYTES: Final = 4096
+"""What libfuse adds to the longest WRITE for its headers (FUSE_BUFFER_HEADER_SIZE)."""
+_LIBFUSE_BYTES = _MIB
+"""The longest WRITE that libfuse lets the kernel send where that tells no limit of its own."""
+_MOST_PAGES = 1024
+"""4 MiB a request: longer ones were not faster, and each buffer for WRITEs is as long."""
+_PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+_IN_A_ROW = 32
+"""Requests answered before other tasks get their turn: about a millisecond of known answers."""
+_MOST_IDLE = 8
+"""Tasks kept for the next requests that wait; starting one costs some microseconds."""
+_MOST_SPARE = 4
+"""Buffers kept for the next WRITEs."""
+_ANSWER_BYTES = 128 * 1024
+"""Longer than anything pyfuse3 answers: what may be long is answered here."""
+_SOCKET_BYTES = 8 * _MIB
+_BYTES_AN_ANSWER = 2048
+"""What the longest answer of pyfuse3 (an entry, 144 bytes) takes of a socket's buffer, generously:
+the kernel counts about 800."""
+_MOST_PASSED_ON = 1024
+"""Requests that pyfuse3 works on at once; each of its tasks waits for one."""
+
+
+class Lane:
+    """Answers the requests of one mount. Belongs to the trio thread.
+
+    ``device`` is the kernel's descriptor, non-blocking, and ``to_pyfuse3`` our end of the socket
+    that pyfuse3 takes for it; both stay the caller's. ``page_limit``: the most
+    pages that the kernel lets a request have; 0: unknown, and left to libfuse.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        device: int,
+        to_pyfuse3: socket.socket,
+        *,
+        threads: int,
+        page_limit: int = 0,
+    ) -> None:
+        self._adapter = adapter
+        self._device = device
+        self._pages = min(page_limit, _MOST_PAGES)
+        self._pyfuse3 = Relay(to_pyfuse3, self._answered_by_pyfuse3)
+        self._token = trio.lowlevel.current_trio_token()
+        self._replies = ReplyThreads(device, threads, self._thread_died)
+        # Until INIT tells: what is not touched of it takes no memory.
+        longest = max(_LIBFUSE_BYTES, page_limit * _PAGE_BYTES)
+        self._buffer = memoryview(bytearray(longest + _ROOM_BYTES))
+        self._spare: list[memoryview] = []
+        self._idle: list[trio.Event] = []
+        self.ended = trio.Event()
+        """Set when no further request is read."""
+        self._init: int | None = None
+        """The unique of INIT, until it is answered."""
+        self._nursery: trio.Nursery | None = None
+        self._hot: dict[int, _Hot] = {
+            Opcode.LOOKUP: self._lookup,
+            Opcode.GETATTR: self._getattr,
+            Opcode.READ: self._read,
+            Opcode.WRITE: self._write,
+            Opcode.OPEN: self._open,
+            Opcode.FLUSH: self._flush,
+            Opcode.RELEASE: self._release,
+            Opcode.READDIRPLUS: self._readdir,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.LISTXATTR: self._listxattr,
+            Opcode.READLINK: self._readlink,
+            Opcode.FORGET: self._forget,
+            Opcode.BATCH_FORGET: self._batch_forget,
+            Opcode.INTERRUPT: self._interrupt,
+        }
+
+    # -- life -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Answer until the kernel has let go of the mount or :meth:`end` is called, and every
+        request under way here is done. What pyfuse3 works on then is its own.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._serve)
+
+    async def relay(self) -> None:
+        """Bring pyfuse3's answers to the kernel, until cancelled."""
+        await self._pyfuse3.run()
+
+    def end(self) -> None:
+        """Read no further request."""
+        if not self.ended.is_set():
+            self.ended.set()
+            trio.lowlevel.notify_closing(self._device)
+            for idle in self._idle:
+                idle.set()
+
+    def close(self) -> None:
+        """Return when every answer is written."""
+        self._pyfuse3.drain()
+        self._replies.close()
+
+    def _thread_died(self, exc: BaseException) -> None:
+        log.critical("the mount ends: a thread that answers the kernel died", exc_info=exc)
+        try:
+            self._token.run_sync_soon(self.end)
+        except trio.RunFinishedError:
+            log.debug("it died after the mount had ended")
+
+    # -- reading --------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        """Read requests and answer them; whoever has to wait leaves reading to another."""
+        while not self.ended.is_set():
+            try:
+                await trio.lowlevel.wait_readable(self._device)
+            except trio.ClosedResourceError:
+                return
+            for _ in range(_IN_A_ROW):
+                served = self._receive()
+                if served is None:
+                    break
+                if await _driven(served, self._hand_over) and not await self._has_turn():
+                    return
+
+    def _hand_over(self) -> None:
+        if self._idle:
+            self._idle.pop().set()
+        elif self._nursery is not None:
+            self._nursery.start_soon(self._serve)
+
+    async def _has_turn(self) -> bool:
+        """Wait until this task is to read again; False if it is not needed any more."""
+        if self.ended.is_set() or len(self._idle) >= _MOST_IDLE:
+            return False
+        turn = trio.Event()
+        self._idle.append(turn)
+        await turn.wait()
+        return not self.ended.is_set()
+
+    def _receive(self) -> Serve | None:
+        """What serves the next request; None if there is none now."""
+        try:
+            size = os.readv(self._device, (self._buffer,))
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            if is_mount_gone(exc):
+                self.end()
+            elif not is_withdrawn(exc):
+                raise
+            return None
+        if size < wire.HEADER.size:
+            self.end()
+            return None
+        request = self._buffer[:size]
+        _size, opcode, unique, node, uid, gid, pid, _ = wire.HEADER.unpack_from(request)
+        serve = self._hot.get(opcode)
+        if serve is None:
+            if opcode == Opcode.INIT:
+                self._begin(unique, request)
+            self._pyfuse3.pass_on(bytes(request))
+            return _nothing()
+        return self._answered(unique, serve(unique, node, Caller(uid, gid, pid), request))
+
+    async def _answered(self, unique: int, served: Serve) -> None:
+        try:
+            await served
+        except pyfuse3.FUSEError as exc:
+            self._send(wire.refused(unique, exc.errno))
+        except (struct.error, ValueError):
+            log.exception("a request of the kernel was not understood")
+            self._send(wire.refused(unique, UNINTELLIGIBLE))
+
+    def _send(self, answer: bytes) -> None:
+        write_answer(self._device, answer)
+
+    # -- the beginning --------------------------------------------------------------------------
+
+    def _begin(self, unique: int, request: memoryview) -> None:
+        minor = wire.minor_of_init(request)
+        if minor < wire.LEAST_MINOR:
+            raise RuntimeError(f"the kernel speaks FUSE 7.{minor}: mount with --fuse-lane off")
+        self._init = unique
+
+    def _answered_by_pyfuse3(self, answer: memoryview) -> None:
+        if self._init is not None:
+            _size, error, unique = wire.OUT_HEADER.unpack_from(answer)
+            if unique == self._init and not error:
+                self._init = None
+                told = bytes(answer)
+                if self._pages:
+                    told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
+                self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
+                self._send(told)
+                return
+        write_answer(self._device, b"", answer)
+
+    # -- what is hot ----------------------------------------------------------------------------
+
+    async def _lookup(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        name = wire.name_at(request, wire.HEADER.size, len(request))
+        found = await self._adapter.lookup(node, name, caller)
+        if isinstance(found, Absent):
+            self._send(wire.absent(unique, found.seconds))
+        else:
+            self._send(wire.entry(unique, _reply(found), PREFERRED_IO_BYTES))
+
+    async def _getattr(self, unique: int, node: int, caller: Caller, _request: memoryview) -> None:
+        found = await self._adapter.getattr(node, caller)
+        self._send(wire.attributes(unique, _reply(found), PREFERRED_IO_BYTES))
+
+    async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        (flags,) = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
+        info = await self._adapter.open(node, flags, caller)
+        self._send(
+            wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
+        )
+
+    async def _read(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
+        handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
+        data = await self._adapter.read(handle, offset, size)
+        header = wire.data_header(unique, len(data))
+        if len(data) >= WORTH_A_THREAD_BYTES:
+            self._replies.put(header, data)
+        else:
+            write_answer(self._device, header, data)
+
+    async def _write(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
+        handle, offset, size, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
+        start = wire.HEADER.size + wire.WRITE_IN.size
+        if start + size > len(request):
+            raise ValueError("a WRITE that is shorter than it says")
+        # The bytes stay where they are until they are taken; who reads next has another buffer.
+        held = self._buffer
+        self._buffer = self._spare.pop() if self._spare else memoryview(bytearray(len(held)))
+        try:
+            written = await self._adapter.write(handle, offset, request[start : start + size])
+        finally:
+            if len(self._spare) < _MOST_SPARE:
+                self._spare.append(held)
+        self._send(wire.number(unique, written))
+
+    async def _flush(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
+        (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
+        await self._adapter.flush(handle)
+        self._send(wire.refused(unique, 0))
+
+    async def _release(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
+        (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
+        await self._adapter.release(handle)
+        self._send(wire.refused(unique, 0))
+
+    async def _readdir(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
+        handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
+        entries = wire.DirectoryAnswer(size, PREFERRED_IO_BYTES)
+        await self._adapter.readdir(handle, offset, entries)
+        self._send(entries.answer(unique))
+
+    async def _getxattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        room, _ = wire.XATTR_IN.unpack_from(request, wire.HEADER.size)
+        name = wire.name_at(request, wire.HEADER.size + wire.XATTR_IN.size, len(request))
+        self._value(unique, room, await self._adapter.getxattr(node, name, caller))
+
+    async def _listxattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        room, _ = wire.XATTR_IN.unpack_from(request, wire.HEADER.size)
+        names = await self._adapter.listxattr(node, caller)
+        self._value(unique, room, b"".join(name + b"\0" for name in names))
+
+    def _value(self, unique: int, room: int, value: bytes) -> None:
+        """Answer with an attribute; with its length where the caller has no room yet."""
+        if room == 0:
+            self._send(wire.number(unique, len(value)))
+        elif len(value) > room:
+            self._send(wire.refused(unique, NO_ROOM_FOR_VALUE))
+        else:
+            write_answer(self._device, wire.data_header(unique, len(value)), value)
+
+    async def _readlink(self, unique: int, node: int, caller: Caller, _request: memoryview) -> None:
+        target = await self._adapter.readlink(node, caller)
+        write_answer(self._device, wire.data_header(unique, len(target)), target)
+
+    async def _forget(self, _unique: int, node: int, _caller: Caller, request: memoryview) -> None:
+        (count,) = wire.FORGET_IN.unpack_from(request, wire.HEADER.size)
+        await self._adapter.forget([(node, count)])
+
+    async def _batch_forget(
+        self, _unique: int, _node: int, _caller: Caller, request: memoryview
+    ) -> None:
+        await self._adapter.forget(wire.forgotten(request))
+
+    async def _interrupt(
+        self, unique: int, _node: int, _caller: Caller, _request: memoryview
+    ) -> None:
+        # Asked once: the kernel says so to nobody any more after this.
+        self._send(wire.refused(unique, UNKNOWN_REQUEST))
+
+
+class Relay:
+    """The way to pyfuse3 and back. Belongs to the trio thread.
+
+    libfuse writes its answers blocking and with Python's lock held, and nobody else could take them
+    off then: never more requests are under way than have room for their answers in the socket.
+    """
+
+    def __init__(self, end: socket.socket, answered: Callable[[memoryview], None]) -> None:
+        """``answered`` is given each answer; it is valid until it returns."""
+        self._socket = end
+        self._answered = answered
+        self._answer = memoryview(bytearray(_ANSWER_BYTES))
+        self._under_way = 0
+        self._waiting: deque[bytes] = deque()
+        room = end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        self._most = max(1, min(_MOST_PASSED_ON, room // _BYTES_AN_ANSWER))
+
+    def pass_on(self, request: bytes) -> None:
+        """Let pyfuse3 answer it, in its turn."""
+        self._waiting.append(request)
+        self._send_on()
+
+    async def run(self) -> None:
+        """Bring answers back, until cancelled."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            self.drain()
+
+    def drain(self) -> None:
+        """Bring back what is there."""
+        while True:
+            try:
+                size = self._socket.recv_into(self._answer)
+            except BlockingIOError:
+                break
+            if not size:
+                break
+            self._under_way -= 1
+            self._answered(self._answer[:size])
+        self._send_on()
+
+    def _send_on(self) -> None:
+        while self._waiting and self._under_way < self._most:
+            try:
+                self._socket.send(self._waiting[0])
+            except BlockingIOError:
+                return  # what is under way is answered, and then there is room
+            self._waiting.popleft()
+            self._under_way += 1
+
+
+def socket_pair() -> tuple[socket.socket, socket.socket]:
+    """Our end and libfuse's end of the way to pyfuse3, with as much room as is allowed."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        try:
+            end.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SOCKET_BYTES)
+        except PermissionError:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+    ours.setblocking(False)
+    return ours, theirs
+
+
+_SO_SNDBUFFORCE = 32
+"""asm-generic/socket.h; Python does not name it."""
+
+
+def _reply(found: pyfuse3.EntryAttributes | EntryReply) -> EntryReply:
+    if not isinstance(found, EntryReply):
+        raise TypeError("the lane's adapter answers with replies")
+    return found
+
+
+async def _nothing() -> None:
+    """What is left to do for a request that was passed on."""
+
+
+@coroutine
+def _driven(served: Serve, waits: Callable[[], None]) -> Generator[Any, Any, bool]:
+    """Run ``served`` in this task, and call ``waits`` before its first wait; whether it waited."""
+    try:
+        message = served.send(None)
+    except StopIteration:
+        return False
+    waits()
+    while True:
+        try:
+            answer = yield message
+        except BaseException as exc:  # noqa: BLE001 - whatever trio throws is the handler's
+            step = partial(served.throw, exc)
+        else:
+            step = partial(served.send, answer)
+        try:
+            message = step()
+        except StopIteration:
+            return True

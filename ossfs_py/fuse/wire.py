@@ -1,0 +1,291 @@
+"""The bytes of the FUSE protocol that the lane reads and writes (linux/fuse.h, 7.31 and later).
+
+Everything is in the machine's byte order and aligned as C has it. What cannot be understood raises
+:class:`struct.error` or ValueError; nothing is read past the end of a request.
+"""
+
+import struct
+from typing import Final, NamedTuple
+
+from ossfs_py.filesystem.replies import EntryReply
+
+LEAST_MINOR: Final = 31
+"""Of the protocol 7.x: Linux 5.2 (2019). The structures below have not changed since."""
+
+
+class Opcode:
+    """What the kernel asks for (enum fuse_opcode)."""
+
+    LOOKUP: Final = 1
+    FORGET: Final = 2
+    GETATTR: Final = 3
+    READLINK: Final = 5
+    OPEN: Final = 14
+    READ: Final = 15
+    WRITE: Final = 16
+    RELEASE: Final = 18
+    GETXATTR: Final = 22
+    LISTXATTR: Final = 23
+    FLUSH: Final = 25
+    INIT: Final = 26
+    INTERRUPT: Final = 36
+    BATCH_FORGET: Final = 42
+    READDIRPLUS: Final = 44
+
+
+HEADER: Final = struct.Struct("=IIQQIIII")
+"""struct fuse_in_header: length, opcode, unique, node, uid, gid, pid, length of extensions."""
+WRITE_IN: Final = struct.Struct("=QQIIQII")
+"""struct fuse_write_in: handle, offset, size, flags, lock owner, open flags, padding; the bytes
+follow."""
+READ_IN: Final = struct.Struct("=QQI")
+"""The beginning of struct fuse_read_in, and of what READDIRPLUS sends: handle, offset, size."""
+HANDLE_IN: Final = struct.Struct("=Q")
+"""The beginning of struct fuse_flush_in and fuse_release_in."""
+OPEN_IN: Final = struct.Struct("=I")
+"""The beginning of struct fuse_open_in: flags."""
+XATTR_IN: Final = struct.Struct("=II")
+"""struct fuse_getxattr_in: room for the value, padding; for GETXATTR the name follows."""
+FORGET_IN: Final = struct.Struct("=Q")
+"""struct fuse_forget_in: how many references."""
+_COUNT_IN = struct.Struct("=II")
+"""struct fuse_batch_forget_in: how many pairs of node and references follow."""
+_FORGET_ONE = struct.Struct("=QQ")
+
+OUT_HEADER: Final = struct.Struct("=IiQ")
+"""struct fuse_out_header: length, negative errno or kind of notification, unique."""
+_ATTRIBUTES = "QQQqqqIIIIIIIIII"
+"""struct fuse_attr: inode, size, blocks; seconds of access, change of bytes, change; the same in
+nanoseconds; mode, links, uid, gid, device, preferred size, flags."""
+_ENTRY = "QQQQII" + _ATTRIBUTES
+"""struct fuse_entry_out: node, generation; seconds that name and attributes may be believed; the
+same in nanoseconds; the attributes."""
+_ENTRY_ANSWER = struct.Struct("=IiQ" + _ENTRY)
+_ATTRIBUTES_ANSWER = struct.Struct("=IiQQII" + _ATTRIBUTES)
+_OPEN_ANSWER = struct.Struct("=IiQQII")
+_NUMBER_ANSWER = struct.Struct("=IiQII")
+"""struct fuse_write_out and fuse_getxattr_out: a number and padding."""
+_DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
+"""struct fuse_direntplus without the name: the entry; inode, offset of the next, length of the
+name, type."""
+
+_KEEP_CACHE, _DIRECT_IO = 1 << 1, 1 << 0
+"""FOPEN_KEEP_CACHE, FOPEN_DIRECT_IO."""
+
+_BLOCK_BYTES = 512
+"""What st_blocks counts in, whatever st_blksize says (stat(2))."""
+_NANO = 10**9
+_MOST_SECONDS = 2**63 - 1
+_ALIGNMENT = 8
+_TYPE_SHIFT = 12
+"""From the mode to d_type (IFTODT in dirent.h)."""
+
+_INIT_ANSWER = struct.Struct("=IIIIHHIIHHI")
+"""The beginning of struct fuse_init_out: major, minor, readahead, flags, background requests,
+congestion, longest write, granularity of time, pages a request, alignment, more flags."""
+_INIT_REQUEST = struct.Struct("=IIII")
+"""The beginning of struct fuse_init_in: major, minor, readahead, flags."""
+_MAX_PAGES = 1 << 22
+"""FUSE_MAX_PAGES: the answer says how many pages a request has."""
+
+_NOTIFY_INODE, _NOTIFY_ENTRY = 2, 3
+"""FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_INVAL_ENTRY."""
+_NODE_NOTICE = struct.Struct("=IiQQqq")
+"""struct fuse_notify_inval_inode_out: node, first byte, how many (0: all from there on)."""
+_ENTRY_NOTICE = struct.Struct("=IiQQII")
+"""struct fuse_notify_inval_entry_out: directory, length of the name, flags."""
+
+Buffer = memoryview | bytes | bytearray
+
+
+class Caller(NamedTuple):
+    """Who asks; stands for pyfuse3.RequestContext, which only pyfuse3 can make."""
+
+    uid: int
+    gid: int
+    pid: int
+    umask: int = 0
+
+
+# -- requests ------------------------------------------------------------------------------------
+
+
+def name_at(request: Buffer, start: int, end: int) -> bytes:
+    """The name between two places of a request, without the zero byte that ends it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    name, zero, _rest = bytes(request[start:end]).partition(b"\0")
+    if not name or not zero:
+        raise ValueError("a request without a name")
+    return name
+
+
+def forgotten(request: Buffer) -> list[tuple[int, int]]:
+    """Node and references of each pair that BATCH_FORGET names.
+
+    Raises:
+        struct.error: it is shorter than it says.
+    """
+    count, _ = _COUNT_IN.unpack_from(request, HEADER.size)
+    start = HEADER.size + _COUNT_IN.size
+    if start + count * _FORGET_ONE.size > len(request):
+        raise struct.error("a request that is shorter than it says")
+    pairs = request[start : start + count * _FORGET_ONE.size]
+    return list(_FORGET_ONE.iter_unpack(pairs))
+
+
+# -- answers -------------------------------------------------------------------------------------
+
+
+def refused(unique: int, errno: int) -> bytes:
+    """An answer with an errno; 0 is success without anything to tell."""
+    return OUT_HEADER.pack(OUT_HEADER.size, -errno, unique)
+
+
+def data_header(unique: int, size: int) -> bytes:
+    """What goes before ``size`` bytes of data."""
+    return OUT_HEADER.pack(OUT_HEADER.size + size, 0, unique)
+
+
+def number(unique: int, value: int) -> bytes:
+    """How much was written, or how long an attribute is."""
+    return _NUMBER_ANSWER.pack(_NUMBER_ANSWER.size, 0, unique, value, 0)
+
+
+def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool) -> bytes:
+    """The answer to OPEN."""
+    flags = _KEEP_CACHE * keep_cache | _DIRECT_IO * direct_io
+    return _OPEN_ANSWER.pack(_OPEN_ANSWER.size, 0, unique, handle, flags, 0)
+
+
+def entry(unique: int, reply: EntryReply, preferred_bytes: int) -> bytes:
+    """The answer to LOOKUP; ``preferred_bytes`` is told as st_blksize."""
+    name_s, name_ns = _duration(reply.name_seconds)
+    if reply.attributes_seconds == reply.name_seconds:
+        kept_s, kept_ns = name_s, name_ns
+    else:
+        kept_s, kept_ns = _duration(reply.attributes_seconds)
+    shown = reply.attributes
+    return _ENTRY_ANSWER.pack(
+        *(_ENTRY_ANSWER.size, 0, unique, shown.ino, reply.generation),
+        *(name_s, kept_s, name_ns, kept_ns, *_shown(reply, preferred_bytes)),
+    )
+
+
+def absent(unique: int, seconds: float) -> bytes:
+    """The answer to LOOKUP of a name that the kernel may take for absent for so long."""
+    whole, rest = _duration(seconds)
+    return _ENTRY_ANSWER.pack(
+        _ENTRY_ANSWER.size, 0, unique, 0, 0, whole, 0, rest, 0, *_NO_ATTRIBUTES
+    )
+
+
+def attributes(unique: int, reply: EntryReply, preferred_bytes: int) -> bytes:
+    """The answer to GETATTR."""
+    whole, rest = _duration(reply.attributes_seconds)
+    return _ATTRIBUTES_ANSWER.pack(
+        _ATTRIBUTES_ANSWER.size, 0, unique, whole, rest, 0, *_shown(reply, preferred_bytes)
+    )
+
+
+_NO_ATTRIBUTES = (0,) * len(_ATTRIBUTES)
+
+
+def _shown(reply: EntryReply, preferred_bytes: int) -> tuple[int, ...]:
+    shown = reply.attributes
+    accessed, accessed_ns = divmod(shown.atime_ns, _NANO)
+    modified, modified_ns = divmod(shown.mtime_ns, _NANO)
+    changed, changed_ns = divmod(shown.ctime_ns, _NANO)
+    size = shown.size
+    return (
+        *(shown.ino, size, -(-size // _BLOCK_BYTES), accessed, modified, changed),
+        *(accessed_ns, modified_ns, changed_ns, shown.mode, shown.nlink, shown.uid, shown.gid),
+        *(0, preferred_bytes, 0),
+    )
+
+
+def _duration(seconds: float) -> tuple[int, int]:
+    """Whole seconds and nanoseconds; what no timer can count is for ever."""
+    if not 0 < seconds < _MOST_SECONDS:
+        return (_MOST_SECONDS, 0) if seconds > 0 else (0, 0)
+    whole = int(seconds)
+    return whole, int((seconds - whole) * _NANO)
+
+
+class DirectoryAnswer:
+    """The answer to READDIRPLUS, filled with entries as far as ``room`` bytes hold them."""
+
+    __slots__ = ("_parts", "_preferred_bytes", "_room")
+
+    def __init__(self, room: int, preferred_bytes: int) -> None:
+        self._room = room
+        self._preferred_bytes = preferred_bytes
+        self._parts: list[bytes] = []
+
+    def take(self, name: bytes, reply: EntryReply, following: int) -> bool:
+        """Add an entry, and the offset of what follows; False if it has no room."""
+        length = _DIRECTORY_ENTRY.size + len(name)
+        padding = -length % _ALIGNMENT
+        if length + padding > self._room:
+            return False
+        self._room -= length + padding
+        shown = reply.attributes
+        name_s, name_ns = _duration(reply.name_seconds)
+        kept_s, kept_ns = _duration(reply.attributes_seconds)
+        head = _DIRECTORY_ENTRY.pack(
+            *(shown.ino, reply.generation, name_s, kept_s, name_ns, kept_ns),
+            *_shown(reply, self._preferred_bytes),
+            *(shown.ino, following, len(name), (shown.mode >> _TYPE_SHIFT) & 0xF),
+        )
+        self._parts += (head, name, bytes(padding))
+        return True
+
+    def answer(self, unique: int) -> bytes:
+        """What was taken."""
+        data = b"".join(self._parts)
+        return data_header(unique, len(data)) + data
+
+
+# -- the beginning -------------------------------------------------------------------------------
+
+
+def minor_of_init(request: Buffer) -> int:
+    """Which 7.x of the protocol the kernel speaks; 0 if it is another major one."""
+    major, minor, _readahead, _flags = _INIT_REQUEST.unpack_from(request, HEADER.size)
+    return int(minor) if major == 7 else 0
+
+
+def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
+    """pyfuse3's answer to INIT, with requests of up to ``pages``."""
+    head = OUT_HEADER.size
+    told = list(_INIT_ANSWER.unpack_from(answer, head))
+    if not told[3] & _MAX_PAGES:
+        return answer
+    told[6], told[8] = pages * page_bytes, pages
+    return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
+
+
+def longest_write(answer: bytes) -> int:
+    """The longest WRITE in bytes that an answer to INIT allows."""
+    return int(_INIT_ANSWER.unpack_from(answer, OUT_HEADER.size)[6])
+
+
+# -- what the kernel is told unasked --------------------------------------------------------------
+
+
+def forget_pages(node: int) -> bytes:
+    """Tells it to drop an inode's attributes and pages."""
+    return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, 0, 0)
+
+
+def forget_attributes(node: int) -> bytes:
+    """Tells it to drop an inode's attributes."""
+    return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, -1, 0)
+
+
+def forget_name(directory: int, name: bytes) -> bytes:
+    """Tells it to look a name up anew."""
+    size = _ENTRY_NOTICE.size + len(name) + 1
+    return _ENTRY_NOTICE.pack(size, _NOTIFY_ENTRY, 0, directory, len(name), 0) + name + b"\0"

@@ -1,0 +1,357 @@
+"""The lane, with a socket for the kernel's descriptor: each packet is a request, or an answer."""
+
+import contextlib
+import os
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pyfuse3
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ossfs_py.errors import (
+    NO_ROOM_FOR_VALUE,
+    UNINTELLIGIBLE,
+    UNKNOWN_REQUEST,
+    NoSuchEntryError,
+    errno_of,
+)
+from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.fuse import lane as lane_module
+from ossfs_py.fuse import replying
+from ossfs_py.fuse.adapter import Absent, Adapter
+from ossfs_py.fuse.lane import Lane, socket_pair
+from ossfs_py.fuse.wire import HEADER, Opcode
+from ossfs_py.model import Attributes
+from ossfs_py.runtime.buffers import BufferPool, NothingEvictable
+from ossfs_py.telemetry.metrics import Metrics
+
+MIB = 1024**2
+SHOWN = EntryReply(Attributes(7, 0o100644, 5, 1, 2, 3, 4, 5), 1.0, 1.0)
+UNKNOWN_OPCODE = 17
+"""STATFS: pyfuse3's."""
+
+
+class Handlers:
+    """Stands for the adapter; node 1 has everything, and what ``gate`` holds up waits for it."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.data: memoryview | bytes = b""
+        self.written: list[bytes] = []
+        self.forgotten: list[tuple[int, int]] = []
+
+    async def lookup(self, _parent: int, name: bytes, _ctx: object) -> EntryReply | Absent:
+        if name == b"slow":
+            await self.gate.wait()
+        if name == b"gone":
+            return Absent(2.5)
+        if name == b"missing":
+            raise pyfuse3.FUSEError(errno_of(NoSuchEntryError("no")))
+        return SHOWN
+
+    async def getattr(self, _inode: int, _ctx: object) -> EntryReply:
+        return SHOWN
+
+    async def read(self, _fh: int, _off: int, size: int) -> memoryview | bytes:
+        return self.data[:size]
+
+    async def write(self, _fh: int, _off: int, buf: memoryview) -> int:
+        await self.gate.wait()
+        self.written.append(bytes(buf))
+        return len(buf)
+
+    async def forget(self, pairs: list[tuple[int, int]]) -> None:
+        self.forgotten += pairs
+
+    async def getxattr(self, _inode: int, _name: bytes, _ctx: object) -> bytes:
+        return b"value"
+
+    async def listxattr(self, _inode: int, _ctx: object) -> list[bytes]:
+        return [b"a", b"b"]
+
+    async def readlink(self, _inode: int, _ctx: object) -> bytes:
+        return b"target"
+
+    async def open(self, _inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:
+        return pyfuse3.FileInfo(fh=3, keep_cache=True, direct_io=False)
+
+    async def flush(self, _fh: int) -> None: ...
+
+    async def release(self, _fh: int) -> None: ...
+
+    async def readdir(self, _fh: int, start: int, token: Any) -> None:
+        token.take(b"name", SHOWN, start + 1)
+
+
+class Kernel:
+    """The other side of the descriptor."""
+
+    def __init__(self, end: socket.socket, pyfuse3_end: socket.socket) -> None:
+        self.socket = trio.socket.from_stdlib_socket(end)
+        self.pyfuse3 = trio.socket.from_stdlib_socket(pyfuse3_end)
+        self._unique = 0
+
+    async def ask(self, opcode: int, body: bytes = b"", node: int = 1) -> int:
+        self._unique += 1
+        header = HEADER.pack(HEADER.size + len(body), opcode, self._unique, node, 0, 0, 1, 0)
+        await self.socket.send(header + body)
+        return self._unique
+
+    def passed_on(self) -> list[bytes]:
+        """The requests that are on their way to pyfuse3."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(os.read(self.pyfuse3.fileno(), MIB))
+        return found
+
+    async def answer(self) -> tuple[int, int, bytes]:
+        """Unique, errno and body."""
+        with trio.fail_after(10):
+            said = await self.socket.recv(2 * MIB)
+        size, error, unique = struct.unpack_from("=IiQ", said)
+        assert size == len(said)
+        return unique, -error, said[16:]
+
+
+def on_lane(
+    test: Callable[[Kernel, Handlers, Lane], Awaitable[None]], page_limit: int = 256
+) -> None:
+    """Run a test with a lane that ends well after it."""
+
+    async def main() -> None:
+        device, kernel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        device.setblocking(False)
+        ours, theirs = socket_pair()
+        theirs.setblocking(False)
+        handlers = Handlers()
+        lane = Lane(
+            cast(Adapter, handlers), device.fileno(), ours, threads=2, page_limit=page_limit
+        )
+        kernel = Kernel(kernel_end, theirs)
+        with device, ours, kernel.socket, kernel.pyfuse3:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lane.relay)
+                async with trio.open_nursery() as serving:
+                    serving.start_soon(lane.run)
+                    await test(kernel, handlers, lane)
+                    handlers.gate.set()
+                    lane.end()
+                nursery.cancel_scope.cancel()
+            lane.close()
+
+    trio.run(main)
+
+
+LONG_BYTES = 96 * 1024
+"""Long enough for a thread, and short enough for any socket."""
+READ = struct.pack("=QQIIQII", 1, 0, LONG_BYTES, 0, 0, 0, 0)
+
+
+def write_body(data: bytes) -> bytes:
+    return struct.pack("=QQIIQII", 1, 0, len(data), 0, 0, 0, 0) + data
+
+
+def test_each_hot_request_is_answered() -> None:
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        handlers.data = b"bytes"
+        handlers.gate.set()
+        asked = {
+            Opcode.LOOKUP: (b"name\0", 128),
+            Opcode.GETATTR: (bytes(16), 104),
+            Opcode.READLINK: (b"", 6),
+            Opcode.OPEN: (bytes(8), 16),
+            Opcode.READ: (READ, 5),
+            Opcode.WRITE: (write_body(b"data"), 8),
+            Opcode.RELEASE: (bytes(24), 0),
+            Opcode.FLUSH: (bytes(24), 0),
+            Opcode.GETXATTR: (struct.pack("=II", 9, 0) + b"user.a\0", 5),
+            Opcode.LISTXATTR: (struct.pack("=II", 0, 0), 8),
+            Opcode.READDIRPLUS: (READ, 160),
+        }
+        for opcode, (body, size) in asked.items():
+            unique = await kernel.ask(opcode, body)
+            answered, refusal, said = await kernel.answer()
+            assert (answered, refusal, len(said)) == (unique, 0, size), opcode
+        assert handlers.written == [b"data"]
+        await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
+        await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
+        unique = await kernel.ask(Opcode.INTERRUPT, bytes(8))
+        assert await kernel.answer() == (unique, UNKNOWN_REQUEST, b"")
+        assert handlers.forgotten == [(8, 2), (9, 3)]
+        unique = await kernel.ask(Opcode.LOOKUP, b"missing\0")
+        assert await kernel.answer() == (unique, errno_of(NoSuchEntryError("no")), b"")
+        unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
+        assert (await kernel.answer())[2][:40] == struct.pack("=QQQQII", 0, 0, 2, 0, 500_000_000, 0)
+
+    on_lane(test)
+
+
+def test_what_waits_holds_up_nobody_and_keeps_its_bytes() -> None:
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        slow = [await kernel.ask(Opcode.LOOKUP, b"slow\0") for _ in range(20)]
+        sent = [bytes([number]) * LONG_BYTES for number in range(6)]
+        writes = [await kernel.ask(Opcode.WRITE, write_body(data)) for data in sent]
+        known = await kernel.ask(Opcode.GETATTR, bytes(16))
+        assert (await kernel.answer())[0] == known
+        handlers.gate.set()
+        assert {(await kernel.answer())[0] for _ in slow + writes} == {*slow, *writes}
+        assert sorted(handlers.written) == sent
+
+    on_lane(test)
+
+
+def test_memory_serves_again_only_when_the_kernel_has_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_copy, copied = threading.Event(), []
+
+    def copy(_device: int, _header: bytes, data: memoryview | bytes = b"") -> None:
+        may_copy.wait(10)
+        copied.append(bytes(data))
+
+    monkeypatch.setattr(replying, "write_answer", copy)
+
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        pool = BufferPool(MIB, MIB, Metrics(), NothingEvictable())
+        buffer = pool.try_acquire(MIB)
+        assert buffer is not None
+        buffer.view[:] = b"x" * MIB
+        handlers.data = buffer.view
+        asked = 3
+        for _ in range(asked):
+            await kernel.ask(Opcode.READ, READ)
+        known = await kernel.ask(Opcode.GETATTR, bytes(16))
+        assert (await kernel.answer())[0] == known
+        assert buffer.is_lent
+        handlers.data = b""
+        buffer.release()
+        assert pool.try_acquire(MIB) is None
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def take_again() -> None:
+                again = await pool.acquire(MIB)
+                again.view[:] = b"y" * MIB
+                again.release()
+
+            await trio.testing.wait_all_tasks_blocked()
+            may_copy.set()
+        assert copied == [b"x" * LONG_BYTES] * asked
+        assert pool.used_bytes == 0
+
+    on_lane(test)
+
+
+def test_what_is_not_hot_goes_to_pyfuse3_and_back() -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        uniques = [await kernel.ask(UNKNOWN_OPCODE) for _ in range(3)]
+        for unique in uniques:
+            request = await kernel.pyfuse3.recv(MIB)
+            assert HEADER.unpack(request)[1:3] == (UNKNOWN_OPCODE, unique)
+            await kernel.pyfuse3.send(struct.pack("=IiQ", 16, 0, unique))
+            assert await kernel.answer() == (unique, 0, b"")
+
+    on_lane(test)
+
+
+def test_pyfuse3_never_has_more_to_answer_than_the_way_back_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered: set[int] = set()
+
+    def note(_device: int, _header: bytes, data: memoryview | bytes = b"") -> None:
+        answered.add(struct.unpack_from("=IiQ", data)[2])
+
+    monkeypatch.setattr(lane_module, "write_answer", note)
+
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        uniques = {await kernel.ask(UNKNOWN_OPCODE) for _ in range(1500)}
+        while answered < uniques:
+            await trio.testing.wait_all_tasks_blocked()
+            requests = kernel.passed_on()
+            assert 0 < len(requests) <= 1024
+            # All at once, and nobody takes them off meanwhile: libfuse could wait for nobody.
+            for request in requests:
+                answer = struct.pack("=IiQ", 144, 0, HEADER.unpack(request)[2]) + bytes(128)
+                assert os.write(kernel.pyfuse3.fileno(), answer) == 144
+            await trio.testing.wait_all_tasks_blocked()
+
+    on_lane(test)
+
+
+@given(st.integers(0, 60), st.binary(max_size=120))
+@settings(max_examples=60)
+def test_whatever_a_request_holds_the_lane_lives_on(opcode: int, body: bytes) -> None:
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        handlers.gate.set()
+        if opcode != Opcode.INIT:
+            await kernel.ask(opcode, body)
+        known = await kernel.ask(Opcode.GETATTR, bytes(16))
+        while (answer := await kernel.answer())[0] != known:
+            assert answer[1] in {0, UNINTELLIGIBLE, UNKNOWN_REQUEST, NO_ROOM_FOR_VALUE}
+
+    on_lane(test)
+
+
+@pytest.mark.parametrize(("limit", "pages"), [(0, 256), (256, 256), (1024, 1024), (65535, 1024)])
+def test_requests_are_as_long_as_the_kernel_allows_and_no_longer_than_pays(
+    limit: int, pages: int
+) -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        unique = await kernel.ask(Opcode.INIT, struct.pack("=IIII", 7, 45, 0, 0))
+        await kernel.pyfuse3.recv(MIB)
+        flags, write_bytes = 1 << 22, 256 * 4096
+        said = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, flags, 12, 9, write_bytes, 1, 256, 0, 0)
+        header = struct.pack("=IiQ", 80, 0, unique)
+        await kernel.pyfuse3.send(header + said + bytes(64 - len(said)))
+        _unique, _error, told = await kernel.answer()
+        assert struct.unpack_from("=I", told, 20) == (pages * os.sysconf("SC_PAGESIZE"),)
+        assert struct.unpack_from("=H", told, 28) == (pages,)
+
+    on_lane(test, limit)
+
+
+def test_an_old_kernel_is_told_apart() -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        await kernel.ask(Opcode.INIT, struct.pack("=IIII", 7, 30, 0, 0))
+        await trio.sleep_forever()
+
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RuntimeError, match="--fuse-lane off"), flatten_subgroups=True
+    ):
+        on_lane(test)
+
+
+def test_a_thread_that_dies_ends_the_mount(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(replying, "write_answer", die)
+
+    async def test(kernel: Kernel, handlers: Handlers, lane: Lane) -> None:
+        handlers.data = bytes(LONG_BYTES)
+        await kernel.ask(Opcode.READ, READ)
+        with trio.fail_after(10):
+            await lane.ended.wait()
+
+    on_lane(test)
+    assert "a thread that answers the kernel died" in caplog.text
+
+
+def test_the_end_of_the_connection_is_the_end_of_the_lane() -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, lane: Lane) -> None:
+        kernel.socket.close()
+        with trio.fail_after(10):
+            await lane.ended.wait()
+
+    on_lane(test)

@@ -1,0 +1,158 @@
+"""The bytes of the protocol, checked against libc's own idea of a struct and against odd input."""
+
+import ctypes
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.fuse import wire
+from ossfs_py.model import Attributes
+
+U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+TIME = st.integers(-(2**62), 2**62)
+SECONDS = st.floats(allow_nan=False, min_value=-1.0)
+
+
+class Attr(ctypes.Structure):
+    """struct fuse_attr, laid out by the C rules."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("ino", "size", "blocks")),
+        *((name, ctypes.c_int64) for name in ("atime", "mtime", "ctime")),
+        *((name, ctypes.c_uint32) for name in ("atimensec", "mtimensec", "ctimensec", "mode")),
+        *((name, ctypes.c_uint32) for name in ("nlink", "uid", "gid", "rdev", "blksize", "flags")),
+    )
+
+
+class Entry(ctypes.Structure):
+    """struct fuse_entry_out."""
+
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("node", "generation", "entry_s", "attr_s")),
+        *((name, ctypes.c_uint32) for name in ("entry_ns", "attr_ns")),
+        ("attr", Attr),
+    )
+
+
+ATTRIBUTES = st.builds(
+    Attributes,
+    ino=U64,
+    mode=U32,
+    size=st.integers(0, 2**63 - 1),
+    uid=U32,
+    gid=U32,
+    atime_ns=TIME,
+    mtime_ns=TIME,
+    ctime_ns=TIME,
+    nlink=U32,
+)
+REPLIES = st.builds(EntryReply, ATTRIBUTES, SECONDS, SECONDS, U64)
+
+
+def same(entry: Entry, reply: EntryReply) -> bool:
+    shown, attr = reply.attributes, entry.attr
+    times = (
+        (attr.atime, attr.atimensec),
+        (attr.mtime, attr.mtimensec),
+        (attr.ctime, attr.ctimensec),
+    )
+    return (
+        (entry.node, entry.generation) == (shown.ino, reply.generation)
+        and (attr.ino, attr.size, attr.mode) == (shown.ino, shown.size, shown.mode)
+        and (attr.nlink, attr.uid, attr.gid) == (shown.nlink, shown.uid, shown.gid)
+        and attr.blocks * 512 - attr.size in range(512)
+        and [s * 10**9 + ns for s, ns in times] == [shown.atime_ns, shown.mtime_ns, shown.ctime_ns]
+        and all(ns < 10**9 for ns in (entry.entry_ns, entry.attr_ns))
+        and entry.entry_s + entry.entry_ns / 1e9 <= max(0.0, reply.name_seconds)
+        and entry.attr_s + entry.attr_ns / 1e9 <= max(0.0, reply.attributes_seconds)
+    )
+
+
+@given(U64, REPLIES)
+def test_the_kernel_is_told_what_an_inode_is_like(unique: int, reply: EntryReply) -> None:
+    answer = wire.entry(unique, reply, 4096)
+    assert struct.unpack_from("=IiQ", answer) == (len(answer), 0, unique)
+    assert len(answer) == 16 + ctypes.sizeof(Entry) == 144
+    entry = Entry.from_buffer_copy(answer, 16)
+    assert same(entry, reply)
+    shown = wire.attributes(unique, reply, 4096)
+    assert struct.unpack_from("=IiQ", shown) == (16 + 104, 0, unique)
+    assert shown[32:] == bytes(entry.attr)
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=255), REPLIES), max_size=8),
+    st.integers(0, 2000),
+)
+def test_a_listing_holds_whole_entries_and_no_more_than_there_is_room(
+    listed: list[tuple[bytes, EntryReply]], room: int
+) -> None:
+    answer = wire.DirectoryAnswer(room, 4096)
+    taken = 0
+    for number, (name, reply) in enumerate(listed):
+        if not answer.take(name, reply, number + 1):
+            break
+        taken += 1
+    data = answer.answer(5)[16:]
+    assert len(data) <= room
+    for number, (name, reply) in enumerate(listed[:taken]):
+        assert same(Entry.from_buffer_copy(data), reply)
+        ino, following, length, kind = struct.unpack_from("=QQII", data, 128)
+        assert (ino, following, length) == (reply.attributes.ino, number + 1, len(name))
+        assert kind == reply.attributes.mode >> 12 & 15
+        assert data[152 : 152 + length] == name
+        data = data[152 + length + -length % 8 :]
+    assert not data
+
+
+@given(SECONDS)
+def test_an_absent_name_has_no_inode(seconds: float) -> None:
+    entry = Entry.from_buffer_copy(wire.absent(9, seconds), 16)
+    assert (entry.node, bytes(entry.attr)) == (0, bytes(ctypes.sizeof(Attr)))
+    assert entry.entry_s + entry.entry_ns / 1e9 <= max(0.0, seconds)
+
+
+@given(st.lists(st.tuples(U64, U64), max_size=20), st.integers(0, 400))
+def test_forgets_are_read_as_far_as_they_go_or_refused(
+    pairs: list[tuple[int, int]], cut: int
+) -> None:
+    request = bytes(40) + struct.pack("=II", len(pairs), 0)
+    request += b"".join(struct.pack("=QQ", *pair) for pair in pairs)
+    assert wire.forgotten(memoryview(request)) == pairs
+    if cut < len(request):
+        with pytest.raises(struct.error):
+            wire.forgotten(memoryview(request)[:cut])
+
+
+@given(st.binary(max_size=64))
+def test_a_name_ends_with_its_zero_byte_or_is_none(data: bytes) -> None:
+    request = bytes(40) + data
+    if b"\0" in data and data[0]:
+        assert wire.name_at(request, 40, len(request)) == data[: data.index(b"\0")]
+    else:
+        with pytest.raises(ValueError, match="without a name"):
+            wire.name_at(request, 40, len(request))
+
+
+def test_init_is_changed_only_where_pages_can_be_told() -> None:
+    told = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, 1 << 22, 12, 9, 1 << 20, 1, 256, 0, 0)
+    answer = struct.pack("=IiQ", 16 + 64, 0, 2) + told + bytes(64 - len(told))
+    longer = wire.with_longer_requests(answer, 1024, 4096)
+    assert wire.longest_write(answer) == 1 << 20
+    assert wire.longest_write(longer) == 4 << 20
+    assert struct.unpack_from("=H", longer, 16 + 28) == (1024,)
+    assert len(longer) == len(answer)
+    old = answer[:28] + bytes(4) + answer[32:]
+    assert wire.with_longer_requests(old, 1024, 4096) == old
+    request = bytes(40) + struct.pack("=IIII", 7, 45, 0, 0)
+    assert wire.minor_of_init(request) == 45
+    assert wire.minor_of_init(bytes(40) + struct.pack("=IIII", 8, 45, 0, 0)) == 0
+
+
+def test_the_kernel_is_told_what_to_forget() -> None:
+    assert wire.forget_pages(7) == struct.pack("=IiQQqq", 40, 2, 0, 7, 0, 0)
+    assert wire.forget_attributes(7) == struct.pack("=IiQQqq", 40, 2, 0, 7, -1, 0)
+    assert wire.forget_name(7, b"abc") == struct.pack("=IiQQII", 36, 3, 0, 7, 3, 0) + b"abc\0"

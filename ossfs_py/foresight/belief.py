@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from ossfs_py.extents import ExtentSet
 from ossfs_py.foresight.accesses import PAGE_BYTES, Run, Runs, places_of
 from ossfs_py.foresight.course import Course
-from ossfs_py.foresight.lanes import OVERRUN_BYTES, PartReader, Shape
+from ossfs_py.foresight.lanes import OVERRUN_BYTES, PartLane, PartShape
 from ossfs_py.foresight.layout import Layout
 from ossfs_py.model import ByteRange
 
@@ -117,7 +117,7 @@ class Belief:
         self._frontier = 0
         """The furthest byte that was read."""
         self._runs = Runs()
-        self._lanes: list[PartReader] = []
+        self._lanes: list[PartLane] = []
         self._expects_looks = False
         self.looked = False
         """Whether beginnings of parts were looked at, one after the other."""
@@ -282,7 +282,7 @@ class Belief:
         fraction = 0.0 if is_head else (run.place - part.start) / part.size
         lane = self._lane_of(fraction, part.size, is_head=is_head)
         if lane is None:
-            lane = PartReader(number, run, fraction, is_head=is_head)
+            lane = PartLane(number, run, fraction, is_head=is_head)
             if self._expects_looks and is_head:
                 lane.looks = _SURE_LOOKS
             self._lanes.insert(0, lane)
@@ -312,7 +312,7 @@ class Belief:
             self._latest = number
         return part
 
-    def _step(self, lane: PartReader, run: Run, number: int, layout: Layout) -> None:
+    def _step(self, lane: PartLane, run: Run, number: int, layout: Layout) -> None:
         """The program of a lane has begun another part."""
         previous, before = lane.run, layout.part(lane.last)
         in_order = number == self._following(lane, layout)
@@ -334,7 +334,7 @@ class Belief:
             is_whole = self._read.covers(before.start, before.end)
             lane.wholes = lane.wholes + 1 if is_whole else 0
             lane.slices = 0 if is_whole else lane.slices + 1
-            lane.shape = Shape(previous, before, lane.shape)
+            lane.shape = PartShape(previous, before, lane.shape)
         if lane.wholes >= _STEPS:
             self.course.grant_until(min(run.end + _AHEAD_BYTES, self._file_size))
         elif lane.slices >= _STEPS and not self._is_dense():
@@ -342,14 +342,14 @@ class Belief:
             if not self.course.is_whole:
                 self._foresee_slices(lane)
 
-    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> PartReader | None:
+    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> PartLane | None:
         tolerance = max(_NEAR_SHARE, MIB / size)
         for lane in self._lanes:
             if lane.is_head == is_head and (is_head or abs(lane.fraction - fraction) <= tolerance):
                 return lane
         return None
 
-    def _following(self, lane: PartReader, layout: Layout) -> int | None:
+    def _following(self, lane: PartLane, layout: Layout) -> int | None:
         """The next part whose beginning, as the lane begins parts, was not read."""
         number = lane.last + 1
         for _ in range(_MAX_PASSED):
@@ -369,7 +369,7 @@ class Belief:
 
     # -- what comes next ------------------------------------------------------------------------
 
-    def _foresee_looks(self, lane: PartReader, layout: Layout) -> None:
+    def _foresee_looks(self, lane: PartLane, layout: Layout) -> None:
         """Beginnings of the next parts, and behind them the whole file: who looks at every part
         will read them all.
         """
@@ -402,7 +402,7 @@ class Belief:
         after = max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
         return ByteRange(max(0, page - lead), min(page + after, self._file_size))
 
-    def _foresee_slices(self, lane: PartReader) -> None:
+    def _foresee_slices(self, lane: PartLane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read

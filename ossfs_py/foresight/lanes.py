@@ -12,12 +12,12 @@ OVERRUN_BYTES = 4 * MIB + 64 * 1024
 two windows of 2 MiB, with MADV_SEQUENTIAL."""
 
 
-class Shape:
+class PartShape:
     """What a run has read of a part, and around it."""
 
     __slots__ = ("lead_bytes", "overrun_bytes", "share")
 
-    def __init__(self, run: Run, part: ByteRange, one_before: "Shape | None") -> None:
+    def __init__(self, run: Run, part: ByteRange, one_before: "PartShape | None") -> None:
         self.lead_bytes = max(run.place - run.start, 0)
         self.share = (run.end - part.start) / part.size
         """Where it ended within the part; 1 or more: behind it."""
@@ -26,7 +26,7 @@ class Shape:
         """How far the kernel read on behind the part, the smaller one of two."""
 
 
-class PartReader:
+class PartLane:
     """A program that begins one part after the other at the same place inside it."""
 
     __slots__ = (
@@ -53,7 +53,7 @@ class PartReader:
         """The same of large parts that were read whole, by this program and others."""
         self.slices = 0
         """And of those that were not."""
-        self.shape: Shape | None = None
+        self.shape: PartShape | None = None
         self.heads: deque[ByteRange] = deque()
         """Beginnings on the course that were not looked at yet."""
         self.pushed_to = 0

@@ -218,12 +218,6 @@ class CallInterruptedError(FilesystemError):
     """A signal ended the program that waited."""
 
 
-class UnwantedReadError(FilesystemError):
-    """The kernel reads ahead what no program is believed to want: programs are not told, and the
-    kernel asks again, page by page, should one touch it.
-    """
-
-
 class MountEndedError(FilesystemError):
     """The mount was taken down while a program waited."""
 
@@ -290,7 +284,6 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(TooManyFilesError, errno.ENFILE),
     ErrnoRow(UnsavedDataError, errno.EIO),
     ErrnoRow(CallInterruptedError, errno.EINTR),
-    ErrnoRow(UnwantedReadError, errno.EAGAIN),
     ErrnoRow(MountEndedError, errno.EIO),
 )
 

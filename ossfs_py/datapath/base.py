@@ -58,12 +58,6 @@ class OpenFile(Protocol):
         """
         ...
 
-    def refuses(self, offset: int, size: int) -> bool:
-        """Whether a READ of the kernel for its page cache is better refused: no program is believed
-        to want these bytes, and they would have to be downloaded.
-        """
-        ...
-
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """The bytes, clipped at the end of file; waits for what is missing.
 

@@ -86,14 +86,6 @@ class ObjectFile:
         end = min(offset + size, reader.version.size)
         return reader.read_nowait(offset, end) if end > offset else b""
 
-    def refuses(self, offset: int, size: int) -> bool:
-        """Whether the kernel is better not given these bytes; see the protocol."""
-        reader = self._reader
-        if self._dirty is not None or reader is None:
-            return False
-        end = min(offset + size, reader.version.size)
-        return end > offset and reader.refuses(offset, end)
-
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """Bytes, clipped at the end of file; waits for what is missing."""
         if self._dirty is not None:

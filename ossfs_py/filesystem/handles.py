@@ -18,7 +18,6 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StaleInodeError,
     StoreError,
-    UnwantedReadError,
     VersionChangedError,
 )
 from ossfs_py.filesystem.behind import Behind
@@ -49,7 +48,6 @@ class Handle:
         "opened",
         "opened_at",
         "past_pages",
-        "reads_through_pages",
         "uid",
         "writer",
     )
@@ -72,8 +70,6 @@ class Handle:
         """Whether close(2) has something to store: without writing, making and emptying do too."""
         self.past_pages = past_pages
         """Whether its writes come without a copy in the kernel's page cache."""
-        self.reads_through_pages = not (self.changes or past_pages or flags & os.O_DIRECT)
-        """Whether a READ may be refused without a program being told."""
 
 
 class Handles:
@@ -272,10 +268,6 @@ class Handles:
         """pread(2); the view is valid until the caller's next checkpoint."""
         handle = self.get(number)
         opened = handle.opened
-        if handle.reads_through_pages and opened.content.refuses(offset, size):
-            # The pages must go: the next one to read them would be given each by itself.
-            self._kernel.drop_span_soon(opened.inode.number, offset, offset + size)
-            raise UnwantedReadError("nobody is believed to want what the kernel reads ahead")
         began = trio.current_time()
         with self._doubting(opened):
             try:

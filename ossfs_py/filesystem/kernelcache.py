@@ -42,10 +42,6 @@ class KernelChannel(Protocol):
         """
         ...
 
-    def invalidate_span(self, inode: int, start: int, end: int) -> None:
-        """Ask for an inode's pages of ``[start, end)`` to be dropped soon; never blocks."""
-        ...
-
     async def told(self) -> None:
         """Return when everything asked for up to now is done, or takes too long to wait for."""
         ...
@@ -125,11 +121,6 @@ class KernelCache:
     def _invalidate_pages(self, number: int) -> None:
         if self._channel is not None:
             self._channel.invalidate_pages(number, self._expires(number))
-
-    def drop_span_soon(self, number: int, start: int, end: int) -> None:
-        """The kernel is to let go of the inode's pages of ``[start, end)``, from soon on."""
-        if self._channel is not None:
-            self._channel.invalidate_span(number, start, end)
 
     async def drop_pages(self, number: int) -> None:
         """Return when the kernel has no page of the inode that it was given before the call.

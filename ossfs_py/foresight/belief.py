@@ -1,11 +1,11 @@
 """What is believed of how one version is read on, from its layout and its accesses."""
 
+from collections import deque
 from collections.abc import Iterator
 
 from ossfs_py.extents import ExtentSet
 from ossfs_py.foresight.accesses import PAGE_BYTES, Run, Runs, places_of
 from ossfs_py.foresight.course import Course
-from ossfs_py.foresight.lanes import OVERRUN_BYTES, PartLane, PartShape
 from ossfs_py.foresight.layout import Layout
 from ossfs_py.model import ByteRange
 
@@ -25,6 +25,10 @@ further on it is the file that is read. A short table comes with the first read.
 
 _LEAST_HEAD_BYTES = 128 * 1024
 """What Python's open reads at once."""
+
+_OVERRUN_BYTES = 4 * MIB + 64 * 1024
+"""How far the kernel's own readahead of 1 MiB was seen to run past the end of what a program reads:
+two windows of 2 MiB, with MADV_SEQUENTIAL."""
 
 _LARGE_PART_BYTES = 8 * MIB
 """Of a smaller part, what the kernel reads around its middle is nearly all: it says nothing of what
@@ -78,20 +82,58 @@ _NEAR_SHARE = 0.02
 _MOST_PIECES = 16 * 1024
 """Of what was read: a random reader of a large file would make millions."""
 
-_LEAST_REFUSED_BYTES = 256 * 1024
-"""A shorter READ may be a program's own: the kernel's reading ahead is as long as its readahead."""
-
-_PAGEWISE_BYTES = 128 * 1024
-"""What is wanted of a READ that was refused comes page by page. So much of it (32 READs) takes no
-longer than the rest of 1 MiB takes to be fetched, 11 ms at 90 MB/s."""
-
-_MOST_STRAYS = 32
-"""So many pages touched of what was refused and not believed to be wanted: the guess was wrong."""
-
 _STRIDE_STEPS = 2
 _LEAST_STRIDE_BYTES = 64 * 1024
 _MOST_STRIDE_BYTES = 256 * MIB
 """Steps of equal length, so many in a row, are believed to go on."""
+
+
+class _Shape:
+    """What a run has read of a part, and around it."""
+
+    __slots__ = ("lead_bytes", "overrun_bytes", "share")
+
+    def __init__(self, run: Run, part: ByteRange, one_before: "_Shape | None") -> None:
+        self.lead_bytes = max(run.place - run.start, 0)
+        self.share = (run.end - part.start) / part.size
+        """Where it ended within the part; 1 or more: behind it."""
+        least = _OVERRUN_BYTES if one_before is None else one_before.overrun_bytes
+        self.overrun_bytes: int = min(max(run.end - part.end, 0), least)
+        """How far the kernel read on behind the part, the smaller one of two."""
+
+
+class _Lane:
+    """A program that begins one part after the other at the same place inside it."""
+
+    __slots__ = (
+        "fraction",
+        "heads",
+        "is_head",
+        "last",
+        "looks",
+        "pushed_to",
+        "run",
+        "shape",
+        "slices",
+        "wholes",
+    )
+
+    def __init__(self, number: int, run: Run, fraction: float, *, is_head: bool) -> None:
+        self.fraction = fraction
+        self.is_head = is_head
+        self.last = number
+        self.run = run
+        self.looks = 0
+        """Parts in a row, each the next one, that were looked at only."""
+        self.wholes = 0
+        """The same of large parts that were read whole, by this program and others."""
+        self.slices = 0
+        """And of those that were not."""
+        self.shape: _Shape | None = None
+        self.heads: deque[ByteRange] = deque()
+        """Beginnings on the course that were not looked at yet."""
+        self.pushed_to = 0
+        """How far the file is on the course because of it."""
 
 
 class Belief:
@@ -117,7 +159,7 @@ class Belief:
         self._frontier = 0
         """The furthest byte that was read."""
         self._runs = Runs()
-        self._lanes: list[PartLane] = []
+        self._lanes: list[_Lane] = []
         self._expects_looks = False
         self.looked = False
         """Whether beginnings of parts were looked at, one after the other."""
@@ -136,15 +178,6 @@ class Belief:
         self._stride = 0
         self._strides = 0
         self._last_run: Run | None = None
-        self._refused = ExtentSet()
-        """What the kernel was not given, as nobody was believed to want it."""
-        self._refused_to = 0
-        """Where the latest of that ends."""
-        self._has_refused = False
-        """Whether there is any of that, and it was not wrong."""
-        self._strays = 0
-        self.refused_wrongly = False
-        """Whether programs touch what was refused; nothing more is refused then."""
 
     def know(self, layout: Layout) -> None:
         """The file's table was read."""
@@ -174,9 +207,15 @@ class Belief:
         """A program, or the kernel for it, reads ``[start, end)``."""
         if self._is_at_random:
             return
-        if self._has_refused and end - start <= PAGE_BYTES:
-            self._look_for_stray(start, end)
-        self._observe_run(start, end)
+        run = self._runs.observe(start, end)
+        if run.reads == 1:
+            run.follows_read = self._read.run_at(start - 1, start)[0]
+            if self._layout is None:
+                self._strides_on(run)
+            else:
+                self._begun(run, self._layout)
+        elif run.end > run.part_end + _OVERRUN_BYTES and self._layout is not None:
+            self._crossed(run, self._layout)
         if not self._read.run_at(start, end)[0]:
             self._read_bytes += end - start
         self._frontier = max(self._frontier, end)
@@ -187,85 +226,6 @@ class Belief:
             self._layout = None
             self._read.clear()
             self.course.end()
-
-    def _observe_run(self, start: int, end: int) -> None:
-        run = self._runs.observe(start, end)
-        if run.reads == 1:
-            run.follows_read = self._read.run_at(start - 1, start)[0]
-            if self._layout is None:
-                self._strides_on(run)
-            else:
-                self._begun(run, self._layout)
-        elif run.end > run.part_end + OVERRUN_BYTES and self._layout is not None:
-            self._crossed(run, self._layout)
-
-    # -- what nobody wants ----------------------------------------------------------------------
-
-    def refuses(self, start: int, end: int) -> bool:
-        """Whether ``[start, end)`` is better not given to the kernel, which reads it ahead or
-        around a page fault: programs read the same slice of one part after the other, and it lies
-        outside of those. Notes that it was refused.
-
-        A READ for the page cache that fails leaves pages without bytes, and nobody is told. Should
-        a program touch one of them after all, the kernel asks again, for that page alone: a wrong
-        guess costs time, within bounds, and never an error.
-        """
-        layout = self._layout
-        if (
-            layout is None
-            or end - start < _LEAST_REFUSED_BYTES
-            or not self._refuses_around
-            or self._wanted_bytes(start, end, layout) > _PAGEWISE_BYTES
-        ):
-            return False
-        self._observe_run(start, end)
-        self._refused.add(start, end)
-        self._refused_to = end
-        self._has_refused = True
-        return True
-
-    @property
-    def _refuses_around(self) -> bool:
-        """Whether what lies around slices is refused, as nothing but one program's slices is
-        believed to be wanted: of several programs, it is another one's.
-        """
-        slicing = [lane.slices for lane in self._lanes if lane.slices]
-        return (
-            len(slicing) == 1
-            and slicing[0] >= _STEPS
-            and (self._has_refused or len(self._lanes) == 1)
-            and not self.refused_wrongly
-            and not self.course.is_whole
-            and not self._is_dense()
-        )
-
-    def _wanted_bytes(self, start: int, end: int, layout: Layout) -> int:
-        """How much of ``[start, end)`` is in slices, or in parts too small to tell."""
-        wanted = ExtentSet()
-        number = layout.number_at(start)
-        if number is None:
-            number = layout.first_from(start)
-        while number is not None and number < len(layout) and layout.starts[number] < end:
-            part = layout.part(number)
-            if part.size < MIB:
-                wanted.add(part.start, part.end)
-            for lane in self._lanes:
-                if lane.slices >= _STEPS and lane.shape is not None:
-                    wanted.add(*lane.slice_of(part))
-            number += 1
-        return sum(span.size for span in wanted.within(start, end))
-
-    def _look_for_stray(self, start: int, end: int) -> None:
-        layout = self._layout
-        if layout is None or start == self._refused_to or not self._refused.run_at(start, end)[0]:
-            return  # the first case: one page is what was left of a window of the kernel's
-        around = max(0, start - _PAGEWISE_BYTES), end + _PAGEWISE_BYTES
-        if self._wanted_bytes(*around, layout):
-            return
-        self._strays += 1
-        if self._strays > _MOST_STRAYS:
-            self.refused_wrongly, self._has_refused = True, False
-            self._refused.clear()
 
     def _is_dense(self) -> bool:
         """Whether nearly all was read up to where programs have come, several side by side."""
@@ -282,7 +242,7 @@ class Belief:
         fraction = 0.0 if is_head else (run.place - part.start) / part.size
         lane = self._lane_of(fraction, part.size, is_head=is_head)
         if lane is None:
-            lane = PartLane(number, run, fraction, is_head=is_head)
+            lane = _Lane(number, run, fraction, is_head=is_head)
             if self._expects_looks and is_head:
                 lane.looks = _SURE_LOOKS
             self._lanes.insert(0, lane)
@@ -312,7 +272,7 @@ class Belief:
             self._latest = number
         return part
 
-    def _step(self, lane: PartLane, run: Run, number: int, layout: Layout) -> None:
+    def _step(self, lane: _Lane, run: Run, number: int, layout: Layout) -> None:
         """The program of a lane has begun another part."""
         previous, before = lane.run, layout.part(lane.last)
         in_order = number == self._following(lane, layout)
@@ -334,7 +294,7 @@ class Belief:
             is_whole = self._read.covers(before.start, before.end)
             lane.wholes = lane.wholes + 1 if is_whole else 0
             lane.slices = 0 if is_whole else lane.slices + 1
-            lane.shape = PartShape(previous, before, lane.shape)
+            lane.shape = _Shape(previous, before, lane.shape)
         if lane.wholes >= _STEPS:
             self.course.grant_until(min(run.end + _AHEAD_BYTES, self._file_size))
         elif lane.slices >= _STEPS and not self._is_dense():
@@ -342,14 +302,14 @@ class Belief:
             if not self.course.is_whole:
                 self._foresee_slices(lane)
 
-    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> PartLane | None:
+    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> _Lane | None:
         tolerance = max(_NEAR_SHARE, MIB / size)
         for lane in self._lanes:
             if lane.is_head == is_head and (is_head or abs(lane.fraction - fraction) <= tolerance):
                 return lane
         return None
 
-    def _following(self, lane: PartLane, layout: Layout) -> int | None:
+    def _following(self, lane: _Lane, layout: Layout) -> int | None:
         """The next part whose beginning, as the lane begins parts, was not read."""
         number = lane.last + 1
         for _ in range(_MAX_PASSED):
@@ -358,18 +318,16 @@ class Belief:
             part = layout.part(number)
             place = part.start + int(lane.fraction * part.size)
             was_read, upto = self._read.run_at(place, self._file_size)
-            if not was_read and self._has_refused:
-                was_read, upto = self._refused.run_at(place, self._file_size)
             if not was_read:
                 return number
-            # Small parts came with the reads of others, or would have.
+            # Small parts came with the reads of others.
             beyond = layout.first_from(upto)
             number = max(number + 1, len(layout) if beyond is None else beyond - 1)
         return None
 
     # -- what comes next ------------------------------------------------------------------------
 
-    def _foresee_looks(self, lane: PartLane, layout: Layout) -> None:
+    def _foresee_looks(self, lane: _Lane, layout: Layout) -> None:
         """Beginnings of the next parts, and behind them the whole file: who looks at every part
         will read them all.
         """
@@ -402,24 +360,23 @@ class Belief:
         after = max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
         return ByteRange(max(0, page - lead), min(page + after, self._file_size))
 
-    def _foresee_slices(self, lane: PartLane) -> None:
+    def _foresee_slices(self, lane: _Lane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
         ahead_bytes, number = 0, lane.last
         most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
-        is_refused = self._refuses_around
         while number < len(layout) and ahead_bytes < most_bytes:
             part = layout.part(number)
             number += 1
             if part.size < MIB:
                 continue  # it comes with the kernel's reads of others
-            start, end = lane.slice_of(part)
-            if is_refused:
-                end = _end_of_reads(start, end)
+            start = part.start + int(lane.fraction * part.size) - shape.lead_bytes
+            if shape.share >= 1:
+                end = part.end + shape.overrun_bytes
             else:
-                start = max(0, start - shape.lead_bytes)
-                end += shape.overrun_bytes if shape.share >= 1 else 0
+                end = part.start + int(shape.share * part.size)
+            start = max(0, start // PAGE_BYTES * PAGE_BYTES)
             end = min(end, self._file_size)
             ahead_bytes += max(end - start, 0)
             start = max(start, lane.pushed_to)
@@ -510,8 +467,6 @@ class Belief:
         if run.part is None or (layout.is_walked and run.part == len(layout) - 1):
             return None  # of that part, the end was not read yet
         part = layout.part(run.part)
-        if self._refuses_around:
-            return self._end_of_slice(position, layout)
         if run.end - run.place <= _LOOK_BYTES and any(
             lane.run is run and lane.looks for lane in self._lanes
         ):
@@ -523,32 +478,13 @@ class Belief:
         read_bytes = run.end - run.place
         if part.size < _LARGE_PART_BYTES <= read_bytes:
             # It reads small parts in order, and is believed for as much as it has read.
-            behind = position + read_bytes
-        elif position < part.end:
-            # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
-            behind = -(-part.end // MIB) * MIB
-        else:
-            behind = position
-        return min(behind, self._file_size)
-
-    def _end_of_slice(self, position: int, layout: Layout) -> int:
-        """Where the slice ends that holds ``position``; itself if none does."""
-        number = layout.number_at(position)
-        for lane in self._lanes:
-            if number is not None and lane.slices and lane.shape is not None:
-                start, end = lane.slice_of(layout.part(number))
-                if start <= position < end:
-                    return min(_end_of_reads(start, end), self._file_size)
-        return position
+            return min(position + read_bytes, self._file_size)
+        # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
+        behind = min(-(-part.end // MIB) * MIB, self._file_size)
+        return behind if position < part.end else position
 
     def _slices(self) -> bool:
         return any(lane.slices >= _STEPS for lane in self._lanes)
-
-
-def _end_of_reads(start: int, end: int) -> int:
-    """Where the READs of ``[start, end)`` end that are not refused: each is of 1 MiB."""
-    whole, rest = divmod(end - start, MIB)
-    return start + whole * MIB + (MIB if rest > _PAGEWISE_BYTES else rest)
 
 
 def _placed(run: Run, layout: Layout) -> tuple[int, bool] | None:

@@ -26,7 +26,6 @@ from ossfs_py.errors import (
     ObjectMissingError,
     OssfsError,
     StoreError,
-    UnwantedReadError,
     errno_of,
 )
 from ossfs_py.filesystem.operations import Filesystem
@@ -302,8 +301,6 @@ class Adapter(pyfuse3.Operations):
             if data is not None:
                 return data
             return await self._waited_for(self._fs.read(fh, off, size))
-        except UnwantedReadError as exc:  # no program is told, so nothing failed
-            raise pyfuse3.FUSEError(errno_of(exc)) from None
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             known = self._failed_reads.is_repeat(fh, off, size, began, perf_counter())
             raise self.refusal(_READ, (fh, off, size), exc, is_known=known) from None

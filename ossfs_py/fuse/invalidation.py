@@ -13,7 +13,6 @@ import pyfuse3
 import trio
 
 from ossfs_py.fuse import wire
-from ossfs_py.fuse.tuning import fuse_descriptors
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +33,6 @@ class Notices(Protocol):
         """Drop the attributes, and the pages unless ``attributes_only``."""
         ...
 
-    def forget_span(self, inode: int, start: int, end: int) -> None:
-        """Drop the pages of ``[start, end)``, and the attributes."""
-        ...
-
     def forget_entry(self, directory: int, name: bytes) -> None:
         """Look a name up anew."""
         ...
@@ -49,11 +44,6 @@ class NoticesByPyfuse3:
     def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
         """Drop the attributes, and the pages unless ``attributes_only``."""
         pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
-
-    def forget_span(self, inode: int, start: int, end: int) -> None:
-        """Drop the pages of ``[start, end)``, and the attributes; pyfuse3 knows no spans."""
-        for descriptor in fuse_descriptors():
-            os.write(descriptor, wire.forget_span(inode, start, end))
 
     def forget_entry(self, directory: int, name: bytes) -> None:
         """Look a name up anew."""
@@ -71,10 +61,6 @@ class NoticesByDevice:
         """Drop the attributes, and the pages unless ``attributes_only``."""
         forget = wire.forget_attributes if attributes_only else wire.forget_pages
         os.write(self._device, forget(inode))
-
-    def forget_span(self, inode: int, start: int, end: int) -> None:
-        """Drop the pages of ``[start, end)``, and the attributes."""
-        os.write(self._device, wire.forget_span(inode, start, end))
 
     def forget_entry(self, directory: int, name: bytes) -> None:
         """Look a name up anew."""
@@ -114,10 +100,6 @@ class KernelInvalidation:
         ``done`` is called, on the trio thread, when they are: pages wait for READs in flight.
         """
         self._ask(self._pages, partial(self._forget_inode, inode), done)
-
-    def invalidate_span(self, inode: int, start: int, end: int) -> None:
-        """Ask for an inode's pages of ``[start, end)`` to be dropped soon; never blocks."""
-        self._ask(self._pages, partial(self._forget_span, inode, start, end))
 
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay.
@@ -188,13 +170,6 @@ class KernelInvalidation:
     def _forget_inode(self, inode: int, *, attributes_only: bool = False) -> None:
         try:
             self._notices.forget_inode(inode, attributes_only=attributes_only)
-        except OSError as exc:
-            # ENOENT: the kernel has forgotten the inode, and its pages with it.
-            log.debug("pages of inode %d not invalidated: %s", inode, exc)
-
-    def _forget_span(self, inode: int, start: int, end: int) -> None:
-        try:
-            self._notices.forget_span(inode, start, end)
         except OSError as exc:
             # ENOENT: the kernel has forgotten the inode, and its pages with it.
             log.debug("pages of inode %d not invalidated: %s", inode, exc)

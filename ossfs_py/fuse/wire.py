@@ -280,11 +280,6 @@ def forget_pages(node: int) -> bytes:
     return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, 0, 0)
 
 
-def forget_span(node: int, start: int, end: int) -> bytes:
-    """Tells it to drop an inode's attributes, and its pages of ``[start, end)``."""
-    return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, start, end - start)
-
-
 def forget_attributes(node: int) -> bytes:
     """Tells it to drop an inode's attributes."""
     return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, -1, 0)

@@ -339,15 +339,6 @@ class ChunkIndex:
                 return chunk
         return None
 
-    def holds(self, start: int, end: int) -> bool:
-        """Whether chunks hold every byte of ``[start, end)``."""
-        while start < end:
-            chunk = self.at(start)
-            if chunk is None:
-                return False
-            start = chunk.end
-        return True
-
     def next_start(self, offset: int) -> int | None:
         """Where the first chunk behind ``offset`` begins."""
         i = bisect_right(self._starts, offset)

@@ -118,14 +118,6 @@ class VersionReader:
             chunk.unpin()
         return view
 
-    def refuses(self, offset: int, end: int) -> bool:
-        """Whether a READ of the kernel for ``[offset, end)`` is better refused: no program is
-        believed to want it, and it would have to be downloaded.
-        """
-        if self._index.holds(offset, end) or self._on_disk.present_until(offset) >= end:
-            return False
-        return self._belief.refuses(offset, end)
-
     async def read(self, offset: int, end: int) -> memoryview | bytes:
         """``[offset, end)``, fetched as needed; valid until the caller's next checkpoint.
 

@@ -39,7 +39,6 @@ BOUNDS = {
     "one rank of two": Bounds(80, 1.01),
     "two ranks at once": Bounds(70, 1.01),
     "four ranks at once": Bounds(80, 1.01),
-    "rank after rank": Bounds(130, 1.3),
     "8 shards, 4 processes": Bounds(160, 1.02),
     "many small tensors": Bounds(80, 1.01),
     "torch.load": Bounds(60, 1.01),

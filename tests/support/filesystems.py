@@ -57,7 +57,6 @@ class Channel:
 
     def __init__(self) -> None:
         self.invalidated: list[int] = []
-        self.invalidated_spans: list[tuple[int, int, int]] = []
         self.expired: set[int] = set()
         """Inodes whose attributes it asks for before it sends a READ."""
         self.is_slow = False
@@ -69,9 +68,6 @@ class Channel:
     def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
         self.invalidated.append(inode)
         self.invalidate_attributes(inode, done)
-
-    def invalidate_span(self, inode: int, start: int, end: int) -> None:
-        self.invalidated_spans.append((inode, start, end))
 
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         self.expired.add(inode)

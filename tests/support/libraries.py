@@ -117,7 +117,7 @@ def load_diffuser(directory: Path) -> Loaded:
 
 def make_tokenizer(directory: Path, mib: int) -> None:
     tokenizers = import_module("tokenizers")
-    words = {f"word{number:07}": number for number in range(min(mib, 64) * 20_000)}
+    words = {f"word{number:07}": number for number in range(mib * 20_000)}
     model = tokenizers.models.WordLevel(words, unk_token="word0000000")
     tokenizers.Tokenizer(model).save(str(directory / "tokenizer.json"))
 

@@ -110,17 +110,6 @@ def ranks_at_once(ranks: int) -> Callable[[Path], Loaded]:
     return load
 
 
-def rank_after_rank(path: Path) -> Loaded:
-    """The second rank begins when the first one has what it wants; then all is compared."""
-    halves = [rank_of(rank, 2)(path) for rank in (1, 0)]
-    with import_module("safetensors").safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - no dict
-            rows, half = file.get_tensor(name), len(halves[1][name])
-            if not (rows[:half].equal(halves[1][name]) and rows[half:].equal(halves[0][name])):
-                raise RuntimeError(f"{name} is not what its halves were")
-    return halves[0]
-
-
 def shards_by_processes(directory: Path) -> Loaded:
     """Eight shards by four processes."""
 
@@ -250,7 +239,6 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "one rank of two": Loader(rank_of(1, 2), SAFETENSORS, _TORCH),
         "two ranks at once": Loader(ranks_at_once(2), SAFETENSORS, _TORCH),
         "four ranks at once": Loader(ranks_at_once(4), SAFETENSORS, _TORCH),
-        "rank after rank": Loader(rank_after_rank, SAFETENSORS, _TORCH),
         "8 shards, 4 processes": Loader(shards_by_processes, ".", _TORCH),
         "many small tensors": Loader(load_file, MANY, _TORCH),
         "100 of many tensors": Loader(few_of_many, MANY, _TORCH),

@@ -26,9 +26,6 @@ class Told:
         self.heard.append(("pages", inode))
         self._do(done)
 
-    def invalidate_span(self, inode: int, start: int, end: int) -> None:
-        self.heard.append((f"pages {start}-{end}", inode))
-
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         self.heard.append(("attributes", inode))
         self._do(done)
@@ -74,14 +71,13 @@ def test_a_kernel_hears_only_while_it_has_the_mount() -> None:
 
     async def everything() -> None:
         cache.invalidate_attributes(1)
-        cache.drop_span_soon(3, 4096, 8192)
         await cache.drop_pages(2)
 
     trio.run(everything)
     with cache.attached(kernel):
         trio.run(everything)
     trio.run(everything)
-    assert kernel.heard == [("attributes", 1), ("pages 4096-8192", 3), ("dropped", 2)]
+    assert kernel.heard == [("attributes", 1), ("dropped", 2)]
 
 
 def test_pages_of_a_replaced_object_go_once() -> None:

@@ -20,11 +20,9 @@ from ossfs_py.errors import (
     ReadOnlyError,
     StoreUnavailableError,
     UnsavedDataError,
-    UnwantedReadError,
     VersionChangedError,
     errno_of,
 )
-from ossfs_py.foresight.belief import Belief
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
@@ -33,7 +31,6 @@ from tests.support.filesystems import Mounted, Names, on_mount
 from tests.support.mounting import DATA_PATHS
 from tests.support.writing import TINY_PARTS
 
-MIB = 1024**2
 DOWN = StoreUnavailableError("down")
 CREATE = os.O_WRONLY | os.O_CREAT
 EXCLUSIVE = CREATE | os.O_EXCL
@@ -805,28 +802,3 @@ def test_a_read_only_mount_refuses_every_change_without_a_request(run: Run) -> N
         assert not changed
 
     run(test, store=store, read_only=True)
-
-
-def test_what_nobody_wants_is_refused_to_the_page_cache_and_to_nobody_else(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A program that reads past the page cache would be told."""
-    monkeypatch.setattr(Belief, "refuses", lambda belief, start, end: start >= 8 * MIB)
-    content = bytes(12 * MIB)
-
-    async def test(m: Mounted) -> None:
-        m.store.seed("file", content)
-        opened = await m.open(FILE)
-        assert await m.read(opened, 0, 4096) == content[:4096]
-        with pytest.raises(UnwantedReadError):
-            await m.read(opened, 10 * MIB, MIB)
-        assert m.channel.invalidated_spans == [(opened.inode, 10 * MIB, 11 * MIB)]
-        for flags in (os.O_DIRECT, os.O_RDWR):
-            other = await m.open(FILE, os.O_RDONLY | flags)
-            assert await m.read(other, 10 * MIB, MIB) == content[:MIB]
-            await m.close(other)
-        # Now it is in memory, and costs nothing.
-        assert await m.read(opened, 10 * MIB, MIB) == content[:MIB]
-        await m.close(opened)
-
-    run(test)

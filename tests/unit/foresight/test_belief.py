@@ -129,66 +129,6 @@ def test_two_ranks_side_by_side_want_the_whole_file_together() -> None:
     assert got.covers(layout.starts[6] + MIB, layout.ends[6])
 
 
-def reading_second_halves(upto: int) -> tuple[Belief, Layout]:
-    belief, layout = believing()
-    for number in range(upto):
-        stream(belief, layout.starts[number] + PART // 2, layout.ends[number])
-    return belief, layout
-
-
-def test_what_the_kernel_reads_around_slices_is_refused() -> None:
-    belief, layout = reading_second_halves(4)
-    middle = (layout.starts[4] + PART // 2) // PAGE * PAGE
-    end = middle + PART // 2
-    assert belief.refuses(middle - MIB, middle)
-    for start in range(middle, end, MIB):
-        assert not belief.refuses(start, start + MIB)
-        belief.observe(start, start + MIB)
-    # But for the last page, whose bytes are the slice's: the kernel asks for it by itself.
-    assert all(belief.refuses(end + ahead, end + ahead + MIB) for ahead in (0, MIB, 2 * MIB))
-    belief.observe(end, end + PAGE)
-    following = (layout.starts[5] + PART // 2) // PAGE * PAGE
-    assert belief.refuses(following - MIB, following)
-    assert not belief.refuses(following, following + MIB)
-    assert not belief.refused_wrongly
-
-
-def test_slices_are_fetched_without_what_is_refused_around_them() -> None:
-    belief, layout = reading_second_halves(4)
-    wanted(belief)
-    stream(belief, layout.starts[4] + PART // 2, layout.ends[4])
-    middle = (layout.starts[9] + PART // 2) // PAGE * PAGE
-    assert ExtentSet(wanted(belief)) == ExtentSet([ByteRange(middle, layout.ends[9])])
-
-
-def test_before_slices_are_known_and_of_short_reads_nothing_is_refused() -> None:
-    belief, layout = reading_second_halves(2)
-    assert not belief.refuses(layout.starts[3], layout.starts[3] + MIB)
-    belief, layout = reading_second_halves(4)
-    assert not belief.refuses(layout.starts[6], layout.starts[6] + PAGE)
-    assert belief.refuses(layout.starts[6], layout.starts[6] + MIB)
-
-
-def test_to_ranks_that_read_the_whole_file_together_nothing_is_refused() -> None:
-    belief, layout = believing()
-    for number in range(5):
-        stream(belief, layout.starts[number] + PART // 2, layout.ends[number])
-        stream(belief, layout.starts[number], layout.starts[number] + PART // 2)
-    assert not belief.refuses(layout.starts[6], layout.starts[6] + MIB)
-
-
-def test_a_second_rank_that_comes_later_is_refused_little_before_all_is_given() -> None:
-    belief, layout = reading_second_halves(4)
-    start = layout.starts[5] // PAGE * PAGE
-    assert belief.refuses(start, start + MIB)
-    # The 128 KiB beside the last slice tell nothing.
-    for page in range(33 + 33):
-        assert not belief.refused_wrongly
-        belief.observe(start + page * PAGE, start + (page + 1) * PAGE)
-    assert belief.refused_wrongly
-    assert not belief.refuses(start + MIB, start + 2 * MIB)
-
-
 def test_whole_parts_against_the_order_of_the_file_bring_the_rest_of_it() -> None:
     belief, layout = believing()
     for number in (17, 3):

@@ -23,9 +23,6 @@ class SlowKernel:
             raise FileNotFoundError(inode)
         self.done.append(("attributes" if attributes_only else "pages", inode))
 
-    def forget_span(self, inode: int, start: int, end: int) -> None:
-        self.done.append((f"{start}-{end}", inode))
-
     def forget_entry(self, directory: int, name: bytes) -> None:
         self.done.append((name.decode(), directory))
 

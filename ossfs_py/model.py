@@ -24,6 +24,9 @@ class ObjectVersion:
     key: str
     etag: str
     size: int
+    version_id: str | None = field(default=None, compare=False)
+    """Of a versioned bucket: the one to read although others may have come since; None: what the
+    key holds now. Equal bytes are equal whatever their id, in caches too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,17 @@ class ObjectInfo:
     None as long as only a LIST has told of it."""
     tag_count: int = 0
     """How many tags it has, as far as a HEAD told; what they are has to be asked."""
+    retention: str | None = None
+    """What the store says of an object lock: until when, or why, this version cannot be removed."""
+    pinned: bool = False
+    """``version_id`` is meant, whatever the key holds now."""
 
     @property
     def version(self) -> ObjectVersion:
         """The content this answer speaks of."""
-        return ObjectVersion(self.key, self.etag, self.size)
+        return ObjectVersion(
+            self.key, self.etag, self.size, self.version_id if self.pinned else None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,48 @@ class ListPage:
     prefixes: tuple[str, ...]
     next_token: str | None
     """Goes into the next :class:`ListQuery`; None on the last page."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """Something that happened to a key of a versioned bucket: it was written, or deleted."""
+
+    key: str
+    version_id: str
+    """``null`` for what was written while the bucket kept no versions."""
+    is_latest: bool
+    mtime_ns: int
+    """By the store's clock; most stores tell whole seconds."""
+    info: ObjectInfo | None
+    """The version that was written, pinned; None: the key was deleted (a delete marker)."""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryMark:
+    """A place in a listing of versions: behind one version, or behind all of a key's (None)."""
+
+    key: str
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryQuery:
+    """Which page of which listing of versions."""
+
+    prefix: str
+    delimiter: str = ""
+    after: HistoryMark | None = None
+    max_entries: int = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """One page: entries in the order of their keys, and of a key the newest first."""
+
+    entries: tuple[HistoryEntry, ...]
+    prefixes: tuple[str, ...]
+    following: HistoryMark | None
+    """Goes into the next query; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)

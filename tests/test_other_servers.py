@@ -73,7 +73,9 @@ def test_the_page_shows_what_was_found_and_what_was_not_tried() -> None:
         "failed": [],
         "expected": {"a": "ceph: no reason", "b": "ceph: no reason"},
     }
-    page = page_of({"ceph": outcome, "swift": {"problem": "not installed"}})
+    asked = {"version": "Store 2.0", "date": "2026-11-30", "files": [], "features": [feature]}
+    page = page_of({"ceph": outcome, "moto": asked, "swift": {"problem": "not installed"}})
+    assert "| Store 2.0 | not run |  |  | 2026-11-30 |" in page
     assert "| copies \\| parts | refused: sent whole |" in page
     assert "| Store 1.0 | 40 | 2 | 0 | 2026-11-29 |" in page
     assert "- Store 1.0: `contract/test_store.py`, `mount/test_names.py`" in page

@@ -1,6 +1,7 @@
 """Sizes and texts as people read them."""
 
 import textwrap
+import time
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -12,6 +13,11 @@ def short_size(size_bytes: float) -> str:
         size_bytes /= 1024
         unit += 1
     return f"{size_bytes:.0f} {_UNITS[unit]}" if unit == 0 else f"{size_bytes:.1f} {_UNITS[unit]}"
+
+
+def when(seconds: float) -> str:
+    """A time since the epoch, on this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
 
 
 def wrapped(text: str, width: int) -> list[str]:

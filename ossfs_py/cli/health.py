@@ -28,19 +28,28 @@ def health(mountpoint: str | None) -> int:
     would cost what programs have open. Exit code 0 for healthy, 1 for anything else.
     """
     from ossfs_py.host.mountpoint import real_path
-    from ossfs_py.host.running import running_mounts
-    from ossfs_py.host.standing import look_at
+    from ossfs_py.host.standing import Standing, look_at
 
-    if mountpoint:
-        places = [real_path(Path(os.path.abspath(mountpoint)))]  # noqa: PTH100 (resolve may hang)
-    else:
-        places = [Path(mount.mountpoint) for mount in running_mounts()]
+    # Not Path.resolve, which may hang.
+    named = real_path(Path(os.path.abspath(mountpoint))) if mountpoint else None  # noqa: PTH100
+    places = [named] if named else _served()
     if not places:
         raise EnvironmentProblemError("no mount is served here")
-    problems = [problem for place in places if (problem := _problem(look_at(place)))]
-    if problems:
+    seen = [look_at(place) for place in places]
+    if not named and any(one.standing is Standing.FREE for one in seen):
+        # Mounts that ended by themselves while others were asked are none of this machine's now.
+        served = _served()
+        seen = [s for s in seen if s.standing is not Standing.FREE or s.mountpoint in served]
+    if problems := [problem for one in seen if (problem := _problem(one))]:
         raise EnvironmentProblemError("\n".join(problems))
     return 0
+
+
+def _served() -> list[Path]:
+    """Where daemons of this user serve mounts."""
+    from ossfs_py.host.running import running_mounts
+
+    return [Path(mount.mountpoint) for mount in running_mounts()]
 
 
 def _problem(seen: "Seen") -> str:

@@ -25,6 +25,13 @@ _COMMANDS = {
     "list": ("ossfs_py.cli.list:list_mounts", "Show the mounts on this host."),
     "health": ("ossfs_py.cli.health:health", "Say whether a mount answers, for health checks."),
     "info": ("ossfs_py.cli.info:info", "Show the object behind a path."),
+    "cp": ("ossfs_py.cli.cp:cp", "Copy within a bucket, made by the store itself."),
+    "versions": (
+        "ossfs_py.cli.versions:versions",
+        "Show what a file was, and who wrote it.",
+    ),
+    "restore": ("ossfs_py.cli.restore:restore", "Make a file what it was before."),
+    "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back what was deleted, whole trees too."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "Look again at what others changed in the bucket."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find out what is wrong, and what to do about it."),

@@ -19,9 +19,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ossfs_py.config import units
+from ossfs_py.config.conflicts import CONFLICT
 from ossfs_py.config.foreign_names import FOREIGN_NAMES
 from ossfs_py.config.mount_options import parse_mount_options
-from ossfs_py.config.settings import ARGUMENTS, CONFLICT, NOT_OPTIONS, Settings, option_name
+from ossfs_py.config.settings import ARGUMENTS, NOT_OPTIONS, Settings, option_name
 from ossfs_py.errors import UsageError
 
 ENVIRONMENT_PREFIX = "OSSFS_PY_"

@@ -5,6 +5,8 @@ a sentence that begins with the option's name.
 """
 
 import re
+import time
+from datetime import UTC, datetime, timedelta
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -15,6 +17,8 @@ _SIZE_POWERS = {letter: power for power, letter in enumerate("KMGTPE", start=1)}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+|\d+(?:\.\d+)?", re.IGNORECASE)
 _DURATION_TERM = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _MAX_MODE = 0o7777
@@ -48,6 +52,37 @@ def parse_duration(value: object) -> float:
     if _DURATION.fullmatch(text) is None:
         raise ValueError(f"{value!r} is not a duration; write it like 60s, 5m or 1h")
     return sum(float(term[1]) * _SECONDS[term[2].lower()] for term in _DURATION_TERM.finditer(text))
+
+
+def parse_moment(value: object) -> int:
+    """Nanoseconds since the epoch of an ISO 8601 time, or of a duration ago (``3d``).
+
+    A time without a zone is this machine's. Nothing later than now is a moment.
+    """
+    now_ns = time.time_ns()
+    moment_ns = now_ns + 1
+    if isinstance(value, int) and not isinstance(value, bool):
+        moment_ns = value
+    elif isinstance(value, datetime):  # as TOML has it
+        moment_ns = _since_epoch(value)
+    elif isinstance(value, str):
+        text = value.strip()
+        try:
+            # A bare number could be meant as seconds ago or since the epoch.
+            is_ago = _DURATION.fullmatch(text) is not None and text[-1].isalpha()
+            ago_ns = round(parse_duration(text) * 10**9) if is_ago else 0
+            moment_ns = now_ns - ago_ns if is_ago else _since_epoch(datetime.fromisoformat(text))
+        except (ValueError, OverflowError):
+            raise ValueError(
+                f"{value!r} is no time; write it like 2026-11-20T10:00Z, or 3d for three days ago"
+            ) from None
+    if not 0 <= moment_ns <= now_ns:
+        raise ValueError(f"{value!r} is not a time that has been")
+    return moment_ns
+
+
+def _since_epoch(moment: datetime) -> int:
+    return round((moment.astimezone() - _EPOCH) / _MICROSECOND) * 1000
 
 
 def format_duration(seconds: float) -> str:

@@ -113,6 +113,16 @@ def shared_cache_nodes(value: object) -> str:
     return ",".join(hosts)
 
 
+def words(value: object) -> tuple[str, ...]:
+    """Words with commas or spaces between them, each once."""
+    if isinstance(value, tuple):
+        return value
+    found = str(value).replace(",", " ").split()
+    if not found:
+        raise ValueError("must not be empty")
+    return tuple(dict.fromkeys(found))
+
+
 def user_id(value: object) -> int:
     """A user id, also given as a name."""
     import pwd  # noqa: PLC0415 (rarely needed)

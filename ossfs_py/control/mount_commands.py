@@ -16,7 +16,9 @@ import trio
 from prometheus_client.metrics_core import Metric
 
 from ossfs_py.control.cache_commands import CacheCommands
+from ossfs_py.control.copy_commands import CopyCommands, CopyPlace
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.control.version_commands import VersionCommands
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.cache import CacheDataPath
 from ossfs_py.errors import (
@@ -26,6 +28,7 @@ from ossfs_py.errors import (
     UnsavedDataError,
 )
 from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.writers import WRITER, WRITTEN
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -41,6 +44,11 @@ class MountFacts:
 
     source: str
     bucket: str
+    prefix: str
+    reserved: str
+    """What the mount's own keys begin with."""
+    is_past: bool
+    """It shows the bucket as it was."""
     data_path: str
     concurrency: int
 
@@ -68,12 +76,33 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
     cached = CacheCommands(
         parts.filesystem, cache, parts.files, parts.jobs, parts.facts.concurrency
     )
+    versioned = VersionCommands(
+        parts.filesystem,
+        parts.store,
+        parts.network,
+        prefix=parts.facts.prefix,
+        reserved=parts.facts.reserved,
+    )
+    copies = CopyCommands(
+        parts.filesystem,
+        parts.store,
+        parts.network,
+        CopyPlace(
+            parts.store.place,
+            parts.facts.bucket,
+            parts.facts.prefix,
+            parts.facts.reserved,
+            is_past=parts.facts.is_past,
+        ),
+    )
     return {
         "stats": partial(_stats, parts.facts, parts.metrics),
         "info": partial(_info, parts, cache),
         "sync": partial(_sync, parts.filesystem),
         "refresh": partial(_refresh, parts.filesystem),
         **cached.table(),
+        **versioned.table(),
+        **copies.table(),
     }
 
 
@@ -141,6 +170,9 @@ async def _info(
         "content_type": info.content_type if info is not None else None,
         "storage_class": info.storage_class if info is not None else None,
         "owner": owner,
+        "retention": info.retention if info is not None else None,
+        "writer": (found.metadata or {}).get(WRITER),
+        "written": (found.metadata or {}).get(WRITTEN),
         "metadata": None if found.metadata is None else dict(found.metadata),
         "data_path": parts.facts.data_path,
         "cached_bytes": cached_bytes,

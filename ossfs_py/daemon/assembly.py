@@ -171,7 +171,8 @@ async def assembled(
                         await filesystem.close()
                         await data_path.aclose()
                         await _tidied(writes, shared)
-                        _tell_leaks(pool, (network, files), filesystem)
+                        if not shared.busy:  # what it hands on too slowly keeps its memory
+                            _tell_leaks(pool, (network, files), filesystem)
                 nursery.cancel_scope.cancel()
     finally:
         network.close()

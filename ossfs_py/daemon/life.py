@@ -37,6 +37,7 @@ from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
 from ossfs_py.host.standing import look_at
+from ossfs_py.namespace.past import check_history
 from ossfs_py.runtime.descriptors import raise_limit
 from ossfs_py.runtime.interpreter import share_fairly
 from ossfs_py.store import open_store
@@ -268,6 +269,10 @@ class _Life:
         store = open_store(store_options(self._settings), self._metrics)
         try:
             store.check(self._settings.prefix, _CHECK_SECONDS)
+            if self._settings.at_ns is not None:
+                warning = check_history(store, self._settings.prefix, self._settings.at_ns)
+                if warning is not None:
+                    log.warning("%s", warning)
         except BaseException:
             store.close()
             raise

@@ -13,7 +13,7 @@ from ossfs_py.config import Settings
 from ossfs_py.config.units import MIB
 from ossfs_py.control.mount_commands import MountFacts
 from ossfs_py.filesystem.commits import ConflictPolicy
-from ossfs_py.filesystem.operations import FilesystemOptions
+from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.host.directories import LocalDirectories, OwnDirectory
 from ossfs_py.namespace.keys import RESERVED_PREFIX
@@ -135,6 +135,8 @@ def disk_cache_options(settings: Settings, place: str) -> DiskCacheOptions:
 def metadata_file(settings: Settings, place: str) -> Path | None:
     """Where answers to HEAD are kept: where objects are asked, and a lasting cache is there."""
     asks_modes = settings.allow_other and not settings.trust_default_modes
+    if settings.at_ns is not None:
+        return None  # what it would keep is of versions that the next mount does not show
     if settings.data_path != "cache" or not (settings.posix_metadata or asks_modes):
         return None
     identity = f"{place}\0{settings.bucket}"
@@ -154,6 +156,7 @@ def namespace_options(settings: Settings) -> NamespaceOptions:
         file_mode=settings.effective_file_mode,
         dir_mode=settings.effective_dir_mode,
         read_only=settings.read_only,
+        at_ns=settings.at_ns,
         special_modes=settings.special_modes,
         guessed_for_uid=(
             os.geteuid() if settings.allow_other and not settings.trust_default_modes else None
@@ -163,9 +166,13 @@ def namespace_options(settings: Settings) -> NamespaceOptions:
 
 def filesystem_options(settings: Settings) -> FilesystemOptions:
     """What may be done, and what about other writers."""
+    protect = frozenset(settings.protect)
     return FilesystemOptions(
         read_only=settings.read_only,
-        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail"),
+        protect=protect,
+        record_writer=settings.record_writer,
+        # Who may overwrite nothing loses against who stored something under the name first.
+        conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
     )
 
@@ -226,6 +233,9 @@ def mount_facts(settings: Settings) -> MountFacts:
     return MountFacts(
         source=settings.source,
         bucket=settings.bucket,
+        prefix=settings.prefix,
+        reserved=f"{settings.prefix}{RESERVED_PREFIX}",
+        is_past=settings.at_ns is not None,
         data_path=settings.data_path,
         concurrency=settings.concurrency,
     )

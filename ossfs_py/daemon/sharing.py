@@ -38,6 +38,11 @@ class Sharing:
                 await self.keeping.look()
             start(self.keeping.run)
 
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being handed on."""
+        return self.handing_on is not None and self.handing_on.held_bytes > 0
+
     async def settled(self) -> None:
         """Wait until all that others wait for is handed on."""
         if self.handing_on is not None:

@@ -6,8 +6,11 @@ A claim on a place in the tree comes first, then the lock of the open inode; see
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from ossfs_py.errors import NoSuchEntryError
 from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.description import path_in
 from ossfs_py.filesystem.openinodes import OpenInodes
+from ossfs_py.filesystem.protection import Protection
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode
@@ -18,12 +21,18 @@ class Changes:
     """Who may change a name or metadata now. Belongs to the trio thread."""
 
     def __init__(
-        self, opened: OpenInodes, namespace: Namespace, claims: Claims, commits: Commits
+        self,
+        opened: OpenInodes,
+        namespace: Namespace,
+        claims: Claims,
+        commits: Commits,
+        protection: Protection,
     ) -> None:
         self._opened = opened
         self._namespace = namespace
         self._claims = claims
         self._commits = commits
+        self._protection = protection
 
     def within(self, directory: Inode) -> AbstractAsyncContextManager[None]:
         """Change names in a directory, while nothing above it moves."""
@@ -77,6 +86,17 @@ class Changes:
                     async with opened.lock:
                         await self._commits.commit_locked(opened)
             yield
+
+    async def refuse_replacing(
+        self, source_dir: Inode, old: str, target_dir: Inode, new: str
+    ) -> None:
+        """Raises NotPermittedError if a rename would take a name that stands for something else."""
+        try:
+            target = await self._namespace.lookup(target_dir, new)
+        except NoSuchEntryError:
+            return
+        if target is not await self._namespace.lookup(source_dir, old):
+            self._protection.refuse("overwrite", "rename over", path_in(target_dir, new))
 
     def removed(self, inode: Inode) -> None:
         """The inode has lost its name: nothing of it goes to the store any more."""

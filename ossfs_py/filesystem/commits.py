@@ -21,6 +21,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
+from ossfs_py.filesystem.writers import signed
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.contenttypes import content_type_of
@@ -75,7 +76,10 @@ class Commits:
         kernel: KernelCache,
         policy: ConflictPolicy,
         write_back: WriteBackQueue | None = None,
+        *,
+        record_writer: bool = False,
     ) -> None:
+        self._record_writer = record_writer
         self._opened = opened
         self._namespace = namespace
         self._data_path = data_path
@@ -296,7 +300,11 @@ class Commits:
         info = inode.info
         return CommitRequest(
             key=self._namespace.key_of(inode),
-            metadata=self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
+            metadata=signed(
+                self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
+                opened.writer,
+                record=self._record_writer,
+            ),
             content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
             like=info,

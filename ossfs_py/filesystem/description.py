@@ -46,3 +46,8 @@ def path_of(inode: Inode) -> str:
         names.append(node.name)
         node = node.parent
     return "/" + "/".join(reversed(names))
+
+
+def path_in(directory: Inode, name: str) -> str:
+    """The path below the mountpoint of a name in a directory."""
+    return f"{path_of(directory).rstrip('/')}/{name}"

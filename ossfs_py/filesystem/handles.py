@@ -42,13 +42,24 @@ _MAX_SENT_BACK = 4096
 class Handle:
     """One open(2)."""
 
-    __slots__ = ("appends", "changes", "opened", "opened_at", "past_pages", "uid", "writer")
+    __slots__ = (
+        "appends",
+        "changes",
+        "makes",
+        "opened",
+        "opened_at",
+        "past_pages",
+        "uid",
+        "writer",
+    )
 
     def __init__(
         self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
     ) -> None:
         self.opened = opened
         self.opened_at = trio.current_time()
+        self.makes = False
+        """Whether it made the file: until it is closed nothing it writes changes a stored one."""
         self.uid = uid
         """Who opened it."""
         self.appends = bool(flags & os.O_APPEND)
@@ -174,7 +185,13 @@ class Handles:
             opened.unseen = not flags & os.O_TRUNC
             if flags & os.O_APPEND:
                 opened.appended_from = 0
-            return self._new(opened, flags, uid, uid)
+            reply = self._new(opened, flags, uid, uid)
+            self._handles[reply.handle].makes = True
+            return reply
+
+    def is_making(self, number: int | None) -> bool:
+        """Whether a descriptor is known, and made the file that it is open for."""
+        return number in self._handles and self._handles[number].makes
 
     def _new(self, opened: OpenInode, flags: int, uid: int, writer: int | None) -> OpenReply:
         if flags & os.O_ACCMODE == os.O_RDWR:

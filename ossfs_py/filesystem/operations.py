@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 
 import trio
 
@@ -20,21 +19,22 @@ from ossfs_py.errors import (
     InvalidArgumentError,
     NoSuchEntryError,
     NotADirectoryPathError,
-    ReadOnlyError,
     StaleInodeError,
     StoreError,
 )
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
-from ossfs_py.filesystem.commits import Commits, ConflictPolicy
-from ossfs_py.filesystem.description import FileDescription, Refreshed, path_of
+from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.description import FileDescription, Refreshed, path_in, path_of
 from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.oweddirectories import OwedDirectories
 from ossfs_py.filesystem.preserved import PreservedFiles
-from ossfs_py.filesystem.removals import COPIED_BYTES, Removals
+from ossfs_py.filesystem.protection import Protection
+from ossfs_py.filesystem.removals import Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.writeback import WriteBackQueue
@@ -50,20 +50,6 @@ from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FilesystemOptions:
-    """Settings of the file system itself.
-
-    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
-    of those up to ``copied_bytes`` one is made at once.
-    """
-
-    read_only: bool = False
-    conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
-    scratch_prefix: str = ".ossfs-py-deleted-"
-    copied_bytes: int = COPIED_BYTES
 
 
 class Filesystem:
@@ -95,11 +81,18 @@ class Filesystem:
         """
         self._namespace = namespace
         self._kernel = kernel
-        self._read_only = options.read_only
+        self.protection = Protection(options.protect, read_only=options.read_only)
         claims, numbers = Claims(), itertools.count(1)
         self._opened = OpenInodes()
         self._commits = Commits(
-            self._opened, namespace, data_path, claims, kernel, options.conflicts, write_back
+            self._opened,
+            namespace,
+            data_path,
+            claims,
+            kernel,
+            options.conflicts,
+            write_back,
+            record_writer=options.record_writer,
         )
         self._preserved = PreservedFiles(
             self._opened, self._commits, store, workers, journal, options.scratch_prefix
@@ -120,7 +113,7 @@ class Filesystem:
         self._opener = Opener(
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
-        self._changes = Changes(self._opened, namespace, claims, self._commits)
+        self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
         self._owed = OwedDirectories(namespace, claims, workers, journal, group_sync)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
@@ -176,7 +169,7 @@ class Filesystem:
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mkdir(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
@@ -186,9 +179,10 @@ class Filesystem:
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
+        self.protection.refuse("delete", "rmdir", path_in(directory, decoded))
         async with self._changes.within(directory):
             inode = self._namespace.known_child(directory, decoded)
             async with self._owed.lock_of(inode):
@@ -199,7 +193,7 @@ class Filesystem:
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mknod(2) of a regular file, a FIFO or a socket."""
-        self._check_writable()
+        self.protection.require_writable()
         began = trio.current_time()
         if not stat.S_ISREG(mode):
             directory = self._namespace.inode(parent)
@@ -217,7 +211,7 @@ class Filesystem:
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
     ) -> EntryReply:
         """symlink(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
@@ -231,9 +225,10 @@ class Filesystem:
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """unlink(2); whoever has the file open goes on reading and writing it."""
-        self._check_writable()
+        self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
+        self.protection.refuse("delete", "unlink", path_in(directory, decoded))
         gone = False
         while not gone:
             inode = await self._namespace.lookup(directory, decoded)
@@ -247,9 +242,13 @@ class Filesystem:
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
     ) -> None:
         """rename(2); open files move along, an open target stays readable to its openers."""
-        self._check_writable()
+        self.protection.require_writable()
         source_dir, target_dir = self._namespace.inode(parent), self._namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
+        self.protection.refuse("rename", "rename", path_in(source_dir, old))
+        if self.protection.forbids("overwrite") and not no_replace:
+            await self._changes.refuse_replacing(source_dir, old, target_dir, new)
+            no_replace = True  # also what others store under the name meanwhile
         moved = False
         while not moved:
             inode = await self._namespace.lookup(source_dir, old)
@@ -292,15 +291,24 @@ class Filesystem:
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
     ) -> EntryReply:
         """chmod, chown, utimens and truncate in one, as the kernel asks for them."""
-        self._check_writable()
+        self.protection.require_writable()
         began = trio.current_time()
         inode = self._namespace.inode(number)
         if size is not None:
+            if not self._handles.is_making(handle):
+                self.protection.refuse("overwrite", "truncate", path_of(inode))
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
+            self._refuse_change("a change of attributes", inode)
             await self._changes.set_attributes(inode, change)
             await self._owed.changed(inode)
         return await self._replies.fresh(inode, began)
+
+    def _refuse_change(self, call: str, inode: Inode) -> None:
+        """What is stored with an object may not change; what is not stored yet may."""
+        opened = self._opened.current(inode)
+        if not inode.local and (opened is None or not opened.made_here):
+            self.protection.refuse("overwrite", call, path_of(inode))
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -312,16 +320,18 @@ class Filesystem:
 
     async def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
         """setxattr(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         inode = self._namespace.inode(number)
+        self._refuse_change("setxattr", inode)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.set_xattr(inode, name, value, defer=defer)
         await self._owed.changed(inode)
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
         """removexattr(2)."""
-        self._check_writable()
+        self.protection.require_writable()
         inode = self._namespace.inode(number)
+        self._refuse_change("removexattr", inode)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.remove_xattr(inode, name, defer=defer)
         await self._owed.changed(inode)
@@ -331,19 +341,26 @@ class Filesystem:
     async def open(self, number: int, flags: int, uid: int) -> OpenReply:
         """open(2) by a user."""
         if flags & (os.O_ACCMODE | os.O_TRUNC):
-            self._check_writable()
+            self.protection.require_writable()
+            self._refuse_writing(self._namespace.inode(number))
         return await self._handles.open(self._namespace.inode(number), flags, uid)
+
+    def _refuse_writing(self, inode: Inode) -> None:
+        if inode.kind is not Kind.DIRECTORY:
+            self.protection.refuse("overwrite", "open for writing", path_of(inode))
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
     ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
-        self._check_writable()
+        self.protection.require_writable()
         began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         inode = self._namespace.known_child(directory, decoded)
         if inode is not None and not flags & os.O_EXCL:
+            if flags & (os.O_ACCMODE | os.O_TRUNC):
+                self._refuse_writing(inode)
             opened = await self._handles.open(inode, flags, uid)
         else:
             self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
@@ -578,7 +595,3 @@ class Filesystem:
         """Free every open file; call :meth:`drain` first."""
         await self._behind.settled()
         await self._opener.close()
-
-    def _check_writable(self) -> None:
-        if self._read_only:
-            raise ReadOnlyError("the mount is read-only")

@@ -13,7 +13,7 @@ class FuseOptions:
     read_only: bool
     allow_other: bool
     readahead_bytes: int
-    lane: bool = True
+    lane: bool = False
     """Whether what is asked most is answered past pyfuse3, where that can be."""
     kernel_options: tuple[str, ...] = ()
     """What else the kernel enforces (noexec, noatime); nosuid and nodev always hold."""

@@ -20,6 +20,7 @@ from ossfs_py.namespace.listing.reading import Listed
 from ossfs_py.namespace.modesahead import ModesAhead
 from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
+from ossfs_py.namespace.past import PastCatalogue
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
 from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
@@ -58,7 +59,8 @@ class Namespace:
         self._options = options
         self.removed = RemovedKeys()
         """What was removed here and is in the store still: nobody sees it."""
-        seen = CatalogueWithoutRemoved(store, self.removed)
+        there = store if options.at_ns is None else PastCatalogue(store, options.at_ns)
+        seen = CatalogueWithoutRemoved(there, self.removed)
         self._tree = Tree(seen, workers, options, metrics, news)
         self._resolver = Resolver(seen, workers, self._tree)
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)

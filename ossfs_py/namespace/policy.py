@@ -23,6 +23,8 @@ class NamespaceOptions:
     dir_mode: int = 0o755
     max_entries: int = 200_000
     read_only: bool = False
+    at_ns: int | None = None
+    """Show the bucket as it was then, by the store's clock; None: as it is."""
     special_modes: bool = False
     """Whether set-user-ID, set-group-ID and sticky bits that metadata tells are shown."""
     guessed_for_uid: int | None = None

@@ -8,6 +8,8 @@ from ossfs_py.model import (
     Body,
     ByteRange,
     CommitRequest,
+    HistoryPage,
+    HistoryQuery,
     ListPage,
     ListQuery,
     MultipartUpload,
@@ -27,6 +29,8 @@ MAX_DELETED_KEYS = 1000
 """Most keys of one DeleteObjects (S3 and OSS)."""
 
 Verdict = Literal["works", "ignored", "refused", "unknown"]
+Versioning = Literal["on", "suspended", "off"]
+"""Whether a bucket keeps what is overwritten and deleted; ``suspended``: it did, up to a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,28 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def head(self, key: str) -> ObjectInfo:
-        """Size, ETag and metadata of one object.
+    def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Size, ETag and metadata of one object, or of one version of it, which is pinned then.
 
         Raises:
-            ObjectMissingError: no such key.
+            ObjectMissingError: no such key, or version.
+        """
+        ...
+
+    def versioning(self) -> Versioning:
+        """Whether the bucket keeps versions.
+
+        Raises:
+            UnsupportedByStoreError: the store knows no such thing.
+            AccessDeniedError, StoreError
+        """
+        ...
+
+    def list_versions(self, query: HistoryQuery) -> HistoryPage:
+        """One page of all that happened to the keys, as far as the bucket has kept it.
+
+        Raises:
+            StoreError
         """
         ...
 
@@ -130,7 +151,8 @@ class ObjectStore(Protocol):
 
         Raises:
             VersionChangedError: the key holds another ETag now (compared in the answer too, for
-                stores that ignore If-Match). The buffer's content is undefined then.
+                stores that ignore If-Match), or the version was removed that an id names. The
+                buffer's content is undefined then.
             ObjectMissingError, ArchivedError, StoreUnavailableError.
         """
         ...
@@ -211,6 +233,14 @@ class ObjectStore(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove one object; a missing key is no error."""
+        ...
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        """Remove one version, or one delete marker, for good; a missing one is no error.
+
+        Raises:
+            AccessDeniedError: not allowed, or the bucket's MFA Delete or object lock forbids it.
+        """
         ...
 
     def delete_many(self, keys: Sequence[str]) -> list[str]:

@@ -15,7 +15,8 @@ from tests.containers.pods import MANIFESTS, Document, Surroundings, played, pla
 from tests.support.mounting import is_mounted
 from tests.support.seaweed import SeaweedServer
 
-DAEMONSET, SIDECAR = MANIFESTS
+OF_NAME = {path.stem: path for path in MANIFESTS}
+DAEMONSET, SIDECAR = OF_NAME["daemonset"], OF_NAME["sidecar"]
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.http.tls import TlsStream
 from ossfs_py.store.s3.documents import completed_etag, copied, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, parse_error
+from ossfs_py.store.s3.history import parse_history
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.queries import parse_head
 from ossfs_py.store.s3.wire import Answer
@@ -51,6 +52,17 @@ Target = Callable[[bytes], None]
 
 _BODY_BYTES = 64 * 1024
 _FILE_BYTES = 1 << 30
+
+
+def history(data: bytes) -> None:
+    """A listing of versions is understood or refused; of each key the newest comes first."""
+    try:
+        page = parse_history(data)
+    except NoAnswerError:
+        return
+    for entry in page.entries:
+        assert entry.info is None or entry.info.version.version_id == entry.version_id
+    assert [entry.key for entry in page.entries] == sorted(entry.key for entry in page.entries)
 
 
 def listing(data: bytes) -> None:
@@ -321,6 +333,7 @@ TARGETS: Mapping[str, Target] = (
     {
         target.__name__: target
         for target in (
+            history,
             listing,
             object_metadata,
             head_answer,
@@ -374,6 +387,15 @@ _TENSORS = json.dumps(
 
 SEEDS: Mapping[str, tuple[bytes, ...]] = {
     **neighbours.SEEDS,
+    "history": (
+        (
+            b"<ListVersionsResult><Version><Key>a</Key><VersionId>1</VersionId><IsLatest>true</IsLatest>"
+            b"<LastModified>2026-01-01T00:00:00Z</LastModified><ETag>e</ETag><Size>1</Size></Version>"
+            b"<DeleteMarker><Key>a</Key><VersionId>0</VersionId>"
+            b"<LastModified>2025-01-01T00:00:00Z</LastModified></DeleteMarker></ListVersionsResult>"
+        ),
+        b"<ListVersionsResult><IsTruncated>true</IsTruncated></ListVersionsResult>",
+    ),
     "listing": (
         _LIST,
         _LIST.replace(b"UTF-8", b"UDF-8"),

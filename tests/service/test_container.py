@@ -95,8 +95,8 @@ def test_a_container_is_healthy_while_its_mount_answers(container: Container) ->
         link = container.mountpoint.parent / "link"
         link.symlink_to(container.mountpoint)
         assert container.health(link) == (0, "")
-        # Without a name, every mount that is served here is asked.
-        assert ossfs("health", environment={}).code == 0
+        # Without a name, every mount that is served here is asked: those of other tests as well.
+        assert str(container.mountpoint) not in ossfs("health", environment={}).err
         daemon.terminate()
         assert daemon.wait(300) == 0
     assert container.health()[0] == 1

@@ -285,7 +285,7 @@ class FakeStore:
         self._enter("copy", source.key)
         with self._lock:
             stored = self._pinned(source)
-            if metadata is None and key == source.key:
+            if metadata is None and key == source.key and source.version_id is None:
                 raise StoreError("a copy onto itself has to change something")
             return self._write(
                 key,

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,9 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.operations import Filesystem, FilesystemOptions
+from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.options import FilesystemOptions
+from ossfs_py.filesystem.protection import Protected
 from ossfs_py.filesystem.removals import COPIED_BYTES
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.model import AttributeChange, Attributes
@@ -368,6 +370,7 @@ async def mounted(
     fail_on_conflict: bool = False,
     read_only: bool = False,
     copied_bytes: int = COPIED_BYTES,
+    protect: Collection[Protected] = (),
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
@@ -385,7 +388,8 @@ async def mounted(
         namespace = Namespace(used, network, namespace_options, Metrics(), news=kernel.news)
         filesystem_options = FilesystemOptions(
             read_only=read_only,
-            conflicts=ConflictPolicy(fail=fail_on_conflict),
+            protect=frozenset(protect),
+            conflicts=ConflictPolicy(fail=fail_on_conflict or "overwrite" in protect),
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )

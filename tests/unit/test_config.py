@@ -1,5 +1,6 @@
 """Settings: parsing, precedence, and every mistake told at once in the user's words."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -505,6 +506,30 @@ def test_a_shared_cache_is_a_list_a_name_or_a_file() -> None:
     assert settings(shared_cache="file:/etc/nodes").shared_cache == "file:/etc/nodes"
     assert settings(shared_cache="file:nodes").shared_cache == f"file:{Path.cwd() / 'nodes'}"
     assert settings().shared_cache is None
+
+
+def test_changes_to_protect_against_are_named_and_nothing_else_is_taken_for_one() -> None:
+    assert settings(protect="delete,rename").protect == ("delete", "rename")
+    assert settings(r"protect=delete\,overwrite,allow_other").protect == ("delete", "overwrite")
+    assert settings("protect=delete rename delete").protect == ("delete", "rename")
+    assert settings().protect == ()
+    (line,) = problems(protect="delete,erase")
+    assert line == "--protect: 'erase' is none of delete, overwrite, rename"
+    assert problems(protect="") == ("--protect: must not be empty",)
+
+
+def test_a_mount_of_the_past_is_read_only_and_its_time_has_been() -> None:
+    day_ns = 24 * 3600 * 10**9
+    moment = settings("at=2026-01-02T03:04:05Z")
+    assert (moment.at_ns, moment.read_only) == (1_767_323_045 * 10**9, True)
+    assert settings(at_ns="2026-01-02T03:04:05+02:00").at_ns == 1_767_315_845 * 10**9
+    assert settings(at_ns="3d", read_only="no").read_only
+    assert abs((settings(at_ns="3d").at_ns or 0) - (time.time_ns() - 3 * day_ns)) < day_ns
+    assert (settings().at_ns, settings().read_only) == (None, False)
+    for wrong in ("yesterday", "1767323045", "-3d", ""):
+        (line,) = problems(at_ns=wrong)
+        assert line.startswith(f"--at: {wrong!r} is no time; write it like 2026-11-20T10:00Z")
+    assert problems(at_ns="9999-01-01") == ("--at: '9999-01-01' is not a time that has been",)
 
 
 def test_limits_are_bytes_a_second_with_a_lower_bound() -> None:

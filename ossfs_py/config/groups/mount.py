@@ -1,11 +1,11 @@
 """The mountpoint, and what the kernel is told of it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
-from ossfs_py.config import units
-from ossfs_py.config.groups.option import MOUNT, AbsolutePath, Flag, Size, option
+from ossfs_py.config import units, values
+from ossfs_py.config.groups.option import MOUNT, AbsolutePath, Flag, Moment, Size, option
 
 
 class MountSettings(BaseModel):
@@ -13,6 +13,24 @@ class MountSettings(BaseModel):
 
     mountpoint: AbsolutePath = Field(description="The directory to mount it at.")
     read_only: Flag = option(MOUNT, "", "Refuse every change.", default=False)
+    at_ns: Moment | None = option(
+        MOUNT,
+        "TIME",
+        "Mount the bucket, which must keep versions, read-only as it was then: a time such as"
+        " 2026-11-20T10:00Z, or how long ago (3d).",
+        default=None,
+        shown_default="as it is",
+    )
+    protect: Annotated[
+        tuple[Literal["delete", "overwrite", "rename"], ...], BeforeValidator(values.words)
+    ] = option(
+        MOUNT,
+        "CHANGE[,CHANGE]",
+        "Changes of what is stored that are refused with EPERM: delete, overwrite, rename. With all"
+        " three of them a mount adds files and does nothing else.",
+        default=(),
+        shown_default="none",
+    )
     allow_other: Flag = option(MOUNT, "", "Let other users see the mount.", default=False)
     nonempty: Flag = option(MOUNT, "", "Mount over a directory that is not empty.", default=False)
     readahead_bytes: Size = option(
@@ -27,7 +45,7 @@ class MountSettings(BaseModel):
         MOUNT,
         "auto|off",
         "Answer what is asked most past pyfuse3, where kernel and libfuse allow it.",
-        default="auto",
+        default="off",
     )
     kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
         default=(), description="Restrictions from -o that the kernel enforces."

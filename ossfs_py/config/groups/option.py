@@ -12,6 +12,7 @@ Size = Annotated[int, BeforeValidator(units.parse_size)]
 Duration = Annotated[float, BeforeValidator(units.parse_duration)]
 Mode = Annotated[int, BeforeValidator(units.parse_mode)]
 Flag = Annotated[bool, BeforeValidator(units.parse_flag)]
+Moment = Annotated[int, BeforeValidator(units.parse_moment)]
 Count = Annotated[int, BeforeValidator(units.parse_count)]
 AbsolutePath = Annotated[Path, BeforeValidator(values.absolute_path)]
 

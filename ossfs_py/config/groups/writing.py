@@ -33,6 +33,13 @@ class WritingSettings(BaseModel):
         "sends them as zeros.",
         default=64 * units.GIB,
     )
+    record_writer: Flag = option(
+        WRITING,
+        "",
+        "Store with each file who wrote it, on which machine and when, for everybody who may read"
+        " the object ('info' and 'versions' show it).",
+        default=False,
+    )
     on_conflict: Literal["overwrite", "fail"] = option(
         WRITING,
         "overwrite|fail",

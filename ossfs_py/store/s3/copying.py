@@ -257,7 +257,8 @@ class Copier:
 
         def attempt(state: Attempt) -> ObjectInfo:
             headers = {"if-match": f'"{source.etag}"'}
-            return parse_head(source.key, self._reader.head_headers(source.key, state, headers))
+            told = self._reader.head_headers(source.key, state, headers, source.version_id)
+            return parse_head(source.key, told)
 
         info = self._run("HeadObject", source.key, attempt)
         _require_same(info, source, "CopyObject")
@@ -269,7 +270,8 @@ class Copier:
         )
 
     def _check_unchanged(self, source: ObjectVersion, operation: str, state: Attempt) -> None:
-        _require_same(self._reader.head_once(source.key, state), source, operation)
+        now = self._reader.head_once(source.key, state, source.version_id)
+        _require_same(now, source, operation)
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
         try:

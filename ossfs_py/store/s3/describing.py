@@ -31,7 +31,7 @@ from ossfs_py.store.s3.description import (
     storage_class_header,
 )
 from ossfs_py.store.s3.documents import granted, tags
-from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.queries import Reader, version_query
 from ossfs_py.store.s3.wire import Answer, Request, WireClient
 
 log = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ class Describer:
         """Its tags as the header ``x-amz-tagging`` says them; empty if it has none."""
         if not like.tag_count:
             return ""
-        return self._ask("GetObjectTagging", "tagging", like.key, tags) or ""
+        return self._ask("GetObjectTagging", "tagging", like, tags) or ""
 
     def tags_refused(self) -> None:
         """The store, or who rules there, does not take the tags of an upload."""
@@ -133,13 +133,16 @@ class Describer:
         if tags_too and (kept := self.tags_of(like)):
             headers |= {TAGGING: kept}
         if self._keeps_rights:
-            headers |= self._ask("GetObjectAcl", "acl", like.key, granted) or {}
+            headers |= self._ask("GetObjectAcl", "acl", like, granted) or {}
         return headers
 
-    def _ask(self, operation: str, about: str, key: str, read: Callable[[Answer], T]) -> T | None:
+    def _ask(
+        self, operation: str, about: str, like: ObjectInfo, read: Callable[[Answer], T]
+    ) -> T | None:
         """One more question about an object; None, told once, where it is not answered."""
         try:
-            return read(self._wire.call(Request(operation, "GET", key, query=[(about, "")])))
+            query = [(about, ""), *version_query(like.version.version_id)]
+            return read(self._wire.call(Request(operation, "GET", like.key, query)))
         except ObjectMissingError:
             return None
         except StoreUnavailableError:

@@ -93,7 +93,10 @@ def storage_class_header(name: str | None) -> dict[str, str]:
 def copy_source(bucket: str, source: ObjectVersion) -> dict[str, str]:
     """What a copy is made of, and the version of it, unless that has no ETag."""
     where = f"{bucket}/{source.key}"
-    named = {"x-amz-copy-source": quote(where, safe="/-_.~", errors="surrogateescape")}
+    source_text = quote(where, safe="/-_.~", errors="surrogateescape")
+    if source.version_id is not None:
+        source_text += f"?versionId={quote(source.version_id, safe='')}"
+    named = {"x-amz-copy-source": source_text}
     if source.etag:
         named["x-amz-copy-source-if-match"] = f'"{source.etag}"'
     return named

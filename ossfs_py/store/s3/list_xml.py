@@ -31,13 +31,13 @@ def parse_list_page(body: bytes) -> ListPage:
     if root.tag[start:] != "ListBucketResult":
         raise NoAnswerError("the answer to LIST is no LIST answer", "not_http")
     namespace = root.tag[:start]
-    decode = _decode if root.findtext(f"{namespace}EncodingType") == "url" else _as_is
+    decode = decoder(root, namespace)
     objects: list[ObjectInfo] = []
     prefixes: list[str] = []
     for child in root:
         tag = child.tag[start:]
         if tag == "Contents":
-            objects.append(_parse_object(child, start, decode))
+            objects.append(parse_object(child, start, decode))
         elif tag == "CommonPrefixes":
             prefixes.extend(decode(item.text or "") for item in child)
     token: str | None = None
@@ -48,7 +48,12 @@ def parse_list_page(body: bytes) -> ListPage:
     return ListPage(tuple(objects), tuple(prefixes), token)
 
 
-def _parse_object(element: ElementTree.Element, start: int, decode: Decode) -> ObjectInfo:
+def parse_object(element: ElementTree.Element, start: int, decode: Decode) -> ObjectInfo:
+    """One entry; ``start`` is where the names of tags begin behind their namespace.
+
+    Raises:
+        NoAnswerError: it lacks what every store sends.
+    """
     texts: dict[str, str] = {}
     owner: str | None = None
     for item in element:
@@ -65,6 +70,7 @@ def _parse_object(element: ElementTree.Element, start: int, decode: Decode) -> O
             etag=clean_etag(texts.get("ETag", "")),
             mtime_ns=parse_time(texts["LastModified"]),
             storage_class=texts.get("StorageClass") or None,
+            version_id=texts.get("VersionId") or None,
             owner=owner,
         )
     except (KeyError, ValueError, TypeError):
@@ -74,6 +80,11 @@ def _parse_object(element: ElementTree.Element, start: int, decode: Decode) -> O
 def _owner_name(owner: ElementTree.Element, start: int) -> str | None:
     texts = {item.tag[start:]: item.text for item in owner}
     return texts.get("DisplayName") or texts.get("ID")
+
+
+def decoder(root: ElementTree.Element, namespace: str) -> Decode:
+    """How the keys of an answer are written."""
+    return _decode if root.findtext(f"{namespace}EncodingType") == "url" else _as_is
 
 
 def _decode(text: str) -> str:

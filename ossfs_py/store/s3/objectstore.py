@@ -6,6 +6,8 @@ from ossfs_py.model import (
     Body,
     ByteRange,
     CommitRequest,
+    HistoryPage,
+    HistoryQuery,
     ListPage,
     ListQuery,
     MultipartUpload,
@@ -15,7 +17,7 @@ from ossfs_py.model import (
 )
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.session import make_session
-from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore
+from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore, Versioning
 from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
 from ossfs_py.store.http.limiting import Limits, RateLimit
 from ossfs_py.store.http.pool import ConnectionPool
@@ -26,6 +28,7 @@ from ossfs_py.store.s3.conditions import Conditions
 from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.describing import Describer
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
+from ossfs_py.store.s3.history import History
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.removals import Remover
@@ -81,6 +84,7 @@ class S3ObjectStore:
             StandingHeaders(options),
         )
         self._reader = Reader(self._wire, self._retrier, metrics)
+        self._history = History(self._wire, self._retrier)
         traits = self._traits = KnownTraits(
             self._place, options.traits_dir, afresh=options.probe_afresh
         )
@@ -143,8 +147,14 @@ class S3ObjectStore:
     def check(self, prefix: str, timeout_seconds: float) -> None:
         check_bucket(self._wire, self._credentials, self._endpoint, prefix, timeout_seconds)
 
-    def head(self, key: str) -> ObjectInfo:
-        return self._reader.head(key)
+    def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
+        return self._reader.head(key, version_id)
+
+    def versioning(self) -> Versioning:
+        return self._history.versioning()
+
+    def list_versions(self, query: HistoryQuery) -> HistoryPage:
+        return self._history.list_versions(query)
 
     def list_page(self, query: ListQuery) -> ListPage:
         return self._reader.list_page(query)
@@ -194,6 +204,9 @@ class S3ObjectStore:
 
     def delete(self, key: str) -> None:
         self._writer.delete(key)
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        self._history.delete_version(key, version_id)
 
     def delete_many(self, keys: Sequence[str]) -> list[str]:
         return self._remover.delete_many(keys)

@@ -9,11 +9,13 @@ from ossfs_py.errors import (
     AccessDeniedError,
     ConditionFailedError,
     IntegrityError,
+    ObjectMissingError,
     StoreError,
     UnsupportedByStoreError,
     VersionChangedError,
 )
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.store.auth.signing import Query
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.s3.description import clean_etag, described, text_of
@@ -39,22 +41,30 @@ class Reader:
         self._retrier = retrier
         self._received = metrics.bytes_received
 
-    def head(self, key: str) -> ObjectInfo:
+    def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
         """See :meth:`ObjectStore.head`."""
         try:
-            return self._retrier.run("HeadObject", key, lambda state: self.head_once(key, state))
+            return self._retrier.run(
+                "HeadObject", key, lambda state: self.head_once(key, state, version_id)
+            )
         except StoreError as exc:
             raise _as_unreadable(exc) from exc
 
-    def head_once(self, key: str, state: Attempt) -> ObjectInfo:
+    def head_once(self, key: str, state: Attempt, version_id: str | None = None) -> ObjectInfo:
         """One try of a HEAD, for use inside another call's attempt."""
-        return parse_head(key, self.head_headers(key, state))
+        info = parse_head(key, self.head_headers(key, state, version_id=version_id))
+        return info if version_id is None else replace(info, version_id=version_id, pinned=True)
 
     def head_headers(
-        self, key: str, state: Attempt, headers: Mapping[str, str] | None = None
+        self,
+        key: str,
+        state: Attempt,
+        headers: Mapping[str, str] | None = None,
+        version_id: str | None = None,
     ) -> dict[str, str]:
         """One try of a HEAD; the answer's headers."""
-        return self._wire.once(Request("HeadObject", "HEAD", key, headers=headers), state).headers
+        request = Request("HeadObject", "HEAD", key, version_query(version_id), headers)
+        return self._wire.once(request, state).headers
 
     def list_page(self, query: ListQuery) -> ListPage:
         """See :meth:`ObjectStore.list_page`."""
@@ -107,7 +117,8 @@ class Reader:
             headers = {"range": span}
             if version.etag:
                 headers["if-match"] = f'"{version.etag}"'
-            request = Request("GetObject", "GET", version.key, headers=headers)
+            query = version_query(version.version_id)
+            request = Request("GetObject", "GET", version.key, query, headers)
             try:
                 with self._wire.exchange(request, state) as response:
                     _check_answer(response, version, start + got, size - got, state)
@@ -134,9 +145,18 @@ class Reader:
             self._retrier.run("GetObject", version.key, attempt)
         except ConditionFailedError as exc:
             raise as_version_changed(exc) from exc
+        except ObjectMissingError as exc:
+            if version.version_id is None:
+                raise
+            raise as_version_changed(exc) from exc
         except StoreError as exc:
             raise _as_unreadable(exc) from exc
         return told
+
+
+def version_query(version_id: str | None) -> Query:
+    """What names a version in a request about a key."""
+    return [] if version_id is None else [("versionId", version_id)]
 
 
 def list_request(query: ListQuery) -> Request:
@@ -179,16 +199,30 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
             storage_class=storage_class,
             version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
             described=described(headers),
+            retention=_retention(headers),
             tag_count=int(count) if count.isascii() and count.isdigit() else 0,
         )
     except (KeyError, ValueError, OverflowError):
         raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None
 
 
+def _retention(headers: Mapping[str, str]) -> str | None:
+    """What an object lock says, for people."""
+    mode = headers.get("x-amz-object-lock-mode")
+    until = headers.get("x-amz-object-lock-retain-until-date")
+    holds = [f"{mode} until {until}"] if mode and until else []
+    if headers.get("x-amz-object-lock-legal-hold") == "ON":
+        holds.append("legal hold")
+    return text_of(", ".join(holds)) or None
+
+
 def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | None:
     """What the headers of a GET answer say about the whole object, as far as they make sense."""
     try:
-        return parse_head(version.key, {**headers, "content-length": str(version.size)})
+        info = parse_head(version.key, {**headers, "content-length": str(version.size)})
+        if version.version_id is None:
+            return info
+        return replace(info, version_id=version.version_id, pinned=True)
     except NoAnswerError:
         return None  # the bytes are good all the same
 

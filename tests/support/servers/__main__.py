@@ -48,7 +48,13 @@ def main(arguments: Sequence[str]) -> int:
     run.add_argument("servers", nargs="*", metavar="SERVER", help=", ".join(SERVERS))
     run.add_argument("--scratch", type=Path, help="where the servers' data goes for a while")
     run.add_argument("--results", type=Path, default=RESULTS)
-    run.add_argument("--tests", nargs="+", default=[*CONTRACT, *MOUNT], metavar="PATH")
+    run.add_argument(
+        "--tests",
+        nargs="*",
+        default=[*CONTRACT, *MOUNT],
+        metavar="PATH",
+        help="instead of all; none: only ask each server what doctor asks",
+    )
     run.add_argument("--pytest", default="", help="more arguments for pytest, in one word")
     run.add_argument("--keep-results", action="store_true", help="do not write the results")
     commands.add_parser("page", help="write the page of servers anew from the results")
@@ -87,7 +93,7 @@ def run_on(name: str, home: Path, tests: Sequence[str], more: Sequence[str]) -> 
                 "date": dt.datetime.now(dt.UTC).date().isoformat(),
                 "files": [test.removeprefix("tests/") for test in tests],
                 "features": features(server, home),
-                **suites(name, server, home, tests, more),
+                **(suites(name, server, home, tests, more) if tests else {}),
             }
     except ServerMissingError as exc:
         return {"problem": str(exc)}
@@ -183,6 +189,8 @@ def told(outcome: dict[str, object]) -> str:
     """One line."""
     if "problem" in outcome:
         return str(outcome["problem"])
+    if "passed" not in outcome:
+        return f"{outcome['version']}: asked; started in {outcome['start_seconds']} s"
     failed, expected = outcome["failed"], outcome["expected"]
     return (
         f"{outcome['version']}: {outcome['passed']} passed, {len(failed)} failed, "  # type: ignore[arg-type]

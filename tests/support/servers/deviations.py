@@ -64,6 +64,10 @@ NOT_KEPT: dict[str, dict[str, str]] = {
 """What each server cannot hold of what describes an object (words of boto3), and why. Nobody can
 carry that over; all the rest has to be there after each change."""
 
+VERSIONS = {"seaweedfs": True, "moto": False}
+"""Which servers keep versions, and whether those stay when versioning is suspended and the object
+is overwritten (moto forgets them)."""
+
 CHOSEN = ("ceph", "juicefs", "localstack", "moto", "rclone", "seaweedfs", "swift", "own")
 
 CUSTOMERS_KEYS = (

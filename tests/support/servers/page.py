@@ -14,7 +14,8 @@ INTRODUCTION = """\
 
 Made by `make servers` from what the tests found; do not edit. It starts each server on loopback,
 asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and files of the mount
-suite on it. A test of theirs that is not among the deviations below has passed.
+suite on it. A test of theirs that is not among the deviations below has passed; where none were run
+with this version, the table says so.
 
 Your own store is tried in the same way: set `OSSFS_PY_TEST_ENDPOINT`, `OSSFS_PY_TEST_ACCESS_KEY`,
 `OSSFS_PY_TEST_SECRET_KEY` (and `OSSFS_PY_TEST_BUCKET`, an empty bucket, if the key may not make
@@ -30,17 +31,18 @@ def write(results: Mapping[str, Outcome]) -> None:
 
 def page_of(results: Mapping[str, Outcome]) -> str:
     """The page in Markdown."""
-    tried = {name: results[name] for name in ORDER if "passed" in results.get(name, {})}
+    asked = {name: results[name] for name in ORDER if "features" in results.get(name, {})}
+    tried = {name: one for name, one in asked.items() if "passed" in one}
     return "\n".join(
         [
             INTRODUCTION,
             "## What each one does",
             "",
-            *_features(tried),
+            *_features(asked),
             "",
             "## What the tests found",
             "",
-            *_outcomes(tried),
+            *_outcomes(asked),
             "",
             *_files(tried),
             "",
@@ -48,16 +50,16 @@ def page_of(results: Mapping[str, Outcome]) -> str:
             "",
             "What a server does not do, or does otherwise than S3, with the number of tests that",
             "cannot pass because of it.",
-            *_deviations(tried),
+            *_deviations(asked),
             "",
         ]
     )
 
 
-def _features(tried: Mapping[str, Outcome]) -> Iterator[str]:
-    yield _row("", *(str(one["version"]) for one in tried.values()))
-    yield _row("---", *("---" for _ in tried))
-    by_server = [{one["name"]: one for one in found["features"]} for found in tried.values()]
+def _features(asked: Mapping[str, Outcome]) -> Iterator[str]:
+    yield _row("", *(str(one["version"]) for one in asked.values()))
+    yield _row("---", *("---" for _ in asked))
+    by_server = [{one["name"]: one for one in found["features"]} for found in asked.values()]
     meanings = {one["name"]: one["what"] for found in by_server for one in found.values()}
     for name, what in meanings.items():
         yield _row(what, *(_verdict(found.get(name)) for found in by_server))
@@ -70,10 +72,13 @@ def _verdict(feature: Mapping[str, str] | None) -> str:
     return f"{feature['verdict']}: {instead}" if instead else feature["verdict"]
 
 
-def _outcomes(tried: Mapping[str, Outcome]) -> Iterator[str]:
+def _outcomes(asked: Mapping[str, Outcome]) -> Iterator[str]:
     yield _row("server", "passed", "deviations", "failed", "tried on")
     yield _row("---", "---:", "---:", "---:", "---")
-    for one in tried.values():
+    for one in asked.values():
+        if "passed" not in one:
+            yield _row(str(one["version"]), "not run", "", "", str(one["date"]))
+            continue
         counts = (str(one["passed"]), str(len(one["expected"])), str(len(one["failed"])))
         yield _row(str(one["version"]), *counts, str(one["date"]))
 
@@ -87,9 +92,11 @@ def _files(tried: Mapping[str, Outcome]) -> Iterator[str]:
         yield f"- {', '.join(servers)}: {', '.join(f'`{file}`' for file in files)}"
 
 
-def _deviations(tried: Mapping[str, Outcome]) -> Iterator[str]:
-    for name, one in tried.items():
-        reasons = Counter(str(why).removeprefix(f"{name}: ") for why in one["expected"].values())
+def _deviations(asked: Mapping[str, Outcome]) -> Iterator[str]:
+    for name, one in asked.items():
+        reasons = Counter(
+            str(why).removeprefix(f"{name}: ") for why in one.get("expected", {}).values()
+        )
         lost = NOT_KEPT.get(name, {})
         if reasons or lost:
             yield ""

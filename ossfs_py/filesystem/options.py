@@ -1,0 +1,23 @@
+"""What a mount's settings say about its file system."""
+
+from dataclasses import dataclass, field
+
+from ossfs_py.filesystem.commits import ConflictPolicy
+from ossfs_py.filesystem.protection import Protected
+from ossfs_py.filesystem.removals import COPIED_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class FilesystemOptions:
+    """Settings of the file system itself.
+
+    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
+    of those up to ``copied_bytes`` one is made at once.
+    """
+
+    read_only: bool = False
+    protect: frozenset[Protected] = frozenset()
+    record_writer: bool = False
+    conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
+    scratch_prefix: str = ".ossfs-py-deleted-"
+    copied_bytes: int = COPIED_BYTES

@@ -1,0 +1,40 @@
+"""Who wrote a file: what ``--record-writer`` stores with it, as metadata that any client reads."""
+
+import functools
+import pwd
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from urllib.parse import quote
+
+WRITER, WRITTEN = "written-by", "written-at"
+"""Names of the metadata: ``ada@gpu-7`` and a time in UTC, by the writer's clock."""
+_MAX_METADATA_BYTES = 2048
+"""What S3 and OSS keep with an object; names and values count."""
+
+
+def signed(metadata: Mapping[str, str], uid: int, *, record: bool) -> dict[str, str]:
+    """The metadata of bytes that a user wrote: who else wrote earlier ones is not said of them.
+
+    Where there is no room for it, it is left out: the file counts for more.
+    """
+    others = {name: value for name, value in metadata.items() if name not in (WRITER, WRITTEN)}
+    if not record:
+        return others
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    both = others | {WRITER: f"{_user(uid)}@{_machine()}", WRITTEN: now}
+    size = sum(len(name) + len(value.encode()) for name, value in both.items())
+    return both if size <= _MAX_METADATA_BYTES else others
+
+
+@functools.lru_cache(maxsize=1024)
+def _user(uid: int) -> str:
+    try:
+        return quote(pwd.getpwuid(uid).pw_name, safe="@ \\")
+    except KeyError:
+        return str(uid)
+
+
+@functools.lru_cache(maxsize=1)
+def _machine() -> str:
+    return quote(socket.gethostname(), safe="")

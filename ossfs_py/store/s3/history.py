@@ -1,0 +1,127 @@
+"""Versions of objects: whether a bucket keeps them, which there are, and how one is removed."""
+
+import re
+from dataclasses import replace
+from xml.etree import ElementTree
+
+from ossfs_py.model import HistoryEntry, HistoryMark, HistoryPage, HistoryQuery
+from ossfs_py.store.base import Versioning
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.list_xml import Decode, decoder, parse_object, parse_time
+from ossfs_py.store.s3.queries import version_query
+from ossfs_py.store.s3.retry import Attempt, Retrier
+from ossfs_py.store.s3.wire import Request, WireClient
+from ossfs_py.store.s3.xmltext import parse_document
+
+_STATUS = re.compile(r"\{.*\}Status|Status")
+_OF_STATUS: dict[str, Versioning] = {"Enabled": "on", "Suspended": "suspended"}
+
+
+class History:
+    """The requests about versions. Blocking; safe for concurrent use; all may be repeated."""
+
+    def __init__(self, wire: WireClient, retrier: Retrier) -> None:
+        self._wire = wire
+        self._retrier = retrier
+
+    def versioning(self) -> Versioning:
+        """See :meth:`ObjectStore.versioning`."""
+        request = Request("GetBucketVersioning", "GET", query=[("versioning", "")])
+
+        def attempt(state: Attempt) -> Versioning:
+            return parse_versioning(self._wire.once(request, state).body)
+
+        return self._retrier.run(request.operation, "", attempt)
+
+    def list_versions(self, query: HistoryQuery) -> HistoryPage:
+        """See :meth:`ObjectStore.list_versions`."""
+        asked = [
+            ("versions", ""),
+            ("encoding-type", "url"),
+            ("prefix", query.prefix),
+            ("max-keys", str(query.max_entries)),
+        ]
+        if query.delimiter:
+            asked.append(("delimiter", query.delimiter))
+        if query.after is not None:
+            asked.append(("key-marker", query.after.key))
+            if query.after.version_id is not None:
+                asked.append(("version-id-marker", query.after.version_id))
+        request = Request("ListObjectVersions", "GET", query=asked)
+
+        def attempt(state: Attempt) -> HistoryPage:
+            return parse_history(self._wire.once(request, state).body)
+
+        return self._retrier.run(request.operation, query.prefix, attempt)
+
+    def delete_version(self, key: str, version_id: str) -> None:
+        """See :meth:`ObjectStore.delete_version`."""
+        request = Request("DeleteObject", "DELETE", key, version_query(version_id))
+        self._retrier.run("DeleteObject", key, lambda state: self._wire.once(request, state))
+
+
+def parse_versioning(body: bytes) -> Versioning:
+    """What the answer to GetBucketVersioning says.
+
+    Raises:
+        NoAnswerError: it is none.
+    """
+    root = parse_document(body, "the answer")
+    # moto calls it GetBucketVersioningResponse.
+    if "Versioning" not in root.tag:
+        raise NoAnswerError("the answer does not speak of versioning", "not_http")
+    for child in root:
+        if _STATUS.fullmatch(child.tag):
+            return _OF_STATUS.get((child.text or "").strip(), "off")
+    return "off"
+
+
+def parse_history(body: bytes) -> HistoryPage:
+    """The page that a ListObjectVersions answer holds.
+
+    Some stores (moto) tell versions first and deletions behind them: of one key they are put in
+    order by their times here, and what happened in one second stays as it came.
+
+    Raises:
+        NoAnswerError: the body is not (or not all of) such an answer, which a retry may mend.
+    """
+    root = parse_document(body, "the listing of versions")
+    start = root.tag.rfind("}") + 1
+    if root.tag[start:] != "ListVersionsResult":
+        raise NoAnswerError("the answer is no listing of versions", "not_http")
+    namespace = root.tag[:start]
+    decode = decoder(root, namespace)
+    entries: list[HistoryEntry] = []
+    prefixes: list[str] = []
+    for child in root:
+        tag = child.tag[start:]
+        if tag in ("Version", "DeleteMarker"):
+            entries.append(_entry(child, start, decode, is_deletion=tag == "DeleteMarker"))
+        elif tag == "CommonPrefixes":
+            prefixes.extend(decode(item.text or "") for item in child)
+    entries.sort(key=lambda entry: (entry.key, not entry.is_latest, -entry.mtime_ns))
+    following: HistoryMark | None = None
+    if root.findtext(f"{namespace}IsTruncated") == "true":
+        key = decode(root.findtext(f"{namespace}NextKeyMarker") or "")
+        if not key:
+            raise NoAnswerError("a truncated listing of versions names no continuation", "not_http")
+        following = HistoryMark(key, root.findtext(f"{namespace}NextVersionIdMarker") or None)
+    return HistoryPage(tuple(entries), tuple(prefixes), following)
+
+
+def _entry(
+    element: ElementTree.Element, start: int, decode: Decode, *, is_deletion: bool
+) -> HistoryEntry:
+    texts = {item.tag[start:]: item.text or "" for item in element}
+    try:
+        key = decode(texts["Key"])
+        info = None if is_deletion else parse_object(element, start, decode)
+        return HistoryEntry(
+            key=key,
+            version_id=texts["VersionId"],
+            is_latest=texts.get("IsLatest") == "true",
+            mtime_ns=parse_time(texts["LastModified"]),
+            info=None if info is None else replace(info, pinned=True),
+        )
+    except (KeyError, ValueError, TypeError):
+        raise NoAnswerError("an entry of the listing is incomplete", "not_http") from None

@@ -11,7 +11,7 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "files": ("filesystem",),
     "names": ("namespace",),
     "data": ("datapath",),
-    "transfer": ("reading", "runtime", "writing"),
+    "transfer": ("reading", "runtime", "sharedcache", "writing"),
     "store": ("store",),
     "daemon": ("cli", "control", "daemon", "host", "telemetry"),
 }

@@ -37,7 +37,7 @@ from tests.support.seaweed import SeaweedServer, give_back_space
 from tests.support.troubles import EVERY, HARMLESS, Trouble
 
 STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "240"))
-SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
+SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1761"))
 STEPS_OF_EXAMPLE = 40
 EXAMPLES_UNTIL_VACUUM = 20
 SECONDS_PER_STEP = 0.6

@@ -164,12 +164,16 @@ def documents() -> Iterator[dict[str, Any]]:
 
 
 def pods() -> Iterator[dict[str, Any]]:
-    """The specification of every pod in the examples."""
+    """The specification of every pod in the examples that has a mount."""
     for document in documents():
         if document.get("kind") == "Pod":
-            yield document["spec"]
+            found = document["spec"]
         elif document.get("kind") == "DaemonSet":
-            yield document["spec"]["template"]["spec"]
+            found = document["spec"]["template"]["spec"]
+        else:
+            continue
+        if found.get("volumes"):  # a node of the shared cache has none
+            yield found
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:

@@ -88,9 +88,11 @@ class Prober:
                 both.wait()
                 return self._try_put(key, guard)
 
-            with self._removing(key), ThreadPoolExecutor(2, "probe") as threads:
-                tried = [threads.submit(create) for _ in range(2)]
-                if [one.result() for one in tried] == ["done", "done"]:
+            # One of the two is this thread: of two others, the second can be refused while the
+            # daemon ends, and the first would wait for it for ever.
+            with self._removing(key), ThreadPoolExecutor(1, "probe") as threads:
+                other = threads.submit(create)
+                if (create(), other.result()) == ("done", "done"):
                     return "several"
         return "one"
 

@@ -3,8 +3,10 @@
 import json
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,6 +27,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.s3 import probing
 from ossfs_py.store.s3.traits import KnownTraits, Traits
 from tests.support.scripted_server import ScriptedServer, error, hang_up, reply, store_for
 from tests.unit.store.quirky import B2, CEPH, JUICEFS, R2, RCLONE, SWIFT, etag_of, quirky
@@ -381,6 +384,26 @@ def test_two_winners_of_one_key_are_told_once(
                 store.delete("key")
     told = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
     assert [one for one in told if "O_EXCL" in one] == told[:1]
+
+
+@pytest.mark.timeout(60)
+def test_a_daemon_that_ends_while_winners_are_counted_is_not_held_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Python begins no thread any more when it ends, and waits for those that there are."""
+    begun: list[object] = []
+
+    class Ending(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            if self in begun:
+                raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+            begun.append(self)
+            return super().submit(*args, **kwargs)
+
+    monkeypatch.setattr(probing, "ThreadPoolExecutor", Ending)
+    with quirky(SWIFT) as (url, _), opened(url, traits_dir=tmp_path) as store:
+        store.put(CommitRequest("key", condition=ABSENT), b"x")
+    assert begun
 
 
 def test_a_marker_that_would_become_a_file_is_not_written(

@@ -174,13 +174,12 @@ class OwedDirectories:
             try:
                 if not directory.removed:
                     await self._namespace.store_directory(directory)
+                await self.removed(directory)
             except (OssfsError, OSError, RuntimeError) as exc:
                 level = logging.WARNING if isinstance(exc, StoreUnavailableError) else logging.ERROR
                 if not owed.is_told:
                     log.log(level, "directory %r is not in the bucket: %s", directory.name, exc)
                 owed.is_told = True
-                return
-            await self.removed(directory)
 
     async def _record(self, directory: Inode, owed: _Owed) -> None:
         record = MarkerRecord(

@@ -145,11 +145,11 @@ class PutOffRemovals:
             owed = [removal for removal in ours if not removal.is_over]
             try:
                 kept = await self._workers.run_to_end(self._delete_present, owed)
-            except (StoreError, RuntimeError) as exc:
+                await self._forget([removal for removal in owed if removal not in kept])
+            except (StoreError, OSError, RuntimeError) as exc:
+                # OSError: the journal. Deleted or not, all of them are looked at again.
                 log.warning("%d removed files are still in the bucket: %s", len(owed), exc)
                 return
-            over = [removal for removal in owed if removal not in kept]
-            await self._forget(over)
             for removal in ours:
                 if removal not in kept:
                     del self._waiting[removal]

@@ -26,10 +26,16 @@ class Owed:
 
 
 class Bench:
-    def __init__(self, store: FakeStore, put_off: PutOffRemovals, forgotten: list[str]) -> None:
+    def __init__(self, store: FakeStore, workers: Workers) -> None:
         self.store = store
-        self.put_off = put_off
-        self.forgotten = forgotten
+        self.put_off = PutOffRemovals(store, workers, self._forget)
+        self.forgotten: list[str] = []
+        self.refusals: list[OSError] = []
+
+    async def _forget(self, removals: Sequence[PutOffRemoval]) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
+        self.forgotten.extend(removal.key for removal in removals)
 
     def removed(self, *keys: str) -> list[Owed]:
         """Files that are in the store and were removed here."""
@@ -43,17 +49,11 @@ class Bench:
 def on_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
     async def main() -> None:
         workers = Workers("network", 4)
-        forgotten: list[str] = []
-
-        async def forget(removals: Sequence[PutOffRemoval]) -> None:
-            forgotten.extend(removal.key for removal in removals)
-
-        store = FakeStore()
-        put_off = PutOffRemovals(store, workers, forget)
+        bench = Bench(FakeStore(), workers)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(put_off.run)
+            nursery.start_soon(bench.put_off.run)
             with trio.fail_after(60):
-                await test(Bench(store, put_off, forgotten))
+                await test(bench)
             nursery.cancel_scope.cancel()
         workers.close()
         assert workers.join(60)
@@ -118,6 +118,19 @@ def test_a_key_that_the_store_keeps_holds_up_no_other_and_is_seen_again(
         assert bench.store.keys() == ["d/b"]
         assert sorted(bench.forgotten) == ["d/a", "d/b", "d/c"]
         assert "'d/b' was removed here, but the store keeps it" in caplog.text
+
+    on_bench(test)
+
+
+def test_a_journal_that_cannot_be_written_ends_no_background_work() -> None:
+    async def test(bench: Bench) -> None:
+        bench.refusals.append(OSError(5, "disk"))
+        bench.removed("d/a", "d/b")
+        with pytest.raises(UnsavedDataError):
+            await bench.put_off.done()
+        await bench.put_off.done()
+        assert sorted(bench.forgotten) == ["d/a", "d/b"]
+        assert bench.store.keys() == []
 
     on_bench(test)
 

@@ -9,8 +9,8 @@ from ossfs_py.doctor.directories import check_directories
 from ossfs_py.doctor.findings import Finding, Status, failed, skipped
 from ossfs_py.doctor.host import Host, check_host
 from ossfs_py.doctor.mounts import check_mountpoint
-from ossfs_py.doctor.network import Way
 from ossfs_py.doctor.nearby import check_read_endpoint
+from ossfs_py.doctor.network import Way
 from ossfs_py.doctor.sharing import check_shared_cache
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 from ossfs_py.host.directories import LocalDirectories

@@ -118,9 +118,15 @@ class Adapter(pyfuse3.Operations):
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
         self.callers = Callers(ProcessTable())
+        self.begun = trio.Event()
+        """Set while libfuse answers INIT: who waits for it comes after the answer."""
         self._waiting_reads: set[trio.CancelScope] = set()
         self._is_ended = False
         self._failed_reads = FailedReads()
+
+    def init(self) -> None:
+        """Called by pyfuse3 on the trio thread, which then sends the answer to INIT at once."""
+        self.begun.set()
 
     def refusal(
         self, subject: Subject, arguments: Sequence[Any], exc: Exception, *, is_known: bool = False

@@ -93,8 +93,12 @@ class Lane:
         self._buffer = memoryview(bytearray(longest + _ROOM_BYTES))
         self._spare: list[memoryview] = []
         self._idle: list[trio.Event] = []
+        self.begun = trio.Event()
+        """Set when INIT has been answered."""
         self.ended = trio.Event()
         """Set when no further request is read."""
+        self.failure: BaseException | None = None
+        """What a reply thread died of."""
         self._init: int | None = None
         """The unique of INIT, until it is answered."""
         self._nursery: trio.Nursery | None = None
@@ -143,11 +147,16 @@ class Lane:
         self._replies.close()
 
     def _thread_died(self, exc: BaseException) -> None:
-        log.critical("the mount ends: a thread that answers the kernel died", exc_info=exc)
+        self.failure = exc
         try:
-            self._token.run_sync_soon(self.end)
+            self._token.run_sync_soon(self._fail)
         except trio.RunFinishedError:
             log.debug("it died after the mount had ended")
+
+    def _fail(self) -> None:
+        """Nobody is left to tell what READs wait for."""
+        self.end()
+        self._adapter.end_reads()
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -235,6 +244,7 @@ class Lane:
                     told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
                 self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
                 self._send(told)
+                self.begun.set()
                 return
         write_answer(self._device, b"", answer)
 

@@ -46,6 +46,10 @@ class Handlers:
         self.data: memoryview | bytes = b""
         self.written: list[bytes] = []
         self.forgotten: list[tuple[int, int]] = []
+        self.are_reads_ended = False
+
+    def end_reads(self) -> None:
+        self.are_reads_ended = True
 
     async def lookup(self, _parent: int, name: bytes, _ctx: object) -> EntryReply | Absent:
         if name == b"slow":
@@ -330,22 +334,32 @@ def test_an_old_kernel_is_told_apart() -> None:
         on_lane(test)
 
 
-def test_a_thread_that_dies_ends_the_mount(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_thread_that_dies_ends_the_mount(monkeypatch: pytest.MonkeyPatch) -> None:
+    died_of = MemoryError()
+
     def die(*_: object) -> None:
-        raise MemoryError
+        raise died_of
 
     monkeypatch.setattr(replying, "write_answer", die)
 
     async def test(kernel: Kernel, handlers: Handlers, lane: Lane) -> None:
-        handlers.data = bytes(LONG_BYTES)
-        await kernel.ask(Opcode.READ, READ)
+        pool = BufferPool(MIB, MIB, Metrics(), NothingEvictable())
+        buffer = pool.try_acquire(MIB)
+        assert buffer is not None
+        handlers.data = buffer.view
+        for _ in range(4):  # two threads, so two answers that nobody will write
+            await kernel.ask(Opcode.READ, READ)
         with trio.fail_after(10):
             await lane.ended.wait()
+        assert lane.failure is died_of
+        assert handlers.are_reads_ended
+        handlers.data = b""
+        buffer.release()
+        lane.close()
+        with trio.fail_after(10):
+            (await pool.acquire(MIB)).release()
 
     on_lane(test)
-    assert "a thread that answers the kernel died" in caplog.text
 
 
 def test_the_end_of_the_connection_is_the_end_of_the_lane() -> None:

@@ -23,6 +23,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.errors import (
+    COPY_YOURSELF,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -55,6 +56,8 @@ _MOST_IDLE = 8
 """Tasks kept for the next requests that wait; starting one costs some microseconds."""
 _MOST_SPARE = 4
 """Buffers kept for the next WRITEs."""
+_MOST_TOLD = 2**32 - 1
+"""COPY_FILE_RANGE is answered with 32 bits."""
 _ANSWER_BYTES = 128 * 1024
 """Longer than anything pyfuse3 answers: what may be long is answered here."""
 _SOCKET_BYTES = 8 * _MIB
@@ -117,6 +120,8 @@ class Lane:
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
             Opcode.INTERRUPT: self._interrupt,
+            Opcode.COPY_FILE_RANGE: partial(self._copy, wire.number),
+            Opcode.COPY_FILE_RANGE_64: partial(self._copy, wire.long_number),
         }
 
     # -- life -----------------------------------------------------------------------------------
@@ -292,6 +297,22 @@ class Lane:
             if len(self._spare) < _MOST_SPARE:
                 self._spare.append(held)
         self._send(wire.number(unique, written))
+
+    async def _copy(
+        self,
+        told: Callable[[int, int], bytes],
+        unique: int,
+        _node: int,
+        _caller: Caller,
+        request: memoryview,
+    ) -> None:
+        source, begin, _, target, start, size, _ = wire.COPY_IN.unpack_from(
+            request, wire.HEADER.size
+        )
+        if told is wire.number:
+            size = min(size, _MOST_TOLD)
+        copied = await self._adapter.copy_range(target, start, source, begin, size)
+        self._send(told(unique, copied) if copied else wire.refused(unique, COPY_YOURSELF))
 
     async def _flush(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)

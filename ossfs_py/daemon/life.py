@@ -30,7 +30,7 @@ from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.fuse.session import UnmountedEarlyError, mounted
+from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.host.directories import prepare_directories
 from ossfs_py.host.mountpoint import check_machine, real_path
 from ossfs_py.host.notify import Notifier
@@ -213,6 +213,11 @@ class _Life:
                     await self._drain(filesystem)
             except UnmountedEarlyError:
                 log.info("%s was unmounted before it was ready", self._mountpoint)
+            except ServingFailedError as exc:
+                log.critical(
+                    "%s is taken down: %s", self._mountpoint, exc, exc_info=exc.__cause__ or exc
+                )
+                self._code = _FAILED
             self._service.draining()
             # Also what was written meanwhile, and after somebody else unmounted.
             await self._drain(filesystem)

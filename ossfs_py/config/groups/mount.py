@@ -45,7 +45,7 @@ class MountSettings(BaseModel):
         MOUNT,
         "auto|off",
         "Answer what is asked most past pyfuse3, where kernel and libfuse allow it.",
-        default="off",
+        default="auto",
     )
     kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
         default=(), description="Restrictions from -o that the kernel enforces."

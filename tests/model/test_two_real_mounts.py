@@ -235,10 +235,15 @@ def begin_reading(world: World, mount: int, name: str) -> None:
         return
     if first:
         world.given.add((mount, name))
-    # Of a file that others made longer since it was looked at, the kernel gives the first read no
-    # more than it knew of; the next ones go on.
+    # The kernel gives a read no more than the size it knew at the open: of a file that others made
+    # longer since, the first one may end where one ended that could be opened. The next go on.
     contents = [c for c in world.allowed(mount, name, began) if c is not None]
-    contents = [c for c in contents if c[: len(first)] == first and (first or not c)]
+    ends = {len(c) for c in contents if c}
+    contents = [
+        c
+        for c in contents
+        if c[: len(first)] == first and (len(first) == min(100, len(c)) or len(first) in ends)
+    ]
     assert contents, (name, first)
     present = world.past[name].now
     is_present = present is not None and set(contents) == {present}
@@ -549,8 +554,6 @@ def race(world: World, name: str, first: str, second: str, size: int) -> None:
         for mount, what in enumerate((first, second)):
             if what != "read":
                 share(world, mount, name)
-            if what == "append":  # again, maybe: its kernel forgets what it knew at that moment
-                world.given.add((mount, name))
     for mount, content in shown:
         world.showed(mount, name, began, content)
         world.given.add((mount, name))

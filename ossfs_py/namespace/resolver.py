@@ -372,18 +372,16 @@ class Resolver:
         below: Below | StoreError | None,
     ) -> Inode:
         tree = self._tree
-        found: Inode | None = None
         if isinstance(below, Below) and below.exists:
             if isinstance(head, ObjectInfo) and head.size:
                 tree.listings.conflict(question.key)
-            found = tree.adopt_directory(
-                parent, name, question.asked_at, marker=below.marker, marker_asked=True
+            return tree.found(
+                tree.adopt_directory(
+                    parent, name, question.asked_at, marker=below.marker, marker_asked=True
+                )
             )
-        elif isinstance(head, ObjectInfo):
-            found = tree.adopt_object(parent, name, head, question.asked_at)
-        if found is not None:
-            tree.found(found)
-            return found
+        if isinstance(head, ObjectInfo):
+            return tree.found(tree.adopt_object(parent, name, head, question.asked_at))
         # Either half may be forbidden or fail; a definite answer of the other half is enough,
         # but absence has to be told by both.
         for failure in (head, below):

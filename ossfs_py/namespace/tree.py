@@ -241,12 +241,13 @@ class Tree:
         self.refreshed(child, asked_at)
         return child
 
-    def found(self, inode: Inode) -> None:
-        """A program is told that the name is there: no listing from before that is to lack it."""
+    def found(self, inode: Inode) -> Inode:
+        """A program is told of the inode's name: no listing from before that is to lack it."""
         parent = inode.parent
         if parent is not None and self.listings.lacks(parent, inode.name):
             self.listings.note(parent, inode.name, self._state(inode), new=True)
             self.entries_changed_by_others(parent)
+        return inode
 
     def marker_told(self, directory: Inode, marker: ObjectInfo | None) -> None:
         """The store was asked for a directory's marker; None if there is none."""

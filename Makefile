@@ -59,7 +59,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -250,6 +250,11 @@ man: $(DEMO) ## Write the manual page to build/ossfs-py.1 and show it
 	@mkdir -p build
 	@$(BIN)/python -m ossfs_py man >build/ossfs-py.1
 	@if [ -t 1 ] && command -v man >/dev/null; then man -l build/ossfs-py.1; fi
+
+# A mount works for some minutes; needs 300 MB of Debian packages the first time.
+screenshots: $(TEST) ## Show the status page to a headless Chromium, write its pictures to ossfs_py/docs/images
+	@$(INSTALL) chromium fonts-dejavu-core
+	@$(BIN)/python -m tests.support.screenshots ossfs_py/docs/images
 
 lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	@$(BIN)/python -m pip install --quiet uv

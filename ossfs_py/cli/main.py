@@ -3,14 +3,18 @@
 Subcommands are imported when they are called, so that every command starts quickly.
 """
 
+import os
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UserError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
 """What a shell reports for a program ended by SIGINT."""
@@ -41,9 +45,16 @@ _COMMANDS = {
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
     "demo": ("ossfs_py.cli.demo:demo", "Load a model from an embedded store, and show it."),
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),
+    "completion": (
+        "ossfs_py.cli.completion:completion",
+        "Print what makes a shell complete the command line.",
+    ),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }
 """Name: where the command lives, and its line in ``ossfs-py --help``."""
+
+_COMPLETE = "_OSSFS_PY_COMPLETE"
+"""Set by a shell that asks how a command line may go on."""
 
 _WIDEST_HELP_COLUMNS = 120
 """Help fills the terminal up to here; longer lines are hard to read."""
@@ -66,7 +77,18 @@ class _LazyGroup(click.Group):
             return None
         module, name = _COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(import_module(module), name)
+        if _COMPLETE in os.environ:
+            from ossfs_py.cli.completion import completed
+
+            return completed(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem"]:
+        from ossfs_py.cli.completion import command_items
+
+        texts = {name: text for name, (_, text) in _COMMANDS.items()}
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*command_items(texts, incomplete), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -47,6 +47,13 @@ class RunningSettings(BaseModel):
     metrics_address: Annotated[str, BeforeValidator(values.listen_address)] | None = option(
         LOGS,
         "[HOST:]PORT",
-        "Answer Prometheus at this address; a port alone is open to this machine only.",
+        "Answer Prometheus at this address, and a browser with a page that shows the mount's state;"
+        " a port alone is open to this machine only.",
         default=None,
+    )
+    status_names: Flag = option(
+        LOGS,
+        "",
+        "Name the mountpoint, the prefix and the keys that are waited for on that page.",
+        default=False,
     )

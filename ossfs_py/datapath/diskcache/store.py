@@ -62,6 +62,7 @@ class BlockStore:
         self.min_free_bytes = min_free_bytes
         self.block_size_bytes = block_size_bytes
         self.metrics = metrics
+        metrics.cache_limit_bytes.set(limit_bytes)
         self.disk = CacheDisk(cache_dir, block_size_bytes)
         self._place = place
         self._bucket = bucket

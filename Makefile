@@ -63,7 +63,7 @@ FUZZ ?=
 
 help: ## Show this help
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
 	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
@@ -264,8 +264,8 @@ lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	$$compile pyproject.toml --output-file docker/requirements.lock; \
 	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 
-readme: $(DEMO) ## Write the table of options in README.md anew
-	@$(BIN)/python -m ossfs_py.cli.reference README.md
+readme: $(DEMO) ## Write the generated tables of ossfs_py/docs anew
+	@$(BIN)/python -m ossfs_py.cli.reference
 
 packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck

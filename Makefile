@@ -259,8 +259,8 @@ lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	$$compile pyproject.toml --output-file docker/requirements.lock; \
 	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 
-readme: $(DEMO) ## Write the table of options in README.md anew
-	@$(BIN)/python -m ossfs_py.cli.reference README.md
+readme: $(DEMO) ## Write the generated tables of ossfs_py/docs anew
+	@$(BIN)/python -m ossfs_py.cli.reference
 
 packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck

@@ -40,6 +40,7 @@ _COMMANDS = {
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
     "demo": ("ossfs_py.cli.demo:demo", "Load a model from an embedded store, and show it."),
+    "docs": ("ossfs_py.cli.docs:docs", "Show a page of the documentation."),
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }

@@ -1,11 +1,12 @@
-"""The manual page and README's table of options, from the commands and the settings model.
+"""The manual page and the tables of the documentation, from the commands and the settings model.
 
-``python -m ossfs_py.cli.reference README.md`` writes the table of that file anew.
+``python -m ossfs_py.cli.reference [FILE]...`` writes the tables of those files anew; without
+names, those of the pages in ``ossfs_py/docs``.
 """
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
@@ -13,11 +14,18 @@ from typing import cast
 import click
 
 from ossfs_py.cli.options import setting_options
+from ossfs_py.config.foreign_names import (
+    FOREIGN_NAMES,
+    GOOFYS,
+    MOUNTPOINT,
+    OSSFS,
+    OSSFS2,
+    RCLONE,
+    S3FS,
+    ForeignName,
+)
 from ossfs_py.config.groups.option import GROUPS
 from ossfs_py.config.settings import Settings, option_extra
-
-BEGIN, END = "<!-- options: begin (make readme) -->", "<!-- options: end -->"
-"""What the generated tables of README.md stand between."""
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _AS_IT_STANDS = "\b"
@@ -59,7 +67,7 @@ _STATUS = (
 )
 
 
-# -- README -----------------------------------------------------------------------------------
+# -- tables of the documentation ----------------------------------------------------------------
 
 
 def options_tables() -> str:
@@ -77,7 +85,7 @@ def options_tables() -> str:
 
 def _tables(rows: dict[str, list[str]]) -> Iterator[str]:
     for group, lines in rows.items():
-        yield f"\n**{group}**\n\n| option | what it does | default |\n| --- | --- | --- |"
+        yield f"\n## {group}\n\n| option | what it does | default |\n| --- | --- | --- |"
         yield from lines
 
 
@@ -93,11 +101,55 @@ def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
     return record
 
 
-def with_options_tables(text: str) -> str:
-    """The text with the tables between their marks written anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{options_tables()}\n\n{END}{after}"
+_ANCESTORS = (
+    ("ossfs 1.9x and s3fs", (OSSFS, S3FS)),
+    ("ossfs 2", (OSSFS2,)),
+    ("mountpoint-s3", (MOUNTPOINT,)),
+    ("goofys", (GOOFYS,)),
+    ("rclone mount", (RCLONE,)),
+)
+"""Headings of the tables for those who come from another program, and whose options each has."""
+
+
+def migration_tables() -> str:
+    """A table for each program that people come from, in Markdown."""
+    return "\n".join(_migration_tables())
+
+
+def _migration_tables() -> Iterator[str]:
+    for title, programs in _ANCESTORS:
+        yield f"\n## {title}\n\n| option there | option here | note |\n| --- | --- | --- |"
+        for name, known in FOREIGN_NAMES.items():
+            theirs = [program for program in programs if program in known.programs]
+            if theirs:
+                only = f" ({theirs[0]})" if len(theirs) < len(programs) else ""
+                yield f"| `{name}`{only} | {_flags(known)} | {_cell(known.note)} |"
+
+
+def _flags(known: ForeignName) -> str:
+    return " ".join(f"`{flag}`" for flag in known.flags())
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "options": options_tables,
+    "migration": migration_tables,
+}
+"""What can stand in a page between the marks of that name."""
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What a generated part of a page stands between."""
+    return f"<!-- {name}: begin (make readme) -->", f"<!-- {name}: end -->"
+
+
+def with_tables(text: str) -> str:
+    """The text with whatever stands between such marks written anew."""
+    for name, made in TABLES.items():
+        begin, end = marks(name)
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}\n{made()}\n\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 # -- man page ---------------------------------------------------------------------------------
@@ -194,9 +246,10 @@ def _escape(text: str) -> str:
 
 
 def main() -> None:
-    """Write the tables of the file named on the command line anew."""
-    path = Path(sys.argv[1])
-    path.write_text(with_options_tables(path.read_text()))
+    """Write the tables of the files named on the command line anew."""
+    named = [Path(name) for name in sys.argv[1:]]
+    for path in named or sorted((Path(__file__).parents[1] / "docs").glob("*.md")):
+        path.write_text(with_tables(path.read_text()))
 
 
 if __name__ == "__main__":

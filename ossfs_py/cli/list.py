@@ -36,7 +36,7 @@ class _Row:
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_mounts(as_json: bool) -> int:
     """Show the mounts of ossfs-py on this host, their daemons, and whether they answer."""
     rows = _rows()

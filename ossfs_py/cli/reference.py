@@ -13,6 +13,7 @@ from typing import cast
 
 import click
 
+from ossfs_py.cli.formatting import wrapped
 from ossfs_py.cli.options import setting_options
 from ossfs_py.config.foreign_names import (
     FOREIGN_NAMES,
@@ -28,6 +29,7 @@ from ossfs_py.config.groups.option import GROUPS
 from ossfs_py.config.settings import Settings, option_extra
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
+_PLAIN_COLUMNS = 80
 _AS_IT_STANDS = "\b"
 """click's mark of a paragraph that is not to be filled."""
 
@@ -36,22 +38,26 @@ ossfs-py mounts an S3 or Alibaba OSS bucket, or a part of it, as a directory. Ob
 one with files: any other client of the store can read what the mount wrote, and the mount reads
 what any other client wrote. There is no metadata server and no private format.
 
-Bytes live in temporary files, in a lasting disk cache, or in memory only: see --data-path."""
+Bytes are kept in temporary files, in a persistent disk cache, or in memory only: see --data-path.
+"ossfs-py docs" lists the pages of the guide."""
 
 _FILES = (
     ("/etc/ossfs-py/NAME.toml", "Settings of the service ossfs-py@NAME, by their long names."),
-    ("/var/lib/ossfs-py, ~/.local/state/ossfs-py", "Data that is not in the bucket yet."),
+    (
+        "/var/lib/ossfs-py, ~/.local/state/ossfs-py",
+        "Data that is not in the bucket yet, and unsaved files.",
+    ),
     ("/var/cache/ossfs-py, ~/.cache/ossfs-py", "The disk cache of the data path cache."),
     ("/etc/fuse.conf", "user_allow_other, which --allow-other of ordinary users needs."),
 )
 _VARIABLES = (
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...",
-        "Credentials, as every AWS tool takes them; files and roles too.",
+        "Credentials, as for every AWS tool, files and roles included.",
     ),
     (
         "OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET, OSS_SESSION_TOKEN",
-        "Credentials of Alibaba OSS; they go first on an OSS endpoint.",
+        "Credentials of Alibaba OSS; used first on an OSS endpoint.",
     ),
     (
         "OSSFS_PY_NAME",
@@ -61,9 +67,9 @@ _VARIABLES = (
 )
 _STATUS = (
     ("0", "Done."),
-    ("1", "It cannot be done here; one sentence on standard error says why."),
-    ("2", "It was asked wrongly; everything that is wrong is told at once."),
-    ("130", "Ended by Ctrl-C."),
+    ("1", "Failed; one sentence on standard error says why."),
+    ("2", "Wrong usage; all mistakes are reported at once."),
+    ("130", "Interrupted by Ctrl-C."),
 )
 
 
@@ -169,6 +175,40 @@ def man_page(root: click.Group) -> str:
         *_section("SEE ALSO", [r"\fBmount\fR(8), \fBfusermount3\fR(1), \fBfuse\fR(8)"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+_FONTS = re.compile(r"\\f[BIR]")
+
+
+def plain_page(page: str) -> str:
+    """A manual page without roff, for terminals where no man(1) shows it."""
+    return "\n".join(_plain_lines(page)) + "\n"
+
+
+def _plain_lines(page: str) -> Iterator[str]:
+    indent, is_name = "", False
+    for line in page.splitlines():
+        request, _, text = line.partition(" ")
+        if request in (".SH", ".SS"):
+            yield from ("", _unescape(text))
+            indent = "    "
+        elif request in (".PP", ".TP"):
+            yield ""
+            is_name = request == ".TP"
+            indent = "    "
+        elif not line.startswith("."):
+            yield from _filled(_unescape(line), indent)
+            indent = "        " if is_name else indent
+
+
+def _filled(text: str, indent: str) -> list[str]:
+    if text.startswith(" "):  # an example, as it stands
+        return [indent + text]
+    return [indent + line for line in wrapped(text, _PLAIN_COLUMNS - len(indent))]
+
+
+def _unescape(text: str) -> str:
+    return _FONTS.sub("", text).replace(r"\&", "").replace(r"\-", "-").replace(r"\e", "\\")
 
 
 def _summary(command: click.Command) -> str:

@@ -110,7 +110,8 @@ class Way:
             return warning(name, told, "trust the issuer with --ca-bundle instead")
         until = str((peer or {}).get("notAfter", ""))
         days = (ssl.cert_time_to_seconds(until) - self._clock()) / _DAY_SECONDS if until else 0.0
-        told = f"trusted, {version}, {days:.0f} days left"
+        left = f"{days:.0f} {'day' if round(days) == 1 else 'days'}"
+        told = f"trusted, {version}, {left} left"
         if days < _EXPIRY_DAYS:
             return warning(name, told, "have it renewed by whoever runs the store")
         return good(name, told)

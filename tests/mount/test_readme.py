@@ -27,14 +27,14 @@ AFTER = "ossfs-py umount ~/models\n"
 """What the pages of the guide take for granted, and what ends it."""
 
 
-def tested(page: Path) -> list[str]:
+def commands_of(page: Path) -> list[str]:
     """The blocks of a page that are typed here, in order."""
     return [
         block.text for block in blocks(page) if (block.language, block.mark) == ("sh", "tested")
     ]
 
 
-GUIDE = [page for page in sorted((ROOT / "ossfs_py" / "docs").glob("*.md")) if tested(page)]
+GUIDE = [page for page in sorted((ROOT / "ossfs_py" / "docs").glob("*.md")) if commands_of(page)]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def typed(script: str, home: Path, variables: dict[str, str]) -> str:
 def test_the_readme_works_as_it_is_written(
     home: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
 ) -> None:
-    first, *commands = tested(README)
+    first, *commands = commands_of(README)
     # What the reader has to say for himself is said by the environment.
     assert first.startswith(BUCKET_LINE)
     assert first.splitlines()[1].startswith(KEYS_LINE)
@@ -103,7 +103,7 @@ def test_the_guide_works_as_it_is_written(
     keeps_versions = page.stem == "versions"
     if keeps_versions:
         minio_client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
-    script = BEFORE + "".join(tested(page)) + AFTER
+    script = BEFORE + "".join(commands_of(page)) + AFTER
     typed(script, home, environment(home, seaweed, bucket))
     if keeps_versions:
         for item in minio_client.list_objects(bucket, recursive=True, include_version=True):

@@ -1,4 +1,4 @@
-"""``ossfs-py docs``: the pages of the package, in a terminal and anywhere else."""
+"""``ossfs-py docs`` and ``man``: the pages of the package, in a terminal and anywhere else."""
 
 import os
 import pty
@@ -71,7 +71,7 @@ def test_a_page_in_a_terminal_is_laid_out_and_paged(
     pager.write_text("#!/bin/sh\necho PAGED\ncat\n")
     pager.chmod(0o755)
     shown = in_terminal(
-        topic,
+        ("docs", topic),
         {"PATH": os.environ["PATH"], "HOME": "/proc", "TERM": "xterm", "COLUMNS": str(columns)}
         | {"PAGER": str(pager), "LC_ALL": "C.UTF-8"}
         | more,
@@ -84,10 +84,27 @@ def test_a_page_in_a_terminal_is_laid_out_and_paged(
     assert title in shown
 
 
-def in_terminal(topic: str, environment: dict[str, str]) -> str:
+def test_the_manual_page_in_a_terminal_is_shown_by_man(tmp_path: Path) -> None:
+    program = tmp_path / "man"
+    program.write_text('#!/bin/sh\necho "MAN $*"\nhead -1\n')
+    program.chmod(0o755)
+    shown = in_terminal(("man",), {"PATH": f"{tmp_path}:/usr/bin:/bin", "TERM": "xterm"})
+    assert "MAN -l -" in shown
+    assert ".TH OSSFS" in shown
+
+
+def test_the_manual_page_in_a_terminal_without_man_is_plain_text(tmp_path: Path) -> None:
+    shown = in_terminal(("man",), {"PATH": str(tmp_path), "TERM": "dumb", "LC_ALL": "C"})
+    lines = shown.splitlines()
+    assert "EXIT STATUS" in lines
+    assert "    --data-path temp|cache|direct" in lines
+    assert not [line for line in lines if line.startswith(".") or "\\f" in line or "\\-" in line]
+
+
+def in_terminal(arguments: tuple[str, ...], environment: dict[str, str]) -> str:
     leader, follower = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-m", "ossfs_py", "docs", topic],
+        [sys.executable, "-m", "ossfs_py", *arguments],
         stdin=follower,
         stdout=follower,
         stderr=follower,

@@ -146,7 +146,9 @@ def _mounted(mountpoint: str) -> "tuple[Path, MountEntry, str]":
     seen = look_at(entry.mountpoint)
     if not (seen.is_alive or seen.standing is Standing.HIDDEN):
         problem = seen.problem or "was left by a daemon that is gone"
-        raise EnvironmentProblemError(f"the mount at {entry.mountpoint} is ill: it {problem}")
+        raise EnvironmentProblemError(
+            f"the mount at {entry.mountpoint} does not work: it {problem}"
+        )
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
     except OSError as exc:

@@ -27,6 +27,7 @@ from ossfs_py.config.foreign_names import (
 )
 from ossfs_py.config.groups.option import GROUPS
 from ossfs_py.config.settings import Settings, option_extra
+from ossfs_py.config.sources import FIELD_OF_NAME
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _PLAIN_COLUMNS = 80
@@ -123,6 +124,7 @@ def migration_tables() -> str:
 
 
 def _migration_tables() -> Iterator[str]:
+    yield from _side_by_side()
     for title, programs in _ANCESTORS:
         yield f"\n## {title}\n\n| option there | option here | note |\n| --- | --- | --- |"
         for name, known in FOREIGN_NAMES.items():
@@ -130,6 +132,29 @@ def _migration_tables() -> Iterator[str]:
             if theirs:
                 only = f" ({theirs[0]})" if len(theirs) < len(programs) else ""
                 yield f"| `{name}`{only} | {_flags(known)} | {_cell(known.note)} |"
+
+
+_PROGRAMS = (OSSFS, OSSFS2, S3FS, MOUNTPOINT, GOOFYS, RCLONE)
+
+
+def _side_by_side() -> Iterator[str]:
+    """A row for each option of ours that several programs have, a column for each program."""
+    yield "\n## Side by side\n"
+    yield f"| ossfs-py | {' | '.join(_PROGRAMS)} |"
+    yield "| --- " * (len(_PROGRAMS) + 1) + "|"
+    for option in setting_options():
+        theirs = {program: _names_at(program, str(option.name)) for program in _PROGRAMS}
+        if sum(map(bool, theirs.values())) > 1:
+            yield f"| `{option.opts[0]}` | {' | '.join(theirs.values())} |"
+
+
+def _names_at(program: str, field: str) -> str:
+    return " ".join(
+        f"`{name}`"
+        for name, known in FOREIGN_NAMES.items()
+        if program in known.programs
+        and field in (FIELD_OF_NAME[here.partition("=")[0]] for here in known.options())
+    )
 
 
 def _flags(known: ForeignName) -> str:

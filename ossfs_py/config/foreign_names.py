@@ -31,9 +31,13 @@ class ForeignName:
             answer = f"here it is {names}{note}"
         return f"an option of {_listed(self.programs)}; {answer}"
 
+    def options(self) -> list[str]:
+        """Our options, each with its value if it has one here."""
+        return self.here.split(",") if self.here else []
+
     def flags(self) -> list[str]:
         """Our options as long flags."""
-        return [_as_flag(name) for name in self.here.split(",")] if self.here else []
+        return [_as_flag(option) for option in self.options()]
 
 
 def _listed(names: tuple[str, ...]) -> str:
@@ -124,7 +128,7 @@ FOREIGN_NAMES: Mapping[str, ForeignName] = {
     "negative_metadata_ttl": ForeignName((MOUNTPOINT,), "negative_ttl"),
     "negative_timeout": ForeignName((OSSFS2,), "negative_ttl"),
     "enable_noobj_cache": ForeignName(_BOTH, "negative_ttl", "for how long"),
-    "disable_noobj_cache": ForeignName((S3FS,), "negative_ttl=0", "the default"),
+    "disable_noobj_cache": ForeignName((S3FS,), "negative_ttl=0"),
     "max_stat_cache_size": ForeignName(_BOTH, note="not needed here: unused entries are dropped"),
     "readdirplus": ForeignName((OSSFS2,), note=_ALWAYS),
     "readdir_optimize": ForeignName((OSSFS,), "posix_metadata=no", "the default"),

@@ -4,6 +4,7 @@ import os
 import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
 
 import click
 
@@ -13,6 +14,7 @@ from ossfs_py.errors import UsageError
 _WIDEST_COLUMNS = 110
 """A page fills the terminal up to here; longer lines are hard to read."""
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def pages() -> dict[str, Traversable]:
@@ -61,8 +63,18 @@ def _show(text: str) -> None:
         return
     from rich.markdown import Markdown
 
+    text = _LINK.sub(_without_link, _COMMENT.sub("", text))
     # Without these options "less" shows the codes of colours, and waits at the end of short pages.
     os.environ.setdefault("LESS", "-FRX")
     with screen.pager(styles=True):
-        page = Markdown(_COMMENT.sub("", text), hyperlinks=False)
+        page = Markdown(text, hyperlinks=False)
         screen.print(page, width=min(screen.width, _WIDEST_COLUMNS))
+
+
+def _without_link(link: re.Match[str]) -> str:
+    """A link as words: how to show the page that it leads to."""
+    words, target = link.groups()
+    if "://" in target:
+        return link[0]
+    topic = PurePosixPath(target.partition("#")[0]).stem.lower()
+    return f"{words} (`ossfs-py docs {topic}`)" if topic in pages() else words

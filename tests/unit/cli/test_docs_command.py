@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,10 @@ def test_a_page_in_a_terminal_is_laid_out_and_paged(
     assert "<!--" not in shown
     assert "| --- |" not in shown
     assert "Traceback" not in shown
+    # Links lead to pages that can be shown.
+    assert ".md" not in shown
+    told = " ".join(re.sub(r"\x1b\[[\d;]*m", "", shown).split())
+    assert topic != "semantics" or "Guarantees (ossfs-py docs guarantees)" in told
     title = (DOCS / f"{topic}.md").read_text().split()[1]
     assert title in shown
 

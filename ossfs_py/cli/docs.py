@@ -44,10 +44,10 @@ def docs(topic: str | None) -> None:
         for name, page in found.items():
             say(f"{name:<{widest}}  {_title(page)}")
         return
-    page = found.get(topic.lower())
-    if page is None:
+    wanted = found.get(topic.lower())
+    if wanted is None:
         raise UsageError(f"there is no page {topic!r}; the pages are {', '.join(found)}")
-    _show(page.read_text(encoding="utf-8"))
+    _show(wanted.read_text(encoding="utf-8"))
 
 
 def _title(page: Traversable) -> str:

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,14 @@ def test_a_mount_answers_the_options_of_others_as_the_page_shows() -> None:
     assert f"-o {options}\n" in page
     for line in caught.value.problems:
         assert f"ossfs-py: {line}\n" in page
+
+
+def test_every_page_of_the_guide_is_in_the_wheel() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["ossfs_py"]
+    package = ROOT / "ossfs_py"
+    packed = {path for pattern in patterns for path in package.glob(pattern)}
+    assert {*package.glob("*.md"), *DOCS.iterdir()} <= packed
 
 
 def test_the_front_page_stays_short() -> None:

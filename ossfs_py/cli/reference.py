@@ -108,7 +108,7 @@ def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
     return record
 
 
-_ANCESTORS = (
+_PREDECESSORS = (
     ("ossfs 1.9x and s3fs", (OSSFS, S3FS)),
     ("ossfs 2", (OSSFS2,)),
     ("mountpoint-s3", (MOUNTPOINT,)),
@@ -125,7 +125,7 @@ def migration_tables() -> str:
 
 def _migration_tables() -> Iterator[str]:
     yield from _side_by_side()
-    for title, programs in _ANCESTORS:
+    for title, programs in _PREDECESSORS:
         yield f"\n## {title}\n\n| option there | option here | note |\n| --- | --- | --- |"
         for name, known in FOREIGN_NAMES.items():
             theirs = [program for program in programs if program in known.programs]

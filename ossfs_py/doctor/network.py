@@ -102,7 +102,7 @@ class Way:
             fix = "name the right host, or trust its issuer with --ca-bundle"
             return failed(name, f"not trusted: {exc.verify_message}", fix)
         except OSError as exc:
-            fix = "does the endpoint speak http only? Write http://"
+            fix = "if the endpoint speaks http only, write http:// before it"
             reason = getattr(exc, "reason", "") or exc.strerror or str(exc)
             return failed(name, f"the TLS handshake failed: {reason}", fix)
         if not self._verify_tls:

@@ -360,7 +360,7 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         ),
         (
             {"addressing": "virtual", "endpoint": "http://127.0.0.1:1"},
-            "--addressing and --endpoint: a bucket cannot stand before an IP address",
+            "--addressing and --endpoint: virtual addressing needs a host name, not an IP address",
         ),
         (
             {"sse_kms_key_id": "alias/own"},

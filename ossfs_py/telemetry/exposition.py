@@ -15,7 +15,7 @@ import trio
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.telemetry.status import Status
+from ossfs_py.telemetry.status import MountStatus
 from ossfs_py.telemetry.statuspage import COMMON_HEADERS, STATUS_PATH, page, page_headers
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _ACCEPT_SECONDS = 0.005
 
 @asynccontextmanager
 async def exposed(
-    address: str | None, registry: CollectorRegistry, status: Status | None = None
+    address: str | None, registry: CollectorRegistry, status: MountStatus | None = None
 ) -> AsyncIterator[None]:
     """Answer scrapes of ``registry`` at ``address`` (``host:port``; None: nowhere) for the block.
 
@@ -139,7 +139,7 @@ class _Rendering:
 
 
 class _MetricsServer:
-    def __init__(self, registry: CollectorRegistry, status: Status | None) -> None:
+    def __init__(self, registry: CollectorRegistry, status: MountStatus | None) -> None:
         share = _Share()
         self._metrics = _Rendering(lambda: generate_latest(registry), share)
         self._status = None if status is None else _Rendering(status.told, share)

@@ -18,7 +18,7 @@ _SKIPPED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Stretch:
     """The metrics at both ends of some minutes. ``most_requests``: the highest limit seen."""
 
     now: Figures
@@ -46,13 +46,13 @@ class Span:
         return self.now.get((name, *labels), 0.0)
 
 
-def problems(span: Span) -> list[str]:
+def problems(span: Stretch) -> list[str]:
     """Sentences, the most urgent first; none while all is well."""
     within = f"in the last {_minutes(span.seconds)}"
     return [sentence for tell in _TELLERS for sentence in tell(span, within)]
 
 
-def _kept(span: Span, _within: str) -> Iterator[str]:
+def _kept(span: Stretch, _within: str) -> Iterator[str]:
     if count := span.get("ossfs_kept_unsaved_files"):
         yield (
             f"{counted(count, 'file')} could not be saved and stayed on this machine;"
@@ -60,13 +60,13 @@ def _kept(span: Span, _within: str) -> Iterator[str]:
         )
 
 
-def _failed_requests(span: Span, within: str) -> Iterator[str]:
+def _failed_requests(span: Stretch, within: str) -> Iterator[str]:
     if failed := span.by_label(("ossfs_store_errors_total",)):
         each = ", ".join(f"{labels[0]} {count:.0f}" for labels, count in failed.items())
         yield f"{counted(sum(failed.values()), 'request')} to the store failed {within} ({each})"
 
 
-def _errors(span: Span, within: str) -> Iterator[str]:
+def _errors(span: Stretch, within: str) -> Iterator[str]:
     grown = span.by_label(("ossfs_operation_errors_total",))
     count = sum(value for labels, value in grown.items() if labels[-1] == "EIO")
     if count:
@@ -75,13 +75,13 @@ def _errors(span: Span, within: str) -> Iterator[str]:
         yield f"{counted(count, 'unexpected exception')} since the mount began; the log has them"
 
 
-def _waits(span: Span, _within: str) -> Iterator[str]:
+def _waits(span: Stretch, _within: str) -> Iterator[str]:
     longest = span.get("ossfs_store_longest_wait_seconds")
     if longest > _LONG_WAIT_SECONDS:
         yield f"a call to the store has waited for {longest:.0f} s"
 
 
-def _slow_store(span: Span, within: str) -> Iterator[str]:
+def _slow_store(span: Stretch, within: str) -> Iterator[str]:
     limit = span.get("ossfs_store_request_limit")
     if limit < span.most_requests:
         yield (
@@ -94,14 +94,14 @@ def _slow_store(span: Span, within: str) -> Iterator[str]:
         yield f"the store refused the credentials {counted(count, 'time')} {within}"
 
 
-def _shared_cache(span: Span, _within: str) -> Iterator[str]:
+def _shared_cache(span: Stretch, _within: str) -> Iterator[str]:
     up, down = (span.get("ossfs_shared_cache_nodes", state) for state in ("up", "down"))
     if down:
         verb = "is" if down == 1 else "are"
         yield f"{down:.0f} of the {counted(up + down, 'node')} of the shared cache {verb} down"
 
 
-def _disk_cache(span: Span, within: str) -> Iterator[str]:
+def _disk_cache(span: Stretch, within: str) -> Iterator[str]:
     for reason, why in _SKIPPED.items():
         if span.changed("ossfs_cache_skipped_bytes_total", reason):
             yield f"the disk cache left bytes out {within}: {why}"
@@ -110,7 +110,7 @@ def _disk_cache(span: Span, within: str) -> Iterator[str]:
         yield f"{counted(count, 'block')} of the disk cache {verb} damaged or gone {within}"
 
 
-_TELLERS: tuple[Callable[[Span, str], Iterator[str]], ...] = (
+_TELLERS: tuple[Callable[[Stretch, str], Iterator[str]], ...] = (
     *(_kept, _failed_requests, _errors, _waits, _slow_store),
     *(_shared_cache, _disk_cache),
 )

@@ -20,7 +20,7 @@ import trio
 from prometheus_client.registry import Collector
 
 from ossfs_py.telemetry.metrics import Metrics
-from ossfs_py.telemetry.problems import Figures, Span, problems
+from ossfs_py.telemetry.problems import Figures, Stretch, problems
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class _Glance:
     cpu_seconds: float
 
 
-class Status:
+class MountStatus:
     """The last minutes of one mount. Belongs to the trio thread."""
 
     def __init__(self, metrics: Metrics, *, names: bool) -> None:
@@ -83,7 +83,7 @@ class Status:
         now = dict(_figures([self._metrics.registry]))
         first = self._glances[0] if self._glances else self._glance()
         seconds = trio.current_time() - first.at
-        span = Span(now, first.figures, seconds, self._most_requests)
+        span = Stretch(now, first.figures, seconds, self._most_requests)
         told = {
             "mount": self._mount(),
             "up_seconds": round(time.time() - self._began_at),
@@ -125,7 +125,7 @@ class Status:
         now = trio.current_time()
         for before, after in pairwise(glances):
             seconds = after.at - before.at
-            span = Span(after.figures, before.figures, seconds, 0.0)
+            span = Stretch(after.figures, before.figures, seconds, 0.0)
             calls = span.changed(f"{_WAITED}_count")
             yield {
                 "ago": round(now - after.at, 1),
@@ -135,7 +135,7 @@ class Status:
                 "store_ms": _ratio(1000 * span.changed(f"{_WAITED}_sum"), calls) if calls else None,
             }
 
-    def _caches(self, span: Span) -> Iterator[dict[str, Any]]:
+    def _caches(self, span: Stretch) -> Iterator[dict[str, Any]]:
         yield {
             "name": "Memory",
             "used": span.get("ossfs_memory_budget_used_bytes"),
@@ -145,7 +145,7 @@ class Status:
             used = span.get("ossfs_cache_used_bytes")
             yield {"name": "Disk cache, all mounts", "used": used, "limit": limit}
 
-    def _ring(self, span: Span) -> dict[str, Any] | None:
+    def _ring(self, span: Stretch) -> dict[str, Any] | None:
         """The nodes of the shared cache; None without one."""
         if ("ossfs_shared_cache_nodes", "up") not in span.now:
             return None
@@ -166,7 +166,7 @@ class Status:
             ],
         }
 
-    def _store(self, span: Span) -> Iterator[dict[str, Any]]:
+    def _store(self, span: Stretch) -> Iterator[dict[str, Any]]:
         """The operations of the last minutes."""
         seconds = span.by_label((f"{_WAITED}_sum",))
         for labels, count in span.by_label((f"{_WAITED}_count",)).items():
@@ -178,7 +178,7 @@ class Status:
                 "failed": span.changed("ossfs_store_errors_total", *labels),
             }
 
-    def _waiting(self, span: Span) -> dict[str, Any]:
+    def _waiting(self, span: Stretch) -> dict[str, Any]:
         told: dict[str, Any] = {
             "calls": span.get("ossfs_store_waiting"),
             "longest_seconds": span.get("ossfs_store_longest_wait_seconds"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "packaging" / "debian"
+SCRIPTS = Path(__file__).parents[2] / ".ci" / "packaging" / "debian"
 ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 # Empty directories in place of the machine's, in a mount namespace that ends with the script.
 AWAY = """

@@ -18,7 +18,7 @@ from tests.support.typed import first_minute
 ROOT = Path(__file__).parents[2]
 BUILD = """
 import sys
-sys.path.insert(0, "packaging")
+sys.path.insert(0, ".ci/packaging")
 import dist
 from pathlib import Path
 print(dist.built("wheel", Path(sys.argv[1]), "1700000000"))

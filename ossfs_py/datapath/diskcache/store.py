@@ -362,6 +362,15 @@ class BlockStore:
     def _disk_shortfall(self, attachment: Attachment, need: int) -> int:
         return need - left_bytes(attachment.root.fd, self.min_free_bytes)
 
+    def capacity_bytes(self, attachment: Attachment, used_bytes: int) -> int:
+        """How much the directory could hold now, which has ``used_bytes`` in it.
+
+        Raises:
+            OSError: the disk does not tell its free space.
+        """
+        left = left_bytes(attachment.root.fd, self.min_free_bytes)
+        return min(self.limit_bytes, used_bytes + max(0, left))
+
     # -- keeping count ----------------------------------------------------------------------------
 
     def _write_failed(self, exc: OSError, size: int) -> None:

@@ -16,8 +16,8 @@ from trio.testing import MockClock
 from ossfs_py.sharedcache.metrics import SharedCacheMetrics
 from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.metrics import MEMORY, NETWORK, Metrics
-from ossfs_py.telemetry.problems import Span, problems
-from ossfs_py.telemetry.status import Status
+from ossfs_py.telemetry.problems import Stretch, problems
+from ossfs_py.telemetry.status import MountStatus
 from tests.support.trio_tests import in_trio
 
 VOID = {"meta", "link", "line", "path", "rect"}
@@ -108,7 +108,7 @@ async def test_the_page_is_whole_asks_nobody_else_and_says_so_to_the_browser(
     told: Callable[[], int],
 ) -> None:
     metrics = Metrics()
-    async with exposed("127.0.0.1:0", metrics.registry, Status(metrics, names=False)):
+    async with exposed("127.0.0.1:0", metrics.registry, MountStatus(metrics, names=False)):
         headers, first, body = await asked(told(), "/?x=1")
         head, _, nothing = await asked(told(), "/", "HEAD")
         _, refused, _ = await asked(told(), "/", "POST")
@@ -143,7 +143,7 @@ async def test_the_page_is_whole_asks_nobody_else_and_says_so_to_the_browser(
     assert "prefers-color-scheme: dark" in body
 
 
-def figures_of(status: Status) -> dict[str, Any]:
+def figures_of(status: MountStatus) -> dict[str, Any]:
     return dict(json.loads(status.told()))
 
 
@@ -153,7 +153,7 @@ async def test_the_last_minutes_are_told_as_rates() -> None:
     mount_info(metrics)
     metrics.memory_limit_bytes.set(100)
     metrics.memory_bytes.set(25)
-    status = Status(metrics, names=False)
+    status = MountStatus(metrics, names=False)
     assert figures_of(status)["history"] == []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(status.run)
@@ -179,7 +179,7 @@ async def test_the_last_minutes_are_told_as_rates() -> None:
 
 @in_no_time
 async def test_five_minutes_are_kept_however_long_a_mount_lives() -> None:
-    status = Status(Metrics(), names=False)
+    status = MountStatus(Metrics(), names=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(status.run)
         await trio.sleep(3601)
@@ -194,7 +194,7 @@ async def test_a_metric_that_fails_leaves_a_gap_and_the_mount_alone() -> None:
     metrics = Metrics()
     limits = iter([1.0, 1 / 3, 1.0])
     metrics.request_limit.set_function(lambda: 1 / (next(limits) - 1 / 3))
-    status = Status(metrics, names=False)
+    status = MountStatus(metrics, names=False)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(status.run)
         await trio.sleep(7)
@@ -209,8 +209,8 @@ async def test_names_are_told_only_to_who_asked_for_them() -> None:
     metrics = Metrics()
     mount_info(metrics)
     with metrics.waits.add("get", "team/secret-plan/weights"):
-        hidden = Status(metrics, names=False).told().decode()
-        shown = figures_of(Status(metrics, names=True))
+        hidden = MountStatus(metrics, names=False).told().decode()
+        shown = figures_of(MountStatus(metrics, names=True))
     assert "secret-plan" not in hidden
     assert "private" not in hidden
     assert json.loads(hidden)["mount"] == {"bucket": "models", "data_path": "cache"}
@@ -228,7 +228,7 @@ async def test_the_ring_is_told_node_by_node() -> None:
     shared.nodes.labels("down").set(1)
     shared.received_bytes.labels("a:11211").inc(10)
     shared.received_bytes.labels("b:11211")
-    status = Status(metrics, names=False)
+    status = MountStatus(metrics, names=False)
     shared.errors.labels("b:11211", "down").inc(2)
     told = figures_of(status)
     assert (told["ring"]["up"], told["ring"]["down"]) == (1, 1)
@@ -299,17 +299,17 @@ async def test_the_ring_is_told_node_by_node() -> None:
 def test_each_problem_is_a_sentence(
     name: str, labels: tuple[str, ...], value: float, sentence: str
 ) -> None:
-    assert problems(Span({(name, *labels): value}, {}, 300, 0)) == [sentence]
+    assert problems(Stretch({(name, *labels): value}, {}, 300, 0)) == [sentence]
 
 
 def test_what_is_over_or_of_no_concern_is_no_problem() -> None:
     past = {("ossfs_store_errors_total", "get"): 5.0, ("ossfs_store_longest_wait_seconds",): 2.0}
     asked_in_vain = {("ossfs_operation_errors_total", "lookup", "ENOENT"): 9.0}
-    assert problems(Span(past | asked_in_vain, past, 300, 0)) == []
+    assert problems(Stretch(past | asked_in_vain, past, 300, 0)) == []
 
 
 def test_a_store_that_asks_to_slow_down_is_told_by_its_limit() -> None:
     limit = {("ossfs_store_request_limit",): 8.0}
-    assert problems(Span(limit, limit, 300, 64)) == [
+    assert problems(Stretch(limit, limit, 300, 64)) == [
         "the store asks to slow down: 8 requests at once instead of 64"
     ]

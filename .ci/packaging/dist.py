@@ -1,7 +1,7 @@
 """Build wheel and sdist of this checkout, the same bytes each time.
 
-``python packaging/dist.py DIRECTORY`` needs setuptools in the Python that runs it and nothing from
-the network. Times in the files are SOURCE_DATE_EPOCH or, without it, the last commit's.
+``python .ci/packaging/dist.py DIRECTORY`` needs setuptools in the Python that runs it and nothing
+from the network. Times in the files are SOURCE_DATE_EPOCH or, without it, the last commit's.
 """
 
 import gzip
@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("pyproject.toml", "README.md", "LICENSE", "ossfs_py")
 BUILD = """
 import sys
@@ -78,7 +78,7 @@ def built(kind: str, directory: Path, seconds: str) -> Path:
             check=False,
         )
     if done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}packaging/dist.py: the {kind} could not be built")
+        sys.exit(f"{done.stdout}{done.stderr}.ci/packaging/dist.py: the {kind} could not be built")
     return directory / done.stdout.splitlines()[-1]
 
 

@@ -253,7 +253,7 @@ dist: $(DEMO) ## Build wheel and sdist into dist/, the same bytes each time
 	@$(BIN)/python .ci/packaging/dist.py dist
 
 deb: packages dist ## Build a Debian package from the wheel into dist/, for this Debian and architecture
-	@.ci/packaging/deb dist/*.whl dist
+	@.ci/packaging/deb "$$(ls -t dist/*.whl | head -n 1)" dist
 
 trydeb: $(TEST) deb ## Install the Debian package on this machine, use it, purge it
 	@export OSSFS_PY_DEB=$$(ls -t dist/*.deb | head -n 1); $(tests) tests/packages $(PYTEST)

@@ -78,7 +78,7 @@ def built(kind: str, directory: Path, seconds: str) -> Path:
             check=False,
         )
     if done.returncode:
-        sys.exit(f"{done.stdout}{done.stderr}packaging/dist.py: the {kind} could not be built")
+        sys.exit(f"{done.stdout}{done.stderr}.ci/packaging/dist.py: the {kind} could not be built")
     return directory / done.stdout.splitlines()[-1]
 
 

@@ -5,6 +5,7 @@ thread; what is told is put together when somebody asks (see :mod:`exposition` f
 """
 
 import json
+import logging
 import math
 import platform
 import time
@@ -20,6 +21,8 @@ from prometheus_client.registry import Collector
 
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.telemetry.problems import Figures, Stretch, problems
+
+log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 3.0
 _LOOKS = 101
@@ -56,7 +59,11 @@ class MountStatus:
     async def run(self) -> None:
         """Look at the counters, until cancelled."""
         while True:
-            self._glances.append(self._glance())
+            try:
+                self._glances.append(self._glance())
+            except Exception:
+                # A gap in a chart is no reason to end the mount.
+                log.exception("the status page misses a look at the metrics")
             await trio.sleep(_LOOK_SECONDS)
 
     def _glance(self) -> _Glance:

@@ -25,6 +25,7 @@ import re
 import shutil
 import socket
 import socketserver
+import sys
 import threading
 import time
 import uuid
@@ -201,6 +202,11 @@ class CloudServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.shape = shape
         self.counts = Counts()
         super().__init__(("127.0.0.1", port), _Handler)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print what went wrong, unless the client has gone, as it may."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):

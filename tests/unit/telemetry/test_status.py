@@ -189,6 +189,21 @@ async def test_five_minutes_are_kept_however_long_a_mount_lives() -> None:
     assert 297 <= told["span_seconds"] <= 303
 
 
+@in_no_time
+async def test_a_metric_that_fails_leaves_a_gap_and_the_mount_alone() -> None:
+    metrics = Metrics()
+    limits = iter([1.0, 1 / 3, 1.0])
+    metrics.request_limit.set_function(lambda: 1 / (next(limits) - 1 / 3))
+    status = MountStatus(metrics, names=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(status.run)
+        await trio.sleep(7)
+        metrics.request_limit.set_function(lambda: 1.0)
+        told = figures_of(status)
+        nursery.cancel_scope.cancel()
+    assert len(told["history"]) == 1
+
+
 @in_trio
 async def test_names_are_told_only_to_who_asked_for_them() -> None:
     metrics = Metrics()

@@ -471,14 +471,30 @@ class Handles:
 
     # -- a program's rights ---------------------------------------------------------------------
 
+    async def take_rights(self, number: int) -> None:
+        """Let an open file lend its owner's rights to nobody any more; the kernel knows then."""
+        inode = self.get(number).opened.inode
+        if self._rights_lent(inode):
+            await self._take_rights(inode)
+
+    def mode_without_rights(self, inode: Inode) -> int | None:
+        """Permission bits without those that lend its owner's rights; None if it has none."""
+        lent = self._rights_lent(inode)
+        return stat.S_IMODE(self._namespace.mode_known(inode) & ~lent) if lent else None
+
     def _rights_lent(self, inode: Inode) -> int:
         """The bits of a file's mode that lend its owner's rights to whoever runs it.
 
-        A write takes them away; the kernel sees to that for writes through pages only.
+        A write takes them away. The kernel sees to that for writes through pages, and leaves it to
+        the lane (FUSE_HANDLE_KILLPRIV_V2). Without the right to be executed by its group, the bit
+        for that means something else (mandatory locks), and stays.
         """
-        return self._namespace.mode_known(inode) & (stat.S_ISUID | stat.S_ISGID)
+        mode = self._namespace.mode_known(inode)
+        if inode.kind is Kind.DIRECTORY:
+            return 0
+        return mode & (stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))
 
     async def _take_rights(self, inode: Inode) -> None:
-        mode = self._namespace.mode_known(inode) & ~self._rights_lent(inode)
-        await self._changes.set_attributes(inode, AttributeChange(mode=stat.S_IMODE(mode)))
-        self._kernel.invalidate_attributes(inode.number)
+        mode = self.mode_without_rights(inode)
+        await self._changes.set_attributes(inode, AttributeChange(mode=mode))
+        await self._kernel.expire_attributes(inode.number)

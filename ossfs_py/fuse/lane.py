@@ -15,6 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import partial
 from types import coroutine
 from typing import Any, Final, TypeAlias
@@ -104,6 +105,8 @@ class Lane:
         """What a reply thread died of."""
         self._init: int | None = None
         """The unique of INIT, until it is answered."""
+        self._kills = False
+        """Whether the kernel can say with each change that set-id bits go."""
         self._nursery: trio.Nursery | None = None
         self._hot: dict[int, _Hot] = {
             Opcode.LOOKUP: self._lookup,
@@ -215,9 +218,18 @@ class Lane:
         if serve is None:
             if opcode == Opcode.INIT:
                 self._begin(unique, request)
-            self._pyfuse3.pass_on(bytes(request))
+            self._pyfuse3.pass_on(self._to_pass_on(opcode, node, request))
             return _nothing()
         return self._answered(unique, serve(unique, node, Caller(uid, gid, pid), request))
+
+    def _to_pass_on(self, opcode: int, node: int, request: memoryview) -> bytes:
+        """The request; one that takes set-id bits away says so in words that pyfuse3 knows."""
+        with suppress(struct.error):
+            if opcode == Opcode.SETATTR and wire.kills(request):
+                mode = self._adapter.mode_without_rights(node)
+                if mode is not None:
+                    return wire.with_mode(request, mode)
+        return bytes(request)
 
     async def _answered(self, unique: int, served: Serve) -> None:
         try:
@@ -238,13 +250,14 @@ class Lane:
         if minor < wire.LEAST_MINOR:
             raise RuntimeError(f"the kernel speaks FUSE 7.{minor}: mount with --fuse-lane off")
         self._init = unique
+        self._kills = wire.offers_killing(request)
 
     def _answered_by_pyfuse3(self, answer: memoryview) -> None:
         if self._init is not None:
             _size, error, unique = wire.OUT_HEADER.unpack_from(answer)
             if unique == self._init and not error:
                 self._init = None
-                told = bytes(answer)
+                told = wire.with_killing(bytes(answer)) if self._kills else bytes(answer)
                 if self._pages:
                     told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
                 self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
@@ -268,8 +281,14 @@ class Lane:
         self._send(wire.attributes(unique, _reply(found), PREFERRED_IO_BYTES))
 
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
-        (flags,) = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
+        flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
         info = await self._adapter.open(node, flags, caller)
+        if more & wire.OPEN_KILLS:
+            try:
+                await self._adapter.take_rights(info.fh)
+            except pyfuse3.FUSEError:
+                await self._adapter.release(info.fh)  # the kernel knows of no handle
+                raise
         self._send(
             wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
         )
@@ -284,7 +303,7 @@ class Lane:
             write_answer(self._device, header, data)
 
     async def _write(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
-        handle, offset, size, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
+        handle, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
         start = wire.HEADER.size + wire.WRITE_IN.size
         if start + size > len(request):
             raise ValueError("a WRITE that is shorter than it says")
@@ -292,6 +311,8 @@ class Lane:
         held = self._buffer
         self._buffer = self._spare.pop() if self._spare else memoryview(bytearray(len(held)))
         try:
+            if flags & wire.WRITE_KILLS:
+                await self._adapter.take_rights(handle)
             written = await self._adapter.write(handle, offset, request[start : start + size])
         finally:
             if len(self._spare) < _MOST_SPARE:

@@ -19,6 +19,7 @@ class Opcode:
     LOOKUP: Final = 1
     FORGET: Final = 2
     GETATTR: Final = 3
+    SETATTR: Final = 4
     READLINK: Final = 5
     OPEN: Final = 14
     READ: Final = 15
@@ -45,8 +46,8 @@ READ_IN: Final = struct.Struct("=QQI")
 """The beginning of struct fuse_read_in, and of what READDIRPLUS sends: handle, offset, size."""
 HANDLE_IN: Final = struct.Struct("=Q")
 """The beginning of struct fuse_flush_in and fuse_release_in."""
-OPEN_IN: Final = struct.Struct("=I")
-"""The beginning of struct fuse_open_in: flags."""
+OPEN_IN: Final = struct.Struct("=II")
+"""struct fuse_open_in: flags, and whether set-id bits go (``OPEN_KILLS``)."""
 XATTR_IN: Final = struct.Struct("=II")
 """struct fuse_getxattr_in: room for the value, padding; for GETXATTR the name follows."""
 COPY_IN: Final = struct.Struct("=QQQQQQQ")
@@ -93,6 +94,19 @@ _INIT_ANSWER = struct.Struct("=IIIIHHIIHHI")
 congestion, longest write, granularity of time, pages a request, alignment, more flags."""
 _INIT_REQUEST = struct.Struct("=IIII")
 """The beginning of struct fuse_init_in: major, minor, readahead, flags."""
+_SETATTR_IN = struct.Struct("=IIQQQQQQIIIIIIII")
+"""struct fuse_setattr_in: what is to change, padding, handle, size, lock owner, three times in
+seconds and in nanoseconds, mode, unused, uid, gid, unused."""
+_SETATTR_MODE_AT = 11
+_CHANGES_MODE, _KILLS = 1 << 0, 1 << 11
+"""FATTR_MODE, FATTR_KILL_SUIDGID."""
+WRITE_KILLS: Final = 1 << 2
+"""FUSE_WRITE_KILL_SUIDGID: the file may lend its owner's rights to nobody any more."""
+OPEN_KILLS: Final = 1 << 0
+"""FUSE_OPEN_KILL_SUIDGID, the same for O_TRUNC."""
+_HANDLE_KILLPRIV_V2 = 1 << 28
+"""FUSE_HANDLE_KILLPRIV_V2 (7.33, Linux 5.11): the kernel says when set-id bits go, and asks for no
+security.capability before each write."""
 _MAX_PAGES = 1 << 22
 """FUSE_MAX_PAGES: the answer says how many pages a request has."""
 
@@ -268,6 +282,34 @@ def minor_of_init(request: Buffer) -> int:
     """Which 7.x of the protocol the kernel speaks; 0 if it is another major one."""
     major, minor, _readahead, _flags = _INIT_REQUEST.unpack_from(request, HEADER.size)
     return int(minor) if major == 7 else 0
+
+
+def offers_killing(request: Buffer) -> bool:
+    """Whether the kernel can say with each change that set-id bits go."""
+    return bool(_INIT_REQUEST.unpack_from(request, HEADER.size)[3] & _HANDLE_KILLPRIV_V2)
+
+
+def with_killing(answer: bytes) -> bytes:
+    """pyfuse3's answer to INIT, which asks the kernel to say so."""
+    head = OUT_HEADER.size
+    told = list(_INIT_ANSWER.unpack_from(answer, head))
+    told[3] |= _HANDLE_KILLPRIV_V2
+    return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
+
+
+def kills(request: Buffer) -> bool:
+    """Whether set-id bits go by a SETATTR that sets no mode itself."""
+    changes = _SETATTR_IN.unpack_from(request, HEADER.size)[0]
+    return bool(changes & _KILLS and not changes & _CHANGES_MODE)
+
+
+def with_mode(request: Buffer, mode: int) -> bytes:
+    """A SETATTR that sets the mode as well."""
+    told = list(_SETATTR_IN.unpack_from(request, HEADER.size))
+    told[0] |= _CHANGES_MODE
+    told[_SETATTR_MODE_AT] = mode
+    rest = request[HEADER.size + _SETATTR_IN.size :]
+    return bytes(request[: HEADER.size]) + _SETATTR_IN.pack(*told) + bytes(rest)
 
 
 def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:

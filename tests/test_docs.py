@@ -156,5 +156,13 @@ def test_every_page_of_the_guide_is_in_the_wheel() -> None:
     assert {*package.glob("*.md"), *DOCS.iterdir()} <= packed
 
 
+def test_the_picture_shows_nothing_of_the_machine_it_was_made_on() -> None:
+    picture = (DOCS / "tour.svg").read_text()
+    assert "/home/you/models" in picture
+    # Every path is the reader's; nothing is loaded from elsewhere.
+    assert set(re.findall(r"(?<![\w~.:/<])/[a-z]+/", picture)) == {"/home/"}
+    assert "url(http" not in picture
+
+
 def test_the_front_page_stays_short() -> None:
     assert len(README.read_text().splitlines()) <= 170

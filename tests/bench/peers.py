@@ -37,7 +37,7 @@ from tests.bench.write_works import WRITE_WORKS
 from tests.support.stores import Store, cloud_store, shaped_program
 
 RESULTS = Path("bench-results")
-QUICK_PEERS = "ours temp,ours direct,s3fs,rclone"
+QUICK_PEERS = "ours temp,s3fs,rclone"
 QUICK_WORKS = "one sequential,every tensor,4 files,walk,ls -l,16 readers,write and,make a tree"
 """What --quick does unless it is told which."""
 

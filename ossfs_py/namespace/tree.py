@@ -420,7 +420,7 @@ class Tree:
         ):
             if inode.size_source is not None:
                 # What is written here was written over the version known so far; that others have
-                # replaced it is told to who commits, by the condition of the commit.
+                # replaced it is told to whoever commits, by the condition of the commit.
                 self.refreshed(inode, asked_at)
                 return inode
             if inode.settled and inode.open_count:

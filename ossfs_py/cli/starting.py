@@ -6,8 +6,10 @@ import logging
 import os
 import resource
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from ossfs_py.cli.background import Ready
+from ossfs_py.cli.kept import NOT_THERE, become_keeper, keeper_of
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
@@ -31,6 +33,11 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         UserError: why it cannot be mounted.
     """
 
+    kept = keeper_of(os.environ)
+    if settings.restarts and kept is None and settings.foreground:
+        become_keeper(settings.restarts, leads=True)
+    keeper, writer = kept or (None, NOT_THERE)
+
     def serve(ready: Ready) -> int:
         from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
@@ -43,9 +50,11 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.
-            from ossfs_py.daemon.life import run
+            from ossfs_py.daemon.life import end_what_was_given_up, run
 
-            return run(settings, ready, logs, reread, notifier)
+            if keeper is not None and keeper.given_up:
+                return end_what_was_given_up(settings, keeper.given_up, notifier)
+            return run(settings, ready, logs, reread, notifier, keeper)
         except UserError as exc:
             if not _on_terminal(settings):
                 log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
@@ -62,9 +71,12 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         # Where a watchdog ends a hung daemon with SIGABRT, its log then says where it hung.
         faulthandler.enable()
         return serve(_said_in_the_log)
-    from ossfs_py.cli.background import run_detached
+    from ossfs_py.cli.background import be_the_daemon, run_detached
 
-    return run_detached(serve, settings.mountpoint, warn)
+    if keeper is not None:
+        be_the_daemon(serve, writer if writer != NOT_THERE else os.open(os.devnull, os.O_WRONLY))
+    keeps = partial(become_keeper, settings.restarts, leads=False) if settings.restarts else None
+    return run_detached(serve, settings.mountpoint, warn, keeps)
 
 
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:

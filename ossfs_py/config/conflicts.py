@@ -94,6 +94,16 @@ def _special_modes(s: "Settings") -> list[Conflict]:
     return []
 
 
+def _restarts(s: "Settings") -> list[Conflict]:
+    found: list[Conflict] = []
+    if s.restarts and not s.read_only:
+        reason = "what is being written is not handed on: only a mount for reading survives one"
+        found.append((("restarts", "read_only"), reason))
+    if s.restarts and s.fuse_lane == "off":
+        found.append((("restarts", "fuse_lane"), "only the fast lane can be handed on"))
+    return found
+
+
 CONFLICT_RULES: tuple[Callable[["Settings"], list[Conflict]], ...] = (
     _several_credentials,
     _block_size,
@@ -102,4 +112,5 @@ CONFLICT_RULES: tuple[Callable[["Settings"], list[Conflict]], ...] = (
     _shared_cache,
     _directories_apart,
     _special_modes,
+    _restarts,
 )

@@ -239,14 +239,18 @@ class Lane:
             _size, error, unique = wire.OUT_HEADER.unpack_from(answer)
             if unique == self._init and not error:
                 self._init = None
-                told = bytes(answer)
-                if self._pages:
-                    told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
-                self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
+                told = self._told_of(bytes(answer))
+                self._buffer = room_for(told)
                 self._send(told)
                 self.begun.set()
                 return
         write_answer(self._device, b"", answer)
+
+    def _told_of(self, answer: bytes) -> bytes:
+        """What the kernel is told of pyfuse3's answer to INIT."""
+        if not self._pages:
+            return answer
+        return wire.with_longer_requests(answer, self._pages, _PAGE_BYTES)
 
     # -- what is hot ----------------------------------------------------------------------------
 
@@ -346,6 +350,11 @@ class Lane:
     ) -> None:
         # Asked once: the kernel says so to nobody any more after this.
         self._send(wire.refused(unique, UNKNOWN_REQUEST))
+
+
+def room_for(told: bytes) -> memoryview:
+    """A buffer for the longest request that an answer to INIT allows."""
+    return memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
 
 
 class Relay:

@@ -30,7 +30,7 @@ from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.survival import MountFacts, open_survival
+from ossfs_py.filesystem.survival import MountFacts, SurvivalError, open_survival
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
@@ -118,6 +118,8 @@ def run(
             return trio.run(life.run)
         except BaseExceptionGroup as group:
             for exc in _leaves(group):
+                if isinstance(exc, SurvivalError) and heir is not None:
+                    heir.refused()
                 if isinstance(exc, UserError):
                     raise exc from None
             raise
@@ -127,14 +129,14 @@ def _heir(settings: Settings, mountpoint: Path, keeper: Keeper) -> Heir:
     """What the daemon before has left, if there was one.
 
     Raises:
-        EnvironmentProblemError: it cannot be gone on with.
+        SurvivalError: it cannot be gone on with.
     """
     facts = MountFacts(
         settings.source, str(mountpoint), settings.endpoint or "", at_ns=settings.at_ns
     )
     try:
         return Heir(open_survival(keeper.ledger, facts), keeper)
-    except EnvironmentProblemError:
+    except SurvivalError:
         keeper.refused()
         raise
 
@@ -274,8 +276,12 @@ class _Life:
         return self._code
 
     def _hand_over(self) -> None:
-        if self._heir is not None and not self._heir.hand_over():
-            log.warning("a restart of the daemon ends this mount: the fast lane cannot be had here")
+        if self._heir is None:
+            return
+        if self._heir.hand_over():
+            log.info("another daemon goes on with the mount if this one dies")
+        else:
+            log.warning("the mount ends with this daemon: the fast lane cannot be had here")
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
         return {**commands, **service_commands(self._logs, read_only=self._settings.read_only)}

@@ -30,6 +30,11 @@ _NEGOTIATED = struct.Struct("=III")
 _NO_REQUEST = 0
 
 _KINDS = tuple(Kind)
+_NUMBER_OF_KIND = {kind: number for number, kind in enumerate(_KINDS)}
+
+
+class SurvivalError(EnvironmentProblemError):
+    """What an earlier daemon has left cannot be gone on with, and never can."""
 
 
 class _Kept(IntEnum):
@@ -71,7 +76,7 @@ class Survival:
         """Read what an earlier daemon has written, if one has.
 
         Raises:
-            EnvironmentProblemError: it cannot be gone on with.
+            SurvivalError: it cannot be gone on with.
         """
         self._ledger = ledger
         self._inodes: dict[int, int] = {}
@@ -99,7 +104,7 @@ class Survival:
             self._own_generation = before.pop("own_generation")
             changed = [name for name, value in asdict(facts).items() if before.get(name) != value]
             if changed:
-                raise EnvironmentProblemError(
+                raise SurvivalError(
                     "the mount of the daemon before cannot be taken over with another"
                     f" {' and '.join(changed)}"
                 )
@@ -127,7 +132,7 @@ class Survival:
             inode.parent.number if inode.parent is not None else 0,
             self._made,
             self._table.generation(inode) if self._table is not None else 0,
-            *(_KINDS.index(inode.kind), inode.transient, len(name)),
+            *(_NUMBER_OF_KIND[inode.kind], inode.transient, len(name)),
         )
         self._inodes[inode.number] = self._ledger.put(_Kept.INODE, content + name)
 
@@ -215,7 +220,7 @@ class Survival:
         """From now on inodes of ``table`` are written; what was written of inodes is back in it.
 
         Raises:
-            EnvironmentProblemError: the records make no sense.
+            SurvivalError: the records make no sense.
         """
         self._table = table
         if self._own_generation is not None:
@@ -226,7 +231,7 @@ class Survival:
         try:
             self._take_in_inodes(table)
         except (struct.error, LookupError, UnicodeError) as exc:
-            raise _makes_no_sense(exc) from None
+            raise makes_no_sense(exc) from None
         table.witness = self
 
     def _take_in_inodes(self, table: InodeTable) -> None:
@@ -262,7 +267,7 @@ class Survival:
         """Number of each open file and what is known of it, in the order of opening.
 
         Raises:
-            EnvironmentProblemError: the records make no sense.
+            SurvivalError: the records make no sense.
         """
         found = {}
         for record in self._of(_Kept.FILE):
@@ -280,7 +285,7 @@ class Survival:
         asked from.
 
         Raises:
-            EnvironmentProblemError: the records make no sense.
+            SurvivalError: the records make no sense.
         """
         found = {}
         for record in self._of(_Kept.DIRECTORY):
@@ -311,9 +316,9 @@ def _json(content: bytes) -> dict[str, Any]:
     try:
         told = json.loads(content)
     except ValueError as exc:
-        raise _makes_no_sense(exc) from None
+        raise makes_no_sense(exc) from None
     if not isinstance(told, dict):
-        raise _makes_no_sense("a list")
+        raise makes_no_sense("a list")
     return told
 
 
@@ -321,7 +326,7 @@ def _opened(record: Record) -> tuple[int, int, dict[str, Any]]:
     try:
         unique, number = _OPEN.unpack_from(record.content)
     except struct.error as exc:
-        raise _makes_no_sense(exc) from None
+        raise makes_no_sense(exc) from None
     return unique, number, _json(record.content[_OPEN.size :])
 
 
@@ -329,7 +334,7 @@ def _negotiated(content: bytes) -> Negotiated:
     try:
         lengths = _NEGOTIATED.unpack_from(content)
     except struct.error as exc:
-        raise _makes_no_sense(exc) from None
+        raise makes_no_sense(exc) from None
     parts, start = [], _NEGOTIATED.size
     for length in lengths:
         parts.append(content[start : start + length])
@@ -337,17 +342,18 @@ def _negotiated(content: bytes) -> Negotiated:
     return Negotiated(*parts)
 
 
-def _makes_no_sense(why: object) -> EnvironmentProblemError:
-    return EnvironmentProblemError(f"what the daemon before has left makes no sense: {why}")
+def makes_no_sense(why: object) -> SurvivalError:
+    """The error to raise for records that contradict themselves."""
+    return SurvivalError(f"what the daemon before has left makes no sense: {why}")
 
 
 def open_survival(descriptor: int, facts: MountFacts) -> Survival:
     """The records behind a descriptor, which stays the caller's.
 
     Raises:
-        EnvironmentProblemError: they cannot be gone on with.
+        SurvivalError: they cannot be gone on with.
     """
     try:
         return Survival(Ledger(descriptor), facts)
     except LedgerError as exc:
-        raise EnvironmentProblemError(f"the state of the daemon before {exc}") from None
+        raise SurvivalError(f"the state of the daemon before {exc}") from None

@@ -2,10 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import OpenReply
-from ossfs_py.filesystem.survival import Survival
+from ossfs_py.filesystem.survival import Survival, makes_no_sense
 from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
@@ -29,7 +28,7 @@ class SurvivingFilesystem(Filesystem):
         """Go on where an earlier daemon ended, if one has, and write from now on.
 
         Raises:
-            EnvironmentProblemError: the records make no sense.
+            SurvivalError: the records make no sense.
         """
         survival.begin(self._namespace.inodes)
         self._unsure = survival.numbers
@@ -40,9 +39,7 @@ class SurvivingFilesystem(Filesystem):
                 for number, inode, names in survival.directories()
             )
         except (LookupError, TypeError, ValueError) as exc:
-            raise EnvironmentProblemError(
-                f"what the daemon before has left makes no sense: {exc!r}"
-            ) from None
+            raise makes_no_sense(repr(exc)) from None
         survival.forget_found()
         self._handles.witness = survival
         self._directories.witness = survival

@@ -14,11 +14,12 @@ import logging
 import select
 import socket
 import struct
+from typing import NoReturn
 
 import trio
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.filesystem.survival import Negotiated, Survival
+from ossfs_py.filesystem.survival import Negotiated, Survival, SurvivalError
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.lane import Lane, room_for
@@ -101,7 +102,6 @@ class InheritedLane(Lane):
         self._replayed = self._heir.survival.negotiated
         if self._replayed is None:
             self._refuse("how the mount was begun is not known")
-            return
         self._pyfuse3.pass_on(self._replayed.request)
         with trio.move_on_after(_ANSWER_SECONDS):
             await self._is_begun.wait()
@@ -109,9 +109,9 @@ class InheritedLane(Lane):
             raise EnvironmentProblemError("libfuse does not begin again")
         write_answer(self._device, _RESEND)
 
-    def _refuse(self, why: str) -> None:
-        self._heir.refused()
-        raise EnvironmentProblemError(f"the mount of the daemon before cannot be taken over: {why}")
+    @staticmethod
+    def _refuse(why: str) -> NoReturn:
+        raise SurvivalError(f"the mount of the daemon before cannot be taken over: {why}")
 
     def _begin(self, unique: int, request: memoryview) -> None:
         super()._begin(unique, request)

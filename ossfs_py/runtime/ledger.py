@@ -83,8 +83,10 @@ class Ledger:
             OSError: there is no memory for it.
         """
         needed = _SLOT_HEAD.size + len(content)
-        size = next((each for each in _SLOT_BYTES if needed <= each), None)
-        if size is None:
+        for size in _SLOT_BYTES:
+            if needed <= size:
+                break
+        else:
             raise ValueError(f"a record of {len(content)} bytes is too long")
         free = self._free[size]
         if not free:

@@ -1,66 +1,162 @@
 """A daemon that dies under programs that read, map and walk: another goes on, and they notice
-nothing."""
+nothing. One that cannot go on ends the mount, and says why."""
 
+import io
 import mmap
 import os
 import signal
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from minio import Minio
 
+from ossfs_py.host.running import find_daemon
+from ossfs_py.runtime.ledger import VERSION
 from tests.conftest import MountFactory
-from tests.support.mounting import END_SECONDS, Mount, is_mounted
+from tests.support.commands import as_root, ossfs
+from tests.support.holding import asked, held, wait_for
+from tests.support.mount_command import Place, daemons_of
+from tests.support.mounting import END_SECONDS, is_mounted
+from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
+KEPT = "another daemon goes on with the mount if this one dies"
 
 
-def daemon_of(mount: Mount) -> int:
-    """The process id of the daemon that the keeper has started last."""
-    deadline = time.monotonic() + END_SECONDS
-    while True:
-        children = Path(f"/proc/{mount.pid}/task/{mount.pid}/children").read_text().split()
-        if children:
-            return int(children[0])
-        assert time.monotonic() < deadline, mount.log
-        time.sleep(0.01)
+def daemon_at(path: Path) -> int | None:
+    """The process id of the daemon that serves a mount just now."""
+    daemon = find_daemon(path)
+    if daemon is None:
+        return None
+    daemon.close()
+    return daemon.mount.pid
 
 
-def kill_daemon(mount: Mount, number: int) -> None:
-    """The daemon dies for the ``number``-th time, and the next one has taken over."""
-    os.kill(daemon_of(mount), signal.SIGKILL)
-    deadline = time.monotonic() + END_SECONDS
-    while mount.log.count("its mount goes on with") < number:
-        assert time.monotonic() < deadline, mount.log
-        time.sleep(0.02)
+def kill_daemon(path: Path, log: Path) -> None:
+    """The daemon dies, and another one serves the mount."""
+    pid = kept_daemon(path, log)
+    lives = log.read_text().count(KEPT)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: log.read_text().count(KEPT) > lives)
+
+
+def kept_daemon(path: Path, log: Path) -> int:
+    """The process id of a daemon that another one would go on for."""
+    wait_for(lambda: KEPT in log.read_text())
+    pid = daemon_at(path)
+    assert pid is not None
+    return pid
+
+
+def fill(client: Minio, bucket: str, names: list[str]) -> bytes:
+    content = os.urandom(3 * MIB)
+    for key in ("dir/model", "dir/held"):
+        client.put_object(bucket, key, io.BytesIO(content), len(content))
+    for name in names:
+        client.put_object(bucket, f"many/{name}", io.BytesIO(b"small"), 5)
+    return content
 
 
 def test_readers_mappings_and_walkers_go_on(
-    mount: MountFactory, bucket: str, minio_client: Minio, tmp_path: Path
+    mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy
 ) -> None:
-    content = os.urandom(5 * MIB)
-    (tmp_path / "model").write_bytes(content)
-    minio_client.fput_object(bucket, "dir/model", str(tmp_path / "model"))
-    names = [f"{number:04}" for number in range(700)]
-    (tmp_path / "small").write_bytes(b"small")
-    for name in names:
-        minio_client.fput_object(bucket, f"many/{name}", str(tmp_path / "small"))
+    names = [f"{number:04}" for number in range(200)]
+    content = fill(minio_client, bucket, names)
     one = mount(
-        bucket, data_path="direct", read_only=True, fuse_lane="auto", restarts=20, log_level="debug"
+        bucket,
+        data_path="direct",
+        read_only=True,
+        fuse_lane="auto",
+        restarts=9,
+        endpoint=proxy.endpoint,
     )
-    with (one.path / "dir" / "model").open("rb", buffering=0) as file:
+    read: list[bytes] = []
+
+    def read_held() -> None:
+        read.append((one.path / "dir" / "held").read_bytes())
+
+    blocked = threading.Thread(target=read_held)
+    with (
+        (one.path / "dir" / "model").open("rb", buffering=0) as file,
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+        os.scandir(one.path / "many") as walked,
+    ):
         start = file.read(100_000)
-        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
         assert mapped[:10] == content[:10]
-        walked = os.scandir(one.path / "many")
-        seen = [next(walked).name for _ in range(40)]
-        kill_daemon(one, 1)
-        assert start + file.read(2 * MIB) == content[: 100_000 + 2 * MIB]
-        assert mapped[3 * MIB : 4 * MIB] == content[3 * MIB : 4 * MIB]
-        kill_daemon(one, 2)
+        seen = [next(walked).name for _ in range(5)]
+        with held(proxy, "GET", "dir/held"):
+            blocked.start()
+            wait_for(lambda: asked(proxy, "GET", "dir/held"))
+            kill_daemon(one.path, one.log_path)
+        blocked.join(END_SECONDS)
+        assert read == [content]
+        # The names before where the walk stands are others now.
+        minio_client.remove_object(bucket, "many/0001")
+        minio_client.put_object(bucket, "many/0000a", io.BytesIO(b"new"), 3)
+        minio_client.put_object(bucket, "many/0000b", io.BytesIO(b"new"), 3)
+        assert start + file.read(MIB) == content[: 100_000 + MIB]
+        kill_daemon(one.path, one.log_path)
         seen += [entry.name for entry in walked]
-        assert sorted(seen) == names
+        assert seen == names
         assert mapped[:] == content
-    assert (one.path / "many" / names[-1]).read_bytes() == b"small"
-    assert one.unmount() == 0, one.log
+        # What others replaced is not read as what the file was.
+        minio_client.put_object(bucket, "dir/model", io.BytesIO(b"another"), 7)
+        kill_daemon(one.path, one.log_path)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert mapped[:10] == content[:10]
+    assert (one.path / "dir" / "model").read_bytes() == b"another"
+    assert "its mount goes on with" in one.log
+    assert one.terminate() == 0, one.log
+    assert not is_mounted(one.path)
+
+
+@pytest.fixture
+def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Iterator[Place]:
+    place = Place(tmp_path, seaweed.endpoint, bucket, seaweed.environment)
+    yield place
+    for pid in daemons_of(place.mountpoint):
+        os.kill(int(pid), signal.SIGKILL)
+    while is_mounted(place.mountpoint):
+        as_root("umount", "-l", place.mountpoint)
+
+
+def test_a_daemon_that_dies_too_often_is_not_started_again(
+    place: Place, bucket: str, minio_client: Minio
+) -> None:
+    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
+    log = place.root / "log"
+    options = ("--read-only", "--fuse-lane=auto", "--restarts=1")
+    outcome = place.mount("--data-path=direct", *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    kill_daemon(place.mountpoint, log)
+    assert (place.mountpoint / "file").read_bytes() == b"bytes"
+    outcome = ossfs("umount", place.mountpoint, environment={})
+    assert (outcome.code, outcome.err) == (0, "")
+    wait_for(lambda: not daemons_of(place.mountpoint))
+
+    assert place.mount("--data-path=direct", *options).code == 0
+    kill_daemon(place.mountpoint, log)
+    os.kill(kept_daemon(place.mountpoint, log), signal.SIGKILL)
+    wait_for(lambda: not daemons_of(place.mountpoint))
+    assert not is_mounted(place.mountpoint)
+    assert "is given up: the daemon died 2 times within a minute" in log.read_text()
+
+
+def test_what_a_daemon_of_another_version_has_left_is_refused(
+    mount: MountFactory, bucket: str
+) -> None:
+    one = mount(bucket, data_path="direct", read_only=True, fuse_lane="auto", restarts=9)
+    pid = kept_daemon(one.path, one.log_path)
+    for entry in Path(f"/proc/{one.pid}/fd").iterdir():
+        if "memfd:ossfs-py" in str(entry.readlink()):
+            with entry.open("r+b", buffering=0) as ledger:
+                ledger.seek(8)
+                ledger.write(bytes([VERSION + 1]))
+    os.kill(pid, signal.SIGKILL)
+    assert one.wait() == 1, one.log
+    assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log
+    assert "is given up: the daemon that was to take the mount over refused" in one.log
     assert not is_mounted(one.path)

@@ -87,9 +87,9 @@ def test_readers_mappings_and_walkers_go_on(
         start = file.read(100_000)
         assert mapped[:10] == content[:10]
         seen = [next(walked).name for _ in range(5)]
-        with held(proxy, "GET", "dir/held"):
+        with held(proxy, "GetObject", "dir/held"):
             blocked.start()
-            wait_for(lambda: asked(proxy, "GET", "dir/held"))
+            wait_for(lambda: asked(proxy, "GetObject", "dir/held"))
             kill_daemon(one.path, one.log_path)
         blocked.join(END_SECONDS)
         assert read == [content]

@@ -90,7 +90,6 @@ class InheritedLane(Lane):
         self._heir = heir
         self._init_request = b""
         self._replayed: Negotiated | None = None
-        self._is_begun = trio.Event()
 
     async def run(self) -> None:
         """Answer until the kernel has let go of the mount or :meth:`end` is called."""
@@ -104,8 +103,8 @@ class InheritedLane(Lane):
             self._refuse("how the mount was begun is not known")
         self._pyfuse3.pass_on(self._replayed.request)
         with trio.move_on_after(_ANSWER_SECONDS):
-            await self._is_begun.wait()
-        if not self._is_begun.is_set():
+            await self.begun.wait()
+        if not self.begun.is_set():
             raise EnvironmentProblemError("libfuse does not begin again")
         write_answer(self._device, _RESEND)
 
@@ -119,11 +118,11 @@ class InheritedLane(Lane):
 
     def _answered_by_pyfuse3(self, answer: memoryview) -> None:
         replayed = self._replayed
-        if replayed is not None and not self._is_begun.is_set():
+        if replayed is not None and not self.begun.is_set():
             if bytes(answer) != replayed.answered:
                 self._refuse("this libfuse or pyfuse3 begins otherwise")
             self._buffer = room_for(replayed.told)
-            self._is_begun.set()
+            self.begun.set()
             return
         if self._init is not None and _succeeds(answer, self._init):
             self._note_beginning(bytes(answer))

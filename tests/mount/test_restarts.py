@@ -128,7 +128,7 @@ def test_a_daemon_that_dies_too_often_is_not_started_again(
 ) -> None:
     minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
     log = place.root / "log"
-    options = ("--read-only", "--fuse-lane=auto", "--restarts=1")
+    options = ("--read-only", "--restarts=1")
     outcome = place.mount("--data-path=direct", *options)
     assert (outcome.code, outcome.err) == (0, "")
     kill_daemon(place.mountpoint, log)
@@ -148,7 +148,7 @@ def test_a_daemon_that_dies_too_often_is_not_started_again(
 def test_what_a_daemon_of_another_version_has_left_is_refused(
     mount: MountFactory, bucket: str
 ) -> None:
-    one = mount(bucket, data_path="direct", read_only=True, fuse_lane="auto", restarts=9)
+    one = mount(bucket, data_path="direct", read_only=True, restarts=9)
     pid = kept_daemon(one.path, one.log_path)
     for entry in Path(f"/proc/{one.pid}/fd").iterdir():
         if "memfd:ossfs-py" in str(entry.readlink()):

@@ -124,9 +124,7 @@ def test_programs_notice_no_death_of_the_daemon(
         minio_client.put_object(bucket, key, io.BytesIO(content), len(content))
     for number in range(NAMES):
         minio_client.put_object(bucket, f"many/{number:04}", io.BytesIO(b"small"), 5)
-    one = mount(
-        bucket, data_path=data_path, read_only=True, fuse_lane="auto", restarts=1000, metadata_ttl=1
-    )
+    one = mount(bucket, data_path=data_path, read_only=True, restarts=1000, metadata_ttl=1)
     programs = Programs(one.path, contents)
     programs.start()
     try:

@@ -13,7 +13,6 @@ daemon is to lead a process group of its own, so that Ctrl-C reaches the keeper 
 """
 
 import os
-import resource
 import select
 import signal
 import socket
@@ -22,7 +21,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from ossfs_py.cli.kept import KEPT, NOT_THERE, told_as_text
+from ossfs_py.cli.kept import KEPT, NOT_THERE, keep_to_ourselves, told_as_text
 from ossfs_py.host.keeping import DEVICE, ENDED, REFUSED
 
 _WINDOW_SECONDS = 60.0
@@ -41,8 +40,6 @@ class _Daemons:
         self._ready = ready
         self._leads = leads
         self._command = command
-        # The environment may hold keys.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         self._ledger = os.memfd_create("ossfs-py")
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._theirs = theirs
@@ -145,6 +142,7 @@ class _Daemons:
 
 def main(argv: list[str]) -> int:
     """Keep a mount; the exit code of its last daemon."""
+    keep_to_ourselves()
     restarts, ready, leads, *command = argv
     return _Daemons(int(restarts), int(ready), leads=leads == "1", command=command).run()
 

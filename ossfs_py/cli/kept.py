@@ -3,7 +3,9 @@
 Nothing is imported but Python's own: the keeper uses it, too.
 """
 
+import ctypes
 import os
+import resource
 import socket
 import sys
 from collections.abc import MutableMapping, Sequence
@@ -16,6 +18,9 @@ KEPT: Final = "_OSSFS_PY_KEPT"
 """The variable of the environment that tells a daemon what its keeper has left open for it."""
 NOT_THERE: Final = -1
 """Instead of a descriptor."""
+_PR_SET_DUMPABLE = 4
+"""linux/prctl.h"""
+_PRIVATE_UMASK = 0o077
 
 
 def told_as_text(descriptors: Sequence[int], given_up: str) -> str:
@@ -52,3 +57,15 @@ def become_keeper(restarts: int, ready: int = NOT_THERE, *, leads: bool) -> NoRe
     again = [sys.executable, *sys.orig_argv[1:]]
     argv = [sys.executable, "-m", "ossfs_py.cli.keeper", str(restarts), str(ready)]
     os.execv(sys.executable, [*argv, str(int(leads)), *again])  # noqa: S606
+
+
+def keep_to_ourselves() -> None:
+    """What this process writes is for its owner alone (logs name keys), and it leaves no core
+    file, which would hold the secrets. Modes of files in the mount do not come into it.
+
+    The limit is not heeded where core files go to a program (core_pattern with a pipe), so the
+    process is none that may be dumped (nor looked into by others of its user).
+    """
+    os.umask(_PRIVATE_UMASK)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

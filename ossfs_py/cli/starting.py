@@ -1,23 +1,17 @@
 """Starts a mount: in this process, or in a daemon whose first words are waited for."""
 
-import ctypes
 import faulthandler
 import logging
 import os
-import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from ossfs_py.cli.background import Ready
-from ossfs_py.cli.kept import NOT_THERE, become_keeper, keeper_of
+from ossfs_py.cli.kept import NOT_THERE, become_keeper, keep_to_ourselves, keeper_of
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import UserError
 from ossfs_py.host.notify import Notifier
-
-_PR_SET_DUMPABLE = 4
-"""linux/prctl.h"""
-_PRIVATE_UMASK = 0o077
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +36,7 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
 
-        _keep_to_ourselves()
+        keep_to_ourselves()
         logs = open_logs(log_options(settings), in_journal=stderr_is_the_journal(os.environ))
         logs.add_secrets(secret_values(os.environ))
         # In the background it would speak for whoever has started the command.
@@ -82,18 +76,6 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:
     """In the foreground the log, which has told it, is all that anybody looks at."""
     del warnings
-
-
-def _keep_to_ourselves() -> None:
-    """What this process writes is for its owner alone (logs name keys), and it leaves no core
-    file, which would hold the secrets. Modes of files in the mount do not come into it.
-
-    The limit is not heeded where core files go to a program (core_pattern with a pipe), so the
-    process is none that may be dumped (nor looked into by others of its user).
-    """
-    os.umask(_PRIVATE_UMASK)
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
 
 def _on_terminal(settings: Settings) -> bool:

@@ -5,6 +5,7 @@ import io
 import mmap
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,16 @@ from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
 KEPT = "another daemon goes on with the mount if this one dies"
+
+
+OTHER_VERSION = """
+import os, sys
+directory = f"/proc/{sys.argv[1]}/fd"
+for name in os.listdir(directory):
+    if "memfd:ossfs-py" in os.readlink(f"{directory}/{name}"):
+        ledger = os.open(f"{directory}/{name}", os.O_RDWR)
+        os.pwrite(ledger, bytes([int(sys.argv[2])]), 8)
+"""
 
 
 def daemon_at(path: Path) -> int | None:
@@ -150,11 +161,7 @@ def test_what_a_daemon_of_another_version_has_left_is_refused(
 ) -> None:
     one = mount(bucket, data_path="direct", read_only=True, restarts=9)
     pid = kept_daemon(one.path, one.log_path)
-    for entry in Path(f"/proc/{one.pid}/fd").iterdir():
-        if "memfd:ossfs-py" in str(entry.readlink()):
-            with entry.open("r+b", buffering=0) as ledger:
-                ledger.seek(8)
-                ledger.write(bytes([VERSION + 1]))
+    as_root(sys.executable, "-c", OTHER_VERSION, str(one.pid), str(VERSION + 1))
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
     assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log

@@ -26,7 +26,7 @@ from tests.support.holding import wait_for
 from tests.support.mounting import END_SECONDS
 
 MIB = 1024**2
-RESTARTS = int(os.environ.get("OSSFS_PY_SOAK_RESTARTS", "3"))
+RESTARTS = int(os.environ.get("OSSFS_PY_SOAK_RESTARTS", "2"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 LONGEST_LIFE_SECONDS = 1.0
 SECONDS_PER_RESTART = 60

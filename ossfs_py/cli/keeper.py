@@ -122,6 +122,10 @@ class _Daemons:
 
     def _start(self, given_up: str = "") -> None:
         handed = [self._theirs.fileno(), self._ledger, NOT_THERE, self._ready]
+        if given_up and self._device is not None:
+            # Whoever asks the mount is told at once that it is dead, the last process, too.
+            os.close(self._device)
+            self._device = None
         if self._device is not None:
             handed[2] = self._device
         for descriptor in handed:

@@ -5,12 +5,13 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from ossfs_py.cli.background import Ready
 from ossfs_py.cli.kept import NOT_THERE, become_keeper, keep_to_ourselves, keeper_of
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
-from ossfs_py.errors import UserError
+from ossfs_py.errors import EnvironmentProblemError, UserError
 from ossfs_py.host.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,11 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
     """
 
     kept = keeper_of(os.environ)
+    if settings.restarts and kept is None and _is_below(settings.mountpoint):
+        # The next daemon begins in this directory, and would wait for itself.
+        raise EnvironmentProblemError(
+            "with --restarts the command cannot be given in the directory that it mounts"
+        )
     if settings.restarts and kept is None and settings.foreground:
         become_keeper(settings.restarts, leads=True)
     keeper, writer = kept or (None, NOT_THERE)
@@ -76,6 +82,14 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:
     """In the foreground the log, which has told it, is all that anybody looks at."""
     del warnings
+
+
+def _is_below(directory: Path) -> bool:
+    """Whether this process works there, or further down."""
+    try:
+        return Path.cwd().is_relative_to(directory)
+    except OSError:
+        return False  # it is gone
 
 
 def _on_terminal(settings: Settings) -> bool:

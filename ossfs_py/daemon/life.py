@@ -90,7 +90,10 @@ def run(
     """
     raise_limit()
     share_fairly()
-    mountpoint = real_path(settings.mountpoint)
+    if keeper is None:
+        heir, mountpoint = None, real_path(settings.mountpoint)
+    else:
+        heir, mountpoint = _heir(settings, keeper)
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
@@ -102,7 +105,6 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
-    heir = None if keeper is None else _heir(settings, mountpoint, keeper)
     is_mounted = heir is not None and heir.device is not None
     # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
     # does not answer before that: once it is known to be dead, the lock is let go of.
@@ -125,20 +127,23 @@ def run(
             raise
 
 
-def _heir(settings: Settings, mountpoint: Path, keeper: Keeper) -> Heir:
-    """What the daemon before has left, if there was one.
+def _heir(settings: Settings, keeper: Keeper) -> tuple[Heir, Path]:
+    """What the daemon before has left, if there was one, and where the mount is.
 
     Raises:
         SurvivalError: it cannot be gone on with.
     """
     facts = MountFacts(
-        settings.source, str(mountpoint), settings.endpoint or "", at_ns=settings.at_ns
+        settings.source, str(settings.mountpoint), settings.endpoint or "", at_ns=settings.at_ns
     )
     try:
-        return Heir(open_survival(keeper.ledger, facts), keeper)
+        survival = open_survival(keeper.ledger)
+        real = survival.real_mountpoint or str(real_path(settings.mountpoint))
+        survival.serve(facts, real)
     except SurvivalError:
         keeper.refused()
         raise
+    return Heir(survival, keeper), Path(real)
 
 
 def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> int:

@@ -53,6 +53,8 @@ class MountFacts:
 
     source: str
     mountpoint: str
+    """As it was given; where that really is, is not asked again, as the mount would have to answer.
+    """
     endpoint: str
     at_ns: int | None
 
@@ -67,12 +69,9 @@ class Negotiated:
 
 
 class Survival:
-    """The records of one mount. Belongs to the trio thread.
+    """The records of one mount. Belongs to the trio thread."""
 
-    ``facts`` are those of this daemon's mount.
-    """
-
-    def __init__(self, ledger: Ledger, facts: MountFacts) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         """Read what an earlier daemon has written, if one has.
 
         Raises:
@@ -90,25 +89,33 @@ class Survival:
         self.negotiated: Negotiated | None = None
         """What :meth:`note_negotiated` was told, here or by an earlier daemon."""
         self._found = ledger.take_found()
-        self._take_in_beginning(facts)
-
-    def _take_in_beginning(self, facts: MountFacts) -> None:
-        before: dict[str, Any] | None = None
+        self._before: dict[str, Any] | None = None
+        self._facts: dict[str, Any] = {}
         for record in self._found:
             if record.kind == _Kept.FACTS:
-                before = _json(record.content)
+                self._before = _json(record.content)
             elif record.kind == _Kept.NEGOTIATED:
                 self.negotiated = _negotiated(record.content)
-        self._own_generation: int | None = None
-        if before is not None:
-            self._own_generation = before.pop("own_generation")
-            changed = [name for name, value in asdict(facts).items() if before.get(name) != value]
-            if changed:
-                raise SurvivalError(
-                    "the mount of the daemon before cannot be taken over with another"
-                    f" {' and '.join(changed)}"
-                )
-        self._facts = facts
+
+    @property
+    def real_mountpoint(self) -> str | None:
+        """Where the mount of the daemon before is; None if there was none."""
+        return None if self._before is None else str(self._before.get("real_mountpoint", ""))
+
+    def serve(self, facts: MountFacts, real_mountpoint: str) -> None:
+        """This daemon serves that.
+
+        Raises:
+            SurvivalError: the one before served something else.
+        """
+        self._facts = {**asdict(facts), "real_mountpoint": real_mountpoint}
+        before = self._facts if self._before is None else self._before
+        changed = [name for name, value in self._facts.items() if before.get(name) != value]
+        if changed:
+            raise SurvivalError(
+                "the mount of the daemon before cannot be taken over with another"
+                f" {' and '.join(changed)}"
+            )
 
     # -- what is written as it happens ----------------------------------------------------------
 
@@ -223,10 +230,10 @@ class Survival:
             SurvivalError: the records make no sense.
         """
         self._table = table
-        if self._own_generation is not None:
-            table.own_generation = self._own_generation
+        if self._before is not None:
+            table.own_generation = int(self._before.get("own_generation", 0))
         else:
-            facts = {**asdict(self._facts), "own_generation": table.own_generation}
+            facts = {**self._facts, "own_generation": table.own_generation}
             self._ledger.put(_Kept.FACTS, json.dumps(facts).encode())
         try:
             self._take_in_inodes(table)
@@ -347,13 +354,13 @@ def makes_no_sense(why: object) -> SurvivalError:
     return SurvivalError(f"what the daemon before has left makes no sense: {why}")
 
 
-def open_survival(descriptor: int, facts: MountFacts) -> Survival:
+def open_survival(descriptor: int) -> Survival:
     """The records behind a descriptor, which stays the caller's.
 
     Raises:
         SurvivalError: they cannot be gone on with.
     """
     try:
-        return Survival(Ledger(descriptor), facts)
+        return Survival(Ledger(descriptor))
     except LedgerError as exc:
         raise SurvivalError(f"the state of the daemon before {exc}") from None

@@ -25,7 +25,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, mounted
 from tests.support.writing import TINY_PARTS
 
-FACTS = MountFacts("bucket", "/mnt", "http://store", None)
+FACTS = MountFacts("bucket", "/m", "http://store", None)
 CONTENT = bytes(range(256)) * 40
 
 
@@ -56,7 +56,8 @@ async def life(memory: int, root: Path, store: FakeStore) -> AsyncIterator[Life]
     async with mounted(
         "direct", made(root), store, read_only=True, make=SurvivingFilesystem
     ) as one:
-        survival = open_survival(memory, FACTS)
+        survival = open_survival(memory)
+        survival.serve(FACTS, "/mnt")
         fs = cast(SurvivingFilesystem, one.fs)
         yield Life(one, fs, survival, fs.resume(survival))
 
@@ -219,9 +220,10 @@ def test_how_it_began_is_found_again_and_another_mount_is_refused(
             first.survival.note_negotiated(began)
 
     run(main)
-    assert open_survival(memory, FACTS).negotiated == began
+    assert open_survival(memory).negotiated == began
+    assert open_survival(memory).real_mountpoint == "/mnt"
     with pytest.raises(SurvivalError, match="another source and endpoint"):
-        open_survival(memory, MountFacts("other", "/mnt", "http://elsewhere", None))
+        open_survival(memory).serve(MountFacts("other", "/m", "http://elsewhere", None), "/mnt")
 
 
 def test_records_that_make_no_sense_are_refused(memory: int, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from ossfs_py.host.keeping import DEVICE, ENDED, REFUSED
 
 _WINDOW_SECONDS = 60.0
 _MOST_BYTES = 64
+_ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _BY_SIGNAL = 128
@@ -134,14 +135,27 @@ class _Daemons:
         environment = {**os.environ, KEPT: told_as_text(handed, given_up)}
         # The watchdog is told by the daemon, for the keeper.
         environment.pop("WATCHDOG_PID", None)
-        group = {"setpgroup": 0} if self._leads else {}
-        self._pid = os.posix_spawn(
-            self._command[0], self._command, environment, setsigmask=(), **group
-        )
+        self._pid = self._spawned(environment)
         if self._ready != NOT_THERE:
             # Its end tells the command that waits for a word that there will be none.
             os.close(self._ready)
             self._ready = NOT_THERE
+
+    def _spawned(self, environment: dict[str, str]) -> int:
+        """A new daemon's process id. What killed the last one, no memory, may keep the next from
+        being started for a while.
+        """
+        group = {"setpgroup": 0} if self._leads else {}
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return os.posix_spawn(
+                    self._command[0], self._command, environment, setsigmask=(), **group
+                )
+            except OSError:
+                if not left:
+                    raise
+                time.sleep(1)
+        raise AssertionError
 
 
 def main(argv: list[str]) -> int:

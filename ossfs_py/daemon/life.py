@@ -30,7 +30,7 @@ from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.survival import MountFacts, SurvivalError, open_survival
+from ossfs_py.filesystem.survival import FoundOut, MountFacts, SurvivalError, open_survival
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
@@ -93,7 +93,9 @@ def run(
     if keeper is None:
         heir, mountpoint = None, real_path(settings.mountpoint)
     else:
-        heir, mountpoint = _heir(settings, keeper)
+        heir, found_out = _heir(settings, keeper)
+        mountpoint = Path(found_out.mountpoint)
+        settings = settings.model_copy(update={"at_ns": found_out.at_ns})
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
@@ -127,23 +129,23 @@ def run(
             raise
 
 
-def _heir(settings: Settings, keeper: Keeper) -> tuple[Heir, Path]:
-    """What the daemon before has left, if there was one, and where the mount is.
+def _heir(settings: Settings, keeper: Keeper) -> tuple[Heir, FoundOut]:
+    """What the daemon before has left, if there was one, and what it had found out.
 
     Raises:
         SurvivalError: it cannot be gone on with.
     """
-    facts = MountFacts(
-        settings.source, str(settings.mountpoint), settings.endpoint or "", at_ns=settings.at_ns
-    )
+    facts = MountFacts(settings.source, str(settings.mountpoint), settings.endpoint or "")
     try:
         survival = open_survival(keeper.ledger)
-        real = survival.real_mountpoint or str(real_path(settings.mountpoint))
-        survival.serve(facts, real)
+        found_out = survival.found_out or FoundOut(
+            str(real_path(settings.mountpoint)), settings.at_ns
+        )
+        survival.serve(facts, found_out)
     except SurvivalError:
         keeper.refused()
         raise
-    return Heir(survival, keeper), Path(real)
+    return Heir(survival, keeper), found_out
 
 
 def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> int:

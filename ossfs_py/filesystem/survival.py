@@ -53,10 +53,18 @@ class MountFacts:
 
     source: str
     mountpoint: str
-    """As it was given; where that really is, is not asked again, as the mount would have to answer.
-    """
+    """As it was given."""
     endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundOut:
+    """What the first daemon found out for all of them."""
+
+    mountpoint: str
+    """Where it really is: looked for again, the mount would be asked, which nobody serves yet."""
     at_ns: int | None
+    """The moment that is shown; "3 days ago" stays what it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +106,29 @@ class Survival:
                 self.negotiated = _negotiated(record.content)
 
     @property
-    def real_mountpoint(self) -> str | None:
-        """Where the mount of the daemon before is; None if there was none."""
-        return None if self._before is None else str(self._before.get("real_mountpoint", ""))
+    def found_out(self) -> FoundOut | None:
+        """What the daemon before knew; None if there was none.
 
-    def serve(self, facts: MountFacts, real_mountpoint: str) -> None:
+        Raises:
+            SurvivalError: the records make no sense.
+        """
+        if self._before is None:
+            return None
+        try:
+            return FoundOut(**self._before["found_out"])
+        except (LookupError, TypeError) as exc:
+            raise makes_no_sense(repr(exc)) from None
+
+    def serve(self, facts: MountFacts, found_out: FoundOut) -> None:
         """This daemon serves that.
 
         Raises:
             SurvivalError: the one before served something else.
         """
-        self._facts = {**asdict(facts), "real_mountpoint": real_mountpoint}
+        now = asdict(facts)
+        self._facts = {**now, "found_out": asdict(found_out)}
         before = self._facts if self._before is None else self._before
-        changed = [name for name, value in self._facts.items() if before.get(name) != value]
+        changed = [name for name, value in now.items() if before.get(name) != value]
         if changed:
             raise SurvivalError(
                 "the mount of the daemon before cannot be taken over with another"

@@ -13,6 +13,7 @@ import trio.testing
 from ossfs_py.errors import OssfsError, StaleInodeError
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.filesystem.survival import (
+    FoundOut,
     MountFacts,
     Negotiated,
     Survival,
@@ -25,7 +26,8 @@ from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, mounted
 from tests.support.writing import TINY_PARTS
 
-FACTS = MountFacts("bucket", "/m", "http://store", None)
+FACTS = MountFacts("bucket", "/m", "http://store")
+FOUND_OUT = FoundOut("/mnt", 7)
 CONTENT = bytes(range(256)) * 40
 
 
@@ -57,7 +59,7 @@ async def life(memory: int, root: Path, store: FakeStore) -> AsyncIterator[Life]
         "direct", made(root), store, read_only=True, make=SurvivingFilesystem
     ) as one:
         survival = open_survival(memory)
-        survival.serve(FACTS, "/mnt")
+        survival.serve(FACTS, FOUND_OUT)
         fs = cast(SurvivingFilesystem, one.fs)
         yield Life(one, fs, survival, fs.resume(survival))
 
@@ -221,9 +223,9 @@ def test_how_it_began_is_found_again_and_another_mount_is_refused(
 
     run(main)
     assert open_survival(memory).negotiated == began
-    assert open_survival(memory).real_mountpoint == "/mnt"
+    assert open_survival(memory).found_out == FOUND_OUT
     with pytest.raises(SurvivalError, match="another source and endpoint"):
-        open_survival(memory).serve(MountFacts("other", "/m", "http://elsewhere", None), "/mnt")
+        open_survival(memory).serve(MountFacts("other", "/m", "http://elsewhere"), FOUND_OUT)
 
 
 def test_records_that_make_no_sense_are_refused(memory: int, tmp_path: Path) -> None:

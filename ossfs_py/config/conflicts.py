@@ -97,7 +97,7 @@ def _special_modes(s: "Settings") -> list[Conflict]:
 def _restarts(s: "Settings") -> list[Conflict]:
     found: list[Conflict] = []
     if s.restarts and not s.read_only:
-        reason = "what is being written is not handed on: only a mount for reading survives one"
+        reason = "what is being written is not handed on: only a mount for reading survives a death"
         found.append((("restarts", "read_only"), reason))
     if s.restarts and s.fuse_lane == "off":
         found.append((("restarts", "fuse_lane"), "only the fast lane can be handed on"))

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pyfuse3
@@ -187,7 +188,15 @@ def _inherited(
         finally:
             pyfuse3.close(unmount=False)
             if ends.unmounts and not is_gone(device):
-                unmount(options.mountpoint, lazy=True)
+                _unmount(options.mountpoint)
+
+
+def _unmount(mountpoint: Path) -> None:
+    try:
+        unmount(mountpoint, lazy=True)
+    except EnvironmentProblemError as exc:
+        # It was taken out of sight already, and ends with the last descriptor of the kernel's.
+        log.info("%s", exc)
 
 
 def _init_pyfuse3(adapter: Adapter, where: str, options: FuseOptions) -> None:

@@ -19,6 +19,7 @@ import socket
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from ossfs_py.cli.kept import KEPT, NOT_THERE, keep_to_ourselves, told_as_text
@@ -145,12 +146,10 @@ class _Daemons:
         """A new daemon's process id. What killed the last one, no memory, may keep the next from
         being started for a while.
         """
-        group = {"setpgroup": 0} if self._leads else {}
+        spawn = partial(os.posix_spawn, setpgroup=0) if self._leads else os.posix_spawn
         for left in reversed(range(_ATTEMPTS)):
             try:
-                return os.posix_spawn(
-                    self._command[0], self._command, environment, setsigmask=(), **group
-                )
+                return spawn(self._command[0], self._command, environment, setsigmask=())
             except OSError:
                 if not left:
                     raise

@@ -16,7 +16,7 @@ from minio import Minio
 from ossfs_py.host.running import find_daemon
 from ossfs_py.runtime.ledger import VERSION
 from tests.conftest import MountFactory
-from tests.support.commands import as_root, ossfs
+from tests.support.commands import as_root
 from tests.support.holding import asked, held, wait_for
 from tests.support.mount_command import Place, daemons_of
 from tests.support.mounting import END_SECONDS, is_mounted
@@ -140,12 +140,6 @@ def test_a_daemon_that_dies_too_often_is_not_started_again(
     assert (outcome.code, outcome.err) == (0, "")
     kill_daemon(real, log)
     assert (real / "file").read_bytes() == b"bytes"
-    outcome = ossfs("umount", real, environment={})
-    assert (outcome.code, outcome.err) == (0, "")
-    wait_for(lambda: not daemons_of(place.mountpoint))
-
-    assert place.mount(*options).code == 0
-    kill_daemon(real, log)
     os.kill(kept_daemon(real, log), signal.SIGKILL)
     wait_for(lambda: not daemons_of(place.mountpoint))
     assert not is_mounted(real)

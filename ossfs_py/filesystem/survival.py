@@ -11,6 +11,7 @@ stay open, and nothing worse.
 import json
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
@@ -99,11 +100,12 @@ class Survival:
         self._found = ledger.take_found()
         self._before: dict[str, Any] | None = None
         self._facts: dict[str, Any] = {}
-        for record in self._found:
-            if record.kind == _Kept.FACTS:
-                self._before = _json(record.content)
-            elif record.kind == _Kept.NEGOTIATED:
-                self.negotiated = _negotiated(record.content)
+        with sensible():
+            for record in self._found:
+                if record.kind == _Kept.FACTS:
+                    self._before = _json(record.content)
+                elif record.kind == _Kept.NEGOTIATED:
+                    self.negotiated = _negotiated(record.content)
 
     @property
     def found_out(self) -> FoundOut | None:
@@ -114,10 +116,8 @@ class Survival:
         """
         if self._before is None:
             return None
-        try:
+        with sensible():
             return FoundOut(**self._before["found_out"])
-        except (LookupError, TypeError) as exc:
-            raise makes_no_sense(repr(exc)) from None
 
     def serve(self, facts: MountFacts, found_out: FoundOut) -> None:
         """This daemon serves that.
@@ -248,15 +248,13 @@ class Survival:
             SurvivalError: the records make no sense.
         """
         self._table = table
-        if self._before is not None:
-            table.own_generation = int(self._before.get("own_generation", 0))
-        else:
+        with sensible():
+            if self._before is not None:
+                table.own_generation = int(self._before["own_generation"])
+            self._take_in_inodes(table)
+        if self._before is None:
             facts = {**self._facts, "own_generation": table.own_generation}
             self._ledger.put(_Kept.FACTS, json.dumps(facts).encode())
-        try:
-            self._take_in_inodes(table)
-        except (struct.error, LookupError, UnicodeError) as exc:
-            raise makes_no_sense(exc) from None
         table.witness = self
 
     def _take_in_inodes(self, table: InodeTable) -> None:
@@ -288,41 +286,42 @@ class Survival:
                 inode.removed = inode.stale = is_gone
                 table.adopt(inode, count)
 
-    def files(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Number of each open file and what is known of it, in the order of opening.
+    def files(self) -> dict[int, dict[str, Any]]:
+        """What is known of each open file by its number, in the order of opening.
 
         Raises:
             SurvivalError: the records make no sense.
         """
         found = {}
-        for record in self._of(_Kept.FILE):
-            unique, number, told = _opened(record)
-            if number in found:
-                self._drop(self._files, number)  # its daemon was killed while it wrote it anew
-            found[number] = told
-            self._files[number] = record.place
-            if unique != _NO_REQUEST:
-                self._requests[unique] = number
-        yield from sorted(found.items())
+        with sensible():
+            for record in self._of(_Kept.FILE):
+                unique, number, told = _opened(record)
+                if number in found:
+                    self._drop(self._files, number)  # its daemon was killed while it wrote it anew
+                found[number] = told
+                self._files[number] = record.place
+                if unique != _NO_REQUEST:
+                    self._requests[unique] = number
+        return dict(sorted(found.items()))
 
-    def directories(self) -> Iterator[tuple[int, int, dict[int, str]]]:
-        """Number of each open directory, its inode, and the names before the offsets it may be
-        asked from.
+    def directories(self) -> dict[int, tuple[int, dict[int, str]]]:
+        """By the number of each open directory: its inode, and the names before the offsets it may
+        be asked from.
 
         Raises:
             SurvivalError: the records make no sense.
         """
         found = {}
-        for record in self._of(_Kept.DIRECTORY):
-            _, number, told = _opened(record)
-            if number in found:
-                self._drop(self._directories, number)
-            self._directories[number] = record.place
-            places = [(int(offset), str(name)) for offset, name in told["places"]]
-            self._passed[number] = (told["inode"], places)
-            found[number] = (told["inode"], dict(places))
-        for number, (inode, places_by_offset) in found.items():
-            yield number, inode, places_by_offset
+        with sensible():
+            for record in self._of(_Kept.DIRECTORY):
+                _, number, told = _opened(record)
+                if number in found:
+                    self._drop(self._directories, number)
+                self._directories[number] = record.place
+                places = [(int(offset), str(name)) for offset, name in told["places"]]
+                self._passed[number] = (told["inode"], places)
+                found[number] = (told["inode"], dict(places))
+        return found
 
     def _of(self, kind: _Kept) -> Iterator[Record]:
         return (record for record in self._found if record.kind == kind)
@@ -337,39 +336,37 @@ class Survival:
         self._found = []
 
 
-def _json(content: bytes) -> dict[str, Any]:
+@contextmanager
+def sensible() -> Iterator[None]:
+    """Records are made use of in the block; those that contradict themselves are refused.
+
+    Raises:
+        SurvivalError: they do.
+    """
     try:
-        told = json.loads(content)
-    except ValueError as exc:
-        raise makes_no_sense(exc) from None
+        yield
+    except (struct.error, LookupError, TypeError, ValueError, ArithmeticError) as exc:
+        raise SurvivalError(f"what the daemon before has left makes no sense: {exc!r}") from None
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    told = json.loads(content)
     if not isinstance(told, dict):
-        raise makes_no_sense("a list")
+        raise TypeError("no object")
     return told
 
 
 def _opened(record: Record) -> tuple[int, int, dict[str, Any]]:
-    try:
-        unique, number = _OPEN.unpack_from(record.content)
-    except struct.error as exc:
-        raise makes_no_sense(exc) from None
+    unique, number = _OPEN.unpack_from(record.content)
     return unique, number, _json(record.content[_OPEN.size :])
 
 
 def _negotiated(content: bytes) -> Negotiated:
-    try:
-        lengths = _NEGOTIATED.unpack_from(content)
-    except struct.error as exc:
-        raise makes_no_sense(exc) from None
     parts, start = [], _NEGOTIATED.size
-    for length in lengths:
+    for length in _NEGOTIATED.unpack_from(content):
         parts.append(content[start : start + length])
         start += length
     return Negotiated(*parts)
-
-
-def makes_no_sense(why: object) -> SurvivalError:
-    """The error to raise for records that contradict themselves."""
-    return SurvivalError(f"what the daemon before has left makes no sense: {why}")
 
 
 def open_survival(descriptor: int) -> Survival:

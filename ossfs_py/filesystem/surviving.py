@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import OpenReply
-from ossfs_py.filesystem.survival import Survival, makes_no_sense
+from ossfs_py.filesystem.survival import Survival, sensible
 from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
@@ -32,14 +32,13 @@ class SurvivingFilesystem(Filesystem):
         """
         survival.begin(self._namespace.inodes)
         self._unsure = survival.numbers
-        try:
-            files = sum(self._resume_file(number, told) for number, told in survival.files())
+        with sensible():
+            found = survival.files()
+            files = sum(self._resume_file(number, told) for number, told in found.items())
             directories = sum(
                 self._resume_directory(number, inode, names)
-                for number, inode, names in survival.directories()
+                for number, (inode, names) in survival.directories().items()
             )
-        except (LookupError, TypeError, ValueError) as exc:
-            raise makes_no_sense(repr(exc)) from None
         survival.forget_found()
         self._handles.witness = survival
         self._directories.witness = survival

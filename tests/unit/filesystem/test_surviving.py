@@ -1,6 +1,8 @@
 """What a daemon has written is what the next one goes on with."""
 
+import contextlib
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from ossfs_py.filesystem.survival import (
     open_survival,
 )
 from ossfs_py.filesystem.surviving import Resumed, SurvivingFilesystem
-from ossfs_py.namespace.inode import ROOT_NUMBER
+from ossfs_py.namespace.inode import ROOT_NUMBER, InodeTable
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, mounted
 from tests.support.writing import TINY_PARTS
@@ -248,3 +250,36 @@ def test_records_that_make_no_sense_are_refused(memory: int, tmp_path: Path) -> 
                 pass
 
     run(main)
+
+
+def test_damage_is_refused_or_taken_in_but_never_anything_else(memory: int, tmp_path: Path) -> None:
+    store = store_with(**{f"dir__{number}": b"x" for number in range(20)})
+
+    async def main() -> None:
+        async with life(memory, tmp_path, store) as first:
+            first.survival.note_negotiated(Negotiated(b"request", b"answer", b"told"))
+            directory = await first.fs.lookup(ROOT_NUMBER, b"dir")
+            handle = first.fs.open_directory(directory.inode)
+            await listed(first.fs, handle, 0, 10)
+            for number in range(5):
+                file = await first.fs.lookup(directory.inode, str(number).encode())
+                await first.fs.open(file.inode, os.O_RDONLY, 0)
+
+    run(main)
+    whole = os.pread(memory, os.fstat(memory).st_size, 0)
+    written = [place for place, byte in enumerate(whole) if byte]
+    rng = random.Random(1)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(rng.randint(1, 4)):
+            damaged[rng.choice(written)] = rng.randrange(256)
+        os.pwrite(memory, damaged, 0)
+        with contextlib.suppress(SurvivalError):
+            refused += 1
+            survival = open_survival(memory)
+            survival.begin(InodeTable(100))
+            survival.files()
+            survival.directories()
+            refused -= 1
+    assert 0 < refused < 300

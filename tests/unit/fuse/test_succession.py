@@ -111,7 +111,7 @@ def live(memory: int, test: Callable[[Life], Awaitable[None]], *, is_second: boo
             survival = open_survival(memory)
             survival.serve(MountFacts("bucket", "/m", ""), FoundOut("/m", None))
             survival.begin(InodeTable(10))
-            list(survival.files())
+            survival.files()
             heir = Heir(survival, Keeper(channel, memory, device.fileno() if is_second else None))
             lane = InheritedLane(
                 cast(Adapter, Openings(survival)),

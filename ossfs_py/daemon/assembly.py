@@ -76,7 +76,7 @@ async def assembled(
     earlier daemon ended, and is written for the next one.
 
     Raises:
-        EnvironmentProblemError: what the earlier daemon has left makes no sense.
+        SurvivalError: what the earlier daemon has left makes no sense.
     """
     network = Workers("network", settings.concurrency)
     files = Workers("file", _FILE_THREADS)

@@ -326,7 +326,9 @@ class _Life:
         """
         if self._heir is not None and self._heir.device is not None:
             # Whatever the store says: programs wait, and go on as they would on a running mount.
-            return open_store(store_options(self._settings), self._metrics)
+            return await trio.to_thread.run_sync(
+                open_store, store_options(self._settings), self._metrics
+            )
         limit_seconds = _CHECK_SECONDS + _CHECK_GRACE_SECONDS
         with trio.move_on_after(limit_seconds):
             # A name server that does not answer holds its thread for longer than that; the

@@ -334,6 +334,9 @@ NO_ROOM_FOR_VALUE = errno.ERANGE
 UNKNOWN_REQUEST = errno.ENOSYS
 """What the kernel is told of a request that it need not send again."""
 
+COPY_YOURSELF = errno.EOPNOTSUPP
+"""What the kernel is told that it has to read and write what it wants copied, this once."""
+
 UNINTELLIGIBLE = errno.EIO
 """What the kernel is told of a request that is not one."""
 

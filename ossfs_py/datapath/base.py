@@ -106,6 +106,14 @@ class OpenFile(Protocol):
         """Cut off or extend with zeros."""
         ...
 
+    async def borrow(self, source: ObjectVersion, start: int, size: int) -> bool:
+        """Be the first ``size`` bytes of another file's object, having been the first ``start`` of
+        them; False, and nothing has changed, if the file is not just that.
+
+        Commit soon: until then its owner may remove the object, and the bytes are gone.
+        """
+        ...
+
     async def commit(self, request: CommitRequest) -> ObjectVersion | None:
         """Bring everything written so far to the store; None when nothing was dirty.
 

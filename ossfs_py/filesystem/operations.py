@@ -152,9 +152,7 @@ class Filesystem:
 
     async def _introduced(self, inode: Inode, began: float) -> EntryReply:
         """A reply that gives the kernel a reference to the inode, to what it asked at ``began``."""
-        reply = self._replies.fresh_nowait(inode, began)
-        if reply is None:
-            reply = await self._replies.fresh(inode, began)
+        reply = self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
         self._namespace.remember(inode)
         return reply
 
@@ -392,10 +390,20 @@ class Filesystem:
         """pwrite(2); ``data`` serves something else once it has returned."""
         return await self._handles.write(handle, offset, data)
 
+    def mode_without_rights(self, number: int) -> int | None:
+        """The mode of a file whose owner's rights are taken from it; None if it lends none."""
+        return self._handles.mode_without_rights(self._namespace.inode(number))
+
+    async def take_rights(self, handle: int) -> None:
+        """Somebody changes the file who may not let it lend its owner's rights any more."""
+        await self._handles.take_rights(handle)
+
+    async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
+        """copy_file_range(2) from handle to handle; see :meth:`Handles.copy_range`."""
+        return await self._handles.copy_range(target, start, source, begin, size)
+
     async def flush(self, handle: int) -> None:
-        """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
-        on local disk with write-back.
-        """
+        """close(2) of one descriptor: what it wrote is in the bucket, or safe with write-back."""
         await self._handles.flush(handle)
 
     async def fsync(self, handle: int) -> None:
@@ -434,19 +442,11 @@ class Filesystem:
         return path_of(self._namespace.inode_or_stale(number))
 
     def path_of_handle(self, handle: int) -> str:
-        """The path of an open file, as of now.
-
-        Raises:
-            BadHandleError: unknown.
-        """
+        """The path of an open file, as of now; BadHandleError if there is none."""
         return path_of(self._handles.get(handle).opened.inode)
 
     def path_of_directory(self, handle: int) -> str:
-        """The path of an open directory, as of now.
-
-        Raises:
-            BadHandleError: unknown.
-        """
+        """The path of an open directory, as of now; BadHandleError if there is none."""
         return path_of(self._directories.get(handle))
 
     async def describe(self, path: str) -> FileDescription:

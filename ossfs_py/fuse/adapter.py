@@ -207,6 +207,18 @@ class Adapter(pyfuse3.Operations):
             change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
         return _entry(await self._fs.set_attributes(inode, change, size, fh))
 
+    def mode_without_rights(self, inode: int) -> int | None:
+        """See :meth:`Filesystem.mode_without_rights`; None also of what is not known any more."""
+        try:
+            return self._fs.mode_without_rights(inode)
+        except FilesystemError:
+            return None  # who asked for the change is told
+
+    @_carried_out
+    async def take_rights(self, fh: int) -> None:
+        """A change by who may not keep the set-id bits, of which the lane alone is told."""
+        await self._fs.take_rights(fh)
+
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
         return True  # default_permissions: the kernel has checked
 
@@ -337,6 +349,18 @@ class Adapter(pyfuse3.Operations):
     @_carried_out
     async def write(self, fh: int, off: int, buf: bytes | memoryview) -> int:
         return await self._fs.write(fh, off, buf)
+
+    @_carried_out
+    async def copy_range(self, fh: int, off: int, source: int, source_off: int, size: int) -> int:
+        """copy_file_range(2), which the lane is asked for and pyfuse3 never is; 0: not here."""
+        copied = 0
+
+        async def copy(target: int) -> None:
+            nonlocal copied
+            copied = await self._fs.copy_range(target, off, source, source_off, size)
+
+        await self.callers.waited_for(fh, copy)
+        return copied
 
     @_carried_out
     async def flush(self, fh: int) -> None:

@@ -15,6 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import suppress
 from functools import partial
 from types import coroutine
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.errors import (
+    COPY_YOURSELF,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -55,6 +57,8 @@ _MOST_IDLE = 8
 """Tasks kept for the next requests that wait; starting one costs some microseconds."""
 _MOST_SPARE = 4
 """Buffers kept for the next WRITEs."""
+_MOST_TOLD = 2**32 - 1
+"""COPY_FILE_RANGE is answered with 32 bits."""
 _ANSWER_BYTES = 128 * 1024
 """Longer than anything pyfuse3 answers: what may be long is answered here."""
 _SOCKET_BYTES = 8 * _MIB
@@ -101,6 +105,8 @@ class Lane:
         """What a reply thread died of."""
         self._init: int | None = None
         """The unique of INIT, until it is answered."""
+        self._kills = False
+        """Whether the kernel can say with each change that set-id bits go."""
         self._nursery: trio.Nursery | None = None
         self._hot: dict[int, _Hot] = {
             Opcode.LOOKUP: self._lookup,
@@ -117,6 +123,8 @@ class Lane:
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
             Opcode.INTERRUPT: self._interrupt,
+            Opcode.COPY_FILE_RANGE: partial(self._copy, wire.number),
+            Opcode.COPY_FILE_RANGE_64: partial(self._copy, wire.long_number),
         }
 
     # -- life -----------------------------------------------------------------------------------
@@ -210,9 +218,18 @@ class Lane:
         if serve is None:
             if opcode == Opcode.INIT:
                 self._begin(unique, request)
-            self._pyfuse3.pass_on(bytes(request))
+            self._pyfuse3.pass_on(self._to_pass_on(opcode, node, request))
             return _nothing()
         return self._answered(unique, serve(unique, node, Caller(uid, gid, pid), request))
+
+    def _to_pass_on(self, opcode: int, node: int, request: memoryview) -> bytes:
+        """The request; one that takes set-id bits away says so in words that pyfuse3 knows."""
+        with suppress(struct.error):
+            if opcode == Opcode.SETATTR and wire.kills(request):
+                mode = self._adapter.mode_without_rights(node)
+                if mode is not None:
+                    return wire.with_mode(request, mode)
+        return bytes(request)
 
     async def _answered(self, unique: int, served: Serve) -> None:
         try:
@@ -233,6 +250,7 @@ class Lane:
         if minor < wire.LEAST_MINOR:
             raise RuntimeError(f"the kernel speaks FUSE 7.{minor}: mount with --fuse-lane off")
         self._init = unique
+        self._kills = wire.offers_killing(request)
 
     def _answered_by_pyfuse3(self, answer: memoryview) -> None:
         if self._init is not None:
@@ -248,9 +266,10 @@ class Lane:
 
     def _told_of(self, answer: bytes) -> bytes:
         """What the kernel is told of pyfuse3's answer to INIT."""
-        if not self._pages:
-            return answer
-        return wire.with_longer_requests(answer, self._pages, _PAGE_BYTES)
+        told = wire.with_killing(answer) if self._kills else answer
+        if self._pages:
+            told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
+        return told
 
     # -- what is hot ----------------------------------------------------------------------------
 
@@ -267,11 +286,17 @@ class Lane:
         self._send(wire.attributes(unique, _reply(found), PREFERRED_IO_BYTES))
 
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
-        (flags,) = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
+        flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
         info = await self._adapter.open(node, flags, caller)
+        if more & wire.OPEN_KILLS:
+            await self._adapter.take_rights(info.fh)
+        self._note_opened(unique, info.fh)
         self._send(
             wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
         )
+
+    def _note_opened(self, unique: int, handle: int) -> None:
+        """A request is about to be answered with a handle: for who keeps them beyond this lane."""
 
     async def _read(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
@@ -283,7 +308,7 @@ class Lane:
             write_answer(self._device, header, data)
 
     async def _write(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
-        handle, offset, size, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
+        handle, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
         start = wire.HEADER.size + wire.WRITE_IN.size
         if start + size > len(request):
             raise ValueError("a WRITE that is shorter than it says")
@@ -291,11 +316,29 @@ class Lane:
         held = self._buffer
         self._buffer = self._spare.pop() if self._spare else memoryview(bytearray(len(held)))
         try:
+            if flags & wire.WRITE_KILLS:
+                await self._adapter.take_rights(handle)
             written = await self._adapter.write(handle, offset, request[start : start + size])
         finally:
             if len(self._spare) < _MOST_SPARE:
                 self._spare.append(held)
         self._send(wire.number(unique, written))
+
+    async def _copy(
+        self,
+        told: Callable[[int, int], bytes],
+        unique: int,
+        _node: int,
+        _caller: Caller,
+        request: memoryview,
+    ) -> None:
+        source, begin, _, target, start, size, _ = wire.COPY_IN.unpack_from(
+            request, wire.HEADER.size
+        )
+        if told is wire.number:
+            size = min(size, _MOST_TOLD)
+        copied = await self._adapter.copy_range(target, start, source, begin, size)
+        self._send(told(unique, copied) if copied else wire.refused(unique, COPY_YOURSELF))
 
     async def _flush(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)

@@ -142,12 +142,10 @@ class InheritedLane(Lane):
         if before is not None:
             self._send(wire.opened(unique, before, keep_cache=False, direct_io=False))
             return
-        (flags,) = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
-        info = await self._adapter.open(node, flags, caller)
-        survival.asked_by(info.fh, unique & ~_RESENT)
-        self._send(
-            wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
-        )
+        await super()._open(unique, node, caller, request)
+
+    def _note_opened(self, unique: int, handle: int) -> None:
+        self._heir.survival.asked_by(handle, unique & ~_RESENT)
 
 
 def is_gone(device: int) -> bool:

@@ -19,6 +19,7 @@ class Opcode:
     LOOKUP: Final = 1
     FORGET: Final = 2
     GETATTR: Final = 3
+    SETATTR: Final = 4
     READLINK: Final = 5
     OPEN: Final = 14
     READ: Final = 15
@@ -31,6 +32,9 @@ class Opcode:
     INTERRUPT: Final = 36
     BATCH_FORGET: Final = 42
     READDIRPLUS: Final = 44
+    COPY_FILE_RANGE: Final = 47
+    COPY_FILE_RANGE_64: Final = 53
+    """The same from Linux 6.18 on, with more than 4 GiB at once."""
 
 
 HEADER: Final = struct.Struct("=IIQQIIII")
@@ -42,10 +46,13 @@ READ_IN: Final = struct.Struct("=QQI")
 """The beginning of struct fuse_read_in, and of what READDIRPLUS sends: handle, offset, size."""
 HANDLE_IN: Final = struct.Struct("=Q")
 """The beginning of struct fuse_flush_in and fuse_release_in."""
-OPEN_IN: Final = struct.Struct("=I")
-"""The beginning of struct fuse_open_in: flags."""
+OPEN_IN: Final = struct.Struct("=II")
+"""struct fuse_open_in: flags, and whether set-id bits go (``OPEN_KILLS``)."""
 XATTR_IN: Final = struct.Struct("=II")
 """struct fuse_getxattr_in: room for the value, padding; for GETXATTR the name follows."""
+COPY_IN: Final = struct.Struct("=QQQQQQQ")
+"""struct fuse_copy_file_range_in: handle and offset of the source; node, handle and offset of the
+target; length, flags."""
 FORGET_IN: Final = struct.Struct("=Q")
 """struct fuse_forget_in: how many references."""
 _COUNT_IN = struct.Struct("=II")
@@ -65,6 +72,8 @@ _ATTRIBUTES_ANSWER = struct.Struct("=IiQQII" + _ATTRIBUTES)
 _OPEN_ANSWER = struct.Struct("=IiQQII")
 _NUMBER_ANSWER = struct.Struct("=IiQII")
 """struct fuse_write_out and fuse_getxattr_out: a number and padding."""
+_LONG_NUMBER_ANSWER = struct.Struct("=IiQQ")
+"""struct fuse_copy_file_range_out."""
 _DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
 """struct fuse_direntplus without the name: the entry; inode, offset of the next, length of the
 name, type."""
@@ -85,6 +94,19 @@ _INIT_ANSWER = struct.Struct("=IIIIHHIIHHI")
 congestion, longest write, granularity of time, pages a request, alignment, more flags."""
 _INIT_REQUEST = struct.Struct("=IIII")
 """The beginning of struct fuse_init_in: major, minor, readahead, flags."""
+_SETATTR_IN = struct.Struct("=IIQQQQQQIIIIIIII")
+"""struct fuse_setattr_in: what is to change, padding, handle, size, lock owner, three times in
+seconds and in nanoseconds, mode, unused, uid, gid, unused."""
+_SETATTR_MODE_AT = 11
+_CHANGES_MODE, _KILLS = 1 << 0, 1 << 11
+"""FATTR_MODE, FATTR_KILL_SUIDGID."""
+WRITE_KILLS: Final = 1 << 2
+"""FUSE_WRITE_KILL_SUIDGID: the file may lend its owner's rights to nobody any more."""
+OPEN_KILLS: Final = 1 << 0
+"""FUSE_OPEN_KILL_SUIDGID, the same for O_TRUNC."""
+_HANDLE_KILLPRIV_V2 = 1 << 28
+"""FUSE_HANDLE_KILLPRIV_V2 (7.33, Linux 5.11): the kernel says when set-id bits go, and asks for no
+security.capability before each write."""
 _MAX_PAGES = 1 << 22
 """FUSE_MAX_PAGES: the answer says how many pages a request has."""
 
@@ -152,6 +174,11 @@ def data_header(unique: int, size: int) -> bytes:
 def number(unique: int, value: int) -> bytes:
     """How much was written, or how long an attribute is."""
     return _NUMBER_ANSWER.pack(_NUMBER_ANSWER.size, 0, unique, value, 0)
+
+
+def long_number(unique: int, value: int) -> bytes:
+    """How much was copied, as COPY_FILE_RANGE_64 is told."""
+    return _LONG_NUMBER_ANSWER.pack(_LONG_NUMBER_ANSWER.size, 0, unique, value)
 
 
 def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool) -> bytes:
@@ -255,6 +282,34 @@ def minor_of_init(request: Buffer) -> int:
     """Which 7.x of the protocol the kernel speaks; 0 if it is another major one."""
     major, minor, _readahead, _flags = _INIT_REQUEST.unpack_from(request, HEADER.size)
     return int(minor) if major == 7 else 0
+
+
+def offers_killing(request: Buffer) -> bool:
+    """Whether the kernel can say with each change that set-id bits go."""
+    return bool(_INIT_REQUEST.unpack_from(request, HEADER.size)[3] & _HANDLE_KILLPRIV_V2)
+
+
+def with_killing(answer: bytes) -> bytes:
+    """pyfuse3's answer to INIT, which asks the kernel to say so."""
+    head = OUT_HEADER.size
+    told = list(_INIT_ANSWER.unpack_from(answer, head))
+    told[3] |= _HANDLE_KILLPRIV_V2
+    return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
+
+
+def kills(request: Buffer) -> bool:
+    """Whether set-id bits go by a SETATTR that sets no mode itself."""
+    changes = _SETATTR_IN.unpack_from(request, HEADER.size)[0]
+    return bool(changes & _KILLS and not changes & _CHANGES_MODE)
+
+
+def with_mode(request: Buffer, mode: int) -> bytes:
+    """A SETATTR that sets the mode as well."""
+    told = list(_SETATTR_IN.unpack_from(request, HEADER.size))
+    told[0] |= _CHANGES_MODE
+    told[_SETATTR_MODE_AT] = mode
+    rest = request[HEADER.size + _SETATTR_IN.size :]
+    return bytes(request[: HEADER.size]) + _SETATTR_IN.pack(*told) + bytes(rest)
 
 
 def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:

@@ -301,6 +301,48 @@ def test_writes_of_others_take_away_the_rights_that_a_program_lends(
     assert stat.S_IMODE(int(place.stored_metadata("program")["mode"])) == 0o777
 
 
+CHANGED_BY_OTHERS = """
+import os, sys
+os.chdir(sys.argv[1])
+os.setgid(int(sys.argv[2]))
+os.setuid(int(sys.argv[2]))
+paged = os.open('paged', os.O_RDWR)
+os.write(paged, b'other')
+assert os.fstat(paged).st_mode & 0o7777 == 0o777
+os.write(os.open('emptied', os.O_WRONLY | os.O_TRUNC), b'other')
+os.truncate('cut', 2)
+os.ftruncate(os.open('cut-open', os.O_RDWR), 2)
+os.write(os.open('locked', os.O_RDWR), b'other')
+"""
+
+
+def test_rights_that_a_program_lends_go_with_each_change_and_cost_no_question(
+    mount: MountFactory, bucket: str, tmp_path: Path
+) -> None:
+    asked = tmp_path / "asked"
+    top = mount(bucket, posix_metadata=True, allow_other=True, access_log=asked).path
+    lent = {"paged": 0o6777, "emptied": 0o6777, "cut": 0o6777, "cut-open": 0o6777, "given": 0o6777}
+    modes = {**lent, "locked": 0o2766}
+    for name, mode in modes.items():
+        (top / name).write_bytes(b"as it was")
+        (top / name).chmod(mode)
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    as_root("chown", str(NOBODY), top / "given")
+    subprocess.run(
+        [*root, sys.executable, "-c", CHANGED_BY_OTHERS, str(top), str(NOBODY)], check=True
+    )
+    told = {name: stat.S_IMODE((top / name).stat().st_mode) for name in modes}
+    # Without the right to be run by its group, the bit means that locks are mandatory.
+    assert told == {**dict.fromkeys(lent, 0o777), "locked": 0o2766}
+    with (top / "asking").open("w+b", buffering=0) as file:
+        for _ in range(20):
+            file.write(b"x")
+    questions = [json.loads(line) for line in asked.read_text().splitlines()]
+    about = [line["operation"] for line in questions if line["path"] == "/asking"]
+    assert about.count("write") == 20
+    assert about.count("getxattr") <= 1
+
+
 def test_a_shared_directory_hands_its_group_on(place: Workplace) -> None:
     shared = place.path / "shared"
     shared.mkdir()

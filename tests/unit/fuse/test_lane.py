@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ossfs_py.errors import (
+    COPY_YOURSELF,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -34,6 +35,8 @@ from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
 SHOWN = EntryReply(Attributes(7, 0o100644, 5, 1, 2, 3, 4, 5), 1.0, 1.0)
+LENT = 8
+"""A node with set-id bits."""
 UNKNOWN_OPCODE = 17
 """STATFS: pyfuse3's."""
 
@@ -47,6 +50,7 @@ class Handlers:
         self.written: list[bytes] = []
         self.forgotten: list[tuple[int, int]] = []
         self.are_reads_ended = False
+        self.rights_taken: list[int] = []
 
     def end_reads(self) -> None:
         self.are_reads_ended = True
@@ -70,6 +74,17 @@ class Handlers:
         await self.gate.wait()
         self.written.append(bytes(buf))
         return len(buf)
+
+    def mode_without_rights(self, inode: int) -> int | None:
+        return 0o755 if inode == LENT else None
+
+    async def take_rights(self, fh: int) -> None:
+        self.rights_taken.append(fh)
+
+    async def copy_range(
+        self, _fh: int, _off: int, _source: int, _source_off: int, size: int
+    ) -> int:
+        return size if size >= LONG_BYTES else 0
 
     async def forget(self, pairs: list[tuple[int, int]]) -> None:
         self.forgotten += pairs
@@ -190,6 +205,14 @@ def test_each_hot_request_is_answered() -> None:
         unique = await kernel.ask(Opcode.INTERRUPT, bytes(8))
         assert await kernel.answer() == (unique, UNKNOWN_REQUEST, b"")
         assert handlers.forgotten == [(8, 2), (9, 3)]
+        for opcode, size, told in (
+            (Opcode.COPY_FILE_RANGE, MIB, struct.pack("=II", MIB, 0)),
+            (Opcode.COPY_FILE_RANGE, 2**40, struct.pack("=II", 2**32 - 1, 0)),
+            (Opcode.COPY_FILE_RANGE_64, 2**40, struct.pack("=Q", 2**40)),
+            (Opcode.COPY_FILE_RANGE_64, 5, b""),
+        ):
+            unique = await kernel.ask(opcode, struct.pack("=QQQQQQQ", 1, 0, 2, 2, 0, size, 0))
+            assert await kernel.answer() == (unique, 0 if told else COPY_YOURSELF, told)
         unique = await kernel.ask(Opcode.LOOKUP, b"missing\0")
         assert await kernel.answer() == (unique, errno_of(NoSuchEntryError("no")), b"")
         unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
@@ -300,7 +323,9 @@ def test_whatever_a_request_holds_the_lane_lives_on(opcode: int, body: bytes) ->
             await kernel.ask(opcode, body)
         known = await kernel.ask(Opcode.GETATTR, bytes(16))
         while (answer := await kernel.answer())[0] != known:
-            assert answer[1] in {0, UNINTELLIGIBLE, UNKNOWN_REQUEST, NO_ROOM_FOR_VALUE}
+            assert answer[1] in {
+                *(0, UNINTELLIGIBLE, UNKNOWN_REQUEST, NO_ROOM_FOR_VALUE, COPY_YOURSELF)
+            }
 
     on_lane(test)
 
@@ -321,6 +346,46 @@ def test_requests_are_as_long_as_the_kernel_allows_and_no_longer_than_pays(
         assert struct.unpack_from("=H", told, 28) == (pages,)
 
     on_lane(test, limit)
+
+
+def test_set_id_bits_go_when_the_kernel_says_so() -> None:
+    kills, size, mode = 1 << 11, 1 << 3, 1 << 0
+    killing = 1 << 28
+
+    def setattr_body(changes: int) -> bytes:
+        return struct.pack("=II", changes, 0).ljust(68, b"\0") + struct.pack("=5I", 0, 0, 1, 2, 0)
+
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        for offered in (0, killing):
+            unique = await kernel.ask(Opcode.INIT, struct.pack("=IIII", 7, 45, 0, offered))
+            await kernel.pyfuse3.recv(MIB)
+            said = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, 1, 12, 9, MIB, 1, 256, 0, 0)
+            await kernel.pyfuse3.send(struct.pack("=IiQ", 80, 0, unique) + said + bytes(28))
+            assert struct.unpack_from("=I", (await kernel.answer())[2], 12) == (1 | offered,)
+        for node, changes, sent in (
+            (LENT, kills | size, kills | size | mode),
+            (LENT, size, size),
+            (1, kills | size, kills | size),
+        ):
+            await kernel.ask(Opcode.SETATTR, setattr_body(changes), node=node)
+            request = (await kernel.pyfuse3.recv(MIB))[HEADER.size :]
+            assert struct.unpack_from("=I", request) == (sent,)
+            wanted = 0o755 if sent & mode else 0
+            assert struct.unpack_from("=I", request, 68) == (wanted,)
+            assert len(request) == 88
+        handlers.gate.set()
+        handle, plain, flagged = 5, 0, 1 << 2
+        for flags in (plain, flagged):
+            await kernel.ask(
+                Opcode.WRITE, struct.pack("=QQIIQII", handle, 0, 1, flags, 0, 0, 0) + b"x"
+            )
+            await kernel.answer()
+        for flags in (plain, 1):
+            await kernel.ask(Opcode.OPEN, struct.pack("=II", os.O_TRUNC, flags))
+            await kernel.answer()
+        assert handlers.rights_taken == [handle, 3]
+
+    on_lane(test)
 
 
 def test_an_old_kernel_is_told_apart() -> None:

@@ -54,10 +54,12 @@ def _encryption(s: SettingFields) -> list[Conflict]:
         found.append((("sse", "sse_key_file"), "an object is encrypted in one way only"))
     if s.sse_kms_key_id is not None and s.sse not in ("aws:kms", "aws:kms:dsse"):
         found.append((("sse_kms_key_id",), "it is for --sse aws:kms, which is not given"))
-    url = urlsplit(s.endpoint or "")
-    if s.sse_key_file is not None and url.scheme == "http" and not _is_this_machine(url.hostname):
-        reason = "the key would cross the network for everybody to read: use https"
-        found.append((("sse_key_file", "endpoint"), reason))
+    for name in ("endpoint", "read_endpoint"):
+        url = urlsplit(getattr(s, name) or "")
+        is_open = url.scheme == "http" and not _is_this_machine(url.hostname)
+        if s.sse_key_file is not None and is_open:
+            reason = "the key would cross the network for everybody to read: use https"
+            found.append((("sse_key_file", name), reason))
     return found
 
 

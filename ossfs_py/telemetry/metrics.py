@@ -123,6 +123,17 @@ class Metrics:
         self.bytes_received = Counter(
             "ossfs_store_received_bytes", "Object bytes downloaded", registry=r
         )
+        self.read_endpoint_requests = Counter(
+            "ossfs_read_endpoint_requests",
+            "Requests to the read endpoint (given; lacking: it has not got the version; failed)",
+            ["outcome"],
+            registry=r,
+        )
+        self.read_endpoint_bytes = Counter(
+            "ossfs_read_endpoint_bytes",
+            "Object bytes downloaded from the read endpoint",
+            registry=r,
+        )
         self.bytes_sent = Counter("ossfs_store_sent_bytes", "Object bytes uploaded", registry=r)
         self.bytes_read = Tally(
             "ossfs_read_bytes",

@@ -378,6 +378,17 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
             ),
         ),
         (
+            {
+                "sse_key_file": "/key",
+                "endpoint": "https://store",
+                "read_endpoint": "http://near:9000",
+            },
+            (
+                "--sse-key-file and --read-endpoint: the key would cross the network for everybody "
+                "to read: use https"
+            ),
+        ),
+        (
             {"shared_cache_secret": "/secret"},
             "--shared-cache-secret: it is for --shared-cache, which is not given",
         ),

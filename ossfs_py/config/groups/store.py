@@ -27,6 +27,15 @@ class StoreSettings(BaseModel):
         default=None,
         shown_default="AWS S3",
     )
+    read_endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = option(
+        STORE,
+        "URL",
+        "Nearer address of the same bucket (an accelerator, a gateway, a mirror): bytes are read "
+        "there where it has the very version, by ETag; all else, and every failure, goes to the "
+        "store.",
+        default=None,
+        shown_default="none",
+    )
     region: str | None = option(
         STORE,
         "NAME",

@@ -31,7 +31,8 @@ from ossfs_py.store.s3.description import (
     storage_class_header,
 )
 from ossfs_py.store.s3.documents import granted, tags
-from ossfs_py.store.s3.queries import Reader, version_query
+from ossfs_py.store.s3.heads import version_query
+from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.wire import Answer, Request, WireClient
 
 log = logging.getLogger(__name__)

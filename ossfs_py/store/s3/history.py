@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from ossfs_py.model import HistoryEntry, HistoryMark, HistoryPage, HistoryQuery
 from ossfs_py.store.base import Versioning
 from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.heads import version_query
 from ossfs_py.store.s3.list_xml import ListingDocument, parse_object, parse_time
-from ossfs_py.store.s3.queries import version_query
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Request, WireClient
 from ossfs_py.store.s3.xmltext import parse_document

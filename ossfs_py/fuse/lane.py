@@ -289,7 +289,11 @@ class Lane:
         flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
         info = await self._adapter.open(node, flags, caller)
         if more & wire.OPEN_KILLS:
-            await self._adapter.take_rights(info.fh)
+            try:
+                await self._adapter.take_rights(info.fh)
+            except pyfuse3.FUSEError:
+                await self._adapter.release(info.fh)  # the kernel knows of no handle
+                raise
         self._note_opened(unique, info.fh)
         self._send(
             wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)

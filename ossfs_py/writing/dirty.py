@@ -409,8 +409,10 @@ class DirtyFile:
 
     async def _settle(self) -> None:
         """Let the store make an object of what is borrowed, before anything of it is changed."""
+        if not self._borrows:
+            return
         request = self._target()
-        if not self._borrows or request is None:
+        if request is None:
             return
         version = await self._content.commit(request, await self._condition(request))
         if version is None:

@@ -2,13 +2,16 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
 SIZE = 9 * MIB + 5
@@ -100,3 +103,36 @@ def test_what_the_store_cannot_copy_is_read_and_written(
     assert stored(minio_client, bucket, "small-copy") == content[:MIB]
     assert stored(minio_client, bucket, "part") == content[5 : 5 + MIB] + content
     assert stored(minio_client, bucket, "changed") == changed
+
+
+class MountOnOldKernel(Mount):
+    """Its daemon does not know the request that Linux 6.18 asks for copies by."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """Runs the daemon in an interpreter where that request has another number."""
+        code = (
+            "import runpy; from ossfs_py.fuse.wire import Opcode; Opcode.COPY_FILE_RANGE_64 = -1\n"
+            "runpy.run_module('ossfs_py', run_name='__main__')"
+        )
+        _python, _m, _name, *rest = super().arguments
+        return [sys.executable, "-c", code, *rest]
+
+
+def test_kernels_before_6_18_let_the_store_copy_as_well(
+    tmp_path: Path, seaweed: SeaweedServer, bucket: str, proxy: Proxy, minio_client: Minio
+) -> None:
+    content = os.urandom(SIZE)
+    with MountOnOldKernel(
+        bucket,
+        tmp_path,
+        endpoint=proxy.endpoint,
+        environment=seaweed.environment,
+        data_path="direct",
+    ) as mounted:
+        (mounted.path / "model").write_bytes(content)
+        proxy.reset()
+        copy(mounted.path / "model", mounted.path / "copy")
+        assert moved(proxy) < MIB, proxy.counts()
+        assert mounted.unmount() == 0, mounted.log
+    assert stored(minio_client, bucket, "copy") == content

@@ -36,7 +36,9 @@ def _addressing(s: SettingFields) -> list[Conflict]:
     if s.addressing == "path" and hostname.endswith(_OSS_DOMAIN):
         return [(("addressing", "endpoint"), "OSS serves virtual addressing only")]
     if s.addressing == "virtual" and _is_ip_address(hostname):
-        return [(("addressing", "endpoint"), "a bucket cannot stand before an IP address")]
+        return [
+            (("addressing", "endpoint"), "virtual addressing needs a host name, not an IP address")
+        ]
     return []
 
 

@@ -49,6 +49,7 @@ from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.logs import Logs
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.telemetry.stacks import describe_tasks
+from ossfs_py.telemetry.status import MountStatus
 from ossfs_py.writing.leftovers import (
     count_unsaved,
     forget_if_empty,
@@ -234,7 +235,11 @@ class _Life:
                 None if self._heir is None else self._heir.survival,
             ) as (filesystem, commands),
             controlled(self._runtime_dir / SOCKET_NAME, self._answered(commands)),
-            exposed(self._settings.metrics_address, self._metrics.registry),
+            exposed(
+                self._settings.metrics_address,
+                self._metrics.registry,
+                MountStatus(self._metrics, names=self._settings.status_names),
+            ),
         ):
             # Before the mount answers: from then on, reading alone writes to no disk.
             self._remember_store()

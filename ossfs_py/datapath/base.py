@@ -33,7 +33,7 @@ class OpenFile(Protocol):
 
     @property
     def bound(self) -> bool:
-        """Whether bytes have left, or are about to, for the key that the committer told.
+        """Whether bytes were uploaded, or are about to be, under the key that the committer told.
 
         Commit before the file is renamed.
         """

@@ -230,3 +230,6 @@ class Metrics:
         self.cache_used_bytes = Gauge(
             "ossfs_cache_used_bytes", "Disk space of the cache, all mounts together", registry=r
         )
+        self.cache_limit_bytes = Gauge(
+            "ossfs_cache_limit_bytes", "Disk space that the cache may take", registry=r
+        )

@@ -371,6 +371,7 @@ async def mounted(
     read_only: bool = False,
     copied_bytes: int = COPIED_BYTES,
     protect: Collection[Protected] = (),
+    make: type[Filesystem] = Filesystem,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
@@ -393,9 +394,7 @@ async def mounted(
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )
-        fs = Filesystem(
-            namespace, made.data_path, used, network, journal, kernel, filesystem_options
-        )
+        fs = make(namespace, made.data_path, used, network, journal, kernel, filesystem_options)
         with fs.mounted_through(channel):
             yield Mounted(made, fs, channel)
         await fs.close()

@@ -32,6 +32,7 @@ _COMMANDS = {
     ),
     "restore": ("ossfs_py.cli.restore:restore", "Make a file what it was before."),
     "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back what was deleted, whole trees too."),
+    "trash": ("ossfs_py.cli.trash:trash", "Show, bring back or delete what a mount has kept."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "Look again at what others changed in the bucket."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find out what is wrong, and what to do about it."),

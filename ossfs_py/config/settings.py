@@ -18,6 +18,9 @@ from ossfs_py.config.groups.writing import WritingSettings
 
 ARGUMENTS = {"bucket": "BUCKET", "mountpoint": "MOUNTPOINT"}
 """Fields that are positional arguments on the command line."""
+TRASH = ".ossfs-py-trash/"
+"""Where copies are kept unless something else is said, below the mounted prefix: names that begin
+so are the mount's own, and nobody sees them."""
 NOT_OPTIONS = frozenset({*ARGUMENTS, "kernel_options"})
 
 
@@ -39,6 +42,11 @@ class Settings(
     def source(self) -> str:
         """``bucket`` or ``bucket/prefix``, as mount tables and messages show it."""
         return f"{self.bucket}/{self.prefix}".rstrip("/")
+
+    @property
+    def trash_prefix(self) -> str:
+        """Below which keys copies are kept, or would be."""
+        return self.trash or f"{self.prefix}{TRASH}"
 
     @property
     def effective_file_mode(self) -> int:
@@ -83,6 +91,11 @@ def option_name(field: str) -> str:
     for unit in ("_bytes", "_seconds", "_ns"):
         field = field.removesuffix(unit)
     return field.replace("_", "-")
+
+
+def needs_no_value(field: str) -> bool:
+    """Whether an option with a value means something without one, too."""
+    return str(option_extra(field).get("metavar")).startswith("[=")
 
 
 def option_extra(field: str) -> Mapping[str, str]:

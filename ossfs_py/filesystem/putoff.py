@@ -10,10 +10,13 @@ import trio
 from ossfs_py.errors import (
     AccessDeniedError,
     ObjectMissingError,
+    OssfsError,
     StoreError,
+    StoreUnavailableError,
     UnsavedDataError,
     UnsupportedByStoreError,
 )
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
@@ -22,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MAX_PUT_OFF = 10_000
 """Removals that may wait; the next one waits for them. Each is hidden in every listing."""
+_COPIES_AT_ONCE = 16
 _RETRY_SECONDS = 5.0
 """Between tries while the store does not answer; each has the store's own retry budget."""
 
@@ -32,6 +36,16 @@ class PutOffRemoval(Protocol):
     @property
     def key(self) -> str:
         """Where its object is."""
+        ...
+
+    @property
+    def trash(self) -> str:
+        """The prefix below which a copy of the object is kept first; "": none is."""
+        ...
+
+    @property
+    def removed_ns(self) -> int:
+        """When it was removed."""
         ...
 
     @property
@@ -59,8 +73,17 @@ class PutOffRemovals:
     under a removed name is left alone.
     """
 
-    def __init__(self, store: ObjectStore, workers: Workers, forget: Forget) -> None:
-        """``forget`` is told which ones are over."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        forget: Forget,
+        trash: Trash,
+        came_back: Callable[[], None],
+    ) -> None:
+        """``forget`` is told which ones are over, then ``came_back`` if files of theirs stay."""
+        self._trash = trash
+        self._came_back = came_back
         self._store = store
         self._workers = workers
         self._forget = forget
@@ -144,8 +167,15 @@ class PutOffRemovals:
                 ours.append(removal)
             owed = [removal for removal in ours if not removal.is_over]
             try:
-                kept = await self._workers.run_to_end(self._delete_present, owed)
+                by_key = {removal.key: removal for removal in owed}
+                left = await self._workers.run_to_end(self._present, list(by_key))
+                wanted = [info for info in left if by_key[info.key].hides(info)]
+                left, kept = await self._copied(by_key, wanted)
+                stay = len(wanted) - len(left) - len(kept)
+                kept |= await self._workers.run_to_end(self._delete_present, by_key, left)
                 await self._forget([removal for removal in owed if removal not in kept])
+                if stay:
+                    self._came_back()
             except (StoreError, OSError, RuntimeError) as exc:
                 # OSError: the journal. Deleted or not, all of them are looked at again.
                 log.warning("%d removed files are still in the bucket: %s", len(owed), exc)
@@ -157,14 +187,44 @@ class PutOffRemovals:
             for removal in ours:
                 removal.lock.release()
 
-    def _delete_present(self, owed: Sequence[PutOffRemoval]) -> set[PutOffRemoval]:
-        """On a thread: delete what is there still; returns those that could not be, for now.
+    async def _copied(
+        self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]
+    ) -> tuple[list[ObjectInfo], set[PutOffRemoval]]:
+        """Let copies be kept of what is to be deleted, several at a time.
 
-        Raises:
-            StoreError: nothing could be found out.
+        Returns what may be deleted now, and the removals that have to wait. What the store will
+        not copy is neither: it stays.
         """
-        by_key = {removal.key: removal for removal in owed}
-        left = [info.key for info in self._present(list(by_key)) if by_key[info.key].hides(info)]
+        kept: set[PutOffRemoval] = set()
+        deletable = []
+        limit = trio.CapacityLimiter(_COPIES_AT_ONCE)
+
+        async def copy(removal: PutOffRemoval, info: ObjectInfo) -> None:
+            async with limit:
+                try:
+                    copied = await self._trash.keep_object(removal.trash, info, removal.removed_ns)
+                except StoreUnavailableError as exc:
+                    log.warning("%r, removed here, is still in the bucket: %s", info.key, exc)
+                    kept.add(removal)
+                except OssfsError as exc:
+                    log.debug("%r is there again: %s", info.key, exc)
+                else:
+                    if copied is not None and removal.hides(copied):
+                        deletable.append(copied)
+
+        async with trio.open_nursery() as nursery:
+            for info in there:
+                if by_key[info.key].trash:
+                    nursery.start_soon(copy, by_key[info.key], info)
+                else:
+                    deletable.append(info)
+        return deletable, kept
+
+    def _delete_present(
+        self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]
+    ) -> set[PutOffRemoval]:
+        """On a thread: delete what is there; returns those that could not be, for now."""
+        left = [info.key for info in there]
         if len(left) > 1:
             try:
                 left = self._store.delete_many(left)

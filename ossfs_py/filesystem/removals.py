@@ -22,10 +22,17 @@ from typing import Protocol
 
 import trio
 
-from ossfs_py.errors import AccessDeniedError, ObjectMissingError, OssfsError, StoreError
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ObjectMissingError,
+    OssfsError,
+    QuotaExceededError,
+    StoreError,
+)
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
@@ -101,6 +108,16 @@ class Removal:
         await self._owner.give_way(self)
 
     @property
+    def trash(self) -> str:
+        """The prefix below which a copy is kept first; "": none is."""
+        return self.record.trash
+
+    @property
+    def removed_ns(self) -> int:
+        """When it was removed."""
+        return self.record.at_ns
+
+    @property
     def size(self) -> int:
         """Bytes of the object that may be read."""
         version = None if self.opened is None else self.opened.file.version
@@ -150,14 +167,18 @@ class Removals:
         store: ObjectStore,
         workers: Workers,
         journal: Journal,
+        trash: Trash,
         group_sync: GroupSync | None = None,
         *,
         copied_bytes: int = COPIED_BYTES,
     ) -> None:
-        """``group_sync``: write-back, so that nobody waits for the deletion of a closed file."""
+        """``group_sync``: nobody waits for the deletion of a closed file, nor for its copy."""
+        self._trash = trash
         self._copied_bytes = copied_bytes
         self._group_sync = group_sync
-        self.put_off = PutOffRemovals(store, workers, self._forget_all)
+        self.put_off = PutOffRemovals(
+            store, workers, self._forget_all, trash, self._believe_nothing
+        )
         """Deletions that nobody waits for."""
         self._opened = opened
         self._namespace = namespace
@@ -191,12 +212,16 @@ class Removals:
         opened = self._opened.current(inode)
         if opened is None:
             if self._group_sync is None or not _can_wait(inode):
+                if inode.kind is not Kind.DIRECTORY and (inode.shadows or not inode.local):
+                    known = None if inode.shadows else inode.info
+                    await self._trash.keep(self._namespace.key_of(inode), known)
                 await self._namespace.unlink(directory, name)
             else:
                 await self._put_off(directory, inode, self._group_sync)
             return
         if inode.shadows:
             # What the name stood for before it was this file's: nobody needs it.
+            await self._trash.keep(self._namespace.key_of(inode))
             await self._workers.run(self._store.delete, self._namespace.key_of(inode))
             inode.shadows = False
         if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
@@ -205,7 +230,9 @@ class Removals:
             self._namespace.note_unlinked(inode)
             return
         request = self._committer.request_so_far(opened)
-        record = await self._seen(_described(RemovalRecord(request.key, ()), opened))
+        self._trash.require_room(request.key)
+        told = RemovalRecord(request.key, (), trash=self._trash.prefix)
+        record = await self._seen(_described(told, opened))
         is_known = False
         while not is_known:
             # It is looked at again after each wait: a commit may have begun, or made an object.
@@ -352,14 +379,17 @@ class Removals:
             return replace(record, mtime_ns=info.mtime_ns)
         # Another version while an upload is under way is likely its own.
         if record.unheard_size is None:
+            await self._trash.keep(record.key, info)
             await self._workers.run(self._store.delete, record.key)
         return record
 
     async def _put_off(self, directory: Inode, inode: Inode, group_sync: GroupSync) -> None:
         """Remove a closed file here, and let the store hear of it behind."""
         await self.put_off.wait_for_room()
+        key = self._namespace.key_of(inode)
         etags = () if inode.info is None else (inode.info.etag,)
-        record = RemovalRecord(self._namespace.key_of(inode), etags, whatever_was_there=True)
+        trash = "" if await self._trash.before_removal(key) else self._trash.prefix
+        record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
         await self._workers.run(partial(self._journal.record_removal, record, durable=False))
         group_sync.add_removal(record)
         self._add_owed(record)
@@ -394,7 +424,7 @@ class Removals:
                 return
             try:
                 await self._workers.run(delete_removed, self._store, removal.record)
-            except AccessDeniedError as exc:
+            except (AccessDeniedError, QuotaExceededError) as exc:
                 # Hidden it would be there for everybody but for those who could see to it.
                 log.error("%r was removed here, but the store keeps it: %s", removal.key, exc)  # noqa: TRY400
             except (StoreError, RuntimeError) as exc:
@@ -409,6 +439,10 @@ class Removals:
         for marker in removal.markers:
             self._drop_needless(marker)
         await self._workers.run(self._journal.forget_removal, removal.record)
+
+    def _believe_nothing(self) -> None:
+        """Files that were removed here are there again."""
+        self._namespace.forget_answers(self._namespace.root)
 
     async def _forget_all(self, removals: Sequence[PutOffRemoval]) -> None:
         """They are over."""

@@ -371,6 +371,7 @@ async def mounted(
     read_only: bool = False,
     copied_bytes: int = COPIED_BYTES,
     protect: Collection[Protected] = (),
+    trash: str = "",
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
@@ -390,6 +391,7 @@ async def mounted(
             read_only=read_only,
             protect=frozenset(protect),
             conflicts=ConflictPolicy(fail=fail_on_conflict or "overwrite" in protect),
+            trash_prefix=trash,
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )

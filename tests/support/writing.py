@@ -44,6 +44,9 @@ class Commits:
     key_settled: bool = True
     writer: int = 0
 
+    async def before_replacing(self) -> None:
+        """Nothing is kept."""
+
 
 @dataclass
 class Writing:

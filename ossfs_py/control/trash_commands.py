@@ -23,11 +23,10 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
 )
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.trash import with_time
+from ossfs_py.filesystem.trash import KeptCopy, parse_kept, with_time
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
-from ossfs_py.writing.kept import KeptCopy, parse_kept
 
 log = logging.getLogger(__name__)
 

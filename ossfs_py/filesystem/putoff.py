@@ -26,6 +26,10 @@ log = logging.getLogger(__name__)
 MAX_PUT_OFF = 10_000
 """Removals that may wait; the next one waits for them. Each is hidden in every listing."""
 _COPIES_AT_ONCE = 16
+_CALM_SECONDS = 0.2
+_LONGEST_CALM_SECONDS = 10.0
+"""Copies begin when nothing was removed for so long, at the latest after that: of rm -r they would
+take the machine's time, and the store's."""
 _RETRY_SECONDS = 5.0
 """Between tries while the store does not answer; each has the store's own retry budget."""
 
@@ -92,6 +96,8 @@ class PutOffRemovals:
         """Batches that have ended, well or not."""
         self._is_under_way = False
         self._hurry = trio.Event()
+        self._awaited = trio.Event()
+        """Set while somebody waits."""
         self._ended = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
@@ -119,6 +125,7 @@ class PutOffRemovals:
         rounds = begun + 1 + len(wanted) // MAX_DELETED_KEYS
         while wanted & self._waiting.keys() and self._rounds < rounds:
             self._hurry.set()
+            self._awaited.set()
             await self._ended.park()
 
     async def done(self) -> None:
@@ -138,6 +145,8 @@ class PutOffRemovals:
         while True:
             await self._hurry.wait()
             self._hurry = trio.Event()
+            if any(removal.trash for removal in self._waiting):
+                await self._calm()
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
@@ -157,6 +166,17 @@ class PutOffRemovals:
             self._hurry.set()
 
     # -- inside ----------------------------------------------------------------------------------
+
+    async def _calm(self) -> None:
+        """Wait until who removes files is done, or somebody waits for them to be gone."""
+        end = trio.current_time() + _LONGEST_CALM_SECONDS
+        count = 0
+        while count != len(self._waiting) and trio.current_time() < end:
+            count = len(self._waiting)
+            with trio.move_on_after(_CALM_SECONDS):
+                await self._awaited.wait()
+                break
+        self._awaited = trio.Event()
 
     async def _delete(self, batch: Sequence[PutOffRemoval]) -> None:
         """Delete the objects of a batch; those that could not be go on waiting."""

@@ -26,7 +26,9 @@ from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.metadata import decode, format_time
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-from ossfs_py.writing.kept import keep_copy, require_room
+from ossfs_py.writing.kept import KeptCopy, keep_copy, parse_kept, require_room
+
+__all__ = ["KeptCopy", "Trash", "parse_kept", "with_time"]
 
 log = logging.getLogger(__name__)
 

@@ -112,7 +112,16 @@ def delete_removed(store: ObjectStore, record: RemovalRecord) -> bool:
     if is_there:
         store.delete(record.key)
     for marker in record.markers:
-        found = store.list_page(ListQuery(marker, delimiter="", max_keys=2)).objects
-        if all(info.key == marker and not info.size for info in found):
-            store.delete(marker)
+        delete_marker(store, marker)
     return is_there
+
+
+def delete_marker(store: ObjectStore, key: str) -> None:
+    """Delete the marker of a directory that was removed here, unless something is in it; blocks.
+
+    Raises:
+        StoreError
+    """
+    found = store.list_page(ListQuery(key, delimiter="", max_keys=2)).objects
+    if all(info.key == key and not info.size for info in found):
+        store.delete(key)

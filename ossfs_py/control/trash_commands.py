@@ -6,6 +6,7 @@ Broken off, each goes on when it is given again.
 """
 
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -225,11 +226,6 @@ class TrashCommands:
             async with limit:
                 try:
                     there = await self._network.run(self._present, kept.key)
-                    if there is not None and (there.etag, there.size) == (info.etag, info.size):
-                        totals["there_already"] += 1
-                        if not dry_run:
-                            await self._network.run(self._store.delete, info.key)
-                        return
                     if there is not None and not overwrite:
                         totals["there_already"] += 1
                         return
@@ -237,7 +233,8 @@ class TrashCommands:
                         await self._require_saved(kept.key[len(self._prefix) :])
                         if there is not None:
                             self._filesystem.protection.refuse("overwrite", "restoring", kept.key)
-                            await self._filesystem.trash.keep(kept.key, there)
+                            trash = self._filesystem.trash
+                            await trash.keep_object(self._trash, there, time.time_ns())
                         await self._network.run(self._copy_kept_back, kept, info)
                 except OssfsError as exc:
                     failed[kept.key] = str(exc)

@@ -192,6 +192,9 @@ class PutOffRemovals:
                 wanted = [info for info in left if by_key[info.key].hides(info)]
                 left, kept = await self._copied(by_key, wanted)
                 stay = len(wanted) - len(left) - len(kept)
+                if any(removal.trash for removal in owed):
+                    # Copies may take long, and others store what they like meanwhile.
+                    left = await self._workers.run_to_end(self._unchanged, left)
                 kept |= await self._workers.run_to_end(self._delete_present, by_key, left)
                 await self._forget([removal for removal in owed if removal not in kept])
                 if stay:
@@ -239,6 +242,11 @@ class PutOffRemovals:
                 else:
                     deletable.append(info)
         return deletable, kept
+
+    def _unchanged(self, known: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+        """On a thread: what of the objects is still there as it is known."""
+        now = {info.key: info.etag for info in self._present([info.key for info in known])}
+        return [info for info in known if now.get(info.key) == info.etag]
 
     def _delete_present(
         self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]

@@ -1,5 +1,6 @@
 """Removals that write-back owes: many by one request, nothing of others, nothing forgotten."""
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -197,18 +198,25 @@ def test_what_cannot_be_kept_stays_and_what_may_be_later_waits() -> None:
 
 
 def test_what_others_stored_while_a_copy_was_made_is_not_deleted() -> None:
-    """The copy is pinned to the version that was removed here."""
+    """Copies are pinned, and looked after: one waits for those of its batch."""
 
     async def test(bench: Bench) -> None:
-        bench.removed("d/a", trash="trash/")
+        bench.removed("d/a", "d/b", trash="trash/")
+        store = bench.store
 
         def replace(method: str, key: str) -> None:
-            if method == "copy" and key == "d/a":
-                bench.store.on_request = None
-                bench.store.seed("d/a", b"another's")
+            if method != "copy":
+                return
+            if key == "d/a":
+                while not any("/d/b~" in each for each in list(store.objects)):
+                    time.sleep(0.001)
+                store.seed("d/b", b"after its copy")
+                store.seed("d/a", b"before its copy")
+                store.on_request = None
 
-        bench.store.on_request = replace
+        store.on_request = replace
         await bench.put_off.done()
-        assert bench.store.content("d/a") == b"another's"
+        assert store.content("d/a") == b"before its copy"
+        assert store.content("d/b") == b"after its copy"
 
     on_bench(test)

@@ -94,15 +94,6 @@ async def save_twice(m: Mounted) -> None:
     await m.close(opened)
 
 
-async def read_back_what_streamed_away(m: Mounted) -> None:
-    """The upload is completed before anybody closes the file."""
-    opened = await m.open(("file",), os.O_RDWR | os.O_TRUNC)
-    for offset in range(0, 400, 20):
-        await m.write(opened, offset, b"x" * 20)
-    await m.write(opened, 1, b"y")
-    await m.close(opened)
-
-
 LOSSES: list[Work] = [
     unlink,
     unlink_open,
@@ -115,7 +106,6 @@ LOSSES: list[Work] = [
     truncate,
     write_in_the_middle,
     save_twice,
-    read_back_what_streamed_away,
 ]
 
 

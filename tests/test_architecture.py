@@ -267,6 +267,8 @@ def test_every_row_is_what_errno_of_answers() -> None:
     ("cause", "seen"),
     [
         (errors.ObjectMissingError("no such key"), errno.ENOENT),
+        (errors.BucketMissingError("bucket gone"), errno.ENOENT),
+        (errors.ListingFailedError("bucket gone, while it is listed"), errno.EIO),
         (errors.AccessDeniedError("denied"), errno.EACCES),
         (errors.ArchivedError("not restored"), errno.EACCES),
         (errors.VersionChangedError("changed under a reader"), errno.ESTALE),

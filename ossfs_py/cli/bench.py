@@ -28,7 +28,7 @@ _MIN_BYTES = 1024**2
 
 @click.command(
     epilog="""\b
-Works:
+Workloads:
   write        write the file in order, then fsync and close
   sequential   one reader from beginning to end
   parallel     four threads, a quarter each, one descriptor
@@ -47,10 +47,12 @@ Examples:
 )
 @click.argument("mountpoint", metavar="MOUNTPOINT")
 @click.option("--size", metavar="SIZE", help=f"Size of the file.  [{_DEFAULT_SIZE}]")
-@click.option("--file", metavar="PATH", help="Read this file of the mount, and write nothing.")
-@click.option("--works", metavar="A,B", help="Only these.  [all, with --file all that read it]")
-@click.option("--keep", is_flag=True, help="Leave the written files where they are.")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--file", metavar="PATH", help="Read this file of the mount; write nothing.")
+@click.option(
+    "--works", metavar="A,B", help="Only these workloads.  [all; with --file, all that read]"
+)
+@click.option("--keep", is_flag=True, help="Keep the files.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     mountpoint: str,
     size: str | None,
@@ -59,16 +61,16 @@ def bench(
     keep: bool,
     as_json: bool,
 ) -> int:
-    """Measure how fast the mount at MOUNTPOINT, or a directory in it, is for programs.
+    """Measure how fast programs can use the mount at MOUNTPOINT, or a directory in it.
 
-    Writes into a directory of its own there and removes it at the end, also after Ctrl-C. Before
-    each work the mount and the kernel are made to forget the file's bytes, so that they come from
-    the store, or from the disk cache of a mount that has one.
+    Writes to a directory of its own and removes it at the end, also after Ctrl-C. Before each
+    workload, the mount and the kernel drop the file's bytes, so that they come from the store,
+    or from the disk cache of a mount that has one.
     """
     if not mountpoint:
         raise UsageError("MOUNTPOINT: must not be empty")
     if file is not None and (size is not None or keep):
-        raise UsageError("--file and --size or --keep exclude one another")
+        raise UsageError("--file and --size or --keep cannot be used together")
     wanted = _wanted(works, only_reads=file is not None)
     size_bytes = _size(size or _DEFAULT_SIZE)
     root, entry, below = _mounted(mountpoint)
@@ -144,7 +146,9 @@ def _mounted(mountpoint: str) -> "tuple[Path, MountEntry, str]":
     seen = look_at(entry.mountpoint)
     if not (seen.is_alive or seen.standing is Standing.HIDDEN):
         problem = seen.problem or "was left by a daemon that is gone"
-        raise EnvironmentProblemError(f"the mount at {entry.mountpoint} is ill: it {problem}")
+        raise EnvironmentProblemError(
+            f"the mount at {entry.mountpoint} does not work: it {problem}"
+        )
     try:
         is_directory = stat.S_ISDIR(path.stat().st_mode)
     except OSError as exc:

@@ -11,15 +11,15 @@ from ossfs_py.cli.formatting import short_size
 from ossfs_py.cli.terminal import console, say
 from ossfs_py.config.units import counted
 
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _MOUNT = click.argument("mountpoint", metavar="MOUNTPOINT")
 
 
 @click.group()
 def cache() -> None:
-    """Look after the disk cache of a mount with --data-path cache.
+    """Manage the disk cache of a mount with --data-path cache.
 
-    Several mounts may share one cache directory: it is the whole directory that is meant.
+    Several mounts may share one cache directory: the commands apply to the whole directory.
     """
 
 
@@ -27,7 +27,7 @@ def cache() -> None:
 @_MOUNT
 @_AS_JSON
 def show(mountpoint: str, as_json: bool) -> int:
-    """Size, files and hit ratio."""
+    """Show size, files and hit ratio."""
     shown = _ask(mountpoint, "cache.show")
     if as_json:
         click.echo(json.dumps(shown, indent=1))
@@ -51,9 +51,9 @@ def show(mountpoint: str, as_json: bool) -> int:
 @_MOUNT
 @_AS_JSON
 def verify(mountpoint: str, as_json: bool) -> int:
-    """Read every block and check it; what is damaged is dropped and will be fetched again.
+    """Read and check every block. Damaged blocks are dropped, and fetched again when needed.
 
-    Exit code 1 if anything was damaged.
+    Exit code 1 means that something was damaged.
     """
     from rich.progress import Progress
 
@@ -86,7 +86,7 @@ def verify(mountpoint: str, as_json: bool) -> int:
 @_MOUNT
 @_AS_JSON
 def clear(mountpoint: str, as_json: bool) -> int:
-    """Remove everything that nobody has open."""
+    """Remove all blocks of files that are not open."""
     kept = _ask(mountpoint, "cache.clear")["kept_bytes"]
     if as_json:
         click.echo(json.dumps({"kept_bytes": kept}))

@@ -19,10 +19,10 @@ Examples:
 @click.argument("mountpoint", required=False, metavar="[MOUNTPOINT]")
 @click.option("--config", metavar="FILE", help="TOML file that names the mountpoint.")
 def cleanup(mountpoint: str | None, config: str | None) -> None:
-    """Take away the dead mount that a killed daemon has left at MOUNTPOINT.
+    """Remove the dead mount that a killed daemon has left at MOUNTPOINT.
 
-    A mount that lives is left alone, and where none is nothing happens. What the daemon had not
-    saved is kept: the next mount and 'ossfs-py recover' find it.
+    A mount that works is left alone; without a mount there is nothing to do. Unsaved data is
+    kept: the next mount and 'ossfs-py recover' find it.
     """
     from ossfs_py.host.mountpoint import real_path
     from ossfs_py.host.preparing import clear_dead_mounts

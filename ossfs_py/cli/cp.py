@@ -25,14 +25,15 @@ Exit codes: 0 all is copied, 1 something could not be copied, 2 wrong usage.
 )
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@click.option("-r", "recursive", is_flag=True, help="Copy a directory and all below it.")
-@click.option("--json", "as_json", is_flag=True, help="Tell the outcome as JSON.")
+@click.option("-r", "recursive", is_flag=True, help="Copy a directory and everything below it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def cp(source: str, target: str, recursive: bool, as_json: bool) -> int:
-    """Copy SRC to DST, or into DST if that is a directory, without moving bytes over the network.
+    """Copy SRC to DST, or into DST if that is a directory, without moving bytes over the
+    network.
 
-    Both lie in ossfs-py mounts of one bucket, or in one mount. The store makes the copies, many at
-    a time, with all that describes the objects. What is copied already is passed over, so give the
-    command again if it was broken off.
+    Both must be in ossfs-py mounts of one bucket, or in one mount. The store makes the copies,
+    many at a time, metadata included. Files that are copied already are skipped, so run an
+    interrupted command again to continue.
     """
     from ossfs_py.control.client import ControlClient, mount_of
 
@@ -61,7 +62,7 @@ def cp(source: str, target: str, recursive: bool, as_json: bool) -> int:
         with screen.status("") as status:
 
             def on_progress(state: Mapping[str, Any]) -> None:
-                status.update(f"{state['files']} files, {short_size(state['bytes'])}")
+                status.update(f"{counted(state['files'], 'file')}, {short_size(state['bytes'])}")
 
             arguments = {
                 "source": from_place["prefix"] + source_below,

@@ -5,9 +5,10 @@ import click
 
 @click.command()
 def demo() -> int:
-    """Load a model from an embedded store over every data path, check it, and show the speed.
+    """Load a model from an embedded S3 server over each data path, check it, and show the
+    speed.
 
-    Starts an S3 server of its own on this machine and removes it again; no account is needed.
+    The server runs on this machine and is removed at the end. You need no account.
     """
     from ossfs_py.demo.demonstration import run_demo
 

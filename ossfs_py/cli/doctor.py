@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ossfs_py.config import Loaded
     from ossfs_py.doctor.findings import Finding
 
-_HELP = """Look at everything that a mount of BUCKET[/PREFIX] at MOUNTPOINT needs.
+_HELP = """Check everything that a mount of BUCKET[/PREFIX] at MOUNTPOINT needs.
 
-The machine is always looked at; the store and the bucket if BUCKET is given; the mountpoint, or
-the mount that is there, if MOUNTPOINT is; each node, if --shared-cache is. A single argument that
-begins with / or . is a mountpoint. Nothing is written anywhere, but for a scratch key with --write.
+The machine is always checked. BUCKET adds the store and the bucket, MOUNTPOINT the mountpoint or
+the mount that is there, --shared-cache its nodes. A single argument that begins with / or . is a
+mountpoint. Nothing is written, except for a scratch key with --write.
 """
 
 _EPILOG = """\b
@@ -56,7 +56,7 @@ class _DoctorCommand(SettingsCommand):
 @click.argument("arguments", nargs=-1, metavar="[BUCKET[/PREFIX]] [MOUNTPOINT]")
 @click.option("--config", metavar="FILE", help="TOML file with settings by their long names.")
 @click.option("--write", is_flag=True, help="Also write and remove a scratch key in the bucket.")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(
     arguments: tuple[str, ...], config: str | None, write: bool, as_json: bool, **values: object
 ) -> int:
@@ -98,7 +98,7 @@ def doctor(
 
 
 def _verdict(findings: "list[Finding]") -> str:
-    """One line for who reads no more than the last."""
+    """One line for those who read the last one only."""
     from ossfs_py.doctor.findings import Status
 
     failed = [finding for finding in findings if finding.status is Status.FAILED]

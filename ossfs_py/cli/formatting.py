@@ -8,6 +8,8 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 def short_size(size_bytes: float) -> str:
     """Three or four digits and a unit: ``1.5 GiB``. Not exact; settings use ``format_size``."""
+    if size_bytes == 1:
+        return "1 byte"
     unit = 0
     while size_bytes >= 1024 and unit < len(_UNITS) - 1:
         size_bytes /= 1024

@@ -21,11 +21,11 @@ Examples:
 )
 @click.argument("mountpoint", required=False, metavar="[MOUNTPOINT]")
 def health(mountpoint: str | None) -> int:
-    """Say whether the mount at MOUNTPOINT is there and answers; without one, whether every mount
-    does that a daemon of this user serves in this container or on this machine.
+    """Check whether the mount at MOUNTPOINT is there and answers. Without MOUNTPOINT, check
+    each mount of this user in this container or on this machine.
 
-    The store is not asked: when it is away for a while it comes back by itself, and a restart
-    would cost what programs have open. Exit code 0 for healthy, 1 for anything else.
+    The store is not asked. A mount recovers by itself when its store is back, and a restart
+    would break open files. Exit code 0 means healthy; any other means not healthy.
     """
     from ossfs_py.host.mountpoint import real_path
     from ossfs_py.host.standing import Standing, look_at

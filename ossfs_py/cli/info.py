@@ -12,10 +12,10 @@ from ossfs_py.cli.terminal import say
 
 @click.command()
 @click.argument("path", metavar="PATH")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(path: str, as_json: bool) -> int:
-    """Show the object behind PATH: its key, version, size and metadata, how much of it is cached,
-    and who has it open.
+    """Show the object behind PATH: its key, version, size and metadata, how much of it is
+    cached, and who has it open.
     """
     from ossfs_py.control.client import ControlClient, mount_of
 
@@ -31,7 +31,7 @@ def info(path: str, as_json: bool) -> int:
         "Key": told["key"],
         "ETag": told["etag"],
         "Version": told["version_id"],
-        "Size": f"{short_size(told['bytes'])} ({told['bytes']} bytes)",
+        "Size": _size(told["bytes"]),
         "Modified": time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(told["modified"])),
         "Mode": told["mode"],
         "Content type": told["content_type"],
@@ -51,6 +51,11 @@ def info(path: str, as_json: bool) -> int:
     for name, value in (told["metadata"] or {}).items():
         say(f"{'Metadata':<16}{name}: {value}")
     return 0
+
+
+def _size(size_bytes: int) -> str:
+    told = short_size(size_bytes)
+    return told if size_bytes < 1024 else f"{told} ({size_bytes} bytes)"
 
 
 def _share(cached_bytes: int | None, size_bytes: int) -> str | None:

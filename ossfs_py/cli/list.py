@@ -36,7 +36,7 @@ class _Row:
 
 
 @click.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_mounts(as_json: bool) -> int:
     """Show the mounts of ossfs-py on this host, their daemons, and whether they answer."""
     rows = _rows()
@@ -79,10 +79,10 @@ def _row(entry: "MountEntry") -> _Row:
         Standing.SERVED_ELSEWHERE: "mounted: its daemon runs in another container"
         if os.geteuid() in (0, entry.owner)
         else "mounted: by another user",
-        Standing.SILENT: f"ill: it {seen.problem}",
+        Standing.SILENT: f"broken: it {seen.problem}",
         Standing.DEAD: "dead: its daemon is gone"
         if seen.record is None
-        else "ill: the mount is dead, its daemon still uploads",
+        else "dead: its daemon still uploads",
         Standing.HIDDEN: "of another user",
     }.get(seen.standing, "unmounted meanwhile")
     mount = seen.record

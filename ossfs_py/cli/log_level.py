@@ -29,11 +29,11 @@ Examples:
 )
 @click.argument("mountpoint", metavar="MOUNTPOINT")
 @click.argument("levels", required=False, metavar="[LEVEL][,AREA=LEVEL]", callback=_levels)
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def log_level(mountpoint: str, levels: str | None, as_json: bool) -> int:
-    """Show or change what the mount at MOUNTPOINT writes to its log, while it runs.
+    """Show or change what the mount at MOUNTPOINT logs, while it runs.
 
-    A change lasts until the next SIGHUP, which takes the levels of the configuration again.
+    A change lasts until the next SIGHUP, which restores the configured levels.
     """
     from ossfs_py.control.client import ControlClient, mount_of
 

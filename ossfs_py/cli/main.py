@@ -3,14 +3,18 @@
 Subcommands are imported when they are called, so that every command starts quickly.
 """
 
+import os
 import sys
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UserError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
 """What a shell reports for a program ended by SIGINT."""
@@ -18,33 +22,47 @@ INTERRUPTED = 130
 _COMMANDS = {
     "mount": ("ossfs_py.cli.mount:mount", "Mount a bucket, or a part of it, at a directory."),
     "umount": ("ossfs_py.cli.umount:umount", "Unmount, and wait until everything is uploaded."),
-    "cleanup": ("ossfs_py.cli.cleanup:cleanup", "Take away what a killed daemon left mounted."),
-    "container": ("ossfs_py.cli.container:container", "What the image runs: mount, or a command."),
+    "cleanup": ("ossfs_py.cli.cleanup:cleanup", "Remove the dead mount of a killed daemon."),
+    "container": (
+        "ossfs_py.cli.container:container",
+        "Entry point of the container image: mount, or a command.",
+    ),
     "sync": ("ossfs_py.cli.sync:sync", "Wait until everything written is in the bucket."),
-    "recover": ("ossfs_py.cli.recover:recover", "List or upload what a mount could not save."),
+    "recover": (
+        "ossfs_py.cli.recover:recover",
+        "List or upload files that a mount could not save.",
+    ),
     "list": ("ossfs_py.cli.list:list_mounts", "Show the mounts on this host."),
-    "health": ("ossfs_py.cli.health:health", "Say whether a mount answers, for health checks."),
+    "health": ("ossfs_py.cli.health:health", "Check whether a mount answers, for health checks."),
     "info": ("ossfs_py.cli.info:info", "Show the object behind a path."),
-    "cp": ("ossfs_py.cli.cp:cp", "Copy within a bucket, made by the store itself."),
+    "cp": ("ossfs_py.cli.cp:cp", "Copy within a bucket; the store copies the bytes."),
     "versions": (
         "ossfs_py.cli.versions:versions",
-        "Show what a file was, and who wrote it.",
+        "Show the versions of a file, and who wrote them.",
     ),
-    "restore": ("ossfs_py.cli.restore:restore", "Make a file what it was before."),
-    "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back what was deleted, whole trees too."),
-    "trash": ("ossfs_py.cli.trash:trash", "Show, bring back or delete what a mount has kept."),
-    "refresh": ("ossfs_py.cli.refresh:refresh", "Look again at what others changed in the bucket."),
-    "stats": ("ossfs_py.cli.stats:stats", "Show what a mount has done so far."),
-    "doctor": ("ossfs_py.cli.doctor:doctor", "Find out what is wrong, and what to do about it."),
+    "restore": ("ossfs_py.cli.restore:restore", "Restore an older version of a file."),
+    "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back deleted files and directories."),
+    "trash": ("ossfs_py.cli.trash:trash", "List, restore or delete what a mount has kept."),
+    "refresh": ("ossfs_py.cli.refresh:refresh", "See changes by other clients at once."),
+    "stats": ("ossfs_py.cli.stats:stats", "Show what a mount does: bytes, requests, errors."),
+    "doctor": ("ossfs_py.cli.doctor:doctor", "Find problems, and what to do about them."),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
-    "warmup": ("ossfs_py.cli.warmup:warmup", "Bring files into the disk cache ahead of time."),
+    "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into the disk cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
-    "demo": ("ossfs_py.cli.demo:demo", "Load a model from an embedded store, and show it."),
+    "demo": ("ossfs_py.cli.demo:demo", "Load a model from an embedded S3 server."),
+    "docs": ("ossfs_py.cli.docs:docs", "Show a page of the documentation."),
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),
+    "completion": (
+        "ossfs_py.cli.completion:completion",
+        "Print what makes a shell complete the command line.",
+    ),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }
 """Name: where the command lives, and its line in ``ossfs-py --help``."""
+
+_COMPLETE = "_OSSFS_PY_COMPLETE"
+"""Set by a shell that asks how a command line may go on."""
 
 _WIDEST_HELP_COLUMNS = 120
 """Help fills the terminal up to here; longer lines are hard to read."""
@@ -67,7 +85,18 @@ class _LazyGroup(click.Group):
             return None
         module, name = _COMMANDS[cmd_name][0].split(":")
         command: click.Command = getattr(import_module(module), name)
+        if _COMPLETE in os.environ:
+            from ossfs_py.cli.completion import completed
+
+            return completed(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list["CompletionItem"]:
+        from ossfs_py.cli.completion import command_items
+
+        texts = {name: text for name, (_, text) in _COMMANDS.items()}
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*command_items(texts, incomplete), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):

@@ -11,12 +11,12 @@ from ossfs_py.cli.options import SettingsCommand, setting_options
 from ossfs_py.cli.terminal import say
 from ossfs_py.config import ARGUMENTS, CommandLine, Settings, load, unknown_flag
 
-_HELP = """Mount BUCKET, or what lies below BUCKET/PREFIX, at the directory MOUNTPOINT.
+_HELP = """Mount BUCKET, or everything below BUCKET/PREFIX, at the directory MOUNTPOINT.
 
-BUCKET may also be written s3://bucket/prefix or oss://bucket/prefix. The command returns when
-the mount answers, or says in one sentence why it cannot. Credentials never are options: they come
-from AWS_ACCESS_KEY_ID or OSS_ACCESS_KEY_ID and their companions, a profile, --credentials-file,
-or the role of the container or machine.
+BUCKET may also be written as s3://bucket/prefix or oss://bucket/prefix. The command returns when
+the mount answers. If it cannot mount, it says why in one sentence. Credentials are never options:
+they come from variables (AWS_ACCESS_KEY_ID or OSS_ACCESS_KEY_ID and so on), a profile,
+--credentials-file, or the role of the container or machine.
 """
 
 _EPILOG = """\b
@@ -24,10 +24,10 @@ Examples:
   Models from Alibaba OSS, memory only:
     ossfs-py mount models /mnt/models --endpoint oss-cn-hangzhou.aliyuncs.com \\
         --data-path direct --read-only
-  A part of a bucket with a lasting cache on local disk:
+  A part of a bucket, with a persistent cache on local disk:
     ossfs-py mount s3://bucket/team/models /mnt/models --data-path cache \\
         --cache-dir /nvme/cache --cache-size 500G
-  A local S3 server, staying in the foreground:
+  A local S3 server, in the foreground:
     ossfs-py mount demo /mnt/demo --endpoint http://127.0.0.1:9000 --foreground
   As mount(8) and fstab write options:
     ossfs-py mount bucket /mnt/bucket -o ro,allow_other,metadata_ttl=5m

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ossfs_py.cli.formatting import short_size
+from ossfs_py.config.units import counted
 
 _RATE = "PER SECOND"
 _OPERATIONS_SHOWN = 12
@@ -182,12 +183,12 @@ class _Look:
         if now.get("ossfs_write_back_pending_files"):
             size = short_size(now.get("ossfs_write_back_pending_bytes"))
             count = now.get("ossfs_write_back_pending_files")
-            rows.append(("To be uploaded", f"{count:.0f} closed files, {size}"))
+            rows.append(("To be uploaded", f"{counted(int(count), 'closed file')}, {size}"))
         if now.data_path == "cache":
             rows.append(("Disk cache", short_size(now.get("ossfs_cache_used_bytes"))))
         if now.known("ossfs_shared_cache_nodes", "up"):
             up, down = (now.get("ossfs_shared_cache_nodes", state) for state in ("up", "down"))
-            rows.append(("Shared cache", f"{up + down:.0f} nodes, {down:.0f} of them down"))
+            rows.append(("Shared cache", f"{counted(int(up + down), 'node')}, {down:.0f} down"))
         return Section(("STATE", ""), tuple(rows))
 
     def waits(self) -> Section:

@@ -106,9 +106,14 @@ class SettingsCommand(click.Command):
             if not records:
                 continue
             with formatter.section(title):
-                formatter.write_dl(records, col_max=32)
+                formatter.write_dl(records, col_max=_names_columns(formatter))
         with formatter.section("Other"):
-            formatter.write_dl(others, col_max=32)
+            formatter.write_dl(others, col_max=_names_columns(formatter))
+
+
+def _names_columns(formatter: click.HelpFormatter) -> int:
+    """How wide the names may be: in a narrow terminal their text needs the room."""
+    return min(32, formatter.width * 2 // 5)
 
 
 def _shorter(parameter: click.Parameter, record: tuple[str, str]) -> tuple[str, str]:

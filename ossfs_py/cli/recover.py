@@ -110,13 +110,15 @@ Exit codes: 0 done, 1 something could not be done, 2 wrong usage.
 """
 )
 @click.argument("ids", nargs=-1, metavar="[ID]...")
-@click.option("--list", "listing", is_flag=True, help="Show what is waiting (the default).")
-@click.option("--upload", is_flag=True, help="Finish the files in their bucket.")
+@click.option("--list", "listing", is_flag=True, help="Show the unsaved files (the default).")
+@click.option("--upload", is_flag=True, help="Upload the files to their bucket.")
 @click.option("--export", "target", metavar="DIR", help="Write the files to a local directory.")
-@click.option("--discard", is_flag=True, help="Drop the files for good.")
-@click.option("--all", "everything", is_flag=True, help="With --discard: every file there is.")
+@click.option("--discard", is_flag=True, help="Delete the files permanently.")
+@click.option("--all", "everything", is_flag=True, help="With --discard: all files.")
 @click.option(
-    "--overwrite", is_flag=True, help="With --upload: replace what others have written since."
+    "--overwrite",
+    is_flag=True,
+    help="With --upload: overwrite what other clients have written since.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
@@ -136,17 +138,17 @@ def recover(
     as_json: bool,
     state_dir: str | None,
 ) -> int:
-    """List, upload, export or drop files that a mount could not save.
+    """List, upload, export or delete files that a mount could not save.
 
-    They come from daemons that were killed, from stores that refused an upload, and from programs
-    that gave up after an error. Without ID all of them are meant.
+    Such files remain when a daemon is killed, when a store refuses an upload, or when a program
+    gives up after an error. Without ID, the command applies to all of them.
     """
     if sum((listing, upload, target is not None, discard)) > 1:
         raise UsageError("only one of --list, --upload, --export and --discard can be used")
     if overwrite and not upload:
-        raise UsageError("--overwrite: has a meaning with --upload only")
+        raise UsageError("--overwrite: works with --upload only")
     if everything and not discard:
-        raise UsageError("--all: has a meaning with --discard only")
+        raise UsageError("--all: works with --discard only")
     if discard and everything == bool(ids):
         raise UsageError("--discard: name the files to drop by their ids, or say --all")
     with ExitStack() as stack:

@@ -1,25 +1,36 @@
-"""The manual page and README's table of options, from the commands and the settings model.
+"""The manual page and the tables of the documentation, from the commands and the settings model.
 
-``python -m ossfs_py.cli.reference README.md`` writes the table of that file anew.
+``python -m ossfs_py.cli.reference [FILE]...`` writes the tables of those files anew; without
+names, those of the pages in ``ossfs_py/docs``.
 """
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
 import click
 
+from ossfs_py.cli.formatting import wrapped
 from ossfs_py.cli.options import setting_options
+from ossfs_py.config.foreign_names import (
+    FOREIGN_NAMES,
+    GOOFYS,
+    MOUNTPOINT,
+    OSSFS,
+    OSSFS2,
+    RCLONE,
+    S3FS,
+    ForeignName,
+)
 from ossfs_py.config.groups.option import GROUPS
 from ossfs_py.config.settings import Settings, option_extra
-
-BEGIN, END = "<!-- options: begin (make readme) -->", "<!-- options: end -->"
-"""What the generated tables of README.md stand between."""
+from ossfs_py.config.sources import FIELD_OF_NAME
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
+_PLAIN_COLUMNS = 80
 _AS_IT_STANDS = "\b"
 """click's mark of a paragraph that is not to be filled."""
 
@@ -28,22 +39,26 @@ ossfs-py mounts an S3 or Alibaba OSS bucket, or a part of it, as a directory. Ob
 one with files: any other client of the store can read what the mount wrote, and the mount reads
 what any other client wrote. There is no metadata server and no private format.
 
-Bytes live in temporary files, in a lasting disk cache, or in memory only: see --data-path."""
+Bytes are kept in temporary files, in a persistent disk cache, or in memory only: see --data-path.
+"ossfs-py docs" lists the pages of the guide."""
 
 _FILES = (
     ("/etc/ossfs-py/NAME.toml", "Settings of the service ossfs-py@NAME, by their long names."),
-    ("/var/lib/ossfs-py, ~/.local/state/ossfs-py", "Data that is not in the bucket yet."),
+    (
+        "/var/lib/ossfs-py, ~/.local/state/ossfs-py",
+        "Data that is not in the bucket yet, and unsaved files.",
+    ),
     ("/var/cache/ossfs-py, ~/.cache/ossfs-py", "The disk cache of the data path cache."),
     ("/etc/fuse.conf", "user_allow_other, which --allow-other of ordinary users needs."),
 )
 _VARIABLES = (
     (
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE, ...",
-        "Credentials, as every AWS tool takes them; files and roles too.",
+        "Credentials, as for every AWS tool, files and roles included.",
     ),
     (
         "OSS_ACCESS_KEY_ID, OSS_ACCESS_KEY_SECRET, OSS_SESSION_TOKEN",
-        "Credentials of Alibaba OSS; they go first on an OSS endpoint.",
+        "Credentials of Alibaba OSS; used first on an OSS endpoint.",
     ),
     (
         "OSSFS_PY_NAME",
@@ -53,13 +68,13 @@ _VARIABLES = (
 )
 _STATUS = (
     ("0", "Done."),
-    ("1", "It cannot be done here; one sentence on standard error says why."),
-    ("2", "It was asked wrongly; everything that is wrong is told at once."),
-    ("130", "Ended by Ctrl-C."),
+    ("1", "Failed; one sentence on standard error says why."),
+    ("2", "Wrong usage; all mistakes are reported at once."),
+    ("130", "Interrupted by Ctrl-C."),
 )
 
 
-# -- README -----------------------------------------------------------------------------------
+# -- tables of the documentation ----------------------------------------------------------------
 
 
 def options_tables() -> str:
@@ -77,7 +92,7 @@ def options_tables() -> str:
 
 def _tables(rows: dict[str, list[str]]) -> Iterator[str]:
     for group, lines in rows.items():
-        yield f"\n**{group}**\n\n| option | what it does | default |\n| --- | --- | --- |"
+        yield f"\n## {group}\n\n| option | what it does | default |\n| --- | --- | --- |"
         yield from lines
 
 
@@ -93,11 +108,79 @@ def _record(option: click.Parameter, context: click.Context) -> tuple[str, str]:
     return record
 
 
-def with_options_tables(text: str) -> str:
-    """The text with the tables between their marks written anew."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{options_tables()}\n\n{END}{after}"
+_PREDECESSORS = (
+    ("ossfs 1.9x and s3fs", (OSSFS, S3FS)),
+    ("ossfs 2", (OSSFS2,)),
+    ("mountpoint-s3", (MOUNTPOINT,)),
+    ("goofys", (GOOFYS,)),
+    ("rclone mount", (RCLONE,)),
+)
+"""Headings of the tables for those who come from another program, and whose options each has."""
+
+
+def migration_tables() -> str:
+    """A table for each program that people come from, in Markdown."""
+    return "\n".join(_migration_tables())
+
+
+def _migration_tables() -> Iterator[str]:
+    yield from _side_by_side()
+    for title, programs in _PREDECESSORS:
+        yield f"\n## {title}\n\n| option there | option here | note |\n| --- | --- | --- |"
+        for name, known in FOREIGN_NAMES.items():
+            theirs = [program for program in programs if program in known.programs]
+            if theirs:
+                only = f" ({theirs[0]})" if len(theirs) < len(programs) else ""
+                yield f"| `{name}`{only} | {_flags(known)} | {_cell(known.note)} |"
+
+
+_PROGRAMS = (OSSFS, OSSFS2, S3FS, MOUNTPOINT, GOOFYS, RCLONE)
+
+
+def _side_by_side() -> Iterator[str]:
+    """A row for each option of ours that several programs have, a column for each program."""
+    yield "\n## Side by side\n"
+    yield f"| ossfs-py | {' | '.join(_PROGRAMS)} |"
+    yield "| --- " * (len(_PROGRAMS) + 1) + "|"
+    for option in setting_options():
+        theirs = {program: _names_at(program, str(option.name)) for program in _PROGRAMS}
+        if sum(map(bool, theirs.values())) > 1:
+            yield f"| `{option.opts[0]}` | {' | '.join(theirs.values())} |"
+
+
+def _names_at(program: str, field: str) -> str:
+    return " ".join(
+        f"`{name}`"
+        for name, known in FOREIGN_NAMES.items()
+        if program in known.programs
+        and field in (FIELD_OF_NAME[here.partition("=")[0]] for here in known.options())
+    )
+
+
+def _flags(known: ForeignName) -> str:
+    return " ".join(f"`{flag}`" for flag in known.flags())
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "options": options_tables,
+    "migration": migration_tables,
+}
+"""What can stand in a page between the marks of that name."""
+
+
+def marks(name: str) -> tuple[str, str]:
+    """What a generated part of a page stands between."""
+    return f"<!-- {name}: begin (make readme) -->", f"<!-- {name}: end -->"
+
+
+def with_tables(text: str) -> str:
+    """The text with whatever stands between such marks written anew."""
+    for name, made in TABLES.items():
+        begin, end = marks(name)
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}\n{made()}\n\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 # -- man page ---------------------------------------------------------------------------------
@@ -117,6 +200,40 @@ def man_page(root: click.Group) -> str:
         *_section("SEE ALSO", [r"\fBmount\fR(8), \fBfusermount3\fR(1), \fBfuse\fR(8)"]),
     ]
     return "\n".join(lines) + "\n"
+
+
+_FONTS = re.compile(r"\\f[BIR]")
+
+
+def plain_page(page: str) -> str:
+    """A manual page without roff, for terminals where no man(1) shows it."""
+    return "\n".join(_plain_lines(page)) + "\n"
+
+
+def _plain_lines(page: str) -> Iterator[str]:
+    indent, is_name = "", False
+    for line in page.splitlines():
+        request, _, text = line.partition(" ")
+        if request in (".SH", ".SS"):
+            yield from ("", _unescape(text))
+            indent = "    "
+        elif request in (".PP", ".TP"):
+            yield ""
+            is_name = request == ".TP"
+            indent = "    "
+        elif not line.startswith("."):
+            yield from _filled(_unescape(line), indent)
+            indent = "        " if is_name else indent
+
+
+def _filled(text: str, indent: str) -> list[str]:
+    if text.startswith(" "):  # an example, as it stands
+        return [indent + text]
+    return [indent + line for line in wrapped(text, _PLAIN_COLUMNS - len(indent))]
+
+
+def _unescape(text: str) -> str:
+    return _FONTS.sub("", text).replace(r"\&", "").replace(r"\-", "-").replace(r"\e", "\\")
 
 
 def _summary(command: click.Command) -> str:
@@ -194,9 +311,10 @@ def _escape(text: str) -> str:
 
 
 def main() -> None:
-    """Write the tables of the file named on the command line anew."""
-    path = Path(sys.argv[1])
-    path.write_text(with_options_tables(path.read_text()))
+    """Write the tables of the files named on the command line anew."""
+    named = [Path(name) for name in sys.argv[1:]]
+    for path in named or sorted((Path(__file__).parents[1] / "docs").glob("*.md")):
+        path.write_text(with_tables(path.read_text()))
 
 
 if __name__ == "__main__":

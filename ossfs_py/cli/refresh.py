@@ -10,11 +10,11 @@ from ossfs_py.cli.terminal import say
 
 @click.command()
 @click.argument("path", metavar="PATH")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def refresh(path: str, as_json: bool) -> int:
     """Forget what the mount remembers of PATH and everything below it.
 
-    Changes that others made in the bucket are seen at once, without waiting for --metadata-ttl.
+    Changes by other clients are then visible at once, without waiting for --metadata-ttl.
     """
     from ossfs_py.control.client import ControlClient, mount_of
 
@@ -25,5 +25,6 @@ def refresh(path: str, as_json: bool) -> int:
         click.echo(json.dumps(told, indent=1))
     else:
         gone = ", and it is gone from the bucket" if told["gone"] else ""
-        say(f"{path}: {told['forgotten_entries']} remembered entries are asked for anew{gone}")
+        entries = told["forgotten_entries"]
+        say(f"{path}: forgot {entries:,} {'entry' if entries == 1 else 'entries'}{gone}")
     return 0

@@ -20,16 +20,24 @@ Examples:
 """
 )
 @click.argument("path", metavar="PATH")
-@click.option("--version", "version", metavar="ID", help="The version, as 'versions' shows it.")
-@click.option("--at", "at_ns", type=Moment(), metavar="TIME", help="What it was then (or 3d ago).")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option(
+    "--version", "version", metavar="ID", help="The version to restore, as 'versions' shows it."
+)
+@click.option(
+    "--at",
+    "at_ns",
+    type=Moment(),
+    metavar="TIME",
+    help="Restore the file as it was at this time (3d: days ago).",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def restore(path: str, version: str | None, at_ns: int | None, as_json: bool) -> int:
-    """Make the file PATH what it was: by default before its last change, or its deletion.
+    """Restore the file PATH: by default, as it was before its last change or its deletion.
 
-    The store copies the version over the present one, which stays a version itself.
+    The store copies the older version over the current one, which remains as a version.
     """
     if version is not None and at_ns is not None:
-        raise UsageError("--version and --at exclude one another")
+        raise UsageError("--version and --at cannot be used together")
     from ossfs_py.control.client import ControlClient, mount_of
 
     arguments: dict[str, Any] = {"version": version or "", "at_ns": at_ns or 0}

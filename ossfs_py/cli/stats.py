@@ -19,12 +19,12 @@ _PERIOD_SECONDS = 1.0
 
 @click.command()
 @click.argument("mountpoint", metavar="MOUNTPOINT")
-@click.option("--json", "as_json", is_flag=True, help="Every metric, once, as JSON.")
-@click.option("--once", is_flag=True, help="One table instead of one that follows the mount.")
+@click.option("--json", "as_json", is_flag=True, help="Print every metric once, as JSON.")
+@click.option("--once", is_flag=True, help="Print one table instead of a live one.")
 def stats(mountpoint: str, as_json: bool, once: bool) -> int:
     """Show what the mount at MOUNTPOINT does: bytes, requests, errors, memory, cache.
 
-    On a terminal the table follows the mount, with rates per second, until Ctrl-C.
+    On a terminal, the table is updated live, with rates per second, until Ctrl-C.
     """
     from rich.live import Live
 

@@ -24,8 +24,8 @@ Exit codes: 0 everything is in the bucket, 1 something is not, 2 wrong usage.
 def sync(path: str) -> None:
     """Wait until everything written to the mount at MOUNTPOINT is in the bucket.
 
-    Without --write-back, files are in the bucket when their program has closed them; then this
-    brings files that are still open there, too.
+    This includes files that are still open. Without --write-back, files that are closed are in
+    the bucket already.
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn
 

@@ -37,23 +37,25 @@ Examples:
 )
 @click.argument("mountpoint", metavar="MOUNTPOINT")
 @click.option(
-    "--lazy", is_flag=True, help="Take the mount out of sight now; it ends with its last user."
+    "--lazy",
+    is_flag=True,
+    help="Hide the mount now; it ends when the last program has closed its files.",
 )
 @click.option(
     "--force",
     is_flag=True,
-    help="End the daemon without waiting for the store; unsaved data stays in its state directory.",
+    help="End the daemon without waiting for the store; unsaved data stays in the state directory.",
 )
 @click.option(
     "--timeout",
     default=format_duration(DEFAULT_TIMEOUT_SECONDS),
     metavar="DURATION",
     callback=_timeout,
-    help="Longest wait for uploads to finish.",
+    help="Maximum wait for uploads.",
     show_default=True,
 )
 def umount(mountpoint: str, lazy: bool, force: bool, timeout: float) -> None:
-    """Unmount MOUNTPOINT and wait until its daemon has uploaded everything and is gone."""
+    """Unmount MOUNTPOINT, and wait until its daemon has uploaded everything and has ended."""
     unmount_and_wait(mountpoint, lazy=lazy, force=force, timeout_seconds=timeout)
 
 
@@ -124,7 +126,7 @@ def _wait_for_end(path: Path, daemon: "FoundDaemon", device: str, timeout_second
                 others = f" and {len(holders) - 1} more" if holders[1:] else ""
                 raise EnvironmentProblemError(
                     f"{path} is unmounted here and everything is uploaded, but its daemon"
-                    f" (process {pid}) serves on, for {holders[0]}{others}"
+                    f" (process {pid}) still serves {holders[0]}{others}"
                 )
         if time.monotonic() >= deadline:
             raise EnvironmentProblemError(

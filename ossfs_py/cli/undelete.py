@@ -24,15 +24,21 @@ Exit codes: 0 all is back, 1 something could not be brought back, 2 wrong usage.
 """
 )
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@click.option("--since", "since_ns", type=Moment(), metavar="TIME", help="Deleted since then only.")
-@click.option("--dry-run", is_flag=True, help="Only tell what would come back.")
-@click.option("--json", "as_json", is_flag=True, help="Tell the outcome as JSON.")
+@click.option(
+    "--since",
+    "since_ns",
+    type=Moment(),
+    metavar="TIME",
+    help="Only files that were deleted since this time.",
+)
+@click.option("--dry-run", is_flag=True, help="Only show what would come back.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def undelete(paths: tuple[str, ...], since_ns: int | None, dry_run: bool, as_json: bool) -> int:
-    """Bring back files that were deleted: PATH itself, and all below it if it was a directory.
+    """Bring back deleted files: PATH itself, and everything below it if it was a directory.
 
-    They are exactly what they were. What was moved away was deleted, too: --since and --dry-run
-    help to tell. What is back already is passed over, so give the command again if it was
-    broken off.
+    They come back exactly as they were. Files that were moved away count as deleted, too: use
+    --since and --dry-run to select. Files that are back already are skipped, so run an
+    interrupted command again to continue.
     """
     from ossfs_py.control.client import ControlClient, mount_of
 
@@ -47,7 +53,7 @@ def undelete(paths: tuple[str, ...], since_ns: int | None, dry_run: bool, as_jso
             def on_progress(state: Mapping[str, Any], root: Path = entry.mountpoint) -> None:
                 found = [{**row, "path": f"{root}/{row['path']}"} for row in state["files"]]
                 rows.extend(found if dry_run or as_json else [])
-                status.update(f"{totals['files'] + state['done']} files")
+                status.update(counted(totals["files"] + state["done"], "file"))
 
             arguments = {"paths": [below], "since_ns": since_ns or 0, "dry_run": dry_run}
             with ControlClient.of(entry) as client:
@@ -63,9 +69,9 @@ def undelete(paths: tuple[str, ...], since_ns: int | None, dry_run: bool, as_jso
         say(f"{when(row['deleted'])}  {short_size(row['bytes']):>10}  {row['path']}")
     for key, why in failed.items():
         say(f"ossfs-py: {key}: {why}", err=True)
-    back = "would come back" if dry_run else "are back"
+    back = "to bring back" if dry_run else "brought back"
     say(f"{counted(totals['files'], 'file')} ({short_size(totals['bytes'])}) {back}")
     if totals["without_version"]:
         lost = counted(totals["without_version"], "name")
-        say(f"of {lost} no version is left: they cannot come back")
+        say(f"no version is left of {lost}, which cannot come back")
     return 1 if failed else 0

@@ -5,7 +5,7 @@ import click
 
 @click.command()
 def version() -> None:
-    """Print the version of ossfs-py and of what it stands on."""
+    """Print the versions of ossfs-py and of the libraries it uses."""
     from importlib.metadata import version as version_of
 
     click.echo(version_line())

@@ -11,12 +11,12 @@ from ossfs_py.cli.terminal import console, printable, say
 
 @click.command()
 @click.argument("path", metavar="PATH")
-@click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def versions(path: str, as_json: bool) -> int:
-    """Show the versions of the file PATH, the newest first, and its deletions: when, how large, by
-    whom (if the mount that wrote it had --record-writer). PATH need not exist any more.
+    """Show the versions and deletions of the file PATH, the newest first: when, how large, and
+    by whom (if it was written with --record-writer). PATH may be a deleted file.
 
-    The bucket has to keep versions. 'ossfs-py restore' brings one back.
+    The bucket must keep versions. 'ossfs-py restore' brings one back.
     """
     from rich.table import Table
 

@@ -38,12 +38,18 @@ Exit codes: 0 everything is cached, 1 something is missing, 2 wrong usage.
 """
 )
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--from-file", metavar="LIST", help="File with more paths, one a line; - is stdin.")
-@click.option("--check", is_flag=True, help="Only tell which part of each file is cached.")
+@click.option(
+    "--from-file", metavar="LIST", help="File with more paths, one on each line; - is stdin."
+)
+@click.option("--check", is_flag=True, help="Only show how much of each file is cached.")
 @click.option("--evict", is_flag=True, help="Remove the files from the cache instead.")
-@click.option("--threads", type=click.IntRange(1, 512), help="Requests at once.  [--concurrency]")
-@click.option("--background", is_flag=True, help="Return at once; the daemon's log tells the end.")
-@click.option("--json", "as_json", is_flag=True, help="Tell the outcome as JSON.")
+@click.option(
+    "--threads", type=click.IntRange(1, 512), help="Number of parallel requests.  [--concurrency]"
+)
+@click.option(
+    "--background", is_flag=True, help="Return at once; the log of the daemon reports the end."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
 def warmup(
     paths: tuple[str, ...],
     from_file: str | None,
@@ -53,14 +59,14 @@ def warmup(
     background: bool,
     as_json: bool,
 ) -> int:
-    """Bring files into the disk cache of their mount before they are needed.
+    """Load files into the disk cache of their mount before they are needed.
 
-    PATH is a file, a directory (all of it) or a quoted glob, in a mount with --data-path cache.
-    What is cached already is passed over, so a warm-up that was broken off goes on where it
-    ended.
+    PATH is a file, a directory with everything below it, or a quoted glob, in a mount with
+    --data-path cache. Blocks that are cached already are skipped, so run an interrupted warm-up
+    again to continue.
     """
     if check + evict + background > 1:
-        raise UsageError("--check, --evict and --background exclude one another")
+        raise UsageError("--check, --evict and --background cannot be used together")
     from ossfs_py.cli.expansion import expand, read_list
 
     names = [*paths, *(read_list(from_file) if from_file else [])]
@@ -116,11 +122,13 @@ def _tell_what_does_not_fit(found: "Expansion") -> None:
     for mountpoint, files in found.mounts.items():
         wanted = sum(files.sizes.values())
         with ControlClient.of(files.mount) as client:
-            limit = client.call("cache.show")["limit_bytes"]
-        if limit is not None and wanted > limit:
+            shown = client.call("cache.show")
+        capacity = shown["capacity_bytes"]
+        if wanted > capacity:
             told = f"{short_size(wanted)} do not fit into the cache of {mountpoint}"
-            outcome = "what is fetched first is evicted again (see --cache-size)"
-            say(f"ossfs-py: warning: {told} ({short_size(limit)}): {outcome}", err=True)
+            option = "--cache-size" if capacity == shown["limit_bytes"] else "--min-free"
+            outcome = f"what is fetched first is evicted again (see {option})"
+            say(f"ossfs-py: warning: {told} ({short_size(capacity)}): {outcome}", err=True)
 
 
 def _summary(report: Report, background: bool) -> str:
@@ -213,7 +221,7 @@ def _evict(found: "Expansion", as_json: bool) -> int:
         _tell_json({**report, "missing": missing})
     else:
         for path in report["in_use"]:
-            say(f"ossfs-py: {path} stays: somebody has it open", err=True)
+            say(f"ossfs-py: {path} was not removed: it is open", err=True)
         _tell_missing(missing)
         say(f"{short_size(report['freed_bytes'])} freed.")
     return 1 if missing or report["in_use"] else 0

@@ -3,11 +3,9 @@
 import os
 from collections.abc import Callable
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from ossfs_py.config.settings import Settings
+from ossfs_py.config.fields import SettingFields
 
 _OSS_DOMAIN = ".aliyuncs.com"
 _MIN_BLOCKS = 4
@@ -18,12 +16,12 @@ Conflict = tuple[tuple[str, ...], str]
 """The fields that cannot go together, and why."""
 
 
-def _several_credentials(s: "Settings") -> list[Conflict]:
+def _several_credentials(s: SettingFields) -> list[Conflict]:
     given = [n for n in ("anonymous", "profile", "credentials_file") if getattr(s, n)]
     return [(tuple(given), "only one of them can be used")] if len(given) > 1 else []
 
 
-def _block_size(s: "Settings") -> list[Conflict]:
+def _block_size(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
     if s.block_size_bytes & (s.block_size_bytes - 1):
         found.append((("block_size_bytes",), "must be a power of two, like 4MiB or 8MiB"))
@@ -33,12 +31,14 @@ def _block_size(s: "Settings") -> list[Conflict]:
     return found
 
 
-def _addressing(s: "Settings") -> list[Conflict]:
+def _addressing(s: SettingFields) -> list[Conflict]:
     hostname = (urlsplit(s.endpoint).hostname or "") if s.endpoint else ""
     if s.addressing == "path" and hostname.endswith(_OSS_DOMAIN):
         return [(("addressing", "endpoint"), "OSS serves virtual addressing only")]
     if s.addressing == "virtual" and _is_ip_address(hostname):
-        return [(("addressing", "endpoint"), "a bucket cannot stand before an IP address")]
+        return [
+            (("addressing", "endpoint"), "virtual addressing needs a host name, not an IP address")
+        ]
     return []
 
 
@@ -50,16 +50,18 @@ def _is_ip_address(hostname: str) -> bool:
     return True
 
 
-def _encryption(s: "Settings") -> list[Conflict]:
+def _encryption(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
     if s.sse_key_file is not None and s.sse is not None:
         found.append((("sse", "sse_key_file"), "an object is encrypted in one way only"))
     if s.sse_kms_key_id is not None and s.sse not in ("aws:kms", "aws:kms:dsse"):
         found.append((("sse_kms_key_id",), "it is for --sse aws:kms, which is not given"))
-    url = urlsplit(s.endpoint or "")
-    if s.sse_key_file is not None and url.scheme == "http" and not _is_this_machine(url.hostname):
-        reason = "the key would cross the network for everybody to read: use https"
-        found.append((("sse_key_file", "endpoint"), reason))
+    for name in ("endpoint", "read_endpoint"):
+        url = urlsplit(getattr(s, name) or "")
+        is_open = url.scheme == "http" and not _is_this_machine(url.hostname)
+        if s.sse_key_file is not None and is_open:
+            reason = "the key would cross the network for everybody to read: use https"
+            found.append((("sse_key_file", name), reason))
     return found
 
 
@@ -69,7 +71,7 @@ def _is_this_machine(hostname: str | None) -> bool:
     return ip_address(hostname).is_loopback
 
 
-def _shared_cache(s: "Settings") -> list[Conflict]:
+def _shared_cache(s: SettingFields) -> list[Conflict]:
     if s.shared_cache_secret is not None and s.shared_cache is None:
         return [(("shared_cache_secret",), "it is for --shared-cache, which is not given")]
     if s.shared_cache is not None and s.sse_key_file is not None:
@@ -78,7 +80,7 @@ def _shared_cache(s: "Settings") -> list[Conflict]:
     return []
 
 
-def _trash(s: "Settings") -> list[Conflict]:
+def _trash(s: SettingFields) -> list[Conflict]:
     if not s.trash:
         return []
     if s.prefix.startswith(s.trash):
@@ -92,7 +94,7 @@ def _trash(s: "Settings") -> list[Conflict]:
     return []
 
 
-def _directories_apart(s: "Settings") -> list[Conflict]:
+def _directories_apart(s: SettingFields) -> list[Conflict]:
     # The daemon would wait for itself when it opens its own files through the mount.
     inside = [
         name
@@ -102,13 +104,13 @@ def _directories_apart(s: "Settings") -> list[Conflict]:
     return [((name, "mountpoint"), "it must lie outside the mountpoint") for name in inside]
 
 
-def _special_modes(s: "Settings") -> list[Conflict]:
+def _special_modes(s: SettingFields) -> list[Conflict]:
     if s.special_modes and os.geteuid() != 0:
         return [(("special_modes",), "only root may trust what others stored that far")]
     return []
 
 
-CONFLICT_RULES: tuple[Callable[["Settings"], list[Conflict]], ...] = (
+CONFLICT_RULES: tuple[Callable[[SettingFields], list[Conflict]], ...] = (
     _several_credentials,
     _block_size,
     _addressing,

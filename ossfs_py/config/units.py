@@ -77,7 +77,7 @@ def parse_moment(value: object) -> int:
                 f"{value!r} is no time; write it like 2026-11-20T10:00Z, or 3d for three days ago"
             ) from None
     if not 0 <= moment_ns <= now_ns:
-        raise ValueError(f"{value!r} is not a time that has been")
+        raise ValueError(f"{value!r} is not a time in the past")
     return moment_ns
 
 

@@ -30,7 +30,7 @@ from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.fuse.session import UnmountedEarlyError, mounted
+from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.host.directories import prepare_directories
 from ossfs_py.host.mountpoint import check_machine, real_path
 from ossfs_py.host.notify import Notifier
@@ -46,6 +46,7 @@ from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.logs import Logs
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.telemetry.stacks import describe_tasks
+from ossfs_py.telemetry.status import MountStatus
 from ossfs_py.writing.leftovers import (
     count_unsaved,
     forget_if_empty,
@@ -180,7 +181,11 @@ class _Life:
                 self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
             ) as (filesystem, commands),
             controlled(self._runtime_dir / SOCKET_NAME, self._answered(commands)),
-            exposed(self._settings.metrics_address, self._metrics.registry),
+            exposed(
+                self._settings.metrics_address,
+                self._metrics.registry,
+                MountStatus(self._metrics, names=self._settings.status_names),
+            ),
         ):
             # Before the mount answers: from then on, reading alone writes to no disk.
             self._remember_store()
@@ -213,6 +218,11 @@ class _Life:
                     await self._drain(filesystem)
             except UnmountedEarlyError:
                 log.info("%s was unmounted before it was ready", self._mountpoint)
+            except ServingFailedError as exc:
+                log.critical(
+                    "%s is taken down: %s", self._mountpoint, exc, exc_info=exc.__cause__ or exc
+                )
+                self._code = _FAILED
             self._service.draining()
             # Also what was written meanwhile, and after somebody else unmounted.
             await self._drain(filesystem)

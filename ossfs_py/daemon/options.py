@@ -52,6 +52,7 @@ def store_options(settings: Settings) -> StoreOptions:
     return StoreOptions(
         bucket=settings.bucket,
         endpoint=settings.endpoint,
+        read_endpoint=settings.read_endpoint,
         region=settings.region,
         addressing=settings.addressing,
         profile=settings.profile,

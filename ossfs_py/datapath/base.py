@@ -33,7 +33,7 @@ class OpenFile(Protocol):
 
     @property
     def bound(self) -> bool:
-        """Whether bytes have left, or are about to, for the key that the committer told.
+        """Whether bytes were uploaded, or are about to be, under the key that the committer told.
 
         Commit before the file is renamed.
         """
@@ -104,6 +104,14 @@ class OpenFile(Protocol):
 
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros."""
+        ...
+
+    async def borrow(self, source: ObjectVersion, start: int, size: int) -> bool:
+        """Be the first ``size`` bytes of another file's object, having been the first ``start`` of
+        them; False, and nothing has changed, if the file is not just that.
+
+        Commit soon: until then its owner may remove the object, and the bytes are gone.
+        """
         ...
 
     async def commit(self, request: CommitRequest) -> ObjectVersion | None:

@@ -135,6 +135,10 @@ class ObjectFile:
             return
         await self._writable().truncate(size)
 
+    async def borrow(self, source: ObjectVersion, start: int, size: int) -> bool:
+        """Be the first ``size`` bytes of another file's object; see the protocol."""
+        return await self._writable().borrow(source, start, size)
+
     def _writable(self) -> DirtyFile:
         if self._dirty is None:
             self._dirty = self._new_dirty()

@@ -9,6 +9,7 @@ from ossfs_py.doctor.directories import check_directories
 from ossfs_py.doctor.findings import Finding, Status, failed, skipped
 from ossfs_py.doctor.host import Host, check_host
 from ossfs_py.doctor.mounts import check_mountpoint
+from ossfs_py.doctor.nearby import check_read_endpoint
 from ossfs_py.doctor.network import Way
 from ossfs_py.doctor.sharing import check_shared_cache
 from ossfs_py.errors import EnvironmentProblemError, UsageError
@@ -47,6 +48,8 @@ def examine(examined: Examined) -> Iterator[Finding]:
     if examined.store is not None:
         afresh = replace(examined.store, probe_afresh=True)
         yield from _check_store(afresh, write=examined.write)
+        if examined.store.read_endpoint is not None:
+            yield check_read_endpoint(examined.store)
     if examined.shared_cache is not None:
         yield from check_shared_cache(examined.shared_cache)
     if examined.mountpoint is not None:

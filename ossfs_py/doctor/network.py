@@ -102,7 +102,7 @@ class Way:
             fix = "name the right host, or trust its issuer with --ca-bundle"
             return failed(name, f"not trusted: {exc.verify_message}", fix)
         except OSError as exc:
-            fix = "does the endpoint speak http only? Write http://"
+            fix = "if the endpoint speaks http only, write http:// before it"
             reason = getattr(exc, "reason", "") or exc.strerror or str(exc)
             return failed(name, f"the TLS handshake failed: {reason}", fix)
         if not self._verify_tls:
@@ -110,7 +110,8 @@ class Way:
             return warning(name, told, "trust the issuer with --ca-bundle instead")
         until = str((peer or {}).get("notAfter", ""))
         days = (ssl.cert_time_to_seconds(until) - self._clock()) / _DAY_SECONDS if until else 0.0
-        told = f"trusted, {version}, {days:.0f} days left"
+        left = f"{days:.0f} {'day' if round(days) == 1 else 'days'}"
+        told = f"trusted, {version}, {left} left"
         if days < _EXPIRY_DAYS:
             return warning(name, told, "have it renewed by whoever runs the store")
         return good(name, told)

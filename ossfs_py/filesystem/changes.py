@@ -75,7 +75,7 @@ class Changes:
         """Rename ``inode``, and all below it, over ``target`` and between directories.
 
         Dirty files are in the store, under their present keys, when this is entered; one that was
-        never stored moves without a request, unless bytes of it have left for its present key.
+        never stored moves without a request, unless part of it is uploaded under its present key.
         """
         trees = {inode} if target is None else {inode, target}
         async with self._claims.move(trees, places):

@@ -122,7 +122,7 @@ class Commits:
             queue.add(opened)
 
     async def commit_locked(self, opened: OpenInode) -> None:
-        """As :meth:`commit`, for who holds a claim on the inode's place and the lock."""
+        """As :meth:`commit`, for whoever holds a claim on the inode's place and the lock."""
         inode = opened.inode
         if not opened.file.dirty:
             return

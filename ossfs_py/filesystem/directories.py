@@ -5,7 +5,12 @@ from typing import TypeAlias
 
 import trio
 
-from ossfs_py.errors import BadHandleError
+from ossfs_py.errors import (
+    BadHandleError,
+    BucketMissingError,
+    ListingFailedError,
+    ObjectMissingError,
+)
 from ossfs_py.filesystem.replies import EntryReply, Replies
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing, Namespace
@@ -48,6 +53,10 @@ class Directories:
         """readdir(3) from an offset on, until the end or until ``take`` has no room.
 
         Each entry taken gives the kernel a reference, but for ``.`` and ``..``.
+
+        Raises:
+            ListingFailedError: there is no such bucket.
+            StoreError
         """
         listing = self._listing(number)
         began = trio.current_time()
@@ -64,7 +73,7 @@ class Directories:
                 return
         position = max(0, start - _DOTS)
         known, remember = self._replies.known, self._namespace.remember
-        while batch := await listing.entries_from(position):
+        while batch := await _entries(listing, position):
             now = trio.current_time()
             for position, text, inode in batch:
                 if not take(text.encode(), known(inode, now, began), position + _DOTS):
@@ -80,3 +89,16 @@ class Directories:
             return self._listings[number]
         except KeyError:
             raise BadHandleError(f"unknown directory handle {number}") from None
+
+
+async def _entries(listing: DirectoryListing, position: int) -> list[tuple[int, str, Inode]]:
+    try:
+        return await listing.entries_from(position)
+    except (BucketMissingError, ObjectMissingError) as exc:
+        raise ListingFailedError(
+            str(exc.args[0]),
+            operation=exc.operation,
+            key=exc.key,
+            request_id=exc.request_id,
+            attempts=exc.attempts,
+        ) from exc

@@ -29,14 +29,17 @@ from ossfs_py.filesystem.links import LinkFollower
 from ossfs_py.filesystem.openinodes import Opener, OpenInode
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.siblings import OpenWatcher
-from ossfs_py.model import AttributeChange
+from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.descriptors import Descriptors
+from ossfs_py.writing.parts import FIRST_PART_BYTES
 
 _BACK_SECONDS = 1.0
 """How soon the kernel comes back to open what it was told to look up again: at once."""
 _MAX_SENT_BACK = 4096
+_WORTH_A_STEP_BYTES = 1024**3
+"""A shorter step of a copy is no whole file's: Linux before 6.18 asks for 2 GiB at a time."""
 
 
 class Handle:
@@ -341,6 +344,59 @@ class Handles:
                 # Somebody reads it too. Pages read before this write go before it returns (Linux
                 # itself sees to that from 6.6 on only); those read from now on have what it wrote.
                 await self._kernel.drop_pages(opened.inode.number)
+
+    async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
+        """copy_file_range(2): how many bytes the store copies, once the end of the source is among
+        them and the object is there; 0 if they have to be read and written instead.
+
+        That is so unless a stored file of more than a part is copied from its beginning to its end
+        into an empty one, in steps that each are long if there are several.
+        """
+        handle, read = self.get(target), self.get(source).opened
+        opened, version = handle.opened, read.content.version
+        opened.require_name()
+        if version is None or version.size <= FIRST_PART_BYTES or read.file.dirty:
+            return 0
+        until = min(begin + size, version.size)
+        if (
+            begin != start
+            or handle.appends
+            or read is opened
+            or read.inode.removed
+            or opened.inode.removed
+            or (until < version.size and until - begin < _WORTH_A_STEP_BYTES)
+            or not await self._is_stored(read.inode, version)
+        ):
+            return 0
+        if self._rights_lent(opened.inode):
+            await self._take_rights(opened.inode)
+        try:
+            async with opened.turns.change():
+                opened.check_current()
+                if handle.writer is not None:
+                    opened.writer = handle.writer
+                opened.appended_from = None
+                if not await opened.file.borrow(version, start, until):
+                    return 0
+        finally:
+            opened.note_written()
+            self._kernel.wrote(opened.inode)
+        if until == version.size:
+            try:
+                await self._carried_on(opened, self._commits.commit)
+            except (OssfsError, OSError):
+                await opened.file.truncate(0)  # or close(2) would try to store it once more
+                opened.note_written()
+                raise
+        return until - begin
+
+    async def _is_stored(self, inode: Inode, version: ObjectVersion) -> bool:
+        """Whether the store has a version under the file's name at this moment."""
+        try:
+            there = await self._namespace.version_in_store(inode)
+        except StoreError:
+            return False  # who reads the file is told
+        return there is not None and there.version == version
 
     async def truncate(self, inode: Inode, size: int, number: int | None) -> None:
         """ftruncate(2) of a descriptor, or truncate(2) where ``number`` is None or unknown."""

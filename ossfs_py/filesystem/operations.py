@@ -392,10 +392,12 @@ class Filesystem:
         """pwrite(2); ``data`` serves something else once it has returned."""
         return await self._handles.write(handle, offset, data)
 
+    async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
+        """copy_file_range(2) from handle to handle; see :meth:`Handles.copy_range`."""
+        return await self._handles.copy_range(target, start, source, begin, size)
+
     async def flush(self, handle: int) -> None:
-        """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
-        on local disk with write-back.
-        """
+        """close(2) of one descriptor: what it wrote is in the bucket, or safe with write-back."""
         await self._handles.flush(handle)
 
     async def fsync(self, handle: int) -> None:

@@ -24,7 +24,7 @@ class LockedCommitter(Protocol):
     """What preserving needs of :class:`ossfs_py.filesystem.commits.Commits`."""
 
     async def commit_locked(self, opened: OpenInode) -> None:
-        """Bring what is dirty to the store, for who holds the place and the lock."""
+        """Bring what is dirty to the store, for whoever holds the place and the lock."""
         ...
 
 

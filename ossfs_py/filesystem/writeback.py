@@ -11,7 +11,7 @@ from ossfs_py.telemetry.metrics import Metrics
 MAX_PENDING_FILES = 1000
 """Closed files that may wait; the next close waits for one of them. Each holds a descriptor."""
 _UPLOADS_AT_ONCE = 16
-"""Half of the threads: a small file is all waiting, and the other half is for who waits for it."""
+"""Half of the threads: a small file is all waiting; the other half serves programs that wait."""
 _BYTES_AT_ONCE = 64 * 1024**2
 _LARGE_UPLOADS_AT_ONCE = 4
 """Beyond so many bytes: more would take the link from those who wait for the store."""

@@ -118,9 +118,15 @@ class Adapter(pyfuse3.Operations):
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
         self.callers = Callers(ProcessTable())
+        self.begun = trio.Event()
+        """Set while libfuse answers INIT: who waits for it comes after the answer."""
         self._waiting_reads: set[trio.CancelScope] = set()
         self._is_ended = False
         self._failed_reads = FailedReads()
+
+    def init(self) -> None:
+        """Called by pyfuse3 on the trio thread, which then sends the answer to INIT at once."""
+        self.begun.set()
 
     def refusal(
         self, subject: Subject, arguments: Sequence[Any], exc: Exception, *, is_known: bool = False
@@ -331,6 +337,18 @@ class Adapter(pyfuse3.Operations):
     @_carried_out
     async def write(self, fh: int, off: int, buf: bytes | memoryview) -> int:
         return await self._fs.write(fh, off, buf)
+
+    @_carried_out
+    async def copy_range(self, fh: int, off: int, source: int, source_off: int, size: int) -> int:
+        """copy_file_range(2), which the lane is asked for and pyfuse3 never is; 0: not here."""
+        copied = 0
+
+        async def copy(target: int) -> None:
+            nonlocal copied
+            copied = await self._fs.copy_range(target, off, source, source_off, size)
+
+        await self.callers.waited_for(fh, copy)
+        return copied
 
     @_carried_out
     async def flush(self, fh: int) -> None:

@@ -23,6 +23,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.errors import (
+    COPY_YOURSELF,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -55,6 +56,8 @@ _MOST_IDLE = 8
 """Tasks kept for the next requests that wait; starting one costs some microseconds."""
 _MOST_SPARE = 4
 """Buffers kept for the next WRITEs."""
+_MOST_TOLD = 2**32 - 1
+"""COPY_FILE_RANGE is answered with 32 bits."""
 _ANSWER_BYTES = 128 * 1024
 """Longer than anything pyfuse3 answers: what may be long is answered here."""
 _SOCKET_BYTES = 8 * _MIB
@@ -93,8 +96,12 @@ class Lane:
         self._buffer = memoryview(bytearray(longest + _ROOM_BYTES))
         self._spare: list[memoryview] = []
         self._idle: list[trio.Event] = []
+        self.begun = trio.Event()
+        """Set when INIT has been answered."""
         self.ended = trio.Event()
         """Set when no further request is read."""
+        self.failure: BaseException | None = None
+        """What a reply thread died of."""
         self._init: int | None = None
         """The unique of INIT, until it is answered."""
         self._nursery: trio.Nursery | None = None
@@ -113,6 +120,8 @@ class Lane:
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
             Opcode.INTERRUPT: self._interrupt,
+            Opcode.COPY_FILE_RANGE: partial(self._copy, wire.number),
+            Opcode.COPY_FILE_RANGE_64: partial(self._copy, wire.long_number),
         }
 
     # -- life -----------------------------------------------------------------------------------
@@ -143,11 +152,16 @@ class Lane:
         self._replies.close()
 
     def _thread_died(self, exc: BaseException) -> None:
-        log.critical("the mount ends: a thread that answers the kernel died", exc_info=exc)
+        self.failure = exc
         try:
-            self._token.run_sync_soon(self.end)
+            self._token.run_sync_soon(self._fail)
         except trio.RunFinishedError:
             log.debug("it died after the mount had ended")
+
+    def _fail(self) -> None:
+        """Nobody is left to tell what READs wait for."""
+        self.end()
+        self._adapter.end_reads()
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -235,6 +249,7 @@ class Lane:
                     told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
                 self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
                 self._send(told)
+                self.begun.set()
                 return
         write_answer(self._device, b"", answer)
 
@@ -282,6 +297,22 @@ class Lane:
             if len(self._spare) < _MOST_SPARE:
                 self._spare.append(held)
         self._send(wire.number(unique, written))
+
+    async def _copy(
+        self,
+        told: Callable[[int, int], bytes],
+        unique: int,
+        _node: int,
+        _caller: Caller,
+        request: memoryview,
+    ) -> None:
+        source, begin, _, target, start, size, _ = wire.COPY_IN.unpack_from(
+            request, wire.HEADER.size
+        )
+        if told is wire.number:
+            size = min(size, _MOST_TOLD)
+        copied = await self._adapter.copy_range(target, start, source, begin, size)
+        self._send(told(unique, copied) if copied else wire.refused(unique, COPY_YOURSELF))
 
     async def _flush(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)

@@ -78,6 +78,7 @@ class RecordedAdapter(Adapter):
     open = _recorded(Adapter.open)
     read = _recorded(Adapter.read)
     write = _recorded(Adapter.write)
+    copy_range = _recorded(Adapter.copy_range)
     flush = _recorded(Adapter.flush)
     fsync = _recorded(Adapter.fsync)
     release = _recorded(Adapter.release)

@@ -5,6 +5,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from ossfs_py.errors import is_mount_gone, is_withdrawn
@@ -55,11 +56,16 @@ class ReplyThreads:
             self._answers.put((header, data, None))
 
     def close(self) -> None:
-        """Return when every answer is written, or has taken too long."""
+        """Return when every answer is written, has taken too long or has nobody to write it."""
         for _thread in self._threads:
             self._answers.put(None)
         for thread in self._threads:
             thread.join(timeout=5)
+        with suppress(queue.Empty):
+            while True:
+                answer = self._answers.get_nowait()
+                if answer is not None and answer[2] is not None:
+                    answer[2].hand_back()
 
     def _work(self) -> None:
         try:

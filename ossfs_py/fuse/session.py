@@ -56,11 +56,22 @@ class UnmountedEarlyError(Exception):
     """The mount was gone before it was of any use."""
 
 
+class ServingFailedError(Exception):
+    """The kernel could not be answered any more, and the mount was taken down."""
+
+
 class _Service(Protocol):
     """What answers the kernel."""
 
     notices: Notices
     """How the kernel is told things unasked."""
+    begun: trio.Event
+    """Set when the kernel's first request, INIT, has been answered."""
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What serving ended of, where nobody unmounted."""
+        ...
 
     async def serve(self) -> None:
         """Answer until the kernel has let go of the mount, or :meth:`end` is called, and what was
@@ -88,6 +99,7 @@ async def mounted(
     Raises:
         EnvironmentProblemError: the kernel or fusermount3 refused.
         UnmountedEarlyError: somebody unmounted before the body began.
+        ServingFailedError: the daemon could not go on, and the body was cancelled.
     """
     adapter = (
         Adapter(filesystem, metrics)
@@ -121,17 +133,20 @@ async def mounted(
                         nursery.start_soon(serve)
                         nursery.start_soon(watch)
                         nursery.start_soon(adapter.callers.run)
-                        # The answer to a first request comes after INIT, which sets the readahead
-                        # anew.
-                        await trio.to_thread.run_sync(
-                            os.statvfs, options.mountpoint, abandon_on_cancel=True
-                        )
+                        # INIT sets the readahead anew. The mount itself is never asked from here: a
+                        # daemon that is killed while one of its threads waits for its own answer
+                        # never lets go of the kernel's descriptor, and so nobody is ever answered.
+                        await service.begun.wait()
                         tune(options.mountpoint, options.readahead_bytes)
                         metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
                         body_began = True
                         yield service.end
                         adapter.end_reads()
                         service.end()
+                if service.failure is not None:
+                    raise ServingFailedError(
+                        "a thread that answers the kernel died"
+                    ) from service.failure
                 if not body_began:
                     raise UnmountedEarlyError
             finally:
@@ -151,17 +166,19 @@ def _service(adapter: Adapter, before: list[int], *, wants_lane: bool) -> Iterat
         except NoLaneError as exc:
             log.info("requests are answered without the fast lane: %s", exc)
         else:
-            with _WithLane.begun(adapter, descriptor) as service:
+            with _WithLane.over(adapter, descriptor) as service:
                 yield service
             return
-    yield _ByPyfuse3()
+    yield _ByPyfuse3(adapter.begun)
 
 
 class _ByPyfuse3:
     """pyfuse3 answers everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: trio.Event) -> None:
         self.notices: Notices = NoticesByPyfuse3()
+        self.begun = begun
+        self.failure = None
 
     async def serve(self) -> None:
         """Answer requests until the kernel has let go of the mount, however it says so.
@@ -187,10 +204,16 @@ class _WithLane:
     def __init__(self, lane: Lane, device: int) -> None:
         self._lane = lane
         self.notices: Notices = NoticesByDevice(device)
+        self.begun = lane.begun
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What a thread of the lane died of."""
+        return self._lane.failure
 
     @classmethod
     @contextmanager
-    def begun(cls, adapter: Adapter, descriptor: int) -> "Iterator[_WithLane]":
+    def over(cls, adapter: Adapter, descriptor: int) -> "Iterator[_WithLane]":
         """In the block, the kernel's ``descriptor`` is the lane's, and pyfuse3 has a socket."""
         adapter.answers_lane = True
         with taken_over(descriptor) as (device, ours):

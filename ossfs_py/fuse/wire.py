@@ -31,6 +31,9 @@ class Opcode:
     INTERRUPT: Final = 36
     BATCH_FORGET: Final = 42
     READDIRPLUS: Final = 44
+    COPY_FILE_RANGE: Final = 47
+    COPY_FILE_RANGE_64: Final = 53
+    """The same from Linux 6.18 on, with more than 4 GiB at once."""
 
 
 HEADER: Final = struct.Struct("=IIQQIIII")
@@ -46,6 +49,9 @@ OPEN_IN: Final = struct.Struct("=I")
 """The beginning of struct fuse_open_in: flags."""
 XATTR_IN: Final = struct.Struct("=II")
 """struct fuse_getxattr_in: room for the value, padding; for GETXATTR the name follows."""
+COPY_IN: Final = struct.Struct("=QQQQQQQ")
+"""struct fuse_copy_file_range_in: handle and offset of the source; node, handle and offset of the
+target; length, flags."""
 FORGET_IN: Final = struct.Struct("=Q")
 """struct fuse_forget_in: how many references."""
 _COUNT_IN = struct.Struct("=II")
@@ -65,6 +71,8 @@ _ATTRIBUTES_ANSWER = struct.Struct("=IiQQII" + _ATTRIBUTES)
 _OPEN_ANSWER = struct.Struct("=IiQQII")
 _NUMBER_ANSWER = struct.Struct("=IiQII")
 """struct fuse_write_out and fuse_getxattr_out: a number and padding."""
+_LONG_NUMBER_ANSWER = struct.Struct("=IiQQ")
+"""struct fuse_copy_file_range_out."""
 _DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
 """struct fuse_direntplus without the name: the entry; inode, offset of the next, length of the
 name, type."""
@@ -152,6 +160,11 @@ def data_header(unique: int, size: int) -> bytes:
 def number(unique: int, value: int) -> bytes:
     """How much was written, or how long an attribute is."""
     return _NUMBER_ANSWER.pack(_NUMBER_ANSWER.size, 0, unique, value, 0)
+
+
+def long_number(unique: int, value: int) -> bytes:
+    """How much was copied, as COPY_FILE_RANGE_64 is told."""
+    return _LONG_NUMBER_ANSWER.pack(_LONG_NUMBER_ANSWER.size, 0, unique, value)
 
 
 def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool) -> bytes:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 
 from ossfs_py.errors import (
+    BucketMissingError,
     NoSuchEntryError,
     ObjectMissingError,
     StaleInodeError,
@@ -182,7 +183,7 @@ class Namespace:
         self._modes_ahead.wanted(inode)
         try:
             await self._resolver.ask_mode(inode)
-        except (StoreUnavailableError, ObjectMissingError):
+        except (StoreUnavailableError, ObjectMissingError, BucketMissingError):
             raise
         except StoreError as exc:
             log.info("who may do what with %r stays unknown: %s", inode.name, exc)

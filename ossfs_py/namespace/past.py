@@ -68,8 +68,8 @@ class PastCatalogue:
         return self._store.head(key, entry.version_id)
 
     def list_page(self, query: ListQuery) -> ListPage:
-        """See the protocol. Up to a page more than ``max_keys`` may be told; to who asks for one
-        key, so whether there is anything, not all prefixes of the page.
+        """See the protocol. Up to a page more than ``max_keys`` may be told. A query for one key
+        asks whether there is anything, and is not told all prefixes of the page.
         """
         mark, decided = _place(query)
         size = _SMALL_PAGE if query.max_keys < _FULL_PAGE else _FULL_PAGE

@@ -375,11 +375,13 @@ class Resolver:
         if isinstance(below, Below) and below.exists:
             if isinstance(head, ObjectInfo) and head.size:
                 tree.listings.conflict(question.key)
-            return tree.adopt_directory(
-                parent, name, question.asked_at, marker=below.marker, marker_asked=True
+            return tree.found(
+                tree.adopt_directory(
+                    parent, name, question.asked_at, marker=below.marker, marker_asked=True
+                )
             )
         if isinstance(head, ObjectInfo):
-            return tree.adopt_object(parent, name, head, question.asked_at)
+            return tree.found(tree.adopt_object(parent, name, head, question.asked_at))
         # Either half may be forbidden or fail; a definite answer of the other half is enough,
         # but absence has to be told by both.
         for failure in (head, below):

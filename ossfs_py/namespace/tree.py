@@ -241,6 +241,14 @@ class Tree:
         self.refreshed(child, asked_at)
         return child
 
+    def found(self, inode: Inode) -> Inode:
+        """A program is told of the inode's name: no listing from before that is to lack it."""
+        parent = inode.parent
+        if parent is not None and self.listings.lacks(parent, inode.name):
+            self.listings.note(parent, inode.name, self._state(inode), new=True)
+            self.entries_changed_by_others(parent)
+        return inode
+
     def marker_told(self, directory: Inode, marker: ObjectInfo | None) -> None:
         """The store was asked for a directory's marker; None if there is none."""
         if directory.metadata is not None or directory.removed:
@@ -412,7 +420,7 @@ class Tree:
         ):
             if inode.size_source is not None:
                 # What is written here was written over the version known so far; that others have
-                # replaced it is told to who commits, by the condition of the commit.
+                # replaced it is told to whoever commits, by the condition of the commit.
                 self.refreshed(inode, asked_at)
                 return inode
             if inode.settled and inode.open_count:
@@ -483,8 +491,11 @@ class Tree:
             if directory is not None:
                 self._news.name_appeared(directory, name)
 
-    def _listed(self, directory: Inode, index: Collection[str]) -> None:
-        """A directory was listed as a whole."""
+    def _listed(self, directory: Inode, index: Collection[str], started: float) -> None:
+        """A directory was listed as a whole, and the store was asked at that time."""
+        for name, child in directory.children.items():
+            if name not in index and self._is_newer(child, started):
+                self.found(child)
         for name in self.absences.told_in(directory.number):
             if name in index:
                 self._appeared(directory, name)

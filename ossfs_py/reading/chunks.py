@@ -131,12 +131,12 @@ class Chunk:
         self.begun_at: float | None = None
         """When a thread began the (latest) request, by time.monotonic(); the thread sets it."""
         self.error: BaseException | None = None
-        """Why there will be no bytes, for who waits for them; also of a ready chunk that was
+        """Why there will be no bytes, for whoever waits for them; also of a ready chunk that was
         closed while somebody used it."""
         self.pins = 0
         self.from_disk = from_disk
         self.from_store = not from_disk
-        """Whether the store gave some of it, as it does only to who may read the object."""
+        """Whether the store gave some of it, as it does only to whoever may read the object."""
         self.ahead = ahead
         """Downloaded before anybody asked for it."""
         self.given = 0

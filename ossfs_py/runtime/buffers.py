@@ -199,7 +199,7 @@ class BufferPool:
         self._settle()
 
     def _settle(self) -> None:
-        """Give back what was held for loans that are over, and let who waits look again."""
+        """Give back what was held for loans that are over, and let whoever waits look again."""
         if not self._loans.settle(is_wanted=bool(self._held or self._waiting)):
             return
         held, self._held = self._held, []

@@ -1,7 +1,7 @@
 """How much of the local disk files of this mount may take, and each user's share of it.
 
 A disk that one user has filled up fails everybody's writes, and everything else on the machine that
-needs a place to write to. So bytes are refused, to who brings them, while some room is left.
+needs a place to write to. So bytes are refused, to whoever brings them, while some room is left.
 """
 
 import os
@@ -62,7 +62,7 @@ class DiskRoom:
 
 
 class DiskAccount:
-    """What one file on disk takes, by who brought it. Belongs to the trio thread."""
+    """What one file on disk takes, by whoever brought it. Belongs to the trio thread."""
 
     def __init__(self, taken: Counter[int]) -> None:
         self._all = taken

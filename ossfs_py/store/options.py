@@ -20,6 +20,8 @@ class StoreOptions:
 
     bucket: str
     endpoint: str | None = None
+    read_endpoint: str | None = None
+    """Where the same objects can be had from nearer by; bytes are asked for there first."""
     region: str | None = None
     addressing: Addressing = "auto"
     profile: str | None = None

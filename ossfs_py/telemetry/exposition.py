@@ -1,11 +1,12 @@
-"""The Prometheus endpoint: ``GET /metrics`` over plain HTTP, for whoever may connect.
+"""What a mount tells over plain HTTP, to whoever may connect: ``GET /metrics`` for Prometheus, and
+``/``, a page for people.
 
 Answered on the trio thread, which owns most of the metrics and which reads need as well: a scrape
 takes some 2 ms of it. However many ask, and however often, they get a small share of its time.
 """
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import perf_counter
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ import trio
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.telemetry.status import MountStatus
+from ossfs_py.telemetry.statuspage import COMMON_HEADERS, STATUS_PATH, page, page_headers
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ _CLIENT_SECONDS = 10.0
 _WAITING_SECONDS = 2 * _CLIENT_SECONDS
 """For a place among those that are served: long enough for silent ones to be given up."""
 _RECEIVE_BYTES = 4096
+_HTML = "text/html; charset=utf-8"
 _SHARE = 20
 """One part in this many of the thread's time is the most that telling the metrics may take."""
 _ACCEPT_SECONDS = 0.005
@@ -37,8 +41,12 @@ _ACCEPT_SECONDS = 0.005
 
 
 @asynccontextmanager
-async def exposed(address: str | None, registry: CollectorRegistry) -> AsyncIterator[None]:
+async def exposed(
+    address: str | None, registry: CollectorRegistry, status: MountStatus | None = None
+) -> AsyncIterator[None]:
     """Answer scrapes of ``registry`` at ``address`` (``host:port``; None: nowhere) for the block.
+
+    With a ``status`` the page that shows it is there, too.
 
     Raises:
         EnvironmentProblemError: the address cannot be listened on.
@@ -48,10 +56,12 @@ async def exposed(address: str | None, registry: CollectorRegistry) -> AsyncIter
         return
     host, _, port = address.rpartition(":")
     listeners = await _listen(host.strip("[]"), int(port), address)
-    server = _MetricsServer(registry)
+    server = _MetricsServer(registry, status)
     async with trio.open_nursery() as nursery:
         unhurried = [_Unhurried(listener) for listener in listeners]
         nursery.start_soon(trio.serve_listeners, server.serve, unhurried)
+        if status is not None:
+            nursery.start_soon(status.run)
         for listener in listeners:
             name = listener.socket.getsockname()
             shown = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
@@ -89,32 +99,50 @@ class _Unhurried(trio.abc.Listener[trio.SocketStream]):
         await self._listener.aclose()
 
 
-class _Rendering:
-    """The metrics as text, made for all who wait for it, and not too often."""
+class _Share:
+    """The loop's time that renderings may take, one after the other."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
-        self._turn = trio.Lock()
-        self._text = b""
-        self._began_at = -1.0
+    def __init__(self) -> None:
+        self.turn = trio.Lock()
         self._next_at = 0.0
 
+    async def make(self, render: Callable[[], bytes]) -> bytes:
+        """What ``render`` makes, once it may. For who has the turn."""
+        await trio.sleep_until(self._next_at)
+        began = perf_counter()
+        text = render()
+        pause_seconds = (_SHARE - 1) * (perf_counter() - began)
+        self._next_at = trio.current_time() + pause_seconds
+        return text
+
+
+class _Rendering:
+    """A text made for all who wait for it, and not too often."""
+
+    def __init__(self, render: Callable[[], bytes], share: _Share) -> None:
+        self._render = render
+        self._share = share
+        self._text = b""
+        self._began_at = -1.0
+
     async def text(self) -> bytes:
-        """The metrics as they are at some moment after this call."""
+        """The text as it is at some moment after this call."""
         asked_at = trio.current_time()
-        async with self._turn:
+        async with self._share.turn:
             if self._began_at < asked_at:
-                await trio.sleep_until(self._next_at)
-                began, self._began_at = perf_counter(), trio.current_time()
-                self._text = generate_latest(self._registry)
-                pause_seconds = (_SHARE - 1) * (perf_counter() - began)
-                self._next_at = trio.current_time() + pause_seconds
+                self._text = await self._share.make(self._begun)
             return self._text
+
+    def _begun(self) -> bytes:
+        self._began_at = trio.current_time()
+        return self._render()
 
 
 class _MetricsServer:
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._rendering = _Rendering(registry)
+    def __init__(self, registry: CollectorRegistry, status: MountStatus | None) -> None:
+        share = _Share()
+        self._metrics = _Rendering(lambda: generate_latest(registry), share)
+        self._status = None if status is None else _Rendering(status.told, share)
         self._clients = trio.CapacityLimiter(_MAX_CLIENTS)
         self._connections = 0
 
@@ -151,10 +179,18 @@ class _MetricsServer:
         target = urlsplit(rest.partition(b" ")[0]).path.decode("latin-1")
         if method not in (b"GET", b"HEAD"):
             return _message("405 Method Not Allowed", b"only GET\n", extra="Allow: GET, HEAD\r\n")
-        if target != PATH:
-            return _message("404 Not Found", f"metrics are at {PATH}\n".encode())
-        body = await self._rendering.text()
-        return _message("200 OK", body, CONTENT_TYPE_LATEST, head_only=method == b"HEAD")
+        head_only = method == b"HEAD"
+        if target == PATH:
+            body = await self._metrics.text()
+            return _message("200 OK", body, CONTENT_TYPE_LATEST, head_only=head_only)
+        if self._status is not None and target == STATUS_PATH:
+            body = await self._status.text()
+            return _message(
+                "200 OK", body, "application/json", extra=COMMON_HEADERS, head_only=head_only
+            )
+        if self._status is not None and target == "/":
+            return _message("200 OK", page(), _HTML, extra=page_headers(), head_only=head_only)
+        return _message("404 Not Found", f"metrics are at {PATH}\n".encode())
 
 
 async def _request_line(stream: trio.SocketStream) -> bytes:

@@ -123,6 +123,17 @@ class Metrics:
         self.bytes_received = Counter(
             "ossfs_store_received_bytes", "Object bytes downloaded", registry=r
         )
+        self.read_endpoint_requests = Counter(
+            "ossfs_read_endpoint_requests",
+            "Requests to the read endpoint (given; lacking: it has not got the version; failed)",
+            ["outcome"],
+            registry=r,
+        )
+        self.read_endpoint_bytes = Counter(
+            "ossfs_read_endpoint_bytes",
+            "Object bytes downloaded from the read endpoint",
+            registry=r,
+        )
         self.bytes_sent = Counter("ossfs_store_sent_bytes", "Object bytes uploaded", registry=r)
         self.bytes_read = Tally(
             "ossfs_read_bytes",
@@ -218,4 +229,7 @@ class Metrics:
         )
         self.cache_used_bytes = Gauge(
             "ossfs_cache_used_bytes", "Disk space of the cache, all mounts together", registry=r
+        )
+        self.cache_limit_bytes = Gauge(
+            "ossfs_cache_limit_bytes", "Disk space that the cache may take", registry=r
         )

@@ -64,6 +64,8 @@ class Base:
     version: ObjectVersion
     hidden: bool = False
     """A hidden object of this mount, deleted when nothing is read from it any more."""
+    borrowed: bool = False
+    """Another file's object: whoever owns that one may remove it at any time."""
 
 
 @dataclass(frozen=True, slots=True)

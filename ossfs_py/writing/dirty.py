@@ -129,7 +129,7 @@ class DirtyFile:
         """The bytes stored last are under another key now, or another ETag."""
         self._seen = version
         base = self._content.base
-        if base is None or not base.hidden:
+        if base is None or not (base.hidden or base.borrowed):
             self._early = None
             self._content.rebase(version)
 
@@ -191,6 +191,7 @@ class DirtyFile:
             self._check_in_use()
             if not view:
                 return 0
+            await self._settle()
             taken = await self._content.write(offset, view)
             if taken < len(view):
                 await self._continue_on_disk()
@@ -218,11 +219,37 @@ class DirtyFile:
             if size == self.size:
                 return
             self._check_in_use()
-            if size == 0 and self._memory_first:
+            if size == 0 and (self._memory_first or self._borrows):
                 self._begin_anew()
-            elif not await self._content.truncate(size):
+                return
+            await self._settle()
+            if not await self._content.truncate(size):
                 await self._continue_on_disk()
                 await self._content.truncate(size)
+
+    async def borrow(self, source: ObjectVersion, start: int, size: int) -> bool:
+        """Be the first ``size`` bytes of another file's object, having been the first ``start`` of
+        them; False, and nothing has changed, if the file is not just that. Moves no byte.
+
+        Commit soon: until then its owner may remove the object, and the bytes are gone.
+        """
+        capabilities = await self._context.network.run(self._context.store.capabilities)
+        async with self._lock:
+            self._check_in_use()
+            if self._unlinked or self.size != start or not capabilities.part_copy:
+                return False
+            base = Base(source, borrowed=True)
+            content = self._content
+            if start:
+                return (
+                    isinstance(content, DiskContent)
+                    and content.base == base
+                    and content.borrow(size)
+                )
+            new = self._new_disk(base, changed=True)
+            new.borrow(size)
+            self._replace(new)
+        return True
 
     # -- bringing it to the store ------------------------------------------------------------------
 
@@ -281,8 +308,8 @@ class DirtyFile:
             if not self.dirty:
                 return True
             self._check_in_use()
-            if self._content.streaming:
-                return False  # most of it is at the store already
+            if self._content.streaming or self._borrows:
+                return False  # all or most of it is at the store already
             await self._continue_on_disk()
             return await self._content.secure(request)
 
@@ -376,6 +403,23 @@ class DirtyFile:
         if base is not None and not base.hidden:
             self._note_early(base.version)
 
+    @property
+    def _borrows(self) -> bool:
+        """Whether bytes of the file are another one's, and no object of its own has them."""
+        base = self._content.base
+        return base is not None and base.borrowed
+
+    async def _settle(self) -> None:
+        """Let the store make an object of what is borrowed, before anything of it is changed."""
+        request = self._target()
+        if not self._borrows or request is None:
+            return
+        version = await self._content.commit(request, await self._condition(request))
+        if version is None:
+            raise RuntimeError("a content on disk can always be committed")
+        self._content = self._content.committed(version)
+        self._note_early(version)
+
     def _note_early(self, version: ObjectVersion) -> None:
         """The object is there, but the file is still to become another one."""
         self._seen = self._early = version
@@ -383,7 +427,14 @@ class DirtyFile:
 
     def _begin_anew(self) -> None:
         """Forget all bytes: the file is written from its beginning."""
-        old, self._content = self._content, self._new_memory(is_new=True)
+        if self._memory_first:
+            self._replace(self._new_memory(is_new=True))
+        else:
+            self._replace(self._new_disk(None, changed=True))
+
+    def _replace(self, content: Content) -> None:
+        """Go on with ``content``, and keep nothing of what was."""
+        old, self._content = self._content, content
         self._drop_hidden(old.base)
         old.disown()
         old.close()

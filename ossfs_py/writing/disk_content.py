@@ -132,6 +132,15 @@ class DiskContent:
         self._changed = True
         return True
 
+    def borrow(self, size: int) -> bool:
+        """Be the first ``size`` bytes of a borrowed base; False if anything was written here."""
+        if self._bytes.staging is not None:
+            return False
+        self._builder.drop()
+        self._bytes.size = self._bytes.base_valid = size
+        self._changed = True
+        return True
+
     async def take_over(self, pieces: Iterable[tuple[int, memoryview]], size: int) -> None:
         """Become what a content in memory holds, in place of nothing.
 

@@ -300,7 +300,9 @@ class Recovery:
         self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore
     ) -> Condition:
         """Refuse to overwrite what the writer never saw, atomically where the store can."""
-        seen = record.base.etag if record.base is not None and not record.scratch else None
+        base = record.base
+        # What was read from under another key was never what this one held.
+        seen = base.etag if base is not None and base.key == record.key else None
         found = None if there is None else there.etag
         if found is not None and found != seen:
             raise ConditionFailedError(

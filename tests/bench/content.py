@@ -2,14 +2,18 @@
 
 import concurrent.futures
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
 import xxhash
 from minio import Minio
 from safetensors.numpy import save_file
+
+from tests.support.stores import Store
 
 MIB = 1024**2
 BUCKET = "bench"
@@ -18,6 +22,8 @@ CHECKPOINT = "checkpoint.pt"
 SHARDS = tuple(f"model-{number:05}-of-00004.safetensors" for number in range(1, 5))
 TREE = "tree"
 SMALL = "small"
+CROWDED = "crowded"
+"""A directory of very many files."""
 TENSOR_BYTES = 32 * MIB
 PART_BYTES = 64 * MIB
 
@@ -32,6 +38,7 @@ class Sizes:
     files_per_directory: int = 100
     small_files: int = 400
     small_bytes: int = 100_000
+    crowded_files: int = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,12 +51,23 @@ class Content:
     small_digests: tuple[str, ...]
 
 
-QUICK = Sizes(256 * MIB, 128 * MIB, 5, 40, 60)
+QUICK = Sizes(256 * MIB, 128 * MIB, 5, 40, 60, crowded_files=5_000)
 
 
-def fill(client: Minio, sizes: Sizes, scratch: Path) -> Content:
+def crowded_names(sizes: Sizes) -> Sequence[str]:
+    """Keys of the empty objects of the directory of very many."""
+    return [f"{CROWDED}/{number:06}.dat" for number in range(sizes.crowded_files)]
+
+
+def fill(client: Minio, sizes: Sizes, scratch: Path, store: Store) -> Content:
     """Create the bucket and store everything in it."""
     client.make_bucket(BUCKET)
+    crowded = dict.fromkeys(crowded_names(sizes), b"")
+    if store.root is not None:
+        for name in crowded:
+            (store.root / BUCKET / quote(name, safe="")).touch()
+        store.reload()
+        crowded.clear()
     random = np.random.default_rng(11)
     count = sizes.model_bytes // TENSOR_BYTES
     tensors = {
@@ -89,7 +107,7 @@ def fill(client: Minio, sizes: Sizes, scratch: Path) -> Content:
         client.put_object(BUCKET, item[0], io.BytesIO(item[1]), len(item[1]))
 
     with concurrent.futures.ThreadPoolExecutor(16) as writers:
-        list(writers.map(put, [*bodies.items(), *small.items()]))
+        list(writers.map(put, [*bodies.items(), *small.items(), *crowded.items()]))
     return Content(
         sizes,
         model_size,

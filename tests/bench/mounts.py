@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -113,10 +115,61 @@ def _rclone(store: Store, mountpoint: Path, scratch: Path) -> Launch:
     )
 
 
+def _written(command: str, keys: str = "") -> Callable[[Store, Path, Path], Launch]:
+    """A peer whose whole launch is a command line, with names in braces: ``{store}`` the endpoint,
+    ``{host}`` the same with a name whose subdomains are buckets, ``{at}`` the mountpoint,
+    ``{scratch}`` a directory, ``{keys}`` a file of ``keys``. A shell reads it."""
+
+    def launch(store: Store, mountpoint: Path, scratch: Path) -> Launch:
+        file = scratch / "keys"
+        file.touch(0o600)
+        names = {
+            "store": store.endpoint,
+            "host": store.endpoint.replace("127.0.0.1", "localhost"),
+            "bucket": BUCKET,
+            "at": str(mountpoint),
+            "scratch": str(scratch),
+            "keys": str(file),
+            "access": store.access_key,
+            "secret": store.secret_key,
+        }
+        file.write_text(keys.format(**names))
+        quoted = {name: shlex.quote(value) for name, value in names.items()}
+        return Launch(["sh", "-c", command.format(**quoted)], _aws(store))
+
+    return launch
+
+
+OTHERS = {
+    "mount-s3": _written(
+        "exec mount-s3 {bucket} {at} --foreground --endpoint-url {store} --force-path-style"
+        " --region us-east-1 --upload-checksums off --allow-delete --allow-overwrite"
+    ),
+    "geesefs": _written("exec geesefs -f --endpoint {store} --region us-east-1 {bucket} {at}"),
+    "goofys": _written("exec goofys -f --endpoint {store} --region us-east-1 {bucket} {at}"),
+    "ossfs": _written(
+        "exec ossfs {bucket} {at} -f -ourl={host} -opasswd_file={keys}",
+        "{bucket}:{access}:{secret}\n",
+    ),
+    "ossfs2": _written(
+        "exec ossfs2 mount {at} -f -c {keys}",
+        "--oss_endpoint={host}\n--oss_bucket={bucket}\n--oss_access_key_id={access}\n"
+        "--oss_access_key_secret={secret}\n",
+    ),
+    # Its objects are of its own format: it has to be given what it is to read.
+    "juicefs": _written(
+        "juicefs format --storage s3 --bucket {store}/{bucket} --access-key {access}"
+        " --secret-key {secret} sqlite3://{scratch}/meta.db bench"
+        " && exec juicefs mount --cache-dir {scratch} sqlite3://{scratch}/meta.db {at}"
+    ),
+}
+"""Peers that take part where their program is on PATH, by its name."""
+
 PEERS = (
     *(ours(data_path) for data_path in reversed(DATA_PATHS)),
     Peer("s3fs", _s3fs),
     Peer("rclone", _rclone),
+    *(Peer(name, launch) for name, launch in OTHERS.items() if shutil.which(name)),
 )
 
 

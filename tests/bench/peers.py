@@ -1,4 +1,4 @@
-"""The same works through ossfs-py, s3fs and rclone, on one store, in one run.
+"""The same works through ossfs-py, s3fs, rclone and what else is on PATH, on one store, in one run.
 
 ``python -m tests.bench.peers [--shaped-store PROGRAM] [--ttfb-ms 25] [--mbps 90] [--repeat 3]
 [--quick] [--peers ours,s3fs] [--works walk]`` prints a table, writes ``bench-results/<time>.json``
@@ -34,9 +34,12 @@ from tests.bench.content import BUCKET, QUICK, Content, Sizes, fill
 from tests.bench.mounts import PEERS, Peer, Served, served
 from tests.bench.works import READ_WORKS, Work, WorkFailedError, run_forked
 from tests.bench.write_works import WRITE_WORKS
-from tests.support.stores import Store, shaped_program, shaped_seaweed
+from tests.support.stores import Store, cloud_store, shaped_program
 
 RESULTS = Path("bench-results")
+QUICK_PEERS = "ours temp,ours direct,s3fs,rclone"
+QUICK_WORKS = "one sequential,every tensor,4 files,walk,ls -l,16 readers,write and,make a tree"
+"""What --quick does unless it is told which."""
 
 
 @dataclass
@@ -61,8 +64,14 @@ def main() -> int:
     """Measure and print; 0 when nothing of ours failed."""
     options = _options()
     console = Console()
-    peers = [peer for peer in PEERS if _wanted(peer.name, options.peers)]
-    works = [work for work in (*READ_WORKS, *WRITE_WORKS) if _wanted(work.name, options.works)]
+    some = options.quick and not (options.peers or options.works)
+    peers = [peer for peer in PEERS if _wanted(peer.name, QUICK_PEERS if some else options.peers)]
+    works = [
+        work
+        for work in (*READ_WORKS, *WRITE_WORKS)
+        if _wanted(work.name, QUICK_WORKS if some else options.works)
+    ]
+    repeat = options.repeat or (1 if options.quick else 3)
     peers = _installed(peers, console)
     signal.signal(signal.SIGTERM, _unwind)
     results: dict[tuple[str, str], Result] = {}
@@ -71,11 +80,12 @@ def main() -> int:
         _store(options, Path(scratch)) as store,
     ):
         console.print(f"Filling {store.name} …")
-        content = fill(_client(store), QUICK if options.quick else Sizes(), Path(scratch))
-        measure(store, content, peers, works, options.repeat, Path(scratch), results)
+        sizes = QUICK if options.quick else Sizes()
+        content = fill(_client(store), sizes, Path(scratch), store)
+        measure(store, content, peers, works, repeat, Path(scratch), results)
     console.print(
         f"{store.name}, {options.ttfb_ms:g} ms to the first byte, {options.mbps:g} MB/s a "
-        f"connection, {content.model_size / 2**20:,.0f} MiB model, medians of {options.repeat}"
+        f"connection, {content.model_size / 2**20:,.0f} MiB model, medians of {repeat}"
     )
     console.print(table(results, peers, works))
     path = save(options, store, content, results)
@@ -150,8 +160,8 @@ def table(results: dict[tuple[str, str], Result], peers: list[Peer], works: list
     """Seconds, share of the yardstick's seconds, daemon CPU seconds and those with Python's lock
     held, requests, megabytes."""
     made = Table(
-        title="seconds (share of s3fs) · daemon CPU-s, s with Python's lock held · requests · MB"
-        " from and to the store",
+        title="seconds (share of s3fs) · daemon CPU-s, s with Python's lock held · peak memory of"
+        " the daemon · requests · MB from and to the store",
         show_lines=True,
     )
     made.add_column("work")
@@ -162,11 +172,6 @@ def table(results: dict[tuple[str, str], Result], peers: list[Peer], works: list
         base = statistics.median(yardstick.seconds) if yardstick and yardstick.seconds else None
         cells = [_cell(results[work.name, peer.name], base) for peer in peers]
         made.add_row(work.name, *cells)
-    peaks = [
-        max((one.peak_rss_bytes for one in results.values() if one.peer == peer.name), default=0)
-        for peer in peers
-    ]
-    made.add_row("peak memory, MB", *(f"{peak / 1e6:,.0f}" for peak in peaks))
     return made
 
 
@@ -180,6 +185,7 @@ def _cell(result: Result, base: float | None) -> str:
     return (
         f"[bold]{seconds:.3g}[/bold]{share}\n"
         f"{statistics.median(result.cpu_seconds):.2f} CPU-s{locked}\n"
+        f"{result.peak_rss_bytes / 1e6:,.0f} MB peak\n"
         f"{sum(result.requests.values()):,} req, {moved:,.0f} MB"
         f"{result.remark and chr(10)}{result.remark}"
     )
@@ -209,11 +215,11 @@ def save(
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers")
-    parser.add_argument("--shaped-store", type=Path, help="program to use as the store")
+    parser.add_argument("--shaped-store", type=Path, help="another program as the store")
     parser.add_argument("--ttfb-ms", type=float, default=25)
     parser.add_argument("--mbps", type=float, default=90)
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--repeat", type=int, help="runs of each (3; quick: 1)")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in three minutes")
     parser.add_argument("--peers", default="", help="only those whose name holds one of A,B")
     parser.add_argument("--works", default="", help="only those whose name holds one of A,B")
     return parser.parse_args()
@@ -235,7 +241,7 @@ def _store(options: argparse.Namespace, scratch: Path) -> contextlib.AbstractCon
         return shaped_program(
             options.shaped_store, scratch / "store", options.ttfb_ms, options.mbps
         )
-    return shaped_seaweed(scratch, options.ttfb_ms, options.mbps)
+    return cloud_store(scratch / "store", options.ttfb_ms, options.mbps)
 
 
 def _client(store: Store) -> Minio:

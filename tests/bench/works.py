@@ -7,6 +7,7 @@ import concurrent.futures
 import multiprocessing
 import os
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,16 @@ import xxhash
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.bench.content import CHECKPOINT, MIB, MODEL, SHARDS, SMALL, TREE, Content
+from tests.bench.content import (
+    CHECKPOINT,
+    CROWDED,
+    MIB,
+    MODEL,
+    SHARDS,
+    SMALL,
+    TREE,
+    Content,
+)
 
 TIMEOUT_SECONDS = 120.0
 """A work that takes longer is reported as such; ossfs's worst case took 90 s."""
@@ -158,6 +168,24 @@ def read_quarters(root: Path, content: Content) -> None:
     os.close(fd)
 
 
+def read_shard(root: Path, name: str) -> None:
+    buffer = bytearray(READ_BYTES)
+    with (root / name).open("rb", buffering=0) as source:
+        while source.readinto(buffer):
+            pass
+
+
+def read_four_files(root: Path, content: Content) -> None:
+    run_programs([partial(read_shard, root, name) for name in SHARDS])
+
+
+def list_crowded(root: Path, content: Content) -> None:
+    done = subprocess.run(["ls", "-l", str(root / CROWDED)], capture_output=True, check=False)
+    shown = done.stdout.count(b".dat")
+    if done.returncode or shown != content.sizes.crowded_files:
+        raise WorkFailedError(f"ls showed {shown} files: {done.stderr.decode()[-60:]}")
+
+
 def read_randomly(root: Path, content: Content) -> None:
     fd = os.open(root / MODEL, os.O_RDONLY)
     positions = random.Random(17)
@@ -207,11 +235,13 @@ READ_WORKS = (
     Work("torch.load", load_checkpoint(mapped=False)),
     Work("torch.load, mapped", load_checkpoint(mapped=True)),
     Work("4 quarters, one descriptor", read_quarters),
+    Work("4 files at once", read_four_files),
     Work("8 interleaved positions", read_interleaved),
     Work("the same read again, warm", read_sequentially, prepare=read_sequentially),
     Work("read again, page cache dropped", read_sequentially, prepare=read_after_dropping_pages),
     Work("random 4 KiB read, each", read_randomly, per=RANDOM_READS),
     Work("walk and stat the tree", walk),
+    Work("ls -l of a crowded directory", list_crowded),
     Work("small files, 1 reader", read_small(1)),
     Work("small files, 16 readers", read_small(16)),
 )

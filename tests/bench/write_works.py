@@ -6,6 +6,7 @@ They come after the works that read, as some of them change what those have read
 import concurrent.futures
 import os
 import random
+import subprocess
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import torch
 from safetensors.torch import save_file
 
 from tests.bench.content import MIB, MODEL, TREE, Content
-from tests.bench.works import Work, run_programs
+from tests.bench.works import Work, WorkFailedError, run_programs
 
 BLOCK_BYTES = 4 * MIB
 WRITERS = 16
 TENSORS = 16
 WRITTEN = "written.bin"
+UNPACKED = "unpacked"
+TREE_FILES = 10
+"""In each directory of a tree that is made and removed."""
 SAVED = "saved.pt"
 SAVED_TENSORS = "saved.safetensors"
 PROGRAM_FILES = tuple(f"program-{number}.bin" for number in range(4))
@@ -78,6 +82,31 @@ def create_small(root: Path, content: Content) -> None:
         list(threads.map(lambda path: path.write_bytes(body), paths))
 
 
+def unpack_tree(root: Path, content: Content) -> None:
+    """What "git clone" and "tar x" do: one program makes directories and files in turn."""
+    top = root / f"{UNPACKED}-{os.getpid()}"
+    body = os.urandom(2000)
+    for folder in range(content.sizes.tree_directories):
+        (top / f"{folder:02}").mkdir(parents=True)
+        for number in range(TREE_FILES):
+            (top / f"{folder:02}" / f"{number:03}.py").write_bytes(body)
+
+
+def make_tree(root: Path, content: Content) -> None:
+    """The tree that is removed next, unless it is there."""
+    if not (root / UNPACKED).exists():
+        for folder in range(content.sizes.tree_directories):
+            (root / UNPACKED / f"{folder:02}").mkdir(parents=True)
+            for number in range(TREE_FILES):
+                (root / UNPACKED / f"{folder:02}" / f"{number:03}.py").write_bytes(b"x")
+
+
+def remove_tree(root: Path, content: Content) -> None:
+    done = subprocess.run(["rm", "-r", str(root / UNPACKED)], capture_output=True, check=False)
+    if done.returncode:
+        raise WorkFailedError(done.stderr.decode()[-60:])
+
+
 def rename_tree(root: Path, content: Content) -> None:
     """There or back, as the previous run has left it."""
     here, there = root / TREE, root / f"{TREE}-renamed"
@@ -93,6 +122,8 @@ WRITE_WORKS = (
     Work("safetensors save_file", safetensors_save, makes=(SAVED_TENSORS,)),
     Work("4 programs write at once", write_from_programs, writes=True, makes=PROGRAM_FILES),
     Work("create small files, 16 writers", create_small),
+    Work("make a tree of small files", unpack_tree),
+    Work("rm -r a tree of small files", remove_tree, prepare=make_tree),
     Work("rename a directory", rename_tree),
     Work("change 4 KiB in the model", change_middle),
     Work("append 1 MiB to the model", append),

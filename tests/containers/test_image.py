@@ -307,7 +307,7 @@ def test_unmounting_on_the_host_says_who_still_has_a_copy(
         outcome = ossfs("umount", mountpoint, environment={})
         assert outcome.code == 1
         assert "is unmounted here and everything is uploaded, but its daemon" in outcome.sentence
-        assert "serves on, for sleep (process" in outcome.sentence
+        assert "still serves sleep (process" in outcome.sentence
         assert not is_mounted(mountpoint)
     finally:
         engine.run("rm", "--force", "--time", "0", name)

@@ -39,9 +39,9 @@ from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.http.tls import TlsStream
 from ossfs_py.store.s3.documents import completed_etag, copied, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, parse_error
+from ossfs_py.store.s3.heads import parse_head
 from ossfs_py.store.s3.history import parse_history
 from ossfs_py.store.s3.list_xml import parse_list_page
-from ossfs_py.store.s3.queries import parse_head
 from ossfs_py.store.s3.wire import Answer
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from tests.fuzz import neighbours

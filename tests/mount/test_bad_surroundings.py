@@ -66,7 +66,7 @@ def test_a_key_with_a_line_break_at_its_end(place: Place) -> None:
 
 def test_https_where_http_is_spoken(place: Place) -> None:
     place.flags["--endpoint"] = place.endpoint.replace("http://", "https://")
-    assert "does it speak http only?" in place.refused()
+    assert "if it speaks http only, write http://" in place.refused()
 
 
 def test_a_certificate_file_that_holds_no_certificate(place: Place) -> None:

@@ -130,7 +130,11 @@ def test_too_little_room_is_one_sentence_and_nothing_is_left(tmp_path: Path) -> 
         (("/mnt", "--size", "0"), 2, "--size: must be at least 1MiB"),
         (("/mnt", "--works", "write,swim"), 2, "--works: 'swim' is none of write, sequential,"),
         (("/mnt", "--works", "small", "--file", "x"), 2, "--works: small writes files"),
-        (("/mnt", "--file", "x", "--keep"), 2, "--file and --size or --keep exclude one another"),
+        (
+            ("/mnt", "--file", "x", "--keep"),
+            2,
+            "--file and --size or --keep cannot be used together",
+        ),
         (("/mnt", "--size", "much"), 2, "--size: 'much' is not a size"),
     ],
 )

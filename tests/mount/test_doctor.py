@@ -143,5 +143,5 @@ def test_a_mount_that_hangs_is_told_and_hangs_nobody_who_asks(
         assert examined.code == 1
         assert "does not answer within 5 s" in findings(examined)["mountpoint"]["told"]
         row = next(row for row in json.loads(listed.out) if row["mountpoint"] == str(mounted.path))
-        assert row["state"] == "ill: it does not answer within 5 s"
+        assert row["state"] == "broken: it does not answer within 5 s"
         assert mounted.unmount() == 0

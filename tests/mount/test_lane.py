@@ -1,7 +1,9 @@
 """The fast lane and pyfuse3 alone answer the same to one program that asks for everything."""
 
+import json
 import mmap
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -83,11 +85,15 @@ def test_programs_are_told_the_same_with_the_lane_and_without(
         environment=seaweed.environment,
         fuse_lane=lane,
         log_level="debug",
+        access_log=tmp_path / "asked",
     ) as mount:
         told = seen_by_programs(mount.path)
+        asked = [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
         assert mount.unmount() == 0, mount.log
     assert ("the fast lane answers" in mount.log) == (lane == "auto")
     assert "Traceback" not in mount.log
+    # Mount.start and the program asked; the daemon, which could not be killed meanwhile, did not.
+    assert [line["operation"] for line in asked].count("statfs") == 2
     assert told[:5] == [
         3 * MIB,
         "entry-0000-" + "x" * 200,
@@ -99,5 +105,47 @@ def test_programs_are_told_the_same_with_the_lane_and_without(
     assert told[9:] == [["dir", "link", "renamed"], [211, 211, 211], True, 255]
     answer = minio_client.get_object(bucket, "log")
     assert answer.read() == b"line\n" * 80
+    answer.close()
+    answer.release_conn()
+
+
+class MountWithoutHands(Mount):
+    """Its reply threads die of the first answer that is worth a thread."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """Runs the daemon in an interpreter where copying a long answer raises."""
+        code = (
+            "import runpy, sys; from ossfs_py.fuse import lane, replying\n"
+            "def die(*_): raise MemoryError('no memory for an answer')\n"
+            "replying.write_answer = die; runpy.run_module('ossfs_py', run_name='__main__')"
+        )
+        _python, _m, _name, *rest = super().arguments
+        return [sys.executable, "-c", code, *rest]
+
+
+def test_a_daemon_whose_reply_threads_die_says_so_and_keeps_what_was_written(
+    tmp_path: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    content = os.urandom(MIB)
+    with MountWithoutHands(
+        bucket, tmp_path, endpoint=seaweed.endpoint, environment=seaweed.environment
+    ) as mount:
+        (mount.path / "file").write_bytes(content)
+        changed = os.open(mount.path / "file", os.O_RDWR | os.O_DIRECT)
+        try:
+            buffer = mmap.mmap(-1, MIB)
+            buffer[:] = bytes(MIB)
+            os.pwritev(changed, [buffer], 0)
+            with pytest.raises(OSError, match=r"abort|not connected"):
+                os.preadv(changed, [buffer], 0)
+        finally:
+            with pytest.raises(OSError, match="not connected"):
+                os.close(changed)
+        assert mount.wait() == 1
+    assert "no memory for an answer" in mount.log
+    assert f"{mount.path} is taken down: a thread that answers the kernel died" in mount.log
+    answer = minio_client.get_object(bucket, "file")
+    assert answer.read() == bytes(MIB)
     answer.close()
     answer.release_conn()

@@ -150,6 +150,33 @@ def test_a_scrape_each_second_costs_less_than_one_percent(
     assert (cpu_seconds(mounted) - before) / SCRAPES < WORTH_A_SCRAPE_SECONDS
 
 
+def test_the_status_page_shows_a_mount_at_work_and_names_nothing_unasked(
+    mount: MountFactory, seaweed: SeaweedServer, bucket: str, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(2 * MIB))
+    seaweed.put_file(bucket, "hush/weights", source)
+    mounted = mount(bucket, data_path="cache", cache_size="64M", metrics_address="0")
+    assert (mounted.path / "hush/weights").read_bytes() == source.read_bytes()
+    address = endpoint_of(mounted).removesuffix("metrics")
+    with (mounted.path / "unsaved").open("wb") as file:
+        file.write(b"x")
+        file.flush()
+        with urllib.request.urlopen(f"{address}status.json") as answer:
+            text = answer.read().decode()
+    with urllib.request.urlopen(address) as answer:
+        policy, page = answer.headers["Content-Security-Policy"], answer.read().decode()
+    told = json.loads(text)
+    assert (told["files"]["open"], told["files"]["unsaved"]) == (1, 1)
+    assert told["mount"] == {"bucket": bucket, "data_path": "cache"}
+    assert [one["limit"] for one in told["caches"]][1:] == [64 * MIB]
+    assert "GetObject" in {one["operation"] for one in told["store"]}
+    assert sum(told["answered"].values()) == 2 * MIB
+    for secret in (seaweed.access_key, seaweed.secret_key, "hush", "weights", str(mounted.path)):
+        assert secret not in text + page
+    assert policy.startswith("default-src 'none'")
+
+
 def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

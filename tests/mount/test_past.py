@@ -144,7 +144,7 @@ def test_the_commands_show_versions_and_bring_them_back(
     assert (wrong.code, wrong.sentence) == (1, "'config' has no version 'none'")
 
     dry = ossfs("undelete", mounted.path / "tree", "--dry-run", environment={})
-    assert "would come back" in dry.out
+    assert "to bring back" in dry.out
     assert not (mounted.path / "tree").exists()
     done = ossfs("undelete", mounted.path / "tree", environment={})
     assert done.code == 0, done.err + mounted.log

@@ -1,7 +1,7 @@
 """What POSIX test suites ask of a file system, as far as a bucket can: error numbers and times.
 
 The cases follow the groups of pjdfstest (open, mkdir, rmdir, unlink, rename, symlink, truncate,
-chmod, chown, utimensat). The README names what cannot be.
+chmod, chown, utimensat). docs/semantics.md names what cannot be.
 """
 
 import ctypes

@@ -1,7 +1,5 @@
-"""The tour of README.md, command by command, where nothing is but what it asks for."""
+"""The commands of README.md and of the guide, typed where nothing is but what they ask for."""
 
-import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,21 +7,34 @@ from pathlib import Path
 
 import pytest
 from minio import Minio
+from minio.commonconfig import ENABLED
+from minio.versioningconfig import VersioningConfig
 
 from ossfs_py.host.mountpoint import THIS_MACHINE
+from tests.support.pages import README, ROOT, blocks
 from tests.support.seaweed import SeaweedServer
 
-README = Path(__file__).parents[2] / "README.md"
 BUCKET_LINE, KEYS_LINE = "export BUCKET=", "export AWS_ACCESS_KEY_ID="
-TOUR_SECONDS = 120
+TOUR_SECONDS = 300
+BEFORE = """
+mkdir ~/models
+ossfs-py mount "$BUCKET" ~/models --endpoint "$ENDPOINT" --data-path cache
+mkdir ~/models/llama
+head -c 3M /dev/urandom >~/models/llama/model.safetensors
+echo '{"layers": 32}' >~/models/llama/config.json
+"""
+AFTER = "ossfs-py umount ~/models\n"
+"""What the pages of the guide take for granted, and what ends it."""
 
 
-def tour() -> list[str]:
-    """The blocks of commands of the tour, in order."""
-    text = README.read_text()
-    section = re.search(r"^## A five-minute tour\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
-    assert section is not None
-    return re.findall(r"^```sh\n(.*?)^```$", section[1], re.DOTALL | re.MULTILINE)
+def commands_of(page: Path) -> list[str]:
+    """The blocks of a page that are typed here, in order."""
+    return [
+        block.text for block in blocks(page) if (block.language, block.mark) == ("sh", "tested")
+    ]
+
+
+GUIDE = [page for page in sorted((ROOT / "ossfs_py" / "docs").glob("*.md")) if commands_of(page)]
 
 
 @pytest.fixture
@@ -53,68 +64,47 @@ def environment(home: Path, server: SeaweedServer, bucket: str) -> dict[str, str
     }
 
 
-def test_the_tour_works_as_it_is_written(
-    home: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
-) -> None:
-    first, *blocks = tour()
-    # What the reader has to say for himself is said by the environment.
-    assert [line[: len(BUCKET_LINE)] for line in first.splitlines()[:1]] == [BUCKET_LINE]
-    assert first.splitlines()[1].startswith(KEYS_LINE)
-    assert len(blocks) >= 6
+def typed(script: str, home: Path, variables: dict[str, str]) -> str:
+    """What a shell says that is given these commands; each must succeed."""
     # Should it fail, the times say what took long.
-    script = "PS4='+ $EPOCHREALTIME '\nset -euxo pipefail\n" + "".join(blocks)
     done = subprocess.run(
-        ["bash", "-c", script],
+        ["bash", "-c", f"PS4='+ $EPOCHREALTIME '\nset -euxo pipefail\n{script}"],
         cwd=home,
-        env=environment(home, seaweed, bucket),
+        env=variables,
         capture_output=True,
         text=True,
         timeout=TOUR_SECONDS,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "model.safetensors" in done.stdout
-    assert "weights" in done.stdout
     assert [e for e in THIS_MACHINE.mounts() if e.mountpoint.is_relative_to(home)] == []
+    return done.stdout
+
+
+def test_the_readme_works_as_it_is_written(
+    home: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    first, *commands = commands_of(README)
+    # What the reader has to say for himself is said by the environment.
+    assert first.startswith(BUCKET_LINE)
+    assert first.splitlines()[1].startswith(KEYS_LINE)
+    assert len(commands) >= 5
+    said = typed("".join(commands), home, environment(home, seaweed, bucket))
+    assert "model.safetensors" in said
+    assert "Ready" in said
     left = [item.object_name for item in minio_client.list_objects(bucket, recursive=True)]
     assert left == []
 
 
-def test_every_command_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"ossfs-py ([a-z][a-z-]*)", README.read_text()))
-    listed = subprocess.run(
-        [sys.executable, "-m", "ossfs_py", "--help"],
-        check=True,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    known = set(re.findall(r"^  ([a-z][a-z-]*) ", listed.stdout, re.MULTILINE))
-    assert named - known == set()
-
-
-def test_every_option_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"`(--[a-z][a-z-]*[a-z])", README.read_text()))
-    page = subprocess.run(
-        [sys.executable, "-m", "ossfs_py", "man"], check=True, capture_output=True, text=True
-    ).stdout.replace("\\-", "-")
-    known = set(re.findall(r"--[a-z][a-z-]*[a-z]", page))
-    foreign = {"--safetensors-load-strategy", "--vfs-cache-mode"}
-    assert named - known - foreign == set()
-
-
-def test_every_metric_that_the_readme_names_exists() -> None:
-    from ossfs_py.sharedcache.metrics import SharedCacheMetrics
-    from ossfs_py.telemetry.metrics import Metrics
-
-    registry = Metrics().registry
-    SharedCacheMetrics(registry)
-    named = set(re.findall(r"`(ossfs_[a-z_]+)", README.read_text()))
-    known = {family.name for family in registry.collect()}
-    assert {name.removesuffix("_total") for name in named} - known == set()
-
-
-@pytest.mark.parametrize("name", ["systemd", "docker/grafana-dashboard.json", "ossfs_py"])
-def test_files_that_the_readme_names_are_there(name: str) -> None:
-    assert f"{name}" in README.read_text()
-    assert (README.parent / name).exists()
+@pytest.mark.parametrize("page", GUIDE, ids=lambda page: page.stem)
+def test_the_guide_works_as_it_is_written(
+    page: Path, home: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    keeps_versions = page.stem == "versions"
+    if keeps_versions:
+        minio_client.set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+    script = BEFORE + "".join(commands_of(page)) + AFTER
+    typed(script, home, environment(home, seaweed, bucket))
+    if keeps_versions:
+        for item in minio_client.list_objects(bucket, recursive=True, include_version=True):
+            minio_client.remove_object(bucket, str(item.object_name), version_id=item.version_id)

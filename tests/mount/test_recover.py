@@ -164,8 +164,8 @@ def test_a_file_the_store_refused_is_kept_and_uploaded_later(
             "only one of --list, --upload, --export and --discard can be used",
         ),
         (("--discard",), "--discard: name the files to drop by their ids, or say --all"),
-        (("--overwrite",), "--overwrite: has a meaning with --upload only"),
-        (("--all",), "--all: has a meaning with --discard only"),
+        (("--overwrite",), "--overwrite: works with --upload only"),
+        (("--all",), "--all: works with --discard only"),
     ],
 )
 def test_wrong_usage_of_recover(arguments: tuple[str, ...], sentence: str, tmp_path: Path) -> None:

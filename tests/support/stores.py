@@ -1,4 +1,5 @@
-"""The stores to measure against: a program given by path, or SeaweedFS behind our proxy."""
+"""The stores to measure against: a program given by path, ours or another, or SeaweedFS behind our
+proxy."""
 
 import contextlib
 import json
@@ -8,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -25,6 +26,12 @@ class Store:
     endpoint: str
     access_key: str
     secret_key: str
+    root: Path | None = None
+    """Where each file is an object, its name the percent-encoded key; None where none is."""
+
+    def reload(self) -> None:
+        """Let the store see files that were put below its root."""
+        self._ask("POST", "reload")
 
     def reset(self) -> None:
         """Start counting anew."""
@@ -47,12 +54,28 @@ class Store:
 @contextlib.contextmanager
 def shaped_program(program: Path, root: Path, ttfb_ms: float, mbps: float) -> Iterator[Store]:
     """A store that is a program of its own and does the shaping itself."""
+    with _program([str(program)], program.stem, root, ttfb_ms, mbps) as store:
+        yield store
+
+
+@contextlib.contextmanager
+def cloud_store(root: Path, ttfb_ms: float, mbps: float) -> Iterator[Store]:
+    """Our own imitation of a cloud, in a process of its own."""
+    module = ["-m", "tests.support.cloud_store"]
+    with _program(module, "cloud_store", root, ttfb_ms, mbps) as store:
+        yield replace(store, root=root)
+
+
+@contextlib.contextmanager
+def _program(
+    program: list[str], name: str, root: Path, ttfb_ms: float, mbps: float
+) -> Iterator[Store]:
     root.mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, str(program), "--root", str(root)]
+    command = [sys.executable, *program, "--root", str(root)]
     with _running([*command, *_options(port, ttfb_ms, mbps)]):
-        yield _answering(Store(program.stem, f"http://127.0.0.1:{port}", "any", "thing"))
+        yield _answering(Store(name, f"http://127.0.0.1:{port}", "any", "thing"))
 
 
 @contextlib.contextmanager

@@ -360,7 +360,7 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         ),
         (
             {"addressing": "virtual", "endpoint": "http://127.0.0.1:1"},
-            "--addressing and --endpoint: a bucket cannot stand before an IP address",
+            "--addressing and --endpoint: virtual addressing needs a host name, not an IP address",
         ),
         (
             {"sse_kms_key_id": "alias/own"},
@@ -375,6 +375,17 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
             (
                 "--sse-key-file and --endpoint: the key would cross the network for everybody to "
                 "read: use https"
+            ),
+        ),
+        (
+            {
+                "sse_key_file": "/key",
+                "endpoint": "https://store",
+                "read_endpoint": "http://near:9000",
+            },
+            (
+                "--sse-key-file and --read-endpoint: the key would cross the network for everybody "
+                "to read: use https"
             ),
         ),
         (
@@ -529,7 +540,7 @@ def test_a_mount_of_the_past_is_read_only_and_its_time_has_been() -> None:
     for wrong in ("yesterday", "1767323045", "-3d", ""):
         (line,) = problems(at_ns=wrong)
         assert line.startswith(f"--at: {wrong!r} is no time; write it like 2026-11-20T10:00Z")
-    assert problems(at_ns="9999-01-01") == ("--at: '9999-01-01' is not a time that has been",)
+    assert problems(at_ns="9999-01-01") == ("--at: '9999-01-01' is not a time in the past",)
 
 
 def test_limits_are_bytes_a_second_with_a_lower_bound() -> None:

@@ -57,7 +57,7 @@ def test_long_flags_are_answered_with_long_flags() -> None:
         "--endpoint-url: an option of mountpoint-s3; here it is --endpoint"
     )
     assert unknown_flag("--no_check_certificate") == (
-        "--no_check_certificate: an option of ossfs and s3fs; here it is --no-verify-tls"
+        "--no_check_certificate: an option of ossfs, s3fs and rclone; here it is --no-verify-tls"
     )
     assert unknown_flag("--cache=/x") == (
         "--cache: an option of mountpoint-s3 and goofys; here it is --data-path=cache"

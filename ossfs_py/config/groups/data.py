@@ -16,7 +16,7 @@ class DataSettings(BaseModel):
     data_path: Literal["temp", "cache", "direct"] = option(
         DATA,
         "temp|cache|direct",
-        "Where bytes live: temporary files, a lasting disk cache, or memory only.",
+        "Where bytes are kept: temporary files, a persistent disk cache, or memory only.",
         default="temp",
     )
     temp_dir: AbsolutePath = option(
@@ -29,14 +29,14 @@ class DataSettings(BaseModel):
     cache_dir: AbsolutePath = option(
         DATA,
         "DIR",
-        "Directory of the cache data path; made when its parent exists.",
+        "Directory of the disk cache; created if its parent exists.",
         default_factory=lambda: host.default_cache_dir(os.environ),
         shown_default="/var/cache/ossfs-py, or ~/.cache/ossfs-py",
     )
     cache_size_bytes: Size | None = option(
         DATA,
         "SIZE",
-        "Most bytes the cache may hold.",
+        "Maximum size of the disk cache.",
         default=None,
         ge=units.MIB,
         shown_default="what --min-free leaves",
@@ -44,18 +44,17 @@ class DataSettings(BaseModel):
     min_free_bytes: Size | None = option(
         DATA,
         "SIZE",
-        "Room on the local disk that cache, temporary files and data not yet uploaded leave to"
-        " others.",
+        "Space on the local disk that cache, temporary files and unsaved data leave free.",
         default=None,
         shown_default="1GiB, or a tenth of a smaller disk",
     )
     cache_writes: Flag = option(
-        DATA, "", "Let written files enter the disk cache and the shared one, too.", default=True
+        DATA, "", "Add written files to the disk cache and the shared cache.", default=True
     )
     block_size_bytes: Size = option(
         DATA,
         "SIZE",
-        "Unit of download, a power of two.",
+        "Size of a block, the unit of download; a power of two.",
         default=8 * units.MIB,
         ge=64 * units.KIB,
         le=64 * units.MIB,
@@ -63,33 +62,34 @@ class DataSettings(BaseModel):
     shared_cache: Annotated[str, BeforeValidator(values.shared_cache_nodes)] | None = option(
         DATA,
         "NODES",
-        "memcached nodes that several machines share blocks through: HOST:PORT,HOST:PORT..., one "
-        "NAME:PORT whose addresses are the nodes, or file:PATH with a node a line.",
+        "Share downloaded blocks between machines through these memcached nodes: "
+        "HOST:PORT,HOST:PORT..., one NAME:PORT whose addresses are the nodes, or file:PATH with "
+        "one node on each line.",
         default=None,
     )
     shared_cache_secret: AbsolutePath | None = option(
         DATA,
         "FILE",
-        "Secret that all who share blocks have, so that nobody else on the network can plant any; "
-        "nobody else may read the file.",
+        "Secret of all machines that share blocks, so that nobody else can plant any; only you "
+        "may be able to read the file.",
         default=None,
     )
     shared_cache_timeout_seconds: Duration = option(
         DATA,
         "DURATION",
-        "A node of the shared cache that is silent for this long is left out for a while.",
+        "Skip a node of the shared cache for a while if it does not answer in this time.",
         default=0.08,
         gt=0,
     )
     model_hints: Flag = option(
         DATA,
         "",
-        "Use what model files tell: tensor bounds, zip directories, the shard that comes next.",
+        "Read ahead by what model files contain: tensor bounds, zip directories, the next shard.",
         default=True,
     )
     small_file_prefetch: Flag = option(
         DATA,
         "",
-        "Fetch the next small files of a directory that is read file after file.",
+        "Fetch the next small files ahead when a program reads a directory file by file.",
         default=True,
     )

@@ -15,18 +15,23 @@ class LimitSettings(BaseModel):
     memory_limit_bytes: Size = option(
         LIMITS,
         "SIZE",
-        "Budget for all data in memory.",
+        "Maximum memory for data, of the whole mount.",
         default_factory=host.default_memory_limit,
         ge=host.MIN_MEMORY_BYTES,
         shown_default="1GiB, or a quarter of the memory if that is less",
     )
     concurrency: Count = option(
-        LIMITS, "COUNT", "Requests and connections at once.", default=32, ge=1, le=512
+        LIMITS,
+        "COUNT",
+        "Maximum number of requests, and connections, at the same time.",
+        default=32,
+        ge=1,
+        le=512,
     )
     upload_limit_bytes: Size | None = option(
         LIMITS,
         "SIZE",
-        "Most bytes a second that the whole mount sends to the store.",
+        "Maximum bytes per second that the whole mount sends to the store.",
         default=None,
         ge=64 * units.KIB,
         shown_default="no limit",
@@ -34,7 +39,7 @@ class LimitSettings(BaseModel):
     download_limit_bytes: Size | None = option(
         LIMITS,
         "SIZE",
-        "Most bytes a second that the whole mount receives from the store.",
+        "Maximum bytes per second that the whole mount receives from the store.",
         default=None,
         ge=64 * units.KIB,
         shown_default="no limit",
@@ -42,23 +47,23 @@ class LimitSettings(BaseModel):
     bind: Annotated[tuple[str, ...], BeforeValidator(values.own_addresses)] = option(
         LIMITS,
         "ADDRESS[,ADDRESS]",
-        "Addresses of this machine that connections to the store come from, in turn.",
+        "Local addresses to connect to the store from, in turn.",
         default=(),
         shown_default="the system's choice",
     )
     connect_timeout_seconds: Duration = option(
-        LIMITS, "DURATION", "Longest wait for a connection.", default=5.0, gt=0
+        LIMITS, "DURATION", "Maximum wait for a connection.", default=5.0, gt=0
     )
     stall_timeout_seconds: Duration = option(
         LIMITS,
         "DURATION",
-        "A connection on which no byte arrives for this long is given up.",
+        "Give up a connection on which no byte arrives for this long.",
         default=10.0,
         gt=0,
     )
     retry_budget_seconds: Duration = option(
         LIMITS,
         "DURATION",
-        "How long a failing request is tried again before a program sees an error.",
+        "How long to retry a failing request before a program gets an error.",
         default=90.0,
     )

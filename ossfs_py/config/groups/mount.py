@@ -16,22 +16,22 @@ class MountSettings(BaseModel):
     at_ns: Moment | None = option(
         MOUNT,
         "TIME",
-        "Mount the bucket, which must keep versions, read-only as it was then: a time such as"
-        " 2026-11-20T10:00Z, or how long ago (3d).",
+        "Mount the bucket read-only as it was at this time, such as 2026-11-20T10:00Z, or how "
+        "long ago (3d); the bucket must keep versions.",
         default=None,
-        shown_default="as it is",
+        shown_default="now",
     )
     protect: Annotated[
         tuple[Literal["delete", "overwrite", "rename"], ...], BeforeValidator(values.words)
     ] = option(
         MOUNT,
         "CHANGE[,CHANGE]",
-        "Changes of what is stored that are refused with EPERM: delete, overwrite, rename. With all"
-        " three of them a mount adds files and does nothing else.",
+        "Refuse these changes to stored objects with EPERM: delete, overwrite, rename. With all "
+        "three, programs can only add files.",
         default=(),
         shown_default="none",
     )
-    allow_other: Flag = option(MOUNT, "", "Let other users see the mount.", default=False)
+    allow_other: Flag = option(MOUNT, "", "Let other users use the mount.", default=False)
     nonempty: Flag = option(MOUNT, "", "Mount over a directory that is not empty.", default=False)
     readahead_bytes: Size = option(
         MOUNT,
@@ -44,8 +44,8 @@ class MountSettings(BaseModel):
     fuse_lane: Literal["auto", "off"] = option(
         MOUNT,
         "auto|off",
-        "Answer what is asked most past pyfuse3, where kernel and libfuse allow it.",
-        default="off",
+        "Answer frequent requests without pyfuse3, where the kernel and libfuse allow it.",
+        default="auto",
     )
     kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
         default=(), description="Restrictions from -o that the kernel enforces."

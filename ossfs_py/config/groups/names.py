@@ -15,40 +15,39 @@ class NameSettings(BaseModel):
     metadata_ttl_seconds: Duration = option(
         NAMES,
         "DURATION",
-        "How long attributes and listings are trusted; 0 asks every time.",
+        "How long to trust attributes and listings; 0 asks every time.",
         default=60.0,
     )
     negative_ttl_seconds: Duration = option(
         NAMES,
         "DURATION",
-        "How long a name may be taken for absent after a look at it, or at its directory; 0 asks"
-        " every time.",
+        "How long the negative cache remembers that a name does not exist; 0 asks every time.",
         default=1.0,
     )
     posix_metadata: Flag = option(
         NAMES,
         "",
-        "Ask every object for stored modes, owners and times (for git, rsync, tar).",
+        "Ask each object for its stored mode, owner and times (for git, rsync, tar).",
         default=False,
     )
     uid: Annotated[int, BeforeValidator(values.user_id)] = option(
         NAMES,
         "USER",
-        "Owner of what has no stored owner.",
+        "Owner of files without a stored owner.",
         default_factory=os.geteuid,
         shown_default="who mounts",
     )
     gid: Annotated[int, BeforeValidator(values.group_id)] = option(
         NAMES,
         "GROUP",
-        "Group of what has no stored group.",
+        "Group of files without a stored group.",
         default_factory=os.getegid,
         shown_default="who mounts",
     )
     file_mode: Mode | None = option(
         NAMES,
         "MODE",
-        "Mode of files without a stored one.",
+        "Mode of files without a stored mode.",
         default=None,
         le=0o777,
         shown_default="0644",
@@ -56,7 +55,7 @@ class NameSettings(BaseModel):
     dir_mode: Mode | None = option(
         NAMES,
         "MODE",
-        "Mode of directories without a stored one.",
+        "Mode of directories without a stored mode.",
         default=None,
         le=0o3777,
         shown_default="0755",
@@ -64,7 +63,7 @@ class NameSettings(BaseModel):
     umask: Mode | None = option(
         NAMES,
         "MODE",
-        "Permission bits taken from both modes.",
+        "Permission bits to remove from both modes.",
         default=None,
         le=0o777,
         shown_default="0022 for the default modes",
@@ -72,8 +71,8 @@ class NameSettings(BaseModel):
     trust_default_modes: Flag = option(
         NAMES,
         "",
-        "With --allow-other: let others use what was listed by the default modes, without asking"
-        " the objects for their own.",
+        "With --allow-other: let others use files by their default modes, without asking each "
+        "object for its stored mode.",
         default=False,
     )
     special_modes: Flag = option(

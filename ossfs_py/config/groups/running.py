@@ -12,28 +12,30 @@ from ossfs_py.telemetry.loglevels import AREAS, LogLevels, parse_levels
 class RunningSettings(BaseModel):
     """Help group "Running"."""
 
-    foreground: Flag = option(LOGS, "", "Stay attached and log to standard error.", default=False)
+    foreground: Flag = option(
+        LOGS, "", "Stay in the foreground, and log to standard error.", default=False
+    )
     log_level: Annotated[LogLevels, BeforeValidator(parse_levels)] = option(
         LOGS,
         "LEVEL[,AREA=LEVEL]",
-        "Least severe messages shown (debug, info, warning, error), for all or for one area"
+        "Minimum severity of messages (debug, info, warning, error), for all areas or for one"
         f" ({', '.join(AREAS)}).",
         default=LogLevels(),
     )
     log_file: AbsolutePath | None = option(
         LOGS,
         "FILE",
-        "Log file; reopened at SIGHUP.",
+        "Log to this file; SIGHUP reopens it.",
         default=None,
         shown_default="syslog, or ossfs-py.log in the state directory",
     )
     log_format: Literal["text", "json"] = option(
-        LOGS, "text|json", "Lines for people, or one JSON object a line.", default="text"
+        LOGS, "text|json", "Plain lines, or one JSON object on each line.", default="text"
     )
     log_file_size_bytes: Size | None = option(
         LOGS,
         "SIZE",
-        "Begin a new log file at this size and keep three old ones.",
+        "Rotate the log file at this size, and keep three old ones.",
         default=None,
         ge=64 * units.KIB,
         shown_default="left to logrotate",
@@ -41,12 +43,19 @@ class RunningSettings(BaseModel):
     access_log: AbsolutePath | None = option(
         LOGS,
         "FILE",
-        "Write a line of JSON here for each call a program makes.",
+        "Write one line of JSON to this file for each call of a program.",
         default=None,
     )
     metrics_address: Annotated[str, BeforeValidator(values.listen_address)] | None = option(
         LOGS,
         "[HOST:]PORT",
-        "Answer Prometheus at this address; a port alone is open to this machine only.",
+        "Serve Prometheus metrics, and a status page for browsers, at this address; a port alone "
+        "is local to this machine.",
         default=None,
+    )
+    status_names: Flag = option(
+        LOGS,
+        "",
+        "Show the mountpoint, the prefix and the keys of slow requests on the status page.",
+        default=False,
     )

@@ -27,6 +27,15 @@ class StoreSettings(BaseModel):
         default=None,
         shown_default="AWS S3",
     )
+    read_endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = option(
+        STORE,
+        "URL",
+        "Read bytes from this nearer address of the same bucket (an accelerator, a gateway, a "
+        "mirror) if it has the same version, by ETag; everything else, and every failure, goes to "
+        "the store.",
+        default=None,
+        shown_default="none",
+    )
     region: str | None = option(
         STORE,
         "NAME",
@@ -37,7 +46,7 @@ class StoreSettings(BaseModel):
     addressing: Literal["auto", "path", "virtual"] = option(
         STORE,
         "auto|path|virtual",
-        "Whether the bucket stands in the path or in the host name.",
+        "Put the bucket in the path or in the host name of requests.",
         default="auto",
     )
     profile: str | None = option(
@@ -46,41 +55,41 @@ class StoreSettings(BaseModel):
     credentials_file: AbsolutePath | None = option(
         STORE,
         "FILE",
-        "Password file with lines id:secret or bucket:id:secret (or with spaces between them); "
-        "nobody else may read it.",
+        "Password file with lines id:secret or bucket:id:secret (colons or spaces); only you may "
+        "be able to read it.",
         default=None,
     )
     anonymous: Flag = option(
         STORE, "", "Send unsigned requests, for public buckets.", default=False
     )
     ca_bundle: AbsolutePath | None = option(
-        STORE, "FILE", "Certificates to trust instead of the system's.", default=None
+        STORE, "FILE", "Trust these certificates instead of the system's.", default=None
     )
     verify_tls: Flag = option(STORE, "", "Check the store's certificate.", default=True)
     request_payer: Flag = option(
         STORE,
         "",
-        "Pay for the requests yourself: buckets whose owner wants that answer nobody else.",
+        "Pay for the requests yourself, as requester-pays buckets demand.",
         default=False,
     )
     sse: Literal["AES256", "aws:kms", "aws:kms:dsse"] | None = option(
         STORE,
         "AES256|aws:kms|aws:kms:dsse",
-        "How the store encrypts all that is written.",
+        "Server-side encryption of everything that is written.",
         default=None,
-        shown_default="objects keep theirs, new ones get the bucket's",
+        shown_default="changed objects keep theirs, new ones get the bucket's",
     )
     sse_kms_key_id: Annotated[str, BeforeValidator(values.key_id)] | None = option(
         STORE,
         "ID",
-        "Key of the store's key service, for --sse aws:kms.",
+        "Key of the key management service, for --sse aws:kms.",
         default=None,
         shown_default="the account's",
     )
     sse_key_file: AbsolutePath | None = option(
         STORE,
         "FILE",
-        "Key to encrypt and decrypt all objects with (SSE-C), which the store does not keep: 32 "
-        "bytes, plain, in base64 or hexadecimal; nobody else may read the file.",
+        "Encrypt and decrypt all objects with your own key (SSE-C): 32 bytes, as they are, in "
+        "base64 or in hexadecimal; only you may be able to read the file.",
         default=None,
     )

@@ -16,28 +16,28 @@ class WritingSettings(BaseModel):
     state_dir: AbsolutePath = option(
         WRITING,
         "DIR",
-        "Where data not yet uploaded is kept safe; made when its parent exists.",
+        "Where data that is not uploaded yet is kept; created if its parent exists.",
         default_factory=lambda: host.default_state_dir(os.environ),
         shown_default="/var/lib/ossfs-py, or ~/.local/state/ossfs-py",
     )
     write_back: Flag = option(
         WRITING,
         "",
-        "Let close(2), unlink(2) and mkdir(2) return once a journal on disk has them.",
+        "Return from close(2), unlink(2) and mkdir(2) when a journal on local disk has them.",
         default=False,
     )
     max_zeros_bytes: Size = option(
         WRITING,
         "SIZE",
-        "Bytes of a sparse file that nobody wrote: with more of them, close(2) fails before it "
-        "sends them as zeros.",
+        "Maximum size of the holes of a sparse file, which are uploaded as zeros; close(2) of a "
+        "file with more fails.",
         default=64 * units.GIB,
     )
     record_writer: Flag = option(
         WRITING,
         "",
-        "Store with each file who wrote it, on which machine and when, for everybody who may read"
-        " the object ('info' and 'versions' show it).",
+        "Store with each file who wrote it, on which machine and when. Everybody who may read the "
+        "object can see it ('info' and 'versions' show it).",
         default=False,
     )
     trash: Annotated[str | None, BeforeValidator(values.trash_prefix)] = option(
@@ -51,13 +51,13 @@ class WritingSettings(BaseModel):
     on_conflict: Literal["overwrite", "fail"] = option(
         WRITING,
         "overwrite|fail",
-        "What close(2) does when the object changed behind the writer.",
+        "What close(2) does if another client has changed the object since it was opened.",
         default="overwrite",
     )
     storage_class: str | None = option(
         WRITING,
         "NAME",
-        "Storage class of new objects; changed ones keep theirs.",
+        "Storage class of new objects; changed objects keep theirs.",
         default=None,
         shown_default="the bucket's",
     )
@@ -75,26 +75,26 @@ class WritingSettings(BaseModel):
     ) = option(
         WRITING,
         "NAME",
-        "Who may use the objects that are written: a canned ACL such as public-read, or 'keep' for "
-        "what held before, which costs one more request for each object that is changed.",
+        "Canned ACL of written objects, such as public-read, or 'keep' to keep the ACL of changed "
+        "objects, which costs one more request for each.",
         default=None,
         shown_default="the bucket's",
     )
     checksum: Literal["auto", "none", "crc32c", "md5"] = option(
         WRITING,
         "auto|none|crc32c|md5",
-        "Checksum sent along with uploads.",
+        "Checksum to send with uploads.",
         default="auto",
     )
     conditional_writes: Literal["auto", "on", "off"] = option(
         WRITING,
         "auto|on|off",
-        "Whether the store can refuse to overwrite; auto tries it out.",
+        "Whether the store supports conditional writes; auto tries it.",
         default="auto",
     )
     part_copy: Literal["auto", "on", "off"] = option(
         WRITING,
         "auto|on|off",
-        "Whether the store can copy parts of objects; auto tries it out.",
+        "Whether the store can copy parts of objects; auto tries it.",
         default="auto",
     )

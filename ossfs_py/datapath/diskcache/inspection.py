@@ -24,6 +24,8 @@ class CacheMetrics:
 
     used_bytes: int
     limit_bytes: int
+    capacity_bytes: int
+    """What it could hold now: up to its limit, and up to what ``--min-free`` leaves of the disk."""
     files: int
     blocks: int
     hit_bytes: int
@@ -82,7 +84,8 @@ class CacheInspector:
                 files += 1
                 blocks += len(file.records) - file.records.count(0)
                 file.close()
-        return CacheMetrics(used, self._store.limit_bytes, files, blocks, hits, misses)
+        capacity = self._store.capacity_bytes(self._attachment, used)
+        return CacheMetrics(used, self._store.limit_bytes, capacity, files, blocks, hits, misses)
 
     def verify(self, progress: Callable[[VerifyProgress], None]) -> VerifyReport:
         """Read and check every block; damaged ones are forgotten, damaged files removed."""

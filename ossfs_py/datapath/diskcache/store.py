@@ -62,6 +62,7 @@ class BlockStore:
         self.min_free_bytes = min_free_bytes
         self.block_size_bytes = block_size_bytes
         self.metrics = metrics
+        metrics.cache_limit_bytes.set(limit_bytes)
         self.disk = CacheDisk(cache_dir, block_size_bytes)
         self._place = place
         self._bucket = bucket
@@ -360,6 +361,15 @@ class BlockStore:
 
     def _disk_shortfall(self, attachment: Attachment, need: int) -> int:
         return need - left_bytes(attachment.root.fd, self.min_free_bytes)
+
+    def capacity_bytes(self, attachment: Attachment, used_bytes: int) -> int:
+        """How much the directory could hold now, which has ``used_bytes`` in it.
+
+        Raises:
+            OSError: the disk does not tell its free space.
+        """
+        left = left_bytes(attachment.root.fd, self.min_free_bytes)
+        return min(self.limit_bytes, used_bytes + max(0, left))
 
     # -- keeping count ----------------------------------------------------------------------------
 

@@ -37,10 +37,10 @@ class ListingEngine:
         ttl_seconds: float,
         max_entries: int,
         on_changed: Callable[[Inode], None],
-        on_listed: Callable[[Inode, Collection[str]], None],
+        on_listed: Callable[[Inode, Collection[str], float], None],
     ) -> None:
         """``on_changed`` is told of directories in which others have changed something,
-        ``on_listed`` of all names of a directory that was listed.
+        ``on_listed`` of all names of a directory that was listed, and when it was asked for.
         """
         self._on_changed = on_changed
         self._on_listed = on_listed
@@ -131,6 +131,11 @@ class ListingEngine:
         if listing is None or listing.started <= oldest or listing.directory is not directory:
             return None
         return listing
+
+    def lacks(self, directory: Inode, name: str) -> bool:
+        """Whether the cached listing of a directory says that the name is not in it."""
+        listing = self.complete(directory)
+        return listing is not None and listing.index is not None and name not in listing.index
 
     def note(self, directory: Inode, name: str, state: State, *, new: bool = False) -> None:
         """This mount changed an entry: apply it to cached listings and those under way."""
@@ -274,7 +279,7 @@ class ListingEngine:
             self._complete[number] = listing
         if self._seen.listed(number, listing.index):
             self._on_changed(listing.directory)
-        self._on_listed(listing.directory, listing.index)
+        self._on_listed(listing.directory, listing.index, listing.started)
 
     def _hidden(self, key: str) -> None:
         self._metrics.hidden_keys.inc()

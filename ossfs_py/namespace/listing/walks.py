@@ -254,7 +254,7 @@ class Walks:
     ) -> None:
         self._fetch = fetch
         self.is_closed = is_closed
-        """Whether the mount is ending: an answer that comes then leads to no question."""
+        """Whether the mount is ending: no further request is made then."""
         self._ttl_seconds = ttl_seconds
         self._found: TTLCache[str, FoundPage] = TTLCache(
             max_entries,

@@ -118,9 +118,9 @@ def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
         instead = f", or the server has no {_VIRTUAL}: --addressing path" if doubtful else ""
         hint = f" (the bucket {endpoint.bucket!r} or the endpoint may be misspelt{instead})"
     if fault.kind == "tls" and "WRONG_VERSION_NUMBER" in str(fault):
-        hint = " (does it speak http only?)"
+        hint = " (if it speaks http only, write http:// before the endpoint)"
     if fault.kind == "tls" and any(reason in str(fault) for reason in _UNKNOWN_ISSUER):
         hint = " (if you trust it, name the certificate of its issuer: --ca-bundle FILE)"
     if fault.kind == "broken" and endpoint.scheme == "http":
-        hint = " (does it speak https?)"
+        hint = " (if it speaks https, write https:// before the endpoint)"
     return f"cannot reach the store: {fault}{hint}"

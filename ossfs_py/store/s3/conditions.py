@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ossfs_py.errors import (
-    AccessDeniedError,
     ConditionFailedError,
     ObjectMissingError,
     StoreError,
-    StoreUnavailableError,
 )
 from ossfs_py.model import Condition, ObjectInfo
 from ossfs_py.store.options import Choice, StoreOptions
+from ossfs_py.store.s3.error_map import MAY_PASS
 from ossfs_py.store.s3.probing import FORBID_OVERWRITE, IF_NONE_MATCH, Prober
 from ossfs_py.store.s3.traits import USELESS, Create, KnownTraits, Replace
 
@@ -66,7 +65,7 @@ class Conditions:
                 create, replace = self._prober.conditional_puts()
             except StoreError as exc:
                 # What may be granted or come back is tried again, with the next write.
-                self._hopeless = not isinstance(exc, AccessDeniedError | StoreUnavailableError)
+                self._hopeless = not isinstance(exc, MAY_PASS)
                 log.info("conditional writes could not be probed: %s", exc)
                 return ConditionSupport("refused", "refused")
             log.info("conditional writes: create by %s, replace by ETags %s", create, replace)

@@ -28,8 +28,10 @@ from ossfs_py.store.s3.describing import TAGGING, Describer
 from ossfs_py.store.s3.description import clean_etag, copy_source
 from ossfs_py.store.s3.documents import copied
 from ossfs_py.store.s3.error_map import AnswerError, judge
+from ossfs_py.store.s3.heads import parse_head
 from ossfs_py.store.s3.probing import Prober
-from ossfs_py.store.s3.queries import Reader, as_version_changed, parse_head
+from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.ranges import as_version_changed
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.store.s3.uploads import Writer

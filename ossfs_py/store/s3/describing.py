@@ -22,7 +22,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from ossfs_py.errors import ObjectMissingError, StoreError, StoreUnavailableError
+from ossfs_py.errors import (
+    BucketMissingError,
+    ObjectMissingError,
+    StoreError,
+    StoreUnavailableError,
+)
 from ossfs_py.model import CommitRequest, ObjectInfo
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.description import (
@@ -31,7 +36,8 @@ from ossfs_py.store.s3.description import (
     storage_class_header,
 )
 from ossfs_py.store.s3.documents import granted, tags
-from ossfs_py.store.s3.queries import Reader, version_query
+from ossfs_py.store.s3.heads import version_query
+from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.wire import Answer, Request, WireClient
 
 log = logging.getLogger(__name__)
@@ -145,7 +151,7 @@ class Describer:
             return read(self._wire.call(Request(operation, "GET", like.key, query)))
         except ObjectMissingError:
             return None
-        except StoreUnavailableError:
+        except (StoreUnavailableError, BucketMissingError):
             raise
         except StoreError as exc:
             self._tell(about, f"{about} of changed objects is lost, as it cannot be asked: {exc}")

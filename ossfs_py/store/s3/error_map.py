@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from ossfs_py.errors import (
     AccessDeniedError,
     ArchivedError,
+    BucketMissingError,
     ConditionFailedError,
     EnvironmentProblemError,
     IntegrityError,
@@ -57,6 +58,7 @@ class Verdict:
 
 
 _MISSING = Verdict(ObjectMissingError)
+_NO_BUCKET = Verdict(BucketMissingError)
 _DENIED = Verdict(AccessDeniedError)
 _ARCHIVED = Verdict(ArchivedError)
 _CONDITION = Verdict(ConditionFailedError)
@@ -70,7 +72,7 @@ _OTHER = Verdict(StoreError)
 # Codes of S3, OSS, SeaweedFS, MinIO and Ceph. A code says more than a status, so it goes first.
 CODES: dict[str, Verdict] = {
     "NoSuchKey": _MISSING,
-    "NoSuchBucket": _MISSING,
+    "NoSuchBucket": _NO_BUCKET,
     "NoSuchUpload": _MISSING,
     "NoSuchVersion": _MISSING,
     "AccessDenied": _DENIED,
@@ -127,6 +129,9 @@ STATUSES: dict[int, Verdict] = {
     501: _UNSUPPORTED,
     507: _QUOTA,
 }
+
+MAY_PASS = (AccessDeniedError, BucketMissingError, StoreUnavailableError)
+"""What says nothing of what a store can do: it may be granted, made or reached later."""
 
 _REFUSED_KEY = frozenset(
     {

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 from ossfs_py.model import HistoryEntry, HistoryMark, HistoryPage, HistoryQuery
 from ossfs_py.store.base import Versioning
 from ossfs_py.store.http.faults import NoAnswerError
-from ossfs_py.store.s3.list_xml import Decode, decoder, parse_object, parse_time
-from ossfs_py.store.s3.queries import version_query
+from ossfs_py.store.s3.heads import version_query
+from ossfs_py.store.s3.list_xml import ListingDocument, parse_object, parse_time
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Request, WireClient
 from ossfs_py.store.s3.xmltext import parse_document
@@ -85,37 +85,25 @@ def parse_history(body: bytes) -> HistoryPage:
     Raises:
         NoAnswerError: the body is not (or not all of) such an answer, which a retry may mend.
     """
-    root = parse_document(body, "the listing of versions")
-    start = root.tag.rfind("}") + 1
-    if root.tag[start:] != "ListVersionsResult":
-        raise NoAnswerError("the answer is no listing of versions", "not_http")
-    namespace = root.tag[:start]
-    decode = decoder(root, namespace)
-    entries: list[HistoryEntry] = []
-    prefixes: list[str] = []
-    for child in root:
-        tag = child.tag[start:]
-        if tag in ("Version", "DeleteMarker"):
-            entries.append(_entry(child, start, decode, is_deletion=tag == "DeleteMarker"))
-        elif tag == "CommonPrefixes":
-            prefixes.extend(decode(item.text or "") for item in child)
+    listing = ListingDocument(body, "the listing of versions", "ListVersionsResult")
+    entries = [_entry(entry, listing) for entry in listing.entries("Version", "DeleteMarker")]
     entries.sort(key=lambda entry: (entry.key, not entry.is_latest, -entry.mtime_ns))
     following: HistoryMark | None = None
-    if root.findtext(f"{namespace}IsTruncated") == "true":
-        key = decode(root.findtext(f"{namespace}NextKeyMarker") or "")
+    if listing.is_truncated:
+        key = listing.decode(listing.text("NextKeyMarker") or "")
         if not key:
             raise NoAnswerError("a truncated listing of versions names no continuation", "not_http")
-        following = HistoryMark(key, root.findtext(f"{namespace}NextVersionIdMarker") or None)
-    return HistoryPage(tuple(entries), tuple(prefixes), following)
+        following = HistoryMark(key, listing.text("NextVersionIdMarker") or None)
+    return HistoryPage(tuple(entries), listing.prefixes(), following)
 
 
-def _entry(
-    element: ElementTree.Element, start: int, decode: Decode, *, is_deletion: bool
-) -> HistoryEntry:
+def _entry(element: ElementTree.Element, listing: ListingDocument) -> HistoryEntry:
+    start = listing.name_start
     texts = {item.tag[start:]: item.text or "" for item in element}
+    is_deletion = element.tag[start:] == "DeleteMarker"
     try:
-        key = decode(texts["Key"])
-        info = None if is_deletion else parse_object(element, start, decode)
+        key = listing.decode(texts["Key"])
+        info = None if is_deletion else parse_object(element, listing)
         return HistoryEntry(
             key=key,
             version_id=texts["VersionId"],

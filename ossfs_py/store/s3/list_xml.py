@@ -25,35 +25,62 @@ def parse_list_page(body: bytes) -> ListPage:
     Raises:
         NoAnswerError: the body is not (or not all of) a LIST answer, which a retry may mend.
     """
-    root = parse_document(body, "the LIST answer")
-    # Every tag carries the same "{namespace}" or none.
-    start = root.tag.rfind("}") + 1
-    if root.tag[start:] != "ListBucketResult":
-        raise NoAnswerError("the answer to LIST is no LIST answer", "not_http")
-    namespace = root.tag[:start]
-    decode = decoder(root, namespace)
-    objects: list[ObjectInfo] = []
-    prefixes: list[str] = []
-    for child in root:
-        tag = child.tag[start:]
-        if tag == "Contents":
-            objects.append(parse_object(child, start, decode))
-        elif tag == "CommonPrefixes":
-            prefixes.extend(decode(item.text or "") for item in child)
+    listing = ListingDocument(body, "the LIST answer", "ListBucketResult")
+    objects = [parse_object(entry, listing) for entry in listing.entries("Contents")]
     token: str | None = None
-    if root.findtext(f"{namespace}IsTruncated") == "true":
-        token = root.findtext(f"{namespace}NextContinuationToken")
+    if listing.is_truncated:
+        token = listing.text("NextContinuationToken")
         if not token:
             raise NoAnswerError("a truncated LIST answer names no continuation", "not_http")
-    return ListPage(tuple(objects), tuple(prefixes), token)
+    return ListPage(tuple(objects), listing.prefixes(), token)
 
 
-def parse_object(element: ElementTree.Element, start: int, decode: Decode) -> ObjectInfo:
-    """One entry; ``start`` is where the names of tags begin behind their namespace.
+class ListingDocument:
+    """The XML of a listing's page: of objects, or of their versions."""
+
+    def __init__(self, body: bytes, what: str, name: str) -> None:
+        """``what`` ("the LIST answer") is for messages, ``name`` its outermost tag.
+
+        Raises:
+            NoAnswerError: the body is not (or not all of) such a page, which a retry may mend.
+        """
+        self._root = parse_document(body, what)
+        # Every tag carries the same "{namespace}" or none.
+        self.name_start = self._root.tag.rfind("}") + 1
+        """Where the names of tags begin, behind their namespace."""
+        if self._root.tag[self.name_start :] != name:
+            raise NoAnswerError(f"the answer is not {what}", "not_http")
+        is_url = self.text("EncodingType") == "url"
+        self.decode: Decode = _decode if is_url else _as_is
+        """How its keys are written."""
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether another page follows."""
+        return self.text("IsTruncated") == "true"
+
+    def text(self, name: str) -> str | None:
+        """What the page says of itself; None if it does not."""
+        return self._root.findtext(f"{self._root.tag[: self.name_start]}{name}")
+
+    def entries(self, *names: str) -> list[ElementTree.Element]:
+        """The entries with these names, in their order."""
+        start = self.name_start
+        return [child for child in self._root if child.tag[start:] in names]
+
+    def prefixes(self) -> tuple[str, ...]:
+        """The common prefixes, decoded."""
+        found = self.entries("CommonPrefixes")
+        return tuple(self.decode(item.text or "") for one in found for item in one)
+
+
+def parse_object(element: ElementTree.Element, listing: ListingDocument) -> ObjectInfo:
+    """One entry.
 
     Raises:
         NoAnswerError: it lacks what every store sends.
     """
+    start = listing.name_start
     texts: dict[str, str] = {}
     owner: str | None = None
     for item in element:
@@ -64,7 +91,7 @@ def parse_object(element: ElementTree.Element, start: int, decode: Decode) -> Ob
             texts[tag] = item.text or ""
     try:
         return ObjectInfo(
-            key=decode(texts["Key"]),
+            key=listing.decode(texts["Key"]),
             size=int(texts["Size"]),
             # Some servers leave it out: the object cannot be pinned then, but it is there.
             etag=clean_etag(texts.get("ETag", "")),
@@ -80,11 +107,6 @@ def parse_object(element: ElementTree.Element, start: int, decode: Decode) -> Ob
 def _owner_name(owner: ElementTree.Element, start: int) -> str | None:
     texts = {item.tag[start:]: item.text for item in owner}
     return texts.get("DisplayName") or texts.get("ID")
-
-
-def decoder(root: ElementTree.Element, namespace: str) -> Decode:
-    """How the keys of an answer are written."""
-    return _decode if root.findtext(f"{namespace}EncodingType") == "url" else _as_is
 
 
 def _decode(text: str) -> str:

@@ -1,6 +1,7 @@
 """An S3 or OSS bucket as an :class:`~ossfs_py.store.base.ObjectStore`."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ossfs_py.model import (
     Body,
@@ -29,6 +30,7 @@ from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.describing import Describer
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.s3.history import History
+from ossfs_py.store.s3.nearby import CONNECT_SECONDS, STALL_SECONDS, ReadEndpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.removals import Remover
@@ -52,6 +54,7 @@ class S3ObjectStore:
         metrics: Metrics,
         endpoint: Endpoint,
         credentials: CredentialSource,
+        near: Endpoint | None = None,
         *,
         max_copy_bytes: int = MAX_COPY_BYTES,
         copy_part_bytes: int = COPY_PART_BYTES,
@@ -60,7 +63,9 @@ class S3ObjectStore:
         self._credentials = credentials
         trust = Trust(options.ca_bundle, options.verify_tls)
         vouching = trust.name if endpoint.scheme == "https" else ""
-        self._place = f"{endpoint.url} ({vouching})" if vouching else endpoint.url
+        place = f"{endpoint.url} ({vouching})" if vouching else endpoint.url
+        # What a read endpoint gave is for those who rely on the same one.
+        self._place = place if near is None else f"{place} by way of {near.url}"
         upload, download = options.upload_limit_bytes, options.download_limit_bytes
         self._limits = Limits(
             RateLimit(upload) if upload else None, RateLimit(download) if download else None
@@ -72,6 +77,7 @@ class S3ObjectStore:
             bind=options.bind,
         )
         pool = ConnectionPool(dialer, options.concurrency)
+        standing = StandingHeaders(options)
         self._retrier = Retrier(
             metrics, options.retry_budget_seconds, credentials.renew, options.concurrency
         )
@@ -81,13 +87,19 @@ class S3ObjectStore:
             pool,
             credentials.current,
             self._retrier,
-            StandingHeaders(options),
+            standing,
         )
-        self._reader = Reader(self._wire, self._retrier, metrics)
+        self._near = None
+        if near is not None:
+            times = Timeouts(CONNECT_SECONDS, STALL_SECONDS)
+            dialer = Dialer(near.origin(trust), times, limits=self._limits, bind=options.bind)
+            pool = ConnectionPool(dialer, options.concurrency)
+            current = credentials.current
+            wire = WireClient(near, dialer, pool, current, self._retrier, standing)
+            self._near = ReadEndpoint(near.url, wire, metrics)
+        self._reader = Reader(self._wire, self._retrier, metrics, self._near)
         self._history = History(self._wire, self._retrier)
-        traits = self._traits = KnownTraits(
-            self._place, options.traits_dir, afresh=options.probe_afresh
-        )
+        traits = self._traits = KnownTraits(place, options.traits_dir, afresh=options.probe_afresh)
         prober = self._prober = Prober(self._wire, self._retrier, options)
         self._conditions = Conditions(
             prober, traits, options, self._reader.head, is_oss=endpoint.is_oss
@@ -217,6 +229,8 @@ class S3ObjectStore:
     def close(self) -> None:
         self._limits.close()
         self._wire.close()
+        if self._near is not None:
+            self._near.close()
 
 
 def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
@@ -231,5 +245,8 @@ def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
     if options.region is None:
         configured_region = make_session(options.profile).region_name
     endpoint = resolve_endpoint(options, configured_region)
+    near = None
+    if options.read_endpoint is not None:
+        near = resolve_endpoint(replace(options, endpoint=options.read_endpoint), configured_region)
     credentials = CredentialSource(options, metrics, oss_first=endpoint.is_oss)
-    return S3ObjectStore(options, metrics, endpoint, credentials)
+    return S3ObjectStore(options, metrics, endpoint, credentials, near)

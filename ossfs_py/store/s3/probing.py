@@ -14,11 +14,9 @@ from contextlib import contextmanager
 from typing import Literal
 
 from ossfs_py.errors import (
-    AccessDeniedError,
     ConditionFailedError,
     ObjectMissingError,
     StoreError,
-    StoreUnavailableError,
 )
 from ossfs_py.model import MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import MIN_PART_BYTES
@@ -26,7 +24,7 @@ from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.description import clean_etag, copy_source
 from ossfs_py.store.s3.documents import completed_etag, completion, copied, upload_id
-from ossfs_py.store.s3.error_map import AnswerError, judge, wants_equal_parts
+from ossfs_py.store.s3.error_map import MAY_PASS, AnswerError, judge, wants_equal_parts
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.traits import (
     Completions,
@@ -141,7 +139,7 @@ class Prober:
 
             try:
                 return self._retrier.run("CompleteMultipartUpload", key, attempt)
-            except (AccessDeniedError, StoreUnavailableError):
+            except MAY_PASS:
                 raise
             except StoreError as exc:
                 log.debug("probe with parts of unequal size: %s", exc)
@@ -246,7 +244,7 @@ class Prober:
 
         try:
             return self._retrier.run(request.operation, request.key, attempt)
-        except (AccessDeniedError, StoreUnavailableError):
+        except MAY_PASS:
             raise
         except StoreError as exc:
             log.debug("probe with %s: %s", sorted(request.headers or {}), exc)

@@ -4,7 +4,7 @@ import base64
 import logging
 from collections.abc import Sequence
 
-from ossfs_py.errors import UnsupportedByStoreError
+from ossfs_py.errors import BucketMissingError, UnsupportedByStoreError
 from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.s3.bodies import md5
 from ossfs_py.store.s3.documents import can_be_said, deletion, removed_keys
@@ -48,7 +48,7 @@ class Remover:
             try:
                 return removed_keys(self._wire.once(request, state))
             except AnswerError as error:
-                if judge(error).retry or error.code == "NoSuchBucket":
+                if judge(error).retry or judge(error).cause is BucketMissingError:
                     raise
                 if error.status in _NOT_KNOWN:
                     return self._do_without(str(error))

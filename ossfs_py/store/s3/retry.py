@@ -36,6 +36,9 @@ _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_RETRY_AFTER_SECONDS = 30.0
 """What a store may ask for with Retry-After before we ask it again regardless."""
 
+_TIMES_UNTIL_MEANT = 3
+"""A third answer that contradicts what is known of the object is no accident any more."""
+
 _ROTATION_SECONDS = 5.0
 """How long the next key may take to arrive after the store has refused the old one."""
 
@@ -51,6 +54,11 @@ class Attempt:
     """Answers that did not agree with what is known of the object."""
     progressed: bool = False
     """Set it when bytes arrived: the budget counts from the last progress."""
+
+    def insists(self) -> bool:
+        """An answer contradicts what is known: whether it is one too many for an accident."""
+        self.contradictions += 1
+        return self.contradictions >= _TIMES_UNTIL_MEANT
 
 
 Renew = Callable[[float, bool], bool]

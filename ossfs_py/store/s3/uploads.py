@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from ossfs_py.errors import (
     AccessDeniedError,
+    BucketMissingError,
     ConditionFailedError,
     IntegrityError,
     ObjectMissingError,
@@ -219,7 +220,7 @@ class Writer:
             try:
                 self._wire.once(request, state)
             except AnswerError as error:
-                if judge(error).cause is not ObjectMissingError:
+                if judge(error).cause not in (ObjectMissingError, BucketMissingError):
                     raise
 
         self._retrier.run("AbortMultipartUpload", upload.key, attempt)
@@ -231,7 +232,7 @@ class Writer:
             try:
                 self._wire.once(Request("DeleteObject", "DELETE", key), state)
             except AnswerError as error:
-                if error.status != 404 or error.code == "NoSuchBucket":
+                if judge(error).cause is not ObjectMissingError:
                     raise
 
         self._retrier.run("DeleteObject", key, attempt)

@@ -43,7 +43,7 @@ def test_help_fills_the_terminal_it_is_shown_on(
         text = out.split("Examples:")[0]
         longest[columns] = max(map(len, text.splitlines()))
     assert longest[40] < 80
-    assert 75 < longest[80] <= 80
+    assert 70 < longest[80] <= 80
     assert 80 < longest[115] <= 115
     assert longest[200] <= 120
 

@@ -1,4 +1,4 @@
-"""The manual page, and README's tables against the settings they speak of."""
+"""The manual page, and the tables of the documentation against what they speak of."""
 
 import subprocess
 from pathlib import Path
@@ -7,12 +7,20 @@ import click
 import pytest
 
 from ossfs_py.cli.main import cli, main
-from ossfs_py.cli.reference import BEGIN, END, man_page, options_tables, with_options_tables
+from ossfs_py.cli.reference import (
+    TABLES,
+    man_page,
+    marks,
+    migration_tables,
+    options_tables,
+    with_tables,
+)
 from ossfs_py.config import Settings
+from ossfs_py.config.foreign_names import FOREIGN_NAMES
 from ossfs_py.config.groups.option import GROUPS
 from ossfs_py.config.settings import NOT_OPTIONS, option_name
 
-README = Path(__file__).parents[3] / "README.md"
+DOCS = Path(__file__).parents[3] / "ossfs_py" / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +58,25 @@ def test_no_line_of_text_is_taken_for_a_request(page: str) -> None:
     } <= known
 
 
-def test_the_readme_s_tables_are_those_of_the_settings() -> None:
-    text = README.read_text()
-    assert BEGIN in text
-    assert END in text
-    assert text == with_options_tables(text), "run: make readme"
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_the_pages_are_those_of_the_program(name: str) -> None:
+    text = (DOCS / f"{name}.md").read_text()
+    begin, end = marks(name)
+    assert 0 < text.index(begin) < text.index(end)
+    assert text == with_tables(text), "run: make readme"
+
+
+def test_every_option_of_other_programs_is_in_a_table_with_ours() -> None:
+    tables = migration_tables()
+    for name, known in FOREIGN_NAMES.items():
+        rows = [line for line in tables.splitlines() if line.startswith(f"| `{name}`")]
+        assert rows
+        assert all(f"`{flag}`" in row for row in rows for flag in known.flags())
 
 
 def test_the_tables_name_every_setting_in_its_group() -> None:
     tables = options_tables()
-    positions = [tables.index(f"**{group}**") for group in GROUPS]
+    positions = [tables.index(f"## {group}\n") for group in GROUPS]
     assert positions == sorted(positions)
     for field in set(Settings.model_fields) - NOT_OPTIONS:
         assert f"`--{option_name(field)}" in tables

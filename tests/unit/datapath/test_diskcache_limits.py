@@ -83,6 +83,17 @@ def test_a_working_set_beyond_the_limit_goes_on_and_hits_a_little(tmp_path: Path
     store.close()
 
 
+def test_what_a_cache_could_hold_is_what_its_limit_and_the_disk_leave(tmp_path: Path) -> None:
+    store = make_store(tmp_path, limit=64 * BLOCK)
+    load(store, versions(1, 16)[0])
+    assert CacheInspector(store).show().capacity_bytes == 64 * BLOCK
+    # A disk with no room beyond what others shall have: it holds what it holds.
+    store.min_free_bytes = 2**60
+    shown = CacheInspector(store).show()
+    assert 0 < shown.capacity_bytes == shown.used_bytes
+    store.close()
+
+
 def test_a_version_larger_than_the_cache_keeps_what_fits(tmp_path: Path) -> None:
     store = make_store(tmp_path, limit=32 * BLOCK)
     version = ObjectVersion("big", "e", 100 * BLOCK)

@@ -10,8 +10,9 @@ import pytest
 import trio
 
 from ossfs_py.errors import (
+    BucketMissingError,
+    ListingFailedError,
     NoSuchEntryError,
-    ObjectMissingError,
     StaleInodeError,
     StoreUnavailableError,
     VersionChangedError,
@@ -614,12 +615,14 @@ def test_a_bucket_that_was_deleted_and_made_again_is_worked_in_again(run: Run) -
         await m.write(ours, 0, b"kept")
         m.store.objects.clear()
         for call in ("put", "start_multipart", "list_page"):
-            m.store.fail(call, ObjectMissingError("no such bucket", operation=call), times=100)
+            m.store.fail(call, BucketMissingError("no such bucket", operation=call), times=100)
         await m.expire()
-        with pytest.raises((NoSuchEntryError, ObjectMissingError)):
+        with pytest.raises((NoSuchEntryError, BucketMissingError)):
             await m.read_file(FILE)
-        with pytest.raises(ObjectMissingError):
+        with pytest.raises(BucketMissingError):
             await m.fsync(ours)
+        with pytest.raises(ListingFailedError):
+            await m.names()
         m.store.mend()
         await m.expire()
         await m.fsync(ours)

@@ -99,6 +99,42 @@ def test_listing_again_within_the_ttl_costs_no_request() -> None:
     mounted(run, store_of("a", "b"))
 
 
+def test_what_was_found_by_its_name_is_listed_though_the_listing_is_older() -> None:
+    """Else a program would see the name, and then not, until the listing's time is over."""
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        assert await m.names(d) == ["a"]
+        m.clock.jump(2)
+        m.store.seed("d/b")
+        m.store.seed("d/sub/c")
+        before = m.namespace.attributes_known(d).mtime_ns
+        await m.at("d/b")
+        await m.at("d/sub")
+        m.store.take_requests()
+        assert await m.names(d) == ["a", "b", "sub"]
+        assert m.store.take_requests() == {}
+        assert d in m.attributes_changed
+        assert m.namespace.attributes_known(d).mtime_ns > before
+
+    mounted(run, store_of("d/a"), negative_ttl_seconds=1.0)
+
+
+def test_what_was_found_behind_a_listing_s_back_is_in_it_once_it_is_complete() -> None:
+    async def run(m: Mounted) -> None:
+        first = m.namespace.list_directory(m.root)
+        batch = await first.entries_from(0)
+        m.clock.jump(1)
+        m.store.seed("f00")
+        await m.at("f00")
+        await read_all(first, batch[-1][0])
+        m.store.take_requests()
+        assert sorted(await m.names(m.root)) == ["f0", "f00", *(f"f{n}" for n in range(1, 8))]
+        assert m.store.take_requests() == {}
+
+    mounted(run, store_of(*(f"f{n}" for n in range(8)), page_size=3))
+
+
 def test_concurrent_listings_of_one_directory_share_one_answer() -> None:
     store = store_of(*(f"f{n:03}" for n in range(100)), page_size=10)
     gate = store.hold("list_page")

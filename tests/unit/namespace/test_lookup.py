@@ -9,9 +9,9 @@ import trio.testing
 
 from ossfs_py.errors import (
     AccessDeniedError,
+    BucketMissingError,
     NoSuchEntryError,
     NotADirectoryPathError,
-    ObjectMissingError,
     StaleInodeError,
     StoreUnavailableError,
 )
@@ -413,10 +413,10 @@ def test_a_failed_question_is_not_taken_for_absence() -> None:
     mounted(run, negative_ttl_seconds=60.0)
 
 
-def test_a_missing_bucket_is_absence() -> None:
+def test_a_missing_bucket_tells_of_no_name_that_it_is_absent() -> None:
     async def run(m: Mounted) -> None:
-        m.store.fail("list_page", ObjectMissingError("NoSuchBucket"))
-        with pytest.raises(ObjectMissingError):
+        m.store.fail("list_page", BucketMissingError("NoSuchBucket"))
+        with pytest.raises(BucketMissingError):
             await m.at("f")
 
     mounted(run)

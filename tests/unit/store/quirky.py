@@ -105,6 +105,8 @@ class _Handler(BaseHTTPRequestHandler):
         bucket, quirks = self.bucket, self.bucket.quirks
         if "checksums refused" in quirks and any("x-amz-checksum" in name for name in headers):
             raise _RefusedError(400, "InvalidArgument")
+        if "no bucket" in quirks:
+            raise _RefusedError(404, "NoSuchBucket")
         match self.command:
             case "PUT" if "x-amz-copy-source" in headers:
                 return self._copy(key, query, headers)

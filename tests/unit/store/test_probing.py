@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ossfs_py.errors import (
+    BucketMissingError,
     ConditionFailedError,
     StoreError,
     StoreUnavailableError,
@@ -321,6 +322,17 @@ def test_what_a_store_in_trouble_answers_is_not_remembered(
     ):
         store.put(CommitRequest("key", condition=ABSENT), b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_that_comes_back_is_asked_what_it_can_do() -> None:
+    with quirky({"no bucket"}) as (url, bucket), opened(url) as store:
+        with pytest.raises(BucketMissingError):
+            store.put(CommitRequest("key", condition=ABSENT), b"x")
+        bucket.quirks = frozenset()
+        bucket.requests.clear()
+        store.put(CommitRequest("key", condition=ABSENT), b"x")
+        (sent,) = [headers for _, path, headers in bucket.requests if path.endswith("/key")]
+        assert "if-none-match" in sent, "a HEAD before it would leave a moment to others"
 
 
 @pytest.mark.parametrize(("quirks", "verdict"), [(R2, "refused"), (frozenset[str](), "works")])

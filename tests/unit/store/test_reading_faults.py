@@ -11,6 +11,7 @@ import pytest
 from ossfs_py.errors import (
     AccessDeniedError,
     ArchivedError,
+    BucketMissingError,
     ObjectMissingError,
     StoreError,
     StoreUnavailableError,
@@ -141,7 +142,7 @@ def test_another_etag_in_the_answer_is_another_version() -> None:
         (error(412, "PreconditionFailed"), VersionChangedError),
         (error(416, "InvalidRange"), VersionChangedError),
         (error(404, "NoSuchKey"), ObjectMissingError),
-        (error(404, "NoSuchBucket"), ObjectMissingError),
+        (error(404, "NoSuchBucket"), BucketMissingError),
         (error(403, "AccessDenied"), AccessDeniedError),
         (error(403, "InvalidObjectState"), ArchivedError),
         (reply(401), AccessDeniedError),

@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 
-from ossfs_py.errors import ObjectMissingError, StoreUnavailableError, UnsupportedByStoreError
+from ossfs_py.errors import BucketMissingError, StoreUnavailableError, UnsupportedByStoreError
 from tests.support.scripted_server import ScriptedServer, error, reply, store_for
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
@@ -87,7 +87,7 @@ def test_a_bucket_that_refuses_batches_leaves_all_to_single_requests() -> None:
 def test_a_missing_bucket_and_an_outage_are_errors() -> None:
     with ScriptedServer([[[error(404, "NoSuchBucket")]]]) as server:
         store = store_for(server.url)
-        with pytest.raises(ObjectMissingError):
+        with pytest.raises(BucketMissingError):
             store.delete_many(KEYS)
         store.close()
     busy = [[error(503, "SlowDown")]]

@@ -10,6 +10,7 @@ import pytest
 from awscrt import checksums
 
 from ossfs_py.errors import (
+    BucketMissingError,
     ConditionFailedError,
     IntegrityError,
     ObjectMissingError,
@@ -378,7 +379,7 @@ def test_deleting_what_is_missing_is_no_error_but_a_missing_bucket_is() -> None:
     with ScriptedServer([[[error(404, "NoSuchKey")], [error(404, "NoSuchBucket")]]]) as server:
         store = store_for(server.url)
         store.delete("key")
-        with pytest.raises(ObjectMissingError):
+        with pytest.raises(BucketMissingError):
             store.delete("key")
         store.close()
 

@@ -1,6 +1,7 @@
 """The metrics themselves, and how Prometheus is told."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from ossfs_py.fuse import tuning as kernel
 from ossfs_py.telemetry import exposition
 from ossfs_py.telemetry.exposition import exposed
 from ossfs_py.telemetry.metrics import MEMORY, Metrics, Tally, Timings
+from ossfs_py.telemetry.status import MountStatus
 from tests.support.trio_tests import in_trio
 
 CLIENTS = 20
@@ -176,25 +178,28 @@ async def test_who_waits_for_a_place_is_given_up(
             assert await exchange(told(), b"") == b""
 
 
+class Slow:
+    """A metric that takes its time to tell."""
+
+    seconds = 0.0
+
+    def collect(self) -> list[Metric]:
+        began = perf_counter()
+        while perf_counter() - began < 0.005:
+            pass
+        self.seconds += perf_counter() - began
+        return []
+
+
 @in_trio
 async def test_who_scrapes_all_the_time_gets_a_small_share_of_the_loop(
     told: Callable[[], int],
 ) -> None:
     """Reads are answered on the same thread."""
-
-    class Slow:
-        seconds = 0.0
-
-        def collect(self) -> list[Metric]:
-            began = perf_counter()
-            while perf_counter() - began < 0.005:
-                pass
-            self.seconds += perf_counter() - began
-            return []
-
     slow, registry = Slow(), CollectorRegistry()
     registry.register(slow)
     slow.seconds, answers = 0.0, 0
+    enough = trio.Event()
     async with exposed("127.0.0.1:0", registry), trio.open_nursery() as nursery:
 
         async def scrape() -> None:
@@ -202,14 +207,41 @@ async def test_who_scrapes_all_the_time_gets_a_small_share_of_the_loop(
             while True:
                 await exchange(told(), get("/metrics"))
                 answers += 1
+                if answers == PLACES:
+                    enough.set()
 
         began = perf_counter()
         for _ in range(PLACES):
             nursery.start_soon(scrape)
+        await enough.wait()
         await trio.sleep(1.0)
         elapsed = perf_counter() - began
         nursery.cancel_scope.cancel()
-    assert answers >= PLACES
+    assert slow.seconds < elapsed / 10
+
+
+@in_trio
+async def test_page_and_metrics_share_their_part_of_the_loop(told: Callable[[], int]) -> None:
+    slow, metrics = Slow(), Metrics()
+    metrics.registry.register(slow)
+    slow.seconds, answers = 0.0, Counter[str]()
+    async with (
+        exposed("127.0.0.1:0", metrics.registry, MountStatus(metrics, names=False)),
+        trio.open_nursery() as nursery,
+    ):
+
+        async def ask(target: str) -> None:
+            while True:
+                assert (await exchange(told(), get(target))).startswith(b"HTTP/1.1 200")
+                answers[target] += 1
+
+        began = perf_counter()
+        for target in ("/metrics", "/status.json"):
+            nursery.start_soon(ask, target)
+        await trio.sleep(1.5)
+        elapsed = perf_counter() - began
+        nursery.cancel_scope.cancel()
+    assert min(answers["/metrics"], answers["/status.json"]) > 0
     assert slow.seconds < elapsed / 10
 
 

@@ -263,6 +263,47 @@ def test_without_part_copy_the_clean_bytes_go_through_here(tmp_path):
 
 
 @BOTH
+def test_a_copy_of_another_object_moves_no_byte_and_follows_no_rename_of_its_own(
+    tmp_path, memory_first
+):
+    async def scenario(w):
+        source = w.store.seed("source", pattern(100))
+        file = w.open(w.store.seed("file", b"old" * 40), memory_first=memory_first)
+        assert not await file.borrow(source, 0, 60)
+        await file.truncate(0)
+        assert await file.borrow(source, 0, 60)
+        assert await file.borrow(source, 60, 100)
+        assert not await file.secure(REQUEST)  # the source may be removed meanwhile
+        file.rebase(w.store.seed("renamed", b"old" * 40))
+        assert not w.store.bytes_read
+        assert await file.read(50, 60) == pattern(100)[50:]
+        w.store.bytes_read = 0
+        await file.commit(REQUEST)
+        assert not await file.borrow(source, 100, 110)
+
+    made = run(tmp_path, scenario)
+    assert made.store.content("file") == pattern(100)
+    assert made.store.bytes_read == 0
+    assert made.local_files() == []
+
+
+def test_what_is_written_to_a_copy_does_not_depend_on_its_source(tmp_path):
+    stored = []
+
+    async def scenario(w):
+        source = w.store.seed("source", pattern(100))
+        file = w.open(memory_first=False, committer=Commits(stored_early=stored.append))
+        assert await file.borrow(source, 0, 60)
+        await file.write(50, b"changed")
+        w.store.erase("source")
+        await file.commit(REQUEST)
+
+    made = run(tmp_path, scenario)
+    assert [version.size for version in stored] == [60]
+    assert made.store.content("file") == pattern(50) + b"changed" + pattern(60)[57:]
+
+
+@BOTH
 def test_an_object_changed_by_somebody_else_under_a_writer_is_told_and_the_data_kept(
     tmp_path, memory_first
 ):

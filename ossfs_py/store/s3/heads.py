@@ -1,0 +1,74 @@
+"""What the headers of an answer say about an object."""
+
+import calendar
+import email.utils
+from collections.abc import Mapping
+
+from ossfs_py.model import ObjectInfo
+from ossfs_py.store.auth.signing import Query
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.description import clean_etag, described, text_of
+
+_META_PREFIXES = ("x-amz-meta-", "x-oss-meta-")
+_NS_PER_SECOND = 10**9
+
+
+def version_query(version_id: str | None) -> Query:
+    """What names a version in a request about a key."""
+    return [] if version_id is None else [("versionId", version_id)]
+
+
+def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
+    """What the headers of a HEAD (or GET) answer say about ``key``.
+
+    Raises:
+        NoAnswerError: they lack what every store sends.
+    """
+    metadata = {}
+    for name, value in headers.items():
+        if name.startswith(_META_PREFIXES):
+            metadata[name[11:]] = text_of(value)
+    storage_class = headers.get("x-amz-storage-class") or headers.get("x-oss-storage-class")
+    count = headers.get("x-amz-tagging-count") or headers.get("x-oss-tagging-count") or ""
+    try:
+        return ObjectInfo(
+            key=key,
+            size=_length(headers["content-length"]),
+            etag=clean_etag(headers.get("etag", "")),
+            mtime_ns=_http_time(headers["last-modified"]) * _NS_PER_SECOND,
+            metadata=metadata,
+            content_type=text_of(headers["content-type"]) if "content-type" in headers else None,
+            storage_class=storage_class,
+            version_id=headers.get("x-amz-version-id") or headers.get("x-oss-version-id"),
+            described=described(headers),
+            retention=_retention(headers),
+            tag_count=int(count) if count.isascii() and count.isdigit() else 0,
+        )
+    except (KeyError, ValueError, OverflowError):
+        raise NoAnswerError("the answer to HEAD lacks size or time", "not_http") from None
+
+
+def _retention(headers: Mapping[str, str]) -> str | None:
+    """What an object lock says, for people."""
+    mode = headers.get("x-amz-object-lock-mode")
+    until = headers.get("x-amz-object-lock-retain-until-date")
+    holds = [f"{mode} until {until}"] if mode and until else []
+    if headers.get("x-amz-object-lock-legal-hold") == "ON":
+        holds.append("legal hold")
+    return text_of(", ".join(holds)) or None
+
+
+def _length(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):  # int() takes signs and underscores, too
+        raise ValueError(text)
+    return int(text)
+
+
+def _http_time(text: str) -> int:
+    try:
+        parsed = email.utils.parsedate(text)
+    except IndexError:  # what some malformed dates come to
+        parsed = None
+    if parsed is None:
+        raise ValueError(text)
+    return calendar.timegm(parsed)

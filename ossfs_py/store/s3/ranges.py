@@ -1,0 +1,163 @@
+"""The ranged GET of the hot path: bytes of one version, into a buffer of the caller's."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from prometheus_client import Counter
+
+from ossfs_py.errors import (
+    IntegrityError,
+    StoreError,
+    UnsupportedByStoreError,
+    VersionChangedError,
+)
+from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.http.http1 import Response
+from ossfs_py.store.s3.description import clean_etag
+from ossfs_py.store.s3.error_map import AnswerError, request_id_of
+from ossfs_py.store.s3.heads import parse_head, version_query
+from ossfs_py.store.s3.retry import Attempt
+from ossfs_py.store.s3.wire import Request, WireClient
+
+_PROGRESS_BYTES = 4096
+"""Less than a page of the reader's from one attempt is no progress: it could go on for ever."""
+
+
+class RangedGet:
+    """``len(buffer)`` bytes of ``version`` from ``start`` on, by as many requests as it takes.
+
+    A broken body is taken up again where it broke off: only the missing tail is asked for.
+    """
+
+    def __init__(
+        self, version: ObjectVersion, start: int, buffer: memoryview, received: Counter
+    ) -> None:
+        self.version = version
+        self.got = 0
+        """Bytes that are in the buffer."""
+        self.told: ObjectInfo | None = None
+        """What an answer that began with the object's first byte said about the whole object."""
+        self._start = start
+        self._buffer = buffer
+        self._received = received
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the buffer is full."""
+        return self.got == len(self._buffer)
+
+    def once(self, wire: WireClient, state: Attempt, *, believe: bool = True) -> None:
+        """One try for all that is missing. ``believe``: heed what is said about the object, too.
+
+        Raises:
+            AnswerError: the answer is an error.
+            NoAnswerError: there was none, it broke off, or it contradicts what is known.
+            VersionChangedError: the object is not the pinned one any more.
+            StoreError: answers contradict what is known again and again.
+        """
+        version, position = self.version, self._start + self.got
+        missing = self._buffer[self.got :]
+        headers = {"range": f"bytes={position}-{position + len(missing) - 1}"}
+        if version.etag:
+            headers["if-match"] = f'"{version.etag}"'
+        query = version_query(version.version_id)
+        request = Request("GetObject", "GET", version.key, query, headers)
+        try:
+            with wire.exchange(request, state) as response:
+                _check_answer(response, version, position, len(missing), state)
+                if believe and not position and self.told is None:
+                    self.told = _told(version, response.headers)
+                response.read_into(missing)
+        except NoAnswerError as fault:
+            if fault.received:
+                self._received.inc(fault.received)
+                self.got += fault.received
+                state.progressed = state.progressed or fault.received >= _PROGRESS_BYTES
+            # A body that broke exactly at its end needs nothing more.
+            if not self.is_done:
+                raise
+        except AnswerError as error:
+            # Out of range though within the pinned size: it is not the pinned object.
+            if error.status == 416:
+                raise _changed(version, error.request_id, state) from None
+            raise
+        else:
+            self._received.inc(len(missing))
+            self.got += len(missing)
+
+
+def as_version_changed(exc: StoreError) -> VersionChangedError:
+    """A failed precondition on what was to be read: the version is gone."""
+    return VersionChangedError(
+        "the object changed at the store",
+        operation=exc.operation,
+        key=exc.key,
+        request_id=exc.request_id,
+        attempts=exc.attempts,
+    )
+
+
+def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | None:
+    """What the headers of a GET answer say about the whole object, as far as they make sense."""
+    try:
+        info = parse_head(version.key, {**headers, "content-length": str(version.size)})
+        if version.version_id is None:
+            return info
+        return replace(info, version_id=version.version_id, pinned=True)
+    except NoAnswerError:
+        return None  # the bytes are good all the same
+
+
+def _check_answer(
+    response: Response, version: ObjectVersion, start: int, size: int, state: Attempt
+) -> None:
+    """Whether the body to come is exactly the pinned bytes.
+
+    What contradicts itself may be a proxy's bad moment, so it is asked for again; what says the
+    same several times is how this store is.
+    """
+    headers = response.headers
+    # Also for stores that ignore If-Match.
+    etag = clean_etag(headers.get("etag", ""))
+    if version.etag and etag != version.etag:
+        raise _changed(version, request_id_of(headers), state)
+    whole = start == 0 and size == version.size
+    # rclone answers ranges with 200, so the header counts, not the status.
+    content_range = headers.get("content-range")
+    if content_range is not None:
+        if not content_range.startswith(f"bytes {start}-{start + size - 1}/"):
+            raise NoAnswerError(f"the store answered another range: {content_range!r}")
+        if not version.etag and content_range.rpartition("/")[2] not in ("*", str(version.size)):
+            # Where the store tells no ETags the size is all that can be compared.
+            raise _changed(version, request_id_of(headers), state)
+    elif not whole:
+        if not state.insists():
+            raise NoAnswerError("the store answered the whole object instead of a range")
+        raise UnsupportedByStoreError(
+            "the store ignores Range",
+            operation="GetObject",
+            key=version.key,
+            request_id=request_id_of(headers),
+            attempts=state.number,
+        )
+    if response.length is not None and response.length != size:
+        if whole and state.insists():
+            raise IntegrityError(
+                f"the object has {response.length} bytes, not {size}",
+                operation="GetObject",
+                key=version.key,
+                request_id=request_id_of(headers),
+                attempts=state.number,
+            )
+        raise NoAnswerError(f"the store announced {response.length} bytes instead of {size}")
+
+
+def _changed(version: ObjectVersion, request_id: str, state: Attempt) -> VersionChangedError:
+    return VersionChangedError(
+        "the object changed at the store",
+        operation="GetObject",
+        key=version.key,
+        request_id=request_id,
+        attempts=state.number,
+    )

@@ -10,10 +10,13 @@ import trio
 from ossfs_py.errors import (
     AccessDeniedError,
     ObjectMissingError,
+    OssfsError,
     StoreError,
+    StoreUnavailableError,
     UnsavedDataError,
     UnsupportedByStoreError,
 )
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
@@ -22,6 +25,11 @@ log = logging.getLogger(__name__)
 
 MAX_PUT_OFF = 10_000
 """Removals that may wait; the next one waits for them. Each is hidden in every listing."""
+_COPIES_AT_ONCE = 16
+_CALM_SECONDS = 0.2
+_LONGEST_CALM_SECONDS = 10.0
+"""Copies begin when nothing was removed for so long, at the latest after that: of rm -r they would
+take the machine's time, and the store's."""
 _RETRY_SECONDS = 5.0
 """Between tries while the store does not answer; each has the store's own retry budget."""
 
@@ -32,6 +40,16 @@ class PutOffRemoval(Protocol):
     @property
     def key(self) -> str:
         """Where its object is."""
+        ...
+
+    @property
+    def trash(self) -> str:
+        """The prefix below which a copy of the object is kept first; "": none is."""
+        ...
+
+    @property
+    def removed_ns(self) -> int:
+        """When it was removed."""
         ...
 
     @property
@@ -59,8 +77,17 @@ class PutOffRemovals:
     under a removed name is left alone.
     """
 
-    def __init__(self, store: ObjectStore, workers: Workers, forget: Forget) -> None:
-        """``forget`` is told which ones are over."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        forget: Forget,
+        trash: Trash,
+        came_back: Callable[[], None],
+    ) -> None:
+        """``forget`` is told which ones are over, then ``came_back`` if files of theirs stay."""
+        self._trash = trash
+        self._came_back = came_back
         self._store = store
         self._workers = workers
         self._forget = forget
@@ -69,6 +96,8 @@ class PutOffRemovals:
         """Batches that have ended, well or not."""
         self._is_under_way = False
         self._hurry = trio.Event()
+        self._awaited = trio.Event()
+        """Set while somebody waits."""
         self._ended = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
@@ -96,6 +125,7 @@ class PutOffRemovals:
         rounds = begun + 1 + len(wanted) // MAX_DELETED_KEYS
         while wanted & self._waiting.keys() and self._rounds < rounds:
             self._hurry.set()
+            self._awaited.set()
             await self._ended.park()
 
     async def done(self) -> None:
@@ -115,6 +145,8 @@ class PutOffRemovals:
         while True:
             await self._hurry.wait()
             self._hurry = trio.Event()
+            if any(removal.trash for removal in self._waiting):
+                await self._calm()
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
@@ -135,6 +167,17 @@ class PutOffRemovals:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    async def _calm(self) -> None:
+        """Wait until who removes files is done, or somebody waits for them to be gone."""
+        end = trio.current_time() + _LONGEST_CALM_SECONDS
+        count = 0
+        while count != len(self._waiting) and trio.current_time() < end:
+            count = len(self._waiting)
+            with trio.move_on_after(_CALM_SECONDS):
+                await self._awaited.wait()
+                break
+        self._awaited = trio.Event()
+
     async def _delete(self, batch: Sequence[PutOffRemoval]) -> None:
         """Delete the objects of a batch; those that could not be go on waiting."""
         ours: list[PutOffRemoval] = []
@@ -144,8 +187,18 @@ class PutOffRemovals:
                 ours.append(removal)
             owed = [removal for removal in ours if not removal.is_over]
             try:
-                kept = await self._workers.run_to_end(self._delete_present, owed)
+                by_key = {removal.key: removal for removal in owed}
+                left = await self._workers.run_to_end(self._present, list(by_key))
+                wanted = [info for info in left if by_key[info.key].hides(info)]
+                left, kept = await self._copied(by_key, wanted)
+                stay = len(wanted) - len(left) - len(kept)
+                if any(removal.trash for removal in owed):
+                    # Copies may take long, and others store what they like meanwhile.
+                    left = await self._workers.run_to_end(self._unchanged, left)
+                kept |= await self._workers.run_to_end(self._delete_present, by_key, left)
                 await self._forget([removal for removal in owed if removal not in kept])
+                if stay:
+                    self._came_back()
             except (StoreError, OSError, RuntimeError) as exc:
                 # OSError: the journal. Deleted or not, all of them are looked at again.
                 log.warning("%d removed files are still in the bucket: %s", len(owed), exc)
@@ -157,14 +210,49 @@ class PutOffRemovals:
             for removal in ours:
                 removal.lock.release()
 
-    def _delete_present(self, owed: Sequence[PutOffRemoval]) -> set[PutOffRemoval]:
-        """On a thread: delete what is there still; returns those that could not be, for now.
+    async def _copied(
+        self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]
+    ) -> tuple[list[ObjectInfo], set[PutOffRemoval]]:
+        """Let copies be kept of what is to be deleted, several at a time.
 
-        Raises:
-            StoreError: nothing could be found out.
+        Returns what may be deleted now, and the removals that have to wait. What the store will
+        not copy is neither: it stays.
         """
-        by_key = {removal.key: removal for removal in owed}
-        left = [info.key for info in self._present(list(by_key)) if by_key[info.key].hides(info)]
+        kept: set[PutOffRemoval] = set()
+        deletable = []
+        limit = trio.CapacityLimiter(_COPIES_AT_ONCE)
+
+        async def copy(removal: PutOffRemoval, info: ObjectInfo) -> None:
+            async with limit:
+                try:
+                    copied = await self._trash.keep_object(removal.trash, info, removal.removed_ns)
+                except StoreUnavailableError as exc:
+                    log.warning("%r, removed here, is still in the bucket: %s", info.key, exc)
+                    kept.add(removal)
+                except OssfsError as exc:
+                    log.debug("%r is there again: %s", info.key, exc)
+                else:
+                    if copied is not None and removal.hides(copied):
+                        deletable.append(copied)
+
+        async with trio.open_nursery() as nursery:
+            for info in there:
+                if by_key[info.key].trash:
+                    nursery.start_soon(copy, by_key[info.key], info)
+                else:
+                    deletable.append(info)
+        return deletable, kept
+
+    def _unchanged(self, known: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+        """On a thread: what of the objects is still there as it is known."""
+        now = {info.key: info.etag for info in self._present([info.key for info in known])}
+        return [info for info in known if now.get(info.key) == info.etag]
+
+    def _delete_present(
+        self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]
+    ) -> set[PutOffRemoval]:
+        """On a thread: delete what is there; returns those that could not be, for now."""
+        left = [info.key for info in there]
         if len(left) > 1:
             try:
                 left = self._store.delete_many(left)

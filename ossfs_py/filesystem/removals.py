@@ -14,7 +14,8 @@ over, and until the object that is still read has moved to a hidden copy.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -22,10 +23,17 @@ from typing import Protocol
 
 import trio
 
-from ossfs_py.errors import AccessDeniedError, ObjectMissingError, OssfsError, StoreError
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ObjectMissingError,
+    OssfsError,
+    QuotaExceededError,
+    StoreError,
+)
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
@@ -33,7 +41,7 @@ from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
-from ossfs_py.writing.removals import RemovalRecord, delete_removed
+from ossfs_py.writing.removals import RemovalRecord, delete_marker, delete_removed
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +109,16 @@ class Removal:
         await self._owner.give_way(self)
 
     @property
+    def trash(self) -> str:
+        """The prefix below which a copy is kept first; "": none is."""
+        return self.record.trash
+
+    @property
+    def removed_ns(self) -> int:
+        """When it was removed."""
+        return self.record.at_ns
+
+    @property
     def size(self) -> int:
         """Bytes of the object that may be read."""
         version = None if self.opened is None else self.opened.file.version
@@ -120,6 +138,8 @@ class RemovedMarker:
 
     def __init__(self, key: str, removals: "Sequence[Removal]", owner: "Removals") -> None:
         self._key = key
+        self.lock = trio.Lock()
+        """Held while it is deleted."""
         self.removals = removals
         self._owner = owner
 
@@ -150,14 +170,18 @@ class Removals:
         store: ObjectStore,
         workers: Workers,
         journal: Journal,
+        trash: Trash,
         group_sync: GroupSync | None = None,
         *,
         copied_bytes: int = COPIED_BYTES,
     ) -> None:
-        """``group_sync``: write-back, so that nobody waits for the deletion of a closed file."""
+        """``group_sync``: nobody waits for the deletion of a closed file, nor for its copy."""
+        self._trash = trash
         self._copied_bytes = copied_bytes
         self._group_sync = group_sync
-        self.put_off = PutOffRemovals(store, workers, self._forget_all)
+        self.put_off = PutOffRemovals(
+            store, workers, self._forget_all, trash, self._believe_nothing
+        )
         """Deletions that nobody waits for."""
         self._opened = opened
         self._namespace = namespace
@@ -170,11 +194,21 @@ class Removals:
         self._journal = journal
         self._outstanding: dict[str, Removal] = {}
         self._of_open: dict[OpenInode, Removal] = {}
+        self._ending = trio.Lock()
+        """Held while a directory is removed, or what is left of removed ones deleted."""
 
     def take_over(self) -> None:
         """Hide what earlier mounts removed and could not delete; blocks shortly."""
+        inside = defaultdict[str, list[Removal]](list)
         for record in self._journal.leftover_removals():
-            self._add_owed(record)
+            removal = self._add_owed(record)
+            for key in record.markers:
+                inside[key].append(removal)
+        for key, removals in inside.items():
+            marker = RemovedMarker(key, removals, self)
+            self._removed.add(marker)
+            for removal in removals:
+                removal.markers.append(marker)
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -191,12 +225,16 @@ class Removals:
         opened = self._opened.current(inode)
         if opened is None:
             if self._group_sync is None or not _can_wait(inode):
+                if inode.kind is not Kind.DIRECTORY and (inode.shadows or not inode.local):
+                    known = None if inode.shadows else inode.info
+                    await self._trash.keep(self._namespace.key_of(inode), known)
                 await self._namespace.unlink(directory, name)
             else:
                 await self._put_off(directory, inode, self._group_sync)
             return
         if inode.shadows:
             # What the name stood for before it was this file's: nobody needs it.
+            await self._trash.keep(self._namespace.key_of(inode))
             await self._workers.run(self._store.delete, self._namespace.key_of(inode))
             inode.shadows = False
         if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
@@ -205,7 +243,9 @@ class Removals:
             self._namespace.note_unlinked(inode)
             return
         request = self._committer.request_so_far(opened)
-        record = await self._seen(_described(RemovalRecord(request.key, ()), opened))
+        self._trash.require_room(request.key)
+        told = RemovalRecord(request.key, (), trash=self._trash.prefix)
+        record = await self._seen(_described(told, opened))
         is_known = False
         while not is_known:
             # It is looked at again after each wait: a commit may have begun, or made an object.
@@ -234,14 +274,21 @@ class Removals:
             As :meth:`Namespace.remove_directory`.
         """
         inode = self._namespace.known_child(directory, name)
-        marker = None
-        if inode is not None:
-            key = self._namespace.marker_key_of(inode)
+        key = "" if inode is None else self._namespace.marker_key_of(inode)
+        if inode is not None and not self._trash.is_on:
+            # Copies of what is in it may take long, and its name goes at once.
             await self.put_off.tried_below(key)
-            inside = [each for each in self._outstanding.values() if each.key.startswith(key)]
-            if inside:
-                marker = RemovedMarker(key, inside, self)
-                self._removed.add(marker)
+        if not (self._outstanding or self._ending.locked()):
+            await self._remove_directory(directory, name, key)
+            return
+        async with self._ending:
+            await self._remove_directory(directory, name, key)
+
+    async def _remove_directory(self, directory: Inode, name: str, key: str) -> None:
+        inside = [each for each in self._outstanding.values() if key and each.key.startswith(key)]
+        marker = RemovedMarker(key, inside, self) if inside else None
+        if marker is not None:
+            self._removed.add(marker)
         try:
             await self._namespace.remove_directory(directory, name)
         except BaseException:
@@ -251,13 +298,11 @@ class Removals:
         if marker is not None:
             for removal in marker.removals:
                 removal.markers.append(marker)
-                await self._write_down(
-                    removal, replace(removal.record, markers=(*removal.record.markers, marker.key))
-                )
-            if self._drop_needless(marker):
-                # Deleted before the last object went, it may have been kept.
-                with suppress(StoreError):
-                    await self._workers.run(self._store.delete, marker.key)
+                markers = (*removal.record.markers, marker.key)
+                removal.record = replace(removal.record, markers=markers)
+            await self._write_down(marker.removals)
+            # Deleted before the last object went, it may have been kept.
+            await self._end_markers([marker])
 
     # -- the object ------------------------------------------------------------------------------
 
@@ -286,12 +331,14 @@ class Removals:
 
     async def give_marker_way(self, marker: RemovedMarker) -> None:
         """The directory is about to be there again."""
-        self._removed.discard(marker)
+        async with marker.lock:
+            self._removed.discard(marker)
         for removal in marker.removals:
             if marker in removal.markers:
                 removal.markers.remove(marker)
                 left = tuple(key for key in removal.record.markers if key != marker.key)
-                await self._write_down(removal, replace(removal.record, markers=left))
+                removal.record = replace(removal.record, markers=left)
+        await self._write_down(marker.removals)
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -315,10 +362,10 @@ class Removals:
                 known = removal.record.etags
                 if version.etag not in known:
                     known = (*known, version.etag)
-                    await self._write_down(
-                        removal,
-                        replace(removal.record, etags=known, unheard_size=None, mtime_ns=None),
+                    removal.record = replace(
+                        removal.record, etags=known, unheard_size=None, mtime_ns=None
                     )
+                    await self._write_down([removal])
         finally:
             removal.settled.set()
             if opened.users > 1:  # or else it is the last close that follows
@@ -352,40 +399,53 @@ class Removals:
             return replace(record, mtime_ns=info.mtime_ns)
         # Another version while an upload is under way is likely its own.
         if record.unheard_size is None:
+            await self._trash.keep(record.key, info)
             await self._workers.run(self._store.delete, record.key)
         return record
 
     async def _put_off(self, directory: Inode, inode: Inode, group_sync: GroupSync) -> None:
         """Remove a closed file here, and let the store hear of it behind."""
         await self.put_off.wait_for_room()
+        key = self._namespace.key_of(inode)
         etags = () if inode.info is None else (inode.info.etag,)
-        record = RemovalRecord(self._namespace.key_of(inode), etags, whatever_was_there=True)
+        trash = "" if await self._trash.before_removal(key) else self._trash.prefix
+        record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
         await self._workers.run(partial(self._journal.record_removal, record, durable=False))
         group_sync.add_removal(record)
         self._add_owed(record)
         self._namespace.note_unlinked(inode)
         await self._namespace.keep_visible(directory)
 
-    def _add_owed(self, record: RemovalRecord) -> None:
+    def _add_owed(self, record: RemovalRecord) -> Removal:
         removal = Removal(record, None, self)
         removal.settled.set()
         self._add(removal)
         self.put_off.add(removal)
+        return removal
 
     def _add(self, removal: Removal) -> None:
         self._outstanding[removal.record.ident] = removal
         self._removed.add(removal)
 
-    async def _write_down(self, removal: Removal, record: RemovalRecord) -> None:
-        removal.record = record
-        if removal.is_over:
-            return
+    async def _write_down(self, removals: Sequence[Removal]) -> None:
+        """Let the journal have their records as they are now."""
+        records = [removal.record for removal in removals if not removal.is_over]
         try:
-            await self._workers.run(self._journal.record_removal, record)
+            await self._workers.run(self._record_all, records)
         except OSError as exc:
-            log.warning("the journal does not know all of the removed %r: %s", removal.key, exc)
-        if removal.is_over:
-            await self._workers.run(self._journal.forget_removal, record)
+            log.warning("the journal does not know all of what was removed: %s", exc)
+        if self._group_sync is not None:
+            for record in records:
+                self._group_sync.add_removal(record)
+        over = [removal.record for removal in removals if removal.is_over]
+        if over:
+            await self._workers.run(self._journal.forget_removals, over)
+
+    def _record_all(self, records: Sequence[RemovalRecord]) -> None:
+        """On a thread."""
+        for record in records:
+            durable = self._group_sync is None or not record.whatever_was_there
+            self._journal.record_removal(record, durable=durable)
 
     async def _delete(self, removal: Removal) -> None:
         """The object is needed no more. What fails is told; the next mount does it then."""
@@ -394,7 +454,7 @@ class Removals:
                 return
             try:
                 await self._workers.run(delete_removed, self._store, removal.record)
-            except AccessDeniedError as exc:
+            except (AccessDeniedError, QuotaExceededError) as exc:
                 # Hidden it would be there for everybody but for those who could see to it.
                 log.error("%r was removed here, but the store keeps it: %s", removal.key, exc)  # noqa: TRY400
             except (StoreError, RuntimeError) as exc:
@@ -410,6 +470,10 @@ class Removals:
             self._drop_needless(marker)
         await self._workers.run(self._journal.forget_removal, removal.record)
 
+    def _believe_nothing(self) -> None:
+        """Files that were removed here are there again."""
+        self._namespace.forget_answers(self._namespace.root)
+
     async def _forget_all(self, removals: Sequence[PutOffRemoval]) -> None:
         """They are over."""
         ours = [removal for removal in removals if isinstance(removal, Removal)]
@@ -419,17 +483,26 @@ class Removals:
             self._outstanding.pop(removal.record.ident, None)
         records = [removal.record for removal in ours]
         await self._workers.run(self._journal.forget_removals, records)
-        for marker in {marker for removal in ours for marker in removal.markers}:
-            if self._drop_needless(marker):
-                with suppress(StoreError):
-                    await self._workers.run(self._store.delete, marker.key)
+        async with self._ending:
+            await self._end_markers({marker for removal in ours for marker in removal.markers})
 
-    def _drop_needless(self, marker: RemovedMarker) -> bool:
+    async def _end_markers(self, markers: Collection[RemovedMarker]) -> None:
+        """Delete the markers of directories in which nothing removed is left, and hide them no
+        longer. The deepest first: some stores keep one in whose directory anything is.
+        """
+        for marker in sorted(markers, key=lambda each: len(each.key), reverse=True):
+            if not all(removal.is_over for removal in marker.removals):
+                continue
+            async with marker.lock:
+                if marker in self._removed.hiding(marker.key):
+                    with suppress(StoreError):
+                        await self._workers.run(delete_marker, self._store, marker.key)
+                    self._removed.discard(marker)
+
+    def _drop_needless(self, marker: RemovedMarker) -> None:
         """Hide the marker no longer if nothing removed is left in its directory."""
-        is_needless = all(removal.is_over for removal in marker.removals)
-        if is_needless:
+        if all(removal.is_over for removal in marker.removals):
             self._removed.discard(marker)
-        return is_needless
 
 
 def _can_wait(inode: Inode) -> bool:

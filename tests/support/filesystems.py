@@ -372,6 +372,7 @@ async def mounted(
     copied_bytes: int = COPIED_BYTES,
     protect: Collection[Protected] = (),
     make: type[Filesystem] = Filesystem,
+    trash: str = "",
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
@@ -391,6 +392,7 @@ async def mounted(
             read_only=read_only,
             protect=frozenset(protect),
             conflicts=ConflictPolicy(fail=fail_on_conflict or "overwrite" in protect),
+            trash_prefix=trash,
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )

@@ -12,7 +12,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
-    from ossfs_py.host.keeping import Keeper
+    from ossfs_py.host.keeping import MountKeeper
 
 KEPT: Final = "_OSSFS_PY_KEPT"
 """The variable of the environment that tells a daemon what its keeper has left open for it."""
@@ -29,21 +29,21 @@ def told_as_text(descriptors: Sequence[int], given_up: str) -> str:
     return " ".join([*map(str, descriptors), given_up])
 
 
-def keeper_of(environ: MutableMapping[str, str]) -> "tuple[Keeper, int] | None":
+def keeper_of(environ: MutableMapping[str, str]) -> "tuple[MountKeeper, int] | None":
     """The keeper that has started this process, and the descriptor where to say that it serves
     (or :data:`NOT_THERE`); None if no keeper has. Taken out of the environment.
     """
     told = environ.pop(KEPT, None)
     if told is None:
         return None
-    from ossfs_py.host.keeping import Keeper
+    from ossfs_py.host.keeping import MountKeeper
 
     *numbers, given_up = told.split(" ", 4)
     channel, ledger, device, ready = map(int, numbers)
     end = socket.socket(fileno=channel)
     end.set_inheritable(False)
     kernel = None if device == NOT_THERE else device
-    return Keeper(end, ledger, kernel, given_up), ready
+    return MountKeeper(end, ledger, kernel, given_up), ready
 
 
 def become_keeper(restarts: int, ready: int = NOT_THERE, *, leads: bool) -> NoReturn:

@@ -159,8 +159,12 @@ async def assembled(
                 nursery.start_soon(_kept_running, filesystem.run)
                 nursery.start_soon(_kept_running, writes.group_sync.run)
                 if not settings.read_only:
-                    recovery = Recovery(journal, trash=filesystem.trash.prefix)
-                    nursery.start_soon(_finish_in_background, files, recovery, store)
+                    nursery.start_soon(
+                        _finish_in_background,
+                        files,
+                        Recovery(journal, trash=filesystem.trash.prefix),
+                        store,
+                    )
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(

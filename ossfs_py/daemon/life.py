@@ -30,11 +30,11 @@ from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.survival import FoundOut, MountFacts, SurvivalError, open_survival
+from ossfs_py.filesystem.survival import FoundOut, MountIdentity, SurvivalError, open_survival
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
-from ossfs_py.host.keeping import Keeper
+from ossfs_py.host.keeping import MountKeeper
 from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
@@ -77,7 +77,7 @@ def run(
     logs: Logs,
     reread: Callable[[], Settings],
     notifier: Notifier,
-    keeper: Keeper | None = None,
+    keeper: MountKeeper | None = None,
 ) -> int:
     """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
 
@@ -130,13 +130,13 @@ def run(
             raise
 
 
-def _heir(settings: Settings, keeper: Keeper) -> tuple[Heir, FoundOut]:
+def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
     """What the daemon before has left, if there was one, and what it had found out.
 
     Raises:
         SurvivalError: it cannot be gone on with.
     """
-    facts = MountFacts(settings.source, str(settings.mountpoint), settings.endpoint or "")
+    facts = MountIdentity(settings.source, str(settings.mountpoint), settings.endpoint or "")
     try:
         survival = open_survival(keeper.ledger)
         found_out = survival.found_out or FoundOut(

@@ -22,7 +22,7 @@ _DOTS = 2
 """Offsets 0 and 1 are ``.`` and ``..``; the listing follows."""
 
 
-class Listed(Protocol):
+class ReadDirectory(Protocol):
     """An open directory's entries; see :class:`~ossfs_py.namespace.namespace.DirectoryListing`."""
 
     @property
@@ -65,7 +65,7 @@ class Directories:
         self._namespace = namespace
         self._replies = replies
         self._numbers = numbers
-        self._listings: dict[int, Listed] = {}
+        self._listings: dict[int, ReadDirectory] = {}
         self.witness: DirectoryWitness | None = None
 
     def open(self, directory: Inode) -> int:
@@ -77,7 +77,7 @@ class Directories:
             self.witness.directory_opened(number, directory)
         return number
 
-    def adopt(self, number: int, listing: Listed) -> None:
+    def adopt(self, number: int, listing: ReadDirectory) -> None:
         """A handle that an earlier daemon made."""
         self._listings[number] = listing
 
@@ -131,14 +131,14 @@ class Directories:
         if self._listings.pop(number, None) is not None and self.witness is not None:
             self.witness.directory_released(number)
 
-    def _listing(self, number: int) -> Listed:
+    def _listing(self, number: int) -> ReadDirectory:
         try:
             return self._listings[number]
         except KeyError:
             raise BadHandleError(f"unknown directory handle {number}") from None
 
 
-async def _entries(listing: Listed, position: int) -> list[tuple[int, str, Inode]]:
+async def _entries(listing: ReadDirectory, position: int) -> list[tuple[int, str, Inode]]:
     try:
         return await listing.entries_from(position)
     except (BucketMissingError, ObjectMissingError) as exc:

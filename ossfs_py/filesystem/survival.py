@@ -19,7 +19,7 @@ from typing import Any
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
-from ossfs_py.runtime.ledger import Ledger, LedgerError, Record
+from ossfs_py.runtime.ledger import LedgerError, Record, StateTable
 
 _INODE = struct.Struct("=QQQQIBBH")
 """References (first, as it is overwritten in place), number, directory, order of making,
@@ -49,7 +49,7 @@ class _Kept(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class MountFacts:
+class MountIdentity:
     """What the next daemon must serve, too: it is what the numbers stand for."""
 
     source: str
@@ -80,7 +80,7 @@ class Negotiated:
 class Survival:
     """The records of one mount. Belongs to the trio thread."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: StateTable) -> None:
         """Read what an earlier daemon has written, if one has.
 
         Raises:
@@ -119,7 +119,7 @@ class Survival:
         with sensible():
             return FoundOut(**self._before["found_out"])
 
-    def serve(self, facts: MountFacts, found_out: FoundOut) -> None:
+    def serve(self, facts: MountIdentity, found_out: FoundOut) -> None:
         """This daemon serves that.
 
         Raises:
@@ -376,6 +376,6 @@ def open_survival(descriptor: int) -> Survival:
         SurvivalError: they cannot be gone on with.
     """
     try:
-        return Survival(Ledger(descriptor))
+        return Survival(StateTable(descriptor))
     except LedgerError as exc:
         raise SurvivalError(f"the state of the daemon before {exc}") from None

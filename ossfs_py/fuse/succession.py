@@ -25,7 +25,7 @@ from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.lane import Lane, room_for
 from ossfs_py.fuse.replying import write_answer
 from ossfs_py.fuse.wire import Caller
-from ossfs_py.host.keeping import Keeper
+from ossfs_py.host.keeping import MountKeeper
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Heir:
     ``survival`` is what is written, ``keeper`` who holds it.
     """
 
-    def __init__(self, survival: Survival, keeper: Keeper) -> None:
+    def __init__(self, survival: Survival, keeper: MountKeeper) -> None:
         self.survival = survival
         self._keeper = keeper
         self.device = keeper.device

@@ -20,7 +20,7 @@ REFUSED: Final = b"refused"
 """The daemon cannot go on for the one before, nor could another one."""
 
 
-class Keeper:
+class MountKeeper:
     """The keeper that started this process.
 
     ``ledger`` is the descriptor of what outlives the daemon, ``device`` the kernel's if there was a

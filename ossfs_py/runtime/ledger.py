@@ -41,7 +41,7 @@ class Record(NamedTuple):
     content: bytes
 
 
-class Ledger:
+class StateTable:
     """The table behind a descriptor, which stays the caller's. Belongs to one thread."""
 
     def __init__(self, descriptor: int) -> None:

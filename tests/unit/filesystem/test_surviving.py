@@ -16,7 +16,7 @@ from ossfs_py.errors import OssfsError, StaleInodeError
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.filesystem.survival import (
     FoundOut,
-    MountFacts,
+    MountIdentity,
     Negotiated,
     Survival,
     SurvivalError,
@@ -28,7 +28,7 @@ from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, mounted
 from tests.support.writing import TINY_PARTS
 
-FACTS = MountFacts("bucket", "/m", "http://store")
+FACTS = MountIdentity("bucket", "/m", "http://store")
 FOUND_OUT = FoundOut("/mnt", 7)
 CONTENT = bytes(range(256)) * 40
 
@@ -227,7 +227,7 @@ def test_how_it_began_is_found_again_and_another_mount_is_refused(
     assert open_survival(memory).negotiated == began
     assert open_survival(memory).found_out == FOUND_OUT
     with pytest.raises(SurvivalError, match="another source and endpoint"):
-        open_survival(memory).serve(MountFacts("other", "/m", "http://elsewhere"), FOUND_OUT)
+        open_survival(memory).serve(MountIdentity("other", "/m", "http://elsewhere"), FOUND_OUT)
 
 
 def test_records_that_make_no_sense_are_refused(memory: int, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import trio
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.filesystem.survival import (
     FoundOut,
-    MountFacts,
+    MountIdentity,
     Negotiated,
     Survival,
     SurvivalError,
@@ -23,7 +23,7 @@ from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.lane import socket_pair
 from ossfs_py.fuse.succession import Heir, InheritedLane
 from ossfs_py.fuse.wire import HEADER, Opcode
-from ossfs_py.host.keeping import DEVICE, Keeper
+from ossfs_py.host.keeping import DEVICE, MountKeeper
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import InodeTable
 
@@ -109,10 +109,12 @@ def live(memory: int, test: Callable[[Life], Awaitable[None]], *, is_second: boo
         channel, keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with device, kernel, ours, theirs, channel, keeper:
             survival = open_survival(memory)
-            survival.serve(MountFacts("bucket", "/m", ""), FoundOut("/m", None))
+            survival.serve(MountIdentity("bucket", "/m", ""), FoundOut("/m", None))
             survival.begin(InodeTable(10))
             survival.files()
-            heir = Heir(survival, Keeper(channel, memory, device.fileno() if is_second else None))
+            heir = Heir(
+                survival, MountKeeper(channel, memory, device.fileno() if is_second else None)
+            )
             lane = InheritedLane(
                 cast(Adapter, Openings(survival)),
                 device.fileno(),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ossfs_py.runtime.ledger import Ledger, LedgerError
+from ossfs_py.runtime.ledger import LedgerError, StateTable
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def memory() -> Iterator[int]:
 
 def contents(descriptor: int) -> list[tuple[int, bytes]]:
     """What whoever comes next finds."""
-    ledger = Ledger(descriptor)
+    ledger = StateTable(descriptor)
     found = sorted((record.kind, record.content) for record in ledger.take_found())
     assert ledger.take_found() == []
     ledger.close()
@@ -26,7 +26,7 @@ def contents(descriptor: int) -> list[tuple[int, bytes]]:
 
 
 def test_what_was_put_changed_and_dropped_is_found_as_it_was_left(memory: int) -> None:
-    ledger = Ledger(memory)
+    ledger = StateTable(memory)
     rng = random.Random(1)
     kept: dict[int, tuple[int, bytes]] = {}
     for _ in range(20_000):
@@ -45,7 +45,7 @@ def test_what_was_put_changed_and_dropped_is_found_as_it_was_left(memory: int) -
         kept[place] = kind, content
     ledger.close()
     assert contents(memory) == sorted(kept.values())
-    again = Ledger(memory)
+    again = StateTable(memory)
     before = os.fstat(memory).st_size
     for place in [record.place for record in again.take_found()]:
         again.drop(place)
@@ -56,7 +56,7 @@ def test_what_was_put_changed_and_dropped_is_found_as_it_was_left(memory: int) -
 
 
 def test_a_record_that_was_not_written_to_its_end_is_not_there(memory: int) -> None:
-    ledger = Ledger(memory)
+    ledger = StateTable(memory)
     ledger.put(1, b"whole")
     place = ledger.put(2, b"half")
     ledger.close()
@@ -66,7 +66,7 @@ def test_a_record_that_was_not_written_to_its_end_is_not_there(memory: int) -> N
 
 def test_a_record_longer_than_any_slot_is_refused(memory: int) -> None:
     with pytest.raises(ValueError, match="too long"):
-        Ledger(memory).put(1, bytes(9000))
+        StateTable(memory).put(1, bytes(9000))
 
 
 @pytest.mark.parametrize(
@@ -81,24 +81,24 @@ def test_a_record_longer_than_any_slot_is_refused(memory: int) -> None:
 def test_what_is_damaged_or_of_another_version_is_refused(
     memory: int, place: int, bytes_there: bytes, told: str
 ) -> None:
-    ledger = Ledger(memory)
+    ledger = StateTable(memory)
     for _ in range(2000):
         ledger.put(1, b"record")
     ledger.close()
     os.pwrite(memory, bytes_there, place)
     with pytest.raises(LedgerError, match=told):
-        Ledger(memory)
+        StateTable(memory)
 
 
 def test_a_file_of_another_length_is_refused(memory: int) -> None:
     os.ftruncate(memory, 100)
     with pytest.raises(LedgerError, match="100 bytes"):
-        Ledger(memory)
+        StateTable(memory)
 
 
 def test_damage_anywhere_is_refused_or_read_past_but_never_anything_else(memory: int) -> None:
     rng = random.Random(2)
-    ledger = Ledger(memory)
+    ledger = StateTable(memory)
     for _ in range(300):
         ledger.put(rng.randint(1, 9), rng.randbytes(rng.choice((20, 100, 1000))))
     ledger.close()

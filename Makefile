@@ -231,7 +231,7 @@ coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-bench: $(TEST) $(WITH_TORCH) ## Measure beside s3fs, rclone and what is on PATH; table, JSON and a picture (QUICK=1: 3 minutes)
+bench: $(TEST) $(WITH_TORCH) ## Measure beside s3fs, rclone and what is on PATH; table, JSON and a picture (QUICK=1: less of everything)
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(QUICK),--quick) $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
 

@@ -14,11 +14,10 @@ from typing import Any
 import trio
 
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.control.targets import look_again, require_saved
 from ossfs_py.errors import (
     IntegrityError,
     NameTooLongError,
-    NoSuchEntryError,
-    NotADirectoryPathError,
     ObjectMissingError,
     StoreError,
     VersionChangedError,
@@ -97,7 +96,7 @@ class CopyCommands:
         else:
             if source == target:
                 raise ControlError("a file cannot be copied onto itself")
-            await self._require_saved(path)
+            await require_saved(self._filesystem, path)
             pages = self._one(source, target)
         try:
             async for objects, there in pages:
@@ -105,7 +104,7 @@ class CopyCommands:
                 await progress(outcome.told())
         finally:
             with trio.CancelScope(shield=True):
-                await self._seen(path)
+                await look_again(self._filesystem, path)
         return {**outcome.told(), "failed": failed}
 
     # -- what there is ----------------------------------------------------------------------------
@@ -207,25 +206,6 @@ class CopyCommands:
         # Of multipart and encrypted objects copies have ETags of their own.
         if made.etag != info.etag and self._store.head(key).size != info.size:
             raise IntegrityError("the copy has another size", operation="CopyObject", key=key)
-
-    # -- around it --------------------------------------------------------------------------------
-
-    async def _require_saved(self, path: str) -> None:
-        """Who writes the target would overwrite the copy when he closes it."""
-        try:
-            found = await self._filesystem.describe(path)
-        except (NoSuchEntryError, NotADirectoryPathError):
-            return
-        if found.unsaved:
-            raise ControlError(f"{path!r} is being written: close it first")
-
-    async def _seen(self, path: str) -> None:
-        """The mount looks at once, at the directory that the copy is in."""
-        for place in (path.rpartition("/")[0], path):
-            try:
-                await self._filesystem.refresh(place)
-            except (NoSuchEntryError, NotADirectoryPathError, StoreError) as exc:
-                log.info("%r is not looked at again: %s", place, exc)
 
 
 def _is_copy(source: ObjectInfo, present: ObjectInfo) -> bool:

@@ -6,7 +6,6 @@ command that was broken off goes on when it is given again. Memory is bounded by
 listing, however large the tree.
 """
 
-import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,8 +25,6 @@ from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-
-log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 

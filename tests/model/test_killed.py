@@ -36,7 +36,7 @@ KIB, MIB = 1024, 1024**2
 EXAMPLES = int(os.environ.get("OSSFS_PY_TEST_SOAK") or 1)
 SETTINGS = settings(
     max_examples=EXAMPLES,
-    stateful_step_count=20,
+    stateful_step_count=20 if "OSSFS_PY_TEST_SOAK" in os.environ else 12,
     derandomize="OSSFS_PY_TEST_SOAK" not in os.environ,
     deadline=None,
     # A sequence mounts for real several times: the shortest one is not worth an hour.

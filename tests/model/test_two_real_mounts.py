@@ -36,7 +36,7 @@ from tests.support.recovering import Recovering
 from tests.support.seaweed import SeaweedServer, give_back_space
 from tests.support.troubles import EVERY, HARMLESS, Trouble
 
-STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "240"))
+STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "160"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 STEPS_OF_EXAMPLE = 40
 EXAMPLES_UNTIL_VACUUM = 20

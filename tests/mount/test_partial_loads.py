@@ -182,7 +182,7 @@ def test_ten_thousand_small_tensors_are_loaded_in_few_requests(
     assert requests <= 260
 
 
-@pytest.mark.parametrize(("data_path", "files"), [("direct", 1000), ("temp", 50), ("cache", 50)])
+@pytest.mark.parametrize(("data_path", "files"), [("direct", 300), ("temp", 30), ("cache", 30)])
 @pytest.mark.parametrize("how", ["headers only", "headers only, read"])
 def test_files_opened_for_their_header_bring_one_mib_each_at_most(
     how: str, data_path: str, files: int, shaped: Shaped, tmp_path: Path

@@ -19,7 +19,7 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-BIG_BYTES = 1024 * MIB
+BIG_BYTES = 512 * MIB
 BLOCK_BYTES = 8 * MIB
 QUARTERS = 4
 KEY = "models/big.bin"
@@ -36,7 +36,7 @@ class BigObject:
 def big(
     seaweed: SeaweedServer, module_bucket: str, tmp_path_factory: pytest.TempPathFactory
 ) -> BigObject:
-    """1 GiB in which no two blocks are alike, and its checksums."""
+    """512 MiB in which no two blocks are alike, and its checksums."""
     path = tmp_path_factory.mktemp("big") / "source"
     random = np.random.default_rng(7)
     whole, quarters = hashlib.sha256(), []

@@ -19,7 +19,7 @@ from tests.support.recovering import Recovering, names, stored
 from tests.support.seaweed import SeaweedServer
 
 KIB = 1024
-KILLS = int(os.environ.get("OSSFS_PY_SOAK_KILLS", "2"))
+KILLS = int(os.environ.get("OSSFS_PY_SOAK_KILLS", "1"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 SECONDS_PER_KILL = 600
 HANG_SECONDS = 300

@@ -15,7 +15,7 @@ from tests.support.limits import memory_limited
 from tests.support.places import MIB
 from tests.support.proxy import Proxy
 
-SECONDS = float(os.environ.get("OSSFS_PY_SOAK_SECONDS", "20"))
+SECONDS = float(os.environ.get("OSSFS_PY_SOAK_SECONDS", "10"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 BUDGET_BYTES = 150 * MIB
 LIMIT_BYTES = 300 * MIB

@@ -15,7 +15,7 @@ from tests.conftest import MountFactory
 from tests.soak.exerciser import exercise
 from tests.support.seaweed import SeaweedServer, give_back_space
 
-STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "1000"))
+STEPS = int(os.environ.get("OSSFS_PY_SOAK_STEPS", "500"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 SECONDS_PER_STEP = 0.5
 FETCHES_UNTIL_VACUUM = 20

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -33,20 +33,26 @@ from tests.support.seaweed import SeaweedServer
 from tests.support.troubles import EVERY, HARMLESS
 
 KIB, MIB = 1024, 1024**2
-EXAMPLES = int(os.environ.get("OSSFS_PY_TEST_SOAK") or 1)
+LONG = os.environ.get("OSSFS_PY_TEST_SOAK", "")
+EXAMPLES = int(LONG or 1) + 1
+"""One more: the first that Hypothesis makes up is the simplest, and repeats one call."""
+SEED = 2
+"""Of the sequences where none is asked for: the second of these writes, changes and is killed."""
 SETTINGS = settings(
     max_examples=EXAMPLES,
-    stateful_step_count=20 if "OSSFS_PY_TEST_SOAK" in os.environ else 12,
-    derandomize="OSSFS_PY_TEST_SOAK" not in os.environ,
+    stateful_step_count=20,
+    database=None,
     deadline=None,
     # A sequence mounts for real several times: the shortest one is not worth an hour.
-    phases=settings.get_profile("default").phases[:3],
+    phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
 NAMES = st.sampled_from(["a", "b", "d/a", "d/b"])
 SIZES = st.sampled_from([0, 1, 5000, 300 * KIB, 9 * MIB, 20 * MIB])
 SEEDS = st.integers(0, 2**32 - 1)
 LONGEST_UNTIL_KILL_SECONDS = 0.2
+MOST_KILLS = 3
+"""In one sequence: each takes longer than all its other calls."""
 
 
 @dataclass
@@ -84,6 +90,7 @@ class Machine(RuleBasedStateMachine):
         self.recover = Recovering(self.mounted, seaweed)
         self.files: dict[str, Known] = {}
         self.descriptors: dict[str, int] = {}
+        self.kills = 0
 
     def known(self, name: str) -> Known:
         return self.files.setdefault(name, Known())
@@ -143,6 +150,7 @@ class Machine(RuleBasedStateMachine):
             self.known(name).acknowledge()
             assert stored(self.client, self.bucket, self.key(name)) == self.known(name).present
 
+    @precondition(lambda self: self.files)
     @rule(number=st.integers(0, 9), seed=SEEDS)
     def read(self, number: int, seed: int) -> None:
         name = self.there(number)
@@ -158,6 +166,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             os.close(fd)
 
+    @precondition(lambda self: self.files)
     @rule(number=st.integers(0, 9), name=NAMES)
     def rename(self, number: int, name: str) -> None:
         source = self.there(number)
@@ -169,6 +178,7 @@ class Machine(RuleBasedStateMachine):
         (self.mounted.path / source).rename(self.mounted.path / name)
         self.files[name] = self.files.pop(source)
 
+    @precondition(lambda self: self.files)
     @rule(number=st.integers(0, 9))
     def unlink(self, number: int) -> None:
         name = self.there(number)
@@ -198,10 +208,16 @@ class Machine(RuleBasedStateMachine):
             faults.append(replace(trouble.make(rng), operation=operation))
         self.proxy.faults = faults
 
+    def may_die(self) -> bool:
+        """Whether there is something to lose."""
+        return bool(self.files) and self.kills < MOST_KILLS
+
+    @precondition(may_die)
     @rule()
     def kill(self) -> None:
         self.die()
 
+    @precondition(may_die)
     @rule(seed=SEEDS, number=st.integers(0, 9), work=st.sampled_from(["close", "rename", "unlink"]))
     def kill_within(self, seed: int, number: int, work: str) -> None:
         """The daemon dies while a call is under way; the call has happened, or it has not."""
@@ -243,6 +259,7 @@ class Machine(RuleBasedStateMachine):
     def die(
         self, thread: threading.Thread | None = None, renamed: tuple[str, str] | None = None
     ) -> None:
+        self.kills += 1
         self.proxy.faults = []
         self.proxy.accept_again()
         kill(self.mounted)
@@ -311,4 +328,6 @@ def test_what_was_acknowledged_survives_faults_and_kills(
     def machine() -> Machine:
         return Machine(start, proxy, seaweed, minio_client, bucket, str(next(numbers)))
 
+    if not LONG:
+        seed(SEED)(machine)
     run_state_machine_as_test(machine, settings=SETTINGS)  # type: ignore[no-untyped-call]

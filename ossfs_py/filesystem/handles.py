@@ -25,6 +25,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.growth import GrowthFollower
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.links import LinkFollower
 from ossfs_py.filesystem.openinodes import Opener, OpenInode
@@ -136,6 +137,7 @@ class Handles:
         self._foresight = foresight
         self._descriptors = descriptors
         self._links = LinkFollower(namespace, opener, kernel)
+        self._growth = GrowthFollower(namespace, opener)
         self._handles: dict[int, Handle] = {}
         self.witness: HandleWitness | None = None
         self._sent_back: TTLCache[int, bool] = TTLCache(
@@ -339,7 +341,7 @@ class Handles:
                     await self._kernel.expire_attributes(opened.inode.number)
                 data = await opened.content.read(offset, size)
             except (VersionChangedError, ObjectMissingError):
-                if not await self._opener.renew(opened):
+                if not (await self._opener.renew(opened) or await self._grew(opened)):
                     raise
                 data = await opened.content.read(offset, size)
         opened.check_current()
@@ -354,14 +356,24 @@ class Handles:
         self._kernel.gave_bytes(opened.inode)
         return data
 
-    async def settle_link(self, inode: Inode) -> None:
+    async def _grew(self, opened: OpenInode) -> bool:
+        """The store refused the version: whether it has one that goes on where this one ends."""
+        if not opened.superseded:
+            self._namespace.note_outdated(opened.inode)
+        return await self._growth.follow(opened)
+
+    async def settle_nameless(self, inode: Inode) -> None:
         """The kernel asks for the size of what is open and has lost its name: if it turned out to
-        be a link, the answer is of what it leads to, or else the first READ would be cut.
+        be a link, the answer is of what it leads to, or else the first READ would be cut; if others
+        appended to it, the answer is of what there is now.
 
         Nothing is expired here: the kernel would not heed the answer.
         """
         opened = self._opener.current(inode)
-        if opened is None or not opened.may_be_link:
+        if opened is None:
+            return
+        if not opened.may_be_link:
+            await self._growth.follow(opened)
             return
         try:
             await self._links.settle(opened, self._users_of(opened))

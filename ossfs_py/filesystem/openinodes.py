@@ -60,6 +60,7 @@ class OpenInode:
         "spared",
         "superseded",
         "turns",
+        "unlike",
         "unseen",
         "upload",
         "whole",
@@ -97,6 +98,8 @@ class OpenInode:
         """Somebody has opened another version since. Kept by the opener."""
         self.made_here = version is None
         """This mount made the file, and has had it open since."""
+        self.unlike: str | None = None
+        """The ETag of a later version that was found not to begin with the bytes of this one."""
         self.may_be_link = False
         """Nobody has looked yet whether its first bytes are the target of a symbolic link."""
         self.whole = version is None
@@ -458,9 +461,21 @@ class Opener:
         """Let a file of which nobody was given a byte be the one of another version."""
         if opened.file.dirty or opened.superseded or opened.is_of(version):
             return
-        old, opened.file = opened.file, self._data_path.open(version, opened)
-        opened.seen = version
         opened.may_be_link = self._namespace.may_be_link(opened.inode)
+        await self._replace(opened, self._data_path.open(version, opened))
+
+    def file_of(self, opened: OpenInode, version: ObjectVersion) -> OpenFile:
+        """Another file for what is open, not in use yet; whoever asks for it closes it."""
+        return self._data_path.open(version, opened)
+
+    async def grow(self, opened: OpenInode, file: OpenFile, info: ObjectInfo) -> None:
+        """What is open goes on as ``file``, which begins with all the bytes that it had."""
+        opened.inode.info = info
+        await self._replace(opened, file)
+
+    async def _replace(self, opened: OpenInode, file: OpenFile) -> None:
+        old, opened.file = opened.file, file
+        opened.seen = file.version
         if self.on_moved is not None:
             self.on_moved(opened)
         await old.close()

@@ -289,7 +289,7 @@ class Filesystem:
         began = trio.current_time()
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
-            await self._handles.settle_link(inode)
+            await self._handles.settle_nameless(inode)
         reply = self._replies.fresh_nowait(inode, began)
         return reply or await self._replies.fresh(inode, began)
 

@@ -35,10 +35,12 @@ after a remount.)
 
 An inode that others took the name from is **stale**. Who has it open reads on what is still at
 hand, fstat included, and gets ESTALE where the store would have to be asked; a write gets ESTALE at
-once, as no close could ever store it. Any other call that comes with its number is answered ESTALE
-too, on purpose: the kernel then walks the path again and asks for every name (LOOKUP_REVAL), so
-the program is told what is there now, or ENOENT, and never meets a zombie. (An inode that was
-removed *here* is not stale: its last openers write and read it like any unlinked file.)
+once, as no close could ever store it. (If the new object begins with all bytes of the old one, as
+after an append, the open file goes on with it: ``filesystem/growth.py``.) Any other call that comes
+with its number is answered ESTALE too, on purpose: the kernel then walks the path again and asks
+for every name (LOOKUP_REVAL), so the program is told what is there now, or ENOENT, and never meets
+a zombie. (An inode that was removed *here* is not stale: its last openers write and read it like
+any unlinked file.)
 
 The kernel is told of a name that was taken (entry), of attributes and of pages. That waits for
 calls the kernel has under way in the directory or on the pages, so it is done by threads that may

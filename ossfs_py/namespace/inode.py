@@ -65,6 +65,7 @@ class Inode:
         "link_target",
         "local",
         "lookup_count",
+        "lost_from",
         "marker_made",
         "metadata",
         "metadata_dirty",
@@ -123,6 +124,8 @@ class Inode:
         """No name leads here any more."""
         self.stale = False
         """Removed, and not by this mount: others deleted or replaced what it stood for."""
+        self.lost_from: Inode | None = None
+        """The directory that others took its name in."""
         self.settled = False
         """Somebody who has it open was given bytes of its version, or pages of it are cached."""
         self.transient = False

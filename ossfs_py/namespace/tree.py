@@ -441,6 +441,7 @@ class Tree:
         for node in self.table.below(inode):
             node.stale = True
         if inode.parent is not None:
+            inode.lost_from = inode.parent
             self._news.name_taken(inode.parent, inode.name, inode)
         self._detach_all(inode)
 

@@ -5,8 +5,8 @@ The oracle is close-to-open:
 * A whole read gives one version, never a mixture nor a part: the present one, or one that the store
   had since the mount may last have looked (time passes in jumps longer than the TTL). What a mount
   changed itself it sees at once. "No such file" is an answer where the name was free since then.
-* A descriptor that was given a byte goes on with that version or is told ESTALE; its end is that
-  version's end.
+* A descriptor that was given a byte goes on with that version, or with a later one that begins with
+  all of it, or is told ESTALE; its end is that version's end.
 * A name that was absent may be so for the lifetime of an absence; where that is zero, opening for
   writing finds it at once.
 * Opening for writing sees the present version: what was appended follows it, a part is changed
@@ -16,6 +16,7 @@ The oracle is close-to-open:
 """
 
 import os
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from hypothesis import strategies as st
 
 from ossfs_py.errors import NoSuchEntryError, StaleInodeError, VersionChangedError
 from ossfs_py.namespace.keys import RESERVED_PREFIX
+from tests.support.close_to_open import History
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import METADATA_TTL_SECONDS, Descriptor, Mounted, mounted
 from tests.support.mounting import DATA_PATHS
@@ -74,6 +76,8 @@ class World:
     mounts: list[Mounted]
     negative_ttl_seconds: float
     since: dict[str, list[bytes | None]] = field(default_factory=dict)
+    past: defaultdict[str, History] = field(default_factory=lambda: defaultdict(History))
+    """All that each name has been."""
     by: dict[str, Mounted | None] = field(default_factory=dict)
     """Who changed the name last."""
     readers: list[Reading] = field(default_factory=list)
@@ -93,6 +97,7 @@ class World:
         if by is not None:
             self.share(name, by)
         self.since[name].append(self.now(name))
+        self.past[name].becomes(self.now(name), 0.0)
         self.by[name] = by
 
     def new_bytes(self, size: int) -> bytes:
@@ -150,11 +155,9 @@ async def go_on_reading(world: World, _mount: Mounted, which: int) -> None:
     except VersionChangedError:
         return
     size = (await reading.mount.fs.attributes(reading.opened.inode)).attributes.size
-    possible = [
-        version
-        for version in reading.versions
-        if version[position : position + 50] == got and len(version) == size
-    ]
+    past = world.past[reading.name]
+    read = [v for v in past.grown(reading.versions) if v[position : position + 50] == got]
+    possible = [version for version in past.grown(read) if len(version) == size]
     assert possible, (position, got, size, reading.versions)
     reading.versions = possible
 

@@ -263,12 +263,10 @@ def go_on_reading(world: World, which: int) -> None:
         assert exc.errno == errno.ESTALE and reading.may_be_stale, exc
         return
     size = os.fstat(reading.fd).st_size
-    possible = [
-        content
-        for content in reading.contents
-        if content[position : position + 500] == got and len(content) == size
-    ]
-    assert possible, (position, got, size, [len(content) for content in reading.contents])
+    grown = world.past[reading.name].grown(reading.contents)
+    read = [content for content in grown if content[position : position + 500] == got]
+    possible = [c for c in world.past[reading.name].grown(read) if len(c) == size]
+    assert possible, (position, got, size, [len(content) for content in grown])
     reading.contents = possible
 
 

@@ -20,6 +20,8 @@ from tests.support.patience import PATIENCE_SECONDS, wait_until
 from tests.support.proxy import Proxy
 from tests.support.workplace import Workplace
 
+MIB = 1024**2
+
 
 @pytest.mark.parametrize("meeting", ["utimens", "chmod", "truncate", "setfattr", "cat"])
 def test_what_is_written_after_others_deleted_the_file_is_stored(
@@ -230,15 +232,36 @@ def test_a_reader_of_a_file_that_was_replaced_meets_no_early_end_and_no_zeros(
         assert path.read_bytes() == new
 
 
-def test_a_reader_at_the_old_end_is_given_no_zeros_when_others_append(brief: Workplace) -> None:
-    brief.put("log", b"one\n")
+def test_a_reader_at_the_old_end_goes_on_with_what_others_append_and_with_nothing_else(
+    brief: Workplace,
+) -> None:
+    log = b"".join(b"step %d\n" % number for number in range(3000))
+    brief.put("log", log[:5000])
     path = brief.path / "log"
     with path.open("rb", buffering=0) as reader:
-        assert reader.read(100) == b"one\n"
-        brief.put("log", b"one\ntwo\n")
-        wait_until(lambda: path.stat().st_size == 8)
+        seen = reader.read(MIB)
+        for end in (12_000, 12_001, 20_480, len(log)):
+            brief.put("log", log[:end])
+            wait_until(lambda end=end: os.fstat(reader.fileno()).st_size == end)  # type: ignore[misc]
+            while data := reader.read(MIB):
+                seen += data
+            assert seen == log[:end]
+        brief.put("log", b"another log\n" + bytes(2 * len(log)))
+        wait_until(lambda: path.stat().st_size > 2 * len(log))
         assert reader.read(100) == b""
-        assert path.read_bytes() == b"one\ntwo\n"
+        assert os.fstat(reader.fileno()).st_size == len(log)
+        assert path.read_bytes().startswith(b"another log\n")
+
+
+def test_a_reader_in_the_middle_goes_on_when_others_append(brief: Workplace) -> None:
+    """The store refuses the version that it reads: it has one that begins with all of it."""
+    content = os.urandom(4 * MIB)
+    brief.put("log", content)
+    with (brief.path / "log").open("rb", buffering=0) as reader:
+        os.posix_fadvise(reader.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+        assert os.pread(reader.fileno(), 1000, 0) == content[:1000]
+        brief.put("log", content + b"more")
+        assert os.pread(reader.fileno(), 1000, 3 * MIB) == content[3 * MIB :][:1000]
 
 
 def test_the_time_of_a_directory_moves_when_others_add_a_file(brief: Workplace) -> None:

@@ -7,8 +7,8 @@
   file" is an answer as any other.
 * Whoever opens a file for writing sees what is there at that moment, and so does whoever creates a
   file with O_EXCL.
-* A descriptor that was given bytes goes on with the content they are of, or is told ESTALE, which
-  it is not while that content is the present one.
+* A descriptor that was given bytes goes on with the content they are of, or with a later one that
+  begins with all of it, or is told ESTALE, which it is not while that content is the present one.
 """
 
 from collections.abc import Callable, Iterable
@@ -42,6 +42,15 @@ class History:
         """A call that returned at ``ended`` has changed the name."""
         self.versions[-1].until = min(self.versions[-1].until, ended)
         self.versions.append(_Version(content))
+
+    def grown(self, contents: Iterable[bytes]) -> list[bytes]:
+        """The contents, and those that came after one of them and begin with all of it."""
+        grown = list(contents)
+        known = [version.content for version in self.versions]
+        for content in tuple(grown):
+            later = known[known.index(content) + 1 :] if content in known else []
+            grown += [c for c in later if c is not None and c.startswith(content)]
+        return list(dict.fromkeys(grown))
 
     def race(self, changes: Iterable[Change], found: Content, ended: float) -> None:
         """Changes were made at once, and this is what is there now."""

@@ -1,0 +1,114 @@
+"""Readers of a file that another host appends to.
+
+To a bucket an append is another object under the same name, so that whoever has the file open
+holds an old version, which ends where it ended. A program that keeps a log open and waits for more
+(``tail -f``, the data server of TensorBoard) would wait for ever. So when the kernel asks for the
+size of such a file, or the store refuses its version, we look whether the object that has the name
+now begins with all bytes of the old one. If it does, the open file goes on with it: no byte that
+anybody was given changes, there are only more of them.
+
+That it does is proved, never guessed: by the MD5 of the old version where that is its ETag, else
+byte for byte by what is at hand of it here. Each new version is looked at once.
+"""
+
+import hashlib
+import re
+
+from ossfs_py.datapath.base import OpenFile
+from ossfs_py.errors import (
+    FilesystemError,
+    ObjectMissingError,
+    StoreError,
+    VersionChangedError,
+)
+from ossfs_py.filesystem.openinodes import Opener, OpenInode
+from ossfs_py.model import ObjectVersion
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+
+FOLLOWED_BYTES = 64 * 1024**2
+"""No old version larger than this is compared: all of it is downloaded for that, again after each
+append. Event files of TensorBoard have 0.1 to 10 MiB.
+"""
+_STEP_BYTES = 1024**2
+"""Compared at once: 1.5 ms of MD5."""
+_MD5 = re.compile(r"[0-9a-f]{32}")
+
+
+class GrowthFollower:
+    """Belongs to the trio thread."""
+
+    def __init__(self, namespace: Namespace, opener: Opener) -> None:
+        self._namespace = namespace
+        self._opener = opener
+
+    async def follow(self, opened: OpenInode) -> bool:
+        """Whether the file, whose name others took, went on to what the name stands for now.
+
+        Costs nothing while the name is known to stand for nothing new. Raises nothing: who reads
+        on in the old version is told what there is to tell. Cancelled, the file stays as it is.
+        """
+        inode = opened.inode
+        if not inode.stale or inode.lost_from is None:
+            return False
+        async with opened.lock:
+            before = opened.file.version
+            if (
+                before is None
+                or before.size > FOLLOWED_BYTES
+                or opened.file.dirty
+                or opened.superseded
+            ):
+                return False
+            try:
+                successor = await self._namespace.lookup(inode.lost_from, inode.name)
+                return await self._go_on(opened, before, successor)
+            except (FilesystemError, StoreError):
+                return False
+
+    async def _go_on(self, opened: OpenInode, before: ObjectVersion, successor: Inode) -> bool:
+        info = successor.info
+        if info is None or info.size <= before.size or info.etag == opened.unlike:
+            return False
+        file = self._opener.file_of(opened, info.version)
+        try:
+            if not await _begins_with(file, opened.file, before):
+                opened.unlike = info.etag
+                return False
+            await self._opener.grow(opened, file, info)
+        finally:
+            if opened.file is not file:
+                await file.close()
+        return True
+
+
+async def _begins_with(file: OpenFile, old: OpenFile, before: ObjectVersion) -> bool:
+    """Whether all bytes of a version are those that ``file`` begins with.
+
+    Raises:
+        StoreError: bytes of the new version could not be had.
+    """
+    etag = before.etag.strip('"')
+    return (_MD5.fullmatch(etag) is not None and await _md5(file, before.size) == etag) or (
+        await _is_same(file, old, before.size)
+    )
+
+
+async def _md5(file: OpenFile, size_bytes: int) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for offset in range(0, size_bytes, _STEP_BYTES):
+        digest.update(await file.read(offset, min(_STEP_BYTES, size_bytes - offset)))
+    return digest.hexdigest()
+
+
+async def _is_same(file: OpenFile, old: OpenFile, size_bytes: int) -> bool:
+    """Whether two files begin alike, as far as that can be told: the store has one no more."""
+    for offset in range(0, size_bytes, _STEP_BYTES):
+        size = min(_STEP_BYTES, size_bytes - offset)
+        try:
+            known = bytes(await old.read(offset, size))
+        except (VersionChangedError, ObjectMissingError):
+            return False
+        if len(known) < size or await file.read(offset, size) != known:
+            return False
+    return True

@@ -12,6 +12,7 @@ import click
 
 from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UserError
+from ossfs_py.runtime.interpreter import loading
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -84,7 +85,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name][0].split(":")
-        command: click.Command = getattr(import_module(module), name)
+        with loading():
+            command: click.Command = getattr(import_module(module), name)
         if _COMPLETE in os.environ:
             from ossfs_py.cli.completion import completed
 

@@ -13,6 +13,7 @@ from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
 from ossfs_py.host.notify import Notifier
+from ossfs_py.runtime.interpreter import loading
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.
-            from ossfs_py.daemon.life import end_what_was_given_up, run
+            with loading():
+                from ossfs_py.daemon.life import end_what_was_given_up, run
 
             if keeper is not None and keeper.given_up:
                 return end_what_was_given_up(settings, keeper.given_up, notifier)

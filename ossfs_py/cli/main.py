@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ossfs_py.cli.loading import loading
 from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UserError
-from ossfs_py.runtime.interpreter import loading
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

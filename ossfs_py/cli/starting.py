@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ossfs_py.cli.background import Ready
 from ossfs_py.cli.kept import NOT_THERE, become_keeper, keep_to_ourselves, keeper_of
+from ossfs_py.cli.loading import loading
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
 from ossfs_py.host.notify import Notifier
-from ossfs_py.runtime.interpreter import loading
 
 log = logging.getLogger(__name__)
 

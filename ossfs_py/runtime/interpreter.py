@@ -1,9 +1,6 @@
-"""How the daemon uses the interpreter: its threads share Python's lock, its start is short."""
+"""How the threads of the daemon share Python's lock."""
 
-import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 SWITCH_SECONDS: Final = 0.001
@@ -20,16 +17,3 @@ with 1 ms, 4.3 and 3.7 s with 0.5 and 0.2 ms. Without such a thread all four wer
 def share_fairly() -> None:
     """Let a thread that waits for the lock have it soon; holds for the whole process."""
     sys.setswitchinterval(SWITCH_SECONDS)
-
-
-@contextmanager
-def loading() -> Iterator[None]:
-    """Load modules in the body. What they make is there for good, so the garbage collector does not
-    look at it: neither meanwhile (a sixth of the time that 600 modules take) nor later.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

@@ -97,11 +97,14 @@ def expiring_key(variables: KeyVariables) -> ChainedKey:
         }
     )
     try:
-        return ChainedKey(provider.load())
+        found = provider.load()
     except botocore.exceptions.PartialCredentialsError as exc:
         raise EnvironmentProblemError(
             f"the environment lacks {exc.kwargs.get('cred_var', 'a part of the credentials')}"
         ) from None
+    if found is None:
+        raise EnvironmentProblemError(f"the environment lacks {variables.access_key}")
+    return ChainedKey(found)
 
 
 def key_from_chain(profile: str | None, *, oss_first: bool) -> ChainedKey | None:

@@ -233,14 +233,8 @@ class S3ObjectStore:
             self._near.close()
 
 
-def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
-    """The bucket that ``options`` name. Sends nothing yet; ask :meth:`ObjectStore.check`.
-
-    Raises:
-        UsageError: the endpoint is malformed.
-        EnvironmentProblemError: the profile, the CA bundle, the SSE-C key file, the proxy settings
-            or an address to bind to are broken.
-    """
+def open_bucket(options: StoreOptions, metrics: Metrics) -> ObjectStore:
+    """As :func:`ossfs_py.store.open_store` says."""
     region = configured_region(options.profile) if options.region is None else None
     endpoint = resolve_endpoint(options, region)
     near = None

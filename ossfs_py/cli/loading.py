@@ -1,0 +1,18 @@
+"""Imports that cost little."""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Load modules in the body. What they make is there for good, so the garbage collector does not
+    look at it: neither meanwhile (a sixth of the time that 600 modules take) nor later.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

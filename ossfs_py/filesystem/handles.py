@@ -313,6 +313,16 @@ class Handles:
 
         await self._behind.start(carry_on).wait()
 
+    def only_reads(self, number: int) -> bool:
+        """Whether letting go of a descriptor stores or removes nothing, and waits for nothing."""
+        handle = self._handles.get(number)
+        if handle is None:
+            return True
+        opened = handle.opened
+        return not (
+            handle.changes or opened.writers or opened.inode.removed or opened.hidden is not None
+        )
+
     async def release(self, number: int) -> None:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)

@@ -370,10 +370,14 @@ class Adapter(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self.callers.waited_for(fh, self._fs.fsync)
 
-    @_carried_out
+    @_answered
     async def release(self, fh: int) -> None:
         self.callers.released(fh)
-        await self._fs.release(fh)
+        if self._fs.only_reads(fh):
+            await self._fs.release(fh)  # changes nothing, and does not wait
+            return
+        with trio.CancelScope(shield=True):
+            await self._fs.release(fh)
 
     # -- directories ----------------------------------------------------------------------------
 

@@ -35,6 +35,7 @@ from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
 from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
+from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.wire import Caller, Opcode
 
 log = logging.getLogger(__name__)
@@ -266,7 +267,9 @@ class Lane:
 
     def _told_of(self, answer: bytes) -> bytes:
         """What the kernel is told of pyfuse3's answer to INIT."""
-        told = wire.with_killing(answer) if self._kills else answer
+        told = wire.with_longer_queue(answer, MAX_BACKGROUND, CONGESTED_BACKGROUND)
+        if self._kills:
+            told = wire.with_killing(told)
         if self._pages:
             told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
         return told
@@ -296,7 +299,14 @@ class Lane:
                 raise
         self._note_opened(unique, info.fh)
         self._send(
-            wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
+            wire.opened(
+                unique,
+                info.fh,
+                keep_cache=info.keep_cache,
+                direct_io=info.direct_io,
+                # Nothing is stored at its close(2): one request of four that a small file takes.
+                no_flush=not flags & (os.O_ACCMODE | os.O_TRUNC),
+            )
         )
 
     def _note_opened(self, unique: int, handle: int) -> None:

@@ -78,8 +78,8 @@ _DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
 """struct fuse_direntplus without the name: the entry; inode, offset of the next, length of the
 name, type."""
 
-_KEEP_CACHE, _DIRECT_IO = 1 << 1, 1 << 0
-"""FOPEN_KEEP_CACHE, FOPEN_DIRECT_IO."""
+_DIRECT_IO, _KEEP_CACHE, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 5
+"""FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH (Linux 5.16; older ones do not look at it)."""
 
 _BLOCK_BYTES = 512
 """What st_blocks counts in, whatever st_blksize says (stat(2))."""
@@ -181,9 +181,9 @@ def long_number(unique: int, value: int) -> bytes:
     return _LONG_NUMBER_ANSWER.pack(_LONG_NUMBER_ANSWER.size, 0, unique, value)
 
 
-def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool) -> bytes:
-    """The answer to OPEN."""
-    flags = _KEEP_CACHE * keep_cache | _DIRECT_IO * direct_io
+def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool, no_flush: bool) -> bytes:
+    """The answer to OPEN. ``no_flush``: close(2) of the descriptor is not to be told."""
+    flags = _KEEP_CACHE * keep_cache | _DIRECT_IO * direct_io | _NO_FLUSH * no_flush
     return _OPEN_ANSWER.pack(_OPEN_ANSWER.size, 0, unique, handle, flags, 0)
 
 
@@ -319,6 +319,16 @@ def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
     if not told[3] & _MAX_PAGES:
         return answer
     told[6], told[8] = pages * page_bytes, pages
+    return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
+
+
+def with_longer_queue(answer: bytes, requests: int, congested: int) -> bytes:
+    """pyfuse3's answer to INIT, with up to ``requests`` (readahead above all) at
+    once, and none skipped before ``congested`` are under way.
+    """
+    head = OUT_HEADER.size
+    told = list(_INIT_ANSWER.unpack_from(answer, head))
+    told[4], told[5] = requests, congested
     return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
 
 

@@ -28,6 +28,7 @@ from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Absent, Adapter
 from ossfs_py.fuse.lane import Lane, socket_pair
+from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.wire import HEADER, Opcode
 from ossfs_py.model import Attributes
 from ossfs_py.runtime.buffers import BufferPool, NothingEvictable
@@ -221,6 +222,24 @@ def test_each_hot_request_is_answered() -> None:
     on_lane(test)
 
 
+@pytest.mark.parametrize(
+    ("flags", "no_flush"),
+    [
+        (os.O_RDONLY, True),
+        (os.O_RDONLY | os.O_TRUNC, False),
+        (os.O_WRONLY, False),
+        (os.O_RDWR, False),
+    ],
+)
+def test_close_is_not_told_of_what_was_open_for_reading(flags: int, no_flush: bool) -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        await kernel.ask(Opcode.OPEN, struct.pack("=II", flags, 0))
+        _unique, _error, told = await kernel.answer()
+        assert struct.unpack("=QII", told) == (3, 1 << 1 | no_flush << 5, 0)
+
+    on_lane(test)
+
+
 def test_what_waits_holds_up_nobody_and_keeps_its_bytes() -> None:
     async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
         slow = [await kernel.ask(Opcode.LOOKUP, b"slow\0") for _ in range(20)]
@@ -344,6 +363,8 @@ def test_requests_are_as_long_as_the_kernel_allows_and_no_longer_than_pays(
         _unique, _error, told = await kernel.answer()
         assert struct.unpack_from("=I", told, 20) == (pages * os.sysconf("SC_PAGESIZE"),)
         assert struct.unpack_from("=H", told, 28) == (pages,)
+        # Where fusectl is not mounted nobody else says so.
+        assert struct.unpack_from("=HH", told, 16) == (MAX_BACKGROUND, CONGESTED_BACKGROUND)
 
     on_lane(test, limit)
 

@@ -145,6 +145,9 @@ def test_init_is_changed_only_where_pages_can_be_told() -> None:
     assert wire.longest_write(longer) == 4 << 20
     assert struct.unpack_from("=H", longer, 16 + 28) == (1024,)
     assert len(longer) == len(answer)
+    queued = wire.with_longer_queue(answer, 128, 96)
+    assert struct.unpack_from("=HH", queued, 32) == (128, 96)
+    assert (queued[:32], queued[36:]) == (answer[:32], answer[36:])
     old = answer[:28] + bytes(4) + answer[32:]
     assert wire.with_longer_requests(old, 1024, 4096) == old
     request = bytes(40) + struct.pack("=IIII", 7, 45, 0, 0)

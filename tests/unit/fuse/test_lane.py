@@ -29,7 +29,7 @@ from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Absent, Adapter
 from ossfs_py.fuse.lane import Lane, socket_pair
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
-from ossfs_py.fuse.wire import HEADER, Opcode
+from ossfs_py.fuse.wire import HEADER, Caller, Opcode, Wish
 from ossfs_py.model import Attributes
 from ossfs_py.runtime.buffers import BufferPool, NothingEvictable
 from ossfs_py.telemetry.metrics import Metrics
@@ -52,6 +52,8 @@ class Handlers:
         self.forgotten: list[tuple[int, int]] = []
         self.are_reads_ended = False
         self.rights_taken: list[int] = []
+        self.wishes: list[Wish] = []
+        self.made: list[tuple[object, ...]] = []
 
     def end_reads(self) -> None:
         self.are_reads_ended = True
@@ -101,6 +103,21 @@ class Handlers:
 
     async def open(self, _inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:
         return pyfuse3.FileInfo(fh=3, keep_cache=True, direct_io=False)
+
+    async def setattr(
+        self, _inode: int, asked: Wish, _fields: object, _fh: int | None, _ctx: object
+    ) -> EntryReply:
+        self.wishes.append(asked)
+        return SHOWN
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: Caller
+    ) -> tuple[pyfuse3.FileInfo, EntryReply]:
+        self.made.append((parent, name, mode, flags, ctx.umask))
+        return pyfuse3.FileInfo(fh=4, keep_cache=False, direct_io=True), SHOWN
+
+    async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
+        self.made.append((parent, name))
 
     async def flush(self, _fh: int) -> None: ...
 
@@ -186,6 +203,9 @@ def test_each_hot_request_is_answered() -> None:
         asked = {
             Opcode.LOOKUP: (b"name\0", 128),
             Opcode.GETATTR: (bytes(16), 104),
+            Opcode.SETATTR: (bytes(88), 104),
+            Opcode.CREATE: (struct.pack("=IIII", os.O_RDWR, 0o100666, 0o27, 0) + b"new\0", 144),
+            Opcode.UNLINK: (b"old\0", 0),
             Opcode.READLINK: (b"", 6),
             Opcode.OPEN: (bytes(8), 16),
             Opcode.READ: (READ, 5),
@@ -200,7 +220,11 @@ def test_each_hot_request_is_answered() -> None:
             unique = await kernel.ask(opcode, body)
             answered, refusal, said = await kernel.answer()
             assert (answered, refusal, len(said)) == (unique, 0, size), opcode
+            if opcode == Opcode.CREATE:
+                assert struct.unpack_from("=Q", said) == (7,)
+                assert struct.unpack_from("=QII", said, 128) == (4, 1, 0)
         assert handlers.written == [b"data"]
+        assert handlers.made == [(1, b"new", 0o100666, os.O_RDWR, 0o27), (1, b"old")]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
         unique = await kernel.ask(Opcode.INTERRUPT, bytes(8))
@@ -383,17 +407,16 @@ def test_set_id_bits_go_when_the_kernel_says_so() -> None:
             said = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, 1, 12, 9, MIB, 1, 256, 0, 0)
             await kernel.pyfuse3.send(struct.pack("=IiQ", 80, 0, unique) + said + bytes(28))
             assert struct.unpack_from("=I", (await kernel.answer())[2], 12) == (1 | offered,)
-        for node, changes, sent in (
-            (LENT, kills | size, kills | size | mode),
-            (LENT, size, size),
-            (1, kills | size, kills | size),
+        for node, changes, wanted in (
+            (LENT, kills | size, 0o755),
+            (LENT, size, None),
+            (LENT, kills | mode, 0),
+            (1, kills | size, None),
         ):
             await kernel.ask(Opcode.SETATTR, setattr_body(changes), node=node)
-            request = (await kernel.pyfuse3.recv(MIB))[HEADER.size :]
-            assert struct.unpack_from("=I", request) == (sent,)
-            wanted = 0o755 if sent & mode else 0
-            assert struct.unpack_from("=I", request, 68) == (wanted,)
-            assert len(request) == 88
+            await kernel.answer()
+            asked = handlers.wishes.pop()
+            assert (asked.change.mode, asked.size) == (wanted, 0 if changes & size else None)
         handlers.gate.set()
         handle, plain, flagged = 5, 0, 1 << 2
         for flags in (plain, flagged):

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.fuse import wire
-from ossfs_py.model import Attributes
+from ossfs_py.model import AttributeChange, Attributes
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 TIME = st.integers(-(2**62), 2**62)
@@ -135,6 +136,27 @@ def test_a_name_ends_with_its_zero_byte_or_is_none(data: bytes) -> None:
     else:
         with pytest.raises(ValueError, match="without a name"):
             wire.name_at(request, 40, len(request))
+
+
+def test_what_a_setattr_asks_for_is_all_that_it_marks() -> None:
+    def request(marked: int) -> bytes:
+        numbers = (3, 4096, 0, -5, 8, 9, 100, 200, 300, 0o104755, 0, 11, 12, 0)
+        return bytes(40) + struct.pack("=IIQQQqqqIIIIIIII", marked, 0, *numbers)
+
+    nothing = AttributeChange()
+    assert wire.wish(request(0)) == (nothing, None, None, False)
+    assert wire.wish(request(1 << 3 | 1 << 6)) == (nothing, 4096, 3, False)
+    everything = AttributeChange(0o4755, 11, 12, -5 * 10**9 + 100, 8 * 10**9 + 200)
+    assert wire.wish(request(0b110111)) == (everything, None, None, False)
+    before = time.time_ns()
+    now = wire.wish(request(1 << 4 | 1 << 5 | 1 << 7 | 1 << 8)).change
+    for moment in (now.atime_ns, now.mtime_ns):
+        assert moment is not None
+        assert before <= moment <= time.time_ns()
+    assert wire.wish(request(1 << 11)).kills
+    assert not wire.wish(request(1 << 11 | 1)).kills
+    with pytest.raises(struct.error):
+        wire.wish(request(0)[:-1])
 
 
 def test_init_is_changed_only_where_pages_can_be_told() -> None:

@@ -320,7 +320,11 @@ class Handles:
             return True
         opened = handle.opened
         return not (
-            handle.changes or opened.writers or opened.inode.removed or opened.hidden is not None
+            handle.changes
+            or opened.writers
+            or opened.inode.removed
+            or opened.hidden is not None
+            or self._kernel.was_written(opened.inode)
         )
 
     async def release(self, number: int) -> None:

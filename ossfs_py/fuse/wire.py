@@ -357,8 +357,8 @@ def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
 
 
 def with_longer_queue(answer: bytes, requests: int, congested: int) -> bytes:
-    """pyfuse3's answer to INIT, with up to ``requests`` that nobody waits for (readahead) at once, of
-    which none is skipped before ``congested`` are under way.
+    """pyfuse3's answer to INIT, with up to ``requests`` at once that nobody waits for (readahead);
+    none is skipped before ``congested`` are under way.
     """
     head = OUT_HEADER.size
     told = list(_INIT_ANSWER.unpack_from(answer, head))

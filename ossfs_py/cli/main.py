@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from ossfs_py.cli.loading import loading
 from ossfs_py.cli.terminal import say
 from ossfs_py.errors import UserError
 
@@ -84,7 +85,8 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS:
             return None
         module, name = _COMMANDS[cmd_name][0].split(":")
-        command: click.Command = getattr(import_module(module), name)
+        with loading():
+            command: click.Command = getattr(import_module(module), name)
         if _COMPLETE in os.environ:
             from ossfs_py.cli.completion import completed
 

@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 
 import click
-from pydantic.fields import FieldInfo
 
-from ossfs_py.config import units
 from ossfs_py.config.groups.option import GROUPS
+from ossfs_py.config.model import Field, written
 from ossfs_py.config.settings import (
     NOT_OPTIONS,
     Settings,
     needs_no_value,
-    option_extra,
     option_name,
 )
 
@@ -24,14 +22,13 @@ def setting_options(group: str | None = None, beside: Iterable[str] = ()) -> lis
     everything that is wrong.
     """
     return [
-        _flag(name, field) if field.annotation is bool else _valued(name, field)
+        _flag(name, field) if field.is_flag else _valued(name, field)
         for name, field in Settings.model_fields.items()
-        if name not in NOT_OPTIONS
-        and (group is None or option_extra(name)["group"] == group or name in beside)
+        if name not in NOT_OPTIONS and (group is None or field.group == group or name in beside)
     ]
 
 
-def _flag(name: str, field: FieldInfo) -> click.Option:
+def _flag(name: str, field: Field) -> click.Option:
     flag = option_name(name)
     # The --no- form is there to overrule the environment or a file.
     return click.Option(
@@ -48,32 +45,26 @@ class _ValueAtWill(click.Option):
         return record and (record[0].replace(" [=", "[="), record[1])
 
 
-def _valued(name: str, field: FieldInfo) -> click.Option:
+def _valued(name: str, field: Field) -> click.Option:
     kind = _ValueAtWill if needs_no_value(name) else click.Option
     return kind(
         [f"--{option_name(name)}", name],
-        metavar=option_extra(name)["metavar"],
+        metavar=field.metavar,
         default=None,
         help=_help(name, field),
     )
 
 
-def _help(name: str, field: FieldInfo) -> str:
-    default = option_extra(name).get("shown_default") or _default(name, field)
+def _help(name: str, field: Field) -> str:
+    default = field.shown_default or _default(name, field)
     return f"{field.description}{f'  [{default}]' if default else ''}"
 
 
-def _default(name: str, field: FieldInfo) -> str:
-    value = field.get_default()
+def _default(name: str, field: Field) -> str:
+    value = field.default
     if isinstance(value, bool):
         return "yes" if value else ""
-    if value in (None, ""):
-        return ""
-    if name.endswith("_bytes"):
-        return units.format_size(value)
-    if name.endswith("_seconds"):
-        return units.format_duration(value)
-    return str(value)
+    return "" if value in (None, "") else written(name, value)
 
 
 class SettingsCommand(click.Command):
@@ -99,7 +90,9 @@ class SettingsCommand(click.Command):
             if record is None or isinstance(parameter, click.Argument):
                 continue
             if parameter.name in Settings.model_fields:
-                groups[option_extra(parameter.name)["group"]].append(_shorter(parameter, record))
+                groups[Settings.model_fields[parameter.name].group].append(
+                    _shorter(parameter, record)
+                )
             else:
                 others.append(record)
         for title, records in groups.items():

@@ -26,7 +26,7 @@ from ossfs_py.config.foreign_names import (
     ForeignName,
 )
 from ossfs_py.config.groups.option import GROUPS
-from ossfs_py.config.settings import Settings, option_extra
+from ossfs_py.config.settings import Settings
 from ossfs_py.config.sources import FIELD_OF_NAME
 
 _PARAGRAPH = re.compile(r"\n\s*\n")
@@ -86,7 +86,7 @@ def options_tables() -> str:
         text, _, default = help_text.partition("  [")
         default = default.removesuffix("]")
         cells = (f"`{_cell(names)}`", _cell(text), _cell(default))
-        rows[option_extra(str(option.name))["group"]].append(f"| {' | '.join(cells)} |")
+        rows[Settings.model_fields[str(option.name)].group].append(f"| {' | '.join(cells)} |")
     return "\n".join(_tables(rows))
 
 
@@ -266,7 +266,7 @@ def _options(command: click.Command, context: click.Context) -> Iterator[str]:
         if isinstance(parameter, click.Argument) or parameter.name == "help":
             continue
         is_setting = parameter.name in Settings.model_fields and command.name == "mount"
-        group = option_extra(str(parameter.name))["group"] if is_setting else ""
+        group = Settings.model_fields[str(parameter.name)].group if is_setting else ""
         record = parameter.get_help_record(context)
         if is_setting:
             record = _record(parameter, context)

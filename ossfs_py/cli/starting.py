@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ossfs_py.cli.background import Ready
 from ossfs_py.cli.kept import NOT_THERE, become_keeper, keep_to_ourselves, keeper_of
+from ossfs_py.cli.loading import loading
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
@@ -50,7 +51,8 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.
-            from ossfs_py.daemon.life import end_what_was_given_up, run
+            with loading():
+                from ossfs_py.daemon.life import end_what_was_given_up, run
 
             if keeper is not None and keeper.given_up:
                 return end_what_was_given_up(settings, keeper.given_up, notifier)

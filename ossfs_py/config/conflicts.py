@@ -6,14 +6,11 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from ossfs_py.config.fields import SettingFields
+from ossfs_py.config.model import Conflict
 
 _OSS_DOMAIN = ".aliyuncs.com"
 _MIN_BLOCKS = 4
 """One block being read, one being fetched, one being written and one to spare."""
-
-CONFLICT = "conflict"
-Conflict = tuple[tuple[str, ...], str]
-"""The fields that cannot go together, and why."""
 
 
 def _several_credentials(s: SettingFields) -> list[Conflict]:

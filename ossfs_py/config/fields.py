@@ -13,7 +13,7 @@ TRASH = ".ossfs-py-trash/"
 so are the mount's own, and nobody sees them."""
 
 
-# pydantic takes the fields of the last base first.
+# The fields of the last base go first.
 class SettingFields(
     RunningSettings,
     MountSettings,

@@ -1,14 +1,9 @@
 """The one settings model. Command line options, ``-o`` names, environment variables and TOML keys
 are all generated from its fields, and so is ``--help``."""
 
-from collections.abc import Mapping
-from typing import Self
-
-from pydantic import ConfigDict, model_validator
-from pydantic_core import PydanticCustomError
-
-from ossfs_py.config.conflicts import CONFLICT, CONFLICT_RULES
+from ossfs_py.config.conflicts import CONFLICT_RULES
 from ossfs_py.config.fields import SettingFields
+from ossfs_py.config.model import Conflict
 
 ARGUMENTS = {"bucket": "BUCKET", "mountpoint": "MOUNTPOINT"}
 """Fields that are positional arguments on the command line."""
@@ -18,28 +13,13 @@ NOT_OPTIONS = frozenset({*ARGUMENTS, "kernel_options"})
 class Settings(SettingFields):
     """Everything one mount can be told. Immutable; every path is absolute."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    def __init__(self, **values: object) -> None:
+        if values.get("at_ns") is not None:
+            values["read_only"] = True  # nobody changes the past
+        super().__init__(**values)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _nobody_changes_the_past(cls, values: dict[str, object]) -> dict[str, object]:
-        if values.get("at_ns") is None:
-            return values
-        return {**values, "read_only": True}
-
-    @model_validator(mode="after")
-    def _refuse_impossible_combinations(self) -> Self:
-        conflicts = [c for rule in CONFLICT_RULES for c in rule(self)]
-        if conflicts:
-            raise PydanticCustomError(
-                CONFLICT,
-                "impossible combination of {names}",
-                {
-                    "conflicts": conflicts,
-                    "names": "; ".join(" and ".join(fields) for fields, _ in conflicts),
-                },
-            )
-        return self
+    def conflicts(self) -> list[Conflict]:
+        return [found for rule in CONFLICT_RULES for found in rule(self)]
 
 
 def option_name(field: str) -> str:
@@ -51,10 +31,4 @@ def option_name(field: str) -> str:
 
 def needs_no_value(field: str) -> bool:
     """Whether an option with a value means something without one, too."""
-    return str(option_extra(field).get("metavar")).startswith("[=")
-
-
-def option_extra(field: str) -> Mapping[str, str]:
-    """Help group, placeholder and shown default of an option."""
-    extra = Settings.model_fields[field].json_schema_extra
-    return extra if isinstance(extra, dict) else {}  # type: ignore[return-value]
+    return Settings.model_fields[field].metavar.startswith("[=")

@@ -8,19 +8,14 @@ wrote.
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
-from ossfs_py.config import units
-from ossfs_py.config.conflicts import CONFLICT
 from ossfs_py.config.foreign_names import FOREIGN_NAMES
+from ossfs_py.config.model import Conflict, InvalidSettingsError
 from ossfs_py.config.mount_options import parse_mount_options
 from ossfs_py.config.settings import (
     ARGUMENTS,
@@ -211,82 +206,35 @@ def _split_source(given: _Given) -> None:
 def _validate(given: _Given) -> Settings | None:
     try:
         return Settings.model_validate(given.values)
-    except ValidationError as exc:
-        details = exc.errors()
-    wrong: set[str] = set()
-    for detail in details:
-        if detail["type"] == CONFLICT:
-            given.problems.extend(_conflict_lines(given, detail))
-        else:
-            field = str(detail["loc"][0])
-            if field not in wrong:
-                given.problems.append(f"{given.name_of(field)}: {_reason(field, detail)}")
-            wrong.add(field)
+    except InvalidSettingsError as exc:
+        wrong, conflicts = exc.wrong, exc.conflicts
+    given.problems.extend(f"{given.name_of(field)}: {reason}" for field, reason in wrong.items())
+    given.problems.extend(_conflict_lines(given, conflicts))
     if wrong:
-        _find_conflicts_of_the_rest(given, wrong)
+        _find_conflicts_of_the_rest(given, wrong.keys())
     return None
 
 
-def _find_conflicts_of_the_rest(given: _Given, wrong: set[str]) -> None:
+def _find_conflicts_of_the_rest(given: _Given, wrong: Set[str]) -> None:
     """Combinations are judged on valid values only; put defaults where values were wrong."""
     rest = {field: value for field, value in given.values.items() if field not in wrong}
     stand_ins = {"bucket": "bucket", "mountpoint": "/nonexistent"}
     try:
         Settings.model_validate(stand_ins | rest)
-    except ValidationError as exc:
-        for detail in exc.errors():
-            if not wrong.intersection(*(fields for fields, _ in _conflicts(detail))):
-                given.problems.extend(_conflict_lines(given, detail))
+    except InvalidSettingsError as exc:
+        of_the_rest = [found for found in exc.conflicts if wrong.isdisjoint(found[0])]
+        given.problems.extend(_conflict_lines(given, of_the_rest))
 
 
-def _conflicts(detail: ErrorDetails) -> list[tuple[tuple[str, ...], str]]:
-    context: dict[str, Any] = detail.get("ctx", {})
-    conflicts: list[tuple[tuple[str, ...], str]] = context["conflicts"]
-    return conflicts
-
-
-def _conflict_lines(given: _Given, detail: ErrorDetails) -> list[str]:
+def _conflict_lines(given: _Given, conflicts: Iterable[Conflict]) -> list[str]:
     return [
         f"{' and '.join(given.name_of(field) for field in fields)}: {reason}"
-        for fields, reason in _conflicts(detail)
+        for fields, reason in conflicts
     ]
 
 
-def _reason(field: str, detail: ErrorDetails) -> str:
-    """A pydantic error in the package's words."""
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "missing":
-            return "missing argument"
-        case "literal_error":
-            choices = str(context["expected"]).replace("'", "").replace(" or ", ", ")
-            return f"{detail['input']!r} is none of {choices}"
-        case "greater_than_equal":
-            return f"must be at least {_shown(field, context['ge'])}"
-        case "greater_than":
-            return f"must be more than {_shown(field, context['gt'])}"
-        case "less_than_equal":
-            return f"must be at most {_shown(field, context['le'])}"
-        case _:
-            return detail["msg"].removeprefix("Value error, ")
-
-
-def _shown(field: str, bound: float) -> str:
-    if field.endswith("_bytes"):
-        return units.format_size(int(bound))
-    if field.endswith("_seconds"):
-        return units.format_duration(bound)
-    if field in ("file_mode", "dir_mode", "umask"):
-        return units.format_mode(int(bound))
-    return str(bound)
-
-
-def _is_flag(field: str) -> bool:
-    return Settings.model_fields[field].annotation is bool
-
-
 def _stands_alone(field: str) -> bool:
-    return _is_flag(field) or needs_no_value(field)
+    return Settings.model_fields[field].is_flag or needs_no_value(field)
 
 
 def _suggestion(name: str, dashes: str) -> str:

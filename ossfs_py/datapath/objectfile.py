@@ -82,7 +82,9 @@ class ObjectFile:
             return self._dirty.read_nowait(offset, size)
         reader = self._reader
         if reader is None:
-            return None
+            if self._version is None or not self._readers.has(self._version):
+                return None
+            reader = self._reader_of(self._version)  # others read it, or it was fetched ahead
         end = min(offset + size, reader.version.size)
         return reader.read_nowait(offset, end) if end > offset else b""
 

@@ -16,7 +16,7 @@ from ossfs_py.errors import EnvironmentProblemError, UsageError
 from ossfs_py.host.directories import LocalDirectories
 from ossfs_py.store import open_store
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.auth.session import make_session
+from ossfs_py.store.auth.environment import configured_region
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.endpoint import resolve_endpoint
 from ossfs_py.store.s3.probing import scratch_key
@@ -59,9 +59,7 @@ def examine(examined: Examined) -> Iterator[Finding]:
 def _check_store(options: StoreOptions, *, write: bool) -> Iterator[Finding]:
     metrics = Metrics()
     try:
-        region = None
-        if options.region is None:
-            region = make_session(options.profile).region_name
+        region = configured_region(options.profile) if options.region is None else None
         endpoint = resolve_endpoint(options, region)
         store = open_store(options, metrics)
     except (EnvironmentProblemError, UsageError) as exc:

@@ -315,6 +315,20 @@ class Handles:
 
         await self._behind.start(carry_on).wait()
 
+    def only_reads(self, number: int) -> bool:
+        """Whether letting go of a descriptor stores or removes nothing, and waits for nothing."""
+        handle = self._handles.get(number)
+        if handle is None:
+            return True
+        opened = handle.opened
+        return not (
+            handle.changes
+            or opened.writers
+            or opened.inode.removed
+            or opened.hidden is not None
+            or self._kernel.was_written(opened.inode)
+        )
+
     async def release(self, number: int) -> None:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)

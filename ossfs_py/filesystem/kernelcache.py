@@ -171,6 +171,10 @@ class KernelCache:
         """A program changed bytes of the inode."""
         self._written.add(inode.number)
 
+    def was_written(self, inode: Inode) -> bool:
+        """Whether programs here changed bytes of the inode since it was last closed."""
+        return inode.number in self._written
+
     def closed(self, inode: Inode) -> None:
         """Nobody has the inode open any more.
 

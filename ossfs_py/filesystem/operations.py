@@ -409,6 +409,10 @@ class Filesystem:
         """fsync(2): returns when the object is complete in the bucket."""
         await self._handles.fsync(handle)
 
+    def only_reads(self, handle: int) -> bool:
+        """Whether a release stores and removes nothing, and waits for nothing."""
+        return self._handles.only_reads(handle)
+
     async def release(self, handle: int) -> None:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         await self._handles.release(handle)

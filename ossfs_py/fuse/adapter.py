@@ -33,7 +33,7 @@ from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
-from ossfs_py.fuse.wire import Caller, DirectoryAnswer
+from ossfs_py.fuse.wire import Caller, DirectoryAnswer, Wish
 from ossfs_py.host.processes import ProcessTable
 from ossfs_py.model import AttributeChange
 from ossfs_py.telemetry.metrics import Metrics
@@ -186,26 +186,20 @@ class Adapter(pyfuse3.Operations):
         return reply if self.answers_lane else _entry(reply)
 
     @_carried_out
-    async def setattr(
+    async def setattr(  # type: ignore[override]
         self,
         inode: int,
-        attr: pyfuse3.EntryAttributes,
-        fields: pyfuse3.SetattrFields,
+        attr: pyfuse3.EntryAttributes | Wish,
+        fields: pyfuse3.SetattrFields | None,
         fh: int | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        change = AttributeChange(
-            mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            atime_ns=attr.st_atime_ns if fields.update_atime else None,
-            mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-        )
-        size = attr.st_size if fields.update_size else None
+        ctx: pyfuse3.RequestContext | Caller,
+    ) -> pyfuse3.EntryAttributes | EntryReply:
+        change, size = _asked_for(attr, fields)
         if size is not None:
             # truncate(2) asks for the time of the change too; writing it is no utimens(2).
             change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
-        return _entry(await self._fs.set_attributes(inode, change, size, fh))
+        reply = await self._fs.set_attributes(inode, change, size, fh)
+        return reply if self.answers_lane else _entry(reply)
 
     def mode_without_rights(self, inode: int) -> int | None:
         """See :meth:`Filesystem.mode_without_rights`; None also of what is not known any more."""
@@ -262,7 +256,9 @@ class Adapter(pyfuse3.Operations):
         raise NotPermittedError("an object has one name: there are no hard links")
 
     @_carried_out
-    async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    async def unlink(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
+    ) -> None:
         await self._fs.unlink(parent_inode, name)
 
     @_carried_out
@@ -297,19 +293,19 @@ class Adapter(pyfuse3.Operations):
         return _file_info(reply)
 
     @_carried_out
-    async def create(
+    async def create(  # type: ignore[override]
         self,
         parent_inode: int,
         name: bytes,
         mode: int,
         flags: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        ctx: pyfuse3.RequestContext | Caller,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes | EntryReply]:
         opened, entry = await self._fs.create(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), flags, ctx.uid, ctx.gid
         )
         self.callers.opened(opened.handle, ctx.pid)
-        return _file_info(opened), _entry(entry)
+        return _file_info(opened), entry if self.answers_lane else _entry(entry)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
         # The hottest handler does without the wrapper, and answers inline when it can.
@@ -370,10 +366,14 @@ class Adapter(pyfuse3.Operations):
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self.callers.waited_for(fh, self._fs.fsync)
 
-    @_carried_out
+    @_answered
     async def release(self, fh: int) -> None:
         self.callers.released(fh)
-        await self._fs.release(fh)
+        if self._fs.only_reads(fh):
+            await self._fs.release(fh)  # changes nothing, and does not wait
+            return
+        with trio.CancelScope(shield=True):
+            await self._fs.release(fh)
 
     # -- directories ----------------------------------------------------------------------------
 
@@ -445,6 +445,24 @@ def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     _fill(entry, reply)
     return entry
+
+
+def _asked_for(
+    attr: pyfuse3.EntryAttributes | Wish, fields: pyfuse3.SetattrFields | None
+) -> tuple[AttributeChange, int | None]:
+    """What a SETATTR changes, and the size that it wishes."""
+    if isinstance(attr, Wish):
+        return attr.change, attr.size
+    if fields is None:
+        raise TypeError("pyfuse3 says what is to change")
+    change = AttributeChange(
+        mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
+        uid=attr.st_uid if fields.update_uid else None,
+        gid=attr.st_gid if fields.update_gid else None,
+        atime_ns=attr.st_atime_ns if fields.update_atime else None,
+        mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
+    )
+    return change, attr.st_size if fields.update_size else None
 
 
 def _absent(seconds: float) -> pyfuse3.EntryAttributes:

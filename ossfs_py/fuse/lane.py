@@ -15,7 +15,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from types import coroutine
 from typing import Any, Final, TypeAlias
@@ -35,6 +35,7 @@ from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
 from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
+from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.wire import Caller, Opcode
 
 log = logging.getLogger(__name__)
@@ -111,6 +112,9 @@ class Lane:
         self._hot: dict[int, _Hot] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
+            Opcode.SETATTR: self._setattr,
+            Opcode.CREATE: self._create,
+            Opcode.UNLINK: self._unlink,
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
             Opcode.OPEN: self._open,
@@ -218,18 +222,9 @@ class Lane:
         if serve is None:
             if opcode == Opcode.INIT:
                 self._begin(unique, request)
-            self._pyfuse3.pass_on(self._to_pass_on(opcode, node, request))
+            self._pyfuse3.pass_on(bytes(request))
             return _nothing()
         return self._answered(unique, serve(unique, node, Caller(uid, gid, pid), request))
-
-    def _to_pass_on(self, opcode: int, node: int, request: memoryview) -> bytes:
-        """The request; one that takes set-id bits away says so in words that pyfuse3 knows."""
-        with suppress(struct.error):
-            if opcode == Opcode.SETATTR and wire.kills(request):
-                mode = self._adapter.mode_without_rights(node)
-                if mode is not None:
-                    return wire.with_mode(request, mode)
-        return bytes(request)
 
     async def _answered(self, unique: int, served: Serve) -> None:
         try:
@@ -266,7 +261,9 @@ class Lane:
 
     def _told_of(self, answer: bytes) -> bytes:
         """What the kernel is told of pyfuse3's answer to INIT."""
-        told = wire.with_killing(answer) if self._kills else answer
+        told = wire.with_longer_queue(answer, MAX_BACKGROUND, CONGESTED_BACKGROUND)
+        if self._kills:
+            told = wire.with_killing(told)
         if self._pages:
             told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
         return told
@@ -285,6 +282,30 @@ class Lane:
         found = await self._adapter.getattr(node, caller)
         self._send(wire.attributes(unique, _reply(found), PREFERRED_IO_BYTES))
 
+    async def _setattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        asked = wire.wish(request)
+        if asked.kills and (mode := self._adapter.mode_without_rights(node)) is not None:
+            asked = asked._replace(change=replace(asked.change, mode=mode))
+        found = await self._adapter.setattr(node, asked, None, asked.handle, caller)
+        self._send(wire.attributes(unique, _reply(found), PREFERRED_IO_BYTES))
+
+    async def _create(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        flags, mode, umask, _ = wire.CREATE_IN.unpack_from(request, wire.HEADER.size)
+        name = wire.name_at(request, wire.HEADER.size + wire.CREATE_IN.size, len(request))
+        info, made = await self._adapter.create(
+            node, name, mode, flags, caller._replace(umask=umask)
+        )
+        entered = wire.entry(unique, _reply(made), PREFERRED_IO_BYTES)
+        opened = wire.opened(
+            unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io, no_flush=False
+        )
+        self._send(wire.created(unique, entered, opened))
+
+    async def _unlink(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        name = wire.name_at(request, wire.HEADER.size, len(request))
+        await self._adapter.unlink(node, name, caller)
+        self._send(wire.refused(unique, 0))
+
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
         info = await self._adapter.open(node, flags, caller)
@@ -296,7 +317,14 @@ class Lane:
                 raise
         self._note_opened(unique, info.fh)
         self._send(
-            wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
+            wire.opened(
+                unique,
+                info.fh,
+                keep_cache=info.keep_cache,
+                direct_io=info.direct_io,
+                # Nothing is stored at its close(2): one request of four that a small file takes.
+                no_flush=not flags & (os.O_ACCMODE | os.O_TRUNC),
+            )
         )
 
     def _note_opened(self, unique: int, handle: int) -> None:

@@ -140,7 +140,10 @@ class InheritedLane(Lane):
         survival = self._heir.survival
         before = survival.opened_for(unique & ~_RESENT) if unique & _RESENT else None
         if before is not None:
-            self._send(wire.opened(unique, before, keep_cache=False, direct_io=False))
+            # Such mounts are for reading: nothing is stored at a close(2).
+            self._send(
+                wire.opened(unique, before, keep_cache=False, direct_io=False, no_flush=True)
+            )
             return
         await super()._open(unique, node, caller, request)
 

@@ -5,9 +5,11 @@ Everything is in the machine's byte order and aligned as C has it. What cannot b
 """
 
 import struct
+import time
 from typing import Final, NamedTuple
 
 from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.model import AttributeChange
 
 LEAST_MINOR: Final = 31
 """Of the protocol 7.x: Linux 5.2 (2019). The structures below have not changed since."""
@@ -21,6 +23,7 @@ class Opcode:
     GETATTR: Final = 3
     SETATTR: Final = 4
     READLINK: Final = 5
+    UNLINK: Final = 10
     OPEN: Final = 14
     READ: Final = 15
     WRITE: Final = 16
@@ -29,6 +32,7 @@ class Opcode:
     LISTXATTR: Final = 23
     FLUSH: Final = 25
     INIT: Final = 26
+    CREATE: Final = 35
     INTERRUPT: Final = 36
     BATCH_FORGET: Final = 42
     READDIRPLUS: Final = 44
@@ -78,8 +82,8 @@ _DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
 """struct fuse_direntplus without the name: the entry; inode, offset of the next, length of the
 name, type."""
 
-_KEEP_CACHE, _DIRECT_IO = 1 << 1, 1 << 0
-"""FOPEN_KEEP_CACHE, FOPEN_DIRECT_IO."""
+_DIRECT_IO, _KEEP_CACHE, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 5
+"""FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH (Linux 5.16; older ones do not look at it)."""
 
 _BLOCK_BYTES = 512
 """What st_blocks counts in, whatever st_blksize says (stat(2))."""
@@ -94,12 +98,16 @@ _INIT_ANSWER = struct.Struct("=IIIIHHIIHHI")
 congestion, longest write, granularity of time, pages a request, alignment, more flags."""
 _INIT_REQUEST = struct.Struct("=IIII")
 """The beginning of struct fuse_init_in: major, minor, readahead, flags."""
-_SETATTR_IN = struct.Struct("=IIQQQQQQIIIIIIII")
+_SETATTR_IN = struct.Struct("=IIQQQqqqIIIIIIII")
 """struct fuse_setattr_in: what is to change, padding, handle, size, lock owner, three times in
 seconds and in nanoseconds, mode, unused, uid, gid, unused."""
-_SETATTR_MODE_AT = 11
-_CHANGES_MODE, _KILLS = 1 << 0, 1 << 11
-"""FATTR_MODE, FATTR_KILL_SUIDGID."""
+_MODE, _UID, _GID, _SIZE, _ATIME, _MTIME, _HANDLE = (1 << bit for bit in range(7))
+"""FATTR_MODE and so on: what a SETATTR sets, and whether it comes through a descriptor."""
+_ATIME_NOW, _MTIME_NOW, _KILLS = 1 << 7, 1 << 8, 1 << 11
+"""FATTR_ATIME_NOW, FATTR_MTIME_NOW, FATTR_KILL_SUIDGID."""
+_PERMISSIONS = 0o7777
+CREATE_IN: Final = struct.Struct("=IIII")
+"""struct fuse_create_in: flags, mode, umask, and whether set-id bits go; the name follows."""
 WRITE_KILLS: Final = 1 << 2
 """FUSE_WRITE_KILL_SUIDGID: the file may lend its owner's rights to nobody any more."""
 OPEN_KILLS: Final = 1 << 0
@@ -181,9 +189,9 @@ def long_number(unique: int, value: int) -> bytes:
     return _LONG_NUMBER_ANSWER.pack(_LONG_NUMBER_ANSWER.size, 0, unique, value)
 
 
-def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool) -> bytes:
-    """The answer to OPEN."""
-    flags = _KEEP_CACHE * keep_cache | _DIRECT_IO * direct_io
+def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool, no_flush: bool) -> bytes:
+    """The answer to OPEN. ``no_flush``: close(2) of the descriptor is not to be told."""
+    flags = _KEEP_CACHE * keep_cache | _DIRECT_IO * direct_io | _NO_FLUSH * no_flush
     return _OPEN_ANSWER.pack(_OPEN_ANSWER.size, 0, unique, handle, flags, 0)
 
 
@@ -199,6 +207,13 @@ def entry(unique: int, reply: EntryReply, preferred_bytes: int) -> bytes:
         *(_ENTRY_ANSWER.size, 0, unique, shown.ino, reply.generation),
         *(name_s, kept_s, name_ns, kept_ns, *_shown(reply, preferred_bytes)),
     )
+
+
+def created(unique: int, entered: bytes, opened_as: bytes) -> bytes:
+    """The answer to CREATE, of those that LOOKUP and OPEN would have."""
+    head = OUT_HEADER.size
+    size = len(entered) + len(opened_as) - head
+    return OUT_HEADER.pack(size, 0, unique) + entered[head:] + opened_as[head:]
 
 
 def absent(unique: int, seconds: float) -> bytes:
@@ -297,19 +312,38 @@ def with_killing(answer: bytes) -> bytes:
     return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
 
 
-def kills(request: Buffer) -> bool:
-    """Whether set-id bits go by a SETATTR that sets no mode itself."""
-    changes = _SETATTR_IN.unpack_from(request, HEADER.size)[0]
-    return bool(changes & _KILLS and not changes & _CHANGES_MODE)
+class Wish(NamedTuple):
+    """What a SETATTR asks for."""
+
+    change: AttributeChange
+    size: int | None
+    handle: int | None
+    """Of the descriptor it is asked through."""
+    kills: bool
+    """Set-id bits go, by a change that sets no mode itself."""
 
 
-def with_mode(request: Buffer, mode: int) -> bytes:
-    """A SETATTR that sets the mode as well."""
-    told = list(_SETATTR_IN.unpack_from(request, HEADER.size))
-    told[0] |= _CHANGES_MODE
-    told[_SETATTR_MODE_AT] = mode
-    rest = request[HEADER.size + _SETATTR_IN.size :]
-    return bytes(request[: HEADER.size]) + _SETATTR_IN.pack(*told) + bytes(rest)
+def wish(request: Buffer) -> Wish:
+    """The request SETATTR, read. Its time of change is nobody's to set."""
+    changes, _, handle, size, _, *times = _SETATTR_IN.unpack_from(request, HEADER.size)
+    accessed, modified, _, accessed_ns, modified_ns, _, mode, _, uid, gid, _ = times
+    asked = AttributeChange(
+        mode=mode & _PERMISSIONS if changes & _MODE else None,
+        uid=uid if changes & _UID else None,
+        gid=gid if changes & _GID else None,
+        atime_ns=_time(accessed, accessed_ns, changes & _ATIME_NOW) if changes & _ATIME else None,
+        mtime_ns=_time(modified, modified_ns, changes & _MTIME_NOW) if changes & _MTIME else None,
+    )
+    return Wish(
+        asked,
+        size if changes & _SIZE else None,
+        handle if changes & _HANDLE else None,
+        bool(changes & _KILLS and not changes & _MODE),
+    )
+
+
+def _time(seconds: int, nanoseconds: int, is_now: int) -> int:
+    return time.time_ns() if is_now else seconds * _NANO + nanoseconds
 
 
 def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
@@ -319,6 +353,16 @@ def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
     if not told[3] & _MAX_PAGES:
         return answer
     told[6], told[8] = pages * page_bytes, pages
+    return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
+
+
+def with_longer_queue(answer: bytes, requests: int, congested: int) -> bytes:
+    """pyfuse3's answer to INIT, with up to ``requests`` at once that nobody waits for (readahead);
+    none is skipped before ``congested`` are under way.
+    """
+    head = OUT_HEADER.size
+    told = list(_INIT_ANSWER.unpack_from(answer, head))
+    told[4], told[5] = requests, congested
     return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
 
 

@@ -14,6 +14,9 @@ from ossfs_py.runtime.workers import Job
 class ChunkState(Enum):
     """What became of the bytes of a chunk."""
 
+    # Enum's own is written in Python, and asked five times a chunk.
+    __hash__ = object.__hash__
+
     ASKED = auto()
     """No memory yet."""
     FETCHING = auto()
@@ -37,6 +40,8 @@ _NEXT = {
 
 class DiskState(Enum):
     """What became of a chunk's second home, the local disk."""
+
+    __hash__ = object.__hash__
 
     NOT_ASKED = auto()
     QUEUED = auto()

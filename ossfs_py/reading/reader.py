@@ -79,7 +79,7 @@ class VersionReader:
         self._leave = leave
         self._withheld = leave is not None and not leave.granted
         """Whether no byte may be answered yet."""
-        self._resident.share_with(self._streams)
+        self._resident.share_with(self._streams, read_ahead=version.size > options.block_size_bytes)
 
     def follow(self, other: "VersionReader") -> None:
         """Expect to be read as ``other`` is: it is the shard before this one."""

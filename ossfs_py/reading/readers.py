@@ -66,6 +66,10 @@ class ReaderCache:
         """Where parts of a key's object lie, as another object said."""
         self._closed = False
 
+    def has(self, version: ObjectVersion) -> bool:
+        """Whether somebody reads ``version``, did a moment ago, or has it fetched ahead."""
+        return version in self._by_version
+
     def acquire(self, version: ObjectVersion) -> VersionReader:
         """The reader of ``version``; pair with :meth:`release`."""
         reader = self._by_version.get(version)

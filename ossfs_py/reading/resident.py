@@ -45,7 +45,10 @@ class Resident:
         """What is held in memory until it is on disk."""
         self._answered = metrics.bytes_read.values
         self._read_ahead = metrics.prefetch_bytes.values
+        self._versions = 0
+        """How many are read, or were a moment ago."""
         self._streams: set[StreamTable] = set()
+        """Of those that may be read ahead."""
         self._fresh: OrderedDict[Chunk, None] = OrderedDict()
         self._read: OrderedDict[Chunk, None] = OrderedDict()
         self._read_bytes = 0
@@ -56,14 +59,19 @@ class Resident:
 
     # -- dividing the budget ----------------------------------------------------------------------
 
-    def share_with(self, streams: StreamTable) -> None:
-        """Count the streams of a version among those who share the budget."""
-        self._streams.add(streams)
+    def share_with(self, streams: StreamTable, *, read_ahead: bool = True) -> None:
+        """Count the streams of a version among those who share the budget. Of what one request
+        brings nothing is read ahead, and there may be thousands.
+        """
+        self._versions += 1
+        if read_ahead:
+            self._streams.add(streams)
 
     def unshare(self, streams: StreamTable) -> None:
         """The version has been closed."""
+        self._versions -= 1
         self._streams.discard(streams)
-        if not self._streams:
+        if not self._versions:
             self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
 
     def window_cap(self, now: float) -> int:
@@ -133,10 +141,13 @@ class Resident:
     @staticmethod
     def _evict(queue: OrderedDict[Chunk, None], needed_bytes: int) -> int:
         freed = 0
-        for chunk in list(queue):
+        given_up = []
+        for chunk in queue:
             if freed >= needed_bytes:
                 break
             if chunk.pins == 0 and chunk.buffer is not None and not chunk.buffer.is_lent:
                 freed += chunk.buffer.capacity
-                chunk.evict()
+                given_up.append(chunk)
+        for chunk in given_up:
+            chunk.evict()
         return freed

@@ -424,14 +424,19 @@ def _private_directory(path: Path) -> None:
 
 
 def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
-    temporary = path.with_suffix(".tmp")
+    # Twice for each file that is written: file objects and paths would take as long again.
+    temporary = os.path.splitext(path)[0] + ".tmp"  # noqa: PTH122
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(temporary, flags, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
+    fd = os.open(temporary, flags, 0o600)
+    try:
+        left = memoryview(text.encode())
+        while left:
+            left = left[os.write(fd, left) :]
         if durable:
-            os.fsync(file.fileno())
-    temporary.rename(path)
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)  # noqa: PTH104
     if durable:
         _sync(path.parent)
 

@@ -14,6 +14,8 @@ from tests.support.mounting import Mount
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
+KNOWS_NO_FLUSH = tuple(map(int, os.uname().release.split(".")[:2])) >= (5, 16)
+"""Whether the kernel can be told that close(2) of what is only read need not be told."""
 
 
 def seen_by_programs(root: Path) -> list[object]:
@@ -88,12 +90,18 @@ def test_programs_are_told_the_same_with_the_lane_and_without(
         access_log=tmp_path / "asked",
     ) as mount:
         told = seen_by_programs(mount.path)
+        only_read = next((mount.path / "dir").iterdir())
+        only_read.read_bytes()
         asked = [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
         assert mount.unmount() == 0, mount.log
     assert ("the fast lane answers" in mount.log) == (lane == "auto")
     assert "Traceback" not in mount.log
     # Mount.start and the program asked; the daemon, which could not be killed meanwhile, did not.
     assert [line["operation"] for line in asked].count("statfs") == 2
+    about = [line["operation"] for line in asked if line.get("path") == f"/dir/{only_read.name}"]
+    if KNOWS_NO_FLUSH:
+        since = about[about.index("open") :]
+        assert since.count("flush") == (since.count("open") if lane == "off" else 0)
     assert told[:5] == [
         3 * MIB,
         "entry-0000-" + "x" * 200,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.options import StoreOptions
-from ossfs_py.store.s3.objectstore import open_store
 from ossfs_py.telemetry.metrics import Metrics
 
 ETAG = "0123456789abcdef0123456789abcdef"

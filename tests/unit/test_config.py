@@ -599,8 +599,7 @@ def test_every_option_has_a_group_a_placeholder_and_a_description() -> None:
         assert field.description, name
         assert field.description.endswith("."), name
         if name not in NOT_OPTIONS:
-            assert isinstance(field.json_schema_extra, dict)
-            assert field.json_schema_extra["group"]
+            assert field.group
 
 
 def test_the_configuration_file_read_is_known_by_its_absolute_path(

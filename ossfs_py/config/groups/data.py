@@ -3,14 +3,13 @@
 import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator
-
 from ossfs_py.config import machine as host
 from ossfs_py.config import units, values
 from ossfs_py.config.groups.option import DATA, AbsolutePath, Duration, Flag, Size, option
+from ossfs_py.config.model import SettingsModel
 
 
-class DataSettings(BaseModel):
+class DataSettings(SettingsModel):
     """Help group "Data path"."""
 
     data_path: Literal["temp", "cache", "direct"] = option(
@@ -59,7 +58,7 @@ class DataSettings(BaseModel):
         ge=64 * units.KIB,
         le=64 * units.MIB,
     )
-    shared_cache: Annotated[str, BeforeValidator(values.shared_cache_nodes)] | None = option(
+    shared_cache: Annotated[str, values.shared_cache_nodes] | None = option(
         DATA,
         "NODES",
         "Share downloaded blocks between machines through these memcached nodes: "

@@ -2,14 +2,13 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator
-
 from ossfs_py.config import machine as host
 from ossfs_py.config import units, values
 from ossfs_py.config.groups.option import LIMITS, Count, Duration, Size, option
+from ossfs_py.config.model import SettingsModel
 
 
-class LimitSettings(BaseModel):
+class LimitSettings(SettingsModel):
     """Help group "Network and memory"."""
 
     memory_limit_bytes: Size = option(
@@ -44,7 +43,7 @@ class LimitSettings(BaseModel):
         ge=64 * units.KIB,
         shown_default="no limit",
     )
-    bind: Annotated[tuple[str, ...], BeforeValidator(values.own_addresses)] = option(
+    bind: Annotated[tuple[str, ...], values.own_addresses] = option(
         LIMITS,
         "ADDRESS[,ADDRESS]",
         "Local addresses to connect to the store from, in turn.",

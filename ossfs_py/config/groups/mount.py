@@ -2,16 +2,24 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
-
 from ossfs_py.config import units, values
-from ossfs_py.config.groups.option import MOUNT, AbsolutePath, Flag, Moment, Size, option
+from ossfs_py.config.groups.option import (
+    MOUNT,
+    AbsolutePath,
+    Count,
+    Flag,
+    Moment,
+    Size,
+    argument,
+    option,
+)
+from ossfs_py.config.model import SettingsModel
 
 
-class MountSettings(BaseModel):
+class MountSettings(SettingsModel):
     """Help group "Mount"."""
 
-    mountpoint: AbsolutePath = Field(description="The directory to mount it at.")
+    mountpoint: AbsolutePath = argument("The directory to mount it at.")
     read_only: Flag = option(MOUNT, "", "Refuse every change.", default=False)
     at_ns: Moment | None = option(
         MOUNT,
@@ -21,9 +29,7 @@ class MountSettings(BaseModel):
         default=None,
         shown_default="now",
     )
-    protect: Annotated[
-        tuple[Literal["delete", "overwrite", "rename"], ...], BeforeValidator(values.words)
-    ] = option(
+    protect: Annotated[tuple[Literal["delete", "overwrite", "rename"], ...], values.words] = option(
         MOUNT,
         "CHANGE[,CHANGE]",
         "Refuse these changes to stored objects with EPERM: delete, overwrite, rename. With all "
@@ -47,7 +53,7 @@ class MountSettings(BaseModel):
         "Answer frequent requests without pyfuse3, where the kernel and libfuse allow it.",
         default="auto",
     )
-    restarts: int = option(
+    restarts: Count = option(
         MOUNT,
         "N",
         "Survive that many deaths of the daemon within a minute: a small process starts it again,"
@@ -56,6 +62,6 @@ class MountSettings(BaseModel):
         ge=0,
         le=1000,
     )
-    kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
-        default=(), description="Restrictions from -o that the kernel enforces."
+    kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = argument(
+        "Restrictions from -o that the kernel enforces.", default=()
     )

@@ -3,13 +3,12 @@
 import os
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator
-
 from ossfs_py.config import values
 from ossfs_py.config.groups.option import NAMES, Duration, Flag, Mode, option
+from ossfs_py.config.model import SettingsModel
 
 
-class NameSettings(BaseModel):
+class NameSettings(SettingsModel):
     """Help group "Names and attributes"."""
 
     metadata_ttl_seconds: Duration = option(
@@ -30,14 +29,14 @@ class NameSettings(BaseModel):
         "Ask each object for its stored mode, owner and times (for git, rsync, tar).",
         default=False,
     )
-    uid: Annotated[int, BeforeValidator(values.user_id)] = option(
+    uid: Annotated[int, values.user_id] = option(
         NAMES,
         "USER",
         "Owner of files without a stored owner.",
         default_factory=os.geteuid,
         shown_default="who mounts",
     )
-    gid: Annotated[int, BeforeValidator(values.group_id)] = option(
+    gid: Annotated[int, values.group_id] = option(
         NAMES,
         "GROUP",
         "Group of files without a stored group.",

@@ -3,26 +3,28 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
-from pydantic.config import JsonDict
-
 from ossfs_py.config import units, values
+from ossfs_py.config.model import Field
 
-Size = Annotated[int, BeforeValidator(units.parse_size)]
-Duration = Annotated[float, BeforeValidator(units.parse_duration)]
-Mode = Annotated[int, BeforeValidator(units.parse_mode)]
-Flag = Annotated[bool, BeforeValidator(units.parse_flag)]
-Moment = Annotated[int, BeforeValidator(units.parse_moment)]
-Count = Annotated[int, BeforeValidator(units.parse_count)]
-AbsolutePath = Annotated[Path, BeforeValidator(values.absolute_path)]
+Size = Annotated[int, units.parse_size]
+Duration = Annotated[float, units.parse_duration]
+Mode = Annotated[int, units.parse_mode]
+Flag = Annotated[bool, units.parse_flag]
+Moment = Annotated[int, units.parse_moment]
+Count = Annotated[int, units.parse_count]
+AbsolutePath = Annotated[Path, values.absolute_path]
 
 
 def option(
     group: str, metavar: str, description: str, *, shown_default: str | None = None, **field: Any
 ) -> Any:
     """A field that is an option: its help group, the placeholder of its value and its text."""
-    extra: JsonDict = {"group": group, "metavar": metavar, "shown_default": shown_default}
-    return Field(description=description, json_schema_extra=extra, **field)
+    return Field(description, group, metavar, shown_default, **field)
+
+
+def argument(description: str, **field: Any) -> Any:
+    """A field that is no option."""
+    return Field(description, **field)
 
 
 STORE, DATA, NAMES, WRITING, LIMITS, MOUNT, LOGS = (

@@ -2,20 +2,19 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator
-
 from ossfs_py.config import units, values
 from ossfs_py.config.groups.option import LOGS, AbsolutePath, Flag, Size, option
+from ossfs_py.config.model import SettingsModel
 from ossfs_py.telemetry.loglevels import AREAS, LogLevels, parse_levels
 
 
-class RunningSettings(BaseModel):
+class RunningSettings(SettingsModel):
     """Help group "Running"."""
 
     foreground: Flag = option(
         LOGS, "", "Stay in the foreground, and log to standard error.", default=False
     )
-    log_level: Annotated[LogLevels, BeforeValidator(parse_levels)] = option(
+    log_level: Annotated[LogLevels, parse_levels] = option(
         LOGS,
         "LEVEL[,AREA=LEVEL]",
         "Minimum severity of messages (debug, info, warning, error), for all areas or for one"
@@ -46,7 +45,7 @@ class RunningSettings(BaseModel):
         "Write one line of JSON to this file for each call of a program.",
         default=None,
     )
-    metrics_address: Annotated[str, BeforeValidator(values.listen_address)] | None = option(
+    metrics_address: Annotated[str, values.listen_address] | None = option(
         LOGS,
         "[HOST:]PORT",
         "Serve Prometheus metrics, and a status page for browsers, at this address; a port alone "

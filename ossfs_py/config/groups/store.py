@@ -2,32 +2,29 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field
-
 from ossfs_py.config import values
-from ossfs_py.config.groups.option import STORE, AbsolutePath, Flag, option
+from ossfs_py.config.groups.option import STORE, AbsolutePath, Flag, argument, option
+from ossfs_py.config.model import SettingsModel
 
 
-class StoreSettings(BaseModel):
+class StoreSettings(SettingsModel):
     """Help group "Store and credentials"."""
 
-    bucket: Annotated[str, BeforeValidator(values.bucket_name)] = Field(
-        description="The bucket to mount."
-    )
-    prefix: Annotated[str, BeforeValidator(values.key_prefix)] = option(
+    bucket: Annotated[str, values.bucket_name] = argument("The bucket to mount.")
+    prefix: Annotated[str, values.key_prefix] = option(
         STORE,
         "PREFIX",
         "Mount only the keys below this prefix (same as BUCKET/PREFIX).",
         default="",
     )
-    endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = option(
+    endpoint: Annotated[str, values.endpoint_url] | None = option(
         STORE,
         "URL",
         "Address of the store, such as http://127.0.0.1:9000 or oss-cn-hangzhou.aliyuncs.com.",
         default=None,
         shown_default="AWS S3",
     )
-    read_endpoint: Annotated[str, BeforeValidator(values.endpoint_url)] | None = option(
+    read_endpoint: Annotated[str, values.endpoint_url] | None = option(
         STORE,
         "URL",
         "Read bytes from this nearer address of the same bucket (an accelerator, a gateway, a "
@@ -79,7 +76,7 @@ class StoreSettings(BaseModel):
         default=None,
         shown_default="changed objects keep theirs, new ones get the bucket's",
     )
-    sse_kms_key_id: Annotated[str, BeforeValidator(values.key_id)] | None = option(
+    sse_kms_key_id: Annotated[str, values.key_id] | None = option(
         STORE,
         "ID",
         "Key of the key management service, for --sse aws:kms.",

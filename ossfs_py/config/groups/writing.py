@@ -3,14 +3,13 @@
 import os
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator
-
 from ossfs_py.config import machine as host
 from ossfs_py.config import units, values
 from ossfs_py.config.groups.option import WRITING, AbsolutePath, Flag, Size, option
+from ossfs_py.config.model import SettingsModel
 
 
-class WritingSettings(BaseModel):
+class WritingSettings(SettingsModel):
     """Help group "Writing"."""
 
     state_dir: AbsolutePath = option(
@@ -40,7 +39,7 @@ class WritingSettings(BaseModel):
         "object can see it ('info' and 'versions' show it).",
         default=False,
     )
-    trash: Annotated[str | None, BeforeValidator(values.trash_prefix)] = option(
+    trash: Annotated[str | None, values.trash_prefix] = option(
         WRITING,
         "[=PREFIX]",
         "Let the store copy what is deleted or overwritten through the mount, before that, to keys"

@@ -13,34 +13,33 @@ The first of these that applies is used:
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import botocore.credentials
-import botocore.exceptions
+from typing import TYPE_CHECKING
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.environment import (
+    AWS_VARIABLES,
+    OSS_VARIABLES,
+    KeyVariables,
+    has_profiles,
+    shared_files,
+)
 from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.auth.patience import PatientCall
-from ossfs_py.store.auth.session import make_session, shared_files
 from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.auth.sourcefiles import check_shared_configuration, check_shared_credentials
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
 
+if TYPE_CHECKING:
+    from ossfs_py.store.auth.session import ChainedKey
+
 log = logging.getLogger(__name__)
-
-_OSS_VARIABLES = {
-    "access_key": "OSS_ACCESS_KEY_ID",
-    "secret_key": "OSS_ACCESS_KEY_SECRET",
-    "token": "OSS_SESSION_TOKEN",
-    "expiry_time": "OSS_CREDENTIAL_EXPIRATION",
-}
-
 
 _LOOK_SECONDS = 2.0
 """How often, at most, a request looks whether the credentials have changed: one stat(2) a file."""
@@ -80,7 +79,7 @@ class _Held:
 
     origin: str
     fixed: AccessKey | None = None
-    chain: botocore.credentials.Credentials | None = None
+    chain: "ChainedKey | None" = None
     files: tuple[tuple[Path, _Fingerprint], ...] = ()
 
     def key(self) -> AccessKey | None:
@@ -89,23 +88,12 @@ class _Held:
         Raises:
             EnvironmentProblemError: the source does not give one, or none that can be sent.
         """
-        if self.chain is None:
-            return self.fixed and _sendable(self.fixed, self.origin)
-        try:
-            frozen = self.chain.get_frozen_credentials()
-        except (botocore.exceptions.BotoCoreError, OSError) as exc:
-            raise EnvironmentProblemError(
-                f"the credentials cannot be refreshed ({type(exc).__name__})"
-            ) from None
-        if not frozen.access_key or not frozen.secret_key:
-            raise EnvironmentProblemError("the credentials are empty")
-        key = AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
-        return _sendable(key, self.origin)
+        key = self.fixed if self.chain is None else self.chain.key()
+        return key and _sendable(key, self.origin)
 
     def may_ask(self) -> bool:
         """Whether :meth:`key` may have to ask a service or a program."""
-        refreshable = botocore.credentials.RefreshableCredentials
-        return isinstance(self.chain, refreshable) and self.chain.refresh_needed()
+        return self.chain is not None and self.chain.may_ask()
 
     def is_outdated(self) -> bool:
         """Whether a file it came from is another one now."""
@@ -243,39 +231,34 @@ class CredentialSource:
                 fixed=read_password_file(path, options.bucket),
                 files=files,
             )
-        if options.profile is None and (found := self._from_oss_environment()) is not None:
-            return _Held("the environment (OSS_ACCESS_KEY_ID)", chain=found)
+        oss_goes_first = self._oss_first or not AWS_VARIABLES.are_set(os.environ)
+        if options.profile is None and oss_goes_first and OSS_VARIABLES.are_set(os.environ):
+            return _from_variables(OSS_VARIABLES)
         return self._from_chain()
 
-    def _from_oss_environment(self) -> botocore.credentials.Credentials | None:
-        if not self._oss_first and _load_environment(botocore.credentials.EnvProvider()):
-            return None
-        return _load_environment(botocore.credentials.EnvProvider(mapping=_OSS_VARIABLES))
-
     def _from_chain(self) -> _Held:
+        profile = self._options.profile
         credentials_path, configuration_path = shared_files()
         files = _fingerprints(credentials_path, configuration_path)
-        environment = botocore.credentials.EnvProvider()
-        if self._options.profile is not None or not _load_environment(environment):
+        named_by_variables = profile is None and AWS_VARIABLES.are_set(os.environ)
+        if named_by_variables and not has_profiles(profile):
+            return _from_variables(AWS_VARIABLES, files)
+        if named_by_variables:
+            AWS_VARIABLES.key(os.environ)  # half a key is told in our words
+        else:
             # Before botocore runs what they name.
             self._tell_once(check_shared_credentials(credentials_path))
             self._tell_once(check_shared_configuration(configuration_path))
-        session = make_session(
-            self._options.profile, EcsRoleProvider() if self._oss_first else None
-        )
-        try:
-            found = session.get_credentials()
-        except (botocore.exceptions.BotoCoreError, OSError) as exc:
-            raise EnvironmentProblemError(
-                f"the credentials cannot be loaded: {type(exc).__name__}"
-            ) from None
+        from ossfs_py.store.auth.session import key_from_chain  # noqa: PLC0415 (loads botocore)
+
+        found = key_from_chain(profile, oss_first=self._oss_first)
         if found is None:
             raise EnvironmentProblemError(
                 "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or "
                 "OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET), name a profile or a credentials "
                 "file, or mount anonymously"
             )
-        return _Held(_origin_of(found, session.profile_name), chain=found, files=files)
+        return _Held(found.origin, chain=found, files=files)
 
     def _tell_once(self, warning: str | None) -> None:
         if warning is not None and warning not in self._told:
@@ -283,25 +266,15 @@ class CredentialSource:
             log.warning("%s", warning)
 
 
-_ORIGINS = {
-    "env": "the environment (AWS_ACCESS_KEY_ID)",
-    "shared-credentials-file": "the shared credentials file",
-    "config-file": "the shared configuration file",
-    "custom-process": "the credential_process of the configuration",
-    "assume-role": "an assumed role",
-    "assume-role-with-web-identity": "a web identity",
-    "sso": "single sign-on",
-    "container-role": "the container's role",
-    "iam-role": "the instance's role",
-    EcsRoleProvider.METHOD: "the ECS instance's RAM role",
-}
-"""botocore's names of its sources in words."""
+def _from_variables(
+    variables: KeyVariables, files: tuple[tuple[Path, _Fingerprint], ...] = ()
+) -> _Held:
+    origin = f"the environment ({variables.access_key})"
+    if not variables.expire(os.environ):
+        return _Held(origin, fixed=variables.key(os.environ), files=files)
+    from ossfs_py.store.auth.session import expiring_key  # noqa: PLC0415 (loads botocore)
 
-
-def _origin_of(found: botocore.credentials.Credentials, profile: str) -> str:
-    words = _ORIGINS.get(found.method, found.method)
-    from_files = found.method not in ("env", "container-role", "iam-role", EcsRoleProvider.METHOD)
-    return f"{words}, profile {profile!r}" if profile != "default" and from_files else words
+    return _Held(origin, chain=expiring_key(variables), files=files)
 
 
 def _fingerprints(*paths: Path) -> tuple[tuple[Path, _Fingerprint], ...]:
@@ -315,14 +288,3 @@ def _fingerprint(path: Path) -> _Fingerprint:
     except OSError:
         return None
     return info.st_mtime_ns, info.st_ino, info.st_size
-
-
-def _load_environment(
-    provider: botocore.credentials.EnvProvider,
-) -> botocore.credentials.Credentials | None:
-    try:
-        return provider.load()
-    except botocore.exceptions.PartialCredentialsError as exc:
-        raise EnvironmentProblemError(
-            f"the environment lacks {exc.kwargs.get('cred_var', 'a part of the credentials')}"
-        ) from None

@@ -1,7 +1,7 @@
-"""The boto3 session: profiles, region, and the chain that finds credentials and renews them."""
+"""The boto3 session: profiles, region, and the chain that finds credentials and renews them.
 
-import os
-from pathlib import Path
+With :mod:`ecs_role` all that needs botocore; imported only where variables do not say it all.
+"""
 
 import boto3.session
 import botocore.credentials
@@ -9,6 +9,9 @@ import botocore.exceptions
 import botocore.session
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.environment import KeyVariables
+from ossfs_py.store.auth.signing import AccessKey
 
 # Instance and container metadata are asked with this patience, so that a machine without roles
 # learns of missing credentials within the 10 s a mount may take.
@@ -50,11 +53,94 @@ def make_session(
     return boto3.session.Session(botocore_session=core)
 
 
-def shared_files() -> tuple[Path, Path]:
-    """Where profiles are read from: credentials, configuration. As botocore finds them, without
-    parsing them.
+class ChainedKey:
+    """A key that botocore has found, and renews before it expires. Safe for concurrent use."""
+
+    def __init__(self, found: botocore.credentials.Credentials, profile: str | None = None) -> None:
+        self._found = found
+        self.origin = _origin_of(found, profile)
+
+    def key(self) -> AccessKey:
+        """The key of this moment; botocore may ask its source (blocking).
+
+        Raises:
+            EnvironmentProblemError: the source does not give one.
+        """
+        try:
+            frozen = self._found.get_frozen_credentials()
+        except (botocore.exceptions.BotoCoreError, OSError) as exc:
+            raise EnvironmentProblemError(
+                f"the credentials cannot be refreshed ({type(exc).__name__})"
+            ) from None
+        if not frozen.access_key or not frozen.secret_key:
+            raise EnvironmentProblemError("the credentials are empty")
+        return AccessKey(frozen.access_key, frozen.secret_key, frozen.token)
+
+    def may_ask(self) -> bool:
+        """Whether :meth:`key` may have to ask a service or a program."""
+        refreshable = botocore.credentials.RefreshableCredentials
+        return isinstance(self._found, refreshable) and self._found.refresh_needed()
+
+
+def expiring_key(variables: KeyVariables) -> ChainedKey:
+    """The key of ``variables``, read again before it expires.
+
+    Raises:
+        EnvironmentProblemError: a variable is missing.
     """
-    core = botocore.session.Session()
-    names = [core.get_config_variable(name) for name in ("credentials_file", "config_file")]
-    credentials, configuration = (Path(os.path.expandvars(name)).expanduser() for name in names)
-    return credentials, configuration
+    provider = botocore.credentials.EnvProvider(
+        mapping={
+            "access_key": variables.access_key,
+            "secret_key": variables.secret_key,
+            "token": list(variables.tokens),
+            "expiry_time": variables.expiry_time,
+        }
+    )
+    try:
+        found = provider.load()
+    except botocore.exceptions.PartialCredentialsError as exc:
+        raise EnvironmentProblemError(
+            f"the environment lacks {exc.kwargs.get('cred_var', 'a part of the credentials')}"
+        ) from None
+    if found is None:
+        raise EnvironmentProblemError(f"the environment lacks {variables.access_key}")
+    return ChainedKey(found)
+
+
+def key_from_chain(profile: str | None, *, oss_first: bool) -> ChainedKey | None:
+    """What botocore's chain finds, with ``oss_first`` the ECS instance's role before EC2's; None
+    if nothing.
+
+    Raises:
+        EnvironmentProblemError: the profile or a source is broken.
+    """
+    session = make_session(profile, EcsRoleProvider() if oss_first else None)
+    try:
+        found = session.get_credentials()
+    except (botocore.exceptions.BotoCoreError, OSError) as exc:
+        raise EnvironmentProblemError(
+            f"the credentials cannot be loaded: {type(exc).__name__}"
+        ) from None
+    return None if found is None else ChainedKey(found, session.profile_name)
+
+
+_ORIGINS = {
+    "env": "the environment (AWS_ACCESS_KEY_ID)",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the shared configuration file",
+    "custom-process": "the credential_process of the configuration",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a web identity",
+    "sso": "single sign-on",
+    "container-role": "the container's role",
+    "iam-role": "the instance's role",
+    EcsRoleProvider.METHOD: "the ECS instance's RAM role",
+}
+"""botocore's names of its sources in words."""
+
+
+def _origin_of(found: botocore.credentials.Credentials, profile: str | None) -> str:
+    words = _ORIGINS.get(found.method, found.method)
+    from_files = found.method not in ("env", "container-role", "iam-role", EcsRoleProvider.METHOD)
+    named = profile not in (None, "default")
+    return f"{words}, profile {profile!r}" if named and from_files else words

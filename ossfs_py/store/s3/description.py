@@ -26,6 +26,11 @@ _CONTENT_KEPT = (
 )
 """What a copy with new metadata would lose unless it is said again."""
 _REDIRECT = "x-amz-website-redirect-location"
+_KEPT = (*_CONTENT_KEPT, *_ENCRYPTION_KEPT, _REDIRECT, STORAGE_CLASS)
+_DESCRIBING = {name: name for name in _KEPT} | {
+    name.replace("x-amz-", "x-oss-", 1): name for name in _KEPT if name.startswith("x-amz-")
+}
+"""Headers that describe an object, in either dialect: the name they are kept by."""
 _DEFAULT_CLASS = "STANDARD"
 """What every store keeps objects in unless it is told otherwise; a HEAD leaves it out."""
 _UNREADABLE_CLASSES = frozenset(
@@ -36,17 +41,13 @@ _UNREADABLE_CLASSES = frozenset(
 
 def described(headers: Mapping[str, str]) -> dict[str, str]:
     """Of the answer to a HEAD what goes into :attr:`ObjectInfo.described`."""
-    known = {
-        name.replace("x-oss-", "x-amz-", 1) if name.startswith("x-oss-") else name: text_of(value)
-        for name, value in headers.items()
-        if value
-    }
     kept = {
-        name: known[name]
-        for name in (*_CONTENT_KEPT, *_ENCRYPTION_KEPT, _REDIRECT)
-        if name in known
+        kept_as: text_of(value)
+        for name, kept_as in _DESCRIBING.items()
+        if (value := headers.get(name))
     }
-    return kept | {STORAGE_CLASS: known.get(STORAGE_CLASS, _DEFAULT_CLASS)}
+    kept.setdefault(STORAGE_CLASS, _DEFAULT_CLASS)
+    return kept
 
 
 def clean_etag(value: str) -> str:

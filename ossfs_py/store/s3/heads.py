@@ -2,6 +2,7 @@
 
 import calendar
 import email.utils
+import re
 from collections.abc import Mapping
 
 from ossfs_py.model import ObjectInfo
@@ -64,7 +65,21 @@ def _length(text: str) -> int:
     return int(text)
 
 
+_MONTH_NAMES = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+_MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
+_USUAL_TIME = re.compile(
+    r"[A-Z][a-z]{2}, ([0-3]\d) ([A-Z][a-z]{2}) (\d{4}) ([0-2]\d):([0-5]\d):([0-5]\d) GMT", re.ASCII
+)
+"""As RFC 9110 has it. Each answer to a small GET has one, and email.utils takes 20 us for it."""
+
+
 def _http_time(text: str) -> int:
+    usual = _USUAL_TIME.fullmatch(text)
+    if usual is not None and usual[2] in _MONTHS:
+        day, month, year, hour, minute, second = usual.groups()
+        return calendar.timegm(
+            (int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second))
+        )
     try:
         parsed = email.utils.parsedate(text)
     except IndexError:  # what some malformed dates come to

@@ -17,7 +17,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.auth.session import make_session
+from ossfs_py.store.auth.environment import configured_region
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore, Versioning
 from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
 from ossfs_py.store.http.limiting import Limits, RateLimit
@@ -233,20 +233,12 @@ class S3ObjectStore:
             self._near.close()
 
 
-def open_store(options: StoreOptions, metrics: Metrics) -> ObjectStore:
-    """The bucket that ``options`` name. Sends nothing yet; ask :meth:`ObjectStore.check`.
-
-    Raises:
-        UsageError: the endpoint is malformed.
-        EnvironmentProblemError: the profile, the CA bundle, the SSE-C key file, the proxy settings
-            or an address to bind to are broken.
-    """
-    configured_region: str | None = None
-    if options.region is None:
-        configured_region = make_session(options.profile).region_name
-    endpoint = resolve_endpoint(options, configured_region)
+def open_bucket(options: StoreOptions, metrics: Metrics) -> ObjectStore:
+    """As :func:`ossfs_py.store.open_store` says."""
+    region = configured_region(options.profile) if options.region is None else None
+    endpoint = resolve_endpoint(options, region)
     near = None
     if options.read_endpoint is not None:
-        near = resolve_endpoint(replace(options, endpoint=options.read_endpoint), configured_region)
+        near = resolve_endpoint(replace(options, endpoint=options.read_endpoint), region)
     credentials = CredentialSource(options, metrics, oss_first=endpoint.is_oss)
     return S3ObjectStore(options, metrics, endpoint, credentials, near)

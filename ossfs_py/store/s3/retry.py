@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
+
+from prometheus_client import Counter, Histogram
 
 from ossfs_py.errors import (
     ConditionFailedError,
@@ -89,6 +91,13 @@ class _Rotation:
         return backoff if known else None
 
 
+class _Metered(NamedTuple):
+    """The metrics of one operation."""
+
+    sent: Counter
+    seconds: Histogram
+
+
 class Retrier:
     """Runs attempts until one succeeds, fails for good or the time budget is used up.
 
@@ -110,6 +119,7 @@ class Retrier:
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._metrics = metrics
+        self._meters: dict[str, _Metered] = {}
         self._budget_seconds = budget_seconds
         self._renew_credentials = renew_credentials
         self._clock = clock
@@ -142,7 +152,17 @@ class Retrier:
             self._metrics.request_errors.labels(operation).inc()
             raise
         finally:
-            self._metrics.request_seconds.labels(operation).observe(self._clock() - began)
+            self._metered(operation).seconds.observe(self._clock() - began)
+
+    def _metered(self, operation: str) -> _Metered:
+        # Looking a label up takes longer than counting; two threads may make the same one.
+        found = self._meters.get(operation)
+        if found is None:
+            found = self._meters[operation] = _Metered(
+                self._metrics.requests.labels(operation),
+                self._metrics.request_seconds.labels(operation),
+            )
+        return found
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
         state = Attempt()
@@ -200,7 +220,7 @@ class Retrier:
         self._throttle.enter(min(_LONGEST_RETRY_AFTER_SECONDS, self._budget_seconds), note)
         try:
             wait.waits_for = "the answer"
-            self._metrics.requests.labels(operation).inc()
+            self._metered(operation).sent.inc()
             result = attempt(state)
         except AnswerError as error:
             if asks_to_slow_down(error):

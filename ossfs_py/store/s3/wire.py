@@ -217,14 +217,14 @@ class WireClient:
             headers["content-length"] = "0"
         headers |= self._dialer.proxy_headers
         target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
+        if _CONTROL.search("".join(headers.values())):
+            name = next(name for name, value in headers.items() if _CONTROL.search(value))
+            raise StoreError(
+                f"the value of the header {name} holds control characters",
+                operation=request.operation,
+                key=request.key,
+            )
         lines = [f"{request.method} {target} HTTP/1.1"]
-        for name, value in headers.items():
-            if _CONTROL.search(value):
-                raise StoreError(
-                    f"the value of the header {name} holds control characters",
-                    operation=request.operation,
-                    key=request.key,
-                )
-            lines.append(f"{name}: {value}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         # Metadata that others stored goes back byte for byte, whatever it is.
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")

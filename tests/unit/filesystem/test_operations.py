@@ -60,6 +60,41 @@ def unsaved(m: Mounted) -> Recovery:
     return Recovery(m.bench.writes.journal, TINY_PARTS)
 
 
+# -- read --------------------------------------------------------------------------------------
+
+
+def test_bytes_in_memory_are_answered_at_once_to_whoever_opens_the_file_next(run: Run) -> None:
+    """Most small files are fetched ahead: their first READ would take a task of its own."""
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        assert await m.read_file(FILE) == b"content"
+        opened = await m.open(FILE)
+        assert m.fs.read_nowait(opened.handle, 0, 7) == b"content"
+        await m.close(opened)
+
+    run(test)
+
+
+def test_only_who_leaves_nothing_to_do_is_let_go_of_without_a_shield(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        reading = await m.open(FILE)
+        assert m.fs.only_reads(reading.handle)
+        writing = await m.open(FILE, os.O_RDWR)
+        assert not m.fs.only_reads(reading.handle)
+        await m.write(writing, 0, b"C")
+        await m.close(writing)
+        assert not m.fs.only_reads(reading.handle), "what was written may be in a file of its own"
+        await m.close(reading)
+        removed = await m.open(FILE)
+        await m.unlink(FILE)
+        assert not m.fs.only_reads(removed.handle)
+        await m.close(removed)
+
+    run(test)
+
+
 # -- unlinked and replaced while open ---------------------------------------------------------
 
 

@@ -28,7 +28,8 @@ from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Absent, Adapter
 from ossfs_py.fuse.lane import Lane, socket_pair
-from ossfs_py.fuse.wire import HEADER, Opcode
+from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
+from ossfs_py.fuse.wire import HEADER, Caller, Opcode, Wish
 from ossfs_py.model import Attributes
 from ossfs_py.runtime.buffers import BufferPool, NothingEvictable
 from ossfs_py.telemetry.metrics import Metrics
@@ -51,6 +52,8 @@ class Handlers:
         self.forgotten: list[tuple[int, int]] = []
         self.are_reads_ended = False
         self.rights_taken: list[int] = []
+        self.wishes: list[Wish] = []
+        self.made: list[tuple[object, ...]] = []
 
     def end_reads(self) -> None:
         self.are_reads_ended = True
@@ -100,6 +103,21 @@ class Handlers:
 
     async def open(self, _inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:
         return pyfuse3.FileInfo(fh=3, keep_cache=True, direct_io=False)
+
+    async def setattr(
+        self, _inode: int, asked: Wish, _fields: object, _fh: int | None, _ctx: object
+    ) -> EntryReply:
+        self.wishes.append(asked)
+        return SHOWN
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, ctx: Caller
+    ) -> tuple[pyfuse3.FileInfo, EntryReply]:
+        self.made.append((parent, name, mode, flags, ctx.umask))
+        return pyfuse3.FileInfo(fh=4, keep_cache=False, direct_io=True), SHOWN
+
+    async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
+        self.made.append((parent, name))
 
     async def flush(self, _fh: int) -> None: ...
 
@@ -185,6 +203,9 @@ def test_each_hot_request_is_answered() -> None:
         asked = {
             Opcode.LOOKUP: (b"name\0", 128),
             Opcode.GETATTR: (bytes(16), 104),
+            Opcode.SETATTR: (bytes(88), 104),
+            Opcode.CREATE: (struct.pack("=IIII", os.O_RDWR, 0o100666, 0o27, 0) + b"new\0", 144),
+            Opcode.UNLINK: (b"old\0", 0),
             Opcode.READLINK: (b"", 6),
             Opcode.OPEN: (bytes(8), 16),
             Opcode.READ: (READ, 5),
@@ -199,7 +220,11 @@ def test_each_hot_request_is_answered() -> None:
             unique = await kernel.ask(opcode, body)
             answered, refusal, said = await kernel.answer()
             assert (answered, refusal, len(said)) == (unique, 0, size), opcode
+            if opcode == Opcode.CREATE:
+                assert struct.unpack_from("=Q", said) == (7,)
+                assert struct.unpack_from("=QII", said, 128) == (4, 1, 0)
         assert handlers.written == [b"data"]
+        assert handlers.made == [(1, b"new", 0o100666, os.O_RDWR, 0o27), (1, b"old")]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
         unique = await kernel.ask(Opcode.INTERRUPT, bytes(8))
@@ -217,6 +242,24 @@ def test_each_hot_request_is_answered() -> None:
         assert await kernel.answer() == (unique, errno_of(NoSuchEntryError("no")), b"")
         unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
         assert (await kernel.answer())[2][:40] == struct.pack("=QQQQII", 0, 0, 2, 0, 500_000_000, 0)
+
+    on_lane(test)
+
+
+@pytest.mark.parametrize(
+    ("flags", "no_flush"),
+    [
+        (os.O_RDONLY, True),
+        (os.O_RDONLY | os.O_TRUNC, False),
+        (os.O_WRONLY, False),
+        (os.O_RDWR, False),
+    ],
+)
+def test_close_is_not_told_of_what_was_open_for_reading(flags: int, no_flush: bool) -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        await kernel.ask(Opcode.OPEN, struct.pack("=II", flags, 0))
+        _unique, _error, told = await kernel.answer()
+        assert struct.unpack("=QII", told) == (3, 1 << 1 | no_flush << 5, 0)
 
     on_lane(test)
 
@@ -344,6 +387,8 @@ def test_requests_are_as_long_as_the_kernel_allows_and_no_longer_than_pays(
         _unique, _error, told = await kernel.answer()
         assert struct.unpack_from("=I", told, 20) == (pages * os.sysconf("SC_PAGESIZE"),)
         assert struct.unpack_from("=H", told, 28) == (pages,)
+        # Where fusectl is not mounted nobody else says so.
+        assert struct.unpack_from("=HH", told, 16) == (MAX_BACKGROUND, CONGESTED_BACKGROUND)
 
     on_lane(test, limit)
 
@@ -362,17 +407,16 @@ def test_set_id_bits_go_when_the_kernel_says_so() -> None:
             said = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, 1, 12, 9, MIB, 1, 256, 0, 0)
             await kernel.pyfuse3.send(struct.pack("=IiQ", 80, 0, unique) + said + bytes(28))
             assert struct.unpack_from("=I", (await kernel.answer())[2], 12) == (1 | offered,)
-        for node, changes, sent in (
-            (LENT, kills | size, kills | size | mode),
-            (LENT, size, size),
-            (1, kills | size, kills | size),
+        for node, changes, wanted in (
+            (LENT, kills | size, 0o755),
+            (LENT, size, None),
+            (LENT, kills | mode, 0),
+            (1, kills | size, None),
         ):
             await kernel.ask(Opcode.SETATTR, setattr_body(changes), node=node)
-            request = (await kernel.pyfuse3.recv(MIB))[HEADER.size :]
-            assert struct.unpack_from("=I", request) == (sent,)
-            wanted = 0o755 if sent & mode else 0
-            assert struct.unpack_from("=I", request, 68) == (wanted,)
-            assert len(request) == 88
+            await kernel.answer()
+            asked = handlers.wishes.pop()
+            assert (asked.change.mode, asked.size) == (wanted, 0 if changes & size else None)
         handlers.gate.set()
         handle, plain, flagged = 5, 0, 1 << 2
         for flags in (plain, flagged):

@@ -2,6 +2,7 @@
 
 import ctypes
 import struct
+import time
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.fuse import wire
-from ossfs_py.model import Attributes
+from ossfs_py.model import AttributeChange, Attributes
 
 U32, U64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
 TIME = st.integers(-(2**62), 2**62)
@@ -137,6 +138,27 @@ def test_a_name_ends_with_its_zero_byte_or_is_none(data: bytes) -> None:
             wire.name_at(request, 40, len(request))
 
 
+def test_what_a_setattr_asks_for_is_all_that_it_marks() -> None:
+    def request(marked: int) -> bytes:
+        numbers = (3, 4096, 0, -5, 8, 9, 100, 200, 300, 0o104755, 0, 11, 12, 0)
+        return bytes(40) + struct.pack("=IIQQQqqqIIIIIIII", marked, 0, *numbers)
+
+    nothing = AttributeChange()
+    assert wire.wish(request(0)) == (nothing, None, None, False)
+    assert wire.wish(request(1 << 3 | 1 << 6)) == (nothing, 4096, 3, False)
+    everything = AttributeChange(0o4755, 11, 12, -5 * 10**9 + 100, 8 * 10**9 + 200)
+    assert wire.wish(request(0b110111)) == (everything, None, None, False)
+    before = time.time_ns()
+    now = wire.wish(request(1 << 4 | 1 << 5 | 1 << 7 | 1 << 8)).change
+    for moment in (now.atime_ns, now.mtime_ns):
+        assert moment is not None
+        assert before <= moment <= time.time_ns()
+    assert wire.wish(request(1 << 11)).kills
+    assert not wire.wish(request(1 << 11 | 1)).kills
+    with pytest.raises(struct.error):
+        wire.wish(request(0)[:-1])
+
+
 def test_init_is_changed_only_where_pages_can_be_told() -> None:
     told = struct.pack("=IIIIHHIIHHI", 7, 38, 131072, 1 << 22, 12, 9, 1 << 20, 1, 256, 0, 0)
     answer = struct.pack("=IiQ", 16 + 64, 0, 2) + told + bytes(64 - len(told))
@@ -145,6 +167,9 @@ def test_init_is_changed_only_where_pages_can_be_told() -> None:
     assert wire.longest_write(longer) == 4 << 20
     assert struct.unpack_from("=H", longer, 16 + 28) == (1024,)
     assert len(longer) == len(answer)
+    queued = wire.with_longer_queue(answer, 128, 96)
+    assert struct.unpack_from("=HH", queued, 32) == (128, 96)
+    assert (queued[:32], queued[36:]) == (answer[:32], answer[36:])
     old = answer[:28] + bytes(4) + answer[32:]
     assert wire.with_longer_requests(old, 1024, 4096) == old
     request = bytes(40) + struct.pack("=IIII", 7, 45, 0, 0)

@@ -89,5 +89,6 @@ async def test_active_streams_share_what_the_headroom_leaves() -> None:
         table.streams.append(stream)
     assert resident.window_cap(100.1) == 48 * MIB  # counted a moment ago
     assert resident.window_cap(101.0) == 16 * MIB
+    resident.share_with(StreamTable(StreamLimits()), read_ahead=False)
     resident.unshare(table)
     assert resident.window_cap(102.0) == 48 * MIB

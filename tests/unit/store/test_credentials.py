@@ -11,6 +11,7 @@ import pytest
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.ecs_role import EcsRoleProvider
+from ossfs_py.store.auth.environment import configured_region
 from ossfs_py.store.auth.passwordfile import read_password_file
 from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.auth.signing import AccessKey
@@ -27,7 +28,8 @@ def _nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for prefix in ("AWS", "OSS"):
         for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "ACCESS_KEY_SECRET", "SESSION_TOKEN"):
             monkeypatch.delenv(f"{prefix}_{name}", raising=False)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
@@ -178,6 +180,39 @@ def test_variables_of_the_endpoint_s_own_family_go_first(
 ) -> None:
     set_keys(monkeypatch, *families)
     assert source(oss=oss).current() == expected
+
+
+def test_a_profile_that_the_environment_names_has_to_be_there_beside_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_keys(monkeypatch, "aws")
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(EnvironmentProblemError, match="profile 'nope'"):
+        source().current()
+
+
+def test_a_file_that_comes_later_is_seen_and_the_variables_still_go_first(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_keys(monkeypatch, "aws")
+    credentials = source()
+    assert credentials.current() == AWS
+    shared_file(tmp_path, "config", "[default]\nregion = elsewhere\n", 0o600)
+    credentials.refresh()
+    assert credentials.current() == AWS
+    assert configured_region(None) == "elsewhere"
+
+
+@pytest.mark.parametrize("family", ["aws", "oss"])
+def test_a_key_in_variables_may_end_and_be_followed_by_another(
+    monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    name = family.upper()
+    set_keys(monkeypatch, family)
+    monkeypatch.setenv(f"{name}_CREDENTIAL_EXPIRATION", "2999-01-01T00:00:00Z")
+    credentials = source(oss=family == "oss")
+    assert credentials.current() == (AWS if family == "aws" else OSS)
+    assert name in credentials.origin()
 
 
 def test_half_a_pair_in_the_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

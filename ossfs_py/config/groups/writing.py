@@ -40,6 +40,13 @@ class WritingSettings(BaseModel):
         "object can see it ('info' and 'versions' show it).",
         default=False,
     )
+    dedup: Flag = option(
+        WRITING,
+        "",
+        "Let the store copy a file that it has already under another name in the same directory "
+        "instead of sending it; costs CPU and keeps uploads waiting ('ossfs-py docs data-paths').",
+        default=False,
+    )
     trash: Annotated[str | None, BeforeValidator(values.trash_prefix)] = option(
         WRITING,
         "[=PREFIX]",

@@ -23,10 +23,9 @@ class HashingStore(FakeStore):
         self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
         with self._lock:
-            sent = [content for _part, content in self.uploads[upload.upload_id].parts.values()]
-            order = [number for number in self.uploads[upload.upload_id].parts]
+            sent = dict(self.uploads[upload.upload_id].parts)
             made = super().complete(upload, parts, request)
-            sums = [md5(content) for _number, content in sorted(zip(order, sent, strict=True))]
+            sums = [md5(content) for _number, (_part, content) in sorted(sent.items())]
             return self._named(made.key, f"{md5(b''.join(sums)).hex()}-{len(sums)}")
 
     def _named(self, key: str, etag: str) -> ObjectVersion:

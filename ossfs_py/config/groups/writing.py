@@ -44,7 +44,7 @@ class WritingSettings(BaseModel):
         WRITING,
         "",
         "Let the store copy a file that it has already under another name in the same directory "
-        "instead of sending it; costs CPU and keeps uploads waiting ('ossfs-py docs data-paths').",
+        "instead of sending it ('ossfs-py docs operations' says what it costs).",
         default=False,
     )
     trash: Annotated[str | None, BeforeValidator(values.trash_prefix)] = option(

@@ -39,7 +39,7 @@ def test_what_was_listed_or_written_in_the_directory_is_copied(path: str, tmp_pa
         assert m.store.metadata("dir/of-listed")["mode"]
         assert await m.read_file(("dir", "of-listed")) == CONTENT
         # A file that others replaced since is no source.
-        for key in m.store.keys():
+        for key in list(m.store.objects):
             m.store.seed(key, b"replaced")
         await m.write_file(("dir", "last"), CONTENT)
         assert m.store.content("dir/last") == CONTENT

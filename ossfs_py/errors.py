@@ -94,6 +94,13 @@ class ArchivedError(AccessDeniedError):
     advice = "restore the object at the store, then read it again"
 
 
+class RetainedError(AccessDeniedError):
+    """An object lock, a legal hold or a retention policy forbids to remove or replace the object,
+    whoever asks."""
+
+    advice = "wait until the store may let it go: 'ossfs-py info' shows what it tells of that"
+
+
 class VersionChangedError(StoreError):
     """The key no longer holds the pinned version."""
 
@@ -272,6 +279,7 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(BucketMissingError, errno.ENOENT),
     ErrnoRow(ListingFailedError, errno.EIO),
     ErrnoRow(AccessDeniedError, errno.EACCES),
+    ErrnoRow(RetainedError, errno.EPERM),
     ErrnoRow(VersionChangedError, errno.ESTALE),
     ErrnoRow(ConditionFailedError, errno.EEXIST),
     ErrnoRow(MetadataTooLargeError, errno.ENOSPC),

@@ -271,6 +271,7 @@ def test_every_row_is_what_errno_of_answers() -> None:
         (errors.ListingFailedError("bucket gone, while it is listed"), errno.EIO),
         (errors.AccessDeniedError("denied"), errno.EACCES),
         (errors.ArchivedError("not restored"), errno.EACCES),
+        (errors.RetainedError("locked"), errno.EPERM),
         (errors.VersionChangedError("changed under a reader"), errno.ESTALE),
         (errors.ReadOnlyError("read-only mount"), errno.EROFS),
         (OSError(errno.ENOSPC, "disk full"), errno.ENOSPC),

@@ -16,6 +16,7 @@ import trio
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
 from ossfs_py.control.targets import look_again, require_saved
 from ossfs_py.errors import (
+    ConditionFailedError,
     ObjectMissingError,
     OssfsError,
     StoreError,
@@ -24,14 +25,17 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.trash import KeptCopy, parse_kept, with_time
-from ossfs_py.model import ListQuery, ObjectInfo
+from ossfs_py.model import ByteRange, CommitRequest, Condition, ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
+from ossfs_py.store.base import MAX_DELETED_KEYS, MAX_PARTS, ObjectStore
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 _BATCH = 1000
+_SENT_BYTES = 8 * 1024**2
+"""What is not larger is fetched and sent, where that is how nothing is overwritten."""
+_PART_BYTES = 512 * 1024**2
 
 _Kept = tuple[KeptCopy, ObjectInfo]
 """What a copy is of, and the copy."""
@@ -234,7 +238,12 @@ class TrashCommands:
                             self._filesystem.protection.refuse("overwrite", "restoring", kept.key)
                             trash = self._filesystem.trash
                             await trash.keep_object(self._trash, there, time.time_ns())
-                        await self._network.run(self._copy_kept_back, kept, info)
+                        await self._network.run(
+                            self._copy_kept_back, kept, info, there is None and not overwrite
+                        )
+                except ConditionFailedError:
+                    totals["there_already"] += 1  # made since it was looked for
+                    return
                 except OssfsError as exc:
                     failed[kept.key] = str(exc)
                     return
@@ -252,17 +261,57 @@ class TrashCommands:
         except ObjectMissingError:
             return None
 
-    def _copy_kept_back(self, kept: KeptCopy, info: ObjectInfo) -> None:
-        """Blocking; on a worker thread. The copy leaves the trash when the file is there."""
+    def _copy_kept_back(self, kept: KeptCopy, info: ObjectInfo, only_if_absent: bool) -> None:
+        """Blocking; on a worker thread. The copy leaves the trash when the file is there.
+
+        Raises:
+            ConditionFailedError: others have made the file, as far as the store can look for that
+                and copy at once.
+        """
         described = self._store.head(info.key)
-        self._store.copy(
-            described.version,
+        request = CommitRequest(
             kept.key,
-            metadata=with_time(described, kept.mtime_ns),
-            content_type=described.content_type,
+            with_time(described, kept.mtime_ns),
+            described.content_type,
+            Condition(only_if_absent=True),
             like=described,
         )
+        can = self._store.capabilities()
+        if only_if_absent and can.conditional_create and described.size <= _SENT_BYTES:
+            content = bytearray(described.size)
+            if content:
+                self._store.get_range_into(described.version, 0, memoryview(content))
+            self._store.put(request, memoryview(content))
+        elif only_if_absent and can.conditional_create and can.part_copy:
+            self._copy_in_parts(described, request)
+        else:
+            self._store.copy(
+                described.version,
+                request.key,
+                metadata=request.metadata,
+                content_type=request.content_type,
+                like=described,
+            )
         self._store.delete(info.key)
+
+    def _copy_in_parts(self, source: ObjectInfo, request: CommitRequest) -> None:
+        """A copy on the condition of the request, which a plain one cannot have."""
+        upload = self._store.start_multipart(request)
+        try:
+            length = max(_PART_BYTES, -(-source.size // MAX_PARTS))
+            parts = [
+                self._store.copy_part(
+                    upload,
+                    number,
+                    source.version,
+                    ByteRange(start, min(start + length, source.size)),
+                )
+                for number, start in enumerate(range(0, source.size, length), 1)
+            ]
+            self._store.complete(upload, parts, request)
+        except BaseException:
+            self._store.abort(upload)
+            raise
 
     def _delete_all(self, keys: Sequence[str]) -> dict[str, str]:
         """Blocking; on a worker thread. Why some could not be deleted."""

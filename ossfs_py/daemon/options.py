@@ -172,6 +172,7 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         read_only=settings.read_only,
         protect=protect,
         record_writer=settings.record_writer,
+        dedup=settings.dedup,
         # Who may overwrite nothing loses against who stored something under the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
         trash_prefix="" if settings.trash is None else settings.trash_prefix,

@@ -4,7 +4,7 @@ Every data path hands out this class; they differ in the backend of their reader
 dirty bytes wait.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.reading.reader import VersionReader
@@ -170,6 +170,14 @@ class ObjectFile:
     def writer(self) -> int:
         """See :class:`Committer`."""
         return self._committer.writer
+
+    def twins(self, size: int) -> Sequence[ObjectVersion]:
+        """See :class:`Committer`."""
+        return self._committer.twins(size)
+
+    def largest_twin(self) -> int:
+        """See :class:`Committer`."""
+        return self._committer.largest_twin()
 
     def request(self) -> CommitRequest:
         """How the file would be committed now, for its dirty file."""

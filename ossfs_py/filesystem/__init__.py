@@ -14,6 +14,6 @@ store has not yet,
 closed files. ``changes`` keeps changes of names and metadata apart from commits: a claim on a place
 in the tree first, then the lock of the open inode. ``trash`` decides what is kept before it is
 lost, ``protection`` what may not be changed. ``behind`` runs what goes on when nobody waits
-for it any more. ``siblings`` fetches what will be opened soon. ``links`` follows a link that was
-opened as a file.
+for it any more. ``siblings`` fetches what will be opened soon, ``twins`` knows what may have
+the bytes of a file already. ``links`` follows a link that was opened as a file.
 """

@@ -21,6 +21,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.trash import Trash
+from ossfs_py.filesystem.twins import Twins
 from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
 from ossfs_py.filesystem.writers import signed
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
@@ -77,10 +78,13 @@ class Commits:
         kernel: KernelCache,
         policy: ConflictPolicy,
         trash: Trash,
+        twins: Twins,
         write_back: WriteBackQueue | None = None,
         *,
         record_writer: bool = False,
     ) -> None:
+        self.twins = twins
+        """What may have the bytes of a file already."""
         self._record_writer = record_writer
         self._opened = opened
         self._namespace = namespace

@@ -21,6 +21,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.twins import Twins
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
@@ -179,6 +180,14 @@ class OpenInode:
         """Whether the file keeps its key, and has it for itself, until it is committed next."""
         return self._commits.key_settled(self.inode)
 
+    def twins(self, size: int) -> list[ObjectVersion]:
+        """Objects of so many bytes that are known to lie beside it, if they are looked for."""
+        return self._commits.twins.of_size(self.inode, size)
+
+    def largest_twin(self) -> int:
+        """Bytes of the largest object that is known to lie beside it, if it is looked for."""
+        return self._commits.twins.largest(self.inode)
+
     def end_upload(self) -> None:
         """Let a commit under way end: nobody wants what it would store."""
         if self.upload is not None:
@@ -328,6 +337,11 @@ class OpenInodes:
 
 class InodeCommits(Protocol):
     """What opening and letting go need of :class:`ossfs_py.filesystem.commits.Commits`."""
+
+    @property
+    def twins(self) -> Twins:
+        """What may have the bytes of a file already."""
+        ...
 
     def key_settled(self, inode: Inode) -> bool:
         """Whether nobody renames the inode, and nothing removed has its key."""

@@ -37,6 +37,7 @@ from ossfs_py.filesystem.removals import Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.trash import Trash
+from ossfs_py.filesystem.twins import Twins
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace import names
@@ -93,6 +94,7 @@ class Filesystem:
             kernel,
             options.conflicts,
             trash,
+            Twins(namespace, is_on=options.dedup),
             write_back,
             record_writer=options.record_writer,
         )

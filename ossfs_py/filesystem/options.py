@@ -19,6 +19,7 @@ class FilesystemOptions:
     read_only: bool = False
     protect: frozenset[Protected] = frozenset()
     record_writer: bool = False
+    dedup: bool = False
     conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
     trash_prefix: str = ""
     scratch_prefix: str = ".ossfs-py-deleted-"

@@ -1,6 +1,6 @@
 """What a dirty file is made of, and what it asks of its owner."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -33,6 +33,16 @@ class Committer(Protocol):
     @property
     def writer(self) -> int:
         """The user who wrote last, or writes now."""
+        ...
+
+    def twins(self, size: int) -> Sequence[ObjectVersion]:
+        """Objects of so many bytes that are known to be in the file's directory, under other
+        names; none if equal ones are not to be looked for.
+        """
+        ...
+
+    def largest_twin(self) -> int:
+        """Bytes of the largest object that may turn out to be one of them; 0 if there is none."""
         ...
 
     def request(self) -> CommitRequest:
@@ -122,6 +132,11 @@ class Content(Protocol):
     @property
     def streaming(self) -> bool:
         """Whether bytes have left that are kept nowhere here: to finish is faster than to stop."""
+        ...
+
+    @property
+    def all_here(self) -> bool:
+        """Whether every byte is kept here: none is in an object only, or was sent away."""
         ...
 
     def view(self, position: int, end: int) -> memoryview | None:

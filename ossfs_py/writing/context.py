@@ -53,6 +53,8 @@ class WriteLimits:
     zeros_bytes: int = 64 * 1024**3
     """Most bytes of a sparse file that nobody wrote and a commit sends as zeros, for the store has
     no holes: ten minutes at 1 Gbit/s. A commit of more is refused before it sends any."""
+    twin_bytes: int = 1024**2
+    """A file below this is sent though the store has its bytes: a copy takes three requests."""
     memory_wait_seconds: float = 2.0
     """How long a file with nothing under way waits for memory before it continues on disk: the
     budget may be held by files that are idle, and none of them would ever let go."""

@@ -20,6 +20,7 @@ from ossfs_py.writing.disk_content import DiskContent
 from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.requests import delete_hidden
+from ossfs_py.writing.twins import copied_from_twin
 from ossfs_py.writing.upload import PartsUpload
 
 
@@ -381,6 +382,7 @@ class DirtyFile:
             self._read_base,
             self._target,
             self._writer,
+            self._committer.largest_twin,
             changed=changed,
         )
 
@@ -484,7 +486,15 @@ class DirtyFile:
             return None if self._unlinked else self._seen
         self._check_in_use()
         try:
-            version = await self._content.commit(request, await self._condition(request))
+            version = await copied_from_twin(
+                self._context,
+                self._content,
+                self._committer.twins,
+                request,
+                await self._condition(request),
+            )
+            if version is None:
+                version = await self._content.commit(request, await self._condition(request))
             if version is None:
                 await self._continue_on_disk()
                 version = await self._content.commit(request, await self._condition(request))

@@ -40,11 +40,18 @@ class DiskContent:
         read_base: ReadBase,
         target: Target,
         writer: Callable[[], int],
+        largest_twin: Callable[[], int],
         *,
         changed: bool,
     ) -> None:
-        """``writer`` tells which user's bytes those are that are written at the moment."""
+        """``writer`` tells which user's bytes those are that are written at the moment;
+        ``largest_twin`` is as of :class:`Committer`.
+        """
         self._context = context
+        self._first_part_end = schedule.span(1).end
+        self._largest_twin = largest_twin
+        self._held_back: int | None = None
+        """Bytes up to which no part leaves early: the store may turn out to have them."""
         self._target = target
         self._writer = writer
         self._bytes = DiskBytes(base, read_base, self._new_staging)
@@ -91,6 +98,11 @@ class DiskContent:
         """Never: what was sent is here as well."""
         return False
 
+    @property
+    def all_here(self) -> bool:
+        """Whether nothing is read from the base."""
+        return not self._bytes.base_valid
+
     # -- reading -------------------------------------------------------------------------------
 
     def view(self, position: int, end: int) -> memoryview | None:  # noqa: ARG002 - the protocol's
@@ -115,7 +127,7 @@ class DiskContent:
         self._changed = True
         if error is not None:
             raise error
-        if sequential:
+        if sequential and self._may_leave_early():
             self._builder.send_full_parts()
         return len(data)
 
@@ -278,6 +290,15 @@ class DiskContent:
                 f"{request.key!r} is sparse: {holes} bytes that nobody wrote would be sent as"
                 f" zeros, and --max-zeros allows {limit}"
             )
+
+    def _may_leave_early(self) -> bool:
+        """Whether a part is full, and the file longer than all it could be a copy of."""
+        size = self._bytes.size
+        if size <= self._first_part_end:
+            return False
+        if self._held_back is None:
+            self._held_back = self._largest_twin()
+        return size > self._held_back
 
     async def _begin_change(self, start: int, end: int) -> None:
         """Make the staging file known as one of a file that is not whole, and parts worthless."""

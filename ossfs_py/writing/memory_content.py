@@ -86,6 +86,11 @@ class MemoryContent:
         """Whether parts have left."""
         return self._stream.upload is not None
 
+    @property
+    def all_here(self) -> bool:
+        """Whether no part has left."""
+        return not self.streaming
+
     # -- reading -------------------------------------------------------------------------------
 
     def view(self, position: int, end: int) -> memoryview | None:

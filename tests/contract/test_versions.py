@@ -137,6 +137,21 @@ def test_pages_of_any_size_tell_the_same(versioned: Versioned, size: int) -> Non
     assert whole[0].is_latest
 
 
+def test_a_listing_goes_on_when_the_version_it_has_come_to_is_removed(
+    versioned: Versioned,
+) -> None:
+    """As a lifecycle rule does meanwhile."""
+    versioned.keep()
+    ids = [versioned.put("expiring/a", b"%d" % number) for number in range(3)]
+    versioned.put("expiring/b", b"stays")
+    page = versioned.store.list_versions(HistoryQuery("expiring/", max_entries=2))
+    assert page.following is not None
+    for version_id in ids[1:]:
+        versioned.store.delete_version("expiring/a", version_id)
+    rest = versioned.store.list_versions(HistoryQuery("expiring/", after=page.following))
+    assert "expiring/b" in {entry.key for entry in rest.entries}
+
+
 def test_a_version_is_copied_over_what_came_later_and_in_parts(versioned: Versioned) -> None:
     versioned.keep()
     store, content = versioned.store, b"old" * MIN_PART_BYTES

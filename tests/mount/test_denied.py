@@ -3,6 +3,7 @@ the doctor names the right which is missing."""
 
 import errno
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,22 @@ def test_one_denied_verb_fails_those_calls_that_need_it(
         assert right in " ".join(row[: row.find("\n\n") if "\n\n" in row else None].split())
     proxy.faults.clear()
     assert mounted.unmount() in (0, 1)  # what was not written is told as unsaved
+
+
+def test_what_an_object_lock_forbids_is_eperm_with_the_stores_reason(
+    mount: MountFactory, proxy: Proxy, filled: str
+) -> None:
+    mounted = mount(filled, endpoint=proxy.endpoint)
+    for operation, call in (
+        ("DeleteObject", (mounted.path / "removed").unlink),
+        ("PutObject", lambda: (mounted.path / "appended").write_bytes(b"other")),
+    ):
+        proxy.faults.append(Fault(operation, status=409, code="FileImmutable"))
+        with pytest.raises(PermissionError) as refused:
+            call()
+        assert refused.value.errno == errno.EPERM
+        assert re.search(f"{operation} .* 409 FileImmutable", mounted.log), mounted.log
+    assert (mounted.path / "removed").read_bytes() == b"content"
 
 
 def test_tags_that_may_not_be_asked_for_are_told_to_be_lost(

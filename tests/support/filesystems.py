@@ -373,6 +373,7 @@ async def mounted(
     protect: Collection[Protected] = (),
     make: type[Filesystem] = Filesystem,
     trash: str = "",
+    dedup: bool = False,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
@@ -393,6 +394,7 @@ async def mounted(
             protect=frozenset(protect),
             conflicts=ConflictPolicy(fail=fail_on_conflict or "overwrite" in protect),
             trash_prefix=trash,
+            dedup=dedup,
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )

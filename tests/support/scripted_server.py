@@ -81,10 +81,14 @@ def reply(
 
 
 def error(
-    status: int, code: str, headers: Mapping[str, str] | None = None, extra: str = ""
+    status: int,
+    code: str,
+    headers: Mapping[str, str] | None = None,
+    extra: str = "",
+    said: str = "said so",
 ) -> Step:
     """An S3 error answer."""
-    body = f"<Error><Code>{code}</Code><Message>said so</Message>{extra}</Error>"
+    body = f"<Error><Code>{code}</Code><Message>{said}</Message>{extra}</Error>"
     return reply(status, body.encode(), {"x-amz-request-id": "REQ1", **(headers or {})})
 
 

@@ -28,6 +28,7 @@ TINY = WriteLimits(
     parts_in_flight=3,
     memory_part_bytes=32,
     first_buffer_bytes=3,
+    twin_bytes=8,
     memory_wait_seconds=0.001,
 )
 
@@ -43,10 +44,17 @@ class Commits:
     stored_early: Callable[[ObjectVersion], None] = lambda _version: None
     replaces: Callable[[], None] = lambda: None
     key_settled: bool = True
+    beside: tuple[ObjectVersion, ...] = ()
     writer: int = 0
 
     async def before_replacing(self) -> None:
         self.replaces()
+
+    def twins(self, size: int) -> list[ObjectVersion]:
+        return [version for version in self.beside if version.size == size]
+
+    def largest_twin(self) -> int:
+        return max((version.size for version in self.beside), default=0)
 
 
 @dataclass

@@ -39,6 +39,13 @@ class WritingSettings(SettingsModel):
         "object can see it ('info' and 'versions' show it).",
         default=False,
     )
+    dedup: Flag = option(
+        WRITING,
+        "",
+        "Let the store copy a file that it has already under another name in the same directory "
+        "instead of sending it ('ossfs-py docs operations' says what it costs).",
+        default=False,
+    )
     trash: Annotated[str | None, values.trash_prefix] = option(
         WRITING,
         "[=PREFIX]",

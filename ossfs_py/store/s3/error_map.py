@@ -17,6 +17,7 @@ from ossfs_py.errors import (
     ObjectMissingError,
     ObjectTooLargeError,
     QuotaExceededError,
+    RetainedError,
     StoreError,
     StoreUnavailableError,
     UnsupportedByStoreError,
@@ -61,6 +62,7 @@ _MISSING = Verdict(ObjectMissingError)
 _NO_BUCKET = Verdict(BucketMissingError)
 _DENIED = Verdict(AccessDeniedError)
 _ARCHIVED = Verdict(ArchivedError)
+_RETAINED = Verdict(RetainedError)
 _CONDITION = Verdict(ConditionFailedError)
 _QUOTA = Verdict(QuotaExceededError)
 _TOO_LARGE = Verdict(ObjectTooLargeError)
@@ -88,6 +90,8 @@ CODES: dict[str, Verdict] = {
     "SecurityTokenExpired": _DENIED,
     "InvalidSecurityToken": _DENIED,
     "InvalidObjectState": _ARCHIVED,
+    "FileImmutable": _RETAINED,
+    "RetentionPolicyNotMet": _RETAINED,
     "PreconditionFailed": _CONDITION,
     "FileAlreadyExists": _CONDITION,
     "MetadataTooLarge": Verdict(MetadataTooLargeError),
@@ -189,7 +193,13 @@ def judge(error: Failure) -> Verdict:
     verdict = CODES.get(error.code) or STATUSES.get(error.status)
     if verdict is None:
         verdict = _BUSY if error.status >= 500 else _OTHER
+    if verdict in (_DENIED, _OTHER) and _LOCKED.search(error.message):
+        return _RETAINED
     return verdict
+
+
+_LOCKED = re.compile(r"object lock|\bWORM\b|legal hold|retention (period|policy)", re.IGNORECASE)
+"""AWS, Ceph and MinIO have no code of its own for it; OSS and Google Cloud have."""
 
 
 _ONE_SIZE = re.compile(r"same (length|size)|equal", re.IGNORECASE)

@@ -52,7 +52,13 @@ class History:
         def attempt(state: Attempt) -> HistoryPage:
             return parse_history(self._wire.once(request, state).body)
 
-        return self._retrier.run(request.operation, query.prefix, attempt)
+        page = self._retrier.run(request.operation, query.prefix, attempt)
+        after = query.after
+        if after is not None and after.version_id and not (page.entries or page.prefixes):
+            # There was more. If the version of the mark has been removed since, by a lifecycle
+            # rule say, moto ends there: go on behind the key.
+            return self.list_versions(replace(query, after=HistoryMark(after.key)))
+        return page
 
     def delete_version(self, key: str, version_id: str) -> None:
         """See :meth:`ObjectStore.delete_version`."""

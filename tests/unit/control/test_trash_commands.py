@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ossfs_py.control.server import Arguments
 from ossfs_py.control.trash_commands import TrashCommands
 from ossfs_py.model import ObjectInfo
@@ -91,6 +93,34 @@ def test_the_newest_copy_comes_back_as_old_as_the_file_was_and_what_exists_stays
         assert store.content("other") == b"other"
         # Also by a mount that keeps nothing itself.
         assert (await ask("list", "other"))["rows"] == [("other", len(b"made since"))]
+
+    asked(tmp_path, store, test)
+
+
+@pytest.mark.parametrize("size", [5, 9 * 1024**2], ids=["sent", "copied"])
+def test_what_others_make_while_it_is_restored_is_not_overwritten(
+    tmp_path: Path, size: int
+) -> None:
+    """They do so behind the look at what is there."""
+    store = FakeStore()
+    keep(store, "file", bytes(size), 1)
+
+    def made(method: str, key: str) -> None:
+        if method == "head" and key != "file":
+            store.on_request = None
+            store.seed("file", b"made since")
+
+    async def test(ask: Ask, _fs: Mounted) -> None:
+        store.on_request = made
+        told = await ask("restore", "file")
+        assert (told["there_already"], told["failed"]) == (1, {})
+        assert store.content("file") == b"made since"
+        assert not store.uploads
+        assert (await ask("list"))["files"] == 1
+        store.erase("file")
+        assert (await ask("restore", "file"))["rows"] == [("file", size)]
+        assert store.content("file") == bytes(size)
+        assert (await ask("list"))["files"] == 0
 
     asked(tmp_path, store, test)
 

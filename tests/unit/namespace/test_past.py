@@ -2,7 +2,7 @@
 
 import os
 import resource
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +178,25 @@ def test_reading_a_version_that_was_removed_meanwhile_is_stale(tmp_path: Path) -
         assert await fs.names() == []
 
     on_mount("direct", tmp_path, test, store=store, read_only=True, at_ns=at_ns)
+
+
+def test_markers_without_versions_and_clocks_that_disagree_are_taken_as_listed() -> None:
+    """The order of versions is the store's, whatever the times say that its machines gave them."""
+    store = VersionedStore()
+    store.erase("never")
+    for content in (b"first", b"second", b"third"):
+        store.seed("file", content)
+    third, second, first = (entry for entry, _content in store.history["file"])
+    late = replace(second, mtime_ns=third.mtime_ns + 5 * NS_PER_SECOND)
+    store.history["file"][1] = (late, b"second")
+    for at_ns, expected in (
+        (first.mtime_ns, first),
+        (third.mtime_ns, third),
+        (late.mtime_ns + NS_PER_SECOND, third),
+    ):
+        past = PastCatalogue(store, at_ns)
+        assert everything(past) == (["file"], [])
+        assert past.head("file").version_id == expected.version_id
 
 
 class ManyKeys:

@@ -70,7 +70,7 @@ def run_detached(
             os.waitpid(pid, 0)
             kind = UsageError if told["exit_code"] == UsageError.exit_code else UserError
             raise kind(told["error"])
-        _wait_for_answer(mountpoint)
+        wait_for_answer(mountpoint)
     for warning in told["warnings"]:
         warn(warning)
     return 0
@@ -161,10 +161,13 @@ def _silent_end(pid: int) -> str:
     return f"the daemon ended with exit code {os.WEXITSTATUS(status)} before it was mounted"
 
 
-def _wait_for_answer(mountpoint: Path) -> None:
+def wait_for_answer(mountpoint: Path) -> None:
     """Ask the mount as any program would.
 
     In a thread, as the kernel lets nobody take back a question to a FUSE daemon.
+
+    Raises:
+        EnvironmentProblemError: it does not answer, or with an error.
     """
     failures: list[OSError] = []
 

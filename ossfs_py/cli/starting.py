@@ -4,6 +4,7 @@ import faulthandler
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +13,24 @@ from ossfs_py.cli.kept import NOT_THERE, become_keeper, keep_to_ourselves, keepe
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
+from ossfs_py.host.handover import Predecessor
 from ossfs_py.host.notify import Notifier
 
 log = logging.getLogger(__name__)
 
 
-def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[str], None]) -> int:
+def start(
+    settings: Settings,
+    reread: Callable[[], Settings],
+    warn: Callable[[str], None],
+    predecessor: Predecessor | None = None,
+) -> int:
     """Mount, and return the exit code: of the whole life of the mount in the foreground, of
     its start otherwise.
 
     ``reread`` reads all sources of settings again (for SIGHUP). ``warn`` is told, of a mount in
-    the background, what a person should know of it.
+    the background, what a person should know of it. ``predecessor`` is the daemon that this one is
+    to take over from.
 
     Raises:
         UserError: why it cannot be mounted.
@@ -39,6 +47,10 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
     keeper, writer = kept or (None, NOT_THERE)
 
     def serve(ready: Ready) -> int:
+        with nullcontext() if predecessor is None else predecessor.hears_failures():
+            return serve_told(ready)
+
+    def serve_told(ready: Ready) -> int:
         from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
 
@@ -54,11 +66,12 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
 
             if keeper is not None and keeper.given_up:
                 return end_what_was_given_up(settings, keeper.given_up, notifier)
-            return run(settings, ready, logs, reread, notifier, keeper)
+            return run(settings, ready, logs, reread, notifier, keeper, predecessor)
         except UserError as exc:
             if not _on_terminal(settings):
                 log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
-            notifier.status(str(exc))
+            if predecessor is None or not predecessor.serves:
+                notifier.status(str(exc))
             raise
         except Exception as exc:
             log.exception("the daemon failed")

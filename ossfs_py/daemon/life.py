@@ -27,13 +27,16 @@ from ossfs_py.daemon.options import (
     store_options,
 )
 from ossfs_py.daemon.servicestate import ServiceState
+from ossfs_py.daemon.succeeding import taken_from
 from ossfs_py.daemon.surroundings import Surroundings
+from ossfs_py.daemon.upgrading import Upgrade
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.survival import FoundOut, MountIdentity, SurvivalError, open_survival
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
+from ossfs_py.host.handover import Predecessor
 from ossfs_py.host.keeping import MountKeeper
 from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
@@ -78,27 +81,34 @@ def run(
     reread: Callable[[], Settings],
     notifier: Notifier,
     keeper: MountKeeper | None = None,
+    predecessor: Predecessor | None = None,
 ) -> int:
     """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
 
     ``ready`` is given what a person should know of the mount.
     ``reread`` reads every source of settings again; of the result only the log level is used.
     ``notifier`` tells the service manager, where there is one. With ``keeper`` the mount may be
-    there already, from a daemon that died.
+    there already, from a daemon that died, or from ``predecessor``, which serves it until this one
+    can.
 
     Raises:
         UserError: why it cannot be mounted; nothing is left behind.
     """
     raise_limit()
     share_fairly()
+    check_machine(settings.allow_other)
+    prepare_directories(local_directories(settings))
+    metrics = Metrics()
+    store = None
+    if keeper is not None and predecessor is not None:
+        store = taken_from(predecessor, settings, keeper, metrics)
+    upgrade = Upgrade(settings, keeper, logs.close)
     if keeper is None:
         heir, mountpoint = None, real_path(settings.mountpoint)
     else:
         heir, found_out = _heir(settings, keeper)
         mountpoint = Path(found_out.mountpoint)
         settings = settings.model_copy(update={"at_ns": found_out.at_ns})
-    check_machine(settings.allow_other)
-    prepare_directories(local_directories(settings))
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
     record = RunningMount(
         os.getpid(),
@@ -118,9 +128,12 @@ def run(
             prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         for warning in surroundings.warnings(settings, mountpoint, Surroundings()):
             log.warning("%s", warning)
-        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier, heir)
+        life = _Life(
+            *(settings, mountpoint, runtime_dir, ready, logs, reread, notifier),
+            *(metrics, heir, upgrade),
+        )
         try:
-            return trio.run(life.run)
+            return trio.run(life.run, store)
         except BaseExceptionGroup as group:
             for exc in _leaves(group):
                 if isinstance(exc, SurvivalError) and heir is not None:
@@ -182,16 +195,19 @@ class _Life:
         logs: Logs,
         reread: Callable[[], Settings],
         notifier: Notifier,
+        metrics: Metrics,
         heir: Heir | None,
+        upgrade: Upgrade,
     ) -> None:
         self._heir = heir
+        self._upgrade = upgrade
         self._settings = settings
         self._mountpoint = mountpoint
         self._runtime_dir = runtime_dir
         self._ready = ready
         self._logs = logs
         self._reread = reread
-        self._metrics = Metrics()
+        self._metrics = metrics
         self._service = ServiceState(settings, notifier, self._metrics)
         self._store: ObjectStore | None = None
         self._mounting = trio.CancelScope()
@@ -200,12 +216,12 @@ class _Life:
         self._is_mounted = False
         self._stop = trio.Event()
 
-    async def run(self) -> int:
-        """Live; the exit code."""
+    async def run(self, store: ObjectStore | None) -> int:
+        """Live, from ``store`` if it is open already; the exit code."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
             nursery.start_soon(self._service.keep_told)
-            code = await self._serve()
+            code = await (self._serve() if store is None else self._serve_from(store))
             nursery.cancel_scope.cancel()
         return code
 
@@ -214,16 +230,19 @@ class _Life:
             store = await self._open_store()
         if self._mounting.cancelled_caught:
             return self._ended_early()
-        try:
-            return await self._serve_from(store)
-        finally:
-            store.close()
+        return await self._serve_from(store)
 
     def _ended_early(self) -> int:
         log.info("ended by a signal before anything was mounted")
         return _TERMINATED
 
     async def _serve_from(self, store: ObjectStore) -> int:
+        try:
+            return await self._serve_all(store)
+        finally:
+            store.close()
+
+    async def _serve_all(self, store: ObjectStore) -> int:
         self._store = store
         async with (
             assembled(
@@ -290,13 +309,15 @@ class _Life:
     def _hand_over(self) -> None:
         if self._heir is None:
             return
-        if self._heir.hand_over():
+        self._upgrade.is_kept = self._heir.hand_over()
+        if self._upgrade.is_kept:
             log.info("another daemon goes on with the mount if this one dies")
         else:
             log.warning("the mount ends with this daemon: the fast lane cannot be had here")
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
-        return {**commands, **service_commands(self._logs, read_only=self._settings.read_only)}
+        service = service_commands(self._logs, read_only=self._settings.read_only)
+        return {**commands, **service, "upgrade": self._upgrade.command}
 
     @property
     def _state_directory(self) -> Path:

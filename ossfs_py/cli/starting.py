@@ -14,6 +14,7 @@ from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
 from ossfs_py.host.handover import Predecessor
+from ossfs_py.host.kernelside import given_descriptor
 from ossfs_py.host.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,8 @@ def start(
     if keeper is not None:
         be_the_daemon(serve, writer if writer != NOT_THERE else os.open(os.devnull, os.O_WRONLY))
     keeps = partial(become_keeper, settings.restarts, leads=False) if settings.restarts else None
-    return run_detached(serve, settings.mountpoint, warn, keeps)
+    is_given = given_descriptor(settings.mountpoint) is not None
+    return run_detached(serve, None if is_given else settings.mountpoint, warn, keeps)
 
 
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:

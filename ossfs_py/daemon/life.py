@@ -38,6 +38,7 @@ from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
 from ossfs_py.host.handover import Predecessor
 from ossfs_py.host.keeping import MountKeeper
+from ossfs_py.host.kernelside import check_given, given_descriptor, mountpoint_of
 from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
@@ -96,7 +97,12 @@ def run(
     """
     raise_limit()
     share_fairly()
-    check_machine(settings.allow_other)
+    given = given_descriptor(settings.mountpoint)
+    if given is None:
+        check_machine(settings.allow_other)
+    else:
+        check_given(given)
+        os.set_inheritable(given, False)
     prepare_directories(local_directories(settings))
     metrics = Metrics()
     store = None
@@ -104,7 +110,7 @@ def run(
         store = taken_from(predecessor, settings, keeper, metrics)
     upgrade = Upgrade(settings, keeper, logs.close)
     if keeper is None:
-        heir, mountpoint = None, real_path(settings.mountpoint)
+        heir, mountpoint = None, _place(settings)
     else:
         heir, found_out = _heir(settings, keeper)
         mountpoint = Path(found_out.mountpoint)
@@ -118,7 +124,7 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
-    is_mounted = heir is not None and heir.device is not None
+    is_mounted = given is not None or (heir is not None and heir.device is not None)
     # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
     # does not answer before that: once it is known to be dead, the lock is let go of.
     if not is_mounted:
@@ -143,6 +149,12 @@ def run(
             raise
 
 
+def _place(settings: Settings) -> Path:
+    """The mountpoint as the kernel knows it."""
+    given = given_descriptor(settings.mountpoint)
+    return real_path(settings.mountpoint) if given is None else mountpoint_of(given)
+
+
 def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
     """What the daemon before has left, if there was one, and what it had found out.
 
@@ -152,9 +164,7 @@ def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
     facts = MountIdentity(settings.source, str(settings.mountpoint), settings.endpoint or "")
     try:
         survival = open_survival(keeper.ledger)
-        found_out = survival.found_out or FoundOut(
-            str(real_path(settings.mountpoint)), settings.at_ns
-        )
+        found_out = survival.found_out or FoundOut(str(_place(settings)), settings.at_ns)
         survival.serve(facts, found_out)
     except SurvivalError:
         keeper.refused()
@@ -164,10 +174,12 @@ def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
 
 def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> int:
     """Unmount what no daemon goes on with, and say why; the exit code."""
-    mountpoint = real_path(settings.mountpoint)
+    mountpoint = _place(settings)
     told = f"the mount at {mountpoint} is given up: {why}"
     log.critical("%s", told)
     notifier.status(told)
+    if given_descriptor(settings.mountpoint) is not None:
+        return _FAILED
     try:
         unmount(mountpoint, lazy=True)
     except EnvironmentProblemError as exc:
@@ -303,7 +315,10 @@ class _Life:
             await self._drain(filesystem)
         if not self._settings.read_only:
             forget_if_empty(self._state_directory)
-        log.info("%s is unmounted", self._mountpoint)
+        if given_descriptor(self._settings.mountpoint) is None:
+            log.info("%s is unmounted", self._mountpoint)
+        else:
+            log.info("%s is not served any more: who mounted it unmounts it", self._mountpoint)
         return self._code
 
     def _hand_over(self) -> None:

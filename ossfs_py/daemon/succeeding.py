@@ -9,9 +9,9 @@ from ossfs_py.daemon.options import fuse_options, store_options
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.survival import open_survival
 from ossfs_py.fuse.rehearsal import rehearse
-from ossfs_py.fuse.succession import is_gone
 from ossfs_py.host.handover import Predecessor
 from ossfs_py.host.keeping import MountKeeper
+from ossfs_py.host.kernelside import is_gone
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics

@@ -58,6 +58,9 @@ class _Daemons:
         self._deaths: list[float] = []
         self._is_ending = False
         self._words: set[bytes] = set()
+        self._wanted: list[tuple[str, int]] = []
+        """The next daemons that the one that serves has asked for: changed settings, and the socket
+        over which both speak."""
         self._pid = 0
         self._next = 0
         """The one that is to take over from a daemon that serves; 0: there is none."""
@@ -81,20 +84,22 @@ class _Daemons:
             if self._next in ended:
                 self._next = 0
             status = ended.get(self._pid)
-            if status is None:
-                continue
-            code = os.waitstatus_to_exitcode(status)
-            reason = self._reason_to_end(code)
-            if reason is None:
+            if status is not None:
+                code = os.waitstatus_to_exitcode(status)
+                reason = self._reason_to_end(code)
+                if reason is not None:
+                    self._end(reason)
+                    return code if code >= 0 else _BY_SIGNAL - code
                 self._go_on()
-                continue
-            if self._next:
-                os.kill(self._next, signal.SIGKILL)
-                os.waitpid(self._next, 0)
-            if reason:
-                self._start(given_up=reason)
-                os.waitpid(self._pid, 0)
-            return code if code >= 0 else _BY_SIGNAL - code
+            self._start_wanted()
+
+    def _end(self, reason: str) -> None:
+        if self._next:
+            os.kill(self._next, signal.SIGKILL)
+            os.waitpid(self._next, 0)
+        if reason:
+            self._start(given_up=reason)
+            os.waitpid(self._pid, 0)
 
     @staticmethod
     def _reap() -> dict[int, int]:
@@ -109,6 +114,10 @@ class _Daemons:
     def _go_on(self) -> None:
         """Another daemon serves the mount: the one that waits for that, or a new one."""
         if not self._next:
+            # Who wanted to hand over is dead: what it wanted would be one daemon too many.
+            for _, handover in self._wanted:
+                os.close(handover)
+            self._wanted.clear()
             self._start()
             return
         if HANDED in self._words:
@@ -144,7 +153,7 @@ class _Daemons:
                 if word == DEVICE and descriptors:
                     self._device = descriptors[0]
                 elif word.startswith(NEXT) and descriptors:
-                    self._start_next(word.removeprefix(NEXT).decode(), descriptors[0])
+                    self._wanted.append((word.removeprefix(NEXT).decode(), descriptors[0]))
                 else:
                     self._words.add(word)
 
@@ -165,6 +174,11 @@ class _Daemons:
             # Its end tells the command that waits for a word that there will be none.
             os.close(self._ready)
             self._ready = NOT_THERE
+
+    def _start_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for changes, handover in wanted:
+            self._start_next(changes, handover)
 
     def _start_next(self, changes: str, handover: int) -> None:
         """Start the daemon that is to take over when the one that serves lets go.

@@ -42,7 +42,13 @@ from ossfs_py.host.kernelside import check_given, given_descriptor, mountpoint_o
 from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
-from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
+from ossfs_py.host.running import (
+    SOCKET_NAME,
+    GivenUp,
+    RunningMount,
+    note_given_up,
+    registered,
+)
 from ossfs_py.host.standing import look_at
 from ossfs_py.namespace.past import check_history
 from ossfs_py.runtime.descriptors import raise_limit
@@ -101,7 +107,7 @@ def run(
     if given is None:
         check_machine(settings.allow_other)
     else:
-        check_given(given)
+        check_given(given, is_new=keeper is None or keeper.device is None)
         os.set_inheritable(given, False)
     prepare_directories(local_directories(settings))
     metrics = Metrics()
@@ -178,6 +184,10 @@ def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> i
     told = f"the mount at {mountpoint} is given up: {why}"
     log.critical("%s", told)
     notifier.status(told)
+    try:
+        note_given_up(GivenUp(str(mountpoint), settings.source, why))
+    except (OSError, EnvironmentProblemError) as exc:
+        log.warning("'ossfs-py list' will not tell of it: %s", exc)
     if given_descriptor(settings.mountpoint) is not None:
         return _FAILED
     try:

@@ -52,7 +52,7 @@ class Successor:
             EnvironmentProblemError: why it cannot go on.
         """
         with suppress(BlockingIOError):
-            while packet := self._channel.recv(_PACKET_BYTES):
+            while packet := self._received():
                 if packet.startswith(_READY):
                     return Ready(**json.loads(packet.removeprefix(_READY)))
                 if packet.startswith(_CANNOT):
@@ -60,6 +60,13 @@ class Successor:
                 self._said += packet
             raise EnvironmentProblemError(self._last_words())
         return None
+
+    def _received(self) -> bytes:
+        try:
+            return self._channel.recv(_PACKET_BYTES)
+        except ConnectionResetError:
+            # Told once where the other side has not read everything; what it said comes after it.
+            return self._channel.recv(_PACKET_BYTES)
 
     def _last_words(self) -> str:
         """The last line of what Python says when it ends of an error."""

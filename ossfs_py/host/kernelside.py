@@ -32,13 +32,18 @@ def is_kernels_side(descriptor: int) -> bool:
 
 def is_gone(descriptor: int) -> bool:
     """Whether the kernel has let go of the mount, or there was none."""
+    return _tells(descriptor, 0)
+
+
+def _tells(descriptor: int, events: int) -> bool:
+    """Whether one of the events is there, or an error, which always counts."""
     poll = select.poll()
-    poll.register(descriptor, 0)
+    poll.register(descriptor, events)
     return bool(poll.poll(0))
 
 
-def check_given(descriptor: int) -> None:
-    """See whether a mount can be served over a descriptor.
+def check_given(descriptor: int, *, is_new: bool) -> None:
+    """See whether a mount can be served over a descriptor; ``is_new``: by its first daemon.
 
     Raises:
         EnvironmentProblemError: it cannot, and why.
@@ -55,6 +60,11 @@ def check_given(descriptor: int) -> None:
     if is_gone(descriptor):
         raise EnvironmentProblemError(
             f"{name} has no mount: mount(2) with fd={descriptor} comes before ossfs-py is started"
+        )
+    if is_new and not _tells(descriptor, select.POLLIN):
+        # The first request waits there from the moment of mounting.
+        raise EnvironmentProblemError(
+            f"{name} was served before: a mount cannot be begun twice, so mount it anew"
         )
 
 

@@ -100,6 +100,9 @@ def test_a_mount_that_root_has_made_is_served_by_an_ordinary_user(
         daemon.kill()
         daemon.wait()
     assert is_mounted(path)  # unmounting is its owner's
+    again = served.start()
+    assert again.wait(END_SECONDS) == 1
+    assert f"/dev/fd/{device} was served before" in served.log
     assert "is not served any more: who mounted it unmounts it" in served.log
     assert "Traceback" not in served.log
 

@@ -2,6 +2,7 @@
 nothing. One that cannot go on ends the mount, and says why."""
 
 import io
+import json
 import mmap
 import os
 import signal
@@ -16,7 +17,7 @@ from minio import Minio
 from ossfs_py.host.running import find_daemon
 from ossfs_py.runtime.ledger import VERSION
 from tests.conftest import MountFactory
-from tests.support.commands import as_root
+from tests.support.commands import as_root, ossfs
 from tests.support.holding import asked, held, wait_for
 from tests.support.mount_command import Place, daemons_of
 from tests.support.mounting import END_SECONDS, is_mounted
@@ -144,6 +145,13 @@ def test_a_daemon_that_dies_too_often_is_not_started_again(
     wait_for(lambda: not daemons_of(place.mountpoint))
     assert not is_mounted(real)
     assert "is given up: the daemon died 2 times within a minute" in log.read_text()
+    # ossfs-py list tells of it until it is mounted again.
+    listed = json.loads(ossfs("list", "--json", environment={}).out)
+    (told,) = [row["state"] for row in listed if row["mountpoint"] == str(real)]
+    assert told.startswith("given up: the daemon died 2 times within a minute, the last time it")
+    assert place.mount(*options).code == 0
+    listed = json.loads(ossfs("list", "--json", environment={}).out)
+    assert [row["state"] for row in listed if row["mountpoint"] == str(real)] == ["mounted"]
 
 
 def test_what_a_daemon_of_another_version_has_left_is_refused(

@@ -27,6 +27,7 @@ from typing import Any, Final
 from ossfs_py.cli.kept import (
     KEPT,
     NOT_THERE,
+    STANDARD_ERROR,
     SUCCEEDS,
     UPGRADED,
     keep_to_ourselves,
@@ -94,12 +95,16 @@ class _Daemons:
             self._start_wanted()
 
     def _end(self, reason: str) -> None:
-        if self._next:
-            os.kill(self._next, signal.SIGKILL)
-            os.waitpid(self._next, 0)
+        self._end_next()
         if reason:
             self._start(given_up=reason)
             os.waitpid(self._pid, 0)
+
+    def _end_next(self) -> None:
+        if self._next:
+            os.kill(self._next, signal.SIGKILL)
+            os.waitpid(self._next, 0)
+            self._next = 0
 
     @staticmethod
     def _reap() -> dict[int, int]:
@@ -186,23 +191,25 @@ class _Daemons:
         What it says on standard error before it knows what it is there for, of a module that is
         missing, goes to ``handover``, too.
         """
-        stderr = os.dup(sys.stderr.fileno())
+        stderr = NOT_THERE
         try:
+            stderr = os.dup(STANDARD_ERROR)
             changes = json.dumps({**json.loads(self._changes or "{}"), **json.loads(changes)})
             environment = self._environment(changes)
             environment[SUCCEEDS] = f"{handover} {stderr}"
             for descriptor in (handover, stderr):
                 os.set_inheritable(descriptor, True)
-            if not self._next:
-                self._next_changes = changes
-                told = [(os.POSIX_SPAWN_DUP2, handover, 2)]
-                self._next = self._spawned(environment, attempts=1, file_actions=told)
-        except OSError as exc:
+            self._end_next()  # it was refused, and may not know yet
+            self._next_changes = changes
+            told = [(os.POSIX_SPAWN_DUP2, handover, STANDARD_ERROR)]
+            self._next = self._spawned(environment, attempts=1, file_actions=told)
+        except (OSError, ValueError) as exc:
             with suppress(OSError):
                 os.write(handover, str(exc).encode())
         finally:
-            os.close(stderr)
             os.close(handover)
+            if stderr != NOT_THERE:
+                os.close(stderr)
 
     def _environment(self, changes: str, given_up: str = "") -> dict[str, str]:
         """What a daemon is told; the descriptors in it are made ready to be inherited."""

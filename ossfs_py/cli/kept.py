@@ -23,6 +23,7 @@ SUCCEEDS: Final = "_OSSFS_PY_SUCCEEDS"
 that: the number of a socket, and of what is to be its standard error."""
 UPGRADED: Final = "_OSSFS_PY_UPGRADED"
 """The variable with the settings that upgrades have changed, as JSON by field."""
+STANDARD_ERROR: Final = 2
 NOT_THERE: Final = -1
 """Instead of a descriptor."""
 _PR_SET_DUMPABLE = 4
@@ -63,7 +64,7 @@ def predecessor_of(environ: MutableMapping[str, str]) -> "Predecessor | None":
     from ossfs_py.host.handover import Predecessor
 
     channel, stderr = map(int, told.split())
-    os.dup2(stderr, sys.stderr.fileno())
+    os.dup2(stderr, STANDARD_ERROR)
     os.close(stderr)
     os.set_inheritable(channel, False)
     return Predecessor(socket.socket(fileno=channel))

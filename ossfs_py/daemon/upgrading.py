@@ -56,7 +56,7 @@ class Upgrade:
                 ready = await self._ready_successor(self._keeper, arguments.values("changes"))
                 log.warning("the mount goes on in process %d, version %s", *ready)
                 await progress({"pid": ready.pid, "version": ready.version})
-                self._end(self._keeper)
+            self._end(self._keeper)
         finally:
             self._is_under_way = False
 

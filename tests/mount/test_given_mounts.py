@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
-from tests.support.commands import NOBODY, as_ordinary_user, ossfs, plain_environment
+from tests.support.commands import NOBODY, as_ordinary_user, plain_environment
 from tests.support.holding import wait_for
 from tests.support.mounting import END_SECONDS, is_mounted
 from tests.support.seaweed import SeaweedServer
@@ -132,27 +132,3 @@ def test_a_given_mount_outlives_its_daemon_and_ends_with_its_owner(
         keeper.kill()
         keeper.wait()
     assert "Traceback" not in served.log
-
-
-def test_what_is_no_mount_is_refused(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> None:
-    def refused(number: int) -> str:
-        told = ("mount", bucket, f"/dev/fd/{number}", "--endpoint", seaweed.endpoint)
-        outcome = ossfs(*told, "--foreground", environment=seaweed.environment, passed=[number])
-        assert outcome.code == 1
-        return outcome.err.splitlines()[-1].removeprefix("ossfs-py: ")
-
-    where = ("/dev/fd/77", "--endpoint", seaweed.endpoint)
-    outcome = ossfs("mount", bucket, *where, environment=seaweed.environment)
-    assert outcome.sentence.endswith(
-        "/dev/fd/77 is not open: whoever starts ossfs-py must pass the descriptor on"
-    )
-    with (tmp_path / "file").open("wb") as file:
-        number = file.fileno()
-        assert refused(number) == (
-            f"/dev/fd/{number} is not open for /dev/fuse, but for something else"
-        )
-    device = os.open("/dev/fuse", os.O_RDWR)
-    try:
-        assert refused(device).startswith(f"/dev/fd/{device} has no mount: mount(2) with fd=")
-    finally:
-        os.close(device)

@@ -52,7 +52,7 @@ class Successor:
             EnvironmentProblemError: why it cannot go on.
         """
         with suppress(BlockingIOError):
-            while packet := self._received():
+            while packet := _received_from(self._channel):
                 if packet.startswith(_READY):
                     return ReadyDaemon(**json.loads(packet.removeprefix(_READY)))
                 if packet.startswith(_CANNOT):
@@ -60,13 +60,6 @@ class Successor:
                 self._said += packet
             raise EnvironmentProblemError(self._last_words())
         return None
-
-    def _received(self) -> bytes:
-        try:
-            return self._channel.recv(_PACKET_BYTES)
-        except ConnectionResetError:
-            # Told once where the other side has not read everything; what it said comes after it.
-            return self._channel.recv(_PACKET_BYTES)
 
     def _last_words(self) -> str:
         """The last line of what Python says when it ends of an error."""
@@ -121,6 +114,7 @@ class Predecessor:
         if self._process is not None:
             self._wait(self._process)
             os.close(self._process)
+        self._channel.close()
         self.serves = False
 
     def _wait(self, process: int) -> None:
@@ -128,7 +122,7 @@ class Predecessor:
         poll.register(process, select.POLLIN)
         poll.register(self._channel, select.POLLIN)
         while process not in dict(poll.poll()):
-            if self._channel.recv(_PACKET_BYTES):
+            if _received_from(self._channel):
                 raise EnvironmentProblemError("the daemon that was to hand over goes on itself")
             # Its sockets are closed before it is gone.
             poll.unregister(self._channel)
@@ -137,6 +131,15 @@ class Predecessor:
         if not self._is_told:
             with suppress(OSError):
                 self._channel.send(word[:_PACKET_BYTES])
+
+
+def _received_from(channel: socket.socket) -> bytes:
+    """The next packet; nothing when the other side has ended."""
+    try:
+        return channel.recv(_PACKET_BYTES)
+    except ConnectionResetError:
+        # Told once where the other side has not read everything; what it said comes after it.
+        return channel.recv(_PACKET_BYTES)
 
 
 def _sentence(exc: Exception) -> str:

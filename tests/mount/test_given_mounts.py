@@ -89,10 +89,10 @@ def test_a_mount_that_root_has_made_is_served_by_an_ordinary_user(
     served = Served(tmp_path, seaweed, bucket, device)
     daemon = served.start(f"--fuse-lane={lane}")
     try:
+        wait_for(lambda: "is mounted at" in served.log)  # until then whoever asks waits
         assert (path / "dir" / "file").read_bytes() == b"bytes"
         (path / "new").write_bytes(b"written")
         assert minio_client.get_object(bucket, "new").data == b"written"
-        wait_for(lambda: "is mounted at" in served.log)
         assert f"is mounted at {path} " in served.log or "/proc/" in served.log
         daemon.send_signal(signal.SIGTERM)
         assert daemon.wait(END_SECONDS) == 0, served.log
@@ -120,9 +120,9 @@ def test_a_given_mount_outlives_its_daemon_and_ends_with_its_owner(
     served = Served(tmp_path, seaweed, bucket, device)
     keeper = served.start("--read-only", "--restarts=3")
     try:
+        wait_for(lambda: KEPT in served.log)
         with (path / "file").open("rb", buffering=0) as file:
             start = file.read(100_000)
-            wait_for(lambda: KEPT in served.log)
             children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
             os.kill(int(children[0]), signal.SIGKILL)
             assert start + file.read() == content

@@ -198,7 +198,7 @@ kills: $(TEST) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
 
-restarts: $(TEST) ## Kill the daemon RESTARTS times while programs read and another takes over (SEED)
+restarts: $(TEST) ## Kill and upgrade the daemon RESTARTS times while programs read and another takes over (SEED)
 	@export OSSFS_PY_SOAK_RESTARTS=$$((($(RESTARTS) + 1) / 2)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) -s tests/soak/test_restarts.py $(PYTEST)
 

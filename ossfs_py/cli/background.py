@@ -33,11 +33,12 @@ def _keep_quiet(_warning: str) -> None:
 
 def run_detached(
     serve: Callable[[Ready], int],
-    mountpoint: Path,
+    mountpoint: Path | None,
     warn: Callable[[str], None] = _keep_quiet,
     become_keeper: Callable[[int], NoReturn] | None = None,
 ) -> int:
-    """Fork a daemon that runs ``serve`` and return 0 once ``mountpoint`` answers.
+    """Fork a daemon that runs ``serve`` and return 0 once ``mountpoint`` answers; without one,
+    once the daemon says that it is ready.
 
     ``warn`` is told what the daemon says beside being ready. With ``become_keeper`` the process
     that is forked goes on as that, and its child is the daemon, which calls :func:`be_the_daemon`
@@ -70,7 +71,8 @@ def run_detached(
             os.waitpid(pid, 0)
             kind = UsageError if told["exit_code"] == UsageError.exit_code else UserError
             raise kind(told["error"])
-        _wait_for_answer(mountpoint)
+        if mountpoint is not None:
+            wait_for_answer(mountpoint)
     for warning in told["warnings"]:
         warn(warning)
     return 0
@@ -161,10 +163,13 @@ def _silent_end(pid: int) -> str:
     return f"the daemon ended with exit code {os.WEXITSTATUS(status)} before it was mounted"
 
 
-def _wait_for_answer(mountpoint: Path) -> None:
+def wait_for_answer(mountpoint: Path) -> None:
     """Ask the mount as any program would.
 
     In a thread, as the kernel lets nobody take back a question to a FUSE daemon.
+
+    Raises:
+        EnvironmentProblemError: it does not answer, or with an error.
     """
     failures: list[OSError] = []
 

@@ -65,9 +65,12 @@ def _make(settings: Settings) -> None:
     Raises:
         EnvironmentProblemError: it cannot be made.
     """
+    from ossfs_py.host.kernelside import given_descriptor
     from ossfs_py.host.mountpoint import THIS_MACHINE, real_path
 
     mountpoint = settings.mountpoint
+    if given_descriptor(mountpoint) is not None:
+        return
     if THIS_MACHINE.mounts_at(real_path(mountpoint)):
         return
     try:

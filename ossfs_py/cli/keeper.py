@@ -4,7 +4,8 @@ It holds the kernel's descriptor, so that the mount stays, and the memory in whi
 what the next one must know. It imports nothing but Python's own: it must need little memory, and
 must not have a reason to die. Signals are passed on to the daemon. A daemon that ends the mount
 ends the keeper, with the same exit code; one that dies is started again, as often in a minute as
-it was told to. After that a last one only unmounts and says why.
+it was told to. After that a last one only unmounts and says why. A daemon may also have the next
+one started while it serves, and hand over when that is ready.
 
     python -m ossfs_py.cli.keeper RESTARTS READY LEADS COMMAND...
 
@@ -12,6 +13,7 @@ READY is the descriptor on which the first daemon says that it serves, or -1; LE
 daemon is to lead a process group of its own, so that Ctrl-C reaches the keeper alone.
 """
 
+import json
 import os
 import select
 import signal
@@ -20,13 +22,20 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from ossfs_py.cli.kept import KEPT, NOT_THERE, keep_to_ourselves, told_as_text
-from ossfs_py.host.keeping import DEVICE, ENDED, REFUSED
+from ossfs_py.cli.kept import (
+    KEPT,
+    NOT_THERE,
+    STANDARD_ERROR,
+    SUCCEEDS,
+    UPGRADED,
+    keep_to_ourselves,
+    told_as_text,
+)
+from ossfs_py.host.keeping import DEVICE, ENDED, HANDED, LONGEST_WORD_BYTES, NEXT, REFUSED
 
 _WINDOW_SECONDS = 60.0
-_MOST_BYTES = 64
 _ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
@@ -49,7 +58,15 @@ class _Daemons:
         self._device: int | None = None
         self._deaths: list[float] = []
         self._is_ending = False
+        self._words: set[bytes] = set()
+        self._wanted: list[tuple[str, int]] = []
+        """The next daemons that the one that serves has asked for: changed settings, and the socket
+        over which both speak."""
         self._pid = 0
+        self._next = 0
+        """The one that is to take over from a daemon that serves; 0: there is none."""
+        self._changes = self._next_changes = ""
+        """Settings that an upgrade has changed, and those of the one that is under way."""
 
     def run(self) -> int:
         """Keep a daemon running until it is to run no more; its exit code."""
@@ -63,38 +80,68 @@ class _Daemons:
                 with suppress(ProcessLookupError):
                     os.kill(self._pid, number)
                 continue
-            status = self._reap()
-            if status is None:
-                continue
-            code = os.waitstatus_to_exitcode(status)
-            reason = self._reason_to_end(code)
-            if reason is None:
-                self._start()
-                continue
-            if reason:
-                self._start(given_up=reason)
-                os.waitpid(self._pid, 0)
-            return code if code >= 0 else _BY_SIGNAL - code
+            ended = self._reap()
+            self._take_up_words()
+            if self._next in ended:
+                self._next = 0
+            status = ended.get(self._pid)
+            if status is not None:
+                code = os.waitstatus_to_exitcode(status)
+                reason = self._reason_to_end(code)
+                if reason is not None:
+                    self._end(reason)
+                    return code if code >= 0 else _BY_SIGNAL - code
+                self._go_on()
+            self._start_wanted()
 
-    def _reap(self) -> int | None:
-        """The daemon's status, if it is what has ended: as a container's first process the keeper
-        is everybody's parent."""
-        found = None
+    def _end(self, reason: str) -> None:
+        self._end_next()
+        if reason:
+            self._start(given_up=reason)
+            os.waitpid(self._pid, 0)
+
+    def _end_next(self) -> None:
+        if self._next:
+            os.kill(self._next, signal.SIGKILL)
+            os.waitpid(self._next, 0)
+            self._next = 0
+
+    @staticmethod
+    def _reap() -> dict[int, int]:
+        """The status of each process that has ended, not all of them daemons: as a container's
+        first process the keeper is everybody's parent."""
+        found = {}
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                if ended[0] == self._pid:
-                    found = ended[1]
+                found[ended[0]] = ended[1]
         return found
+
+    def _go_on(self) -> None:
+        """Another daemon serves the mount: the one that waits for that, or a new one."""
+        if not self._next:
+            # Who wanted to hand over is dead: what it wanted would be one daemon too many.
+            for _, handover in self._wanted:
+                os.close(handover)
+            self._wanted.clear()
+            self._start()
+            return
+        if HANDED in self._words:
+            self._changes = self._next_changes
+        self._words.clear()
+        self._pid, self._next = self._next, 0
+        if self._is_ending:
+            os.kill(self._pid, signal.SIGTERM)  # the other one was told in vain
 
     def _reason_to_end(self, code: int) -> str | None:
         """None if the daemon is to be started again; nothing if all is over, or the reason why the
         mount is given up."""
-        words = self._received()
-        if self._device is None or ENDED in words or self._is_gone():
+        if self._device is None or ENDED in self._words or self._is_gone():
             return ""
         died = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if REFUSED in words:
+        if REFUSED in self._words:
             return "the daemon that was to take the mount over refused what was left for it"
+        if HANDED in self._words and self._next:
+            return None
         if self._is_ending:
             return f"the daemon {died} while it was to end"
         now = time.monotonic()
@@ -106,15 +153,16 @@ class _Daemons:
             )
         return None
 
-    def _received(self) -> list[bytes]:
-        words = []
+    def _take_up_words(self) -> None:
         with suppress(BlockingIOError):
             while True:
-                word, descriptors, _, _ = socket.recv_fds(self._ours, _MOST_BYTES, 1)
-                words.append(word)
+                word, descriptors, _, _ = socket.recv_fds(self._ours, LONGEST_WORD_BYTES, 1)
                 if word == DEVICE and descriptors:
                     self._device = descriptors[0]
-        return words
+                elif word.startswith(NEXT) and descriptors:
+                    self._wanted.append((word.removeprefix(NEXT).decode(), descriptors[0]))
+                else:
+                    self._words.add(word)
 
     def _is_gone(self) -> bool:
         """Whether the kernel has let go of the mount."""
@@ -123,33 +171,72 @@ class _Daemons:
         return bool(poll.poll(0))
 
     def _start(self, given_up: str = "") -> None:
-        handed = [self._theirs.fileno(), self._ledger, NOT_THERE, self._ready]
+        self._words.clear()
         if given_up and self._device is not None:
             # Whoever asks the mount is told at once that it is dead, the last process, too.
             os.close(self._device)
             self._device = None
-        if self._device is not None:
-            handed[2] = self._device
-        for descriptor in handed:
-            if descriptor != NOT_THERE:
-                os.set_inheritable(descriptor, True)
-        environment = {**os.environ, KEPT: told_as_text(handed, given_up)}
-        # The watchdog is told by the daemon, for the keeper.
-        environment.pop("WATCHDOG_PID", None)
-        self._pid = self._spawned(environment)
+        self._pid = self._spawned(self._environment(self._changes, given_up))
         if self._ready != NOT_THERE:
             # Its end tells the command that waits for a word that there will be none.
             os.close(self._ready)
             self._ready = NOT_THERE
 
-    def _spawned(self, environment: dict[str, str]) -> int:
+    def _start_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for changes, handover in wanted:
+            self._start_next(changes, handover)
+
+    def _start_next(self, changes: str, handover: int) -> None:
+        """Start the daemon that is to take over when the one that serves lets go.
+
+        What it says on standard error before it knows what it is there for, of a module that is
+        missing, goes to ``handover``, too.
+        """
+        stderr = NOT_THERE
+        try:
+            stderr = os.dup(STANDARD_ERROR)
+            changes = json.dumps({**json.loads(self._changes or "{}"), **json.loads(changes)})
+            environment = self._environment(changes)
+            environment[SUCCEEDS] = f"{handover} {stderr}"
+            for descriptor in (handover, stderr):
+                os.set_inheritable(descriptor, True)
+            self._end_next()  # it was refused, and may not know yet
+            self._next_changes = changes
+            told = [(os.POSIX_SPAWN_DUP2, handover, STANDARD_ERROR)]
+            self._next = self._spawned(environment, attempts=1, file_actions=told)
+        except (OSError, ValueError) as exc:
+            with suppress(OSError):
+                os.write(handover, str(exc).encode())
+        finally:
+            os.close(handover)
+            if stderr != NOT_THERE:
+                os.close(stderr)
+
+    def _environment(self, changes: str, given_up: str = "") -> dict[str, str]:
+        """What a daemon is told; the descriptors in it are made ready to be inherited."""
+        device = NOT_THERE if self._device is None else self._device
+        handed = [self._theirs.fileno(), self._ledger, device, self._ready]
+        for descriptor in handed:
+            if descriptor != NOT_THERE:
+                os.set_inheritable(descriptor, True)
+        environment = {**os.environ, KEPT: told_as_text(handed, given_up)}
+        if changes:
+            environment[UPGRADED] = changes
+        # The watchdog is told by the daemon, for the keeper.
+        environment.pop("WATCHDOG_PID", None)
+        return environment
+
+    def _spawned(self, environment: dict[str, str], attempts: int = _ATTEMPTS, **how: Any) -> int:
         """A new daemon's process id. What killed the last one, no memory, may keep the next from
         being started for a while.
         """
-        spawn = partial(os.posix_spawn, setpgroup=0) if self._leads else os.posix_spawn
-        for left in reversed(range(_ATTEMPTS)):
+        spawn = partial(os.posix_spawn, setsigmask=(), **how)
+        if self._leads:
+            spawn = partial(spawn, setpgroup=0)
+        for left in reversed(range(attempts)):
             try:
-                return spawn(self._command[0], self._command, environment, setsigmask=())
+                return spawn(self._command[0], self._command, environment)
             except OSError:
                 if not left:
                     raise

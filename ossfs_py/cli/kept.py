@@ -4,6 +4,7 @@ Nothing is imported but Python's own: the keeper uses it, too.
 """
 
 import ctypes
+import json
 import os
 import resource
 import socket
@@ -12,10 +13,17 @@ from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
+    from ossfs_py.host.handover import Predecessor
     from ossfs_py.host.keeping import MountKeeper
 
 KEPT: Final = "_OSSFS_PY_KEPT"
 """The variable of the environment that tells a daemon what its keeper has left open for it."""
+SUCCEEDS: Final = "_OSSFS_PY_SUCCEEDS"
+"""The variable that tells a daemon which is to take over from one that serves where to speak with
+that: the number of a socket, and of what is to be its standard error."""
+UPGRADED: Final = "_OSSFS_PY_UPGRADED"
+"""The variable with the settings that upgrades have changed, as JSON by field."""
+STANDARD_ERROR: Final = 2
 NOT_THERE: Final = -1
 """Instead of a descriptor."""
 _PR_SET_DUMPABLE = 4
@@ -44,6 +52,28 @@ def keeper_of(environ: MutableMapping[str, str]) -> "tuple[MountKeeper, int] | N
     end.set_inheritable(False)
     kernel = None if device == NOT_THERE else device
     return MountKeeper(end, ledger, kernel, given_up), ready
+
+
+def predecessor_of(environ: MutableMapping[str, str]) -> "Predecessor | None":
+    """The daemon that this one is to take over from while it serves. Taken out of the environment,
+    and standard error is what it should be.
+    """
+    told = environ.pop(SUCCEEDS, None)
+    if told is None:
+        return None
+    from ossfs_py.host.handover import Predecessor
+
+    channel, stderr = map(int, told.split())
+    os.dup2(stderr, STANDARD_ERROR)
+    os.close(stderr)
+    os.set_inheritable(channel, False)
+    return Predecessor(socket.socket(fileno=channel))
+
+
+def changed_by_upgrades(environ: MutableMapping[str, str]) -> dict[str, object]:
+    """Settings that ``ossfs-py upgrade`` was given, by field. Taken out of the environment."""
+    changes: dict[str, object] = json.loads(environ.pop(UPGRADED, "{}"))
+    return changes
 
 
 def become_keeper(restarts: int, ready: int = NOT_THERE, *, leads: bool) -> NoReturn:

@@ -62,11 +62,18 @@ def _rows() -> list[_Row]:
     from concurrent.futures import ThreadPoolExecutor
 
     from ossfs_py.host.mountpoint import FILESYSTEM_TYPE, THIS_MACHINE
+    from ossfs_py.host.running import given_up_mounts
 
     entries = [one for one in THIS_MACHINE.mounts() if one.filesystem_type == FILESYSTEM_TYPE]
     # Each is asked whether it answers, which takes seconds of those that hang.
     with ThreadPoolExecutor(max(1, len(entries))) as threads:
-        return list(threads.map(_row, entries))
+        rows = list(threads.map(_row, entries))
+    mounted = {row.mountpoint for row in rows}
+    return rows + [
+        _Row(ended.mountpoint, ended.source, "", None, None, f"given up: {ended.why}")
+        for ended in given_up_mounts()
+        if ended.mountpoint not in mounted
+    ]
 
 
 def _row(entry: "MountEntry") -> _Row:

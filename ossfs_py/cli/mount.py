@@ -1,22 +1,29 @@
 """``ossfs-py mount``."""
 
+import os
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ossfs_py.cli.kept import changed_by_upgrades, predecessor_of
 from ossfs_py.cli.options import SettingsCommand, setting_options
 from ossfs_py.cli.terminal import say
 from ossfs_py.config import ARGUMENTS, CommandLine, Settings, load, unknown_flag
 
+if TYPE_CHECKING:
+    from ossfs_py.host.handover import Predecessor
+
 _HELP = """Mount BUCKET, or everything below BUCKET/PREFIX, at the directory MOUNTPOINT.
 
-BUCKET may also be written as s3://bucket/prefix or oss://bucket/prefix. The command returns when
-the mount answers. If it cannot mount, it says why in one sentence. Credentials are never options:
-they come from variables (AWS_ACCESS_KEY_ID or OSS_ACCESS_KEY_ID and so on), a profile,
---credentials-file, or the role of the container or machine.
+BUCKET may also be written as s3://bucket/prefix or oss://bucket/prefix. MOUNTPOINT may be
+/dev/fd/N for a mount that somebody else has made and passed on. The command returns when the mount
+answers. If it cannot mount, it says why in one sentence. Credentials are never options: they come
+from variables (AWS_ACCESS_KEY_ID or OSS_ACCESS_KEY_ID and so on), a profile, --credentials-file,
+or the role of the container or machine.
 """
 
 _EPILOG = """\b
@@ -108,6 +115,18 @@ def mount_as_told(
     Raises:
         UserError: why it cannot be mounted.
     """
+    predecessor = predecessor_of(os.environ)
+    with nullcontext() if predecessor is None else predecessor.hears_failures():
+        line = replace(line, values={**line.values, **changed_by_upgrades(os.environ)})
+        return _mount(line, warn, prepare, predecessor)
+
+
+def _mount(
+    line: CommandLine,
+    warn: Callable[[str], None],
+    prepare: Callable[[Settings], None] | None,
+    predecessor: "Predecessor | None",
+) -> int:
     loaded = load(line)
     for warning in loaded.warnings:
         warn(warning)
@@ -123,7 +142,7 @@ def mount_as_told(
 
     from ossfs_py.cli.starting import start
 
-    return start(loaded.settings, reread, warn)
+    return start(loaded.settings, reread, warn, predecessor)
 
 
 def _command_line(

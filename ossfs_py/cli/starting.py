@@ -13,17 +13,25 @@ from ossfs_py.cli.loading import loading
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
+from ossfs_py.host.handover import Predecessor
+from ossfs_py.host.kernelside import given_descriptor
 from ossfs_py.host.notify import Notifier
 
 log = logging.getLogger(__name__)
 
 
-def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[str], None]) -> int:
+def start(
+    settings: Settings,
+    reread: Callable[[], Settings],
+    warn: Callable[[str], None],
+    predecessor: Predecessor | None = None,
+) -> int:
     """Mount, and return the exit code: of the whole life of the mount in the foreground, of
     its start otherwise.
 
     ``reread`` reads all sources of settings again (for SIGHUP). ``warn`` is told, of a mount in
-    the background, what a person should know of it.
+    the background, what a person should know of it. ``predecessor`` is the daemon that this one is
+    to take over from.
 
     Raises:
         UserError: why it cannot be mounted.
@@ -40,6 +48,14 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
     keeper, writer = kept or (None, NOT_THERE)
 
     def serve(ready: Ready) -> int:
+        if predecessor is None:
+            return serve_told(ready)
+        with predecessor.hears_failures():
+            import ossfs_py.daemon.life  # noqa: F401 (what is missing there is told as such)
+
+            return serve_told(ready)
+
+    def serve_told(ready: Ready) -> int:
         from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
 
@@ -56,11 +72,12 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
 
             if keeper is not None and keeper.given_up:
                 return end_what_was_given_up(settings, keeper.given_up, notifier)
-            return run(settings, ready, logs, reread, notifier, keeper)
+            return run(settings, ready, logs, reread, notifier, keeper, predecessor)
         except UserError as exc:
             if not _on_terminal(settings):
                 log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
-            notifier.status(str(exc))
+            if predecessor is None or not predecessor.serves:
+                notifier.status(str(exc))
             raise
         except Exception as exc:
             log.exception("the daemon failed")
@@ -78,7 +95,8 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
     if keeper is not None:
         be_the_daemon(serve, writer if writer != NOT_THERE else os.open(os.devnull, os.O_WRONLY))
     keeps = partial(become_keeper, settings.restarts, leads=False) if settings.restarts else None
-    return run_detached(serve, settings.mountpoint, warn, keeps)
+    is_given = given_descriptor(settings.mountpoint) is not None
+    return run_detached(serve, None if is_given else settings.mountpoint, warn, keeps)
 
 
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:

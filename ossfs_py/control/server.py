@@ -61,6 +61,13 @@ class Arguments:
             raise ControlError(f"the request needs a list of texts as {name!r}")
         return value
 
+    def values(self, name: str) -> Mapping[str, Any]:
+        """An object, empty if absent."""
+        value = self._values.get(name, {})
+        if not isinstance(value, dict):
+            raise ControlError(f"the request needs an object as {name!r}")
+        return value
+
     def flag(self, name: str) -> bool:
         """A boolean, False if absent."""
         value = self._values.get(name, False)

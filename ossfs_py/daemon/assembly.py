@@ -315,7 +315,7 @@ def _resume(filesystem: SurvivingFilesystem, survival: Survival) -> None:
     resumed = filesystem.resume(survival)
     if survival.negotiated is not None:
         log.warning(
-            "the daemon before has died; its mount goes on with %d names, %d open files and"
+            "the daemon before has ended; its mount goes on with %d names, %d open files and"
             " %d open directories",
             *resumed,
         )

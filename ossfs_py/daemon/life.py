@@ -27,18 +27,28 @@ from ossfs_py.daemon.options import (
     store_options,
 )
 from ossfs_py.daemon.servicestate import ServiceState
+from ossfs_py.daemon.succeeding import taken_from
 from ossfs_py.daemon.surroundings import Surroundings
+from ossfs_py.daemon.upgrading import Upgrade
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.survival import FoundOut, MountIdentity, SurvivalError, open_survival
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
+from ossfs_py.host.handover import Predecessor
 from ossfs_py.host.keeping import MountKeeper
+from ossfs_py.host.kernelside import check_given, given_descriptor, mountpoint_of
 from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
-from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
+from ossfs_py.host.running import (
+    SOCKET_NAME,
+    GivenUp,
+    RunningMount,
+    note_given_up,
+    registered,
+)
 from ossfs_py.host.standing import look_at
 from ossfs_py.namespace.past import check_history
 from ossfs_py.runtime.descriptors import raise_limit
@@ -78,27 +88,39 @@ def run(
     reread: Callable[[], Settings],
     notifier: Notifier,
     keeper: MountKeeper | None = None,
+    predecessor: Predecessor | None = None,
 ) -> int:
     """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
 
     ``ready`` is given what a person should know of the mount.
     ``reread`` reads every source of settings again; of the result only the log level is used.
     ``notifier`` tells the service manager, where there is one. With ``keeper`` the mount may be
-    there already, from a daemon that died.
+    there already, from a daemon that died, or from ``predecessor``, which serves it until this one
+    can.
 
     Raises:
         UserError: why it cannot be mounted; nothing is left behind.
     """
     raise_limit()
     share_fairly()
+    given = given_descriptor(settings.mountpoint)
+    if given is None:
+        check_machine(settings.allow_other)
+    else:
+        check_given(given, is_new=keeper is None or keeper.device is None)
+        os.set_inheritable(given, False)
+    prepare_directories(local_directories(settings))
+    metrics = Metrics()
+    store = None
+    if keeper is not None and predecessor is not None:
+        store = taken_from(predecessor, settings, keeper, metrics)
+    upgrade = Upgrade(settings, keeper, logs.close)
     if keeper is None:
-        heir, mountpoint = None, real_path(settings.mountpoint)
+        heir, mountpoint = None, _place(settings)
     else:
         heir, found_out = _heir(settings, keeper)
         mountpoint = Path(found_out.mountpoint)
         settings = settings.model_copy(update={"at_ns": found_out.at_ns})
-    check_machine(settings.allow_other)
-    prepare_directories(local_directories(settings))
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
     record = RunningMount(
         os.getpid(),
@@ -108,7 +130,7 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
-    is_mounted = heir is not None and heir.device is not None
+    is_mounted = given is not None or (heir is not None and heir.device is not None)
     # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
     # does not answer before that: once it is known to be dead, the lock is let go of.
     if not is_mounted:
@@ -118,9 +140,12 @@ def run(
             prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         for warning in surroundings.warnings(settings, mountpoint, Surroundings()):
             log.warning("%s", warning)
-        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier, heir)
+        life = _Life(
+            *(settings, mountpoint, runtime_dir, ready, logs, reread, notifier),
+            *(metrics, heir, upgrade),
+        )
         try:
-            return trio.run(life.run)
+            return trio.run(life.run, store)
         except BaseExceptionGroup as group:
             for exc in _leaves(group):
                 if isinstance(exc, SurvivalError) and heir is not None:
@@ -128,6 +153,12 @@ def run(
                 if isinstance(exc, UserError):
                     raise exc from None
             raise
+
+
+def _place(settings: Settings) -> Path:
+    """The mountpoint as the kernel knows it."""
+    given = given_descriptor(settings.mountpoint)
+    return real_path(settings.mountpoint) if given is None else mountpoint_of(given)
 
 
 def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
@@ -139,9 +170,7 @@ def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
     facts = MountIdentity(settings.source, str(settings.mountpoint), settings.endpoint or "")
     try:
         survival = open_survival(keeper.ledger)
-        found_out = survival.found_out or FoundOut(
-            str(real_path(settings.mountpoint)), settings.at_ns
-        )
+        found_out = survival.found_out or FoundOut(str(_place(settings)), settings.at_ns)
         survival.serve(facts, found_out)
     except SurvivalError:
         keeper.refused()
@@ -151,10 +180,16 @@ def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
 
 def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> int:
     """Unmount what no daemon goes on with, and say why; the exit code."""
-    mountpoint = real_path(settings.mountpoint)
+    mountpoint = _place(settings)
     told = f"the mount at {mountpoint} is given up: {why}"
     log.critical("%s", told)
     notifier.status(told)
+    try:
+        note_given_up(GivenUp(str(mountpoint), settings.source, why))
+    except (OSError, EnvironmentProblemError) as exc:
+        log.warning("'ossfs-py list' will not tell of it: %s", exc)
+    if given_descriptor(settings.mountpoint) is not None:
+        return _FAILED
     try:
         unmount(mountpoint, lazy=True)
     except EnvironmentProblemError as exc:
@@ -182,16 +217,19 @@ class _Life:
         logs: Logs,
         reread: Callable[[], Settings],
         notifier: Notifier,
+        metrics: Metrics,
         heir: Heir | None,
+        upgrade: Upgrade,
     ) -> None:
         self._heir = heir
+        self._upgrade = upgrade
         self._settings = settings
         self._mountpoint = mountpoint
         self._runtime_dir = runtime_dir
         self._ready = ready
         self._logs = logs
         self._reread = reread
-        self._metrics = Metrics()
+        self._metrics = metrics
         self._service = ServiceState(settings, notifier, self._metrics)
         self._store: ObjectStore | None = None
         self._mounting = trio.CancelScope()
@@ -200,12 +238,12 @@ class _Life:
         self._is_mounted = False
         self._stop = trio.Event()
 
-    async def run(self) -> int:
-        """Live; the exit code."""
+    async def run(self, store: ObjectStore | None) -> int:
+        """Live, from ``store`` if it is open already; the exit code."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
             nursery.start_soon(self._service.keep_told)
-            code = await self._serve()
+            code = await (self._serve() if store is None else self._serve_from(store))
             nursery.cancel_scope.cancel()
         return code
 
@@ -214,16 +252,19 @@ class _Life:
             store = await self._open_store()
         if self._mounting.cancelled_caught:
             return self._ended_early()
-        try:
-            return await self._serve_from(store)
-        finally:
-            store.close()
+        return await self._serve_from(store)
 
     def _ended_early(self) -> int:
         log.info("ended by a signal before anything was mounted")
         return _TERMINATED
 
     async def _serve_from(self, store: ObjectStore) -> int:
+        try:
+            return await self._serve_all(store)
+        finally:
+            store.close()
+
+    async def _serve_all(self, store: ObjectStore) -> int:
         self._store = store
         async with (
             assembled(
@@ -284,19 +325,24 @@ class _Life:
             await self._drain(filesystem)
         if not self._settings.read_only:
             forget_if_empty(self._state_directory)
-        log.info("%s is unmounted", self._mountpoint)
+        if given_descriptor(self._settings.mountpoint) is None:
+            log.info("%s is unmounted", self._mountpoint)
+        else:
+            log.info("%s is not served any more: who mounted it unmounts it", self._mountpoint)
         return self._code
 
     def _hand_over(self) -> None:
         if self._heir is None:
             return
-        if self._heir.hand_over():
+        self._upgrade.is_kept = self._heir.hand_over()
+        if self._upgrade.is_kept:
             log.info("another daemon goes on with the mount if this one dies")
         else:
             log.warning("the mount ends with this daemon: the fast lane cannot be had here")
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
-        return {**commands, **service_commands(self._logs, read_only=self._settings.read_only)}
+        service = service_commands(self._logs, read_only=self._settings.read_only)
+        return {**commands, **service, "upgrade": self._upgrade.command}
 
     @property
     def _state_directory(self) -> Path:

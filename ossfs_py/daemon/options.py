@@ -16,6 +16,7 @@ from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.host.directories import LocalDirectories, OwnDirectory
+from ossfs_py.host.kernelside import given_descriptor
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.reading.planning import ReadOptions
@@ -188,6 +189,7 @@ def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
         read_only=settings.read_only,
         allow_other=settings.allow_other,
         readahead_bytes=settings.readahead_bytes,
+        descriptor=given_descriptor(settings.mountpoint),
         lane=settings.fuse_lane == "auto",
         kernel_options=settings.kernel_options,
     )

@@ -17,6 +17,8 @@ _OLDEST_KERNEL = (4, 18)
 """Ordinary users of containers can mount FUSE from 4.18 on, and older ones lack copies of it."""
 _GOOD_KERNEL = (4, 20)
 """Requests of up to 1 MiB (max_pages); before, a READ brings 128 KiB."""
+_HANDING_KERNEL = (6, 9)
+"""The next daemon is sent again what a dead one had not answered (FUSE_NOTIFY_RESEND)."""
 _LEAST_FILES = 256
 _GOOD_FILES = 1024
 """A connection and a file each for --concurrency and every open file of the temp data path."""
@@ -45,21 +47,35 @@ def check_host(host: Host, *, allow_other: bool) -> Iterator[Finding]:
     yield fusermount(host)
     yield others_allowed(host, wanted=allow_other)
     yield open_files(host)
+    yield restarts(host)
 
 
 def kernel(host: Host) -> Finding:
     """Old enough kernels lack what is needed, or what makes it fast."""
     name = "kernel"
-    match = re.match(r"(\d+)\.(\d+)", host.release)
-    if match is None:
+    version = _version(host)
+    if version is None:
         return warning(name, f"{host.release!r} is no Linux version", "use Linux 4.20 or newer")
-    version = int(match[1]), int(match[2])
     if version < _OLDEST_KERNEL:
         return failed(name, f"Linux {host.release} is too old", "use Linux 4.20 or newer")
     if version < _GOOD_KERNEL:
         told = f"Linux {host.release} reads 128 KiB at a time"
         return warning(name, told, "use Linux 4.20 or newer, which reads 1 MiB at a time")
     return good(name, f"Linux {host.release}")
+
+
+def restarts(host: Host) -> Finding:
+    """Whether a mount can outlive its daemon; most do not ask for it."""
+    name = "restarts"
+    version = _version(host)
+    if version is None or version < _HANDING_KERNEL:
+        return skipped(name, "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer")
+    return good(name, "a mount with --read-only --restarts N outlives its daemon here")
+
+
+def _version(host: Host) -> tuple[int, int] | None:
+    match = re.match(r"(\d+)\.(\d+)", host.release)
+    return None if match is None else (int(match[1]), int(match[2]))
 
 
 def fuse_device(host: Host) -> Finding:

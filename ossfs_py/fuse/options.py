@@ -13,6 +13,8 @@ class FuseOptions:
     read_only: bool
     allow_other: bool
     readahead_bytes: int
+    descriptor: int | None = None
+    """The kernel's side of a mount that somebody else has made, and unmounts."""
     lane: bool = False
     """Whether what is asked most is answered past pyfuse3, where that can be."""
     kernel_options: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ from ossfs_py.fuse.lane import Lane, socket_pair
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.fuse.replying import thread_count
-from ossfs_py.fuse.succession import Heir, InheritedLane, is_gone
+from ossfs_py.fuse.succession import Heir, InheritedLane
 from ossfs_py.fuse.takeover import (
     NoLaneError,
     check_lane,
@@ -34,6 +34,7 @@ from ossfs_py.fuse.takeover import (
     taken_over,
 )
 from ossfs_py.fuse.tuning import connection_gone, fuse_descriptors, tune, waiting_requests
+from ossfs_py.host.kernelside import is_gone
 from ossfs_py.host.mountpoint import SUBTYPE, unmount
 from ossfs_py.host.words import shown_source
 from ossfs_py.telemetry.accesslog import AccessLog
@@ -157,6 +158,10 @@ def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Itera
         with _inherited(adapter, options, heir, heir.device) as inherited:
             yield inherited
         return
+    if options.descriptor is not None:
+        with _given(adapter, options, heir, options.descriptor) as given:
+            yield given
+        return
     before = fuse_descriptors()
     _init_pyfuse3(adapter, str(options.mountpoint), options)
     ends = _Ending(heir)
@@ -168,10 +173,33 @@ def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Itera
 
 
 @contextmanager
-def _inherited(
-    adapter: Adapter, options: FuseOptions, heir: Heir, device: int
+def _given(
+    adapter: Adapter, options: FuseOptions, heir: Heir | None, device: int
 ) -> Iterator[_Service]:
-    """The mount of a daemon that died. libfuse has never heard of it, so we unmount."""
+    """A mount that somebody else has made."""
+    os.set_blocking(device, False)
+    if options.lane:
+        try:
+            check_lane()
+        except NoLaneError as exc:
+            log.info("requests are answered without the fast lane: %s", exc)
+        else:
+            with _inherited(adapter, options, heir, device) as service:
+                yield service
+            return
+    _init_pyfuse3(adapter, f"/dev/fd/{device}", options)
+    try:
+        yield _ByPyfuse3(adapter.begun)
+    finally:
+        pyfuse3.close(unmount=False)
+
+
+@contextmanager
+def _inherited(
+    adapter: Adapter, options: FuseOptions, heir: Heir | None, device: int
+) -> Iterator[_Service]:
+    """The mount of a daemon that died, or of somebody else. libfuse has never heard of it, so what
+    is ours to unmount, we unmount."""
     ours, theirs = socket_pair()
     ends = _Ending(heir)
     with ours:
@@ -187,7 +215,7 @@ def _inherited(
                 yield service
         finally:
             pyfuse3.close(unmount=False)
-            if ends.unmounts and not is_gone(device):
+            if ends.unmounts and options.descriptor is None and not is_gone(device):
                 _unmount(options.mountpoint)
 
 

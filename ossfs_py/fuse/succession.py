@@ -11,7 +11,6 @@ open directory that nobody knows of costs a few hundred bytes.
 """
 
 import logging
-import select
 import socket
 import struct
 from typing import NoReturn
@@ -149,13 +148,6 @@ class InheritedLane(Lane):
 
     def _note_opened(self, unique: int, handle: int) -> None:
         self._heir.survival.asked_by(handle, unique & ~_RESENT)
-
-
-def is_gone(device: int) -> bool:
-    """Whether the kernel has let go of a mount."""
-    poll = select.poll()
-    poll.register(device, 0)
-    return bool(poll.poll(0))
 
 
 def _succeeds(answer: memoryview, unique: int) -> bool:

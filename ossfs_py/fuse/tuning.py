@@ -9,11 +9,11 @@ from pathlib import Path
 
 import trio
 
+from ossfs_py.host.kernelside import is_kernels_side
 from ossfs_py.host.mountpoint import THIS_MACHINE
 
 log = logging.getLogger(__name__)
 
-_DEVICE = Path("/dev/fuse")
 _DESCRIPTORS = Path("/proc/self/fd")
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
 MAX_BACKGROUND = 128
@@ -46,7 +46,7 @@ def fuse_descriptors() -> list[int]:
     found = []
     for entry in _DESCRIPTORS.iterdir():
         with suppress(OSError):  # closed meanwhile
-            if entry.readlink() == _DEVICE:
+            if is_kernels_side(int(entry.name)):
                 found.append(int(entry.name))
     return found
 

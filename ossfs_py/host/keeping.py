@@ -2,12 +2,16 @@
 
 The keeper is the daemon's parent (``cli/keeper.py``). It holds a descriptor for what the next
 daemon must know, and once the mount answers it is sent the kernel's descriptor as well. It reads
-what it was sent only when its daemon is dead: until then that lies in the socket.
+what it was sent when a child of it has ended, or when it is told that one has: until then that
+lies in the socket.
 """
 
+import json
 import logging
 import os
+import signal
 import socket
+from collections.abc import Mapping
 from typing import Final
 
 log = logging.getLogger(__name__)
@@ -18,6 +22,16 @@ ENDED: Final = b"ended"
 """The daemon ends the mount: nobody is to be started again."""
 REFUSED: Final = b"refused"
 """The daemon cannot go on for the one before, nor could another one."""
+NEXT: Final = b"next "
+"""Changed settings as JSON follow; comes with the socket over which the next daemon speaks with
+this one. It is to be started now."""
+HANDED: Final = b"handed"
+"""The daemon lets go of the mount: the one that was started goes on with it."""
+LONGEST_WORD_BYTES: Final = 64 * 1024
+
+
+class KeeperGoneError(Exception):
+    """Nobody would start another daemon."""
 
 
 class MountKeeper:
@@ -45,6 +59,25 @@ class MountKeeper:
             socket.send_fds(self._channel, [DEVICE], [device])
         except OSError as exc:
             log.warning("the keeper is gone (%s): a restart will not be survived", exc.strerror)
+
+    def start_next(self, changes: Mapping[str, object], channel: socket.socket) -> None:
+        """Have a daemon started that is to take over, with ``changes`` to its settings; ``channel``
+        becomes its own.
+
+        Raises:
+            KeeperGoneError: the keeper has died.
+        """
+        word = NEXT + json.dumps(dict(changes)).encode()
+        try:
+            socket.send_fds(self._channel, [word], [channel.fileno()])
+            # It waits for its children only; the socket has told that it lives.
+            os.kill(os.getppid(), signal.SIGCHLD)
+        except OSError as exc:
+            raise KeeperGoneError(exc.strerror) from None
+
+    def handed(self) -> None:
+        """This daemon is about to end, and the next one to go on."""
+        self._tell(HANDED)
 
     def ended(self) -> None:
         """The mount ends."""

@@ -96,6 +96,7 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
         os.pwrite(fd, json.dumps(asdict(mount)).encode(), 0)
         _sweep(path.parent)
         shutil.rmtree(own, ignore_errors=True)
+        _note_of(path).unlink(missing_ok=True)
         own.mkdir(0o700)
         yield own
     finally:
@@ -104,6 +105,43 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
         # Succeeds for the last mount of the user.
         with contextlib.suppress(OSError):
             path.parent.rmdir()
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A mount that was ended because its daemons died one after the other."""
+
+    mountpoint: str
+    source: str
+    why: str
+
+
+def note_given_up(given_up: GivenUp, directories: tuple[Path, ...] | None = None) -> None:
+    """Let ``ossfs-py list`` tell of it until something is mounted there again.
+
+    Raises:
+        EnvironmentProblemError: no runtime directory can be used.
+        OSError: it cannot be written.
+    """
+    note = _note_of(_usable(directories) / _record_name(given_up.mountpoint))
+    fd = os.open(note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, json.dumps(asdict(given_up)).encode())
+    finally:
+        os.close(fd)
+
+
+def given_up_mounts(directories: tuple[Path, ...] | None = None) -> list[GivenUp]:
+    """What :func:`note_given_up` has noted of this user's mounts, by mountpoint."""
+    uid = os.geteuid()
+    found = []
+    for directory in directories or runtime_dirs(uid):
+        if not _is_private(directory, uid):
+            continue
+        for note in directory.glob("*.ended"):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                found.append(GivenUp(**json.loads(note.read_bytes())))
+    return sorted(found, key=lambda given_up: given_up.mountpoint)
 
 
 class FoundDaemon:
@@ -263,6 +301,10 @@ def _record_name(mountpoint: str) -> str:
 
 def _directory_of(record: Path) -> Path:
     return record.with_suffix(".d")
+
+
+def _note_of(record: Path) -> Path:
+    return record.with_suffix(".ended")
 
 
 def _sweep(directory: Path) -> None:

@@ -2,6 +2,7 @@
 nothing. One that cannot go on ends the mount, and says why."""
 
 import io
+import json
 import mmap
 import os
 import signal
@@ -11,8 +12,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from minio import Minio
 
+from ossfs_py.cli.list import list_mounts
+from ossfs_py.cli.upgrade import upgrade
 from ossfs_py.host.running import find_daemon
 from ossfs_py.runtime.ledger import VERSION
 from tests.conftest import MountFactory
@@ -144,6 +148,9 @@ def test_a_daemon_that_dies_too_often_is_not_started_again(
     wait_for(lambda: not daemons_of(place.mountpoint))
     assert not is_mounted(real)
     assert "is given up: the daemon died 2 times within a minute" in log.read_text()
+    listed = json.loads(CliRunner().invoke(list_mounts, ["--json"]).output)
+    (told,) = [row["state"] for row in listed if row["mountpoint"] == str(real)]
+    assert told.startswith("given up: the daemon died 2 times within a minute, the last time it")
 
 
 def test_what_a_daemon_of_another_version_has_left_is_refused(
@@ -152,6 +159,11 @@ def test_what_a_daemon_of_another_version_has_left_is_refused(
     one = mount(bucket, data_path="direct", read_only=True, restarts=9)
     pid = kept_daemon(one.path, one.log_path)
     as_root(sys.executable, "-c", OTHER_VERSION, str(one.pid), str(VERSION + 1))
+    # An upgrade leaves it all to the daemon that serves.
+    refused = CliRunner().invoke(upgrade, [str(one.path)])
+    told = f"of version {VERSION + 1}, and this program knows {VERSION}"
+    assert str(refused.exception).endswith(told)
+    assert daemon_at(one.path) == pid
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
     assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log

@@ -1,5 +1,8 @@
 """The unit in a booted systemd: ready, stopped, killed, hung, broken."""
 
+import hashlib
+import io
+import os
 import shlex
 import time
 from collections.abc import Iterator
@@ -113,6 +116,34 @@ def test_keys_may_be_handed_over_as_a_credential_of_the_service(
         service.stop()
     finally:
         service.machine.run("mount", "--make-rprivate", "/")
+
+
+# In a shell of the machine: read on after the daemon was killed, and after another one took over.
+READ_ON = """
+{
+  exec 3<"$2/file"
+  dd bs=50000 count=1 <&3 2>/dev/null
+  kill -KILL "$(cat "/proc/$1/task/$1/children")"
+  dd bs=50000 count=1 <&3 2>/dev/null
+  until ossfs-py upgrade "$2" --concurrency 8 >&2; do :; done
+  cat <&3
+} | sha256sum
+"""
+
+
+def test_with_restarts_readers_go_on_when_the_daemon_of_a_service_dies_or_is_upgraded(
+    service: Service, minio_client: Minio
+) -> None:
+    content = os.urandom(1_000_000)
+    minio_client.put_object(service.bucket, "file", io.BytesIO(content), len(content))
+    service.configure(read_only="true", restarts="3", log_level="info")
+    keeper = service.start()
+    read = service.machine.run("sh", "-c", READ_ON, "sh", str(keeper), MOUNTPOINT)
+    assert read.stdout.split()[0] == hashlib.sha256(content).hexdigest(), read.stderr
+    assert int(service.machine.property(UNIT, "MainPID")) == keeper
+    assert service.machine.property(UNIT, "NRestarts") == "0"
+    assert "Serving" in service.machine.property(UNIT, "StatusText")
+    service.stop()
 
 
 # In a shell of the machine: kill it, and say when another daemon answers. A dead mount has no type.

@@ -1,5 +1,5 @@
-"""kill -9 of the daemon at random moments while programs read, map and walk: none of them is told
-an error, and none reads a wrong byte.
+"""kill -9 of the daemon at random moments while programs read, map and walk, and upgrades: no
+program is told an error, and none reads a wrong byte.
 
 ``OSSFS_PY_SOAK_RESTARTS`` says how often, ``OSSFS_PY_SOAK_SEED`` at which moments. How long reads
 were held up is printed (``pytest -s``).
@@ -22,6 +22,7 @@ from minio import Minio
 
 from ossfs_py.host.running import find_daemon
 from tests.conftest import MountFactory
+from tests.support.commands import ossfs
 from tests.support.holding import wait_for
 from tests.support.mounting import END_SECONDS
 
@@ -114,9 +115,14 @@ class Programs:
 
 
 @pytest.mark.timeout(60 + RESTARTS * SECONDS_PER_RESTART)
-@pytest.mark.parametrize("data_path", ["direct", "cache"] if RESTARTS > 3 else ["direct"])
+@pytest.mark.parametrize(
+    ("data_path", "upgrades"),
+    [("direct", False), ("cache", False), ("direct", True)]
+    if RESTARTS > 3
+    else [("direct", False)],
+)
 def test_programs_notice_no_death_of_the_daemon(
-    data_path: str, mount: MountFactory, bucket: str, minio_client: Minio
+    data_path: str, upgrades: bool, mount: MountFactory, bucket: str, minio_client: Minio
 ) -> None:
     rng = random.Random(SEED)
     contents = {f"models/{number}": rng.randbytes(FILE_BYTES) for number in range(FILES)}
@@ -134,14 +140,18 @@ def test_programs_notice_no_death_of_the_daemon(
             daemon = find_daemon(one.path)
             assert daemon is not None
             daemon.close()
-            os.kill(daemon.mount.pid, signal.SIGKILL)
+            if upgrades:
+                outcome = ossfs("upgrade", one.path, environment={})
+                assert outcome.code == 0, outcome.err
+            else:
+                os.kill(daemon.mount.pid, signal.SIGKILL)
         wait_for(lambda: one.log.count(GOES_ON) > RESTARTS)
     finally:
         programs.stop()
     held_up = sorted(programs.longest_seconds)[-RESTARTS:]
     print(  # noqa: T201
-        f"{RESTARTS} deaths, {programs.rounds}; reads held up: median"
-        f" {statistics.median(held_up):.2f} s, longest {held_up[-1]:.2f} s"
+        f"{RESTARTS} {'upgrades' if upgrades else 'deaths'}, {programs.rounds};"
+        f" reads held up: median {statistics.median(held_up):.2f} s, longest {held_up[-1]:.2f} s"
     )
     assert not programs.wrong, programs.wrong
     assert all(programs.rounds.values()), programs.rounds

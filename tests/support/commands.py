@@ -61,8 +61,10 @@ def ossfs(
     *arguments: str | Path,
     environment: Mapping[str, str],
     wrapper: Sequence[str] = (),
+    passed: Sequence[int] = (),
 ) -> Outcome:
-    """Run a command to its end. ``wrapper`` is put before it (``setpriv``, ``unshare``, ...)."""
+    """Run a command to its end. ``wrapper`` is put before it (``setpriv``, ``unshare``, ...), and
+    it has the descriptors ``passed``."""
     done = subprocess.run(
         [*wrapper, sys.executable, "-m", "ossfs_py", *map(str, arguments)],
         capture_output=True,
@@ -70,6 +72,7 @@ def ossfs(
         env=plain_environment(environment),
         timeout=TIMEOUT_SECONDS,
         check=False,
+        pass_fds=passed,
         # Not the checkout: the daemon must not depend on where it was started.
         cwd="/",
     )

@@ -40,7 +40,7 @@ def test_every_command_and_every_option_is_offered(asking: None) -> None:
             for parameter in command.get_params(
                 command.make_context(name, [], context, resilient_parsing=True)
             )
-            if isinstance(parameter, click.Option)
+            if isinstance(parameter, click.Option) and not parameter.hidden
             for flag in (*parameter.opts, *parameter.secondary_opts)
             if flag.startswith("--")
         }

@@ -14,7 +14,10 @@ import pytest
 PRELUDE = """
 import os, signal, socket, sys, time
 from pathlib import Path
-from ossfs_py.cli.kept import KEPT, keeper_of
+from ossfs_py.cli.kept import changed_by_upgrades, keeper_of, predecessor_of
+from ossfs_py.host.handover import Successor
+predecessor = predecessor_of(os.environ)
+changes = changed_by_upgrades(os.environ)
 note = Path(sys.argv[1])
 lives = len(note.read_text().splitlines()) if note.exists() else 0
 keeper, ready = keeper_of(os.environ)
@@ -94,6 +97,90 @@ def test_a_mount_that_somebody_took_down_is_not_served_again(tmp_path: Path) -> 
     # Nobody holds the other end of what stands for the kernel's descriptor when the daemon dies.
     assert keeper(tmp_path / "note", "hand_over(); die()", holds=False).wait(SECONDS) == 137
     assert (tmp_path / "note").read_text().splitlines() == ["first"]
+
+
+UPGRADE = """
+hand_over()
+def ready(changes):
+    successor = Successor({"bucket": "b"})
+    with successor.its_channel:
+        keeper.start_next(changes, successor.its_channel)
+    while (answer := successor.answer()) is None:
+        time.sleep(0.01)
+    return answer
+if predecessor is None and keeper.device is None:
+    ready({"concurrency": "8", "profile": "one"})
+    keeper.handed()
+    os._exit(3)
+elif predecessor is not None:
+    say(f"{predecessor.settings} {changes}")
+    predecessor.wait_gone("1.0")
+    if "two" not in changes.values():
+        ready({"profile": "two"})
+        keeper.handed()
+        os._exit(3)
+    die()
+say(changes)
+keeper.ended()
+"""
+
+
+def test_a_daemon_hands_over_to_the_next_which_no_death_is(tmp_path: Path) -> None:
+    """What both upgrades have changed holds for the daemon after a death, too."""
+    assert keeper(tmp_path / "note", UPGRADE, restarts=1).wait(SECONDS) == 0
+    assert (tmp_path / "note").read_text().splitlines() == [
+        "first",
+        "again",
+        "{'bucket': 'b'} {'concurrency': '8', 'profile': 'one'}",
+        "again",
+        "{'bucket': 'b'} {'concurrency': '8', 'profile': 'two'}",
+        "again",
+        "{'concurrency': '8', 'profile': 'two'}",
+    ]
+
+
+STAYS = """
+hand_over()
+if predecessor is not None:
+    with predecessor.hears_failures():
+        {fails}
+successor = Successor({{}})
+with successor.its_channel:
+    keeper.start_next({{"a": "b"}}, successor.its_channel)
+while True:
+    try:
+        if successor.answer():
+            successor.send_away()
+            say("sent away")
+            break
+    except Exception as exc:
+        say(exc)
+        break
+    time.sleep(0.01)
+if keeper.device is None:
+    die()
+say(changes)
+keeper.ended()
+"""
+
+
+@pytest.mark.parametrize(
+    ("fails", "told"),
+    [
+        ("import nothing_of_that_name", "ModuleNotFoundError: No module named 'nothing_of_that_na"),
+        ("os._exit(1)", "the new program ended without a word"),
+        ("predecessor.wait_gone('1.0')", "sent away"),
+    ],
+)
+def test_a_daemon_that_cannot_go_on_leaves_the_other_one_alone(
+    fails: str, told: str, tmp_path: Path
+) -> None:
+    """What it was to change is forgotten, and the keeper goes on mending deaths."""
+    assert keeper(tmp_path / "note", STAYS.format(fails=fails), restarts=2).wait(SECONDS) == 0
+    lines = (tmp_path / "note").read_text().splitlines()
+    assert lines[:2] == ["first", "again"]
+    assert lines[2].startswith(told)
+    assert lines[-1] == "{}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -17,6 +17,7 @@ from ossfs_py.doctor.host import (
     open_files,
     others_allowed,
     privilege,
+    restarts,
 )
 from ossfs_py.host.mountpoint import Machine
 
@@ -40,7 +41,7 @@ def host(tmp_path: Path) -> Host:
     )
     return Host(
         machine=machine,
-        release="6.1.0-13-amd64",
+        release="6.12.0-13-amd64",
         filesystems=tmp_path / "filesystems",
         user=USER,
         file_limits=(4096, 4096),
@@ -57,7 +58,7 @@ def test_a_machine_without_faults_is_well(host: Host) -> None:
         host = replace(host, machine=replace(host.machine, program_path="/usr/bin:/bin"))
     findings = list(check_host(host, allow_other=True))
     assert {finding.status for finding in findings} == {Status.GOOD}
-    assert len({finding.check for finding in findings}) == len(findings) == 6
+    assert len({finding.check for finding in findings}) == len(findings) == 7
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,16 @@ def test_the_kernel_s_age(host: Host, release: str, status: Status, word: str) -
     finding = kernel(replace(host, release=release))
     assert finding.status is status
     assert word in finding.told
+
+
+def test_whether_a_mount_can_outlive_its_daemon_is_told(host: Host) -> None:
+    assert restarts(replace(host, release="6.9.0")).status is Status.GOOD
+    for release in ("6.8.12", "5.10.0", "unknown"):
+        finding = restarts(replace(host, release=release))
+        assert told(finding) == (
+            Status.SKIPPED,
+            "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer",
+        )
 
 
 def test_a_missing_device_is_told_with_what_brings_it(host: Host) -> None:

@@ -15,8 +15,11 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.running import (
     SOCKET_NAME,
     FoundDaemon,
+    GivenUp,
     RunningMount,
     find_daemon,
+    given_up_mounts,
+    note_given_up,
     registered,
     running_mounts,
 )
@@ -65,6 +68,20 @@ def test_a_running_daemon_is_found_and_waited_for(tmp_path: Path) -> None:
         daemon.close()
     assert not directory.exists()
     assert find_daemon(Path("/mnt/x"), os.geteuid(), (directory,)) is None
+
+
+def test_a_mount_that_was_given_up_is_told_of_until_its_mountpoint_is_served_again(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "run"
+    ended = [GivenUp("/mnt/x", "models", "it died"), GivenUp("/mnt/y", "models", "it died")]
+    for one in ended:
+        note_given_up(one, (directory,))
+    (directory / "other.ended").write_text("no note")
+    assert given_up_mounts((directory,)) == ended
+    with serving(directory, "/mnt/x") as process:
+        assert given_up_mounts((directory,)) == ended[1:]
+        process.communicate()
 
 
 def test_the_mounts_of_live_daemons_are_listed(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Letting newer code, or other settings, take over a mount that a keeper holds."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import trio
+
+from ossfs_py.config import Settings
+from ossfs_py.config.changeable import fixed_settings
+from ossfs_py.control.server import Arguments, ControlError, Progress
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.host.handover import ReadyDaemon, Successor
+from ossfs_py.host.keeping import KeeperGoneError, MountKeeper
+
+log = logging.getLogger(__name__)
+
+_READY_SECONDS = 60.0
+"""A daemon is ready within a second or two; on a machine that swaps it takes longer."""
+
+
+class Upgrade:
+    """The command of a mount's control socket that ends its daemon in favour of another one."""
+
+    def __init__(
+        self, settings: Settings, keeper: MountKeeper | None, close_logs: Callable[[], None]
+    ) -> None:
+        """``keeper`` is None for a mount that ends with its daemon."""
+        self._settings = settings
+        self._keeper = keeper
+        self._close_logs = close_logs
+        self.is_kept = False
+        """Whether another daemon can go on; set when the mount answers."""
+        self._is_under_way = False
+
+    async def command(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
+        """Start the next daemon, and end when it is ready. Returns only if it fails.
+
+        Raises:
+            ControlError: why this one goes on.
+        """
+        if self._keeper is None:
+            raise ControlError(
+                "the mount ends with its daemon, as it was mounted without --restarts: unmount,"
+                " and mount again"
+            )
+        if not self.is_kept:
+            raise ControlError("the mount ends with its daemon: the kernel cannot hand it on")
+        if self._is_under_way:
+            raise ControlError("another upgrade is under way")
+        self._is_under_way = True
+        try:
+            # Somebody who goes away leaves two daemons that agree, whichever of them goes on.
+            with trio.CancelScope(shield=True):
+                ready = await self._ready_successor(self._keeper, arguments.values("changes"))
+                log.warning("the mount goes on in process %d, version %s", *ready)
+                await progress({"pid": ready.pid, "version": ready.version})
+            self._end(self._keeper)
+        finally:
+            self._is_under_way = False
+
+    async def _ready_successor(
+        self, keeper: MountKeeper, changes: Mapping[str, Any]
+    ) -> ReadyDaemon:
+        successor = Successor(fixed_settings(self._settings))
+        try:
+            with successor.its_channel:
+                keeper.start_next(changes, successor.its_channel)
+            with trio.fail_after(_READY_SECONDS):
+                while (ready := successor.answer()) is None:
+                    await trio.lowlevel.wait_readable(successor)
+        except (EnvironmentProblemError, KeeperGoneError, trio.TooSlowError, OSError) as exc:
+            successor.send_away()
+            why = _why(exc)
+            log.error("no upgrade: %s", why)  # noqa: TRY400 (a sentence for people)
+            raise ControlError(f"the running daemon goes on, as no other can: {why}") from None
+        return ready
+
+    def _end(self, keeper: MountKeeper) -> NoReturn:
+        """At once, as if killed: what is under way the kernel asks the next one for again, and an
+        orderly end would answer it with an error.
+        """
+        keeper.handed()
+        self._close_logs()
+        os._exit(0)
+
+
+def _why(exc: Exception) -> str:
+    match exc:
+        case trio.TooSlowError():
+            return f"the next one was not ready within {_READY_SECONDS:g} seconds"
+        case KeeperGoneError():
+            return f"its keeper is gone ({exc})"
+        case _:
+            return str(exc)

@@ -185,8 +185,11 @@ class Belief:
         self._table_end = min(self._table_end, layout.starts[0])
         if layout.is_walked:
             return  # no beginnings are fetched ahead
-        blocks = len({start // self._block_bytes for start in layout.starts})
-        self._heads_fit = blocks * self._block_bytes * 4 <= self._room_bytes * 3
+        size = self._block_bytes
+        blocks = {
+            place // size for start in layout.starts for place in (start - MIB, start, start + MIB)
+        }
+        self._heads_fit = len(blocks) * size * 4 <= self._room_bytes * 3
 
     def expect_table(self, end: int) -> None:
         """The file's first bytes, up to ``end``, are its table."""
@@ -352,13 +355,16 @@ class Belief:
 
         Whole blocks, if they can stay until they are read; or what the kernel asks for.
         """
-        if self._heads_fit:
-            block = start // self._block_bytes * self._block_bytes
-            return ByteRange(block, min(block + self._block_bytes, self._file_size))
         page = start // PAGE_BYTES * PAGE_BYTES
         lead = max(run.place - run.start, 0)
-        after = max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
-        return ByteRange(max(0, page - lead), min(page + after, self._file_size))
+        first = max(0, page - lead)
+        end = page + max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
+        if self._heads_fit:
+            # Both blocks, if the kernel's read-around reaches over an edge: what it asks for of the
+            # other one would be a request of its own, and the rest of that block one more.
+            size = self._block_bytes
+            first, end = first // size * size, -(-end // size) * size
+        return ByteRange(first, min(end, self._file_size))
 
     def _foresee_slices(self, lane: _Lane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""

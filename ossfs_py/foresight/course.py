@@ -118,6 +118,19 @@ class Course:
             return ByteRange(position, min(upto, boundary))
         return None
 
+    def unread_from(self, position: int) -> ByteRange:
+        """The first bytes from ``position`` on that streams may be read ahead into: with the rest
+        of the file on the course and still to be read, not what was read, whose memory may have
+        been given up. The kernel has it, and a program that reads all of a file reads it once.
+        """
+        size = self._file_size
+        if not self._rest_is_wanted or (self.rest_from >= size and not self._waiting_bytes):
+            return ByteRange(position, size)
+        was_read, upto = self._read.run_at(position, size)
+        if was_read:
+            position, upto = upto, self._read.run_at(upto, size)[1]
+        return ByteRange(position, upto)
+
     def passed(self, end: int) -> None:
         """Everything up to ``end`` of what :meth:`next` said is here, on its way, or given up."""
         if self._soon:

@@ -189,7 +189,7 @@ class Belief:
         if layout.is_walked:
             return  # no beginnings are fetched ahead
         self._heads_fit = self._fit(layout, 0)
-        self._both_fit = self._fit(layout, MIB)
+        self._both_fit = self._heads_fit and self._fit(layout, MIB)
 
     def _fit(self, layout: Layout, around_bytes: int) -> bool:
         size, around = self._block_bytes, (-around_bytes, 0, around_bytes)

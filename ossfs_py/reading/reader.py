@@ -25,8 +25,8 @@ _MODEL_WINDOW_BYTES = 64 * MIB
 _REQUESTS_BESIDE = 24
 """Blocks under way at once for what is believed: as many as fill a link of 1.7 GB/s at the 118 ms
 that 8 MiB take on a connection with 25 ms to the first byte and 90 MB/s. A stream's window comes to
-as many: with 16, ``load_file`` of 6 GiB took 1.2 times as long as a plain read, with 24 it takes
-less."""
+as many: with 16, ``load_file`` of 6 GiB over a simulated link took 1.2 times as long as a plain
+read, with 24 as long."""
 
 
 class VersionReader:

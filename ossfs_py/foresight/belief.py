@@ -41,7 +41,8 @@ _SURE_LOOKS = 4
 """After so many looks at one part after the other, as many beginnings as ever are fetched."""
 
 _GRANT_BYTES = 64 * MIB
-"""Of the rest of the file, what each look at the next part makes believable."""
+"""Of the rest of the file, what each look at the next part makes believable, from the third look
+on."""
 
 _AHEAD_BYTES = 96 * MIB
 """How far slices of the following parts are fetched ahead: what keeps a link busy."""
@@ -149,6 +150,8 @@ class Belief:
         self._room_bytes = room_bytes
         self._heads_fit = False
         """Whether the blocks that the parts begin in can all stay until they are read."""
+        self._both_fit = False
+        """Whether the blocks beside them can, too, where the kernel reads around a beginning."""
         self._table_end = 0
         self._read = ExtentSet()
         self.course = Course(file_size, block_bytes, room_bytes, self._read)
@@ -185,8 +188,13 @@ class Belief:
         self._table_end = min(self._table_end, layout.starts[0])
         if layout.is_walked:
             return  # no beginnings are fetched ahead
-        blocks = len({start // self._block_bytes for start in layout.starts})
-        self._heads_fit = blocks * self._block_bytes * 4 <= self._room_bytes * 3
+        self._heads_fit = self._fit(layout, 0)
+        self._both_fit = self._heads_fit and self._fit(layout, MIB)
+
+    def _fit(self, layout: Layout, around_bytes: int) -> bool:
+        size, around = self._block_bytes, (-around_bytes, 0, around_bytes)
+        blocks = {(start + beside) // size for start in layout.starts for beside in around}
+        return len(blocks) * size * 4 <= self._room_bytes * 3
 
     def expect_table(self, end: int) -> None:
         """The file's first bytes, up to ``end``, are its table."""
@@ -345,20 +353,28 @@ class Belief:
             heads.append(head)
             self.course.add(head)
         if lane.looks > 1:
-            self.course.grant_rest(_GRANT_BYTES * lane.looks)
+            # Parts may be larger than a grant: of a file of 30 GiB all have to be believed in.
+            looked_at = place if lane.looks > _SURE_LOOKS else 0
+            self.course.grant_rest(max(_GRANT_BYTES * (lane.looks - 1), looked_at))
 
     def _head(self, start: int, run: Run) -> ByteRange:
         """What is fetched of a part that begins at ``start`` before it is looked at.
 
         Whole blocks, if they can stay until they are read; or what the kernel asks for.
         """
-        if self._heads_fit:
-            block = start // self._block_bytes * self._block_bytes
-            return ByteRange(block, min(block + self._block_bytes, self._file_size))
+        size = self._block_bytes
         page = start // PAGE_BYTES * PAGE_BYTES
         lead = max(run.place - run.start, 0)
-        after = max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
-        return ByteRange(max(0, page - lead), min(page + after, self._file_size))
+        first = max(0, page - lead)
+        end = page + max(run.end - run.place, lead, _LEAST_HEAD_BYTES)
+        if self._both_fit:
+            # What the kernel asks for of the other block would be a request of its own, and the
+            # rest of that block one more.
+            first, end = first // size * size, -(-end // size) * size
+        elif self._heads_fit:
+            block = start // size * size
+            first, end = min(first, block), max(end, block + size)
+        return ByteRange(first, min(end, self._file_size))
 
     def _foresee_slices(self, lane: _Lane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""

@@ -17,6 +17,29 @@ _ROOM_SHARE = 2
 """Of what can be kept, one part in this many is for the rest of the file; the other one is for what
 is wanted soon and for the readers' streams."""
 
+_REST_SHARE = 4
+"""And one part in this many is for the rest in any case: beginnings of parts, taken soon and read
+late, may fill the others, and the rest would come in one request after the other."""
+
+
+class _Waiting:
+    """What was taken and not read yet."""
+
+    __slots__ = ("_spans", "size")
+
+    def __init__(self) -> None:
+        self._spans = ExtentSet()
+        self.size = 0
+
+    def add(self, span: ByteRange) -> None:
+        self._spans.add(span.start, span.end)
+        self.size += span.size
+
+    def was_read(self, start: int, end: int) -> None:
+        if self.size and self._spans.run_at(start, end) != (False, end):
+            self.size -= sum(span.size for span in self._spans.within(start, end))
+            self._spans.remove(start, end)
+
 
 class Course:
     """Spans that a program is believed to read soon, and maybe the whole rest of the file.
@@ -40,9 +63,8 @@ class Course:
         self._granted_until = 0
         self._taken_bytes = 0
         self._most_waiting_bytes = room_bytes // _ROOM_SHARE
-        self._waiting = ExtentSet()
-        self._waiting_bytes = 0
-        """What was taken and not read yet."""
+        self._least_rest_bytes = room_bytes // _REST_SHARE
+        self._soon_waiting, self._rest_waiting = _Waiting(), _Waiting()
 
     @property
     def is_whole(self) -> bool:
@@ -97,12 +119,19 @@ class Course:
         limit = self._file_size
         if self._taken_bytes >= self._granted_bytes:
             limit = self._granted_until
-        if self.rest_from >= limit or self._waiting_bytes >= self._most_waiting_bytes:
+        if self.rest_from >= limit or self._is_ahead_enough:
             return None
         found = self._clipped(ByteRange(self.rest_from, self._file_size))
         if found is None:
             self.rest_from = self._file_size
         return found
+
+    @property
+    def _is_ahead_enough(self) -> bool:
+        rest_bytes = self._rest_waiting.size
+        return rest_bytes >= self._least_rest_bytes and (
+            rest_bytes + self._soon_waiting.size >= self._most_waiting_bytes
+        )
 
     def _clipped(self, span: ByteRange) -> ByteRange | None:
         position = span.start
@@ -118,6 +147,20 @@ class Course:
             return ByteRange(position, min(upto, boundary))
         return None
 
+    def unread_from(self, position: int) -> ByteRange:
+        """The first bytes from ``position`` on that streams may be read ahead into: with the rest
+        of the file on the course and still to be read, not what was read, whose memory may have
+        been given up. The kernel has it, and a program that reads all of a file reads it once.
+        """
+        size = self._file_size
+        is_over = self.rest_from >= size and not (self._rest_waiting.size + self._soon_waiting.size)
+        if not self._rest_is_wanted or is_over:
+            return ByteRange(position, size)
+        was_read, upto = self._read.run_at(position, size)
+        if was_read:
+            position, upto = upto, self._read.run_at(upto, size)[1]
+        return ByteRange(position, upto)
+
     def passed(self, end: int) -> None:
         """Everything up to ``end`` of what :meth:`next` said is here, on its way, or given up."""
         if self._soon:
@@ -127,14 +170,14 @@ class Course:
 
     def took(self, span: ByteRange) -> None:
         """A request for ``span``, of what :meth:`next` said, was begun."""
-        if not self._soon:
+        if self._soon:
+            self._soon_waiting.add(span)
+        else:
             self._taken_bytes += span.size
-        self._waiting.add(span.start, span.end)
-        self._waiting_bytes += span.size
+            self._rest_waiting.add(span)
         self.passed(span.end)
 
     def was_read(self, start: int, end: int) -> None:
         """``[start, end)`` is read now."""
-        if self._waiting_bytes and self._waiting.run_at(start, end) != (False, end):
-            self._waiting_bytes -= sum(span.size for span in self._waiting.within(start, end))
-            self._waiting.remove(start, end)
+        self._soon_waiting.was_read(start, end)
+        self._rest_waiting.was_read(start, end)

@@ -190,6 +190,10 @@ class Planner:
             if chunk is not None:
                 position = stream.ahead = chunk.end
                 continue
+            unread = self._foresight.course.unread_from(position)
+            if unread.start > position:
+                position = stream.ahead = unread.start
+                continue
             largest = min(self._block_bytes, _floor_power_of_two(stream.window // _PIECES_AHEAD))
             piece = _piece(position - stream.position, largest)
             # Pieces end on multiples of their size, for the same reason as in needed().
@@ -200,6 +204,7 @@ class Planner:
                 if not stream.limit_is_exact:
                     return None
                 end = limit
+            end = min(end, unread.end)
             return self.request(position - position % self._grain, end, urgent=False)
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ossfs_py.extents import ExtentSet
 from tests.support.loaders import MANY, MIB, SAFETENSORS, make_many
 from tests.support.loading import BUCKET, ENVIRONMENT, Shaped
 from tests.support.mounting import DATA_PATHS, Mount, Option
@@ -98,6 +99,15 @@ def asked_bytes(mounted: Mount, name: str) -> int:
     return sum(size for _, size in reads(mounted, name))
 
 
+def repeats(mounted: Mount, name: str) -> int:
+    """Reads of what the kernel had asked for before: short of memory, it had dropped pages."""
+    asked, count = ExtentSet(), 0
+    for offset, size in reads(mounted, name):
+        count += asked.run_at(offset, offset + size) != (False, offset + size)
+        asked.add(offset, offset + size)
+    return count
+
+
 def asked_in_blocks_bytes(mounted: Mount, name: str) -> int:
     """Of the whole blocks of 1 MiB in one file that the kernel asked for some of."""
     touched: set[int] = set()
@@ -178,8 +188,11 @@ def test_ten_thousand_small_tensors_are_loaded_in_few_requests(
 ) -> None:
     require_torch()
     requests, fetched, _ = loaded("many small tensors", shaped, mounted)
-    assert fetched <= 1.01 * COUNT * EACH_BYTES, f"{fetched / MIB:.1f} MiB"
-    assert requests <= 260
+    # On a machine that is short of memory, each page that was dropped brings 1 MiB at most.
+    again = repeats(mounted, name_of("many small tensors", mounted))
+    told = f"{fetched / MIB:.1f} MiB, {again} reads of what the kernel had dropped"
+    assert fetched <= 1.01 * COUNT * EACH_BYTES + again * MIB, told
+    assert requests <= 260 + again
 
 
 @pytest.mark.parametrize(("data_path", "files"), [("direct", 300), ("temp", 30), ("cache", 30)])

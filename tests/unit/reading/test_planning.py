@@ -39,7 +39,8 @@ class Believes:
 
     def __init__(self, known_end: int | None, size: int) -> None:
         self.end = known_end
-        self.course = Course(size, ReadOptions().block_size_bytes, size, ExtentSet())
+        self.read = ExtentSet()
+        self.course = Course(size, ReadOptions().block_size_bytes, 2 * size, self.read)
         self.reads_all_in_order = False
 
     def known_end(self, start: int, position: int) -> int | None:
@@ -322,6 +323,28 @@ def test_a_stream_leaves_reading_ahead_to_a_course_that_leads_it() -> None:
     assert plans.ahead(stream, MIB) == []
     stream = plans.read(2 * MIB, 9 * MIB)
     assert plans.ahead(stream, MIB) != []
+
+
+def test_what_was_read_in_an_order_of_its_own_is_not_read_ahead_once_more() -> None:
+    """Its memory may have been given up, but the kernel has it. Some loads of 62 MiB took 63."""
+    plans = Plans(32 * MIB)
+    course, read = plans.believes.course, plans.believes.read
+    read.add(4 * MIB, 5 * MIB)
+    read.add(6 * MIB, 8 * MIB)
+    course.grant_rest(32 * MIB)
+    while (beside := plans.planner.beside()) is not None:
+        course.took(ByteRange(beside.start, beside.end))  # all of it is given up again
+    plans.needed(0, MIB)
+    stream = plans.read(MIB, 2 * MIB)
+    ahead = plans.ahead(stream, MIB)
+    assert ExtentSet(ByteRange(span.start, span.end) for span in ahead) == ExtentSet(
+        [ByteRange(start * MIB, end * MIB) for start, end in ((2, 4), (5, 6), (8, 10))]
+    )
+    for start in range(0, 32 * MIB, MIB):
+        read.add(start, start + MIB)
+        course.was_read(start, start + MIB)
+    stream = plans.read(2 * MIB, 9 * MIB)
+    assert plans.ahead(stream, 7 * MIB) != []  # who reads the file once more is read ahead
 
 
 @settings(max_examples=150, deadline=None)

@@ -81,10 +81,6 @@ def upgrade(mountpoint: str, **given: str | bool | None) -> int:
 def _absolute(changes: Mapping[str, str | bool]) -> dict[str, str | bool]:
     """The daemon works in another directory."""
     return {
-        name: str(absolute_path(value)) if value and _is_path(name) else value
+        name: str(absolute_path(value)) if value and Settings.model_fields[name].is_path else value
         for name, value in changes.items()
     }
-
-
-def _is_path(name: str) -> bool:
-    return "Path" in str(Settings.model_fields[name].annotation)

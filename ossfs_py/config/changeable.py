@@ -3,7 +3,7 @@
 from typing import Final
 
 from ossfs_py.config.groups.option import LIMITS
-from ossfs_py.config.settings import ARGUMENTS, Settings, option_extra, option_name
+from ossfs_py.config.settings import ARGUMENTS, Settings, option_name
 
 _FIELDS = frozenset(
     {
@@ -18,8 +18,8 @@ _FIELDS = frozenset(
 
 CHANGEABLE: Final = frozenset(
     name
-    for name in Settings.model_fields
-    if name in _FIELDS or option_extra(name).get("group") == LIMITS
+    for name, field in Settings.model_fields.items()
+    if name in _FIELDS or field.group == LIMITS
 )
 """Fields; all others are what programs have open, or what the kernel and the keeper were told."""
 

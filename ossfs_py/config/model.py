@@ -5,6 +5,7 @@ took 0.2 CPU-s to load and to build its validators, a quarter of a mount's start
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
@@ -69,6 +70,7 @@ class Field:
         if get_origin(annotation) is Annotated:
             annotation, self._parse = get_args(annotation)
         self.is_flag = annotation is bool
+        self.is_path = annotation is Path
         is_tuple = get_origin(annotation) is tuple
         self._of_many = get_args(annotation)[0] if is_tuple else None
         one = self._of_many if is_tuple else annotation

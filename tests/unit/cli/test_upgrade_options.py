@@ -7,7 +7,6 @@ import ossfs_py
 from ossfs_py.config import Settings
 from ossfs_py.config.changeable import CHANGEABLE, as_option, fixed_settings
 from ossfs_py.config.groups.option import LIMITS
-from ossfs_py.config.settings import option_extra
 
 GUIDE = Path(ossfs_py.__file__).parent / "docs" / "operations.md"
 
@@ -15,7 +14,7 @@ GUIDE = Path(ossfs_py.__file__).parent / "docs" / "operations.md"
 def test_the_guide_lists_every_option_that_may_change_and_no_other() -> None:
     section = GUIDE.read_text().split("These options can change:")[1].split("All others")[0]
     listed = set(re.findall(r"`(--[a-z-]+)`", section))
-    limits = {as_option(name) for name in CHANGEABLE if option_extra(name).get("group") == LIMITS}
+    limits = {as_option(name) for name in CHANGEABLE if Settings.model_fields[name].group == LIMITS}
     assert listed - limits == {as_option(name) for name in CHANGEABLE} - limits
     assert 'all of "Network and memory"' in section
 

@@ -122,6 +122,22 @@ class NodeConnection:
         self.end_value()
         return (Found.WON if b"W" in words[2:] else Found.LOST), 0
 
+    def look(self, keys: Sequence[bytes], *, lease: bool) -> None:
+        """As :meth:`ask`, but values stay where they are: :meth:`seen` has the answers."""
+        flags = b" s N%d\r\n" % LEASE_SECONDS if lease else b" s\r\n"
+        self._send([b"".join(b"mg " + key + flags for key in keys)])
+
+    def seen(self) -> Found:
+        """The next answer to :meth:`look`."""
+        words = self._line().split()
+        if words == [b"EN"]:
+            return Found.NOTHING
+        if words[:1] != [b"HD"] or len(words) < 2 or not words[1].startswith(b"s"):
+            raise NodeFaultError("foreign", "it does not speak memcached's meta protocol")
+        if words[1] != b"s0":
+            return Found.VALUE
+        return Found.WON if b"W" in words[2:] else Found.LOST
+
     def fill(self, view: memoryview) -> None:
         """Receive the next bytes of a value into ``view``."""
         ready = min(self._end - self._start, len(view))

@@ -1,12 +1,16 @@
 """One model on N nodes at once, with and without a shared cache.
 
 ``python -m tests.bench.nodes [--nodes 1,2,4,8] [--size-mib 1024] [--shards 1] [--store-mbit 1000]
-[--node-mbit 10000] [--data-path direct]`` (as root) makes network namespaces, one for the store and
-one for each node, with addresses and link speeds of their own (tc), joined by a bridge in a
-namespace of its own, so that nothing of this machine's network changes. In each node's namespace
-run a memcached and a mount; all mounts read the whole model at once, and every byte is checked. It
-prints a table, writes ``bench-results/nodes-<time>.json`` and draws it beside it. Bytes are exact;
-seconds are those of one machine that plays all of them, whose load is told.
+[--node-mbit 10000] [--data-path direct] [--load-file] [--failing] [--one-host]`` (as root) makes
+network namespaces, one for the store and one for each node, with addresses and link speeds of their
+own (tc), joined by a bridge in a namespace of its own, so that nothing of this machine's network
+changes. In each node's namespace run a memcached and a mount; all mounts read the whole model at
+once, and every byte is checked. ``--load-file`` lets safetensors read it. ``--failing`` adds a cold
+start in the middle of which one memcached is killed and one is frozen. ``--one-host`` puts all
+mounts, and one memcached, on one node.
+
+It prints a table, writes ``bench-results/nodes-<time>.json`` and draws it beside it. Bytes are
+exact; seconds are those of one machine that plays all of them, whose load is told.
 """
 
 import argparse
@@ -34,6 +38,7 @@ from tests.support.mounting import Mount, Option
 MIB = 1024**2
 RESULTS = Path("bench-results")
 BUCKET = "models"
+COLD, FAILING = "shared, cold", "shared, cold, failing"
 STORE_ADDRESS, STORE_PORT = "10.213.0.1", 9000
 _READY_SECONDS = 30.0
 _READ_SECONDS = 500.0
@@ -58,6 +63,23 @@ for path in paths:
     os.close(fd)
 print(time.monotonic() - began, digest.hexdigest(), flush=True)
 """
+
+LOADER = """
+import sys, time, xxhash
+from safetensors.numpy import load_file
+paths = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+began = time.monotonic()
+digest = xxhash.xxh3_128()
+for path in paths:
+    tensors = load_file(path)
+    for name in sorted(tensors):
+        digest.update(tensors[name])
+    del tensors
+print(time.monotonic() - began, digest.hexdigest(), flush=True)
+"""
+_TENSOR_MIB = 32
 
 
 @dataclass(frozen=True)
@@ -166,11 +188,15 @@ def main() -> int:
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="ossfs-py-nodes.") as name:
         scratch = Path(name)
-        keys, digest = _model(scratch / "store" / BUCKET, options.size_mib, options.shards)
+        directory = scratch / "store" / BUCKET
+        make = _safetensors if options.load_file else _model
+        keys, digest = make(directory, options.size_mib, options.shards)
+        kinds = ["alone", COLD, "shared, again"][options.shared_only :]
+        kinds += [FAILING] if options.failing else []
         for nodes in options.nodes:
             with _laboratory(nodes, options, scratch) as laboratory:
-                for what in ("alone", "shared, cold", "shared, again")[options.shared_only :]:
-                    if what == "shared, cold":
+                for what in kinds:
+                    if what in (COLD, FAILING):
                         laboratory.start_caches()
                     runs.append(laboratory.run(what, keys, digest))
                     console.print(_line(runs[-1]))
@@ -194,6 +220,7 @@ class Laboratory:
         self._options = options
         self._scratch = scratch
         self._ends = ends
+        self._cache_nodes = 1 if options.one_host else nodes
         self._caches: list[subprocess.Popen[bytes]] = []
         self._network = Network(nodes, options.store_mbit, options.node_mbit)
         ends.callback(self._network.close)
@@ -206,9 +233,13 @@ class Laboratory:
         self._until_served()
 
     def start_caches(self) -> None:
-        """A memcached on each node, with room for its share and half as much again."""
-        memory = max(64, int(self._options.size_mib / self._nodes * 1.5) + 64)
-        for number in range(self._nodes):
+        """An empty memcached on each node, with room for its share and half as much again."""
+        while self._caches:
+            cache = self._caches.pop()
+            cache.kill()
+            cache.wait()
+        memory = max(64, int(self._options.size_mib / self._cache_nodes * 1.5) + 64)
+        for number in range(self._cache_nodes):
             address = self._network.address(number)
             self._caches.append(
                 self._start(
@@ -221,15 +252,17 @@ class Laboratory:
     def run(self, what: str, keys: list[str], digest: str) -> Run:
         """Fresh mounts on all nodes read everything at once."""
         shared = bool(self._caches)
+        code = LOADER if self._options.load_file else READER
         with contextlib.ExitStack() as ends:
             mounts = [ends.enter_context(self._mount(n, shared=shared)) for n in range(self._nodes)]
             time.sleep(2.0 if shared else 0.0)  # nodes are looked for every second
             self._ask("POST", "/__stats")
             before = [self._network.carried(f"node{n}") for n in range(self._nodes)]
             cpu = [_cpu_seconds(process.pid) for process in self._caches]
+            daemon_cpu = [_cpu_seconds(mount.pid) for mount in mounts]
             readers = [
                 subprocess.Popen(
-                    [sys.executable, "-c", READER, *(str(mount.path / key) for key in keys)],
+                    [sys.executable, "-c", code, *(str(mount.path / key) for key in keys)],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -243,6 +276,8 @@ class Laboratory:
                 assert reader.stdin is not None
                 reader.stdin.write("go\n")
                 reader.stdin.flush()
+            if what == FAILING:
+                self._fail_in_the_middle()
             said = [reader.communicate(timeout=_READ_SECONDS)[0].split() for reader in readers]
             wrong = [words for words in said if words[1:] != [digest]]
             if wrong:
@@ -262,18 +297,27 @@ class Laboratory:
                 store_bytes=served,
                 most_received_by_a_node=max(got for got, _ in moved),
                 most_sent_by_a_node=max(sent for _, sent in moved),
-                daemon_cpu_seconds=sum(_cpu_seconds(mount.pid) for mount in mounts),
+                daemon_cpu_seconds=sum(_cpu_seconds(mount.pid) for mount in mounts)
+                - sum(daemon_cpu),
                 cache_cpu_seconds=sum(_cpu_seconds(one.pid) for one in self._caches) - sum(cpu),
                 load=os.getloadavg()[0],
                 blocks=_blocks(mounts) if shared else {},
             )
 
+    def _fail_in_the_middle(self) -> None:
+        """Kill one memcached and freeze another when the store has sent half of the model."""
+        half = self._options.size_mib * MIB // 2
+        while json.loads(self._ask("GET", "/__stats"))["bytes_out"] < half:
+            time.sleep(0.1)
+        for process, number in zip(self._caches, (signal.SIGKILL, signal.SIGSTOP), strict=False):
+            process.send_signal(number)
+
     def _mount(self, number: int, *, shared: bool) -> NodeMount:
         directory = Path(tempfile.mkdtemp(dir=self._scratch))
         more: dict[str, Option] = {}
         if shared:
-            addresses = ",".join(self._network.address(n) for n in range(self._nodes))
-            more = {"shared_cache": addresses, "shared_cache_timeout": "2s"}
+            addresses = ",".join(self._network.address(n) for n in range(self._cache_nodes))
+            more = {"shared_cache": addresses, "shared_cache_timeout": self._options.timeout}
         mount = NodeMount(
             BUCKET,
             directory,
@@ -284,7 +328,9 @@ class Laboratory:
             memory_limit="512MiB",
             **more,
         )
-        mount.network_words = self._network.inside(f"node{number}")
+        mount.network_words = self._network.inside(
+            "node0" if self._options.one_host else f"node{number}"
+        )
         return mount
 
     def _start(self, who: str, *words: object) -> subprocess.Popen[bytes]:
@@ -342,6 +388,25 @@ def _model(directory: Path, size_mib: int, shards: int) -> tuple[list[str], str]
                 block[:8] = (shard << 32 | number).to_bytes(8, "little")
                 digest.update(block)
                 file.write(block)
+    return keys, digest.hexdigest()
+
+
+def _safetensors(directory: Path, size_mib: int, shards: int) -> tuple[list[str], str]:
+    """The same, as safetensors; the digest is that of all tensors."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    directory.mkdir(parents=True)
+    digest = xxhash.xxh3_128()
+    block = np.frombuffer(bytearray(os.urandom(_TENSOR_MIB * MIB)), np.uint8)
+    keys = []
+    for shard in range(shards):
+        keys.append(f"model-{shard + 1:05d}-of-{shards:05d}.safetensors")
+        tensors = {}
+        for number in range(size_mib // shards // _TENSOR_MIB):
+            tensors[f"layer.{number:04d}"] = np.roll(block, 1 + shard * 1000 + number)
+            digest.update(tensors[f"layer.{number:04d}"])
+        save_file(tensors, directory / keys[-1])
     return keys, digest.hexdigest()
 
 
@@ -421,6 +486,10 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--shared-only", action="store_true", help="not without the shared cache")
+    parser.add_argument("--load-file", action="store_true", help="safetensors reads the model")
+    parser.add_argument("--failing", action="store_true", help="also with failing nodes")
+    parser.add_argument("--one-host", action="store_true", help="all mounts on one node")
+    parser.add_argument("--timeout", default="2s", help="--shared-cache-timeout of the mounts")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--store-mbit", type=float, default=1000.0)
     parser.add_argument("--node-mbit", type=float, default=10_000.0)

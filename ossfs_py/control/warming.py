@@ -30,6 +30,8 @@ class Warmed(Protocol):
 
     name: str
     """As sentences call it."""
+    gone: str
+    """Why some of a file is missing again that was brought there."""
 
     async def fill(
         self, versions: Iterable[ObjectVersion], tasks: int, progress: FillProgress
@@ -122,11 +124,10 @@ class WarmUps:
                 missing.append({"path": path, "reason": state.missing[version.key]})
         whole = {path: each for path, each in versions.items() if each.key not in state.missing}
         # Files that were there, until later ones took their place.
-        reason = f"it was evicted again: not everything fits the {warmed.name}"
         async for batch in _shares(warmed, whole):
             for path, version, share in batch:
                 if share < version.size:
-                    missing.append({"path": path, "reason": reason})
+                    missing.append({"path": path, "reason": warmed.gone})
         return versions, missing
 
     async def _alone(self, warmed: Warmed, paths: list[str], tasks: int) -> None:

@@ -1,13 +1,14 @@
 """One model on N nodes at once, with and without a shared cache.
 
 ``python -m tests.bench.nodes [--nodes 1,2,4,8] [--size-mib 1024] [--shards 1] [--store-mbit 1000]
-[--node-mbit 10000] [--data-path direct] [--load-file] [--failing] [--one-host]`` (as root) makes
-network namespaces, one for the store and one for each node, with addresses and link speeds of their
-own (tc), joined by a bridge in a namespace of its own, so that nothing of this machine's network
-changes. In each node's namespace run a memcached and a mount; all mounts read the whole model at
-once, and every byte is checked. ``--load-file`` lets safetensors read it. ``--failing`` adds a cold
-start in the middle of which one memcached is killed and one is frozen. ``--one-host`` puts all
-mounts, and one memcached, on one node.
+[--node-mbit 10000] [--data-path direct] [--load-file] [--failing] [--warm-up] [--one-host]`` (as
+root) makes network namespaces, one for the store and one for each node, with addresses and link
+speeds of their own (tc), joined by a bridge in a namespace of its own, so that nothing of this
+machine's network changes. In each node's namespace run a memcached and a mount; all mounts read the
+whole model at once, and every byte is checked. ``--load-file`` lets safetensors read it.
+``--failing`` adds a cold start in the middle of which one memcached is killed and one is frozen,
+``--warm-up`` one where all nodes run ``ossfs-py warmup --shared`` before they read. ``--one-host``
+puts all mounts, and one memcached, on one node.
 
 It prints a table, writes ``bench-results/nodes-<time>.json`` and draws it beside it. Bytes are
 exact; seconds are those of one machine that plays all of them, whose load is told.
@@ -38,7 +39,7 @@ from tests.support.mounting import Mount, Option
 MIB = 1024**2
 RESULTS = Path("bench-results")
 BUCKET = "models"
-COLD, FAILING = "shared, cold", "shared, cold, failing"
+COLD, FAILING, WARMING = "shared, cold", "shared, cold, failing", "shared, warming up"
 STORE_ADDRESS, STORE_PORT = "10.213.0.1", 9000
 _READY_SECONDS = 30.0
 _READ_SECONDS = 500.0
@@ -193,10 +194,11 @@ def main() -> int:
         keys, digest = make(directory, options.size_mib, options.shards)
         kinds = ["alone", COLD, "shared, again"][options.shared_only :]
         kinds += [FAILING] if options.failing else []
+        kinds += [WARMING, "shared, warmed"] if options.warm_up else []
         for nodes in options.nodes:
             with _laboratory(nodes, options, scratch) as laboratory:
                 for what in kinds:
-                    if what in (COLD, FAILING):
+                    if what in (COLD, FAILING, WARMING):
                         laboratory.start_caches()
                     runs.append(laboratory.run(what, keys, digest))
                     console.print(_line(runs[-1]))
@@ -252,7 +254,6 @@ class Laboratory:
     def run(self, what: str, keys: list[str], digest: str) -> Run:
         """Fresh mounts on all nodes read everything at once."""
         shared = bool(self._caches)
-        code = LOADER if self._options.load_file else READER
         with contextlib.ExitStack() as ends:
             mounts = [ends.enter_context(self._mount(n, shared=shared)) for n in range(self._nodes)]
             time.sleep(2.0 if shared else 0.0)  # nodes are looked for every second
@@ -260,29 +261,10 @@ class Laboratory:
             before = [self._network.carried(f"node{n}") for n in range(self._nodes)]
             cpu = [_cpu_seconds(process.pid) for process in self._caches]
             daemon_cpu = [_cpu_seconds(mount.pid) for mount in mounts]
-            readers = [
-                subprocess.Popen(
-                    [sys.executable, "-c", code, *(str(mount.path / key) for key in keys)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-                for mount in mounts
-            ]
-            for reader in readers:
-                assert reader.stdout is not None
-                reader.stdout.readline()
-            for reader in readers:
-                assert reader.stdin is not None
-                reader.stdin.write("go\n")
-                reader.stdin.flush()
-            if what == FAILING:
-                self._fail_in_the_middle()
-            said = [reader.communicate(timeout=_READ_SECONDS)[0].split() for reader in readers]
-            wrong = [words for words in said if words[1:] != [digest]]
-            if wrong:
-                raise SystemExit(f"{what}: {len(wrong)} of {self._nodes} nodes read wrong bytes")
-            seconds = [float(words[0]) for words in said]
+            if what == WARMING:
+                seconds = _warm_up(mounts, self._options.size_mib * MIB)
+            else:
+                seconds = self._read(what, mounts, keys, digest)
             served = json.loads(self._ask("GET", "/__stats"))["bytes_out"]
             after = [self._network.carried(f"node{n}") for n in range(self._nodes)]
             moved = [
@@ -304,10 +286,42 @@ class Laboratory:
                 blocks=_blocks(mounts) if shared else {},
             )
 
+    def _read(
+        self, what: str, mounts: list[NodeMount], keys: list[str], digest: str
+    ) -> list[float]:
+        """Let all nodes read the model at once; the seconds that each took."""
+        code = LOADER if self._options.load_file else READER
+        readers = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, *(str(mount.path / key) for key in keys)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for mount in mounts
+        ]
+        for reader in readers:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+        for reader in readers:
+            assert reader.stdin is not None
+            reader.stdin.write("go\n")
+            reader.stdin.flush()
+        if what == FAILING:
+            self._fail_in_the_middle()
+        said = [reader.communicate(timeout=_READ_SECONDS)[0].split() for reader in readers]
+        wrong = [words for words in said if words[1:] != [digest]]
+        if wrong:
+            raise SystemExit(f"{what}: {len(wrong)} of {self._nodes} nodes read wrong bytes")
+        return [float(words[0]) for words in said]
+
     def _fail_in_the_middle(self) -> None:
         """Kill one memcached and freeze another when the store has sent half of the model."""
         half = self._options.size_mib * MIB // 2
+        deadline = time.monotonic() + _READ_SECONDS
         while json.loads(self._ask("GET", "/__stats"))["bytes_out"] < half:
+            if time.monotonic() > deadline:
+                raise SystemExit("the store has not sent half of the model")
             time.sleep(0.1)
         for process, number in zip(self._caches, (signal.SIGKILL, signal.SIGSTOP), strict=False):
             process.send_signal(number)
@@ -410,6 +424,20 @@ def _safetensors(directory: Path, size_mib: int, shards: int) -> tuple[list[str]
     return keys, digest.hexdigest()
 
 
+def _warm_up(mounts: list[NodeMount], size: int) -> list[float]:
+    """Let all nodes warm up at once; the seconds that each took."""
+    command = [sys.executable, "-m", "ossfs_py", "warmup", "--shared", "--json"]
+    running = [
+        subprocess.Popen([*command, str(mount.path)], stdout=subprocess.PIPE, text=True)
+        for mount in mounts
+    ]
+    said = [json.loads(process.communicate(timeout=_READ_SECONDS)[0]) for process in running]
+    wrong = [report for report in said if report["missing"] or report["bytes"] != size]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} warm-ups have something missing: {wrong[0]}")
+    return [report["seconds"] for report in said]
+
+
 def _blocks(mounts: list[NodeMount]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for mount in mounts:
@@ -488,6 +516,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shared-only", action="store_true", help="not without the shared cache")
     parser.add_argument("--load-file", action="store_true", help="safetensors reads the model")
     parser.add_argument("--failing", action="store_true", help="also with failing nodes")
+    parser.add_argument("--warm-up", action="store_true", help="also a warm-up by all nodes")
     parser.add_argument("--one-host", action="store_true", help="all mounts on one node")
     parser.add_argument("--timeout", default="2s", help="--shared-cache-timeout of the mounts")
     parser.add_argument("--shards", type=int, default=1)

@@ -267,12 +267,20 @@ class _Request:
     def _wait(self, lost: list[int]) -> list[int]:
         """Wait for blocks that others fetch; those that did not come in time."""
         cache = self._cache
-        deadline = time.monotonic() + cache.pace.wait_seconds
+        pace = cache.pace
+        began = time.monotonic()
         polls = 0
-        while lost and time.monotonic() < deadline and cache.rest(cache.pace.poll_seconds(polls)):
+        while (
+            lost
+            and time.monotonic() - began < pace.wait_seconds
+            and cache.rest(pace.poll_seconds(polls))
+        ):
             polls += 1
             found = self._ask(lost)
-            cache.count(WAITED, sum(what is Found.VALUE for what in found.values()))
+            came = sum(what is Found.VALUE for what in found.values())
+            if came:
+                cache.count(WAITED, came)
+                pace.another_took(time.monotonic() - began)
             won = [index for index in lost if found[index] in (Found.WON, Found.NOTHING)]
             if won:  # who had the lease gave it up, or its node is gone
                 cache.count(WON, len(won))
@@ -308,7 +316,8 @@ class _Request:
     ) -> None:
         wanted = [index for index in indices if index not in found]
         began = time.monotonic()
-        connection.ask([self._names.key(index) for index in wanted], lease=True)
+        lease_seconds = self._cache.pace.lease_seconds
+        connection.ask([self._names.key(index) for index in wanted], lease_seconds=lease_seconds)
         cut: list[tuple[int, Head, int]] = []
         received = 0
         for index in wanted:
@@ -364,7 +373,8 @@ class _Request:
         """The further items of a block, ``count`` bytes of which are there."""
         view = self._view(index)
         connection.ask(
-            [self._names.key(index, number) for number in range(1, head.items)], lease=False
+            [self._names.key(index, number) for number in range(1, head.items)],
+            lease_seconds=0,
         )
         whole = True
         for _ in range(1, head.items):

@@ -50,7 +50,7 @@ class Stock:
         if not version.etag:
             return 0
         names = self._cache.names(version)
-        found = self._look(names, range(names.count), lease=False)
+        found = self._look(names, range(names.count), lease_seconds=0)
         return sum(names.size(index) for index, what in found.items() if what is Found.VALUE)
 
     def fill(self, version: ObjectVersion, start: int, buffer: memoryview) -> Stocked:
@@ -63,7 +63,7 @@ class Stock:
             return Stocked(0, 0, (), _NO_ETAG)
         names = self._cache.names(version)
         blocks = names.whole_blocks(start, start + len(buffer))
-        found = self._look(names, blocks, lease=True)
+        found = self._look(names, blocks, lease_seconds=self._cache.pace.lease_seconds)
         there = [index for index in blocks if found.get(index) is Found.VALUE]
         lost = [index for index in blocks if found.get(index) is Found.LOST]
         missing = [index for index in blocks if found.get(index) in (Found.WON, Found.NOTHING)]
@@ -92,7 +92,9 @@ class Stock:
             problem,
         )
 
-    def _look(self, names: BlockNames, blocks: Iterable[int], *, lease: bool) -> dict[int, Found]:
+    def _look(
+        self, names: BlockNames, blocks: Iterable[int], *, lease_seconds: int
+    ) -> dict[int, Found]:
         """What the nodes say of blocks, without their bytes; nothing of those that no node answers
         for.
         """
@@ -102,7 +104,7 @@ class Stock:
             for _ in range(_TRIES):
                 for node, indices in self._cache.by_node(names, some).items():
                     try:
-                        found.update(node.use(partial(_seen, names, node, indices, lease=lease)))
+                        found.update(node.use(partial(_seen, names, node, indices, lease_seconds)))
                     except NodeFaultError:
                         continue
                 some = [index for index in some if index not in found]
@@ -115,11 +117,10 @@ def _seen(
     names: BlockNames,
     node: Node,
     indices: Sequence[int],
+    lease_seconds: int,
     connection: NodeConnection,
-    *,
-    lease: bool,
 ) -> dict[int, Found]:
-    connection.look([names.key(index) for index in indices], lease=lease)
+    connection.look([names.key(index) for index in indices], lease_seconds=lease_seconds)
     found = {index: connection.seen() for index in indices}
     # Of a block that was cut, any item may have been evicted.
     cut = [
@@ -129,7 +130,7 @@ def _seen(
         for item in range(1, len(pieces(names.size(index), node.item_bytes)))
     ]
     if cut:
-        connection.look([names.key(index, item) for index, item in cut], lease=False)
+        connection.look([names.key(index, item) for index, item in cut], lease_seconds=0)
         for index, _ in cut:
             if connection.seen() is not Found.VALUE:
                 found[index] = Found.NOTHING

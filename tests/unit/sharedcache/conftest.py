@@ -20,6 +20,7 @@ def machines_end_with_their_test() -> Iterator[None]:
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of those who never deliver are waited for a moment only."""
     monkeypatch.setattr(pace, "_SHORTEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(pace, "_FIRST_WAIT_SECONDS", 0.05)
     monkeypatch.setattr(pace, "_WAIT_FACTOR", 0.0)
 
 

@@ -68,15 +68,13 @@ def warmup(
     background: bool,
     as_json: bool,
 ) -> int:
-    """Load files into the disk cache of their mount, or into a shared cache, before they are
-    needed.
+    """Load files into a cache of their mount before they are needed.
 
-    PATH is a file, a directory with everything below it, or a quoted glob, in a mount with
-    --data-path cache (with --shared: in a mount with --shared-cache). Blocks that are cached
-    already are skipped, so run an interrupted warm-up again to continue.
+    PATH is a file, a directory with everything below it, or a quoted glob. The cache is that on
+    disk (--data-path cache). With --shared it is the memory of the machines that share one: run it
+    on one machine, or on several at once; each block is downloaded by one of them.
 
-    With --shared, run it on one machine, or on several at once: each block is downloaded by one
-    of them.
+    Blocks that are cached already are skipped, so run an interrupted warm-up again to continue.
     """
     if check + evict + background > 1:
         raise UsageError("--check, --evict and --background cannot be used together")

@@ -49,7 +49,7 @@ _COMMANDS = {
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find problems, and what to do about them."),
     "upgrade": ("ossfs_py.cli.upgrade:upgrade", "Go on with a new version, or other options."),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
-    "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into the disk cache ahead of time."),
+    "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into a cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
     "cache": ("ossfs_py.cli.cache:cache", "Show, verify or clear the disk cache of a mount."),
     "demo": ("ossfs_py.cli.demo:demo", "Load a model from an embedded S3 server."),

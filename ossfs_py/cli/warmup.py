@@ -21,6 +21,8 @@ _BATCH_FILES = 5000
 """Paths in one request: at most some 600 KiB with usual names, 5 MiB with the longest."""
 _BATCH_BYTES = 1024**2
 _SHOWN_MISSING = 20
+_SHARED_OVERHEAD = 1.1
+"""Memory that memcached takes for what it keeps."""
 
 Report = dict[str, Any]
 
@@ -32,6 +34,7 @@ Examples:
   ossfs-py warmup '/mnt/models/**/*.safetensors' --threads 64
   ossfs-py warmup --from-file nightly.txt --background
   ossfs-py warmup --check --json /mnt/models
+  ossfs-py warmup --shared /mnt/models/llama-70b
 
 \b
 Exit codes: 0 everything is cached, 1 something is missing, 2 wrong usage.
@@ -40,6 +43,11 @@ Exit codes: 0 everything is cached, 1 something is missing, 2 wrong usage.
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option(
     "--from-file", metavar="LIST", help="File with more paths, one on each line; - is stdin."
+)
+@click.option(
+    "--shared",
+    is_flag=True,
+    help="Load into the memory of the machines that share a cache (see --shared-cache of mount).",
 )
 @click.option("--check", is_flag=True, help="Only show how much of each file is cached.")
 @click.option("--evict", is_flag=True, help="Remove the files from the cache instead.")
@@ -53,45 +61,53 @@ Exit codes: 0 everything is cached, 1 something is missing, 2 wrong usage.
 def warmup(
     paths: tuple[str, ...],
     from_file: str | None,
+    shared: bool,
     check: bool,
     evict: bool,
     threads: int | None,
     background: bool,
     as_json: bool,
 ) -> int:
-    """Load files into the disk cache of their mount before they are needed.
+    """Load files into a cache of their mount before they are needed.
 
-    PATH is a file, a directory with everything below it, or a quoted glob, in a mount with
-    --data-path cache. Blocks that are cached already are skipped, so run an interrupted warm-up
-    again to continue.
+    PATH is a file, a directory with everything below it, or a quoted glob. The cache is that on
+    disk (--data-path cache). With --shared it is the memory of the machines that share one: run it
+    on one machine, or on several at once; each block is downloaded by one of them.
+
+    Blocks that are cached already are skipped, so run an interrupted warm-up again to continue.
     """
     if check + evict + background > 1:
         raise UsageError("--check, --evict and --background cannot be used together")
+    if shared and evict:
+        raise UsageError("--evict and --shared cannot be used together: memcached evicts by itself")
     from ossfs_py.cli.expansion import expand, read_list
 
     names = [*paths, *(read_list(from_file) if from_file else [])]
     if not names:
         raise UsageError("warmup needs a PATH or --from-file")
     found = expand(names)
+    where = "shared" if shared else "cache"
     if check:
-        return _check(found, as_json)
+        return _check(found, where, as_json)
     if evict:
         return _evict(found, as_json)
-    return _warm_up(found, threads, background, as_json)
+    arguments: dict[str, Any] = {"background": background}
+    if threads is not None:
+        arguments["threads"] = threads
+    return _warm_up(found, where, arguments, as_json)
 
 
 # -- warming up ----------------------------------------------------------------------------------
 
 
-def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json: bool) -> int:
+def _warm_up(found: "Expansion", where: str, arguments: dict[str, Any], as_json: bool) -> int:
+    """``where`` is what the daemon's commands begin with."""
     began = time.monotonic()
-    arguments: dict[str, Any] = {"background": background}
-    if threads is not None:
-        arguments["threads"] = threads
+    background = arguments["background"]
     totals = {"files": 0, "bytes": 0, "fetched_bytes": 0}
     missing = dict(found.missing)
     sizes = [size for files in found.mounts.values() for size in files.sizes.values()]
-    _tell_what_does_not_fit(found)
+    _tell_what_does_not_fit(found, where)
     with _bar(len(sizes), sum(sizes), shown=not (as_json or background)) as advance:
         for client, prefix, batch in _batches(found):
 
@@ -102,7 +118,7 @@ def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json:
                 )
 
             bytes_before = totals["bytes"]
-            result = client.call("cache.warm-up", {**arguments, "paths": batch}, on_progress)
+            result = client.call(f"{where}.warm-up", {**arguments, "paths": batch}, on_progress)
             for name in totals:
                 totals[name] += result.get(name, 0)
             missing |= _missing(prefix, result)
@@ -115,18 +131,26 @@ def _warm_up(found: "Expansion", threads: int | None, background: bool, as_json:
     return 1 if missing else 0
 
 
-def _tell_what_does_not_fit(found: "Expansion") -> None:
+def _tell_what_does_not_fit(found: "Expansion", where: str) -> None:
     """The first files are evicted again when the last come in: said before hours of fetching."""
     from ossfs_py.control.client import ControlClient
 
     for mountpoint, files in found.mounts.items():
         wanted = sum(files.sizes.values())
         with ControlClient.of(files.mount) as client:
-            shown = client.call("cache.show")
-        capacity = shown["capacity_bytes"]
-        if wanted > capacity:
-            told = f"{short_size(wanted)} do not fit into the cache of {mountpoint}"
+            shown = client.call(f"{where}.show")
+        if where == "shared":
+            capacity = int(shown["memory_bytes"] / _SHARED_OVERHEAD)
+            what, option = "the shared cache", "memcached's option -m"
+            if shown["down"]:
+                names = ", ".join(shown["down"])
+                say(f"ossfs-py: warning: not reached and left out: {names}", err=True)
+        else:
+            capacity = shown["capacity_bytes"]
+            what = "the cache"
             option = "--cache-size" if capacity == shown["limit_bytes"] else "--min-free"
+        if wanted > capacity:
+            told = f"{short_size(wanted)} do not fit into {what} of {mountpoint}"
             outcome = f"what is fetched first is evicted again (see {option})"
             say(f"ossfs-py: warning: {told} ({short_size(capacity)}): {outcome}", err=True)
 
@@ -171,7 +195,7 @@ def _bar(files: int, size: int, *, shown: bool) -> Iterator[Callable[[int, int],
 # -- looking and evicting ------------------------------------------------------------------------
 
 
-def _check(found: "Expansion", as_json: bool) -> int:
+def _check(found: "Expansion", where: str, as_json: bool) -> int:
     missing = dict(found.missing)
     rows: list[Report] = []
     for client, prefix, batch in _batches(found):
@@ -179,7 +203,7 @@ def _check(found: "Expansion", as_json: bool) -> int:
         def on_progress(part: Mapping[str, Any]) -> None:
             rows.extend({**row, "path": f"{prefix}/{row['path']}"} for row in part["files"])  # noqa: B023
 
-        result = client.call("cache.check", {"paths": batch}, on_progress)
+        result = client.call(f"{where}.check", {"paths": batch}, on_progress)
         missing |= _missing(prefix, result)
     size, cached = (sum(row[name] for row in rows) for name in ("bytes", "cached_bytes"))
     if as_json:

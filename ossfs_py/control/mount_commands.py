@@ -18,10 +18,13 @@ from prometheus_client.metrics_core import Metric
 from ossfs_py.control.cache_commands import CacheCommands
 from ossfs_py.control.copy_commands import CopyCommands, CopyPlace
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.control.shared_commands import SharedCommands
 from ossfs_py.control.trash_commands import TrashCommands
 from ossfs_py.control.version_commands import VersionCommands
+from ossfs_py.control.warming import WarmUps
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.cache import CacheDataPath
+from ossfs_py.datapath.sharedfilling import SharedFiller
 from ossfs_py.errors import (
     NoSuchEntryError,
     NotADirectoryPathError,
@@ -71,14 +74,16 @@ class MountParts:
     """Threads for calls to the store."""
     jobs: trio.Nursery
     """For work that outlives its request; cancelled before the mount ends."""
+    shared: SharedFiller | None
+    """What fills the memory of the machines that share blocks, if there are any."""
 
 
 def control_commands(parts: MountParts) -> dict[str, Command]:
     """Every command by its name."""
     cache = parts.data_path if isinstance(parts.data_path, CacheDataPath) else None
-    cached = CacheCommands(
-        parts.filesystem, cache, parts.files, parts.jobs, parts.facts.concurrency
-    )
+    warm_ups = WarmUps(parts.filesystem, parts.jobs, parts.facts.concurrency)
+    cached = CacheCommands(warm_ups, cache, parts.files)
+    shared = SharedCommands(warm_ups, parts.shared)
     versioned = VersionCommands(
         parts.filesystem,
         parts.store,
@@ -111,6 +116,7 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
         "sync": partial(_sync, parts.filesystem),
         "refresh": partial(_refresh, parts.filesystem),
         **cached.table(),
+        **shared.table(),
         **versioned.table(),
         **copies.table(),
         **trash.table(),

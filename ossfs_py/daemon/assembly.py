@@ -28,6 +28,7 @@ from ossfs_py.daemon.sharing import Sharing, sharing
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
+from ossfs_py.datapath.sharedfilling import SharedFiller
 from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.operations import Filesystem
@@ -176,6 +177,7 @@ async def assembled(
                             store=store,
                             network=network,
                             jobs=jobs,
+                            shared=_shared_filler(shared, network, pool),
                         )
                         yield filesystem, control_commands(parts)
                         jobs.cancel_scope.cancel()
@@ -192,6 +194,10 @@ async def assembled(
     finally:
         network.close()
         files.close()
+
+
+def _shared_filler(shared: Sharing, network: Workers, pool: BufferPool) -> SharedFiller | None:
+    return None if shared.stock is None else SharedFiller(shared.stock, network, pool)
 
 
 def _behind(settings: Settings, group_sync: GroupSync) -> GroupSync | None:

@@ -8,6 +8,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ossfs_py.config import Settings
 from ossfs_py.config.units import MIB
@@ -21,11 +22,12 @@ from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.sharedcache.blocks import BLOCK_BYTES
-from ossfs_py.sharedcache.cache import SharedCacheOptions
-from ossfs_py.sharedcache.secret import read_secret
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.logs import LogOptions
 from ossfs_py.writing.context import WriteLimits
+
+if TYPE_CHECKING:
+    from ossfs_py.sharedcache.cache import SharedCacheOptions
 
 _PART_SHARE = 8
 """One part in this many of the memory budget is the most that one upload part may take, so that
@@ -92,7 +94,7 @@ def read_options(settings: Settings) -> ReadOptions:
     )
 
 
-def shared_cache_options(settings: Settings) -> SharedCacheOptions | None:
+def shared_cache_options(settings: Settings) -> "SharedCacheOptions | None":
     """Whom blocks are shared with; None for nobody.
 
     Raises:
@@ -100,6 +102,10 @@ def shared_cache_options(settings: Settings) -> SharedCacheOptions | None:
     """
     if settings.shared_cache is None:
         return None
+    # Mounts that share nothing do not load any of it.
+    from ossfs_py.sharedcache.cache import SharedCacheOptions  # noqa: PLC0415
+    from ossfs_py.sharedcache.secret import read_secret  # noqa: PLC0415
+
     path = settings.shared_cache_secret
     return SharedCacheOptions(
         nodes=settings.shared_cache,

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -10,11 +11,12 @@ from ossfs_py.config import Settings
 from ossfs_py.daemon.options import shared_cache_options
 from ossfs_py.reading.shared import HandingOn
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.sharedcache.cache import SharedCache
-from ossfs_py.sharedcache.keeping import Keeping
-from ossfs_py.sharedcache.metrics import SharedCacheMetrics
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from ossfs_py.sharedcache.keeping import Keeping
+    from ossfs_py.sharedcache.stock import Stock
 
 _THREADS = 4
 """Blocks on their way to the nodes at once; readers wait for none of them."""
@@ -29,7 +31,8 @@ class Sharing:
     """What there is of it: nothing without the option."""
 
     handing_on: HandingOn | None = None
-    keeping: Keeping | None = None
+    keeping: "Keeping | None" = None
+    stock: "Stock | None" = None
 
     async def begin(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:
         """Look for the nodes, for a moment, and ``start`` what looks after them."""
@@ -60,11 +63,19 @@ def sharing(settings: Settings, store: ObjectStore, metrics: Metrics) -> Iterato
     if options is None:
         yield Sharing()
         return
+    # Mounts that share nothing do not load any of it.
+    from ossfs_py.sharedcache.cache import SharedCache  # noqa: PLC0415
+    from ossfs_py.sharedcache.keeping import Keeping  # noqa: PLC0415
+    from ossfs_py.sharedcache.metrics import SharedCacheMetrics  # noqa: PLC0415
+    from ossfs_py.sharedcache.stock import Stock  # noqa: PLC0415
+
     cache = SharedCache(store, options, SharedCacheMetrics(metrics.registry))
     workers = Workers("sharing", _THREADS)
     limit_bytes = settings.memory_limit_bytes // _MEMORY_SHARE
     try:
-        yield Sharing(HandingOn(cache, workers, limit_bytes), Keeping(cache, options, workers))
+        yield Sharing(
+            HandingOn(cache, workers, limit_bytes), Keeping(cache, options, workers), Stock(cache)
+        )
     finally:
         workers.close()
         cache.close()

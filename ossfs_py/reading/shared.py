@@ -68,6 +68,54 @@ class SharedBlocks(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class StockNodes:
+    """The machines that share blocks."""
+
+    up: frozenset[str]
+    down: frozenset[str]
+    memory_bytes: int
+    """Of those that are up, all together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stocked:
+    """What became of the blocks of a span that the machines are to have."""
+
+    there_bytes: int
+    """They had so many."""
+    fetched_bytes: int
+    left: tuple[tuple[int, int], ...]
+    """Spans that somebody else fetches: to be looked at again."""
+    problem: str = ""
+    """Why some of it is not there; of what a node let fall in the middle, nothing is said."""
+
+
+class SharedStock(Protocol):
+    """What the machines have of a version, and filling them before anybody reads it. Blocks, for
+    any thread, but ``nodes``.
+    """
+
+    span_bytes: int
+    """What is to be brought there at a time, from multiples of it on."""
+
+    def nodes(self) -> StockNodes:
+        """Who they are now."""
+        ...
+
+    def share(self, version: ObjectVersion) -> int:
+        """How many bytes of a version they have."""
+        ...
+
+    def fill(self, version: ObjectVersion, start: int, buffer: memoryview) -> Stocked:
+        """Fetch what no machine has of a span as large as ``buffer``, and hand it on.
+
+        Raises:
+            StoreError: the bytes could not be had.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class LocalBytes:
     """Bytes of a version in a local file, at their offsets."""
 

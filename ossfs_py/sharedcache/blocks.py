@@ -12,6 +12,7 @@ size and the block's place: the value of another block, or of another version, d
 
 import hmac
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -97,6 +98,18 @@ class BlockNames:
         first = -(-start // self.block_bytes)
         last = self.count if end >= self.version.size else end // self.block_bytes
         return range(first, max(first, last))
+
+    def runs(self, blocks: Iterable[int]) -> list[tuple[int, int]]:
+        """The spans of blocks, neighbours together."""
+        found: list[tuple[int, int]] = []
+        for index in sorted(blocks):
+            start = index * self.block_bytes
+            end = start + self.size(index)
+            if found and found[-1][1] == start:
+                found[-1] = (found[-1][0], end)
+            else:
+                found.append((start, end))
+        return found
 
     def key(self, index: int, item: int = 0) -> bytes:
         """The key of a block, or of a further item of it: at most 70 printable characters."""

@@ -66,7 +66,7 @@ class SharedCache:
         Raises:
             StoreError: as of the store's own method.
         """
-        names = self._names(version)
+        names = self.names(version)
         # A version without an ETag cannot be told from others.
         blocks = names.whole_blocks(start, start + len(buffer)) if version.etag else range(0)
         if not blocks:
@@ -78,14 +78,14 @@ class SharedCache:
 
     def hand_on(self, version: ObjectVersion, owed: Owed, view: memoryview) -> None:
         """See :meth:`~ossfs_py.reading.shared.SharedBlocks.hand_on`."""
-        names = self._names(version)
+        names = self.names(version)
         for index in range(owed.first, owed.last):
             start = index * names.block_bytes - owed.start
-            self._put(names, index, view[start : start + names.size(index)])
+            self.put(names, index, view[start : start + names.size(index)])
 
     def forgo(self, version: ObjectVersion, owed: Owed) -> None:
         """See :meth:`~ossfs_py.reading.shared.SharedBlocks.forgo`."""
-        names = self._names(version)
+        names = self.names(version)
         self.count(DROPPED, owed.last - owed.first)
         for node, indices in self.by_node(names, range(owed.first, owed.last)).items():
             keys = [names.key(index) for index in indices]
@@ -134,31 +134,36 @@ class SharedCache:
 
     # -- values -----------------------------------------------------------------------------------
 
-    def _names(self, version: ObjectVersion) -> BlockNames:
+    def names(self, version: ObjectVersion) -> BlockNames:
+        """What the blocks of a version are called on the nodes."""
         options = self._options
         return BlockNames(
             self._store.place, options.bucket, version, options.block_bytes, options.secret
         )
 
-    def _put(self, names: BlockNames, index: int, view: memoryview) -> None:
+    def put(self, names: BlockNames, index: int, view: memoryview) -> bool:
+        """Store a block on its node; False if that one does not take it. True also if it failed
+        at this, or if there is none: then the block's place is another one from now on.
+        """
         for node in self.by_node(names, (index,)):
             spans = pieces(len(view), node.item_bytes)
             if not spans:
                 node.refused(too_large=False)
                 self.count(DROPPED)
-                return
+                return False
             items = [view[start:end] for start, end in spans]
             head = names.head(index, view, len(items))
             try:
                 stored = node.use(partial(_send_items, names, index, head, items))
             except NodeFaultError:
                 self.count(DROPPED)
-                return
-            if stored is Stored.KEPT:
-                node.took(len(view))
-            else:
+                return True
+            if stored is not Stored.KEPT:
                 node.refused(too_large=stored is Stored.TOO_LARGE)
                 self.count(DROPPED)
+                return False
+            node.took(len(view))
+        return True
 
 
 def _delete(keys: Sequence[bytes], connection: NodeConnection) -> None:
@@ -215,7 +220,7 @@ class _Request:
         self._hand_on_now(owed)
         late = self._wait(lost)
         self._cache.count(LATE, len(late))
-        return self._answered(self._fetch(self._runs(late), late))
+        return self._answered(self._fetch(self._names.runs(late), late))
 
     def _answered(self, owed: list[Owed]) -> SharedAnswer:
         return SharedAnswer(self._told, self._from_store, tuple(owed))
@@ -257,33 +262,29 @@ class _Request:
             gaps.append((position, self._end))
         return gaps
 
-    def _runs(self, blocks: list[int]) -> list[tuple[int, int]]:
-        """``blocks``, neighbours together."""
-        runs: list[tuple[int, int]] = []
-        for index in sorted(blocks):
-            start = index * self._names.block_bytes
-            end = start + self._names.size(index)
-            if runs and runs[-1][1] == start:
-                runs[-1] = (runs[-1][0], end)
-            else:
-                runs.append((start, end))
-        return runs
-
     # -- other mounts -----------------------------------------------------------------------------
 
     def _wait(self, lost: list[int]) -> list[int]:
         """Wait for blocks that others fetch; those that did not come in time."""
         cache = self._cache
-        deadline = time.monotonic() + cache.pace.wait_seconds
+        pace = cache.pace
+        began = time.monotonic()
         polls = 0
-        while lost and time.monotonic() < deadline and cache.rest(cache.pace.poll_seconds(polls)):
+        while (
+            lost
+            and time.monotonic() - began < pace.wait_seconds
+            and cache.rest(pace.poll_seconds(polls))
+        ):
             polls += 1
             found = self._ask(lost)
-            cache.count(WAITED, sum(what is Found.VALUE for what in found.values()))
+            came = sum(what is Found.VALUE for what in found.values())
+            if came:
+                cache.count(WAITED, came)
+                pace.another_took(time.monotonic() - began)
             won = [index for index in lost if found[index] in (Found.WON, Found.NOTHING)]
             if won:  # who had the lease gave it up, or its node is gone
                 cache.count(WON, len(won))
-                self._hand_on_now(self._fetch(self._runs(won), won))
+                self._hand_on_now(self._fetch(self._names.runs(won), won))
             lost = [index for index in lost if found[index] is Found.LOST]
         return lost
 
@@ -315,7 +316,8 @@ class _Request:
     ) -> None:
         wanted = [index for index in indices if index not in found]
         began = time.monotonic()
-        connection.ask([self._names.key(index) for index in wanted], lease=True)
+        lease_seconds = self._cache.pace.lease_seconds
+        connection.ask([self._names.key(index) for index in wanted], lease_seconds=lease_seconds)
         cut: list[tuple[int, Head, int]] = []
         received = 0
         for index in wanted:
@@ -371,7 +373,8 @@ class _Request:
         """The further items of a block, ``count`` bytes of which are there."""
         view = self._view(index)
         connection.ask(
-            [self._names.key(index, number) for number in range(1, head.items)], lease=False
+            [self._names.key(index, number) for number in range(1, head.items)],
+            lease_seconds=0,
         )
         whole = True
         for _ in range(1, head.items):

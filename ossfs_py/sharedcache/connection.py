@@ -11,10 +11,6 @@ import time
 from collections.abc import Sequence
 from enum import Enum, auto
 
-LEASE_SECONDS = 15
-"""For how long others are told that somebody fetches a block: longer than 8 MiB take from a busy
-bucket, and short enough if that somebody died."""
-
 _BUFFER_BYTES = 512
 _MAX_LINE_BYTES = 250
 """Of an answer with the flags that are asked for: "VA 1048604 W" and the like. Of errors, the
@@ -98,11 +94,12 @@ class NodeConnection:
 
     # -- values -------------------------------------------------------------------------------
 
-    def ask(self, keys: Sequence[bytes], *, lease: bool) -> None:
-        """Send questions; :meth:`found` has their answers, in order. ``lease``: of a missing value,
-        the first who asks is told so.
+    def ask(self, keys: Sequence[bytes], *, lease_seconds: int) -> None:
+        """Send questions; :meth:`found` has their answers, in order. Of a missing value, the first
+        who asks is told so, and all others, for ``lease_seconds``, that somebody fetches it. With 0
+        nobody is told anything.
         """
-        flags = b" v N%d\r\n" % LEASE_SECONDS if lease else b" v\r\n"
+        flags = b" v N%d\r\n" % lease_seconds if lease_seconds else b" v\r\n"
         self._send([b"".join(b"mg " + key + flags for key in keys)])
 
     def found(self) -> tuple[Found, int]:
@@ -121,6 +118,22 @@ class NodeConnection:
             return Found.VALUE, size
         self.end_value()
         return (Found.WON if b"W" in words[2:] else Found.LOST), 0
+
+    def look(self, keys: Sequence[bytes], *, lease_seconds: int) -> None:
+        """As :meth:`ask`, but values stay where they are: :meth:`seen` has the answers."""
+        flags = b" s N%d\r\n" % lease_seconds if lease_seconds else b" s\r\n"
+        self._send([b"".join(b"mg " + key + flags for key in keys)])
+
+    def seen(self) -> Found:
+        """The next answer to :meth:`look`."""
+        words = self._line().split()
+        if words == [b"EN"]:
+            return Found.NOTHING
+        if words[:1] != [b"HD"] or len(words) < 2 or not words[1].startswith(b"s"):
+            raise NodeFaultError("foreign", "it does not speak memcached's meta protocol")
+        if words[1] != b"s0":
+            return Found.VALUE
+        return Found.WON if b"W" in words[2:] else Found.LOST
 
     def fill(self, view: memoryview) -> None:
         """Receive the next bytes of a value into ``view``."""

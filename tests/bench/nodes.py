@@ -1,12 +1,17 @@
 """One model on N nodes at once, with and without a shared cache.
 
 ``python -m tests.bench.nodes [--nodes 1,2,4,8] [--size-mib 1024] [--shards 1] [--store-mbit 1000]
-[--node-mbit 10000] [--data-path direct]`` (as root) makes network namespaces, one for the store and
-one for each node, with addresses and link speeds of their own (tc), joined by a bridge in a
-namespace of its own, so that nothing of this machine's network changes. In each node's namespace
-run a memcached and a mount; all mounts read the whole model at once, and every byte is checked. It
-prints a table, writes ``bench-results/nodes-<time>.json`` and draws it beside it. Bytes are exact;
-seconds are those of one machine that plays all of them, whose load is told.
+[--node-mbit 10000] [--data-path direct] [--load-file] [--failing] [--warm-up] [--one-host]`` (as
+root) makes network namespaces, one for the store and one for each node, with addresses and link
+speeds of their own (tc), joined by a bridge in a namespace of its own, so that nothing of this
+machine's network changes. In each node's namespace run a memcached and a mount; all mounts read the
+whole model at once, and every byte is checked. ``--load-file`` lets safetensors read it.
+``--failing`` adds a cold start in the middle of which one memcached is killed and one is frozen,
+``--warm-up`` one where all nodes run ``ossfs-py warmup --shared`` before they read. ``--one-host``
+puts all mounts, and one memcached, on one node.
+
+It prints a table, writes ``bench-results/nodes-<time>.json`` and draws it beside it. Bytes are
+exact; seconds are those of one machine that plays all of them, whose load is told.
 """
 
 import argparse
@@ -34,6 +39,7 @@ from tests.support.mounting import Mount, Option
 MIB = 1024**2
 RESULTS = Path("bench-results")
 BUCKET = "models"
+COLD, FAILING, WARMING = "shared, cold", "shared, cold, failing", "shared, warming up"
 STORE_ADDRESS, STORE_PORT = "10.213.0.1", 9000
 _READY_SECONDS = 30.0
 _READ_SECONDS = 500.0
@@ -58,6 +64,23 @@ for path in paths:
     os.close(fd)
 print(time.monotonic() - began, digest.hexdigest(), flush=True)
 """
+
+LOADER = """
+import sys, time, xxhash
+from safetensors.numpy import load_file
+paths = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+began = time.monotonic()
+digest = xxhash.xxh3_128()
+for path in paths:
+    tensors = load_file(path)
+    for name in sorted(tensors):
+        digest.update(tensors[name])
+    del tensors
+print(time.monotonic() - began, digest.hexdigest(), flush=True)
+"""
+_TENSOR_MIB = 32
 
 
 @dataclass(frozen=True)
@@ -166,11 +189,16 @@ def main() -> int:
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="ossfs-py-nodes.") as name:
         scratch = Path(name)
-        keys, digest = _model(scratch / "store" / BUCKET, options.size_mib, options.shards)
+        directory = scratch / "store" / BUCKET
+        make = _safetensors if options.load_file else _model
+        keys, digest = make(directory, options.size_mib, options.shards)
+        kinds = ["alone", COLD, "shared, again"][options.shared_only :]
+        kinds += [FAILING] if options.failing else []
+        kinds += [WARMING, "shared, warmed"] if options.warm_up else []
         for nodes in options.nodes:
             with _laboratory(nodes, options, scratch) as laboratory:
-                for what in ("alone", "shared, cold", "shared, again")[options.shared_only :]:
-                    if what == "shared, cold":
+                for what in kinds:
+                    if what in (COLD, FAILING, WARMING):
                         laboratory.start_caches()
                     runs.append(laboratory.run(what, keys, digest))
                     console.print(_line(runs[-1]))
@@ -194,6 +222,7 @@ class Laboratory:
         self._options = options
         self._scratch = scratch
         self._ends = ends
+        self._cache_nodes = 1 if options.one_host else nodes
         self._caches: list[subprocess.Popen[bytes]] = []
         self._network = Network(nodes, options.store_mbit, options.node_mbit)
         ends.callback(self._network.close)
@@ -206,9 +235,13 @@ class Laboratory:
         self._until_served()
 
     def start_caches(self) -> None:
-        """A memcached on each node, with room for its share and half as much again."""
-        memory = max(64, int(self._options.size_mib / self._nodes * 1.5) + 64)
-        for number in range(self._nodes):
+        """An empty memcached on each node, with room for its share and half as much again."""
+        while self._caches:
+            cache = self._caches.pop()
+            cache.kill()
+            cache.wait()
+        memory = max(64, int(self._options.size_mib / self._cache_nodes * 1.5) + 64)
+        for number in range(self._cache_nodes):
             address = self._network.address(number)
             self._caches.append(
                 self._start(
@@ -227,27 +260,11 @@ class Laboratory:
             self._ask("POST", "/__stats")
             before = [self._network.carried(f"node{n}") for n in range(self._nodes)]
             cpu = [_cpu_seconds(process.pid) for process in self._caches]
-            readers = [
-                subprocess.Popen(
-                    [sys.executable, "-c", READER, *(str(mount.path / key) for key in keys)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-                for mount in mounts
-            ]
-            for reader in readers:
-                assert reader.stdout is not None
-                reader.stdout.readline()
-            for reader in readers:
-                assert reader.stdin is not None
-                reader.stdin.write("go\n")
-                reader.stdin.flush()
-            said = [reader.communicate(timeout=_READ_SECONDS)[0].split() for reader in readers]
-            wrong = [words for words in said if words[1:] != [digest]]
-            if wrong:
-                raise SystemExit(f"{what}: {len(wrong)} of {self._nodes} nodes read wrong bytes")
-            seconds = [float(words[0]) for words in said]
+            daemon_cpu = [_cpu_seconds(mount.pid) for mount in mounts]
+            if what == WARMING:
+                seconds = _warm_up(mounts, self._options.size_mib * MIB)
+            else:
+                seconds = self._read(what, mounts, keys, digest)
             served = json.loads(self._ask("GET", "/__stats"))["bytes_out"]
             after = [self._network.carried(f"node{n}") for n in range(self._nodes)]
             moved = [
@@ -262,18 +279,59 @@ class Laboratory:
                 store_bytes=served,
                 most_received_by_a_node=max(got for got, _ in moved),
                 most_sent_by_a_node=max(sent for _, sent in moved),
-                daemon_cpu_seconds=sum(_cpu_seconds(mount.pid) for mount in mounts),
+                daemon_cpu_seconds=sum(_cpu_seconds(mount.pid) for mount in mounts)
+                - sum(daemon_cpu),
                 cache_cpu_seconds=sum(_cpu_seconds(one.pid) for one in self._caches) - sum(cpu),
                 load=os.getloadavg()[0],
                 blocks=_blocks(mounts) if shared else {},
             )
 
+    def _read(
+        self, what: str, mounts: list[NodeMount], keys: list[str], digest: str
+    ) -> list[float]:
+        """Let all nodes read the model at once; the seconds that each took."""
+        code = LOADER if self._options.load_file else READER
+        readers = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, *(str(mount.path / key) for key in keys)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for mount in mounts
+        ]
+        for reader in readers:
+            assert reader.stdout is not None
+            reader.stdout.readline()
+        for reader in readers:
+            assert reader.stdin is not None
+            reader.stdin.write("go\n")
+            reader.stdin.flush()
+        if what == FAILING:
+            self._fail_in_the_middle()
+        said = [reader.communicate(timeout=_READ_SECONDS)[0].split() for reader in readers]
+        wrong = [words for words in said if words[1:] != [digest]]
+        if wrong:
+            raise SystemExit(f"{what}: {len(wrong)} of {self._nodes} nodes read wrong bytes")
+        return [float(words[0]) for words in said]
+
+    def _fail_in_the_middle(self) -> None:
+        """Kill one memcached and freeze another when the store has sent half of the model."""
+        half = self._options.size_mib * MIB // 2
+        deadline = time.monotonic() + _READ_SECONDS
+        while json.loads(self._ask("GET", "/__stats"))["bytes_out"] < half:
+            if time.monotonic() > deadline:
+                raise SystemExit("the store has not sent half of the model")
+            time.sleep(0.1)
+        for process, number in zip(self._caches, (signal.SIGKILL, signal.SIGSTOP), strict=False):
+            process.send_signal(number)
+
     def _mount(self, number: int, *, shared: bool) -> NodeMount:
         directory = Path(tempfile.mkdtemp(dir=self._scratch))
         more: dict[str, Option] = {}
         if shared:
-            addresses = ",".join(self._network.address(n) for n in range(self._nodes))
-            more = {"shared_cache": addresses, "shared_cache_timeout": "2s"}
+            addresses = ",".join(self._network.address(n) for n in range(self._cache_nodes))
+            more = {"shared_cache": addresses, "shared_cache_timeout": self._options.timeout}
         mount = NodeMount(
             BUCKET,
             directory,
@@ -284,7 +342,9 @@ class Laboratory:
             memory_limit="512MiB",
             **more,
         )
-        mount.network_words = self._network.inside(f"node{number}")
+        mount.network_words = self._network.inside(
+            "node0" if self._options.one_host else f"node{number}"
+        )
         return mount
 
     def _start(self, who: str, *words: object) -> subprocess.Popen[bytes]:
@@ -343,6 +403,39 @@ def _model(directory: Path, size_mib: int, shards: int) -> tuple[list[str], str]
                 digest.update(block)
                 file.write(block)
     return keys, digest.hexdigest()
+
+
+def _safetensors(directory: Path, size_mib: int, shards: int) -> tuple[list[str], str]:
+    """The same, as safetensors; the digest is that of all tensors."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    directory.mkdir(parents=True)
+    digest = xxhash.xxh3_128()
+    block = np.frombuffer(bytearray(os.urandom(_TENSOR_MIB * MIB)), np.uint8)
+    keys = []
+    for shard in range(shards):
+        keys.append(f"model-{shard + 1:05d}-of-{shards:05d}.safetensors")
+        tensors = {}
+        for number in range(size_mib // shards // _TENSOR_MIB):
+            tensors[f"layer.{number:04d}"] = np.roll(block, 1 + shard * 1000 + number)
+            digest.update(tensors[f"layer.{number:04d}"])
+        save_file(tensors, directory / keys[-1])
+    return keys, digest.hexdigest()
+
+
+def _warm_up(mounts: list[NodeMount], size: int) -> list[float]:
+    """Let all nodes warm up at once; the seconds that each took."""
+    command = [sys.executable, "-m", "ossfs_py", "warmup", "--shared", "--json"]
+    running = [
+        subprocess.Popen([*command, str(mount.path)], stdout=subprocess.PIPE, text=True)
+        for mount in mounts
+    ]
+    said = [json.loads(process.communicate(timeout=_READ_SECONDS)[0]) for process in running]
+    wrong = [report for report in said if report["missing"] or report["bytes"] != size]
+    if wrong:
+        raise SystemExit(f"{len(wrong)} warm-ups have something missing: {wrong[0]}")
+    return [report["seconds"] for report in said]
 
 
 def _blocks(mounts: list[NodeMount]) -> dict[str, int]:
@@ -421,6 +514,11 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--size-mib", type=int, default=1024)
     parser.add_argument("--shared-only", action="store_true", help="not without the shared cache")
+    parser.add_argument("--load-file", action="store_true", help="safetensors reads the model")
+    parser.add_argument("--failing", action="store_true", help="also with failing nodes")
+    parser.add_argument("--warm-up", action="store_true", help="also a warm-up by all nodes")
+    parser.add_argument("--one-host", action="store_true", help="all mounts on one node")
+    parser.add_argument("--timeout", default="2s", help="--shared-cache-timeout of the mounts")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--store-mbit", type=float, default=1000.0)
     parser.add_argument("--node-mbit", type=float, default=10_000.0)

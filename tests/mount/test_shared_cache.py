@@ -1,14 +1,18 @@
 """Mounts that share blocks through memcached: what the bucket sends, and what a program sees."""
 
+import json
 import os
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ossfs_py.control.client import ControlClient, mount_of
+from ossfs_py.errors import EnvironmentProblemError
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
 from tests.support.memcached import Memcached
@@ -47,10 +51,10 @@ def metrics(mount: Mount) -> dict[str, float]:
     }
 
 
-def until_up(mount: Mount) -> Mount:
+def until_up(mount: Mount, nodes: int = 1) -> Mount:
     """On a busy machine a mount answers before it has found its nodes."""
     deadline = time.monotonic() + 30
-    while metrics(mount)["ossfs_shared_cache_nodes/up"] == 0:
+    while metrics(mount)["ossfs_shared_cache_nodes/up"] < nodes:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return mount
@@ -132,6 +136,81 @@ def test_nodes_that_die_or_hang_under_a_reader_are_not_noticed_by_it(
         assert told["ossfs_shared_cache_nodes/up"] + told["ossfs_shared_cache_nodes/down"] == 2
 
 
+def warm_up(mount: Mount, path: str) -> dict[str, Any]:
+    with ControlClient.of(mount_of(mount.path)[0]) as client:
+        return client.call("shared.warm-up", {"paths": [path]})
+
+
+def checked(mount: Mount) -> tuple[int, int]:
+    """The exit code, and how many bytes the nodes have."""
+    done = ossfs("warmup", "--shared", "--check", "--json", str(mount.path), environment={})
+    return done.code, json.loads(done.out)["cached_bytes"]
+
+
+def test_two_that_warm_up_at_once_make_the_bucket_send_each_byte_once_also_after_a_node_died(
+    mount: MountFactory, proxy: Proxy, bucket: str, model: str, node: Memcached
+) -> None:
+    with Memcached() as other:
+        mounts = [
+            until_up(
+                mount(
+                    bucket,
+                    endpoint=proxy.endpoint,
+                    data_path="direct",
+                    shared_cache=f"{node.address},{other.address}",
+                    shared_cache_timeout="20s",
+                ),
+                nodes=2,
+            )
+            for _ in range(2)
+        ]
+
+        def at_once() -> int:
+            with ThreadPoolExecutor(2) as pool:
+                told = list(pool.map(warm_up, mounts, [model] * 2))
+            for one in told:
+                assert (one["files_done"], one["bytes_done"], one["missing"]) == (1, SIZE, [])
+            return sum(one["fetched_bytes"] for one in told)
+
+        assert at_once() == proxy.bytes_served() == SIZE
+        assert checked(mounts[1]) == (0, SIZE)
+        other.kill()
+        code, left = checked(mounts[1])
+        assert code == (0 if left == SIZE else 1)  # chance says what each node has
+        proxy.reset()
+        assert at_once() == proxy.bytes_served() == SIZE - left
+        assert (mounts[0].path / model).read_bytes() == CONTENT
+        assert proxy.bytes_served() == SIZE - left
+
+
+def test_a_warm_up_of_more_than_the_nodes_hold_is_told_before_and_after(
+    mount: MountFactory, bucket: str, model: str
+) -> None:
+    with Memcached("-m", "16", "-I", "4m") as small:
+        mounted = until_up(
+            mount(
+                bucket,
+                data_path="direct",
+                shared_cache=small.address,
+                shared_cache_timeout="20s",
+            )
+        )
+        done = ossfs("warmup", "--shared", str(mounted.path), environment={})
+        warning, told = done.err.splitlines()
+        assert warning == (
+            f"ossfs-py: warning: 20.0 MiB do not fit into the shared cache of {mounted.path}"
+            " (14.5 MiB): what is fetched first is evicted again (see memcached's option -m)"
+        )
+        assert told.startswith(f"ossfs-py: {mounted.path}/{model}: ")
+        assert done.code == 1
+        small.kill()
+        (missing,) = warm_up(mounted, model)["missing"]
+        assert missing["reason"] == "no node of the shared cache answers"
+        done = ossfs("warmup", "--shared", str(mounted.path), environment={})
+        assert done.code == 1
+        assert done.sentence == "no node of the shared cache answers: see ossfs-py doctor"
+
+
 def test_without_the_option_there_is_nothing_of_it(
     mount: MountFactory, bucket: str, model: str
 ) -> None:
@@ -140,6 +219,8 @@ def test_without_the_option_there_is_nothing_of_it(
     assert metrics(mounted) == {}
     threads = Path(f"/proc/{mounted.pid}/task").iterdir()
     assert not [each for each in threads if "sharing" in (each / "comm").read_text()]
+    with pytest.raises(EnvironmentProblemError, match=r"mount with --shared-cache to have one"):
+        warm_up(mounted, model)
 
 
 def test_a_secret_that_others_can_read_is_refused(

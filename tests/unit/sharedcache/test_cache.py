@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any
 
 import pytest
 import trio
@@ -18,121 +18,12 @@ from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.sharedcache import cache as cache_module
 from ossfs_py.sharedcache import node as node_module
-from ossfs_py.sharedcache import pace
 from ossfs_py.sharedcache.blocks import BLOCK_BYTES
-from ossfs_py.sharedcache.cache import SharedCache, SharedCacheOptions
+from ossfs_py.sharedcache.cache import SharedCacheOptions
 from ossfs_py.sharedcache.keeping import Keeping
-from ossfs_py.sharedcache.metrics import SharedCacheMetrics
-from ossfs_py.sharedcache.node import Node
-from ossfs_py.telemetry.metrics import Metrics
 from tests.support.memcached import Memcached, free_port
-from tests.support.pattern_store import PatternStore, pattern
-
-MIB = 1024**2
-SIZE = 8 * MIB + 4321
-VERSION = ObjectVersion("model", "etag", SIZE)
-PATIENT = 20.0
-"""For tests in which no node is slow, on however busy a machine."""
-SECRET = b"a secret of the group"
-
-
-class Bucket(PatternStore):
-    """The bucket behind the cache."""
-
-    place = "http://store"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate: threading.Event | None = None
-        self.asked = threading.Event()
-
-    def get_range_into(self, version: ObjectVersion, start: int, buffer: memoryview) -> None:
-        self.asked.set()
-        if self.gate is not None:
-            assert self.gate.wait(30)
-        super().get_range_into(version, start, buffer)
-
-
-class Machine:
-    """One mount's part in a shared cache, with its own view of the nodes."""
-
-    made: ClassVar[list["Machine"]] = []
-
-    def __init__(
-        self,
-        bucket: Bucket,
-        *nodes: str,
-        secret: bytes | None = None,
-        patience: float = PATIENT,
-        block: int = BLOCK_BYTES,
-    ) -> None:
-        self.options = SharedCacheOptions(",".join(nodes), "bucket", block, secret, patience)
-        self.metrics = SharedCacheMetrics(Metrics().registry)
-        self.cache = SharedCache(bucket, self.options, self.metrics)  # type: ignore[arg-type]
-        self.cache.nodes = tuple(
-            Node(
-                name,
-                (name.rpartition(":")[0], int(name.rpartition(":")[2])),
-                self.metrics,
-                patience,
-            )
-            for name in nodes
-        )
-        for node in self.cache.nodes:
-            node.look()
-        Machine.made.append(self)
-
-    def read(self, start: int = 0, end: int = SIZE, version: ObjectVersion = VERSION) -> bytes:
-        """Read a span, and hand on what is owed."""
-        buffer = memoryview(bytearray(end - start))
-        answer = self.cache.get_range_into(version, start, buffer)
-        for owed in answer.owed:
-            self.cache.hand_on(version, owed, buffer[owed.start - start : owed.end - start])
-        return bytes(buffer)
-
-    def counted(self, outcome: str) -> int:
-        return int(self.metrics.blocks.labels(outcome)._value.get())
-
-    def errors(self) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for sample in next(iter(self.metrics.errors.collect())).samples:
-            if sample.name.endswith("_total"):
-                reason = sample.labels["reason"]
-                found[reason] = found.get(reason, 0) + int(sample.value)
-        return found
-
-
-@pytest.fixture(autouse=True)
-def machines_end_with_their_test() -> Iterator[None]:
-    yield
-    while Machine.made:
-        Machine.made.pop().cache.close()
-
-
-@pytest.fixture
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases of those who never deliver are waited for a moment only."""
-    monkeypatch.setattr(pace, "_SHORTEST_WAIT_SECONDS", 0.05)
-    monkeypatch.setattr(pace, "_WAIT_FACTOR", 0.0)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Memcached]:
-    with Memcached() as one:
-        yield one
-
-
-@pytest.fixture
-def node(running: Memcached) -> Memcached:
-    """An empty node of large items."""
-    running.ask(b"flush_all\r\n")
-    return running
-
-
-@pytest.fixture
-def bucket() -> Bucket:
-    return Bucket()
-
+from tests.support.pattern_store import pattern
+from tests.unit.sharedcache.machines import MIB, PATIENT, SECRET, SIZE, VERSION, Bucket, Machine
 
 # -- sharing -------------------------------------------------------------------------------------
 
@@ -188,6 +79,8 @@ def test_who_lost_the_lease_waits_for_who_won_it(node: Memcached, bucket: Bucket
         assert winner.result() == loser.result() == pattern(0, MIB)
     assert bucket.served == MIB
     assert second.counted("waited") == 1
+    # Who only waits learns from that what the bucket takes.
+    assert second.cache.pace.wait_seconds != Machine(bucket).cache.pace.wait_seconds
 
 
 def test_two_who_wait_for_each_other_s_blocks_both_get_them(
@@ -197,7 +90,7 @@ def test_two_who_wait_for_each_other_s_blocks_both_get_them(
     end of its own span before it hands on."""
     one, two = (Machine(bucket, node.address) for _ in range(2))
     for machine in (one, two):
-        machine.cache.pace.store_took(1, 100.0)  # patient: 10 s
+        machine.cache.pace.store_took(1, 100.0)  # patient: 30 s
     fetch = one.cache.fetch
     meet = threading.Barrier(2)
 
@@ -283,6 +176,15 @@ def test_machines_with_other_secrets_or_block_sizes_do_not_disturb_each_other(
 
 
 # -- small nodes ---------------------------------------------------------------------------------
+
+
+def test_items_of_a_mebibyte_as_memcached_has_them_without_options_hold_blocks(
+    bucket: Bucket,
+) -> None:
+    with Memcached("-m", "64") as plain:
+        for _ in range(2):
+            assert Machine(bucket, plain.address).read() == pattern(0, SIZE)
+        assert bucket.served == SIZE
 
 
 def test_values_are_cut_for_a_node_of_small_items(bucket: Bucket) -> None:
@@ -463,6 +365,27 @@ def test_a_node_that_answers_half_a_value_is_left_alone(bucket: Bucket) -> None:
         assert not machine.cache.nodes[0].up
 
 
+def test_answers_in_another_order_are_never_taken_for_the_right_ones(bucket: Bucket) -> None:
+    names = cache_module.BlockNames("http://store", "bucket", VERSION, BLOCK_BYTES)
+    values = []
+    for index in (1, 0):
+        view = memoryview(pattern(index * MIB, MIB))
+        values.append(b"VA %d\r\n%b\r\n" % (28 + MIB, names.head(index, view, 1) + bytes(view)))
+    with answering(saying(*values)) as address:
+        machine = Machine(bucket, address)
+        assert machine.read(0, 2 * MIB) == pattern(0, 2 * MIB)
+        assert machine.errors()["damaged"] == 2
+
+
+def test_machines_whose_clocks_differ_by_years_share_blocks(
+    node: Memcached, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for clock in (0.0, 4e9, 1.7e9):
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        assert Machine(bucket, node.address, secret=SECRET).read() == pattern(0, SIZE)
+    assert bucket.served == SIZE
+
+
 @pytest.mark.parametrize("said", [b"SSH-2.0-OpenSSH\r\n", b"", b"STAT maxbytes many\r\nEND\r\n"])
 def test_what_is_no_memcached_never_becomes_a_node(bucket: Bucket, said: bytes) -> None:
     with answering(lambda sock: sock.sendall(said)) as address:
@@ -555,6 +478,40 @@ def test_nodes_follow_the_file_that_names_them(
         assert await looked() == [node.address]
         path.write_text("")
         assert await looked() == []
+        workers.close()
+
+    trio.run(main)
+
+
+def test_a_name_that_does_not_resolve_yet_and_moves_later_is_followed(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses: list[str] = []
+
+    real = socket.getaddrinfo
+
+    def resolved(host: str, port: int, *more: int, **named: int) -> list[Any]:
+        if host != "nodes.example":
+            return real(host, port, *more, **named)
+        if not addresses:
+            raise socket.gaierror("not known")
+        return [(0, 0, 0, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr("ossfs_py.sharedcache.members.socket.getaddrinfo", resolved)
+    machine = Machine(bucket)
+    options = SharedCacheOptions("nodes.example:9", "bucket", BLOCK_BYTES, None, PATIENT)
+
+    async def main() -> None:
+        workers = Workers("sharing", 2)
+        keeping = Keeping(machine.cache, options, workers)
+        known: list[str] = []
+        for now in ([], ["127.0.0.1", "127.0.0.2"], ["127.0.0.2"], []):
+            addresses[:] = now
+            keeping._members_at = 0.0
+            await keeping.look()
+            known = now or known  # while the name says nothing, those known before stay
+            assert [each.name for each in machine.cache.nodes] == [f"{each}:9" for each in known]
+            assert machine.read(0, MIB) == pattern(0, MIB)
         workers.close()
 
     trio.run(main)

@@ -288,13 +288,17 @@ def test_a_cache_about_as_fast_as_the_bucket_is_asked() -> None:
 
 def test_the_wait_for_others_is_bounded_and_follows_the_bucket() -> None:
     pace = SharedPace()
-    assert pace.wait_seconds == 4.0
+    assert (pace.wait_seconds, pace.lease_seconds) == (15.0, 15)  # nothing is known yet
     for _ in range(100):
-        pace.store_took(1 << 20, 2.0)
-    assert pace.wait_seconds == pytest.approx(8.0)
-    for _ in range(100):
+        pace.store_took(1 << 20, 0.1)
+    assert (pace.wait_seconds, pace.lease_seconds) == (4.0, 15)
+    for _ in range(200):
+        pace.another_took(6.0)
+    assert pace.wait_seconds == pytest.approx(24.0)
+    assert pace.lease_seconds in (23, 24)
+    for _ in range(200):
         pace.store_took(1 << 20, 100.0)
-    assert pace.wait_seconds == 10.0
+    assert (pace.wait_seconds, pace.lease_seconds) == (30.0, 60)
     pauses = [pace.poll_seconds(number) for number in range(10)]
     assert pauses == sorted(pauses)
     assert pauses[-1] == 0.2

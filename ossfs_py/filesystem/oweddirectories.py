@@ -6,6 +6,7 @@ import uuid
 import trio
 
 from ossfs_py.errors import OssfsError, StoreUnavailableError, UnsavedDataError
+from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
@@ -59,11 +60,8 @@ class OwedDirectories:
         self._journal = journal
         self._group_sync = group_sync
         self._owed: dict[Inode, _Owed] = {}
-        self._rounds = 0
-        self._is_under_way = False
+        self._rounds = Rounds()
         self._some = trio.Event()
-        self._hurry = trio.Event()
-        self._ended = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
         return len(self._owed)
@@ -77,9 +75,7 @@ class OwedDirectories:
         """
         if self._group_sync is None:
             return await self._namespace.make_directory(parent, name, mode, uid, gid)
-        while len(self._owed) >= MAX_OWED:
-            self._hurry.set()
-            await self._ended.park()
+        await self._rounds.wait_while(lambda: len(self._owed) >= MAX_OWED)
         made = await self._namespace.make_directory(parent, name, mode, uid, gid, put_off=True)
         owed = self._owed[made] = _Owed()
         self._some.set()
@@ -112,10 +108,7 @@ class OwedDirectories:
     async def tried(self) -> None:
         """Wait until what waits now is in the store, or could not be brought there."""
         wanted = set(self._owed)
-        rounds = self._rounds + self._is_under_way + 1
-        while wanted & self._owed.keys() and self._rounds < rounds:
-            self._hurry.set()
-            await self._ended.park()
+        await self._rounds.tried(lambda: bool(wanted & self._owed.keys()))
 
     async def done(self) -> None:
         """Wait until what waits now is in the store.
@@ -137,20 +130,12 @@ class OwedDirectories:
         """Write the markers of what comes, until cancelled."""
         while True:
             await self._some.wait()
-            with trio.move_on_after(_GATHER_SECONDS):
-                await self._hurry.wait()
+            await self._rounds.hurried(_GATHER_SECONDS)
             self._some = trio.Event()
-            self._hurry = trio.Event()
-            self._is_under_way = True
-            try:
+            with self._rounds.round():
                 await self._store_all()
-            finally:
-                self._is_under_way = False
-                self._rounds += 1
-                self._ended.unpark_all()
             if any(owed.is_told for owed in self._owed.values()):
-                with trio.move_on_after(_RETRY_SECONDS):
-                    await self._hurry.wait()
+                await self._rounds.hurried(_RETRY_SECONDS)
             if self._owed:
                 self._some.set()
 

@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     UnsavedDataError,
     UnsupportedByStoreError,
 )
+from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
@@ -65,24 +66,19 @@ class PutOffRemovals:
         self._workers = workers
         self._forget = forget
         self._waiting: dict[PutOffRemoval, None] = {}
-        self._rounds = 0
-        """Batches that have ended, well or not."""
-        self._is_under_way = False
-        self._hurry = trio.Event()
-        self._ended = trio.lowlevel.ParkingLot()
+        self._rounds = Rounds()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def wait_for_room(self) -> None:
         """Wait while too many wait."""
-        while len(self._waiting) >= MAX_PUT_OFF:
-            await self._ended.park()
+        await self._rounds.wait_while(lambda: len(self._waiting) >= MAX_PUT_OFF)
 
     def add(self, removal: PutOffRemoval) -> None:
         """Let its object be deleted soon."""
         self._waiting[removal] = None
-        self._hurry.set()
+        self._rounds.hurry()
 
     async def tried_below(self, prefix: str) -> None:
         """Wait until what waits below a prefix is done, or could not be."""
@@ -92,11 +88,9 @@ class PutOffRemovals:
     async def tried(self) -> None:
         """Wait until what waits now is done, or could not be."""
         wanted = set(self._waiting)
-        begun = self._rounds + self._is_under_way
-        rounds = begun + 1 + len(wanted) // MAX_DELETED_KEYS
-        while wanted & self._waiting.keys() and self._rounds < rounds:
-            self._hurry.set()
-            await self._ended.park()
+        await self._rounds.tried(
+            lambda: bool(wanted & self._waiting.keys()), 1 + len(wanted) // MAX_DELETED_KEYS
+        )
 
     async def done(self) -> None:
         """Wait until what waits now is done.
@@ -113,25 +107,16 @@ class PutOffRemovals:
     async def run(self) -> None:
         """Delete what comes, until cancelled."""
         while True:
-            await self._hurry.wait()
-            self._hurry = trio.Event()
+            await self._rounds.hurried()
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
-            self._is_under_way = True
-            try:
+            with self._rounds.round():
                 await self._delete(batch)
-            finally:
-                self._is_under_way = False
-                self._rounds += 1
-                self._ended.unpark_all()
-            if batch[0] not in self._waiting:
-                if self._waiting:
-                    self._hurry.set()
-                continue
-            with trio.move_on_after(_RETRY_SECONDS):
-                await self._hurry.wait()
-            self._hurry.set()
+            if batch[0] in self._waiting:
+                await self._rounds.hurried(_RETRY_SECONDS)
+            if self._waiting:
+                self._rounds.hurry()
 
     # -- inside ----------------------------------------------------------------------------------
 

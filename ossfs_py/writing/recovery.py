@@ -92,8 +92,9 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_scratch(key)
         done += 1
+    made_since = {record.key for record in journal.leftover_markers()}
     for record in journal.leftover_removals():
-        if record.whatever_was_there:
+        if record.whatever_was_there and record.key not in made_since:
             continue  # there may be thousands: the mount deletes them behind
         try:
             done += delete_removed(store, record)
@@ -292,9 +293,11 @@ class Recovery:
         self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore
     ) -> Condition:
         """Refuse to overwrite what the writer never saw, atomically where the store can."""
-        seen = record.base.etag if record.base is not None and not record.scratch else None
+        seen = {record.replaces}
+        if record.base is not None and not record.scratch:
+            seen.add(record.base.etag)
         found = None if there is None else there.etag
-        if found is not None and found != seen:
+        if found is not None and found not in seen:
             raise ConditionFailedError(
                 "the object was written by somebody else since", key=record.key
             )

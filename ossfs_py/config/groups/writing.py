@@ -23,7 +23,7 @@ class WritingSettings(BaseModel):
     write_back: Flag = option(
         WRITING,
         "",
-        "Let close(2), unlink(2) and mkdir(2) return once a journal on disk has them.",
+        "Let close, mkdir, symlink, unlink and rmdir return once a journal on disk has them.",
         default=False,
     )
     max_zeros_bytes: Size = option(

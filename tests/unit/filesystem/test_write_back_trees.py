@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import stat
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -229,12 +230,17 @@ def test_a_mount_after_a_kill_makes_of_the_bucket_what_a_local_disk_would_be(
         programs.append(program)
         for _ in range(rng.randrange(1, 120)):
             await program.step()
-        # From here on the daemon does nothing that lasts: neither on disk nor in the store.
+        # The kill: what is on disk at this moment, and nothing more goes to the store.
         store.on_request = _refuse
-        await m.bench.idle()
+        while m.bench.writes.context.local.running:
+            await trio.lowlevel.checkpoint()
         shutil.copytree(killed / "state", after / "state")
+        dead.set()
+
+    dead = threading.Event()
 
     def _refuse(_method: str, _key: str) -> None:
+        dead.wait()
         raise StoreError("the daemon is dead")
 
     on_write_back(killed, test, store=store)

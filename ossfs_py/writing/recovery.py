@@ -215,6 +215,9 @@ class Recovery:
             condition = ALWAYS if overwrite or version else self._condition(record, there, store)
             if version is not None:
                 log.info("%r is in the store already", record.key)
+                if record.complete:
+                    # The same bytes may have been written again, and described otherwise.
+                    version = self._with_metadata(store, record, version)
             elif record.sent is not None:
                 version = self._finish_sent(store, record, record.sent, there, fd, condition)
             else:
@@ -355,7 +358,7 @@ class Recovery:
     def _with_metadata(
         store: ObjectStore, record: DirtyRecord, version: ObjectVersion
     ) -> ObjectVersion:
-        """The upload began with the metadata of that moment; attributes may have changed since."""
+        """The object has the metadata of an earlier moment; attributes may have changed since."""
         info = store.head(version.key)
         if dict(info.metadata or {}) == dict(record.metadata):
             return version

@@ -213,41 +213,80 @@ async def taken_over(root: Path, store: FakeStore) -> None:
         await m.fs.sync()
 
 
+def after_a_kill(root: Path, program: Callable[[Mounted], Awaitable[None]]) -> FakeStore:
+    """The bucket when a daemon was killed after a program's last call, and the next mount is done.
+
+    The kill: what is on disk at that moment, and nothing more goes to the store.
+    """
+    store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
+    killed, after = root / "killed", root / "after"
+    for each in (killed, after):
+        each.mkdir()
+    is_copied = threading.Event()
+
+    def refuse(_method: str, _key: str) -> None:
+        is_copied.wait()
+        raise StoreError("the daemon is dead")
+
+    async def test(m: Mounted) -> None:
+        await program(m)
+        store.on_request = refuse
+        while m.bench.writes.context.local.running:
+            await trio.lowlevel.checkpoint()
+        shutil.copytree(killed / "state", after / "state")
+        is_copied.set()
+
+    async def next_mount() -> None:
+        await taken_over(after, store)
+
+    on_write_back(killed, test, store=store)
+    store.on_request = None
+    trio.run(next_mount, clock=trio.testing.MockClock(rate=1.0))
+    return store
+
+
 @pytest.mark.parametrize("seed", range(KILLS))
 def test_a_mount_after_a_kill_makes_of_the_bucket_what_a_local_disk_would_be(
     tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
-    store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
-    killed = tmp_path / "killed"
-    after = tmp_path / "after"
-    for each in (killed, after):
-        each.mkdir()
     programs: list[RandomProgram] = []
 
-    async def test(m: Mounted) -> None:
-        program = RandomProgram(rng, m)
-        programs.append(program)
+    async def program(m: Mounted) -> None:
+        made = RandomProgram(rng, m)
+        programs.append(made)
         for _ in range(rng.randrange(1, 120)):
-            await program.step()
-        # The kill: what is on disk at this moment, and nothing more goes to the store.
-        store.on_request = _refuse
-        while m.bench.writes.context.local.running:
-            await trio.lowlevel.checkpoint()
-        shutil.copytree(killed / "state", after / "state")
-        dead.set()
+            await made.step()
 
-    dead = threading.Event()
-
-    def _refuse(_method: str, _key: str) -> None:
-        dead.wait()
-        raise StoreError("the daemon is dead")
-
-    on_write_back(killed, test, store=store)
-    store.on_request = None
-
-    async def next_mount() -> None:
-        await taken_over(after, store)
-
-    trio.run(next_mount, clock=trio.testing.MockClock(rate=1.0))
+    store = after_a_kill(tmp_path, program)
     assert in_store(store) == programs[0].kept
+
+
+def test_the_same_bytes_written_again_have_the_attributes_they_got_last(tmp_path: Path) -> None:
+    async def program(m: Mounted) -> None:
+        await m.write_file(("file",), b"")
+        await m.fs.sync()
+        await m.write_file(("file",), b"")
+        await m.change(("file",), mode=0o600)
+
+    assert in_store(after_a_kill(tmp_path, program)) == {("file",): ("file", b"", 0o600)}
+
+
+def test_what_takes_the_place_of_a_stored_file_takes_it_after_a_kill_too(tmp_path: Path) -> None:
+    async def program(m: Mounted) -> None:
+        for name in ("renamed over", "removed"):
+            await m.write_file((name,), b"old")
+        await m.mkdir(("directory",))
+        await m.fs.sync()
+        await m.write_file(("lock",), b"new")
+        await m.rename(("lock",), ("renamed over",))
+        await m.unlink(("removed",))
+        await m.write_file(("removed",), b"new")
+        await m.rmdir(("directory",))
+        await m.symlink(b"target", ("directory",))
+
+    assert in_store(after_a_kill(tmp_path, program)) == {
+        ("renamed over",): ("file", b"new", 0o644),
+        ("removed",): ("file", b"new", 0o644),
+        ("directory",): ("link", b"target", 0o777),
+    }

@@ -266,8 +266,9 @@ def test_the_same_bytes_written_again_have_the_attributes_they_got_last(tmp_path
     async def program(m: Mounted) -> None:
         await m.write_file(("file",), b"x")
         await m.fs.sync()
-        await m.write_file(("file",), b"x")
-        await m.change(("file",), mode=0o600)
+        await m.write_file(("lock",), b"x")
+        await m.change(("lock",), mode=0o600)
+        await m.rename(("lock",), ("file",))
 
     assert in_store(after_a_kill(tmp_path, program)) == {("file",): ("file", b"x", 0o600)}
 

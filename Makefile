@@ -61,7 +61,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills treekills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -196,6 +196,10 @@ crowd: $(TEST) ## 64 programs of all sorts at once for SECONDS, a third on each 
 kills: $(TEST) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
+
+treekills: $(TEST) ## Kill the daemon KILLS times while trees are unpacked, cloned, moved, removed with --write-back (SEED)
+	@export OSSFS_PY_SOAK_TREE_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) tests/soak/test_killed_trees.py $(PYTEST)
 
 # Each of four kinds: by hand as root and as an ordinary user, as a service, in a container.
 comebacks: $(TEST) ## kill -9 a mount under its programs, mount again, COMEBACKS times of each kind

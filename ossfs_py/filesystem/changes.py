@@ -59,6 +59,8 @@ class Changes:
             opened = self._opened.current(inode)
             yield inode.local or (opened is not None and opened.file.dirty)
             await self._commits.follow(inode)
+            if opened is not None:
+                await self._commits.redescribe(opened)
 
     async def set_attributes(self, inode: Inode, change: AttributeChange) -> None:
         """chmod, chown and utimens."""
@@ -104,8 +106,15 @@ class Changes:
         if opened is not None:
             opened.file.abandon()
 
-    def renamed(self, inode: Inode, replaced: Inode | None) -> None:
-        """The inode has a name that it may take from ``replaced``, and from anybody else."""
-        if replaced is not None:
-            self.removed(replaced)
+    async def renamed(self, inode: Inode, replaced: Inode | None) -> None:
+        """The inode has a name that it may take from ``replaced``, and from anybody else; all below
+        it have other keys.
+        """
         self._commits.renamed(inode, replaced)
+        for below in self._namespace.affected_by_rename(inode):
+            opened = self._opened.current(below)
+            if opened is not None:
+                async with opened.lock:
+                    await self._commits.redescribe(opened)
+        if replaced is not None:
+            self.removed(replaced)  # not before the journal has what takes its place

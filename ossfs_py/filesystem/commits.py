@@ -20,7 +20,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
-from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
+from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.filesystem.writers import signed
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.namespace.claims import Claims
@@ -75,7 +75,7 @@ class Commits:
         claims: Claims,
         kernel: KernelCache,
         policy: ConflictPolicy,
-        write_back: WriteBackQueue | None = None,
+        write_back: WriteBackQueue[OpenInode] | None = None,
         *,
         record_writer: bool = False,
     ) -> None:
@@ -117,6 +117,22 @@ class Commits:
         if opened.file.dirty and opened not in queue:
             opened.users += 1
             queue.add(opened)
+
+    async def redescribe(self, opened: OpenInode) -> None:
+        """Tell the journal the present name and attributes of what write-back has kept.
+
+        For who holds a claim on the inode's place and the lock.
+
+        Raises:
+            StoreError, OSError: neither the journal nor the store could be told.
+        """
+        if self._write_back is None or not opened.file.dirty:
+            return
+        try:
+            await opened.file.redescribe(self._request(opened, streaming=False))
+        except OSError as exc:
+            log.warning("write-back: no room on local disk (%s): uploading now", exc.strerror)
+            await self.commit_locked(opened)
 
     async def commit_locked(self, opened: OpenInode) -> None:
         """As :meth:`commit`, for whoever holds a claim on the inode's place and the lock."""
@@ -308,6 +324,7 @@ class Commits:
             content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
             like=info,
+            replaces=seen,
         )
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
@@ -375,8 +392,13 @@ class Commits:
         if opened is None:
             return
         opened.exclusive = opened.unseen = False
-        if opened.file.version is None and replaced is not None and replaced.info is not None:
-            opened.seen = replaced.info.version
+        if opened.file.version is None:
+            # Its object is to take the place of what the name stood for, if that was stored.
+            before = None if replaced is None else self._opened.current(replaced)
+            if replaced is not None and replaced.info is not None:
+                opened.seen = replaced.info.version
+            else:
+                opened.seen = None if before is None else before.seen
 
     async def follow(self, inode: Inode) -> None:
         """Let an open file read on from the copy that a change of its metadata made."""
@@ -397,13 +419,12 @@ class Commits:
     async def run(self, release: Callable[[OpenInode], Awaitable[None]]) -> None:
         """Upload what write-back has queued, and ``release`` it, until cancelled."""
         if self._write_back is not None:
-            await self._write_back.run(lambda pending: self._upload_later(pending, release))
+            await self._write_back.run(lambda opened: self._upload_later(opened, release))
         await trio.sleep_forever()
 
     async def _upload_later(
-        self, pending: QueuedFile, release: Callable[[OpenInode], Awaitable[None]]
+        self, opened: OpenInode, release: Callable[[OpenInode], Awaitable[None]]
     ) -> None:
-        opened = next(each for each in self._opened if each is pending)
         pause_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:

@@ -29,9 +29,9 @@ from ossfs_py.filesystem.description import FileDescription, Refreshed, path_in,
 from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
-from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.openinodes import Opener, OpenInode, OpenInodes
 from ossfs_py.filesystem.options import FilesystemOptions
-from ossfs_py.filesystem.oweddirectories import OwedDirectories
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.protection import Protection
 from ossfs_py.filesystem.removals import Removals
@@ -69,7 +69,7 @@ class Filesystem:
         kernel: KernelCache,
         options: FilesystemOptions,
         *,
-        write_back: WriteBackQueue | None = None,
+        write_back: WriteBackQueue[OpenInode] | None = None,
         group_sync: GroupSync | None = None,
         foresight: Sequence[OpenWatcher] = (),
         descriptors: Descriptors | None = None,
@@ -114,7 +114,7 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
-        self._owed = OwedDirectories(namespace, claims, workers, journal, group_sync)
+        self._owed = OwedEntries(namespace, claims, group_sync)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -172,7 +172,7 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            made = await self._owed.make(directory, decoded, mode, uid, gid)
+            made = await self._owed.make_directory(directory, decoded, mode, uid, gid)
         return await self._introduced(made, began)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
@@ -214,7 +214,7 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            made = await self._namespace.make_symlink(directory, decoded, target, uid, gid)
+            made = await self._owed.make_symlink(directory, decoded, target, uid, gid)
         return await self._introduced(made, began)
 
     async def read_link(self, number: int) -> bytes:
@@ -233,7 +233,9 @@ class Filesystem:
             async with self._changes.within(inode):
                 if self._namespace.known_child(directory, decoded) is not inode:
                     continue  # renamed while we waited for our turn
-                await self._removals.unlink(directory, decoded, inode, self._opener.release)
+                async with self._owed.lock_of(inode):
+                    await self._removals.unlink(directory, decoded, inode, self._opener.release)
+                    await self._owed.removed(inode)
                 gone = True
 
     async def rename(
@@ -259,6 +261,8 @@ class Filesystem:
                 ):
                     continue  # changed while we waited for our turn
                 if target is not None and target is not inode and not no_replace:
+                    if not target.local:
+                        await self._owed.store(inode)  # the next mount would take it for older
                     await self._preserved.preserve(target)
                 await self._namespace.rename(
                     source_dir,
@@ -269,9 +273,9 @@ class Filesystem:
                     on_copied=self._commits.follow_copies,
                 )
                 if target is not inode:
-                    self._changes.renamed(inode, target)
+                    await self._changes.renamed(inode, target)
+                    await self._owed.moved(inode)
                     await self._owed.removed(target)
-                await self._owed.moved(inode)
                 moved = True
 
     # -- attributes ---------------------------------------------------------------------------
@@ -553,6 +557,10 @@ class Filesystem:
             nursery.start_soon(self._owed.run)
             nursery.start_soon(self._commits.run, self._opener.release)
 
+    async def removals_tried(self) -> None:
+        """Wait until the store has deleted what was removed before, or could not."""
+        await self._removals.put_off.tried()
+
     async def sync(self) -> None:
         """sync(1) of this mount: returns when everything dirty is in the bucket.
 
@@ -570,7 +578,7 @@ class Filesystem:
 
     @property
     def unsaved_files(self) -> int:
-        """Files with changes, and directories, that the bucket has not got yet."""
+        """Files with changes, directories and links that the bucket has not got yet."""
         return self._opened.unsaved_count + len(self._owed)
 
     @property

@@ -1,6 +1,7 @@
 """Removals that write-back owes the store: many keys by one request, behind who removed them."""
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -14,6 +15,7 @@ from ossfs_py.errors import (
     UnsavedDataError,
     UnsupportedByStoreError,
 )
+from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
@@ -65,24 +67,23 @@ class PutOffRemovals:
         self._workers = workers
         self._forget = forget
         self._waiting: dict[PutOffRemoval, None] = {}
-        self._rounds = 0
-        """Batches that have ended, well or not."""
-        self._is_under_way = False
-        self._hurry = trio.Event()
-        self._ended = trio.lowlevel.ParkingLot()
+        self._old: set[PutOffRemoval] = set()
+        """Those of them that do not come from a moment ago."""
+        self._rounds = Rounds()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def wait_for_room(self) -> None:
         """Wait while too many wait."""
-        while len(self._waiting) >= MAX_PUT_OFF:
-            await self._ended.park()
+        await self._rounds.wait_while(lambda: len(self._waiting) >= MAX_PUT_OFF)
 
-    def add(self, removal: PutOffRemoval) -> None:
-        """Let its object be deleted soon."""
+    def add(self, removal: PutOffRemoval, *, is_old: bool = False) -> None:
+        """Let its object be deleted soon; ``is_old``: an earlier mount has left it."""
         self._waiting[removal] = None
-        self._hurry.set()
+        if is_old:
+            self._old.add(removal)
+        self._rounds.hurry()
 
     async def tried_below(self, prefix: str) -> None:
         """Wait until what waits below a prefix is done, or could not be."""
@@ -92,11 +93,9 @@ class PutOffRemovals:
     async def tried(self) -> None:
         """Wait until what waits now is done, or could not be."""
         wanted = set(self._waiting)
-        begun = self._rounds + self._is_under_way
-        rounds = begun + 1 + len(wanted) // MAX_DELETED_KEYS
-        while wanted & self._waiting.keys() and self._rounds < rounds:
-            self._hurry.set()
-            await self._ended.park()
+        await self._rounds.tried(
+            lambda: bool(wanted & self._waiting.keys()), 1 + len(wanted) // MAX_DELETED_KEYS
+        )
 
     async def done(self) -> None:
         """Wait until what waits now is done.
@@ -113,25 +112,17 @@ class PutOffRemovals:
     async def run(self) -> None:
         """Delete what comes, until cancelled."""
         while True:
-            await self._hurry.wait()
-            self._hurry = trio.Event()
+            await self._rounds.hurried()
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
-            self._is_under_way = True
-            try:
+            with self._rounds.round():
                 await self._delete(batch)
-            finally:
-                self._is_under_way = False
-                self._rounds += 1
-                self._ended.unpark_all()
-            if batch[0] not in self._waiting:
-                if self._waiting:
-                    self._hurry.set()
-                continue
-            with trio.move_on_after(_RETRY_SECONDS):
-                await self._hurry.wait()
-            self._hurry.set()
+            self._old.update(removal for removal in batch if removal in self._waiting)
+            if batch[0] in self._waiting:
+                await self._rounds.hurried(_RETRY_SECONDS)
+            if self._waiting:
+                self._rounds.hurry()
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -153,6 +144,7 @@ class PutOffRemovals:
             for removal in ours:
                 if removal not in kept:
                     del self._waiting[removal]
+                    self._old.discard(removal)
         finally:
             for removal in ours:
                 removal.lock.release()
@@ -160,11 +152,30 @@ class PutOffRemovals:
     def _delete_present(self, owed: Sequence[PutOffRemoval]) -> set[PutOffRemoval]:
         """On a thread: delete what is there still; returns those that could not be, for now.
 
+        Markers go after what was in their directories, the deepest first: SeaweedFS keeps one,
+        silently, whose directory has anything in it.
+
         Raises:
             StoreError: nothing could be found out.
         """
-        by_key = {removal.key: removal for removal in owed}
-        left = [info.key for info in self._present(list(by_key)) if by_key[info.key].hides(info)]
+        levels: dict[int, dict[str, PutOffRemoval]] = defaultdict(dict)
+        for removal in owed:
+            is_marker = removal.key.endswith("/")
+            levels[removal.key.count("/") if is_marker else sys.maxsize][removal.key] = removal
+        kept: set[PutOffRemoval] = set()
+        for depth in sorted(levels, reverse=True):
+            by_key = levels[depth]
+            for key, removal in list(by_key.items()):
+                if key.endswith("/") and any(each.key.startswith(key) for each in kept):
+                    kept.add(by_key.pop(key, removal))
+            kept |= self._delete_level(by_key)
+        return kept
+
+    def _delete_level(self, by_key: Mapping[str, PutOffRemoval]) -> set[PutOffRemoval]:
+        markers = [key for key in by_key if key.endswith("/")]
+        files = [key for key in by_key if not key.endswith("/")]
+        left = [info.key for info in self._present(files) if by_key[info.key].hides(info)]
+        left += [key for key in markers if not self._is_another(by_key[key])]
         if len(left) > 1:
             try:
                 left = self._store.delete_many(left)
@@ -181,6 +192,17 @@ class PutOffRemovals:
                 log.warning("%r, removed here, is still in the bucket: %s", key, exc)
                 kept.add(by_key[key])
         return kept
+
+    def _is_another(self, removal: PutOffRemoval) -> bool:
+        """Whether others have made a directory anew since. SeaweedFS tells of no marker and lists
+        the empty directory until it is deleted.
+        """
+        if removal not in self._old:
+            return False
+        try:
+            return not removal.hides(self._store.head(removal.key))
+        except ObjectMissingError:
+            return False
 
     def _present(self, keys: Sequence[str]) -> list[ObjectInfo]:
         """What is under the keys now: by listings where one tells of several, else one by one."""

@@ -17,7 +17,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -26,7 +25,7 @@ from ossfs_py.errors import AccessDeniedError, ObjectMissingError, OssfsError, S
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
-from ossfs_py.model import CommitRequest, ObjectInfo
+from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.workers import Workers
@@ -174,7 +173,7 @@ class Removals:
     def take_over(self) -> None:
         """Hide what earlier mounts removed and could not delete; blocks shortly."""
         for record in self._journal.leftover_removals():
-            self._add_owed(record)
+            self._add_owed(record, is_old=True)
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -197,7 +196,7 @@ class Removals:
             return
         if inode.shadows:
             # What the name stood for before it was this file's: nobody needs it.
-            await self._workers.run(self._store.delete, self._namespace.key_of(inode))
+            await self._drop_shadowed(inode, opened)
             inode.shadows = False
         if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
             # Nothing of it is in the store, or on its way to be.
@@ -230,10 +229,15 @@ class Removals:
     async def remove_directory(self, directory: Inode, name: str) -> None:
         """Remove an empty directory; removed objects that are read from do not count.
 
+        With write-back its marker is deleted behind, after what was removed below it.
+
         Raises:
+            OSError: the journal could not be written; nothing has changed.
             As :meth:`Namespace.remove_directory`.
         """
         inode = self._namespace.known_child(directory, name)
+        if inode is not None and await self._put_off_directory(directory, inode):
+            return
         marker = None
         if inode is not None:
             key = self._namespace.marker_key_of(inode)
@@ -357,20 +361,48 @@ class Removals:
 
     async def _put_off(self, directory: Inode, inode: Inode, group_sync: GroupSync) -> None:
         """Remove a closed file here, and let the store hear of it behind."""
-        await self.put_off.wait_for_room()
-        etags = () if inode.info is None else (inode.info.etag,)
-        record = RemovalRecord(self._namespace.key_of(inode), etags, whatever_was_there=True)
-        await self._workers.run(partial(self._journal.record_removal, record, durable=False))
-        group_sync.add_removal(record)
-        self._add_owed(record)
+        await self._owe(self._namespace.key_of(inode), inode.info, group_sync)
         self._namespace.note_unlinked(inode)
         await self._namespace.keep_visible(directory)
 
-    def _add_owed(self, record: RemovalRecord) -> None:
+    async def _put_off_directory(self, parent: Inode, inode: Inode) -> bool:
+        """Remove an empty directory here, and let the store hear of it behind; False if that cannot
+        be.
+        """
+        if self._group_sync is None or inode.kind is not Kind.DIRECTORY:
+            return False
+        key = self._namespace.marker_key_of(inode)
+        outstanding = self._outstanding.values()
+        if any(each.opened is not None and each.key.startswith(key) for each in outstanding):
+            return False  # somebody reads what was removed in it
+        await self._namespace.require_empty(inode)
+        await self._owe(key, inode.info, self._group_sync)
+        self._namespace.note_unlinked(inode)
+        await self._namespace.keep_visible(parent)
+        return True
+
+    async def _drop_shadowed(self, inode: Inode, opened: OpenInode) -> None:
+        key = self._namespace.key_of(inode)
+        if self._group_sync is None:
+            await self._workers.run(self._store.delete, key)
+        else:
+            await self._owe(key, opened.seen, self._group_sync)
+
+    async def _owe(
+        self, key: str, known: ObjectInfo | ObjectVersion | None, group_sync: GroupSync
+    ) -> None:
+        """Hide what a key holds, and delete it behind; ``known`` is what it held last."""
+        await self.put_off.wait_for_room()
+        etags = () if known is None else (known.etag,)
+        record = RemovalRecord(key, etags, whatever_was_there=True)
+        await group_sync.record_removal(record)
+        self._add_owed(record)
+
+    def _add_owed(self, record: RemovalRecord, *, is_old: bool = False) -> None:
         removal = Removal(record, None, self)
         removal.settled.set()
         self._add(removal)
-        self.put_off.add(removal)
+        self.put_off.add(removal, is_old=is_old)
 
     def _add(self, removal: Removal) -> None:
         self._outstanding[removal.record.ident] = removal

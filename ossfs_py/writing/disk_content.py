@@ -188,6 +188,15 @@ class DiskContent:
         self._secured = True
         return True
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What was secured, and has not changed since, is to become what ``request`` says.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        if self._secured:
+            await self.secure(request)
+
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; see the protocol.
 

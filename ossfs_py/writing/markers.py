@@ -1,4 +1,4 @@
-"""Markers of directories that write-back owes the store, as the journal writes them down."""
+"""Empty objects that write-back owes the store, as the journal writes them down."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class MarkerRecord:
-    """A directory that was made here: the key of its marker, and what is stored with it."""
+    """A directory or symlink that was made here: its object's key, and what is stored with it."""
 
     ident: str
     key: str

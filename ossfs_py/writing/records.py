@@ -49,6 +49,8 @@ class DirtyRecord:
     content_type: str | None = None
     base: ObjectVersion | None = None
     base_valid: int = 0
+    replaces: str | None = None
+    """The ETag of what the key held when the file was closed, if it held anything."""
     size: int = 0
     dirty: ExtentSet = field(default_factory=ExtentSet)
     log: str | None = None
@@ -69,6 +71,7 @@ class DirtyRecord:
             key=request.key,
             metadata=request.metadata,
             content_type=request.content_type,
+            replaces=None if request.replaces is None else request.replaces.etag,
         )
 
     def replaced(self, **changes: Any) -> "DirtyRecord":
@@ -85,6 +88,7 @@ class DirtyRecord:
             "content_type": self.content_type,
             "base": self.base and [self.base.key, self.base.etag, self.base.size],
             "base_valid": self.base_valid,
+            "replaces": self.replaces,
             "size": self.size,
             "dirty": [[span.start, span.end] for span in self.dirty],
             "log": self.log,
@@ -124,6 +128,7 @@ class DirtyRecord:
                 if base is None
                 else ObjectVersion(str(base[0]), str(base[1]), int(base[2])),
                 base_valid=int(fields["base_valid"]),
+                replaces=_text(fields.get("replaces")),
                 size=int(fields["size"]),
                 dirty=ExtentSet(ByteRange(int(s), int(e)) for s, e in fields["dirty"]),
                 log=_text(fields["log"]),

@@ -92,8 +92,9 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_scratch(key)
         done += 1
+    made_since = {record.key for record in journal.leftover_markers()}
     for record in journal.leftover_removals():
-        if record.whatever_was_there:
+        if record.whatever_was_there and record.key not in made_since:
             continue  # there may be thousands: the mount deletes them behind
         try:
             done += delete_removed(store, record)
@@ -214,6 +215,9 @@ class Recovery:
             condition = ALWAYS if overwrite or version else self._condition(record, there, store)
             if version is not None:
                 log.info("%r is in the store already", record.key)
+                if record.complete:
+                    # The same bytes may have been written again, and described otherwise.
+                    version = self._with_metadata(store, record, version)
             elif record.sent is not None:
                 version = self._finish_sent(store, record, record.sent, there, fd, condition)
             else:
@@ -292,11 +296,12 @@ class Recovery:
         self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore
     ) -> Condition:
         """Refuse to overwrite what the writer never saw, atomically where the store can."""
-        base = record.base
+        base, seen = record.base, {record.replaces}
         # What was read from under another key was never what this one held.
-        seen = base.etag if base is not None and base.key == record.key else None
+        if base is not None and not record.scratch and base.key == record.key:
+            seen.add(base.etag)
         found = None if there is None else there.etag
-        if found is not None and found != seen:
+        if found is not None and found not in seen:
             raise ConditionFailedError(
                 "the object was written by somebody else since", key=record.key
             )
@@ -354,7 +359,7 @@ class Recovery:
     def _with_metadata(
         store: ObjectStore, record: DirtyRecord, version: ObjectVersion
     ) -> ObjectVersion:
-        """The upload began with the metadata of that moment; attributes may have changed since."""
+        """The object has the metadata of an earlier moment; attributes may have changed since."""
         info = store.head(version.key)
         if dict(info.metadata or {}) == dict(record.metadata):
             return version

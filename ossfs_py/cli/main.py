@@ -42,6 +42,7 @@ _COMMANDS = {
     ),
     "restore": ("ossfs_py.cli.restore:restore", "Restore an older version of a file."),
     "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back deleted files and directories."),
+    "trash": ("ossfs_py.cli.trash:trash", "List, restore or delete what a mount has kept."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "See changes by other clients at once."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount does: bytes, requests, errors."),
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find problems, and what to do about them."),

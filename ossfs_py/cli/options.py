@@ -7,7 +7,13 @@ from pydantic.fields import FieldInfo
 
 from ossfs_py.config import units
 from ossfs_py.config.groups.option import GROUPS
-from ossfs_py.config.settings import NOT_OPTIONS, Settings, option_extra, option_name
+from ossfs_py.config.settings import (
+    NOT_OPTIONS,
+    Settings,
+    needs_no_value,
+    option_extra,
+    option_name,
+)
 
 
 def setting_options(group: str | None = None, beside: Iterable[str] = ()) -> list[click.Option]:
@@ -33,8 +39,18 @@ def _flag(name: str, field: FieldInfo) -> click.Option:
     )
 
 
+class _ValueAtWill(click.Option):
+    """An option that may stand without its value: ``--trash`` or ``--trash=PREFIX``."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """``--trash[=PREFIX]``."""
+        record = super().get_help_record(ctx)
+        return record and (record[0].replace(" [=", "[="), record[1])
+
+
 def _valued(name: str, field: FieldInfo) -> click.Option:
-    return click.Option(
+    kind = _ValueAtWill if needs_no_value(name) else click.Option
+    return kind(
         [f"--{option_name(name)}", name],
         metavar=option_extra(name)["metavar"],
         default=None,
@@ -62,6 +78,18 @@ def _default(name: str, field: FieldInfo) -> str:
 
 class SettingsCommand(click.Command):
     """A command whose help shows the settings in groups."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """An option that may stand without a value takes none from the word behind it."""
+        end = args.index("--") if "--" in args else len(args)
+        bare = {
+            option
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, _ValueAtWill)
+            for option in parameter.opts
+        }
+        given = [f"{word}=" if word in bare else word for word in args[:end]]
+        return super().parse_args(ctx, given + args[end:])
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         groups: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}

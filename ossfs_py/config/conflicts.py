@@ -80,6 +80,20 @@ def _shared_cache(s: SettingFields) -> list[Conflict]:
     return []
 
 
+def _trash(s: SettingFields) -> list[Conflict]:
+    if not s.trash:
+        return []
+    if s.prefix.startswith(s.trash):
+        return [(("trash",), "what is mounted is the trash itself, or lies in it")]
+    if s.trash.startswith(s.prefix) and not s.trash[len(s.prefix) :].startswith(".ossfs-py-"):
+        reason = (
+            "it lies in what is mounted, where programs would see and delete the copies: name no"
+            " prefix, or one that is not mounted"
+        )
+        return [(("trash",), reason)]
+    return []
+
+
 def _directories_apart(s: SettingFields) -> list[Conflict]:
     # The daemon would wait for itself when it opens its own files through the mount.
     inside = [
@@ -102,6 +116,7 @@ CONFLICT_RULES: tuple[Callable[[SettingFields], list[Conflict]], ...] = (
     _addressing,
     _encryption,
     _shared_cache,
+    _trash,
     _directories_apart,
     _special_modes,
 )

@@ -8,6 +8,10 @@ from ossfs_py.config.groups.running import RunningSettings
 from ossfs_py.config.groups.store import StoreSettings
 from ossfs_py.config.groups.writing import WritingSettings
 
+TRASH = ".ossfs-py-trash/"
+"""Where copies are kept unless something else is said, below the mounted prefix: names that begin
+so are the mount's own, and nobody sees them."""
+
 
 # pydantic takes the fields of the last base first.
 class SettingFields(
@@ -25,6 +29,11 @@ class SettingFields(
     def source(self) -> str:
         """``bucket`` or ``bucket/prefix``, as mount tables and messages show it."""
         return f"{self.bucket}/{self.prefix}".rstrip("/")
+
+    @property
+    def trash_prefix(self) -> str:
+        """Below which keys copies are kept, or would be."""
+        return self.trash or f"{self.prefix}{TRASH}"
 
     @property
     def effective_file_mode(self) -> int:

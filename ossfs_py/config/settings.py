@@ -49,6 +49,11 @@ def option_name(field: str) -> str:
     return field.replace("_", "-")
 
 
+def needs_no_value(field: str) -> bool:
+    """Whether an option with a value means something without one, too."""
+    return str(option_extra(field).get("metavar")).startswith("[=")
+
+
 def option_extra(field: str) -> Mapping[str, str]:
     """Help group, placeholder and shown default of an option."""
     extra = Settings.model_fields[field].json_schema_extra

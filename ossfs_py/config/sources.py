@@ -22,7 +22,13 @@ from ossfs_py.config import units
 from ossfs_py.config.conflicts import CONFLICT
 from ossfs_py.config.foreign_names import FOREIGN_NAMES
 from ossfs_py.config.mount_options import parse_mount_options
-from ossfs_py.config.settings import ARGUMENTS, NOT_OPTIONS, Settings, option_name
+from ossfs_py.config.settings import (
+    ARGUMENTS,
+    NOT_OPTIONS,
+    Settings,
+    needs_no_value,
+    option_name,
+)
 from ossfs_py.errors import UsageError
 
 ENVIRONMENT_PREFIX = "OSSFS_PY_"
@@ -128,7 +134,7 @@ def _take_mount_options(given: _Given, line: CommandLine) -> str | None:
             config_file = config_file or value
         elif field is None or field in ARGUMENTS:
             unknown.append(f"-o {name}: {_answer(name, '')}")
-        elif value is None and not _is_flag(field):
+        elif value is None and not _stands_alone(field):
             given.problems.append(f"-o {name}: needs a value (-o {name}=...)")
         else:
             given.put(field, True if value is None else value, f"-o {name}")
@@ -277,6 +283,10 @@ def _shown(field: str, bound: float) -> str:
 
 def _is_flag(field: str) -> bool:
     return Settings.model_fields[field].annotation is bool
+
+
+def _stands_alone(field: str) -> bool:
+    return _is_flag(field) or needs_no_value(field)
 
 
 def _suggestion(name: str, dashes: str) -> str:

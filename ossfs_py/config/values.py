@@ -43,6 +43,16 @@ def key_prefix(value: object) -> str:
     return text + "/"
 
 
+def trash_prefix(value: object) -> str | None:
+    """Where kept copies go: a key prefix; "" for the mount's own; None for nowhere."""
+    text = str(value).strip()
+    if value in (None, False) or text.lower() in ("no", "off", "false", "0"):
+        return None
+    if value is True or text.lower() in ("", "yes", "on", "true", "1"):
+        return ""
+    return key_prefix(text)
+
+
 def endpoint_url(value: object) -> str:
     """An http or https URL of scheme, host and port; https when no scheme is given."""
     text = str(value).strip()

@@ -16,6 +16,7 @@ import trio
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
 from ossfs_py.errors import (
     IntegrityError,
+    NameTooLongError,
     NoSuchEntryError,
     NotADirectoryPathError,
     ObjectMissingError,
@@ -177,8 +178,10 @@ class CopyCommands:
                 return
             async with limit:
                 try:
+                    if present is not None and not key.endswith("/"):
+                        await self._filesystem.trash.keep(key, present)
                     await self._network.run(self._copy_one, info, key)
-                except StoreError as exc:
+                except (NameTooLongError, StoreError) as exc:
                     failed[key] = str(exc)
                     return
             outcome.files += 1

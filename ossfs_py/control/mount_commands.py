@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import Metric
 from ossfs_py.control.cache_commands import CacheCommands
 from ossfs_py.control.copy_commands import CopyCommands, CopyPlace
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.control.trash_commands import TrashCommands
 from ossfs_py.control.version_commands import VersionCommands
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.cache import CacheDataPath
@@ -47,6 +48,8 @@ class MountFacts:
     prefix: str
     reserved: str
     """What the mount's own keys begin with."""
+    trash: str
+    """Below which keys copies of what is deleted or overwritten are, if any are kept."""
     is_past: bool
     """It shows the bucket as it was."""
     data_path: str
@@ -95,6 +98,13 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
             is_past=parts.facts.is_past,
         ),
     )
+    trash = TrashCommands(
+        parts.filesystem,
+        parts.store,
+        parts.network,
+        prefix=parts.facts.prefix,
+        trash=parts.facts.trash,
+    )
     return {
         "stats": partial(_stats, parts.facts, parts.metrics),
         "info": partial(_info, parts, cache),
@@ -103,6 +113,7 @@ def control_commands(parts: MountParts) -> dict[str, Command]:
         **cached.table(),
         **versioned.table(),
         **copies.table(),
+        **trash.table(),
     }
 
 

@@ -133,7 +133,7 @@ async def assembled(
                 kernel,
                 filesystem_options(settings),
                 write_back=WriteBackQueue(metrics) if settings.write_back else None,
-                group_sync=writes.group_sync if settings.write_back else None,
+                group_sync=_behind(settings, writes.group_sync),
                 foresight=_foresight(settings, namespace, kernel, data_path, metrics),
                 descriptors=descriptors,
             )
@@ -149,7 +149,8 @@ async def assembled(
                 nursery.start_soon(_kept_running, filesystem.run)
                 nursery.start_soon(_kept_running, writes.group_sync.run)
                 if not settings.read_only:
-                    nursery.start_soon(_finish_in_background, files, journal, store, filesystem)
+                    recovery = Recovery(journal, trash=filesystem.trash.prefix)
+                    nursery.start_soon(_finish_in_background, files, recovery, store, filesystem)
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
@@ -177,6 +178,11 @@ async def assembled(
     finally:
         network.close()
         files.close()
+
+
+def _behind(settings: Settings, group_sync: GroupSync) -> GroupSync | None:
+    """What removals need that nobody waits for: of write-back, or with copies to be made."""
+    return group_sync if settings.write_back or settings.trash is not None else None
 
 
 def _foresight(
@@ -309,23 +315,22 @@ def _tidy(journal: Journal, store: ObjectStore) -> None:
 
 
 async def _finish_in_background(
-    files: Workers, journal: Journal, store: ObjectStore, filesystem: Filesystem
+    files: Workers, recovery: Recovery, store: ObjectStore, filesystem: Filesystem
 ) -> None:
     """Finish what programs had closed, after the deletion of what had the same names before."""
     try:
         await filesystem.removals_tried()
-        await files.run(partial(_finish_complete, journal, store), urgent=False)
+        await files.run(partial(_finish_complete, recovery, store), urgent=False)
     except Exception:
         log.exception("files of a killed daemon could not be finished (see: ossfs-py recover)")
 
 
-def _finish_complete(journal: Journal, store: ObjectStore) -> None:
+def _finish_complete(recovery: Recovery, store: ObjectStore) -> None:
     """Upload files that write-back owes: their programs had closed them, so they are whole.
 
     What a program was still writing when its daemon died is left to ``ossfs-py recover``: under
     its own name it would be taken for whole.
     """
-    recovery = Recovery(journal)
     for record in recovery.list():
         if not record.complete:
             continue

@@ -174,6 +174,7 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         record_writer=settings.record_writer,
         # Who may overwrite nothing loses against who stored something under the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
+        trash_prefix="" if settings.trash is None else settings.trash_prefix,
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
     )
 
@@ -236,6 +237,7 @@ def mount_facts(settings: Settings) -> MountFacts:
         bucket=settings.bucket,
         prefix=settings.prefix,
         reserved=f"{settings.prefix}{RESERVED_PREFIX}",
+        trash=settings.trash_prefix,
         is_past=settings.at_ns is not None,
         data_path=settings.data_path,
         concurrency=settings.concurrency,

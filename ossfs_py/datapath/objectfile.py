@@ -173,6 +173,10 @@ class ObjectFile:
         """How the file would be committed now, for its dirty file."""
         return self._committer.request()
 
+    async def before_replacing(self) -> None:
+        """See the protocol."""
+        await self._committer.before_replacing()
+
     def stored_early(self, version: ObjectVersion) -> None:
         """The dirty file had to complete its object before a commit asked for it."""
         self._version = version

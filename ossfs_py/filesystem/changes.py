@@ -8,12 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from ossfs_py.errors import NoSuchEntryError
 from ossfs_py.filesystem.commits import Commits
-from ossfs_py.filesystem.description import path_in
+from ossfs_py.filesystem.description import path_in, path_of
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.protection import Protection
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.claims import Claims
-from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 
 
@@ -27,7 +28,9 @@ class Changes:
         claims: Claims,
         commits: Commits,
         protection: Protection,
+        trash: Trash,
     ) -> None:
+        self._trash = trash
         self._opened = opened
         self._namespace = namespace
         self._claims = claims
@@ -89,6 +92,17 @@ class Changes:
                         await self._commits.commit_locked(opened)
             yield
 
+    def refuse_change(self, call: str, inode: Inode) -> None:
+        """What is stored with an object may not change; what is not stored yet may."""
+        opened = self._opened.current(inode)
+        if not inode.local and (opened is None or not opened.made_here):
+            self._protection.refuse("overwrite", call, path_of(inode))
+
+    def refuse_writing(self, inode: Inode) -> None:
+        """As :meth:`refuse_change`, of opening a file for writing."""
+        if inode.kind is not Kind.DIRECTORY:
+            self._protection.refuse("overwrite", "open for writing", path_of(inode))
+
     async def refuse_replacing(
         self, source_dir: Inode, old: str, target_dir: Inode, new: str
     ) -> None:
@@ -99,6 +113,32 @@ class Changes:
             return
         if target is not await self._namespace.lookup(source_dir, old):
             self._protection.refuse("overwrite", "rename over", path_in(target_dir, new))
+
+    async def keep_replaced(
+        self, inode: Inode, target_dir: Inode, new: str, *, no_replace: bool
+    ) -> None:
+        """Before ``inode`` is renamed, let the trash have what that takes the place of.
+
+        Raises:
+            NameTooLongError, StoreError: it could not be copied.
+        """
+        if not self._trash.is_on or inode.kind is Kind.DIRECTORY:
+            return
+        if inode.local:
+            if inode.shadows:  # what it hides now goes
+                await self._trash.keep(self._namespace.key_of(inode))
+            if inode.kind is Kind.FILE:
+                return  # it replaces nothing before a commit, which keeps that
+        if no_replace:
+            return
+        try:
+            target = await self._namespace.lookup(target_dir, new)
+        except NoSuchEntryError:
+            return
+        stored = target.shadows or not target.local
+        if stored and target is not inode and target.kind is not Kind.DIRECTORY:
+            known = None if target.shadows else target.info
+            await self._trash.keep(self._namespace.key_of(target), known)
 
     def removed(self, inode: Inode) -> None:
         """The inode has lost its name: nothing of it goes to the store any more."""

@@ -20,6 +20,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.filesystem.writers import signed
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
@@ -75,6 +76,7 @@ class Commits:
         claims: Claims,
         kernel: KernelCache,
         policy: ConflictPolicy,
+        trash: Trash,
         write_back: WriteBackQueue[OpenInode] | None = None,
         *,
         record_writer: bool = False,
@@ -86,6 +88,7 @@ class Commits:
         self._claims = claims
         self._kernel = kernel
         self._policy = policy
+        self._trash = trash
         self._write_back = write_back
         self._made_since = trio.current_time()
         self._made = 0
@@ -184,6 +187,7 @@ class Commits:
             opened.upload = scope
             try:
                 await self._namespace.removed.make_room(request.key)
+                await self._keep_replaced(opened, request)
                 return await opened.file.commit(request)
             except (OssfsError, OSError) as exc:
                 if not opened.removed_here:
@@ -192,6 +196,31 @@ class Commits:
             finally:
                 opened.upload = None
         return None  # it was removed meanwhile
+
+    async def before_replacing(self, opened: OpenInode) -> None:
+        """A file that is still written is about to be stored."""
+        await self._keep_replaced(opened, self.request_so_far(opened))
+
+    async def _keep_replaced(self, opened: OpenInode, request: CommitRequest) -> None:
+        """Let the trash have what a commit takes the place of.
+
+        Raises:
+            NameTooLongError, StoreError: it could not be copied.
+        """
+        condition, spared = request.condition, opened.spared
+        if condition.only_if_absent or not self._trash.is_on:
+            return
+        known = None
+        if condition.only_if_etag is not None:
+            if opened.appended_from is not None:
+                return  # all its bytes are still there afterwards
+            if spared is not None and spared.etag == condition.only_if_etag:
+                return
+            info = opened.inode.info
+            known = info if info is not None and info.etag == condition.only_if_etag else None
+        kept = await self._trash.keep(request.key, known, spared=spared)
+        if kept is not None:
+            opened.spared = kept.version
 
     async def finish_removed(self, opened: OpenInode, request: CommitRequest) -> None:
         """Make an object of bytes that are only in an unfinished upload to the file's key.
@@ -332,7 +361,7 @@ class Commits:
         if opened.seen is None:
             self._count_new()
         opened.exclusive = opened.unseen = opened.whole = False
-        opened.seen = version
+        opened.seen = opened.spared = version
         if not opened.file.dirty:
             opened.appended_from = None
         self._kernel.note_pages(inode, version)

@@ -57,6 +57,7 @@ class OpenInode:
         "may_be_link",
         "readers",
         "seen",
+        "spared",
         "superseded",
         "turns",
         "unseen",
@@ -87,6 +88,9 @@ class OpenInode:
         """Created with O_EXCL and not stored yet. Kept by the commits, as is ``seen``."""
         self.seen = version
         """The version a conflicting writer must not have replaced."""
+        self.spared: ObjectVersion | None = None
+        """What may be replaced without being kept: a copy is kept already, or it was made here.
+        Kept by the commits, too."""
         self.hidden: HiddenCopy | None = None
         """Kept by the preserved files."""
         self.superseded = False
@@ -219,6 +223,10 @@ class OpenInode:
         """How the file would be committed now, for parts that leave before the commit."""
         return self._commits.request_so_far(self)
 
+    async def before_replacing(self) -> None:
+        """The object is about to be made before a commit asks for it."""
+        await self._commits.before_replacing(self)
+
     def stored_early(self, version: ObjectVersion) -> None:
         """The object had to be completed before a commit asked for it."""
         self._commits.stored_so_far(self, version)
@@ -328,6 +336,10 @@ class InodeCommits(Protocol):
 
     def stored_so_far(self, opened: OpenInode, version: ObjectVersion) -> None:
         """A file that is still written had to be stored as ``version``."""
+        ...
+
+    async def before_replacing(self, opened: OpenInode) -> None:
+        """A file that is still written is about to be stored."""
         ...
 
     async def commit(self, opened: OpenInode) -> None:

@@ -37,6 +37,7 @@ from ossfs_py.filesystem.protection import Protection
 from ossfs_py.filesystem.removals import Removals
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace import names
@@ -74,14 +75,14 @@ class Filesystem:
         foresight: Sequence[OpenWatcher] = (),
         descriptors: Descriptors | None = None,
     ) -> None:
-        """``namespace`` tells ``kernel`` of objects that others replaced; ``workers`` are for
-        calls to the store; ``write_back`` and ``group_sync`` go together; ``foresight`` is told of
-        every file that is opened for reading; ``descriptors`` limits the files open for writing
-        (None: as the process's limit says).
+        """``namespace`` tells ``kernel`` what others replaced; ``workers`` are for store calls;
+        ``write_back`` needs ``group_sync``, which alone puts off removals; ``foresight`` is told of
+        files opened for reading; ``descriptors`` limits those for writing (None: by the process).
         """
         self._namespace = namespace
         self._kernel = kernel
         self.protection = Protection(options.protect, read_only=options.read_only)
+        self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, numbers = Claims(), itertools.count(1)
         self._opened = OpenInodes()
         self._commits = Commits(
@@ -91,6 +92,7 @@ class Filesystem:
             claims,
             kernel,
             options.conflicts,
+            trash,
             write_back,
             record_writer=options.record_writer,
         )
@@ -107,14 +109,17 @@ class Filesystem:
             store,
             workers,
             journal,
+            trash,
             group_sync,
             copied_bytes=options.copied_bytes,
         )
         self._opener = Opener(
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
-        self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
-        self._owed = OwedEntries(namespace, claims, group_sync)
+        self._changes = Changes(
+            self._opened, namespace, claims, self._commits, self.protection, trash
+        )
+        self._owed = OwedEntries(namespace, claims, group_sync if write_back is not None else None)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -261,9 +266,10 @@ class Filesystem:
                 ):
                     continue  # changed while we waited for our turn
                 if target is not None and target is not inode and not no_replace:
-                    if not target.local:
+                    if target.shadows or not target.local:
                         await self._owed.store(inode)  # the next mount would take it for older
                     await self._preserved.preserve(target)
+                await self._changes.keep_replaced(inode, target_dir, new, no_replace=no_replace)
                 await self._namespace.rename(
                     source_dir,
                     old,
@@ -286,8 +292,7 @@ class Filesystem:
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
             await self._handles.settle_link(inode)
-        reply = self._replies.fresh_nowait(inode, began)
-        return reply or await self._replies.fresh(inode, began)
+        return self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
 
     async def set_attributes(
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
@@ -301,16 +306,10 @@ class Filesystem:
                 self.protection.refuse("overwrite", "truncate", path_of(inode))
             await self._handles.truncate(inode, size, handle)
         if change != AttributeChange():
-            self._refuse_change("a change of attributes", inode)
+            self._changes.refuse_change("a change of attributes", inode)
             await self._changes.set_attributes(inode, change)
             await self._owed.changed(inode)
         return await self._replies.fresh(inode, began)
-
-    def _refuse_change(self, call: str, inode: Inode) -> None:
-        """What is stored with an object may not change; what is not stored yet may."""
-        opened = self._opened.current(inode)
-        if not inode.local and (opened is None or not opened.made_here):
-            self.protection.refuse("overwrite", call, path_of(inode))
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
@@ -324,7 +323,7 @@ class Filesystem:
         """setxattr(2)."""
         self.protection.require_writable()
         inode = self._namespace.inode(number)
-        self._refuse_change("setxattr", inode)
+        self._changes.refuse_change("setxattr", inode)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.set_xattr(inode, name, value, defer=defer)
         await self._owed.changed(inode)
@@ -333,7 +332,7 @@ class Filesystem:
         """removexattr(2)."""
         self.protection.require_writable()
         inode = self._namespace.inode(number)
-        self._refuse_change("removexattr", inode)
+        self._changes.refuse_change("removexattr", inode)
         async with self._changes.of_metadata(inode) as defer:
             await self._namespace.remove_xattr(inode, name, defer=defer)
         await self._owed.changed(inode)
@@ -344,12 +343,8 @@ class Filesystem:
         """open(2) by a user."""
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             self.protection.require_writable()
-            self._refuse_writing(self._namespace.inode(number))
+            self._changes.refuse_writing(self._namespace.inode(number))
         return await self._handles.open(self._namespace.inode(number), flags, uid)
-
-    def _refuse_writing(self, inode: Inode) -> None:
-        if inode.kind is not Kind.DIRECTORY:
-            self.protection.refuse("overwrite", "open for writing", path_of(inode))
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
@@ -362,7 +357,7 @@ class Filesystem:
         inode = self._namespace.known_child(directory, decoded)
         if inode is not None and not flags & os.O_EXCL:
             if flags & (os.O_ACCMODE | os.O_TRUNC):
-                self._refuse_writing(inode)
+                self._changes.refuse_writing(inode)
             opened = await self._handles.open(inode, flags, uid)
         else:
             self._descriptors.require_room(uid)  # nothing may be left of a file that is refused

@@ -11,6 +11,7 @@ from ossfs_py.filesystem.removals import COPIED_BYTES
 class FilesystemOptions:
     """Settings of the file system itself.
 
+    ``trash_prefix`` is where copies of what is deleted and overwritten are kept; "": nowhere.
     ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
     of those up to ``copied_bytes`` one is made at once.
     """
@@ -19,5 +20,6 @@ class FilesystemOptions:
     protect: frozenset[Protected] = frozenset()
     record_writer: bool = False
     conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
+    trash_prefix: str = ""
     scratch_prefix: str = ".ossfs-py-deleted-"
     copied_bytes: int = COPIED_BYTES

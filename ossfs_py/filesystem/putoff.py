@@ -1,4 +1,7 @@
-"""Removals that write-back owes the store: many keys by one request, behind who removed them."""
+"""Removals owed to the store: many keys by one request, behind who removed them.
+
+With a trash, a copy of each file is kept before.
+"""
 
 import logging
 import sys
@@ -11,29 +14,50 @@ import trio
 from ossfs_py.errors import (
     AccessDeniedError,
     ObjectMissingError,
+    OssfsError,
     StoreError,
+    StoreUnavailableError,
     UnsavedDataError,
     UnsupportedByStoreError,
 )
 from ossfs_py.filesystem.rounds import Rounds
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
+from ossfs_py.writing.removals import is_bare_marker
 
 log = logging.getLogger(__name__)
 
 MAX_PUT_OFF = 10_000
 """Removals that may wait; the next one waits for them. Each is hidden in every listing."""
+_COPIES_AT_ONCE = 16
+_CALM_SECONDS = 0.2
+_LONGEST_CALM_SECONDS = 10.0
+"""Copies begin when nothing was removed for so long, at the latest after that: of rm -r they would
+take the machine's time, and the store's."""
 _RETRY_SECONDS = 5.0
 """Between tries while the store does not answer; each has the store's own retry budget."""
 
 
 class PutOffRemoval(Protocol):
-    """A removed file that nobody has open; see :class:`~ossfs_py.filesystem.removals.Removal`."""
+    """A removed file that nobody has open, or a directory; see
+    :class:`~ossfs_py.filesystem.removals.Removal`.
+    """
 
     @property
     def key(self) -> str:
         """Where its object is."""
+        ...
+
+    @property
+    def trash(self) -> str:
+        """The prefix below which a copy of the object is kept first; "": none is."""
+        ...
+
+    @property
+    def removed_ns(self) -> int:
+        """When it was removed."""
         ...
 
     @property
@@ -61,8 +85,17 @@ class PutOffRemovals:
     under a removed name is left alone.
     """
 
-    def __init__(self, store: ObjectStore, workers: Workers, forget: Forget) -> None:
-        """``forget`` is told which ones are over."""
+    def __init__(
+        self,
+        store: ObjectStore,
+        workers: Workers,
+        forget: Forget,
+        trash: Trash,
+        came_back: Callable[[], None],
+    ) -> None:
+        """``forget`` is told which ones are over, then ``came_back`` if files of theirs stay."""
+        self._trash = trash
+        self._came_back = came_back
         self._store = store
         self._workers = workers
         self._forget = forget
@@ -113,6 +146,10 @@ class PutOffRemovals:
         """Delete what comes, until cancelled."""
         while True:
             await self._rounds.hurried()
+            if any(removal.trash for removal in self._waiting):
+                await self._rounds.calm(
+                    lambda: len(self._waiting), _CALM_SECONDS, _LONGEST_CALM_SECONDS
+                )
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
@@ -135,8 +172,11 @@ class PutOffRemovals:
                 ours.append(removal)
             owed = [removal for removal in ours if not removal.is_over]
             try:
-                kept = await self._workers.run_to_end(self._delete_present, owed)
+                copies = await self._copied([removal for removal in owed if removal.trash])
+                kept = await self._workers.run_to_end(self._delete_present, owed, copies)
                 await self._forget([removal for removal in owed if removal not in kept])
+                if copies.refused:
+                    self._came_back()
             except (StoreError, OSError, RuntimeError) as exc:
                 # OSError: the journal. Deleted or not, all of them are looked at again.
                 log.warning("%d removed files are still in the bucket: %s", len(owed), exc)
@@ -149,7 +189,42 @@ class PutOffRemovals:
             for removal in ours:
                 removal.lock.release()
 
-    def _delete_present(self, owed: Sequence[PutOffRemoval]) -> set[PutOffRemoval]:
+    async def _copied(self, owed: Sequence[PutOffRemoval]) -> "_Copies":
+        """Let copies be kept of what is to be deleted, several at a time.
+
+        Raises:
+            StoreError: nothing could be found out.
+        """
+        copies = _Copies()
+        if not owed:
+            return copies
+        by_key = {removal.key: removal for removal in owed}
+        limit = trio.CapacityLimiter(_COPIES_AT_ONCE)
+
+        async def copy(removal: PutOffRemoval, info: ObjectInfo) -> None:
+            async with limit:
+                try:
+                    copied = await self._trash.keep_object(removal.trash, info, removal.removed_ns)
+                except StoreUnavailableError as exc:
+                    log.warning("%r, removed here, is still in the bucket: %s", info.key, exc)
+                    copies.missing.add(removal)
+                except OssfsError as exc:
+                    log.debug("%r is there again: %s", info.key, exc)
+                    copies.refused = True
+                else:
+                    if copied is not None and removal.hides(copied):
+                        copies.etags[removal] = copied.etag
+
+        there = await self._workers.run_to_end(self._present, list(by_key))
+        async with trio.open_nursery() as nursery:
+            for info in there:
+                if by_key[info.key].hides(info):
+                    nursery.start_soon(copy, by_key[info.key], info)
+        return copies
+
+    def _delete_present(
+        self, owed: Sequence[PutOffRemoval], copies: "_Copies"
+    ) -> set[PutOffRemoval]:
         """On a thread: delete what is there still; returns those that could not be, for now.
 
         Markers go after what was in their directories, the deepest first: SeaweedFS keeps one,
@@ -162,20 +237,22 @@ class PutOffRemovals:
         for removal in owed:
             is_marker = removal.key.endswith("/")
             levels[removal.key.count("/") if is_marker else sys.maxsize][removal.key] = removal
-        kept: set[PutOffRemoval] = set()
+        kept = set(copies.missing)
         for depth in sorted(levels, reverse=True):
             by_key = levels[depth]
             for key, removal in list(by_key.items()):
                 if key.endswith("/") and any(each.key.startswith(key) for each in kept):
                     kept.add(by_key.pop(key, removal))
-            kept |= self._delete_level(by_key)
+            kept |= self._delete_level(by_key, copies)
         return kept
 
-    def _delete_level(self, by_key: Mapping[str, PutOffRemoval]) -> set[PutOffRemoval]:
+    def _delete_level(
+        self, by_key: Mapping[str, PutOffRemoval], copies: "_Copies"
+    ) -> set[PutOffRemoval]:
         markers = [key for key in by_key if key.endswith("/")]
         files = [key for key in by_key if not key.endswith("/")]
-        left = [info.key for info in self._present(files) if by_key[info.key].hides(info)]
-        left += [key for key in markers if not self._is_another(by_key[key])]
+        left = [info.key for info in self._present(files) if copies.allow(by_key[info.key], info)]
+        left += [key for key in markers if not self._must_stay(by_key[key])]
         if len(left) > 1:
             try:
                 left = self._store.delete_many(left)
@@ -192,6 +269,12 @@ class PutOffRemovals:
                 log.warning("%r, removed here, is still in the bucket: %s", key, exc)
                 kept.add(by_key[key])
         return kept
+
+    def _must_stay(self, removal: PutOffRemoval) -> bool:
+        """Whether a directory is another one now, or has a file again that could not be kept."""
+        if self._is_another(removal):
+            return True
+        return self._trash.is_on and not is_bare_marker(self._store, removal.key)
 
     def _is_another(self, removal: PutOffRemoval) -> bool:
         """Whether others have made a directory anew since. SeaweedFS tells of no marker and lists
@@ -228,6 +311,26 @@ class PutOffRemovals:
                 except ObjectMissingError:
                     continue
         return found
+
+
+class _Copies:
+    """What is kept of a batch."""
+
+    def __init__(self) -> None:
+        self.etags: dict[PutOffRemoval, str] = {}
+        """What there is a copy of."""
+        self.missing: set[PutOffRemoval] = set()
+        """Those that have to wait for theirs."""
+        self.refused = False
+        """Whether the store will not copy some; they stay."""
+
+    def allow(self, removal: PutOffRemoval, info: ObjectInfo) -> bool:
+        """Whether an object may be deleted. Copies may take long, and others store what they like
+        meanwhile.
+        """
+        if removal.trash and self.etags.get(removal) != info.etag:
+            return False
+        return removal.hides(info)
 
 
 def _by_directory(keys: Sequence[str]) -> Mapping[str, list[str]]:

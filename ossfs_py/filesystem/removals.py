@@ -1,12 +1,12 @@
 """Removing: the name is gone at once, and what the store still has to do comes behind.
 
-A file that nobody has open is deleted while rm waits, by one request; with write-back the journal
-is told, and it is deleted behind, many by one request (``putoff``). Of an open one the journal is
-told, and its key is hidden here from then on. Its readers go on: from a hidden copy if the object
-is small, so that other clients see it gone as well; else from the object itself, which is deleted
-at the last close, or by the next mount if this one is killed. A copy of a large object may take
-minutes. An upload that was under way is given up, unless bytes are nowhere else: then it is
-finished under the hidden key. Whoever stores something else under the key waits until that is
+A file that nobody has open is deleted while rm waits, by one request; with write-back, or a trash,
+the journal is told, and it is deleted behind, many by one request (``putoff``). Of an open one the
+journal is told, and its key is hidden here from then on. Its readers go on: from a hidden copy if
+the object is small, so that other clients see it gone as well; else from the object itself, which
+is deleted at the last close, or by the next mount if this one is killed. A copy of a large object
+may take minutes. An upload that was under way is given up, unless bytes are nowhere else: then it
+is finished under the hidden key. Whoever stores something else under the key waits until that is
 over, and until the object that is still read has moved to a hidden copy.
 
     named -> hidden (an upload ends) -> hidden (the object is known) -> deleted at the last close
@@ -21,10 +21,17 @@ from typing import Protocol
 
 import trio
 
-from ossfs_py.errors import AccessDeniedError, ObjectMissingError, OssfsError, StoreError
+from ossfs_py.errors import (
+    AccessDeniedError,
+    ObjectMissingError,
+    OssfsError,
+    QuotaExceededError,
+    StoreError,
+)
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
@@ -100,6 +107,16 @@ class Removal:
         await self._owner.give_way(self)
 
     @property
+    def trash(self) -> str:
+        """The prefix below which a copy is kept first; "": none is."""
+        return self.record.trash
+
+    @property
+    def removed_ns(self) -> int:
+        """When it was removed."""
+        return self.record.at_ns
+
+    @property
     def size(self) -> int:
         """Bytes of the object that may be read."""
         version = None if self.opened is None else self.opened.file.version
@@ -149,14 +166,18 @@ class Removals:
         store: ObjectStore,
         workers: Workers,
         journal: Journal,
+        trash: Trash,
         group_sync: GroupSync | None = None,
         *,
         copied_bytes: int = COPIED_BYTES,
     ) -> None:
-        """``group_sync``: write-back, so that nobody waits for the deletion of a closed file."""
+        """``group_sync``: nobody waits for the deletion of a closed file, nor for its copy."""
+        self._trash = trash
         self._copied_bytes = copied_bytes
         self._group_sync = group_sync
-        self.put_off = PutOffRemovals(store, workers, self._forget_all)
+        self.put_off = PutOffRemovals(
+            store, workers, self._forget_all, trash, self._believe_nothing
+        )
         """Deletions that nobody waits for."""
         self._opened = opened
         self._namespace = namespace
@@ -172,7 +193,8 @@ class Removals:
 
     def take_over(self) -> None:
         """Hide what earlier mounts removed and could not delete; blocks shortly."""
-        for record in self._journal.leftover_removals():
+        # As they were removed: a directory after what was in it.
+        for record in sorted(self._journal.leftover_removals(), key=lambda each: each.at_ns):
             self._add_owed(record, is_old=True)
 
     # -- names -----------------------------------------------------------------------------------
@@ -190,12 +212,15 @@ class Removals:
         opened = self._opened.current(inode)
         if opened is None:
             if self._group_sync is None or not _can_wait(inode):
+                if inode.kind is not Kind.DIRECTORY and (inode.shadows or not inode.local):
+                    known = None if inode.shadows else inode.info
+                    await self._trash.keep(self._namespace.key_of(inode), known)
                 await self._namespace.unlink(directory, name)
             else:
                 await self._put_off(directory, inode, self._group_sync)
             return
         if inode.shadows:
-            # What the name stood for before it was this file's: nobody needs it.
+            # What the name stood for before it was this file's: nobody needs it here.
             await self._drop_shadowed(inode, opened)
             inode.shadows = False
         if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
@@ -204,7 +229,9 @@ class Removals:
             self._namespace.note_unlinked(inode)
             return
         request = self._committer.request_so_far(opened)
-        record = await self._seen(_described(RemovalRecord(request.key, ()), opened))
+        self._trash.require_room(request.key)
+        told = RemovalRecord(request.key, (), trash=self._trash.prefix)
+        record = await self._seen(_described(told, opened))
         is_known = False
         while not is_known:
             # It is looked at again after each wait: a commit may have begun, or made an object.
@@ -229,7 +256,7 @@ class Removals:
     async def remove_directory(self, directory: Inode, name: str) -> None:
         """Remove an empty directory; removed objects that are read from do not count.
 
-        With write-back its marker is deleted behind, after what was removed below it.
+        With write-back or a trash its marker is deleted behind, after what was removed below it.
 
         Raises:
             OSError: the journal could not be written; nothing has changed.
@@ -356,6 +383,7 @@ class Removals:
             return replace(record, mtime_ns=info.mtime_ns)
         # Another version while an upload is under way is likely its own.
         if record.unheard_size is None:
+            await self._trash.keep(record.key, info)
             await self._workers.run(self._store.delete, record.key)
         return record
 
@@ -383,7 +411,9 @@ class Removals:
 
     async def _drop_shadowed(self, inode: Inode, opened: OpenInode) -> None:
         key = self._namespace.key_of(inode)
-        if self._group_sync is None:
+        if self._group_sync is None or self._trash.is_on:
+            # Behind, a copy of it would be made once more with that of the file's own object.
+            await self._trash.keep(key)
             await self._workers.run(self._store.delete, key)
         else:
             await self._owe(key, opened.seen, self._group_sync)
@@ -394,7 +424,10 @@ class Removals:
         """Hide what a key holds, and delete it behind; ``known`` is what it held last."""
         await self.put_off.wait_for_room()
         etags = () if known is None else (known.etag,)
-        record = RemovalRecord(key, etags, whatever_was_there=True)
+        trash = self._trash.prefix
+        if key.endswith("/") or await self._trash.before_removal(key):
+            trash = ""  # nothing to keep in a marker; or the copy is there
+        record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
         await group_sync.record_removal(record)
         self._add_owed(record)
 
@@ -426,7 +459,7 @@ class Removals:
                 return
             try:
                 await self._workers.run(delete_removed, self._store, removal.record)
-            except AccessDeniedError as exc:
+            except (AccessDeniedError, QuotaExceededError) as exc:
                 # Hidden it would be there for everybody but for those who could see to it.
                 log.error("%r was removed here, but the store keeps it: %s", removal.key, exc)  # noqa: TRY400
             except (StoreError, RuntimeError) as exc:
@@ -441,6 +474,10 @@ class Removals:
         for marker in removal.markers:
             self._drop_needless(marker)
         await self._workers.run(self._journal.forget_removal, removal.record)
+
+    def _believe_nothing(self) -> None:
+        """Files that were removed here are there again."""
+        self._namespace.forget_answers(self._namespace.root)
 
     async def _forget_all(self, removals: Sequence[PutOffRemoval]) -> None:
         """They are over."""

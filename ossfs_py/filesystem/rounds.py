@@ -1,4 +1,4 @@
-"""Work that write-back does behind, round after round, and how to wait for it."""
+"""Work that is done behind, round after round, and how to wait for it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -17,6 +17,8 @@ class Rounds:
         """Rounds that have ended, well or not."""
         self._is_under_way = False
         self._hurry = trio.Event()
+        self._awaited = trio.Event()
+        """Set while somebody waits for what waits now."""
         self._ended = trio.lowlevel.ParkingLot()
 
     def hurry(self) -> None:
@@ -28,6 +30,16 @@ class Rounds:
         with trio.move_on_after(at_most_seconds):
             await self._hurry.wait()
         self._hurry = trio.Event()
+
+    async def calm(self, size: Callable[[], int], calm_seconds: float, most_seconds: float) -> None:
+        """Wait, before a round, until ``size`` is the same for a while, or somebody waits."""
+        end = trio.current_time() + most_seconds
+        count = -1
+        while count != size() and trio.current_time() < end and not self._awaited.is_set():
+            count = size()
+            with trio.move_on_after(calm_seconds):
+                await self._awaited.wait()
+        self._awaited = trio.Event()
 
     @contextmanager
     def round(self) -> Iterator[None]:
@@ -51,4 +63,5 @@ class Rounds:
         last = self._count + self._is_under_way + rounds
         while is_left() and self._count < last:
             self._hurry.set()
+            self._awaited.set()
             await self._ended.park()

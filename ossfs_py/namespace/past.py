@@ -39,7 +39,7 @@ _SMALL_PAGE = 50
 _CHECKS_AT_ONCE = 8
 _REMEMBERED_PREFIXES = 100_000
 _PROOF_PAGES = 10
-"""Pages in which a mount looks for a version as old as its moment: some seconds."""
+"""Pages in which a mount looks for a version as old as its moment, at each level: some seconds."""
 
 
 class PastCatalogue:
@@ -184,11 +184,7 @@ def check_history(store: ObjectStore, prefix: str, at_ns: int) -> str | None:
         raise EnvironmentProblemError(
             "the bucket keeps no versions (versioning is off), so it cannot be mounted with --at"
         )
-    if not _is_proved(store, prefix, at_ns):
-        raise EnvironmentProblemError(
-            "the bucket has no version that is as old as --at says: its versioning was switched on"
-            " later, or older versions were removed"
-        )
+    _require_proof(store, prefix, at_ns)
     if versioning == "suspended":
         return (
             "versioning of the bucket is suspended: what was overwritten or deleted since then is"
@@ -197,32 +193,54 @@ def check_history(store: ObjectStore, prefix: str, at_ns: int) -> str | None:
     return None
 
 
-def _is_proved(store: ObjectStore, prefix: str, at_ns: int) -> bool:
-    """Whether something with a version's id happened by then, or nobody can tell in time."""
+def _require_proof(store: ObjectStore, prefix: str, at_ns: int) -> None:
+    """Raises EnvironmentProblemError unless something with a version's id happened by then."""
     for place in dict.fromkeys((prefix, "")):
+        seen_all = False
         try:
-            entries = _first_entries(store, place)
-            # Only the pages' bound ends them early; what lies behind may prove it.
-            if any(e.version_id != "null" and e.mtime_ns <= at_ns for e in entries):
-                return True
-        except _ManyVersionsError:
-            return True
+            for page, is_end in _looked_through(store, place):
+                if any(e.version_id != "null" and e.mtime_ns <= at_ns for e in page.entries):
+                    return
+                seen_all = is_end
         except StoreError:
             if place == prefix:
                 raise
-    return False
+    if seen_all:
+        raise EnvironmentProblemError(
+            "the bucket has no version that is as old as --at says: its versioning was switched on"
+            " later, or older versions were removed"
+        )
+    raise EnvironmentProblemError(
+        "none of the bucket's versions that were looked at is as old as --at says, so nobody can"
+        " tell whether it kept versions then: mount a prefix in which something was stored earlier"
+    )
 
 
-class _ManyVersionsError(Exception):
-    """The bucket has more than can be looked through."""
+def _looked_through(store: ObjectStore, prefix: str) -> Iterator[tuple[HistoryPage, bool]]:
+    """Pages of what happened below a prefix, and whether all of it has been seen with that.
 
-
-def _first_entries(store: ObjectStore, prefix: str) -> Iterator[HistoryEntry]:
-    mark: HistoryMark | None = None
-    for _ in range(_PROOF_PAGES):
-        page = store.list_versions(HistoryQuery(prefix, after=mark))
-        yield from page.entries
-        mark = page.following
-        if mark is None:
+    Of more than the first pages hold, a page of each directory is looked at, first of those at the
+    top, then of those a level below, and so on: what is old lies together.
+    """
+    for level in (None, 1, 2, 3, 4):
+        mark: HistoryMark | None = None
+        for _ in range(_PROOF_PAGES):
+            page = store.list_versions(HistoryQuery(prefix, after=mark))
+            mark = page.following
+            yield page, mark is None and level is None
+            if mark is None:
+                break
+            if level is not None:
+                mark = _behind_directory(mark, prefix, level)
+        if mark is None and level is None:
             return
-    raise _ManyVersionsError
+
+
+def _behind_directory(mark: HistoryMark, prefix: str, level: int) -> HistoryMark:
+    """The place behind the directory, ``level`` levels below a prefix, that a listing is in."""
+    names = mark.key[len(prefix) :].split("/")
+    directory = names[:-1][:level]
+    if not directory:
+        return mark
+    # "0" is what follows the slash that all keys of the directory have after its name.
+    return HistoryMark(prefix + "/".join(directory) + "0")

@@ -18,7 +18,7 @@ Target: TypeAlias = Callable[[], CommitRequest | None]
 class Committer(Protocol):
     """The owner of a dirty file: knows its key and hears what became of it.
 
-    Everything is asked on the trio thread and must not raise.
+    Everything is asked on the trio thread; only :meth:`before_replacing` may raise.
     """
 
     @property
@@ -41,6 +41,14 @@ class Committer(Protocol):
         Asked when an upload begins and when the journal takes note of the file. An upload that
         turns out to have begun with another key is done again at commit, one with other metadata
         costs a server-side copy: leave out of it what changes with every write (mtime).
+        """
+        ...
+
+    async def before_replacing(self) -> None:
+        """What the key holds is about to be replaced before a commit asked for it.
+
+        Raises:
+            OssfsError: it must not be.
         """
         ...
 

@@ -401,6 +401,8 @@ class DirtyFile:
     async def _continue_on_disk(self) -> None:
         """Let what is in memory, or has left it, go on from disk."""
         old = self._content
+        if old.streaming and not self._unlinked:
+            await self._committer.before_replacing()
         content = await old.on_disk()
         if content is old:
             return

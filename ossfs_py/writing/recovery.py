@@ -5,6 +5,7 @@ Everything here blocks: it serves the start of a mount and the ``recover`` comma
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from ossfs_py.model import (
 )
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.kept import keep_copy
 from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.parts import (
     EQUAL_PART_BYTES,
@@ -175,8 +177,12 @@ def _everything_below(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
 class Recovery:
     """The unsaved files of one mount. The journal's lock keeps a mount and a recovery apart."""
 
-    def __init__(self, journal: Journal, limits: PartLimits | None = None) -> None:
+    def __init__(
+        self, journal: Journal, limits: PartLimits | None = None, *, trash: str = ""
+    ) -> None:
+        """``trash`` is the prefix below which what an upload replaces is kept; "": it is not."""
         self._journal = journal
+        self._trash = trash
         self._limits = limits or PartLimits()
 
     def list(self) -> list[DirtyRecord]:
@@ -213,6 +219,8 @@ class Recovery:
             there = _found(store, record.key)
             version = self._there_already(store, record, there, fd)
             condition = ALWAYS if overwrite or version else self._condition(record, there, store)
+            if self._trash and there is not None and version is None:
+                keep_copy(store, self._trash, there, time.time_ns())
             if version is not None:
                 log.info("%r is in the store already", record.key)
                 if record.complete:

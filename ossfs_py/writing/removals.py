@@ -9,6 +9,7 @@ from typing import Any
 from ossfs_py.errors import ObjectMissingError
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.kept import keep_copy
 
 _NS_PER_SECOND = 1_000_000_000
 _AROUND_SECONDS = 900
@@ -34,6 +35,8 @@ class RemovalRecord:
     whatever_was_there: bool = False
     """Any object counts that was stored before the removal: the file was closed, and the store is
     asked to delete what its key holds, as for a file that is deleted at once."""
+    trash: str = ""
+    """The prefix below which a copy is kept before the object is deleted; "": none is."""
     at_ns: int = field(default_factory=time.time_ns)
     ident: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -60,6 +63,7 @@ class RemovalRecord:
                 "unheard_size": self.unheard_size,
                 "markers": self.markers,
                 "whatever_was_there": self.whatever_was_there,
+                "trash": self.trash,
                 "at_ns": self.at_ns,
                 "ident": self.ident,
             }
@@ -81,6 +85,7 @@ class RemovalRecord:
             unheard_size=None if size is None else int(size),
             markers=tuple(str(marker) for marker in fields["markers"]),
             whatever_was_there=bool(fields.get("whatever_was_there", False)),
+            trash=str(fields.get("trash", "")),
             at_ns=int(fields["at_ns"]),
             ident=str(fields["ident"]),
         )
@@ -93,16 +98,30 @@ def delete_removed(store: ObjectStore, record: RemovalRecord) -> bool:
     the look and the deletion goes too.
 
     Raises:
-        StoreError: it is still there.
+        NameTooLongError, StoreError: it is still there, perhaps as no copy of it could be kept.
     """
     try:
-        is_there = record.is_of(store.head(record.key))
+        info = store.head(record.key)
     except ObjectMissingError:
         is_there = False
+    else:
+        is_there = record.is_of(info)
+        if is_there and record.trash:
+            kept = keep_copy(store, record.trash, info, record.at_ns)
+            is_there = kept is not None and record.is_of(kept)
     if is_there:
         store.delete(record.key)
     for marker in record.markers:
-        found = store.list_page(ListQuery(marker, delimiter="", max_keys=2)).objects
-        if all(info.key == marker and not info.size for info in found):
+        if is_bare_marker(store, marker):
             store.delete(marker)
     return is_there
+
+
+def is_bare_marker(store: ObjectStore, key: str) -> bool:
+    """Whether nothing is in a directory but its empty marker, if that; blocks.
+
+    Raises:
+        StoreError
+    """
+    found = store.list_page(ListQuery(key, delimiter="", max_keys=2)).objects
+    return all(info.key == key and not info.size for info in found)

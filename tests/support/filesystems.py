@@ -373,6 +373,7 @@ async def mounted(
     read_only: bool = False,
     copied_bytes: int = COPIED_BYTES,
     protect: Collection[Protected] = (),
+    trash: str = "",
     write_back: bool = False,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
@@ -393,6 +394,7 @@ async def mounted(
             read_only=read_only,
             protect=frozenset(protect),
             conflicts=ConflictPolicy(fail=fail_on_conflict or "overwrite" in protect),
+            trash_prefix=trash,
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )

@@ -41,8 +41,12 @@ class Commits:
 
     request: Callable[[], CommitRequest] = lambda: CommitRequest("file")
     stored_early: Callable[[ObjectVersion], None] = lambda _version: None
+    replaces: Callable[[], None] = lambda: None
     key_settled: bool = True
     writer: int = 0
+
+    async def before_replacing(self) -> None:
+        self.replaces()
 
 
 @dataclass

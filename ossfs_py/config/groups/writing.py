@@ -1,12 +1,12 @@
 """What is written, and how it becomes an object."""
 
 import os
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from ossfs_py.config import machine as host
-from ossfs_py.config import units
+from ossfs_py.config import units, values
 from ossfs_py.config.groups.option import WRITING, AbsolutePath, Flag, Size, option
 
 
@@ -23,7 +23,8 @@ class WritingSettings(BaseModel):
     write_back: Flag = option(
         WRITING,
         "",
-        "Return from close, mkdir, symlink, unlink and rmdir when a journal on local disk has them.",
+        "Return from close, mkdir, symlink, unlink and rmdir when a journal on local disk has"
+        " them.",
         default=False,
     )
     max_zeros_bytes: Size = option(
@@ -39,6 +40,14 @@ class WritingSettings(BaseModel):
         "Store with each file who wrote it, on which machine and when. Everybody who may read the "
         "object can see it ('info' and 'versions' show it).",
         default=False,
+    )
+    trash: Annotated[str | None, BeforeValidator(values.trash_prefix)] = option(
+        WRITING,
+        "[=PREFIX]",
+        "Let the store copy what is deleted or overwritten through the mount, before that, to keys"
+        " below PREFIX, or to hidden ones ('ossfs-py trash' lists, restores and empties it).",
+        default=None,
+        shown_default="nothing is kept",
     )
     on_conflict: Literal["overwrite", "fail"] = option(
         WRITING,

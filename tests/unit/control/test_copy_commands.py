@@ -74,6 +74,19 @@ def test_a_tree_is_copied_with_metadata_and_no_byte_is_read_or_sent(tmp_path: Pa
     asked(tmp_path, store, test)
 
 
+def test_with_a_trash_what_a_copy_takes_the_place_of_is_kept(tmp_path: Path) -> None:
+    store = filled()
+    store.seed("clone/1/1", b"was here")
+
+    async def test(ask: Ask, _fs: Mounted) -> None:
+        assert (await ask("model", "clone"))["failed"] == {}
+        assert store.content("clone/1/1") == b"1"
+        (kept,) = [key for key in store.objects if key.startswith("bin/")]
+        assert store.content(kept) == b"was here"
+
+    asked(tmp_path, store, test, trash="bin/")
+
+
 def test_a_copy_that_was_broken_off_goes_on_where_it_ended(tmp_path: Path) -> None:
     """Objects of the same size that are not the copies are replaced."""
     store = filled()

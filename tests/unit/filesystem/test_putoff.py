@@ -1,24 +1,34 @@
 """Removals that write-back owes: many by one request, nothing of others, nothing forgotten."""
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
 
-from ossfs_py.errors import AccessDeniedError, StoreUnavailableError, UnsavedDataError
+from ossfs_py.errors import (
+    AccessDeniedError,
+    QuotaExceededError,
+    StoreUnavailableError,
+    UnsavedDataError,
+)
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
+from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import ObjectInfo
 from ossfs_py.runtime.workers import Workers
+from ossfs_py.writing.kept import parse_kept
 from tests.support.fake_store import FakeStore
 
 
 class Owed:
     """A removed file."""
 
-    def __init__(self, key: str, etag: str) -> None:
+    def __init__(self, key: str, etag: str, trash: str = "") -> None:
         self.key = key
         self.lock = trio.Lock()
         self.is_over = False
+        self.trash = trash
+        self.removed_ns = 1_700_000_000 * 10**9
         self._etag = etag
 
     def hides(self, info: ObjectInfo) -> bool:
@@ -28,8 +38,10 @@ class Owed:
 class Bench:
     def __init__(self, store: FakeStore, workers: Workers) -> None:
         self.store = store
-        self.put_off = PutOffRemovals(store, workers, self._forget)
+        trash = Trash(store, workers, "trash/")
+        self.put_off = PutOffRemovals(store, workers, self._forget, trash, self._came_back)
         self.forgotten: list[str] = []
+        self.came_back = 0
         self.refusals: list[OSError] = []
 
     async def _forget(self, removals: Sequence[PutOffRemoval]) -> None:
@@ -37,9 +49,12 @@ class Bench:
             raise self.refusals.pop()
         self.forgotten.extend(removal.key for removal in removals)
 
-    def removed(self, *keys: str) -> list[Owed]:
+    def _came_back(self) -> None:
+        self.came_back += 1
+
+    def removed(self, *keys: str, trash: str = "") -> list[Owed]:
         """Files that are in the store and were removed here."""
-        made = [Owed(key, self.store.seed(key, key.encode()).etag) for key in keys]
+        made = [Owed(key, self.store.seed(key, key.encode()).etag, trash) for key in keys]
         self.store.take_requests()
         for each in made:
             self.put_off.add(each)
@@ -142,5 +157,86 @@ def test_what_somebody_else_sees_to_is_left_to_him() -> None:
         await bench.put_off.done()
         assert bench.store.keys() == ["d/a"]
         assert bench.forgotten == []
+
+    on_bench(test)
+
+
+def test_with_a_trash_nothing_is_deleted_before_its_copy_is_there() -> None:
+    async def test(bench: Bench) -> None:
+        keys = [f"d/{number:03}" for number in range(50)]
+        bench.removed(*keys, trash="trash/")
+        copies = bench.store.hold("copy")
+        with trio.move_on_after(0.2):
+            await bench.put_off.done()
+        assert bench.store.keys() == keys, "copies are under way"
+        copies.set()
+        await bench.put_off.done()
+        kept = [(parse_kept("trash/", key), key) for key in bench.store.objects]
+        assert {each.key: bench.store.content(key) for each, key in kept if each is not None} == {
+            key: key.encode() for key in keys
+        }
+        assert len(kept) == len(keys)
+        assert bench.came_back == 0
+
+    on_bench(test)
+
+
+def test_what_cannot_be_kept_stays_and_what_may_be_later_waits() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.fail("copy", QuotaExceededError("full"), key="d/b")
+        bench.store.fail("copy", StoreUnavailableError("down"), key="d/c")
+        bench.removed("d/a", "d/b", "d/c", trash="trash/")
+        with pytest.raises(UnsavedDataError, match="a removed file is still in the bucket"):
+            await bench.put_off.done()
+        assert [key for key in bench.store.objects if key.startswith("d/")] == ["d/b", "d/c"]
+        assert sorted(bench.forgotten) == ["d/a", "d/b"]
+        assert bench.came_back == 1
+        await bench.put_off.done()
+        assert [key for key in bench.store.objects if key.startswith("d/")] == ["d/b"]
+
+    on_bench(test)
+
+
+def test_a_directory_goes_after_copies_and_stays_with_what_cannot_be_kept() -> None:
+    async def test(bench: Bench) -> None:
+        for marker in ("d/", "e/", "f/"):
+            bench.store.seed(marker, b"")
+        bench.store.fail("copy", QuotaExceededError("full"), key="d/a")
+        bench.store.fail("copy", StoreUnavailableError("down"), key="e/a")
+        bench.removed("d/a", "e/a", "f/a", trash="trash/")
+        for marker in ("d/", "e/", "f/"):
+            bench.put_off.add(Owed(marker, bench.store.head(marker).etag))
+        with pytest.raises(UnsavedDataError, match="2 removed files are still in the bucket"):
+            await bench.put_off.done()
+        left = [key for key in bench.store.objects if not key.startswith("trash/")]
+        assert sorted(left) == ["d/", "d/a", "e/", "e/a"]
+        await bench.put_off.done()
+        left = [key for key in bench.store.objects if not key.startswith("trash/")]
+        assert sorted(left) == ["d/", "d/a"]
+
+    on_bench(test)
+
+
+def test_what_others_stored_while_a_copy_was_made_is_not_deleted() -> None:
+    """Copies are pinned, and looked after: one waits for those of its batch."""
+
+    async def test(bench: Bench) -> None:
+        bench.removed("d/a", "d/b", trash="trash/")
+        store = bench.store
+
+        def replace(method: str, key: str) -> None:
+            if method != "copy":
+                return
+            if key == "d/a":
+                while not any("/d/b~" in each for each in list(store.objects)):
+                    time.sleep(0.001)
+                store.seed("d/b", b"after its copy")
+                store.seed("d/a", b"before its copy")
+                store.on_request = None
+
+        store.on_request = replace
+        await bench.put_off.done()
+        assert store.content("d/a") == b"before its copy"
+        assert store.content("d/b") == b"after its copy"
 
     on_bench(test)

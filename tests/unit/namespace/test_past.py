@@ -256,6 +256,23 @@ def test_a_bucket_without_a_past_is_refused_in_one_sentence() -> None:
         check_history(store, "", at_ns)
 
 
+def test_of_a_large_bucket_each_directory_is_looked_at_for_a_version_that_old() -> None:
+    """None of the first pages has one; where no page has, the mount is refused, not guessed."""
+    store = VersionedStore(page_size=2)
+    store.seed("team/old/file", b"old")
+    moment_ns = store.now_ns
+    for number in range(60):
+        store.seed(f"a/{number}", b"young")
+        store.seed(f"team/log/{number}", b"young")
+    assert check_history(store, "", moment_ns) is None
+    store.take_requests()
+    with pytest.raises(EnvironmentProblemError, match="nobody can tell whether it kept versions"):
+        check_history(store, "a/", moment_ns - 1)
+    assert store.take_requests()["list_versions"] <= 2 * 5 * 10
+    with pytest.raises(EnvironmentProblemError, match="has no version that is as old"):
+        check_history(VersionedStore(), "", moment_ns)
+
+
 def test_what_was_written_before_versions_were_kept_proves_nothing() -> None:
     store = VersionedStore()
     store.seed("file", b"old")

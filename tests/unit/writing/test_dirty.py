@@ -113,12 +113,15 @@ def test_a_header_rewritten_at_the_end_needs_no_second_way(tmp_path):
 
 @pytest.mark.parametrize("rereads", [True, False])
 def test_bytes_that_streamed_away_can_be_read_before_close(tmp_path, rereads):
-    stored = []
+    """Who has to keep what the object replaces is asked before it is made."""
+    stored, asked = [], []
 
     async def scenario(w):
         file = w.open(
             memory_first=True,
-            committer=Commits(stored_early=stored.append),
+            committer=Commits(
+                stored_early=stored.append, replaces=lambda: asked.append(w.store.keys())
+            ),
             expects_rereads=rereads,
         )
         await file.write(0, pattern(100))
@@ -134,6 +137,7 @@ def test_bytes_that_streamed_away_can_be_read_before_close(tmp_path, rereads):
     assert made.store.content("file") == pattern(100) + b"more"
     assert made.store.keys() == ["file"]
     assert [version.key for version in stored] == ([] if rereads else ["file"])
+    assert asked == [[]]
 
 
 def test_a_stream_under_a_hidden_key_is_copied_on_the_server_at_commit(tmp_path):

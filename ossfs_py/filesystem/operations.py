@@ -266,7 +266,7 @@ class Filesystem:
                 ):
                     continue  # changed while we waited for our turn
                 if target is not None and target is not inode and not no_replace:
-                    if target.shadows or not target.local:
+                    if not target.local or (self.trash.is_on and target.shadows):
                         await self._owed.store(inode)  # the next mount would take it for older
                     await self._preserved.preserve(target)
                 await self._changes.keep_replaced(inode, target_dir, new, no_replace=no_replace)

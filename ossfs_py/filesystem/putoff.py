@@ -205,7 +205,7 @@ class PutOffRemovals:
             async with limit:
                 try:
                     copied = await self._trash.keep_object(removal.trash, info, removal.removed_ns)
-                except StoreUnavailableError as exc:
+                except (StoreUnavailableError, RuntimeError) as exc:
                     log.warning("%r, removed here, is still in the bucket: %s", info.key, exc)
                     copies.missing.add(removal)
                 except OssfsError as exc:

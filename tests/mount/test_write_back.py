@@ -215,7 +215,9 @@ def test_removed_files_stay_removed_over_a_kill_and_others_may_use_their_names(
     assert mounted.unmount() == 0
     # The file written anew had been closed: it is found, and finished by the next mount.
     Recovering(mounted, seaweed)("--upload")
-    assert names(minio_client, bucket) == ["d/00", "d/08", "d/09"]
+    # Where the upload began before the kill, its look at what the store can do could not tidy up.
+    left = [name for name in names(minio_client, bucket) if ".ossfs-py-probe-" not in name]
+    assert left == ["d/00", "d/08", "d/09"]
     assert stored(minio_client, bucket, "d/08") == b"new here"
     assert stored(minio_client, bucket, "d/09") == b"another's"
 

@@ -55,20 +55,21 @@ SEED ?= 1
 SECONDS ?= 7200
 STEPS ?= 100000
 KILLS ?= 200
+RESTARTS ?= 200
 COMEBACKS ?= 50
 HISTORIES ?= 1000
 DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills treekills comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  RESTARTS=$(RESTARTS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make reads\"; \"make bench\" has one"
 
@@ -201,6 +202,10 @@ treekills: $(TEST) ## Kill the daemon KILLS times while trees are unpacked, clon
 	@export OSSFS_PY_SOAK_TREE_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_killed_trees.py $(PYTEST)
 
+restarts: $(TEST) ## Kill the daemon RESTARTS times while programs read and another takes over (SEED)
+	@export OSSFS_PY_SOAK_RESTARTS=$$((($(RESTARTS) + 1) / 2)) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) -s tests/soak/test_restarts.py $(PYTEST)
+
 # Each of four kinds: by hand as root and as an ordinary user, as a service, in a container.
 comebacks: $(TEST) ## kill -9 a mount under its programs, mount again, COMEBACKS times of each kind
 	@$(INSTALL) $(ENGINE)
@@ -230,7 +235,7 @@ coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads
 	$(BIN)/python -m coverage combine --quiet; \
 	$(BIN)/python -m coverage report --skip-covered --sort=cover
 
-bench: $(TEST) $(WITH_TORCH) ## Measure beside s3fs, rclone and what is on PATH; table, JSON and a picture (QUICK=1: 3 minutes)
+bench: $(TEST) $(WITH_TORCH) ## Measure beside s3fs, rclone and what is on PATH; table, JSON and a picture (QUICK=1: less of everything)
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(QUICK),--quick) $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
 

@@ -32,11 +32,16 @@ def _keep_quiet(_warning: str) -> None:
 
 
 def run_detached(
-    serve: Callable[[Ready], int], mountpoint: Path, warn: Callable[[str], None] = _keep_quiet
+    serve: Callable[[Ready], int],
+    mountpoint: Path,
+    warn: Callable[[str], None] = _keep_quiet,
+    become_keeper: Callable[[int], NoReturn] | None = None,
 ) -> int:
     """Fork a daemon that runs ``serve`` and return 0 once ``mountpoint`` answers.
 
-    ``warn`` is told what the daemon says beside being ready.
+    ``warn`` is told what the daemon says beside being ready. With ``become_keeper`` the process
+    that is forked goes on as that, and its child is the daemon, which calls :func:`be_the_daemon`
+    with the descriptor that it is given.
     Must be called before any thread is started. Interrupted (SIGINT, SIGTERM), it ends the
     daemon first.
 
@@ -50,7 +55,11 @@ def run_detached(
     if pid == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(reader)
-        _be_the_daemon(serve, writer)
+        if become_keeper is not None:
+            os.setsid()
+            _drop_standard_streams()
+            become_keeper(writer)
+        be_the_daemon(serve, writer)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as answer, _ended_when_interrupted(pid, mask):
         message = answer.read()
@@ -67,8 +76,11 @@ def run_detached(
     return 0
 
 
-def _be_the_daemon(serve: Callable[[Ready], int], writer: int) -> NoReturn:
-    """The child's life. Leaves by ``os._exit``: the parent's clean-up is not the child's."""
+def be_the_daemon(serve: Callable[[Ready], int], writer: int) -> NoReturn:
+    """The life of a daemon whose first word is waited for behind the descriptor ``writer``.
+
+    Leaves by ``os._exit``: the parent's clean-up is not the child's.
+    """
     code = UserError.exit_code
     said = False
 

@@ -5,6 +5,7 @@ command has. Which values a parameter takes is read from its placeholder.
 """
 
 import re
+from copy import copy
 from typing import Any
 
 import click
@@ -44,19 +45,25 @@ def completion(shell: str) -> None:
 
 
 def completed(command: click.Command) -> click.Command:
-    """The command, whose parameters know what their placeholders say of values.
+    """A copy of the command, whose parameters know what their placeholders say of values.
 
     For completing only: the settings model judges values, and says more about wrong ones.
     """
+    command = copy(command)
     if isinstance(command, click.Group):
-        for inner in command.commands.values():
-            completed(inner)
-    for parameter in command.params:
-        if isinstance(
-            parameter.type, click.types.StringParamType | click.types.UnprocessedParamType
-        ):
-            parameter.type = _meant(parameter.metavar or "") or parameter.type
+        command.commands = {name: completed(inner) for name, inner in command.commands.items()}
+    command.params = [_described(parameter) for parameter in command.params]
     return command
+
+
+def _described(parameter: click.Parameter) -> click.Parameter:
+    texts = click.types.StringParamType | click.types.UnprocessedParamType
+    meant = _meant(parameter.metavar or "") if isinstance(parameter.type, texts) else None
+    if meant is None:
+        return parameter
+    parameter = copy(parameter)
+    parameter.type = meant
+    return parameter
 
 
 def command_items(commands: dict[str, str], incomplete: str) -> list[CompletionItem]:

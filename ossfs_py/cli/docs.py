@@ -14,7 +14,7 @@ from ossfs_py.errors import UsageError
 _WIDEST_COLUMNS = 110
 """A page fills the terminal up to here; longer lines are hard to read."""
 _COMMENT = re.compile(r"<!--.*?-->\n?", re.DOTALL)
-_LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
+_LINK = re.compile(r"!?\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def pages() -> dict[str, Traversable]:
@@ -72,8 +72,10 @@ def _show(text: str) -> None:
 
 
 def _without_link(link: re.Match[str]) -> str:
-    """A link as words: how to show the page that it leads to."""
+    """A link as words: how to show the page that it leads to. Pictures are left out."""
     words, target = link.groups()
+    if link[0].startswith("!"):
+        return ""  # a picture
     if "://" in target:
         return link[0]
     topic = PurePosixPath(target.partition("#")[0]).stem.lower()

@@ -1,21 +1,18 @@
 """Starts a mount: in this process, or in a daemon whose first words are waited for."""
 
-import ctypes
 import faulthandler
 import logging
 import os
-import resource
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 from ossfs_py.cli.background import Ready
+from ossfs_py.cli.kept import NOT_THERE, become_keeper, keep_to_ourselves, keeper_of
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
-from ossfs_py.errors import UserError
+from ossfs_py.errors import EnvironmentProblemError, UserError
 from ossfs_py.host.notify import Notifier
-
-_PR_SET_DUMPABLE = 4
-"""linux/prctl.h"""
-_PRIVATE_UMASK = 0o077
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +28,21 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         UserError: why it cannot be mounted.
     """
 
+    kept = keeper_of(os.environ)
+    if settings.restarts and kept is None and _is_below(settings.mountpoint):
+        # The next daemon begins in this directory, and would wait for itself.
+        raise EnvironmentProblemError(
+            "with --restarts the command cannot be given in the directory that it mounts"
+        )
+    if settings.restarts and kept is None and settings.foreground:
+        become_keeper(settings.restarts, leads=True)
+    keeper, writer = kept or (None, NOT_THERE)
+
     def serve(ready: Ready) -> int:
         from ossfs_py.daemon.options import log_options
         from ossfs_py.telemetry.logs import open_logs
 
-        _keep_to_ourselves()
+        keep_to_ourselves()
         logs = open_logs(log_options(settings), in_journal=stderr_is_the_journal(os.environ))
         logs.add_secrets(secret_values(os.environ))
         # In the background it would speak for whoever has started the command.
@@ -43,9 +50,11 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         try:
             # Imported after the fork: what it needs takes longer to import than the command may
             # take to say that an option is wrong, and threads do not survive a fork.
-            from ossfs_py.daemon.life import run
+            from ossfs_py.daemon.life import end_what_was_given_up, run
 
-            return run(settings, ready, logs, reread, notifier)
+            if keeper is not None and keeper.given_up:
+                return end_what_was_given_up(settings, keeper.given_up, notifier)
+            return run(settings, ready, logs, reread, notifier, keeper)
         except UserError as exc:
             if not _on_terminal(settings):
                 log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
@@ -62,9 +71,12 @@ def start(settings: Settings, reread: Callable[[], Settings], warn: Callable[[st
         # Where a watchdog ends a hung daemon with SIGABRT, its log then says where it hung.
         faulthandler.enable()
         return serve(_said_in_the_log)
-    from ossfs_py.cli.background import run_detached
+    from ossfs_py.cli.background import be_the_daemon, run_detached
 
-    return run_detached(serve, settings.mountpoint, warn)
+    if keeper is not None:
+        be_the_daemon(serve, writer if writer != NOT_THERE else os.open(os.devnull, os.O_WRONLY))
+    keeps = partial(become_keeper, settings.restarts, leads=False) if settings.restarts else None
+    return run_detached(serve, settings.mountpoint, warn, keeps)
 
 
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:
@@ -72,16 +84,12 @@ def _said_in_the_log(warnings: Sequence[str] = ()) -> None:
     del warnings
 
 
-def _keep_to_ourselves() -> None:
-    """What this process writes is for its owner alone (logs name keys), and it leaves no core
-    file, which would hold the secrets. Modes of files in the mount do not come into it.
-
-    The limit is not heeded where core files go to a program (core_pattern with a pipe), so the
-    process is none that may be dumped (nor looked into by others of its user).
-    """
-    os.umask(_PRIVATE_UMASK)
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+def _is_below(directory: Path) -> bool:
+    """Whether this process works there, or further down."""
+    try:
+        return Path.cwd().is_relative_to(directory)
+    except OSError:
+        return False  # it is gone
 
 
 def _on_terminal(settings: Settings) -> bool:

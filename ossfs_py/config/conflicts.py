@@ -110,6 +110,16 @@ def _special_modes(s: SettingFields) -> list[Conflict]:
     return []
 
 
+def _restarts(s: SettingFields) -> list[Conflict]:
+    found: list[Conflict] = []
+    if s.restarts and not s.read_only:
+        reason = "what is being written is not handed on: only a mount for reading survives a death"
+        found.append((("restarts", "read_only"), reason))
+    if s.restarts and s.fuse_lane == "off":
+        found.append((("restarts", "fuse_lane"), "only the fast lane can be handed on"))
+    return found
+
+
 CONFLICT_RULES: tuple[Callable[[SettingFields], list[Conflict]], ...] = (
     _several_credentials,
     _block_size,
@@ -119,4 +129,5 @@ CONFLICT_RULES: tuple[Callable[[SettingFields], list[Conflict]], ...] = (
     _trash,
     _directories_apart,
     _special_modes,
+    _restarts,
 )

@@ -6,7 +6,6 @@ command that was broken off goes on when it is given again. Memory is bounded by
 listing, however large the tree.
 """
 
-import logging
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +13,10 @@ from typing import Any
 import trio
 
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.control.targets import look_again, require_saved
 from ossfs_py.errors import (
     IntegrityError,
     NameTooLongError,
-    NoSuchEntryError,
-    NotADirectoryPathError,
     ObjectMissingError,
     StoreError,
     VersionChangedError,
@@ -27,8 +25,6 @@ from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
-
-log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 
@@ -97,7 +93,7 @@ class CopyCommands:
         else:
             if source == target:
                 raise ControlError("a file cannot be copied onto itself")
-            await self._require_saved(path)
+            await require_saved(self._filesystem, path)
             pages = self._one(source, target)
         try:
             async for objects, there in pages:
@@ -105,7 +101,7 @@ class CopyCommands:
                 await progress(outcome.told())
         finally:
             with trio.CancelScope(shield=True):
-                await self._seen(path)
+                await look_again(self._filesystem, path)
         return {**outcome.told(), "failed": failed}
 
     # -- what there is ----------------------------------------------------------------------------
@@ -207,25 +203,6 @@ class CopyCommands:
         # Of multipart and encrypted objects copies have ETags of their own.
         if made.etag != info.etag and self._store.head(key).size != info.size:
             raise IntegrityError("the copy has another size", operation="CopyObject", key=key)
-
-    # -- around it --------------------------------------------------------------------------------
-
-    async def _require_saved(self, path: str) -> None:
-        """Who writes the target would overwrite the copy when he closes it."""
-        try:
-            found = await self._filesystem.describe(path)
-        except (NoSuchEntryError, NotADirectoryPathError):
-            return
-        if found.unsaved:
-            raise ControlError(f"{path!r} is being written: close it first")
-
-    async def _seen(self, path: str) -> None:
-        """The mount looks at once, at the directory that the copy is in."""
-        for place in (path.rpartition("/")[0], path):
-            try:
-                await self._filesystem.refresh(place)
-            except (NoSuchEntryError, NotADirectoryPathError, StoreError) as exc:
-                log.info("%r is not looked at again: %s", place, exc)
 
 
 def _is_copy(source: ObjectInfo, present: ObjectInfo) -> bool:

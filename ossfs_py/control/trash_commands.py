@@ -14,9 +14,8 @@ from typing import Any
 import trio
 
 from ossfs_py.control.server import Arguments, Command, ControlError, Progress
+from ossfs_py.control.targets import look_again, require_saved
 from ossfs_py.errors import (
-    NoSuchEntryError,
-    NotADirectoryPathError,
     ObjectMissingError,
     OssfsError,
     StoreError,
@@ -99,7 +98,7 @@ class TrashCommands:
         finally:
             if not dry_run:
                 with trio.CancelScope(shield=True):
-                    await self._seen(path)
+                    await look_again(self._filesystem, path)
         return {**totals, "failed": failed}
 
     async def _empty(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
@@ -230,7 +229,7 @@ class TrashCommands:
                         totals["there_already"] += 1
                         return
                     if not dry_run:
-                        await self._require_saved(kept.key[len(self._prefix) :])
+                        await require_saved(self._filesystem, kept.key[len(self._prefix) :])
                         if there is not None:
                             self._filesystem.protection.refuse("overwrite", "restoring", kept.key)
                             trash = self._filesystem.trash
@@ -298,20 +297,3 @@ class TrashCommands:
             await self._filesystem.sync()
         except UnsavedDataError as exc:
             log.info("the trash is asked for although %s", exc)
-
-    async def _require_saved(self, path: str) -> None:
-        """Who writes the file would overwrite what is brought back when he closes it."""
-        try:
-            found = await self._filesystem.describe(path)
-        except (NoSuchEntryError, NotADirectoryPathError):
-            return
-        if found.unsaved:
-            raise ControlError(f"{path!r} is being written: close it first")
-
-    async def _seen(self, path: str) -> None:
-        """The mount looks at once, at the directory that the path is in too."""
-        for place in (path.rpartition("/")[0], path):
-            try:
-                await self._filesystem.refresh(place)
-            except (NoSuchEntryError, NotADirectoryPathError, StoreError) as exc:
-                log.info("%r is not looked at again: %s", place, exc)

@@ -32,6 +32,8 @@ from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.siblings import OpenWatcher, ShardLookup, SiblingPrefetch
+from ossfs_py.filesystem.survival import Survival
+from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
@@ -66,10 +68,15 @@ async def assembled(
     store: ObjectStore,
     metrics: Metrics,
     runtime_dir: Path,
+    survival: Survival | None = None,
 ) -> AsyncIterator[tuple[Filesystem, dict[str, Command]]]:
     """A file system over ``store``, and what can be asked of it through the control socket.
 
-    Nothing of it is left at the end but what is unsaved.
+    Nothing of it is left at the end but what is unsaved. With ``survival`` it goes on where an
+    earlier daemon ended, and is written for the next one.
+
+    Raises:
+        SurvivalError: what the earlier daemon has left makes no sense.
     """
     network = Workers("network", settings.concurrency)
     files = Workers("file", _FILE_THREADS)
@@ -124,7 +131,8 @@ async def assembled(
                 news=kernel.news,
                 rename_log=journal,
             )
-            filesystem = Filesystem(
+            make = Filesystem if survival is None else SurvivingFilesystem
+            filesystem = make(
                 namespace,
                 data_path,
                 store,
@@ -140,6 +148,8 @@ async def assembled(
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
             if not settings.read_only:
                 await _take_over(files, journal, store, filesystem)
+            if survival is not None and isinstance(filesystem, SurvivingFilesystem):
+                _resume(filesystem, survival)
             keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
@@ -295,6 +305,16 @@ def _metadata_keeper(
         return None
     file = MetadataFile(path, namespace_options(settings).max_entries)
     return MetadataKeeper(namespace.metadata_memory, file, files)
+
+
+def _resume(filesystem: SurvivingFilesystem, survival: Survival) -> None:
+    resumed = filesystem.resume(survival)
+    if survival.negotiated is not None:
+        log.warning(
+            "the daemon before has died; its mount goes on with %d names, %d open files and"
+            " %d open directories",
+            *resumed,
+        )
 
 
 async def _take_over(

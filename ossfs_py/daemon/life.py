@@ -30,9 +30,12 @@ from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.surroundings import Surroundings
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.survival import FoundOut, MountIdentity, SurvivalError, open_survival
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
+from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
-from ossfs_py.host.mountpoint import check_machine, real_path
+from ossfs_py.host.keeping import MountKeeper
+from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import SOCKET_NAME, RunningMount, registered
@@ -74,19 +77,26 @@ def run(
     logs: Logs,
     reread: Callable[[], Settings],
     notifier: Notifier,
+    keeper: MountKeeper | None = None,
 ) -> int:
     """Mount, call ``ready`` once the kernel has it, serve until the end, return the exit code.
 
     ``ready`` is given what a person should know of the mount.
     ``reread`` reads every source of settings again; of the result only the log level is used.
-    ``notifier`` tells the service manager, where there is one.
+    ``notifier`` tells the service manager, where there is one. With ``keeper`` the mount may be
+    there already, from a daemon that died.
 
     Raises:
         UserError: why it cannot be mounted; nothing is left behind.
     """
     raise_limit()
     share_fairly()
-    mountpoint = real_path(settings.mountpoint)
+    if keeper is None:
+        heir, mountpoint = None, real_path(settings.mountpoint)
+    else:
+        heir, found_out = _heir(settings, keeper)
+        mountpoint = Path(found_out.mountpoint)
+        settings = settings.model_copy(update={"at_ns": found_out.at_ns})
     check_machine(settings.allow_other)
     prepare_directories(local_directories(settings))
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
@@ -98,21 +108,58 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
+    is_mounted = heir is not None and heir.device is not None
     # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
     # does not answer before that: once it is known to be dead, the lock is let go of.
-    look_at(mountpoint)
+    if not is_mounted:
+        look_at(mountpoint)
     with registered(record) as runtime_dir:
-        prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
+        if not is_mounted:
+            prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         for warning in surroundings.warnings(settings, mountpoint, Surroundings()):
             log.warning("%s", warning)
-        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier)
+        life = _Life(settings, mountpoint, runtime_dir, ready, logs, reread, notifier, heir)
         try:
             return trio.run(life.run)
         except BaseExceptionGroup as group:
             for exc in _leaves(group):
+                if isinstance(exc, SurvivalError) and heir is not None:
+                    heir.refused()
                 if isinstance(exc, UserError):
                     raise exc from None
             raise
+
+
+def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
+    """What the daemon before has left, if there was one, and what it had found out.
+
+    Raises:
+        SurvivalError: it cannot be gone on with.
+    """
+    facts = MountIdentity(settings.source, str(settings.mountpoint), settings.endpoint or "")
+    try:
+        survival = open_survival(keeper.ledger)
+        found_out = survival.found_out or FoundOut(
+            str(real_path(settings.mountpoint)), settings.at_ns
+        )
+        survival.serve(facts, found_out)
+    except SurvivalError:
+        keeper.refused()
+        raise
+    return Heir(survival, keeper), found_out
+
+
+def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> int:
+    """Unmount what no daemon goes on with, and say why; the exit code."""
+    mountpoint = real_path(settings.mountpoint)
+    told = f"the mount at {mountpoint} is given up: {why}"
+    log.critical("%s", told)
+    notifier.status(told)
+    try:
+        unmount(mountpoint, lazy=True)
+    except EnvironmentProblemError as exc:
+        log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
+    return _FAILED
 
 
 def _leaves(exc: BaseException) -> Iterator[BaseException]:
@@ -135,7 +182,9 @@ class _Life:
         logs: Logs,
         reread: Callable[[], Settings],
         notifier: Notifier,
+        heir: Heir | None,
     ) -> None:
+        self._heir = heir
         self._settings = settings
         self._mountpoint = mountpoint
         self._runtime_dir = runtime_dir
@@ -178,7 +227,12 @@ class _Life:
         self._store = store
         async with (
             assembled(
-                self._settings, self._mountpoint, store, self._metrics, self._runtime_dir
+                self._settings,
+                self._mountpoint,
+                store,
+                self._metrics,
+                self._runtime_dir,
+                None if self._heir is None else self._heir.survival,
             ) as (filesystem, commands),
             controlled(self._runtime_dir / SOCKET_NAME, self._answered(commands)),
             exposed(
@@ -197,6 +251,7 @@ class _Life:
                     fuse_options(self._settings, self._mountpoint),
                     self._metrics,
                     self._logs.access,
+                    self._heir,
                 ):
                     self._is_mounted = True
                     log.info(
@@ -213,6 +268,7 @@ class _Life:
                         )
                     self._service.serving(filesystem)
                     self._ready(self._warnings())
+                    self._hand_over()
                     await self._stop.wait()
                     # Programs can go on working while their files are brought to the store.
                     await self._drain(filesystem)
@@ -230,6 +286,14 @@ class _Life:
             forget_if_empty(self._state_directory)
         log.info("%s is unmounted", self._mountpoint)
         return self._code
+
+    def _hand_over(self) -> None:
+        if self._heir is None:
+            return
+        if self._heir.hand_over():
+            log.info("another daemon goes on with the mount if this one dies")
+        else:
+            log.warning("the mount ends with this daemon: the fast lane cannot be had here")
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
         return {**commands, **service_commands(self._logs, read_only=self._settings.read_only)}
@@ -265,6 +329,11 @@ class _Life:
         Raises:
             EnvironmentProblemError: it does not, in one sentence.
         """
+        if self._heir is not None and self._heir.device is not None:
+            # Whatever the store says: programs wait, and go on as they would on a running mount.
+            return await trio.to_thread.run_sync(
+                open_store, store_options(self._settings), self._metrics
+            )
         limit_seconds = _CHECK_SECONDS + _CHECK_GRACE_SECONDS
         with trio.move_on_after(limit_seconds):
             # A name server that does not answer holds its thread for longer than that; the

@@ -1,7 +1,7 @@
 """Directory handles: what opendir(3) has made and readdir(3) reads."""
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import trio
 
@@ -13,13 +13,46 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.replies import EntryReply, Replies
 from ossfs_py.namespace.inode import Inode
-from ossfs_py.namespace.namespace import DirectoryListing, Namespace
+from ossfs_py.namespace.namespace import Namespace
 
 TakeEntry: TypeAlias = Callable[[bytes, EntryReply, int], bool]
 """Takes a name, what it leads to, and the offset of what follows; False if it has no room."""
 
 _DOTS = 2
 """Offsets 0 and 1 are ``.`` and ``..``; the listing follows."""
+
+
+class ReadDirectory(Protocol):
+    """An open directory's entries; see :class:`~ossfs_py.namespace.namespace.DirectoryListing`."""
+
+    @property
+    def directory(self) -> Inode:
+        """The directory that is listed."""
+        ...
+
+    def rewind(self) -> None:
+        """Begin again; changes made since are seen."""
+        ...
+
+    async def entries_from(self, offset: int) -> list[tuple[int, str, Inode]]:
+        """A batch of (next offset, name, inode) from ``offset`` on; empty at the end."""
+        ...
+
+
+class DirectoryWitness(Protocol):
+    """Who is told of directory handles, before the kernel is."""
+
+    def directory_opened(self, number: int, directory: Inode) -> None:
+        """There is a new one."""
+        ...
+
+    def directory_passed(self, number: int, offset: int, name: str) -> None:
+        """The entries up to ``name`` were read; what follows it is at ``offset``."""
+        ...
+
+    def directory_released(self, number: int) -> None:
+        """One is gone."""
+        ...
 
 
 class Directories:
@@ -32,14 +65,21 @@ class Directories:
         self._namespace = namespace
         self._replies = replies
         self._numbers = numbers
-        self._listings: dict[int, DirectoryListing] = {}
+        self._listings: dict[int, ReadDirectory] = {}
+        self.witness: DirectoryWitness | None = None
 
     def open(self, directory: Inode) -> int:
         """opendir(3); returns a handle number."""
         listing = self._namespace.list_directory(directory)
         number = next(self._numbers)
         self._listings[number] = listing
+        if self.witness is not None:
+            self.witness.directory_opened(number, directory)
         return number
+
+    def adopt(self, number: int, listing: ReadDirectory) -> None:
+        """A handle that an earlier daemon made."""
+        self._listings[number] = listing
 
     def get(self, number: int) -> Inode:
         """The directory behind a handle.
@@ -73,25 +113,32 @@ class Directories:
                 return
         position = max(0, start - _DOTS)
         known, remember = self._replies.known, self._namespace.remember
-        while batch := await _entries(listing, position):
-            now = trio.current_time()
-            for position, text, inode in batch:
-                if not take(text.encode(), known(inode, now, began), position + _DOTS):
-                    return
-                remember(inode)
+        passed: tuple[int, str] | None = None
+        try:
+            while batch := await _entries(listing, position):
+                now = trio.current_time()
+                for position, text, inode in batch:
+                    if not take(text.encode(), known(inode, now, began), position + _DOTS):
+                        return
+                    remember(inode)
+                    passed = position, text
+        finally:
+            if self.witness is not None and passed is not None:
+                self.witness.directory_passed(number, *passed)
 
     def release(self, number: int) -> None:
         """closedir(3)."""
-        self._listings.pop(number, None)
+        if self._listings.pop(number, None) is not None and self.witness is not None:
+            self.witness.directory_released(number)
 
-    def _listing(self, number: int) -> DirectoryListing:
+    def _listing(self, number: int) -> ReadDirectory:
         try:
             return self._listings[number]
         except KeyError:
             raise BadHandleError(f"unknown directory handle {number}") from None
 
 
-async def _entries(listing: DirectoryListing, position: int) -> list[tuple[int, str, Inode]]:
+async def _entries(listing: ReadDirectory, position: int) -> list[tuple[int, str, Inode]]:
     try:
         return await listing.entries_from(position)
     except (BucketMissingError, ObjectMissingError) as exc:

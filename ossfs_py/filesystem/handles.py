@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol
 
 import trio
 from cachetools import TTLCache
@@ -76,6 +77,36 @@ class Handle:
         """Whether its writes come without a copy in the kernel's page cache."""
 
 
+class HandleNumbers:
+    """Numbers for handles, each used once."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def __iter__(self) -> "HandleNumbers":
+        return self
+
+    def __next__(self) -> int:
+        self._last += 1
+        return self._last
+
+    def skip(self, number: int) -> None:
+        """A number is in use already."""
+        self._last = max(self._last, number)
+
+
+class HandleWitness(Protocol):
+    """Who is told of descriptors, before the kernel is."""
+
+    def opened(self, number: int, handle: Handle) -> None:
+        """There is a new one, or an old one is of another version now."""
+        ...
+
+    def released(self, number: int) -> None:
+        """One is gone."""
+        ...
+
+
 class Handles:
     """The descriptors of a mount. Belongs to the trio thread.
 
@@ -106,6 +137,7 @@ class Handles:
         self._descriptors = descriptors
         self._links = LinkFollower(namespace, opener, kernel)
         self._handles: dict[int, Handle] = {}
+        self.witness: HandleWitness | None = None
         self._sent_back: TTLCache[int, bool] = TTLCache(
             _MAX_SENT_BACK, _BACK_SECONDS, timer=trio.current_time
         )
@@ -209,6 +241,8 @@ class Handles:
         handle = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
         self._handles[number] = handle
         opened.readers += not handle.changes
+        if self.witness is not None:
+            self.witness.opened(number, handle)
         return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
 
     def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
@@ -224,6 +258,23 @@ class Handles:
             and not opened.has_pages
             and not self._rights_lent(opened.inode)
         )
+
+    def adopt_reader(self, number: int, opened: OpenInode, uid: int) -> None:
+        """A descriptor for reading that an earlier daemon made; what it was given stays valid."""
+        opened.users += 1
+        opened.readers += 1
+        opened.has_pages = True
+        opened.inode.settled = True
+        self._kernel.keeps_pages(opened.inode, opened.file.version, dirty=False)
+        self._kernel.gave_bytes(opened.inode)
+        self._handles[number] = Handle(opened, os.O_RDONLY, uid, past_pages=False, writer=None)
+
+    def moved_on(self, opened: OpenInode) -> None:
+        """An open file is of another version now."""
+        if self.witness is not None:
+            for number, handle in self._handles.items():
+                if handle.opened is opened:
+                    self.witness.opened(number, handle)
 
     async def flush(self, number: int) -> None:
         """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
@@ -266,6 +317,8 @@ class Handles:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)
         if handle is not None:
+            if self.witness is not None:
+                self.witness.released(number)
             handle.opened.readers -= not handle.changes
             try:
                 await self._opener.release(handle.opened)

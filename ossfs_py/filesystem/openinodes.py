@@ -6,7 +6,7 @@ its open inode.
 """
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -377,6 +377,8 @@ class Opener:
         self._kernel = kernel
         self._commits = commits
         self._copies = copies
+        self.on_moved: Callable[[OpenInode], None] | None = None
+        """Told of an open file that became the one of another version."""
 
     async def acquire(self, inode: Inode) -> OpenInode:
         """Open an inode in its present version, or join those who have; pair with release."""
@@ -396,6 +398,20 @@ class Opener:
             self._opened.add(current)
         current.users += 1
         return current
+
+    def adopt(self, inode: Inode, version: ObjectVersion) -> OpenInode:
+        """The open file of an inode in a version that an earlier daemon had it open in.
+
+        Called for the oldest descriptor first: the last version is the present one.
+        """
+        current = self._opened.current(inode)
+        if current is not None and current.is_of(version):
+            return current
+        if current is not None:
+            current.superseded = True
+        opened = OpenInode(inode, version, self._data_path, self._commits)
+        self._opened.add(opened)
+        return opened
 
     def current(self, inode: Inode) -> OpenInode | None:
         """What is open of an inode in its present version."""
@@ -445,6 +461,8 @@ class Opener:
         old, opened.file = opened.file, self._data_path.open(version, opened)
         opened.seen = version
         opened.may_be_link = self._namespace.may_be_link(opened.inode)
+        if self.on_moved is not None:
+            self.on_moved(opened)
         await old.close()
 
     async def release(self, opened: OpenInode) -> None:

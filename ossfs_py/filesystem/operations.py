@@ -5,7 +5,6 @@ the package's exceptions. Everything runs on the trio thread; state is looked at
 await.
 """
 
-import itertools
 import logging
 import os
 import stat
@@ -27,7 +26,7 @@ from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.description import FileDescription, Refreshed, path_in, path_of
 from ossfs_py.filesystem.directories import Directories, TakeEntry
-from ossfs_py.filesystem.handles import Handles
+from ossfs_py.filesystem.handles import HandleNumbers, Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinodes import Opener, OpenInode, OpenInodes
 from ossfs_py.filesystem.options import FilesystemOptions
@@ -83,7 +82,7 @@ class Filesystem:
         self._kernel = kernel
         self.protection = Protection(options.protect, read_only=options.read_only)
         self.trash = trash = Trash(store, workers, options.trash_prefix)
-        claims, numbers = Claims(), itertools.count(1)
+        claims, self._numbers = Claims(), HandleNumbers()
         self._opened = OpenInodes()
         self._commits = Commits(
             self._opened,
@@ -128,12 +127,12 @@ class Filesystem:
             self._commits,
             self._changes,
             kernel,
-            numbers,
+            self._numbers,
             foresight,
             self._descriptors,
             self._behind,
         )
-        self._directories = Directories(namespace, self._replies, numbers)
+        self._directories = Directories(namespace, self._replies, self._numbers)
 
     # -- names --------------------------------------------------------------------------------
 

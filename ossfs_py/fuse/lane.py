@@ -257,14 +257,19 @@ class Lane:
             _size, error, unique = wire.OUT_HEADER.unpack_from(answer)
             if unique == self._init and not error:
                 self._init = None
-                told = wire.with_killing(bytes(answer)) if self._kills else bytes(answer)
-                if self._pages:
-                    told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
-                self._buffer = memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
+                told = self._told_of(bytes(answer))
+                self._buffer = room_for(told)
                 self._send(told)
                 self.begun.set()
                 return
         write_answer(self._device, b"", answer)
+
+    def _told_of(self, answer: bytes) -> bytes:
+        """What the kernel is told of pyfuse3's answer to INIT."""
+        told = wire.with_killing(answer) if self._kills else answer
+        if self._pages:
+            told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
+        return told
 
     # -- what is hot ----------------------------------------------------------------------------
 
@@ -289,9 +294,13 @@ class Lane:
             except pyfuse3.FUSEError:
                 await self._adapter.release(info.fh)  # the kernel knows of no handle
                 raise
+        self._note_opened(unique, info.fh)
         self._send(
             wire.opened(unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io)
         )
+
+    def _note_opened(self, unique: int, handle: int) -> None:
+        """A request is about to be answered with a handle: for who keeps them beyond this lane."""
 
     async def _read(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
@@ -388,6 +397,11 @@ class Lane:
     ) -> None:
         # Asked once: the kernel says so to nobody any more after this.
         self._send(wire.refused(unique, UNKNOWN_REQUEST))
+
+
+def room_for(told: bytes) -> memoryview:
+    """A buffer for the longest request that an answer to INIT allows."""
+    return memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
 
 
 class Relay:

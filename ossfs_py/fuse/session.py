@@ -2,9 +2,11 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pyfuse3
@@ -19,10 +21,11 @@ from ossfs_py.fuse.invalidation import (
     NoticesByDevice,
     NoticesByPyfuse3,
 )
-from ossfs_py.fuse.lane import Lane
+from ossfs_py.fuse.lane import Lane, socket_pair
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.fuse.replying import thread_count
+from ossfs_py.fuse.succession import Heir, InheritedLane, is_gone
 from ossfs_py.fuse.takeover import (
     NoLaneError,
     check_lane,
@@ -31,7 +34,7 @@ from ossfs_py.fuse.takeover import (
     taken_over,
 )
 from ossfs_py.fuse.tuning import connection_gone, fuse_descriptors, tune, waiting_requests
-from ossfs_py.host.mountpoint import SUBTYPE
+from ossfs_py.host.mountpoint import SUBTYPE, unmount
 from ossfs_py.host.words import shown_source
 from ossfs_py.telemetry.accesslog import AccessLog
 from ossfs_py.telemetry.metrics import Metrics
@@ -89,12 +92,14 @@ async def mounted(
     options: FuseOptions,
     metrics: Metrics,
     access: AccessLog | None = None,
+    heir: Heir | None = None,
 ) -> "AsyncIterator[Callable[[], None]]":
     """Mount and serve while the body runs; yields what ends serving.
 
     The body runs beside the request loop. When the loop ends by itself (somebody unmounted), the
     body is cancelled. On the way out the mount is gone, whatever happened. With ``access`` every
-    request is written there.
+    request is written there. With ``heir`` the mount may be that of a daemon that died, and is left
+    to the next one where serving fails.
 
     Raises:
         EnvironmentProblemError: the kernel or fusermount3 refused.
@@ -107,56 +112,128 @@ async def mounted(
         else RecordedAdapter(filesystem, metrics, access)
     )
     logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
+    body_began = False
+    with _session(adapter, options, heir) as service:
+        invalidation = KernelInvalidation(service.notices)
+        try:
+            with filesystem.mounted_through(invalidation):
+                async with trio.open_nursery() as nursery:
+
+                    async def serve() -> None:
+                        await service.serve()
+                        nursery.cancel_scope.cancel()
+
+                    async def watch() -> None:
+                        await connection_gone()
+                        adapter.end_reads()
+
+                    nursery.start_soon(serve)
+                    nursery.start_soon(watch)
+                    nursery.start_soon(adapter.callers.run)
+                    # INIT sets the readahead anew. The mount itself is never asked from here: a
+                    # daemon that is killed while one of its threads waits for its own answer
+                    # never lets go of the kernel's descriptor, and so nobody is ever answered.
+                    await service.begun.wait()
+                    tune(options.mountpoint, options.readahead_bytes)
+                    metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
+                    body_began = True
+                    yield service.end
+                    adapter.end_reads()
+                    service.end()
+            if service.failure is not None:
+                raise ServingFailedError(
+                    "a thread that answers the kernel died"
+                ) from service.failure
+            if not body_began:
+                raise UnmountedEarlyError
+        finally:
+            invalidation.close()
+
+
+@contextmanager
+def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Iterator[_Service]:
+    """A mount, and what serves it; in the end it is unmounted."""
+    if heir is not None and heir.device is not None:
+        with _inherited(adapter, options, heir, heir.device) as inherited:
+            yield inherited
+        return
     before = fuse_descriptors()
+    _init_pyfuse3(adapter, str(options.mountpoint), options)
+    ends = _Ending(heir)
     try:
-        pyfuse3.init(adapter, str(options.mountpoint), libfuse_options(options))
+        with ends.seen(), _service(adapter, before, heir, wants_lane=options.lane) as service:
+            yield service
+    finally:
+        pyfuse3.close(unmount=ends.unmounts)
+
+
+@contextmanager
+def _inherited(
+    adapter: Adapter, options: FuseOptions, heir: Heir, device: int
+) -> Iterator[_Service]:
+    """The mount of a daemon that died. libfuse has never heard of it, so we unmount."""
+    ours, theirs = socket_pair()
+    ends = _Ending(heir)
+    with ours:
+        number = theirs.detach()
+        try:
+            # libfuse takes it for a mount that somebody else has made, and closes it in the end.
+            _init_pyfuse3(adapter, f"/dev/fd/{number}", options)
+        except EnvironmentProblemError:
+            os.close(number)
+            raise
+        try:
+            with ends.seen(), _WithLane.over(adapter, device, ours, heir) as service:
+                yield service
+        finally:
+            pyfuse3.close(unmount=False)
+            if ends.unmounts and not is_gone(device):
+                _unmount(options.mountpoint)
+
+
+def _unmount(mountpoint: Path) -> None:
+    try:
+        unmount(mountpoint, lazy=True)
+    except EnvironmentProblemError as exc:
+        # It was taken out of sight already, and ends with the last descriptor of the kernel's.
+        log.info("%s", exc)
+
+
+def _init_pyfuse3(adapter: Adapter, where: str, options: FuseOptions) -> None:
+    try:
+        pyfuse3.init(adapter, where, libfuse_options(options))
     except RuntimeError as exc:
         raise EnvironmentProblemError(
             f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
         ) from None
-    body_began = False
-    try:
-        with _service(adapter, before, wants_lane=options.lane) as service:
-            invalidation = KernelInvalidation(service.notices)
-            try:
-                with filesystem.mounted_through(invalidation):
-                    async with trio.open_nursery() as nursery:
 
-                        async def serve() -> None:
-                            await service.serve()
-                            nursery.cancel_scope.cancel()
 
-                        async def watch() -> None:
-                            await connection_gone()
-                            adapter.end_reads()
+class _Ending:
+    """Whether a mount is to be unmounted: not when its daemon failed and another goes on."""
 
-                        nursery.start_soon(serve)
-                        nursery.start_soon(watch)
-                        nursery.start_soon(adapter.callers.run)
-                        # INIT sets the readahead anew. The mount itself is never asked from here: a
-                        # daemon that is killed while one of its threads waits for its own answer
-                        # never lets go of the kernel's descriptor, and so nobody is ever answered.
-                        await service.begun.wait()
-                        tune(options.mountpoint, options.readahead_bytes)
-                        metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
-                        body_began = True
-                        yield service.end
-                        adapter.end_reads()
-                        service.end()
-                if service.failure is not None:
-                    raise ServingFailedError(
-                        "a thread that answers the kernel died"
-                    ) from service.failure
-                if not body_began:
-                    raise UnmountedEarlyError
-            finally:
-                invalidation.close()
-    finally:
-        pyfuse3.close(unmount=True)
+    def __init__(self, heir: Heir | None) -> None:
+        self._heir = heir
+        self.unmounts = True
+
+    @contextmanager
+    def seen(self) -> Iterator[None]:
+        """See how the block ends."""
+        try:
+            yield
+        except UnmountedEarlyError:
+            raise
+        except Exception:
+            self.unmounts = self._heir is None or not self._heir.is_kept
+            raise
+        finally:
+            if self._heir is not None and self.unmounts:
+                self._heir.ended()
 
 
 @contextmanager
-def _service(adapter: Adapter, before: list[int], *, wants_lane: bool) -> Iterator[_Service]:
+def _service(
+    adapter: Adapter, before: list[int], heir: Heir | None, *, wants_lane: bool
+) -> Iterator[_Service]:
     """What serves a mount that libfuse has just made; ``before``: the kernel's descriptors that
     were open before."""
     if wants_lane:
@@ -166,7 +243,10 @@ def _service(adapter: Adapter, before: list[int], *, wants_lane: bool) -> Iterat
         except NoLaneError as exc:
             log.info("requests are answered without the fast lane: %s", exc)
         else:
-            with _WithLane.over(adapter, descriptor) as service:
+            with (
+                taken_over(descriptor) as (device, ours),
+                _WithLane.over(adapter, device, ours, heir) as service,
+            ):
                 yield service
             return
     yield _ByPyfuse3(adapter.begun)
@@ -213,17 +293,23 @@ class _WithLane:
 
     @classmethod
     @contextmanager
-    def over(cls, adapter: Adapter, descriptor: int) -> "Iterator[_WithLane]":
-        """In the block, the kernel's ``descriptor`` is the lane's, and pyfuse3 has a socket."""
+    def over(
+        cls, adapter: Adapter, device: int, ours: socket.socket, heir: Heir | None
+    ) -> "Iterator[_WithLane]":
+        """Over the kernel's descriptor, and our end of the socket that pyfuse3 has."""
         adapter.answers_lane = True
-        with taken_over(descriptor) as (device, ours):
-            cores = len(os.sched_getaffinity(0))
-            lane = Lane(adapter, device, ours, threads=thread_count(cores), page_limit=page_limit())
-            log.debug("the fast lane answers, and %d threads copy", thread_count(cores))
-            try:
-                yield cls(lane, device)
-            finally:
-                lane.close()
+        cores = len(os.sched_getaffinity(0))
+        count, pages = thread_count(cores), page_limit()
+        lane = (
+            Lane(adapter, device, ours, threads=count, page_limit=pages)
+            if heir is None
+            else InheritedLane(adapter, device, ours, heir, threads=count, page_limit=pages)
+        )
+        log.debug("the fast lane answers, and %d threads copy", count)
+        try:
+            yield cls(lane, device)
+        finally:
+            lane.close()
 
     async def serve(self) -> None:
         """Answer requests until the kernel has let go of the mount."""

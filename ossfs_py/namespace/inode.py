@@ -6,6 +6,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from ossfs_py.errors import StaleInodeError
 from ossfs_py.model import ObjectInfo, ObjectVersion
@@ -244,6 +245,18 @@ class Inode:
         )
 
 
+class InodeWitness(Protocol):
+    """Who is told what the kernel knows, before the kernel is."""
+
+    def told(self, inode: Inode) -> None:
+        """The kernel gets references to an inode; its count has them already."""
+        ...
+
+    def forgot(self, inode: Inode) -> None:
+        """The kernel dropped references to an inode; its count is without them already."""
+        ...
+
+
 class InodeTable:
     """Every inode the mount knows.
 
@@ -261,7 +274,9 @@ class InodeTable:
         self._by_number: dict[int, Inode] = {ROOT_NUMBER: self.root}
         self._idle: OrderedDict[int, Inode] = OrderedDict()
         self._max_unreferenced = max_unreferenced
-        self._generation = 1 + secrets.randbelow(_MAX_GENERATION)
+        self.own_generation = 1 + secrets.randbelow(_MAX_GENERATION)
+        """Of inodes whose number is theirs in this mount only."""
+        self.witness: InodeWitness | None = None
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -295,7 +310,7 @@ class InodeTable:
         mount's own.
         """
         if inode.transient:
-            return self._generation
+            return self.own_generation
         if inode.generation is None:
             seed = self._seed(inode.parent) if inode.parent is not None else 0
             other = self._hash_name(seed, inode.name, _GENERATION_STEP)
@@ -347,6 +362,18 @@ class InodeTable:
         inode.lookup_count += count
         self._idle.pop(inode.number, None)
         self._restore(inode)
+        if self.witness is not None and inode is not self.root:
+            self.witness.told(inode)
+
+    def adopt(self, inode: Inode, count: int) -> None:
+        """Know an inode of which the kernel was told ``count`` times by an earlier daemon.
+
+        Its parent is known, and has no other entry of its name unless that is removed.
+        """
+        inode.lookup_count = count
+        self._by_number[inode.number] = inode
+        if inode.parent is not None and not inode.removed:
+            inode.parent.children[inode.name] = inode
 
     def forget(self, number: int, count: int) -> bool:
         """The kernel dropped ``count`` references; whether it has none left. Never raises."""
@@ -356,6 +383,8 @@ class InodeTable:
         if count > inode.lookup_count:
             log.warning("the kernel forgets %r more often than it was told of it", inode)
         inode.lookup_count = max(0, inode.lookup_count - count)
+        if self.witness is not None:
+            self.witness.forgot(inode)
         if inode.lookup_count == 0:
             self._idle[number] = inode
             if inode.removed:

@@ -16,7 +16,7 @@ from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersio
 from ossfs_py.namespace.answers import MetadataMemory
 from ossfs_py.namespace.attributes import full_mode, stored_metadata
 from ossfs_py.namespace.entries import Entries
-from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.listing.reading import Listed
 from ossfs_py.namespace.modesahead import ModesAhead
 from ossfs_py.namespace.news import NOBODY, KernelNews
@@ -83,6 +83,11 @@ class Namespace:
     def root(self) -> Inode:
         """The mountpoint."""
         return self._tree.table.root
+
+    @property
+    def inodes(self) -> InodeTable:
+        """Every inode that is known, for who keeps them beyond this process."""
+        return self._tree.table
 
     def inode(self, number: int) -> Inode:
         """The inode of that number, to do something with its name or what is stored under it.

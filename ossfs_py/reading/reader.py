@@ -142,7 +142,11 @@ class VersionReader:
         chunk, source = await self._ready_chunk(offset, end, stream)
         if end <= chunk.end:
             view = chunk.view(offset, end)
+            # What was read to its end may be given up at once, but not before this answer is lent:
+            # who borrows memory that was given back already reads what comes next.
+            chunk.pin()
             self._resident.touched(chunk, end - offset, source)
+            chunk.unpin()
             return view
         joined = bytearray(end - offset)
         position = offset

@@ -119,13 +119,20 @@ def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
     """Write the markers of directories that a daemon that died had made; returns how many."""
 
     def make(record: MarkerRecord) -> int:
-        request = CommitRequest(
+        made = CommitRequest(
             record.key, record.metadata, MARKER_CONTENT_TYPE, Condition(only_if_absent=True)
         )
         try:
-            store.put(request, b"")
-        except (ConditionFailedError, UnsupportedByStoreError):
-            pass  # somebody has made it since, or the store keeps no markers
+            try:
+                store.put(made, b"")
+            except ConditionFailedError:
+                # Somebody has made it since; or the store (SeaweedFS) has real directories, and
+                # takes one with anything in it for its marker.
+                page = store.list_page(ListQuery(record.key, delimiter="", max_keys=1))
+                if record.key not in {info.key for info in page.objects}:
+                    store.put(replace(made, condition=ALWAYS), b"")
+        except UnsupportedByStoreError:
+            pass  # the store keeps no markers
         except StoreError as exc:
             log.warning("directory %r is not in the bucket: %s", record.key, exc)
             return 0

@@ -37,7 +37,7 @@ from tests.bench.write_works import WRITE_WORKS
 from tests.support.stores import Store, cloud_store, shaped_program
 
 RESULTS = Path("bench-results")
-QUICK_PEERS = "ours temp,ours direct,s3fs,rclone"
+QUICK_PEERS = "ours temp,s3fs,rclone"
 QUICK_WORKS = "one sequential,every tensor,4 files,walk,ls -l,16 readers,write and,make a tree"
 """What --quick does unless it is told which."""
 
@@ -219,7 +219,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--ttfb-ms", type=float, default=25)
     parser.add_argument("--mbps", type=float, default=90)
     parser.add_argument("--repeat", type=int, help="runs of each (3; quick: 1)")
-    parser.add_argument("--quick", action="store_true", help="less of everything, in three minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--peers", default="", help="only those whose name holds one of A,B")
     parser.add_argument("--works", default="", help="only those whose name holds one of A,B")
     return parser.parse_args()

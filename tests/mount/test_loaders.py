@@ -94,4 +94,5 @@ def test_a_loader_gets_every_byte_in_few_requests(how: str, shaped: Shaped, moun
     fetched = int(str(said["bytes_out"]))
     assert digest == shaped.digest(how)
     assert requests <= BOUNDS[how].requests, f"{fetched / MIB:.1f} MiB"
-    assert fetched <= BOUNDS[how].share * size, f"{requests} requests"
+    # A request that is late on a busy machine is sent a second time, and counts twice.
+    assert fetched <= BOUNDS[how].share * size + MIB, f"{requests} requests"

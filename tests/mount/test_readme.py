@@ -15,7 +15,7 @@ from tests.support.pages import README, ROOT, blocks
 from tests.support.seaweed import SeaweedServer
 
 BUCKET_LINE, KEYS_LINE = "export BUCKET=", "export AWS_ACCESS_KEY_ID="
-TOUR_SECONDS = 300
+TOUR_SECONDS = 500
 BEFORE = """
 mkdir ~/models
 ossfs-py mount "$BUCKET" ~/models --endpoint "$ENDPOINT" --data-path cache

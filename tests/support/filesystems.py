@@ -373,6 +373,7 @@ async def mounted(
     read_only: bool = False,
     copied_bytes: int = COPIED_BYTES,
     protect: Collection[Protected] = (),
+    make: type[Filesystem] = Filesystem,
     trash: str = "",
     write_back: bool = False,
     **options: Any,
@@ -399,7 +400,7 @@ async def mounted(
             copied_bytes=copied_bytes,
         )
         queue: WriteBackQueue[OpenInode] = WriteBackQueue(Metrics())
-        fs = Filesystem(
+        fs = make(
             namespace,
             made.data_path,
             used,

@@ -399,6 +399,17 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
                 "nodes for others to read"
             ),
         ),
+        (
+            {"restarts": 3},
+            (
+                "--restarts and --read-only: what is being written is not handed on: only a mount "
+                "for reading survives a death"
+            ),
+        ),
+        (
+            {"restarts": 3, "read_only": True, "fuse_lane": "off"},
+            "--restarts and --fuse-lane: only the fast lane can be handed on",
+        ),
         ({"shared_cache": "a:b"}, "--shared-cache: 'a:b' is not HOST:PORT"),
         ({"shared_cache": " , "}, "--shared-cache: must not be empty"),
         (

@@ -47,6 +47,15 @@ class MountSettings(BaseModel):
         "Answer frequent requests without pyfuse3, where the kernel and libfuse allow it.",
         default="auto",
     )
+    restarts: int = option(
+        MOUNT,
+        "N",
+        "Survive that many deaths of the daemon within a minute: a small process starts it again,"
+        " and programs go on with what they have open (with --read-only, from Linux 6.9 on).",
+        default=0,
+        ge=0,
+        le=1000,
+    )
     kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = Field(
         default=(), description="Restrictions from -o that the kernel enforces."
     )

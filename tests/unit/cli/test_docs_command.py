@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ossfs_py
+from ossfs_py.cli.docs import _LINK, _without_link
 from ossfs_py.cli.main import main
 
 PACKAGE = Path(ossfs_py.__file__).parent
@@ -87,6 +88,11 @@ def test_a_page_in_a_terminal_is_laid_out_and_paged(
     assert topic != "semantics" or "Guarantees (ossfs-py docs guarantees)" in told
     title = (DOCS / f"{topic}.md").read_text().split()[1]
     assert title in shown
+
+
+def test_links_are_words_in_a_terminal_and_pictures_are_left_out() -> None:
+    page = "![seen](images/a.png)[how](tuning.md#memory), [here](#top), [out](../../x.md)"
+    assert _LINK.sub(_without_link, page) == "how (`ossfs-py docs tuning`), here, out"
 
 
 def test_the_manual_page_in_a_terminal_is_shown_by_man(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.streams import MIB
+from ossfs_py.runtime.slabs import LentMemory
 from ossfs_py.runtime.workers import Done, Job
 from tests.support.pattern_store import PatternStore, pattern, reading_over
 
@@ -172,6 +173,26 @@ def test_reading_ahead_leaves_the_memory_of_the_answer_alone() -> None:
             assert data == pattern(start, amount)
         assert answered_at_once > 0
         assert all(others)
+        reader.close()
+
+    trio.run(main)
+
+
+def test_the_memory_of_an_answer_can_be_lent_when_it_is_returned() -> None:
+    """In so little memory a block that was read to its end is given up at once: not before whoever
+    was given the answer has borrowed its memory, to copy it later.
+    """
+
+    async def main() -> None:
+        shared = reading_over(PatternStore(), limit=3 * MIB)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 2 * MIB))
+        data = await reader.read(0, MIB)
+        assert isinstance(data, memoryview)
+        assert isinstance(data.obj, LentMemory)
+        data.obj.lend()
+        while (buffer := shared.memory.try_acquire(MIB)) is not None:
+            buffer.view[:] = bytes(MIB)
+        assert data == pattern(0, MIB)
         reader.close()
 
     trio.run(main)

@@ -1,0 +1,71 @@
+"""How a keeper starts a daemon, and how the daemon knows that it was.
+
+Nothing is imported but Python's own: the keeper uses it, too.
+"""
+
+import ctypes
+import os
+import resource
+import socket
+import sys
+from collections.abc import MutableMapping, Sequence
+from typing import TYPE_CHECKING, Final, NoReturn
+
+if TYPE_CHECKING:
+    from ossfs_py.host.keeping import MountKeeper
+
+KEPT: Final = "_OSSFS_PY_KEPT"
+"""The variable of the environment that tells a daemon what its keeper has left open for it."""
+NOT_THERE: Final = -1
+"""Instead of a descriptor."""
+_PR_SET_DUMPABLE = 4
+"""linux/prctl.h"""
+_PRIVATE_UMASK = 0o077
+
+
+def told_as_text(descriptors: Sequence[int], given_up: str) -> str:
+    """What the variable says: channel, ledger, the kernel's descriptor, where to say that it
+    serves, and why the mount is given up."""
+    return " ".join([*map(str, descriptors), given_up])
+
+
+def keeper_of(environ: MutableMapping[str, str]) -> "tuple[MountKeeper, int] | None":
+    """The keeper that has started this process, and the descriptor where to say that it serves
+    (or :data:`NOT_THERE`); None if no keeper has. Taken out of the environment.
+    """
+    told = environ.pop(KEPT, None)
+    if told is None:
+        return None
+    from ossfs_py.host.keeping import MountKeeper
+
+    *numbers, given_up = told.split(" ", 4)
+    channel, ledger, device, ready = map(int, numbers)
+    end = socket.socket(fileno=channel)
+    end.set_inheritable(False)
+    kernel = None if device == NOT_THERE else device
+    return MountKeeper(end, ledger, kernel, given_up), ready
+
+
+def become_keeper(restarts: int, ready: int = NOT_THERE, *, leads: bool) -> NoReturn:
+    """Go on as the keeper of what this command line mounts.
+
+    ``ready`` is the descriptor on which the daemon is to say that it serves; ``leads``: it leads a
+    process group of its own.
+    """
+    if ready != NOT_THERE:
+        os.set_inheritable(ready, True)
+    again = [sys.executable, *sys.orig_argv[1:]]
+    argv = [sys.executable, "-m", "ossfs_py.cli.keeper", str(restarts), str(ready)]
+    os.execv(sys.executable, [*argv, str(int(leads)), *again])  # noqa: S606
+
+
+def keep_to_ourselves() -> None:
+    """What this process writes is for its owner alone (logs name keys), and it leaves no core
+    file, which would hold the secrets. Modes of files in the mount do not come into it.
+
+    The limit is not heeded where core files go to a program (core_pattern with a pipe), so the
+    process is none that may be dumped (nor looked into by others of its user).
+    """
+    os.umask(_PRIVATE_UMASK)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -1,0 +1,381 @@
+"""What of a mount outlives its daemon: written as it changes, and read by the one that comes next.
+
+The kernel goes on with numbers of inodes and handles, so the next daemon must know what they stand
+for. Of inodes it needs the place in the tree and how many references the kernel has; all else is
+asked of the store again. Of open files it needs the version, as their programs were given bytes of
+it; of open directories the last name, as the listing is begun anew. A record is written before the
+kernel is answered. What is lost between the two makes an inode stay known too long, or an open file
+stay open, and nothing worse.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any
+
+from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.filesystem.handles import Handle
+from ossfs_py.namespace.inode import Inode, InodeTable, Kind
+from ossfs_py.runtime.ledger import LedgerError, Record, StateTable
+
+_INODE = struct.Struct("=QQQQIBBH")
+"""References (first, as it is overwritten in place), number, directory, order of making,
+generation, kind, whether the number is this mount's own, length of the name; the name follows."""
+_OPEN = struct.Struct("=QQ")
+"""Which request of the kernel opened it, number; JSON follows."""
+_NEGOTIATED = struct.Struct("=III")
+"""Length of the request and of both answers, which follow."""
+_NO_REQUEST = 0
+
+_KINDS = tuple(Kind)
+_NUMBER_OF_KIND = {kind: number for number, kind in enumerate(_KINDS)}
+
+
+class SurvivalError(EnvironmentProblemError):
+    """What an earlier daemon has left cannot be gone on with, and never can."""
+
+
+class _Kept(IntEnum):
+    """The kinds of records."""
+
+    FACTS = 1
+    NEGOTIATED = 2
+    INODE = 3
+    FILE = 4
+    DIRECTORY = 5
+
+
+@dataclass(frozen=True, slots=True)
+class MountIdentity:
+    """What the next daemon must serve, too: it is what the numbers stand for."""
+
+    source: str
+    mountpoint: str
+    """As it was given."""
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundOut:
+    """What the first daemon found out for all of them."""
+
+    mountpoint: str
+    """Where it really is: looked for again, the mount would be asked, which nobody serves yet."""
+    at_ns: int | None
+    """The moment that is shown; "3 days ago" stays what it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Negotiated:
+    """How kernel and daemon have begun: INIT, what libfuse answered, and what the kernel got."""
+
+    request: bytes
+    answered: bytes
+    told: bytes
+
+
+class Survival:
+    """The records of one mount. Belongs to the trio thread."""
+
+    def __init__(self, ledger: StateTable) -> None:
+        """Read what an earlier daemon has written, if one has.
+
+        Raises:
+            SurvivalError: it cannot be gone on with.
+        """
+        self._ledger = ledger
+        self._inodes: dict[int, int] = {}
+        self._files: dict[int, int] = {}
+        self._directories: dict[int, int] = {}
+        self._passed: dict[int, tuple[int, list[tuple[int, str]]]] = {}
+        """By handle: the directory, and the last two places where a listing was interrupted."""
+        self._requests: dict[int, int] = {}
+        self._made = 0
+        self._table: InodeTable | None = None
+        self.negotiated: Negotiated | None = None
+        """What :meth:`note_negotiated` was told, here or by an earlier daemon."""
+        self._found = ledger.take_found()
+        self._before: dict[str, Any] | None = None
+        self._facts: dict[str, Any] = {}
+        with sensible():
+            for record in self._found:
+                if record.kind == _Kept.FACTS:
+                    self._before = _json(record.content)
+                elif record.kind == _Kept.NEGOTIATED:
+                    self.negotiated = _negotiated(record.content)
+
+    @property
+    def found_out(self) -> FoundOut | None:
+        """What the daemon before knew; None if there was none.
+
+        Raises:
+            SurvivalError: the records make no sense.
+        """
+        if self._before is None:
+            return None
+        with sensible():
+            return FoundOut(**self._before["found_out"])
+
+    def serve(self, facts: MountIdentity, found_out: FoundOut) -> None:
+        """This daemon serves that.
+
+        Raises:
+            SurvivalError: the one before served something else.
+        """
+        now = asdict(facts)
+        self._facts = {**now, "found_out": asdict(found_out)}
+        before = self._facts if self._before is None else self._before
+        changed = [name for name, value in now.items() if before.get(name) != value]
+        if changed:
+            raise SurvivalError(
+                "the mount of the daemon before cannot be taken over with another"
+                f" {' and '.join(changed)}"
+            )
+
+    # -- what is written as it happens ----------------------------------------------------------
+
+    def note_negotiated(self, negotiated: Negotiated) -> None:
+        """The kernel and libfuse have begun."""
+        self.negotiated = negotiated
+        parts = (negotiated.request, negotiated.answered, negotiated.told)
+        head = _NEGOTIATED.pack(*map(len, parts))
+        self._ledger.put(_Kept.NEGOTIATED, head + b"".join(parts))
+
+    def told(self, inode: Inode) -> None:
+        """The kernel gets references to an inode."""
+        place = self._inodes.get(inode.number)
+        if place is not None:
+            self._ledger.set_number(place, inode.lookup_count)
+            return
+        self._made += 1
+        name = inode.name.encode("utf-8", "surrogatepass")
+        content = _INODE.pack(
+            *(inode.lookup_count, inode.number),
+            inode.parent.number if inode.parent is not None else 0,
+            self._made,
+            self._table.generation(inode) if self._table is not None else 0,
+            *(_NUMBER_OF_KIND[inode.kind], inode.transient, len(name)),
+        )
+        self._inodes[inode.number] = self._ledger.put(_Kept.INODE, content + name)
+
+    def forgot(self, inode: Inode) -> None:
+        """The kernel dropped references to an inode."""
+        if inode.lookup_count:
+            place = self._inodes.get(inode.number)
+            if place is not None:
+                self._ledger.set_number(place, inode.lookup_count)
+        else:
+            self._drop(self._inodes, inode.number)
+
+    def opened(self, number: int, handle: Handle) -> None:
+        """A descriptor is new, or of another version."""
+        version = handle.opened.file.version
+        if handle.changes or version is None:
+            return
+        info = handle.opened.inode.info
+        told = {
+            "inode": handle.opened.inode.number,
+            "uid": handle.uid,
+            "key": version.key,
+            "etag": version.etag,
+            "size": version.size,
+            "version_id": version.version_id,
+            "mtime_ns": info.mtime_ns if info is not None else 0,
+            "may_be_link": handle.opened.may_be_link,
+        }
+        self._replace(self._files, _Kept.FILE, number, told)
+
+    def asked_by(self, number: int, unique: int) -> None:
+        """Which request of the kernel a descriptor was made for."""
+        place = self._files.get(number)
+        if place is not None:
+            self._ledger.set_number(place, unique)
+
+    def opened_for(self, unique: int) -> int | None:
+        """The descriptor that an earlier daemon has made for a request, and may not have told;
+        once.
+        """
+        return self._requests.pop(unique, None)
+
+    def released(self, number: int) -> None:
+        """A descriptor is gone."""
+        self._drop(self._files, number)
+
+    def directory_opened(self, number: int, directory: Inode) -> None:
+        """There is a new directory handle."""
+        self._passed[number] = (directory.number, [])
+        self._write_directory(number)
+
+    def directory_passed(self, number: int, offset: int, name: str) -> None:
+        """The entries up to ``name`` were read; what follows it is at ``offset``."""
+        directory, places = self._passed.get(number, (0, []))
+        if directory:
+            # Two, as the answer may not have left: the kernel asks from the one before then.
+            self._passed[number] = (directory, [*places[-1:], (offset, name)])
+            self._write_directory(number)
+
+    def directory_released(self, number: int) -> None:
+        """A directory handle is gone."""
+        self._passed.pop(number, None)
+        self._drop(self._directories, number)
+
+    def _write_directory(self, number: int) -> None:
+        directory, places = self._passed[number]
+        told = {"inode": directory, "places": places}
+        self._replace(self._directories, _Kept.DIRECTORY, number, told)
+
+    def _replace(self, places: dict[int, int], kind: _Kept, number: int, told: object) -> None:
+        content = _OPEN.pack(_NO_REQUEST, number) + json.dumps(told).encode()
+        before = places.get(number)
+        places[number] = self._ledger.put(kind, content)
+        if before is not None:
+            self._ledger.drop(before)
+
+    def _drop(self, places: dict[int, int], number: int) -> None:
+        place = places.pop(number, None)
+        if place is not None:
+            self._ledger.drop(place)
+
+    # -- what the next daemon does with it --------------------------------------------------------
+
+    def begin(self, table: InodeTable) -> None:
+        """From now on inodes of ``table`` are written; what was written of inodes is back in it.
+
+        Raises:
+            SurvivalError: the records make no sense.
+        """
+        self._table = table
+        with sensible():
+            if self._before is not None:
+                table.own_generation = int(self._before["own_generation"])
+            self._take_in_inodes(table)
+        if self._before is None:
+            facts = {**self._facts, "own_generation": table.own_generation}
+            self._ledger.put(_Kept.FACTS, json.dumps(facts).encode())
+        table.witness = self
+
+    def _take_in_inodes(self, table: InodeTable) -> None:
+        found: dict[int, tuple[Any, ...]] = {}
+        for record in self._of(_Kept.INODE):
+            fields = _INODE.unpack_from(record.content)
+            name = record.content[_INODE.size : _INODE.size + fields[-1]]
+            found[fields[1]] = (*fields[:-1], name.decode("utf-8", "surrogatepass"))
+            self._inodes[fields[1]] = record.place
+        self._made = max((fields[3] for fields in found.values()), default=0)
+        # Of two that had one name in turn, the one made last has it.
+        owners = {
+            (fields[2], fields[-1]): number
+            for number, fields in sorted(found.items(), key=lambda item: item[1][3])
+        }
+        for number in found:
+            chain: list[int] = []
+            above = number
+            while above in found and table.find(above) is None and above not in chain:
+                chain.append(above)
+                above = found[above][2]  # its directory first
+            for each in reversed(chain):
+                count, _, parent, _, generation, kind, transient, name = found[each]
+                directory = table.find(parent)
+                inode = Inode(each, directory, name, _KINDS[kind])
+                inode.transient = bool(transient)
+                inode.generation = generation
+                is_gone = owners[parent, name] != each or directory is None or directory.removed
+                inode.removed = inode.stale = is_gone
+                table.adopt(inode, count)
+
+    def files(self) -> dict[int, dict[str, Any]]:
+        """What is known of each open file by its number, in the order of opening.
+
+        Raises:
+            SurvivalError: the records make no sense.
+        """
+        found = {}
+        with sensible():
+            for record in self._of(_Kept.FILE):
+                unique, number, told = _opened(record)
+                if number in found:
+                    self._drop(self._files, number)  # its daemon was killed while it wrote it anew
+                found[number] = told
+                self._files[number] = record.place
+                if unique != _NO_REQUEST:
+                    self._requests[unique] = number
+        return dict(sorted(found.items()))
+
+    def directories(self) -> dict[int, tuple[int, dict[int, str]]]:
+        """By the number of each open directory: its inode, and the names before the offsets it may
+        be asked from.
+
+        Raises:
+            SurvivalError: the records make no sense.
+        """
+        found = {}
+        with sensible():
+            for record in self._of(_Kept.DIRECTORY):
+                _, number, told = _opened(record)
+                if number in found:
+                    self._drop(self._directories, number)
+                self._directories[number] = record.place
+                places = [(int(offset), str(name)) for offset, name in told["places"]]
+                self._passed[number] = (told["inode"], places)
+                found[number] = (told["inode"], dict(places))
+        return found
+
+    def _of(self, kind: _Kept) -> Iterator[Record]:
+        return (record for record in self._found if record.kind == kind)
+
+    @property
+    def numbers(self) -> set[int]:
+        """The inodes that the kernel knows."""
+        return set(self._inodes)
+
+    def forget_found(self) -> None:
+        """All is taken in."""
+        self._found = []
+
+
+@contextmanager
+def sensible() -> Iterator[None]:
+    """Records are made use of in the block; those that contradict themselves are refused.
+
+    Raises:
+        SurvivalError: they do.
+    """
+    try:
+        yield
+    except (struct.error, LookupError, TypeError, ValueError, ArithmeticError) as exc:
+        raise SurvivalError(f"what the daemon before has left makes no sense: {exc!r}") from None
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    told = json.loads(content)
+    if not isinstance(told, dict):
+        raise TypeError("no object")
+    return told
+
+
+def _opened(record: Record) -> tuple[int, int, dict[str, Any]]:
+    unique, number = _OPEN.unpack_from(record.content)
+    return unique, number, _json(record.content[_OPEN.size :])
+
+
+def _negotiated(content: bytes) -> Negotiated:
+    parts, start = [], _NEGOTIATED.size
+    for length in _NEGOTIATED.unpack_from(content):
+        parts.append(content[start : start + length])
+        start += length
+    return Negotiated(*parts)
+
+
+def open_survival(descriptor: int) -> Survival:
+    """The records behind a descriptor, which stays the caller's.
+
+    Raises:
+        SurvivalError: they cannot be gone on with.
+    """
+    try:
+        return Survival(StateTable(descriptor))
+    except LedgerError as exc:
+        raise SurvivalError(f"the state of the daemon before {exc}") from None

@@ -1,0 +1,159 @@
+"""A daemon that dies under programs that read, map and walk: another goes on, and they notice
+nothing. One that cannot go on ends the mount, and says why."""
+
+import io
+import mmap
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from minio import Minio
+
+from ossfs_py.host.running import find_daemon
+from ossfs_py.runtime.ledger import VERSION
+from tests.conftest import MountFactory
+from tests.support.commands import as_root
+from tests.support.holding import asked, held, wait_for
+from tests.support.mount_command import Place, daemons_of
+from tests.support.mounting import END_SECONDS, is_mounted
+from tests.support.proxy import Proxy
+from tests.support.seaweed import SeaweedServer
+
+MIB = 1024**2
+KEPT = "another daemon goes on with the mount if this one dies"
+
+
+OTHER_VERSION = """
+import os, sys
+directory = f"/proc/{sys.argv[1]}/fd"
+for name in os.listdir(directory):
+    if "memfd:ossfs-py" in os.readlink(f"{directory}/{name}"):
+        ledger = os.open(f"{directory}/{name}", os.O_RDWR)
+        os.pwrite(ledger, bytes([int(sys.argv[2])]), 8)
+"""
+
+
+def daemon_at(path: Path) -> int | None:
+    """The process id of the daemon that serves a mount just now."""
+    daemon = find_daemon(path)
+    if daemon is None:
+        return None
+    daemon.close()
+    return daemon.mount.pid
+
+
+def kill_daemon(path: Path, log: Path) -> None:
+    """The daemon dies, and another one serves the mount."""
+    pid = kept_daemon(path, log)
+    lives = log.read_text().count(KEPT)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: log.read_text().count(KEPT) > lives)
+
+
+def kept_daemon(path: Path, log: Path) -> int:
+    """The process id of a daemon that another one would go on for."""
+    wait_for(lambda: KEPT in log.read_text())
+    pid = daemon_at(path)
+    assert pid is not None
+    return pid
+
+
+def test_readers_mappings_and_walkers_go_on(
+    mount: MountFactory, bucket: str, minio_client: Minio
+) -> None:
+    names = [f"{number:04}" for number in range(200)]
+    content = os.urandom(3 * MIB)
+    minio_client.put_object(bucket, "dir/model", io.BytesIO(content), len(content))
+    for name in names:
+        minio_client.put_object(bucket, f"many/{name}", io.BytesIO(b"small"), 5)
+    one = mount(bucket, data_path="direct", read_only=True, restarts=9)
+    with (
+        (one.path / "dir" / "model").open("rb", buffering=0) as file,
+        # A page fault holds Python's lock: nothing that answers may live in this process.
+        mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
+        os.scandir(one.path / "many") as walked,
+    ):
+        start = file.read(100_000)
+        assert mapped[:10] == content[:10]
+        seen = [next(walked).name for _ in range(5)]
+        # The names before where the walk stands are others from now on.
+        minio_client.remove_object(bucket, "many/0001")
+        minio_client.put_object(bucket, "many/0000a", io.BytesIO(b"new"), 3)
+        minio_client.put_object(bucket, "many/0000b", io.BytesIO(b"new"), 3)
+        kill_daemon(one.path, one.log_path)
+        assert start + file.read(MIB) == content[: 100_000 + MIB]
+        seen += [entry.name for entry in walked]
+        assert seen == names
+        assert mapped[:] == content
+        # What others replaced is not read as what the file was.
+        minio_client.put_object(bucket, "dir/model", io.BytesIO(b"another"), 7)
+        kill_daemon(one.path, one.log_path)
+        assert mapped[:10] == content[:10]
+    assert (one.path / "dir" / "model").read_bytes() == b"another"
+    assert "its mount goes on with" in one.log
+    assert one.terminate() == 0, one.log
+    assert not is_mounted(one.path)
+
+
+def test_a_read_that_the_dead_daemon_had_taken_up_is_answered_by_the_next(
+    mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy
+) -> None:
+    content = os.urandom(MIB)
+    minio_client.put_object(bucket, "file", io.BytesIO(content), len(content))
+    one = mount(bucket, data_path="direct", read_only=True, restarts=9, endpoint=proxy.endpoint)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((one.path / "file").read_bytes()))
+    with held(proxy, "GetObject", "file"):
+        reader.start()
+        wait_for(lambda: asked(proxy, "GetObject", "file"))
+        kill_daemon(one.path, one.log_path)
+    reader.join(END_SECONDS)
+    assert read == [content]
+    assert one.unmount() == 0, one.log
+
+
+@pytest.fixture
+def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Iterator[Place]:
+    """Mounted through a link: what it leads to must not be asked while nobody serves it."""
+    place = Place(tmp_path, seaweed.endpoint, bucket, seaweed.environment)
+    real = place.mountpoint
+    place.mountpoint = tmp_path / "link"
+    place.mountpoint.symlink_to(real)
+    yield place
+    for pid in daemons_of(place.mountpoint):
+        os.kill(int(pid), signal.SIGKILL)
+    while is_mounted(real):
+        as_root("umount", "-l", real)
+
+
+def test_a_daemon_that_dies_too_often_is_not_started_again(
+    place: Place, bucket: str, minio_client: Minio
+) -> None:
+    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
+    real, log = place.mountpoint.resolve(), place.root / "log"
+    options = ("--data-path=direct", "--read-only", "--restarts=1", "--metadata-ttl=0")
+    outcome = place.mount(*options)
+    assert (outcome.code, outcome.err) == (0, "")
+    kill_daemon(real, log)
+    assert (real / "file").read_bytes() == b"bytes"
+    os.kill(kept_daemon(real, log), signal.SIGKILL)
+    wait_for(lambda: not daemons_of(place.mountpoint))
+    assert not is_mounted(real)
+    assert "is given up: the daemon died 2 times within a minute" in log.read_text()
+
+
+def test_what_a_daemon_of_another_version_has_left_is_refused(
+    mount: MountFactory, bucket: str
+) -> None:
+    one = mount(bucket, data_path="direct", read_only=True, restarts=9)
+    pid = kept_daemon(one.path, one.log_path)
+    as_root(sys.executable, "-c", OTHER_VERSION, str(one.pid), str(VERSION + 1))
+    os.kill(pid, signal.SIGKILL)
+    assert one.wait() == 1, one.log
+    assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log
+    assert "is given up: the daemon that was to take the mount over refused" in one.log
+    assert not is_mounted(one.path)

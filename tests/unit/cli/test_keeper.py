@@ -1,0 +1,142 @@
+"""The keeper: which deaths of its daemon it mends, and what it makes of the others.
+
+The daemons here are short scripts; a socket stands for the kernel's descriptor.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PRELUDE = """
+import os, signal, socket, sys, time
+from pathlib import Path
+from ossfs_py.cli.kept import KEPT, keeper_of
+note = Path(sys.argv[1])
+lives = len(note.read_text().splitlines()) if note.exists() else 0
+keeper, ready = keeper_of(os.environ)
+def say(text):
+    with note.open("a") as file:
+        print(text, file=file)
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+say(keeper.given_up or ("again" if keeper.device else "first"))
+if keeper.given_up:
+    sys.exit(9)
+kernel, ours = socket.socketpair()
+def hand_over():
+    if keeper.device is None:
+        keeper.hand_over(ours.fileno())
+        if os.fork() == 0:  # somebody keeps the other end open, as the kernel does
+            os.setsid()
+            time.sleep(60)
+            os._exit(0)
+"""
+SECONDS = 120
+
+
+def keeper(
+    note: Path, body: str, restarts: int = 2, *, holds: bool = True
+) -> "subprocess.Popen[bytes]":
+    prelude = PRELUDE if holds else PRELUDE.replace("os.fork()", "1")
+    command = [sys.executable, "-c", prelude + body, str(note)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "ossfs_py.cli.keeper", str(restarts), "-1", "1", *command]
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "told"),
+    [
+        ("sys.exit(3)", 3, ["first"]),
+        ("die()", 137, ["first"]),
+        ("hand_over(); keeper.ended(); sys.exit(1)", 1, ["first"]),
+        ("hand_over(); keeper.ended(); die()", 137, ["first"]),
+        (
+            "hand_over(); sys.exit(1) if keeper.device is None else keeper.ended()",
+            0,
+            ["first", "again"],
+        ),
+    ],
+    ids=["never mounted", "died before", "ended badly", "died while it ended", "failed once"],
+)
+def test_only_a_daemon_whose_mount_is_still_there_is_started_again(
+    body: str, code: int, told: list[str], tmp_path: Path
+) -> None:
+    assert keeper(tmp_path / "note", body).wait(SECONDS) == code
+    assert (tmp_path / "note").read_text().splitlines() == told
+
+
+def test_a_daemon_that_dies_too_often_is_given_up(tmp_path: Path) -> None:
+    assert keeper(tmp_path / "note", "hand_over(); die()").wait(SECONDS) == 137
+    first, *lives, last = (tmp_path / "note").read_text().splitlines()
+    assert (first, lives) == ("first", ["again", "again"])
+    assert last == (
+        "the daemon died 3 times within a minute, the last time it was killed by signal 9"
+        " (--restarts)"
+    )
+
+
+def test_a_daemon_that_cannot_go_on_is_not_tried_twice(tmp_path: Path) -> None:
+    body = "hand_over(); keeper.refused() if keeper.device else None; sys.exit(1)"
+    assert keeper(tmp_path / "note", body).wait(SECONDS) == 1
+    assert (tmp_path / "note").read_text().splitlines() == [
+        "first",
+        "again",
+        "the daemon that was to take the mount over refused what was left for it",
+    ]
+
+
+def test_a_mount_that_somebody_took_down_is_not_served_again(tmp_path: Path) -> None:
+    # Nobody holds the other end of what stands for the kernel's descriptor when the daemon dies.
+    assert keeper(tmp_path / "note", "hand_over(); die()", holds=False).wait(SECONDS) == 137
+    assert (tmp_path / "note").read_text().splitlines() == ["first"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_are_the_daemons(number: signal.Signals, tmp_path: Path) -> None:
+    body = f"""
+def obey(number, _frame):
+    say(signal.Signals(number).name)
+    keeper.ended()
+    sys.exit(0)
+signal.signal({int(number)}, obey)
+hand_over()
+say("ready")
+time.sleep(60)
+"""
+    note = tmp_path / "note"
+    running = keeper(note, body)
+    deadline = time.monotonic() + SECONDS
+    while not note.exists() or "ready" not in note.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(number)
+    assert running.wait(SECONDS) == 0
+    assert note.read_text().splitlines() == ["first", "ready", number.name]
+
+
+def test_the_keeper_imports_nothing_but_pythons_own() -> None:
+    script = (
+        "import sys; before = set(sys.modules); import ossfs_py.cli.keeper;"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.split()) - {"ossfs_py"} <= set(sys.stdlib_module_names)
+    script += "; print(*(name for name in sys.modules if name.startswith('ossfs_py')))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.splitlines()[-1].split()) == {
+        "ossfs_py",
+        "ossfs_py.cli",
+        "ossfs_py.cli.keeper",
+        "ossfs_py.cli.kept",
+        "ossfs_py.host",
+        "ossfs_py.host.keeping",
+    }

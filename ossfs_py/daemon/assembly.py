@@ -159,8 +159,7 @@ async def assembled(
                 nursery.start_soon(_kept_running, filesystem.run)
                 nursery.start_soon(_kept_running, writes.group_sync.run)
                 if not settings.read_only:
-                    recovery = Recovery(journal, trash=filesystem.trash.prefix)
-                    nursery.start_soon(_finish_in_background, files, recovery, store, filesystem)
+                    nursery.start_soon(_finish_in_background, files, journal, store, filesystem)
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
@@ -335,9 +334,10 @@ def _tidy(journal: Journal, store: ObjectStore) -> None:
 
 
 async def _finish_in_background(
-    files: Workers, recovery: Recovery, store: ObjectStore, filesystem: Filesystem
+    files: Workers, journal: Journal, store: ObjectStore, filesystem: Filesystem
 ) -> None:
     """Finish what programs had closed, after the deletion of what had the same names before."""
+    recovery = Recovery(journal, trash=filesystem.trash.prefix)
     try:
         await filesystem.removals_tried()
         await files.run(partial(_finish_complete, recovery, store), urgent=False)

@@ -438,10 +438,14 @@ class Commits:
         """Let open files read on from server-side copies of the version they have open."""
         for inode, source, copy in copies:
             opened = self._opened.current(inode)
-            if opened is not None and opened.is_of(source) and source != copy:
+            if opened is None or source == copy:
+                continue
+            if opened.is_of(source):
                 await opened.file.preserve(copy)
                 opened.seen = copy
                 self._kernel.note_pages(inode, copy)
+            elif opened.seen == source:
+                opened.seen = copy  # what is to take its place follows it
 
     # -- behind the programs, and all files -----------------------------------------------------
 
@@ -470,6 +474,10 @@ class Commits:
             await trio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_RETRY_SECONDS)
         await release(opened)
+
+    def is_behind(self, opened: OpenInode) -> bool:
+        """Whether write-back has the file, closed, and has not uploaded it yet."""
+        return self._write_back is not None and self._write_back.holds(opened)
 
     @property
     def pending_uploads(self) -> int:

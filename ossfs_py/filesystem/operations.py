@@ -34,6 +34,7 @@ from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.protection import Protection
 from ossfs_py.filesystem.removals import Removals
+from ossfs_py.filesystem.renaming import Renaming
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.trash import Trash
@@ -95,7 +96,7 @@ class Filesystem:
             write_back,
             record_writer=options.record_writer,
         )
-        self._preserved = PreservedFiles(
+        preserved = PreservedFiles(
             self._opened, self._commits, store, workers, journal, options.scratch_prefix
         )
         self._behind = Behind()
@@ -103,7 +104,7 @@ class Filesystem:
             self._opened,
             namespace,
             self._commits,
-            self._preserved,
+            preserved,
             self._behind,
             store,
             workers,
@@ -115,10 +116,11 @@ class Filesystem:
         self._opener = Opener(
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
-        self._changes = Changes(
-            self._opened, namespace, claims, self._commits, self.protection, trash
-        )
+        self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
         self._owed = OwedEntries(namespace, claims, group_sync if write_back is not None else None)
+        self._renaming = Renaming(
+            self._opened, namespace, claims, self._commits, self._owed, preserved, trash
+        )
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -253,35 +255,7 @@ class Filesystem:
         if self.protection.forbids("overwrite") and not no_replace:
             await self._changes.refuse_replacing(source_dir, old, target_dir, new)
             no_replace = True  # also what others store under the name meanwhile
-        moved = False
-        while not moved:
-            inode = await self._namespace.lookup(source_dir, old)
-            # Only a known target can be open, and only an open one needs care.
-            target = self._namespace.known_child(target_dir, new)
-            async with self._changes.moving(inode, target, (source_dir, target_dir)):
-                if (
-                    self._namespace.known_child(source_dir, old) is not inode
-                    or self._namespace.known_child(target_dir, new) is not target
-                ):
-                    continue  # changed while we waited for our turn
-                if target is not None and target is not inode and not no_replace:
-                    if not target.local or (self.trash.is_on and target.shadows):
-                        await self._owed.store(inode)  # the next mount would take it for older
-                    await self._preserved.preserve(target)
-                await self._changes.keep_replaced(inode, target_dir, new, no_replace=no_replace)
-                await self._namespace.rename(
-                    source_dir,
-                    old,
-                    target_dir,
-                    new,
-                    no_replace=no_replace,
-                    on_copied=self._commits.follow_copies,
-                )
-                if target is not inode:
-                    await self._changes.renamed(inode, target)
-                    await self._owed.moved(inode)
-                    await self._owed.removed(target)
-                moved = True
+        await self._renaming.rename(source_dir, old, target_dir, new, no_replace=no_replace)
 
     # -- attributes ---------------------------------------------------------------------------
 

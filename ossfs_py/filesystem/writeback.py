@@ -59,6 +59,10 @@ class WriteBackQueue(Generic[F]):
         """Whether the file waits and has not been begun."""
         return file in self._queue
 
+    def holds(self, file: F) -> bool:
+        """Whether the file waits, or is being uploaded."""
+        return file in self._queue or file in self._running
+
     async def wait_for_room(self) -> None:
         """Wait while too many files are pending."""
         while len(self) >= self._max_files:

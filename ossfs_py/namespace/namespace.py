@@ -24,7 +24,7 @@ from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.past import PastCatalogue
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
-from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
+from ossfs_py.namespace.rename import OnCopied, OnMoved, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
 from ossfs_py.namespace.tree import Tree, kind_of
@@ -457,13 +457,15 @@ class Namespace:
         *,
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
+        on_moved: OnMoved | None = None,
     ) -> Inode:
         """Give an entry another name; returns its inode.
 
         Everything is copied before anything is deleted. ``on_copied`` is awaited between the two
         with the open inodes whose bytes are now also under another version, so that readers can
         go on from there; afterwards ``inode.info`` is that version. Files that are not in the
-        store yet move without a request.
+        store yet move without a request. ``on_moved`` is awaited when all have their new names,
+        before a rename of a directory is forgotten.
 
         Raises:
             NoSuchEntryError, EntryExistsError (``no_replace``), IsADirectoryPathError,
@@ -472,7 +474,13 @@ class Namespace:
             StoreError: a failed copy leaves the source as it was; a failed delete leaves both.
         """
         return await self._renamer.rename(
-            parent, name, new_parent, new_name, no_replace=no_replace, on_copied=on_copied
+            parent,
+            name,
+            new_parent,
+            new_name,
+            no_replace=no_replace,
+            on_copied=on_copied,
+            on_moved=on_moved,
         )
 
     def affected_by_rename(self, inode: Inode) -> list[Inode]:

@@ -38,8 +38,12 @@ log = logging.getLogger(__name__)
 class RenameLog(Protocol):
     """Remembers across a crash which directories are being renamed. Methods block shortly."""
 
-    def record_rename(self, old_prefix: str, new_prefix: str) -> None:
-        """Copies below ``new_prefix``, where nothing is yet, begin now."""
+    def record_rename(
+        self, old_prefix: str, new_prefix: str, *, is_copied: bool, over_directory: bool
+    ) -> None:
+        """Copies below ``new_prefix``, where nothing is yet but perhaps an empty directory, begin
+        now; or ``is_copied``: they are made, and from now on the rename counts.
+        """
         ...
 
     def forget_rename(self, old_prefix: str) -> None:
@@ -49,6 +53,9 @@ class RenameLog(Protocol):
 
 OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
 """Told of inodes, the version that was copied and the copy: same bytes."""
+OnMoved: TypeAlias = Callable[[], Awaitable[None]]
+"""Told that an inode, and all below it, have their new names. A rename of a directory is
+remembered until this has returned."""
 
 _PROGRESS_KEYS = 1000
 _COPY_TRIES = 3
@@ -63,6 +70,9 @@ class _Move:
     name: str
     key: str
     on_copied: OnCopied | None
+    on_moved: OnMoved | None
+    over_directory: bool = False
+    """Whether it takes the place of an empty directory."""
 
 
 class Renamer:
@@ -99,6 +109,7 @@ class Renamer:
         *,
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
+        on_moved: OnMoved | None = None,
     ) -> Inode:
         """Give an entry another name; see :meth:`Namespace.rename`."""
         self._entries.require_writable()
@@ -110,7 +121,7 @@ class Renamer:
         if target is not None and no_replace:
             raise EntryExistsError(f"{new_name!r} exists")
         old_parent = source.parent
-        move = _Move(source, new_parent, new_name, key, on_copied)
+        move = _Move(source, new_parent, new_name, key, on_copied, on_moved, target is not None)
         if source.kind is Kind.DIRECTORY:
             if _is_inside(new_parent, source):
                 raise InvalidArgumentError("a directory cannot be moved into itself")
@@ -124,6 +135,8 @@ class Renamer:
             if target is not None and target.kind is Kind.DIRECTORY:
                 raise IsADirectoryPathError(f"{new_name!r} is a directory")
             await self._move_file(move, target)
+            if on_moved is not None:
+                await on_moved()
         if old_parent is not None and old_parent is not new_parent:
             await self._entries.keep_visible(old_parent)
         return source
@@ -212,16 +225,27 @@ class Renamer:
 
     async def _move_directory_remembered(self, move: _Move) -> None:
         """Move; should the daemon die meanwhile, the next mount makes one of the two whole."""
-        if self._log is None:
-            await self._move_directory(move)
-            return
         prefix = self._tree.keys.marker_key_of(move.source)
-        await self._workers.run(self._log.record_rename, prefix, move.key + "/")
+        await self._remember(move, prefix, is_copied=False)
         try:
             await self._move_directory(move)
+            if move.on_moved is not None:
+                await move.on_moved()
         finally:
-            with trio.CancelScope(shield=True):
-                await self._workers.run(self._log.forget_rename, prefix)
+            if self._log is not None:
+                with trio.CancelScope(shield=True):
+                    await self._workers.run(self._log.forget_rename, prefix)
+
+    async def _remember(self, move: _Move, prefix: str, *, is_copied: bool) -> None:
+        if self._log is not None:
+            record = partial(
+                self._log.record_rename,
+                prefix,
+                move.key + "/",
+                is_copied=is_copied,
+                over_directory=move.over_directory,
+            )
+            await self._workers.run(record)
 
     async def _move_directory(self, move: _Move) -> None:
         tree, source = self._tree, move.source
@@ -251,6 +275,7 @@ class Renamer:
                 ]
                 if open_copies:
                     await move.on_copied(open_copies)
+            await self._remember(move, old_prefix, is_copied=True)
             await self._delete_all(list(copies), old_prefix)
         except BaseException:
             self._both_exist(move)

@@ -62,6 +62,8 @@ class DirtyRecord:
     """Whether its program had closed the file: it is whole, and somebody relies on it."""
     reason: str = ""
     """Why the file is unsaved, for a person."""
+    order: int = field(default=0, compare=False)
+    """Greater than that of every record the journal was given before."""
 
     @classmethod
     def of(cls, ident: str, request: CommitRequest) -> "DirtyRecord":
@@ -95,6 +97,7 @@ class DirtyRecord:
             "scratch": self.scratch,
             "complete": self.complete,
             "reason": self.reason,
+            "order": self.order,
         }
         if self.sent is not None:
             fields["sent"] = {
@@ -136,6 +139,7 @@ class DirtyRecord:
                 scratch=bool(fields["scratch"]),
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
+                order=int(fields.get("order", 0)),
             )
         except _DAMAGE as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc

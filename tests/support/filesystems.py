@@ -390,7 +390,9 @@ async def mounted(
         network = made.writes.context.network
         journal = made.writes.journal
         kernel, channel = KernelCache(), Channel()
-        namespace = Namespace(used, network, namespace_options, Metrics(), news=kernel.news)
+        namespace = Namespace(
+            used, network, namespace_options, Metrics(), news=kernel.news, rename_log=journal
+        )
         filesystem_options = FilesystemOptions(
             read_only=read_only,
             protect=frozenset(protect),

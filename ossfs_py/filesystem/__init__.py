@@ -13,7 +13,7 @@ write-back has made and the store has not yet (both work in ``rounds``), ``kerne
 kernel has cached and the way to make it forget, ``writeback`` the queue of closed files.
 ``changes`` keeps changes of names and metadata apart from commits: a claim on a place in the tree
 first, then the lock of the open inode; ``renaming`` is the change that moves names. ``trash``
-decides what is kept before it is lost, ``protection`` what may not be changed. ``behind`` runs what goes on when nobody waits for it any
-more. ``siblings`` fetches what will be opened soon. ``links`` follows a link that was opened as a
-file.
+decides what is kept before it is lost, ``protection`` what may not be changed. ``behind`` runs what
+goes on when nobody waits for it any more. ``siblings`` fetches what will be opened soon. ``links``
+follows a link that was opened as a file.
 """

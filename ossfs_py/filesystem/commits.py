@@ -20,6 +20,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.filesystem.writers import signed
@@ -77,6 +78,7 @@ class Commits:
         kernel: KernelCache,
         policy: ConflictPolicy,
         trash: Trash,
+        owed: OwedEntries,
         write_back: WriteBackQueue[OpenInode] | None = None,
         *,
         record_writer: bool = False,
@@ -89,6 +91,7 @@ class Commits:
         self._kernel = kernel
         self._policy = policy
         self._trash = trash
+        self._owed = owed
         self._write_back = write_back
         self._made_since = trio.current_time()
         self._made = 0
@@ -97,7 +100,11 @@ class Commits:
     # -- one file -------------------------------------------------------------------------------
 
     async def commit(self, opened: OpenInode) -> None:
-        """Bring what is dirty to the store; returns when the object is complete there."""
+        """Bring what is dirty to the store, after the directories it is in; returns when the object
+        is complete there.
+        """
+        if opened.file.dirty:
+            await self._owed.store_above(opened.inode)
         async with self._claims.place(opened.inode), opened.lock:
             await self.commit_locked(opened)
 

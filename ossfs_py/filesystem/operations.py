@@ -85,6 +85,7 @@ class Filesystem:
         self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, self._numbers = Claims(), HandleNumbers()
         self._opened = OpenInodes()
+        self._owed = OwedEntries(namespace, claims, group_sync if write_back is not None else None)
         self._commits = Commits(
             self._opened,
             namespace,
@@ -93,6 +94,7 @@ class Filesystem:
             kernel,
             options.conflicts,
             trash,
+            self._owed,
             write_back,
             record_writer=options.record_writer,
         )
@@ -117,7 +119,6 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
-        self._owed = OwedEntries(namespace, claims, group_sync if write_back is not None else None)
         self._renaming = Renaming(
             self._opened, namespace, claims, self._commits, self._owed, preserved, trash
         )

@@ -133,6 +133,19 @@ class OwedEntries:
                     await self._namespace.store_empty(inode)
                 await self.removed(inode)
 
+    async def store_above(self, inode: Inode) -> None:
+        """Bring the directories that an inode is in to the store, from the top; for who holds no
+        claim. What fails is told in the log, and tried again later.
+
+        SeaweedFS loses a marker, at times, that comes while it makes the directory by itself for
+        something in it: 1 of 150.
+        """
+        if self._owed:
+            for directory in reversed(_upwards(inode)[1:]):
+                owed = self._owed.get(directory)
+                if owed is not None:
+                    await self._store(directory, owed)
+
     async def tried(self) -> None:
         """Wait until what waits now is in the store, or could not be brought there."""
         wanted = set(self._owed)
@@ -182,6 +195,7 @@ class OwedEntries:
 
         async def store(inode: Inode, owed: _Owed) -> None:
             async with limit:
+                await self.store_above(inode)
                 await self._store(inode, owed)
 
         async with trio.open_nursery() as nursery:

@@ -342,14 +342,18 @@ class Renamer:
             made.append(key)
             return source, version
 
+        progress = self._progress("copied", old_prefix, len(objects))
+        copies: dict[str, tuple[ObjectVersion, ObjectVersion]] = {}
         try:
-            copies = await map_bounded(
-                self._workers,
-                copy,
-                objects,
-                limit=self._parallel,
-                progress=self._progress("copied", old_prefix, len(objects)),
-            )
+            for level in _from_the_top(objects):
+                done = await map_bounded(
+                    self._workers, copy, level, limit=self._parallel, progress=progress
+                )
+                copies |= {
+                    info.key: copied
+                    for info, copied in zip(level, done, strict=True)
+                    if copied is not None
+                }
         except StoreError:
             log.warning("renaming %r failed; taking back %d copies", old_prefix, len(made))
             try:
@@ -357,11 +361,7 @@ class Renamer:
             except StoreError as exc:
                 log.warning("copies below %r are left behind: %s", new_prefix, exc)
             raise
-        return {
-            info.key: copied
-            for info, copied in zip(objects, copies, strict=True)
-            if copied is not None
-        }
+        return copies
 
     async def _delete_all(self, keys: list[str], prefix: str) -> None:
         """Delete files first, then markers from the deepest up, also where none is known.
@@ -389,6 +389,17 @@ class Renamer:
                 log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
 
         return report
+
+
+def _from_the_top(objects: list[ObjectInfo]) -> list[list[ObjectInfo]]:
+    """Markers, those of one depth together, then files: SeaweedFS loses a marker, at times, that
+    comes while it makes the directory by itself for something in it.
+    """
+    levels: dict[int, list[ObjectInfo]] = {}
+    for info in objects:
+        depth = info.key.count("/") if info.key.endswith("/") else sys.maxsize
+        levels.setdefault(depth, []).append(info)
+    return [levels[depth] for depth in sorted(levels)]
 
 
 def _directories_of(keys: list[str], prefix: str) -> set[str]:

@@ -344,9 +344,9 @@ class Journal:
         markers = self.leftover_markers()
         newest: dict[str, int] = {}
         # Those in ``unsaved/`` count for when this was itself cut short.
-        for owed in (*found, *self.unsaved_records(), *markers):
-            if isinstance(owed, MarkerRecord) or owed.complete:
-                newest[owed.key] = max(owed.order, newest.get(owed.key, 0))
+        files = [record for record in (*found, *self.unsaved_records()) if record.complete]
+        for owed in (*files, *markers):
+            newest[owed.key] = max(owed.order, newest.get(owed.key, 0))
         for record in found:
             data = self._staging / f"{record.ident}.data"
             is_there = data.exists() or (self._unsaved / data.name).exists()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from ossfs_py.errors import (
@@ -160,8 +161,17 @@ def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
         journal.forget_marker(record.ident)
         return 1
 
+    done = 0
+    # From the top: SeaweedFS makes what is above one by itself, and at times loses its marker then.
+    records = sorted(journal.leftover_markers(), key=_depth)
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
-        return sum(threads.map(make, journal.leftover_markers()))
+        for _, level in groupby(records, _depth):
+            done += sum(threads.map(make, level))
+    return done
+
+
+def _depth(record: MarkerRecord) -> int:
+    return record.key.rstrip("/").count("/")
 
 
 def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:

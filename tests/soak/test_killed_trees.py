@@ -245,7 +245,7 @@ def test_after_a_kill_the_bucket_becomes_what_a_local_disk_became(
         if program.in_doubt is not None:
             program.in_doubt(local)
         differs = found != wanted and found != on_disk(local)
-        assert not differs, f"{work}, try {attempt}: {difference(wanted, found)}"
+        assert not differs, f"{work}, try {attempt}: {difference(wanted, found)}\n{mounted.log}"
         shutil.rmtree(local)
     assert mounted.unmount() == 0
 
@@ -255,21 +255,16 @@ def settle(state_dir: Path, recover: Recovering) -> None:
     is dropped.
     """
     deadline = time.monotonic() + HANG_SECONDS
-    while True:
-        left = recover.list()
-        complete = [entry for entry in left if is_whole(state_dir, str(entry["id"]))]
-        if not complete:
-            break
-        assert time.monotonic() < deadline, left
+    while whole := [path for path in state_dir.rglob("unsaved/*.json") if is_whole(path)]:
+        assert time.monotonic() < deadline, whole
         time.sleep(0.1)
-    for entry in left:
-        assert recover("--discard", str(entry["id"])).code == 0
+    for path in state_dir.rglob("unsaved/*.json"):
+        assert recover("--discard", path.stem).code == 0
 
 
-def is_whole(state_dir: Path, ident: str) -> bool:
+def is_whole(record: Path) -> bool:
     """Whether a program had closed an unsaved file that is there still."""
-    record = next(state_dir.rglob(f"{ident}.json"), None)
     try:
-        return record is not None and '"complete": false' not in record.read_text()
+        return '"complete": false' not in record.read_text()
     except FileNotFoundError:
         return False

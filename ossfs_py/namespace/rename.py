@@ -39,10 +39,17 @@ class RenameLog(Protocol):
     """Remembers across a crash which directories are being renamed. Methods block shortly."""
 
     def record_rename(
-        self, old_prefix: str, new_prefix: str, *, is_copied: bool, over_directory: bool
+        self,
+        old_prefix: str,
+        new_prefix: str,
+        *,
+        is_copied: bool,
+        over_directory: bool,
+        etags: Mapping[str, str],
     ) -> None:
         """Copies below ``new_prefix``, where nothing is yet but perhaps an empty directory, begin
-        now; or ``is_copied``: they are made, and from now on the rename counts.
+        now; or ``is_copied``: they are made, and from now on the rename counts. ``etags`` has those
+        of copies of what is open, by those of what was copied.
         """
         ...
 
@@ -226,7 +233,7 @@ class Renamer:
     async def _move_directory_remembered(self, move: _Move) -> None:
         """Move; should the daemon die meanwhile, the next mount makes one of the two whole."""
         prefix = self._tree.keys.marker_key_of(move.source)
-        await self._remember(move, prefix, is_copied=False)
+        await self._remember(move, prefix, {}, is_copied=False)
         try:
             await self._move_directory(move)
             if move.on_moved is not None:
@@ -236,7 +243,9 @@ class Renamer:
                 with trio.CancelScope(shield=True):
                     await self._workers.run(self._log.forget_rename, prefix)
 
-    async def _remember(self, move: _Move, prefix: str, *, is_copied: bool) -> None:
+    async def _remember(
+        self, move: _Move, prefix: str, etags: Mapping[str, str], *, is_copied: bool
+    ) -> None:
         if self._log is not None:
             record = partial(
                 self._log.record_rename,
@@ -244,6 +253,7 @@ class Renamer:
                 move.key + "/",
                 is_copied=is_copied,
                 over_directory=move.over_directory,
+                etags=etags,
             )
             await self._workers.run(record)
 
@@ -267,15 +277,15 @@ class Renamer:
             for node in tree.table.below(source)
         }
         try:
-            if move.on_copied is not None:
-                open_copies = [
-                    (node, *copies[key])
-                    for node, key in keys.items()
-                    if node.open_count and key in copies
-                ]
-                if open_copies:
-                    await move.on_copied(open_copies)
-            await self._remember(move, old_prefix, is_copied=True)
+            open_copies = [
+                (node, *copies[key])
+                for node, key in keys.items()
+                if node.open_count and key in copies
+            ]
+            if move.on_copied is not None and open_copies:
+                await move.on_copied(open_copies)
+            etags = {copied.etag: copy.etag for _, copied, copy in open_copies}
+            await self._remember(move, old_prefix, etags, is_copied=True)
             await self._delete_all(list(copies), old_prefix)
         except BaseException:
             self._both_exist(move)

@@ -33,9 +33,10 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
@@ -225,13 +226,12 @@ class Journal:
         *,
         is_copied: bool = False,
         over_directory: bool = False,
+        etags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """Remember a rename until :meth:`forget_rename`, in place of what was known of it; what the
         arguments say, :class:`RenameRecord` tells.
         """
-        self.write_rename(
-            RenameRecord(old_prefix, new_prefix, is_copied, over_directory=over_directory)
-        )
+        self.write_rename(RenameRecord(old_prefix, new_prefix, is_copied, over_directory, etags))
 
     def write_rename(self, rename: RenameRecord) -> None:
         """As :meth:`record_rename`."""
@@ -247,7 +247,7 @@ class Journal:
         for path in sorted(self._renames.glob("*.json")):
             try:
                 found.append(RenameRecord.from_json(path.read_text()))
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, AttributeError):
                 path.unlink()
         return found
 
@@ -260,7 +260,9 @@ class Journal:
                 record.base is not None and record.base.key.startswith(rename.old_prefix)
             )
             if record.key.startswith(rename.old_prefix) and not hangs:
-                self._write_unsaved(record.replaced(key=rename.moved(record.key)))
+                replaces = record.replaces and rename.etags.get(record.replaces, record.replaces)
+                moved = record.replaced(key=rename.moved(record.key), replaces=replaces)
+                self._write_unsaved(moved)
         for marker in self.leftover_markers():
             if marker.key.startswith(rename.old_prefix):
                 self.record_marker(replace(marker, key=rename.moved(marker.key)))
@@ -345,7 +347,8 @@ class Journal:
         newest: dict[str, int] = {}
         # Those in ``unsaved/`` count for when this was itself cut short.
         files = [record for record in (*found, *self.unsaved_records()) if record.complete]
-        for owed in (*files, *markers):
+        named: list[DirtyRecord | MarkerRecord] = [*files, *markers]
+        for owed in named:
             newest[owed.key] = max(owed.order, newest.get(owed.key, 0))
         for record in found:
             data = self._staging / f"{record.ident}.data"

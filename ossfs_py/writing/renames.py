@@ -1,7 +1,8 @@
 """Renames of directories, as the journal writes them down until they are over."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -20,6 +21,8 @@ class RenameRecord:
     """Whether all is copied; None if its daemon did not write that down, as older versions."""
     over_directory: bool = False
     """Whether it takes the place of an empty directory, which stays if it is taken back."""
+    etags: Mapping[str, str] = field(default_factory=dict)
+    """Those of copies whose place an open file is to take, by those of what was copied."""
     first_tried_ns: int | None = None
     """When a mount first tried to end it and could not: what was stored since is no part of it."""
 
@@ -35,6 +38,7 @@ class RenameRecord:
                 "new": self.new_prefix,
                 "is_copied": self.is_copied,
                 "over_directory": self.over_directory,
+                "etags": dict(self.etags),
                 "first_tried_ns": self.first_tried_ns,
             }
         )
@@ -44,7 +48,7 @@ class RenameRecord:
         """Read a record back.
 
         Raises:
-            ValueError, LookupError, TypeError: it is none.
+            ValueError, LookupError, TypeError, AttributeError: it is none.
         """
         fields: dict[str, Any] = json.loads(text)
         is_copied, tried_ns = fields.get("is_copied"), fields.get("first_tried_ns")
@@ -53,5 +57,6 @@ class RenameRecord:
             new_prefix=str(fields["new"]),
             is_copied=None if is_copied is None else bool(is_copied),
             over_directory=bool(fields.get("over_directory", False)),
+            etags={str(old): str(new) for old, new in fields.get("etags", {}).items()},
             first_tried_ns=None if tried_ns is None else int(tried_ns),
         )

@@ -268,11 +268,12 @@ class Killer:
     that is what a daemon killed then leaves. Nothing goes to the store afterwards.
     """
 
-    def __init__(self, state: Path, kept: Path, store: FakeStore, at_step: float) -> None:
+    def __init__(self, state: Path, kept: Path, store: FakeStore) -> None:
         self.is_dead = False
+        self.left = math.inf
+        """Steps until then."""
         self._state = state
         self._kept = kept
-        self._left = at_step
         self._lock = threading.RLock()
         store.on_request = self._on_request
 
@@ -302,25 +303,20 @@ class Killer:
 
     def _step(self) -> None:
         with self._lock:
-            self._left -= 1
-            if self._left == 0:
+            self.left -= 1
+            if self.left == 0:
                 self.kill()
 
 
-def after_a_kill(
-    root: Path,
-    program: Callable[[Mounted, Killer], Awaitable[None]],
-    *,
-    at_step: float = math.inf,
-) -> FakeStore:
-    """The bucket when a daemon was killed, at a step or after a program's last call, and the next
-    mount is done.
+def after_a_kill(root: Path, program: Callable[[Mounted, Killer], Awaitable[None]]) -> FakeStore:
+    """The bucket when a daemon was killed, at the step that the program chose or else after its
+    last call, and the next mount is done.
     """
     store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
     killed, after = root / "killed", root / "after"
     for each in (killed, after):
         each.mkdir()
-    killer = Killer(killed / "state", after / "state", store, at_step)
+    killer = Killer(killed / "state", after / "state", store)
 
     async def test(m: Mounted) -> None:
         await program(m, killer)
@@ -348,10 +344,11 @@ def test_a_mount_after_a_kill_makes_of_the_bucket_what_a_local_disk_would_be(
 
     async def program(m: Mounted, killer: Killer) -> None:
         programs.append(RandomProgram(rng, m, killer))
+        if rng.random() < 0.8:
+            killer.left = rng.randrange(1, 200)
         await programs[0].run(rng.randrange(1, 200))
 
-    at_step = rng.randrange(1, 200) if rng.random() < 0.8 else math.inf
-    store = after_a_kill(tmp_path, program, at_step=at_step)
+    store = after_a_kill(tmp_path, program)
     assert in_store(store) in [programs[0].kept, *programs[0].in_doubt]
 
 
@@ -384,3 +381,111 @@ def test_what_takes_the_place_of_a_stored_file_takes_it_after_a_kill_too(tmp_pat
         ("removed",): ("file", b"new", 0o644),
         ("directory",): ("link", b"target", 0o777),
     }
+
+
+def tree(**files: bytes) -> Oracle:
+    """Files, and the directories they are in; ``b"->"`` makes a link; "_" stands for "/"."""
+    made: Oracle = {}
+    for name, content in files.items():
+        path = tuple(name.split("_"))
+        if not path[-1]:
+            path = path[:-1]
+        else:
+            made[path] = ("link", b"to", 0o777) if content == b"->" else ("file", content, 0o644)
+        for end in range(1, len(path) + (path not in made)):
+            made[path[:end]] = ("directory", b"", 0o755)
+    return made
+
+
+async def make(m: Mounted, wanted: Oracle) -> None:
+    for path in sorted(wanted, key=len):
+        kind, content, _mode = wanted[path]
+        if kind == "directory":
+            if not await m.exists(path):
+                await m.mkdir(path)
+        elif kind == "link":
+            await m.symlink(content, path)
+        else:
+            await m.write_file(path, content)
+
+
+LOCK, NAME = ("lock",), ("name",)
+MOVES: dict[str, tuple[Oracle, Oracle, tuple[Names, Names], Oracle]] = {
+    "over a file that waits": (tree(), tree(lock=b"new", name=b"old"), (LOCK, NAME), {}),
+    "a link over a file that waits": (tree(), tree(lock=b"->", name=b"old"), (LOCK, NAME), {}),
+    "over a link that waits": (tree(), tree(lock=b"new", name=b"->"), (LOCK, NAME), {}),
+    "a stored file over one that waits": (
+        tree(lock=b"new"),
+        tree(name=b"old"),
+        (LOCK, NAME),
+        tree(lock=b"new"),
+    ),
+    "a stored file over a link that waits": (
+        tree(lock=b"new"),
+        tree(name=b"->"),
+        (LOCK, NAME),
+        tree(lock=b"new"),
+    ),
+    "a directory with what waits in it": (
+        tree(lock_stored=b"old", lock_more_stored=b"more"),
+        tree(lock_stored=b"new", lock_waits=b"x", lock_link=b"->", lock_made_=b""),
+        (LOCK, NAME),
+        {},
+    ),
+    "a directory over one": (tree(name_=b""), tree(lock_file=b"x"), (LOCK, NAME), {}),
+}
+"""What is stored, what waits beside it, or over it; what gets which name; what may be left of it: a
+stored file is copied, then deleted."""
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_rename_cut_short_at_any_step_leaves_one_of_both_names(tmp_path: Path, move: str) -> None:
+    stored, waits, (old, new), may_stay = MOVES[move]
+    before = {**stored, **waits}
+    moved = {new + path[len(old) :]: before[path] for path in before if path[: len(old)] == old}
+    after = {path: what for path, what in before.items() if path[:1] not in {old, new}} | moved
+    is_over = False
+
+    async def program(m: Mounted, killer: Killer) -> None:
+        nonlocal is_over
+        await make(m, stored)
+        await m.fs.sync()
+        for path in waits:
+            if path in stored and waits[path][0] == "file":
+                await m.write_file((*path[:-1], "new"), waits[path][1])
+                await m.rename((*path[:-1], "new"), path)
+        await make(m, {path: what for path, what in waits.items() if path not in stored})
+        killer.left = step
+        try:
+            await m.rename(old, new)
+        except (FilesystemError, StoreError):
+            assert killer.is_dead
+        is_over = not killer.is_dead
+
+    step = 0
+    while not is_over:
+        step += 1
+        root = tmp_path / f"{step}"
+        root.mkdir()
+        found = in_store(after_a_kill(root, program))
+        assert found in [before, after, after | may_stay] if not is_over else found == after, step
+    assert step > 2, "nothing was killed"
+
+
+def test_directories_go_to_the_store_before_what_is_in_them(tmp_path: Path) -> None:
+    store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
+    early: list[str] = []
+
+    def watch(method: str, key: str) -> None:
+        above = key.rstrip("/").rpartition("/")[0]
+        if method in {"put", "copy"} and above and f"{above}/" not in store.objects:
+            early.append(key)
+
+    async def test(m: Mounted) -> None:
+        await make(m, tree(a_b_c_file=b"x"))
+        await m.fs.sync()
+        await m.rename(("a",), ("moved",))
+
+    store.on_request = watch
+    on_write_back(tmp_path, test, store=store)
+    assert early == []

@@ -96,9 +96,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_scratch(key)
         done += 1
-    made_since = {
-        part for record in journal.leftover_markers() for part in _names_on_the_way(record.key)
-    }
+    made_since = {record.key for record in journal.leftover_markers()}
     for record in journal.leftover_removals():
         if record.whatever_was_there and record.key not in made_since:
             continue  # there may be thousands: the mount deletes them behind
@@ -109,15 +107,6 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_removal(record)
     return done + _make_owed_directories(journal, store)
-
-
-def _names_on_the_way(key: str) -> Iterator[str]:
-    """A key, and the files that would stand in the place of its directories."""
-    yield key
-    end = key.find("/")
-    while end >= 0:
-        yield key[:end]
-        end = key.find("/", end + 1)
 
 
 def _settle_renames(journal: Journal, store: ObjectStore) -> int:

@@ -1,5 +1,6 @@
 """Trees with write-back: what waits is sent once, and the journal is as far as the programs."""
 
+import contextlib
 import functools
 import math
 import os
@@ -254,6 +255,7 @@ JOURNAL_STEPS = (
     "write_record",
     "remove_record",
     "remove_staging",
+    "set_aside",
     "record_rename",
     "forget_rename",
     "record_removal",
@@ -261,6 +263,12 @@ JOURNAL_STEPS = (
     "record_marker",
     "forget_marker",
 )
+
+
+def copy_if_there(source: str, target: str) -> None:
+    """What no record tells of yet, or any more, may go while it is copied."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
 
 
 class Killer:
@@ -284,7 +292,10 @@ class Killer:
     def kill(self) -> None:
         with self._lock:
             if not self.is_dead:
-                shutil.copytree(self._state, self._kept, ignore=shutil.ignore_patterns("*.tmp"))
+                unfinished = shutil.ignore_patterns("*.tmp")
+                shutil.copytree(
+                    self._state, self._kept, ignore=unfinished, copy_function=copy_if_there
+                )
                 self.is_dead = True
 
     def _on_request(self, _method: str, _key: str) -> None:

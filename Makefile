@@ -198,6 +198,10 @@ kills: $(TEST) ## Kill the daemon KILLS times while programs write (SEED)
 	@export OSSFS_PY_SOAK_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_kills.py $(PYTEST)
 
+treekills: $(TEST) ## Kill the daemon KILLS times while trees are unpacked, cloned, moved, removed with --write-back (SEED)
+	@export OSSFS_PY_SOAK_TREE_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) tests/soak/test_killed_trees.py $(PYTEST)
+
 restarts: $(TEST) ## Kill and upgrade the daemon RESTARTS times while programs read and another takes over (SEED)
 	@export OSSFS_PY_SOAK_RESTARTS=$$((($(RESTARTS) + 1) / 2)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) -s tests/soak/test_restarts.py $(PYTEST)

@@ -244,3 +244,6 @@ class CommitRequest:
     like: ObjectInfo | None = field(default=None, compare=False)
     """The object whose place it takes: what describes that one beside metadata and type is kept.
     No part of what makes two requests the same: it is no wish of the writer's."""
+    replaces: ObjectVersion | None = field(default=None, compare=False)
+    """What the writer knows the key to hold, and means to replace; also where the condition is
+    silent, as a journal outlives what the mount knows."""

@@ -160,12 +160,7 @@ async def assembled(
                 nursery.start_soon(_kept_running, filesystem.run)
                 nursery.start_soon(_kept_running, writes.group_sync.run)
                 if not settings.read_only:
-                    nursery.start_soon(
-                        _finish_in_background,
-                        files,
-                        Recovery(journal, trash=filesystem.trash.prefix),
-                        store,
-                    )
+                    nursery.start_soon(_finish_in_background, files, journal, store, filesystem)
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
@@ -344,8 +339,13 @@ def _tidy(journal: Journal, store: ObjectStore) -> None:
     tidy_leftovers(journal, store)
 
 
-async def _finish_in_background(files: Workers, recovery: Recovery, store: ObjectStore) -> None:
+async def _finish_in_background(
+    files: Workers, journal: Journal, store: ObjectStore, filesystem: Filesystem
+) -> None:
+    """Finish what programs had closed, after the deletion of what had the same names before."""
+    recovery = Recovery(journal, trash=filesystem.trash.prefix)
     try:
+        await filesystem.removals_tried()
         await files.run(partial(_finish_complete, recovery, store), urgent=False)
     except Exception:
         log.exception("files of a killed daemon could not be finished (see: ossfs-py recover)")

@@ -134,6 +134,15 @@ class OpenFile(Protocol):
         """
         ...
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What :meth:`secure` has kept is to be committed as ``request`` says: its name or its
+        attributes are others now.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        ...
+
     async def preserve(self, replacement: ObjectVersion) -> None:
         """Read on from ``replacement``, a server-side copy of the same bytes under another key.
 

@@ -208,6 +208,11 @@ class ObjectFile:
         """Keep everything written so far on local disk; False if it has to be committed."""
         return self._dirty is None or await self._dirty.secure(request)
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What is kept on local disk is to be committed as ``request`` says."""
+        if self._dirty is not None:
+            await self._dirty.redescribe(request)
+
     async def preserve(self, replacement: ObjectVersion) -> None:
         """Read on from a server-side copy of the same bytes."""
         if self._reader is not None and self._reader.version == self._version:

@@ -8,12 +8,13 @@ without locks on state; state is looked at again after every await.
 Each state has one owner: ``handles`` the descriptors, ``directories`` those of directories,
 ``openinodes`` what is open of each inode, ``commits`` the version that a commit may replace,
 ``preserved`` the hidden copies, ``removals`` what was removed here and the store still has
-(``putoff``: what write-back deletes behind), ``oweddirectories`` what write-back has made and the
-store has not yet,
-``kernelcache`` what the kernel has cached and the way to make it forget, ``writeback`` the queue of
-closed files. ``changes`` keeps changes of names and metadata apart from commits: a claim on a place
-in the tree first, then the lock of the open inode. ``trash`` decides what is kept before it is
-lost, ``protection`` what may not be changed. ``behind`` runs what goes on when nobody waits
-for it any more. ``siblings`` fetches what will be opened soon, ``twins`` knows what may have
-the bytes of a file already. ``links`` follows a link that was opened as a file.
+(``putoff``: what is deleted behind), ``owedentries`` the directories and links that
+write-back has made and the store has not yet (both work in ``rounds``), ``kernelcache`` what the
+kernel has cached and the way to make it forget, ``writeback`` the queue of closed files.
+``changes`` keeps changes of names and metadata apart from commits: a claim on a place in the tree
+first, then the lock of the open inode; ``renaming`` is the change that moves names. ``trash``
+decides what is kept before it is lost, ``protection`` what may not be changed. ``behind`` runs what
+goes on when nobody waits for it any more. ``siblings`` fetches what will be opened soon, ``twins``
+knows what may have the bytes of a file already. ``links`` follows a link that was opened as a file,
+``growth`` a file that others append to.
 """

@@ -3,7 +3,7 @@
 A claim on a place in the tree comes first, then the lock of the open inode; see ``Claims``.
 """
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from ossfs_py.errors import NoSuchEntryError
@@ -11,7 +11,6 @@ from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.description import path_in, path_of
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.protection import Protection
-from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
@@ -28,9 +27,7 @@ class Changes:
         claims: Claims,
         commits: Commits,
         protection: Protection,
-        trash: Trash,
     ) -> None:
-        self._trash = trash
         self._opened = opened
         self._namespace = namespace
         self._claims = claims
@@ -62,33 +59,13 @@ class Changes:
             opened = self._opened.current(inode)
             yield inode.local or (opened is not None and opened.file.dirty)
             await self._commits.follow(inode)
+            if opened is not None:
+                await self._commits.redescribe(opened)
 
     async def set_attributes(self, inode: Inode, change: AttributeChange) -> None:
         """chmod, chown and utimens."""
         async with self.of_metadata(inode) as defer:
             await self._namespace.set_attributes(inode, change, defer=defer)
-
-    @asynccontextmanager
-    async def moving(
-        self, inode: Inode, target: Inode | None, places: Iterable[Inode]
-    ) -> AsyncIterator[None]:
-        """Rename ``inode``, and all below it, over ``target`` and between directories.
-
-        Dirty files are in the store, under their present keys, when this is entered; one that was
-        never stored moves without a request, unless part of it is uploaded under its present key.
-        """
-        trees = {inode} if target is None else {inode, target}
-        async with self._claims.move(trees, places):
-            for below in self._namespace.affected_by_rename(inode):
-                opened = self._opened.current(below)
-                if (
-                    opened is not None
-                    and opened.file.dirty
-                    and (opened.file.bound or not below.local)
-                ):
-                    async with opened.lock:
-                        await self._commits.commit_locked(opened)
-            yield
 
     def refuse_change(self, call: str, inode: Inode) -> None:
         """What is stored with an object may not change; what is not stored yet may."""
@@ -111,37 +88,3 @@ class Changes:
             return
         if target is not await self._namespace.lookup(source_dir, old):
             self._protection.refuse("overwrite", "rename over", path_in(target_dir, new))
-
-    async def keep_replaced(self, inode: Inode, target_dir: Inode, new: str) -> None:
-        """Before ``inode`` is renamed, let the trash have what that takes the place of.
-
-        Raises:
-            NameTooLongError, StoreError: it could not be copied.
-        """
-        if not self._trash.is_on or inode.kind is Kind.DIRECTORY:
-            return
-        if inode.local:
-            # It replaces nothing before it is stored; but what it hides now goes.
-            if inode.shadows:
-                await self._trash.keep(self._namespace.key_of(inode))
-            return
-        try:
-            target = await self._namespace.lookup(target_dir, new)
-        except NoSuchEntryError:
-            return
-        stored = target.shadows or not target.local
-        if stored and target is not inode and target.kind is not Kind.DIRECTORY:
-            known = None if target.shadows else target.info
-            await self._trash.keep(self._namespace.key_of(target), known)
-
-    def removed(self, inode: Inode) -> None:
-        """The inode has lost its name: nothing of it goes to the store any more."""
-        opened = self._opened.current(inode)
-        if opened is not None:
-            opened.file.abandon()
-
-    def renamed(self, inode: Inode, replaced: Inode | None) -> None:
-        """The inode has a name that it may take from ``replaced``, and from anybody else."""
-        if replaced is not None:
-            self.removed(replaced)
-        self._commits.renamed(inode, replaced)

@@ -20,9 +20,10 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.twins import Twins
-from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
+from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.filesystem.writers import signed
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.namespace.claims import Claims
@@ -79,7 +80,8 @@ class Commits:
         policy: ConflictPolicy,
         trash: Trash,
         twins: Twins,
-        write_back: WriteBackQueue | None = None,
+        owed: OwedEntries,
+        write_back: WriteBackQueue[OpenInode] | None = None,
         *,
         record_writer: bool = False,
     ) -> None:
@@ -93,6 +95,7 @@ class Commits:
         self._kernel = kernel
         self._policy = policy
         self._trash = trash
+        self._owed = owed
         self._write_back = write_back
         self._made_since = trio.current_time()
         self._made = 0
@@ -101,7 +104,11 @@ class Commits:
     # -- one file -------------------------------------------------------------------------------
 
     async def commit(self, opened: OpenInode) -> None:
-        """Bring what is dirty to the store; returns when the object is complete there."""
+        """Bring what is dirty to the store, after the directories it is in; returns when the object
+        is complete there.
+        """
+        if opened.file.dirty:
+            await self._owed.store_above(opened.inode)
         async with self._claims.place(opened.inode), opened.lock:
             await self.commit_locked(opened)
 
@@ -124,6 +131,22 @@ class Commits:
         if opened.file.dirty and opened not in queue:
             opened.users += 1
             queue.add(opened)
+
+    async def redescribe(self, opened: OpenInode) -> None:
+        """Tell the journal the present name and attributes of what write-back has kept.
+
+        For who holds a claim on the inode's place and the lock.
+
+        Raises:
+            StoreError, OSError: neither the journal nor the store could be told.
+        """
+        if self._write_back is None or not opened.file.dirty:
+            return
+        try:
+            await opened.file.redescribe(self._request(opened, streaming=False))
+        except OSError as exc:
+            log.warning("write-back: no room on local disk (%s): uploading now", exc.strerror)
+            await self.commit_locked(opened)
 
     async def commit_locked(self, opened: OpenInode) -> None:
         """As :meth:`commit`, for whoever holds a claim on the inode's place and the lock."""
@@ -341,6 +364,7 @@ class Commits:
             content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
             like=info,
+            replaces=seen,
         )
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
@@ -408,8 +432,13 @@ class Commits:
         if opened is None:
             return
         opened.exclusive = opened.unseen = False
-        if opened.file.version is None and replaced is not None and replaced.info is not None:
-            opened.seen = replaced.info.version
+        if opened.file.version is None:
+            # Its object is to take the place of what the name stood for, if that was stored.
+            before = None if replaced is None else self._opened.current(replaced)
+            if replaced is not None and replaced.info is not None:
+                opened.seen = replaced.info.version
+            else:
+                opened.seen = None if before is None else before.seen
 
     async def follow(self, inode: Inode) -> None:
         """Let an open file read on from the copy that a change of its metadata made."""
@@ -420,23 +449,26 @@ class Commits:
         """Let open files read on from server-side copies of the version they have open."""
         for inode, source, copy in copies:
             opened = self._opened.current(inode)
-            if opened is not None and opened.is_of(source) and source != copy:
+            if opened is None or source == copy:
+                continue
+            if opened.is_of(source):
                 await opened.file.preserve(copy)
                 opened.seen = copy
                 self._kernel.note_pages(inode, copy)
+            elif opened.seen == source:
+                opened.seen = copy  # what is to take its place follows it
 
     # -- behind the programs, and all files -----------------------------------------------------
 
     async def run(self, release: Callable[[OpenInode], Awaitable[None]]) -> None:
         """Upload what write-back has queued, and ``release`` it, until cancelled."""
         if self._write_back is not None:
-            await self._write_back.run(lambda pending: self._upload_later(pending, release))
+            await self._write_back.run(lambda opened: self._upload_later(opened, release))
         await trio.sleep_forever()
 
     async def _upload_later(
-        self, pending: QueuedFile, release: Callable[[OpenInode], Awaitable[None]]
+        self, opened: OpenInode, release: Callable[[OpenInode], Awaitable[None]]
     ) -> None:
-        opened = next(each for each in self._opened if each is pending)
         pause_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:
@@ -453,6 +485,10 @@ class Commits:
             await trio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_RETRY_SECONDS)
         await release(opened)
+
+    def is_behind(self, opened: OpenInode) -> bool:
+        """Whether write-back has the file, closed, and has not uploaded it yet."""
+        return self._write_back is not None and self._write_back.holds(opened)
 
     @property
     def pending_uploads(self) -> int:

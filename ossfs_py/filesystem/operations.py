@@ -28,12 +28,13 @@ from ossfs_py.filesystem.description import FileDescription, Refreshed, path_in,
 from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import HandleNumbers, Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
-from ossfs_py.filesystem.openinodes import Opener, OpenInodes
+from ossfs_py.filesystem.openinodes import Opener, OpenInode, OpenInodes
 from ossfs_py.filesystem.options import FilesystemOptions
-from ossfs_py.filesystem.oweddirectories import OwedDirectories
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.protection import Protection
 from ossfs_py.filesystem.removals import Removals
+from ossfs_py.filesystem.renaming import Renaming
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.trash import Trash
@@ -70,15 +71,14 @@ class Filesystem:
         kernel: KernelCache,
         options: FilesystemOptions,
         *,
-        write_back: WriteBackQueue | None = None,
+        write_back: WriteBackQueue[OpenInode] | None = None,
         group_sync: GroupSync | None = None,
         foresight: Sequence[OpenWatcher] = (),
         descriptors: Descriptors | None = None,
     ) -> None:
-        """``namespace`` tells ``kernel`` of objects that others replaced; ``workers`` are for
-        calls to the store; ``write_back`` needs ``group_sync``, which alone lets removals come
-        behind; ``foresight`` is told of every file that is opened for reading; ``descriptors``
-        limits the files open for writing (None: as the process's limit says).
+        """``namespace`` tells ``kernel`` what others replaced; ``workers`` are for store calls;
+        ``write_back`` needs ``group_sync``, which alone puts off removals; ``foresight`` is told of
+        files opened for reading; ``descriptors`` limits those for writing (None: by the process).
         """
         self._namespace = namespace
         self._kernel = kernel
@@ -86,6 +86,7 @@ class Filesystem:
         self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, self._numbers = Claims(), HandleNumbers()
         self._opened = OpenInodes()
+        self._owed = OwedEntries(namespace, claims, group_sync if write_back is not None else None)
         self._commits = Commits(
             self._opened,
             namespace,
@@ -95,10 +96,11 @@ class Filesystem:
             options.conflicts,
             trash,
             Twins(namespace, is_on=options.dedup),
+            self._owed,
             write_back,
             record_writer=options.record_writer,
         )
-        self._preserved = PreservedFiles(
+        preserved = PreservedFiles(
             self._opened, self._commits, store, workers, journal, options.scratch_prefix
         )
         self._behind = Behind()
@@ -106,7 +108,7 @@ class Filesystem:
             self._opened,
             namespace,
             self._commits,
-            self._preserved,
+            preserved,
             self._behind,
             store,
             workers,
@@ -118,11 +120,10 @@ class Filesystem:
         self._opener = Opener(
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
-        self._changes = Changes(
-            self._opened, namespace, claims, self._commits, self.protection, trash
+        self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
+        self._renaming = Renaming(
+            self._opened, namespace, claims, self._commits, self._owed, preserved, trash
         )
-        made_later = group_sync if write_back is not None else None
-        self._owed = OwedDirectories(namespace, claims, workers, journal, made_later)
         self._replies = Replies(namespace, kernel)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
@@ -180,7 +181,7 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            made = await self._owed.make(directory, decoded, mode, uid, gid)
+            made = await self._owed.make_directory(directory, decoded, mode, uid, gid)
         return await self._introduced(made, began)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
@@ -222,7 +223,7 @@ class Filesystem:
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
         async with self._changes.within(directory):
-            made = await self._namespace.make_symlink(directory, decoded, target, uid, gid)
+            made = await self._owed.make_symlink(directory, decoded, target, uid, gid)
         return await self._introduced(made, began)
 
     async def read_link(self, number: int) -> bytes:
@@ -241,7 +242,9 @@ class Filesystem:
             async with self._changes.within(inode):
                 if self._namespace.known_child(directory, decoded) is not inode:
                     continue  # renamed while we waited for our turn
-                await self._removals.unlink(directory, decoded, inode, self._opener.release)
+                async with self._owed.lock_of(inode):
+                    await self._removals.unlink(directory, decoded, inode, self._opener.release)
+                    await self._owed.removed(inode)
                 gone = True
 
     async def rename(
@@ -255,34 +258,7 @@ class Filesystem:
         if self.protection.forbids("overwrite") and not no_replace:
             await self._changes.refuse_replacing(source_dir, old, target_dir, new)
             no_replace = True  # also what others store under the name meanwhile
-        moved = False
-        while not moved:
-            inode = await self._namespace.lookup(source_dir, old)
-            # Only a known target can be open, and only an open one needs care.
-            target = self._namespace.known_child(target_dir, new)
-            async with self._changes.moving(inode, target, (source_dir, target_dir)):
-                if (
-                    self._namespace.known_child(source_dir, old) is not inode
-                    or self._namespace.known_child(target_dir, new) is not target
-                ):
-                    continue  # changed while we waited for our turn
-                if not no_replace:
-                    if target is not None and target is not inode:
-                        await self._preserved.preserve(target)
-                    await self._changes.keep_replaced(inode, target_dir, new)
-                await self._namespace.rename(
-                    source_dir,
-                    old,
-                    target_dir,
-                    new,
-                    no_replace=no_replace,
-                    on_copied=self._commits.follow_copies,
-                )
-                if target is not inode:
-                    self._changes.renamed(inode, target)
-                    await self._owed.removed(target)
-                await self._owed.moved(inode)
-                moved = True
+        await self._renaming.rename(source_dir, old, target_dir, new, no_replace=no_replace)
 
     # -- attributes ---------------------------------------------------------------------------
 
@@ -292,8 +268,7 @@ class Filesystem:
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
             await self._handles.settle_nameless(inode)
-        reply = self._replies.fresh_nowait(inode, began)
-        return reply or await self._replies.fresh(inode, began)
+        return self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
 
     async def set_attributes(
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
@@ -557,6 +532,10 @@ class Filesystem:
             nursery.start_soon(self._owed.run)
             nursery.start_soon(self._commits.run, self._opener.release)
 
+    async def removals_tried(self) -> None:
+        """Wait until the store has deleted what was removed before, or could not."""
+        await self._removals.put_off.tried()
+
     async def sync(self) -> None:
         """sync(1) of this mount: returns when everything dirty is in the bucket.
 
@@ -574,7 +553,7 @@ class Filesystem:
 
     @property
     def unsaved_files(self) -> int:
-        """Files with changes, and directories, that the bucket has not got yet."""
+        """Files with changes, directories and links that the bucket has not got yet."""
         return self._opened.unsaved_count + len(self._owed)
 
     @property

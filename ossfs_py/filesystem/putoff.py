@@ -1,6 +1,10 @@
-"""Removals that write-back owes the store: many keys by one request, behind who removed them."""
+"""Removals owed to the store: many keys by one request, behind who removed them.
+
+With a trash, a copy of each file is kept before.
+"""
 
 import logging
+import sys
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -16,10 +20,12 @@ from ossfs_py.errors import (
     UnsavedDataError,
     UnsupportedByStoreError,
 )
+from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
+from ossfs_py.writing.removals import is_bare_marker
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +41,9 @@ _RETRY_SECONDS = 5.0
 
 
 class PutOffRemoval(Protocol):
-    """A removed file that nobody has open; see :class:`~ossfs_py.filesystem.removals.Removal`."""
+    """A removed file that nobody has open, or a directory; see
+    :class:`~ossfs_py.filesystem.removals.Removal`.
+    """
 
     @property
     def key(self) -> str:
@@ -92,26 +100,23 @@ class PutOffRemovals:
         self._workers = workers
         self._forget = forget
         self._waiting: dict[PutOffRemoval, None] = {}
-        self._rounds = 0
-        """Batches that have ended, well or not."""
-        self._is_under_way = False
-        self._hurry = trio.Event()
-        self._awaited = trio.Event()
-        """Set while somebody waits."""
-        self._ended = trio.lowlevel.ParkingLot()
+        self._old: set[PutOffRemoval] = set()
+        """Those of them that do not come from a moment ago."""
+        self._rounds = Rounds()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def wait_for_room(self) -> None:
         """Wait while too many wait."""
-        while len(self._waiting) >= MAX_PUT_OFF:
-            await self._ended.park()
+        await self._rounds.wait_while(lambda: len(self._waiting) >= MAX_PUT_OFF)
 
-    def add(self, removal: PutOffRemoval) -> None:
-        """Let its object be deleted soon."""
+    def add(self, removal: PutOffRemoval, *, is_old: bool = False) -> None:
+        """Let its object be deleted soon; ``is_old``: an earlier mount has left it."""
         self._waiting[removal] = None
-        self._hurry.set()
+        if is_old:
+            self._old.add(removal)
+        self._rounds.hurry()
 
     async def tried_below(self, prefix: str) -> None:
         """Wait until what waits below a prefix is done, or could not be."""
@@ -121,12 +126,9 @@ class PutOffRemovals:
     async def tried(self) -> None:
         """Wait until what waits now is done, or could not be."""
         wanted = set(self._waiting)
-        begun = self._rounds + self._is_under_way
-        rounds = begun + 1 + len(wanted) // MAX_DELETED_KEYS
-        while wanted & self._waiting.keys() and self._rounds < rounds:
-            self._hurry.set()
-            self._awaited.set()
-            await self._ended.park()
+        await self._rounds.tried(
+            lambda: bool(wanted & self._waiting.keys()), 1 + len(wanted) // MAX_DELETED_KEYS
+        )
 
     async def done(self) -> None:
         """Wait until what waits now is done.
@@ -143,40 +145,23 @@ class PutOffRemovals:
     async def run(self) -> None:
         """Delete what comes, until cancelled."""
         while True:
-            await self._hurry.wait()
-            self._hurry = trio.Event()
+            await self._rounds.hurried()
             if any(removal.trash for removal in self._waiting):
-                await self._calm()
+                await self._rounds.calm(
+                    lambda: len(self._waiting), _CALM_SECONDS, _LONGEST_CALM_SECONDS
+                )
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
-            self._is_under_way = True
-            try:
+            with self._rounds.round():
                 await self._delete(batch)
-            finally:
-                self._is_under_way = False
-                self._rounds += 1
-                self._ended.unpark_all()
-            if batch[0] not in self._waiting:
-                if self._waiting:
-                    self._hurry.set()
-                continue
-            with trio.move_on_after(_RETRY_SECONDS):
-                await self._hurry.wait()
-            self._hurry.set()
+            self._old.update(removal for removal in batch if removal in self._waiting)
+            if batch[0] in self._waiting:
+                await self._rounds.hurried(_RETRY_SECONDS)
+            if self._waiting:
+                self._rounds.hurry()
 
     # -- inside ----------------------------------------------------------------------------------
-
-    async def _calm(self) -> None:
-        """Wait until who removes files is done, or somebody waits for them to be gone."""
-        end = trio.current_time() + _LONGEST_CALM_SECONDS
-        count = 0
-        while count != len(self._waiting) and trio.current_time() < end:
-            count = len(self._waiting)
-            with trio.move_on_after(_CALM_SECONDS):
-                await self._awaited.wait()
-                break
-        self._awaited = trio.Event()
 
     async def _delete(self, batch: Sequence[PutOffRemoval]) -> None:
         """Delete the objects of a batch; those that could not be go on waiting."""
@@ -187,17 +172,10 @@ class PutOffRemovals:
                 ours.append(removal)
             owed = [removal for removal in ours if not removal.is_over]
             try:
-                by_key = {removal.key: removal for removal in owed}
-                left = await self._workers.run_to_end(self._present, list(by_key))
-                wanted = [info for info in left if by_key[info.key].hides(info)]
-                left, kept = await self._copied(by_key, wanted)
-                stay = len(wanted) - len(left) - len(kept)
-                if any(removal.trash for removal in owed):
-                    # Copies may take long, and others store what they like meanwhile.
-                    left = await self._workers.run_to_end(self._unchanged, left)
-                kept |= await self._workers.run_to_end(self._delete_present, by_key, left)
+                copies = await self._copied([removal for removal in owed if removal.trash])
+                kept = await self._workers.run_to_end(self._delete_present, owed, copies)
                 await self._forget([removal for removal in owed if removal not in kept])
-                if stay:
+                if copies.refused:
                     self._came_back()
             except (StoreError, OSError, RuntimeError) as exc:
                 # OSError: the journal. Deleted or not, all of them are looked at again.
@@ -206,53 +184,75 @@ class PutOffRemovals:
             for removal in ours:
                 if removal not in kept:
                     del self._waiting[removal]
+                    self._old.discard(removal)
         finally:
             for removal in ours:
                 removal.lock.release()
 
-    async def _copied(
-        self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]
-    ) -> tuple[list[ObjectInfo], set[PutOffRemoval]]:
+    async def _copied(self, owed: Sequence[PutOffRemoval]) -> "_Copies":
         """Let copies be kept of what is to be deleted, several at a time.
 
-        Returns what may be deleted now, and the removals that have to wait. What the store will
-        not copy is neither: it stays.
+        Raises:
+            StoreError: nothing could be found out.
         """
-        kept: set[PutOffRemoval] = set()
-        deletable = []
+        copies = _Copies()
+        if not owed:
+            return copies
+        by_key = {removal.key: removal for removal in owed}
         limit = trio.CapacityLimiter(_COPIES_AT_ONCE)
 
         async def copy(removal: PutOffRemoval, info: ObjectInfo) -> None:
             async with limit:
                 try:
                     copied = await self._trash.keep_object(removal.trash, info, removal.removed_ns)
-                except StoreUnavailableError as exc:
+                except (StoreUnavailableError, RuntimeError) as exc:
                     log.warning("%r, removed here, is still in the bucket: %s", info.key, exc)
-                    kept.add(removal)
+                    copies.missing.add(removal)
                 except OssfsError as exc:
                     log.debug("%r is there again: %s", info.key, exc)
+                    copies.refused = True
                 else:
                     if copied is not None and removal.hides(copied):
-                        deletable.append(copied)
+                        copies.etags[removal] = copied.etag
 
+        there = await self._workers.run_to_end(self._present, list(by_key))
         async with trio.open_nursery() as nursery:
             for info in there:
-                if by_key[info.key].trash:
+                if by_key[info.key].hides(info):
                     nursery.start_soon(copy, by_key[info.key], info)
-                else:
-                    deletable.append(info)
-        return deletable, kept
-
-    def _unchanged(self, known: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-        """On a thread: what of the objects is still there as it is known."""
-        now = {info.key: info.etag for info in self._present([info.key for info in known])}
-        return [info for info in known if now.get(info.key) == info.etag]
+        return copies
 
     def _delete_present(
-        self, by_key: Mapping[str, PutOffRemoval], there: Sequence[ObjectInfo]
+        self, owed: Sequence[PutOffRemoval], copies: "_Copies"
     ) -> set[PutOffRemoval]:
-        """On a thread: delete what is there; returns those that could not be, for now."""
-        left = [info.key for info in there]
+        """On a thread: delete what is there still; returns those that could not be, for now.
+
+        Markers go after what was in their directories, the deepest first: SeaweedFS keeps one,
+        silently, whose directory has anything in it.
+
+        Raises:
+            StoreError: nothing could be found out.
+        """
+        levels: dict[int, dict[str, PutOffRemoval]] = defaultdict(dict)
+        for removal in owed:
+            is_marker = removal.key.endswith("/")
+            levels[removal.key.count("/") if is_marker else sys.maxsize][removal.key] = removal
+        kept = set(copies.missing)
+        for depth in sorted(levels, reverse=True):
+            by_key = levels[depth]
+            for key, removal in list(by_key.items()):
+                if key.endswith("/") and any(each.key.startswith(key) for each in kept):
+                    kept.add(by_key.pop(key, removal))
+            kept |= self._delete_level(by_key, copies)
+        return kept
+
+    def _delete_level(
+        self, by_key: Mapping[str, PutOffRemoval], copies: "_Copies"
+    ) -> set[PutOffRemoval]:
+        markers = [key for key in by_key if key.endswith("/")]
+        files = [key for key in by_key if not key.endswith("/")]
+        left = [info.key for info in self._present(files) if copies.allow(by_key[info.key], info)]
+        left += [key for key in markers if not self._must_stay(by_key[key])]
         if len(left) > 1:
             try:
                 left = self._store.delete_many(left)
@@ -269,6 +269,23 @@ class PutOffRemovals:
                 log.warning("%r, removed here, is still in the bucket: %s", key, exc)
                 kept.add(by_key[key])
         return kept
+
+    def _must_stay(self, removal: PutOffRemoval) -> bool:
+        """Whether a directory is another one now, or has a file again that could not be kept."""
+        if self._is_another(removal):
+            return True
+        return self._trash.is_on and not is_bare_marker(self._store, removal.key)
+
+    def _is_another(self, removal: PutOffRemoval) -> bool:
+        """Whether others have made a directory anew since. SeaweedFS tells of no marker and lists
+        the empty directory until it is deleted.
+        """
+        if removal not in self._old:
+            return False
+        try:
+            return not removal.hides(self._store.head(removal.key))
+        except ObjectMissingError:
+            return False
 
     def _present(self, keys: Sequence[str]) -> list[ObjectInfo]:
         """What is under the keys now: by listings where one tells of several, else one by one."""
@@ -294,6 +311,26 @@ class PutOffRemovals:
                 except ObjectMissingError:
                     continue
         return found
+
+
+class _Copies:
+    """What is kept of a batch."""
+
+    def __init__(self) -> None:
+        self.etags: dict[PutOffRemoval, str] = {}
+        """What there is a copy of."""
+        self.missing: set[PutOffRemoval] = set()
+        """Those that have to wait for theirs."""
+        self.refused = False
+        """Whether the store will not copy some; they stay."""
+
+    def allow(self, removal: PutOffRemoval, info: ObjectInfo) -> bool:
+        """Whether an object may be deleted. Copies may take long, and others store what they like
+        meanwhile.
+        """
+        if removal.trash and self.etags.get(removal) != info.etag:
+            return False
+        return removal.hides(info)
 
 
 def _by_directory(keys: Sequence[str]) -> Mapping[str, list[str]]:

@@ -1,12 +1,12 @@
 """Removing: the name is gone at once, and what the store still has to do comes behind.
 
-A file that nobody has open is deleted while rm waits, by one request; with write-back the journal
-is told, and it is deleted behind, many by one request (``putoff``). Of an open one the journal is
-told, and its key is hidden here from then on. Its readers go on: from a hidden copy if the object
-is small, so that other clients see it gone as well; else from the object itself, which is deleted
-at the last close, or by the next mount if this one is killed. A copy of a large object may take
-minutes. An upload that was under way is given up, unless bytes are nowhere else: then it is
-finished under the hidden key. Whoever stores something else under the key waits until that is
+A file that nobody has open is deleted while rm waits, by one request; with write-back, or a trash,
+the journal is told, and it is deleted behind, many by one request (``putoff``). Of an open one the
+journal is told, and its key is hidden here from then on. Its readers go on: from a hidden copy if
+the object is small, so that other clients see it gone as well; else from the object itself, which
+is deleted at the last close, or by the next mount if this one is killed. A copy of a large object
+may take minutes. An upload that was under way is given up, unless bytes are nowhere else: then it
+is finished under the hidden key. Whoever stores something else under the key waits until that is
 over, and until the object that is still read has moved to a hidden copy.
 
     named -> hidden (an upload ends) -> hidden (the object is known) -> deleted at the last close
@@ -14,11 +14,9 @@ over, and until the object that is still read has moved to a hidden copy.
 """
 
 import logging
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import trio
@@ -34,14 +32,14 @@ from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
 from ossfs_py.filesystem.trash import Trash
-from ossfs_py.model import CommitRequest, ObjectInfo
+from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
-from ossfs_py.writing.removals import RemovalRecord, delete_marker, delete_removed
+from ossfs_py.writing.removals import RemovalRecord, delete_removed
 
 log = logging.getLogger(__name__)
 
@@ -138,8 +136,6 @@ class RemovedMarker:
 
     def __init__(self, key: str, removals: "Sequence[Removal]", owner: "Removals") -> None:
         self._key = key
-        self.lock = trio.Lock()
-        """Held while it is deleted."""
         self.removals = removals
         self._owner = owner
 
@@ -194,21 +190,12 @@ class Removals:
         self._journal = journal
         self._outstanding: dict[str, Removal] = {}
         self._of_open: dict[OpenInode, Removal] = {}
-        self._ending = trio.Lock()
-        """Held while a directory is removed, or what is left of removed ones deleted."""
 
     def take_over(self) -> None:
         """Hide what earlier mounts removed and could not delete; blocks shortly."""
-        inside = defaultdict[str, list[Removal]](list)
-        for record in self._journal.leftover_removals():
-            removal = self._add_owed(record)
-            for key in record.markers:
-                inside[key].append(removal)
-        for key, removals in inside.items():
-            marker = RemovedMarker(key, removals, self)
-            self._removed.add(marker)
-            for removal in removals:
-                removal.markers.append(marker)
+        # As they were removed: a directory after what was in it.
+        for record in sorted(self._journal.leftover_removals(), key=lambda each: each.at_ns):
+            self._add_owed(record, is_old=True)
 
     # -- names -----------------------------------------------------------------------------------
 
@@ -233,9 +220,8 @@ class Removals:
                 await self._put_off(directory, inode, self._group_sync)
             return
         if inode.shadows:
-            # What the name stood for before it was this file's: nobody needs it.
-            await self._trash.keep(self._namespace.key_of(inode))
-            await self._workers.run(self._store.delete, self._namespace.key_of(inode))
+            # What the name stood for before it was this file's: nobody needs it here.
+            await self._drop_shadowed(inode, opened)
             inode.shadows = False
         if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
             # Nothing of it is in the store, or on its way to be.
@@ -270,25 +256,23 @@ class Removals:
     async def remove_directory(self, directory: Inode, name: str) -> None:
         """Remove an empty directory; removed objects that are read from do not count.
 
+        With write-back or a trash its marker is deleted behind, after what was removed below it.
+
         Raises:
+            OSError: the journal could not be written; nothing has changed.
             As :meth:`Namespace.remove_directory`.
         """
         inode = self._namespace.known_child(directory, name)
-        key = "" if inode is None else self._namespace.marker_key_of(inode)
-        if inode is not None and not self._trash.is_on:
-            # Copies of what is in it may take long, and its name goes at once.
-            await self.put_off.tried_below(key)
-        if not (self._outstanding or self._ending.locked()):
-            await self._remove_directory(directory, name, key)
+        if inode is not None and await self._put_off_directory(directory, inode):
             return
-        async with self._ending:
-            await self._remove_directory(directory, name, key)
-
-    async def _remove_directory(self, directory: Inode, name: str, key: str) -> None:
-        inside = [each for each in self._outstanding.values() if key and each.key.startswith(key)]
-        marker = RemovedMarker(key, inside, self) if inside else None
-        if marker is not None:
-            self._removed.add(marker)
+        marker = None
+        if inode is not None:
+            key = self._namespace.marker_key_of(inode)
+            await self.put_off.tried_below(key)
+            inside = [each for each in self._outstanding.values() if each.key.startswith(key)]
+            if inside:
+                marker = RemovedMarker(key, inside, self)
+                self._removed.add(marker)
         try:
             await self._namespace.remove_directory(directory, name)
         except BaseException:
@@ -298,11 +282,13 @@ class Removals:
         if marker is not None:
             for removal in marker.removals:
                 removal.markers.append(marker)
-                markers = (*removal.record.markers, marker.key)
-                removal.record = replace(removal.record, markers=markers)
-            await self._write_down(marker.removals)
-            # Deleted before the last object went, it may have been kept.
-            await self._end_markers([marker])
+                await self._write_down(
+                    removal, replace(removal.record, markers=(*removal.record.markers, marker.key))
+                )
+            if self._drop_needless(marker):
+                # Deleted before the last object went, it may have been kept.
+                with suppress(StoreError):
+                    await self._workers.run(self._store.delete, marker.key)
 
     # -- the object ------------------------------------------------------------------------------
 
@@ -331,14 +317,12 @@ class Removals:
 
     async def give_marker_way(self, marker: RemovedMarker) -> None:
         """The directory is about to be there again."""
-        async with marker.lock:
-            self._removed.discard(marker)
+        self._removed.discard(marker)
         for removal in marker.removals:
             if marker in removal.markers:
                 removal.markers.remove(marker)
                 left = tuple(key for key in removal.record.markers if key != marker.key)
-                removal.record = replace(removal.record, markers=left)
-        await self._write_down(marker.removals)
+                await self._write_down(removal, replace(removal.record, markers=left))
 
     # -- inside ----------------------------------------------------------------------------------
 
@@ -362,10 +346,10 @@ class Removals:
                 known = removal.record.etags
                 if version.etag not in known:
                     known = (*known, version.etag)
-                    removal.record = replace(
-                        removal.record, etags=known, unheard_size=None, mtime_ns=None
+                    await self._write_down(
+                        removal,
+                        replace(removal.record, etags=known, unheard_size=None, mtime_ns=None),
                     )
-                    await self._write_down([removal])
         finally:
             removal.settled.set()
             if opened.users > 1:  # or else it is the last close that follows
@@ -405,47 +389,68 @@ class Removals:
 
     async def _put_off(self, directory: Inode, inode: Inode, group_sync: GroupSync) -> None:
         """Remove a closed file here, and let the store hear of it behind."""
-        await self.put_off.wait_for_room()
-        key = self._namespace.key_of(inode)
-        etags = () if inode.info is None else (inode.info.etag,)
-        trash = "" if await self._trash.before_removal(key) else self._trash.prefix
-        record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
-        await self._workers.run(partial(self._journal.record_removal, record, durable=False))
-        group_sync.add_removal(record)
-        self._add_owed(record)
+        await self._owe(self._namespace.key_of(inode), inode.info, group_sync)
         self._namespace.note_unlinked(inode)
         await self._namespace.keep_visible(directory)
 
-    def _add_owed(self, record: RemovalRecord) -> Removal:
+    async def _put_off_directory(self, parent: Inode, inode: Inode) -> bool:
+        """Remove an empty directory here, and let the store hear of it behind; False if that cannot
+        be.
+        """
+        if self._group_sync is None or inode.kind is not Kind.DIRECTORY:
+            return False
+        key = self._namespace.marker_key_of(inode)
+        outstanding = self._outstanding.values()
+        if any(each.opened is not None and each.key.startswith(key) for each in outstanding):
+            return False  # somebody reads what was removed in it
+        await self._namespace.require_empty(inode)
+        await self._owe(key, inode.info, self._group_sync)
+        self._namespace.note_unlinked(inode)
+        await self._namespace.keep_visible(parent)
+        return True
+
+    async def _drop_shadowed(self, inode: Inode, opened: OpenInode) -> None:
+        key = self._namespace.key_of(inode)
+        if self._group_sync is None or self._trash.is_on:
+            # Behind, a copy of it would be made once more with that of the file's own object.
+            await self._trash.keep(key)
+            await self._workers.run(self._store.delete, key)
+        else:
+            await self._owe(key, opened.seen, self._group_sync)
+
+    async def _owe(
+        self, key: str, known: ObjectInfo | ObjectVersion | None, group_sync: GroupSync
+    ) -> None:
+        """Hide what a key holds, and delete it behind; ``known`` is what it held last."""
+        await self.put_off.wait_for_room()
+        etags = () if known is None else (known.etag,)
+        trash = self._trash.prefix
+        if key.endswith("/") or await self._trash.before_removal(key):
+            trash = ""  # nothing to keep in a marker; or the copy is there
+        record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
+        await group_sync.record_removal(record)
+        self._add_owed(record)
+
+    def _add_owed(self, record: RemovalRecord, *, is_old: bool = False) -> None:
         removal = Removal(record, None, self)
         removal.settled.set()
         self._add(removal)
-        self.put_off.add(removal)
-        return removal
+        self.put_off.add(removal, is_old=is_old)
 
     def _add(self, removal: Removal) -> None:
         self._outstanding[removal.record.ident] = removal
         self._removed.add(removal)
 
-    async def _write_down(self, removals: Sequence[Removal]) -> None:
-        """Let the journal have their records as they are now."""
-        records = [removal.record for removal in removals if not removal.is_over]
+    async def _write_down(self, removal: Removal, record: RemovalRecord) -> None:
+        removal.record = record
+        if removal.is_over:
+            return
         try:
-            await self._workers.run(self._record_all, records)
+            await self._workers.run(self._journal.record_removal, record)
         except OSError as exc:
-            log.warning("the journal does not know all of what was removed: %s", exc)
-        if self._group_sync is not None:
-            for record in records:
-                self._group_sync.add_removal(record)
-        over = [removal.record for removal in removals if removal.is_over]
-        if over:
-            await self._workers.run(self._journal.forget_removals, over)
-
-    def _record_all(self, records: Sequence[RemovalRecord]) -> None:
-        """On a thread."""
-        for record in records:
-            durable = self._group_sync is None or not record.whatever_was_there
-            self._journal.record_removal(record, durable=durable)
+            log.warning("the journal does not know all of the removed %r: %s", removal.key, exc)
+        if removal.is_over:
+            await self._workers.run(self._journal.forget_removal, record)
 
     async def _delete(self, removal: Removal) -> None:
         """The object is needed no more. What fails is told; the next mount does it then."""
@@ -483,26 +488,17 @@ class Removals:
             self._outstanding.pop(removal.record.ident, None)
         records = [removal.record for removal in ours]
         await self._workers.run(self._journal.forget_removals, records)
-        async with self._ending:
-            await self._end_markers({marker for removal in ours for marker in removal.markers})
+        for marker in {marker for removal in ours for marker in removal.markers}:
+            if self._drop_needless(marker):
+                with suppress(StoreError):
+                    await self._workers.run(self._store.delete, marker.key)
 
-    async def _end_markers(self, markers: Collection[RemovedMarker]) -> None:
-        """Delete the markers of directories in which nothing removed is left, and hide them no
-        longer. The deepest first: some stores keep one in whose directory anything is.
-        """
-        for marker in sorted(markers, key=lambda each: len(each.key), reverse=True):
-            if not all(removal.is_over for removal in marker.removals):
-                continue
-            async with marker.lock:
-                if marker in self._removed.hiding(marker.key):
-                    with suppress(StoreError):
-                        await self._workers.run(delete_marker, self._store, marker.key)
-                    self._removed.discard(marker)
-
-    def _drop_needless(self, marker: RemovedMarker) -> None:
+    def _drop_needless(self, marker: RemovedMarker) -> bool:
         """Hide the marker no longer if nothing removed is left in its directory."""
-        if all(removal.is_over for removal in marker.removals):
+        is_needless = all(removal.is_over for removal in marker.removals)
+        if is_needless:
             self._removed.discard(marker)
+        return is_needless
 
 
 def _can_wait(inode: Inode) -> bool:

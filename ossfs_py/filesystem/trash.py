@@ -7,6 +7,8 @@ truncate, a write in the middle)      once for each time that the file is opened
                                       programs have stored in between is not kept
 a commit that only appends            nothing: all bytes are still there
 a change of attributes, a rename      nothing: the bytes are still there
+unlink of what write-back has not     nothing: the store never had it
+uploaded
 rmdir                                 nothing: a directory has no content
 other clients, a version of others    nothing: this mount does not see it, or has not asked
 that came between copy and commit

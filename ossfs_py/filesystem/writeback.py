@@ -1,8 +1,8 @@
 """The queue of closed files whose bytes are safe on local disk and still have to be uploaded."""
 
-from collections import deque
+import math
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import trio
 
@@ -10,6 +10,9 @@ from ossfs_py.telemetry.metrics import Metrics
 
 MAX_PENDING_FILES = 1000
 """Closed files that may wait; the next close waits for one of them. Each holds a descriptor."""
+GATHER_SECONDS = 1.0
+"""How long a closed file waits for what is to be done to it before it is sent: tar, rsync and git
+set its mode and times, give it its name, or remove it again."""
 _UPLOADS_AT_ONCE = 16
 """Half of the threads: a small file is all waiting; the other half serves programs that wait."""
 _BYTES_AT_ONCE = 64 * 1024**2
@@ -25,14 +28,25 @@ class QueuedFile(Protocol):
         ...
 
 
-class WriteBackQueue:
+F = TypeVar("F", bound=QueuedFile)
+
+
+class WriteBackQueue(Generic[F]):
     """First closed, first begun. Belongs to the trio thread."""
 
-    def __init__(self, metrics: Metrics, max_files: int = MAX_PENDING_FILES) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        max_files: int = MAX_PENDING_FILES,
+        gather_seconds: float = GATHER_SECONDS,
+    ) -> None:
         self._max_files = max_files
-        self._queue: deque[QueuedFile] = deque()
-        self._running: set[QueuedFile] = set()
-        self._lot = trio.lowlevel.ParkingLot()
+        self._gather_seconds = gather_seconds
+        self._queue: dict[F, float] = {}
+        """When each is to be begun, on trio's clock."""
+        self._running: set[F] = set()
+        self._changed = trio.Event()
+        self._ended = trio.lowlevel.ParkingLot()
         metrics.write_back_files.set_function(lambda: len(self))
         metrics.write_back_bytes.set_function(
             lambda: sum(one.size() for one in (*self._queue, *self._running))
@@ -41,46 +55,61 @@ class WriteBackQueue:
     def __len__(self) -> int:
         return len(self._queue) + len(self._running)
 
-    def __contains__(self, file: QueuedFile) -> bool:
+    def __contains__(self, file: F) -> bool:
         """Whether the file waits and has not been begun."""
         return file in self._queue
+
+    def holds(self, file: F) -> bool:
+        """Whether the file waits, or is being uploaded."""
+        return file in self._queue or file in self._running
 
     async def wait_for_room(self) -> None:
         """Wait while too many files are pending."""
         while len(self) >= self._max_files:
-            await self._lot.park()
+            await self._ended.park()
 
-    def add(self, file: QueuedFile) -> None:
+    def add(self, file: F) -> None:
         """Let a file be uploaded after those that are there."""
-        self._queue.append(file)
-        self._lot.unpark_all()
+        self._queue[file] = trio.current_time() + self._gather_seconds
+        self._changed.set()
 
     async def wait_empty(self) -> None:
-        """Wait until nothing is pending."""
+        """Wait until nothing is pending; what is begins now."""
         while len(self):
-            await self._lot.park()
+            self._queue = dict.fromkeys(self._queue, trio.current_time())
+            self._changed.set()
+            await self._ended.park()
 
-    async def run(self, upload: Callable[[QueuedFile], Awaitable[None]]) -> None:
+    async def run(self, upload: Callable[[F], Awaitable[None]]) -> None:
         """Upload what comes, until cancelled. ``upload`` deals with failures itself."""
         async with trio.open_nursery() as nursery:
-            for _ in range(_UPLOADS_AT_ONCE):
-                nursery.start_soon(self._work, upload)
+            while True:
+                while (pause_seconds := self._pause_seconds()) > 0:
+                    self._changed = trio.Event()
+                    with trio.move_on_after(pause_seconds):
+                        await self._changed.wait()
+                file = next(iter(self._queue))
+                del self._queue[file]
+                self._running.add(file)
+                nursery.start_soon(self._upload, file, upload)
 
-    async def _work(self, upload: Callable[[QueuedFile], Awaitable[None]]) -> None:
-        while True:
-            while not self._may_begin():
-                await self._lot.park()
-            file = self._queue.popleft()
-            self._running.add(file)
-            try:
-                await upload(file)
-            finally:
-                self._running.discard(file)
-                self._lot.unpark_all()
+    async def _upload(self, file: F, upload: Callable[[F], Awaitable[None]]) -> None:
+        try:
+            await upload(file)
+        finally:
+            self._running.discard(file)
+            self._changed.set()
+            self._ended.unpark_all()
 
-    def _may_begin(self) -> bool:
-        """Whether the first of the queue may be begun; they begin in the order of the closes."""
-        if not self._queue or len(self._running) < _LARGE_UPLOADS_AT_ONCE:
-            return bool(self._queue)
-        under_way = sum(file.size() for file in self._running)
-        return under_way + self._queue[0].size() <= _BYTES_AT_ONCE
+    def _pause_seconds(self) -> float:
+        """Until the first of the queue may be begun; they begin in the order of the closes."""
+        if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
+            return math.inf
+        file, due = next(iter(self._queue.items()))
+        if len(self._running) >= _LARGE_UPLOADS_AT_ONCE:
+            under_way = sum(each.size() for each in self._running)
+            if under_way + file.size() > _BYTES_AT_ONCE:
+                return math.inf
+        if len(self) > self._max_files // 2:
+            return 0.0  # whoever makes so many is not to wait for those that wait here
+        return due - trio.current_time()

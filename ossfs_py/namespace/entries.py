@@ -169,9 +169,18 @@ class Entries:
         )
 
     async def make_symlink(
-        self, parent: Inode, name: str, target: bytes, uid: int, gid: int
+        self,
+        parent: Inode,
+        name: str,
+        target: bytes,
+        uid: int,
+        gid: int,
+        *,
+        put_off: bool = False,
     ) -> Inode:
         """Write a zero-byte object that carries ``target`` in its metadata.
+
+        ``put_off``: the object is to come later.
 
         Raises:
             NameTooLongError: the target does not fit an object's metadata.
@@ -190,7 +199,7 @@ class Entries:
         except RangeTooLargeError as exc:
             raise NameTooLongError(f"a symlink target of {len(target)} bytes: {exc}") from exc
         try:
-            return await self._make(parent, name, Kind.SYMLINK, stored)
+            return await self._make(parent, name, Kind.SYMLINK, stored, put_off=put_off)
         except MetadataTooLargeError as exc:
             log.warning("%s", exc)
             raise NameTooLongError(f"a symlink target of {len(target)} bytes: {exc}") from exc
@@ -358,27 +367,37 @@ class Entries:
         except StoreError as exc:
             log.warning("directory %r may vanish now that it is empty: %s", prefix, exc)
 
-    async def write_marker(self, directory: Inode) -> None:
-        """Store the marker of a directory that has none, with the attributes it shows."""
-        stored = stored_metadata(directory, self._tree.options, with_times=True)
+    async def write_marker(self, inode: Inode) -> None:
+        """Store the marker of a directory that has none, or a symlink that is known here only,
+        with the attributes it shows.
+        """
+        stored = stored_metadata(inode, self._tree.options, with_times=True)
+        is_directory = inode.kind is Kind.DIRECTORY
         try:
-            key = self._tree.keys.marker_key_of(directory)
-            version = await self._put(key, stored, directory.kind)
+            version = await self._put(self.key_of_empty(inode), stored, inode.kind)
         except UnsupportedByStoreError:
-            self._known_here_only(directory, stored)
+            if not is_directory:
+                raise
+            self._known_here_only(inode, stored)
         else:
-            self._tree.stored(directory, version, stored)
-            directory.marker_made = version
+            self._tree.stored(inode, version, stored)
+            if is_directory:
+                inode.marker_made = version
+
+    def key_of_empty(self, inode: Inode) -> str:
+        """The key of the empty object that stands for a directory or a symlink."""
+        keys = self._tree.keys
+        return keys.marker_key_of(inode) if inode.kind is Kind.DIRECTORY else keys.key_of(inode)
 
     # -- inside -----------------------------------------------------------------------------------
 
     @staticmethod
-    def _known_here_only(directory: Inode, stored: Mapping[str, str]) -> None:
-        """The store keeps no markers, or has not got this one yet: the directory lasts as long as
-        this mount, or as long as something is in it.
+    def _known_here_only(inode: Inode, stored: Mapping[str, str]) -> None:
+        """The store keeps no markers, or has not got this one, or this symlink, yet: the directory
+        lasts as long as this mount, or as long as something is in it.
         """
-        directory.metadata = stored
-        directory.local = True
+        inode.metadata = stored
+        inode.local = True
 
     def _group_of_directory(self, parent: Inode, gid: int) -> int:
         """The group of a new entry: the maker's, or in a set-group-ID directory that one's.
@@ -404,9 +423,7 @@ class Entries:
             raise EntryExistsError(f"{name!r} exists")
         free_since = self._tree.absent_since(parent, name)
         version: ObjectVersion | None = None
-        if put_off:
-            await self.removed.make_room(stored_key)
-        else:
+        if not put_off:
             try:
                 version = await self._put(stored_key, stored, kind)
             except UnsupportedByStoreError:

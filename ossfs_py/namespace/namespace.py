@@ -24,7 +24,7 @@ from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.past import PastCatalogue
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
-from ossfs_py.namespace.rename import OnCopied, RenameLog, Renamer
+from ossfs_py.namespace.rename import OnCopied, OnMoved, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
 from ossfs_py.namespace.tree import Tree, kind_of
@@ -286,25 +286,30 @@ class Namespace:
     async def make_directory(
         self, parent: Inode, name: str, mode: int, uid: int, gid: int, *, put_off: bool = False
     ) -> Inode:
-        """Write a marker with the attributes; ``put_off`` leaves that to :meth:`store_directory`.
+        """Write a marker with the attributes; ``put_off`` leaves that to :meth:`store_empty`.
 
         Raises:
             EntryExistsError, ReadOnlyError, NameTooLongError, NotPermittedError
         """
         return await self._entries.make_directory(parent, name, mode, uid, gid, put_off=put_off)
 
-    async def store_directory(self, directory: Inode) -> None:
-        """Write the marker of a directory that is known here only, as it is by then.
+    async def store_empty(self, inode: Inode) -> None:
+        """Write the marker of a directory, or the object of a symlink, that is known here only, as
+        it is by then.
 
         Raises:
             StoreError
         """
-        await self._entries.write_marker(directory)
-        if not (directory.local or directory.removed):
-            stored = directory.metadata or {}
-            directory.metadata_dirty = self._changed_since(directory, stored)
-            self._tree.changed(directory, new=False)
-            await self.flush_attributes(directory)
+        await self._entries.write_marker(inode)
+        if not (inode.local or inode.removed):
+            stored = inode.metadata or {}
+            inode.metadata_dirty = self._changed_since(inode, stored)
+            self._tree.changed(inode, new=False)
+            await self.flush_attributes(inode)
+
+    def key_of_empty(self, inode: Inode) -> str:
+        """The key of the empty object that stands for a directory or a symlink."""
+        return self._entries.key_of_empty(inode)
 
     async def remove_directory(self, parent: Inode, name: str) -> None:
         """Delete an empty directory.
@@ -314,15 +319,30 @@ class Namespace:
         """
         await self._entries.remove_directory(parent, name)
 
+    async def require_empty(self, directory: Inode) -> None:
+        """Raise DirectoryNotEmptyError if anything is in a directory.
+
+        One that was made or listed within ``negative_ttl`` says so by itself.
+        """
+        if not self._tree.is_known_empty(directory):
+            await self._entries.require_empty(directory)
+
     async def make_symlink(
-        self, parent: Inode, name: str, target: bytes, uid: int, gid: int
+        self,
+        parent: Inode,
+        name: str,
+        target: bytes,
+        uid: int,
+        gid: int,
+        *,
+        put_off: bool = False,
     ) -> Inode:
-        """Write a symbolic link.
+        """Write a symbolic link; ``put_off`` as of :meth:`make_directory`.
 
         Raises:
             EntryExistsError, ReadOnlyError, NameTooLongError, NotPermittedError
         """
-        return await self._entries.make_symlink(parent, name, target, uid, gid)
+        return await self._entries.make_symlink(parent, name, target, uid, gid, put_off=put_off)
 
     async def make_special(self, parent: Inode, name: str, mode: int, uid: int, gid: int) -> Inode:
         """Write a FIFO or a socket; ``mode`` with its type bits.
@@ -437,13 +457,15 @@ class Namespace:
         *,
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
+        on_moved: OnMoved | None = None,
     ) -> Inode:
         """Give an entry another name; returns its inode.
 
         Everything is copied before anything is deleted. ``on_copied`` is awaited between the two
         with the open inodes whose bytes are now also under another version, so that readers can
         go on from there; afterwards ``inode.info`` is that version. Files that are not in the
-        store yet move without a request.
+        store yet move without a request. ``on_moved`` is awaited when all have their new names,
+        before a rename of a directory is forgotten.
 
         Raises:
             NoSuchEntryError, EntryExistsError (``no_replace``), IsADirectoryPathError,
@@ -452,7 +474,13 @@ class Namespace:
             StoreError: a failed copy leaves the source as it was; a failed delete leaves both.
         """
         return await self._renamer.rename(
-            parent, name, new_parent, new_name, no_replace=no_replace, on_copied=on_copied
+            parent,
+            name,
+            new_parent,
+            new_name,
+            no_replace=no_replace,
+            on_copied=on_copied,
+            on_moved=on_moved,
         )
 
     def affected_by_rename(self, inode: Inode) -> list[Inode]:

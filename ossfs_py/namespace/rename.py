@@ -38,8 +38,19 @@ log = logging.getLogger(__name__)
 class RenameLog(Protocol):
     """Remembers across a crash which directories are being renamed. Methods block shortly."""
 
-    def record_rename(self, old_prefix: str, new_prefix: str) -> None:
-        """Copies below ``new_prefix``, where nothing is yet, begin now."""
+    def record_rename(
+        self,
+        old_prefix: str,
+        new_prefix: str,
+        *,
+        is_copied: bool,
+        over_directory: bool,
+        etags: Mapping[str, str],
+    ) -> None:
+        """Copies below ``new_prefix``, where nothing is yet but perhaps an empty directory, begin
+        now; or ``is_copied``: they are made, and from now on the rename counts. ``etags`` has those
+        of copies of what is open, by those of what was copied.
+        """
         ...
 
     def forget_rename(self, old_prefix: str) -> None:
@@ -49,6 +60,9 @@ class RenameLog(Protocol):
 
 OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
 """Told of inodes, the version that was copied and the copy: same bytes."""
+OnMoved: TypeAlias = Callable[[], Awaitable[None]]
+"""Told that an inode, and all below it, have their new names. A rename of a directory is
+remembered until this has returned."""
 
 _PROGRESS_KEYS = 1000
 _COPY_TRIES = 3
@@ -63,6 +77,9 @@ class _Move:
     name: str
     key: str
     on_copied: OnCopied | None
+    on_moved: OnMoved | None
+    over_directory: bool = False
+    """Whether it takes the place of an empty directory."""
 
 
 class Renamer:
@@ -99,6 +116,7 @@ class Renamer:
         *,
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
+        on_moved: OnMoved | None = None,
     ) -> Inode:
         """Give an entry another name; see :meth:`Namespace.rename`."""
         self._entries.require_writable()
@@ -110,7 +128,7 @@ class Renamer:
         if target is not None and no_replace:
             raise EntryExistsError(f"{new_name!r} exists")
         old_parent = source.parent
-        move = _Move(source, new_parent, new_name, key, on_copied)
+        move = _Move(source, new_parent, new_name, key, on_copied, on_moved, target is not None)
         if source.kind is Kind.DIRECTORY:
             if _is_inside(new_parent, source):
                 raise InvalidArgumentError("a directory cannot be moved into itself")
@@ -124,6 +142,8 @@ class Renamer:
             if target is not None and target.kind is Kind.DIRECTORY:
                 raise IsADirectoryPathError(f"{new_name!r} is a directory")
             await self._move_file(move, target)
+            if on_moved is not None:
+                await on_moved()
         if old_parent is not None and old_parent is not new_parent:
             await self._entries.keep_visible(old_parent)
         return source
@@ -212,16 +232,30 @@ class Renamer:
 
     async def _move_directory_remembered(self, move: _Move) -> None:
         """Move; should the daemon die meanwhile, the next mount makes one of the two whole."""
-        if self._log is None:
-            await self._move_directory(move)
-            return
         prefix = self._tree.keys.marker_key_of(move.source)
-        await self._workers.run(self._log.record_rename, prefix, move.key + "/")
+        await self._remember(move, prefix, {}, is_copied=False)
         try:
             await self._move_directory(move)
+            if move.on_moved is not None:
+                await move.on_moved()
         finally:
-            with trio.CancelScope(shield=True):
-                await self._workers.run(self._log.forget_rename, prefix)
+            if self._log is not None:
+                with trio.CancelScope(shield=True):
+                    await self._workers.run(self._log.forget_rename, prefix)
+
+    async def _remember(
+        self, move: _Move, prefix: str, etags: Mapping[str, str], *, is_copied: bool
+    ) -> None:
+        if self._log is not None:
+            record = partial(
+                self._log.record_rename,
+                prefix,
+                move.key + "/",
+                is_copied=is_copied,
+                over_directory=move.over_directory,
+                etags=etags,
+            )
+            await self._workers.run(record)
 
     async def _move_directory(self, move: _Move) -> None:
         tree, source = self._tree, move.source
@@ -243,14 +277,15 @@ class Renamer:
             for node in tree.table.below(source)
         }
         try:
-            if move.on_copied is not None:
-                open_copies = [
-                    (node, *copies[key])
-                    for node, key in keys.items()
-                    if node.open_count and key in copies
-                ]
-                if open_copies:
-                    await move.on_copied(open_copies)
+            open_copies = [
+                (node, *copies[key])
+                for node, key in keys.items()
+                if node.open_count and key in copies
+            ]
+            if move.on_copied is not None and open_copies:
+                await move.on_copied(open_copies)
+            etags = {copied.etag: copy.etag for _, copied, copy in open_copies}
+            await self._remember(move, old_prefix, etags, is_copied=True)
             await self._delete_all(list(copies), old_prefix)
         except BaseException:
             self._both_exist(move)
@@ -317,14 +352,18 @@ class Renamer:
             made.append(key)
             return source, version
 
+        progress = self._progress("copied", old_prefix, len(objects))
+        copies: dict[str, tuple[ObjectVersion, ObjectVersion]] = {}
         try:
-            copies = await map_bounded(
-                self._workers,
-                copy,
-                objects,
-                limit=self._parallel,
-                progress=self._progress("copied", old_prefix, len(objects)),
-            )
+            for level in _from_the_top(objects):
+                done = await map_bounded(
+                    self._workers, copy, level, limit=self._parallel, progress=progress
+                )
+                copies |= {
+                    info.key: copied
+                    for info, copied in zip(level, done, strict=True)
+                    if copied is not None
+                }
         except StoreError:
             log.warning("renaming %r failed; taking back %d copies", old_prefix, len(made))
             try:
@@ -332,11 +371,7 @@ class Renamer:
             except StoreError as exc:
                 log.warning("copies below %r are left behind: %s", new_prefix, exc)
             raise
-        return {
-            info.key: copied
-            for info, copied in zip(objects, copies, strict=True)
-            if copied is not None
-        }
+        return copies
 
     async def _delete_all(self, keys: list[str], prefix: str) -> None:
         """Delete files first, then markers from the deepest up, also where none is known.
@@ -364,6 +399,17 @@ class Renamer:
                 log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
 
         return report
+
+
+def _from_the_top(objects: list[ObjectInfo]) -> list[list[ObjectInfo]]:
+    """Markers, those of one depth together, then files: SeaweedFS loses a marker, at times, that
+    comes while it makes the directory by itself for something in it.
+    """
+    levels: dict[int, list[ObjectInfo]] = {}
+    for info in objects:
+        depth = info.key.count("/") if info.key.endswith("/") else sys.maxsize
+        levels.setdefault(depth, []).append(info)
+    return [levels[depth] for depth in sorted(levels)]
 
 
 def _directories_of(keys: list[str], prefix: str) -> set[str]:

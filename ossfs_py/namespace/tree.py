@@ -168,6 +168,16 @@ class Tree:
         since = self.absent_since(parent, name) if ttl_seconds > 0 else None
         return 0.0 if since is None else max(0.0, since + ttl_seconds - trio.current_time())
 
+    def is_known_empty(self, directory: Inode) -> bool:
+        """Whether nothing is in a directory that was made or listed within the lifetime of an
+        absence.
+        """
+        listing = self.listings.complete(directory)
+        if listing is None or not listing.is_empty:
+            return False
+        age_seconds = trio.current_time() - listing.started
+        return age_seconds < self.options.negative_ttl_seconds
+
     def is_known_absent(self, parent: Inode, name: str) -> bool:
         """Whether a lookup may be told "absent" without asking."""
         return self.absent_seconds(parent, name) > 0

@@ -199,6 +199,14 @@ class Content(Protocol):
         """
         ...
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What :meth:`secure` has kept, if it is unchanged, is to become what ``request`` says.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        ...
+
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; None if it cannot be made from here.
 

@@ -314,6 +314,17 @@ class DirtyFile:
             await self._continue_on_disk()
             return await self._content.secure(request)
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What :meth:`secure` has kept, and nobody has changed since, is to be committed as
+        ``request`` says.
+
+        Raises:
+            OSError: the disk is full, among others; it would be committed as before.
+        """
+        async with self._lock:
+            if self.dirty and self._kept is None:
+                await self._content.redescribe(request)
+
     def abandon(self) -> None:
         """The file was unlinked: never bring it to the store.
 

@@ -200,6 +200,18 @@ class DiskContent:
         self._secured = True
         return True
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What the journal knows of the file is to become what ``request`` says.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        staging = self._bytes.staging
+        if self._secured:
+            await self.secure(request)
+        elif staging is not None and staging.recorded:
+            await self._record(staging, request)
+
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; see the protocol.
 

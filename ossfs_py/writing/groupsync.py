@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import trio
 
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.staging import Staging
 
@@ -37,15 +39,31 @@ class GroupSync:
         self._waiting[staging] = None
         self._some.set()
 
-    def add_removal(self, record: RemovalRecord) -> None:
-        """Let a removal that the journal knows of be brought to the disk with the next group."""
+    async def record_removal(self, record: RemovalRecord) -> None:
+        """Let the journal know of a removal, and the disk with the next group.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        await self._local.run(partial(self._journal.record_removal, record, durable=False))
         self._removals.append(record)
         self._some.set()
 
-    def add_marker(self, ident: str) -> None:
-        """As :meth:`add_removal`, of a marker that is owed."""
-        self._markers[ident] = None
+    async def record_marker(self, record: MarkerRecord) -> None:
+        """As :meth:`record_removal`, of an empty object that is owed, in place of what was known
+        of it.
+        """
+        await self._local.run(self._journal.record_marker, record)
+        self._markers[record.ident] = None
         self._some.set()
+
+    async def forget_marker(self, ident: str) -> None:
+        """The store has it, or nobody wants it any more.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        await self._local.run(self._journal.forget_marker, ident)
 
     async def run(self) -> None:
         """Work until cancelled; a group under way is brought to its end."""

@@ -11,7 +11,7 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
 - ``renames/<digest>.json``  directories whose rename is under way
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
-- ``markers/<id>.json``      directories whose marker the store has not got yet
+- ``markers/<id>.json``      directories and links that the store has not got yet
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -30,10 +30,13 @@ import json
 import os
 import stat
 import struct
+import threading
+import time
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
@@ -41,6 +44,7 @@ from ossfs_py.model import MultipartUpload
 from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from ossfs_py.writing.removals import RemovalRecord
+from ossfs_py.writing.renames import RenameRecord
 
 _LOG_ENTRY = struct.Struct("<qq")
 _TRUNCATED = -1
@@ -68,6 +72,8 @@ class Journal:
     def __init__(self, directory: Path, *, beside_mount: bool = False) -> None:
         self.directory = directory
         self._locks: list[int] = []
+        self._order = 0
+        self._order_lock = threading.Lock()
         self._staging = directory / "staging"
         self._uploads = directory / "uploads"
         self._scratch = directory / "scratch"
@@ -115,7 +121,8 @@ class Journal:
 
         After :meth:`sync_record` and :meth:`sync_staging` a power loss does, too.
         """
-        _write_atomically(self._staging / f"{record.ident}.json", record.to_json())
+        text = record.replaced(order=self._next_order()).to_json()
+        _write_atomically(self._staging / f"{record.ident}.json", text)
 
     def sync_record(self, ident: str) -> None:
         """Bring a record to the disk, if it has not been removed."""
@@ -153,7 +160,7 @@ class Journal:
         # The bytes move first: until the record follows, the old record still leads to them.
         if source.exists():
             source.rename(target)
-        _write_atomically(self._unsaved / f"{record.ident}.json", record.to_json(), durable=True)
+        self._write_unsaved(record)
         self.remove_record(record.ident)
         return target
 
@@ -212,25 +219,53 @@ class Journal:
 
     # -- directories that are renamed ------------------------------------------------------------
 
-    def record_rename(self, old_prefix: str, new_prefix: str) -> None:
-        """Remember a rename until :meth:`forget_rename`; nothing is below ``new_prefix`` yet."""
-        text = json.dumps({"old": old_prefix, "new": new_prefix})
-        _write_atomically(self._rename_path(old_prefix), text, durable=True)
+    def record_rename(
+        self,
+        old_prefix: str,
+        new_prefix: str,
+        *,
+        is_copied: bool = False,
+        over_directory: bool = False,
+        etags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Remember a rename until :meth:`forget_rename`, in place of what was known of it; what the
+        arguments say, :class:`RenameRecord` tells.
+        """
+        self.write_rename(RenameRecord(old_prefix, new_prefix, is_copied, over_directory, etags))
+
+    def write_rename(self, rename: RenameRecord) -> None:
+        """As :meth:`record_rename`."""
+        _write_atomically(self._rename_path(rename.old_prefix), rename.to_json(), durable=True)
 
     def forget_rename(self, old_prefix: str) -> None:
         """The rename is done, or its caller was told that it failed."""
         self._rename_path(old_prefix).unlink(missing_ok=True)
 
-    def leftover_renames(self) -> list[tuple[str, str]]:
-        """Old and new prefix of renames that a daemon that died was at."""
+    def leftover_renames(self) -> list[RenameRecord]:
+        """Renames that a daemon that died was at."""
         found = []
         for path in sorted(self._renames.glob("*.json")):
             try:
-                fields = json.loads(path.read_text())
-                found.append((str(fields["old"]), str(fields["new"])))
-            except (ValueError, KeyError, TypeError):
+                found.append(RenameRecord.from_json(path.read_text()))
+            except (ValueError, LookupError, TypeError, AttributeError):
                 path.unlink()
         return found
+
+    def move_leftovers(self, rename: RenameRecord) -> None:
+        """What a daemon that died owes below the old prefix of a rename has its new key."""
+        for record in self.unsaved_records():
+            # What hangs on an object of the old name, or on an upload to it, is older than the
+            # rename, which begins with storing that.
+            hangs = record.sent is not None or (
+                record.base is not None and record.base.key.startswith(rename.old_prefix)
+            )
+            if record.key.startswith(rename.old_prefix) and not hangs:
+                replaces = record.replaces and rename.etags.get(record.replaces, record.replaces)
+                moved = record.replaced(key=rename.moved(record.key), replaces=replaces)
+                self._write_unsaved(moved)
+        for marker in self.leftover_markers():
+            if marker.key.startswith(rename.old_prefix):
+                self.record_marker(replace(marker, key=rename.moved(marker.key)))
 
     # -- files that were removed -------------------------------------------------------------------
 
@@ -274,7 +309,8 @@ class Journal:
         """Remember a marker that is owed until :meth:`forget_marker`, in place of what was known of
         it; across a power loss only after :meth:`sync_markers`.
         """
-        _write_atomically(self._markers / f"{record.ident}.json", record.to_json())
+        text = replace(record, order=self._next_order()).to_json()
+        _write_atomically(self._markers / f"{record.ident}.json", text)
 
     def sync_markers(self, idents: Iterable[str]) -> None:
         """Bring what is remembered of markers to the disk, where it is not forgotten."""
@@ -302,22 +338,29 @@ class Journal:
     def claim_leftovers(self) -> list[str]:
         """Move what a daemon that died had dirty to ``unsaved/``; returns the ids.
 
-        Ask before the first own staging file.
+        Of two that had come to one name, by a rename that was cut short, the older is dropped. Ask
+        before the first own staging file.
         """
         claimed = []
-        for path in sorted(self._staging.glob("*.json")):
-            ident = path.stem
-            data = self._staging / f"{ident}.data"
-            try:
-                record = self._replayed(DirtyRecord.from_json(path.read_text()))
-            except RecordDamagedError as exc:
-                # Never lose bytes over a broken record: they can still be exported.
-                record = DirtyRecord(ident=ident, key="", reason=str(exc))
-            if not data.exists() and not (self._unsaved / data.name).exists():
-                self.remove_record(ident)
+        found = [self._left(path) for path in sorted(self._staging.glob("*.json"))]
+        markers = self.leftover_markers()
+        newest: dict[str, int] = {}
+        # Those in ``unsaved/`` count for when this was itself cut short.
+        files = [record for record in (*found, *self.unsaved_records()) if record.complete]
+        named: list[DirtyRecord | MarkerRecord] = [*files, *markers]
+        for owed in named:
+            newest[owed.key] = max(owed.order, newest.get(owed.key, 0))
+        for record in found:
+            data = self._staging / f"{record.ident}.data"
+            is_there = data.exists() or (self._unsaved / data.name).exists()
+            if not is_there or (record.complete and record.order < newest[record.key]):
+                self.remove_record(record.ident)
                 continue
             self.set_aside(record)
-            claimed.append(ident)
+            claimed.append(record.ident)
+        for marker in markers:
+            if marker.order < newest[marker.key]:
+                self.forget_marker(marker.ident)
         for path in self._staging.iterdir():
             path.unlink()
         return claimed
@@ -341,6 +384,23 @@ class Journal:
         self.unsaved_path(ident).unlink(missing_ok=True)
 
     # -- inside ----------------------------------------------------------------------------------
+
+    def _left(self, path: Path) -> DirtyRecord:
+        """The record of a staging file that a daemon that died has left."""
+        try:
+            return self._replayed(DirtyRecord.from_json(path.read_text()))
+        except RecordDamagedError as exc:
+            # Never lose bytes over a broken record: they can still be exported.
+            return DirtyRecord(ident=path.stem, key="", reason=str(exc))
+
+    def _write_unsaved(self, record: DirtyRecord) -> None:
+        _write_atomically(self._unsaved / f"{record.ident}.json", record.to_json(), durable=True)
+
+    def _next_order(self) -> int:
+        """What tells which of two records was written later, also after a kill."""
+        with self._order_lock:
+            self._order = max(self._order + 1, time.time_ns())
+            return self._order
 
     def _try_lock(self, name: str) -> bool:
         fd = os.open(

@@ -1,22 +1,31 @@
-"""Markers of directories that write-back owes the store, as the journal writes them down."""
+"""Empty objects that write-back owes the store, as the journal writes them down."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class MarkerRecord:
-    """A directory that was made here: the key of its marker, and what is stored with it."""
+    """A directory or symlink that was made here: its object's key, and what is stored with it."""
 
     ident: str
     key: str
     metadata: Mapping[str, str]
+    order: int = field(default=0, compare=False)
+    """As that of a :class:`~ossfs_py.writing.records.DirtyRecord`."""
 
     def to_json(self) -> str:
         """The text kept on disk."""
-        return json.dumps({"ident": self.ident, "key": self.key, "metadata": dict(self.metadata)})
+        return json.dumps(
+            {
+                "ident": self.ident,
+                "key": self.key,
+                "metadata": dict(self.metadata),
+                "order": self.order,
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "MarkerRecord":
@@ -27,4 +36,5 @@ class MarkerRecord:
         """
         fields: dict[str, Any] = json.loads(text)
         metadata = {str(name): str(value) for name, value in fields["metadata"].items()}
-        return cls(str(fields["ident"]), str(fields["key"]), metadata)
+        order = int(fields.get("order", 0))
+        return cls(str(fields["ident"]), str(fields["key"]), metadata, order)

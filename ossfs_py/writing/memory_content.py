@@ -206,6 +206,9 @@ class MemoryContent:
         """False: memory survives nothing."""
         return False
 
+    async def redescribe(self, request: CommitRequest) -> None:
+        """Nothing is kept from here."""
+
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; None if bytes have left for another key: :meth:`on_disk` then.
 

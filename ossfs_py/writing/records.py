@@ -49,6 +49,8 @@ class DirtyRecord:
     content_type: str | None = None
     base: ObjectVersion | None = None
     base_valid: int = 0
+    replaces: str | None = None
+    """The ETag of what the key held when the file was closed, if it held anything."""
     size: int = 0
     dirty: ExtentSet = field(default_factory=ExtentSet)
     log: str | None = None
@@ -60,6 +62,8 @@ class DirtyRecord:
     """Whether its program had closed the file: it is whole, and somebody relies on it."""
     reason: str = ""
     """Why the file is unsaved, for a person."""
+    order: int = field(default=0, compare=False)
+    """Greater than that of every record the journal was given before."""
 
     @classmethod
     def of(cls, ident: str, request: CommitRequest) -> "DirtyRecord":
@@ -69,6 +73,7 @@ class DirtyRecord:
             key=request.key,
             metadata=request.metadata,
             content_type=request.content_type,
+            replaces=None if request.replaces is None else request.replaces.etag,
         )
 
     def replaced(self, **changes: Any) -> "DirtyRecord":
@@ -85,12 +90,14 @@ class DirtyRecord:
             "content_type": self.content_type,
             "base": self.base and [self.base.key, self.base.etag, self.base.size],
             "base_valid": self.base_valid,
+            "replaces": self.replaces,
             "size": self.size,
             "dirty": [[span.start, span.end] for span in self.dirty],
             "log": self.log,
             "scratch": self.scratch,
             "complete": self.complete,
             "reason": self.reason,
+            "order": self.order,
         }
         if self.sent is not None:
             fields["sent"] = {
@@ -124,6 +131,7 @@ class DirtyRecord:
                 if base is None
                 else ObjectVersion(str(base[0]), str(base[1]), int(base[2])),
                 base_valid=int(fields["base_valid"]),
+                replaces=_text(fields.get("replaces")),
                 size=int(fields["size"]),
                 dirty=ExtentSet(ByteRange(int(s), int(e)) for s, e in fields["dirty"]),
                 log=_text(fields["log"]),
@@ -131,6 +139,7 @@ class DirtyRecord:
                 scratch=bool(fields["scratch"]),
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
+                order=int(fields.get("order", 0)),
             )
         except _DAMAGE as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from ossfs_py.errors import (
@@ -50,6 +51,7 @@ from ossfs_py.writing.parts import (
 )
 from ossfs_py.writing.records import DirtyRecord, SentParts
 from ossfs_py.writing.removals import delete_removed
+from ossfs_py.writing.renames import RenameRecord
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
     Call after ``claim_leftovers`` and before the first own write. What the store refuses stays
     for the next mount.
     """
-    done = 0
+    done = _settle_renames(journal, store)
     for upload in journal.leftover_uploads():
         try:
             store.abort(upload)
@@ -94,8 +96,9 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_scratch(key)
         done += 1
+    made_since = {record.key for record in journal.leftover_markers()}
     for record in journal.leftover_removals():
-        if record.whatever_was_there:
+        if record.whatever_was_there and record.key not in made_since:
             continue  # there may be thousands: the mount deletes them behind
         try:
             done += delete_removed(store, record)
@@ -103,14 +106,23 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             log.warning("the removed %r is still in the bucket: %s", record.key, exc)
             continue
         journal.forget_removal(record)
-    done += _make_owed_directories(journal, store)
-    for old_prefix, new_prefix in journal.leftover_renames():
+    return done + _make_owed_directories(journal, store)
+
+
+def _settle_renames(journal: Journal, store: ObjectStore) -> int:
+    """End the renames that were cut short, one way or the other; returns how many objects went."""
+    done = 0
+    for rename in journal.leftover_renames():
+        if rename.is_copied:
+            journal.move_leftovers(rename)
         try:
-            done += _settle_rename(store, old_prefix, new_prefix)
+            done += _settle_rename(store, rename)
         except StoreError as exc:
-            log.warning("a rename of %r that was cut short stays so: %s", old_prefix, exc)
+            log.warning("a rename of %r that was cut short stays so: %s", rename.old_prefix, exc)
+            if rename.first_tried_ns is None:
+                journal.write_rename(replace(rename, first_tried_ns=time.time_ns()))
             continue
-        journal.forget_rename(old_prefix)
+        journal.forget_rename(rename.old_prefix)
     return done
 
 
@@ -138,29 +150,48 @@ def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
         journal.forget_marker(record.ident)
         return 1
 
+    done = 0
+    # From the top: SeaweedFS makes what is above one by itself, and at times loses its marker then.
+    records = sorted(journal.leftover_markers(), key=_depth)
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
-        return sum(threads.map(make, journal.leftover_markers()))
+        for _, level in groupby(records, _depth):
+            done += sum(threads.map(make, level))
+    return done
 
 
-def _settle_rename(store: ObjectStore, old_prefix: str, new_prefix: str) -> int:
+def _depth(record: MarkerRecord) -> int:
+    return record.key.rstrip("/").count("/")
+
+
+def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:
     """Leave each object of a rename that was cut short under one key; returns how many had two.
 
-    Nothing was below the new prefix when the rename began, and nothing is deleted before
-    everything is copied. So an object that has only its new key says that everything is copied:
-    the old keys go. Otherwise the copies go, and the rename can be tried again.
+    Nothing but perhaps a marker was below the new prefix when the rename began, and nothing is
+    deleted before everything is copied. If it is, the old keys go. Otherwise the copies go, and the
+    rename can be tried again.
     """
-    old = {info.key[len(old_prefix) :]: info for info in _everything_below(store, old_prefix)}
-    new = {info.key[len(new_prefix) :]: info for info in _everything_below(store, new_prefix)}
+
+    def below(prefix: str) -> dict[str, ObjectInfo]:
+        return {info.key[len(prefix) :]: info for info in _everything_below(store, prefix)}
+
+    old, new = below(rename.old_prefix), below(rename.new_prefix)
     both = [name for name, copy in new.items() if name in old and old[name].size == copy.size]
-    finished = any(name not in old for name in new)
+    finished = rename.is_copied
+    if finished is None:  # an object that has only its new key says it, too
+        finished = any(name not in old for name in new)
     log.warning(
         "a rename of %r to %r was cut short: %s",
-        old_prefix,
-        new_prefix,
+        rename.old_prefix,
+        rename.new_prefix,
         "finishing it" if finished else "taking it back, try again",
     )
+    if not finished and rename.over_directory:
+        both = [name for name in both if name]
+    until_ns = rename.first_tried_ns
+    if until_ns is not None:
+        both = [name for name in both if (old if finished else new)[name].mtime_ns <= until_ns]
     # Longest first: a marker stays at some stores while something is below it.
-    keys = [(old_prefix if finished else new_prefix) + name for name in both]
+    keys = [(rename.old_prefix if finished else rename.new_prefix) + name for name in both]
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
         files = [key for key in keys if not key.endswith("/")]
         for _ in threads.map(store.delete, files):
@@ -229,6 +260,9 @@ class Recovery:
                 keep_copy(store, self._trash, there, time.time_ns())
             if version is not None:
                 log.info("%r is in the store already", record.key)
+                if record.complete:
+                    # The same bytes may have been written again, and described otherwise.
+                    version = self._with_metadata(store, record, version)
             elif record.sent is not None:
                 version = self._finish_sent(store, record, record.sent, there, fd, condition)
             else:
@@ -307,11 +341,12 @@ class Recovery:
         self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore
     ) -> Condition:
         """Refuse to overwrite what the writer never saw, atomically where the store can."""
-        base = record.base
+        base, seen = record.base, {record.replaces}
         # What was read from under another key was never what this one held.
-        seen = base.etag if base is not None and base.key == record.key else None
+        if base is not None and not record.scratch and base.key == record.key:
+            seen.add(base.etag)
         found = None if there is None else there.etag
-        if found is not None and found != seen:
+        if found is not None and found not in seen:
             raise ConditionFailedError(
                 "the object was written by somebody else since", key=record.key
             )
@@ -369,7 +404,7 @@ class Recovery:
     def _with_metadata(
         store: ObjectStore, record: DirtyRecord, version: ObjectVersion
     ) -> ObjectVersion:
-        """The upload began with the metadata of that moment; attributes may have changed since."""
+        """The object has the metadata of an earlier moment; attributes may have changed since."""
         info = store.head(version.key)
         if dict(info.metadata or {}) == dict(record.metadata):
             return version

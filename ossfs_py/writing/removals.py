@@ -112,16 +112,16 @@ def delete_removed(store: ObjectStore, record: RemovalRecord) -> bool:
     if is_there:
         store.delete(record.key)
     for marker in record.markers:
-        delete_marker(store, marker)
+        if is_bare_marker(store, marker):
+            store.delete(marker)
     return is_there
 
 
-def delete_marker(store: ObjectStore, key: str) -> None:
-    """Delete the marker of a directory that was removed here, unless something is in it; blocks.
+def is_bare_marker(store: ObjectStore, key: str) -> bool:
+    """Whether nothing is in a directory but its empty marker, if that; blocks.
 
     Raises:
         StoreError
     """
     found = store.list_page(ListQuery(key, delimiter="", max_keys=2)).objects
-    if all(info.key == key and not info.size for info in found):
-        store.delete(key)
+    return all(info.key == key and not info.size for info in found)

@@ -54,6 +54,8 @@ def test_a_tree_that_was_removed_comes_back_with_all_that_described_it(
 ) -> None:
     mounted = mount(f"{bucket}/team", trash=True, posix_metadata=True, write_back=write_back)
     made = tree_made(mounted.path / "tree")
+    if write_back:  # what the bucket never had is not kept
+        assert ossfs("sync", mounted.path, environment={}).code == 0, mounted.log
     shutil.rmtree(mounted.path / "tree")
     assert list(mounted.path.iterdir()) == [], "what is kept is not seen"
     listed = told("list", mounted.path / "tree")

@@ -167,8 +167,8 @@ def test_sync_outside_of_a_mount_says_so(tmp_path: Path) -> None:
     assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount"
 
 
-def test_removing_a_tree_waits_for_few_requests(
-    mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio
+def test_removing_a_tree_waits_for_nothing_and_takes_few_requests(
+    mount: MountFactory, seaweed: SeaweedServer, proxy: Proxy, bucket: str, minio_client: Minio
 ) -> None:
     for number in range(60):
         minio_client.put_object(bucket, f"tree/{number:02}", io.BytesIO(b"x"), 1)
@@ -181,10 +181,11 @@ def test_removing_a_tree_waits_for_few_requests(
         proxy.faults.append(Fault(operation, held_until=through))
     for number in range(60):
         (mounted.path / "tree" / f"{number:02}").unlink()
-    through.set()
     (mounted.path / "tree").rmdir()
     assert list(mounted.path.iterdir()) == []
-    assert names(minio_client, bucket) == []  # rmdir has waited for what was below it
+    through.set()
+    assert ossfs("sync", mounted.path, environment=seaweed.environment).code == 0
+    assert names(minio_client, bucket) == []
     counts = proxy.counts()
     assert counts["DeleteObject"] + counts["DeleteObjects"] < 10
     assert counts.total() < 20
@@ -214,7 +215,9 @@ def test_removed_files_stay_removed_over_a_kill_and_others_may_use_their_names(
     assert mounted.unmount() == 0
     # The file written anew had been closed: it is found, and finished by the next mount.
     Recovering(mounted, seaweed)("--upload")
-    assert names(minio_client, bucket) == ["d/00", "d/08", "d/09"]
+    # Where the upload began before the kill, its look at what the store can do could not tidy up.
+    left = [name for name in names(minio_client, bucket) if ".ossfs-py-probe-" not in name]
+    assert left == ["d/00", "d/08", "d/09"]
     assert stored(minio_client, bucket, "d/08") == b"new here"
     assert stored(minio_client, bucket, "d/09") == b"another's"
 
@@ -278,7 +281,7 @@ def test_directories_that_the_store_does_not_take_are_told(
     (mounted.path / "d").mkdir()
     outcome = ossfs("sync", mounted.path, environment=seaweed.environment)
     assert outcome.code == 1
-    assert "a directory is not in the bucket" in outcome.sentence
+    assert "a directory or link is not in the bucket" in outcome.sentence
     assert mounted.unmount() == 1
     assert "the next mount makes them" in mounted.log
     mounted.close()

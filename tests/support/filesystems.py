@@ -19,11 +19,13 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.openinodes import OpenInode
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.protection import Protected
 from ossfs_py.filesystem.removals import COPIED_BYTES
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.model import AttributeChange, Attributes
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
@@ -374,6 +376,7 @@ async def mounted(
     make: type[Filesystem] = Filesystem,
     trash: str = "",
     dedup: bool = False,
+    write_back: bool = False,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
@@ -388,7 +391,9 @@ async def mounted(
         network = made.writes.context.network
         journal = made.writes.journal
         kernel, channel = KernelCache(), Channel()
-        namespace = Namespace(used, network, namespace_options, Metrics(), news=kernel.news)
+        namespace = Namespace(
+            used, network, namespace_options, Metrics(), news=kernel.news, rename_log=journal
+        )
         filesystem_options = FilesystemOptions(
             read_only=read_only,
             protect=frozenset(protect),
@@ -398,9 +403,25 @@ async def mounted(
             scratch_prefix=f"{namespace_options.prefix}{RESERVED_PREFIX}deleted-",
             copied_bytes=copied_bytes,
         )
-        fs = make(namespace, made.data_path, used, network, journal, kernel, filesystem_options)
-        with fs.mounted_through(channel):
-            yield Mounted(made, fs, channel)
+        queue: WriteBackQueue[OpenInode] = WriteBackQueue(Metrics())
+        fs = make(
+            namespace,
+            made.data_path,
+            used,
+            network,
+            journal,
+            kernel,
+            filesystem_options,
+            write_back=queue if write_back else None,
+            group_sync=made.writes.context.group_sync if write_back else None,
+        )
+        fs.take_over()
+        async with trio.open_nursery() as nursery:
+            if write_back:
+                nursery.start_soon(fs.run)
+            with fs.mounted_through(channel):
+                yield Mounted(made, fs, channel)
+            nursery.cancel_scope.cancel()
         await fs.close()
 
 

@@ -22,7 +22,8 @@ class WritingSettings(SettingsModel):
     write_back: Flag = option(
         WRITING,
         "",
-        "Return from close(2), unlink(2) and mkdir(2) when a journal on local disk has them.",
+        "Return from close, mkdir, symlink, unlink and rmdir when a journal on local disk has"
+        " them.",
         default=False,
     )
     max_zeros_bytes: Size = option(

@@ -51,6 +51,8 @@ class PageMerger:
         """Objects of the last page whose directory of the same name may still come."""
         self.marker: ObjectInfo | None = None
         """The directory's own marker object, once a page brought it."""
+        self.shows_all = True
+        """Whether nothing was in the directory that the listing does not show."""
         self._before: ListPage | None = None
 
     def page(self, page: ListPage) -> dict[str, Entry]:
@@ -78,10 +80,14 @@ class PageMerger:
             if not name and not slash:
                 if found is not DIRECTORY and found is not LOCAL:
                     self.marker = found
+                    self.shows_all = self.shows_all and not found.size
                 continue
             if not is_nameable(name):
+                self.shows_all = False
                 self._hidden(key)
-            elif not self._reserved(name):
+            elif self._reserved(name):
+                self.shows_all = False
+            else:
                 self._add(entries, name, DIRECTORY if slash else found)
         if page.next_token is not None and merged:
             self._hold_back(entries, merged[-1][0][start:])

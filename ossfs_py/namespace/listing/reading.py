@@ -150,6 +150,12 @@ class Listing:
         if new and not self.complete:
             self._tail[name] = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is complete, and there is nothing in the directory, seen or not."""
+        is_known = self.complete and self.index is not None and self._merger.shows_all
+        return is_known and not self.index
+
     def listed(self) -> Listed | None:
         """The objects in the order of the listing, if it is complete and kept."""
         if not self.complete or self.index is None:

@@ -197,6 +197,26 @@ def test_what_cannot_be_kept_stays_and_what_may_be_later_waits() -> None:
     on_bench(test)
 
 
+def test_a_directory_goes_after_copies_and_stays_with_what_cannot_be_kept() -> None:
+    async def test(bench: Bench) -> None:
+        for marker in ("d/", "e/", "f/"):
+            bench.store.seed(marker, b"")
+        bench.store.fail("copy", QuotaExceededError("full"), key="d/a")
+        bench.store.fail("copy", StoreUnavailableError("down"), key="e/a")
+        bench.removed("d/a", "e/a", "f/a", trash="trash/")
+        for marker in ("d/", "e/", "f/"):
+            bench.put_off.add(Owed(marker, bench.store.head(marker).etag))
+        with pytest.raises(UnsavedDataError, match="2 removed files are still in the bucket"):
+            await bench.put_off.done()
+        left = [key for key in bench.store.objects if not key.startswith("trash/")]
+        assert sorted(left) == ["d/", "d/a", "e/", "e/a"]
+        await bench.put_off.done()
+        left = [key for key in bench.store.objects if not key.startswith("trash/")]
+        assert sorted(left) == ["d/", "d/a"]
+
+    on_bench(test)
+
+
 def test_what_others_stored_while_a_copy_was_made_is_not_deleted() -> None:
     """Copies are pinned, and looked after: one waits for those of its batch."""
 

@@ -66,12 +66,16 @@ async def rename_unsaved_over_and_remove(m: Mounted) -> None:
     await m.close(opened)
 
 
-async def rename_unsaved_over_and_away(m: Mounted) -> None:
+async def rename_unsaved_over_and_away(m: Mounted, *, no_replace: bool = False) -> None:
     opened = await m.open(("draft",), os.O_WRONLY | os.O_CREAT)
     await m.write(opened, 0, b"draft")
     await m.rename(("draft",), ("file",))
-    await m.rename(("file",), ("elsewhere",))
+    await m.rename(("file",), ("elsewhere",), no_replace=no_replace)
     await m.close(opened)
+
+
+async def rename_unsaved_over_and_away_where_nothing_is(m: Mounted) -> None:
+    await rename_unsaved_over_and_away(m, no_replace=True)
 
 
 async def truncate_at_open(m: Mounted) -> None:
@@ -102,6 +106,7 @@ LOSSES: list[Work] = [
     rename_unsaved_over,
     rename_unsaved_over_and_remove,
     rename_unsaved_over_and_away,
+    rename_unsaved_over_and_away_where_nothing_is,
     truncate_at_open,
     truncate,
     write_in_the_middle,

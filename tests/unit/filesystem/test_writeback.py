@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from ossfs_py.filesystem.writeback import QueuedFile, WriteBackQueue
+from ossfs_py.filesystem.writeback import GATHER_SECONDS, WriteBackQueue
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.filesystems import Mounted, on_mount
 
@@ -28,7 +28,7 @@ def pending_bytes(metrics: Metrics) -> float | None:
 
 
 async def run_until_empty(
-    queue: WriteBackQueue, upload: Callable[[QueuedFile], Awaitable[None]]
+    queue: WriteBackQueue[File], upload: Callable[[File], Awaitable[None]]
 ) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(queue.run, upload)
@@ -38,18 +38,20 @@ async def run_until_empty(
 
 def test_uploads_begin_in_the_order_of_the_closes() -> None:
     async def main() -> None:
-        queue = WriteBackQueue(Metrics())
-        files = [File(1) for _ in range(20)]
-        begun: list[QueuedFile] = []
+        queue: WriteBackQueue[File] = WriteBackQueue(Metrics())
+        files = [File(1) for _ in range(100)]
+        begun: list[File] = []
 
-        async def upload(file: QueuedFile) -> None:
+        async def upload(file: File) -> None:
             begun.append(file)
             await trio.lowlevel.checkpoint()
 
         for file in files:
             queue.add(file)
         await run_until_empty(queue, upload)
-        assert begun == files
+        assert sorted(begun, key=files.index) == files
+        for place, file in enumerate(begun):
+            assert abs(files.index(file) - place) < 16  # begun together, they run in any order
 
     trio.run(main)
 
@@ -57,13 +59,13 @@ def test_uploads_begin_in_the_order_of_the_closes() -> None:
 def test_a_full_queue_makes_the_next_close_wait_for_an_upload() -> None:
     async def main() -> None:
         metrics = Metrics()
-        queue = WriteBackQueue(metrics, max_files=2)
+        queue: WriteBackQueue[File] = WriteBackQueue(metrics, max_files=2)
         queue.add(File(30))
         queue.add(File(12))
         assert pending_bytes(metrics) == 42
         gate, waited = trio.Event(), trio.Event()
 
-        async def upload(_file: QueuedFile) -> None:
+        async def upload(_file: File) -> None:
             await gate.wait()
 
         async def close() -> None:
@@ -88,10 +90,10 @@ def test_a_full_queue_makes_the_next_close_wait_for_an_upload() -> None:
 def test_many_small_files_are_uploaded_side_by_side_and_few_large_ones() -> None:
     async def main() -> None:
         for size, expected in ((1000, 16), (60 * 1024**2, 4)):
-            queue = WriteBackQueue(Metrics())
-            running: list[QueuedFile] = []
+            queue: WriteBackQueue[File] = WriteBackQueue(Metrics(), gather_seconds=0)
+            running: list[File] = []
 
-            async def upload(file: QueuedFile, running: list[QueuedFile] = running) -> None:
+            async def upload(file: File, running: list[File] = running) -> None:
                 running.append(file)
                 await trio.sleep_forever()
 
@@ -104,6 +106,31 @@ def test_many_small_files_are_uploaded_side_by_side_and_few_large_ones() -> None
                 nursery.cancel_scope.cancel()
 
     trio.run(main)
+
+
+def test_a_file_waits_for_what_is_done_to_it_until_somebody_waits_for_the_queue() -> None:
+    async def main() -> None:
+        queue: WriteBackQueue[File] = WriteBackQueue(Metrics())
+        begun: list[float] = []
+
+        async def upload(_file: File) -> None:
+            begun.append(trio.current_time())
+            await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(queue.run, upload)
+            queue.add(File(1))
+            await trio.sleep(GATHER_SECONDS * 0.9)
+            queue.add(File(1))
+            assert begun == []
+            await trio.sleep(GATHER_SECONDS * 0.2)
+            assert begun == [GATHER_SECONDS]
+            await queue.wait_empty()
+            assert begun == [GATHER_SECONDS, GATHER_SECONDS * 1.1]
+            nursery.cancel_scope.cancel()
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    trio.run(main, clock=clock)
 
 
 def test_who_makes_thousands_of_files_without_write_back_is_told_of_it_once(

@@ -14,6 +14,7 @@ from ossfs_py.model import ByteRange, CommitRequest, ListQuery
 from ossfs_py.store.base import Capabilities
 from ossfs_py.writing import staging as staging_module
 from ossfs_py.writing.recovery import NotRecoverableError, Recovery, tidy_leftovers
+from ossfs_py.writing.renames import RenameRecord
 from tests.support.fake_store import FakeStore
 from tests.support.writing import BOTH, TINY_PARTS, Commits, idle, pattern, run
 
@@ -369,21 +370,23 @@ def test_a_file_that_was_stored_just_before_the_kill_is_no_conflict(tmp_path, me
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "left"),
+    ("old", "new", "is_copied", "left"),
     [
-        (("a", "b", "c"), ("a", "b"), {"old/": 3, "new/": 0}),
-        (("b", "c"), ("a", "b", "c"), {"old/": 0, "new/": 3}),
-        (("a", "b"), (), {"old/": 2, "new/": 0}),
+        (("a", "b", "c"), ("a", "b"), False, {"old/": 3, "new/": 0}),
+        (("a", "b"), ("a", "b"), True, {"old/": 0, "new/": 2}),
+        (("b", "c"), ("a", "b", "c"), True, {"old/": 0, "new/": 3}),
+        (("a", "b"), (), False, {"old/": 2, "new/": 0}),
+        (("b", "c"), ("a", "b", "c"), None, {"old/": 0, "new/": 3}),
     ],
-    ids=["while copying", "while deleting", "before copying"],
+    ids=["while copying", "copied", "while deleting", "before copying", "of an older version"],
 )
-def test_a_rename_cut_short_leaves_one_whole_directory(tmp_path, old, new, left):
+def test_a_rename_cut_short_leaves_one_whole_directory(tmp_path, old, new, is_copied, left):
     async def scenario(w):
         for name in old:
             w.store.seed(f"old/{name}", name.encode())
         for name in new:
             w.store.seed(f"new/{name}", name.encode())
-        w.journal.record_rename("old/", "new/")
+        w.journal.write_rename(RenameRecord("old/", "new/", is_copied))
         tidy_leftovers(w.journal, w.store)
         for prefix, count in left.items():
             assert len(w.store.list_page(ListQuery(prefix, delimiter="")).objects) == count

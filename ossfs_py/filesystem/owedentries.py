@@ -1,0 +1,229 @@
+"""Directories and symlinks that write-back owes the store: made here at once, sent behind."""
+
+import logging
+import uuid
+
+import trio
+
+from ossfs_py.errors import OssfsError, StoreUnavailableError, UnsavedDataError
+from ossfs_py.filesystem.rounds import Rounds
+from ossfs_py.namespace.claims import Claims
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.writing.groupsync import GroupSync
+from ossfs_py.writing.markers import MarkerRecord
+
+log = logging.getLogger(__name__)
+
+_GATHER_SECONDS = 1.0
+"""How long an entry waits for what is to be stored with it: tar and rsync set mode and times of a
+directory when they are done with what is in it."""
+_RETRY_SECONDS = 5.0
+"""Between tries while the store does not answer; each has the store's own retry budget."""
+_AT_ONCE = 16
+_LONGEST_TARGET_BYTES = 512
+"""Some stores keep less metadata than others: who makes a link with more is told by the store."""
+MAX_OWED = 1000
+"""Entries that may wait; the next mkdir or symlink waits for some of them."""
+
+
+class _Owed:
+    """One entry whose empty object is not in the store."""
+
+    def __init__(self) -> None:
+        self.ident = uuid.uuid4().hex
+        self.lock = trio.Lock()
+        """Held while the object is written, or the entry removed."""
+        self.is_told = False
+        """Whether the log has why it could not be written."""
+
+
+class OwedEntries:
+    """The directories and symlinks of a mount that the store has not heard of. Belongs to the trio
+    thread.
+
+    The journal has each with the attributes it shows, so that the next mount makes what a killed
+    daemon owes.
+    """
+
+    def __init__(self, namespace: Namespace, claims: Claims, group_sync: GroupSync | None) -> None:
+        """``group_sync``: write-back; without it nothing is ever owed."""
+        self._namespace = namespace
+        self._claims = claims
+        self._group_sync = group_sync
+        self._owed: dict[Inode, _Owed] = {}
+        self._rounds = Rounds()
+        self._some = trio.Event()
+
+    def __len__(self) -> int:
+        return len(self._owed)
+
+    async def make_directory(
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+    ) -> Inode:
+        """mkdir(2); with write-back it returns when the journal has the directory.
+
+        Raises:
+            OSError: the journal cannot be written.
+            As :meth:`Namespace.make_directory`.
+        """
+        sync = self._group_sync
+        await self._wait_for_room()
+        made = await self._namespace.make_directory(
+            parent, name, mode, uid, gid, put_off=sync is not None
+        )
+        if sync is not None:
+            await self._owe(made, sync)
+        return made
+
+    async def make_symlink(
+        self, parent: Inode, name: str, target: bytes, uid: int, gid: int
+    ) -> Inode:
+        """symlink(2); with write-back it returns when the journal has the link.
+
+        Raises:
+            OSError: the journal cannot be written.
+            As :meth:`Namespace.make_symlink`.
+        """
+        sync = None if len(target) > _LONGEST_TARGET_BYTES else self._group_sync
+        await self._wait_for_room()
+        made = await self._namespace.make_symlink(
+            parent, name, target, uid, gid, put_off=sync is not None
+        )
+        if sync is not None:
+            await self._owe(made, sync)
+        return made
+
+    async def changed(self, inode: Inode) -> None:
+        """Attributes of an inode, or its name, are others now."""
+        owed = self._owed.get(inode)
+        if owed is not None and self._group_sync is not None:
+            await self._record(inode, owed, self._group_sync)
+
+    async def moved(self, tree: Inode) -> None:
+        """All at or below an inode have other keys now."""
+        for inode in list(self._owed):
+            if tree in _upwards(inode):
+                await self.changed(inode)
+
+    def lock_of(self, inode: Inode | None) -> trio.Lock:
+        """Hold it while an entry is removed: nothing of it is written meanwhile."""
+        owed = None if inode is None else self._owed.get(inode)
+        return trio.Lock() if owed is None else owed.lock
+
+    async def removed(self, inode: Inode | None) -> None:
+        """The store need not hear of it any more."""
+        owed = None if inode is None else self._owed.pop(inode, None)
+        if owed is not None and self._group_sync is not None:
+            await self._group_sync.forget_marker(owed.ident)
+
+    async def store(self, inode: Inode) -> None:
+        """Bring an entry to the store now, if the store has not heard of it. For who holds a claim
+        on its place.
+
+        Raises:
+            StoreError, OSError: it is still owed.
+        """
+        owed = self._owed.get(inode)
+        if owed is None:
+            return
+        async with owed.lock:
+            if self._owed.get(inode) is owed:
+                if not inode.removed:
+                    await self._namespace.store_empty(inode)
+                await self.removed(inode)
+
+    async def store_above(self, inode: Inode) -> None:
+        """Bring the directories that an inode is in to the store, from the top; for who holds no
+        claim. What fails is told in the log, and tried again later.
+
+        SeaweedFS loses a marker, at times, that comes while it makes the directory by itself for
+        something in it: 1 of 150.
+        """
+        if self._owed:
+            for directory in reversed(_upwards(inode)[1:]):
+                owed = self._owed.get(directory)
+                if owed is not None:
+                    await self._store(directory, owed)
+
+    async def tried(self) -> None:
+        """Wait until what waits now is in the store, or could not be brought there."""
+        wanted = set(self._owed)
+        await self._rounds.tried(lambda: bool(wanted & self._owed.keys()))
+
+    async def done(self) -> None:
+        """Wait until what waits now is in the store.
+
+        Raises:
+            UnsavedDataError: some of it is not; it is tried again later.
+        """
+        await self.tried()
+        self.require_none()
+
+    def require_none(self, hint: str = "") -> None:
+        """Raise UnsavedDataError if the store has not heard of some; ``hint`` is told as well."""
+        if self._owed:
+            count = len(self._owed)
+            which = "a directory or link is" if count == 1 else f"{count} directories or links are"
+            raise UnsavedDataError(f"{which} not in the bucket{hint}")
+
+    async def run(self) -> None:
+        """Store what comes, until cancelled."""
+        while True:
+            await self._some.wait()
+            await self._rounds.hurried(_GATHER_SECONDS)
+            self._some = trio.Event()
+            with self._rounds.round():
+                await self._store_all()
+            if any(owed.is_told for owed in self._owed.values()):
+                await self._rounds.hurried(_RETRY_SECONDS)
+            if self._owed:
+                self._some.set()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _wait_for_room(self) -> None:
+        await self._rounds.wait_while(lambda: len(self._owed) >= MAX_OWED)
+
+    async def _owe(self, inode: Inode, sync: GroupSync) -> None:
+        owed = self._owed[inode] = _Owed()
+        self._some.set()
+        await self._record(inode, owed, sync)
+
+    async def _store_all(self) -> None:
+        limit = trio.CapacityLimiter(_AT_ONCE)
+
+        async def store(inode: Inode, owed: _Owed) -> None:
+            async with limit:
+                await self.store_above(inode)
+                await self._store(inode, owed)
+
+        async with trio.open_nursery() as nursery:
+            for inode, owed in list(self._owed.items()):
+                nursery.start_soon(store, inode, owed)
+
+    async def _store(self, inode: Inode, owed: _Owed) -> None:
+        try:
+            async with self._claims.place(inode):
+                await self.store(inode)
+        except (OssfsError, OSError, RuntimeError) as exc:
+            level = logging.WARNING if isinstance(exc, StoreUnavailableError) else logging.ERROR
+            if not owed.is_told:
+                what = inode.kind.value
+                log.log(level, "%s %r is not in the bucket: %s", what, inode.name, exc)
+            owed.is_told = True
+
+    async def _record(self, inode: Inode, owed: _Owed, sync: GroupSync) -> None:
+        record = MarkerRecord(
+            owed.ident,
+            self._namespace.key_of_empty(inode),
+            self._namespace.commit_metadata(inode, explicit_mtime_only=False),
+        )
+        await sync.record_marker(record)
+
+
+def _upwards(inode: Inode) -> list[Inode]:
+    found = [inode]
+    while (parent := found[-1].parent) is not None:
+        found.append(parent)
+    return found

@@ -1,0 +1,165 @@
+"""rename(2): what is dirty moves along, and what the journal knows is never of two names at once.
+
+With write-back a rename of what waits is a change of its record. Killed in between, the next mount
+finds two records of one name, and takes the later one; a directory's rename is remembered until all
+records have their new names.
+"""
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from ossfs_py.errors import NoSuchEntryError, OssfsError
+from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.openinodes import OpenInodes
+from ossfs_py.filesystem.owedentries import OwedEntries
+from ossfs_py.filesystem.preserved import PreservedFiles
+from ossfs_py.filesystem.trash import Trash
+from ossfs_py.namespace.claims import Claims
+from ossfs_py.namespace.inode import Inode, Kind
+from ossfs_py.namespace.namespace import Namespace
+
+log = logging.getLogger(__name__)
+
+
+class Renaming:
+    """Moves names. Belongs to the trio thread."""
+
+    def __init__(
+        self,
+        opened: OpenInodes,
+        namespace: Namespace,
+        claims: Claims,
+        commits: Commits,
+        owed: OwedEntries,
+        preserved: PreservedFiles,
+        trash: Trash,
+    ) -> None:
+        self._opened = opened
+        self._namespace = namespace
+        self._claims = claims
+        self._commits = commits
+        self._owed = owed
+        self._preserved = preserved
+        self._trash = trash
+
+    async def rename(
+        self, source_dir: Inode, old: str, target_dir: Inode, new: str, *, no_replace: bool
+    ) -> None:
+        """Rename; open files move along, an open target stays readable to its openers.
+
+        Raises:
+            OSError: the journal cannot be written.
+            As :meth:`Namespace.rename`.
+        """
+        known = self._namespace.known_child
+        moved = False
+        while not moved:
+            inode = await self._namespace.lookup(source_dir, old)
+            # Only a known target can be open, and only an open one needs care.
+            target = known(target_dir, new)
+            async with self._moving(inode, target, (source_dir, target_dir)):
+                if known(source_dir, old) is not inode or known(target_dir, new) is not target:
+                    continue  # changed while we waited for our turn
+                if target is not None and target is not inode and not no_replace:
+                    await self._give_way(inode, target)
+                await self._keep_replaced(inode, target_dir, new, no_replace=no_replace)
+                await self._namespace.rename(
+                    source_dir,
+                    old,
+                    target_dir,
+                    new,
+                    no_replace=no_replace,
+                    on_copied=self._commits.follow_copies,
+                    on_moved=partial(self._note_moved, inode, target),
+                )
+                moved = True
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _moving(
+        self, inode: Inode, target: Inode | None, places: Iterable[Inode]
+    ) -> AsyncIterator[None]:
+        """Rename ``inode``, and all below it, over ``target`` and between directories.
+
+        Dirty files are in the store, under their present keys, when this is entered; one that was
+        never stored moves without a request, unless part of it is uploaded under its present key.
+        """
+        trees = {inode} if target is None else {inode, target}
+        async with self._claims.move(trees, places):
+            for below in self._namespace.affected_by_rename(inode):
+                opened = self._opened.current(below)
+                if (
+                    opened is not None
+                    and opened.file.dirty
+                    and (opened.file.bound or not below.local)
+                ):
+                    async with opened.lock:
+                        await self._commits.commit_locked(opened)
+            yield
+
+    async def _give_way(self, inode: Inode, target: Inode) -> None:
+        """What has the name now is about to lose it."""
+        if target.shadows or not target.local:
+            await self._owed.store(inode)  # the next mount would take it for older
+        if not inode.local:
+            # A copy is about to be in the store under the name of what the journal knows.
+            await self._store_waiting(target)
+        await self._preserved.preserve(target)
+
+    async def _store_waiting(self, target: Inode) -> None:
+        opened = self._opened.current(target)
+        try:
+            await self._owed.store(target)
+            if opened is not None and self._commits.is_behind(opened):
+                async with opened.lock:
+                    await self._commits.commit_locked(opened)
+        except (OssfsError, OSError) as exc:
+            log.info("%r, renamed over, was not stored: %s", target.name, exc)
+
+    async def _keep_replaced(
+        self, inode: Inode, target_dir: Inode, new: str, *, no_replace: bool
+    ) -> None:
+        """Before ``inode`` is renamed, let the trash have what that takes the place of.
+
+        Raises:
+            NameTooLongError, StoreError: it could not be copied.
+        """
+        if not self._trash.is_on or inode.kind is Kind.DIRECTORY:
+            return
+        if inode.local:
+            if inode.shadows:  # what it hides now goes
+                await self._trash.keep(self._namespace.key_of(inode))
+            if inode.kind is Kind.FILE:
+                return  # it replaces nothing before a commit, which keeps that
+        if no_replace:
+            return
+        try:
+            target = await self._namespace.lookup(target_dir, new)
+        except NoSuchEntryError:
+            return
+        stored = target.shadows or not target.local
+        if stored and target is not inode and target.kind is not Kind.DIRECTORY:
+            known = None if target.shadows else target.info
+            await self._trash.keep(self._namespace.key_of(target), known)
+
+    async def _note_moved(self, inode: Inode, replaced: Inode | None) -> None:
+        """The inode has a name that it may take from ``replaced``, and from anybody else; all below
+        it have other keys.
+        """
+        self._commits.renamed(inode, replaced)
+        for below in self._namespace.affected_by_rename(inode):
+            opened = self._opened.current(below)
+            if opened is not None:
+                async with opened.lock:
+                    await self._commits.redescribe(opened)
+        await self._owed.moved(inode)
+        if replaced is None:
+            return
+        # Not before the journal has what takes its place.
+        opened = self._opened.current(replaced)
+        if opened is not None:
+            opened.file.abandon()
+        await self._owed.removed(replaced)

@@ -1,0 +1,128 @@
+"""Write-back where things go wrong: names used again and again, others at work, a store away."""
+
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+import trio.testing
+
+from ossfs_py.errors import StoreUnavailableError
+from tests.support.fake_store import FakeStore
+from tests.support.filesystems import Mounted, on_mount
+from tests.support.writing import TINY_PARTS
+
+
+def on_write_back(
+    root: Path, test: Callable[[Mounted], Awaitable[None]], store: FakeStore | None = None
+) -> FakeStore:
+    return on_mount("temp", root, test, store=store, write_back=True, negative_ttl_seconds=60.0)
+
+
+def content(store: FakeStore) -> dict[str, bytes]:
+    return {key: store.content(key) for key in store.keys()}  # noqa: SIM118 - not a mapping
+
+
+def test_a_name_made_and_removed_again_and_again_is_sent_once(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        for number in range(100):
+            await m.write_file(("name",), b"%d" % number)
+            await m.unlink(("name",))
+        await m.write_file(("name",), b"last")
+        await m.fs.sync()
+        assert m.store.requests["put"] == 1
+
+    assert content(on_write_back(tmp_path, test)) == {"name": b"last"}
+
+
+def test_chains_and_swaps_of_names_whose_files_wait_end_as_on_a_disk(tmp_path: Path) -> None:
+    async def swap(m: Mounted, one: str, other: str) -> None:
+        for old, new in ((one, "aside"), (other, one), ("aside", other)):
+            await m.rename((old,), (new,))
+
+    async def test(m: Mounted) -> None:
+        await m.write_file(("stored",), b"stored")
+        await m.fs.sync()
+        for name in ("a", "b", "c"):
+            await m.write_file((name,), name.encode())
+        await swap(m, "a", "b")
+        await swap(m, "stored", "c")
+        for number in range(10):
+            await m.rename((f"a{number - 1}" if number else "a",), (f"a{number}",))
+        await m.rename(("a9",), ("b",))
+        assert await m.read_file(("b",)) == b"b"
+        await m.fs.sync()
+
+    assert content(on_write_back(tmp_path, test)) == {
+        "b": b"b",
+        "c": b"stored",
+        "stored": b"c",
+    }
+
+
+def test_a_file_removed_while_its_upload_runs_is_not_in_the_bucket(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        begun, may_end = threading.Event(), threading.Event()
+
+        def hold(method: str, _key: str) -> None:
+            if method == "put":
+                begun.set()
+                may_end.wait(60)
+
+        m.store.on_request = hold
+        await m.write_file(("file",), b"x")
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(1.1)
+        while not begun.is_set():
+            await trio.lowlevel.checkpoint()
+        await m.unlink(("file",))
+        may_end.set()
+        assert await m.names() == []
+        await m.write_file(("file",), b"again")
+        await m.fs.sync()
+
+    assert content(on_write_back(tmp_path, test)) == {"file": b"again"}
+
+
+def test_files_that_wait_in_a_directory_that_others_removed_are_stored(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("d",))
+        await m.write_file(("d", "stored"), b"x")
+        await m.fs.sync()
+        await m.write_file(("d", "waits"), b"x")
+        for key in ("d/stored", "d/"):
+            m.store.delete(key)
+        await m.expire()
+        await m.names()
+        await m.fs.sync()
+        assert await m.names(("d",)) == ["waits"]
+
+    assert content(on_write_back(tmp_path, test)) == {"d/waits": b"x"}
+
+
+def test_what_was_done_while_the_store_was_away_is_in_the_bucket_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
+    store.seed("removed", b"x")
+
+    async def test(m: Mounted) -> None:
+        def refuse(_method: str, key: str) -> None:
+            raise StoreUnavailableError("away", key=key)
+
+        await m.names()
+        store.on_request = refuse
+        await m.unlink(("removed",))
+        await m.mkdir(("d",))
+        await m.symlink(b"to", ("d", "link"))
+        for number in range(20):
+            await m.write_file(("d", f"{number}"), b"x")
+        await m.bench.later(3)
+        assert m.fs.unsaved_files == 22
+        store.on_request = None
+        await m.bench.later(60)
+        await m.fs.sync()
+
+    on_write_back(tmp_path, test, store=store)
+    assert store.keys() == sorted(["d/", "d/link", *(f"d/{number}" for number in range(20))])

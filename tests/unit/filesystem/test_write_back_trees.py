@@ -1,0 +1,502 @@
+"""Trees with write-back: what waits is sent once, and the journal is as far as the programs."""
+
+import contextlib
+import functools
+import math
+import os
+import random
+import shutil
+import stat
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from ossfs_py.errors import AccessDeniedError, FilesystemError, StoreError, UnsavedDataError
+from ossfs_py.namespace.metadata import decode
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.recovery import Recovery, tidy_leftovers
+from tests.support.fake_store import FakeStore
+from tests.support.filesystems import Mounted, Names, mounted, on_mount
+from tests.support.writing import TINY_PARTS
+
+MODE = "mode"
+NAMES = ("a", "b", "c")
+KILLS = int(os.environ.get("OSSFS_PY_SOAK_TREE_KILLS", "8"))
+
+
+def on_write_back(
+    root: Path, test: Callable[[Mounted], Awaitable[None]], store: FakeStore | None = None
+) -> FakeStore:
+    return on_mount("temp", root, test, store=store, write_back=True, negative_ttl_seconds=60.0)
+
+
+def changes(store: FakeStore) -> list[tuple[str, str]]:
+    """The requests that changed something, in order."""
+    reads = {"head", "list_page", "get_range_into", "capabilities"}
+    return [(method, key) for method, key in store.log if method not in reads]
+
+
+def test_a_file_is_sent_once_with_the_name_and_attributes_that_it_has_by_then(
+    tmp_path: Path,
+) -> None:
+    async def test(m: Mounted) -> None:
+        await m.write_file(("lock",), b"content")
+        await m.change(("lock",), mode=0o600)
+        await m.change(("lock",), mtime_ns=5 * 10**9)
+        await m.rename(("lock",), ("file",))
+        assert changes(m.store) == []
+        await m.fs.sync()
+        assert changes(m.store) == [("put", "file")]
+
+    store = on_write_back(tmp_path, test)
+    assert store.content("file") == b"content"
+    assert store.metadata("file")["mtime"] == "5"
+    assert stat.S_IMODE(int(store.metadata("file")[MODE])) == 0o600
+
+
+def test_what_was_removed_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        for _ in range(30):
+            await m.write_file(("file",), b"content")
+            await m.unlink(("file",))
+            await m.symlink(b"target", ("file",))
+            await m.unlink(("file",))
+        await m.fs.sync()
+        assert changes(m.store) == []
+
+    on_write_back(tmp_path, test)
+
+
+def test_a_link_is_there_at_once_and_in_the_store_after_sync(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("d",))
+        await m.symlink(b"target", ("d", "link"))
+        await m.rename(("d", "link"), ("d", "moved"))
+        assert await m.readlink(("d", "moved")) == b"target"
+        assert await m.names(("d",)) == ["moved"]
+        assert changes(m.store) == []
+        await m.fs.sync()
+        assert m.store.keys() == ["d/", "d/moved"]
+        assert await m.readlink(("d", "moved")) == b"target"
+
+    on_write_back(tmp_path, test)
+
+
+def test_a_link_that_the_store_does_not_take_is_told_by_sync(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.fail("put", AccessDeniedError("no"))
+        await m.symlink(b"target", ("link",))
+        with pytest.raises(UnsavedDataError, match="a directory or link is not in the bucket"):
+            await m.fs.sync()
+        await m.fs.sync()
+        assert m.store.keys() == ["link"]
+
+    on_write_back(tmp_path, test)
+
+
+def test_a_directory_that_others_use_stays_and_an_empty_one_goes_without_a_question(
+    tmp_path: Path,
+) -> None:
+    async def test(m: Mounted) -> None:
+        for name in ("used", "empty"):
+            await m.mkdir((name,))
+        await m.fs.sync()
+        m.store.take_requests()
+        await m.rmdir(("empty",))
+        assert m.store.take_requests() == {}
+        await m.bench.later(61)
+        m.store.seed("used/file", b"another's")
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("used",))
+        await m.fs.sync()
+        assert m.store.keys() == ["used/", "used/file"]
+
+    on_write_back(tmp_path, test)
+
+
+Oracle = dict[Names, tuple[str, bytes, int]]
+
+
+class RandomProgram:
+    """Makes calls until the daemon is killed, and keeps what a local disk would have by then."""
+
+    def __init__(self, rng: random.Random, m: Mounted, killer: "Killer") -> None:
+        self.kept: Oracle = {}
+        """What the calls that returned have made."""
+        self.in_doubt: list[Oracle] = []
+        """What else may be there: a call was under way."""
+        self._rng = rng
+        self._mounted = m
+        self._killer = killer
+
+    async def run(self, steps: int) -> None:
+        for _ in range(steps):
+            call, outcomes = self._step()
+            if call is None:
+                continue
+            try:
+                await call()
+            except (FilesystemError, StoreError, OSError):
+                assert self._killer.is_dead
+            if self._killer.is_dead:
+                self.in_doubt = outcomes
+                return
+            self.kept = outcomes[0]
+
+    def _step(self) -> tuple[Callable[[], Awaitable[None]] | None, list[Oracle]]:
+        """A call, and what there may be after it, the first if it returns."""
+        rng, m, kept = self._rng, self._mounted, self.kept
+        path = self._path()
+        known = kept.get(path)
+        kind = known[0] if known else None
+        without = {each: what for each, what in kept.items() if each != path}
+        act = rng.choice(
+            ["write", "write", "mkdir", "link", "remove", "chmod", "rename", "move", "wait"]
+        )
+        if act == "write" and kind in {None, "file"}:
+            content = rng.randbytes(rng.randrange(20))
+            made = ("file", content, known[2] if known else 0o644)
+            # Opened anew, what it had waits no more, and what is stored of it stays.
+            stored = self._rewritten(path) if known else []
+            return partial(m.write_file, path, content), [{**kept, path: made}, without, *stored]
+        if act == "mkdir" and not kind:
+            return partial(m.mkdir, path), [{**kept, path: ("directory", b"", 0o755)}]
+        if act == "link" and not kind:
+            return partial(m.symlink, b"to", path), [{**kept, path: ("link", b"to", 0o777)}]
+        if act == "chmod" and known and kind == "file":
+            mode = rng.choice([0o600, 0o640, 0o755])
+            changed = {**kept, path: (known[0], known[1], mode)}
+            return partial(m.change, path, mode=mode), [changed]
+        if act == "remove" and kind == "directory" and not self._below(path):
+            return partial(m.rmdir, path), [without]
+        if act == "remove" and kind in {"file", "link"}:
+            return partial(m.unlink, path), [without]
+        if act == "rename" and kind:
+            return self._rename(path, self._path())
+        if act == "move" and (trees := [each for each in kept if self._below(each)]):
+            return self._rename(rng.choice(trees), self._path())
+        if act == "wait" and rng.random() < 0.3:
+            return partial(m.bench.later, 1.1), [kept]
+        return None, []
+
+    def _rewritten(self, path: Names) -> list[Oracle]:
+        key = "/".join(path)
+        if key not in self._mounted.store.objects:
+            return []
+        return [{**self.kept, path: in_store(self._mounted.store)[path]}]
+
+    def _rename(
+        self, path: Names, there: Names
+    ) -> tuple[Callable[[], Awaitable[None]] | None, list[Oracle]]:
+        kept = dict(self.kept)
+        is_directory = kept[path][0] == "directory"
+        target = kept.get(there)
+        if there[: len(path)] == path or path[: len(there)] == there:
+            return None, []
+        fits = not target or is_directory == (target[0] == "directory")
+        if not fits or self._below(there):
+            return None, []
+        for below in [path, *self._below(path)]:
+            kept[there + below[len(path) :]] = kept.pop(below)
+        both = [] if is_directory else [{**self.kept, there: self.kept[path]}]
+        return partial(self._mounted.rename, path, there), [kept, *both]
+
+    def _path(self) -> Names:
+        """A name in the root, or in a directory that is there."""
+        parents = [(), *(path for path, what in self.kept.items() if what[0] == "directory")]
+        return (*self._rng.choice([each for each in parents if len(each) < 3]), self._name())
+
+    def _name(self) -> str:
+        return self._rng.choice(NAMES)
+
+    def _below(self, path: Names) -> list[Names]:
+        return [each for each in self.kept if each[: len(path)] == path and each != path]
+
+
+def in_store(store: FakeStore) -> Oracle:
+    found: Oracle = {}
+    for key in sorted(store.objects):
+        told = decode(store.metadata(key))
+        mode = told.mode or 0
+        path = tuple(key.rstrip("/").split("/"))
+        if key.endswith("/"):
+            found[path] = ("directory", b"", stat.S_IMODE(mode))
+        elif stat.S_ISLNK(mode):
+            found[path] = ("link", told.symlink_target or b"", stat.S_IMODE(mode))
+        else:
+            found[path] = ("file", store.content(key), stat.S_IMODE(mode))
+    return found
+
+
+async def taken_over(root: Path, store: FakeStore) -> None:
+    """What the next mount does about what a killed daemon has left."""
+    journal = Journal(root / "state")
+    journal.claim_leftovers()
+    tidy_leftovers(journal, store)
+    journal.close()
+    async with mounted("temp", root, store, write_back=True) as m:
+        await m.fs.removals_tried()
+        recovery = Recovery(m.bench.writes.journal)
+        for record in recovery.list():
+            if record.complete:
+                recovery.upload(record.ident, store)
+            else:
+                recovery.discard(record.ident, store)
+        await m.fs.sync()
+
+
+JOURNAL_STEPS = (
+    "write_record",
+    "remove_record",
+    "remove_staging",
+    "set_aside",
+    "record_rename",
+    "forget_rename",
+    "record_removal",
+    "forget_removal",
+    "record_marker",
+    "forget_marker",
+)
+
+
+def copy_if_there(source: str, target: str) -> None:
+    """What no record tells of yet, or any more, may go while it is copied."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source, target)
+
+
+class Killer:
+    """Keeps what is on disk before the step of that number (a request, or a change of the journal):
+    that is what a daemon killed then leaves. Nothing goes to the store afterwards.
+    """
+
+    def __init__(self, state: Path, kept: Path, store: FakeStore) -> None:
+        self.is_dead = False
+        self.left = math.inf
+        """Steps until then."""
+        self._state = state
+        self._kept = kept
+        self._lock = threading.RLock()
+        store.on_request = self._on_request
+
+    def watch(self, patch: pytest.MonkeyPatch) -> None:
+        for name in JOURNAL_STEPS:
+            patch.setattr(Journal, name, self._stepping(getattr(Journal, name)))
+
+    def kill(self) -> None:
+        with self._lock:
+            if not self.is_dead:
+                unfinished = shutil.ignore_patterns("*.tmp")
+                shutil.copytree(
+                    self._state, self._kept, ignore=unfinished, copy_function=copy_if_there
+                )
+                self.is_dead = True
+
+    def _on_request(self, _method: str, _key: str) -> None:
+        self._step()
+        if self.is_dead:
+            raise StoreError("the daemon is dead")
+
+    def _stepping(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def stepping(*arguments: Any, **options: Any) -> Any:
+            with self._lock:
+                self._step()
+                return method(*arguments, **options)
+
+        return stepping
+
+    def _step(self) -> None:
+        with self._lock:
+            self.left -= 1
+            if self.left == 0:
+                self.kill()
+
+
+def after_a_kill(root: Path, program: Callable[[Mounted, Killer], Awaitable[None]]) -> FakeStore:
+    """The bucket when a daemon was killed, at the step that the program chose or else after its
+    last call, and the next mount is done.
+    """
+    store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
+    killed, after = root / "killed", root / "after"
+    for each in (killed, after):
+        each.mkdir()
+    killer = Killer(killed / "state", after / "state", store)
+
+    async def test(m: Mounted) -> None:
+        await program(m, killer)
+        while m.bench.writes.context.local.running and not killer.is_dead:
+            await trio.lowlevel.checkpoint()
+        killer.kill()
+
+    async def next_mount() -> None:
+        await taken_over(after, store)
+
+    with pytest.MonkeyPatch.context() as patch:
+        killer.watch(patch)
+        on_write_back(killed, test, store=store)
+    store.on_request = None
+    trio.run(next_mount, clock=trio.testing.MockClock(rate=1.0))
+    return store
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_a_mount_after_a_kill_makes_of_the_bucket_what_a_local_disk_would_be(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    programs: list[RandomProgram] = []
+
+    async def program(m: Mounted, killer: Killer) -> None:
+        programs.append(RandomProgram(rng, m, killer))
+        if rng.random() < 0.8:
+            killer.left = rng.randrange(1, 200)
+        await programs[0].run(rng.randrange(1, 200))
+
+    store = after_a_kill(tmp_path, program)
+    assert in_store(store) in [programs[0].kept, *programs[0].in_doubt]
+
+
+def test_the_same_bytes_written_again_have_the_attributes_they_got_last(tmp_path: Path) -> None:
+    async def program(m: Mounted, _killer: Killer) -> None:
+        await m.write_file(("file",), b"x")
+        await m.fs.sync()
+        await m.write_file(("lock",), b"x")
+        await m.change(("lock",), mode=0o600)
+        await m.rename(("lock",), ("file",))
+
+    assert in_store(after_a_kill(tmp_path, program)) == {("file",): ("file", b"x", 0o600)}
+
+
+def test_what_takes_the_place_of_a_stored_file_takes_it_after_a_kill_too(tmp_path: Path) -> None:
+    async def program(m: Mounted, _killer: Killer) -> None:
+        for name in ("renamed over", "removed"):
+            await m.write_file((name,), b"old")
+        await m.mkdir(("directory",))
+        await m.fs.sync()
+        await m.write_file(("lock",), b"new")
+        await m.rename(("lock",), ("renamed over",))
+        await m.unlink(("removed",))
+        await m.write_file(("removed",), b"new")
+        await m.rmdir(("directory",))
+        await m.symlink(b"target", ("directory",))
+
+    assert in_store(after_a_kill(tmp_path, program)) == {
+        ("renamed over",): ("file", b"new", 0o644),
+        ("removed",): ("file", b"new", 0o644),
+        ("directory",): ("link", b"target", 0o777),
+    }
+
+
+def tree(**files: bytes) -> Oracle:
+    """Files, and the directories they are in; ``b"->"`` makes a link; "_" stands for "/"."""
+    made: Oracle = {}
+    for name, content in files.items():
+        path = tuple(name.split("_"))
+        if not path[-1]:
+            path = path[:-1]
+        else:
+            made[path] = ("link", b"to", 0o777) if content == b"->" else ("file", content, 0o644)
+        for end in range(1, len(path) + (path not in made)):
+            made[path[:end]] = ("directory", b"", 0o755)
+    return made
+
+
+async def make(m: Mounted, wanted: Oracle) -> None:
+    for path in sorted(wanted, key=len):
+        kind, content, _mode = wanted[path]
+        if kind == "directory":
+            if not await m.exists(path):
+                await m.mkdir(path)
+        elif kind == "link":
+            await m.symlink(content, path)
+        else:
+            await m.write_file(path, content)
+
+
+LOCK, NAME = ("lock",), ("name",)
+MOVES: dict[str, tuple[Oracle, Oracle, tuple[Names, Names], Oracle]] = {
+    "over a file that waits": (tree(), tree(lock=b"new", name=b"old"), (LOCK, NAME), {}),
+    "a link over a file that waits": (tree(), tree(lock=b"->", name=b"old"), (LOCK, NAME), {}),
+    "over a link that waits": (tree(), tree(lock=b"new", name=b"->"), (LOCK, NAME), {}),
+    "a stored file over one that waits": (
+        tree(lock=b"new"),
+        tree(name=b"old"),
+        (LOCK, NAME),
+        tree(lock=b"new"),
+    ),
+    "a stored file over a link that waits": (
+        tree(lock=b"new"),
+        tree(name=b"->"),
+        (LOCK, NAME),
+        tree(lock=b"new"),
+    ),
+    "a directory with what waits in it": (
+        tree(lock_stored=b"old", lock_more_stored=b"more"),
+        tree(lock_stored=b"new", lock_waits=b"x", lock_link=b"->", lock_made_=b""),
+        (LOCK, NAME),
+        {},
+    ),
+    "a directory over one": (tree(name_=b""), tree(lock_file=b"x"), (LOCK, NAME), {}),
+}
+"""What is stored, what waits beside it, or over it; what gets which name; what may be left of it: a
+stored file is copied, then deleted."""
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_rename_cut_short_at_any_step_leaves_one_of_both_names(tmp_path: Path, move: str) -> None:
+    stored, waits, (old, new), may_stay = MOVES[move]
+    before = {**stored, **waits}
+    moved = {new + path[len(old) :]: before[path] for path in before if path[: len(old)] == old}
+    after = {path: what for path, what in before.items() if path[:1] not in {old, new}} | moved
+    is_over = False
+
+    async def program(m: Mounted, killer: Killer) -> None:
+        nonlocal is_over
+        await make(m, stored)
+        await m.fs.sync()
+        for path in waits:
+            if path in stored and waits[path][0] == "file":
+                await m.write_file((*path[:-1], "new"), waits[path][1])
+                await m.rename((*path[:-1], "new"), path)
+        await make(m, {path: what for path, what in waits.items() if path not in stored})
+        killer.left = step
+        try:
+            await m.rename(old, new)
+        except (FilesystemError, StoreError):
+            assert killer.is_dead
+        is_over = not killer.is_dead
+
+    step = 0
+    while not is_over:
+        step += 1
+        root = tmp_path / f"{step}"
+        root.mkdir()
+        found = in_store(after_a_kill(root, program))
+        assert found in [before, after, after | may_stay] if not is_over else found == after, step
+    assert step > 2, "nothing was killed"
+
+
+def test_directories_go_to_the_store_before_what_is_in_them(tmp_path: Path) -> None:
+    store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
+    early: list[str] = []
+
+    def watch(method: str, key: str) -> None:
+        above = key.rstrip("/").rpartition("/")[0]
+        if method in {"put", "copy"} and above and f"{above}/" not in store.objects:
+            early.append(key)
+
+    async def test(m: Mounted) -> None:
+        await make(m, tree(a_b_c_file=b"x"))
+        await m.fs.sync()
+        await m.rename(("a",), ("moved",))
+
+    store.on_request = watch
+    on_write_back(tmp_path, test, store=store)
+    assert early == []

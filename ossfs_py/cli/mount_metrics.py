@@ -212,7 +212,9 @@ class _Look:
     def _jobs(self) -> str:
         states = ("running", "waiting")
         running, waiting = (self._now.get("ossfs_store_jobs", state) for state in states)
-        return f"{running:.0f} running, {waiting:.0f} waiting for a thread"
+        most = self._now.get("ossfs_store_request_limit")
+        limit = f" of at most {most:.0f}" if most else ""
+        return f"{running:.0f} running{limit}, {waiting:.0f} waiting for a thread"
 
     def _process(self) -> str:
         resident = short_size(self._now.get("process_resident_memory_bytes"))

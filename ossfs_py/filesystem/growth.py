@@ -23,7 +23,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.openinodes import Opener, OpenInode
 from ossfs_py.model import ObjectVersion
-from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 
 FOLLOWED_BYTES = 64 * 1024**2
@@ -67,8 +67,17 @@ class GrowthFollower:
                 return False
 
     async def _go_on(self, opened: OpenInode, before: ObjectVersion, successor: Inode) -> bool:
+        if self._namespace.may_be_link(successor):
+            await self._namespace.ensure_metadata(successor)
         info = successor.info
-        if info is None or info.size <= before.size or info.etag == opened.unlike:
+        if (
+            info is None
+            or info.key != before.key  # a link was followed: its name stands for another file
+            or successor.kind is not Kind.FILE
+            or successor.stale
+            or info.size <= before.size
+            or info.etag == opened.unlike
+        ):
             return False
         file = self._opener.file_of(opened, info.version)
         try:

@@ -358,17 +358,27 @@ class Handles:
                 if not (await self._opener.renew(opened) or await self._grew(opened)):
                     raise
                 data = await opened.content.read(offset, size)
+            if self._ends_early(handle, began, offset, len(data), size):
+                # The kernel knows of more bytes. Who was given none may go on with them.
+                if await self._opener.renew(opened):
+                    data = await opened.content.read(offset, size)
+                if self._ends_early(handle, began, offset, len(data), size):
+                    raise VersionChangedError(
+                        "the object was replaced by another client while it was opened",
+                        key=opened.inode.name,
+                    )
         opened.check_current()
-        if len(data) < size and self._kernel.must_not_end(
-            opened.inode, offset + len(data), began, handle.opened_at
-        ):
-            raise VersionChangedError(
-                "the object was replaced by another client while it was opened",
-                key=opened.inode.name,
-            )
         opened.inode.settled = True
         self._kernel.gave_bytes(opened.inode)
         return data
+
+    def _ends_early(
+        self, handle: Handle, began: float, offset: int, got_bytes: int, size: int
+    ) -> bool:
+        inode = handle.opened.inode
+        return got_bytes < size and self._kernel.must_not_end(
+            inode, offset + got_bytes, began, handle.opened_at
+        )
 
     async def _grew(self, opened: OpenInode) -> bool:
         """The store refused the version: whether it has one that goes on where this one ends."""

@@ -4,6 +4,7 @@
 they were told for a minute, so that a change is seen sooner only if something tells of it.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -326,3 +327,21 @@ def test_a_bucket_that_is_deleted_and_made_again(
     assert place.stored("directory/new") == b"new"
     assert {path.name for path in place.path.iterdir()} == {"directory", "kept", "log"}
     assert mounted.unmount() == 0
+
+
+def test_a_reader_of_an_empty_file_goes_on_with_what_others_write_but_not_with_a_link(
+    brief: Workplace,
+) -> None:
+    for name in ("log", "linked"):
+        brief.put(name, b"")
+    with (
+        (brief.path / "log").open("rb", buffering=0) as log,
+        (brief.path / "linked").open("rb", buffering=0) as linked,
+    ):
+        assert (log.read(10), linked.read(10)) == (b"", b"")
+        brief.put("linked", b"log", {"mode": str(stat.S_IFLNK | 0o777)})
+        brief.put("log", b"one\n")
+        wait_until(lambda: log.read(10) == b"one\n")
+        brief.run("ls", "-l")
+        with contextlib.suppress(OSError):
+            assert linked.read(10) == b""

@@ -82,10 +82,11 @@ class _Daemons:
                 continue
             ended = self._reap()
             self._take_up_words()
-            if self._next in ended:
+            if self._next in ended and not (self._pid in ended and HANDED in self._words):
+                del ended[self._next]
                 self._next = 0
-            status = ended.get(self._pid)
-            if status is not None:
+            # Twice if the next one had taken over, and died as well.
+            while (status := ended.pop(self._pid, None)) is not None:
                 code = os.waitstatus_to_exitcode(status)
                 reason = self._reason_to_end(code)
                 if reason is not None:

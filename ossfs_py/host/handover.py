@@ -121,11 +121,16 @@ class Predecessor:
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.register(self._channel, select.POLLIN)
-        while process not in dict(poll.poll()):
-            if _received_from(self._channel):
-                raise EnvironmentProblemError("the daemon that was to hand over goes on itself")
-            # Its sockets are closed before it is gone.
-            poll.unregister(self._channel)
+        is_gone = False
+        while not is_gone:
+            ready = dict(poll.poll())
+            # It may have sent us away and died at once: what it said holds.
+            if self._channel.fileno() in ready:
+                if _received_from(self._channel):
+                    raise EnvironmentProblemError("the daemon that was to hand over goes on itself")
+                # Its sockets are closed before it is gone.
+                poll.unregister(self._channel)
+            is_gone = process in ready
 
     def _tell(self, word: bytes) -> None:
         if not self._is_told:

@@ -61,3 +61,17 @@ def test_the_end_of_the_old_one_is_the_word_to_go_on() -> None:
         old.kill()
         predecessor.wait_gone("1.0")
     assert not predecessor.serves
+
+
+def test_one_that_was_sent_away_does_not_go_on_when_the_old_one_dies_at_once() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as old, theirs:
+        ours.send(json.dumps({"pid": old.pid, "settings": {}}).encode())
+        predecessor = Predecessor(theirs)
+        ours.send(b"stays")
+        ours.close()
+        old.kill()
+        old.wait()
+        with pytest.raises(EnvironmentProblemError, match="goes on itself"):
+            predecessor.wait_gone("1.0")
+    assert predecessor.serves

@@ -25,8 +25,8 @@ def run(home: Path) -> Iterator[Running]:
     (home / "data").mkdir()
     command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", "/dev/null"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--vfs-cache-mode", "full"]
-    # After 5 s it would begin to move what was written from its cache to the directory, and hang for
-    # ever, every so often, when that is deleted meanwhile.
+    # After 5 s it would begin to move what was written from its cache to the directory, and hang
+    # for ever, every so often, when that is deleted meanwhile.
     command += ["--vfs-write-back", "24h", "--cache-dir", home / "cache", home / "data"]
     log = home / "rclone.log"
     with program(command, log) as process:

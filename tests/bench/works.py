@@ -32,8 +32,6 @@ from tests.bench.content import (
     Content,
 )
 
-TIMEOUT_SECONDS = 120.0
-"""A work that takes longer is reported as such; ossfs's worst case took 90 s."""
 READ_BYTES = 8 * MIB
 RANDOM_READS = 100
 POSITIONS = 8
@@ -259,8 +257,8 @@ def run_forked(action: Callable[[Path, Content], None], root: Path, content: Con
     process.start()
     sender.close()
     try:
-        if not receiver.poll(TIMEOUT_SECONDS):
-            raise WorkFailedError(f"> {TIMEOUT_SECONDS:.0f} s")
+        if not receiver.poll(content.sizes.longest_seconds):
+            raise WorkFailedError(f"> {content.sizes.longest_seconds:.0f} s")
         outcome: float | str = receiver.recv()
     except EOFError:
         process.join()

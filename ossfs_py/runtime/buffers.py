@@ -64,7 +64,12 @@ class Buffer:
     @property
     def is_lent(self) -> bool:
         """Whether an answer is still copied from this memory: to be released later, if possible."""
-        return self._span is not None and self._span.slab.memory.lent > 0
+        if self._span is None:
+            return False
+        if self._span.slab.memory.lent and self._pool is not None:
+            # Loans that are over are only counted when somebody asks.
+            self._pool._settle()
+        return self._span.slab.memory.lent > 0
 
     def reclaimable(self) -> None:
         """The pool's evictor could not release this before and can now: the first who waits for

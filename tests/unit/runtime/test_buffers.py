@@ -4,6 +4,7 @@ import trio
 import trio.testing
 
 from ossfs_py.runtime.buffers import Buffer, BufferPool, NothingEvictable
+from ossfs_py.runtime.slabs import LentMemory
 from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -108,5 +109,22 @@ def test_who_waits_for_memory_is_told_when_a_buffer_can_be_evicted() -> None:
             shelf.locked = False
             held.reclaimable()
         assert got
+
+    trio.run(main)
+
+
+def test_memory_that_was_handed_back_is_not_lent_any_more_though_nobody_waits_for_it() -> None:
+    """What was read would be kept up to the limit otherwise, as it may not be evicted."""
+
+    async def main() -> None:
+        pool = BufferPool(64 * MIB, 8 * MIB, Metrics(), NothingEvictable())
+        buffer = pool.try_acquire(4 * MIB)
+        assert buffer is not None
+        memory = buffer.view.obj
+        assert isinstance(memory, LentMemory)
+        memory.lend()
+        assert buffer.is_lent
+        await trio.to_thread.run_sync(memory.hand_back)
+        assert not buffer.is_lent
 
     trio.run(main)

@@ -43,11 +43,11 @@ _COMMANDS = {
     ),
     "restore": ("ossfs_py.cli.restore:restore", "Restore an older version of a file."),
     "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back deleted files and directories."),
-    "trash": ("ossfs_py.cli.trash:trash", "List, restore or delete what a mount has kept."),
+    "trash": ("ossfs_py.cli.trash:trash", "List, restore or delete copies of deleted files."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "See changes by other clients at once."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount does: bytes, requests, errors."),
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find problems, and what to do about them."),
-    "upgrade": ("ossfs_py.cli.upgrade:upgrade", "Go on with a new version, or other options."),
+    "upgrade": ("ossfs_py.cli.upgrade:upgrade", "Switch a mount to a new version or other options."),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into a cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
@@ -57,7 +57,7 @@ _COMMANDS = {
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),
     "completion": (
         "ossfs_py.cli.completion:completion",
-        "Print what makes a shell complete the command line.",
+        "Print the completion script for a shell.",
     ),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }

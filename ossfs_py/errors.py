@@ -58,20 +58,20 @@ class StoreError(OssfsError):
             "advice": self.advice,
         }
 
-    advice = "see what the store says about it"
+    advice = "read the store's message"
     """What a person can do about it."""
 
 
 class ObjectMissingError(StoreError):
     """No such key or upload. An answer to a HEAD leaves open whether there is the bucket."""
 
-    advice = "look for the key in the bucket: it was removed, or the bucket was"
+    advice = "check whether the key and the bucket still exist"
 
 
 class BucketMissingError(StoreError):
     """No such bucket. That says of no key that it was deleted: the bucket may come back."""
 
-    advice = "see what became of the bucket; what could not be saved is kept (ossfs-py recover)"
+    advice = "check whether the bucket still exists; unsaved data is kept (ossfs-py recover)"
 
 
 class ListingFailedError(BucketMissingError):
@@ -98,7 +98,7 @@ class RetainedError(AccessDeniedError):
     """An object lock, a legal hold or a retention policy forbids to remove or replace the object,
     whoever asks."""
 
-    advice = "wait until the store may let it go: 'ossfs-py info' shows what it tells of that"
+    advice = "wait until the store allows it: 'ossfs-py info' shows the retention"
 
 
 class VersionChangedError(StoreError):
@@ -111,7 +111,8 @@ class ConditionFailedError(StoreError):
     """A conditional write lost: the key exists, or holds another version than expected."""
 
     advice = (
-        "somebody else wrote it meanwhile: read that version, or mount with --on-conflict overwrite"
+        "another client wrote it meanwhile: read that version, or mount with "
+        "--on-conflict overwrite"
     )
 
 
@@ -124,7 +125,7 @@ class MetadataTooLargeError(StoreError):
 class QuotaExceededError(StoreError):
     """The store refuses to hold more for this account or bucket."""
 
-    advice = "free some room in the account or have its quota raised; the data is kept until then"
+    advice = "free space in the account or raise its quota; the data is kept until then"
 
 
 class ObjectTooLargeError(StoreError):
@@ -136,13 +137,13 @@ class ObjectTooLargeError(StoreError):
 class UnsupportedByStoreError(StoreError):
     """The store does not implement the operation (NotImplemented, MethodNotAllowed)."""
 
-    advice = "see --part-copy and --conditional-writes, which can be turned off"
+    advice = "turn off --part-copy or --conditional-writes"
 
 
 class UnequalPartsError(StoreError):
     """The store wants all parts of an upload but the last to be of one size, and none larger."""
 
-    advice = "write it again: from now on the parts are of one size"
+    advice = "write it again: from now on all parts have one size"
 
 
 class IntegrityError(StoreError):
@@ -155,7 +156,7 @@ class StoreUnavailableError(StoreError):
     """Transient failures (5xx, throttling, resets, stalls) outlasted the retry budget."""
 
     advice = (
-        "see whether the store and the network are well (ossfs-py doctor); a longer "
+        "check the store and the network (ossfs-py doctor); a longer "
         "--retry-budget bridges longer outages"
     )
 

@@ -176,7 +176,7 @@ class Bench:
 
     def _cool_down(self) -> int | None:
         """Let mount and kernel forget the file's bytes; how many the kernel has kept."""
-        self._shown.begin("waiting until the mount lets go of the file", None)
+        self._shown.begin("waiting until the mount has dropped the file", None)
         time.sleep(self._let_go_seconds)
         with self._material.file.open("rb", buffering=0) as file:
             drop_pages(file.fileno())

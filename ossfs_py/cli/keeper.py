@@ -140,11 +140,11 @@ class _Daemons:
             return ""
         died = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if REFUSED in self._words:
-            return "the daemon that was to take the mount over refused what was left for it"
+            return "the new daemon could not take over the state of the old one"
         if HANDED in self._words and self._next:
             return None
         if self._is_ending:
-            return f"the daemon {died} while it was to end"
+            return f"the daemon {died} while it was shutting down"
         now = time.monotonic()
         self._deaths = [when for when in self._deaths if when > now - _WINDOW_SECONDS] + [now]
         if len(self._deaths) > self._restarts:

@@ -47,7 +47,10 @@ _COMMANDS = {
     "refresh": ("ossfs_py.cli.refresh:refresh", "See changes by other clients at once."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount does: bytes, requests, errors."),
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find problems, and what to do about them."),
-    "upgrade": ("ossfs_py.cli.upgrade:upgrade", "Switch a mount to a new version or other options."),
+    "upgrade": (
+        "ossfs_py.cli.upgrade:upgrade",
+        "Switch a mount to a new version or other options.",
+    ),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into a cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),

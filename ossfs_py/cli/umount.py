@@ -79,7 +79,7 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
         raise EnvironmentProblemError(f"{path} is not a mountpoint")
     if entry.filesystem_type != FILESYSTEM_TYPE:
         raise EnvironmentProblemError(
-            f"{path} is no mount of ossfs-py: {entry.source} is mounted there"
+            f"{path} is not a mount of ossfs-py: {entry.source} is mounted there"
             f" ({entry.filesystem_type})"
         )
     daemon = find_daemon(path, entry.owner)

@@ -18,9 +18,9 @@ NAME = "umount.ossfs-py"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("target", metavar="MOUNTPOINT")
-@click.option("-l", "lazy", is_flag=True, help="Out of sight now; it ends with its last user.")
+@click.option("-l", "lazy", is_flag=True, help="Hide it now; it ends with its last user.")
 @click.option("-f", "force", is_flag=True, help="Do not wait for the store; keep unsaved data.")
-@click.option("-n", "_no_mtab", is_flag=True, help="Ignored: nobody keeps an mtab.")
+@click.option("-n", "_no_mtab", is_flag=True, help="Ignored: there is no mtab.")
 @click.option("-r", "_read_only", is_flag=True, help="Ignored.")
 @click.option("-v", "_verbose", is_flag=True, help="Ignored.")
 @click.option("-t", "_type", metavar="TYPE", help="Ignored: there is one type.")

@@ -199,7 +199,7 @@ def _split_source(given: _Given) -> None:
         return
     name = given.name_of("bucket")
     if "prefix" in given.values:
-        given.problems.append(f"{given.name_of('prefix')}: {name} names a prefix already")
+        given.problems.append(f"{given.name_of('prefix')}: {name} already names a prefix")
     given.values["prefix"], given.names["prefix"] = prefix, name
 
 

@@ -81,7 +81,7 @@ class CopyCommands:
         source, path = arguments.text("source"), arguments.text("path").strip("/")
         reserved = arguments.text("reserved")
         if ".." in path.split("/") or not path:
-            raise ControlError(f"{path!r} is no path below the mountpoint")
+            raise ControlError(f"{path!r} is not a path below the mountpoint")
         self._filesystem.protection.require_writable()
         target = self._place.prefix + path
         outcome, failed = _Outcome(), dict[str, str]()

@@ -151,9 +151,9 @@ class _ControlServer:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
-            raise ControlError("the request is no JSON") from None
+            raise ControlError("the request is not JSON") from None
         if not isinstance(request, dict):
-            raise ControlError("the request is no JSON object")
+            raise ControlError("the request is not JSON object")
         name, values = request.get("command"), request.get("arguments", {})
         if not isinstance(name, str) or not isinstance(values, dict):
             raise ControlError("the request needs a command, and its arguments as an object")

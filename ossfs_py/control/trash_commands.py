@@ -337,7 +337,7 @@ class TrashCommands:
 
     def _key_of(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise ControlError(f"{path!r} is no path below the mountpoint")
+            raise ControlError(f"{path!r} is not a path below the mountpoint")
         return self._prefix + path.strip("/")
 
     async def _settle(self) -> None:

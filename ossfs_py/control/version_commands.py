@@ -77,7 +77,7 @@ class VersionCommands:
         path = arguments.text("path")
         entries = await self._history_of(path)
         if not entries:
-            raise ControlError(f"{path!r} has no versions: nothing of this name was ever a file")
+            raise ControlError(f"{path!r} has no versions: no file ever had this name")
         shown = entries[:_SHOWN_VERSIONS]
         rows: list[dict[str, Any]] = [{} for _ in shown]
         limit = trio.CapacityLimiter(_AT_ONCE)
@@ -124,7 +124,7 @@ class VersionCommands:
         await self._settle()
         entries = await self._history_of(path)
         if not entries:
-            raise ControlError(f"{path!r} has no versions: nothing of this name was ever a file")
+            raise ControlError(f"{path!r} has no versions: no file ever had this name")
         entry = _chosen(path, entries, wanted, at_ns)
         if not entry.is_latest:
             info = await self._version(entry)
@@ -262,7 +262,7 @@ class VersionCommands:
 
     def _key_of(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise ControlError(f"{path!r} is no path below the mountpoint")
+            raise ControlError(f"{path!r} is not a path below the mountpoint")
         return self._prefix + path.strip("/")
 
     async def _history_of(self, path: str) -> list[HistoryEntry]:
@@ -310,7 +310,7 @@ def _chosen(path: str, entries: list[HistoryEntry], wanted: str, at_ns: int) -> 
         missing = f"{path!r} has no version that old"
     else:
         found = [entry for entry in entries if entry.info is not None and not entry.is_latest][:1]
-        missing = f"{path!r} has no version before the present one"
+        missing = f"{path!r} has no version before the current one"
     if not found:
         raise ControlError(missing)
     if found[0].info is None:

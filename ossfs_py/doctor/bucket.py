@@ -153,14 +153,14 @@ class Bucket:
         lacks = [one for one in found.features if one.verdict != "works"]
         if lacks:
             names = ", ".join(one.name for one in lacks)
-            fix = "mounts work without: see what each does instead"
+            fix = "mounts work without: each row says what they do instead"
             yield warning("capabilities", f"the store lacks {names}", fix)
         else:
             yield good("capabilities", "conditional writes and copies of parts")
         for one in found.features:
             works = one.verdict == "works"
             status = Status.GOOD if works else Status.WARNING
-            instead = one.instead or ("" if works else "try again; it could not be tried")
+            instead = one.instead or ("" if works else "try again; the test did not run")
             yield Finding(one.name, status, one.what, instead, one.verdict)
 
     def throughput(self) -> Finding:
@@ -188,11 +188,11 @@ class Bucket:
             with ThreadPoolExecutor(_STREAMS) as threads:
                 got = sum(threads.map(lambda _: stream(), range(_STREAMS)))
         except StoreError as exc:
-            return failed("throughput", str(exc), "see what the other checks say")
+            return failed("throughput", str(exc), "see the other checks")
         rate = got / max(self._clock() - began, 1e-6)
         told = f"{rate / 1e6:.0f} MB/s over {_STREAMS} connections ({got // MIB} MiB)"
         if rate < _SLOW_BYTES_PER_SECOND:
-            fix = "use the region's internal endpoint; look for limits of bandwidth and proxies"
+            fix = "use the region's internal endpoint; check for bandwidth limits and proxies"
             return warning("throughput", told, fix)
         return good("throughput", told)
 

@@ -44,7 +44,7 @@ def _free(path: Path, *, nonempty: bool) -> Finding:
         return failed(name, f"{path} is not empty", "name another one, or mount with --nonempty")
     if not os.access(path, os.W_OK):
         return failed(name, f"{path} is not writable for this user", f"chown $USER {path}")
-    return good(name, f"{path} can be mounted on")
+    return good(name, f"{path} can be used as a mountpoint")
 
 
 def _alive(path: Path, seen: Seen) -> Finding:
@@ -64,7 +64,7 @@ def _alive(path: Path, seen: Seen) -> Finding:
         return good(name, told)
     if entry is not None and os.geteuid() not in (0, entry.owner):
         told = f"the mount at {path} belongs to another user"
-        return warning(name, told, f"ask as its owner: sudo ossfs-py doctor {path}")
+        return warning(name, told, f"run it as its owner: sudo ossfs-py doctor {path}")
     told = f"the mount at {path} answers; its daemon runs in another container, or outside this one"
     return good(name, told)
 

@@ -82,7 +82,7 @@ class MetadataFile:
                 if isinstance(exc, sqlite3.OperationalError):
                     self._give_up(exc)
                 else:
-                    log.warning("%s is damaged (%s) and begun anew", self._path, exc)
+                    log.warning("%s is damaged (%s) and is created again", self._path, exc)
                     self._remove()
             except OSError as exc:
                 self._give_up(exc)

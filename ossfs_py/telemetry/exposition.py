@@ -65,7 +65,7 @@ async def exposed(
         for listener in listeners:
             name = listener.socket.getsockname()
             shown = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-            log.info("metrics are told at http://%s%s", shown, PATH)
+            log.info("metrics are served at http://%s%s", shown, PATH)
         yield
         nursery.cancel_scope.cancel()
 
@@ -79,7 +79,7 @@ async def _listen(host: str, port: int, address: str) -> list[trio.SocketListene
             cause = next((one for one in exc.__cause__.exceptions if isinstance(one, OSError)), exc)
         reason = (cause.strerror or str(cause)).lower()
         raise EnvironmentProblemError(
-            f"metrics cannot be told at {address}: {reason} (see --metrics-address)"
+            f"metrics cannot be served at {address}: {reason} (see --metrics-address)"
         ) from None
 
 

@@ -182,7 +182,7 @@ def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> N
         port = other.getsockname()[1]
         sentence = place.refused("--metrics-address", str(port))
     assert sentence == (
-        f"metrics cannot be told at 127.0.0.1:{port}: address already in use"
+        f"metrics cannot be served at 127.0.0.1:{port}: address already in use"
         " (see --metrics-address)"
     )
 

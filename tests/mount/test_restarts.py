@@ -28,7 +28,7 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-KEPT = "another daemon goes on with the mount if this one dies"
+KEPT = "if this daemon dies, another one takes over"
 
 
 OTHER_VERSION = """

@@ -73,7 +73,7 @@ def _explain(error: AnswerError, endpoint: Endpoint) -> str:
         )
     sentences = {
         "NoSuchBucket": f"there is no bucket {bucket!r} at {host}",
-        "InvalidBucketName": f"{bucket!r} is no valid bucket name",
+        "InvalidBucketName": f"{bucket!r} is not a valid bucket name",
         "InvalidAccessKeyId": f"{host} does not know this access key id",
         "SignatureDoesNotMatch": (
             f"{host} does not accept the signature: the secret key is wrong, or region "

@@ -395,8 +395,8 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         (
             {"shared_cache": "a:1", "sse_key_file": "/key", "endpoint": "https://store"},
             (
-                "--shared-cache and --sse-key-file: the nodes would hold decrypted bytes that others "
-                "can read"
+                "--shared-cache and --sse-key-file: the nodes would hold decrypted bytes that "
+                "others can read"
             ),
         ),
         (

@@ -1,10 +1,10 @@
-"""Names, inodes and attributes: what the mount believes of the bucket, and for how long.
+"""Names, inodes and attributes: what the mount knows about the bucket, and how long it is valid.
 
-``keys``, ``names``, ``metadata``, ``numbers`` and ``attributes`` are pure. ``tree`` takes in what
-the store says and what this mount did; nothing else changes what is known of a name. ``resolver``
-asks the store, once for everybody who wants to know. ``listing`` reads directories. Local changes
-are visible at once, remote ones within the metadata TTL; what the kernel has to be told of them
-goes through ``KernelNews`` (``news.py``), which the file system implements.
+``keys``, ``names``, ``metadata``, ``numbers`` and ``attributes`` are pure. ``tree`` takes in
+answers of the store and changes by this mount; nothing else changes what is known about a name.
+``resolver`` asks the store, once for all callers who wait for the same name. ``listing`` reads
+directories. Local changes are visible at once, remote ones within the metadata TTL. The kernel
+hears of them through ``KernelNews`` (``news.py``), which the file system implements.
 
 Identity
 ========

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from ossfs_py.cli.loading import loading
-from ossfs_py.cli.terminal import say
+from ossfs_py.cli.terminal import narrow_columns, say
 from ossfs_py.errors import UserError
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _run(argv: list[str]) -> int:
     try:
-        result: Any = cli.main(argv, prog_name="ossfs-py", standalone_mode=False)
+        result: Any = cli.main(
+            argv, prog_name="ossfs-py", standalone_mode=False, terminal_width=narrow_columns()
+        )
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         return exc.exit_code

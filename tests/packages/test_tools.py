@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,14 @@ from tests.support.seaweed import SeaweedServer
 from tests.support.typed import first_minute
 
 VERSIONS = ("3.11", "3.12", "3.13", "3.14")
-AT_HAND = [path for name in VERSIONS if (path := shutil.which(f"python{name}")) is not None]
+
+
+def at_hand() -> Iterator[str]:
+    """Interpreters that run: a shim of pyenv may name one that does not."""
+    for version in VERSIONS:
+        path = shutil.which(f"python{version}")
+        if path and not subprocess.run([path, "-V"], check=False, capture_output=True).returncode:
+            yield path
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +38,12 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-def run(command: list[str | Path], more: dict[str, str]) -> None:
-    """As the user, whose pip and uv know where packages come from; it has to go well."""
+def run(command: list[str | Path], more: dict[str, str]) -> str:
+    """What it says, run as the user, whose pip and uv know where packages come from."""
     environment = {**os.environ, **more}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def works(programs: Path, tmp_path: Path, seaweed: SeaweedServer, bucket: str, own: Minio) -> None:
@@ -58,7 +67,7 @@ def test_what_pipx_installs_mounts_reads_writes_and_unmounts(
     works(programs, tmp_path, seaweed, bucket, minio_client)
 
 
-@pytest.mark.parametrize("python", AT_HAND, ids=lambda path: Path(path).name)
+@pytest.mark.parametrize("python", at_hand(), ids=lambda path: Path(path).name)
 def test_what_uv_installs_mounts_reads_writes_and_unmounts(
     python: str,
     tools: Path,
@@ -71,4 +80,6 @@ def test_what_uv_installs_mounts_reads_writes_and_unmounts(
     where = {"UV_TOOL_DIR": str(tmp_path / "uv"), "UV_TOOL_BIN_DIR": str(programs)}
     wheel = Path(os.environ["OSSFS_PY_WHEEL"]).resolve()
     run([tools / "uv", "tool", "install", "--python", python, wheel], where)
+    version = Path(python).name.removeprefix("python")
+    assert f"(Python {version}." in run([programs / "ossfs-py", "--version"], {})
     works(programs, tmp_path, seaweed, bucket, minio_client)

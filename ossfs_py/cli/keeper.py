@@ -60,8 +60,8 @@ class _Daemons:
         self._is_ending = False
         self._words: set[bytes] = set()
         self._wanted: list[tuple[str, int]] = []
-        """The next daemons that the one that serves has asked for: changed settings, and the socket
-        over which both speak."""
+        """The next daemons that the running one has requested: changed settings, and the socket
+        between the two."""
         self._pid = 0
         self._next = 0
         """The one that is to take over from a daemon that serves; 0: there is none."""
@@ -166,7 +166,7 @@ class _Daemons:
                     self._words.add(word)
 
     def _is_gone(self) -> bool:
-        """Whether the kernel has let go of the mount."""
+        """Whether the kernel has closed the mount."""
         poll = select.poll()
         poll.register(self._device or 0, 0)
         return bool(poll.poll(0))

@@ -67,7 +67,7 @@ _COMMANDS = {
 """Name: where the command lives, and its line in ``ossfs-py --help``."""
 
 _COMPLETE = "_OSSFS_PY_COMPLETE"
-"""Set by a shell that asks how a command line may go on."""
+"""Set by a shell that asks for completions."""
 
 _WIDEST_HELP_COLUMNS = 120
 """Help fills the terminal up to here; longer lines are hard to read."""

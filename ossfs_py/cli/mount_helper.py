@@ -27,9 +27,9 @@ _REMOUNTABLE = frozenset(
         *("atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime"),
     )
 )
-"""What the kernel changes on a mount without asking its daemon."""
+"""Options that the kernel changes on a mount without asking its daemon."""
 _ALWAYS = ("nosuid", "nodev")
-"""A remount sets all restrictions anew, and what it does not state is gone."""
+"""A remount sets all restrictions again; those that it does not name are dropped."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,7 +68,7 @@ def mount_helper(
 
 
 def remount_words(words: list[str]) -> list[str]:
-    """Those of a remount's words that the kernel is told."""
+    """The options of a remount that go to the kernel."""
     return [word for word in words if word in _REMOUNTABLE]
 
 

@@ -53,7 +53,7 @@ class _Unsaved:
         return self.place.journal.unsaved_path(self.ident)
 
     def fields(self) -> dict[str, Any]:
-        """What ``--json`` tells."""
+        """The output of ``--json``."""
         status = self.path.stat() if self.path.exists() else None
         return {
             "id": self.ident,

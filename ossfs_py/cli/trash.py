@@ -146,7 +146,7 @@ def _tell(rows: list[dict[str, Any]], told: Mapping[str, Any]) -> None:
 def _ask(
     command: str, path: str, arguments: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-    """The files that the mount told of, and the outcome."""
+    """The files that the mount reported, and the outcome."""
     from ossfs_py.control.client import ControlClient, mount_of
 
     rows: list[dict[str, Any]] = []

@@ -1,7 +1,7 @@
-"""``umount.fuse.ossfs-py``: what umount(8) and systemd call.
+"""``umount.fuse.ossfs-py``, the helper that umount(8) and systemd call.
 
-Returns when everything is uploaded and the daemon is gone: on its own umount(8) would return
-while uploads go on, and a machine that shuts down would cut them off.
+It returns when everything is uploaded and the daemon is gone. umount(8) alone would return while
+uploads run, and a machine that shuts down would cut them off.
 """
 
 import sys

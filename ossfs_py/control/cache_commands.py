@@ -1,4 +1,4 @@
-"""What a mount with a disk cache can be asked: warm-up, what is cached, evict, rehash, clear."""
+"""The commands of a mount with a disk cache: warm-up, what is cached, evict, rehash, clear."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping

@@ -65,7 +65,7 @@ class ControlClient:
 
     @property
     def mount(self) -> RunningMount:
-        """What the daemon says about itself."""
+        """The description that the daemon gives of itself."""
         return self._daemon.mount
 
     def call(

@@ -1,4 +1,4 @@
-"""What a mount with a shared cache can be asked: filling it, and what it has."""
+"""The commands of a mount with a shared cache: filling it, and what it has."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

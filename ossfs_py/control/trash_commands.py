@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 16
 _BATCH = 1000
 _SENT_BYTES = 8 * 1024**2
-"""What is not larger is fetched and sent, where that is how nothing is overwritten."""
+"""Copies up to this size are fetched and sent, if that is how overwriting is prevented."""
 _PART_BYTES = 512 * 1024**2
 
 _Kept = tuple[KeptCopy, ObjectInfo]
-"""What a copy is of, and the copy."""
+"""A copy, and the file that it is a copy of."""
 
 
 class TrashCommands:

@@ -139,7 +139,8 @@ class VersionCommands:
         }
 
     async def _settle(self) -> None:
-        """What write-back owes the store is in its history first: uploads, and removals."""
+        """Wait until the store has what write-back owes it (uploads and removals), so that it is in
+        the history."""
         try:
             await self._filesystem.sync()
         except UnsavedDataError as exc:
@@ -156,7 +157,8 @@ class VersionCommands:
             raise ControlError(f"version {entry.version_id} was removed just now") from exc
 
     async def _require_saved(self, path: str) -> None:
-        """Who writes the file would overwrite what is restored when he closes it."""
+        """Refuse a file that is being written: its writer would overwrite the restored version at
+        close."""
         try:
             found = await self._filesystem.describe(path)
         except (NoSuchEntryError, NotADirectoryPathError):
@@ -207,7 +209,7 @@ class VersionCommands:
         }
 
     async def _deleted_below(self, path: str, since_ns: int) -> AsyncIterator[list[_Deleted]]:
-        """What of a path, and of the tree below it, is deleted; a page's worth at a time."""
+        """The deleted files at a path and in the tree below it, a page at a time."""
         key = self._key_of(path)
         current: _Deleted | None = None
         found: list[_Deleted] = []
@@ -232,7 +234,7 @@ class VersionCommands:
             yield [current]
 
     async def _bring_back_all(self, deleted: list[_Deleted]) -> dict[str, str]:
-        """What could not be brought back, and why."""
+        """The files that could not be brought back, and why."""
         failed: dict[str, str] = {}
         limit = trio.CapacityLimiter(_AT_ONCE)
 
@@ -271,7 +273,7 @@ class VersionCommands:
         return [entry async for page in self._entries(key, alone=True) for entry in page]
 
     async def _entries(self, key: str, *, alone: bool = False) -> AsyncIterator[list[HistoryEntry]]:
-        """What happened to the keys that begin with ``key``, or to that one ``alone``."""
+        """The events of the keys that begin with ``key``, or of that one key (``alone``)."""
         mark: HistoryMark | None = None
         while True:
             query = HistoryQuery(key, after=mark)
@@ -297,7 +299,7 @@ def _is_gone(deleted: _Deleted, since_ns: int) -> bool:
 
 
 def _chosen(path: str, entries: list[HistoryEntry], wanted: str, at_ns: int) -> HistoryEntry:
-    """The version that is asked for: by its id, of a time, or else the one before the present.
+    """The requested version: by its id, by a time, or else the one before the current one.
 
     Raises:
         ControlError: there is none.

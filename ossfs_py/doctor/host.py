@@ -28,7 +28,7 @@ _PACKAGE_FIX = "install the package fuse3 (apt-get install fuse3)"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What of the machine is looked at; tests bend it."""
+    """The parts of the machine that are checked; tests replace them."""
 
     machine: Machine = THIS_MACHINE
     release: str = field(default_factory=platform.release)

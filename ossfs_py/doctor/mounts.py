@@ -9,7 +9,7 @@ from ossfs_py.host.mountpoint import THIS_MACHINE, Machine, real_path
 from ossfs_py.host.standing import Seen, Standing, look_at
 
 _READAHEAD_KIB = 1024
-"""What a mount asks for; the kernel's own 128 KiB costs half the speed of reading."""
+"""The readahead that a mount sets. The kernel's own 128 KiB costs half the speed of reading."""
 _DEVICES = Path("/sys/class/bdi")
 
 

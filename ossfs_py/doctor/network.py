@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 5.0
 _SKEW_SECONDS = 60.0
 """Differences up to this are of no account anywhere."""
 _REFUSED_SKEW_SECONDS = 15 * 60.0
-"""What SigV4 allows; stores refuse what was signed by a clock that is farther off."""
+"""The limit of SigV4: stores refuse signatures from a clock that differs more."""
 _EXPIRY_DAYS = 14
 _DAY_SECONDS = 86_400
 

@@ -25,7 +25,7 @@ PATH = "/metrics"
 _MAX_REQUEST_BYTES = 16 * 1024
 """Scrapers send some 300 bytes."""
 _MAX_CLIENTS = 8
-"""More at once wait: nobody can make the mount serve scrapes instead of reads."""
+"""More scrapes wait: nobody can make the mount serve scrapes instead of reads."""
 _MAX_CONNECTIONS = 32
 """More are closed at once: each takes a descriptor, which reads need."""
 _CLIENT_SECONDS = 10.0

@@ -1,4 +1,4 @@
-"""What is wrong with a mount, in words, from its metrics now and some minutes ago. Pure."""
+"""The problems of a mount, in words, from its metrics now and some minutes ago. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Where bytes live on this side, and what is fetched before it is asked for."""
+"""Where the mount keeps bytes, and what it fetches in advance."""
 
 import os
 from typing import Annotated, Literal

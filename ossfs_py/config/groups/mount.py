@@ -1,4 +1,4 @@
-"""The mountpoint, and what the kernel is told of it."""
+"""The mountpoint, and the options for the kernel."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""What is written, and how it becomes an object."""
+"""How written files become objects."""
 
 import os
 from typing import Annotated, Literal

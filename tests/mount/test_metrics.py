@@ -39,7 +39,7 @@ def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Place:
 
 def endpoint_of(mounted: Mount) -> str:
     """Where the daemon says that it answers."""
-    found = re.search(r"metrics are told at (\S+)", mounted.log)
+    found = re.search(r"metrics are served at (\S+)", mounted.log)
     assert found is not None, mounted.log
     return found.group(1)
 

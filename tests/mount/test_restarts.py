@@ -167,5 +167,5 @@ def test_what_a_daemon_of_another_version_has_left_is_refused(
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
     assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log
-    assert "is given up: the daemon that was to take the mount over refused" in one.log
+    assert "is given up: the new daemon could not take over the state" in one.log
     assert not is_mounted(one.path)

@@ -67,7 +67,7 @@ def test_what_pipx_installs_mounts_reads_writes_and_unmounts(
     works(programs, tmp_path, seaweed, bucket, minio_client)
 
 
-@pytest.mark.parametrize("python", at_hand(), ids=lambda path: Path(path).name)
+@pytest.mark.parametrize("python", [*at_hand()], ids=lambda path: Path(path).name)
 def test_what_uv_installs_mounts_reads_writes_and_unmounts(
     python: str,
     tools: Path,

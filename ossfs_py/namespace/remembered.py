@@ -24,7 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 5.0
-"""What a killed daemon asked the store in its last seconds is asked once more."""
+"""Answers that a killed daemon got in its last seconds are requested again."""
 _BUSY_SECONDS = 5.0
 """Several mounts of one bucket share the file."""
 _SCHEMA = """

@@ -264,8 +264,9 @@ dist: $(DEMO) ## Build wheel and sdist into dist/, the same bytes each time
 deb: packages dist ## Build a Debian package from the wheel into dist/, for this Debian and architecture
 	@.ci/packaging/deb "$$(ls -t dist/*.whl | head -n 1)" dist
 
-trydeb: $(TEST) deb ## Install the Debian package on this machine, use it, purge it
-	@export OSSFS_PY_DEB=$$(ls -t dist/*.deb | head -n 1); $(tests) tests/packages $(PYTEST)
+trydeb: $(TEST) deb ## Install the Debian package on this machine, and the wheel with pipx and uv; use them, purge it
+	@export OSSFS_PY_DEB=$$(ls -t dist/*.deb | head -n 1) OSSFS_PY_WHEEL=$$(ls -t dist/*.whl | head -n 1); \
+	$(tests) tests/packages $(PYTEST)
 
 man: $(DEMO) ## Write the manual page to build/ossfs-py.1 and show it
 	@mkdir -p build

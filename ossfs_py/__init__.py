@@ -1,1 +1,1 @@
-"""ossfs_py: an object bucket as a file system, made for loading models."""
+"""ossfs_py mounts an object bucket as a file system, made for loading models."""

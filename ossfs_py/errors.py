@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 
 NOBODY_WAITS = os.strerror(errno.ENOENT)
-"""What the kernel says to an answer whose program was killed, or whose mount is gone."""
+"""The kernel's error for an answer whose program was killed, or whose mount is gone."""
 
 
 class OssfsError(Exception):
@@ -49,7 +49,7 @@ class StoreError(OssfsError):
 
     @property
     def fields(self) -> dict[str, str | int]:
-        """What programs that read logs want apart."""
+        """The fields for programs that read logs."""
         return {
             "operation": self.operation,
             "key": self.key,
@@ -58,27 +58,27 @@ class StoreError(OssfsError):
             "advice": self.advice,
         }
 
-    advice = "see what the store says about it"
-    """What a person can do about it."""
+    advice = "read the store's message"
+    """Advice for a person."""
 
 
 class ObjectMissingError(StoreError):
     """No such key or upload. An answer to a HEAD leaves open whether there is the bucket."""
 
-    advice = "look for the key in the bucket: it was removed, or the bucket was"
+    advice = "check whether the key and the bucket still exist"
 
 
 class BucketMissingError(StoreError):
     """No such bucket. That says of no key that it was deleted: the bucket may come back."""
 
-    advice = "see what became of the bucket; what could not be saved is kept (ossfs-py recover)"
+    advice = "check whether the bucket still exists; unsaved data is kept (ossfs-py recover)"
 
 
 class ListingFailedError(BucketMissingError):
-    """What a directory holds cannot be told, as its bucket is not there.
+    """The content of a directory is unknown, because its bucket does not exist.
 
-    readdir(3) takes ENOENT for the end of the directory: whoever mirrors the tree would delete the
-    copies of all that was in it.
+    readdir(3) takes ENOENT for the end of the directory: a program that mirrors the tree would
+    delete its copies of all files.
     """
 
 
@@ -95,10 +95,10 @@ class ArchivedError(AccessDeniedError):
 
 
 class RetainedError(AccessDeniedError):
-    """An object lock, a legal hold or a retention policy forbids to remove or replace the object,
-    whoever asks."""
+    """An object lock, a legal hold or a retention policy forbids everybody to remove or replace the
+    object."""
 
-    advice = "wait until the store may let it go: 'ossfs-py info' shows what it tells of that"
+    advice = "wait until the store allows it: 'ossfs-py info' shows the retention"
 
 
 class VersionChangedError(StoreError):
@@ -111,7 +111,8 @@ class ConditionFailedError(StoreError):
     """A conditional write lost: the key exists, or holds another version than expected."""
 
     advice = (
-        "somebody else wrote it meanwhile: read that version, or mount with --on-conflict overwrite"
+        "another client wrote it meanwhile: read that version, or mount with "
+        "--on-conflict overwrite"
     )
 
 
@@ -124,7 +125,7 @@ class MetadataTooLargeError(StoreError):
 class QuotaExceededError(StoreError):
     """The store refuses to hold more for this account or bucket."""
 
-    advice = "free some room in the account or have its quota raised; the data is kept until then"
+    advice = "free space in the account or raise its quota; the data is kept until then"
 
 
 class ObjectTooLargeError(StoreError):
@@ -136,17 +137,17 @@ class ObjectTooLargeError(StoreError):
 class UnsupportedByStoreError(StoreError):
     """The store does not implement the operation (NotImplemented, MethodNotAllowed)."""
 
-    advice = "see --part-copy and --conditional-writes, which can be turned off"
+    advice = "turn off --part-copy or --conditional-writes"
 
 
 class UnequalPartsError(StoreError):
     """The store wants all parts of an upload but the last to be of one size, and none larger."""
 
-    advice = "write it again: from now on the parts are of one size"
+    advice = "write it again: from now on all parts have one size"
 
 
 class IntegrityError(StoreError):
-    """What the store says it keeps is not what was sent."""
+    """The store has not kept the bytes that were sent."""
 
     advice = "write it again; if it happens often, suspect this machine's memory or a proxy"
 
@@ -155,7 +156,7 @@ class StoreUnavailableError(StoreError):
     """Transient failures (5xx, throttling, resets, stalls) outlasted the retry budget."""
 
     advice = (
-        "see whether the store and the network are well (ossfs-py doctor); a longer "
+        "check the store and the network (ossfs-py doctor); a longer "
         "--retry-budget bridges longer outages"
     )
 
@@ -330,7 +331,7 @@ def errno_of(exc: BaseException) -> int:
 
 
 def disk_full(why: str) -> OSError:
-    """What a file operation raises that would take room which is left to others."""
+    """The errors of a file operation that needs space reserved for others."""
     return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {why}")
 
 
@@ -340,9 +341,9 @@ def is_disk_full(exc: OSError) -> bool:
 
 
 def is_dead_mount(exc: OSError) -> bool:
-    """Whether a path was not reached because the daemon of its FUSE mount is gone.
+    """Whether a path could not be reached because the daemon of its FUSE mount is gone.
 
-    ECONNABORTED is what a request is told that waits at the moment when the daemon goes.
+    ECONNABORTED is the answer to a request that waits at the moment when the daemon goes.
     """
     return exc.errno in (errno.ENOTCONN, errno.ECONNABORTED)
 
@@ -353,27 +354,26 @@ def is_refused(exc: OSError) -> bool:
 
 
 NO_ROOM_FOR_VALUE = errno.ERANGE
-"""What a program is told that offers less room than an extended attribute has bytes."""
+"""The answer to a program that offers less space than an extended attribute has bytes."""
 
 UNKNOWN_REQUEST = errno.ENOSYS
-"""What the kernel is told of a request that it need not send again."""
+"""The answer to a request that the kernel need not send again."""
 
 COPY_YOURSELF = errno.EOPNOTSUPP
-"""What the kernel is told that it has to read and write what it wants copied, this once."""
+"""The answer that makes the kernel read and write the bytes of one copy itself."""
 
 UNINTELLIGIBLE = errno.EIO
-"""What the kernel is told of a request that is not one."""
+"""The answer to a request that cannot be parsed."""
 
 
 def is_mount_gone(exc: OSError) -> bool:
-    """Whether the kernel's descriptor ends with it: it has let go of the mount.
+    """Whether the error means the end of the kernel's descriptor: the kernel has closed the mount.
 
-    ECONNABORTED instead of ENODEV is what reading a request says that the kernel takes off its
-    queue at the moment when the connection goes.
+    When the connection ends while a request is read, the error is ECONNABORTED instead of ENODEV.
     """
     return exc.errno in (errno.ENODEV, errno.ECONNABORTED)
 
 
 def is_withdrawn(exc: OSError) -> bool:
-    """Whether nobody waits for a request, or its answer, any more: its program was killed."""
+    """Whether nobody waits any more for a request or its answer: its program was killed."""
     return exc.errno == errno.ENOENT

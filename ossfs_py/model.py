@@ -1,4 +1,4 @@
-"""Small frozen types that every layer speaks.
+"""Small frozen types that all layers use.
 
 Sizes and offsets are bytes, times are nanoseconds since the epoch unless a name says otherwise.
 """
@@ -25,8 +25,8 @@ class ObjectVersion:
     etag: str
     size: int
     version_id: str | None = field(default=None, compare=False)
-    """Of a versioned bucket: the one to read although others may have come since; None: what the
-    key holds now. Equal bytes are equal whatever their id, in caches too."""
+    """In a versioned bucket: the version to read, even if the key has a newer one. None: the
+    current version. The id does not count in comparisons, so caches share equal bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class ByteRange:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What the store says about one object.
+    """The description of one object from the store.
 
     A LIST answer leaves ``metadata`` None ("not asked"); a HEAD answer fills it, possibly empty.
     Metadata names are lower case and carry no ``x-amz-meta-`` prefix.
@@ -60,19 +60,19 @@ class ObjectInfo:
     version_id: str | None = None
     owner: str | None = None
     described: Mapping[str, str] | None = None
-    """What has to be said again of an object that takes this one's place, by the lower-case name
-    of its header: Cache-Control and its like, storage class, encryption, a website's redirect.
-    None as long as only a LIST has told of it."""
+    """Headers that an object in this one's place must get again, by their lower-case names:
+    Cache-Control and the like, storage class, encryption, website redirect. None while the object
+    is known only from a LIST."""
     tag_count: int = 0
-    """How many tags it has, as far as a HEAD told; what they are has to be asked."""
+    """The number of tags, if a HEAD returned it. The tags themselves take a request."""
     retention: str | None = None
-    """What the store says of an object lock: until when, or why, this version cannot be removed."""
+    """The object lock of this version: until when, or why, it cannot be removed."""
     pinned: bool = False
-    """``version_id`` is meant, whatever the key holds now."""
+    """Use ``version_id``, whatever the current version of the key is."""
 
     @property
     def version(self) -> ObjectVersion:
-        """The content this answer speaks of."""
+        """The version that this answer describes."""
         return ObjectVersion(
             self.key, self.etag, self.size, self.version_id if self.pinned else None
         )
@@ -84,11 +84,11 @@ class ListQuery:
 
     prefix: str
     delimiter: str = "/"
-    """Keys are folded into common prefixes at its first appearance; "" lists flat."""
+    """Keys are grouped into common prefixes at its first appearance; "" lists all keys."""
     token: str | None = None
-    """``next_token`` of the page before; goes before ``start_after``."""
+    """``next_token`` of the previous page; takes precedence over ``start_after``."""
     start_after: str | None = None
-    """Begin behind this key."""
+    """Begin after this key."""
     max_keys: int = 1000
     """Most objects and common prefixes of one page; stores give no more than 1,000."""
 
@@ -100,26 +100,27 @@ class ListPage:
     objects: tuple[ObjectInfo, ...]
     prefixes: tuple[str, ...]
     next_token: str | None
-    """Goes into the next :class:`ListQuery`; None on the last page."""
+    """The token of the next :class:`ListQuery`; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Something that happened to a key of a versioned bucket: it was written, or deleted."""
+    """An event of a key in a versioned bucket: it was written, or deleted."""
 
     key: str
     version_id: str
-    """``null`` for what was written while the bucket kept no versions."""
+    """``null`` for objects that were written while the bucket kept no versions."""
     is_latest: bool
     mtime_ns: int
-    """By the store's clock; most stores tell whole seconds."""
+    """By the store's clock; most stores give whole seconds."""
     info: ObjectInfo | None
     """The version that was written, pinned; None: the key was deleted (a delete marker)."""
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryMark:
-    """A place in a listing of versions: behind one version, or behind all of a key's (None)."""
+    """A place in a listing of versions: after one version, or after all versions of a key
+    (None)."""
 
     key: str
     version_id: str | None = None
@@ -142,7 +143,7 @@ class HistoryPage:
     entries: tuple[HistoryEntry, ...]
     prefixes: tuple[str, ...]
     following: HistoryMark | None
-    """Goes into the next query; None on the last page."""
+    """The ``after`` of the next query; None on the last page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ class FileSlice:
 
 
 Body: TypeAlias = bytes | memoryview | FileSlice
-"""What an upload may send; len() or ``size`` gives its bytes."""
+"""The body of an upload; its size in bytes is len() or ``size``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +169,8 @@ class Condition:
     only_if_absent: bool = False
     only_if_etag: str | None = None
     repeated: bool = False
-    """The same write was given up before without an answer: it may have been carried out, and be
-    what it is refused for now."""
+    """The same write was sent before and got no answer. It may have succeeded, and may be the
+    reason why the repetition is refused."""
 
     @property
     def limits(self) -> bool:
@@ -187,7 +188,7 @@ class MultipartUpload:
     key: str
     upload_id: str
     tags: str = ""
-    """What it was begun with, as the header ``x-amz-tagging`` says it."""
+    """The tags that it was started with, in the format of the header ``x-amz-tagging``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +199,14 @@ class Part:
     etag: str
     size: int
     checksum: str | None = None
-    """CRC-32C in base64 where the store keeps one; it wants to hear it again at the end."""
+    """CRC-32C in base64, if the store keeps one. The completion must send it again."""
 
 
 class Attributes(NamedTuple):
-    """What stat(2) tells of one inode. ``mode`` includes the file type bits.
+    """The attributes of one inode for stat(2). ``mode`` includes the file type bits.
 
-    A tuple, as one is made for each entry of a listing: a frozen dataclass takes three times as
-    long.
+    A tuple, because one is created for each entry of a listing: a frozen dataclass takes three
+    times as long.
     """
 
     ino: int
@@ -221,9 +222,9 @@ class Attributes(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AttributeChange:
-    """What a setattr(2)-like call changes; None leaves a field alone.
+    """The changes of a setattr(2)-like call; None leaves a field unchanged.
 
-    ``mode`` holds permission bits only. Size is no part of it: truncation goes to the open file.
+    ``mode`` has only permission bits. The size is not included: the open file is truncated.
     """
 
     mode: int | None = None
@@ -242,8 +243,8 @@ class CommitRequest:
     content_type: str | None = None
     condition: Condition = ALWAYS
     like: ObjectInfo | None = field(default=None, compare=False)
-    """The object whose place it takes: what describes that one beside metadata and type is kept.
-    No part of what makes two requests the same: it is no wish of the writer's."""
+    """The object that is replaced. Its description, except metadata and type, is kept. It does not
+    count in comparisons of two requests."""
     replaces: ObjectVersion | None = field(default=None, compare=False)
-    """What the writer knows the key to hold, and means to replace; also where the condition is
-    silent, as a journal outlives what the mount knows."""
+    """The version that the writer knows and wants to replace. It is set even without a condition,
+    because a journal outlives the knowledge of the mount."""

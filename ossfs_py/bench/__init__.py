@@ -1,6 +1,6 @@
-"""A user's benchmark of a mount: works on the mounted path, and what its daemon spent on them.
+"""A user's benchmark of a mount: workloads on the mounted path, and what its daemon spent on them.
 
-``works.py`` is what programs do, ``run.py`` runs them one after another, each on bytes that are
-in no page cache (``pages.py``), ``observed.py`` asks the daemon. ``touch.py`` is a program of its
-own: a mapped file whose bytes cannot be had ends the process that touches them.
+``works.py`` has the workloads. ``run.py`` runs them one after another, each on bytes that are not
+in the page cache (``pages.py``). ``observed.py`` asks the daemon. ``touch.py`` is a separate
+program, because a mapped file whose bytes cannot be fetched kills the process that touches them.
 """

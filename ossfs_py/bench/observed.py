@@ -1,4 +1,4 @@
-"""What the daemon of the mount tells about itself, asked through its control socket."""
+"""The metrics of the mount's daemon, read through its control socket."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from ossfs_py.control.client import ControlClient
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a daemon has spent, for everybody who uses its mount."""
+    """The cost of a daemon, for all programs that use its mount."""
 
     cpu_seconds: float
     received_bytes: int

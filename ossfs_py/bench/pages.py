@@ -5,7 +5,8 @@ import mmap
 import os
 
 _WINDOW_BYTES = 1024**3
-"""Looked at in one go; a multiple of every page size. One byte of answer for each page."""
+"""Bytes checked with one call; a multiple of every page size. The answer has one byte for each
+page."""
 _MAP_FAILED = ctypes.c_void_p(-1).value
 _PROT_NONE = 0
 """Nothing is read through these mappings (mman-common.h); the mmap module has no name for it."""

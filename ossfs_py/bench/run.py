@@ -36,7 +36,7 @@ class Asked(Protocol):
 
 
 class Shown(Protocol):
-    """Who is told how far the benchmark is."""
+    """The receiver of the benchmark's progress."""
 
     def begin(self, title: str, total: int | None) -> Callable[[int], None]:
         """Something of ``total`` steps (None: who knows) begins.
@@ -58,7 +58,8 @@ class Measurement:
     spent: Spending | None
     """By the daemon meanwhile; None if it cannot be asked."""
     stayed_bytes: int | None
-    """Of the file in the page cache when the work began; None where the kernel does not tell."""
+    """Bytes of the file in the page cache when the workload began; None if the kernel does not say.
+    """
 
 
 @contextlib.contextmanager
@@ -92,7 +93,7 @@ def _remove(path: Path) -> None:
 
 
 def own_material(directory: Path, size_bytes: int) -> Material:
-    """What is yet to be written into a directory of the mount."""
+    """Bytes that still have to be written into a directory of the mount."""
     return Material(directory / _FILE, size_bytes, directory / _SMALL, SMALL_FILES, SMALL_BYTES)
 
 
@@ -129,7 +130,7 @@ class Bench:
         self._let_go_seconds = let_go_seconds
 
     def run(self, works: Sequence[Work]) -> Iterator[Measurement]:
-        """Measure each; what they need and nobody asked for is made first, untimed.
+        """Measure each workload; files that it needs are created first, untimed.
 
         Raises:
             EnvironmentProblemError: the mount fails a work.
@@ -176,7 +177,7 @@ class Bench:
 
     def _cool_down(self) -> int | None:
         """Let mount and kernel forget the file's bytes; how many the kernel has kept."""
-        self._shown.begin("waiting until the mount lets go of the file", None)
+        self._shown.begin("waiting until the mount has dropped the file", None)
         time.sleep(self._let_go_seconds)
         with self._material.file.open("rb", buffering=0) as file:
             drop_pages(file.fileno())

@@ -1,7 +1,7 @@
-"""The works: what a program does with files of a mount. No knowledge of mounts or daemons here.
+"""The workloads: what a program does with the files of a mount. Knows no mounts and no daemons.
 
-A work raises OSError when the file system fails it, ``WorkFailedError`` when it gets other bytes
-than it asked for, and ``StoppedError`` after ``Meter.stop``. It closes what it opens.
+A workload raises OSError when the file system fails it, ``WorkFailedError`` when it gets wrong
+bytes, and ``StoppedError`` after ``Meter.stop``. It closes what it opens.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ RANDOM_READ_BYTES = 4096
 
 
 class WorkFailedError(EnvironmentProblemError):
-    """A work did not get what it asked for."""
+    """A workload got wrong bytes or files."""
 
 
 class StoppedError(Exception):
@@ -39,7 +39,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the works work on."""
+    """The files that the workloads use."""
 
     file: Path
     size_bytes: int
@@ -183,7 +183,7 @@ def read_randomly(material: Material, meter: Meter) -> None:
 
 
 def touch_mapped(material: Material, meter: Meter) -> float:
-    """Map the file and touch its pages in order, in a process of its own (see ``touch.py``)."""
+    """Map the file and touch its pages in order, in a separate process (see ``touch.py``)."""
     with (
         _opened(material.file) as fd,
         subprocess.Popen(
@@ -257,7 +257,7 @@ def create_small(material: Material, meter: Meter) -> None:
 
 
 def list_small(material: Material, meter: Meter) -> None:
-    """What ls -l does."""
+    """The calls of ``ls -l``."""
     with os.scandir(material.small) as entries:
         for entry in entries:
             if entry.stat().st_size != material.small_bytes:

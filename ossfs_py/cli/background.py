@@ -28,7 +28,7 @@ class Ready(Protocol):
 
 
 def _keep_quiet(_warning: str) -> None:
-    """For who has nobody to tell."""
+    """For callers that report to nobody."""
 
 
 def run_detached(

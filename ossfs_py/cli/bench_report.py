@@ -1,4 +1,4 @@
-"""What ``ossfs-py bench`` tells: a table with notes, or the same for programs."""
+"""The output of ``ossfs-py bench``: a table with notes, or the same as JSON."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,10 +29,10 @@ class Report:
     material: Material
     measured: Sequence[Measurement]
     kept: Path | None
-    """Where the files are, if they are kept."""
+    """The directory of the files, if they are kept."""
 
     def document(self) -> dict[str, Any]:
-        """For JSON: exact sizes and unrounded rates are left to whoever reads it."""
+        """For JSON: exact sizes and unrounded rates."""
         return {
             "directory": str(self.root),
             "mountpoint": str(self.entry.mountpoint),
@@ -57,7 +57,7 @@ class Report:
             screen.print(note)
 
     def _sizes(self) -> str:
-        """What was worked on."""
+        """The files that were used."""
         material, told = self.material, []
         if any(not one.work.needs_small for one in self.measured):
             told.append(f"a file of {units.format_size(material.size_bytes)}")

@@ -91,7 +91,7 @@ def clear(mountpoint: str, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"kept_bytes": kept}))
     else:
-        say(f"Cleared but for {short_size(kept)} in use." if kept else "The cache is empty.")
+        say(f"Cleared, except for {short_size(kept)} in use." if kept else "The cache is empty.")
     return 0
 
 

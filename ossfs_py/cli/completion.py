@@ -1,7 +1,7 @@
-"""``ossfs-py completion``, and what a shell is told when somebody presses the tabulator key.
+"""``ossfs-py completion``, and the answers to a shell that completes a command line.
 
-The shell asks the command itself (click's way), so commands, options and values are those that the
-command has. Which values a parameter takes is read from its placeholder.
+The shell asks the command itself (click's way), so it completes exactly the commands, options and
+values that the command has. The placeholder of a parameter says which values it takes.
 """
 
 import re

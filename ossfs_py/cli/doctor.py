@@ -34,7 +34,7 @@ _BESIDE_STORE = (
 )
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "bright_black"}
 _RETRY_SECONDS = 5.0
-"""Whoever waits for a diagnosis does not wait as long as a program for its data."""
+"""A diagnosis does not wait as long as a program waits for its data."""
 
 
 class _DoctorCommand(SettingsCommand):

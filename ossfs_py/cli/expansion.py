@@ -21,7 +21,7 @@ class Files:
 
 @dataclass(slots=True)
 class Expansion:
-    """What paths stand for. ``missing`` has the reasons for those that stand for nothing."""
+    """The files that paths stand for. ``missing`` has the reasons for paths without files."""
 
     mounts: dict[Path, Files] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)

@@ -53,7 +53,7 @@ def _served() -> list[Path]:
 
 
 def _problem(seen: "Seen") -> str:
-    """What keeps a mount from being healthy, or nothing."""
+    """The reason why a mount is not healthy, or nothing."""
     from ossfs_py.host.standing import Standing
 
     return {

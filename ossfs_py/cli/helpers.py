@@ -1,4 +1,4 @@
-"""What the helpers of mount(8) and umount(8) share: one sentence and mount(8)'s exit codes."""
+"""Code that the helpers of mount(8) and umount(8) share: one sentence and mount(8)'s exit codes."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -60,8 +60,8 @@ class _Daemons:
         self._is_ending = False
         self._words: set[bytes] = set()
         self._wanted: list[tuple[str, int]] = []
-        """The next daemons that the one that serves has asked for: changed settings, and the socket
-        over which both speak."""
+        """The next daemons that the running one has requested: changed settings, and the socket
+        between the two."""
         self._pid = 0
         self._next = 0
         """The one that is to take over from a daemon that serves; 0: there is none."""
@@ -140,11 +140,11 @@ class _Daemons:
             return ""
         died = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if REFUSED in self._words:
-            return "the daemon that was to take the mount over refused what was left for it"
+            return "the new daemon could not take over the state of the old one"
         if HANDED in self._words and self._next:
             return None
         if self._is_ending:
-            return f"the daemon {died} while it was to end"
+            return f"the daemon {died} while it was shutting down"
         now = time.monotonic()
         self._deaths = [when for when in self._deaths if when > now - _WINDOW_SECONDS] + [now]
         if len(self._deaths) > self._restarts:
@@ -166,7 +166,7 @@ class _Daemons:
                     self._words.add(word)
 
     def _is_gone(self) -> bool:
-        """Whether the kernel has let go of the mount."""
+        """Whether the kernel has closed the mount."""
         poll = select.poll()
         poll.register(self._device or 0, 0)
         return bool(poll.poll(0))

@@ -77,10 +77,10 @@ def changed_by_upgrades(environ: MutableMapping[str, str]) -> dict[str, object]:
 
 
 def become_keeper(restarts: int, ready: int = NOT_THERE, *, leads: bool) -> NoReturn:
-    """Go on as the keeper of what this command line mounts.
+    """Become the keeper of the mount that this command line makes.
 
-    ``ready`` is the descriptor on which the daemon is to say that it serves; ``leads``: it leads a
-    process group of its own.
+    ``ready`` is the descriptor on which the daemon reports that it serves. ``leads``: the daemon
+    leads its own process group.
     """
     if ready != NOT_THERE:
         os.set_inheritable(ready, True)

@@ -28,7 +28,7 @@ class _Row:
 
     @property
     def words(self) -> str:
-        """The state as people are told it."""
+        """The state as it is shown."""
         if not self.unsaved_files:
             return self.state
         unsaved = counted(self.unsaved_files, "unsaved file")

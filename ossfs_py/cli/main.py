@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from ossfs_py.cli.loading import loading
-from ossfs_py.cli.terminal import say
+from ossfs_py.cli.terminal import narrow_columns, say
 from ossfs_py.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,11 +43,14 @@ _COMMANDS = {
     ),
     "restore": ("ossfs_py.cli.restore:restore", "Restore an older version of a file."),
     "undelete": ("ossfs_py.cli.undelete:undelete", "Bring back deleted files and directories."),
-    "trash": ("ossfs_py.cli.trash:trash", "List, restore or delete what a mount has kept."),
+    "trash": ("ossfs_py.cli.trash:trash", "List, restore or delete copies of deleted files."),
     "refresh": ("ossfs_py.cli.refresh:refresh", "See changes by other clients at once."),
     "stats": ("ossfs_py.cli.stats:stats", "Show what a mount does: bytes, requests, errors."),
     "doctor": ("ossfs_py.cli.doctor:doctor", "Find problems, and what to do about them."),
-    "upgrade": ("ossfs_py.cli.upgrade:upgrade", "Go on with a new version, or other options."),
+    "upgrade": (
+        "ossfs_py.cli.upgrade:upgrade",
+        "Switch a mount to a new version or other options.",
+    ),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into a cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),
@@ -57,14 +60,14 @@ _COMMANDS = {
     "man": ("ossfs_py.cli.man:man", "Print the manual page."),
     "completion": (
         "ossfs_py.cli.completion:completion",
-        "Print what makes a shell complete the command line.",
+        "Print the completion script for a shell.",
     ),
     "version": ("ossfs_py.cli.version:version", "Print the version."),
 }
 """Name: where the command lives, and its line in ``ossfs-py --help``."""
 
 _COMPLETE = "_OSSFS_PY_COMPLETE"
-"""Set by a shell that asks how a command line may go on."""
+"""Set by a shell that asks for completions."""
 
 _WIDEST_HELP_COLUMNS = 120
 """Help fills the terminal up to here; longer lines are hard to read."""
@@ -142,7 +145,9 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _run(argv: list[str]) -> int:
     try:
-        result: Any = cli.main(argv, prog_name="ossfs-py", standalone_mode=False)
+        result: Any = cli.main(
+            argv, prog_name="ossfs-py", standalone_mode=False, terminal_width=narrow_columns()
+        )
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         return exc.exit_code

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HELP = """Mount BUCKET, or everything below BUCKET/PREFIX, at the directory MOUNTPOINT.
 
 BUCKET may also be written as s3://bucket/prefix or oss://bucket/prefix. MOUNTPOINT may be
-/dev/fd/N for a mount that somebody else has made and passed on. The command returns when the mount
+/dev/fd/N for a mount that another program has made. The command returns when the mount
 answers. If it cannot mount, it says why in one sentence. Credentials are never options: they come
 from variables (AWS_ACCESS_KEY_ID or OSS_ACCESS_KEY_ID and so on), a profile, --credentials-file,
 or the role of the container or machine.

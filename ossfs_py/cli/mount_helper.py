@@ -27,9 +27,9 @@ _REMOUNTABLE = frozenset(
         *("atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime"),
     )
 )
-"""What the kernel changes on a mount without asking its daemon."""
+"""Options that the kernel changes on a mount without asking its daemon."""
 _ALWAYS = ("nosuid", "nodev")
-"""A remount sets all restrictions anew, and what it does not state is gone."""
+"""A remount sets all restrictions again; those that it does not name are dropped."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -38,7 +38,7 @@ _ALWAYS = ("nosuid", "nodev")
 @click.option("-o", "options", multiple=True, metavar="OPTIONS", help="As in fstab.")
 @click.option("-s", "sloppy", is_flag=True, help="Only warn of options that do not exist.")
 @click.option("-f", "fake", is_flag=True, help="Check the options and mount nothing.")
-@click.option("-n", "_no_mtab", is_flag=True, help="Ignored: nobody keeps an mtab.")
+@click.option("-n", "_no_mtab", is_flag=True, help="Ignored: there is no mtab.")
 @click.option("-v", "_verbose", is_flag=True, help="Ignored.")
 @click.option("-t", "_type", metavar="TYPE", help="Ignored: there is one type.")
 @click.option("-N", "namespace", metavar="NAMESPACE", help="Refused.")
@@ -68,7 +68,7 @@ def mount_helper(
 
 
 def remount_words(words: list[str]) -> list[str]:
-    """Those of a remount's words that the kernel is told."""
+    """The options of a remount that go to the kernel."""
     return [word for word in words if word in _REMOUNTABLE]
 
 

@@ -1,4 +1,4 @@
-"""What ``ossfs-py stats`` shows: metrics, and how they changed since the last look. Pure."""
+"""The table of ``ossfs-py stats``: metrics, and their changes since the last sample. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -53,7 +53,7 @@ class _Unsaved:
         return self.place.journal.unsaved_path(self.ident)
 
     def fields(self) -> dict[str, Any]:
-        """What ``--json`` tells."""
+        """The output of ``--json``."""
         status = self.path.stat() if self.path.exists() else None
         return {
             "id": self.ident,
@@ -86,7 +86,7 @@ class _Place:
             options = self.leftovers.options
             if options is None:
                 raise EnvironmentProblemError(
-                    f"nothing in {self.leftovers.directory} says which store it belongs to:"
+                    f"{self.leftovers.directory} does not record which store it belongs to:"
                     " export the files instead"
                 )
             store = open_store(options, metrics)
@@ -150,7 +150,7 @@ def recover(
     if everything and not discard:
         raise UsageError("--all: works with --discard only")
     if discard and everything == bool(ids):
-        raise UsageError("--discard: name the files to drop by their ids, or say --all")
+        raise UsageError("--discard: name the files to discard by their ids, or use --all")
     with ExitStack() as stack:
         found = list(_unsaved(_state_dir(state_dir), stack))
         chosen = _chosen(found, ids)
@@ -266,9 +266,9 @@ def _for_each(chosen: list[_Unsaved], act: Act, as_json: bool) -> int:
 
 def _sentence(exc: OssfsError | OSError) -> str:
     if isinstance(exc, ConditionFailedError):
-        return "somebody else has written the object since: --overwrite replaces it"
+        return "another client has written the object since: --overwrite replaces it"
     if isinstance(exc, VersionChangedError):
-        return "the object that was changed is another one now: export the changes instead"
+        return "the object has been replaced since: export the changes instead"
     if isinstance(exc, OSError):
         return f"{exc.strerror}: {exc.filename}" if exc.filename else str(exc.strerror)
     return str(exc)
@@ -293,7 +293,7 @@ def _exporter(target: str) -> Act:
 
     directory = Path(target).expanduser().absolute()
     if not directory.is_dir():
-        raise EnvironmentProblemError(f"--export: {directory} is no directory")
+        raise EnvironmentProblemError(f"--export: {directory} is not a directory")
     metrics = Metrics()
 
     def act(one: _Unsaved) -> dict[str, Any]:
@@ -304,7 +304,7 @@ def _exporter(target: str) -> Act:
         missing = sum(span.size for span in exported.missing)
         done = f"written to {exported.path}"
         if missing:
-            done += f"; {format_size(missing)} are nowhere to be had and read as zeros"
+            done += f"; {format_size(missing)} are lost and read as zeros"
         return {"done": done, "path": str(exported.path), "missing_bytes": missing}
 
     return act

@@ -1,7 +1,7 @@
 """The manual page and the tables of the documentation, from the commands and the settings model.
 
-``python -m ossfs_py.cli.reference [FILE]...`` writes the tables of those files anew; without
-names, those of the pages in ``ossfs_py/docs``.
+``python -m ossfs_py.cli.reference [FILE]...`` updates the tables of those files; without names,
+those of the pages in ``ossfs_py/docs``.
 """
 
 import re
@@ -165,16 +165,16 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "options": options_tables,
     "migration": migration_tables,
 }
-"""What can stand in a page between the marks of that name."""
+"""The parts that can be generated between the marks of that name in a page."""
 
 
 def marks(name: str) -> tuple[str, str]:
-    """What a generated part of a page stands between."""
+    """The marks around a generated part of a page."""
     return f"<!-- {name}: begin (make readme) -->", f"<!-- {name}: end -->"
 
 
 def with_tables(text: str) -> str:
-    """The text with whatever stands between such marks written anew."""
+    """The text with the parts between such marks generated again."""
     for name, made in TABLES.items():
         begin, end = marks(name)
         before, found, rest = text.partition(begin)
@@ -311,7 +311,7 @@ def _escape(text: str) -> str:
 
 
 def main() -> None:
-    """Write the tables of the files named on the command line anew."""
+    """Update the tables of the files named on the command line."""
     named = [Path(name) for name in sys.argv[1:]]
     for path in named or sorted((Path(__file__).parents[1] / "docs").glob("*.md")):
         path.write_text(with_tables(path.read_text()))

@@ -5,6 +5,7 @@ breaks, and what rich takes for markup. Whatever is shown of them goes through h
 by itself.)
 """
 
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,21 @@ def printable(text: str) -> str:
 def say(line: str, *, err: bool = False) -> None:
     """Print one line."""
     click.echo(printable(line), err=err)
+
+
+_CLICK_MINIMUM_COLUMNS = 50
+"""click lays help out for at least this width (``click.HelpFormatter``)."""
+_NARROWEST_HELP_COLUMNS = 30
+_MARGIN_COLUMNS = 2
+"""click leaves these columns free at the right, too."""
+
+
+def narrow_columns() -> int | None:
+    """The width of help in a terminal that is narrower than click's minimum; None in any other
+    terminal, which click measures.
+    """
+    columns = shutil.get_terminal_size().columns - _MARGIN_COLUMNS
+    return max(columns, _NARROWEST_HELP_COLUMNS) if columns < _CLICK_MINIMUM_COLUMNS else None
 
 
 _PIPE_COLUMNS = 20_000

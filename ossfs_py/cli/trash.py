@@ -14,8 +14,8 @@ from ossfs_py.cli.terminal import console, printable, say
 from ossfs_py.config.units import counted, parse_duration
 from ossfs_py.errors import UsageError
 
-_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Tell it as JSON.")
-_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only tell what would be done.")
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 _PATH = click.argument("path", metavar="PATH")
 
 
@@ -28,19 +28,21 @@ Examples:
 """
 )
 def trash() -> None:
-    """Look after what a mount with --trash has kept of deleted and overwritten files.
+    """List, restore or delete the copies of deleted and overwritten files (mounts with --trash).
 
-    PATH is a mountpoint, or something below it that is there or was: a file, or a directory with
-    all that was in it.
+    PATH is a mountpoint, or a file or directory below it. It may have been deleted. A directory
+    stands for everything that was in it.
     """
 
 
 @trash.command(name="list")
 @_PATH
-@click.option("--since", "since_ns", type=Moment(), metavar="TIME", help="Kept since then only.")
+@click.option(
+    "--since", "since_ns", type=Moment(), metavar="TIME", help="Only copies made since this time."
+)
 @_AS_JSON
 def list_kept(path: str, since_ns: int | None, as_json: bool) -> int:
-    """Show what is kept of PATH and of what was below it."""
+    """Show the copies of PATH and of everything below it."""
     from rich.table import Table
 
     rows, told = _ask("list", path, {"since_ns": since_ns or 0})
@@ -65,20 +67,26 @@ Exit codes: 0 all is back, 1 something could not be brought back, 2 wrong usage.
 """
 )
 @_PATH
-@click.option("--since", "since_ns", type=Moment(), metavar="TIME", help="Kept since then only.")
 @click.option(
-    "--id", "ident", metavar="ID", default="", help="This copy, as 'trash list' shows it."
+    "--since", "since_ns", type=Moment(), metavar="TIME", help="Only copies made since this time."
 )
-@click.option("--overwrite", is_flag=True, help="Files that exist, too; they are kept in turn.")
+@click.option(
+    "--id",
+    "ident",
+    metavar="ID",
+    default="",
+    help="Restore this copy (an ID that 'trash list' shows).",
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that exist; they are copied first.")
 @_DRY_RUN
 @_AS_JSON
 def restore(
     path: str, since_ns: int | None, ident: str, overwrite: bool, dry_run: bool, as_json: bool
 ) -> int:
-    """Bring back PATH and all that was below it: of each file what was kept last.
+    """Bring back PATH and everything below it: the latest copy of each file.
 
-    The store copies them back, with all that described them. What exists is passed over, so give
-    the command again if it was broken off.
+    The store copies the files back, metadata included. Files that exist are skipped, so run an
+    interrupted command again to continue.
     """
     arguments = {
         "since_ns": since_ns or 0,
@@ -111,12 +119,12 @@ def _duration(_context: click.Context, _parameter: click.Parameter, value: str |
     "age_seconds",
     metavar="TIME",
     callback=_duration,
-    help="Only what was removed longer ago than that, such as 7d.",
+    help="Only copies of files removed longer ago than this, such as 7d.",
 )
 @_DRY_RUN
 @_AS_JSON
 def empty(path: str, age_seconds: float, dry_run: bool, as_json: bool) -> int:
-    """Delete for good what is kept of PATH and of what was below it."""
+    """Delete the copies of PATH and of everything below it for good."""
     until_ns = time.time_ns() - round(age_seconds * 1e9) if age_seconds else 0
     rows, told = _ask("empty", path, {"until_ns": until_ns, "dry_run": dry_run})
     if as_json:
@@ -138,7 +146,7 @@ def _tell(rows: list[dict[str, Any]], told: Mapping[str, Any]) -> None:
 def _ask(
     command: str, path: str, arguments: Mapping[str, Any]
 ) -> tuple[list[dict[str, Any]], Mapping[str, Any]]:
-    """The files that the mount told of, and the outcome."""
+    """The files that the mount reported, and the outcome."""
     from ossfs_py.control.client import ControlClient, mount_of
 
     rows: list[dict[str, Any]] = []

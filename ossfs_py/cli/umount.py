@@ -18,7 +18,7 @@ DEFAULT_TIMEOUT_SECONDS = 600.0
 """A checkpoint of some 60 GB leaves at 100 MB/s in this time."""
 _MAX_USERS_SHOWN = 3
 _LOOK_SECONDS = 2.0
-"""A daemon with nothing to upload has ended by then; whether copies keep it is looked at after."""
+"""A daemon with nothing to upload has ended by then. After that, look for copies of the mount."""
 
 
 def _timeout(_ctx: click.Context, _param: click.Parameter, value: str) -> float:
@@ -79,7 +79,7 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
         raise EnvironmentProblemError(f"{path} is not a mountpoint")
     if entry.filesystem_type != FILESYSTEM_TYPE:
         raise EnvironmentProblemError(
-            f"{path} is no mount of ossfs-py: {entry.source} is mounted there"
+            f"{path} is not a mount of ossfs-py: {entry.source} is mounted there"
             f" ({entry.filesystem_type})"
         )
     daemon = find_daemon(path, entry.owner)
@@ -147,7 +147,7 @@ def _tell_unsaved(path: Path, state_directory: str) -> None:
 
 
 def _users(path: Path) -> str:
-    """Who keeps a mount busy, as far as this user may see it."""
+    """The processes that keep a mount busy, as far as this user may see them."""
     users = [
         f"{_command(process)} ({process.name})"
         for process in Path("/proc").glob("[0-9]*")

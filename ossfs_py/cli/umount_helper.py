@@ -1,7 +1,7 @@
-"""``umount.fuse.ossfs-py``: what umount(8) and systemd call.
+"""``umount.fuse.ossfs-py``, the helper that umount(8) and systemd call.
 
-Returns when everything is uploaded and the daemon is gone: on its own umount(8) would return
-while uploads go on, and a machine that shuts down would cut them off.
+It returns when everything is uploaded and the daemon is gone. umount(8) alone would return while
+uploads run, and a machine that shuts down would cut them off.
 """
 
 import sys
@@ -18,9 +18,9 @@ NAME = "umount.ossfs-py"
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("target", metavar="MOUNTPOINT")
-@click.option("-l", "lazy", is_flag=True, help="Out of sight now; it ends with its last user.")
+@click.option("-l", "lazy", is_flag=True, help="Hide it now; it ends with its last user.")
 @click.option("-f", "force", is_flag=True, help="Do not wait for the store; keep unsaved data.")
-@click.option("-n", "_no_mtab", is_flag=True, help="Ignored: nobody keeps an mtab.")
+@click.option("-n", "_no_mtab", is_flag=True, help="Ignored: there is no mtab.")
 @click.option("-r", "_read_only", is_flag=True, help="Ignored.")
 @click.option("-v", "_verbose", is_flag=True, help="Ignored.")
 @click.option("-t", "_type", metavar="TYPE", help="Ignored: there is one type.")

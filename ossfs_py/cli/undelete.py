@@ -73,5 +73,5 @@ def undelete(paths: tuple[str, ...], since_ns: int | None, dry_run: bool, as_jso
     say(f"{counted(totals['files'], 'file')} ({short_size(totals['bytes'])}) {back}")
     if totals["without_version"]:
         lost = counted(totals["without_version"], "name")
-        say(f"no version is left of {lost}, which cannot come back")
+        say(f"{lost} cannot come back: no version is left")
     return 1 if failed else 0

@@ -15,12 +15,12 @@ from ossfs_py.errors import EnvironmentProblemError, UsageError
 
 _HELP = """Let a new version of ossfs-py, or other options, take over the mount at MOUNTPOINT.
 
-The mount must have been made with --restarts. Another daemon is started from the program as it is
-on disk now, with the options of the mount, its configuration file and its credentials read again.
-When it is ready, the running one ends. Programs go on with what they have open, and are held up for
-less than a second. If the new daemon cannot start, the running one goes on.
+The mount must have been made with --restarts. A new daemon is started from the program that is on
+disk now. It reads the options of the mount, its configuration file and its credentials again. When
+it is ready, the running daemon ends. Open files stay open, and programs wait for less than a
+second. If the new daemon cannot start, the running one continues.
 
-Options given here are stronger than those of the mount, and last as long as it does.
+Options given here overrule those of the mount until it is unmounted.
 """
 
 _EPILOG = """\b
@@ -71,8 +71,8 @@ def upgrade(mountpoint: str, **given: str | bool | None) -> int:
         serving = client.mount.pid
     if serving != told[0]["pid"]:
         raise EnvironmentProblemError(
-            f"the new daemon died while it took the mount over; its log says why. Process"
-            f" {serving} goes on for it"
+            f"the new daemon died while it took over the mount; its log says why. Process"
+            f" {serving} serves the mount"
         )
     say(f"{mountpoint}: version {told[0]['version']} serves it, as process {serving}")
     return 0

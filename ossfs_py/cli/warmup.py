@@ -144,14 +144,14 @@ def _tell_what_does_not_fit(found: "Expansion", where: str) -> None:
             what, option = "the shared cache", "memcached's option -m"
             if shown["down"]:
                 names = ", ".join(shown["down"])
-                say(f"ossfs-py: warning: not reached and left out: {names}", err=True)
+                say(f"ossfs-py: warning: these nodes are down and skipped: {names}", err=True)
         else:
             capacity = shown["capacity_bytes"]
             what = "the cache"
             option = "--cache-size" if capacity == shown["limit_bytes"] else "--min-free"
         if wanted > capacity:
             told = f"{short_size(wanted)} do not fit into {what} of {mountpoint}"
-            outcome = f"what is fetched first is evicted again (see {option})"
+            outcome = f"the files that are fetched first will be evicted again (see {option})"
             say(f"ossfs-py: warning: {told} ({short_size(capacity)}): {outcome}", err=True)
 
 

@@ -28,7 +28,7 @@ _FOUND_OUT = frozenset({"at_ns"})
 
 
 def fixed_settings(settings: Settings) -> dict[str, str]:
-    """What the next daemon of a mount must have, too, as text by field."""
+    """The settings that the next daemon of a mount must share, as text by field."""
     return {
         name: str(value)
         for name, value in settings

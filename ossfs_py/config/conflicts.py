@@ -31,7 +31,7 @@ def _block_size(s: SettingFields) -> list[Conflict]:
 def _addressing(s: SettingFields) -> list[Conflict]:
     hostname = (urlsplit(s.endpoint).hostname or "") if s.endpoint else ""
     if s.addressing == "path" and hostname.endswith(_OSS_DOMAIN):
-        return [(("addressing", "endpoint"), "OSS serves virtual addressing only")]
+        return [(("addressing", "endpoint"), "OSS supports only virtual addressing")]
     if s.addressing == "virtual" and _is_ip_address(hostname):
         return [
             (("addressing", "endpoint"), "virtual addressing needs a host name, not an IP address")
@@ -50,7 +50,7 @@ def _is_ip_address(hostname: str) -> bool:
 def _encryption(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
     if s.sse_key_file is not None and s.sse is not None:
-        found.append((("sse", "sse_key_file"), "an object is encrypted in one way only"))
+        found.append((("sse", "sse_key_file"), "an object can be encrypted in one way only"))
     if s.sse_kms_key_id is not None and s.sse not in ("aws:kms", "aws:kms:dsse"):
         found.append((("sse_kms_key_id",), "it is for --sse aws:kms, which is not given"))
     for name in ("endpoint", "read_endpoint"):
@@ -72,7 +72,7 @@ def _shared_cache(s: SettingFields) -> list[Conflict]:
     if s.shared_cache_secret is not None and s.shared_cache is None:
         return [(("shared_cache_secret",), "it is for --shared-cache, which is not given")]
     if s.shared_cache is not None and s.sse_key_file is not None:
-        reason = "what only that key decrypts would lie on the nodes for others to read"
+        reason = "the nodes would hold decrypted bytes that others can read"
         return [(("shared_cache", "sse_key_file"), reason)]
     return []
 
@@ -81,11 +81,11 @@ def _trash(s: SettingFields) -> list[Conflict]:
     if not s.trash:
         return []
     if s.prefix.startswith(s.trash):
-        return [(("trash",), "what is mounted is the trash itself, or lies in it")]
+        return [(("trash",), "the mounted prefix is the trash, or is inside it")]
     if s.trash.startswith(s.prefix) and not s.trash[len(s.prefix) :].startswith(".ossfs-py-"):
         reason = (
-            "it lies in what is mounted, where programs would see and delete the copies: name no"
-            " prefix, or one that is not mounted"
+            "it is inside the mounted prefix, where programs would see and delete the copies: give"
+            " no prefix, or one that is not mounted"
         )
         return [(("trash",), reason)]
     return []
@@ -98,22 +98,22 @@ def _directories_apart(s: SettingFields) -> list[Conflict]:
         for name in ("temp_dir", "cache_dir", "state_dir", "log_file", "access_log")
         if (path := getattr(s, name)) is not None and path.is_relative_to(s.mountpoint)
     ]
-    return [((name, "mountpoint"), "it must lie outside the mountpoint") for name in inside]
+    return [((name, "mountpoint"), "it must be outside the mountpoint") for name in inside]
 
 
 def _special_modes(s: SettingFields) -> list[Conflict]:
     if s.special_modes and os.geteuid() != 0:
-        return [(("special_modes",), "only root may trust what others stored that far")]
+        return [(("special_modes",), "only root may use it")]
     return []
 
 
 def _restarts(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
     if s.restarts and not s.read_only:
-        reason = "what is being written is not handed on: only a mount for reading survives a death"
+        reason = "written data would be lost: only a read-only mount can survive its daemon"
         found.append((("restarts", "read_only"), reason))
     if s.restarts and s.fuse_lane == "off":
-        found.append((("restarts", "fuse_lane"), "only the fast lane can be handed on"))
+        found.append((("restarts", "fuse_lane"), "it needs the fast lane"))
     return found
 
 

@@ -1,6 +1,6 @@
-"""What options of ossfs, ossfs 2, s3fs, mountpoint-s3, goofys and rclone are called here.
+"""Our names for options of ossfs, ossfs 2, s3fs, mountpoint-s3, goofys and rclone.
 
-One table: the error for an unknown option answers from it, and so does the documentation. Names
+This is the one table. The error for an unknown option uses it, and so does the documentation. Names
 that mean the same here (``uid``, ``storage_class``, ``metadata_ttl``, …) are not in it.
 """
 
@@ -20,7 +20,7 @@ class ForeignName:
     """Our option, with underscores and perhaps a value (``addressing=path``); several with a
     comma between them; empty: there is none."""
     note: str = ""
-    """What is different, or why there is none: the rest of a sentence."""
+    """The difference, or why there is no counterpart: the rest of a sentence."""
 
     def told(self, *, as_flag: bool = False) -> str:
         """The end of a line that begins with the option's name, in -o or as a long flag."""

@@ -57,21 +57,22 @@ def _read(path: Path) -> str:
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
-    """Where unsaved data and upload journals live: they must survive a reboot."""
+    """The directory of unsaved data and upload journals, which must survive a reboot."""
     if os.geteuid() == 0:
         return Path("/var/lib/ossfs-py")
     return _xdg(environ, "XDG_STATE_HOME", ".local/state") / "ossfs-py"
 
 
 def default_cache_dir(environ: Mapping[str, str]) -> Path:
-    """Where the ``cache`` data path keeps blocks; may be deleted at any time."""
+    """The directory in which the ``cache`` data path keeps blocks; may be deleted at any time."""
     if os.geteuid() == 0:
         return Path("/var/cache/ossfs-py")
     return _xdg(environ, "XDG_CACHE_HOME", ".cache") / "ossfs-py"
 
 
 def default_temp_dir(environ: Mapping[str, str]) -> Path:
-    """Where temporary files live: /var/tmp, as /tmp is often memory and too small for a model."""
+    """The directory of temporary files: /var/tmp, because /tmp is often memory and too small for a
+    model."""
     return Path(environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 (files there are made O_EXCL)
 
 

@@ -82,7 +82,7 @@ class Field:
         return self.default if self._default_factory is None else self._default_factory()
 
     def judged(self, value: object) -> object:
-        """What ``value`` means.
+        """The parsed ``value``.
 
         Raises:
             ValueError: the end of a sentence that begins with the option's name.
@@ -116,7 +116,7 @@ class SettingsModel:
     model_fields: ClassVar[Mapping[str, Field]] = {}
     """The fields of all bases, those of the last base first."""
     model_fields_set: frozenset[str]
-    """What was given, in contrast to defaults."""
+    """The names of the settings that were given, in contrast to defaults."""
 
     def __init_subclass__(cls) -> None:
         cls.model_fields = {
@@ -153,7 +153,7 @@ class SettingsModel:
         self.__dict__.update(found, model_fields_set=given)
 
     def conflicts(self) -> list[Conflict]:
-        """What cannot go together of valid values."""
+        """Conflicts between valid values."""
         return []
 
     @classmethod

@@ -20,7 +20,7 @@ _RESTRICTIONS = ("noexec", "nosuid", "nodev", "noatime")
 
 @dataclass
 class MountOptions:
-    """What ``-o`` said, in order: our own options, and what the kernel shall enforce."""
+    """The options of ``-o``, in order: our own, and restrictions for the kernel."""
 
     own: list[tuple[str, str | None]] = field(default_factory=list)
     """Field-like name (``cache_size``) and value; None for a bare flag."""

@@ -199,7 +199,7 @@ def _split_source(given: _Given) -> None:
         return
     name = given.name_of("bucket")
     if "prefix" in given.values:
-        given.problems.append(f"{given.name_of('prefix')}: {name} names a prefix already")
+        given.problems.append(f"{given.name_of('prefix')}: {name} already names a prefix")
     given.values["prefix"], given.names["prefix"] = prefix, name
 
 
@@ -253,9 +253,7 @@ def unknown_flag(flag: str) -> str:
 
 
 def _answer(name: str, dashes: str) -> str:
-    """What is said of an option that does not exist: what it is called here, or may have been
-    meant.
-    """
+    """The answer to an option that does not exist: our name for it, or the closest match."""
     foreign = FOREIGN_NAMES.get(name.lower().replace("-", "_"))
     if foreign is None:
         return f"no such option{_suggestion(name, dashes)}"

@@ -74,7 +74,8 @@ def parse_moment(value: object) -> int:
             moment_ns = now_ns - ago_ns if is_ago else _since_epoch(datetime.fromisoformat(text))
         except (ValueError, OverflowError):
             raise ValueError(
-                f"{value!r} is no time; write it like 2026-11-20T10:00Z, or 3d for three days ago"
+                f"{value!r} is not a time; write it like 2026-11-20T10:00Z, or 3d for three days"
+                " ago"
             ) from None
     if not 0 <= moment_ns <= now_ns:
         raise ValueError(f"{value!r} is not a time in the past")

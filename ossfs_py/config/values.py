@@ -44,7 +44,7 @@ def key_prefix(value: object) -> str:
 
 
 def trash_prefix(value: object) -> str | None:
-    """Where kept copies go: a key prefix; "" for the mount's own; None for nowhere."""
+    """The place of kept copies: a key prefix; "" for the mount's own; None for nowhere."""
     text = str(value).strip()
     if value in (None, False) or text.lower() in ("no", "off", "false", "0"):
         return None

@@ -1,4 +1,4 @@
-"""What a mount with a disk cache can be asked: warm-up, what is cached, evict, rehash, clear."""
+"""The commands of a mount with a disk cache: warm-up, what is cached, evict, rehash, clear."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -101,7 +101,7 @@ class CacheCommands:
 
 class _Cached:
     name = "cache"
-    gone = "it was evicted again: not everything fits the cache"
+    gone = "it was evicted again: the cache is too small for all of it"
 
     def __init__(self, cache: CacheDataPath, files: Workers) -> None:
         self._cache = cache

@@ -65,7 +65,7 @@ class ControlClient:
 
     @property
     def mount(self) -> RunningMount:
-        """What the daemon says about itself."""
+        """The description that the daemon gives of itself."""
         return self._daemon.mount
 
     def call(
@@ -133,9 +133,9 @@ def _unreachable(entry: MountEntry) -> str:
     if seen.standing is Standing.SERVED_ELSEWHERE:
         return (
             f"the mount at {entry.mountpoint} is alive, but its daemon runs in another container,"
-            " or outside of this one: ask it there"
+            " or outside of this one: run the command there"
         )
-    return f"the mount at {entry.mountpoint} has no daemon that can be asked here"
+    return f"the mount at {entry.mountpoint} has no daemon that can be reached from here"
 
 
 def _parsed(line: bytes) -> Mapping[str, Any]:

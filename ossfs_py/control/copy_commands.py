@@ -1,9 +1,9 @@
 """Copies that the store makes by itself: no byte of them crosses the network.
 
-The mount that gets the copies asks for them; what they are made of may be below another prefix of
-the same bucket, which another mount shows. A copy that is there already is passed over, so that a
-command that was broken off goes on when it is given again. Memory is bounded by two pages of a
-listing, however large the tree.
+The mount that gets the copies requests them. The sources may be below another prefix of the same
+bucket, which another mount shows. Copies that exist already are skipped, so an interrupted command
+continues when it is run again. Memory is bounded by two pages of a listing, however large the tree
+is.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -31,13 +31,13 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class CopyPlace:
-    """Where a mount's objects are: two mounts of one place can copy from one another."""
+    """The place of a mount's objects: two mounts of one place can copy from one another."""
 
     store: str
     bucket: str
     prefix: str
     reserved: str
-    """What the mount's own keys begin with."""
+    """The prefix of the mount's own keys."""
     is_past: bool
 
 
@@ -81,7 +81,7 @@ class CopyCommands:
         source, path = arguments.text("source"), arguments.text("path").strip("/")
         reserved = arguments.text("reserved")
         if ".." in path.split("/") or not path:
-            raise ControlError(f"{path!r} is no path below the mountpoint")
+            raise ControlError(f"{path!r} is not a path below the mountpoint")
         self._filesystem.protection.require_writable()
         target = self._place.prefix + path
         outcome, failed = _Outcome(), dict[str, str]()
@@ -206,10 +206,10 @@ class CopyCommands:
 
 
 def _is_copy(source: ObjectInfo, present: ObjectInfo) -> bool:
-    """Whether what is there already is the copy that is asked for.
+    """Whether the existing object is already the requested copy.
 
-    An ETag that both have proves it. Copies in parts have another one: then a younger object of the
-    same size counts.
+    An equal ETag proves it. Copies in parts have another ETag; then a younger object of the same
+    size counts.
     """
     if source.size != present.size:
         return False

@@ -1,7 +1,7 @@
-"""What a running mount can be asked through its control socket: the table of commands.
+"""The commands that a running mount answers through its control socket.
 
-A command is a function of its arguments and a way to send progress; what it needs of the mount is
-bound here.
+A command is a function of its arguments and a way to send progress. The parts of the mount that it
+needs are bound here.
 """
 
 import logging
@@ -44,13 +44,14 @@ _SYNC_REPORT_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class MountFacts:
-    """What a mount tells about itself. ``concurrency`` is its number of requests at once."""
+    """The description that a mount gives of itself. ``concurrency`` is its number of parallel
+    requests."""
 
     source: str
     bucket: str
     prefix: str
     reserved: str
-    """What the mount's own keys begin with."""
+    """The prefix of the mount's own keys."""
     trash: str
     """Below which keys copies of what is deleted or overwritten are, if any are kept."""
     is_past: bool
@@ -61,7 +62,7 @@ class MountFacts:
 
 @dataclass(frozen=True, slots=True)
 class MountParts:
-    """What of a mount commands may need."""
+    """The parts of a mount that commands may need."""
 
     facts: MountFacts
     metrics: Metrics
@@ -75,7 +76,7 @@ class MountParts:
     jobs: trio.Nursery
     """For work that outlives its request; cancelled before the mount ends."""
     shared: SharedFiller | None
-    """What fills the memory of the machines that share blocks, if there are any."""
+    """Fills the memory of the machines that share blocks, if there are any."""
 
 
 def control_commands(parts: MountParts) -> dict[str, Command]:

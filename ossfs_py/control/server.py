@@ -38,7 +38,7 @@ Progress: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
 class ControlError(OssfsError):
-    """The request cannot be done; the text is the sentence the client is told."""
+    """The request cannot be done; the text is the sentence that the client gets."""
 
 
 class Arguments:
@@ -84,9 +84,9 @@ class Arguments:
 
 
 Command: TypeAlias = Callable[[Arguments, Progress], Awaitable[Mapping[str, Any]]]
-"""Does what a request asks and returns its result, which must be JSON.
+"""Does what a request asks for, and returns its result, which must be JSON.
 
-An OssfsError becomes the sentence the client is told. Cancelled when the client goes away.
+An OssfsError becomes the sentence that the client gets. Cancelled when the client goes away.
 """
 
 
@@ -151,9 +151,9 @@ class _ControlServer:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError):
-            raise ControlError("the request is no JSON") from None
+            raise ControlError("the request is not JSON") from None
         if not isinstance(request, dict):
-            raise ControlError("the request is no JSON object")
+            raise ControlError("the request is not JSON object")
         name, values = request.get("command"), request.get("arguments", {})
         if not isinstance(name, str) or not isinstance(values, dict):
             raise ControlError("the request needs a command, and its arguments as an object")

@@ -1,4 +1,4 @@
-"""What can be asked of a daemon about itself, besides its mount (``mount_commands``)."""
+"""The commands about a daemon itself, besides its mount (``mount_commands``)."""
 
 import logging
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a mount with a shared cache can be asked: filling it, and what it has."""
+"""The commands of a mount with a shared cache: filling it, and what it has."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -53,7 +53,7 @@ class SharedCommands:
 
 class _Shared:
     name = "shared cache"
-    gone = "some of it is gone again: the nodes have too little memory, or one of them went"
+    gone = "some of it is gone again: the nodes have too little memory, or one of them failed"
 
     def __init__(self, filler: SharedFiller) -> None:
         self._filler = filler

@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 16
 _BATCH = 1000
 _SENT_BYTES = 8 * 1024**2
-"""What is not larger is fetched and sent, where that is how nothing is overwritten."""
+"""Copies up to this size are fetched and sent, if that is how overwriting is prevented."""
 _PART_BYTES = 512 * 1024**2
 
 _Kept = tuple[KeptCopy, ObjectInfo]
-"""What a copy is of, and the copy."""
+"""A copy, and the file that it is a copy of."""
 
 
 class TrashCommands:
@@ -337,7 +337,7 @@ class TrashCommands:
 
     def _key_of(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise ControlError(f"{path!r} is no path below the mountpoint")
+            raise ControlError(f"{path!r} is not a path below the mountpoint")
         return self._prefix + path.strip("/")
 
     async def _settle(self) -> None:

@@ -77,7 +77,7 @@ class VersionCommands:
         path = arguments.text("path")
         entries = await self._history_of(path)
         if not entries:
-            raise ControlError(f"{path!r} has no versions: nothing of this name was ever a file")
+            raise ControlError(f"{path!r} has no versions: no file ever had this name")
         shown = entries[:_SHOWN_VERSIONS]
         rows: list[dict[str, Any]] = [{} for _ in shown]
         limit = trio.CapacityLimiter(_AT_ONCE)
@@ -124,7 +124,7 @@ class VersionCommands:
         await self._settle()
         entries = await self._history_of(path)
         if not entries:
-            raise ControlError(f"{path!r} has no versions: nothing of this name was ever a file")
+            raise ControlError(f"{path!r} has no versions: no file ever had this name")
         entry = _chosen(path, entries, wanted, at_ns)
         if not entry.is_latest:
             info = await self._version(entry)
@@ -139,7 +139,8 @@ class VersionCommands:
         }
 
     async def _settle(self) -> None:
-        """What write-back owes the store is in its history first: uploads, and removals."""
+        """Wait until the store has what write-back owes it (uploads and removals), so that it is in
+        the history."""
         try:
             await self._filesystem.sync()
         except UnsavedDataError as exc:
@@ -156,7 +157,8 @@ class VersionCommands:
             raise ControlError(f"version {entry.version_id} was removed just now") from exc
 
     async def _require_saved(self, path: str) -> None:
-        """Who writes the file would overwrite what is restored when he closes it."""
+        """Refuse a file that is being written: its writer would overwrite the restored version at
+        close."""
         try:
             found = await self._filesystem.describe(path)
         except (NoSuchEntryError, NotADirectoryPathError):
@@ -207,7 +209,7 @@ class VersionCommands:
         }
 
     async def _deleted_below(self, path: str, since_ns: int) -> AsyncIterator[list[_Deleted]]:
-        """What of a path, and of the tree below it, is deleted; a page's worth at a time."""
+        """The deleted files at a path and in the tree below it, a page at a time."""
         key = self._key_of(path)
         current: _Deleted | None = None
         found: list[_Deleted] = []
@@ -232,7 +234,7 @@ class VersionCommands:
             yield [current]
 
     async def _bring_back_all(self, deleted: list[_Deleted]) -> dict[str, str]:
-        """What could not be brought back, and why."""
+        """The files that could not be brought back, and why."""
         failed: dict[str, str] = {}
         limit = trio.CapacityLimiter(_AT_ONCE)
 
@@ -262,7 +264,7 @@ class VersionCommands:
 
     def _key_of(self, path: str) -> str:
         if path.startswith("/") or ".." in path.split("/"):
-            raise ControlError(f"{path!r} is no path below the mountpoint")
+            raise ControlError(f"{path!r} is not a path below the mountpoint")
         return self._prefix + path.strip("/")
 
     async def _history_of(self, path: str) -> list[HistoryEntry]:
@@ -271,7 +273,7 @@ class VersionCommands:
         return [entry async for page in self._entries(key, alone=True) for entry in page]
 
     async def _entries(self, key: str, *, alone: bool = False) -> AsyncIterator[list[HistoryEntry]]:
-        """What happened to the keys that begin with ``key``, or to that one ``alone``."""
+        """The events of the keys that begin with ``key``, or of that one key (``alone``)."""
         mark: HistoryMark | None = None
         while True:
             query = HistoryQuery(key, after=mark)
@@ -297,7 +299,7 @@ def _is_gone(deleted: _Deleted, since_ns: int) -> bool:
 
 
 def _chosen(path: str, entries: list[HistoryEntry], wanted: str, at_ns: int) -> HistoryEntry:
-    """The version that is asked for: by its id, of a time, or else the one before the present.
+    """The requested version: by its id, by a time, or else the one before the current one.
 
     Raises:
         ControlError: there is none.
@@ -310,7 +312,7 @@ def _chosen(path: str, entries: list[HistoryEntry], wanted: str, at_ns: int) -> 
         missing = f"{path!r} has no version that old"
     else:
         found = [entry for entry in entries if entry.info is not None and not entry.is_latest][:1]
-        missing = f"{path!r} has no version before the present one"
+        missing = f"{path!r} has no version before the current one"
     if not found:
         raise ControlError(missing)
     if found[0].info is None:

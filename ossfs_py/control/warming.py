@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _TICK_SECONDS = 0.2
-"""How often progress is told: often enough for a smooth bar."""
+"""How often progress is reported: often enough for a smooth bar."""
 _BATCH_FILES = 200
-"""Files looked at in one go on a thread, some 10 ms."""
+"""Files checked in one call on a thread, some 10 ms."""
 _MAX_TASKS = 512
 """As many as --concurrency allows."""
 
 
 class Warmed(Protocol):
-    """What is warmed up."""
+    """The files to warm up."""
 
     name: str
     """As sentences call it."""
@@ -36,7 +36,7 @@ class Warmed(Protocol):
     async def fill(
         self, versions: Iterable[ObjectVersion], tasks: int, progress: FillProgress
     ) -> None:
-        """Bring versions there; what cannot be had is noted in ``progress``."""
+        """Bring versions there; ``progress`` notes those that cannot be fetched."""
         ...
 
     async def shares(self, versions: list[ObjectVersion]) -> list[int]:
@@ -151,7 +151,7 @@ class WarmUps:
 
 
 async def telling(tell: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[T]]) -> T:
-    """Do the work while progress is told regularly."""
+    """Do the work, and report progress regularly."""
 
     async def repeat() -> None:
         while True:

@@ -269,7 +269,7 @@ async def _kept_running(work: Callable[[], Awaitable[None]]) -> None:
         try:
             await work()
         except Exception:
-            log.exception("background work failed; it is begun again in %g s", _RESTART_SECONDS)
+            log.exception("background work failed; it starts again in %g s", _RESTART_SECONDS)
         await trio.sleep(_RESTART_SECONDS)
 
 

@@ -187,7 +187,7 @@ def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> i
     try:
         note_given_up(GivenUp(str(mountpoint), settings.source, why))
     except (OSError, EnvironmentProblemError) as exc:
-        log.warning("'ossfs-py list' will not tell of it: %s", exc)
+        log.warning("'ossfs-py list' will not show it: %s", exc)
     if given_descriptor(settings.mountpoint) is not None:
         return _FAILED
     try:
@@ -303,8 +303,8 @@ class _Life:
                     )
                     if self._settings.special_modes:
                         log.warning(
-                            "special-modes: whoever writes to %s may store set-user-ID programs;"
-                            " only nosuid keeps the kernel from heeding them",
+                            "special-modes: anybody who can write to %s can store set-user-ID"
+                            " programs; only nosuid prevents their effect",
                             self._settings.source,
                         )
                     self._service.serving(filesystem)
@@ -328,7 +328,10 @@ class _Life:
         if given_descriptor(self._settings.mountpoint) is None:
             log.info("%s is unmounted", self._mountpoint)
         else:
-            log.info("%s is not served any more: who mounted it unmounts it", self._mountpoint)
+            log.info(
+                "%s is no longer served: the program that mounted it has to unmount it",
+                self._mountpoint,
+            )
         return self._code
 
     def _hand_over(self) -> None:
@@ -336,9 +339,9 @@ class _Life:
             return
         self._upgrade.is_kept = self._heir.hand_over()
         if self._upgrade.is_kept:
-            log.info("another daemon goes on with the mount if this one dies")
+            log.info("if this daemon dies, another one takes over")
         else:
-            log.warning("the mount ends with this daemon: the fast lane cannot be had here")
+            log.warning("the mount ends with this daemon: there is no fast lane here")
 
     def _answered(self, commands: Mapping[str, Command]) -> dict[str, Command]:
         service = service_commands(self._logs, read_only=self._settings.read_only)
@@ -367,7 +370,7 @@ class _Life:
         try:
             remember(self._state_directory, self._mountpoint, store_options(settings))
         except OSError as exc:
-            log.warning("unsaved files will not know their store: %s", exc)
+            log.warning("the store of unsaved files cannot be recorded: %s", exc)
 
     async def _open_store(self) -> ObjectStore:
         """The store, known to answer.

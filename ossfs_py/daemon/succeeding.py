@@ -39,7 +39,7 @@ def taken_from(
         )
     survival = open_survival(keeper.ledger)
     if survival.negotiated is None or survival.found_out is None:
-        raise EnvironmentProblemError("how the mount was begun is not known")
+        raise EnvironmentProblemError("the start of the mount is not recorded")
     rehearse(survival.negotiated, fuse_options(settings, Path(survival.found_out.mountpoint)))
     store = open_store(store_options(settings), metrics)
     try:

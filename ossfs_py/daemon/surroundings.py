@@ -56,7 +56,7 @@ def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iter
     below = around.mount_below(mountpoint)
     if below is not None and not below.is_shared:
         yield (
-            f"nobody outside this container sees the mount at {mountpoint}: the directory above"
+            f"the mount at {mountpoint} is not visible outside this container: the directory above"
             " it must be a volume with propagation rshared (Kubernetes: Bidirectional)"
         )
     if around.devices.exists() and os.statvfs(around.devices).f_flag & os.ST_RDONLY:
@@ -73,8 +73,8 @@ def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iter
     needed = settings.memory_limit_bytes + _PYTHON_BYTES
     if around.memory_bytes < needed:
         yield (
-            f"the container may have {format_size(around.memory_bytes)} of memory and takes up to"
-            f" {format_size(needed)}, --memory-limit and what Python needs: it is killed under load"
+            f"the container has {format_size(around.memory_bytes)} of memory and may need"
+            f" {format_size(needed)} (--memory-limit and Python): it will be killed under load"
         )
     for option, path, loss in _written(settings):
         where = around.mount_below(path / "x")
@@ -85,8 +85,8 @@ def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iter
 def _written(settings: Settings) -> Iterator[tuple[str, Path, str]]:
     """The directories that the mount fills, and what is wrong with the container's layer there."""
     if settings.data_path == "temp":
-        yield "temp-dir", settings.temp_dir, "which the files that are read fill"
+        yield "temp-dir", settings.temp_dir, "which files that are read will fill"
     if settings.data_path == "cache":
-        yield "cache-dir", settings.cache_dir, "so that the cache is gone with the container"
+        yield "cache-dir", settings.cache_dir, "so the cache ends with the container"
     if not settings.read_only:
-        yield "state-dir", settings.state_dir, "so that unsaved data is gone with the container"
+        yield "state-dir", settings.state_dir, "so unsaved data ends with the container"

@@ -42,19 +42,19 @@ class Upgrade:
         """
         if self._keeper is None:
             raise ControlError(
-                "the mount ends with its daemon, as it was mounted without --restarts: unmount,"
+                "the mount was made without --restarts, so its daemon cannot be replaced: unmount,"
                 " and mount again"
             )
         if not self.is_kept:
-            raise ControlError("the mount ends with its daemon: the kernel cannot hand it on")
+            raise ControlError("the daemon cannot be replaced: the kernel does not support it")
         if self._is_under_way:
-            raise ControlError("another upgrade is under way")
+            raise ControlError("another upgrade is running")
         self._is_under_way = True
         try:
             # Somebody who goes away leaves two daemons that agree, whichever of them goes on.
             with trio.CancelScope(shield=True):
                 ready = await self._ready_successor(self._keeper, arguments.values("changes"))
-                log.warning("the mount goes on in process %d, version %s", *ready)
+                log.warning("process %d takes over the mount, version %s", *ready)
                 await progress({"pid": ready.pid, "version": ready.version})
             self._end(self._keeper)
         finally:
@@ -74,7 +74,9 @@ class Upgrade:
             successor.send_away()
             why = _why(exc)
             log.error("no upgrade: %s", why)  # noqa: TRY400 (a sentence for people)
-            raise ControlError(f"the running daemon goes on, as no other can: {why}") from None
+            raise ControlError(
+                f"the running daemon continues, because the new one cannot take over: {why}"
+            ) from None
         return ready
 
     def _end(self, keeper: MountKeeper) -> NoReturn:
@@ -89,8 +91,8 @@ class Upgrade:
 def _why(exc: Exception) -> str:
     match exc:
         case trio.TooSlowError():
-            return f"the next one was not ready within {_READY_SECONDS:g} seconds"
+            return f"it was not ready within {_READY_SECONDS:g} seconds"
         case KeeperGoneError():
-            return f"its keeper is gone ({exc})"
+            return f"the keeper of the mount is gone ({exc})"
         case _:
             return str(exc)

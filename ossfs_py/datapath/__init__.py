@@ -1,6 +1,6 @@
 """How the bytes of open files are read and written: three data paths behind one protocol.
 
-``base`` is the protocol, ``temp``, ``cache`` and ``direct`` implement it and never know one
-another; what they share lies in ``objectfile`` and in the rooms below. ``diskcache`` is the block
-store on disk. State about a version belongs to its inode: N readers of one file cost one download.
+``base`` is the protocol. ``temp``, ``cache`` and ``direct`` implement it, and never import one
+another. They share ``objectfile`` and the packages below. ``diskcache`` is the block store on disk.
+State about a version belongs to its inode, so N readers of one file cost one download.
 """

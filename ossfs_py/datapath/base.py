@@ -28,12 +28,12 @@ class OpenFile(Protocol):
 
     @property
     def dirty(self) -> bool:
-        """Whether there is anything a commit would have to bring to the store."""
+        """Whether a commit would have anything to upload."""
         ...
 
     @property
     def bound(self) -> bool:
-        """Whether bytes were uploaded, or are about to be, under the key that the committer told.
+        """Whether bytes were uploaded, or are about to be, under the committer's key.
 
         Commit before the file is renamed.
         """
@@ -41,14 +41,14 @@ class OpenFile(Protocol):
 
     @property
     def lost(self) -> bool:
-        """Whether bytes can be had only by finishing an upload to that key.
+        """Whether the only way to get some bytes is to finish an upload to that key.
 
         Commit before the file is removed while others have it open.
         """
         ...
 
     def expect_rereads(self) -> None:
-        """Somebody opened the file for reading and writing both."""
+        """Tell the file that a program opened it for both reading and writing."""
         ...
 
     def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
@@ -59,21 +59,21 @@ class OpenFile(Protocol):
         ...
 
     async def read(self, offset: int, size: int) -> memoryview | bytes:
-        """The bytes, clipped at the end of file; waits for what is missing.
+        """The bytes, clipped at the end of file; waits for missing bytes.
 
         Cancellation leaves downloads running for other readers.
 
         Raises:
             VersionChangedError: the object changed under the reader.
-            StoreError: the bytes could not be had.
+            StoreError: the bytes could not be fetched.
         """
         ...
 
     async def told(self) -> ObjectInfo | None:
-        """What the store said of a stored object beside its first bytes.
+        """The description of a stored object that came with its first bytes.
 
-        Meant for small objects: it fetches the whole one, which a later read finds in memory. None
-        if its bytes came from elsewhere, or if it is written.
+        Meant for small objects: it fetches the whole object, and a later read finds it in memory.
+        None if the bytes did not come from the store, or if the file is being written.
 
         Raises:
             VersionChangedError, StoreError: as of :meth:`read`.
@@ -83,7 +83,7 @@ class OpenFile(Protocol):
     async def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take ``data`` at any offset (a gap reads as zeros); returns len(data).
 
-        ``data`` serves something else once it has returned.
+        The caller reuses the memory of ``data`` after the call has returned.
 
         Waits while the memory or disk budget is used up. Cancelled before it returns, the write
         may or may not have happened.
@@ -95,7 +95,7 @@ class OpenFile(Protocol):
         ...
 
     async def stay_readable(self) -> None:
-        """From now on every byte that is written can be read back, whatever a commit did.
+        """From now on, keep every written byte readable, whatever a commit does.
 
         Raises:
             OSError: the local disk is full.
@@ -103,31 +103,31 @@ class OpenFile(Protocol):
         ...
 
     async def truncate(self, size: int) -> None:
-        """Cut off or extend with zeros."""
+        """Cut the file off, or extend it with zeros."""
         ...
 
     async def borrow(self, source: ObjectVersion, start: int, size: int) -> bool:
-        """Be the first ``size`` bytes of another file's object, having been the first ``start`` of
-        them; False, and nothing has changed, if the file is not just that.
+        """Make this file, which equals the first ``start`` bytes of another file's object, equal to
+        its first ``size`` bytes. Returns False, and changes nothing, if the file is different.
 
-        Commit soon: until then its owner may remove the object, and the bytes are gone.
+        Commit soon: until then the object may be removed, and the bytes are lost.
         """
         ...
 
     async def commit(self, request: CommitRequest) -> ObjectVersion | None:
-        """Bring everything written so far to the store; None when nothing was dirty.
+        """Upload everything written so far; returns None if nothing was dirty.
 
         Idempotent; concurrent calls share one upload. On error everything stays dirty and the
-        next call tries again. Cancelled, the upload is taken up again by the next call.
+        next call tries again. After a cancellation, the next call continues the upload.
 
         Raises:
-            FileTooLargeError: more of a sparse file are holes than may be sent as zeros.
+            FileTooLargeError: the holes of a sparse file are larger than may be sent as zeros.
         """
         ...
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything written so far on local disk, across a crash and a power loss, until it
-        is committed; False if it has to be committed now.
+        """Keep everything written so far on local disk, safe from a crash and a power loss, until
+        it is committed. Returns False if it has to be committed now.
 
         Raises:
             OSError: the disk is full, among others.
@@ -135,8 +135,8 @@ class OpenFile(Protocol):
         ...
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """What :meth:`secure` has kept is to be committed as ``request`` says: its name or its
-        attributes are others now.
+        """Change how the data that :meth:`secure` has kept will be committed, after its name or its
+        attributes have changed.
 
         Raises:
             OSError: the disk is full, among others.
@@ -144,9 +144,9 @@ class OpenFile(Protocol):
         ...
 
     async def preserve(self, replacement: ObjectVersion) -> None:
-        """Read on from ``replacement``, a server-side copy of the same bytes under another key.
+        """Continue to read from ``replacement``, a server-side copy of the bytes under another key.
 
-        Used before the key this file reads from is deleted or overwritten by rename.
+        Used before this file's key is deleted, or overwritten by a rename.
         """
         ...
 
@@ -155,8 +155,8 @@ class OpenFile(Protocol):
         ...
 
     def set_aside(self, request: CommitRequest) -> str | None:
-        """Move uncommitted data to the state directory's ``unsaved/``; returns its path there, None
-        if that was done before.
+        """Move uncommitted data to the state directory's ``unsaved/``. Returns its path there, or
+        None if that was done before.
 
         The file stays dirty: every further write and commit raises UnsavedDataError.
         """
@@ -174,16 +174,16 @@ class DataPath(Protocol):
     def open(self, version: ObjectVersion | None, committer: Committer) -> OpenFile:
         """An open file over ``version``; None for a file that is not in the store yet.
 
-        ``committer`` knows under which key and with which metadata a commit would happen at a
-        moment: parts upload while the program still writes.
+        ``committer`` knows the key and the metadata that a commit would use at this moment, because
+        parts are uploaded while the program still writes.
         """
         ...
 
     def prefetch(self, version: ObjectVersion) -> int | None:
-        """Begin to fetch a whole small object that may be opened soon, behind urgent work.
+        """Begin to fetch a whole small object that may be opened soon, after urgent work.
 
-        Returns the bytes fetched: 0 if nothing has to be, None if there is no memory to spare.
-        What nobody opens is dropped after some seconds.
+        Returns the bytes to fetch: 0 if nothing is missing, None if there is no free memory. An
+        object that nobody opens is dropped after some seconds.
         """
         ...
 

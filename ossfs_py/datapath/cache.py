@@ -28,7 +28,8 @@ from ossfs_py.writing.dirty import DirtyFile
 log = logging.getLogger(__name__)
 
 _SHRINK_SECONDS = 5.0
-"""How often the disk is looked at while nobody writes to the cache: others may be filling it."""
+"""How often the disk is checked while nobody writes to the cache: other programs may be filling it.
+"""
 
 _TAKE_IN_SECONDS = 10.0
 """How long a mount that ends waits for written files to enter the cache: some GiB."""
@@ -46,7 +47,7 @@ class CacheDataPath:
         keep_writes: bool = True,
         on_committed: CommittedHook | None = None,
     ) -> None:
-        """``on_committed`` is told as well of what was written."""
+        """``on_committed`` is called for written files as well."""
         self._files = reads.files
         self._writes = writes
         self.blocks = blocks
@@ -91,7 +92,7 @@ class CacheDataPath:
         await self._files.run(self.blocks.close)
 
     async def note_metrics(self) -> None:
-        """Write down hits and misses for whoever asks about the directory."""
+        """Store hits and misses, for anybody who asks about the directory."""
         await self._files.run(self.blocks.note_metrics)
 
     async def evict(self, version: ObjectVersion) -> int:

@@ -13,7 +13,7 @@ from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
 
 _MEMORY_SHARE = 2
-"""Blocks under way take at most one part in this many of the memory budget."""
+"""Blocks in flight take at most one part in this many of the memory budget."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
 
 CommittedHook = Callable[[DirtyFile, ObjectVersion], None]
-"""Told of every version this mount wrote, while its dirty file is still open."""
+"""Called with every version that this mount wrote, while its dirty file is still open."""
 
 
 class ObjectFile:
@@ -97,7 +97,7 @@ class ObjectFile:
         return await self._read_version(self._version, offset, size)
 
     async def told(self) -> ObjectInfo | None:
-        """What the store said beside the first bytes of a small object; see the protocol."""
+        """The description that came with the first bytes of a small object; see the protocol."""
         if self._dirty is not None or self._version is None or not self._version.size:
             return None
         return await self._reader_of(self._version).told()
@@ -188,7 +188,7 @@ class ObjectFile:
         await self._committer.before_replacing()
 
     def stored_early(self, version: ObjectVersion) -> None:
-        """The dirty file had to complete its object before a commit asked for it."""
+        """The dirty file had to complete its object before a commit requested it."""
         self._version = version
         self._committer.stored_early(version)
 
@@ -209,7 +209,7 @@ class ObjectFile:
         return self._dirty is None or await self._dirty.secure(request)
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """What is kept on local disk is to be committed as ``request`` says."""
+        """Data on local disk will be committed as ``request`` says."""
         if self._dirty is not None:
             await self._dirty.redescribe(request)
 

@@ -18,7 +18,7 @@ from ossfs_py.writing.context import WriteContext
 
 @dataclass(frozen=True, slots=True)
 class DataPathContext:
-    """What a data path may be built from."""
+    """The parts that a data path may be built from."""
 
     reads: ReadContext
     writes: WriteContext
@@ -31,7 +31,7 @@ class DataPathContext:
 
     @property
     def on_committed(self) -> CommittedHook | None:
-        """What is told of written files for the machines that blocks are shared with."""
+        """Shares written files with other machines."""
         return sharing_written(self.reads.shared) if self.cache_writes else None
 
 

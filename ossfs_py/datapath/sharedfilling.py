@@ -16,9 +16,9 @@ from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
 
 _MEMORY_SHARE = 2
-"""Spans under way take at most one part in this many of the memory budget."""
+"""Spans in flight take at most one part in this many of the memory budget."""
 _ROUNDS = 3
-"""What a machine took along is fetched again, unless they go on coming and going."""
+"""Blocks that are lost with a node are fetched again, this many times."""
 _FIRST_REQUESTS = 4
 _SLOW_SECONDS = 5.0
 """A span that takes this long shows a bucket that all mounts together ask for too much: another

@@ -42,7 +42,7 @@ class TempBackend:
         return until if present else offset
 
     def next_present(self, offset: int) -> int | None:
-        """Where the first run on disk behind ``offset`` begins."""
+        """The start of the first run on disk after ``offset``."""
         present, until = self._present.run_at(offset, self._version.size)
         return None if present or until == self._version.size else until
 

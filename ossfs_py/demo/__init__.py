@@ -1,6 +1,6 @@
 """The demonstration and the S3 server that comes with it: a first look without a cloud account.
 
-``server`` runs SeaweedFS from a package on free ports in a directory of its own; tests use it, too.
-``demonstration`` mounts a bucket of it over each data path and loads a model as any program would.
-Nothing else in the package may depend on either.
+``server`` runs SeaweedFS from a Python package, on free ports and in its own directory. The tests
+use it, too. ``demonstration`` mounts one of its buckets over each data path, and loads a model as
+any program would. Nothing else may depend on either.
 """

@@ -65,7 +65,7 @@ class LoadTime:
 
 @dataclass(frozen=True, slots=True)
 class Originals:
-    """What was put into the bucket, as it must come back."""
+    """The files that were put into the bucket, and must come back the same."""
 
     model: "Tensors"
     checkpoint: "Tensors"

@@ -105,12 +105,12 @@ class SeaweedServer:
 
     @property
     def directory(self) -> Path:
-        """Where the server's data is; everything in it goes when the server or its owner ends."""
+        """The directory of the server's data; it is deleted when the server or its owner ends."""
         return self._data
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a child process needs in its environment to be the administrator."""
+        """The environment that a child process needs to be the administrator."""
         return {
             "AWS_ACCESS_KEY_ID": self.access_key,
             "AWS_SECRET_ACCESS_KEY": self.secret_key,
@@ -288,7 +288,7 @@ def _find_weed() -> Path:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, none twice."""
+    """Free ports, no port twice."""
     with contextlib.ExitStack() as held:
         return list(_bound_ports(count, held))
 

@@ -25,7 +25,7 @@ _PIECE_BYTES = 4 * MIB
 _MOST_BYTES = 128 * MIB
 _MEASURE_SECONDS = 5.0
 _LEAST_BYTES = MIB
-"""Of less, the time to the first byte would be measured."""
+"""With fewer bytes, the time to the first byte would be measured."""
 _SLOW_BYTES_PER_SECOND = 10 * MIB
 """A model of 15 GB takes 25 minutes then."""
 _WRITES = ("put", "copy", "multipart", "delete", "capabilities")
@@ -50,7 +50,7 @@ class Bucket:
         self._page: ListPage | None = None
 
     def check(self) -> Iterator[Finding]:
-        """Everything in order; what cannot be looked at is skipped."""
+        """All checks in order; a check that cannot run is skipped."""
         finding = self.list()
         yield finding
         if finding.status is Status.FAILED:
@@ -75,7 +75,7 @@ class Bucket:
         yield self.throughput()
 
     def list(self) -> Finding:
-        """The question every mount begins with, and a page to go on from."""
+        """The request that every mount begins with, and a page for the next checks."""
         fix = "check the bucket's name, --endpoint, --region, and the permission to list it"
         try:
             self._store.check(self._prefix, _CHECK_SECONDS)
@@ -144,7 +144,7 @@ class Bucket:
         return good("delete", "allowed")
 
     def capabilities(self) -> Iterator[Finding]:
-        """What the store can do that mounts make use of: in one row, and a row for each."""
+        """The features of the store that mounts use: a summary row, and a row for each."""
         try:
             found = self._store.capabilities(thorough=True)
         except StoreError as exc:
@@ -153,14 +153,14 @@ class Bucket:
         lacks = [one for one in found.features if one.verdict != "works"]
         if lacks:
             names = ", ".join(one.name for one in lacks)
-            fix = "mounts work without: see what each does instead"
+            fix = "mounts work without: each row says what they do instead"
             yield warning("capabilities", f"the store lacks {names}", fix)
         else:
             yield good("capabilities", "conditional writes and copies of parts")
         for one in found.features:
             works = one.verdict == "works"
             status = Status.GOOD if works else Status.WARNING
-            instead = one.instead or ("" if works else "try again; it could not be tried")
+            instead = one.instead or ("" if works else "try again; the test did not run")
             yield Finding(one.name, status, one.what, instead, one.verdict)
 
     def throughput(self) -> Finding:
@@ -188,11 +188,11 @@ class Bucket:
             with ThreadPoolExecutor(_STREAMS) as threads:
                 got = sum(threads.map(lambda _: stream(), range(_STREAMS)))
         except StoreError as exc:
-            return failed("throughput", str(exc), "see what the other checks say")
+            return failed("throughput", str(exc), "see the other checks")
         rate = got / max(self._clock() - began, 1e-6)
         told = f"{rate / 1e6:.0f} MB/s over {_STREAMS} connections ({got // MIB} MiB)"
         if rate < _SLOW_BYTES_PER_SECOND:
-            fix = "use the region's internal endpoint; look for limits of bandwidth and proxies"
+            fix = "use the region's internal endpoint; check for bandwidth limits and proxies"
             return warning("throughput", told, fix)
         return good("throughput", told)
 

@@ -44,5 +44,5 @@ def directory(option: str, path: Path, *, made: bool | None) -> Finding:
     free_bytes = room.f_bavail * room.f_frsize
     told = f"{path}{'' if place == path else ' will be made'}, {free_bytes / GIB:.1f} GiB free"
     if free_bytes < _LITTLE_BYTES:
-        return warning(option, told, f"make room, or {fix}")
+        return warning(option, told, f"free space, or {fix}")
     return good(option, told)

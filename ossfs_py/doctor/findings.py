@@ -1,4 +1,4 @@
-"""What a check says."""
+"""The result of a check."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -43,5 +43,5 @@ def failed(check: str, told: str, fix: str) -> Finding:
 
 
 def skipped(check: str, told: str) -> Finding:
-    """It was not looked at, and why."""
+    """The check did not run, and why."""
     return Finding(check, Status.SKIPPED, told)

@@ -28,7 +28,7 @@ _PACKAGE_FIX = "install the package fuse3 (apt-get install fuse3)"
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What of the machine is looked at; tests bend it."""
+    """The parts of the machine that are checked; tests replace them."""
 
     machine: Machine = THIS_MACHINE
     release: str = field(default_factory=platform.release)
@@ -55,7 +55,7 @@ def kernel(host: Host) -> Finding:
     name = "kernel"
     version = _version(host)
     if version is None:
-        return warning(name, f"{host.release!r} is no Linux version", "use Linux 4.20 or newer")
+        return warning(name, f"{host.release!r} is not a Linux version", "use Linux 4.20 or newer")
     if version < _OLDEST_KERNEL:
         return failed(name, f"Linux {host.release} is too old", "use Linux 4.20 or newer")
     if version < _GOOD_KERNEL:
@@ -70,7 +70,7 @@ def restarts(host: Host) -> Finding:
     version = _version(host)
     if version is None or version < _HANDING_KERNEL:
         return skipped(name, "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer")
-    return good(name, "a mount with --read-only --restarts N outlives its daemon here")
+    return good(name, "a mount with --read-only --restarts N survives its daemon here")
 
 
 def _version(host: Host) -> tuple[int, int] | None:
@@ -141,7 +141,7 @@ def others_allowed(host: Host, *, wanted: bool) -> Finding:
     told = f"{conf} does not permit --allow-other to users other than root"
     if wanted:
         return failed(name, told, f"echo user_allow_other | sudo tee -a {conf}")
-    return skipped(name, f"{told}; it is not asked for")
+    return skipped(name, f"{told}; it is not requested")
 
 
 def open_files(host: Host) -> Finding:

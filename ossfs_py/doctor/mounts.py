@@ -9,7 +9,7 @@ from ossfs_py.host.mountpoint import THIS_MACHINE, Machine, real_path
 from ossfs_py.host.standing import Seen, Standing, look_at
 
 _READAHEAD_KIB = 1024
-"""What a mount asks for; the kernel's own 128 KiB costs half the speed of reading."""
+"""The readahead that a mount sets. The kernel's own 128 KiB costs half the speed of reading."""
 _DEVICES = Path("/sys/class/bdi")
 
 
@@ -44,7 +44,7 @@ def _free(path: Path, *, nonempty: bool) -> Finding:
         return failed(name, f"{path} is not empty", "name another one, or mount with --nonempty")
     if not os.access(path, os.W_OK):
         return failed(name, f"{path} is not writable for this user", f"chown $USER {path}")
-    return good(name, f"{path} can be mounted on")
+    return good(name, f"{path} can be used as a mountpoint")
 
 
 def _alive(path: Path, seen: Seen) -> Finding:
@@ -64,7 +64,7 @@ def _alive(path: Path, seen: Seen) -> Finding:
         return good(name, told)
     if entry is not None and os.geteuid() not in (0, entry.owner):
         told = f"the mount at {path} belongs to another user"
-        return warning(name, told, f"ask as its owner: sudo ossfs-py doctor {path}")
+        return warning(name, told, f"run it as its owner: sudo ossfs-py doctor {path}")
     told = f"the mount at {path} answers; its daemon runs in another container, or outside this one"
     return good(name, told)
 

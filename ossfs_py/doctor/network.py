@@ -18,7 +18,7 @@ _PATIENCE_SECONDS = 5.0
 _SKEW_SECONDS = 60.0
 """Differences up to this are of no account anywhere."""
 _REFUSED_SKEW_SECONDS = 15 * 60.0
-"""What SigV4 allows; stores refuse what was signed by a clock that is farther off."""
+"""The limit of SigV4: stores refuse signatures from a clock that differs more."""
 _EXPIRY_DAYS = 14
 _DAY_SECONDS = 86_400
 
@@ -106,14 +106,14 @@ class Way:
             reason = getattr(exc, "reason", "") or exc.strerror or str(exc)
             return failed(name, f"the TLS handshake failed: {reason}", fix)
         if not self._verify_tls:
-            told = "not looked at, as --no-verify-tls says"
+            told = "not checked, because of --no-verify-tls"
             return warning(name, told, "trust the issuer with --ca-bundle instead")
         until = str((peer or {}).get("notAfter", ""))
         days = (ssl.cert_time_to_seconds(until) - self._clock()) / _DAY_SECONDS if until else 0.0
         left = f"{days:.0f} {'day' if round(days) == 1 else 'days'}"
         told = f"trusted, {version}, {left} left"
         if days < _EXPIRY_DAYS:
-            return warning(name, told, "have it renewed by whoever runs the store")
+            return warning(name, told, "ask the operator of the store to renew it")
         return good(name, told)
 
     def clock(self) -> Finding:
@@ -129,7 +129,7 @@ class Way:
             fix = "is the endpoint an S3 or OSS server?"
             return failed("clock", f"no answer over HTTP ({type(exc).__name__})", fix)
         except ValueError:
-            return skipped("clock", "the store does not tell its time")
+            return skipped("clock", "the store does not send its time")
         off = self._clock() - theirs
         fix = "set the clock: timedatectl set-ntp true, or run chrony"
         told = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the store's"

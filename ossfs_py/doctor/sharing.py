@@ -27,12 +27,12 @@ def check_shared_cache(described: str) -> Iterator[Finding]:
         yield failed(_CHECK, str(exc), "correct --shared-cache; mounts go on without it")
         return
     if not members:
-        yield warning(_CHECK, "it names no node", "name the nodes in --shared-cache")
+        yield warning(_CHECK, "no node is named", "name the nodes in --shared-cache")
     if is_this_machine_only(described, members):
         yield warning(
             _CHECK,
-            f"{described} leads to this machine only, so no other one shares it",
-            "let the name have the addresses of all nodes",
+            f"{described} is only this machine, so no other machine shares the cache",
+            "give the name the addresses of all nodes",
         )
     for member in members:
         yield _check_node(member)
@@ -53,7 +53,7 @@ def _check_node(member: Member) -> Finding:
         return failed(_CHECK, f"{member.name}: {exc}", fix)
     except (KeyError, ValueError):
         return failed(
-            _CHECK, f"{member.name}: what answers is no memcached", "name memcached's port"
+            _CHECK, f"{member.name}: the server there is not memcached", "name memcached's port"
         )
     told = (
         f"{member.name}: memcached {stats['version']}, {used_bytes // _MIB} of "
@@ -64,7 +64,5 @@ def _check_node(member: Member) -> Finding:
     if item_bytes < BLOCK_BYTES + HEAD_BYTES + ITEM_OVERHEAD_BYTES:
         return warning(_CHECK, told, "start it with -I 4m: blocks of 1 MiB are cut for it now")
     if evictions:
-        return warning(
-            _CHECK, told, "what is read by all does not fit: give it more memory (-m), or add nodes"
-        )
+        return warning(_CHECK, told, "not all blocks fit: give it more memory (-m), or add nodes")
     return good(_CHECK, told)

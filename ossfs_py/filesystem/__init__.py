@@ -1,9 +1,9 @@
-"""POSIX operations in terms of names and open files; knows no FUSE type and can be tested without.
+"""POSIX operations on names and open files. Knows no FUSE type, and can be tested without FUSE.
 
-``operations`` is the facade: the FUSE layer and the control commands call it and reach for nothing
-below. Names come in as bytes, inodes and handles as numbers; ``replies`` (attributes with their
-lifetime) and exceptions of :mod:`ossfs_py.errors` go out. Everything here runs on the trio thread,
-without locks on state; state is looked at again after every await.
+``operations`` is the facade: the FUSE layer and the control commands call it, and nothing below it.
+Names come in as bytes, inodes and handles as numbers. ``replies`` (attributes with their lifetime)
+and exceptions of :mod:`ossfs_py.errors` go out. Everything here runs on the trio thread, without
+locks on state. State is checked again after every await.
 
 Each state has one owner: ``handles`` the descriptors, ``directories`` those of directories,
 ``openinodes`` what is open of each inode, ``commits`` the version that a commit may replace,

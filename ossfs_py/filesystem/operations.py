@@ -475,7 +475,7 @@ class Filesystem:
     async def _find(self, path: str) -> Inode:
         segments = [segment for segment in path.split("/") if segment]
         if path.startswith("/") or ".." in segments:
-            raise InvalidArgumentError(f"{path!r} is no path below the mountpoint")
+            raise InvalidArgumentError(f"{path!r} is not a path below the mountpoint")
         inode = self._namespace.root
         for segment in segments:
             if segment != ".":

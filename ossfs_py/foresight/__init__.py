@@ -1,8 +1,8 @@
-"""Foresight: what a program will read next of a file, guessed from its format and its accesses.
+"""Foresight predicts what a program will read next, from the format of a file and its accesses.
 
-``formats`` says which class reads which file's table; each class takes bytes as they pass and
-gives a ``Layout``: where the file's parts (tensors, records, column chunks) lie. ``belief`` takes
-the layout and the accesses, and says what is wanted next, as byte ranges. All of it is pure:
-nothing here fetches, waits or keeps time. Nothing is trusted: what a table says wrongly costs
-bytes that are bounded, and never changes what a program reads.
+``formats`` says which class parses which file's table of contents. Each class gets bytes that the
+program reads anyway, and gives a ``Layout``: the places of the file's parts (tensors, records,
+column chunks). ``belief`` takes the layout and the accesses, and predicts the next byte ranges. All
+of it is pure: it does not fetch, wait or keep time. Nothing is trusted: a wrong table costs a
+limited number of bytes, and never changes what a program reads.
 """

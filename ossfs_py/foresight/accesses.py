@@ -33,11 +33,11 @@ class Run:
         """The number of the part it is in."""
         self.part_end = end
         self.has_crossed = False
-        """Whether it went on from one part into another, further than the kernel does."""
+        """Whether it continued from one part into another, further than the kernel does."""
         self.follows_read = False
         """Whether it began behind what had been read before: the kernel still has that."""
         self.place = start
-        """Where the program is believed to have begun: the page of its fault, or ``start``."""
+        """Where the program probably began: the page of its fault, or ``start``."""
 
 
 class Runs:

@@ -1,4 +1,4 @@
-"""The central directory of a zip archive: what ``torch.save`` and ``numpy.savez`` write.
+"""The central directory of a zip archive, as ``torch.save`` and ``numpy.savez`` write it.
 
 It lies at the end, before a comment of up to 64 KiB. Each record's local header counts as the
 record's beginning: readers look at it before they read the content.

@@ -1,4 +1,4 @@
-"""What is believed of how one version is read on, from its layout and its accesses."""
+"""Predicts how one version will be read on, from its layout and its accesses."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ _LOOK_BEHIND_TABLE_BYTES = 4 * MIB + 64 * 1024
 further on it is the file that is read. A short table comes with the first read."""
 
 _LEAST_HEAD_BYTES = 128 * 1024
-"""What Python's open reads at once."""
+"""The bytes that Python's open reads at once."""
 
 _OVERRUN_BYTES = 4 * MIB + 64 * 1024
 """How far the kernel's own readahead of 1 MiB was seen to run past the end of what a program reads:
@@ -97,7 +97,7 @@ class _Shape:
     def __init__(self, run: Run, part: ByteRange, one_before: "_Shape | None") -> None:
         self.lead_bytes = max(run.place - run.start, 0)
         self.share = (run.end - part.start) / part.size
-        """Where it ended within the part; 1 or more: behind it."""
+        """Where it ended within the part; 1 or more means after it."""
         least = _OVERRUN_BYTES if one_before is None else one_before.overrun_bytes
         self.overrun_bytes: int = min(max(run.end - part.end, 0), least)
         """How far the kernel read on behind the part, the smaller one of two."""
@@ -125,14 +125,14 @@ class _Lane:
         self.last = number
         self.run = run
         self.looks = 0
-        """Parts in a row, each the next one, that were looked at only."""
+        """Consecutive parts whose beginnings alone were touched."""
         self.wholes = 0
         """The same of large parts that were read whole, by this program and others."""
         self.slices = 0
         """And of those that were not."""
         self.shape: _Shape | None = None
         self.heads: deque[ByteRange] = deque()
-        """Beginnings on the course that were not looked at yet."""
+        """Beginnings on the course that have not been touched yet."""
         self.pushed_to = 0
         """How far the file is on the course because of it."""
 
@@ -165,7 +165,7 @@ class Belief:
         self._lanes: list[_Lane] = []
         self._expects_looks = False
         self.looked = False
-        """Whether beginnings of parts were looked at, one after the other."""
+        """Whether beginnings of parts were touched, one after the other."""
         self._latest: int | None = None
         self._whole_bytes = 0
         self._least_whole_bytes = max(_LEAST_WHOLE_BYTES, file_size // _LEAST_WHOLE_SHARE)
@@ -201,7 +201,7 @@ class Belief:
         self._table_end = end
 
     def expect_looks(self) -> None:
-        """The program that will read this file has just looked at each part of another one."""
+        """The program that will read this file has just touched each part of another one."""
         self._expects_looks = True
 
     @property
@@ -265,7 +265,7 @@ class Belief:
         self._step(lane, run, number, layout)
 
     def _crossed(self, run: Run, layout: Layout) -> None:
-        """A run goes on further than the kernel does by itself: another part is read."""
+        """A run continues further than the kernel does by itself: another part is read."""
         number = layout.number_at(run.end - 1)
         if number is not None:
             self._enter(run, number, layout)
@@ -437,7 +437,7 @@ class Belief:
         self._down_to = lowest
 
     def _strides_on(self, run: Run) -> None:
-        """Of a file nobody knows: steps of equal length go on."""
+        """For a file of unknown format: steps of equal length continue."""
         previous, self._last_run = self._last_run, run
         if previous is None:
             return
@@ -479,7 +479,7 @@ class Belief:
         return None if layout is None else self._end_of(run, position, layout)
 
     def _end_of(self, run: Run, position: int, layout: Layout) -> int | None:
-        """Where a run will end that began inside the file."""
+        """The predicted end of a run that began inside the file."""
         if run.part is None or (layout.is_walked and run.part == len(layout) - 1):
             return None  # of that part, the end was not read yet
         part = layout.part(run.part)

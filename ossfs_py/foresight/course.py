@@ -1,4 +1,4 @@
-"""What is to be fetched beside the readers' own streams, in the order of need, within bounds."""
+"""The spans to fetch beside the readers' own streams, in the order of need, within bounds."""
 
 from collections import deque
 
@@ -23,7 +23,7 @@ late, may fill the others, and the rest would come in one request after the othe
 
 
 class _Waiting:
-    """What was taken and not read yet."""
+    """Spans that were taken and not read yet."""
 
     __slots__ = ("_spans", "size")
 
@@ -83,7 +83,7 @@ class Course:
         self._soon.append(span)
 
     def forget_soon(self) -> None:
-        """What was wanted soon proved to be a wrong guess."""
+        """The spans that were wanted soon proved to be a wrong guess."""
         self._soon.clear()
 
     def grant_rest(self, granted_bytes: int) -> None:
@@ -110,7 +110,8 @@ class Course:
         self._granted_bytes = self._granted_until = 0
 
     def next(self) -> ByteRange | None:
-        """What to fetch next: it crosses no multiple of a block and holds nothing that was read."""
+        """The next span to fetch: it crosses no multiple of a block, and has no bytes that were
+        read."""
         while self._soon:
             found = self._clipped(self._soon[0])
             if found is not None:

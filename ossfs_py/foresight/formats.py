@@ -43,7 +43,7 @@ def opens_at_its_end(key: str) -> bool:
 
 
 def table_of(key: str, size: int) -> Table | None:
-    """What understands the file's table of contents; None if nothing does."""
+    """The parser for the file's table of contents; None if there is none."""
     _, dot, suffix = key.rpartition(".")
     make = _TABLES.get(dot + suffix)
     return None if make is None or size == 0 else make(size)

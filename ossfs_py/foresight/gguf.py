@@ -24,7 +24,7 @@ _UINT32 = 4
 
 
 class _TooShortError(Exception):
-    """The table goes on behind the bytes at hand."""
+    """The table continues after the available bytes."""
 
 
 class GgufTable:

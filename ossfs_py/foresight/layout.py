@@ -1,4 +1,4 @@
-"""Where the parts of a file lie: tensors, records of an archive, column chunks."""
+"""The places of the parts of a file: tensors, records of an archive, column chunks."""
 
 import itertools
 from bisect import bisect_left, bisect_right

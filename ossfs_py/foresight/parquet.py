@@ -9,7 +9,7 @@ from ossfs_py.foresight.layout import MAX_PARTS, MAX_TABLE_BYTES, Layout, TableE
 from ossfs_py.model import ByteRange
 
 TAIL_BYTES = 64 * 1024
-"""What pyarrow reads at once of the end."""
+"""The bytes that pyarrow reads at once from the end."""
 
 _MAGIC = b"PAR1"
 _END_BYTES = 8
@@ -53,7 +53,7 @@ class ParquetTable:
 
 
 class _Footer:
-    """Walks thrift's compact encoding with a stack of its own."""
+    """Walks thrift's compact encoding with an explicit stack."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -155,7 +155,7 @@ class _Footer:
 
 
 def _place(column: dict[int, int]) -> tuple[int, int]:
-    """Where a column chunk lies: its dictionary, if there is one, comes first."""
+    """The place of a column chunk: its dictionary, if there is one, comes first."""
     pages = [column[n] for n in (_DICTIONARY_PAGE, _DATA_PAGE) if column.get(n, 0) > 0]
     size = column.get(_COMPRESSED_SIZE, -1)
     if not pages or size < 0 or len(column) > MAX_PARTS:

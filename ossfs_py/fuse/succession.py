@@ -99,7 +99,7 @@ class InheritedLane(Lane):
     async def _begin_again(self) -> None:
         self._replayed = self._heir.survival.negotiated
         if self._replayed is None:
-            self._refuse("how the mount was begun is not known")
+            self._refuse("the start of the mount is not recorded")
         self._pyfuse3.pass_on(self._replayed.request)
         with trio.move_on_after(_ANSWER_SECONDS):
             await self.begun.wait()
@@ -129,7 +129,7 @@ class InheritedLane(Lane):
 
     def _note_beginning(self, answered: bytes) -> None:
         if not _resends(self._init_request):
-            log.warning("a restart will not be survived: the kernel cannot (Linux 6.9 is needed)")
+            log.warning("the mount will not survive its daemon: Linux 6.9 is needed")
             return
         told = self._told_of(answered)
         self._heir.survival.note_negotiated(Negotiated(self._init_request, answered, told))

@@ -58,7 +58,9 @@ class MountKeeper:
         try:
             socket.send_fds(self._channel, [DEVICE], [device])
         except OSError as exc:
-            log.warning("the keeper is gone (%s): a restart will not be survived", exc.strerror)
+            log.warning(
+                "the keeper is gone (%s): the mount will not survive its daemon", exc.strerror
+            )
 
     def start_next(self, changes: Mapping[str, object], channel: socket.socket) -> None:
         """Have a daemon started that is to take over, with ``changes`` to its settings; ``channel``

@@ -53,18 +53,18 @@ def check_given(descriptor: int, *, is_new: bool) -> None:
         is_fuse = is_kernels_side(descriptor)
     except OSError:
         raise EnvironmentProblemError(
-            f"{name} is not open: whoever starts ossfs-py must pass the descriptor on"
+            f"{name} is not open: the program that starts ossfs-py must pass the descriptor"
         ) from None
     if not is_fuse:
-        raise EnvironmentProblemError(f"{name} is not open for /dev/fuse, but for something else")
+        raise EnvironmentProblemError(f"{name} is open, but not for /dev/fuse")
     if is_gone(descriptor):
         raise EnvironmentProblemError(
-            f"{name} has no mount: mount(2) with fd={descriptor} comes before ossfs-py is started"
+            f"{name} has no mount: call mount(2) with fd={descriptor} before ossfs-py is started"
         )
     if is_new and not _tells(descriptor, select.POLLIN):
         # The first request waits there from the moment of mounting.
         raise EnvironmentProblemError(
-            f"{name} was served before: a mount cannot be begun twice, so mount it anew"
+            f"{name} was served before: a mount cannot be started twice, so mount it again"
         )
 
 

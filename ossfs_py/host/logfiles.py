@@ -32,7 +32,7 @@ def open_for_appending(path: Path) -> int:
     path = path.absolute()
     for part in (*reversed(path.parents), path):
         if part.is_symlink() and not _is_trusted(part.lstat()):
-            raise UnsafeFileError(f"{part} is a link that somebody else made")
+            raise UnsafeFileError(f"{part} is a link that another user made")
     try:
         target = path.resolve()
     except RuntimeError:
@@ -52,11 +52,11 @@ def _check(found: os.stat_result) -> None:
     if stat.S_ISCHR(found.st_mode) and found.st_uid == 0:
         return
     if not stat.S_ISREG(found.st_mode):
-        raise UnsafeFileError("it is no regular file")
+        raise UnsafeFileError("it is not a regular file")
     if not _is_trusted(found):
-        raise UnsafeFileError("it belongs to somebody else")
+        raise UnsafeFileError("it belongs to another user")
     if found.st_nlink > 1:
-        raise UnsafeFileError("it has other names, which may be somebody else's")
+        raise UnsafeFileError("it has other names, which may belong to another user")
 
 
 def _is_trusted(found: os.stat_result) -> bool:

@@ -176,7 +176,7 @@ def unmount(mountpoint: Path, *, lazy: bool = False, force: bool = False) -> Non
     except FileNotFoundError as exc:
         raise EnvironmentProblemError(f"{argv[0]} is missing") from exc
     except subprocess.TimeoutExpired as exc:
-        raise BusyMountError(f"unmounting {mountpoint} does not come to an end") from exc
+        raise BusyMountError(f"unmounting {mountpoint} does not finish") from exc
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         kind = BusyMountError if "busy" in reason.lower() else EnvironmentProblemError

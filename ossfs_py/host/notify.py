@@ -85,7 +85,7 @@ class Notifier:
         try:
             self._socket.sendto(os.fsencode("\n".join(lines)), address)
         except OSError as exc:
-            log.debug("the service manager was not told %s: %s", lines[0], exc)
+            log.debug("cannot notify the service manager of %s: %s", lines[0], exc)
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:

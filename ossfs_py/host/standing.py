@@ -52,7 +52,7 @@ class Standing(enum.Enum):
     SERVED_ELSEWHERE = "it answers; its daemon runs in another container, or outside of this one"
     SILENT = "it does not answer in time"
     DEAD = "its daemon is gone"
-    HIDDEN = "it belongs to another user, who alone may ask it"
+    HIDDEN = "it belongs to another user, and only that user may query it"
     FOREIGN = "another file system is mounted there"
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of the store's answers, for how long, and how much of it."""
+"""How long the mount remembers which answers of the store, and how many."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -16,7 +16,7 @@ _NS_PER_SECOND = 1_000_000_000
 CREATION_SECONDS = 1.0
 _MAX_WARNED = 1024
 _MAX_TOLD = 1024
-"""Directories, and absent names in each, that the kernel was told of and that are remembered."""
+"""The directories that the kernel knows and that are remembered, and the absent names in each."""
 _MAX_CHANGES = 16_384
 
 
@@ -25,7 +25,8 @@ Remembered: TypeAlias = tuple[str, str, int, Mapping[str, str]]
 
 
 class Absences:
-    """Names that were asked for and are not there, and which of them the kernel was told of."""
+    """Names that were requested and do not exist, and those of them that the kernel knows to be
+    absent."""
 
     def __init__(self, max_entries: int, ttl_seconds: float) -> None:
         self._asked_at: TTLCache[str, float] = TTLCache(
@@ -42,7 +43,7 @@ class Absences:
         self._asked_at.pop(key, None)
 
     def clear(self) -> list[tuple[int, str]]:
-        """Ask about every name again; the directories and names that the kernel was told of."""
+        """Ask about every name again; returns the directories and names that the kernel knows."""
         self._asked_at.clear()
         told = [(number, name) for number, names in self._told.items() for name in names]
         self._told.clear()
@@ -74,7 +75,7 @@ class Absences:
         return True
 
     def told_in(self, directory: int) -> list[str]:
-        """The absent names of a directory that the kernel was told of."""
+        """The absent names of a directory that the kernel knows."""
         return list(self._told.get(directory, ()))
 
 

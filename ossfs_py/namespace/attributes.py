@@ -1,4 +1,5 @@
-"""From what is known of an inode to what stat(2) tells, and to what is stored with it. Pure."""
+"""From an inode to the attributes for stat(2), and to those that are stored with the object.
+Pure."""
 
 import stat
 
@@ -18,9 +19,10 @@ KIND_OF_TYPE = {bits: kind for kind, bits in _TYPE_BITS.items()}
 """By the type bits of st_mode."""
 _TYPES = 0o170000
 _OWNERS = 0o7700
-"""What a mode grants nobody but the owner: the special bits of directories grant nothing."""
+"""The bits of a mode that grant rights only to the owner: the special bits of directories grant
+nothing."""
 SYMLINK_PERMISSIONS = 0o777
-"""What every symlink shows on Linux."""
+"""The mode of every symlink on Linux."""
 
 
 def resolve(
@@ -124,7 +126,8 @@ def _from_others(inode: Inode, options: NamespaceOptions) -> int | None:
 
 
 def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool) -> dict[str, str]:
-    """What to store with the object: this inode's attributes, and what other tools stored.
+    """The metadata to store with the object: this inode's attributes, and those that other tools
+    stored.
 
     Raises:
         RangeTooLargeError: over 2 KiB.

@@ -1,4 +1,4 @@
-"""Directories in which names that are not there are asked for one after another. No I/O.
+"""Directories in which a program asks for one absent name after another. No I/O.
 
 A program that creates files asks for each name first. One listing of the directory answers for all
 of them, where it is one page; a larger directory is asked name by name.
@@ -8,7 +8,7 @@ import trio
 from cachetools import LRUCache
 
 _BURST_SECONDS = 2.0
-"""A name asked for so soon after an absent one is likely to be absent, too."""
+"""A name requested so soon after an absent one is likely to be absent, too."""
 _LARGE_SECONDS = 60.0
 """For how long a directory of more than a page is taken for one: few become small again."""
 _MAX_DIRECTORIES = 1024
@@ -22,11 +22,11 @@ class Bursts:
         self._large_at: LRUCache[int, float] = LRUCache(_MAX_DIRECTORIES)
 
     def missed(self, directory: int) -> None:
-        """A name in the directory was asked for and is absent."""
+        """A name in the directory was requested and is absent."""
         self._missed_at[directory] = trio.current_time()
 
     def expects_absence(self, directory: int) -> bool:
-        """Whether a name that is asked for now is likely to be absent."""
+        """Whether a name that is requested now is likely to be absent."""
         return self._is_recent(self._missed_at.get(directory), _BURST_SECONDS)
 
     def is_large(self, directory: int) -> bool:

@@ -14,7 +14,7 @@ from ossfs_py.namespace.inode import Inode
 
 
 class Claims:
-    """The changes under way. Belongs to the trio thread.
+    """The changes in progress. Belongs to the trio thread.
 
     A task takes one claim at a time, before any lock, so that nobody waits in a circle.
     """

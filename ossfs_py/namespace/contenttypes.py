@@ -12,7 +12,7 @@ _ADDED = {
     ".yml": "application/yaml",
     ".md": "text/markdown",
 }
-"""What models and data sets are made of and Python 3.11 does not know."""
+"""Types of files in models and data sets that Python 3.11 does not know."""
 _COMPRESSED = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 # The built-in table only: the machine's files would give one name two types on two hosts.

@@ -111,7 +111,7 @@ class Entries:
         return known if known is not None else await self._resolver.lookup(parent, name)
 
     async def find_target(self, parent: Inode, name: str) -> Inode | None:
-        """What has the name now, or None; a lookup just before is not repeated."""
+        """The inode that has the name now, or None; a lookup just before is not repeated."""
         if self._tree.may_be_created(parent, name) is not None:
             return None
         try:

@@ -29,7 +29,7 @@ _GENERATION_STEP = 1 << 32
 
 
 class Kind(enum.Enum):
-    """What an inode is; it never changes (a new kind under a name is a new inode)."""
+    """The kind of an inode. It never changes: a new kind under a name is a new inode."""
 
     FILE = "file"
     DIRECTORY = "directory"
@@ -39,7 +39,7 @@ class Kind(enum.Enum):
 
 
 _NO_CHILDREN: dict[str, "Inode"] = {}
-"""Of everything that is no directory: an empty dict in each of a million files is 64 MB."""
+"""For everything except directories: an empty dict in each of a million files is 64 MB."""
 
 
 class Inode:
@@ -104,7 +104,7 @@ class Inode:
         self.copied_from: ObjectVersion | None = None
         """The version whose bytes ``info`` is a server-side copy of (its metadata changed)."""
         self.fresh_until = 0.0
-        """On trio's clock: until then nobody needs to ask the store."""
+        """The time on trio's clock until which nobody needs to ask the store."""
         self.metadata: Mapping[str, str] | None = None
         self.mode: int | None = None
         """Permission bits."""
@@ -133,7 +133,7 @@ class Inode:
         self.generation: int | None = None
         """Once the kernel was told, what of the key tells it from others of the same number."""
         self.seed: int | None = None
-        """Of a directory, once known: what the numbers of its entries are made with."""
+        """For a directory, once known: the seed for the numbers of its entries."""
         self.shadows = False
         """Local, but its key still holds an older object in the store."""
         self.size_source: Callable[[], int] | None = None
@@ -143,7 +143,8 @@ class Inode:
         self.metadata_dirty = False
         """Attributes changed that the next upload has to carry."""
         self.marker_made: ObjectVersion | None = None
-        """Of a directory: the marker that this mount wrote last. All that it has is known here."""
+        """For a directory: the marker that this mount wrote last. Its whole content is known here.
+        """
         self.link_target: bytes | None = None
         self.children: dict[str, Inode] = {} if kind is Kind.DIRECTORY else _NO_CHILDREN
         """The known entries of a directory, by name."""
@@ -170,7 +171,7 @@ class Inode:
 
     @property
     def decoded(self) -> Decoded:
-        """What the known metadata says."""
+        """The fields of the known metadata."""
         if self.metadata is None:
             return NOTHING
         if self._decoded is None or self._decoded[0] is not self.metadata:
@@ -249,7 +250,7 @@ class Inode:
 
 
 class InodeWitness(Protocol):
-    """Who is told what the kernel knows, before the kernel is."""
+    """Is notified of what the kernel will know, before the kernel is answered."""
 
     def told(self, inode: Inode) -> None:
         """The kernel gets references to an inode; its count has them already."""
@@ -278,7 +279,7 @@ class InodeTable:
         self._idle: OrderedDict[int, Inode] = OrderedDict()
         self._max_unreferenced = max_unreferenced
         self.own_generation = 1 + secrets.randbelow(_MAX_GENERATION)
-        """Of inodes whose number is theirs in this mount only."""
+        """Inodes whose number is valid only in this mount."""
         self.witness: InodeWitness | None = None
 
     def __len__(self) -> int:
@@ -338,7 +339,7 @@ class InodeTable:
         return inode
 
     def detach(self, inode: Inode) -> None:
-        """Take the inode's name away; whoever has it open or remembered keeps the inode."""
+        """Take the inode's name away; programs that have it open keep the inode."""
         inode.removed = True
         parent = inode.parent
         if parent is not None and parent.children.get(inode.name) is inode:
@@ -359,7 +360,7 @@ class InodeTable:
             node.seed = None  # what comes below from now on has other keys
 
     def remember(self, inode: Inode, count: int = 1) -> None:
-        """The kernel was told of the inode ``count`` times more."""
+        """The kernel got ``count`` more references to the inode."""
         # One that was dropped before the kernel heard of it may have been made again since.
         inode = self._by_number.get(inode.number, inode)
         inode.lookup_count += count

@@ -42,7 +42,7 @@ class KeyMap:
         return require_key(self.marker_key_of(parent) + name)
 
     def is_reserved(self, parent: Inode, name: str) -> bool:
-        """Whether the name belongs to the mount itself and is shown to nobody."""
+        """Whether the name belongs to the mount itself and is hidden."""
         return parent.parent is None and name.startswith(RESERVED_PREFIX)
 
 

@@ -30,7 +30,7 @@ _NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What an object's metadata says; None where it says nothing, or nonsense."""
+    """The attributes in an object's metadata; None for those that are missing or invalid."""
 
     mode: int | None = None
     """st_mode with type bits."""
@@ -55,7 +55,7 @@ NOTHING = Decoded()
 
 
 def decode(metadata: Mapping[str, str]) -> Decoded:
-    """What ``metadata`` says, whatever the case of its names."""
+    """The fields of ``metadata``, whatever the case of their names."""
     if not metadata:
         return NOTHING
     own = {name.lower(): value for name, value in metadata.items()}

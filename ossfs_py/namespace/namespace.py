@@ -59,7 +59,7 @@ class Namespace:
     ) -> None:
         self._options = options
         self.removed = RemovedKeys()
-        """What was removed here and is in the store still: nobody sees it."""
+        """Names that were removed here and are still in the store: they are hidden."""
         there = store if options.at_ns is None else PastCatalogue(store, options.at_ns)
         seen = CatalogueWithoutRemoved(there, self.removed)
         self._tree = Tree(seen, workers, options, metrics, news)
@@ -74,7 +74,7 @@ class Namespace:
 
     @property
     def metadata_memory(self) -> MetadataMemory:
-        """What was asked of object versions."""
+        """The known answers about object versions."""
         return self._tree.metadata
 
     # -- inodes -----------------------------------------------------------------------------------
@@ -112,11 +112,11 @@ class Namespace:
         return inode
 
     def generation(self, inode: Inode) -> int:
-        """What the kernel is told beside the inode's number."""
+        """The values that the kernel gets beside the inode's number."""
         return self._tree.table.generation(inode)
 
     def remember(self, inode: Inode, count: int = 1) -> None:
-        """The kernel was told of the inode ``count`` times more."""
+        """The kernel got ``count`` more references to the inode."""
         self._tree.table.remember(inode, count)
 
     def forget(self, number: int, count: int) -> bool:
@@ -203,7 +203,8 @@ class Namespace:
         return tree.attributes(inode)
 
     def attributes_known(self, inode: Inode) -> Attributes:
-        """What memory says, however old: for an inode that was looked up or listed just now."""
+        """The attributes in memory, however old: for an inode that was looked up or listed just
+        now."""
         return self._tree.attributes(inode)
 
     def mode_known(self, inode: Inode) -> int:
@@ -398,7 +399,7 @@ class Namespace:
         self._tree.changed(inode, new=is_new)
 
     def may_be_link(self, inode: Inode) -> bool:
-        """Whether what looks like a file may turn out to be a symbolic link: nobody has asked."""
+        """Whether a file may turn out to be a symbolic link, because nobody has asked the store."""
         return self._tree.may_be_link(inode)
 
     def is_link(self, told: ObjectInfo) -> bool:

@@ -1,4 +1,4 @@
-"""What the namespace tells of changes that others made, so that the kernel can be told."""
+"""Changes by other clients, as the namespace reports them, so that the kernel can be notified."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from ossfs_py.namespace.inode import Inode
 
 
 def _nobody_told(*_about: object) -> None:
-    """Of a namespace that no kernel has mounted."""
+    """For a namespace that no kernel has mounted."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelNews:
-    """Who is told. Called on the trio thread, in the middle of a step: nothing here may wait, fail
-    or ask the namespace to change.
+    """The receiver of the reports. Called on the trio thread, in the middle of a step: nothing here
+    may wait, fail, or ask the namespace to change.
     """
 
     content_changed: Callable[[Inode], None] = _nobody_told
@@ -21,7 +21,7 @@ class KernelNews:
     name_taken: Callable[[Inode, str, Inode], None] = _nobody_told
     """The name in the directory does not stand for the inode any more."""
     attributes_changed: Callable[[Inode], None] = _nobody_told
-    """What was told of the inode is to be asked again; its pages are as good as before."""
+    """The attributes of the inode must be requested again; its pages are still valid."""
     name_appeared: Callable[[Inode, str], None] = _nobody_told
     """The name in the directory, of which was told that it is absent, may be there now."""
 

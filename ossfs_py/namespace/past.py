@@ -43,7 +43,7 @@ _PROOF_PAGES = 10
 
 
 class PastCatalogue:
-    """Implements :class:`~ossfs_py.namespace.removed.Catalogue`; all it tells of is pinned."""
+    """Implements :class:`~ossfs_py.namespace.removed.Catalogue`; all its objects are pinned."""
 
     def __init__(self, store: ObjectStore, at_ns: int) -> None:
         self._store = store
@@ -103,7 +103,7 @@ class PastCatalogue:
         )
 
     def _as_of(self, page: HistoryPage, decided: str) -> tuple[tuple[ObjectInfo, ...], str]:
-        """What was there, and the last key of which that is known."""
+        """The content at that time, and the last key for which it is known."""
         found = []
         for entry in page.entries:
             if entry.key != decided and entry.mtime_ns <= self._at_ns:
@@ -113,7 +113,7 @@ class PastCatalogue:
         return tuple(found), decided
 
     def _last_of(self, key: str) -> HistoryEntry | None:
-        """What had happened to a key last."""
+        """The last event of a key."""
         mark, size = None, _SMALL_PAGE
         while True:
             page = self._page(HistoryQuery(key, after=mark, max_entries=size))
@@ -131,7 +131,7 @@ class PastCatalogue:
         return tuple(itertools.islice(filter(self._is_alive, page.prefixes), 1))
 
     def _alive(self, page: HistoryPage) -> tuple[str, ...]:
-        """Of the prefixes of a page those below which anything was; a few are asked at once."""
+        """The prefixes of a page below which anything existed; a few are checked in parallel."""
         prefixes = page.prefixes
         if len(prefixes) < 2:
             return tuple(prefix for prefix in prefixes if self._is_alive(prefix))
@@ -153,7 +153,7 @@ class PastCatalogue:
 
 
 def _place(query: ListQuery) -> tuple[HistoryMark | None, str]:
-    """Where a listing goes on, and the key that is decided there."""
+    """Where a listing continues, and the key that is decided there."""
     if query.token is None:
         return HistoryMark(query.start_after) if query.start_after is not None else None, ""
     decided, version_id, key = query.token.split("\0")

@@ -1,4 +1,4 @@
-"""What a mount's settings say about its namespace."""
+"""The settings of a mount that concern its namespace."""
 
 from dataclasses import dataclass
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _SAVE_SECONDS = 5.0
-"""What a killed daemon asked the store in its last seconds is asked once more."""
+"""Answers that a killed daemon got in its last seconds are requested again."""
 _BUSY_SECONDS = 5.0
 """Several mounts of one bucket share the file."""
 _SCHEMA = """
@@ -82,7 +82,7 @@ class MetadataFile:
                 if isinstance(exc, sqlite3.OperationalError):
                     self._give_up(exc)
                 else:
-                    log.warning("%s is damaged (%s) and begun anew", self._path, exc)
+                    log.warning("%s is damaged (%s) and is created again", self._path, exc)
                     self._remove()
             except OSError as exc:
                 self._give_up(exc)

@@ -17,7 +17,7 @@ class RemovedObject(Protocol):
 
     @property
     def key(self) -> str:
-        """Where the object is, or may appear."""
+        """The key where the object is, or may appear."""
         ...
 
     def hides(self, info: ObjectInfo) -> bool:
@@ -42,7 +42,7 @@ class RemovedKeys:
         self._by_key: dict[str, tuple[RemovedObject, ...]] = {}
 
     def add(self, removed: RemovedObject) -> None:
-        """From now on nobody here sees it."""
+        """From now on, the name is hidden here."""
         self._by_key[removed.key] = (*self.hiding(removed.key), removed)
 
     def discard(self, removed: RemovedObject) -> None:
@@ -80,8 +80,8 @@ class RemovedKeys:
 
 
 class Catalogue(Protocol):
-    """What there is in a bucket: the part of :class:`~ossfs_py.store.base.ObjectStore` that names
-    are resolved with.
+    """The content of a bucket: the part of :class:`~ossfs_py.store.base.ObjectStore` that resolves
+    names.
     """
 
     def head(self, key: str) -> ObjectInfo:

@@ -59,7 +59,7 @@ class RenameLog(Protocol):
 
 
 OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
-"""Told of inodes, the version that was copied and the copy: same bytes."""
+"""Called with inodes, the version that was copied, and the copy: the bytes are the same."""
 OnMoved: TypeAlias = Callable[[], Awaitable[None]]
 """Told that an inode, and all below it, have their new names. A rename of a directory is
 remembered until this has returned."""
@@ -70,7 +70,7 @@ _COPY_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """One rename under way."""
+    """One rename in progress."""
 
     source: Inode
     parent: Inode
@@ -174,7 +174,7 @@ class Renamer:
     async def _copy_file(
         self, source: Inode, key: str
     ) -> tuple[ObjectVersion, ObjectVersion, Mapping[str, str] | None]:
-        """What was copied, the copy, and its metadata as far as that is known."""
+        """The version that was copied, the copy, and its metadata as far as it is known."""
         for attempt in range(1, _COPY_TRIES + 1):
             await self._resolver.refresh(source)
             await self._resolver.ensure_described(source)

@@ -28,13 +28,13 @@ _TRIES = 3
 _MAX_AHEAD = 4000
 """Objects asked ahead of a program at most: what four LIST pages name."""
 _NAMESAKES = 16
-"""Names looked at for one that is likely to be absent: more that begin with it are rare, and cost a
-second request."""
+"""Names that are checked for one that is likely to be absent: more names with the same beginning
+are rare, and cost a second request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Below:
-    """What a LIST says of the keys under ``key/``."""
+    """The answer of a LIST about the keys under ``key/``."""
 
     exists: bool
     marker: ObjectInfo | None
@@ -55,7 +55,7 @@ class Question:
         self.key = key
         self.serial = serial
         self.expected: tuple[Inode, str] | None = None
-        """The directory and the name it is asked for ahead of a lookup."""
+        """The directory and the name that are requested ahead of a lookup."""
         self.head: Pending[ObjectInfo] | None = None
         self.below: Pending[Below] | None = None
         self.marker_of: Inode | None = None
@@ -69,7 +69,8 @@ class Question:
 
 
 Answers = tuple[ObjectInfo | StoreError | None, Below | StoreError | None]
-"""Of the object and of the keys below: found, absent (None), or why it could not be told."""
+"""For the object and for the keys below: found, absent (None), or the reason why it is not known.
+"""
 
 
 def _told(question: Question) -> Answers:
@@ -92,7 +93,7 @@ def _told(question: Question) -> Answers:
 
 
 class Resolver:
-    """Lookups and refreshes: at most one question about a key under way."""
+    """Lookups and refreshes: at most one request about a key in flight."""
 
     def __init__(self, store: Catalogue, workers: Workers, tree: Tree) -> None:
         self._store = store
@@ -198,7 +199,7 @@ class Resolver:
         return tree.keys.marker_key_of(parent) + name != question.key
 
     def ask_head(self, key: str) -> Pending[ObjectInfo]:
-        """Ask for one object, metadata included; shared with whoever asks at the same time."""
+        """Request one object, metadata included; concurrent callers share the request."""
         head = self._ask(key, head=True, below=False).head
         assert head is not None  # noqa: S101 - asked for in the line above
         return head
@@ -236,7 +237,7 @@ class Resolver:
                 return
 
     async def head(self, key: str) -> ObjectInfo | None:
-        """What the store says of a key now; None if it is not there.
+        """The store's current answer about a key; None if it does not exist.
 
         Raises:
             StoreError
@@ -405,7 +406,8 @@ class Resolver:
         known: Inode | None = None,
         urgent: bool = True,
     ) -> Question:
-        """Join the question under way, unless a local change has overtaken it, or ask anew."""
+        """Join the request in flight, unless a local change has overtaken it; otherwise send a new
+        one."""
         slot = (key, head, below)
         question = self._questions.get(slot)
         if question is not None and not self._tree.changes.since(key, question.serial):

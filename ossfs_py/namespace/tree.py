@@ -1,4 +1,4 @@
-"""What this mount knows of names, and how it takes in what the store says and what it did itself.
+"""What this mount knows about names, and how it takes in answers of the store and its own changes.
 
 Nothing here waits: every method is one step on the trio thread.
 """
@@ -28,7 +28,7 @@ LONGEST_TARGET_BYTES = 4096
 
 
 def kind_of(info: ObjectInfo) -> Kind:
-    """What an object stands for, as far as its metadata is known."""
+    """The kind of an object, as far as its metadata is known."""
     if not info.metadata:
         return Kind.FILE
     told = decode(info.metadata)
@@ -77,7 +77,7 @@ class Tree:
     # -- reading what is known ------------------------------------------------------------------
 
     def attributes(self, inode: Inode) -> Attributes:
-        """What memory says, however old."""
+        """The attributes in memory, however old."""
         return attributes.resolve(
             inode, self.options, self._mounted_ns, self._subdirectories(inode)
         )
@@ -163,7 +163,7 @@ class Tree:
         return listing.started if known is None else max(known, listing.started)
 
     def absent_seconds(self, parent: Inode, name: str) -> float:
-        """How long the name may be called absent without asking; 0 if it has to be asked for."""
+        """How long the name may be reported absent without a request; 0 if a request is needed."""
         ttl_seconds = self.options.negative_ttl_seconds
         since = self.absent_since(parent, name) if ttl_seconds > 0 else None
         return 0.0 if since is None else max(0.0, since + ttl_seconds - trio.current_time())
@@ -230,7 +230,7 @@ class Tree:
         marker: ObjectInfo | None = None,
         marker_asked: bool = False,
     ) -> Inode:
-        """The store has keys below the name; ``marker_asked`` if the answer told of a marker."""
+        """The store has keys below the name; ``marker_asked`` if the answer mentioned a marker."""
         child = self.table.child(parent, name)
         if child is not None and (
             child.local
@@ -252,7 +252,7 @@ class Tree:
         return child
 
     def found(self, inode: Inode) -> Inode:
-        """A program is told of the inode's name: no listing from before that is to lack it."""
+        """A program gets the inode's name: earlier listings must not miss it."""
         parent = inode.parent
         if parent is not None and self.listings.lacks(parent, inode.name):
             self.listings.note(parent, inode.name, self._state(inode), new=True)
@@ -281,7 +281,7 @@ class Tree:
         return self.adopt_object(inode.parent, inode.name, info, asked_at)
 
     def refreshed(self, inode: Inode, asked_at: float) -> None:
-        """What is known of the inode was true at that moment."""
+        """The known state of the inode was correct at that moment."""
         inode.fresh_until = max(inode.fresh_until, asked_at + self.options.metadata_ttl_seconds)
 
     def may_be_link(self, inode: Inode) -> bool:
@@ -333,7 +333,7 @@ class Tree:
     # -- what this mount did itself ---------------------------------------------------------------
 
     def changed(self, inode: Inode, *, new: bool) -> None:
-        """The inode's name stands for it now, whatever answers under way may say."""
+        """The inode's name belongs to it now, whatever answers in flight say."""
         if inode.parent is None or inode.removed:
             return
         key = self.keys.key_of(inode)
@@ -456,7 +456,8 @@ class Tree:
         self._detach_all(inode)
 
     def _is_asked_directory(self, inode: Inode) -> bool:
-        """Whether it is a directory whose mode was asked for, to be asked for again in time."""
+        """Whether it is a directory whose mode was requested, and must be requested again in
+        time."""
         return (
             self.options.guessed_for_uid is not None
             and inode.metadata is not None
@@ -464,7 +465,8 @@ class Tree:
         )
 
     def _is_newer(self, inode: Inode, asked_at: float) -> bool:
-        """Whether what is known of the inode is younger than an answer asked for then."""
+        """Whether the known state of the inode is younger than an answer that was requested
+        then."""
         return inode.fresh_until > asked_at + self.options.metadata_ttl_seconds
 
     def _subdirectories(self, inode: Inode) -> int | None:

@@ -24,12 +24,12 @@ _IDLE_SECONDS = 10.0
 
 
 class Evictor(Protocol):
-    """Who knows which buffers may be given up for others."""
+    """Knows which buffers may be given up for others."""
 
     def evict(self, needed_bytes: int, *, for_prefetch: bool) -> None:
-        """Release ``needed_bytes`` of buffers before returning, or as many as there are.
+        """Release at least ``needed_bytes`` of buffers before returning, or as many as there are.
 
-        For prefetch, only what nobody may miss.
+        For prefetch, release only buffers that nobody needs.
         """
         ...
 
@@ -147,7 +147,7 @@ class BufferPool:
             self._wake_next()
 
     def trim(self, now: float) -> None:
-        """Unmap buffers that nobody used for a while."""
+        """Unmap buffers that have not been used for a while."""
         self._slabs.unmap_free(now - _IDLE_SECONDS)
 
     def _take(self, size: int, headroom_bytes: int) -> Buffer | None:
@@ -204,7 +204,7 @@ class BufferPool:
         self._settle()
 
     def _settle(self) -> None:
-        """Give back what was held for loans that are over, and let whoever waits look again."""
+        """Return memory whose loan has ended, and wake the tasks that wait for memory."""
         if not self._loans.settle(is_wanted=bool(self._held or self._waiting)):
             return
         held, self._held = self._held, []

@@ -14,7 +14,7 @@ MOST_FILES = 1 << 20
 """Beyond it, what is started by us and closes every number one by one would take seconds."""
 
 _KEPT = 0.5
-"""Up to here, bytes that were read are kept in files of their own (``temp``)."""
+"""Up to this many, bytes that were read are kept in temporary files (``temp``)."""
 _WRITTEN = 0.625
 """Up to here, files may be opened for writing; each needs a descriptor once it is written to."""
 _WRITERS = 0.25
@@ -68,7 +68,7 @@ class Descriptors:
             del self._writers[uid]
 
     def may_keep_file(self) -> bool:
-        """Whether there are enough to keep what was read in a file of its own."""
+        """Whether there are enough descriptors to keep read bytes in a file."""
         return _next_number() < self._limit() * _KEPT
 
     def _limit(self) -> int:

@@ -1,7 +1,7 @@
-"""How much of the local disk files of this mount may take, and each user's share of it.
+"""How much of the local disk the files of this mount may use, and each user's share of it.
 
-A disk that one user has filled up fails everybody's writes, and everything else on the machine that
-needs a place to write to. So bytes are refused, to whoever brings them, while some room is left.
+If one user fills a disk, everybody's writes fail, and so does everything else on the machine that
+needs the disk. So bytes are refused, whoever brings them, while some space is left.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections import Counter
 from ossfs_py.errors import disk_full
 
 READERS = -1
-"""Whose share it is that fetched bytes are kept on disk; no user has this number."""
+"""The owner of the share for fetched bytes on disk; no user has this number."""
 
 _KEPT_BYTES = 1024**3
 _KEPT_SHARE = 10
@@ -57,7 +57,7 @@ class DiskRoom:
             raise disk_full("the mount leaves the rest of the local disk to others")
 
     def account(self) -> "DiskAccount":
-        """What one new file takes."""
+        """The space that one new file takes."""
         return DiskAccount(self._taken)
 
 

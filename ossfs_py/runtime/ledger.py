@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 _MAGIC = b"ossfs-py"
 VERSION: Final = 1
-"""Of the file, and of what ``filesystem.survival`` writes into it."""
+"""The version of the file, and of the records that ``filesystem.survival`` writes into it."""
 _HEAD = struct.Struct("=8sI")
 _PAGE_BYTES = 64 * 1024
 _PAGE_HEAD = struct.Struct("=I12x")
@@ -67,7 +67,7 @@ class StateTable:
         self._found = list(self._read()) if size else []
 
     def close(self) -> None:
-        """Let go of the memory; the records stay."""
+        """Unmap the memory; the records stay."""
         self._map.close()
 
     def take_found(self) -> list[Record]:
@@ -146,7 +146,7 @@ class StateTable:
 
 
 def _slots(start: int, size: int) -> range:
-    """Where the slots of a page are."""
+    """The offsets of the slots of a page."""
     count = (_PAGE_BYTES - _PAGE_HEAD.size) // size
     first = start + _PAGE_HEAD.size
     return range(first, first + count * size, size)

@@ -30,7 +30,7 @@ class Loans:
         self._token: trio.lowlevel.TrioToken | None = None
 
     def want(self) -> None:
-        """Tell of whatever comes back, until :meth:`settle` is told that nobody waits."""
+        """Report all memory that comes back, until :meth:`settle` says that nobody waits."""
         self._is_wanted = True
 
     def settle(self, *, is_wanted: bool) -> bool:
@@ -124,7 +124,7 @@ class Slabs:
         """Size -> (slab's number, offset) -> span; the one freed last is handed out first."""
         self._last_number = 0
         self.warm_free_bytes = 0
-        """What is free and may still take up memory."""
+        """Free bytes that may still be mapped."""
 
     def take(self, size: int) -> Span:
         """``size`` bytes, warm ones if there are any."""

@@ -186,7 +186,7 @@ class NodeConnection:
         """What ``stats settings`` says, or another group of its statistics ("" for the main one).
 
         Raises:
-            NodeFaultError: it is no memcached, or does not answer.
+            NodeFaultError: it is not memcached, or does not answer.
         """
         self._send([(b"stats " + group).rstrip() + b"\r\n"])
         told: dict[str, str] = {}
@@ -195,7 +195,7 @@ class NodeConnection:
             size += len(line)
             words = line.decode("ascii", "replace").split(" ", 2)
             if words[0] != "STAT" or len(words) < 2 or size > _MAX_STATS_BYTES:
-                raise NodeFaultError("foreign", "it is no memcached")
+                raise NodeFaultError("foreign", "it is not memcached")
             told[words[1]] = words[2] if len(words) > 2 else ""
         return told
 

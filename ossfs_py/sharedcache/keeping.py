@@ -86,6 +86,6 @@ class Keeping:
         log.info("shared cache: nodes are %s", ", ".join(node.name for node in nodes) or "none")
         if is_this_machine_only(self._options.nodes, members):
             log.warning(
-                "shared cache: %s names this machine only, so no other one shares it",
+                "shared cache: %s names only this machine, so no other machine shares it",
                 self._options.nodes,
             )

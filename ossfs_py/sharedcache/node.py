@@ -123,7 +123,7 @@ class Node:
         if self._lies >= _LIES:
             self._lies = 0
             log.warning(
-                "shared cache: node %s has handed out %d damaged values and is left alone for %g s",
+                "shared cache: node %s has sent %d damaged values and is not used for %g s",
                 *(self.name, _LIES, LYING_PAUSE_SECONDS),
             )
             self._leave_alone(LYING_PAUSE_SECONDS)
@@ -142,7 +142,7 @@ class Node:
                 return  # several threads met the same fault
             if not self._told:
                 log.warning(
-                    "shared cache: node %s is left out: %s (it is looked at again)",
+                    "shared cache: node %s is skipped: %s (it will be checked again)",
                     *(self.name, fault),
                 )
                 self._told = True
@@ -169,10 +169,10 @@ class Node:
                 connection.close()
         except (NodeFaultError, KeyError, ValueError) as exc:
             if not isinstance(exc, NodeFaultError):
-                exc = NodeFaultError("foreign", "it is no memcached")
+                exc = NodeFaultError("foreign", "it is not memcached")
             self._errors.labels(self.name, exc.reason).inc()
             if not self._told:
-                log.warning("shared cache: node %s is left out: %s", self.name, exc)
+                log.warning("shared cache: node %s is skipped: %s", self.name, exc)
                 self._told = True
             self._look_at = time.monotonic() + self._pause_seconds
             self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)

@@ -35,19 +35,19 @@ Versioning = Literal["on", "suspended", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Something that stores do or do not do, and what comes of it."""
+    """A feature that a store may have or lack, and the consequence for a mount."""
 
     name: str
     """Of at most 16 letters."""
     what: str
     verdict: Verdict
     instead: str = ""
-    """What is done about it where it does not work, or not as it should."""
+    """What a mount does instead if the feature does not work as it should."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this store was found, or configured, to do."""
+    """What this store can do, as probed or configured."""
 
     conditional_create: bool
     """A write can be refused atomically when the key exists."""
@@ -56,41 +56,41 @@ class Capabilities:
     part_copy: bool
     """UploadPartCopy works."""
     features: tuple[Feature, ...] = field(default=(), compare=False)
-    """All that was looked at, for people."""
+    """Everything that was probed, for display."""
 
 
 class ObjectStore(Protocol):
     """One bucket. Blocking; safe for concurrent use from any number of threads.
 
-    Every method retries transient failures on a new connection with backoff and jitter inside
-    the mount's time budget and raises only :class:`~ossfs_py.errors.StoreError` subclasses. An
-    abandoned call (its waiter was cancelled) runs to its end in its thread; nothing can be left
-    behind but what the docstring says.
+    Every method retries transient failures on a new connection with backoff and jitter inside the
+    mount's time budget, and raises only :class:`~ossfs_py.errors.StoreError` subclasses. An
+    abandoned call (its waiter was cancelled) runs to its end in its thread. It leaves nothing
+    behind except what its docstring says.
     """
 
     @property
     def place(self) -> str:
-        """The service's address as it was worked out, and whose word for it is taken if that is
-        not the system's: what came from one place is never to be taken for another's.
+        """The resolved address of the service, and the accepted certificates if they are not the
+        system's. Data from one place is never used for another.
         """
         ...
 
     def capabilities(self, *, thorough: bool = False) -> Capabilities:
-        """What the store can do. May probe with scratch keys what is not known of the endpoint;
-        what cannot be probed counts as missing. ``thorough``: also what mounts find out as they
-        go, which takes an upload of 10 MiB.
+        """What the store can do. May probe unknown features with scratch keys; a feature that
+        cannot be probed counts as missing. ``thorough``: also probe the features that a mount
+        otherwise detects during its work, which takes an upload of 10 MiB.
         """
         ...
 
     @property
     def equal_parts(self) -> bool:
-        """Whether all parts of an upload but the last must be of one size, as far as is known by
-        now; nothing is asked. An upload that shows it raises UnequalPartsError.
+        """Whether all parts of an upload except the last must have one size, as far as is known.
+        Sends no request. An upload that discovers it raises UnequalPartsError.
         """
         ...
 
     def check(self, prefix: str, timeout_seconds: float) -> None:
-        """Ask the bucket one question as a mount would, failing fast.
+        """Send the bucket one request as a mount would, and fail fast.
 
         Raises:
             EnvironmentProblemError: one sentence: endpoint unreachable, name not resolved, TLS
@@ -99,7 +99,7 @@ class ObjectStore(Protocol):
         ...
 
     def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Size, ETag and metadata of one object, or of one version of it, which is pinned then.
+        """Size, ETag and metadata of one object, or of one version of it, which is then pinned.
 
         Raises:
             ObjectMissingError: no such key, or version.
@@ -110,13 +110,13 @@ class ObjectStore(Protocol):
         """Whether the bucket keeps versions.
 
         Raises:
-            UnsupportedByStoreError: the store knows no such thing.
+            UnsupportedByStoreError: the store has no versioning.
             AccessDeniedError, StoreError
         """
         ...
 
     def list_versions(self, query: HistoryQuery) -> HistoryPage:
-        """One page of all that happened to the keys, as far as the bucket has kept it.
+        """One page of the history of the keys, as far as the bucket has kept it.
 
         Raises:
             StoreError
@@ -132,7 +132,8 @@ class ObjectStore(Protocol):
         ...
 
     def owner(self, key: str) -> str | None:
-        """Who owns an object, as only a listing that asks for it tells; None if it does not.
+        """The owner of an object, which only a listing with fetch-owner returns; None if it does
+        not.
 
         Raises:
             StoreError
@@ -144,15 +145,16 @@ class ObjectStore(Protocol):
     ) -> ObjectInfo | None:
         """Fill ``buffer`` with the version's bytes from ``start``.
 
-        Returns what the answer said of the object, if ``start`` is 0 and it said enough.
+        Returns the object's description from the answer, if ``start`` is 0 and the answer has
+        enough headers.
 
-        Precondition: ``start + len(buffer) <= version.size`` and the buffer is writable and
-        stays the caller's alone until the call returns.
+        Precondition: ``start + len(buffer) <= version.size``, and the buffer is writable and used
+        by nobody else until the call returns.
 
         Raises:
             VersionChangedError: the key holds another ETag now (compared in the answer too, for
-                stores that ignore If-Match), or the version was removed that an id names. The
-                buffer's content is undefined then.
+                stores that ignore If-Match), or the version that the id names was removed. The
+                buffer's content is then undefined.
             ObjectMissingError, ArchivedError, StoreUnavailableError.
         """
         ...
@@ -172,7 +174,7 @@ class ObjectStore(Protocol):
         """Begin an upload. An abandoned call may leave an upload id nobody knows.
 
         Raises:
-            ConditionFailedError: the store checks the condition now already, and it did not hold.
+            ConditionFailedError: the store checks the condition at this point, and it did not hold.
         """
         ...
 
@@ -194,9 +196,10 @@ class ObjectStore(Protocol):
     def complete(
         self, upload: MultipartUpload, parts: Sequence[Part], request: CommitRequest
     ) -> ObjectVersion:
-        """Turn the parts into the object. Repeating it after a lost answer is recognised.
+        """Turn the parts into the object. A repetition after a lost answer is recognised.
 
-        Of ``request`` the condition counts; what describes the object was said at the start.
+        Only the condition of ``request`` is used: the description of the object was sent at the
+        start.
 
         Raises:
             ConditionFailedError: the condition did not hold; the upload still exists.
@@ -220,10 +223,9 @@ class ObjectStore(Protocol):
     ) -> ObjectVersion:
         """Copy on the server, pinned to the source's version; multipart above 5 GiB.
 
-        ``metadata`` None keeps the source's, otherwise replaces it (``key`` may equal
-        ``source.key`` then). ``like`` is the object whose storage class, encryption, redirect,
-        tags and access rights the copy gets, as far as they are known of it; None: those that
-        copies get by themselves.
+        ``metadata`` None keeps the source's metadata; otherwise replaces it (``key`` may then equal
+        ``source.key``). ``like`` is the object whose storage class, encryption, redirect, tags and
+        ACL the copy gets, as far as they are known; None: the store's defaults for copies.
 
         Raises:
             ObjectMissingError: the source is gone.
@@ -246,8 +248,8 @@ class ObjectStore(Protocol):
     def delete_many(self, keys: Sequence[str]) -> list[str]:
         """Remove objects, at most ``MAX_DELETED_KEYS``, by one request; a missing key is no error.
 
-        Returns the keys that the store did not say it has removed; :meth:`delete` removes those, or
-        tells why it cannot.
+        Returns the keys that the store did not confirm as removed. :meth:`delete` removes those, or
+        raises the reason.
 
         Raises:
             UnsupportedByStoreError: the store is known to have no such request.

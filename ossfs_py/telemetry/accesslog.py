@@ -11,7 +11,8 @@ from ossfs_py.telemetry.loghandlers import log_file
 
 
 class AccessLog:
-    """A file of its own. What cannot be written is counted, see ``loghandlers``."""
+    """The access log is a separate file. Lines that cannot be written are counted, see
+    ``loghandlers``."""
 
     def __init__(self, path: Path, size_bytes: int | None) -> None:
         """Open it; begin a new one at ``size_bytes``.
@@ -34,7 +35,7 @@ class AccessLog:
         )
 
     def reopen(self) -> None:
-        """Open it anew, after logrotate has moved it away."""
+        """Open the file again, after logrotate has moved it away."""
         self._handler.reopen()
 
     def close(self) -> None:

@@ -25,7 +25,7 @@ PATH = "/metrics"
 _MAX_REQUEST_BYTES = 16 * 1024
 """Scrapers send some 300 bytes."""
 _MAX_CLIENTS = 8
-"""More at once wait: nobody can make the mount serve scrapes instead of reads."""
+"""More scrapes wait: nobody can make the mount serve scrapes instead of reads."""
 _MAX_CONNECTIONS = 32
 """More are closed at once: each takes a descriptor, which reads need."""
 _CLIENT_SECONDS = 10.0
@@ -65,7 +65,7 @@ async def exposed(
         for listener in listeners:
             name = listener.socket.getsockname()
             shown = f"[{name[0]}]:{name[1]}" if ":" in name[0] else f"{name[0]}:{name[1]}"
-            log.info("metrics are told at http://%s%s", shown, PATH)
+            log.info("metrics are served at http://%s%s", shown, PATH)
         yield
         nursery.cancel_scope.cancel()
 
@@ -79,7 +79,7 @@ async def _listen(host: str, port: int, address: str) -> list[trio.SocketListene
             cause = next((one for one in exc.__cause__.exceptions if isinstance(one, OSError)), exc)
         reason = (cause.strerror or str(cause)).lower()
         raise EnvironmentProblemError(
-            f"metrics cannot be told at {address}: {reason} (see --metrics-address)"
+            f"metrics cannot be served at {address}: {reason} (see --metrics-address)"
         ) from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ossfs_py.errors import StoreError
 
 FIELDS = ("operation", "path", "key", "request_id", "attempts", "advice")
-"""What records may carry beside their text (``extra=``), for programs that read logs."""
+"""Fields that records may have beside their text (``extra=``), for programs that read logs."""
 
 _REDACTED = "[redacted]"
 _MIN_SECRET_LENGTH = 6
@@ -49,7 +49,7 @@ class Redactor:
 
 
 class ErrorFields(logging.Filter):
-    """Lets every record that tells of a store's error carry the error's fields."""
+    """Adds the fields of a store's error to every record that reports it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add them; the record's own fields win. Nothing is filtered out."""

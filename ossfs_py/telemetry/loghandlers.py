@@ -1,7 +1,7 @@
-"""Where log lines can go: files that rotate, standard error, systemd's journal.
+"""The destinations of log lines: files that rotate, standard error, systemd's journal.
 
-No handler lets its own trouble disturb the mount: what cannot be written is counted, and the
-count is told with the first line that can be written again.
+No handler disturbs the mount with its own errors: lines that cannot be written are counted, and the
+next line that can be written reports the count.
 """
 
 import io
@@ -57,7 +57,7 @@ class _Careful(logging.FileHandler):
 
 
 class LogFile(_Careful, _Patient, logging.handlers.WatchedFileHandler):
-    """A file that others rotate: opened anew when it was moved away."""
+    """A file that another program rotates: it is opened again after it was moved away."""
 
     def reopen(self) -> None:
         """Look whether it was moved away."""
@@ -75,7 +75,7 @@ class RotatingLogFile(_Careful, _Patient, logging.handlers.RotatingFileHandler):
         super().__init__(path, maxBytes=size_bytes, backupCount=_OLD_FILES, encoding="utf-8")
 
     def reopen(self) -> None:
-        """Open it anew, should somebody else have moved it."""
+        """Open the file again if another program has moved it."""
         self.acquire()
         try:
             self.close()

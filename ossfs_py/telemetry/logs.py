@@ -63,7 +63,7 @@ class Logs:
     ) -> None:
         """``handler`` has its formatter, which uses ``redactor``."""
         self.access = access
-        """What programs ask is written there, too."""
+        """Calls of programs are written there, too."""
         self._handler = handler
         self._redactor = redactor
         self._root = logging.getLogger()
@@ -88,7 +88,7 @@ class Logs:
         self._redactor.add(values)
 
     def reopen(self) -> None:
-        """Open the log files anew, after logrotate has moved it away."""
+        """Open the log files again, after logrotate has moved them away."""
         if isinstance(self._handler, LogFile | RotatingLogFile):
             self._handler.reopen()
         if self.access is not None:

@@ -1,4 +1,4 @@
-"""What is wrong with a mount, in words, from its metrics now and some minutes ago. Pure."""
+"""The problems of a mount, in words, from its metrics now and some minutes ago. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _LONG_WAIT_SECONDS = 10.0
 """A request takes longer at times; a store that works does not."""
 
 _SKIPPED = {
-    "no_room": "there is no room for them",
+    "no_room": "there is no space for them",
     "slow_disk": "the disk is slower than the network",
     "unusable": "its directory cannot be used",
 }
@@ -55,7 +55,7 @@ def problems(span: Stretch) -> list[str]:
 def _kept(span: Stretch, _within: str) -> Iterator[str]:
     if count := span.get("ossfs_kept_unsaved_files"):
         yield (
-            f"{counted(count, 'file')} could not be saved and stayed on this machine;"
+            f"{counted(count, 'file')} could not be saved and are kept on this machine;"
             " see: ossfs-py recover"
         )
 
@@ -70,7 +70,7 @@ def _errors(span: Stretch, within: str) -> Iterator[str]:
     grown = span.by_label(("ossfs_operation_errors_total",))
     count = sum(value for labels, value in grown.items() if labels[-1] == "EIO")
     if count:
-        yield f"programs were told of {counted(count, 'input/output error')} (EIO) {within}"
+        yield f"programs got {counted(count, 'input/output error')} (EIO) {within}"
     if count := span.get("ossfs_handler_failures_total"):
         yield f"{counted(count, 'unexpected exception')} since the mount began; the log has them"
 
@@ -89,7 +89,8 @@ def _slow_store(span: Stretch, within: str) -> Iterator[str]:
             f" {span.most_requests:.0f}"
         )
     if count := span.changed("ossfs_store_retries_total"):
-        yield f"{counted(count, 'request')} to the store had to be sent again {within}"
+        verb = "was" if count == 1 else "were"
+        yield f"{counted(count, 'request')} to the store {verb} sent again {within}"
     if count := span.changed("ossfs_credential_refreshes_total", "refused"):
         yield f"the store refused the credentials {counted(count, 'time')} {within}"
 
@@ -104,7 +105,7 @@ def _shared_cache(span: Stretch, _within: str) -> Iterator[str]:
 def _disk_cache(span: Stretch, within: str) -> Iterator[str]:
     for reason, why in _SKIPPED.items():
         if span.changed("ossfs_cache_skipped_bytes_total", reason):
-            yield f"the disk cache left bytes out {within}: {why}"
+            yield f"the disk cache skipped bytes {within}: {why}"
     if count := span.changed("ossfs_cache_lost_reads_total"):
         verb = "was" if count == 1 else "were"
         yield f"{counted(count, 'block')} of the disk cache {verb} damaged or gone {within}"

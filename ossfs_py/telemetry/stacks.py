@@ -1,4 +1,4 @@
-"""What every task waits for, for whoever looks into a mount that does not move."""
+"""The stack of every task, to find out what a mount waits for."""
 
 from collections.abc import Iterator
 

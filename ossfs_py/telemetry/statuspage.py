@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 STATUS_PATH = "/status.json"
-"""What the page asks for, beside itself."""
+"""The paths that the page requests, beside itself."""
 
 _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
@@ -16,7 +16,7 @@ COMMON_HEADERS = (
     "Cross-Origin-Resource-Policy: same-origin\r\n"
     "X-Content-Type-Options: nosniff\r\n"
 )
-"""Of page and figures: what they tell is for whoever asked, now."""
+"""Headers of page and data: both are only for the one who asked, and only now."""
 
 
 @cache

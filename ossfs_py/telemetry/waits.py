@@ -23,7 +23,7 @@ class Wait:
 
 
 class Waits:
-    """The calls under way. Safe for concurrent use."""
+    """The calls in flight. Safe for concurrent use."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -43,7 +43,7 @@ class Waits:
                 del self._waits[id(wait)]
 
     def count(self) -> int:
-        """How many calls are under way."""
+        """The number of calls in flight."""
         return len(self._waits)
 
     def told(self) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class Waits:
         ]
 
     def longest_seconds(self) -> float:
-        """Age of the oldest call under way; 0 without any."""
+        """The age of the oldest call in flight; 0 without any."""
         with self._lock:
             oldest = min((wait.since for wait in self._waits.values()), default=None)
         return 0.0 if oldest is None else self._clock() - oldest

@@ -85,7 +85,7 @@ def test_too_little_memory_is_told_and_works_while_it_can(
     engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
 ) -> None:
     log = works(engine, [*options, "--memory", "64m"], environment, shared / "models")
-    assert "may have 64MiB of memory and takes up to 134MiB" in log
+    assert "has 64MiB of memory and may need 134MiB" in log
 
 
 def test_a_mountpoint_with_every_odd_character(

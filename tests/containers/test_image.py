@@ -262,7 +262,7 @@ def test_what_a_container_lacks_is_told_in_a_sentence_each(
     with engine.container(words, environment=environment) as container:
         container.wait_healthy()
         log = container.logs()
-        assert "nobody outside this container sees the mount" in log
+        assert "is not visible outside this container" in log
         assert "/sys is read-only" in log
         assert "only 512 files may be open at once" in log
         assert "--temp-dir: /var/tmp is in the container's own layer" in log

@@ -87,6 +87,17 @@ def test_a_proxy_where_nobody_listens(place: Place) -> None:
         assert place.refused() == (f"cannot reach the store: the proxy {proxy} refuses connections")
 
 
+@pytest.mark.parametrize(("scheme", "to"), [("http", ""), ("https", " to CONNECT")])
+def test_a_proxy_that_blocks_everything(place: Place, scheme: str, to: str) -> None:
+    place.flags["--endpoint"] = f"{scheme}://store.invalid"
+    page = b"<html>This site is blocked.</html>"
+    head = b"HTTP/1.1 403 Forbidden\r\ncontent-length: %d\r\n\r\n" % len(page)
+    with greeting(head + page) as proxy:
+        place.keys[f"{scheme}_proxy"] = proxy
+        address = proxy.removeprefix("http://")
+        assert place.refused() == (f"cannot reach the store: the proxy {address} answered 403{to}")
+
+
 def test_a_service_that_is_no_web_server(place: Place) -> None:
     with greeting(b"SSH-2.0-OpenSSH_9.2p1\r\n") as place.flags["--endpoint"]:
         assert "is not an S3 server: what answers does not speak HTTP" in place.refused()

@@ -427,7 +427,7 @@ def test_what_does_not_fit_is_missing(cached, fill) -> None:
     outcome = ossfs("warmup", "--json", mounted.path, environment={})
     assert outcome.err == (
         f"ossfs-py: warning: 16.0 MiB do not fit into the cache of {mounted.path} (6.0 MiB):"
-        " what is fetched first is evicted again (see --cache-size)\n"
+        " the files that are fetched first will be evicted again (see --cache-size)\n"
     )
     checked = ossfs("warmup", "--check", "--json", mounted.path, environment={})
     assert checked.code == 1

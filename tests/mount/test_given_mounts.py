@@ -20,7 +20,7 @@ from tests.support.seaweed import SeaweedServer
 
 NOSUID_NODEV = 2 | 4
 DETACH = 2
-KEPT = "another daemon goes on with the mount if this one dies"
+KEPT = "if this daemon dies, another one takes over"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount for somebody else")
@@ -103,7 +103,7 @@ def test_a_mount_that_root_has_made_is_served_by_an_ordinary_user(
     again = served.start()
     assert again.wait(END_SECONDS) == 1
     assert f"/dev/fd/{device} was served before" in served.log
-    assert "is not served any more: who mounted it unmounts it" in served.log
+    assert "is no longer served: the program that mounted it has to unmount it" in served.log
     assert "Traceback" not in served.log
 
 

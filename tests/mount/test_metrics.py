@@ -39,7 +39,7 @@ def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Place:
 
 def endpoint_of(mounted: Mount) -> str:
     """Where the daemon says that it answers."""
-    found = re.search(r"metrics are told at (\S+)", mounted.log)
+    found = re.search(r"metrics are served at (\S+)", mounted.log)
     assert found is not None, mounted.log
     return found.group(1)
 
@@ -182,7 +182,7 @@ def test_a_port_in_use_is_one_sentence_and_nothing_is_mounted(place: Place) -> N
         port = other.getsockname()[1]
         sentence = place.refused("--metrics-address", str(port))
     assert sentence == (
-        f"metrics cannot be told at 127.0.0.1:{port}: address already in use"
+        f"metrics cannot be served at 127.0.0.1:{port}: address already in use"
         " (see --metrics-address)"
     )
 

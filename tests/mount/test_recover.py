@@ -82,7 +82,7 @@ def test_an_object_that_others_wrote_since_is_replaced_on_demand_only(
     refused = recover("--upload")
     assert refused.code == 1
     assert refused.sentence == (
-        f"{bucket}/half.bin: somebody else has written the object since: --overwrite replaces it"
+        f"{bucket}/half.bin: another client has written the object since: --overwrite replaces it"
     )
     assert stored(minio_client, bucket, "half.bin") == b"theirs"
     assert recover("--upload", "--overwrite").code == 0
@@ -163,7 +163,7 @@ def test_a_file_the_store_refused_is_kept_and_uploaded_later(
             ("--upload", "--discard"),
             "only one of --list, --upload, --export and --discard can be used",
         ),
-        (("--discard",), "--discard: name the files to drop by their ids, or say --all"),
+        (("--discard",), "--discard: name the files to discard by their ids, or use --all"),
         (("--overwrite",), "--overwrite: works with --upload only"),
         (("--all",), "--all: works with --discard only"),
     ],
@@ -180,7 +180,7 @@ def test_recover_says_what_it_cannot_find(tmp_path: Path) -> None:
         "no unsaved file begins with 'abc'"
     )
     assert ossfs(*state, "--export", tmp_path / "none", environment={}).sentence == (
-        f"--export: {tmp_path / 'none'} is no directory"
+        f"--export: {tmp_path / 'none'} is not a directory"
     )
     nowhere = ossfs("recover", "--state-dir", tmp_path / "none", environment={})
     assert (nowhere.code, nowhere.out) == (0, "Nothing is waiting to be recovered.\n")

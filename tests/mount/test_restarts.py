@@ -28,7 +28,7 @@ from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-KEPT = "another daemon goes on with the mount if this one dies"
+KEPT = "if this daemon dies, another one takes over"
 
 
 OTHER_VERSION = """
@@ -167,5 +167,5 @@ def test_what_a_daemon_of_another_version_has_left_is_refused(
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
     assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log
-    assert "is given up: the daemon that was to take the mount over refused" in one.log
+    assert "is given up: the new daemon could not take over the state" in one.log
     assert not is_mounted(one.path)

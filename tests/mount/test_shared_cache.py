@@ -199,7 +199,8 @@ def test_a_warm_up_of_more_than_the_nodes_hold_is_told_before_and_after(
         warning, told = done.err.splitlines()
         assert warning == (
             f"ossfs-py: warning: 20.0 MiB do not fit into the shared cache of {mounted.path}"
-            " (14.5 MiB): what is fetched first is evicted again (see memcached's option -m)"
+            " (14.5 MiB): the files that are fetched first will be evicted again (see memcached's"
+            " option -m)"
         )
         assert told.startswith(f"ossfs-py: {mounted.path}/{model}: ")
         assert done.code == 1

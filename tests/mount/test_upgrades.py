@@ -21,7 +21,7 @@ from tests.support.mounting import Mount, Option
 
 MIB = 1024**2
 CHANGES = ("--metadata-ttl=5m", "--log-level=debug", "--retry-budget=9s")
-KEPT = "another daemon goes on with the mount if this one dies"
+KEPT = "if this daemon dies, another one takes over"
 
 
 def upgrade(one: Mount, *options: str) -> str:
@@ -95,7 +95,7 @@ def test_a_new_daemon_that_cannot_start_leaves_the_mount_to_the_old_one(
     serving = daemon_of(one)
 
     def refused(*options: str) -> str:
-        start = "the running daemon goes on, as no other can: "
+        start = "the running daemon continues, because the new one cannot take over: "
         with pytest.raises(EnvironmentProblemError, match=start) as why:
             upgrade(one, *options)
         assert daemon_of(one) == serving
@@ -130,6 +130,6 @@ def test_what_cannot_change_is_refused_and_so_is_a_mount_without_a_keeper(
     outcome = ossfs("upgrade", one.path, environment={})
     assert outcome.code == 1
     assert outcome.sentence == (
-        "the mount ends with its daemon, as it was mounted without --restarts: unmount, and mount"
-        " again"
+        "the mount was made without --restarts, so its daemon cannot be replaced: unmount, and"
+        " mount again"
     )

@@ -32,7 +32,7 @@ SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 LONGEST_LIFE_SECONDS = 1.0
 SECONDS_PER_RESTART = 60
 FILES, FILE_BYTES, NAMES = 4, 6 * MIB, 400
-GOES_ON = "another daemon goes on with the mount if this one dies"
+GOES_ON = "if this daemon dies, another one takes over"
 
 
 class Programs:

@@ -108,7 +108,7 @@ def main() -> None:
         )
         for number in range(4):
             (mounted.path / f"model-{number}").write_bytes(os.urandom(FILE_BYTES))
-        address = re.search(r"metrics are told at (\S+)metrics", mounted.log)
+        address = re.search(r"metrics are served at (\S+)metrics", mounted.log)
         assert address is not None, mounted.log
         with at_work(mounted):
             time.sleep(options.seconds)

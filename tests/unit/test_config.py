@@ -157,7 +157,7 @@ def test_a_bad_bucket_argument_is_named(written: str, line: str) -> None:
 
 
 def test_a_prefix_given_twice_is_refused() -> None:
-    assert problems(bucket="models/a", prefix="b") == ("--prefix: BUCKET names a prefix already",)
+    assert problems(bucket="models/a", prefix="b") == ("--prefix: BUCKET already names a prefix",)
 
 
 def test_missing_and_empty_arguments_are_told() -> None:
@@ -356,7 +356,7 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         ),
         (
             {"addressing": "path", "endpoint": "oss-cn-beijing.aliyuncs.com"},
-            "--addressing and --endpoint: OSS serves virtual addressing only",
+            "--addressing and --endpoint: OSS supports only virtual addressing",
         ),
         (
             {"addressing": "virtual", "endpoint": "http://127.0.0.1:1"},
@@ -368,7 +368,7 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         ),
         (
             {"sse": "AES256", "sse_key_file": "/key", "endpoint": "https://store"},
-            "--sse and --sse-key-file: an object is encrypted in one way only",
+            "--sse and --sse-key-file: an object can be encrypted in one way only",
         ),
         (
             {"sse_key_file": "/key", "endpoint": "http://store:9000"},
@@ -395,20 +395,20 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         (
             {"shared_cache": "a:1", "sse_key_file": "/key", "endpoint": "https://store"},
             (
-                "--shared-cache and --sse-key-file: what only that key decrypts would lie on the "
-                "nodes for others to read"
+                "--shared-cache and --sse-key-file: the nodes would hold decrypted bytes that "
+                "others can read"
             ),
         ),
         (
             {"restarts": 3},
             (
-                "--restarts and --read-only: what is being written is not handed on: only a mount "
-                "for reading survives a death"
+                "--restarts and --read-only: written data would be lost: only a read-only mount "
+                "can survive its daemon"
             ),
         ),
         (
             {"restarts": 3, "read_only": True, "fuse_lane": "off"},
-            "--restarts and --fuse-lane: only the fast lane can be handed on",
+            "--restarts and --fuse-lane: it needs the fast lane",
         ),
         ({"shared_cache": "a:b"}, "--shared-cache: 'a:b' is not HOST:PORT"),
         ({"shared_cache": " , "}, "--shared-cache: must not be empty"),
@@ -430,7 +430,7 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
         ),
         (
             {"temp_dir": "/mnt/models/tmp"},
-            "--temp-dir and MOUNTPOINT: it must lie outside the mountpoint",
+            "--temp-dir and MOUNTPOINT: it must be outside the mountpoint",
         ),
     ],
 )
@@ -550,7 +550,7 @@ def test_a_mount_of_the_past_is_read_only_and_its_time_has_been() -> None:
     assert (settings().at_ns, settings().read_only) == (None, False)
     for wrong in ("yesterday", "1767323045", "-3d", ""):
         (line,) = problems(at_ns=wrong)
-        assert line.startswith(f"--at: {wrong!r} is no time; write it like 2026-11-20T10:00Z")
+        assert line.startswith(f"--at: {wrong!r} is not a time; write it like 2026-11-20T10:00Z")
     assert problems(at_ns="9999-01-01") == ("--at: '9999-01-01' is not a time in the past",)
 
 

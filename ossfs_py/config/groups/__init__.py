@@ -1,5 +1,5 @@
-"""The fields of the settings model, a module for each group of the help.
+"""The fields of the settings model, with one module for each group of the help.
 
-``option`` has what fields are made of. What cannot go together stands with the model itself
-(``config/settings.py``), as it mostly concerns several groups.
+``option`` has the building blocks of fields. Conflicts between options are in
+``config/conflicts.py``, because they mostly concern several groups.
 """

@@ -1,4 +1,4 @@
-"""Where bytes live on this side, and what is fetched before it is asked for."""
+"""Where the mount keeps bytes, and what it fetches in advance."""
 
 import os
 from typing import Annotated, Literal
@@ -69,8 +69,8 @@ class DataSettings(SettingsModel):
     shared_cache_secret: AbsolutePath | None = option(
         DATA,
         "FILE",
-        "Secret of all machines that share blocks, so that nobody else can plant any; only you "
-        "may be able to read the file.",
+        "File with the secret of all machines that share blocks, so that nobody else can plant "
+        "blocks; only you may be able to read it.",
         default=None,
     )
     shared_cache_timeout_seconds: Duration = option(
@@ -83,7 +83,8 @@ class DataSettings(SettingsModel):
     model_hints: Flag = option(
         DATA,
         "",
-        "Read ahead by what model files contain: tensor bounds, zip directories, the next shard.",
+        "Use the content of model files for read-ahead: tensor bounds, zip directories, the next "
+        "shard.",
         default=True,
     )
     small_file_prefetch: Flag = option(

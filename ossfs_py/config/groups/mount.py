@@ -1,4 +1,4 @@
-"""The mountpoint, and what the kernel is told of it."""
+"""The mountpoint, and the options for the kernel."""
 
 from typing import Annotated, Literal
 
@@ -56,8 +56,8 @@ class MountSettings(SettingsModel):
     restarts: Count = option(
         MOUNT,
         "N",
-        "Survive that many deaths of the daemon within a minute: a small process starts it again,"
-        " and programs go on with what they have open (with --read-only, from Linux 6.9 on).",
+        "How often within a minute the mount survives the death of its daemon: a small process "
+        "starts it again, and open files stay usable (with --read-only, from Linux 6.9 on).",
         default=0,
         ge=0,
         le=1000,

@@ -34,14 +34,14 @@ class NameSettings(SettingsModel):
         "USER",
         "Owner of files without a stored owner.",
         default_factory=os.geteuid,
-        shown_default="who mounts",
+        shown_default="the user who mounts",
     )
     gid: Annotated[int, values.group_id] = option(
         NAMES,
         "GROUP",
         "Group of files without a stored group.",
         default_factory=os.getegid,
-        shown_default="who mounts",
+        shown_default="the user who mounts",
     )
     file_mode: Mode | None = option(
         NAMES,

@@ -1,4 +1,4 @@
-"""What fields are made of: types that parse what people write, and the groups of the help."""
+"""The building blocks of fields: types that parse what people write, and the groups of the help."""
 
 from pathlib import Path
 from typing import Annotated, Any

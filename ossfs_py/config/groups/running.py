@@ -1,4 +1,4 @@
-"""What the daemon says of itself: logs and metrics."""
+"""How the daemon reports: logs and metrics."""
 
 from typing import Annotated, Literal
 

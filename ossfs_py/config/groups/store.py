@@ -28,8 +28,8 @@ class StoreSettings(SettingsModel):
         STORE,
         "URL",
         "Read bytes from this nearer address of the same bucket (an accelerator, a gateway, a "
-        "mirror) if it has the same version, by ETag; everything else, and every failure, goes to "
-        "the store.",
+        "mirror) if it has the same version, by ETag. All other requests, and those that fail "
+        "there, go to the store.",
         default=None,
         shown_default="none",
     )
@@ -86,7 +86,7 @@ class StoreSettings(SettingsModel):
     sse_key_file: AbsolutePath | None = option(
         STORE,
         "FILE",
-        "Encrypt and decrypt all objects with your own key (SSE-C): 32 bytes, as they are, in "
-        "base64 or in hexadecimal; only you may be able to read the file.",
+        "Encrypt and decrypt all objects with your own key (SSE-C): 32 bytes, raw, in base64 or in "
+        "hexadecimal; only you may be able to read the file.",
         default=None,
     )

@@ -1,4 +1,4 @@
-"""What is written, and how it becomes an object."""
+"""How written files become objects."""
 
 import os
 from typing import Annotated, Literal
@@ -22,8 +22,8 @@ class WritingSettings(SettingsModel):
     write_back: Flag = option(
         WRITING,
         "",
-        "Return from close, mkdir, symlink, unlink and rmdir when a journal on local disk has"
-        " them.",
+        "Return from close, mkdir, symlink, unlink and rmdir when a journal on local disk has the"
+        " change; upload in the background.",
         default=False,
     )
     max_zeros_bytes: Size = option(
@@ -43,15 +43,15 @@ class WritingSettings(SettingsModel):
     dedup: Flag = option(
         WRITING,
         "",
-        "Let the store copy a file that it has already under another name in the same directory "
-        "instead of sending it ('ossfs-py docs operations' says what it costs).",
+        "If the store has the same file under another name in the same directory, let it copy that "
+        "file instead of uploading it ('ossfs-py docs operations' says what it costs).",
         default=False,
     )
     trash: Annotated[str | None, values.trash_prefix] = option(
         WRITING,
         "[=PREFIX]",
-        "Let the store copy what is deleted or overwritten through the mount, before that, to keys"
-        " below PREFIX, or to hidden ones ('ossfs-py trash' lists, restores and empties it).",
+        "Before a file is deleted or overwritten through the mount, let the store copy it to a key "
+        "below PREFIX, or to a hidden key ('ossfs-py trash' lists, restores and deletes copies).",
         default=None,
         shown_default="nothing is kept",
     )
@@ -83,7 +83,7 @@ class WritingSettings(SettingsModel):
         WRITING,
         "NAME",
         "Canned ACL of written objects, such as public-read, or 'keep' to keep the ACL of changed "
-        "objects, which costs one more request for each.",
+        "objects (one more request for each).",
         default=None,
         shown_default="the bucket's",
     )

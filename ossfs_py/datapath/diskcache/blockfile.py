@@ -322,7 +322,7 @@ def allocate(fd: int, offset: int, size: int) -> None:
 
 
 def allocated_bytes(fd: int) -> int:
-    """What an open file takes on disk now."""
+    """The disk space that an open file takes now."""
     return os.fstat(fd).st_blocks * _SECTOR_BYTES
 
 

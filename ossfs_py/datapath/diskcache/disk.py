@@ -13,7 +13,7 @@ from ossfs_py.datapath.diskcache.root import CacheRoot, CacheUnusableError
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 30.0
-"""How long a directory that failed is left alone: reads go on from the network meanwhile."""
+"""How long a directory that failed is not used: reads come from the network meanwhile."""
 
 _PROBE_BYTES = 1024**2
 
@@ -40,7 +40,7 @@ class Attachment:
             return False
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Release the directory."""
         self.ledger.close()
         self.root.close()
 
@@ -59,7 +59,7 @@ class CacheDisk:
         self._closed = False
 
     def attachment(self) -> Attachment | None:
-        """The directory, opened if need be; None while it is left alone after a failure."""
+        """The directory, opened if needed; None while it is not used after a failure."""
         if time.monotonic() < self._suspended_until:
             return None
         with self._mutex:
@@ -92,7 +92,7 @@ class CacheDisk:
             self._warn(text)
 
     def close(self) -> None:
-        """Let go of everything; threads still inside get OSError."""
+        """Release everything; threads that still use it get OSError."""
         with self._mutex:
             self._closed = True
             attachments = [*self._retired, *([self._attachment] if self._attachment else [])]

@@ -25,7 +25,8 @@ class CacheMetrics:
     used_bytes: int
     limit_bytes: int
     capacity_bytes: int
-    """What it could hold now: up to its limit, and up to what ``--min-free`` leaves of the disk."""
+    """The size that it could have now: up to its limit, and up to what ``--min-free`` leaves of the
+    disk."""
     files: int
     blocks: int
     hit_bytes: int
@@ -118,7 +119,7 @@ class CacheInspector:
         return VerifyReport(files, blocks, damaged_blocks, damaged_files)
 
     def clear(self) -> int:
-        """Evict everything that nobody has open; returns the bytes that stay."""
+        """Evict everything that is not open; returns the bytes that stay."""
         root = self._attachment.root
         with self._attachment.ledger.locked() as totals:
             for candidate in evictor.candidates(root, root.shelves()):

@@ -93,11 +93,11 @@ class Identity:
         return _RECORD_BYTES * self.block_count
 
     def record_offset(self, index: int) -> int:
-        """Where the checksum of a block stands."""
+        """The offset of a block's checksum."""
         return self.records_offset + _RECORD_BYTES * index
 
     def block_offset(self, index: int) -> int:
-        """Where the bytes of a block stand."""
+        """The offset of a block's bytes."""
         return self.data_offset + index * self.block_size_bytes
 
     def span(self, first: int, last: int) -> tuple[int, int]:

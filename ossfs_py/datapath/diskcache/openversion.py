@@ -39,7 +39,7 @@ class CachedVersion:
         return self._size if gap < 0 else gap * self.granularity_bytes
 
     def next_present(self, offset: int) -> int | None:
-        """Where the first run on disk behind ``offset`` begins."""
+        """The start of the first run on disk after ``offset``."""
         found = self._present.find(1, offset // self.granularity_bytes + 1)
         return None if found < 0 else found * self.granularity_bytes
 

@@ -82,13 +82,13 @@ class CacheRoot:
             os.close(fd)
 
     def allocated_bytes(self) -> int:
-        """What all block files take on disk, by counting."""
+        """The disk space of all block files, by counting."""
         return sum(
             info.st_blocks * 512 for shelf in self.shelves() for _, info in self.files(shelf)
         )
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Release the directory."""
         for fd in (self._format_fd, self.fd):
             if fd >= 0:
                 os.close(fd)

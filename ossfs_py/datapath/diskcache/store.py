@@ -28,7 +28,7 @@ _TURN_BYTES = 16 * MIB
 """Shrinking gives the lock to others after this much."""
 
 _FRUITLESS_SECONDS = 0.25
-"""After an eviction that found everything in use, nobody searches again for this long."""
+"""After an eviction that found everything in use, there is no new search for this long."""
 
 _RECOUNT_SECONDS = 60.0
 """How often the files may be counted when the ledger says full and nothing can be evicted: files
@@ -73,7 +73,7 @@ class BlockStore:
         self._miss_bytes = 0
 
     def identity(self, version: ObjectVersion) -> Identity | None:
-        """What a version is filed under; None if it cannot be cached."""
+        """The identity of a version in the cache; None if it cannot be cached."""
         if not is_cacheable(version):
             return None
         return Identity(self._place, self._bucket, version, self.block_size_bytes)
@@ -229,7 +229,7 @@ class BlockStore:
         return sum(end - start for start, end in spans)
 
     def note_metrics(self) -> None:
-        """Write down hits and misses for whoever asks about the directory."""
+        """Store hits and misses, for anybody who asks about the directory."""
         attachment = self.disk.attachment()
         if attachment is not None:
             # They are metrics for people; losing some is no failure of anything.
@@ -237,7 +237,7 @@ class BlockStore:
                 self._settle(totals)
 
     def close(self) -> None:
-        """Write down the metrics and let go of the directory."""
+        """Store the metrics and release the directory."""
         self.note_metrics()
         self.disk.close()
 

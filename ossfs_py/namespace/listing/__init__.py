@@ -1,6 +1,7 @@
-"""Reading directories: LIST pages become entries, shared while under way and kept when complete.
+"""Reads directories: LIST pages become entries. Listings are shared while in flight, and kept when
+complete.
 
-``merge`` turns pages into entries and is pure, ``numbered`` guesses where later pages begin,
-``reading`` is one listing, ``shared`` knows all of them, ``walks`` lists ahead of a program that
-walks a tree. Memory is bounded: a listing too long to be kept streams.
+``merge`` turns pages into entries and is pure. ``numbered`` guesses where later pages begin.
+``reading`` is one listing, and ``shared`` knows all of them. ``walks`` lists ahead of a program
+that walks a tree. Memory is bounded: a listing that is too long to be kept streams.
 """

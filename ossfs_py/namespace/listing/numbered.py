@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"(.*?)(\d+)(\D*)", re.DOTALL | re.ASCII)
 
 
 class NumberedPages:
-    """The pages of one listing that were asked for by guess."""
+    """The pages of one listing that were requested by guess."""
 
     def __init__(self, fetch_after: Callable[[str], Pending[ListPage]]) -> None:
         self._fetch_after = fetch_after
@@ -32,7 +32,7 @@ class NumberedPages:
         self._usable = True
 
     def next_page(self, page: ListPage) -> Pending[ListPage] | None:
-        """The page after ``page`` if it was asked for; asks for those that will follow it."""
+        """The page after ``page`` if it was requested; requests those that will follow it."""
         self._pages += 1
         last = page.objects[-1].key if page.objects else ""
         # The longer the listing has been, the longer it will go on.
@@ -50,7 +50,8 @@ class NumberedPages:
         return found
 
     def give_up(self) -> None:
-        """The store does not begin where it was asked to: believe no page asked for so."""
+        """The store does not begin where it was asked to begin: use no page that was requested by
+        guess."""
         self._asked.clear()
         self._usable = False
 

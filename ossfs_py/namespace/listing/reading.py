@@ -34,11 +34,11 @@ class ListingPage:
         self.base = base
         self.entries = entries
         self.token = token
-        """With which the page was asked for."""
+        """The query of the page."""
         self.carried = carried or {}
         """Entries of the page before that only this one made certain."""
         self.is_tail = is_tail
-        """Holds what this mount created while the listing was under way."""
+        """Holds the entries that this mount created while the listing was in flight."""
         self.following: ListingPage | None = None
 
     @property
@@ -87,7 +87,8 @@ class Listing:
         self.is_read = False
         """Whether a program lists the directory, not only this mount to learn what is absent."""
         self.made_here = False
-        """Whether nobody asked the store: this mount made the directory, when nothing was in it."""
+        """Whether the store was not asked: this mount created the directory, and it was empty then.
+        """
         self.index: dict[str, Entry] | None = {}
         self._head: ListingPage | None = ListingPage(base, [], token=token)
         self._last = self._head
@@ -116,7 +117,7 @@ class Listing:
             self._pending = self._fetch(self._token)
 
     def take_over(self, page: ListPage, started: float) -> None:
-        """The whole content, which was asked for at that time."""
+        """The whole content, which was requested at that time."""
         self.started = started
         self._absorb(page)
 
@@ -125,7 +126,7 @@ class Listing:
         self._on_complete = callback
 
     def current(self, name: str, listed: Entry, chunk: ListingPage) -> State:
-        """What became of an entry since it was listed."""
+        """The change of an entry since it was listed."""
         if not chunk.is_tail and name in self._tail:
             return REMOVED  # created anew meanwhile; the tail shows it
         if self.index is not None:
@@ -265,7 +266,7 @@ class Listing:
         self._pending = self._guessed or self._fetch(self._token)
 
     def _follows(self, page: ListPage) -> bool:
-        """Whether a page asked for by key begins behind it, as not every store sees to."""
+        """Whether a page that was requested to begin after a key does so; not every store obeys."""
         return not page.objects or page.objects[0].key > self._last_key
 
     def _finish(self) -> None:

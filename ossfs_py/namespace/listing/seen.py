@@ -1,4 +1,4 @@
-"""What directories held when they were listed last, so that changes by others are noticed."""
+"""The content of directories when they were last listed, so that changes by others are noticed."""
 
 from cachetools import LRUCache
 

@@ -1,4 +1,4 @@
-"""All listings of a mount: shared while under way, cached when complete, read ahead on walks."""
+"""All listings of a mount: shared while in flight, cached when complete, read ahead on walks."""
 
 import logging
 import weakref
@@ -117,7 +117,8 @@ class ListingEngine:
         return listing
 
     def entry(self, directory: Inode, name: str) -> tuple[Entry, float] | None:
-        """What a fresh listing says of a name, and when it was asked; None if it says nothing."""
+        """The answer of a fresh listing about a name, and when it was requested; None if there is
+        none."""
         listing = self._shared(directory)
         if listing is None or listing.index is None or not listing.is_read:
             return None
@@ -138,7 +139,7 @@ class ListingEngine:
         return listing is not None and listing.index is not None and name not in listing.index
 
     def note(self, directory: Inode, name: str, state: State, *, new: bool = False) -> None:
-        """This mount changed an entry: apply it to cached listings and those under way."""
+        """This mount changed an entry: apply it to cached listings and those in flight."""
         if self.walks:
             self.walks.changed(self._keys.marker_key_of(directory))
         complete = self._complete.get(directory.number)
@@ -154,7 +155,7 @@ class ListingEngine:
                 listing.note(name, state, new=new)
 
     def drop(self, directory: Inode) -> None:
-        """Forget what was listed in a directory; readers go on with what they have."""
+        """Forget the listing of a directory; its readers continue with what they have."""
         if self.walks:
             self.walks.drop(self._keys.marker_key_of(directory))
         self._complete.pop(directory.number, None)

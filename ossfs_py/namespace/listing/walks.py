@@ -23,7 +23,7 @@ from ossfs_py.namespace.pending import Pending
 _PAGE_KEYS = 1000
 """Most keys a LIST answer holds (S3 and OSS)."""
 _PAGES_AHEAD = 2
-"""Pages asked for beyond the one the program is in: one is on its way while one is used."""
+"""Pages requested beyond the one that the program reads: one is in flight while one is used."""
 _PATIENCE_PAGES = 2
 """Pages after which a directory that is waited for is listed by itself."""
 _MAX_REMEMBERED = 1024
@@ -52,14 +52,14 @@ class PromisedPage:
     def __init__(self, otherwise: Callable[[], Pending[ListPage]]) -> None:
         self.patience = _PATIENCE_PAGES
         self.started: float | None = None
-        """When what the flat listing brought was asked for."""
+        """The time when the content of the flat listing was requested."""
         self._otherwise = otherwise
         self._event = trio.Event()
         self._page: ListPage | None = None
         self._ordinary: Pending[ListPage] | None = None
 
     async def wait(self) -> ListPage:
-        """The page; asked for by itself if the flat listing does not bring it."""
+        """The page; it is requested separately if the flat listing does not bring it."""
         await self._event.wait()
         if self._page is not None:
             return self._page
@@ -67,7 +67,7 @@ class PromisedPage:
         return await self._ordinary.wait()
 
     def keep(self, page: ListPage, started: float) -> None:
-        """The flat listing brought it, in an answer asked for at that time."""
+        """The flat listing brought the page, in an answer that was requested at that time."""
         self._page = page
         self.started = started
         self._event.set()
@@ -80,7 +80,7 @@ class PromisedPage:
 
 
 class _Directory:
-    """What the keys read so far say of one directory."""
+    """The content of one directory, from the keys read so far."""
 
     __slots__ = ("objects", "page_number", "prefix", "prefixes", "started")
 
@@ -93,7 +93,7 @@ class _Directory:
 
 
 class FoundPage:
-    """A directory's whole content, when it was asked for, and by which page of which walk."""
+    """The whole content of a directory, when it was requested, and by which page of which walk."""
 
     __slots__ = ("page", "page_number", "started", "walk")
 
@@ -105,7 +105,7 @@ class FoundPage:
 
 
 class _Walk:
-    """One flat listing under way, of the keys below ``base`` that come after ``after``."""
+    """One flat listing in flight, of the keys below ``base`` that come after ``after``."""
 
     def __init__(self, base: str, after: str, fetch: FetchFlat, walks: "Walks") -> None:
         self.base = base
@@ -267,14 +267,14 @@ class Walks:
         )
         self._walk: _Walk | None = None
         self.on_found: Callable[[ListPage], None] | None = None
-        """Told of every directory that was listed ahead."""
+        """Called with every directory that was listed ahead."""
 
     def __bool__(self) -> bool:
         """Whether anything is being read, or was found and not taken."""
         return bool(self._found) or (self._walk is not None and not self._walk.over)
 
     def take(self, prefix: str) -> FoundPage | None:
-        """What was found of a directory while it is fresh; it is the caller's then."""
+        """The content that was found for a directory while it is fresh; the caller owns it then."""
         found: FoundPage | None = self._found.pop(prefix, None)
         if found is None or found.started <= trio.current_time() - self._ttl_seconds:
             return None
@@ -284,7 +284,7 @@ class Walks:
     def expect(
         self, prefix: str, otherwise: Callable[[], Pending[ListPage]]
     ) -> PromisedPage | None:
-        """The page of a directory that the listing under way will bring."""
+        """The page of a directory that the listing in flight will bring."""
         oldest = trio.current_time() - self._ttl_seconds
         if self._walk is None or not self._walk.may_bring(prefix, oldest):
             return None

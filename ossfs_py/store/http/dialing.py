@@ -117,11 +117,15 @@ class Dialer:
         self.target_prefix = ""
         """What precedes the path in a request line (an http proxy wants the whole URL)."""
         self.proxy_headers: dict[str, str] = {}
+        self.answering_proxy = ""
+        """``host:port`` of an http proxy, whose own answers look like the store's; "" without one,
+        and over https."""
         self._limits = limits or Limits()
         self._addresses = AddressBook(bind)
         if self._proxy is not None and self._tls is None:
             self.target_prefix = f"http://{origin.authority}"
             self.proxy_headers = self._proxy.headers
+            self.answering_proxy = f"{self._proxy.host}:{self._proxy.port}"
 
     def avoid(self, address: str) -> None:
         """Try the store's other addresses first for a while: this one did not keep its word."""

@@ -54,14 +54,14 @@ def check_bucket(
             f"{endpoint.host_header} did not answer within {timeout_seconds:g} s"
         ) from None
     if isinstance(error, AnswerError):
-        raise EnvironmentProblemError(_explain(error, endpoint)) from None
+        raise EnvironmentProblemError(_explain(error, endpoint, wire.answering_proxy)) from None
     if isinstance(error, NoAnswerError):
         raise EnvironmentProblemError(_explain_fault(error, endpoint)) from None
     if error is not None:
         raise error
 
 
-def _explain(error: AnswerError, endpoint: Endpoint) -> str:
+def _explain(error: AnswerError, endpoint: Endpoint, proxy: str) -> str:
     bucket, host = endpoint.bucket, endpoint.host_header
     ident = f" (request id {error.request_id})" if error.request_id else ""
     wrong_region = error.code in WRONG_REGION or 300 <= error.status < 400
@@ -73,7 +73,7 @@ def _explain(error: AnswerError, endpoint: Endpoint) -> str:
         )
     sentences = {
         "NoSuchBucket": f"there is no bucket {bucket!r} at {host}",
-        "InvalidBucketName": f"{bucket!r} is no valid bucket name",
+        "InvalidBucketName": f"{bucket!r} is not a valid bucket name",
         "InvalidAccessKeyId": f"{host} does not know this access key id",
         "SignatureDoesNotMatch": (
             f"{host} does not accept the signature: the secret key is wrong, or region "
@@ -86,6 +86,8 @@ def _explain(error: AnswerError, endpoint: Endpoint) -> str:
         "InvalidSecurityToken": "the session token is not valid",
     }
     sentence = sentences.get(error.code)
+    if proxy and not error.code and error.status in _BLOCKED:
+        return f"cannot reach the store: the proxy {proxy} answered {error.status}"
     if sentence is None and not error.code:
         kind = error.headers.get("content-type", "")
         if "html" in kind or error.status == 400:
@@ -98,6 +100,9 @@ def _explain(error: AnswerError, endpoint: Endpoint) -> str:
     return (sentence or f"{host} answered {error}") + ident
 
 
+_BLOCKED = (401, 403, 407, 451, 502, 503, 504)
+"""Statuses with which proxies refuse a request, or say that they cannot pass it on. A store names a
+code with them."""
 _VIRTUAL = "buckets in host names"
 _UNKNOWN_ISSUER = ("self-signed certificate", "self signed certificate", "local issuer certificate")
 """OpenSSL's words, of 3.0 and before, for a chain that ends nowhere known."""

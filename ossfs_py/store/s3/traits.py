@@ -132,7 +132,7 @@ class KnownTraits:
             log.debug("what was found out about the store cannot be kept: %s", exc)
 
 
-_HEAD_FIRST = "the key is looked at just before the write, which is not atomic"
+_HEAD_FIRST = "the key is checked just before the write, which is not atomic"
 
 
 def features_of(traits: Traits) -> Iterator[Feature]:
@@ -159,7 +159,7 @@ def features_of(traits: Traits) -> Iterator[Feature]:
             "one creator",
             "of several who create a key at the same moment one succeeds",
             "ignored",
-            "files made with O_EXCL on two hosts in the same moment may replace one another",
+            "files created with O_EXCL on two hosts at the same moment may replace one another",
         )
     if create not in USELESS:
         yield Feature(
@@ -179,7 +179,7 @@ def features_of(traits: Traits) -> Iterator[Feature]:
             "copy pins",
             "a copy is refused if its source is another version",
             "works" if copies == "pinned" else "ignored" if copies == "unpinned" else "refused",
-            "" if copies == "pinned" else "the source is looked at after each part",
+            "" if copies == "pinned" else "the source is checked after each part",
         )
     if traits.part_sizes is not None:
         equal = traits.part_sizes == "equal"
@@ -187,7 +187,7 @@ def features_of(traits: Traits) -> Iterator[Feature]:
             "part sizes",
             "the parts of an upload may differ in size",
             "refused" if equal else "works",
-            "all parts are sent in one size" if equal else "",
+            "all parts have one size" if equal else "",
         )
     if traits.markers is not None:
         kept = traits.markers == "kept"

@@ -90,6 +90,11 @@ class WireClient:
         self._retrier = retrier
         self._signer = Signer(endpoint.region)
 
+    @property
+    def answering_proxy(self) -> str:
+        """See :class:`~ossfs_py.store.http.dialing.Dialer`."""
+        return self._dialer.answering_proxy
+
     def call(self, request: Request) -> Answer:
         """Send ``request`` until it succeeds or fails for good.
 

@@ -48,7 +48,7 @@ def test_a_dry_run_of_the_mount_helper(
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
-        (("/proc",), 32, "/proc is no mount of ossfs-py"),
+        (("/proc",), 32, "/proc is not a mount of ossfs-py"),
         (("-l", "-f", "-n", "-v", "-r", "-t", "x", "/nowhere"), 32, "/nowhere is not a mountpoint"),
         (("-N", "1", "/"), 32, "it cannot unmount in another namespace"),
         ((), 1, "Missing argument 'MOUNTPOINT'"),

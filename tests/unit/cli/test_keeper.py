@@ -89,7 +89,7 @@ def test_a_daemon_that_cannot_go_on_is_not_tried_twice(tmp_path: Path) -> None:
     assert (tmp_path / "note").read_text().splitlines() == [
         "first",
         "again",
-        "the daemon that was to take the mount over refused what was left for it",
+        "the new daemon could not take over the state of the old one",
     ]
 
 

@@ -135,7 +135,7 @@ def test_a_file_is_copied_by_itself(tmp_path: Path) -> None:
         for source, path, why in (
             ("nothing", "new", "no such file"),
             ("model.txt", "model.txt", "onto itself"),
-            ("model.txt", "../out", "no path below"),
+            ("model.txt", "../out", "not a path below"),
         ):
             with pytest.raises(ControlError, match=why):
                 await ask(source, path, recursive=False)

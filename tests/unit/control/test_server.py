@@ -132,10 +132,10 @@ class FakeCredentials:
 @pytest.mark.parametrize(
     ("sent", "told"),
     [
-        (b"hello\n", "no JSON"),
-        (b"\xff\xfe\n", "no JSON"),
-        (b"[" * 200_000 + b"\n", "no JSON"),
-        (b"[1]\n", "no JSON object"),
+        (b"hello\n", "not JSON"),
+        (b"\xff\xfe\n", "not JSON"),
+        (b"[" * 200_000 + b"\n", "not JSON"),
+        (b"[1]\n", "not JSON object"),
         (b"{}\n", "needs a command"),
         (b'{"command": 7}\n', "needs a command"),
         (b'{"command": "echo", "arguments": []}\n', "arguments as an object"),
@@ -144,7 +144,7 @@ class FakeCredentials:
         (line("echo", word=7), "needs a text as 'word'"),
         (line("count", upto="7"), "whole number as 'upto'"),
         (line("refuse"), "it cannot be done"),
-        (b"\n", "no JSON"),
+        (b"\n", "not JSON"),
     ],
 )
 @in_trio

@@ -60,9 +60,9 @@ def test_versions_tell_time_size_writer_and_deletions_of_the_very_name(tmp_path:
         assert [row["latest"] for row in told["versions"]] == [True, False, False]
         assert told["versions"][2]["writer"] == "ada@gpu-7"
         assert told["versions"][0]["writer"] is None
-        with pytest.raises(ControlError, match="nothing of this name was ever a file"):
+        with pytest.raises(ControlError, match="no file ever had this name"):
             await ask("versions", path="fil")
-        with pytest.raises(ControlError, match="no path below the mountpoint"):
+        with pytest.raises(ControlError, match="not a path below the mountpoint"):
             await ask("versions", path="../other")
 
     asked(tmp_path, store, test)

@@ -53,7 +53,7 @@ def test_a_machine_is_told_nothing(tmp_path: Path) -> None:
 
 def test_a_mount_that_nobody_outside_sees_is_told(tmp_path: Path) -> None:
     (sentence,) = told(tmp_path, LAYER + PRIVATE + VOLUMES)
-    assert "nobody outside this container sees the mount at /mnt/shared/models" in sentence
+    assert "the mount at /mnt/shared/models is not visible outside this container" in sentence
     # What is at the mountpoint itself says nothing about it.
     over = "9 2 0:60 / /mnt/shared/models rw shared:9 - fuse.ossfs-py models rw\n"
     assert len(told(tmp_path, LAYER + PRIVATE + VOLUMES + over)) == 1
@@ -73,7 +73,7 @@ def test_few_descriptors_are_told(tmp_path: Path) -> None:
 
 def test_memory_that_is_less_than_a_mount_takes_is_told(tmp_path: Path) -> None:
     (sentence,) = told(tmp_path, LAYER + SHARED + VOLUMES, memory=64 * MIB)
-    assert "may have 64MiB of memory and takes up to 134MiB" in sentence
+    assert "has 64MiB of memory and may need 134MiB" in sentence
     assert told(tmp_path, LAYER + SHARED + VOLUMES, memory=134 * MIB) == []
 
 

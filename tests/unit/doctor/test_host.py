@@ -67,7 +67,7 @@ def test_a_machine_without_faults_is_well(host: Host) -> None:
         ("3.10.0-1160.el7", Status.FAILED, "too old"),
         ("4.18.0-80", Status.WARNING, "128 KiB at a time"),
         ("4.20.1", Status.GOOD, "Linux 4.20.1"),
-        ("unknown", Status.WARNING, "no Linux version"),
+        ("unknown", Status.WARNING, "not a Linux version"),
     ],
 )
 def test_the_kernel_s_age(host: Host, release: str, status: Status, word: str) -> None:

@@ -60,7 +60,7 @@ def test_a_port_where_something_else_answers_fails() -> None:
         (finding,) = found(f"127.0.0.1:{server.getsockname()[1]}")
         thread.join()
     assert finding.status is Status.FAILED
-    assert "no memcached" in finding.told
+    assert "not memcached" in finding.told
 
 
 def test_nodes_that_cannot_be_told_fail(tmp_path: Path) -> None:

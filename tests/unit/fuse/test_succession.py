@@ -221,7 +221,7 @@ def test_a_mount_that_never_began_is_refused(memory: int) -> None:
     async def second(_life: Life) -> None:
         await trio.sleep_forever()
 
-    refused = pytest.RaisesExc(SurvivalError, match="how the mount was begun is not known")
+    refused = pytest.RaisesExc(SurvivalError, match="the start of the mount is not recorded")
     with pytest.RaisesGroup(refused, flatten_subgroups=True):
         live(memory, second, is_second=True)
 

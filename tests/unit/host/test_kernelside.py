@@ -32,10 +32,10 @@ def refused(descriptor: int) -> str:
 def test_what_is_no_mount_is_refused(tmp_path: Path) -> None:
     number = os.open(tmp_path, os.O_RDONLY)
     name = f"/dev/fd/{number}"
-    assert refused(number) == f"{name} is not open for /dev/fuse, but for something else"
+    assert refused(number) == f"{name} is open, but not for /dev/fuse"
     os.close(number)
     assert refused(number) == (
-        f"{name} is not open: whoever starts ossfs-py must pass the descriptor on"
+        f"{name} is not open: the program that starts ossfs-py must pass the descriptor"
     )
 
 
@@ -46,7 +46,7 @@ def test_a_descriptor_without_a_mount_is_refused() -> None:
         assert is_kernels_side(device)
         assert is_gone(device)
         assert refused(device) == (
-            f"/dev/fd/{device} has no mount: mount(2) with fd={device} comes before ossfs-py is"
+            f"/dev/fd/{device} has no mount: call mount(2) with fd={device} before ossfs-py is"
             " started"
         )
     finally:

@@ -53,7 +53,7 @@ def test_a_log_does_not_follow_a_link_that_somebody_else_made(
     victim.write_text("precious")
     path.symlink_to(victim)
     os.lchown(path, SOMEBODY, SOMEBODY)
-    with pytest.raises(EnvironmentProblemError, match="somebody else made"):
+    with pytest.raises(EnvironmentProblemError, match="another user made"):
         AccessLog(path, size_bytes)
     assert victim.read_text() == "precious"
 
@@ -62,7 +62,7 @@ def test_a_log_does_not_follow_a_link_of_somebody_else_to_its_directory(tmp_path
     (tmp_path / "real").mkdir()
     (tmp_path / "logs").symlink_to(tmp_path / "real")
     os.lchown(tmp_path / "logs", SOMEBODY, SOMEBODY)
-    with pytest.raises(EnvironmentProblemError, match="somebody else made"):
+    with pytest.raises(EnvironmentProblemError, match="another user made"):
         AccessLog(tmp_path / "logs" / "log", None)
     assert list((tmp_path / "real").iterdir()) == []
 
@@ -71,7 +71,7 @@ def test_a_log_does_not_go_into_a_file_of_somebody_else(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.touch()
     os.chown(path, SOMEBODY, SOMEBODY)
-    with pytest.raises(EnvironmentProblemError, match="belongs to somebody else"):
+    with pytest.raises(EnvironmentProblemError, match="belongs to another user"):
         AccessLog(path, None)
 
 

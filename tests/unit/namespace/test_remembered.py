@@ -36,7 +36,7 @@ def test_a_damaged_file_is_begun_anew(
     path.write_bytes(content)
     file = MetadataFile(path, 100)
     assert file.load() == []
-    assert "begun anew" in caplog.text
+    assert "created again" in caplog.text
     file.save(ANSWERS)
     assert len(file.load()) == 10
 

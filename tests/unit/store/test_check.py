@@ -60,7 +60,7 @@ def test_a_bucket_that_answers_is_fine_after_one_small_list() -> None:
             error(400, "AuthorizationHeaderMalformed", extra="<Region>eu-west-1</Region>"),
             "the bucket 'bucket' is in region eu-west-1, not us-east-1",
         ),
-        (error(400, "InvalidBucketName"), "'bucket' is no valid bucket name"),
+        (error(400, "InvalidBucketName"), "'bucket' is not a valid bucket name"),
         (reply(200, b"<html>Hi</html>", {"content-type": "text/html"}), "is not an S3 server"),
         (
             reply(404, b"<html>Hi</html>", {"content-type": "text/html"}),

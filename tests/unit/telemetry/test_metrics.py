@@ -269,14 +269,14 @@ async def test_a_port_in_use_is_told_in_one_sentence(told: Callable[[], int]) ->
             async with exposed(address, Metrics().registry):
                 pass
         assert str(caught.value) == (
-            f"metrics cannot be told at {address}: address already in use (see --metrics-address)"
+            f"metrics cannot be served at {address}: address already in use (see --metrics-address)"
         )
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid"])
 def test_an_address_of_another_machine_is_refused(host: str) -> None:
     async def main() -> None:
-        with pytest.raises(EnvironmentProblemError, match=f"metrics cannot be told at {host}:1"):
+        with pytest.raises(EnvironmentProblemError, match=f"metrics cannot be served at {host}:1"):
             async with exposed(f"{host}:1", Metrics().registry):
                 pass
 

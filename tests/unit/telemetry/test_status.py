@@ -244,7 +244,7 @@ async def test_the_ring_is_told_node_by_node() -> None:
             "ossfs_kept_unsaved_files",
             (),
             2,
-            "2 files could not be saved and stayed on this machine; see: ossfs-py recover",
+            "2 files could not be saved and are kept on this machine; see: ossfs-py recover",
         ),
         (
             "ossfs_store_errors_total",
@@ -256,7 +256,7 @@ async def test_the_ring_is_told_node_by_node() -> None:
             "ossfs_operation_errors_total",
             ("read", "EIO"),
             3,
-            "programs were told of 3 input/output errors (EIO) in the last 5 minutes",
+            "programs got 3 input/output errors (EIO) in the last 5 minutes",
         ),
         (
             "ossfs_handler_failures_total",
@@ -274,7 +274,7 @@ async def test_the_ring_is_told_node_by_node() -> None:
             "ossfs_store_retries_total",
             ("put",),
             7,
-            "7 requests to the store had to be sent again in the last 5 minutes",
+            "7 requests to the store were sent again in the last 5 minutes",
         ),
         (
             "ossfs_credential_refreshes_total",
@@ -286,7 +286,7 @@ async def test_the_ring_is_told_node_by_node() -> None:
             "ossfs_cache_skipped_bytes_total",
             ("slow_disk",),
             10,
-            f"the disk cache left bytes out in the last 5 minutes: {SLOW_DISK}",
+            f"the disk cache skipped bytes in the last 5 minutes: {SLOW_DISK}",
         ),
         (
             "ossfs_cache_lost_reads_total",

@@ -59,6 +59,9 @@ NOT_KEPT: dict[str, dict[str, str]] = {
         "ServerSideEncryption": "refused",
         "WebsiteRedirectLocation": "it is not kept",
     },
+    "localstack": {
+        "Tagging": "HEAD does not tell that there are tags: objects written anew lose them",
+    },
     "rclone": {"Tagging": "it is not kept, and asking for it is answered with 500"},
 }
 """What each server cannot hold of what describes an object (words of boto3), and why. Nobody can

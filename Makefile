@@ -155,8 +155,8 @@ servers: $(TEST) ## Run contract and mount suites on other S3 servers (SERVERS; 
 	@scratch=$$(mktemp -d "$${TMPDIR:-/tmp}/ossfs-py-servers.XXXXXX"); \
 	chmod 711 "$$scratch"; \
 	trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
-	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" --pytest "$(PYTEST)" \
-		&& status=0 || status=$$?; \
+	$(BIN)/python -m tests.support.servers run $(SERVERS) --scratch "$$scratch" \
+		--pytest "-n $(WORKERS) --dist loadfile $(PYTEST)" && status=0 || status=$$?; \
 	$(BIN)/python -m tests.support.servers page; exit $$status
 
 # The part of it that is worth its minutes before each change.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+_DATED = "modified "
+"""No ETag begins so: RFC 9110 has no place for a space in one."""
 NO_METADATA: Mapping[str, str] = MappingProxyType({})
 
 MARKER_CONTENT_TYPE = "application/x-directory"
@@ -27,6 +29,25 @@ class ObjectVersion:
     version_id: str | None = field(default=None, compare=False)
     """In a versioned bucket: the version to read, even if the key has a newer one. None: the
     current version. The id does not count in comparisons, so caches share equal bytes."""
+
+    @property
+    def has_etag(self) -> bool:
+        """Whether the store tells an ETag of it. Otherwise its time stands for one (see
+        :func:`dated`): nothing is pinned to that, and no bytes are kept by it.
+        """
+        return is_etag(self.etag)
+
+
+def is_etag(text: str) -> bool:
+    """Whether it is an ETag, and nothing that stands for one."""
+    return bool(text) and not text.startswith(_DATED)
+
+
+def dated(mtime_ns: int) -> str:
+    """What stands for the ETag of an object of which the store tells none: two versions of it are
+    told apart by their times, to a second, which is all that a HEAD tells.
+    """
+    return f"{_DATED}{mtime_ns // 10**9}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,7 +157,9 @@ class KernelCache:
     def keeps_pages(self, inode: Inode, version: ObjectVersion | None, *, dirty: bool) -> bool:
         """Whether the kernel may keep its pages at an open; notes what they will be of."""
         etag = version.etag if version is not None else ""
-        same = self._etags.get(inode.number) == etag
+        # Without an ETag a version cannot be told from those of the same second.
+        told_apart = version is None or version.has_etag
+        same = told_apart and self._etags.get(inode.number) == etag
         self._etags[inode.number] = etag
         if not (same or dirty):
             self._given.discard(inode.number)

@@ -48,7 +48,11 @@ class _Use:
 
 
 class ReaderCache:
-    """One reader per version, whoever opens it. Belongs to the trio thread."""
+    """One reader per version, whoever opens it. Belongs to the trio thread.
+
+    Versions without an ETag cannot be told from those of the same second: each has a reader of its
+    own, and none for longer than it is used.
+    """
 
     def __init__(
         self,
@@ -72,13 +76,14 @@ class ReaderCache:
 
     def acquire(self, version: ObjectVersion) -> VersionReader:
         """The reader of ``version``; pair with :meth:`release`."""
-        reader = self._by_version.get(version)
+        reader = self._by_version.get(version) if version.has_etag else None
         if reader is None:
             follow = self._fetch_next_shard if self._context.options.model_hints else None
             backend = self._make_backend(version)
             leave = self._leave(version) if backend is not None else None
             reader = VersionReader(self._context, version, backend, follow, leave, self._remember)
-            self._by_version[version] = reader
+            if version.has_etag:
+                self._by_version[version] = reader
             self._uses[reader] = _Use()
             self._tell(reader)
         else:
@@ -100,7 +105,7 @@ class ReaderCache:
         if use is None:
             return  # everything was closed meanwhile
         use.count -= 1
-        if use.count == 0 and linger:
+        if use.count == 0 and linger and reader.version.has_etag:
             use.expires = trio.current_time() + _LINGER_SECONDS
         elif use.count == 0:
             self._close(reader)
@@ -122,7 +127,7 @@ class ReaderCache:
 
         Returns the bytes fetched: 0 if they are there already, None if memory is short.
         """
-        if version in self._by_version:
+        if version in self._by_version or not version.has_etag:
             return 0
         reader = self.acquire(version)
         size = reader.fetch_head(version.size)
@@ -144,7 +149,8 @@ class ReaderCache:
             log.info("the next shard is not read ahead: %s", result.error)
             return
         version = result.unwrap().version
-        if not self._closed and version not in self._by_version and version.size:
+        known = version in self._by_version
+        if not self._closed and not known and version.has_etag and version.size:
             reader = self.acquire(version)
             if before in self._by_version:
                 reader.follow(self._by_version[before])
@@ -184,7 +190,8 @@ class ReaderCache:
         if self._by_version.get(reader.version) is reader:
             del self._by_version[reader.version]
         reader.rebase(version)
-        self._by_version.setdefault(version, reader)
+        if version.has_etag:
+            self._by_version.setdefault(version, reader)
 
     async def run(self) -> None:
         """Close lingering readers and unmap idle memory, until cancelled."""

@@ -183,7 +183,7 @@ class HandingOn:
             give_back()
             self._settle(result)
 
-        if self._workers.closed or not version.etag:
+        if self._workers.closed or not version.has_etag:
             give_back()
             return
         self._being_taken_in += 1

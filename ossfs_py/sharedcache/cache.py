@@ -68,7 +68,7 @@ class SharedCache:
         """
         names = self.names(version)
         # A version without an ETag cannot be told from others.
-        blocks = names.whole_blocks(start, start + len(buffer)) if version.etag else range(0)
+        blocks = names.whole_blocks(start, start + len(buffer)) if version.has_etag else range(0)
         if not blocks:
             return SharedAnswer(self.fetch(version, start, buffer), from_store=True)
         if not any(node.up for node in self.nodes) or not self.pace.worth_asking():

@@ -47,7 +47,7 @@ class Stock:
 
     def share(self, version: ObjectVersion) -> int:
         """See :meth:`~ossfs_py.reading.shared.SharedStock.share`."""
-        if not version.etag:
+        if not version.has_etag:
             return 0
         names = self._cache.names(version)
         found = self._look(names, range(names.count), lease_seconds=0)
@@ -59,7 +59,7 @@ class Stock:
         Raises:
             StoreError: as of the store's own method.
         """
-        if not version.etag:
+        if not version.has_etag:
             return Stocked(0, 0, (), _NO_ETAG)
         names = self._cache.names(version)
         blocks = names.whole_blocks(start, start + len(buffer))

@@ -91,9 +91,10 @@ def seaweedfs(seaweed: SeaweedServer) -> Server:
     return Server(name, seaweed.endpoint, client, lambda: make_bucket(seaweed))
 
 
-@pytest.fixture(params=["seaweedfs"] if chosen_server() else ["seaweedfs", "moto"])
+@pytest.fixture(params=[chosen_server()] if chosen_server() else ["seaweedfs", "moto"])
 def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
+    # What is known of a server is found by the parameter.
+    found: Server = request.getfixturevalue("seaweedfs" if chosen_server() else request.param)
     return found
 
 

@@ -1,5 +1,6 @@
 """What can go wrong while writing: the right errno at the right call, and the data kept."""
 
+import contextlib
 import errno
 import os
 import stat
@@ -28,6 +29,19 @@ def put(client: Minio, bucket: str, key: str, content: bytes, scratch: Path) -> 
     local = scratch / "put"
     local.write_bytes(content)
     client.fput_object(bucket, key, str(local))
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """Closed at the end: the mount of a test that fails would stay busy for minutes."""
+    fd = os.open(path, flags)
+    try:
+        yield fd
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+        raise
+    os.close(fd)
 
 
 # -- local disk ---------------------------------------------------------------------------------
@@ -202,20 +216,19 @@ def test_what_the_store_did_without_telling_is_no_error_the_next_time(
 ) -> None:
     mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint, retry_budget="2s")
     content = os.urandom(size)
-    fd = os.open(mounted.path / "file", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-    os.write(fd, content)
-    last = "PutObject" if size < MIB else "CompleteMultipartUpload"
-    lost = Fault(last, key="file", lose_answer=True)
-    proxy.faults += [lost, Fault(last, key="file", skip=1, times=None, status=503)]
-    if size < MIB:
-        with refused(errno.EIO):
-            os.fsync(fd)
-    else:
-        os.fsync(fd)  # the upload is gone at the store, which is looked at before it is repeated
-    assert stored(minio_client, bucket, "file") == content
-    proxy.faults.clear()
-    os.fsync(fd)
-    os.close(fd)
+    with opened(mounted.path / "file", os.O_WRONLY | os.O_CREAT | os.O_EXCL) as fd:
+        os.write(fd, content)
+        last = "PutObject" if size < MIB else "CompleteMultipartUpload"
+        lost = Fault(last, key="file", lose_answer=True)
+        proxy.faults += [lost, Fault(last, key="file", skip=1, times=None, status=503)]
+        if size < MIB:
+            with refused(errno.EIO):
+                os.fsync(fd)
+        else:
+            os.fsync(fd)  # the upload is gone at the store, which is looked at before a repeat
+        assert stored(minio_client, bucket, "file") == content
+        proxy.faults.clear()
+        os.fsync(fd)
     assert stored(minio_client, bucket, "file") == content
     assert mounted.unmount() == 0
 

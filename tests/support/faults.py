@@ -1,11 +1,14 @@
 """What the proxy can do wrong to one request, and how an answer is changed on its way."""
 
+import html
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 Headers = list[tuple[str, str]]
+_ETAG = re.compile(rb"<ETag>(.*?)</ETag>")
 
 
 @dataclass(slots=True)
@@ -68,6 +71,8 @@ class Fault:
     """Flip a bit in the middle of the body."""
     etag: str | None = None
     """Replace the answer's ETag."""
+    respelled: Callable[[str], str] | None = None
+    """Write every ETag, in headers and documents, as this says; it is given one without quotes."""
     shift_range: int = 0
     """Move the start that Content-Range names by this many bytes."""
     hits: int = field(default=0, init=False)
@@ -85,12 +90,15 @@ class Fault:
     @property
     def rewrites_body(self) -> bool:
         """Whether the whole body has to be in hand."""
-        return self.truncate_after is not None or self.body is not None or self.corrupt_answer
+        changed = (self.truncate_after, self.body, self.respelled)
+        return self.corrupt_answer or any(each is not None for each in changed)
 
     def rewrite(self, body: bytes) -> bytes:
         """The body as this fault wants it."""
         if self.body is not None:
             body = self.body
+        if self.respelled is not None and body.startswith(b"<"):
+            body = _ETAG.sub(self._respelled_element, body)
         if self.corrupt_answer:
             body = with_a_bit_flipped(body)
         return body[: self.truncate_after]
@@ -102,10 +110,17 @@ class Fault:
     def _header(self, name: str, value: str) -> str:
         if name == "etag" and self.etag is not None:
             return f'"{self.etag}"'
+        if name == "etag" and self.respelled is not None:
+            return self.respelled(value.strip('"'))
         if name == "content-range" and self.shift_range:
             start, _, rest = value.removeprefix("bytes ").partition("-")
             return f"bytes {int(start) + self.shift_range}-{rest}"
         return value
+
+    def _respelled_element(self, found: re.Match[bytes]) -> bytes:
+        assert self.respelled is not None
+        etag = html.unescape(found[1].decode()).strip('"')
+        return f"<ETag>{html.escape(self.respelled(etag))}</ETag>".encode()
 
 
 def cut_of(faults: Sequence[Fault]) -> int | None:

@@ -150,7 +150,7 @@ MAX_HEADER_BYTES = _FIXED.size + 4 * _LENGTH.size + 8192
 
 def is_cacheable(version: ObjectVersion) -> bool:
     """Whether a version can be told from others at all, and has bytes to keep."""
-    return bool(version.etag) and version.size > 0
+    return version.has_etag and version.size > 0
 
 
 def round_up(value: int, multiple: int) -> int:

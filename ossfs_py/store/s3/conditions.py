@@ -10,7 +10,7 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreError,
 )
-from ossfs_py.model import Condition, ObjectInfo
+from ossfs_py.model import Condition, ObjectInfo, is_etag
 from ossfs_py.store.options import Choice, StoreOptions
 from ossfs_py.store.s3.error_map import MAY_PASS
 from ossfs_py.store.s3.probing import FORBID_OVERWRITE, IF_NONE_MATCH, Prober
@@ -105,7 +105,8 @@ class Conditions:
         if not condition.limits:
             return {}
         guard = _guard(condition, self.found())
-        if not guard:
+        pinned = condition.only_if_etag is None or is_etag(condition.only_if_etag)
+        if not guard and pinned:
             self._warn_once()
         # Some stores that check PUTs ignore the condition of a completion (Ceph, moto), so unless
         # it is known to be obeyed it is looked at beforehand: one request beside a whole upload.
@@ -166,7 +167,7 @@ def _guard(condition: Condition, found: ConditionSupport) -> dict[str, str]:
     """``condition`` as a header; none where the store knows no such header."""
     if condition.only_if_absent:
         return dict({"http": IF_NONE_MATCH, "oss": FORBID_OVERWRITE}.get(found.create, {}))
-    if condition.only_if_etag is not None and found.replace not in USELESS:
-        etag = condition.only_if_etag
+    etag = condition.only_if_etag
+    if etag is not None and is_etag(etag) and found.replace not in USELESS:
         return {"if-match": f'"{etag}"' if found.replace == "quoted" else etag}
     return {}

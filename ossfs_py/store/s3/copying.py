@@ -258,7 +258,7 @@ class Copier:
                 return CommitRequest(key, metadata, known_type, like=like)
 
         def attempt(state: Attempt) -> ObjectInfo:
-            headers = {"if-match": f'"{source.etag}"'}
+            headers = {"if-match": f'"{source.etag}"'} if source.has_etag else None
             told = self._reader.head_headers(source.key, state, headers, source.version_id)
             return parse_head(source.key, told)
 

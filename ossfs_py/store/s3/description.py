@@ -98,6 +98,6 @@ def copy_source(bucket: str, source: ObjectVersion) -> dict[str, str]:
     if source.version_id is not None:
         source_text += f"?versionId={quote(source.version_id, safe='')}"
     named = {"x-amz-copy-source": source_text}
-    if source.etag:
+    if source.has_etag:
         named["x-amz-copy-source-if-match"] = f'"{source.etag}"'
     return named

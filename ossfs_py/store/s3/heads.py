@@ -5,7 +5,7 @@ import email.utils
 import re
 from collections.abc import Mapping
 
-from ossfs_py.model import ObjectInfo
+from ossfs_py.model import ObjectInfo, dated
 from ossfs_py.store.auth.signing import Query
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.description import clean_etag, described, text_of
@@ -17,6 +17,18 @@ _NS_PER_SECOND = 10**9
 def version_query(version_id: str | None) -> Query:
     """What names a version in a request about a key."""
     return [] if version_id is None else [("versionId", version_id)]
+
+
+def etag_told(headers: Mapping[str, str], *, as_dated: bool = False) -> str:
+    """The ETag that an answer tells, or what stands for it where there is none; ``as_dated``: that
+    in any case. Empty if the answer tells no time either.
+    """
+    if (told := clean_etag(headers.get("etag", ""))) and not as_dated:
+        return told
+    try:
+        return dated(_http_time(headers["last-modified"]) * _NS_PER_SECOND)
+    except (KeyError, ValueError, OverflowError):
+        return ""
 
 
 def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
@@ -35,7 +47,7 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
         return ObjectInfo(
             key=key,
             size=_length(headers["content-length"]),
-            etag=clean_etag(headers.get("etag", "")),
+            etag=etag_told(headers),
             mtime_ns=_http_time(headers["last-modified"]) * _NS_PER_SECOND,
             metadata=metadata,
             content_type=text_of(headers["content-type"]) if "content-type" in headers else None,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
-from ossfs_py.model import ListPage, ObjectInfo
+from ossfs_py.model import ListPage, ObjectInfo, dated
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.description import clean_etag
 from ossfs_py.store.s3.xmltext import parse_document
@@ -90,12 +90,13 @@ def parse_object(element: ElementTree.Element, listing: ListingDocument) -> Obje
         else:
             texts[tag] = item.text or ""
     try:
+        mtime_ns = parse_time(texts["LastModified"])
         return ObjectInfo(
             key=listing.decode(texts["Key"]),
             size=int(texts["Size"]),
             # Some servers leave it out: the object cannot be pinned then, but it is there.
-            etag=clean_etag(texts.get("ETag", "")),
-            mtime_ns=parse_time(texts["LastModified"]),
+            etag=clean_etag(texts.get("ETag", "")) or dated(mtime_ns),
+            mtime_ns=mtime_ns,
             storage_class=texts.get("StorageClass") or None,
             version_id=texts.get("VersionId") or None,
             owner=owner,

@@ -64,7 +64,7 @@ class ReadEndpoint:
         """Fill as much of the buffer as it can; one request at most. Fails silently: what is
         missing then is the store's to give.
         """
-        if not get.version.etag or not self._may_ask(get.version):
+        if not get.version.has_etag or not self._may_ask(get.version):
             return
         before, asked_at = get.got, self._clock()
         try:

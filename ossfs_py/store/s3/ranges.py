@@ -14,9 +14,8 @@ from ossfs_py.errors import (
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import Response
-from ossfs_py.store.s3.description import clean_etag
 from ossfs_py.store.s3.error_map import AnswerError, request_id_of
-from ossfs_py.store.s3.heads import parse_head, version_query
+from ossfs_py.store.s3.heads import etag_told, parse_head, version_query
 from ossfs_py.store.s3.retry import Attempt
 from ossfs_py.store.s3.wire import Request, WireClient
 
@@ -59,7 +58,7 @@ class RangedGet:
         version, position = self.version, self._start + self.got
         missing = self._buffer[self.got :]
         headers = {"range": f"bytes={position}-{position + len(missing) - 1}"}
-        if version.etag:
+        if version.has_etag:
             headers["if-match"] = f'"{version.etag}"'
         query = version_query(version.version_id)
         request = Request("GetObject", "GET", version.key, query, headers)
@@ -119,8 +118,8 @@ def _check_answer(
     """
     headers = response.headers
     # Also for stores that ignore If-Match.
-    etag = clean_etag(headers.get("etag", ""))
-    if version.etag and etag != version.etag:
+    etag = etag_told(headers, as_dated=not version.has_etag)
+    if version.etag and etag != version.etag and (etag or version.has_etag):
         raise _changed(version, request_id_of(headers), state)
     whole = start == 0 and size == version.size
     # rclone answers ranges with 200, so the header counts, not the status.
@@ -128,8 +127,9 @@ def _check_answer(
     if content_range is not None:
         if not content_range.startswith(f"bytes {start}-{start + size - 1}/"):
             raise NoAnswerError(f"the store answered another range: {content_range!r}")
-        if not version.etag and content_range.rpartition("/")[2] not in ("*", str(version.size)):
-            # Where the store tells no ETags the size is all that can be compared.
+        same_size = content_range.rpartition("/")[2] in ("*", str(version.size))
+        if not version.has_etag and not same_size:
+            # Where the store tells no ETags the size says more than a time of whole seconds.
             raise _changed(version, request_id_of(headers), state)
     elif not whole:
         if not state.insists():

@@ -34,6 +34,7 @@ from ossfs_py.store.s3.describing import TAGGING, Describer
 from ossfs_py.store.s3.description import clean_etag
 from ossfs_py.store.s3.documents import completed_etag, completion, tagging, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of, wants_equal_parts
+from ossfs_py.store.s3.heads import etag_told
 from ossfs_py.store.s3.probing import Prober, scratch_key
 from ossfs_py.store.s3.queries import Reader
 from ossfs_py.store.s3.retry import Attempt, Retrier
@@ -336,7 +337,7 @@ class Writer:
             if error.status == 404:
                 return None
             raise
-        etag = clean_etag(headers.get("etag", ""))
+        etag = etag_told(headers)
         same_bytes = etag == md5(payload).hex() or (
             CRC_HEADER in headers and headers[CRC_HEADER] == crc32c(payload)
         )

@@ -161,6 +161,28 @@ def test_an_object_without_an_etag_that_has_another_size_is_another_one() -> Non
         store.close()
 
 
+@pytest.mark.parametrize("etag", [None, "", '""', 'W/""'])
+def test_versions_without_etags_are_told_apart_by_their_times(etag: str | None) -> None:
+    told = {} if etag is None else {"etag": etag}
+    at = {"last-modified": TIME.replace("1994", "2024")}
+    (listed,) = parse_list_page(page(ENTRY.format(key="key", etag=""))).objects
+    range_of = {"content-range": "bytes 2-4/7", **told}
+    steps = [
+        [reply(200, b"", {**told, "last-modified": TIME}, length=7)],
+        [reply(206, b"ten", {**range_of, "last-modified": TIME})],
+        [reply(206, b"ten", {**range_of, **at})],
+    ]
+    with ScriptedServer([steps]) as server:
+        store = store_for(server.url)
+        version = store.head("key").version
+        assert version != listed.version
+        store.get_range_into(version, 2, memoryview(bytearray(3)))
+        with pytest.raises(StoreError, match="changed at the store"):
+            store.get_range_into(version, 2, memoryview(bytearray(3)))
+        store.close()
+    assert not any("if-match" in seen.headers for seen in server.requests)
+
+
 @pytest.mark.parametrize("written", ["{}", "&#x{:02x};", "&#{:d};"])
 def test_a_key_with_a_control_character_does_not_hide_its_siblings(written: str) -> None:
     """As Ceph answers: prefix and token as they are, though XML has no place for them."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 from minio.commonconfig import ENABLED
-from minio.versioningconfig import VersioningConfig
+from minio.versioningconfig import SUSPENDED, VersioningConfig
 
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
@@ -91,6 +91,28 @@ def test_a_bucket_that_keeps_no_versions_or_did_not_then_is_refused(
         mount(bucket, at=moment)
     for item in minio_client.list_objects(bucket, recursive=True, include_version=True):
         minio_client.remove_object(bucket, "file", version_id=item.version_id)
+
+
+def test_versions_without_an_id_are_shown_and_a_suspended_bucket_is_told(
+    mount: MountFactory, minio_client: Minio, kept: str
+) -> None:
+    """Objects from before versioning, and those of while it is suspended, have the id "null"."""
+    minio_client.set_bucket_versioning(kept, VersioningConfig(SUSPENDED))
+    put(minio_client, kept, "early", b"without an id")
+    minio_client.set_bucket_versioning(kept, VersioningConfig(ENABLED))
+    put(minio_client, kept, "proof", b"that versions were kept")
+    first = now()
+    put(minio_client, kept, "early", b"replaced")
+    past = mount(kept, at=first)
+    assert tree(past) == {"early": b"without an id", "proof": b"that versions were kept"}
+    assert "suspended" not in past.log
+    minio_client.set_bucket_versioning(kept, VersioningConfig(SUSPENDED))
+    put(minio_client, kept, "proof", b"kept as null")
+    second = now()
+    put(minio_client, kept, "proof", b"in its place")
+    past = mount(kept, at=second)
+    assert tree(past) == {"early": b"replaced", "proof": b"that versions were kept"}
+    assert "versioning of the bucket is suspended: what was overwritten" in past.log
 
 
 def test_what_the_present_brought_into_the_cache_serves_the_past(

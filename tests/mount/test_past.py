@@ -21,6 +21,8 @@ from tests.support.commands import ossfs
 from tests.support.mounting import Mount, MountFailedError
 
 MIB = 1024**2
+FILES = int(os.environ.get("OSSFS_PY_TREE_FILES", "20"))
+"""Of the tree that is deleted and brought back; 2,000 take some minutes."""
 TICK_SECONDS = 1.1
 """Stores tell whole seconds."""
 
@@ -141,7 +143,7 @@ def test_the_commands_show_versions_and_bring_them_back(
     config, tree_there = mounted.path / "config", {}
     config.write_bytes(b"first")
     config.write_bytes(b"second one")
-    for number in range(20):
+    for number in range(FILES):
         path = mounted.path / f"tree/{number % 3}/{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"%d" % number)

@@ -58,18 +58,19 @@ KILLS ?= 200
 RESTARTS ?= 200
 COMEBACKS ?= 50
 HISTORIES ?= 1000
+CLONE_GIB ?= 4
 DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts comebacks damage scale histories fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts comebacks damage scale histories clones fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  RESTARTS=$(RESTARTS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  RESTARTS=$(RESTARTS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  CLONE_GIB=$(CLONE_GIB)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make reads\"; \"make bench\" has one"
 
@@ -220,9 +221,15 @@ scale: $(TEST) ## List a directory of 1,000,000 objects and walk 10,000,000 keys
 	@export OSSFS_PY_SCALE=1; $(tests) --timeout=1800 tests/unit/namespace/test_scale.py \
 		tests/unit/namespace/test_past.py $(PYTEST)
 
-histories: $(TEST) ## Compare HISTORIES random histories with their model, at 20 times each
-	@export OSSFS_PY_HISTORIES=$(HISTORIES); \
-	$(tests) --timeout=7200 tests/unit/namespace/test_past.py $(PYTEST)
+# In memory, then on SeaweedFS by boto3. On another server (ceph, moto):
+# OSSFS_PY_HISTORIES=100 .venv/bin/python -m tests.support.servers run ceph --keep-results \
+#     --tests tests/mount/test_histories.py
+histories: $(TEST) ## Compare HISTORIES random histories with their model, at 20 times each (SEED)
+	@export OSSFS_PY_HISTORIES=$(HISTORIES) OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) --timeout=7200 -s tests/unit/namespace/test_past.py tests/mount/test_histories.py $(PYTEST)
+
+clones: $(TEST) ## Clone a model of CLONE_GIB by cp and ossfs-py cp, beside reading and writing it
+	@export OSSFS_PY_CLONE_GIB=$(CLONE_GIB); $(tests) -s tests/mount/test_copies.py -k cloned $(PYTEST)
 
 fuzz: $(TEST) ## Search each parser for inputs that are bugs, FUZZ_SECONDS each (FUZZ: which)
 	@$(BIN)/python -m pip install --quiet atheris

@@ -137,6 +137,35 @@ def test_pages_of_any_size_tell_the_same(versioned: Versioned, size: int) -> Non
     assert whole[0].is_latest
 
 
+@pytest.mark.parametrize("delimiter", ["", "/"])
+def test_a_listing_that_goes_on_loses_nothing_beside_a_directory(
+    versioned: Versioned, delimiter: str
+) -> None:
+    """Names that sort before the slash of a directory that is called like their beginning."""
+    versioned.keep()
+    keys = ("dir-x", "dir.txt", "dir/a", "dir/b", "dirs/x")
+    for key in keys:
+        versioned.put(f"beside{len(delimiter)}/{key}", b"content")
+
+    def told(max_entries: int) -> set[str]:
+        found: set[str] = set()
+        after = None
+        while True:
+            prefix = f"beside{len(delimiter)}/"
+            page = versioned.store.list_versions(
+                HistoryQuery(prefix, delimiter, after, max_entries)
+            )
+            found |= {entry.key.removeprefix(prefix) for entry in page.entries}
+            found |= {each.removeprefix(prefix) for each in page.prefixes}
+            after = page.following
+            if after is None:
+                return found
+
+    everything = {"dir-x", "dir.txt", "dir/", "dirs/"} if delimiter else set(keys)
+    for size in (1000, 1, 2, 3, 4):
+        assert told(size) == everything, size
+
+
 def test_a_listing_goes_on_when_the_version_it_has_come_to_is_removed(
     versioned: Versioned,
 ) -> None:

@@ -1,11 +1,17 @@
 """Copies within a mount are the store's own, and are what was there when they are asked for."""
 
+import hashlib
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config
 from minio import Minio
 
 from tests.conftest import MountFactory
@@ -16,6 +22,12 @@ from tests.support.seaweed import SeaweedServer
 MIB = 1024**2
 SIZE = 9 * MIB + 5
 """More than a part: what is shorter is read and written."""
+CLONE_GIB = int(os.environ.get("OSSFS_PY_CLONE_GIB", "0"))
+"""Size of the model that is cloned; 0: a few parts (``make clones``: 4)."""
+PART_BYTES = 32 * MIB
+CLONE_BYTES = CLONE_GIB * 1024 * MIB or 3 * PART_BYTES
+SHARE = 0.1
+"""Most that a clone may take of the time of reading and writing the bytes."""
 
 
 def stored(client: Minio, bucket: str, key: str) -> bytes:
@@ -136,3 +148,65 @@ def test_kernels_before_6_18_let_the_store_copy_as_well(
         assert moved(proxy) < MIB, proxy.counts()
         assert mounted.unmount() == 0, mounted.log
     assert stored(minio_client, bucket, "copy") == content
+
+
+def upload(client: Any, bucket: str, key: str, size: int) -> str:
+    """An object of several parts, no two alike, by boto3; its bytes' MD5."""
+    digest, where = hashlib.md5(usedforsecurity=False), {"Bucket": bucket, "Key": key}
+    where["UploadId"] = client.create_multipart_upload(**where)["UploadId"]
+    noise, parts = random.Random(size).randbytes(PART_BYTES), []
+    for number in range(1, size // PART_BYTES + 1):
+        body = number.to_bytes(8) + noise[8:]
+        digest.update(body)
+        made = client.upload_part(**where, PartNumber=number, Body=body)
+        parts.append({"PartNumber": number, "ETag": made["ETag"]})
+    client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts})
+    return digest.hexdigest()
+
+
+def md5_in_store(client: Any, bucket: str, key: str) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    for chunk in client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(MIB):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def seconds(*command: str | Path) -> float:
+    """How long a program takes that must end well."""
+    began = time.monotonic()
+    subprocess.run(command, check=True, stderr=subprocess.PIPE)
+    return time.monotonic() - began
+
+
+@pytest.mark.timeout(300 + CLONE_BYTES // (10 * MIB))
+def test_a_model_is_cloned_without_moving_it_in_a_tenth_of_the_time(
+    mount: MountFactory, seaweed: SeaweedServer, bucket: str, proxy: Proxy
+) -> None:
+    client = boto3.client(
+        "s3",
+        endpoint_url=seaweed.endpoint,
+        aws_access_key_id=seaweed.access_key,
+        aws_secret_access_key=seaweed.secret_key,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    md5 = upload(client, bucket, "model", CLONE_BYTES)
+    # Reading and writing is not slowed down by the proxy that counts.
+    plain, counted = mount(bucket), mount(bucket, endpoint=proxy.endpoint)
+    ossfs_py = (sys.executable, "-m", "ossfs_py")
+    took = {
+        "ossfs-py cp": seconds(*ossfs_py, "cp", counted.path / "model", counted.path / "one"),
+        "cp": seconds("cp", counted.path / "model", counted.path / "two"),
+    }
+    over_network = moved(proxy)
+    assert over_network < MIB, proxy.counts()
+    both = seconds("sh", "-c", 'cat "$0" >"$1"', plain.path / "model", plain.path / "three")
+    print(  # noqa: T201 - for who runs it with -s
+        f"\n{CLONE_BYTES / MIB:.0f} MiB read and written in {both:.2f} s; cloned by",
+        *(f"{name} in {one:.2f} s ({one / both:.3f}x)," for name, one in took.items()),
+        f"{over_network} bytes moved; load {os.getloadavg()[0]:.1f}",
+    )
+    for name in ("one", "two", "three"):
+        assert md5_in_store(client, bucket, name) == md5
+    if CLONE_GIB:  # of a few parts it is not the bytes that take the time
+        assert max(took.values()) <= SHARE * both

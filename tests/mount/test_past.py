@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 from minio import Minio
 from minio.commonconfig import ENABLED
-from minio.versioningconfig import VersioningConfig
+from minio.versioningconfig import SUSPENDED, VersioningConfig
 
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
 from tests.support.mounting import Mount, MountFailedError
 
 MIB = 1024**2
+FILES = int(os.environ.get("OSSFS_PY_TREE_FILES", "20"))
+"""Of the tree that is deleted and brought back; 2,000 take some minutes."""
 TICK_SECONDS = 1.1
 """Stores tell whole seconds."""
 
@@ -93,6 +95,28 @@ def test_a_bucket_that_keeps_no_versions_or_did_not_then_is_refused(
         minio_client.remove_object(bucket, "file", version_id=item.version_id)
 
 
+def test_versions_without_an_id_are_shown_and_a_suspended_bucket_is_told(
+    mount: MountFactory, minio_client: Minio, kept: str
+) -> None:
+    """Objects from before versioning, and those of while it is suspended, have the id "null"."""
+    minio_client.set_bucket_versioning(kept, VersioningConfig(SUSPENDED))
+    put(minio_client, kept, "early", b"without an id")
+    minio_client.set_bucket_versioning(kept, VersioningConfig(ENABLED))
+    put(minio_client, kept, "proof", b"that versions were kept")
+    first = now()
+    put(minio_client, kept, "early", b"replaced")
+    past = mount(kept, at=first)
+    assert tree(past) == {"early": b"without an id", "proof": b"that versions were kept"}
+    assert "suspended" not in past.log
+    minio_client.set_bucket_versioning(kept, VersioningConfig(SUSPENDED))
+    put(minio_client, kept, "proof", b"kept as null")
+    second = now()
+    put(minio_client, kept, "proof", b"in its place")
+    past = mount(kept, at=second)
+    assert tree(past) == {"early": b"replaced", "proof": b"that versions were kept"}
+    assert "versioning of the bucket is suspended: what was overwritten" in past.log
+
+
 def test_what_the_present_brought_into_the_cache_serves_the_past(
     mount: MountFactory, minio_client: Minio, kept: str, tmp_path: Path
 ) -> None:
@@ -119,7 +143,7 @@ def test_the_commands_show_versions_and_bring_them_back(
     config, tree_there = mounted.path / "config", {}
     config.write_bytes(b"first")
     config.write_bytes(b"second one")
-    for number in range(20):
+    for number in range(FILES):
         path = mounted.path / f"tree/{number % 3}/{number}"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"%d" % number)

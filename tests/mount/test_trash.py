@@ -19,7 +19,8 @@ from tests.support.faults import Fault
 from tests.support.mounting import MountFailedError
 from tests.support.proxy import Proxy
 
-FILES = 20
+FILES = int(os.environ.get("OSSFS_PY_TREE_FILES", "20"))
+"""Of the tree that is removed and restored; 2,000 take some minutes."""
 
 
 def tree_made(root: Path) -> dict[Path, os.stat_result]:

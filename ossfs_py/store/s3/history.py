@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 from ossfs_py.model import HistoryEntry, HistoryMark, HistoryPage, HistoryQuery
 from ossfs_py.store.base import Versioning
 from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3.bydirectory import ByDirectory
 from ossfs_py.store.s3.heads import version_query
 from ossfs_py.store.s3.list_xml import ListingDocument, parse_object, parse_time
 from ossfs_py.store.s3.retry import Attempt, Retrier
@@ -16,6 +17,9 @@ from ossfs_py.store.s3.xmltext import parse_document
 _STATUS = re.compile(r"\{.*\}Status|Status")
 _OF_STATUS: dict[str, Versioning] = {"Enabled": "on", "Suspended": "suspended"}
 
+_LOSES_NAMES = "SeaweedFS"
+"""What the servers call themselves whose listings need :class:`ByDirectory`."""
+
 
 class History:
     """The requests about versions. Blocking; safe for concurrent use; all may be repeated."""
@@ -23,6 +27,9 @@ class History:
     def __init__(self, wire: WireClient, retrier: Retrier) -> None:
         self._wire = wire
         self._retrier = retrier
+        self._loses_names = False
+        """Whether the server was seen to be one whose pages do."""
+        self._by_directory = ByDirectory(self._ask)
 
     def versioning(self) -> Versioning:
         """See :meth:`ObjectStore.versioning`."""
@@ -35,6 +42,13 @@ class History:
 
     def list_versions(self, query: HistoryQuery) -> HistoryPage:
         """See :meth:`ObjectStore.list_versions`."""
+        if not self._loses_names:
+            page = self._ask(query)
+            if not self._loses_names or (query.after is None and page.following is None):
+                return page
+        return self._by_directory.page(query)
+
+    def _ask(self, query: HistoryQuery) -> HistoryPage:
         asked = [
             ("versions", ""),
             ("encoding-type", "url"),
@@ -50,14 +64,17 @@ class History:
         request = Request("ListObjectVersions", "GET", query=asked)
 
         def attempt(state: Attempt) -> HistoryPage:
-            return parse_history(self._wire.once(request, state).body)
+            answer = self._wire.once(request, state)
+            if answer.headers.get("server", "").startswith(_LOSES_NAMES):
+                self._loses_names = True
+            return parse_history(answer.body)
 
         page = self._retrier.run(request.operation, query.prefix, attempt)
         after = query.after
         if after is not None and after.version_id and not (page.entries or page.prefixes):
             # There was more. If the version of the mark has been removed since, by a lifecycle
             # rule say, moto ends there: go on behind the key.
-            return self.list_versions(replace(query, after=HistoryMark(after.key)))
+            return self._ask(replace(query, after=HistoryMark(after.key)))
         return page
 
     def delete_version(self, key: str, version_id: str) -> None:

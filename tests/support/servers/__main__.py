@@ -37,6 +37,8 @@ MOUNT = (
     "tests/mount/test_write_back.py",
 )
 """Files of the mount suite in which the store has a say; the others are about this machine."""
+HANDED_ON = ("OSSFS_PY_HISTORIES", "OSSFS_PY_SOAK_SEED")
+"""How much is tried: variables that the tests get from who runs this."""
 RESULTS = Path(__file__).with_name("results.json")
 
 
@@ -165,6 +167,7 @@ def suites(
         check=False,
         env={
             **plain_environment({"TMPDIR": str(scratch)}),
+            **{name: os.environ[name] for name in HANDED_ON if name in os.environ},
             **{f"{PREFIX}{key}": value for key, value in chosen.items()},
         },
     )

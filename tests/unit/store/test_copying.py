@@ -1,5 +1,6 @@
 """Copies on the server, against servers that answer as a script says."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,21 @@ def opened(server: ScriptedServer, **options: object) -> Iterator[ObjectStore]:
         yield store
     finally:
         store.close()
+
+
+def test_a_copy_is_waited_for_as_long_as_all_that_may_be_under_way_take() -> None:
+    """The store shares its disks among them: what is asked for again comes on top."""
+    size = 4_500_000  # a tenth of a second by itself
+    late = lambda _peer: time.sleep(0.8)  # noqa: E731 - a step of the script
+    source = ObjectVersion("large", ETAG, size)
+    part_of_it = ByteRange(0, size)
+    turns = [[late, copied()], [late, part_copied()], [described(ETAG, size)]]
+    with ScriptedServer([turns]) as server:
+        with opened(server, stall_timeout_seconds=0.25, concurrency=16, part_copy="on") as store:
+            assert store.copy(source, "key") == ObjectVersion("key", ETAG, size)
+            assert store.copy_part(UPLOAD, 1, source, part_of_it).size == size
+        asked = [seen for seen in server.requests if seen.method == "PUT"]
+        assert len(asked) == 2
 
 
 def test_a_copy_names_its_source_and_the_version_of_it() -> None:

@@ -5,6 +5,8 @@
 - ``content``: the protocol of what a dirty file is made of. ``memory_content`` streams (over
   ``memory_stream``, parts in budgeted memory); ``disk_content`` takes any change (over
   ``disk_bytes``, a staging file above an object, and ``builder``, its way to the store).
+  ``small_content`` is what a new file is until it is longer than a small one.
+- ``segments``: where the journal keeps small things, one after the other.
 - ``twins``: what the store has under another name is copied instead of sent.
 - ``upload``: one multipart upload, whose parts leave while the program goes on. ``requests``: the
   others.

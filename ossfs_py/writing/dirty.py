@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBase
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
@@ -86,7 +87,7 @@ class DirtyFile:
         self._unlinked = False
         self._kept: Path | None = None
         """Where the bytes are that were set aside."""
-        self._lock = trio.Lock()
+        self._lock = PromptLock()
         self._attempt: _Attempt | None = None
         self._content: Content
         if memory_first and (base is None or not base.size):
@@ -368,7 +369,6 @@ class DirtyFile:
         if not self.dirty:
             self._drop_hidden(self._content.base)
         self._content.close()
-        await trio.lowlevel.checkpoint()
 
     # -- inside: which content ---------------------------------------------------------------------
 

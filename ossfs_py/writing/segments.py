@@ -118,13 +118,15 @@ class SegmentLog:
             self._thin_out()
 
     def add(self, ident: str, kind: EntryKind, position: int, text: str, data: bytes) -> None:
-        """Add to what is kept of a file.
+        """Add to what is kept of a file; nothing happens if that is not needed any more.
 
         Raises:
             OSError: as :meth:`put`.
         """
         with self._lock:
-            needed = self._needed[ident]
+            needed = self._needed.get(ident)
+            if needed is None:
+                return  # removed while a thread was on its way here
             segment, _ = self._append(kind, ident, text.encode(), data, position)
             if segment not in needed.segments:
                 needed.segments.append(segment)

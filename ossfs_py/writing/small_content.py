@@ -191,8 +191,9 @@ class SmallContent:
             await self._describe(request, complete=True)
         else:
             await self._keep(request, self._data, complete=True)
-        self._secured = True
-        self._context.group_sync.add_small(self._ident)
+        self._secured = self._kept
+        if self._kept:
+            self._context.group_sync.add_small(self._ident)
         return True
 
     async def redescribe(self, request: CommitRequest) -> None:
@@ -203,6 +204,8 @@ class SmallContent:
         """
         if self._kept and request != self._kept_request:
             await self._describe(request, complete=self._secured)
+            if self._secured:
+                self._context.group_sync.add_small(self._ident)
 
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; see the protocol."""
@@ -277,6 +280,8 @@ class SmallContent:
         await context.group_sync.keep(partial(context.journal.keep_small, record, data))
         self._kept = True
         self._kept_request = request
+        if self._disowned:
+            self._forget()  # removed while a thread kept it
 
     async def _describe(self, request: CommitRequest, *, complete: bool = False) -> None:
         context = self._context

@@ -73,6 +73,9 @@ def test_small_files_removals_and_directories_are_brought_there_together(
             assert [Path(name).suffix for name in synced] == [".log", ""]
             await group_sync.sync()
             assert len(synced) == 2
+            await file.redescribe(CommitRequest("renamed"))
+            await group_sync.sync()
+            assert len(synced) == 3
 
     trio.run(main)
 

@@ -46,6 +46,8 @@ def test_what_is_not_needed_any_more_is_not_found(tmp_path: Path) -> None:
     assert log.drop(file)
     assert not log.drop(file)
     assert left(tmp_path) == {marker: (MARKER, "marker", b"")}
+    log.add(file, BYTES, 0, "", b"late")
+    assert file not in left(tmp_path)
     log.put(FILE, file, "again", b"")
     assert left(tmp_path)[file] == (FILE, "again", b"")
 

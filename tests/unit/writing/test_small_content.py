@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import CommitRequest
@@ -242,6 +244,23 @@ def test_on_a_slow_disk_threads_keep_small_files(
     made = run(tmp_path, scenario, limits=SMALL)
     assert len(calls) == 2
     assert made.store.content("file") == b"abc"
+
+
+def test_a_file_that_is_removed_while_a_thread_keeps_it_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SegmentLog, "is_slow", True)
+
+    async def scenario(w: Writing) -> None:
+        file = w.open(memory_first=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.write, 0, b"abc")
+            await trio.testing.wait_all_tasks_blocked()
+            file.abandon()
+        assert kept(w) == []
+        assert bytes(await file.read(0, 9)) == b"abc"
+
+    run(tmp_path, scenario, limits=SMALL)
 
 
 def test_what_was_stored_is_lent_as_a_file(tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ class Commits:
         async with self._claims.place(opened.inode), opened.lock:
             await self.commit_locked(opened)
 
+    def flushes_at_once(self, opened: OpenInode) -> bool:
+        """Whether :meth:`flush` waits for no more than the local disk: nobody need be let go."""
+        queue = self._write_back
+        return (
+            queue is not None
+            and queue.has_room
+            and opened.file.dirty
+            and not opened.inode.removed
+            and opened.file.size <= FIRST_PART_BYTES
+            and not (opened.lock.locked() or self._claims.moves(opened.inode))
+        )
+
     async def flush(self, opened: OpenInode) -> None:
         """One descriptor is closed: commit, or with write-back keep on local disk and queue."""
         queue = self._write_back

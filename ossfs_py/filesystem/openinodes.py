@@ -25,6 +25,7 @@ from ossfs_py.filesystem.twins import Twins
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.locks import PromptLock
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class OpenInode:
         self._users = 0
         self.readers = 0
         """Descriptors, of those in ``users``, that cannot change it. Kept by the handles."""
-        self.lock = trio.Lock()
+        self.lock = PromptLock()
         self.found_gone = False
         """Whether the store was asked before the first byte, and had no object any more."""
         self.has_pages = False
@@ -263,18 +264,21 @@ class Turns:
         self._idle: trio.Event | None = None
         self._moved: trio.Event | None = None
 
-    @asynccontextmanager
-    async def change(self) -> AsyncIterator[None]:
+    def change(self) -> "Turns":
         """Change the file in the block."""
+        return self
+
+    async def __aenter__(self) -> None:
+        """A change begins."""
         while self._moved is not None:
             await self._moved.wait()
         self._changes += 1
-        try:
-            yield
-        finally:
-            self._changes -= 1
-            if self._idle is not None and not self._changes:
-                self._idle.set()
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """It has ended."""
+        self._changes -= 1
+        if self._idle is not None and not self._changes:
+            self._idle.set()
 
     @asynccontextmanager
     async def move(self) -> AsyncIterator[None]:

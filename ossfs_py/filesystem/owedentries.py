@@ -10,6 +10,7 @@ from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.markers import MarkerRecord
 
@@ -32,7 +33,7 @@ class _Owed:
 
     def __init__(self) -> None:
         self.ident = uuid.uuid4().hex
-        self.lock = trio.Lock()
+        self.lock = PromptLock()
         """Held while the object is written, or the entry removed."""
         self.is_told = False
         """Whether the log has why it could not be written."""
@@ -106,10 +107,10 @@ class OwedEntries:
             if tree in _upwards(inode):
                 await self.changed(inode)
 
-    def lock_of(self, inode: Inode | None) -> trio.Lock:
+    def lock_of(self, inode: Inode | None) -> PromptLock:
         """Hold it while an entry is removed: nothing of it is written meanwhile."""
         owed = None if inode is None else self._owed.get(inode)
-        return trio.Lock() if owed is None else owed.lock
+        return PromptLock() if owed is None else owed.lock
 
     async def removed(self, inode: Inode | None) -> None:
         """The store need not hear of it any more."""

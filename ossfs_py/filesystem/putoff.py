@@ -23,6 +23,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import ListQuery, ObjectInfo
+from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import MAX_DELETED_KEYS, ObjectStore
 from ossfs_py.writing.removals import is_bare_marker
@@ -61,7 +62,7 @@ class PutOffRemoval(Protocol):
         ...
 
     @property
-    def lock(self) -> trio.Lock:
+    def lock(self) -> PromptLock:
         """Held while the object is deleted."""
         ...
 

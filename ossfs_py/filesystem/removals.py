@@ -35,6 +35,7 @@ from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
@@ -87,7 +88,7 @@ class Removal:
         """Who reads it; None for one that an earlier mount has left."""
         self.settled = trio.Event()
         """Nothing is under way any more that may make another object of it."""
-        self.lock = trio.Lock()
+        self.lock = PromptLock()
         """Held while the object is deleted."""
         self.is_over = False
         self.markers: list[RemovedMarker] = []

@@ -63,15 +63,21 @@ class WriteBackQueue(Generic[F]):
         """Whether the file waits, or is being uploaded."""
         return file in self._queue or file in self._running
 
+    @property
+    def has_room(self) -> bool:
+        """Whether not too many files are pending."""
+        return len(self) < self._max_files
+
     async def wait_for_room(self) -> None:
         """Wait while too many files are pending."""
-        while len(self) >= self._max_files:
+        while not self.has_room:
             await self._ended.park()
 
     def add(self, file: F) -> None:
         """Let a file be uploaded after those that are there."""
         self._queue[file] = trio.current_time() + self._gather_seconds
-        self._changed.set()
+        if len(self._queue) == 1 or self._is_crowded:
+            self._changed.set()  # or else it is not its turn before that of another one
 
     async def wait_empty(self) -> None:
         """Wait until nothing is pending; what is begins now."""
@@ -101,6 +107,10 @@ class WriteBackQueue(Generic[F]):
             self._changed.set()
             self._ended.unpark_all()
 
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self) > self._max_files // 2
+
     def _pause_seconds(self) -> float:
         """Until the first of the queue may be begun; they begin in the order of the closes."""
         if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
@@ -110,6 +120,6 @@ class WriteBackQueue(Generic[F]):
             under_way = sum(each.size() for each in self._running)
             if under_way + file.size() > _BYTES_AT_ONCE:
                 return math.inf
-        if len(self) > self._max_files // 2:
+        if self._is_crowded:
             return 0.0  # whoever makes so many is not to wait for those that wait here
         return due - trio.current_time()

@@ -1,6 +1,7 @@
 """The Content-Type of a new file, by its name. Pure."""
 
 import mimetypes
+from functools import lru_cache
 
 _BINARY = "application/octet-stream"
 _ADDED = {
@@ -21,6 +22,7 @@ for _suffix, _type in _ADDED.items():
     _TYPES.add_type(_type, _suffix)
 
 
+@lru_cache(256)  # asked for several times while a file is written
 def content_type_of(name: str) -> str | None:
     """The type that readers of the object are told; None where the name says nothing.
 

@@ -21,6 +21,7 @@ from ossfs_py.errors import RangeTooLargeError
 MAX_METADATA_BYTES = 2048
 """Most user metadata of one object, names and values together (S3 limit)."""
 
+_LONGEST_CHARACTER_BYTES = 4
 _NS_PER_SECOND = 1_000_000_000
 _MAX_ID = 2**32 - 2  # the last uid_t; the one after it means "no change" to chown(2)
 _MAX_TIME_DIGITS = 11  # seconds until the year 5138; longer numbers are not times
@@ -112,14 +113,19 @@ def encode(
     if xattrs:
         values = {name: base64.b64encode(value).decode("ascii") for name, value in xattrs.items()}
         result["xattr"] = quote(json.dumps(values, separators=(",", ":")), safe="")
-    size = sum(
-        len(text.encode("utf-8", "surrogateescape")) for item in result.items() for text in item
-    )
+    _require_room("".join((*result, *result.values())))
+    return result
+
+
+def _require_room(text: str) -> None:
+    """Names and values together must not be too long."""
+    if len(text) <= MAX_METADATA_BYTES // _LONGEST_CHARACTER_BYTES:
+        return
+    size = len(text.encode("utf-8", "surrogateescape"))
     if size > MAX_METADATA_BYTES:
         raise RangeTooLargeError(
             f"{size} bytes of metadata; a store keeps {MAX_METADATA_BYTES} with an object"
         )
-    return result
 
 
 def _number(text: str | None, largest: int) -> int | None:

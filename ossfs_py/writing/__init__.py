@@ -5,6 +5,8 @@
 - ``content``: the protocol of the bytes of a dirty file. ``memory_content`` streams (over
   ``memory_stream``, parts in budgeted memory); ``disk_content`` takes any change (over
   ``disk_bytes``, a staging file above an object, and ``builder``, its way to the store).
+  ``small_content`` is the content of a new file until it grows beyond a small one.
+- ``segments``: where the journal keeps small entries, one after the other.
 - ``twins``: a file that the store has under another name is copied instead of sent.
 - ``upload``: one multipart upload, whose parts leave while the program goes on. ``requests``: the
   others.

@@ -50,6 +50,9 @@ class WriteLimits:
     memory may grow to 490 GiB before it continues on disk."""
     first_buffer_bytes: int = 256 * 1024
     """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
+    small_bytes: int = 64 * 1024
+    """A new file up to this waits in memory and in the journal's segments instead of in a file of
+    its own; longer ones are worth one."""
     zeros_bytes: int = 64 * 1024**3
     """Most bytes of a sparse file that nobody wrote and a commit sends as zeros, for the store has
     no holes: ten minutes at 1 Gbit/s. A commit of more is refused before it sends any."""
@@ -85,6 +88,23 @@ class Tidying:
             await self._lot.park()
 
 
+class SmallRoom:
+    """Memory for small files that wait for the store, beside the budget. Belongs to the trio
+    thread.
+    """
+
+    def __init__(self, most_bytes: int = 16 * 1024**2) -> None:
+        """Without room left, files wait on disk."""
+        self._left = most_bytes
+
+    def take(self, size: int) -> bool:
+        """Whether there is room for ``size`` bytes, which are taken; below 0: gives some back."""
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+
 @dataclass(frozen=True, slots=True)
 class WriteContext:
     """The collaborators of the write side. One for each mount."""
@@ -104,6 +124,7 @@ class WriteContext:
     room: DiskRoom = field(default_factory=DiskRoom)
     """On the local disk."""
     tidying: Tidying = field(default_factory=Tidying)
+    small: SmallRoom = field(default_factory=SmallRoom)
 
     @property
     def parts(self) -> PartLimits:

@@ -14,12 +14,14 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBase
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
 from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.requests import delete_hidden
+from ossfs_py.writing.small_content import SmallContent
 from ossfs_py.writing.twins import copied_from_twin
 from ossfs_py.writing.upload import PartsUpload
 
@@ -85,15 +87,15 @@ class DirtyFile:
         self._unlinked = False
         self._kept: Path | None = None
         """Where the bytes are that were set aside."""
-        self._lock = trio.Lock()
+        self._lock = PromptLock()
         self._attempt: _Attempt | None = None
         self._content: Content
         if memory_first and (base is None or not base.size):
             self._content = self._new_memory(is_new=base is None)
+        elif base is None:
+            self._content = self._new_small()
         else:
-            # What is not in the store yet has to be brought there even if it stays empty.
-            under = None if base is None else Base(base)
-            self._content = self._new_disk(under, changed=base is None)
+            self._content = self._new_disk(Base(base), changed=False)
 
     # -- what is known without waiting -----------------------------------------------------------
 
@@ -207,7 +209,8 @@ class DirtyFile:
             StoreError: bytes have left and could not be made an object to read from.
         """
         async with self._lock:
-            await self._continue_on_disk()
+            if not isinstance(self._content, SmallContent):
+                await self._continue_on_disk()
 
     async def truncate(self, size: int) -> None:
         """Cut off or extend with zeros.
@@ -220,8 +223,8 @@ class DirtyFile:
             if size == self.size:
                 return
             self._check_in_use()
-            if size == 0 and (self._memory_first or self._borrows):
-                self._begin_anew()
+            if size == 0 and (self._memory_first or self._borrows or self._may_be_small):
+                await self._begin_anew()
                 return
             await self._settle()
             if not await self._content.truncate(size):
@@ -311,6 +314,8 @@ class DirtyFile:
             self._check_in_use()
             if self._content.streaming or self._borrows:
                 return False  # all or most of it is at the store already
+            if await self._content.secure(request):
+                return True
             await self._continue_on_disk()
             return await self._content.secure(request)
 
@@ -364,7 +369,6 @@ class DirtyFile:
         if not self.dirty:
             self._drop_hidden(self._content.base)
         self._content.close()
-        await trio.lowlevel.checkpoint()
 
     # -- inside: which content ---------------------------------------------------------------------
 
@@ -385,7 +389,17 @@ class DirtyFile:
     def _new_memory(self, *, is_new: bool) -> MemoryContent:
         return MemoryContent(self._context, self._memory_plan, is_new=is_new)
 
-    def _new_disk(self, base: Base | None, *, changed: bool) -> DiskContent:
+    def _new_small(self) -> SmallContent | DiskContent:
+        limits = self._context.limits
+        longest_bytes = min(limits.small_bytes, self._disk_schedule.span(1).size)
+        if not limits.small_bytes:
+            # What is not in the store yet has to be brought there even if it stays empty.
+            return self._new_disk(None, changed=True)
+        return SmallContent(
+            self._context, longest_bytes, self._target, self._new_disk, self._writer
+        )
+
+    def _new_disk(self, base: Base | None, *, changed: bool, ident: str = "") -> DiskContent:
         return DiskContent(
             self._context,
             self._disk_schedule,
@@ -395,6 +409,7 @@ class DirtyFile:
             self._writer,
             self._committer.largest_twin,
             changed=changed,
+            ident=ident,
         )
 
     def _writer(self) -> int:
@@ -440,12 +455,27 @@ class DirtyFile:
         self._seen = self._early = version
         self._committer.stored_early(version)
 
-    def _begin_anew(self) -> None:
-        """Forget all bytes: the file is written from its beginning."""
+    @property
+    def _may_be_small(self) -> bool:
+        return self._context.limits.small_bytes > 0 and not isinstance(self._content, SmallContent)
+
+    async def _begin_anew(self) -> None:
+        """Forget all bytes: the file is written from its beginning.
+
+        Raises:
+            OSError: the disk is full; nothing has changed.
+        """
         if self._memory_first:
             self._replace(self._new_memory(is_new=True))
-        else:
-            self._replace(self._new_disk(None, changed=True))
+            return
+        content = self._new_small()
+        try:
+            await content.truncate(0)  # the journal has it before what was is forgotten
+        except BaseException:
+            content.disown()
+            content.close()
+            raise
+        self._replace(content)
 
     def _replace(self, content: Content) -> None:
         """Go on with ``content``, and keep nothing of what was."""

@@ -20,8 +20,10 @@ from ossfs_py.writing.upload import PartsUpload
 class NewDiskContent(Protocol):
     """Makes the content that goes on where memory ends."""
 
-    def __call__(self, base: Base | None, *, changed: bool) -> "DiskContent":
-        """All bytes are those of ``base``; ``changed`` as the content will tell it."""
+    def __call__(self, base: Base | None, *, changed: bool, ident: str = "") -> "DiskContent":
+        """All bytes are those of ``base``; ``changed`` as the content will tell it; ``ident`` is
+        that of a small file which goes on there.
+        """
         ...
 
 
@@ -43,11 +45,14 @@ class DiskContent:
         largest_twin: Callable[[], int],
         *,
         changed: bool,
+        ident: str = "",
     ) -> None:
         """``writer`` tells which user's bytes those are that are written at the moment;
-        ``largest_twin`` is as of :class:`Committer`.
+        ``largest_twin`` is as of :class:`Committer`; ``ident`` as of
+        :meth:`Journal.create_staging`.
         """
         self._context = context
+        self._ident = ident
         self._first_part_end = schedule.span(1).end
         self._largest_twin = largest_twin
         self._held_back: int | None = None
@@ -324,7 +329,9 @@ class DiskContent:
 
     async def _new_staging(self) -> Staging:
         context = self._context
-        staging = await Staging.create(context.journal, context.local, context.room, self._writer)
+        staging = await Staging.create(
+            context.journal, context.local, context.room, self._writer, self._ident
+        )
         if self._disowned:
             staging.unlink()
         if self._bytes.size:

@@ -1,7 +1,7 @@
 """What write-back has taken outlasts a power loss: in groups, behind those who closed files."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import trio
@@ -19,7 +19,8 @@ _EVERY_SECONDS = 0.5
 
 
 class GroupSync:
-    """Brings staging files, their records, removals and markers to the disk within about a second.
+    """Brings staging files, their records, and small things (small files, removals, markers) to the
+    disk within about a second.
 
     A close that waited for its own fsync would wait 10 ms and more on a disk that others use as
     well, and so would the next one. Files that were uploaded before their turn are left alone.
@@ -30,8 +31,8 @@ class GroupSync:
         self._journal = journal
         self._local = local
         self._waiting: dict[Staging, None] = {}
-        self._removals: list[RemovalRecord] = []
-        self._markers: dict[str, None] = {}
+        self._small: set[str] = set()
+        """Ids of small things that are to outlast a power loss."""
         self._some = trio.Event()
 
     def add(self, staging: Staging) -> None:
@@ -39,23 +40,43 @@ class GroupSync:
         self._waiting[staging] = None
         self._some.set()
 
+    def add_small(self, ident: str) -> None:
+        """Let what the journal keeps under an id be brought to the disk with the next group, unless
+        :meth:`drop_small` is called before.
+        """
+        self._small.add(ident)
+        self._some.set()
+
+    def drop_small(self, ident: str) -> None:
+        """Nobody needs it any more."""
+        self._small.discard(ident)
+
+    async def keep(self, call: Callable[[], None]) -> None:
+        """Let the journal keep something small: at once, or in a thread while the disk is slow.
+
+        Raises:
+            Whatever the call raises.
+        """
+        if self._journal.is_slow:
+            await self._local.run_to_end(call)
+        else:
+            call()
+
     async def record_removal(self, record: RemovalRecord) -> None:
         """Let the journal know of a removal, and the disk with the next group.
 
         Raises:
             OSError: the journal cannot be written.
         """
-        await self._local.run(partial(self._journal.record_removal, record, durable=False))
-        self._removals.append(record)
-        self._some.set()
+        await self.keep(partial(self._journal.record_removal, record, durable=False))
+        self.add_small(record.ident)
 
     async def record_marker(self, record: MarkerRecord) -> None:
         """As :meth:`record_removal`, of an empty object that is owed, in place of what was known
         of it.
         """
-        await self._local.run(self._journal.record_marker, record)
-        self._markers[record.ident] = None
-        self._some.set()
+        await self.keep(partial(self._journal.record_marker, record))
+        self.add_small(record.ident)
 
     async def forget_marker(self, ident: str) -> None:
         """The store has it, or nobody wants it any more.
@@ -63,7 +84,8 @@ class GroupSync:
         Raises:
             OSError: the journal cannot be written.
         """
-        await self._local.run(self._journal.forget_marker, ident)
+        self.drop_small(ident)
+        await self.keep(partial(self._journal.forget_marker, ident))
 
     async def run(self) -> None:
         """Work until cancelled; a group under way is brought to its end."""
@@ -78,33 +100,25 @@ class GroupSync:
         """
         group = [one for one in self._waiting if one.recorded and not one.uses.closed]
         self._waiting.clear()
-        removals, self._removals = self._removals, []
-        markers, self._markers = self._markers, {}
+        small, self._small = self._small, set()
         self._some = trio.Event()
         for one in group:
             one.uses.enter()
         try:
-            if group or removals or markers:
-                await self._local.run_to_end(self._sync, group, removals, list(markers))
+            if group or small:
+                await self._local.run_to_end(self._sync, group, bool(small))
         except OSError as exc:
             log.error("what write-back took would not survive a power loss now: %s", exc)  # noqa: TRY400
         finally:
             for one in group:
                 one.uses.leave()
 
-    def _sync(
-        self,
-        group: Sequence[Staging],
-        removals: Sequence[RemovalRecord],
-        markers: Sequence[str],
-    ) -> None:
+    def _sync(self, group: Sequence[Staging], small: bool) -> None:
         for one in group:
             # Uploaded meanwhile, it needs no disk any more.
             if one.recorded:
                 one.sync()
         if group:
             self._journal.sync_staging()
-        if removals:
-            self._journal.sync_removals(removals)
-        if markers:
-            self._journal.sync_markers(markers)
+        if small:
+            self._journal.sync_small()

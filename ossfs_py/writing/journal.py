@@ -12,6 +12,8 @@ Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 - ``renames/<digest>.json``  directories whose rename is under way
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
 - ``markers/<id>.json``      directories and links that the store has not got yet
+- ``segments/<n>.log``       the same of small files and their bytes, removals and markers, one
+                           after the other (``segments``)
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so it is there whole or not at all. The log
@@ -45,6 +47,7 @@ from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
+from ossfs_py.writing.segments import EntryKind, KeptEntry, SegmentLog
 
 _LOG_ENTRY = struct.Struct("<qq")
 _TRUNCATED = -1
@@ -81,6 +84,7 @@ class Journal:
         self._removals = directory / "removals"
         self._markers = directory / "markers"
         self._unsaved = directory / "unsaved"
+        self._segments = SegmentLog(directory / "segments")
         try:
             _private_directory(directory)
             for each in self._directories():
@@ -101,18 +105,20 @@ class Journal:
 
     def close(self) -> None:
         """Let another mount use the directory."""
+        self._segments.close()
         while self._locks:
             os.close(self._locks.pop())
 
     # -- files being written -------------------------------------------------------------------
 
-    def create_staging(self) -> StagedFile:
-        """A new empty staging file, not yet of interest to anybody after a crash.
+    def create_staging(self, ident: str = "") -> StagedFile:
+        """A new empty staging file, not yet of interest to anybody after a crash. ``ident`` is that
+        of a small file which goes on there; what is kept of it counts until it is forgotten.
 
         Raises:
             OSError: ENOSPC among others.
         """
-        ident = uuid.uuid4().hex
+        ident = ident or uuid.uuid4().hex
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         return StagedFile(ident, os.open(self._staging / f"{ident}.data", flags, 0o600))
 
@@ -163,6 +169,49 @@ class Journal:
         self._write_unsaved(record)
         self.remove_record(record.ident)
         return target
+
+    # -- small files ----------------------------------------------------------------------------
+
+    @property
+    def descriptor(self) -> int:
+        """A descriptor in the directory, for who asks about its disk."""
+        return self._locks[-1]
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether whoever keeps small things had better use a thread: the disk lets it wait."""
+        return self._segments.is_slow
+
+    def keep_small(self, record: DirtyRecord, data: bytes) -> None:
+        """From now on a crash leaves a file with these bytes to be found, as ``record`` says; after
+        :meth:`sync_small` a power loss does, too.
+
+        Raises:
+            OSError: ENOSPC among others; nothing has changed. So of all that keeps small things.
+        """
+        text = record.replaced(order=self._next_order()).to_json()
+        self._segments.put(EntryKind.FILE, record.ident, text, data)
+
+    def write_small(self, ident: str, position: int, data: bytes) -> None:
+        """A small file that is kept has these bytes at ``position``."""
+        self._segments.add(ident, EntryKind.BYTES, position, "", data)
+
+    def cut_small(self, ident: str, size: int) -> None:
+        """A small file that is kept is only so long."""
+        self._segments.add(ident, EntryKind.SIZE, size, "", b"")
+
+    def describe_small(self, record: DirtyRecord) -> None:
+        """A small file that is kept is to become what ``record`` says."""
+        text = record.replaced(order=self._next_order()).to_json()
+        self._segments.add(record.ident, EntryKind.RECORD, 0, text, b"")
+
+    def forget_small(self, ident: str) -> None:
+        """A small file is in the store, nobody wants it, or it is kept elsewhere."""
+        self._segments.drop(ident)
+
+    def sync_small(self) -> None:
+        """Let small files, removals and markers survive a power loss."""
+        self._segments.sync()
 
     # -- multipart uploads ---------------------------------------------------------------------
 
@@ -272,21 +321,18 @@ class Journal:
     def record_removal(self, record: RemovalRecord, *, durable: bool = True) -> None:
         """Remember a removal until :meth:`forget_removal`, in place of what was known of it.
 
-        Without ``durable`` across a power loss only after :meth:`sync_removals`.
+        Without ``durable`` across a power loss only after :meth:`sync_small`.
         """
-        path = self._removals / f"{record.ident}.json"
-        _write_atomically(path, record.to_json(), durable=durable)
-
-    def sync_removals(self, records: Iterable[RemovalRecord]) -> None:
-        """Bring what is remembered of removals to the disk, where it is not forgotten."""
-        for record in records:
-            with contextlib.suppress(FileNotFoundError):
-                _sync(self._removals / f"{record.ident}.json")
-        _sync(self._removals)
+        if durable:
+            path = self._removals / f"{record.ident}.json"
+            _write_atomically(path, record.to_json(), durable=True)
+        else:
+            self._segments.put(EntryKind.REMOVAL, record.ident, record.to_json())
 
     def forget_removal(self, record: RemovalRecord) -> None:
         """The store has nothing of the removed file any more."""
-        (self._removals / f"{record.ident}.json").unlink(missing_ok=True)
+        self._segments.drop(record.ident)
+        _unlink(f"{self._removals}/{record.ident}.json")
 
     def forget_removals(self, records: Iterable[RemovalRecord]) -> None:
         """As :meth:`forget_removal`, of many."""
@@ -301,27 +347,24 @@ class Journal:
                 found.append(RemovalRecord.from_json(path.read_text()))
             except (ValueError, LookupError, TypeError):
                 path.unlink()
+        for text in self._segments.texts(EntryKind.REMOVAL):
+            with contextlib.suppress(ValueError, LookupError, TypeError):
+                found.append(RemovalRecord.from_json(text))
         return found
 
     # -- directories that were made ----------------------------------------------------------------
 
     def record_marker(self, record: MarkerRecord) -> None:
         """Remember a marker that is owed until :meth:`forget_marker`, in place of what was known of
-        it; across a power loss only after :meth:`sync_markers`.
+        it; across a power loss only after :meth:`sync_small`.
         """
         text = replace(record, order=self._next_order()).to_json()
-        _write_atomically(self._markers / f"{record.ident}.json", text)
-
-    def sync_markers(self, idents: Iterable[str]) -> None:
-        """Bring what is remembered of markers to the disk, where it is not forgotten."""
-        for ident in idents:
-            with contextlib.suppress(FileNotFoundError):
-                _sync(self._markers / f"{ident}.json")
-        _sync(self._markers)
+        self._segments.put(EntryKind.MARKER, record.ident, text)
 
     def forget_marker(self, ident: str) -> None:
         """The store has the marker, or the directory was removed."""
-        (self._markers / f"{ident}.json").unlink(missing_ok=True)
+        if not self._segments.drop(ident):
+            _unlink(f"{self._markers}/{ident}.json")
 
     def leftover_markers(self) -> list[MarkerRecord]:
         """Markers that a daemon that died, or could not reach the store, has left."""
@@ -331,6 +374,9 @@ class Journal:
                 found.append(MarkerRecord.from_json(path.read_text()))
             except (ValueError, LookupError, TypeError, AttributeError):
                 path.unlink()
+        for text in self._segments.texts(EntryKind.MARKER):
+            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
+                found.append(MarkerRecord.from_json(text))
         return found
 
     # -- after a crash ---------------------------------------------------------------------------
@@ -342,11 +388,16 @@ class Journal:
         before the first own staging file.
         """
         claimed = []
-        found = [self._left(path) for path in sorted(self._staging.glob("*.json"))]
+        small, segments = self._segments.adopt()
+        # What is kept of a small file counts, whatever of it has come to a file of its own.
+        paths = [path for path in self._staging.glob("*.json") if path.stem not in small]
+        found = [self._left(path) for path in sorted(paths)]
+        smalls = {ident: _small_left(ident, kept) for ident, kept in small.items()}
         markers = self.leftover_markers()
         newest: dict[str, int] = {}
         # Those in ``unsaved/`` count for when this was itself cut short.
-        files = [record for record in (*found, *self.unsaved_records()) if record.complete]
+        everything = (*found, *smalls.values(), *self.unsaved_records())
+        files = [record for record in everything if record.complete]
         named: list[DirtyRecord | MarkerRecord] = [*files, *markers]
         for owed in named:
             newest[owed.key] = max(owed.order, newest.get(owed.key, 0))
@@ -358,10 +409,15 @@ class Journal:
                 continue
             self.set_aside(record)
             claimed.append(record.ident)
+        for ident, record in smalls.items():
+            if not record.complete or record.order >= newest[record.key]:
+                _write_durably(self._unsaved / f"{ident}.data", bytes(small[ident].data))
+                self._write_unsaved(record)
+                claimed.append(ident)
         for marker in markers:
             if marker.order < newest[marker.key]:
                 self.forget_marker(marker.ident)
-        for path in self._staging.iterdir():
+        for path in (*self._staging.iterdir(), *segments):
             path.unlink()
         return claimed
 
@@ -423,6 +479,7 @@ class Journal:
             self._removals,
             self._markers,
             self._unsaved,
+            self.directory / "segments",
         )
 
     def _rename_path(self, old_prefix: str) -> Path:
@@ -457,6 +514,15 @@ class Journal:
                 size = max(size, end)
                 dirty.add(start, end)
         return record.replaced(size=size, base_valid=base_valid, dirty=dirty, log=None)
+
+
+def _small_left(ident: str, kept: KeptEntry) -> DirtyRecord:
+    """The record of a small file that a daemon that died has left."""
+    try:
+        record = DirtyRecord.from_json(kept.text)
+    except RecordDamagedError as exc:
+        return DirtyRecord(ident=ident, key="", reason=str(exc))
+    return record.replaced(size=len(kept.data), base_valid=0, dirty=ExtentSet())
 
 
 def written_entry(start: int, end: int) -> bytes:
@@ -499,6 +565,14 @@ def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
     os.rename(temporary, path)  # noqa: PTH104
     if durable:
         _sync(path.parent)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _sync(path: Path) -> None:

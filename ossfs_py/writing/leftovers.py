@@ -15,6 +15,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store import StoreOptions
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import Recovery
+from ossfs_py.writing.segments import count_files
 
 _NAME = "source.json"
 _FORMAT = 1
@@ -79,7 +80,8 @@ def count_unsaved(directory: Path, *, ended: bool) -> int:
     Of a mount that has ``ended`` also those that a killed daemon was still writing.
     """
     rooms = ("unsaved", "staging") if ended else ("unsaved",)
-    return sum(1 for room in rooms for _record in (directory / room).glob("*.json"))
+    count = sum(1 for room in rooms for _record in (directory / room).glob("*.json"))
+    return count + (count_files(directory / "segments") if ended else 0)
 
 
 def sentence_about_unsaved(directory: Path, count: int) -> str:

@@ -66,7 +66,7 @@ class DirtyRecord:
     """Greater than that of every record the journal was given before."""
 
     @classmethod
-    def of(cls, ident: str, request: CommitRequest) -> "DirtyRecord":
+    def of(cls, ident: str, request: CommitRequest, *, complete: bool = False) -> "DirtyRecord":
         """A record of a file that will be committed as ``request`` says."""
         return cls(
             ident=ident,
@@ -74,6 +74,7 @@ class DirtyRecord:
             metadata=request.metadata,
             content_type=request.content_type,
             replaces=None if request.replaces is None else request.replaces.etag,
+            complete=complete,
         )
 
     def replaced(self, **changes: Any) -> "DirtyRecord":

@@ -48,14 +48,19 @@ class Staging:
 
     @classmethod
     async def create(
-        cls, journal: Journal, local: Workers, room: DiskRoom, writer: Callable[[], int]
+        cls,
+        journal: Journal,
+        local: Workers,
+        room: DiskRoom,
+        writer: Callable[[], int],
+        ident: str = "",
     ) -> "Staging":
-        """A new, empty staging file.
+        """A new, empty staging file; ``ident`` as of :meth:`Journal.create_staging`.
 
         Raises:
             OSError: the disk is full, among others.
         """
-        file = await local.run_to_end(journal.create_staging)
+        file = await local.run_to_end(journal.create_staging, ident)
         return cls(journal, local, file, room, writer)
 
     @property

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from minio import Minio
 
+from ossfs_py.writing.segments import count_files
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
 from tests.support.mounting import Mount, wait_for_log
@@ -26,8 +27,9 @@ def hold_uploads(proxy: Proxy) -> None:
 
 
 def pending(mounted: Mount) -> int:
-    """Staging files that the next mount would find."""
-    return len(list(mounted.state_dir.glob("*/staging/*.json")))
+    """Files that the next mount would find."""
+    of_their_own = len(list(mounted.state_dir.glob("*/staging/*.json")))
+    return of_their_own + sum(map(count_files, mounted.state_dir.glob("*/segments")))
 
 
 def test_close_does_not_wait_for_the_store_and_sync_does(

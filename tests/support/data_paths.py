@@ -19,7 +19,7 @@ from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
-from tests.support.writing import TINY, Commits, Writing, idle, writing
+from tests.support.writing import SMALL, Commits, Writing, idle, writing
 
 BLOCK_BYTES = 64 * 1024
 MEMORY_BYTES = 64 * BLOCK_BYTES
@@ -88,7 +88,7 @@ async def bench(
     root: Path,
     *,
     store: FakeStore | None = None,
-    limits: WriteLimits = TINY,
+    limits: WriteLimits = SMALL,
     memory_bytes: int = MEMORY_BYTES,
     prefix: str = "",
 ) -> AsyncIterator[Bench]:

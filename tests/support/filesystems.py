@@ -415,6 +415,7 @@ async def mounted(
             write_back=queue if write_back else None,
             group_sync=made.writes.context.group_sync if write_back else None,
         )
+        journal.claim_leftovers()
         fs.take_over()
         async with trio.open_nursery() as nursery:
             if write_back:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
@@ -29,8 +29,12 @@ TINY = WriteLimits(
     memory_part_bytes=32,
     first_buffer_bytes=3,
     twin_bytes=8,
+    small_bytes=0,
     memory_wait_seconds=0.001,
 )
+
+SMALL = replace(TINY, small_bytes=4)
+"""The same, with files so small that they wait in the journal's segments."""
 
 REQUEST = CommitRequest("file")
 BOTH = pytest.mark.parametrize("memory_first", [True, False], ids=["memory", "disk"])

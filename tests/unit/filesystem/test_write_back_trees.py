@@ -262,6 +262,11 @@ JOURNAL_STEPS = (
     "forget_removal",
     "record_marker",
     "forget_marker",
+    "keep_small",
+    "write_small",
+    "cut_small",
+    "describe_small",
+    "forget_small",
 )
 
 

@@ -2,13 +2,16 @@
 
 import errno
 import os
+import uuid
 from pathlib import Path
 
 import pytest
 import trio
 
 from ossfs_py.model import CommitRequest
-from tests.support.writing import Writing, writing
+from ossfs_py.writing.markers import MarkerRecord
+from ossfs_py.writing.removals import RemovalRecord
+from tests.support.writing import SMALL, Writing, writing
 
 REQUEST = CommitRequest("file")
 
@@ -49,6 +52,30 @@ def test_closing_waits_for_no_disk_and_one_group_brings_all_there(
             assert synced == [*expected, "staging"]
             await w.context.group_sync.sync()
             assert len(synced) == 7
+
+    trio.run(main)
+
+
+def test_small_files_removals_and_directories_are_brought_there_together(
+    tmp_path: Path, synced: list[str]
+) -> None:
+    async def main() -> None:
+        async with writing(tmp_path, limits=SMALL) as w:
+            group_sync = w.context.group_sync
+            for _ in range(3):
+                file = w.open(memory_first=False)
+                await file.write(0, b"1")
+                assert await file.secure(REQUEST)
+            await group_sync.record_marker(MarkerRecord(uuid.uuid4().hex, "directory/", {}))
+            await group_sync.record_removal(RemovalRecord("removed", ()))
+            assert synced == []
+            await group_sync.sync()
+            assert [Path(name).suffix for name in synced] == [".log", ""]
+            await group_sync.sync()
+            assert len(synced) == 2
+            await file.redescribe(CommitRequest("renamed"))
+            await group_sync.sync()
+            assert len(synced) == 3
 
     trio.run(main)
 

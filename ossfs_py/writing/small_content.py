@@ -1,0 +1,297 @@
+"""The content of a small new file: in memory, and in the journal's segments until it is stored."""
+
+import os
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ossfs_py.extents import ExtentSet
+from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.writing.content import Base, LentFile, Target
+from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
+from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.requests import put_object
+from ossfs_py.writing.staging import Staging
+
+
+class SmallContent:
+    """Implements :class:`Content`; what is longer, or has holes, is for another content.
+
+    Each change is in the journal when it returns, unless ``target`` says that nobody will commit
+    the file. The bytes are one immutable piece: who reads or sends them is not disturbed by a
+    change.
+    """
+
+    def __init__(
+        self,
+        context: WriteContext,
+        longest_bytes: int,
+        target: Target,
+        new_disk: NewDiskContent,
+        writer: Callable[[], int],
+    ) -> None:
+        """``writer`` tells which user's bytes those are that are written at the moment."""
+        self._context = context
+        self._longest_bytes = longest_bytes
+        self._target = target
+        self._new_disk = new_disk
+        self._writer = writer
+        self._account = context.room.account()
+        self._ident = uuid.uuid4().hex
+        self._data = b""
+        self._base: Base | None = None
+        self._changed = True
+        self._kept = False
+        """Whether the journal has the file."""
+        self._kept_request: CommitRequest | None = None
+        self._secured = False
+        self._disowned = False
+
+    @property
+    def size(self) -> int:
+        """Present size in bytes."""
+        return len(self._data)
+
+    @property
+    def changed(self) -> bool:
+        """Whether the store has other bytes, or none, under the file's key."""
+        return self._changed
+
+    @property
+    def base(self) -> Base | None:
+        """The object that was stored last, if any: it has the bytes if nothing has changed."""
+        return self._base
+
+    @property
+    def made(self) -> ObjectVersion | None:
+        """None: one PUT makes the object, or does not."""
+        return None
+
+    @property
+    def bound(self) -> bool:
+        """Never: all bytes are here."""
+        return False
+
+    @property
+    def lost(self) -> bool:
+        """Never, for the same reason."""
+        return False
+
+    @property
+    def streaming(self) -> bool:
+        """Never: nothing leaves before the commit."""
+        return False
+
+    @property
+    def all_here(self) -> bool:
+        """Always."""
+        return True
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def view(self, position: int, end: int) -> memoryview | None:
+        """Bytes from ``position``."""
+        return memoryview(self._data)[position:end]
+
+    async def piece(self, position: int, end: int) -> bytes | memoryview | None:
+        """As :meth:`view`."""
+        return self.view(position, end)
+
+    # -- changing ------------------------------------------------------------------------------
+
+    async def write(self, offset: int, data: memoryview) -> int:
+        """Take all of ``data``, or nothing if the file is not small any more.
+
+        Raises:
+            OSError: the disk is full; nothing was taken.
+        """
+        before, end = self._data, offset + len(data)
+        size = max(end, len(before))
+        if offset > len(before) or size > self._longest_bytes:
+            return 0
+        if not self._context.small.take(size - len(before)):
+            return 0
+        try:
+            written = bytes(data)
+            after = b"".join((before[:offset], written, before[end:]))
+            await self._change(after, lambda ident: self._write_small(ident, offset, written))
+        except BaseException:
+            self._context.small.take(len(before) - size)
+            raise
+        return len(data)
+
+    async def truncate(self, size: int) -> bool:
+        """Cut off; False if the file is to be longer.
+
+        Raises:
+            OSError: nothing has changed.
+        """
+        before = self._data
+        if size > len(before):
+            return False
+        journal = self._context.journal
+        await self._change(before[:size], lambda ident: journal.cut_small(ident, size))
+        self._context.small.take(size - len(before))
+        return True
+
+    def _write_small(self, ident: str, offset: int, data: bytes) -> None:
+        context = self._context
+        context.room.require(context.journal.descriptor, self._writer(), len(data))
+        context.journal.write_small(ident, offset, data)
+
+    async def _change(self, after: bytes, change: Callable[[str], None]) -> None:
+        """Let the journal know of a change, and have it."""
+        if self._kept:
+            if self._secured and self._kept_request is not None:
+                # Not whole any more.
+                self._secured = False
+                await self._describe(self._kept_request)
+            await self._context.group_sync.keep(partial(change, self._ident))
+        elif not self._disowned:
+            request = self._target()
+            if request is not None:
+                await self._keep(request, after)
+        self._data = after
+        self._changed = True
+        self._account.is_now(len(after), self._writer())
+
+    # -- going on from disk --------------------------------------------------------------------
+
+    async def on_disk(self) -> DiskContent:
+        """The same bytes in a content that takes any change; close this one then.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        if self._base is not None and not self._changed:
+            return self._new_disk(self._base, changed=False)
+        content = self._new_disk(None, changed=True, ident=self._ident if self._kept else "")
+        try:
+            pieces = [(0, memoryview(self._data))] if self._data else []
+            await content.take_over(pieces, len(self._data))
+        except BaseException:
+            content.disown()
+            content.close()
+            raise
+        self._forget()
+        return content
+
+    # -- bringing it to the store --------------------------------------------------------------
+
+    async def secure(self, request: CommitRequest) -> bool:
+        """Keep it as a whole file, until it is committed or changed: across a crash at once, across
+        a power loss within about a second.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        if self._kept:
+            await self._describe(request, complete=True)
+        else:
+            await self._keep(request, self._data, complete=True)
+        self._secured = self._kept
+        if self._kept:
+            self._context.group_sync.add_small(self._ident)
+        return True
+
+    async def redescribe(self, request: CommitRequest) -> None:
+        """What the journal knows of the file is to become what ``request`` says.
+
+        Raises:
+            OSError: the disk is full, among others.
+        """
+        if self._kept and request != self._kept_request:
+            await self._describe(request, complete=self._secured)
+            if self._secured:
+                self._context.group_sync.add_small(self._ident)
+
+    async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
+        """Make the object; see the protocol."""
+        await self.redescribe(request)
+        return await put_object(self._context, request, self._data, condition)
+
+    def committed(self, version: ObjectVersion) -> "SmallContent":
+        """The object is ``version`` now; the bytes stay readable here."""
+        self._forget()
+        self._base = Base(version)
+        self._changed = False
+        return self
+
+    def rebase(self, version: ObjectVersion) -> None:
+        """The bytes stored last are under another key now."""
+        if self._base is not None:
+            self._base = Base(version)
+
+    def lend(self) -> LentFile | None:
+        """A copy of what was committed last, in a file in memory; None if nothing is there, or it
+        has changed.
+        """
+        if self._changed or not self._data:
+            return None
+        fd = os.memfd_create("ossfs-py-lent")
+        try:
+            os.write(fd, self._data)
+        except BaseException:
+            os.close(fd)
+            raise
+        spans = ExtentSet([ByteRange(0, len(self._data))])
+        return LentFile(fd, spans, lambda: True, partial(os.close, fd))
+
+    # -- giving it up ----------------------------------------------------------------------------
+
+    def disown(self) -> None:
+        """The file was unlinked: nobody will look for its bytes after a crash."""
+        self._disowned = True
+        self._forget()
+
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
+        """Move the bytes to ``unsaved/``; see the protocol."""
+        context = self._context
+        staging = Staging(
+            context.journal,
+            context.local,
+            context.journal.create_staging(self._ident),
+            context.room,
+            self._writer,
+        )
+        try:
+            staging.write_now(0, memoryview(self._data))
+            record = DirtyRecord.of(self._ident, request)
+            path = staging.set_aside(record.replaced(base=seen, size=len(self._data)))
+        finally:
+            staging.close()
+        self._forget()
+        return path
+
+    def close(self) -> None:
+        """Free the memory; what the journal has stays there for the next mount."""
+        self._context.small.take(-len(self._data))
+        self._data = b""
+        self._account.close()
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _keep(self, request: CommitRequest, data: bytes, *, complete: bool = False) -> None:
+        context = self._context
+        context.room.require(context.journal.descriptor, self._writer(), len(data))
+        record = DirtyRecord.of(self._ident, request, complete=complete)
+        await context.group_sync.keep(partial(context.journal.keep_small, record, data))
+        self._kept = True
+        self._kept_request = request
+        if self._disowned:
+            self._forget()  # removed while a thread kept it
+
+    async def _describe(self, request: CommitRequest, *, complete: bool = False) -> None:
+        context = self._context
+        record = DirtyRecord.of(self._ident, request, complete=complete)
+        await context.group_sync.keep(partial(context.journal.describe_small, record))
+        self._kept_request = request
+
+    def _forget(self) -> None:
+        """The journal need not have it any more."""
+        if self._kept:
+            self._kept = self._secured = False
+            self._context.group_sync.drop_small(self._ident)
+            self._context.journal.forget_small(self._ident)

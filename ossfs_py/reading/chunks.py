@@ -108,6 +108,7 @@ class Chunk:
         "given",
         "index",
         "job",
+        "near",
         "pins",
         "ready",
         "sought",
@@ -142,6 +143,8 @@ class Chunk:
         self.from_disk = from_disk
         self.from_store = not from_disk
         """Whether the store gave some of it, as it does only to whoever may read the object."""
+        self.near = False
+        """Whether it came from other machines' memory, and can be fetched from there again."""
         self.ahead = ahead
         """Downloaded before anybody asked for it."""
         self.given = 0

@@ -57,7 +57,8 @@ class MountSettings(SettingsModel):
         MOUNT,
         "N",
         "Survive that many deaths of the daemon within a minute: a small process starts it again,"
-        " and programs go on with what they have open (with --read-only, from Linux 6.9 on).",
+        " and programs go on with what they have open (from Linux 6.9 on; for writing with temp and"
+        " cache).",
         default=0,
         ge=0,
         le=1000,

@@ -30,6 +30,7 @@ from ossfs_py.model import NO_METADATA, CommitRequest, Condition, ObjectInfo, Ob
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.contenttypes import content_type_of
 from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.writing.parts import FIRST_PART_BYTES
 
@@ -193,10 +194,23 @@ class Commits:
         if not opened.file.adopted:
             return False
         info = await self._namespace.version_in_store(opened.inode)
-        if info is None or not await opened.file.is_in(info.version):
+        if info is None or not await self.is_stored(opened, info):
             return False
         self.found_stored(opened, info)
         return True
+
+    @staticmethod
+    async def is_stored(opened: OpenInode, info: ObjectInfo) -> bool:
+        """Whether the store has what is dirty already, as an earlier daemon may have sent it.
+
+        Raises:
+            StoreError
+        """
+        if info.size or opened.file.size:
+            return await opened.file.is_in(info.version)
+        # Nothing tells one empty file from another but the moment when it was made.
+        made_ns = decode(info.metadata or NO_METADATA).mtime_ns
+        return made_ns is not None and made_ns == opened.inode.mtime_ns
 
     def _note_refused(self, opened: OpenInode, request: CommitRequest, exc: OssfsError) -> None:
         """No commit will ever store the changes: whoever opens the name from now on, be it before

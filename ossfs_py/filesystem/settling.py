@@ -12,7 +12,6 @@ from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import Opener
 from ossfs_py.model import ObjectInfo
-from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.namespace import Namespace
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class Settlement:
             return
         elif opened.over is not None:
             await self._settle_append(opened, info)
-        elif await self._is_stored(opened, info):
+        elif await self._commits.is_stored(opened, info):
             log.info("%r was stored before the daemon before ended", info.key)
             self._commits.found_stored(opened, info)
 
@@ -72,14 +71,6 @@ class Settlement:
             await opened.file.preserve(info.version)
             opened.seen = info.version
             opened.inode.learn(info)
-
-    async def _is_stored(self, opened: OpenInode, info: ObjectInfo) -> bool:
-        if not info.size:
-            # Nothing tells one empty file from another but the moment when it was made.
-            return (
-                not opened.file.size and decode(info.metadata or {}).mtime_ns is not None
-            ) and decode(info.metadata or {}).mtime_ns == opened.inode.mtime_ns
-        return await opened.file.is_in(info.version)
 
     async def _settle_append(self, opened: OpenInode, info: ObjectInfo) -> None:
         """It was about to be appended to what others had written."""

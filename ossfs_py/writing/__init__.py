@@ -9,6 +9,7 @@
 - ``upload``: one multipart upload, whose parts leave while the program goes on. ``requests``: the
   others.
 - ``parts`` and ``records`` are pure: how a file is cut, and how the journal writes it down.
+- ``comparing``: whether the store has what is here.
 - ``staging``, ``journal``, ``leftovers``, ``recovery``: nothing acknowledged is lost when the
   daemon dies; ``removals``: and nothing removed comes back; ``markers``: and directories are made;
   ``groupsync``: in a power loss as well, a second later.

@@ -9,12 +9,12 @@ from typing import Protocol
 from ossfs_py.errors import FileTooLargeError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.writing.builder import ObjectBuilder
+from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_bytes import DiskBytes
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.records import DirtyRecord
-from ossfs_py.writing.requests import same_bytes
 from ossfs_py.writing.staging import Staging
 from ossfs_py.writing.upload import PartsUpload
 

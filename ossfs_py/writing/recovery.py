@@ -38,6 +38,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.kept import keep_copy
 from ossfs_py.writing.markers import MarkerRecord
@@ -52,7 +53,6 @@ from ossfs_py.writing.parts import (
 from ossfs_py.writing.records import DirtyRecord, SentParts
 from ossfs_py.writing.removals import delete_removed
 from ossfs_py.writing.renames import RenameRecord
-from ossfs_py.writing.requests import same_bytes
 
 log = logging.getLogger(__name__)
 

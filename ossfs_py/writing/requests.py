@@ -1,20 +1,16 @@
 """Single requests of the write side: those that are waited for, and those that nobody waits for."""
 
 import logging
-import os
 from dataclasses import replace
 from functools import partial
 
 import trio
 
-from ossfs_py.errors import ObjectMissingError, StoreError, VersionChangedError
-from ossfs_py.model import ByteRange, CommitRequest, Condition, FileSlice, ObjectVersion
-from ossfs_py.store.base import ObjectStore
+from ossfs_py.errors import StoreError
+from ossfs_py.model import CommitRequest, Condition, FileSlice, ObjectVersion
 from ossfs_py.writing.context import WriteContext
 
 log = logging.getLogger(__name__)
-
-_COMPARED_BYTES = 8 * 1024**2
 
 
 async def put_object(
@@ -57,24 +53,6 @@ async def with_metadata(
             )
         )
     return version  # noqa: RET504 - a return inside the scope is one mypy cannot see
-
-
-def same_bytes(store: ObjectStore, version: ObjectVersion, span: ByteRange, fd: int) -> bool:
-    """Whether the object has the bytes that the file has there. Blocks.
-
-    Raises:
-        StoreError: the object could not be read.
-    """
-    buffer = memoryview(bytearray(min(_COMPARED_BYTES, span.size)))
-    for start in range(span.start, span.end, _COMPARED_BYTES):
-        piece = buffer[: min(_COMPARED_BYTES, span.end - start)]
-        try:
-            store.get_range_into(version, start, piece)
-        except (VersionChangedError, ObjectMissingError):
-            return False
-        if os.pread(fd, len(piece), start) != piece:
-            return False
-    return True
 
 
 def delete_hidden(context: WriteContext, key: str) -> None:

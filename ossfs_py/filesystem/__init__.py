@@ -19,6 +19,6 @@ knows what may have the bytes of a file already. ``links`` follows a link that w
 ``growth`` a file that others append to.
 
 ``surviving`` is the facade of a mount that outlives its daemon: ``survival`` and ``filerecords``
-write down what the next one needs, ``settling`` finds out what the dead one had stored, ``repeated``
-answers what it had taken up.
+write down what the next one needs, ``settling`` finds out what the dead one had stored,
+``repeated`` answers what it had taken up.
 """

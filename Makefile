@@ -203,9 +203,9 @@ treekills: $(TEST) ## Kill the daemon KILLS times while trees are unpacked, clon
 	@export OSSFS_PY_SOAK_TREE_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_killed_trees.py $(PYTEST)
 
-restarts: $(TEST) ## Kill and upgrade the daemon RESTARTS times while programs read and another takes over (SEED)
+restarts: $(TEST) ## Kill and upgrade the daemon RESTARTS times while programs read and write (SEED)
 	@export OSSFS_PY_SOAK_RESTARTS=$$((($(RESTARTS) + 1) / 2)) OSSFS_PY_SOAK_SEED=$(SEED); \
-	$(tests) -s tests/soak/test_restarts.py $(PYTEST)
+	$(tests) -s tests/soak/test_restarts.py tests/soak/test_restarts_writing.py $(PYTEST)
 
 # Each of four kinds: by hand as root and as an ordinary user, as a service, in a container.
 comebacks: $(TEST) ## kill -9 a mount under its programs, mount again, COMEBACKS times of each kind

@@ -33,7 +33,7 @@ from ossfs_py.cli.kept import (
     keep_to_ourselves,
     told_as_text,
 )
-from ossfs_py.host.keeping import DEVICE, ENDED, HANDED, LONGEST_WORD_BYTES, NEXT, REFUSED
+from ossfs_py.host.keeping import DEVICE, ENDED, HANDED, HELD, LONGEST_WORD_BYTES, NEXT, REFUSED
 
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10
@@ -56,6 +56,8 @@ class _Daemons:
         self._theirs = theirs
         self._ours.setblocking(False)
         self._device: int | None = None
+        self._held: list[int] = []
+        """Descriptors of locks that outlive a daemon."""
         self._deaths: list[float] = []
         self._is_ending = False
         self._words: set[bytes] = set()
@@ -160,6 +162,8 @@ class _Daemons:
                 word, descriptors, _, _ = socket.recv_fds(self._ours, LONGEST_WORD_BYTES, 1)
                 if word == DEVICE and descriptors:
                     self._device = descriptors[0]
+                elif word == HELD:
+                    self._held += descriptors
                 elif word.startswith(NEXT) and descriptors:
                     self._wanted.append((word.removeprefix(NEXT).decode(), descriptors[0]))
                 else:

@@ -110,8 +110,16 @@ def _special_modes(s: SettingFields) -> list[Conflict]:
 def _restarts(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
     if s.restarts and not s.read_only:
-        reason = "written data would be lost: only a read-only mount can survive its daemon"
-        found.append((("restarts", "read_only"), reason))
+        if s.data_path == "direct":
+            reason = (
+                "it writes from memory, which is lost when the daemon dies: say --data-path temp"
+                " or cache, or --read-only"
+            )
+            found.append((("restarts", "data_path"), reason))
+        for name in ("write_back", "trash"):
+            if getattr(s, name):
+                reason = "what waits to be stored or deleted is not handed on to another daemon yet"
+                found.append((("restarts", name), reason))
     if s.restarts and s.fuse_lane == "off":
         found.append((("restarts", "fuse_lane"), "it needs the fast lane"))
     return found

@@ -2,7 +2,7 @@
 
 import logging
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -147,10 +147,7 @@ async def assembled(
                 descriptors=descriptors,
             )
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
-            if not settings.read_only:
-                await _take_over(files, journal, store, filesystem)
-            if survival is not None and isinstance(filesystem, SurvivingFilesystem):
-                _resume(filesystem, survival)
+            settle = await _begin(settings, files, journal, store, filesystem, survival)
             keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
@@ -160,7 +157,9 @@ async def assembled(
                 nursery.start_soon(_kept_running, filesystem.run)
                 nursery.start_soon(_kept_running, writes.group_sync.run)
                 if not settings.read_only:
-                    nursery.start_soon(_finish_in_background, files, journal, store, filesystem)
+                    nursery.start_soon(
+                        _finish_in_background, files, journal, store, filesystem, settle
+                    )
                 try:
                     async with trio.open_nursery() as jobs:
                         parts = MountParts(
@@ -312,38 +311,72 @@ def _metadata_keeper(
     return MetadataKeeper(namespace.metadata_memory, file, files)
 
 
-def _resume(filesystem: SurvivingFilesystem, survival: Survival) -> None:
-    resumed = filesystem.resume(survival)
-    if survival.negotiated is not None:
-        log.warning(
-            "the daemon before has ended; its mount goes on with %d names, %d open files and"
-            " %d open directories",
-            *resumed,
-        )
+async def _begin(
+    settings: Settings,
+    files: Workers,
+    journal: Journal,
+    store: ObjectStore,
+    filesystem: Filesystem,
+    survival: Survival | None,
+) -> Callable[[], Awaitable[None]]:
+    """Take over what a daemon that died has left: files that programs have open go on, other dirty
+    files are kept for ``ossfs-py recover``. What is to be done about the rest before anything is
+    changed is returned, as the store may be away.
+    """
+    if survival is None or not isinstance(filesystem, SurvivingFilesystem):
+        if not settings.read_only:
+            await files.run(_claim, journal)
+            await files.run(tidy_leftovers, journal, store)
+            filesystem.take_over()
+        return trio.lowlevel.checkpoint
+    records, left = survival.writers, survival.left
+    dirty = await files.run(journal.owned_records, records.dirty_owners(left))
+    if not settings.read_only:
+        kept = {record.ident for record in dirty.values()}
+        await files.run(_claim, journal, kept, partial(records.drops, left))
+    resumed = filesystem.resume(survival, dirty)
+    if not settings.read_only:
+        survival.lock = journal.lock_for_keeper()
+
+    async def tidy() -> None:
+        await files.run(tidy_leftovers, journal, store, filesystem.read_keys())
+        filesystem.take_over()
+
+    if survival.negotiated is None:
+        if not settings.read_only:
+            await tidy()
+        return trio.lowlevel.checkpoint
+    log.warning(
+        "the daemon before has ended; its mount goes on with %d names, %d open files and"
+        " %d open directories",
+        *resumed,
+    )
+    renaming = bool(await files.run(journal.leftover_renames))
+    return partial(filesystem.settle, tidy, renaming=renaming)
 
 
-async def _take_over(
-    files: Workers, journal: Journal, store: ObjectStore, filesystem: Filesystem
+def _claim(
+    journal: Journal,
+    kept: Container[str] = (),
+    dropped: Callable[[str], bool] = lambda _owner: False,
 ) -> None:
-    """Find what a daemon that died here has left: its dirty files are kept, the rest tidied."""
-    await files.run(_tidy, journal, store)
-    filesystem.take_over()
-
-
-def _tidy(journal: Journal, store: ObjectStore) -> None:
-    for ident in journal.claim_leftovers():
+    for ident in journal.claim_leftovers(kept, dropped):
         log.warning(
             "a file that a killed daemon had not saved yet is kept as %s (see: ossfs-py recover)",
             journal.unsaved_path(ident),
         )
-    tidy_leftovers(journal, store)
 
 
 async def _finish_in_background(
-    files: Workers, journal: Journal, store: ObjectStore, filesystem: Filesystem
+    files: Workers,
+    journal: Journal,
+    store: ObjectStore,
+    filesystem: Filesystem,
+    settle: Callable[[], Awaitable[None]],
 ) -> None:
     """Finish what programs had closed, after the deletion of what had the same names before."""
     recovery = Recovery(journal, trash=filesystem.trash.prefix)
+    await settle()
     try:
         await filesystem.removals_tried()
         await files.run(partial(_finish_complete, recovery, store), urgent=False)

@@ -167,7 +167,12 @@ def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
     Raises:
         SurvivalError: it cannot be gone on with.
     """
-    facts = MountIdentity(settings.source, str(settings.mountpoint), settings.endpoint or "")
+    facts = MountIdentity(
+        settings.source,
+        str(settings.mountpoint),
+        settings.endpoint or "",
+        "" if settings.read_only else str(settings.state_dir),
+    )
     try:
         survival = open_survival(keeper.ledger)
         found_out = survival.found_out or FoundOut(str(_place(settings)), settings.at_ns)

@@ -124,7 +124,12 @@ def write_limits(settings: Settings) -> WriteLimits:
     """How large the parts of uploads may be, and how many zeros may be sent."""
     limits = WriteLimits()
     part_bytes = min(limits.memory_part_bytes, settings.memory_limit_bytes // _PART_SHARE)
-    return WriteLimits(memory_part_bytes=part_bytes, zeros_bytes=settings.max_zeros_bytes)
+    return WriteLimits(
+        memory_part_bytes=part_bytes,
+        zeros_bytes=settings.max_zeros_bytes,
+        # The next daemon goes on from staging files.
+        small_bytes=0 if settings.restarts else limits.small_bytes,
+    )
 
 
 def disk_cache_options(settings: Settings, place: str) -> DiskCacheOptions:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.writing.content import Committer
+from ossfs_py.writing.records import DirtyRecord
 
 
 class OpenFile(Protocol):
@@ -29,6 +30,11 @@ class OpenFile(Protocol):
     @property
     def dirty(self) -> bool:
         """Whether a commit would have anything to upload."""
+        ...
+
+    @property
+    def unstored(self) -> bool:
+        """Whether it has bytes that no object has, whether or not anybody wants them stored."""
         ...
 
     @property
@@ -152,6 +158,32 @@ class OpenFile(Protocol):
 
     def abandon(self) -> None:
         """Drop uncommitted data on purpose (the file was unlinked): dirty becomes False."""
+        ...
+
+    def adopt(self, record: DirtyRecord) -> None:
+        """Go on with the dirty bytes that an earlier daemon has left in a staging file. Before
+        anything else is done with the file; blocks shortly.
+
+        Raises:
+            OSError: they cannot be opened.
+        """
+        ...
+
+    @property
+    def adopted(self) -> bool:
+        """Whether an earlier daemon may have sent what the next commit sends."""
+        ...
+
+    async def is_in(self, version: ObjectVersion) -> bool:
+        """Whether an object is what a commit of an earlier daemon would have made of what is dirty.
+
+        Raises:
+            StoreError
+        """
+        ...
+
+    def found_stored(self, version: ObjectVersion) -> None:
+        """An earlier daemon committed what is dirty as ``version``, and did not live to know."""
         ...
 
     def set_aside(self, request: CommitRequest) -> str | None:

@@ -12,6 +12,7 @@ from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
+from ossfs_py.writing.records import DirtyRecord
 
 CommittedHook = Callable[[DirtyFile, ObjectVersion], None]
 """Called with every version that this mount wrote, while its dirty file is still open."""
@@ -63,6 +64,11 @@ class ObjectFile:
     def dirty(self) -> bool:
         """Whether a commit would have to bring anything to the store."""
         return self._dirty is not None and self._dirty.dirty
+
+    @property
+    def unstored(self) -> bool:
+        """Whether it has bytes that no object has, whether or not anybody wants them stored."""
+        return self._dirty is not None and self._dirty.unstored
 
     @property
     def bound(self) -> bool:
@@ -183,6 +189,15 @@ class ObjectFile:
         """How the file would be committed now, for its dirty file."""
         return self._committer.request()
 
+    @property
+    def owner(self) -> str:
+        """See :class:`Committer`."""
+        return self._committer.owner
+
+    def made(self, version: ObjectVersion) -> None:
+        """See :class:`Committer`."""
+        self._committer.made(version)
+
     async def before_replacing(self) -> None:
         """See the protocol."""
         await self._committer.before_replacing()
@@ -226,6 +241,27 @@ class ObjectFile:
         self._abandoned = True
         if self._dirty is not None:
             self._dirty.abandon()
+
+    def adopt(self, record: DirtyRecord) -> None:
+        """Go on with what an earlier daemon has left in a staging file; see the protocol."""
+        dirty = self._writable()
+        dirty.adopt(record)
+        self._abandoned = record.unlinked
+
+    @property
+    def adopted(self) -> bool:
+        """Whether an earlier daemon may have sent what the next commit sends."""
+        return self._dirty is not None and self._dirty.adopted
+
+    async def is_in(self, version: ObjectVersion) -> bool:
+        """Whether an object is what a commit of an earlier daemon would have made of it."""
+        return self._dirty is not None and await self._dirty.is_in(version)
+
+    def found_stored(self, version: ObjectVersion) -> None:
+        """An earlier daemon has committed it, and did not live to know."""
+        if self._dirty is not None:
+            self._dirty.found_stored(version)
+            self._version = version
 
     def set_aside(self, request: CommitRequest) -> str | None:
         """Move uncommitted data to ``unsaved/``; returns its path, None if that was done before."""

@@ -17,4 +17,8 @@ decides what is kept before it is lost, ``protection`` what may not be changed. 
 goes on when nobody waits for it any more. ``siblings`` fetches what will be opened soon, ``twins``
 knows what may have the bytes of a file already. ``links`` follows a link that was opened as a file,
 ``growth`` a file that others append to.
+
+``surviving`` is the facade of a mount that outlives its daemon: ``survival`` and ``filerecords``
+write down what the next one needs, ``settling`` finds out what the dead one had stored,
+``repeated`` answers what it had taken up.
 """

@@ -57,10 +57,14 @@ class Changes:
         """
         async with self.of(inode):
             opened = self._opened.current(inode)
-            yield inode.local or (opened is not None and opened.file.dirty)
-            await self._commits.follow(inode)
-            if opened is not None:
-                await self._commits.redescribe(opened)
+            if opened is None:
+                yield inode.local
+                await self._commits.follow(inode)
+                return
+            with opened.rewriting():
+                yield inode.local or opened.file.dirty
+                await self._commits.follow(inode)
+            await self._commits.redescribe(opened)
 
     async def set_attributes(self, inode: Inode, change: AttributeChange) -> None:
         """chmod, chown and utimens."""

@@ -19,16 +19,18 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.twins import Twins
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.filesystem.writers import signed
-from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.model import NO_METADATA, CommitRequest, Condition, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.contenttypes import content_type_of
 from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.writing.parts import FIRST_PART_BYTES
 
@@ -173,6 +175,8 @@ class Commits:
         try:
             version = await self._upload(opened, request)
         except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
+            if await self._was_stored_before(opened):
+                return
             if opened.exclusive or self._policy.fail:
                 self._note_refused(opened, request, exc)
                 raise
@@ -193,8 +197,32 @@ class Commits:
             return
         self._stored(opened, version, request)
         if inode.metadata_dirty and not opened.file.dirty:
-            await self._namespace.flush_attributes(inode)
-            await self.follow(inode)
+            with opened.rewriting():
+                await self._namespace.flush_attributes(inode)
+                await self.follow(inode)
+
+    async def _was_stored_before(self, opened: OpenInode) -> bool:
+        """Whether an earlier daemon's commit of the same bytes has arrived in the meantime."""
+        if not opened.file.adopted:
+            return False
+        info = await self._namespace.version_in_store(opened.inode)
+        if info is None or not await self.is_stored(opened, info):
+            return False
+        self.found_stored(opened, info)
+        return True
+
+    @staticmethod
+    async def is_stored(opened: OpenInode, info: ObjectInfo) -> bool:
+        """Whether the store has what is dirty already, as an earlier daemon may have sent it.
+
+        Raises:
+            StoreError
+        """
+        if info.size or opened.file.size:
+            return await opened.file.is_in(info.version)
+        # Nothing tells one empty file from another but the moment when it was made.
+        made_ns = decode(info.metadata or NO_METADATA).mtime_ns
+        return made_ns is not None and made_ns == opened.inode.mtime_ns
 
     def _note_refused(self, opened: OpenInode, request: CommitRequest, exc: OssfsError) -> None:
         """No commit will ever store the changes: whoever opens the name from now on, be it before
@@ -277,6 +305,7 @@ class Commits:
         """
         seen = opened.seen
         async with opened.turns.move():
+            opened.composes = True
             try:
                 for _attempt in range(_APPEND_TRIES):
                     if await self._appended_to_present(opened, start, request):
@@ -284,6 +313,8 @@ class Commits:
             except BaseException:
                 opened.seen = seen  # what is in the file follows that one still
                 raise
+            finally:
+                opened.composes, opened.over = False, None
             opened.seen = seen
         raise VersionChangedError(
             f"others replaced the object {_APPEND_TRIES} times while it was appended to",
@@ -296,14 +327,15 @@ class Commits:
         """One try; False if others were faster."""
         there = await self._namespace.version_in_store(opened.inode)
         version = None if there is None else there.version
-        opened.seen = version
+        opened.seen = opened.over = version
+        opened.note()
         file = self._data_path.open(version, opened)
         condition = Condition(only_if_absent=True)
         if version is not None:
             condition = Condition(only_if_etag=version.etag)
         if version is not None and opened.file.size == start:
             # Nothing to append: the program made an empty file where one is already.
-            await self._go_on_with(opened, file, version, request)
+            await self.go_on_with(opened, file, version, request)
             self._namespace.invalidate(opened.inode)  # their attributes are not the request's
             return True
         try:
@@ -319,14 +351,20 @@ class Commits:
             if isinstance(exc, _CONFLICTS) and not bucket_gone:
                 return False
             raise
-        await self._go_on_with(opened, file, stored, request)
+        await self.go_on_with(opened, file, stored, request)
         return True
 
-    async def _go_on_with(
-        self, opened: OpenInode, file: OpenFile, stored: ObjectVersion, request: CommitRequest
+    async def go_on_with(
+        self,
+        opened: OpenInode,
+        file: OpenFile,
+        stored: ObjectVersion,
+        request: CommitRequest | None = None,
     ) -> None:
         """The file is what others wrote, and our own end after it."""
         inode = opened.inode
+        if request is None:
+            request = self._request(opened, streaming=True)
         old, opened.file = opened.file, file
         opened.kernel_end = old.size
         old.abandon()
@@ -346,6 +384,13 @@ class Commits:
             # Some stores look for the condition when an upload begins; it goes by then.
             return replace(request, condition=Condition())
         return request
+
+    def found_stored(self, opened: OpenInode, info: ObjectInfo) -> None:
+        """A daemon before has stored what is dirty, as the store tells."""
+        request = self._request(opened, streaming=True)
+        opened.file.found_stored(info.version)
+        self._stored(opened, info.version, replace(request, metadata=info.metadata or NO_METADATA))
+        opened.note()
 
     def stored_so_far(self, opened: OpenInode, version: ObjectVersion) -> None:
         """A file that is still written had to be stored as ``version``."""
@@ -469,6 +514,7 @@ class Commits:
                 self._kernel.note_pages(inode, copy)
             elif opened.seen == source:
                 opened.seen = copy  # what is to take its place follows it
+            opened.note()  # before the source is deleted
 
     # -- behind the programs, and all files -----------------------------------------------------
 

@@ -21,7 +21,8 @@ from ossfs_py.errors import (
     StoreError,
     VersionChangedError,
 )
-from ossfs_py.filesystem.openinodes import Opener, OpenInode
+from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinodes import Opener
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace

@@ -28,7 +28,8 @@ from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.growth import GrowthFollower
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.links import LinkFollower
-from ossfs_py.filesystem.openinodes import Opener, OpenInode
+from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinodes import Opener
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.model import AttributeChange, ObjectVersion
@@ -50,6 +51,7 @@ class Handle:
     __slots__ = (
         "appends",
         "changes",
+        "flags",
         "makes",
         "opened",
         "opened_at",
@@ -62,6 +64,7 @@ class Handle:
         self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
     ) -> None:
         self.opened = opened
+        self.flags = flags
         self.opened_at = trio.current_time()
         self.makes = False
         """Whether it made the file: until it is closed nothing it writes changes a stored one."""
@@ -222,15 +225,15 @@ class Handles:
             opened.unseen = not flags & os.O_TRUNC
             if flags & os.O_APPEND:
                 opened.appended_from = 0
-            reply = self._new(opened, flags, uid, uid)
-            self._handles[reply.handle].makes = True
-            return reply
+            return self._new(opened, flags, uid, uid, makes=True)
 
     def is_making(self, number: int | None) -> bool:
         """Whether a descriptor is known, and made the file that it is open for."""
         return number in self._handles and self._handles[number].makes
 
-    def _new(self, opened: OpenInode, flags: int, uid: int, writer: int | None) -> OpenReply:
+    def _new(
+        self, opened: OpenInode, flags: int, uid: int, writer: int | None, *, makes: bool = False
+    ) -> OpenReply:
         if flags & os.O_ACCMODE == os.O_RDWR:
             opened.file.expect_rereads()
         number = next(self._numbers)
@@ -241,6 +244,7 @@ class Handles:
         if keep and not past_pages and self._kernel.was_given_bytes(opened.inode):
             opened.inode.settled = True  # it may read what who had it open before was given
         handle = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
+        handle.makes = makes
         self._handles[number] = handle
         opened.readers += not handle.changes
         if self.witness is not None:
@@ -261,15 +265,18 @@ class Handles:
             and not self._rights_lent(opened.inode)
         )
 
-    def adopt_reader(self, number: int, opened: OpenInode, uid: int) -> None:
-        """A descriptor for reading that an earlier daemon made; what it was given stays valid."""
+    def adopt(self, number: int, handle: Handle) -> None:
+        """A descriptor that an earlier daemon made; what it was given stays valid."""
+        opened, inode = handle.opened, handle.opened.inode
         opened.users += 1
-        opened.readers += 1
-        opened.has_pages = True
-        opened.inode.settled = True
-        self._kernel.keeps_pages(opened.inode, opened.file.version, dirty=False)
-        self._kernel.gave_bytes(opened.inode)
-        self._handles[number] = Handle(opened, os.O_RDONLY, uid, past_pages=False, writer=None)
+        opened.readers += not handle.changes
+        if handle.writer is not None:
+            self._descriptors.add_writer(handle.writer)
+        self._kernel.keeps_pages(inode, opened.file.version, dirty=opened.file.dirty)
+        if not handle.past_pages:
+            opened.has_pages = inode.settled = True
+            self._kernel.gave_bytes(inode)
+        self._handles[number] = handle
 
     def moved_on(self, opened: OpenInode) -> None:
         """An open file is of another version now."""
@@ -339,12 +346,12 @@ class Handles:
         """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
         handle = self._handles.pop(number, None)
         if handle is not None:
-            if self.witness is not None:
-                self.witness.released(number)
             handle.opened.readers -= not handle.changes
             try:
                 await self._opener.release(handle.opened)
             finally:
+                if self.witness is not None:
+                    self.witness.released(number)  # a daemon that died before goes on with it
                 if handle.writer is not None:
                     self._descriptors.remove_writer(handle.writer)
 
@@ -455,6 +462,7 @@ class Handles:
         until = min(begin + size, version.size)
         if (
             begin != start
+            or (opened.witness is not None and until - begin < version.size)
             or handle.appends
             or read is opened
             or read.inode.removed

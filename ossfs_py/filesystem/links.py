@@ -14,7 +14,8 @@ from collections.abc import Iterable
 
 from ossfs_py.errors import FilesystemError, VersionChangedError
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.openinodes import Opener, OpenInode
+from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinodes import Opener
 from ossfs_py.model import Attributes, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace

@@ -28,7 +28,8 @@ from ossfs_py.filesystem.description import FileDescription, Refreshed, path_in,
 from ossfs_py.filesystem.directories import Directories, TakeEntry
 from ossfs_py.filesystem.handles import HandleNumbers, Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
-from ossfs_py.filesystem.openinodes import Opener, OpenInode, OpenInodes
+from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinodes import Opener, OpenInodes
 from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.preserved import PreservedFiles

@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import Protocol
 
 from ossfs_py.errors import ObjectMissingError, OssfsError, StoreError, VersionChangedError
-from ossfs_py.filesystem.openinodes import HiddenCopy, OpenInode, OpenInodes
+from ossfs_py.filesystem.openinode import HiddenCopy, OpenInode
+from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.runtime.workers import Workers
@@ -87,6 +88,7 @@ class PreservedFiles:
             return
         earlier, opened.hidden = opened.hidden, HiddenCopy(copy, version)
         await opened.file.preserve(copy)
+        opened.note()  # before the source is deleted
         if earlier is not None:
             await self._delete(earlier.version)
 

@@ -33,7 +33,7 @@ class Protection:
     """Refuses what the mount was told to protect against. Belongs to the trio thread."""
 
     def __init__(self, against: Collection[Protected] = (), *, read_only: bool = False) -> None:
-        self._read_only = read_only
+        self.read_only = read_only
         self._against = frozenset(against)
         self._told: TTLCache[tuple[str, str], bool] = TTLCache(
             _MAX_PLACES, _QUIET_SECONDS, timer=trio.current_time
@@ -45,7 +45,7 @@ class Protection:
 
     def require_writable(self) -> None:
         """Raises ReadOnlyError if nothing may change."""
-        if self._read_only:
+        if self.read_only:
             raise ReadOnlyError("the mount is read-only")
 
     def refuse(self, change: Protected, call: str, path: str) -> None:

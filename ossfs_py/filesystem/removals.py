@@ -14,7 +14,7 @@ over, and until the object that is still read has moved to a hidden copy.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
@@ -29,7 +29,8 @@ from ossfs_py.errors import (
     StoreError,
 )
 from ossfs_py.filesystem.behind import Behind
-from ossfs_py.filesystem.openinodes import OpenInode, OpenInodes
+from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
@@ -196,7 +197,29 @@ class Removals:
         """Hide what earlier mounts removed and could not delete; blocks shortly."""
         # As they were removed: a directory after what was in it.
         for record in sorted(self._journal.leftover_removals(), key=lambda each: each.at_ns):
-            self._add_owed(record, is_old=True)
+            if record.ident not in self._outstanding:
+                self._add_owed(record, is_old=True)
+
+    def resume(self, opened: Iterable[OpenInode]) -> None:
+        """Go on with the removals of what is ``opened`` since an earlier daemon; blocks shortly."""
+        by_key: dict[str, OpenInode] = {}
+        for each in opened:
+            if each.file.version is not None:
+                by_key[each.file.version.key] = each
+            if each.hidden is not None:
+                by_key[each.hidden.source.key] = each
+        for record in self._journal.leftover_removals():
+            reader = by_key.get(record.key)
+            if reader is None or record.whatever_was_there:
+                continue
+            if not reader.removed_here:
+                # Killed before the name was gone: who removes it asks again.
+                self._journal.forget_removal(record)
+                continue
+            removal = Removal(record, reader, self)
+            removal.settled.set()
+            self._add(removal)
+            self._of_open[reader] = removal
 
     # -- names -----------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ stay open, and nothing worse.
 
 import json
 import struct
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,17 +18,24 @@ from enum import IntEnum
 from typing import Any
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.filesystem.filerecords import FileRecords, LeftOpen
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.runtime.ledger import LedgerError, Record, StateTable
 
 _INODE = struct.Struct("=QQQQIBBH")
 """References (first, as it is overwritten in place), number, directory, order of making,
-generation, kind, whether the number is this mount's own, length of the name; the name follows."""
+generation, kind, what else it is (``_TRANSIENT`` and so on), length of the name; the name follows.
+"""
+_TRANSIENT, _REMOVED, _STALE, _LOCAL = 1, 2, 4, 8
+"""Its number is this mount's own; it has no name any more; others took it; it is not stored yet."""
+_ASKED = struct.Struct("=QQ")
+"""A request of the kernel that makes or moves a name, and when it was taken up, in ns."""
 _OPEN = struct.Struct("=QQ")
 """Which request of the kernel opened it, number; JSON follows."""
 _NEGOTIATED = struct.Struct("=III")
 """Length of the request and of both answers, which follow."""
+_HEAD = struct.Struct("=Q")
 _NO_REQUEST = 0
 
 _KINDS = tuple(Kind)
@@ -46,6 +54,8 @@ class _Kept(IntEnum):
     INODE = 3
     FILE = 4
     DIRECTORY = 5
+    ASKED = 6
+    LOCAL_DIRECTORY = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class MountIdentity:
     mountpoint: str
     """As it was given."""
     endpoint: str
+    state: str = ""
+    """The state directory, where what is written waits; "" of a mount for reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +105,22 @@ class Survival:
         self._passed: dict[int, tuple[int, list[tuple[int, str]]]] = {}
         """By handle: the directory, and the last two places where a listing was interrupted."""
         self._requests: dict[int, int] = {}
+        self._asked: dict[int, int] = {}
+        self._asked_before: dict[int, int] = {}
+        self._locals: dict[int, int] = {}
         self._made = 0
         self._table: InodeTable | None = None
         self.negotiated: Negotiated | None = None
         """What :meth:`note_negotiated` was told, here or by an earlier daemon."""
+        self.lock: int | None = None
+        """The descriptor of a lock that is to outlive the daemon, too, once there is one."""
         self._found = ledger.take_found()
+        self.writers = FileRecords(ledger, self._found, self._stored)
+        """What is open on a mount for writing."""
         self._before: dict[str, Any] | None = None
         self._facts: dict[str, Any] = {}
+        self.left = LeftOpen({}, {}, frozenset())
+        """What an earlier daemon had open for writing, once :meth:`serve` was called."""
         with sensible():
             for record in self._found:
                 if record.kind == _Kept.FACTS:
@@ -126,7 +147,7 @@ class Survival:
             SurvivalError: the one before served something else.
         """
         now = asdict(facts)
-        self._facts = {**now, "found_out": asdict(found_out)}
+        self._facts = {**now, "found_out": asdict(found_out), "ident": uuid.uuid4().hex}
         before = self._facts if self._before is None else self._before
         changed = [name for name, value in now.items() if before.get(name) != value]
         if changed:
@@ -134,6 +155,9 @@ class Survival:
                 "the mount of the daemon before cannot be taken over with another"
                 f" {' and '.join(changed)}"
             )
+        with sensible():
+            self.writers.ident = str(before["ident"])
+            self.left = self.writers.take_in()
 
     # -- what is written as it happens ----------------------------------------------------------
 
@@ -150,16 +174,39 @@ class Survival:
         if place is not None:
             self._ledger.set_number(place, inode.lookup_count)
             return
+        self._write_inode(inode)
+
+    def moved(self, inode: Inode) -> None:
+        """An inode has another name, or none any more, or is in the store now."""
+        before = self._inodes.get(inode.number)
+        if before is not None:
+            self._write_inode(inode)
+            self._ledger.drop(before)
+
+    def _write_inode(self, inode: Inode, *, is_local: bool | None = None) -> None:
+        is_local = inode.local if is_local is None else is_local
         self._made += 1
         name = inode.name.encode("utf-8", "surrogatepass")
+        what = _TRANSIENT * inode.transient | _REMOVED * inode.removed
+        what |= _STALE * inode.stale | _LOCAL * is_local
         content = _INODE.pack(
             *(inode.lookup_count, inode.number),
             inode.parent.number if inode.parent is not None else 0,
             self._made,
             self._table.generation(inode) if self._table is not None else 0,
-            *(_NUMBER_OF_KIND[inode.kind], inode.transient, len(name)),
+            *(_NUMBER_OF_KIND[inode.kind], what, len(name)),
         )
+        if inode.local and inode.kind is Kind.DIRECTORY and inode.number not in self._locals:
+            told = _HEAD.pack(inode.number) + json.dumps(dict(inode.metadata or {})).encode()
+            self._locals[inode.number] = self._ledger.put(_Kept.LOCAL_DIRECTORY, told)
         self._inodes[inode.number] = self._ledger.put(_Kept.INODE, content + name)
+
+    def _stored(self, inode: Inode) -> None:
+        """An inode that was known here only is in the store now."""
+        before = self._inodes.get(inode.number)
+        if before is not None and inode.local:
+            self._write_inode(inode, is_local=False)
+            self._ledger.drop(before)
 
     def forgot(self, inode: Inode) -> None:
         """The kernel dropped references to an inode."""
@@ -169,6 +216,19 @@ class Survival:
                 self._ledger.set_number(place, inode.lookup_count)
         else:
             self._drop(self._inodes, inode.number)
+            self._drop(self._locals, inode.number)
+
+    def asked(self, unique: int, now_ns: int) -> None:
+        """A request that makes or moves a name is taken up."""
+        self._asked[unique] = self._ledger.put(_Kept.ASKED, _ASKED.pack(unique, now_ns))
+
+    def answered(self, unique: int) -> None:
+        """Such a request is answered."""
+        self._drop(self._asked, unique)
+
+    def asked_at_ns(self, unique: int) -> int | None:
+        """When an earlier daemon took up such a request; None: it never did."""
+        return self._asked_before.get(unique)
 
     def opened(self, number: int, handle: Handle) -> None:
         """A descriptor is new, or of another version."""
@@ -193,12 +253,15 @@ class Survival:
         place = self._files.get(number)
         if place is not None:
             self._ledger.set_number(place, unique)
+        else:
+            self.writers.asked_by(number, unique)
 
     def opened_for(self, unique: int) -> int | None:
         """The descriptor that an earlier daemon has made for a request, and may not have told;
         once.
         """
-        return self._requests.pop(unique, None)
+        number = self._requests.pop(unique, None)
+        return self.writers.opened_for(unique) if number is None else number
 
     def released(self, number: int) -> None:
         """A descriptor is gone."""
@@ -252,6 +315,9 @@ class Survival:
             if self._before is not None:
                 table.own_generation = int(self._before["own_generation"])
             self._take_in_inodes(table)
+            for record in self._of(_Kept.ASKED):
+                unique, at_ns = _ASKED.unpack(record.content)
+                self._asked[unique], self._asked_before[unique] = record.place, at_ns
         if self._before is None:
             facts = {**self._facts, "own_generation": table.own_generation}
             self._ledger.put(_Kept.FACTS, json.dumps(facts).encode())
@@ -262,13 +328,26 @@ class Survival:
         for record in self._of(_Kept.INODE):
             fields = _INODE.unpack_from(record.content)
             name = record.content[_INODE.size : _INODE.size + fields[-1]]
-            found[fields[1]] = (*fields[:-1], name.decode("utf-8", "surrogatepass"))
-            self._inodes[fields[1]] = record.place
+            before, number = found.get(fields[1]), fields[1]
+            if before is not None and before[3] > fields[3]:
+                self._ledger.drop(record.place)  # its daemon was killed while it wrote it anew
+                continue
+            self._drop(self._inodes, number)
+            found[number] = (*fields[:-1], name.decode("utf-8", "surrogatepass"))
+            self._inodes[number] = record.place
         self._made = max((fields[3] for fields in found.values()), default=0)
+        local_directories = self._take_in_local_directories()
+        kept = {told["inode"] for told in self.left.opened.values()} | set(local_directories)
+        nameless = {
+            number
+            for number, fields in found.items()
+            if fields[6] & _REMOVED or (fields[6] & _LOCAL and number not in kept)
+        }
         # Of two that had one name in turn, the one made last has it.
         owners = {
             (fields[2], fields[-1]): number
             for number, fields in sorted(found.items(), key=lambda item: item[1][3])
+            if number not in nameless
         }
         for number in found:
             chain: list[int] = []
@@ -277,14 +356,28 @@ class Survival:
                 chain.append(above)
                 above = found[above][2]  # its directory first
             for each in reversed(chain):
-                count, _, parent, _, generation, kind, transient, name = found[each]
+                count, _, parent, _, generation, kind, what, name = found[each]
                 directory = table.find(parent)
                 inode = Inode(each, directory, name, _KINDS[kind])
-                inode.transient = bool(transient)
+                inode.transient = bool(what & _TRANSIENT)
                 inode.generation = generation
-                is_gone = owners[parent, name] != each or directory is None or directory.removed
-                inode.removed = inode.stale = is_gone
+                if each in nameless:
+                    inode.removed, inode.stale = True, bool(what & _STALE)
+                elif owners[parent, name] != each or directory is None or directory.removed:
+                    inode.removed = inode.stale = True
+                elif each in local_directories and what & _LOCAL:
+                    inode.local, inode.metadata = True, local_directories[each]
                 table.adopt(inode, count)
+
+    def _take_in_local_directories(self) -> dict[int, dict[str, str]]:
+        found = {}
+        for record in self._of(_Kept.LOCAL_DIRECTORY):
+            (number,) = _HEAD.unpack_from(record.content)
+            self._drop(self._locals, number)
+            self._locals[number] = record.place
+            told = _json(record.content[_HEAD.size :])
+            found[number] = {str(name): str(value) for name, value in told.items()}
+        return found
 
     def files(self) -> dict[int, dict[str, Any]]:
         """What is known of each open file by its number, in the order of opening.

@@ -1,13 +1,27 @@
 """The file system of a daemon that another one may go on for, or that goes on for another one."""
 
+import os
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import trio
+
+from ossfs_py.errors import BadHandleError
+from ossfs_py.filesystem.filerecords import FileRecords, restore_inode, restore_opened
+from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.replies import OpenReply
-from ossfs_py.filesystem.survival import Survival, sensible
-from ossfs_py.model import ObjectInfo
+from ossfs_py.filesystem.repeated import Repeated
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.filesystem.settling import Settlement
+from ossfs_py.filesystem.survival import Survival, SurvivalError, sensible
+from ossfs_py.model import AttributeChange, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
+from ossfs_py.writing.records import DirtyRecord
 
 
 class Resumed(NamedTuple):
@@ -23,27 +37,86 @@ class SurvivingFilesystem(Filesystem):
 
     _unsure: frozenset[int] | set[int] = frozenset()
     """Inodes whose size the kernel was told by an earlier daemon, of a version not known here."""
+    _records: FileRecords | None = None
+    """What is written of open files; None on a mount for reading."""
+    _settled: trio.Event | None = None
+    """Set once it is known what an earlier daemon has stored; until then nothing is changed."""
+    late_seconds = 1.0
+    """How long what a dead daemon had sent may take to arrive. A PUT came 0.26 s after an upgrade,
+    at a load of 14."""
+    _moved = False
+    """Whether objects of open files may still move, as an earlier daemon was renaming."""
 
-    def resume(self, survival: Survival) -> Resumed:
-        """Go on where an earlier daemon ended, if one has, and write from now on.
+    def resume(
+        self, survival: Survival, dirty: Mapping[str, DirtyRecord] = MappingProxyType({})
+    ) -> Resumed:
+        """Go on where an earlier daemon ended, if one has, and write from now on. ``dirty`` is what
+        the journal has of its files, by owner. Of a mount for writing :meth:`settle` follows.
 
         Raises:
             SurvivalError: the records make no sense.
         """
         survival.begin(self._namespace.inodes)
         self._unsure = survival.numbers
+        is_new = survival.negotiated is None
+        self._opener.on_moved = self._handles.moved_on
         with sensible():
-            found = survival.files()
-            files = sum(self._resume_file(number, told) for number, told in found.items())
+            if self.protection.read_only:
+                found = survival.files()
+                files = sum(self._resume_file(number, told) for number, told in found.items())
+                self._handles.witness = survival
+            else:
+                self._records = self._opener.witness = survival.writers
+                files = self._resume_written(survival, dirty)
+                self._handles.witness = survival.writers
+                self._settled = None if is_new else trio.Event()
             directories = sum(
                 self._resume_directory(number, inode, names)
                 for number, (inode, names) in survival.directories().items()
             )
         survival.forget_found()
-        self._handles.witness = survival
+        self.repeated = Repeated(self, self._namespace)
         self._directories.witness = survival
-        self._opener.on_moved = self._handles.moved_on
         return Resumed(len(self._unsure), files, directories)
+
+    def read_keys(self) -> set[str]:
+        """Keys whose objects somebody reads who has them open since an earlier daemon."""
+        keys = set()
+        for opened in self._opened:
+            if opened.file.version is not None:
+                keys.add(opened.file.version.key)
+            if opened.hidden is not None:
+                keys.add(opened.hidden.version.key)
+        return keys
+
+    async def settle(self, tidy: Callable[[], Awaitable[None]], *, renaming: bool) -> None:
+        """Find out what an earlier daemon had stored, after what it left was tidied; then changes
+        are taken up. ``renaming``: it was at a rename; nothing is read before, either.
+        """
+        if self._settled is None:
+            return
+        self._moved = renaming
+        # What the daemon before had sent whole, a busy store carries out a moment later.
+        await trio.sleep(self.late_seconds)
+        await tidy()
+        settlement = Settlement(self._namespace, self._commits, self._opener)
+        for opened in self._opened:
+            await settlement.settle(opened)
+        self._settled.set()
+        self._settled, self._moved = None, False
+
+    def handle(self, number: int) -> Handle | None:
+        """What a descriptor is; None if there is none."""
+        try:
+            return self._handles.get(number)
+        except BadHandleError:
+            return None
+
+    async def _ready(self) -> None:
+        if self._settled is not None:
+            await self._settled.wait()
+
+    # -- calls that change something --------------------------------------------------------------
 
     async def open(self, number: int, flags: int, uid: int) -> OpenReply:
         """open(2) by a user."""
@@ -51,7 +124,175 @@ class SurvivingFilesystem(Filesystem):
             # What is opened may be longer than the version that the kernel knows the size of.
             await self._kernel.expire_attributes(number)
             self._unsure = self._unsure - {number}
+        await self._ready()
         return await super().open(number, flags, uid)
+
+    async def create(
+        self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
+    ) -> tuple[OpenReply, EntryReply]:
+        """open(2) with O_CREAT."""
+        await self._ready()
+        return await super().create(parent, name, mode, flags, uid, gid)
+
+    async def read(self, handle: int, offset: int, size: int) -> memoryview | bytes:
+        """pread(2)."""
+        if self._moved:
+            await self._ready()
+        return await super().read(handle, offset, size)
+
+    async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+        """pwrite(2)."""
+        with self._noted(handle):
+            await self._ready()
+            return await super().write(handle, offset, data)
+
+    async def take_rights(self, handle: int) -> None:
+        """See there."""
+        with self._noted(handle):
+            await self._ready()
+            await super().take_rights(handle)
+
+    async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
+        """copy_file_range(2)."""
+        with self._noted(target):
+            await self._ready()
+            return await super().copy_range(target, start, source, begin, size)
+
+    async def flush(self, handle: int) -> None:
+        """close(2) of one descriptor."""
+        with self._noted(handle):
+            await self._ready()
+            await super().flush(handle)
+
+    async def fsync(self, handle: int) -> None:
+        """fsync(2)."""
+        with self._noted(handle):
+            await self._ready()
+            await super().fsync(handle)
+
+    async def release(self, handle: int) -> None:
+        """The last descriptor of an open(2) is gone."""
+        if self._settled is not None and not self.only_reads(handle):
+            await self._ready()
+        with self._all_noted():
+            await super().release(handle)
+
+    async def make_directory(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int
+    ) -> EntryReply:
+        """mkdir(2)."""
+        await self._ready()
+        return await super().make_directory(parent, name, mode, uid, gid)
+
+    async def remove_directory(self, parent: int, name: bytes) -> None:
+        """rmdir(2)."""
+        await self._ready()
+        await super().remove_directory(parent, name)
+
+    async def make_node(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int
+    ) -> EntryReply:
+        """mknod(2)."""
+        await self._ready()
+        return await super().make_node(parent, name, mode, uid, gid)
+
+    async def make_symlink(
+        self, parent: int, name: bytes, target: bytes, uid: int, gid: int
+    ) -> EntryReply:
+        """symlink(2)."""
+        await self._ready()
+        return await super().make_symlink(parent, name, target, uid, gid)
+
+    async def unlink(self, parent: int, name: bytes) -> None:
+        """unlink(2)."""
+        with self._all_noted():
+            await self._ready()
+            await super().unlink(parent, name)
+
+    async def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool
+    ) -> None:
+        """rename(2)."""
+        with self._all_noted():
+            await self._ready()
+            await super().rename(parent, name, new_parent, new_name, no_replace=no_replace)
+
+    async def set_attributes(
+        self, number: int, change: AttributeChange, size: int | None, handle: int | None
+    ) -> EntryReply:
+        """chmod, chown, utimens and truncate in one."""
+        with self._all_noted():
+            await self._ready()
+            return await super().set_attributes(number, change, size, handle)
+
+    async def set_xattr(self, number: int, name: bytes, value: bytes) -> None:
+        """setxattr(2)."""
+        with self._all_noted():
+            await self._ready()
+            await super().set_xattr(number, name, value)
+
+    async def remove_xattr(self, number: int, name: bytes) -> None:
+        """removexattr(2)."""
+        with self._all_noted():
+            await self._ready()
+            await super().remove_xattr(number, name)
+
+    @contextmanager
+    def _noted(self, handle: int) -> Iterator[None]:
+        """What the block changes of an open file is written down, whatever comes of it."""
+        opened = self._handles.get(handle).opened
+        try:
+            yield
+        finally:
+            if opened in self._opened:
+                opened.note()
+
+    @contextmanager
+    def _all_noted(self) -> Iterator[None]:
+        """What the block changes of any open file is written down, whatever comes of it."""
+        try:
+            yield
+        finally:
+            for opened in self._opened:
+                opened.note()
+
+    # -- going on ---------------------------------------------------------------------------------
+
+    def _resume_written(self, survival: Survival, dirty: Mapping[str, DirtyRecord]) -> int:
+        found: dict[int, OpenInode] = {}
+        for number, told in survival.left.opened.items():
+            inode = self._namespace.inodes.find(told["inode"])
+            if inode is None:
+                continue
+            restore_inode(inode, told)
+            name = survival.writers.name_of(number)
+            opened = restore_opened(told, partial(self._opener.adopt_written, inode, name))
+            found[number] = opened
+            if name in dirty:
+                try:
+                    opened.file.adopt(dirty[name])
+                except OSError as exc:
+                    raise SurvivalError(f"dirty bytes of {inode.name!r}: {exc}") from None
+            if opened.removed_here or (told["unstored"] and not told["dirty"]):
+                opened.file.abandon()
+            if opened.file.dirty or inode.removed:
+                inode.size_source = opened.size
+                self._kernel.wrote(inode)
+            inode.size_told = opened.file.size
+        for number, each in survival.left.descriptors.items():
+            self._numbers.skip(number)
+            if each.opened in found:
+                handle = Handle(
+                    found[each.opened],
+                    each.flags,
+                    each.uid,
+                    past_pages=each.past_pages,
+                    writer=each.writer,
+                )
+                handle.makes = each.makes
+                self._handles.adopt(number, handle)
+        self._removals.resume(found.values())
+        return len(survival.left.descriptors)
 
     def _resume_file(self, number: int, told: dict[str, Any]) -> bool:
         self._numbers.skip(number)
@@ -69,7 +310,8 @@ class SurvivingFilesystem(Filesystem):
         inode.size_told = inode.info.size
         opened = self._opener.adopt(inode, inode.info.version)
         opened.may_be_link = told["may_be_link"]
-        self._handles.adopt_reader(number, opened, told["uid"])
+        handle = Handle(opened, os.O_RDONLY, told["uid"], past_pages=False, writer=None)
+        self._handles.adopt(number, handle)
         return True
 
     def _resume_directory(self, number: int, inode_number: int, names: dict[int, str]) -> bool:

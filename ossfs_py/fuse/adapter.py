@@ -261,6 +261,12 @@ class Adapter(pyfuse3.Operations):
     ) -> None:
         await self._fs.unlink(parent_inode, name)
 
+    @staticmethod
+    def check_rename(flags: int) -> None:
+        """Raises InvalidArgumentError for what no rename here can do."""
+        if flags & ~pyfuse3.RENAME_NOREPLACE:
+            raise InvalidArgumentError("two objects cannot be exchanged in one step")
+
     @_carried_out
     async def rename(
         self,
@@ -271,8 +277,7 @@ class Adapter(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
-        if flags & ~pyfuse3.RENAME_NOREPLACE:
-            raise InvalidArgumentError("two objects cannot be exchanged in one step")
+        self.check_rename(flags)
         await self._fs.rename(
             parent_inode_old,
             name_old,

@@ -220,11 +220,22 @@ class Lane:
         _size, opcode, unique, node, uid, gid, pid, _ = wire.HEADER.unpack_from(request)
         serve = self._hot.get(opcode)
         if serve is None:
-            if opcode == Opcode.INIT:
-                self._begin(unique, request)
-            self._pyfuse3.pass_on(bytes(request))
-            return _nothing()
+            return self._pass_on(opcode, unique, node, Caller(uid, gid, pid), request)
         return self._answered(unique, serve(unique, node, Caller(uid, gid, pid), request))
+
+    def _pass_on(
+        self,
+        opcode: int,
+        unique: int,
+        node: int,  # noqa: ARG002 - for who does not pass it on
+        caller: Caller,  # noqa: ARG002
+        request: memoryview,
+    ) -> Serve:
+        """What is not hot is pyfuse3's."""
+        if opcode == Opcode.INIT:
+            self._begin(unique, request)
+        self._pyfuse3.pass_on(bytes(request))
+        return _nothing()
 
     async def _answered(self, unique: int, served: Serve) -> None:
         try:
@@ -295,6 +306,7 @@ class Lane:
         info, made = await self._adapter.create(
             node, name, mode, flags, caller._replace(umask=umask)
         )
+        self._note_opened(unique, info.fh)
         entered = wire.entry(unique, _reply(made), PREFERRED_IO_BYTES)
         opened = wire.opened(
             unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io, no_flush=False

@@ -14,6 +14,7 @@ import trio
 
 from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem.operations import Filesystem
+from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.invalidation import (
     KernelInvalidation,
@@ -114,6 +115,8 @@ async def mounted(
     )
     logging.getLogger(pyfuse3.__name__).addFilter(_is_trouble)
     body_began = False
+    if heir is not None and isinstance(filesystem, SurvivingFilesystem):
+        heir.filesystem = filesystem
     with _session(adapter, options, heir) as service:
         invalidation = KernelInvalidation(service.notices)
         try:

@@ -5,25 +5,30 @@ and its answer, which the kernel has had long ago, must be the same. Then the ke
 send again what the dead daemon had not answered (FUSE_NOTIFY_RESEND, Linux 6.9). Such requests are
 marked, and are answered with the mark.
 
-Only what a mount for reading asks comes: all of it can be done twice, but for OPEN and OPENDIR,
-which made a handle that nobody would release. OPEN is answered with the handle that there is; an
-open directory that nobody knows of costs a few hundred bytes.
+Most of what comes again can be done twice; an open directory that nobody knows of costs a few
+hundred bytes. OPEN and CREATE are answered with the handle that there is, as nobody would release
+it; what changes names by what is found done (``again.py``).
 """
 
 import logging
 import socket
 import struct
+import time
 from typing import NoReturn
 
+import pyfuse3
 import trio
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.filesystem.handles import Handle
 from ossfs_py.filesystem.survival import Negotiated, Survival, SurvivalError
+from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
-from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.lane import Lane, room_for
+from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Adapter
+from ossfs_py.fuse.again import DATED, Again
+from ossfs_py.fuse.lane import Lane, Serve, room_for
 from ossfs_py.fuse.replying import write_answer
-from ossfs_py.fuse.wire import Caller
+from ossfs_py.fuse.wire import Caller, Opcode
 from ossfs_py.host.keeping import MountKeeper
 
 log = logging.getLogger(__name__)
@@ -55,12 +60,16 @@ class Heir:
         """The kernel's descriptor of this daemon's own mount, if it can be handed over."""
         self.is_kept = self.device is not None
         """Whether another daemon goes on when this one dies."""
+        self.filesystem: SurvivingFilesystem | None = None
+        """What is mounted; set by the session."""
 
     def hand_over(self) -> bool:
         """The mount answers: from now on another daemon may go on with it; whether one can."""
         if not self.is_kept and self.own_device is not None:
             self._keeper.hand_over(self.own_device)
             self.is_kept = True
+            if self.survival.lock is not None:
+                self._keeper.hold(self.survival.lock)
         return self.is_kept
 
     def ended(self) -> None:
@@ -87,6 +96,9 @@ class InheritedLane(Lane):
     ) -> None:
         super().__init__(adapter, device, to_pyfuse3, threads=threads, page_limit=page_limit)
         self._heir = heir
+        self._again = None if heir.filesystem is None else Again(adapter, heir.filesystem)
+        self._dated: set[int] = set()
+        """Requests under way whose beginning is written down."""
         self._init_request = b""
         self._replayed: Negotiated | None = None
 
@@ -126,6 +138,11 @@ class InheritedLane(Lane):
         if self._init is not None and _succeeds(answer, self._init):
             self._note_beginning(bytes(answer))
         super()._answered_by_pyfuse3(answer)
+        if self._dated:
+            _size, _error, unique = wire.OUT_HEADER.unpack_from(answer)
+            if unique in self._dated:
+                self._dated.discard(unique)
+                self._heir.survival.answered(unique)
 
     def _note_beginning(self, answered: bytes) -> None:
         if not _resends(self._init_request):
@@ -136,18 +153,84 @@ class InheritedLane(Lane):
         self._heir.own_device = self._device
 
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
-        survival = self._heir.survival
-        before = survival.opened_for(unique & ~_RESENT) if unique & _RESENT else None
-        if before is not None:
-            # Such mounts are for reading: nothing is stored at a close(2).
-            self._send(
-                wire.opened(unique, before, keep_cache=False, direct_io=False, no_flush=True)
-            )
+        before = self._opened_before(unique)
+        if before is None:
+            await super()._open(unique, node, caller, request)
+        else:
+            self._send(self._told_handle(unique, *before))
+
+    async def _create(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        before = self._opened_before(unique)
+        if before is None or self._heir.filesystem is None:
+            await super()._create(unique, node, caller, request)
             return
-        await super()._open(unique, node, caller, request)
+        number = before[1].opened.inode.number
+        # The reference to it was counted when it was made.
+        reply = await self._heir.filesystem.attributes(number)
+        entered = wire.entry(unique, reply, PREFERRED_IO_BYTES)
+        self._send(wire.created(unique, entered, self._told_handle(unique, *before)))
+
+    def _opened_before(self, unique: int) -> tuple[int, Handle] | None:
+        """The descriptor that the daemon before has made for a request."""
+        filesystem = self._heir.filesystem
+        if not unique & _RESENT or filesystem is None:
+            return None
+        number = self._heir.survival.opened_for(unique & ~_RESENT)
+        handle = None if number is None else filesystem.handle(number)
+        return None if number is None or handle is None else (number, handle)
+
+    @staticmethod
+    def _told_handle(unique: int, number: int, handle: Handle) -> bytes:
+        return wire.opened(
+            unique,
+            number,
+            keep_cache=False,
+            direct_io=handle.past_pages,
+            no_flush=not handle.changes,
+        )
 
     def _note_opened(self, unique: int, handle: int) -> None:
         self._heir.survival.asked_by(handle, unique & ~_RESENT)
+
+    async def _unlink(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        if unique & _RESENT and self._again is not None:
+            await self._repeat(self._again, Opcode.UNLINK, unique, node, caller, request)
+        else:
+            await super()._unlink(unique, node, caller, request)
+
+    def _pass_on(
+        self, opcode: int, unique: int, node: int, caller: Caller, request: memoryview
+    ) -> Serve:
+        if self._again is not None and self._again.knows(opcode):
+            if unique & _RESENT:
+                held = memoryview(bytes(request))
+                repeat = self._repeat(self._again, opcode, unique, node, caller, held)
+                return self._answered(unique, repeat)
+            if opcode in DATED:
+                self._dated.add(unique)
+                self._heir.survival.asked(unique, time.time_ns())
+        return super()._pass_on(opcode, unique, node, caller, request)
+
+    async def _repeat(
+        self,
+        again: Again,
+        opcode: int,
+        unique: int,
+        node: int,
+        caller: Caller,
+        request: memoryview,
+    ) -> None:
+        survival, first = self._heir.survival, unique & ~_RESENT
+        since_ns = survival.asked_at_ns(first)
+        if since_ns is None and opcode in DATED:
+            survival.asked(first, time.time_ns())
+        try:
+            with trio.CancelScope(shield=True):
+                answer = await again.answer(opcode, unique, node, caller, request, since_ns)
+        except pyfuse3.FUSEError as exc:
+            answer = wire.refused(unique, exc.errno)
+        self._send(answer)
+        survival.answered(first)
 
 
 def _succeeds(answer: memoryview, unique: int) -> bool:

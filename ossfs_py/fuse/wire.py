@@ -24,6 +24,13 @@ class Opcode:
     SETATTR: Final = 4
     READLINK: Final = 5
     UNLINK: Final = 10
+    SYMLINK: Final = 6
+    MKNOD: Final = 8
+    MKDIR: Final = 9
+    RMDIR: Final = 11
+    RENAME: Final = 12
+    REMOVEXATTR: Final = 24
+    RENAME2: Final = 45
     OPEN: Final = 14
     READ: Final = 15
     WRITE: Final = 16
@@ -106,6 +113,14 @@ _MODE, _UID, _GID, _SIZE, _ATIME, _MTIME, _HANDLE = (1 << bit for bit in range(7
 _ATIME_NOW, _MTIME_NOW, _KILLS = 1 << 7, 1 << 8, 1 << 11
 """FATTR_ATIME_NOW, FATTR_MTIME_NOW, FATTR_KILL_SUIDGID."""
 _PERMISSIONS = 0o7777
+MKDIR_IN: Final = struct.Struct("=II")
+"""struct fuse_mkdir_in: mode, umask; the name follows."""
+MKNOD_IN: Final = struct.Struct("=IIII")
+"""struct fuse_mknod_in: mode, device, umask, padding; the name follows."""
+RENAME_IN: Final = struct.Struct("=Q")
+"""struct fuse_rename_in: the new directory; both names follow."""
+RENAME2_IN: Final = struct.Struct("=QII")
+"""struct fuse_rename2_in: the same with flags and padding."""
 CREATE_IN: Final = struct.Struct("=IIII")
 """struct fuse_create_in: flags, mode, umask, and whether set-id bits go; the name follows."""
 WRITE_KILLS: Final = 1 << 2
@@ -150,6 +165,16 @@ def name_at(request: Buffer, start: int, end: int) -> bytes:
     if not name or not zero:
         raise ValueError("a request without a name")
     return name
+
+
+def two_names_at(request: Buffer, start: int) -> tuple[bytes, bytes]:
+    """Two names behind each other, from a place of a request to its end.
+
+    Raises:
+        ValueError: there are none.
+    """
+    first = name_at(request, start, len(request))
+    return first, name_at(request, start + len(first) + 1, len(request))
 
 
 def forgotten(request: Buffer) -> list[tuple[int, int]]:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 DEVICE: Final = b"device"
 """Comes with the kernel's descriptor: from now on the mount can be taken over."""
+HELD: Final = b"held"
+"""Comes with a descriptor that the keeper is to hold as long as it lives."""
 ENDED: Final = b"ended"
 """The daemon ends the mount: nobody is to be started again."""
 REFUSED: Final = b"refused"
@@ -61,6 +63,13 @@ class MountKeeper:
             log.warning(
                 "the keeper is gone (%s): the mount will not survive its daemon", exc.strerror
             )
+
+    def hold(self, descriptor: int) -> None:
+        """Whatever hangs on a descriptor outlives the daemon."""
+        try:
+            socket.send_fds(self._channel, [HELD], [descriptor])
+        except OSError as exc:
+            log.debug("the keeper is gone: %s", exc.strerror)
 
     def start_next(self, changes: Mapping[str, object], channel: socket.socket) -> None:
         """Have a daemon started that is to take over, with ``changes`` to its settings; ``channel``

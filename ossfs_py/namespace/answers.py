@@ -94,6 +94,13 @@ class MetadataMemory:
                 self._new[version] = info.metadata
             self._by_version[version] = info.metadata
 
+    def forget(self, info: ObjectInfo) -> None:
+        """This mount has stored the object anew: its ETag may stay, and so may the second."""
+        version = self._version(info)
+        self._by_version.pop(version, None)
+        if self._new is not None:
+            self._new.pop(version, None)
+
     def recall(self, answers: Iterable[Remembered]) -> None:
         """Take in answers kept on disk, and note new ones for it from now on."""
         if self._new is None:

@@ -260,6 +260,10 @@ class InodeWitness(Protocol):
         """The kernel dropped references to an inode; its count is without them already."""
         ...
 
+    def moved(self, inode: Inode) -> None:
+        """An inode has another name, or none any more, or is in the store now."""
+        ...
+
 
 class InodeTable:
     """Every inode the mount knows.
@@ -344,6 +348,8 @@ class InodeTable:
         parent = inode.parent
         if parent is not None and parent.children.get(inode.name) is inode:
             del parent.children[inode.name]
+        if self.witness is not None:
+            self.witness.moved(inode)
         self._drop_if_unreferenced(inode)
 
     def move(self, inode: Inode, parent: Inode, name: str) -> None:
@@ -358,6 +364,8 @@ class InodeTable:
         parent.children[name] = inode
         for node in self.below(inode):
             node.seed = None  # what comes below from now on has other keys
+        if self.witness is not None:
+            self.witness.moved(inode)
 
     def remember(self, inode: Inode, count: int = 1) -> None:
         """The kernel got ``count`` more references to the inode."""

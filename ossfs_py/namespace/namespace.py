@@ -250,6 +250,13 @@ class Namespace:
         """
         return await self._resolver.head(self._tree.keys.key_of(inode))
 
+    async def metadata_in_store(self, inode: Inode) -> Mapping[str, str]:
+        """What describes the object that stands for an inode at this moment; nothing if there is
+        none. One request.
+        """
+        info = await self._resolver.head(self._entries.key_of_empty(inode))
+        return {} if info is None or info.metadata is None else info.metadata
+
     async def ensure_metadata(self, inode: Inode) -> None:
         """Learn what describes a stored inode, so that overwriting it keeps what is there."""
         await self._resolver.ensure_described(inode)
@@ -483,6 +490,12 @@ class Namespace:
             on_copied=on_copied,
             on_moved=on_moved,
         )
+
+    async def finish_rename(self, inode: Inode, parent: Inode, name: str) -> bool:
+        """Let an entry have the new name under which, and under no other, the store has it: an
+        earlier daemon has renamed it. False, and nothing has changed, if that is not so.
+        """
+        return await self._renamer.finish(inode, parent, name)
 
     def affected_by_rename(self, inode: Inode) -> list[Inode]:
         """The open inodes that a rename of ``inode`` takes along, itself included."""

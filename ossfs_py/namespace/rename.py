@@ -148,6 +148,34 @@ class Renamer:
             await self._entries.keep_visible(old_parent)
         return source
 
+    async def finish(self, source: Inode, parent: Inode, name: str) -> bool:
+        """See :meth:`Namespace.finish_rename`."""
+        tree, resolver = self._tree, self._resolver
+        info = None
+        if source.local or source.removed:
+            return False
+        if source.kind is Kind.DIRECTORY:
+            marker = await resolver.head(tree.keys.marker_key_of(source))
+            if marker is not None or await resolver.first_below(source) is not None:
+                return False
+            page = await resolver.list_page(
+                ListQuery(tree.keys.child_key(parent, name) + "/", max_keys=1)
+            )
+            if not (page.objects or page.prefixes):
+                return False
+        else:
+            if await resolver.head(tree.keys.key_of(source)) is not None:
+                return False
+            info = await resolver.head(tree.keys.child_key(parent, name))
+            if info is None:
+                return False
+        tree.renamed(source, parent, name)
+        if info is not None:
+            source.info, source.metadata = info, info.metadata
+        for node in tree.table.below(source):
+            node.fresh_until = 0.0
+        return True
+
     # -- files ------------------------------------------------------------------------------------
 
     async def _move_file(self, move: _Move, target: Inode | None) -> None:

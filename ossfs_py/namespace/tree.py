@@ -361,6 +361,8 @@ class Tree:
         )
         inode.mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
         before = inode.info
+        if before is not None:
+            self.metadata.forget(before)
         inode.info = ObjectInfo(
             key=version.key,
             size=version.size,

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 _MAGIC = b"ossfs-py"
-VERSION: Final = 1
+VERSION: Final = 2
 """The version of the file, and of the records that ``filesystem.survival`` writes into it."""
 _HEAD = struct.Struct("=8sI")
 _PAGE_BYTES = 64 * 1024
 _PAGE_HEAD = struct.Struct("=I12x")
 _SLOT_HEAD = struct.Struct("=BxxxI")
-_SLOT_BYTES = (64, 128, 320, 1280, 8192)
+_SLOT_BYTES = (64, 128, 320, 1280, 4096, 32768)
 _FREE = 0
 _GROWTH_PAGES = 16
 _NUMBER = struct.Struct("=Q")

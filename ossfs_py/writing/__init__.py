@@ -11,6 +11,7 @@
 - ``upload``: one multipart upload, whose parts leave while the program goes on. ``requests``: the
   others.
 - ``parts`` and ``records`` are pure: how a file is cut, and how the journal writes it down.
+- ``comparing``: whether the store has the same bytes as a local file.
 - ``staging``, ``journal``, ``leftovers``, ``recovery``: when the daemon dies, nothing acknowledged
   is lost. ``removals``: nothing removed comes back. ``markers``: directories are created.
   ``groupsync``: the same holds after a power loss, a second later.

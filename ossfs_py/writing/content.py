@@ -54,6 +54,17 @@ class Committer(Protocol):
         """
         ...
 
+    @property
+    def owner(self) -> str:
+        """What the journal writes down of who has the file open; "" unless that outlives the
+        daemon.
+        """
+        ...
+
+    def made(self, version: ObjectVersion) -> None:
+        """The object is ``version`` now, with all bytes; told before the journal forgets them."""
+        ...
+
     async def before_replacing(self) -> None:
         """What the key holds is about to be replaced before a commit asked for it.
 

@@ -20,8 +20,10 @@ from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
 from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
 from ossfs_py.writing.parts import PartSchedule
+from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.requests import delete_hidden
 from ossfs_py.writing.small_content import SmallContent
+from ossfs_py.writing.staging import Staging
 from ossfs_py.writing.twins import copied_from_twin
 from ossfs_py.writing.upload import PartsUpload
 
@@ -84,6 +86,8 @@ class DirtyFile:
         self._early: ObjectVersion | None = None
         self._unanswered: CommitRequest | None = None
         """A commit that was given up and may have been carried out, metadata and all."""
+        self.adopted = False
+        """Whether an earlier daemon may have sent what the next commit sends."""
         self._unlinked = False
         self._kept: Path | None = None
         """Where the bytes are that were set aside."""
@@ -108,6 +112,11 @@ class DirtyFile:
     def dirty(self) -> bool:
         """Whether a commit would have to bring anything to the store."""
         return self._content.changed and not self._unlinked
+
+    @property
+    def unstored(self) -> bool:
+        """Whether the store has other bytes, or none, under the file's key."""
+        return self._content.changed
 
     @property
     def bound(self) -> bool:
@@ -141,6 +150,37 @@ class DirtyFile:
         them has begun.
         """
         return self._content.lend()
+
+    def adopt(self, record: DirtyRecord) -> None:
+        """Be what an earlier daemon has left of the file in a staging file. Blocks shortly.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        context = self._context
+        staging, replayed = Staging.reopened(
+            context.journal, context.local, context.room, self._writer, record
+        )
+        content = self._new_disk(self._content.base, changed=True)
+        content.adopt(staging, replayed)
+        self._content = content
+        self._unlinked = replayed.unlinked
+        self.adopted = True
+
+    async def is_in(self, version: ObjectVersion) -> bool:
+        """Whether an object is what a commit of an earlier daemon would have made of the file.
+
+        Raises:
+            StoreError
+        """
+        content = self._content
+        return isinstance(content, DiskContent) and await content.is_in(version)
+
+    def found_stored(self, version: ObjectVersion) -> None:
+        """An earlier daemon has committed it, and did not live to know."""
+        self._committer.made(version)
+        self._content = self._content.committed(version)
+        self._seen = version
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -407,7 +447,7 @@ class DirtyFile:
             self._read_base,
             self._target,
             self._writer,
-            self._committer.largest_twin,
+            self._committer,
             changed=changed,
             ident=ident,
         )
@@ -553,17 +593,19 @@ class DirtyFile:
                 f"the store keeps {version.size} bytes of {self.size}", key=version.key
             )
         base = self._content.base
+        self._committer.made(version)
         self._content = self._content.committed(version)
         self._seen = version
         self._early = None
         self._unanswered = None
+        self.adopted = False
         self._drop_hidden(base)
         return version
 
     async def _condition(self, request: CommitRequest) -> Condition:
         """The request's condition, seen past what we stored ourselves meanwhile."""
         condition = await self._condition_now(request)
-        return replace(condition, repeated=self._unanswered == request)
+        return replace(condition, repeated=self.adopted or self._unanswered == request)
 
     async def _condition_now(self, request: CommitRequest) -> Condition:
         if self._early is None or request.condition == ALWAYS or self._early.key != request.key:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from ossfs_py.errors import FileTooLargeError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.writing.builder import ObjectBuilder
+from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_bytes import DiskBytes
@@ -27,6 +29,19 @@ class NewDiskContent(Protocol):
         ...
 
 
+class DiskCommitter(Protocol):
+    """What a content on disk needs of :class:`~ossfs_py.writing.content.Committer`."""
+
+    @property
+    def owner(self) -> str:
+        """See there."""
+        ...
+
+    def largest_twin(self) -> int:
+        """See there."""
+        ...
+
+
 class DiskContent:
     """Implements :class:`Content`; takes any change.
 
@@ -42,19 +57,18 @@ class DiskContent:
         read_base: ReadBase,
         target: Target,
         writer: Callable[[], int],
-        largest_twin: Callable[[], int],
+        committer: "DiskCommitter",
         *,
         changed: bool,
         ident: str = "",
     ) -> None:
         """``writer`` tells which user's bytes those are that are written at the moment;
-        ``largest_twin`` is as of :class:`Committer`; ``ident`` as of
-        :meth:`Journal.create_staging`.
+        ``committer`` is the file's own; ``ident`` as of :meth:`Journal.create_staging`.
         """
         self._context = context
         self._ident = ident
         self._first_part_end = schedule.span(1).end
-        self._largest_twin = largest_twin
+        self._committer = committer
         self._held_back: int | None = None
         """Bytes up to which no part leaves early: the store may turn out to have them."""
         self._target = target
@@ -173,6 +187,39 @@ class DiskContent:
         self._bytes.staged.add(0, size)
         self._bytes.dirty.add(0, size)
 
+    def adopt(self, staging: Staging, record: DirtyRecord) -> None:
+        """Go on with what an earlier daemon had written, over the same base."""
+        content = self._bytes
+        content.staging = staging
+        content.size, content.base_valid = record.size, record.base_valid
+        content.dirty, content.staged = record.dirty.copy(), record.dirty.copy()
+        self._changed = True
+        self._disowned = record.unlinked
+
+    async def is_in(self, version: ObjectVersion) -> bool:
+        """Whether an object has every byte that was written here, and as many others.
+
+        Raises:
+            StoreError
+        """
+        content = self._bytes
+        if version.size != content.size:
+            return False
+        if content.staging is None or not content.size:
+            return not content.size
+        body, give_back = content.hold(ByteRange(0, content.size))
+        try:
+            for span in content.dirty:
+                end = min(span.end, content.size)
+                same = partial(
+                    same_bytes, self._context.store, version, ByteRange(span.start, end), body.fd
+                )
+                if not await self._context.network.run_to_end(same):
+                    return False
+        finally:
+            give_back()
+        return bool(content.dirty)
+
     def continue_upload(self, upload: PartsUpload) -> None:
         """Go on with the upload of what was taken over."""
         self._builder.continue_upload(upload)
@@ -259,8 +306,12 @@ class DiskContent:
         """The file was unlinked: nobody will look for its bytes after a crash."""
         self._builder.drop()
         self._disowned = True
-        if self._bytes.staging is not None:
-            self._bytes.staging.unlink()
+        staging = self._bytes.staging
+        if staging is not None:
+            if self._committer.owner:
+                staging.mark_unlinked()
+            else:
+                staging.unlink()
 
     def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Move the bytes to ``unsaved/``; see the protocol."""
@@ -275,7 +326,7 @@ class DiskContent:
                 self._writer,
             )
         try:
-            record = self._description(staging.ident, request)
+            record = self._description(staging.ident, request).replaced(owner="")
             if not record.base_valid:
                 record = record.replaced(base=seen)
             path = staging.set_aside(record)
@@ -295,6 +346,8 @@ class DiskContent:
         self._builder.drop()
         staging, self._bytes.staging = self._bytes.staging, None
         if staging is not None:
+            if self._disowned:
+                staging.unlink()
             staging.close()
 
     # -- inside ----------------------------------------------------------------------------------
@@ -314,7 +367,7 @@ class DiskContent:
         if size <= self._first_part_end:
             return False
         if self._held_back is None:
-            self._held_back = self._largest_twin()
+            self._held_back = self._committer.largest_twin()
         return size > self._held_back
 
     async def _begin_change(self, start: int, end: int) -> None:
@@ -332,7 +385,7 @@ class DiskContent:
         staging = await Staging.create(
             context.journal, context.local, context.room, self._writer, self._ident
         )
-        if self._disowned:
+        if self._disowned and not self._committer.owner:
             staging.unlink()
         if self._bytes.size:
             await staging.truncate(self._bytes.size)
@@ -340,11 +393,17 @@ class DiskContent:
         return staging
 
     async def _record_once(self, staging: Staging) -> None:
-        """Make the file known to the next mount if it is going to be stored."""
-        if not (staging.recorded or self._disowned):
+        """Make the file known to the next mount if it is going to be stored, and to the next daemon
+        of this one if it is open.
+        """
+        if staging.recorded:
+            return
+        if not self._disowned:
             request = self._target()
             if request is not None:
                 await self._record(staging, request)
+        elif self._committer.owner:
+            await self._record(staging, CommitRequest(""))
 
     async def _record(self, staging: Staging, request: CommitRequest) -> None:
         await staging.record(self._description(staging.ident, request))
@@ -359,4 +418,6 @@ class DiskContent:
             size=content.size,
             dirty=content.dirty.copy(),
             scratch=content.base is not None and content.base.hidden,
+            owner=self._committer.owner,
+            unlinked=self._disowned,
         )

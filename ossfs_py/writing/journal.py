@@ -3,6 +3,7 @@
 Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
 
 - ``lock``                   held while a mount uses the directory, or ``recover`` a dead mount's
+- ``kept.lock``              held by the keeper of a mount that outlives its daemon
 - ``recover.lock``           held while ``recover`` works, also beside a mount
 - ``staging/<id>.data``      dirty bytes of one open file, sparse, each byte at its file offset
 - ``staging/<id>.json``      its record; no record means that the bytes are of no interest
@@ -35,7 +36,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +50,7 @@ from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
 from ossfs_py.writing.segments import EntryKind, KeptEntry, SegmentLog
 
+_KEPT = "kept.lock"
 _LOG_ENTRY = struct.Struct("<qq")
 _TRUNCATED = -1
 """First field of a log entry whose second one is a new file size."""
@@ -91,7 +93,7 @@ class Journal:
                 _private_directory(each)
             if beside_mount and not self._try_lock("recover.lock"):
                 raise EnvironmentProblemError(f"another ossfs-py recover works in {directory}")
-            self.alone = self._try_lock("lock")
+            self.alone = (not beside_mount or self._try_lock(_KEPT)) and self._try_lock("lock")
         except OSError as exc:
             self.close()
             raise EnvironmentProblemError(
@@ -102,6 +104,14 @@ class Journal:
             raise EnvironmentProblemError(
                 f"the state directory {directory} is in use by another mount"
             )
+
+    def lock_for_keeper(self) -> int | None:
+        """A descriptor: as long as anybody has it, no recovery takes the mount for a dead one. It
+        is the caller's. None: somebody has it already.
+        """
+        if not self._try_lock(_KEPT):
+            return None
+        return self._locks.pop()
 
     def close(self) -> None:
         """Let another mount use the directory."""
@@ -138,6 +148,43 @@ class Journal:
     def sync_staging(self) -> None:
         """Bring the names of staging files and records to the disk."""
         _sync(self._staging)
+
+    def owned_records(self, owners: Container[str]) -> dict[str, DirtyRecord]:
+        """By owner: the records of those files that an earlier daemon has left to them."""
+        found = {}
+        for path in self._staging.glob("*.json"):
+            with contextlib.suppress(RecordDamagedError):
+                record = DirtyRecord.from_json(path.read_text())
+                if record.owner in owners and (self._staging / f"{record.ident}.data").exists():
+                    found[record.owner] = record
+        return found
+
+    def reopen_staging(self, record: DirtyRecord) -> tuple[StagedFile, int | None, DirtyRecord]:
+        """A staging file of an earlier daemon, as long as the file is; its log, where it has one;
+        its record up to the end.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        replayed = self._replayed(record)
+        for path in self._staging.glob(f"{record.ident}.*.log"):
+            if path.name != record.log:
+                path.unlink()  # its daemon was killed before a record led to it, or after
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(self._staging / f"{record.ident}.data", flags)
+        if record.log is None:
+            return (
+                StagedFile(record.ident, fd),
+                None,
+                replayed.replaced(dirty=_data_in(fd, replayed.size)),
+            )
+        # Killed between the cut and the word of it in the log: who asked for it asks again.
+        os.ftruncate(fd, replayed.size)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        log_fd = os.open(self._staging / record.log, flags)
+        end = os.fstat(log_fd).st_size
+        os.ftruncate(log_fd, end - end % _LOG_ENTRY.size)
+        return StagedFile(record.ident, fd), log_fd, replayed
 
     def open_log(self, name: str) -> int:
         """A new log to append to; name it in the next record."""
@@ -244,12 +291,13 @@ class Journal:
         """The hidden object is deleted, or the record of an unsaved file leads to it."""
         self._scratch_path(key).unlink(missing_ok=True)
 
-    def leftover_scratch(self) -> list[str]:
-        """Hidden objects a daemon that died left behind, without those that are still needed.
+    def leftover_scratch(self, read: Iterable[str] = ()) -> list[str]:
+        """Hidden objects a daemon that died left behind, without those that are still needed, and
+        those that are ``read``.
 
         Ask after :meth:`claim_leftovers`.
         """
-        needed = set()
+        needed = set(read)
         for record in self.unsaved_records():
             if record.base is not None:
                 needed.add(record.base.key)
@@ -381,18 +429,32 @@ class Journal:
 
     # -- after a crash ---------------------------------------------------------------------------
 
-    def claim_leftovers(self) -> list[str]:
+    def claim_leftovers(
+        self, kept: Container[str] = (), dropped: Callable[[str], bool] = lambda _owner: False
+    ) -> list[str]:
         """Move what a daemon that died had dirty to ``unsaved/``; returns the ids.
 
         Of two that had come to one name, by a rename that was cut short, the older is dropped. Ask
-        before the first own staging file.
+        before the first own staging file. Those with an id in ``kept`` stay: somebody goes on with
+        them; those of an owner that is ``dropped``, and those that were unlinked, nobody wants.
         """
         claimed = []
         small, segments = self._segments.adopt()
         # What is kept of a small file counts, whatever of it has come to a file of its own.
-        paths = [path for path in self._staging.glob("*.json") if path.stem not in small]
-        found = [self._left(path) for path in sorted(paths)]
-        smalls = {ident: _small_left(ident, kept) for ident, kept in small.items()}
+        found = [
+            self._left(path)
+            for path in sorted(self._staging.glob("*.json"))
+            if path.stem not in small and path.stem not in kept
+        ]
+        unwanted = [
+            record
+            for record in found
+            if record.unlinked or (record.owner and dropped(record.owner))
+        ]
+        for record in unwanted:
+            self.remove_record(record.ident)
+        found = [record for record in found if record not in unwanted]
+        smalls = {ident: _small_left(ident, entry) for ident, entry in small.items()}
         markers = self.leftover_markers()
         newest: dict[str, int] = {}
         # Those in ``unsaved/`` count for when this was itself cut short.
@@ -417,7 +479,10 @@ class Journal:
         for marker in markers:
             if marker.order < newest[marker.key]:
                 self.forget_marker(marker.ident)
-        for path in (*self._staging.iterdir(), *segments):
+        for path in self._staging.iterdir():
+            if path.name.partition(".")[0] not in kept:
+                path.unlink()
+        for path in segments:
             path.unlink()
         return claimed
 
@@ -533,6 +598,23 @@ def written_entry(start: int, end: int) -> bytes:
 def truncated_entry(size: int) -> bytes:
     """The log entry of a truncation."""
     return _LOG_ENTRY.pack(_TRUNCATED, size)
+
+
+def log_number(record: DirtyRecord) -> int:
+    """How many logs there have been for a staging file up to that of the record."""
+    return 0 if record.log is None else int(record.log.split(".")[-2])
+
+
+def _data_in(fd: int, size: int) -> ExtentSet:
+    """What of a file was written, in whole blocks but for its end."""
+    found, end = ExtentSet(), 0
+    with contextlib.suppress(OSError):  # ENXIO: no data follows
+        while True:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+            found.add(start, end)
+    found.truncate(size)
+    return found
 
 
 def _unlink(path: str) -> None:

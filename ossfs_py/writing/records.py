@@ -62,6 +62,10 @@ class DirtyRecord:
     """Whether its program had closed the file: it is whole, and somebody relies on it."""
     reason: str = ""
     """Why the file is unsaved, for a person."""
+    owner: str = ""
+    """Who has the file open, where that outlives the daemon; "": nobody has it then."""
+    unlinked: bool = False
+    """Whether its name was removed: nobody but its owner wants it."""
     order: int = field(default=0, compare=False)
     """Greater than that of every record the journal was given before."""
 
@@ -98,6 +102,8 @@ class DirtyRecord:
             "scratch": self.scratch,
             "complete": self.complete,
             "reason": self.reason,
+            "owner": self.owner,
+            "unlinked": self.unlinked,
             "order": self.order,
         }
         if self.sent is not None:
@@ -140,6 +146,8 @@ class DirtyRecord:
                 scratch=bool(fields["scratch"]),
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
+                owner=str(fields.get("owner", "")),
+                unlinked=bool(fields.get("unlinked")),
                 order=int(fields.get("order", 0)),
             )
         except _DAMAGE as exc:

@@ -6,7 +6,7 @@ Everything here blocks: it serves the start of a mount and the ``recover`` comma
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -38,6 +38,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.kept import keep_copy
 from ossfs_py.writing.markers import MarkerRecord
@@ -73,11 +74,11 @@ class Exported:
     missing: tuple[ByteRange, ...]
 
 
-def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
+def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] = ()) -> int:
     """Abort uploads and delete hidden objects of a daemon that died; returns how many.
 
     Call after ``claim_leftovers`` and before the first own write. What the store refuses stays
-    for the next mount.
+    for the next mount. So does what was removed, or copied, under a key that is still ``read``.
     """
     done = _settle_renames(journal, store)
     for upload in journal.leftover_uploads():
@@ -88,7 +89,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_upload(upload)
         done += 1
-    for key in journal.leftover_scratch():
+    for key in journal.leftover_scratch(read):
         try:
             store.delete(key)
         except StoreError as exc:
@@ -100,6 +101,8 @@ def tidy_leftovers(journal: Journal, store: ObjectStore) -> int:
     for record in journal.leftover_removals():
         if record.whatever_was_there and record.key not in made_since:
             continue  # there may be thousands: the mount deletes them behind
+        if record.key in read:
+            continue
         try:
             done += delete_removed(store, record)
         except StoreError as exc:
@@ -334,7 +337,7 @@ class Recovery:
         if found == record.base or found.size != record.size:
             return None
         local = _local_bytes(record, record.size)
-        same = all(_same_bytes(store, found, span, fd) for span in local)
+        same = all(same_bytes(store, found, span, fd) for span in local)
         return found if same and (local or not record.size) else None
 
     def _condition(
@@ -525,20 +528,6 @@ def _copy(source: int, target: int, span: ByteRange) -> None:
 def _for_the_owner_only(path: str, flags: int) -> int:
     """Opens as the data was kept: whoever may list the directory must not read it."""
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _same_bytes(store: ObjectStore, version: ObjectVersion, span: ByteRange, fd: int) -> bool:
-    """Whether the object has the bytes that the file has there."""
-    buffer = memoryview(bytearray(min(_COPY_BYTES, span.size)))
-    for start in range(span.start, span.end, _COPY_BYTES):
-        piece = buffer[: min(_COPY_BYTES, span.end - start)]
-        try:
-            store.get_range_into(version, start, piece)
-        except (VersionChangedError, ObjectMissingError):
-            return False
-        if os.pread(fd, len(piece), start) != piece:
-            return False
-    return True
 
 
 def _fetch(store: ObjectStore | None, base: ObjectVersion | None, span: ByteRange, fd: int) -> bool:

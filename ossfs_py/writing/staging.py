@@ -1,5 +1,6 @@
 """One sparse local file that holds the dirty bytes of one open file."""
 
+import logging
 import os
 from collections.abc import Callable
 from functools import partial
@@ -8,9 +9,17 @@ from pathlib import Path
 from ossfs_py.model import ByteRange, FileSlice
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.writing.journal import Journal, StagedFile, truncated_entry, written_entry
+from ossfs_py.writing.journal import (
+    Journal,
+    StagedFile,
+    log_number,
+    truncated_entry,
+    written_entry,
+)
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.uses import Uses
+
+log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 512
 """What st_blocks counts in (stat(2))."""
@@ -39,7 +48,7 @@ class Staging:
         self._fd = file.fd
         self._log_fd: int | None = None
         self._log_number = 0
-        self._recorded = False
+        self._record: DirtyRecord | None = None
         self._listed = True
         self._room = room
         self._writer = writer
@@ -63,10 +72,32 @@ class Staging:
         file = await local.run_to_end(journal.create_staging, ident)
         return cls(journal, local, file, room, writer)
 
+    @classmethod
+    def reopened(
+        cls,
+        journal: Journal,
+        local: Workers,
+        room: DiskRoom,
+        writer: Callable[[], int],
+        record: DirtyRecord,
+    ) -> tuple["Staging", DirtyRecord]:
+        """The staging file that an earlier daemon has left, and its record up to its end; the log
+        goes on. Blocks shortly.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        file, log_fd, replayed = journal.reopen_staging(record)
+        staging = cls(journal, local, file, room, writer)
+        staging._log_fd = log_fd
+        staging._log_number = log_number(record)
+        staging._record = record
+        return staging, replayed
+
     @property
     def recorded(self) -> bool:
         """Whether the next mount would find the file after a crash."""
-        return self._recorded
+        return self._record is not None
 
     async def record(self, record: DirtyRecord) -> None:
         """Make the file one that the next mount finds, as ``record`` says, from now on.
@@ -77,18 +108,26 @@ class Staging:
         if record.base_valid:
             self._log_number += 1
             log_name = f"{self.ident}.{self._log_number}.log"
-        self._log_fd = await self._local.run_to_end(
-            self._write_record, record.replaced(log=log_name), self._log_fd
-        )
-        self._recorded = True
+        named = record.replaced(log=log_name)
+        self._log_fd = await self._local.run_to_end(self._write_record, named, self._log_fd)
+        self._record = named
+
+    def mark_unlinked(self) -> None:
+        """Whoever has the file open is the only one to want it; blocks shortly."""
+        if self._record is not None and not self._record.unlinked:
+            self._record = self._record.replaced(unlinked=True)
+            try:
+                self._journal.write_record(self._record)
+            except OSError as exc:
+                log.warning("the journal takes a removed file for a dirty one: %s", exc.strerror)
 
     def forget_record(self) -> None:
         """The bytes are safe elsewhere, or unwanted: after a crash nobody needs them.
 
         They stay readable here.
         """
-        if self._recorded:
-            self._recorded = False
+        if self.recorded:
+            self._record = None
             self._close_log()
             self._journal.remove_record(self.ident, has_logs=self._log_number > 0)
 
@@ -145,7 +184,7 @@ class Staging:
     def set_aside(self, record: DirtyRecord) -> Path:
         """Move the file to ``unsaved/``; returns its path. Blocks for a rename."""
         path = self._journal.set_aside(record)
-        self._recorded = False
+        self._record = None
         self._listed = False
         self._close_log()
         return path
@@ -153,14 +192,14 @@ class Staging:
     def unlink(self) -> None:
         """Take the file out of the directory; it stays usable here until closed."""
         if self._listed:
-            self._recorded = False
+            self._record = None
             self._listed = False
             self._close_log()
             self._journal.remove_staging(self.ident, has_logs=self._log_number > 0)
 
     def close(self) -> None:
         """Close after the last use. A recorded file stays for the next mount, others go."""
-        if not self._recorded:
+        if not self.recorded:
             self.unlink()
         self.uses.close()
 

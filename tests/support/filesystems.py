@@ -19,7 +19,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.openinodes import OpenInode
+from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.protection import Protected

@@ -51,6 +51,9 @@ class Commits:
     beside: tuple[ObjectVersion, ...] = ()
     writer: int = 0
 
+    owner: str = ""
+    made: Callable[[ObjectVersion], None] = lambda _version: None
+
     async def before_replacing(self) -> None:
         self.replaces()
 

@@ -400,10 +400,17 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
             ),
         ),
         (
-            {"restarts": 3},
+            {"restarts": 3, "data_path": "direct"},
             (
-                "--restarts and --read-only: written data would be lost: only a read-only mount "
-                "can survive its daemon"
+                "--restarts and --data-path: it writes from memory, which is lost when the daemon "
+                "dies: say --data-path temp or cache, or --read-only"
+            ),
+        ),
+        (
+            {"restarts": 3, "write_back": True},
+            (
+                "--restarts and --write-back: what waits to be stored or deleted is not handed on "
+                "to another daemon yet"
             ),
         ),
         (

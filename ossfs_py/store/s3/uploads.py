@@ -111,9 +111,8 @@ class Writer:
                 answer = self._upload(sending, state)
             except AnswerError as error:
                 _require_key(error, guard, "PutObject", key)
-                if not (
-                    guard and state.may_have_happened and judge(error).cause is ConditionFailedError
-                ):
+                may_be_ours = state.may_have_happened or condition.repeated
+                if not (guard and may_be_ours and judge(error).cause is ConditionFailedError):
                     raise
                 found = self._find_same(key, payload, state)
                 if found is None:
@@ -199,7 +198,8 @@ class Writer:
                 again = state.number > 1 and error.status >= 500
                 gone = again and self._is_gone(upload, state)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
-                if not (state.may_have_happened and (refused or gone)):
+                may_be_ours = state.may_have_happened or condition.repeated
+                if not (may_be_ours and (refused or gone)):
                     raise
                 found = self._find_completed(upload.key, ordered, size, state)
                 if found is not None:

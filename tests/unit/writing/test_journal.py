@@ -49,6 +49,39 @@ def staged(journal, data, record=RECORD):
     return file.ident
 
 
+def test_a_recovery_leaves_a_mount_alone_whose_keeper_lives(journal):
+    ident = staged(journal, b"bytes")
+    held = journal.lock_for_keeper()
+    assert held is not None
+    journal.close()
+    beside = Journal(journal.directory, beside_mount=True)
+    assert not beside.alone
+    beside.close()
+    following = Journal(journal.directory)
+    assert following.alone
+    assert following.lock_for_keeper() is None
+    following.close()
+    os.close(held)
+    beside = Journal(journal.directory, beside_mount=True)
+    assert beside.alone
+    assert beside.claim_leftovers() == [ident]
+    beside.close()
+
+
+def test_files_of_owners_stay_with_them_or_go(journal):
+    kept, dropped, left, unlinked = (
+        staged(journal, b"bytes", RECORD.replaced(owner=owner, unlinked=owner == "l:4"))
+        for owner in ("l:1", "l:2+", "l:3", "l:4")
+    )
+    following = crashed(journal)
+    assert {each.ident for each in following.owned_records({"l:1"}).values()} == {kept}
+    assert following.claim_leftovers({kept}, lambda owner: owner.endswith("+")) == [left]
+    names = {path.name for path in (following.directory / "staging").iterdir()}
+    assert names == {f"{kept}.data", f"{kept}.json"}
+    assert dropped != unlinked
+    following.close()
+
+
 @pytest.mark.parametrize("record", [RECORD, FULL])
 def test_a_record_reads_back_as_it_was_written(record):
     assert DirtyRecord.from_json(record.to_json()) == record

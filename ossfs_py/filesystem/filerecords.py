@@ -1,0 +1,332 @@
+"""What of open files outlives the daemon of a mount for writing.
+
+Of each open inode that a descriptor has, one record says on what its next commit depends, and each
+descriptor has one of its own. Bytes are not in it: dirty ones are in a staging file, whose record
+in the journal names its owner. Records are written before the kernel is answered; a descriptor that
+no request belongs to was never told to anybody.
+"""
+
+import base64
+import json
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, replace
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.openinode import HiddenCopy, OpenInode
+from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.namespace.inode import Inode
+from ossfs_py.runtime.ledger import Record, StateTable
+
+_HEAD = struct.Struct("=QQQ")
+"""Of an open inode its time of change in ns, of a descriptor the request that it was made for (0:
+none yet): both are overwritten in place. Then the number, and which writing of it this is; JSON
+follows."""
+_NO_REQUEST = 0
+
+
+class FileKind(IntEnum):
+    """The kinds of these records in the ledger."""
+
+    OPENED = 10
+    DESCRIPTOR = 11
+
+
+class Descriptor(NamedTuple):
+    """What is known of a descriptor of an earlier daemon."""
+
+    opened: int
+    """Of which open inode."""
+    flags: int
+    uid: int
+    writer: int | None
+    makes: bool
+    past_pages: bool
+
+
+class LeftOpen(NamedTuple):
+    """What an earlier daemon has left."""
+
+    opened: dict[int, Mapping[str, Any]]
+    """By number, those that a descriptor has."""
+    descriptors: dict[int, Descriptor]
+    abandoned: frozenset[int]
+    """Open inodes without a descriptor, whose bytes somebody may still want."""
+
+
+class FileRecords:
+    """The records of open files of one mount. Belongs to the trio thread.
+
+    Implements :class:`~ossfs_py.filesystem.openinode.OpenWitness` and
+    :class:`~ossfs_py.filesystem.handles.HandleWitness`.
+    """
+
+    def __init__(
+        self, ledger: StateTable, found: Iterable[Record], stored: Callable[[Inode], None]
+    ) -> None:
+        """``found`` are the records that an earlier daemon has left; ``stored`` is told of inodes
+        that have an object now.
+        """
+        self._ledger = ledger
+        self._stored = stored
+        self.ident = ""
+        """Of the ledger: what the owners of this mount begin with."""
+        self._places: dict[int, int] = {}
+        self._told: dict[int, tuple[object, ...]] = {}
+        self._descriptors: dict[int, int] = {}
+        self._requests: dict[int, int] = {}
+        self._last = self._turn = 0
+        self._records = [record for record in found if record.kind in tuple(FileKind)]
+
+    # -- what is written as it happens ----------------------------------------------------------
+
+    def named(self, opened: OpenInode) -> str:  # noqa: ARG002 - the protocol's
+        """See the protocol."""
+        self._last += 1
+        return self.name_of(self._last)
+
+    def name_of(self, number: int) -> str:
+        """What stands for an open inode of that number."""
+        return f"{self.ident}:{number}"
+
+    def changed(self, opened: OpenInode) -> None:
+        """See the protocol."""
+        number = _number(opened)
+        place = self._places.get(number)
+        told = _state(opened)
+        if place is not None and self._told.get(number) == told:
+            self._ledger.set_number(place, opened.inode.mtime_ns or 0)
+            return
+        self._told[number] = told
+        self._write(number, opened.inode, _described(opened))
+
+    def made(self, opened: OpenInode, version: ObjectVersion) -> None:
+        """See the protocol."""
+        told = _described(opened)
+        told |= {"version": _listed(version), "seen": _listed(version)}
+        changed = ("dirty", "unstored", "exclusive", "unseen", "whole", "local", "shadows")
+        told |= dict.fromkeys(changed, False)
+        told |= {"appended_from": None, "over": None}
+        if opened.composes:
+            # Others' bytes came before our end, which the kernel knows at another place.
+            told |= {"kernel_end": opened.file.size, "superseded": opened.inode.settled}
+        number = _number(opened)
+        self._told.pop(number, None)
+        self._write(number, opened.inode, told)
+        self._stored(opened.inode)
+
+    def closed(self, opened: OpenInode) -> None:
+        """See the protocol."""
+        number = _number(opened)
+        self._told.pop(number, None)
+        self._drop(self._places, number)
+
+    def opened(self, number: int, handle: Handle) -> None:
+        """There is a new descriptor, or its file is of another version now."""
+        handle.opened.note()
+        if number in self._descriptors:
+            return
+        told = Descriptor(
+            _number(handle.opened),
+            handle.flags,
+            handle.uid,
+            handle.writer,
+            handle.makes,
+            handle.past_pages,
+        )
+        content = _HEAD.pack(_NO_REQUEST, number, 0) + json.dumps(told).encode()
+        self._descriptors[number] = self._ledger.put(FileKind.DESCRIPTOR, content)
+
+    def released(self, number: int) -> None:
+        """A descriptor is gone."""
+        self._drop(self._descriptors, number)
+
+    def asked_by(self, number: int, unique: int) -> bool:
+        """Which request of the kernel a descriptor was made for; False if it has no record."""
+        place = self._descriptors.get(number)
+        if place is None:
+            return False
+        self._ledger.set_number(place, unique)
+        return True
+
+    def opened_for(self, unique: int) -> int | None:
+        """The descriptor that an earlier daemon has made for a request, and may not have told;
+        once.
+        """
+        return self._requests.pop(unique, None)
+
+    def dirty_owners(self, found: LeftOpen) -> set[str]:
+        """The owners of what an earlier daemon had open, with bytes that no object has."""
+        return {self.name_of(number) for number, told in found.opened.items() if told["unstored"]}
+
+    def drops(self, found: LeftOpen, owner: str) -> bool:
+        """Whether nobody wants what an earlier daemon had dirty for an owner: it is in the store,
+        or the call that it was for was not answered and comes again.
+        """
+        ident, _, number = owner.partition(":")
+        return ident == self.ident and (number.endswith("+") or int(number) not in found.abandoned)
+
+    # -- what the next daemon does with it --------------------------------------------------------
+
+    def take_in(self) -> LeftOpen:
+        """What an earlier daemon has left; what nobody was told of is forgotten.
+
+        Raises:
+            struct.error, LookupError, TypeError, ValueError: the records make no sense.
+        """
+        opened: dict[int, Mapping[str, Any]] = {}
+        descriptors: dict[int, Descriptor] = {}
+        halves: set[int] = set()
+        for record, head in sorted(
+            ((record, _HEAD.unpack_from(record.content)) for record in self._records),
+            key=lambda pair: pair[1][2],
+        ):
+            first, number, turn = head
+            told = json.loads(record.content[_HEAD.size :])
+            self._turn = max(self._turn, turn)
+            if record.kind == FileKind.OPENED:
+                self._drop(self._places, number)  # its daemon was killed while it wrote it anew
+                self._places[number] = record.place
+                opened[number] = {**told, "mtime_ns": first or None}
+                self._last = max(self._last, number)
+            elif first == _NO_REQUEST:
+                halves.add(int(told[0]))
+                self._ledger.drop(record.place)
+            else:
+                descriptors[number] = Descriptor(*told)
+                self._descriptors[number] = record.place
+                self._requests[first] = number
+        used = {each.opened for each in descriptors.values()}
+        for number in list(descriptors):
+            if descriptors[number].opened not in opened:
+                self._drop(self._descriptors, number)
+                del descriptors[number]
+        for number in set(opened) - used:
+            self._drop(self._places, number)
+        left = frozenset(n for n in set(opened) - used - halves if opened[n]["dirty"])
+        self._records = []
+        return LeftOpen({n: opened[n] for n in sorted(used & set(opened))}, descriptors, left)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _write(self, number: int, inode: Inode, told: Mapping[str, Any]) -> None:
+        self._turn += 1
+        content = _HEAD.pack(inode.mtime_ns or 0, number, self._turn)
+        content += json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        before = self._places.get(number)
+        self._places[number] = self._ledger.put(FileKind.OPENED, content)
+        if before is not None:
+            self._ledger.drop(before)
+
+    def _drop(self, places: dict[int, int], number: int) -> None:
+        place = places.pop(number, None)
+        if place is not None:
+            self._ledger.drop(place)
+
+
+def _number(opened: OpenInode) -> int:
+    return int(opened.name.rpartition(":")[2])
+
+
+_OF_OPENED = (
+    *("exclusive", "made_here", "may_be_link", "whole", "unseen", "has_pages", "superseded"),
+    *("appended_from", "kernel_end", "writer", "rewrites"),
+)
+_OF_INODE = (
+    *("local", "shadows", "mode", "uid", "gid", "atime_ns", "ctime_ns", "mtime_explicit"),
+    "metadata_dirty",
+)
+
+
+def _state(opened: OpenInode) -> tuple[object, ...]:
+    """What is written of it, to be compared: objects that are replaced when they change."""
+    inode, file = opened.inode, opened.file
+    return (
+        *(getattr(opened, name) for name in _OF_OPENED),
+        *(getattr(inode, name) for name in _OF_INODE if name != "ctime_ns"),
+        *(
+            file.version,
+            file.dirty,
+            file.unstored,
+            opened.seen,
+            opened.hidden,
+            opened.interrupted,
+            opened.over,
+        ),
+        *(inode.info, inode.metadata, inode.number, inode.mtime_ns is None),
+        None if inode.xattrs is None else tuple(inode.xattrs.items()),
+    )
+
+
+def _described(opened: OpenInode) -> dict[str, Any]:
+    inode, file, hidden = opened.inode, opened.file, opened.hidden
+    return {
+        **{name: getattr(opened, name) for name in _OF_OPENED},
+        **{name: getattr(inode, name) for name in _OF_INODE},
+        "inode": inode.number,
+        "version": _listed(file.version),
+        "dirty": file.dirty,
+        "unstored": file.unstored,
+        "seen": _listed(opened.seen),
+        "hidden": hidden and [_listed(hidden.version), _listed(hidden.source)],
+        "interrupted": opened.interrupted,
+        "over": _listed(opened.over),
+        "info": inode.info and _plain(inode.info),
+        "metadata": None if inode.metadata is None else dict(inode.metadata),
+        "xattrs": inode.xattrs
+        and {name: base64.b64encode(value).decode() for name, value in inode.xattrs.items()},
+    }
+
+
+def _plain(info: ObjectInfo) -> dict[str, Any]:
+    told = ((field.name, getattr(info, field.name)) for field in fields(info))
+    return {name: dict(value) if isinstance(value, Mapping) else value for name, value in told}
+
+
+def _listed(version: ObjectVersion | None) -> list[Any] | None:
+    if version is None:
+        return None
+    return [version.key, version.etag, version.size, version.version_id]
+
+
+def version_of(told: list[Any] | None) -> ObjectVersion | None:
+    """A version as it was written down."""
+    return None if told is None else ObjectVersion(*told)
+
+
+def restore_inode(inode: Inode, told: Mapping[str, Any]) -> None:
+    """Let an inode be what was written down of it."""
+    for name in _OF_INODE:
+        setattr(inode, name, told[name])
+    inode.mtime_ns = told["mtime_ns"]
+    version = version_of(told["version"])
+    inode.info = told["info"] and ObjectInfo(**told["info"])
+    if version is not None and not (told["unstored"] or told["hidden"]):
+        # Its daemon may have died between storing it and taking that in.
+        before = inode.info or ObjectInfo(version.key, version.size, version.etag, 0)
+        if before.key == version.key:
+            inode.info = replace(before, etag=version.etag, size=version.size)
+    inode.metadata = told["metadata"]
+    if told["xattrs"] is not None:
+        values = told["xattrs"].items()
+        inode.xattrs = {name: base64.b64decode(value) for name, value in values}
+
+
+def restore_opened(
+    told: Mapping[str, Any], make: Callable[[ObjectVersion | None], OpenInode]
+) -> OpenInode:
+    """An open inode as it was written down; ``make`` makes one of a version."""
+    opened = make(version_of(told["version"]))
+    for name in _OF_OPENED:
+        setattr(opened, name, told[name])
+    opened.seen, opened.over = version_of(told["seen"]), version_of(told["over"])
+    if told["interrupted"] is not None:
+        offset, size, place = told["interrupted"]
+        opened.interrupted = (offset, size, place)
+    if told["hidden"] is not None:
+        copy, source = map(version_of, told["hidden"])
+        if copy is not None and source is not None:
+            opened.hidden = HiddenCopy(copy, source)
+    return opened

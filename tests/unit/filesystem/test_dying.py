@@ -1,0 +1,507 @@
+"""A daemon that dies at each step of a call that changes something: the next one goes on from what
+was written down by then, is asked again, and leaves what one daemon alone would have left."""
+
+import os
+import shutil
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import pytest
+import trio
+import trio.testing
+
+from ossfs_py.filesystem.survival import FoundOut, MountIdentity, Negotiated, open_survival
+from ossfs_py.filesystem.surviving import SurvivingFilesystem
+from ossfs_py.model import AttributeChange, ObjectVersion
+from ossfs_py.namespace.inode import ROOT_NUMBER
+from ossfs_py.writing.recovery import tidy_leftovers
+from tests.support.fake_store import FakeStore
+from tests.support.filesystems import Mounted, mounted
+from tests.support.writing import TINY_PARTS
+
+UID, GID = 7, 8
+FACTS = MountIdentity("bucket", "/m", "http://store")
+BEFORE = bytes(range(100))
+ADDED = b"a line that is there once\n"
+
+
+@dataclass
+class Moment:
+    """What there was when a daemon died."""
+
+    name: str
+    memory: bytes
+    state: Path
+    store: "WatchedStore"
+
+
+class WatchedStore(FakeStore):
+    """Takes down what there is before and after each of its calls, while it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(min_part_bytes=TINY_PARTS.min_part)
+        self.moments: list[Moment] | None = None
+        self.memory, self.root = -1, Path()
+        self._taking = threading.RLock()
+
+    def _enter(self, method: str, key: str) -> None:
+        super()._enter(method, key)
+        self.take_down(f"before {method} {key}")
+
+    def _write(
+        self,
+        key: str,
+        content: bytes,
+        metadata: Mapping[str, str],
+        content_type: str | None,
+        parts: int = 0,
+    ) -> ObjectVersion:
+        made = super()._write(key, content, metadata, content_type, parts)
+        self.take_down(f"after writing {key}")
+        return made
+
+    def delete(self, key: str) -> None:
+        super().delete(key)
+        self.take_down(f"after deleting {key}")
+
+    def take_down(self, name: str) -> None:
+        """Somebody is killed now."""
+        with self._taking:
+            self._take_down(name)
+
+    def _take_down(self, name: str) -> None:
+        if self.moments is None:
+            return
+        number = len(self.moments)
+        state = self.root.parent / f"{self.root.name}-{number}"
+        shutil.copytree(self.root / "state", state / "state", copy_function=_copied)
+        store = WatchedStore()
+        store.objects = dict(self.objects)
+        store._serial, store._clock_ns = self._serial, self._clock_ns
+        memory = os.pread(self.memory, os.fstat(self.memory).st_size, 0)
+        self.moments.append(Moment(name, memory, state, store))
+
+
+def made(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+def _copied(source: str, target: str) -> None:
+    """A file may go while it is copied."""
+    with suppress(FileNotFoundError):
+        shutil.copyfile(source, target)
+
+
+@asynccontextmanager
+async def life(
+    memory: int, root: Path, store: WatchedStore
+) -> AsyncIterator[tuple[Mounted, SurvivingFilesystem]]:
+    """A daemon, from its start to where it is asked something."""
+    made(root)
+    store.memory, store.root = memory, root
+    survival = open_survival(memory)
+    survival.serve(FACTS, FoundOut("/m", None))
+    async with mounted("temp", root, store, make=SurvivingFilesystem, posix_metadata=True) as one:
+        fs, journal = cast(SurvivingFilesystem, one.fs), one.bench.writes.journal
+        records, left = survival.writers, survival.left
+        dirty = journal.owned_records(records.dirty_owners(left))
+        kept = {record.ident for record in dirty.values()}
+        assert journal.claim_leftovers(kept, partial(records.drops, left)) == []
+        fs.resume(survival, dirty)
+
+        async def tidy() -> None:
+            await trio.to_thread.run_sync(tidy_leftovers, journal, store, fs.read_keys())
+            fs.take_over()
+
+        fs.late_seconds = 0.0
+        await fs.settle(tidy, renaming=False)
+        if survival.negotiated is None:
+            survival.note_negotiated(Negotiated(b"request", b"answer", b"told"))
+        yield one, fs
+
+
+@dataclass
+class Case:
+    """A call that changes something, and what has to be so afterwards."""
+
+    fs: SurvivingFilesystem
+    store: WatchedStore
+    numbers: dict[str, int] = field(default_factory=dict)
+    since_ns: int | None = None
+    """When the call was made first; None: it is made for the first time."""
+
+
+Step = Callable[[Case], Awaitable[None]]
+
+
+def told_handles(fs: SurvivingFilesystem, memory: int) -> None:
+    """The kernel was told of every descriptor."""
+    records = fs._records
+    assert records is not None
+    for number in range(1, 20):
+        records.asked_by(number, 100 + number)
+
+
+def dies(tmp_path: Path, prepare: Step, call: Step, check: Step, objects: dict[str, bytes]) -> int:
+    """Kill a daemon at each step of ``call``; how many there were."""
+    store, memory = WatchedStore(), os.memfd_create("first")
+    for key, content in objects.items():
+        store.seed(key, content, metadata={"mtime": f"1.{len(content)}"})
+    moments: list[Moment] = []
+    numbers: dict[str, int] = {}
+    since_ns = time.time_ns()
+
+    async def first() -> None:
+        async with life(memory, tmp_path / "first", store) as (_, fs):
+            case = Case(fs, store, numbers)
+            await prepare(case)
+            told_handles(fs, memory)
+            store.moments = moments
+            store.take_down("before the call")
+            await call(case)
+            store.take_down("before the answer")
+            store.moments = None
+            await check(case)
+
+    run(first)
+
+    async def second(moment: Moment) -> None:
+        again = os.memfd_create("second")
+        os.pwrite(again, moment.memory, 0)
+        async with life(again, moment.state, moment.store) as (one, fs):
+            case = Case(fs, moment.store, dict(numbers), since_ns)
+            told_handles(fs, again)
+            await call(case)
+            await check(case)
+            assert not list((moment.state / "state" / "unsaved").iterdir())
+            await one.bench.idle()
+        os.close(again)
+
+    for moment in moments:
+        try:
+            run(partial(second, moment))
+        except BaseException as exc:
+            exc.add_note(f"the daemon died {moment.name}")
+            raise
+    os.close(memory)
+    return len(moments)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    trio.run(test, clock=trio.testing.MockClock(rate=1.0))
+
+
+async def opened(case: Case, name: str, flags: int) -> None:
+    """Open a file, and remember it by its name."""
+    entry = await case.fs.lookup(ROOT_NUMBER, name.encode())
+    reply = await case.fs.open(entry.inode, flags, UID)
+    case.numbers[name] = reply.handle
+
+
+async def written(case: Case, handle: int, offset: int, data: bytes) -> None:
+    assert await case.fs.write(handle, offset, data) == len(data)
+
+
+async def whole(case: Case, name: str) -> bytes:
+    return bytes(await case.fs.read(case.numbers[name], 0, 1 << 20))
+
+
+async def names(case: Case) -> list[str]:
+    found: list[str] = []
+    handle = case.fs.open_directory(ROOT_NUMBER)
+    await case.fs.read_directory(handle, 0, lambda name, *_: not found.append(name.decode()))
+    case.fs.release_directory(handle)
+    return sorted(set(found) - {".", ".."})
+
+
+@pytest.mark.parametrize("flags", [0, os.O_EXCL], ids=["", "exclusive"])
+@pytest.mark.parametrize("content", [b"", b"small", BEFORE], ids=["empty", "small", "parts"])
+def test_a_new_file_is_stored_once(flags: int, content: bytes, tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        flag = os.O_WRONLY | os.O_CREAT | flags
+        reply, _ = await case.fs.create(ROOT_NUMBER, b"new", 0o640, flag, UID, GID)
+        case.numbers["new"] = reply.handle
+        if content:
+            await written(case, reply.handle, 0, content)
+
+    async def call(case: Case) -> None:
+        await case.fs.flush(case.numbers["new"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("new") == content
+        entry = await case.fs.lookup(ROOT_NUMBER, b"new")
+        assert stat.S_IMODE(entry.attributes.mode) == 0o640
+        assert (entry.attributes.size, entry.attributes.uid) == (len(content), UID)
+        await written(case, case.numbers["new"], len(content), b"more")
+        await case.fs.flush(case.numbers["new"])
+        await case.fs.release(case.numbers["new"])
+        assert case.store.content("new") == content + b"more"
+
+    assert dies(tmp_path, prepare, call, check, {}) > 3
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["written", "stored"])
+def test_what_is_appended_is_there_once(stored: bool, tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        await opened(case, "log", os.O_WRONLY | os.O_APPEND)
+        if stored:
+            await written(case, case.numbers["log"], len(BEFORE), ADDED)
+
+    async def call(case: Case) -> None:
+        if not stored:
+            await written(case, case.numbers["log"], len(BEFORE), ADDED)
+        await case.fs.fsync(case.numbers["log"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("log") == BEFORE + ADDED
+        await written(case, case.numbers["log"], len(BEFORE + ADDED), b"next")
+        await case.fs.flush(case.numbers["log"])
+        assert case.store.content("log") == BEFORE + ADDED + b"next"
+
+    assert dies(tmp_path, prepare, call, check, {"log": BEFORE}) > 3
+
+
+def test_what_is_appended_to_others_lines_is_there_once(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        await opened(case, "log", os.O_WRONLY | os.O_APPEND)
+        await written(case, case.numbers["log"], len(BEFORE), ADDED)
+        case.store.seed("log", BEFORE + b"theirs\n")
+
+    async def call(case: Case) -> None:
+        await case.fs.fsync(case.numbers["log"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("log") == BEFORE + b"theirs\n" + ADDED
+        await written(case, case.numbers["log"], len(BEFORE + ADDED), b"next")
+        await case.fs.flush(case.numbers["log"])
+        assert case.store.content("log") == BEFORE + b"theirs\n" + ADDED + b"next"
+
+    assert dies(tmp_path, prepare, call, check, {"log": BEFORE}) > 3
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["", "late"])
+def test_a_change_in_the_middle_is_stored(late: bool, tmp_path: Path) -> None:
+    """``late``: what the dead daemon had sent arrives when the next one has looked for it."""
+    changed = BEFORE[:40] + b"middle" + BEFORE[46:]
+
+    async def prepare(case: Case) -> None:
+        await opened(case, "file", os.O_RDWR)
+        assert await whole(case, "file") == BEFORE
+        await written(case, case.numbers["file"], 40, b"middle")
+
+    async def call(case: Case) -> None:
+        if late and case.since_ns is not None and case.store.content("file") == BEFORE:
+            case.store.seed("file", changed)
+        await case.fs.fsync(case.numbers["file"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("file") == changed == await whole(case, "file")
+        await case.fs.set_attributes(
+            (await case.fs.lookup(ROOT_NUMBER, b"file")).inode,
+            AttributeChange(),
+            50,
+            case.numbers["file"],
+        )
+        await case.fs.flush(case.numbers["file"])
+        assert case.store.content("file") == changed[:50] == await whole(case, "file")
+
+    assert dies(tmp_path, prepare, call, check, {"file": BEFORE}) > 3
+
+
+def test_a_file_is_cut_by_its_path(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        case.numbers["inode"] = (await case.fs.lookup(ROOT_NUMBER, b"file")).inode
+
+    async def call(case: Case) -> None:
+        await case.fs.set_attributes(case.numbers["inode"], AttributeChange(), 30, None)
+
+    async def check(case: Case) -> None:
+        assert case.store.content("file") == BEFORE[:30]
+
+    assert dies(tmp_path, prepare, call, check, {"file": BEFORE}) > 3
+
+
+@pytest.mark.parametrize("kind", ["directory", "link", "fifo", "file"])
+def test_what_is_made_is_made_once(kind: str, tmp_path: Path) -> None:
+    async def prepare(_case: Case) -> None:
+        pass
+
+    async def call(case: Case) -> None:
+        fs = case.fs
+        make = {
+            "directory": partial(fs.make_directory, ROOT_NUMBER, b"n", 0o750, UID, GID),
+            "link": partial(fs.make_symlink, ROOT_NUMBER, b"n", b"target", UID, GID),
+            "fifo": partial(fs.make_node, ROOT_NUMBER, b"n", stat.S_IFIFO | 0o600, UID, GID),
+            "file": partial(fs.make_node, ROOT_NUMBER, b"n", stat.S_IFREG | 0o600, UID, GID),
+        }[kind]
+        if case.since_ns is None:
+            await make()
+        else:
+            await fs.repeated.make(ROOT_NUMBER, b"n", UID, case.since_ns, make)
+
+    async def check(case: Case) -> None:
+        assert await names(case) == ["n"]
+        entry = await case.fs.lookup(ROOT_NUMBER, b"n")
+        assert entry.attributes.uid == UID
+        assert len(case.store.keys()) == 1
+
+    assert dies(tmp_path, prepare, call, check, {}) > 3
+
+
+@pytest.mark.parametrize("no_replace", [False, True], ids=["", "no_replace"])
+@pytest.mark.parametrize("reads", [False, True], ids=["closed", "open"])
+def test_a_file_is_renamed(reads: bool, no_replace: bool, tmp_path: Path) -> None:
+    objects = {"old": BEFORE} if no_replace else {"old": BEFORE, "new": b"replaced"}
+
+    async def prepare(case: Case) -> None:
+        case.numbers["inode"] = (await case.fs.lookup(ROOT_NUMBER, b"old")).inode
+        if reads:
+            await opened(case, "old", os.O_RDONLY)
+            assert await whole(case, "old") == BEFORE
+            if not no_replace:
+                await opened(case, "new", os.O_RDONLY)
+                assert await whole(case, "new") == b"replaced"
+
+    async def call(case: Case) -> None:
+        where = (ROOT_NUMBER, b"old", ROOT_NUMBER, b"new")
+        if case.since_ns is None:
+            await case.fs.rename(*where, no_replace=no_replace)
+        else:
+            await case.fs.repeated.rename(*where, no_replace=no_replace, since_ns=case.since_ns)
+
+    async def check(case: Case) -> None:
+        assert case.store.content("new") == BEFORE
+        assert "old" not in case.store.objects
+        assert await names(case) == ["new"]
+        entry = await case.fs.lookup(ROOT_NUMBER, b"new")
+        assert entry.inode == case.numbers["inode"]
+        if reads:
+            assert await whole(case, "old") == BEFORE
+            if not no_replace:
+                assert await whole(case, "new") == b"replaced"
+
+    if reads or not no_replace:
+        assert dies(tmp_path, prepare, call, check, objects) > 3
+
+
+def test_a_file_that_was_never_stored_is_renamed(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        flags = os.O_WRONLY | os.O_CREAT
+        reply, _ = await case.fs.create(ROOT_NUMBER, b"old", 0o640, flags, UID, GID)
+        case.numbers["old"] = reply.handle
+        await written(case, reply.handle, 0, b"bytes")
+
+    async def call(case: Case) -> None:
+        where = (ROOT_NUMBER, b"old", ROOT_NUMBER, b"new")
+        if case.since_ns is None:
+            await case.fs.rename(*where, no_replace=False)
+        else:
+            await case.fs.repeated.rename(*where, no_replace=False, since_ns=case.since_ns)
+
+    async def check(case: Case) -> None:
+        await case.fs.flush(case.numbers["old"])
+        assert case.store.keys() == ["new"]
+        assert case.store.content("new") == b"bytes"
+
+    assert dies(tmp_path, prepare, call, check, {}) > 1
+
+
+def test_a_directory_is_renamed_with_what_is_open_in_it(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        directory = await case.fs.lookup(ROOT_NUMBER, b"d")
+        entry = await case.fs.lookup(directory.inode, b"file")
+        reply = await case.fs.open(entry.inode, os.O_RDONLY, UID)
+        case.numbers["file"] = reply.handle
+        assert await whole(case, "file") == BEFORE
+
+    async def call(case: Case) -> None:
+        where = (ROOT_NUMBER, b"d", ROOT_NUMBER, b"e")
+        if case.since_ns is None:
+            await case.fs.rename(*where, no_replace=False)
+        else:
+            await case.fs.repeated.rename(*where, no_replace=False, since_ns=case.since_ns)
+
+    async def check(case: Case) -> None:
+        assert case.store.keys() == ["e/", "e/file", "e/other"]
+        assert await names(case) == ["e"]
+        assert await whole(case, "file") == BEFORE
+
+    objects = {"d/": b"", "d/file": BEFORE, "d/other": b"other"}
+    assert dies(tmp_path, prepare, call, check, objects) > 6
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["new", "stored"])
+def test_a_removed_file_stays_with_who_has_it_open(stored: bool, tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        if stored:
+            await opened(case, "file", os.O_RDWR)
+        else:
+            flags = os.O_RDWR | os.O_CREAT
+            reply, _ = await case.fs.create(ROOT_NUMBER, b"file", 0o640, flags, UID, GID)
+            case.numbers["file"] = reply.handle
+            await written(case, reply.handle, 0, BEFORE)
+        assert await whole(case, "file") == BEFORE
+
+    async def call(case: Case) -> None:
+        if case.since_ns is None:
+            await case.fs.unlink(ROOT_NUMBER, b"file")
+        else:
+            await case.fs.repeated.unlink(ROOT_NUMBER, b"file")
+
+    async def check(case: Case) -> None:
+        assert await names(case) == []
+        assert await whole(case, "file") == BEFORE
+        await written(case, case.numbers["file"], 10, b"written")
+        assert await whole(case, "file") == BEFORE[:10] + b"written" + BEFORE[17:]
+        await case.fs.flush(case.numbers["file"])
+        await case.fs.release(case.numbers["file"])
+        assert case.store.keys() == []
+
+    objects = {"file": BEFORE} if stored else {}
+    assert dies(tmp_path, prepare, call, check, objects) > 1
+
+
+def test_attributes_of_an_open_file_are_changed(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        case.numbers["inode"] = (await case.fs.lookup(ROOT_NUMBER, b"file")).inode
+        await opened(case, "file", os.O_RDONLY)
+        assert await whole(case, "file") == BEFORE
+
+    async def call(case: Case) -> None:
+        change = AttributeChange(mode=0o600)
+        reply = await case.fs.set_attributes(case.numbers["inode"], change, None, None)
+        assert stat.S_IMODE(reply.attributes.mode) == 0o600
+
+    async def check(case: Case) -> None:
+        assert await whole(case, "file") == BEFORE
+        assert case.store.metadata("file")["mode"] == str(stat.S_IFREG | 0o600)
+
+    assert dies(tmp_path, prepare, call, check, {"file": BEFORE}) > 2
+
+
+def test_names_are_removed_once(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        for name in (b"d", b"file"):
+            await case.fs.lookup(ROOT_NUMBER, name)
+
+    async def call(case: Case) -> None:
+        if case.since_ns is None:
+            await case.fs.unlink(ROOT_NUMBER, b"file")
+            await case.fs.remove_directory(ROOT_NUMBER, b"d")
+        else:
+            await case.fs.repeated.unlink(ROOT_NUMBER, b"file")
+            await case.fs.repeated.remove_directory(ROOT_NUMBER, b"d")
+
+    async def check(case: Case) -> None:
+        assert await names(case) == []
+        assert case.store.keys() == []
+
+    assert dies(tmp_path, prepare, call, check, {"d/": b"", "file": b"x"}) > 3

@@ -32,9 +32,10 @@ from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace, NamespaceOptions
 from ossfs_py.namespace.opendirectory import BATCH_ENTRIES
 from ossfs_py.telemetry.metrics import Metrics
+from ossfs_py.writing.context import WriteLimits
 from tests.support.data_paths import Bench, bench
 from tests.support.fake_store import FakeStore
-from tests.support.writing import TINY_PARTS
+from tests.support.writing import SMALL, TINY_PARTS
 
 Names = tuple[str, ...]
 
@@ -377,17 +378,21 @@ async def mounted(
     trash: str = "",
     dedup: bool = False,
     write_back: bool = False,
+    limits: WriteLimits = SMALL,
+    takes_over: bool = True,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
 
-    A removed object of more than ``copied_bytes`` stays where it is while it is read.
+    A removed object of more than ``copied_bytes`` stays where it is while it is read. Without
+    ``takes_over`` the caller claims and takes over what an earlier daemon has left.
     """
     used = store if store is not None else FakeStore(min_part_bytes=TINY_PARTS.min_part)
     namespace_options = NamespaceOptions(
         metadata_ttl_seconds=METADATA_TTL_SECONDS, read_only=read_only, **options
     )
-    async with bench(name, root, store=used, prefix=namespace_options.prefix) as made:
+    prefix = namespace_options.prefix
+    async with bench(name, root, store=used, limits=limits, prefix=prefix) as made:
         network = made.writes.context.network
         journal = made.writes.journal
         kernel, channel = KernelCache(), Channel()
@@ -415,8 +420,9 @@ async def mounted(
             write_back=queue if write_back else None,
             group_sync=made.writes.context.group_sync if write_back else None,
         )
-        journal.claim_leftovers()
-        fs.take_over()
+        if takes_over:
+            journal.claim_leftovers()
+            fs.take_over()
         async with trio.open_nursery() as nursery:
             if write_back:
                 nursery.start_soon(fs.run)

@@ -24,7 +24,7 @@ from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.writing.recovery import tidy_leftovers
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, mounted
-from tests.support.writing import TINY_PARTS
+from tests.support.writing import TINY, TINY_PARTS
 
 UID, GID = 7, 8
 FACTS = MountIdentity("bucket", "/m", "http://store")
@@ -109,7 +109,15 @@ async def life(
     store.memory, store.root = memory, root
     survival = open_survival(memory)
     survival.serve(FACTS, FoundOut("/m", None))
-    async with mounted("temp", root, store, make=SurvivingFilesystem, posix_metadata=True) as one:
+    async with mounted(
+        "temp",
+        root,
+        store,
+        make=SurvivingFilesystem,
+        limits=TINY,
+        takes_over=False,
+        posix_metadata=True,
+    ) as one:
         fs, journal = cast(SurvivingFilesystem, one.fs), one.bench.writes.journal
         records, left = survival.writers, survival.left
         dirty = journal.owned_records(records.dirty_owners(left))

@@ -155,6 +155,8 @@ class HistoryQuery:
     delimiter: str = ""
     after: HistoryMark | None = None
     max_entries: int = 1000
+    sample: bool = False
+    """One request, also where a store's pages lose names: enough for who looks for any version."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,10 @@ class PastCatalogue:
         with self._lock:
             known: bool | None = self._was_there.get(prefix)
         if known is None:
-            known = bool(self.list_page(ListQuery(prefix, delimiter="", max_keys=1)).objects)
+            page = self._page(HistoryQuery(prefix, max_entries=_SMALL_PAGE, sample=True))
+            known = bool(self._as_of(page, "")[0])
+            if not known and page.following is not None:
+                known = bool(self.list_page(ListQuery(prefix, delimiter="", max_keys=1)).objects)
             with self._lock:
                 self._was_there[prefix] = known
         return known
@@ -225,7 +228,7 @@ def _looked_through(store: ObjectStore, prefix: str) -> Iterator[tuple[HistoryPa
     for level in (None, 1, 2, 3, 4):
         mark: HistoryMark | None = None
         for _ in range(_PROOF_PAGES):
-            page = store.list_versions(HistoryQuery(prefix, after=mark))
+            page = store.list_versions(HistoryQuery(prefix, after=mark, sample=True))
             mark = page.following
             yield page, mark is None and level is None
             if mark is None:

@@ -42,9 +42,10 @@ class History:
 
     def list_versions(self, query: HistoryQuery) -> HistoryPage:
         """See :meth:`ObjectStore.list_versions`."""
-        if not self._loses_names:
+        if query.sample or not self._loses_names:
             page = self._ask(query)
-            if not self._loses_names or (query.after is None and page.following is None):
+            is_whole = query.after is None and page.following is None
+            if query.sample or is_whole or not self._loses_names:
                 return page
         return self._by_directory.page(query)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import HistoryEntry, HistoryMark, HistoryPage, HistoryQuery
 from ossfs_py.store.s3.bydirectory import ByDirectory
+from tests.support.scripted_server import ScriptedServer, Step, reply, store_for
 
 NAMES = st.text("ab-.+0", min_size=1, max_size=3)
 KEYS = st.builds("/".join, st.lists(NAMES, min_size=1, max_size=3))
@@ -118,6 +119,32 @@ def test_pages_of_a_directory_tell_each_name_once(
                 expected |= {f"{key} {version}" for version in VERSIONS}
     found = told(server, HistoryQuery(prefix, "/", max_entries=page_size))
     assert sorted(found) == sorted(expected)
+
+
+def listed(truncated: bool) -> Step:
+    more = "<NextKeyMarker>a</NextKeyMarker><NextVersionIdMarker>1</NextVersionIdMarker>"
+    body = (
+        f"<ListVersionsResult><IsTruncated>{str(truncated).lower()}</IsTruncated>"
+        f"{more if truncated else ''}<Version><Key>a</Key><VersionId>1</VersionId>"
+        "<IsLatest>true</IsLatest><LastModified>2026-01-01T00:00:00Z</LastModified>"
+        '<ETag>"e"</ETag><Size>1</Size></Version></ListVersionsResult>'
+    )
+    return reply(200, body.encode(), {"server": "SeaweedFS 4.48"})
+
+
+def test_who_looks_for_any_version_asks_once_also_where_pages_lose_names() -> None:
+    turns = [[listed(truncated)] for truncated in (True, True, True, False)]
+    with ScriptedServer([turns]) as server:
+        store = store_for(server.url)
+        for asked in (1, 2):
+            page = store.list_versions(HistoryQuery("", sample=True))
+            assert [entry.key for entry in page.entries] == ["a"]
+            assert len(server.requests) == asked
+        # Everything is put together by directory: the page that goes on is not believed.
+        page = store.list_versions(HistoryQuery(""))
+        assert page.following is None
+        assert "delimiter=%2F" in server.requests[-1].target
+        store.close()
 
 
 def test_a_listing_that_goes_in_circles_ends() -> None:

@@ -1,14 +1,18 @@
 """One model on N nodes at once, with and without a shared cache.
 
 ``python -m tests.bench.nodes [--nodes 1,2,4,8] [--size-mib 1024] [--shards 1] [--store-mbit 1000]
-[--node-mbit 10000] [--data-path direct] [--load-file] [--failing] [--warm-up] [--one-host]`` (as
-root) makes network namespaces, one for the store and one for each node, with addresses and link
-speeds of their own (tc), joined by a bridge in a namespace of its own, so that nothing of this
-machine's network changes. In each node's namespace run a memcached and a mount; all mounts read the
-whole model at once, and every byte is checked. ``--load-file`` lets safetensors read it.
+[--node-mbit 10000] [--data-path direct] [--load-file] [--failing] [--warm-up] [--one-host]
+[--check] [--repeat 1]`` (as root) makes network namespaces, one for the store and one for each
+node, with addresses and link speeds of their own (tc), joined by a bridge in a namespace of its
+own, so that nothing of this machine's network changes. In each node's namespace run a memcached and
+a mount; all mounts read the whole model at once, and every byte is checked. ``--load-file`` lets
+safetensors read it.
 ``--failing`` adds a cold start in the middle of which one memcached is killed and one is frozen,
 ``--warm-up`` one where all nodes run ``ossfs-py warmup --shared`` before they read. ``--one-host``
-puts all mounts, and one memcached, on one node.
+puts all mounts, and one memcached, on one node. ``--check`` ends with exit code 1 if a promise of
+the shared cache (``broken_promises``) was not kept: give it a link to the store that is slower than
+this machine's processors, or it is these that are measured: ``--nodes 1,8 --shared-only --failing
+--check --size-mib 512 --store-mbit 160``. ``--repeat`` runs everything so many times in turn.
 
 It prints a table, writes ``bench-results/nodes-<time>.json`` and draws it beside it. Bytes are
 exact; seconds are those of one machine that plays all of them, whose load is told.
@@ -39,10 +43,20 @@ from tests.support.mounting import Mount, Option
 MIB = 1024**2
 RESULTS = Path("bench-results")
 BUCKET = "models"
-COLD, FAILING, WARMING = "shared, cold", "shared, cold, failing", "shared, warming up"
+ALONE, COLD, AGAIN, FAILING = "alone", "shared, cold", "shared, again", "shared, cold, failing"
+WARMING, WARMED = "shared, warming up", "shared, warmed"
 STORE_ADDRESS, STORE_PORT = "10.213.0.1", 9000
 _READY_SECONDS = 30.0
 _READ_SECONDS = 500.0
+
+_MOST_SENT = 1.05
+"""Times the model that the store sends to all nodes together."""
+_MOST_SLOWER = 1.3
+"""The slowest of all nodes against one alone."""
+_MOST_SLOWER_FAILING = 1.25
+_MOST_AGAIN = 1 / 8
+"""With a node killed and a node frozen in the middle: the time, and the part of the model that the
+store sends again."""
 
 READER = """
 import os, sys, time, xxhash
@@ -192,12 +206,12 @@ def main() -> int:
         directory = scratch / "store" / BUCKET
         make = _safetensors if options.load_file else _model
         keys, digest = make(directory, options.size_mib, options.shards)
-        kinds = ["alone", COLD, "shared, again"][options.shared_only :]
+        kinds = [ALONE, COLD, AGAIN][options.shared_only :]
         kinds += [FAILING] if options.failing else []
-        kinds += [WARMING, "shared, warmed"] if options.warm_up else []
+        kinds += [WARMING, WARMED] if options.warm_up else []
         for nodes in options.nodes:
             with _laboratory(nodes, options, scratch) as laboratory:
-                for what in kinds:
+                for what in kinds * options.repeat:
                     if what in (COLD, FAILING, WARMING):
                         laboratory.start_caches()
                     runs.append(laboratory.run(what, keys, digest))
@@ -209,7 +223,35 @@ def main() -> int:
     path.write_text(json.dumps(told, indent=1))
     _draw(runs, options.size_mib, path.with_suffix(".png"))
     console.print(f"written: {path}")
-    return 0
+    broken = broken_promises(runs, options.size_mib * MIB) if options.check else []
+    for text in broken:
+        console.print(f"broken: {text}")
+    return 1 if broken else 0
+
+
+def broken_promises(runs: list[Run], size: int) -> list[str]:
+    """What the runs of a model of ``size`` bytes say against the shared cache, if anything."""
+    broken = []
+
+    def at_most(run: Run, what: str, value: float, limit: float) -> None:
+        if value > limit:
+            broken.append(f"{run.nodes} nodes, {run.what}: {what} {value:.2f}, not {limit:.2f}")
+
+    cold = {run.nodes: run for run in runs if run.what == COLD}
+    for run in runs:
+        sent = run.store_bytes / size
+        if run.what == COLD:
+            at_most(run, "times the model that the store sent", sent, _MOST_SENT)
+            if 1 in cold:
+                slower = run.slowest_seconds / cold[1].slowest_seconds
+                at_most(run, "times the time of one node", slower, _MOST_SLOWER)
+        elif run.what in (AGAIN, WARMED):
+            at_most(run, "times the model that the store sent", sent, 0.0)
+        elif run.what == FAILING and run.nodes in cold:
+            at_most(run, "times the model that the store sent", sent, 1 + _MOST_AGAIN)
+            slower = run.slowest_seconds / cold[run.nodes].slowest_seconds
+            at_most(run, "times the time without failures", slower, _MOST_SLOWER_FAILING)
+    return broken
 
 
 class Laboratory:
@@ -253,7 +295,7 @@ class Laboratory:
 
     def run(self, what: str, keys: list[str], digest: str) -> Run:
         """Fresh mounts on all nodes read everything at once."""
-        shared = bool(self._caches)
+        shared = what != ALONE
         with contextlib.ExitStack() as ends:
             mounts = [ends.enter_context(self._mount(n, shared=shared)) for n in range(self._nodes)]
             time.sleep(2.0 if shared else 0.0)  # nodes are looked for every second
@@ -518,6 +560,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--failing", action="store_true", help="also with failing nodes")
     parser.add_argument("--warm-up", action="store_true", help="also a warm-up by all nodes")
     parser.add_argument("--one-host", action="store_true", help="all mounts on one node")
+    parser.add_argument("--check", action="store_true", help="exit code 1 for a broken promise")
+    parser.add_argument("--repeat", type=int, default=1, help="runs of each kind, in turn")
     parser.add_argument("--timeout", default="2s", help="--shared-cache-timeout of the mounts")
     parser.add_argument("--shards", type=int, default=1)
     parser.add_argument("--store-mbit", type=float, default=1000.0)

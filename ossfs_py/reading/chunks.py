@@ -108,6 +108,7 @@ class Chunk:
         "given",
         "index",
         "job",
+        "near",
         "pins",
         "ready",
         "sought",
@@ -141,6 +142,8 @@ class Chunk:
         self.pins = 0
         self.from_disk = from_disk
         self.from_store = not from_disk
+        self.near = False
+        """Whether it came from other machines' memory, and can be had from there again."""
         """Whether the store gave some of it, as it does only to whoever may read the object."""
         self.ahead = ahead
         """Downloaded before anybody asked for it."""

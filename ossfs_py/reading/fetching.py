@@ -182,7 +182,7 @@ class Fetcher:
         if isinstance(told, ObjectInfo):  # a disk says nothing of it
             self.told = told
         if shared is not None:
-            chunk.from_store = shared.from_store
+            chunk.from_store, chunk.near = shared.from_store, shared.was_there
         abandoned = chunk.state is ChunkState.ABANDONED
         chunk.landed()
         if abandoned:

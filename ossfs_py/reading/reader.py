@@ -269,6 +269,7 @@ class VersionReader:
 
     def _landed(self, chunk: Chunk) -> None:
         self._table.learn(self._index)
+        self._streams.near = chunk.near
         if self._withheld and self._leave is not None and chunk.from_store:
             self._granted(self._leave)
         if self._home is not None and not chunk.from_disk:

@@ -16,6 +16,9 @@ _READ_KEPT_BYTES = 96 * MIB
 """How much of that is used until readers miss what was dropped: a kernel that is short of memory
 drops pages a few seconds old, and of several readers of one file some lag far behind."""
 
+_NEAR_KEPT_BYTES = 16 * MIB
+"""The same of blocks that came from other machines' memory, and can be had from there again."""
+
 _HEADROOM_SHARE = 4
 """Prefetch leaves one part in this many of the budget to readers that wait."""
 
@@ -54,6 +57,7 @@ class Resident:
         self._read_bytes = 0
         self._most_read_kept = limit_bytes // _READ_SHARE
         self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
+        self._near_limit = min(self._most_read_kept, _NEAR_KEPT_BYTES)
         self._window_cap = 0
         self._window_cap_until = 0.0
 
@@ -73,6 +77,7 @@ class Resident:
         self._streams.discard(streams)
         if not self._versions:
             self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
+            self._near_limit = min(self._most_read_kept, _NEAR_KEPT_BYTES)
 
     def window_cap(self, now: float) -> int:
         """How far one stream may be read ahead so that all active ones get their share."""
@@ -107,7 +112,8 @@ class Resident:
                 self._read[chunk] = None
                 self._read_bytes += chunk.size
                 # What is held for the disk cannot be given up anyway.
-                excess = self._read_bytes - self.behind.held_bytes - self._read_limit
+                limit = self._near_limit if chunk.near else self._read_limit
+                excess = self._read_bytes - self.behind.held_bytes - limit
                 if excess > 0:
                     self._evict(self._read, excess)
             else:
@@ -116,6 +122,7 @@ class Resident:
     def missed(self) -> None:
         """A reader came back for what was read and dropped: keep more."""
         self._read_limit = min(self._read_limit * 2, self._most_read_kept)
+        self._near_limit = min(self._near_limit * 2, self._most_read_kept)
 
     def left(self, chunk: Chunk, *, had_bytes: bool) -> None:
         """A chunk's memory is going back to the pool."""

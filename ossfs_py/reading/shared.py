@@ -33,12 +33,14 @@ class Owed:
 class SharedAnswer:
     """Bytes were had. ``told``: what the store said of the object, if it was asked.
 
-    ``from_store``: the store gave some of them. ``owed``: what is to be handed on, with
+    ``from_store``: the store gave some of them. ``was_there``: the machines had all of them, so
+    that nobody was waited for. ``owed``: what is to be handed on, with
     :meth:`SharedBlocks.hand_on` or :meth:`SharedBlocks.forgo`.
     """
 
     told: ObjectInfo | None = None
     from_store: bool = False
+    was_there: bool = False
     owed: tuple[Owed, ...] = ()
 
 

@@ -148,8 +148,9 @@ class BufferPool:
     def _take(self, size: int, headroom_bytes: int) -> Buffer | None:
         capacity = self._capacity_for(size)
         room = self.limit_bytes - headroom_bytes
+        # Not only when memory is short: until it is counted, nothing of it can be evicted either.
+        self._settle()
         if self.used_bytes + capacity > room:
-            self._settle()
             self._evictor.evict(self.used_bytes + capacity - room, for_prefetch=headroom_bytes > 0)
             if self.used_bytes + capacity > room:
                 return None

@@ -215,15 +215,15 @@ class _Request:
         self._cache.count(WON, len(won))
         owed = self._fetch(self._gaps(here + lost), won)
         if not lost:
-            return self._answered(owed)
+            return self._answered(owed, was_there=not self._from_store)
         # Others may wait for what was fetched here while they fetch what is waited for here.
         self._hand_on_now(owed)
         late = self._wait(lost)
         self._cache.count(LATE, len(late))
         return self._answered(self._fetch(self._names.runs(late), late))
 
-    def _answered(self, owed: list[Owed]) -> SharedAnswer:
-        return SharedAnswer(self._told, self._from_store, tuple(owed))
+    def _answered(self, owed: list[Owed], *, was_there: bool = False) -> SharedAnswer:
+        return SharedAnswer(self._told, self._from_store, was_there, tuple(owed))
 
     # -- the bucket -------------------------------------------------------------------------------
 

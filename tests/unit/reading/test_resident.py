@@ -4,6 +4,7 @@ from ossfs_py.reading.chunks import Chunk, ChunkIndex
 from ossfs_py.reading.resident import Resident
 from ossfs_py.reading.streams import MIB, Stream, StreamLimits, StreamTable
 from ossfs_py.runtime.buffers import BufferPool
+from ossfs_py.runtime.slabs import LentMemory
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import MEMORY, Metrics
 from tests.support.trio_tests import in_trio
@@ -17,7 +18,7 @@ class Memory:
     def __init__(self, count: int) -> None:
         metrics = Metrics()
         self.resident = Resident(count * SIZE, Workers("files", 1), metrics)
-        self.pool = BufferPool(count * SIZE, MIB, metrics, self.resident)
+        self.pool = BufferPool(count * SIZE, 8 * MIB, metrics, self.resident)
         self.index = ChunkIndex(self.resident)
         self.count = 0
 
@@ -66,6 +67,44 @@ async def test_of_what_was_read_no_more_is_kept_than_its_share_until_readers_mis
     memory = Memory(16)
     chunks = [memory.read(memory.chunk()) for _ in range(6)]
     assert [chunk.ready for chunk in chunks] == [False, False, True, True, True, True]
+
+
+def read_and_answered(memory: Memory, count: int, *, near: bool) -> int:
+    """Read so many blocks of 8 MiB as the kernel does; how many of them are kept."""
+    chunks = []
+    for number in range(count):
+        chunk = memory.index.ask(number * 8 * MIB, (number + 1) * 8 * MIB)
+        buffer = memory.pool.try_acquire(chunk.size)
+        assert buffer is not None
+        chunk.fetching(buffer)
+        chunk.near = near
+        chunk.landed()
+        lent = chunk.view(chunk.start, chunk.end).obj
+        assert isinstance(lent, LentMemory)
+        chunk.pin()
+        memory.read(chunk)
+        lent.lend()
+        chunk.unpin()
+        lent.hand_back()  # another thread has copied it to the kernel
+        chunks.append(chunk)
+    return sum(chunk.ready for chunk in chunks)
+
+
+@in_trio
+async def test_what_was_read_and_answered_by_threads_goes_long_before_memory_is_short() -> None:
+    """Memory that nobody touched before is the dearest: 96 MiB serve again and again."""
+    memory = Memory(1024 * MIB // SIZE)
+    assert read_and_answered(memory, 40, near=False) in (12, 13)
+    assert memory.pool.resident_bytes <= 112 * MIB
+
+
+@in_trio
+async def test_of_what_other_machines_have_in_memory_less_is_kept_until_readers_miss_it() -> None:
+    memory = Memory(1024 * MIB // SIZE)
+    assert read_and_answered(memory, 40, near=True) in (2, 3)
+    assert memory.pool.resident_bytes <= 32 * MIB
+    memory.resident.missed()
+    assert read_and_answered(memory, 40, near=True) in (4, 5)
 
 
 @in_trio

@@ -45,7 +45,7 @@ class Blocks:
             indices = range(start // MIB, -(-end // MIB))
             if all(index in self.kept for index in indices):
                 buffer[:] = b"".join(self.kept[index] for index in indices)
-                return SharedAnswer()
+                return SharedAnswer(was_there=True)
         self.store.get_range_into(version, start, buffer)
         owed = (Owed(indices.start, indices.stop, start, end),) if self.owes else ()
         return SharedAnswer(None, from_store=True, owed=owed)

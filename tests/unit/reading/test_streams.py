@@ -100,6 +100,23 @@ def test_a_companion_begins_with_the_window_of_the_stream_that_was_read_ahead_pa
     assert observed(table, start + MIB, MIB).window >= leader.window > 8 * MIB
 
 
+def test_what_other_machines_have_in_memory_is_read_less_far_ahead() -> None:
+    limits = StreamLimits(first_window=64 * MIB)
+    tables = [StreamTable(limits), StreamTable(limits)]
+    tables[1].near = True
+    windows = []
+    for table in tables:
+        stream = observed(table, 0, MIB)
+        for number in range(1, 400):
+            stream = observed(table, number * MIB, MIB, now=number * 0.01)  # 100 MiB/s throughout
+        windows.append(stream.window)
+    assert windows == [limits.wide_window, limits.near_window]
+    tables[1].near = False  # evicted there: it comes from the bucket again
+    for number in range(400, 800):
+        stream = observed(tables[1], number * MIB, MIB, now=number * 0.01)
+    assert stream.window >= limits.wide_window
+
+
 def test_a_window_grows_by_what_is_read() -> None:
     """Filled at once, the larger window would take the link from what is needed next."""
     table = StreamTable(StreamLimits())

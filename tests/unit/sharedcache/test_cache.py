@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,11 @@ def test_what_one_machine_fetched_the_others_read_from_the_node(
     assert second.read() == pattern(0, SIZE)
     assert bucket.served == SIZE
     assert (first.counted("won"), second.counted("hit")) == (9, 9)
+    # It can be had again as easily, so little of it is kept.
+    assert second.cache.get_range_into(VERSION, 0, memoryview(bytearray(SIZE))).was_there
+    assert not first.cache.get_range_into(
+        VERSION, 0, memoryview(bytearray(MIB // 2))
+    ).was_there  # no whole block
     assert second.errors() == {}
 
 
@@ -421,8 +427,13 @@ def test_damaged_values_are_noticed_and_replaced(
         lambda value: rng.randbytes(len(value)),
         lambda _value: values[rng.choice(keys)],
     ]
+    key = rng.choice(keys[:-1])
+    # The block as it was before the object was replaced, from a mount of the group.
+    old_version = replace(VERSION, etag="older")
+    old = cache_module.BlockNames("http://store", "bucket", old_version, BLOCK_BYTES, secret)
+    before = memoryview(bytes(MIB))
+    poisons.append(lambda _value: old.head(int(key[-1:], 16), before, 1) + bytes(before))
     for poison in poisons:
-        key = rng.choice(keys[:-1])
         bad = poison(values[key])
         node.put(key, bad)
         served = bucket.served
@@ -430,6 +441,7 @@ def test_damaged_values_are_noticed_and_replaced(
         assert reader.read() == pattern(0, SIZE)
         assert bucket.served - served == (0 if bad == values[key] else MIB)
         assert node.value(key) == values[key]
+        key = rng.choice(keys[:-1])
 
 
 def test_with_a_secret_even_a_forger_who_knows_everything_else_plants_nothing(

@@ -76,7 +76,8 @@ class Memcached:
 
     def stored(self) -> list[bytes]:
         """All keys, values or leases."""
-        dump = self.ask(b"lru_crawler metadump all\r\n", b"END\r\n")
+        # By hash: of lists that are sorted meanwhile, as "all" walks them, some items are missed.
+        dump = self.ask(b"lru_crawler metadump hash\r\n", b"END\r\n")
         return [
             unquote_to_bytes(line.split()[0].removeprefix(b"key="))
             for line in dump.splitlines()

@@ -290,14 +290,11 @@ class Handles:
         on local disk with write-back. Cancelled, it goes on.
         """
         handle = self.get(number)
-        if not handle.changes:
-            return
-        opened = handle.opened
-        if self._commits.flushes_at_once(opened):
-            with self._doubting(opened):
-                await self._commits.flush(opened)
-        else:
-            await self._carried_on(opened, self._commits.flush)
+        if handle.changes and self._commits.flushes_at_once(handle.opened):
+            with self._doubting(handle.opened):
+                await self._commits.flush(handle.opened)
+        elif handle.changes:
+            await self._carried_on(handle.opened, self._commits.flush)
 
     async def fsync(self, number: int) -> None:
         """fsync(2): returns when the object is complete in the bucket. Cancelled, it goes on."""

@@ -10,7 +10,8 @@
 - ``twins``: a file that the store has under another name is copied instead of sent.
 - ``upload``: one multipart upload, whose parts leave while the program goes on. ``requests``: the
   others.
-- ``parts`` and ``records`` are pure: how a file is cut, and how the journal writes it down.
+- ``parts``, ``records`` and ``stagelog`` are pure: how a file is cut, and how the journal writes it
+  down. ``statefiles`` writes the journal's files. ``committing``: what a commit goes by.
 - ``comparing``: whether the store has the same bytes as a local file.
 - ``staging``, ``journal``, ``leftovers``, ``recovery``: when the daemon dies, nothing acknowledged
   is lost. ``removals``: nothing removed comes back. ``markers``: directories are created.

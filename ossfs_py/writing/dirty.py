@@ -1,9 +1,7 @@
 """One file that somebody writes: its bytes until they are an object, and their way there."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-
-import trio
 
 from ossfs_py.errors import (
     FileTooLargeError,
@@ -13,8 +11,9 @@ from ossfs_py.errors import (
     UnsavedDataError,
     VersionChangedError,
 )
-from ossfs_py.model import ALWAYS, CommitRequest, Condition, ObjectVersion
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 from ossfs_py.runtime.locks import PromptLock
+from ossfs_py.writing.committing import CommitAttempt, condition_past
 from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBase
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
@@ -26,16 +25,6 @@ from ossfs_py.writing.small_content import SmallContent
 from ossfs_py.writing.staging import Staging
 from ossfs_py.writing.twins import copied_from_twin
 from ossfs_py.writing.upload import PartsUpload
-
-
-@dataclass(eq=False)
-class _Attempt:
-    """One commit that later callers may share."""
-
-    request: CommitRequest
-    done: trio.Event = field(default_factory=trio.Event)
-    version: ObjectVersion | None = None
-    error: Exception | None = None
 
 
 class DirtyFile:
@@ -92,7 +81,7 @@ class DirtyFile:
         self._kept: Path | None = None
         """Where the bytes are that were set aside."""
         self._lock = PromptLock()
-        self._attempt: _Attempt | None = None
+        self._attempt: CommitAttempt | None = None
         self._content: Content
         if memory_first and (base is None or not base.size):
             self._content = self._new_memory(is_new=base is None)
@@ -326,7 +315,7 @@ class DirtyFile:
         if not self.dirty:
             return None
         self._check_in_use()
-        attempt = self._attempt = _Attempt(request)
+        attempt = self._attempt = CommitAttempt(request)
         try:
             async with self._lock:
                 attempt.version = await self._commit(request)
@@ -604,14 +593,5 @@ class DirtyFile:
 
     async def _condition(self, request: CommitRequest) -> Condition:
         """The request's condition, seen past what we stored ourselves meanwhile."""
-        condition = await self._condition_now(request)
+        condition = await condition_past(self._early, request, self._context)
         return replace(condition, repeated=self.adopted or self._unanswered == request)
-
-    async def _condition_now(self, request: CommitRequest) -> Condition:
-        if self._early is None or request.condition == ALWAYS or self._early.key != request.key:
-            return request.condition
-        context = self._context
-        capabilities = await context.network.run(context.store.capabilities)
-        if capabilities.conditional_replace:
-            return Condition(only_if_etag=self._early.etag)
-        return ALWAYS

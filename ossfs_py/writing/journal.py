@@ -31,8 +31,6 @@ import fcntl
 import hashlib
 import json
 import os
-import stat
-import struct
 import threading
 import time
 import uuid
@@ -49,11 +47,17 @@ from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
 from ossfs_py.writing.segments import EntryKind, KeptEntry, SegmentLog
+from ossfs_py.writing.stagelog import ENTRY_BYTES, replayed
+from ossfs_py.writing.statefiles import (
+    data_in,
+    private_directory,
+    sync_path,
+    unlink,
+    write_atomically,
+    write_durably,
+)
 
 _KEPT = "kept.lock"
-_LOG_ENTRY = struct.Struct("<qq")
-_TRUNCATED = -1
-"""First field of a log entry whose second one is a new file size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +92,9 @@ class Journal:
         self._unsaved = directory / "unsaved"
         self._segments = SegmentLog(directory / "segments")
         try:
-            _private_directory(directory)
+            private_directory(directory)
             for each in self._directories():
-                _private_directory(each)
+                private_directory(each)
             if beside_mount and not self._try_lock("recover.lock"):
                 raise EnvironmentProblemError(f"another ossfs-py recover works in {directory}")
             self.alone = (not beside_mount or self._try_lock(_KEPT)) and self._try_lock("lock")
@@ -138,16 +142,16 @@ class Journal:
         After :meth:`sync_record` and :meth:`sync_staging` a power loss does, too.
         """
         text = record.replaced(order=self._next_order()).to_json()
-        _write_atomically(self._staging / f"{record.ident}.json", text)
+        write_atomically(self._staging / f"{record.ident}.json", text)
 
     def sync_record(self, ident: str) -> None:
         """Bring a record to the disk, if it has not been removed."""
         with contextlib.suppress(FileNotFoundError):
-            _sync(self._staging / f"{ident}.json")
+            sync_path(self._staging / f"{ident}.json")
 
     def sync_staging(self) -> None:
         """Bring the names of staging files and records to the disk."""
-        _sync(self._staging)
+        sync_path(self._staging)
 
     def owned_records(self, owners: Container[str]) -> dict[str, DirtyRecord]:
         """By owner: the records of those files that an earlier daemon has left to them."""
@@ -176,14 +180,14 @@ class Journal:
             return (
                 StagedFile(record.ident, fd),
                 None,
-                replayed.replaced(dirty=_data_in(fd, replayed.size)),
+                replayed.replaced(dirty=data_in(fd, replayed.size)),
             )
         # Killed between the cut and the word of it in the log: who asked for it asks again.
         os.ftruncate(fd, replayed.size)
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         log_fd = os.open(self._staging / record.log, flags)
         end = os.fstat(log_fd).st_size
-        os.ftruncate(log_fd, end - end % _LOG_ENTRY.size)
+        os.ftruncate(log_fd, end - end % ENTRY_BYTES)
         return StagedFile(record.ident, fd), log_fd, replayed
 
     def open_log(self, name: str) -> int:
@@ -196,7 +200,7 @@ class Journal:
 
         ``has_logs`` False, where no log was ever opened for it, saves a look at the directory.
         """
-        _unlink(f"{self._staging}/{ident}.json")
+        unlink(f"{self._staging}/{ident}.json")
         if has_logs:
             for path in self._staging.glob(f"{ident}.*.log"):
                 path.unlink(missing_ok=True)
@@ -204,7 +208,7 @@ class Journal:
     def remove_staging(self, ident: str, *, has_logs: bool = True) -> None:
         """Remove a staging file and its record; open descriptors stay usable."""
         self.remove_record(ident, has_logs=has_logs)
-        _unlink(f"{self._staging}/{ident}.data")
+        unlink(f"{self._staging}/{ident}.data")
 
     def set_aside(self, record: DirtyRecord) -> Path:
         """Move a staging file to ``unsaved/``; returns where its bytes are now."""
@@ -265,7 +269,7 @@ class Journal:
     def record_upload(self, upload: MultipartUpload) -> None:
         """Remember an upload until :meth:`forget_upload`, across a power loss too."""
         text = json.dumps({"key": upload.key, "upload_id": upload.upload_id})
-        _write_atomically(self._upload_path(upload), text, durable=True)
+        write_atomically(self._upload_path(upload), text, durable=True)
 
     def forget_upload(self, upload: MultipartUpload) -> None:
         """The upload is complete, aborted, or another record leads to it."""
@@ -285,7 +289,7 @@ class Journal:
 
     def record_scratch(self, key: str) -> None:
         """Remember a hidden object of ours until :meth:`forget_scratch`."""
-        _write_atomically(self._scratch_path(key), json.dumps({"key": key}), durable=True)
+        write_atomically(self._scratch_path(key), json.dumps({"key": key}), durable=True)
 
     def forget_scratch(self, key: str) -> None:
         """The hidden object is deleted, or the record of an unsaved file leads to it."""
@@ -332,7 +336,7 @@ class Journal:
 
     def write_rename(self, rename: RenameRecord) -> None:
         """As :meth:`record_rename`."""
-        _write_atomically(self._rename_path(rename.old_prefix), rename.to_json(), durable=True)
+        write_atomically(self._rename_path(rename.old_prefix), rename.to_json(), durable=True)
 
     def forget_rename(self, old_prefix: str) -> None:
         """The rename is done, or its caller was told that it failed."""
@@ -373,14 +377,14 @@ class Journal:
         """
         if durable:
             path = self._removals / f"{record.ident}.json"
-            _write_atomically(path, record.to_json(), durable=True)
+            write_atomically(path, record.to_json(), durable=True)
         else:
             self._segments.put(EntryKind.REMOVAL, record.ident, record.to_json())
 
     def forget_removal(self, record: RemovalRecord) -> None:
         """The store has nothing of the removed file any more."""
         self._segments.drop(record.ident)
-        _unlink(f"{self._removals}/{record.ident}.json")
+        unlink(f"{self._removals}/{record.ident}.json")
 
     def forget_removals(self, records: Iterable[RemovalRecord]) -> None:
         """As :meth:`forget_removal`, of many."""
@@ -412,7 +416,7 @@ class Journal:
     def forget_marker(self, ident: str) -> None:
         """The store has the marker, or the directory was removed."""
         if not self._segments.drop(ident):
-            _unlink(f"{self._markers}/{ident}.json")
+            unlink(f"{self._markers}/{ident}.json")
 
     def leftover_markers(self) -> list[MarkerRecord]:
         """Markers that a daemon that died, or could not reach the store, has left."""
@@ -473,7 +477,7 @@ class Journal:
             claimed.append(record.ident)
         for ident, record in smalls.items():
             if not record.complete or record.order >= newest[record.key]:
-                _write_durably(self._unsaved / f"{ident}.data", bytes(small[ident].data))
+                write_durably(self._unsaved / f"{ident}.data", bytes(small[ident].data))
                 self._write_unsaved(record)
                 claimed.append(ident)
         for marker in markers:
@@ -515,7 +519,7 @@ class Journal:
             return DirtyRecord(ident=path.stem, key="", reason=str(exc))
 
     def _write_unsaved(self, record: DirtyRecord) -> None:
-        _write_atomically(self._unsaved / f"{record.ident}.json", record.to_json(), durable=True)
+        write_atomically(self._unsaved / f"{record.ident}.json", record.to_json(), durable=True)
 
     def _next_order(self) -> int:
         """What tells which of two records was written later, also after a kill."""
@@ -566,19 +570,8 @@ class Journal:
             # Began as nothing: the file is what was written, as long as it is.
             size = data.stat().st_size if data.exists() else record.size
             return record.replaced(size=size, base_valid=0, dirty=ExtentSet())
-        size, base_valid, dirty = record.size, record.base_valid, record.dirty.copy()
         log_path = self._staging / record.log
-        raw = log_path.read_bytes() if log_path.exists() else b""
-        usable = len(raw) - len(raw) % _LOG_ENTRY.size
-        for start, end in _LOG_ENTRY.iter_unpack(raw[:usable]):
-            if start == _TRUNCATED:
-                size = end
-                base_valid = min(base_valid, end)
-                dirty.truncate(end)
-            else:
-                size = max(size, end)
-                dirty.add(start, end)
-        return record.replaced(size=size, base_valid=base_valid, dirty=dirty, log=None)
+        return replayed(record, log_path.read_bytes() if log_path.exists() else b"")
 
 
 def _small_left(ident: str, kept: KeptEntry) -> DirtyRecord:
@@ -588,78 +581,3 @@ def _small_left(ident: str, kept: KeptEntry) -> DirtyRecord:
     except RecordDamagedError as exc:
         return DirtyRecord(ident=ident, key="", reason=str(exc))
     return record.replaced(size=len(kept.data), base_valid=0, dirty=ExtentSet())
-
-
-def written_entry(start: int, end: int) -> bytes:
-    """The log entry of a write."""
-    return _LOG_ENTRY.pack(start, end)
-
-
-def truncated_entry(size: int) -> bytes:
-    """The log entry of a truncation."""
-    return _LOG_ENTRY.pack(_TRUNCATED, size)
-
-
-def log_number(record: DirtyRecord) -> int:
-    """How many logs there have been for a staging file up to that of the record."""
-    return 0 if record.log is None else int(record.log.split(".")[-2])
-
-
-def _data_in(fd: int, size: int) -> ExtentSet:
-    """What of a file was written, in whole blocks but for its end."""
-    found, end = ExtentSet(), 0
-    with contextlib.suppress(OSError):  # ENXIO: no data follows
-        while True:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
-            found.add(start, end)
-    found.truncate(size)
-    return found
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)  # noqa: PTH108 - twice for each file that is written
-
-
-def _private_directory(path: Path) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    status = path.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise EnvironmentProblemError(f"{path} is not a directory of this user")
-    if status.st_mode & 0o077:
-        path.chmod(0o700)
-
-
-def _write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
-    # Twice for each file that is written: file objects and paths would take as long again.
-    temporary = os.path.splitext(path)[0] + ".tmp"  # noqa: PTH122
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(temporary, flags, 0o600)
-    try:
-        left = memoryview(text.encode())
-        while left:
-            left = left[os.write(fd, left) :]
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.rename(temporary, path)  # noqa: PTH104
-    if durable:
-        _sync(path.parent)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -9,14 +9,9 @@ from pathlib import Path
 from ossfs_py.model import ByteRange, FileSlice
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.writing.journal import (
-    Journal,
-    StagedFile,
-    log_number,
-    truncated_entry,
-    written_entry,
-)
+from ossfs_py.writing.journal import Journal, StagedFile
 from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.stagelog import log_number, truncated_entry, written_entry
 from ossfs_py.writing.uses import Uses
 
 log = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ RESTARTS = int(os.environ.get("OSSFS_PY_SOAK_RESTARTS", "1"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 LONGEST_LIFE_SECONDS = 1.5
 SECONDS_PER_RESTART = 90
-GOES_ON = "another daemon goes on with the mount if this one dies"
+GOES_ON = "if this daemon dies, another one takes over"
 GIT_ENVIRONMENT = {
     "GIT_AUTHOR_NAME": "a",
     "GIT_AUTHOR_EMAIL": "a@b",

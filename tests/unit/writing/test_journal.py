@@ -9,8 +9,9 @@ import pytest
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ByteRange, CommitRequest, MultipartUpload, ObjectVersion, Part
-from ossfs_py.writing.journal import Journal, truncated_entry, written_entry
+from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError, SentParts
+from ossfs_py.writing.stagelog import truncated_entry, written_entry
 
 BASE = ObjectVersion("dir/file", "etag", 100)
 RECORD = DirtyRecord.of("someid", CommitRequest("dir/file", {"mode": "33188"}, "text/plain"))

@@ -39,8 +39,8 @@ class Sizes:
     small_files: int = 400
     small_bytes: int = 100_000
     crowded_files: int = 100_000
-    longest_seconds: float = 60.0
-    """A run that takes longer is reported as such: 50 times what the works take at best."""
+    longest_seconds: float = 40.0
+    """A run that takes longer is reported as such: 30 times what most works take at best."""
 
 
 @dataclass(frozen=True)

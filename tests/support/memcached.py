@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import Self
 from urllib.parse import unquote_to_bytes
 
@@ -96,8 +97,13 @@ class Memcached:
         assert self.ask(b"ms %b %d\r\n%b\r\n" % (key, len(value), value)).startswith(b"HD")
 
     def freeze(self) -> None:
-        """Let it hang: the kernel still takes connections for it."""
+        """Let it hang, all of its threads: the kernel still takes connections for it."""
         self._signal(signal.SIGSTOP)
+        assert self._process is not None
+        tasks = Path(f"/proc/{self._process.pid}/task")
+        # The signal returns before a thread that runs has stopped, and that one answers once more.
+        while any(_state(task) != "T" for task in tasks.iterdir()):
+            time.sleep(0.001)
 
     def thaw(self) -> None:
         """Let it go on."""
@@ -113,3 +119,8 @@ class Memcached:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
+
+
+def _state(task: Path) -> str:
+    """What the kernel says a thread is doing (proc(5))."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]

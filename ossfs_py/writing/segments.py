@@ -1,9 +1,8 @@
 """Small things that survive the daemon's death: one after the other in a few files.
 
-A file of its own for each record, made under another name and renamed, took 0.2 ms of CPU and more,
-the bytes beside it as much again; a record appended to an open file takes a tenth. What is not
-needed any more is marked so in its place, which needs no room on a full disk. A file goes when
-nothing in it is needed.
+Each record in a file of its own, made under another name and renamed, costs several system calls;
+an append costs one. What is not needed any more is marked so in its place, which needs no room on a
+full disk. A file goes when nothing in it is needed.
 """
 
 import os
@@ -28,7 +27,7 @@ _MANY_SEGMENTS = 8
 that stays open for days must not keep all that was written beside it."""
 _SLOW_SECONDS = 0.005
 _SLOW_FOR_SECONDS = 1.0
-"""An append goes to the page cache and takes 20 us. One that took so long waited for a disk that
+"""An append goes to the page cache and takes 25 us. One that took so long waited for a disk that
 others keep busy; the next ones are made by threads, for so long."""
 
 

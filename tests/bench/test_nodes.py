@@ -1,6 +1,16 @@
 """What "make bench-nodes NODES=--check" calls a broken promise."""
 
-from tests.bench.nodes import AGAIN, COLD, FAILING, Run, broken_promises
+from dataclasses import replace
+
+from tests.bench.nodes import (
+    AGAIN,
+    ALONE,
+    COLD,
+    FAILING,
+    Run,
+    broken_promises,
+    broken_promises_of_one_host,
+)
 
 GIB = 1024**3
 
@@ -42,3 +52,14 @@ def test_each_limit_that_is_exceeded_is_said() -> None:
 
 def test_without_one_node_alone_only_bytes_are_judged() -> None:
     assert broken_promises([run(8, COLD, 1000.0, 1.0)], GIB) == []
+
+
+def test_mounts_of_one_host_are_judged_by_the_median_of_their_cpu_seconds() -> None:
+    def burnt(what: str, seconds: float) -> Run:
+        return replace(run(4, what, 10.0, 0.0), daemon_cpu_seconds=seconds)
+
+    kept = [burnt(ALONE, 10.0), burnt(AGAIN, 8.0), burnt(AGAIN, 8.0), burnt(AGAIN, 12.0)]
+    assert broken_promises_of_one_host(kept) == []
+    broken = [burnt(ALONE, 10.0), burnt(AGAIN, 8.5)]
+    assert broken_promises_of_one_host(broken) == ["4 mounts: 0.85 of the CPU seconds, not 0.80"]
+    assert broken_promises_of_one_host([burnt(ALONE, 10.0)]) == []

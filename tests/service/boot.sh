@@ -33,6 +33,8 @@ fuse c 10 229
 NODES
 mkdir "$scratch/dev/shm"
 ln -s /proc/self/fd "$scratch/dev/fd"
+# A service with PrivateDevices= does not start without it.
+ln -s pts/ptmx "$scratch/dev/ptmx"
 mount --move "$scratch/dev" /dev
 for tree in etc usr var/lib var/cache; do
     mkdir -p "$scratch/$tree/upper" "$scratch/$tree/work"

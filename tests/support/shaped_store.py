@@ -2,7 +2,8 @@
 
 ``python -m tests.support.shaped_store --root DIR [--port 9000] [--ttfb-ms 25] [--mbps 90]`` serves
 each directory of DIR as a bucket, path-style, with sendfile, so that it takes little CPU beside
-what is measured. It checks no signature: an instrument, not a store to rely on.
+what is measured. It checks no signature: an instrument, not a store to rely on. With
+``--certificate`` and ``--key`` it speaks HTTPS, as clouds do, and encrypts each byte itself.
 
 ``GET /__stats`` answers a JSON object with requests by operation (``ops``), body bytes sent
 (``bytes_out``), requests under way (``running``) and the most of them at once (``peak``);
@@ -15,7 +16,9 @@ import email.utils
 import json
 import os
 import re
+import socket
 import socketserver
+import ssl
 import threading
 import time
 from collections import Counter
@@ -59,11 +62,28 @@ class ShapedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
     allow_reuse_address = True
     request_queue_size = 512
 
-    def __init__(self, root: Path, shape: Shape, port: int = 0, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        root: Path,
+        shape: Shape,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.root = root
         self.shape = shape
         self.counts = Counts()
+        self._tls = tls
         super().__init__((host, port), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """A connection; its handshake is left to the thread that serves it."""
+        connection, address = super().get_request()
+        if self._tls is not None:
+            connection = self._tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return connection, address
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -154,9 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
         counts, rate = self.server.counts, self.server.shape.mbps * 1e6
         position, began = start, time.monotonic()
         while position < end:
-            sent = os.sendfile(
-                self.connection.fileno(), descriptor, position, min(end - position, _CHUNK_BYTES)
-            )
+            size = min(end - position, _CHUNK_BYTES)
+            if isinstance(self.connection, ssl.SSLSocket):
+                sent = self.connection.send(os.pread(descriptor, size, position))
+            else:
+                sent = os.sendfile(self.connection.fileno(), descriptor, position, size)
             position += sent
             with counts.lock:
                 counts.bytes_out += sent
@@ -234,10 +256,16 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--ttfb-ms", type=float, default=0.0)
     parser.add_argument("--mbps", type=float, default=0.0)
+    parser.add_argument("--certificate", type=Path, help="serve HTTPS with this certificate")
+    parser.add_argument("--key", type=Path, help="its key")
     options = parser.parse_args()
     shape = Shape(options.ttfb_ms, options.mbps)
     root = options.root.absolute()
-    with ShapedServer(root, shape, options.port, options.host) as server:
+    tls = None
+    if options.certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(options.certificate, options.key)
+    with ShapedServer(root, shape, options.port, options.host, tls) as server:
         server.serve_forever()
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from tests.support.relay import PIECE_BYTES, Relay
 
 
-def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that vouches for itself, and its key."""
+def make_certificate(directory: Path, name: str, address: str = "127.0.0.1") -> tuple[Path, Path]:
+    """A certificate for an address that vouches for itself, and its key."""
     certificate, key = directory / f"{name}.pem", directory / f"{name}-key.pem"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             *("-nodes", "-days", "1", "-subj", f"/CN={name}", "-keyout", key, "-out", certificate),
-            *("-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-addext", f"subjectAltName=IP:{address}"),
         ],
         check=True,
         capture_output=True,

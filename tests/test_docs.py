@@ -24,8 +24,9 @@ OF_OTHER_PROGRAMS = {
     "--no-mmap",
     "--numa",
     "--safetensors-load-strategy",
+    "--vfs-write-back",
     "--weight-loader-disable-mmap",
-    "--works",  # of make bench
+    "--works",
 }
 
 

@@ -13,6 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
 
+from ossfs_py.store.base import ObjectStore
+from tests.support.scripted_server import store_for
+
 MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 
 CEPH = frozenset(
@@ -266,3 +269,18 @@ def quirky(quirks: frozenset[str] | set[str] = frozenset()) -> Iterator[tuple[st
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def opened(url: str, **options: object) -> Iterator[ObjectStore]:
+    """A store over the server, closed at the end."""
+    store = store_for(url, stall_timeout_seconds=5.0, **options)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def verdicts(store: ObjectStore) -> dict[str, str]:
+    """What is found out of each feature, by its name."""
+    return {one.name: one.verdict for one in store.capabilities().features}

@@ -8,8 +8,7 @@ import pytest
 from ossfs_py.errors import VersionChangedError
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.store.base import ObjectStore
-from tests.unit.store.quirky import LOCALSTACK, RCLONE, Bucket, quirky
-from tests.unit.store.test_probing import opened, verdicts
+from tests.unit.store.quirky import LOCALSTACK, RCLONE, Bucket, opened, quirky, verdicts
 
 READS, TAGS = "read pins", "tag counts"
 

@@ -26,7 +26,7 @@ OF_OTHER_PROGRAMS = {
     "--safetensors-load-strategy",
     "--vfs-write-back",
     "--weight-loader-disable-mmap",
-    "--works",
+    "--works",  # of make bench
 }
 
 

@@ -16,7 +16,14 @@ from ossfs_py.errors import (
     UnequalPartsError,
     UnsupportedByStoreError,
 )
-from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
+from ossfs_py.model import (
+    Body,
+    CommitRequest,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.payload import Payload
 from ossfs_py.store.options import StoreOptions
@@ -179,12 +186,10 @@ class Writer:
         size = sum(part.size for part in ordered)
         if condition.repeated:
             made = self._retrier.run(
-                "HeadObject",
-                upload.key,
-                lambda state: self._find_completed(request, ordered, size, state),
+                "HeadObject", upload.key, lambda state: self._found(upload.key, state)
             )
-            if made is not None:
-                return made
+            if made is not None and _is_made_of(made, ordered, size):
+                return made.version
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
         asking = completion(upload, ordered, guard)
 
@@ -200,12 +205,13 @@ class Writer:
                 may_be_ours = state.may_have_happened or condition.repeated
                 if not (may_be_ours and (refused or again)):
                     raise
-                found = self._find_completed(request, ordered, size, state)
-                if found is not None:
-                    return found
-                if again and self._is_gone(upload, state):
-                    raise _no_such_upload(error) from None
-                raise
+                found = self._found(upload.key, state)
+                if found is not None and _is_made_of(found, ordered, size):
+                    return found.version
+                gone = error.code == "NoSuchUpload" or (again and self._is_gone(upload, state))
+                if gone and found is not None and self._is_alike(found, request, size, state):
+                    return found.version
+                raise (_no_such_upload(error) if gone else error) from None
             return self._verify(upload, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
@@ -357,27 +363,22 @@ class Writer:
             return error.code in ("NoSuchUpload", "NoSuchKey")
         return False
 
-    def _find_completed(
-        self, request: CommitRequest, parts: Sequence[Part], size: int, state: Attempt
-    ) -> ObjectVersion | None:
-        """The object under the request's key if it is what these parts make."""
+    def _found(self, key: str, state: Attempt) -> ObjectInfo | None:
         try:
-            info = self._reader.head_once(request.key, state)
+            return self._reader.head_once(key, state)
         except AnswerError as error:
             if error.status == 404:
                 return None
             raise
-        expected = _multipart_etag(parts)
-        if expected is not None and len(info.etag) == len(expected):
-            same = info.etag == expected
-        elif "-" in info.etag:
-            # Encrypting stores make ETags of their own; there the number of parts has to do.
-            same = info.etag.endswith(f"-{len(parts)}")
-        else:
-            # rclone's ETags know nothing of parts. Nobody but this upload has said its time, in
-            # nanoseconds.
-            same = "mtime" in request.metadata and info.metadata == request.metadata
-        return info.version if same and info.size == size else None
+
+    def _is_alike(
+        self, found: ObjectInfo, request: CommitRequest, size: int, state: Attempt
+    ) -> bool:
+        """Whether it is described as asked for, on a store whose ETags know nothing of parts
+        (rclone). The upload must be gone: only its completion or its abort ends it.
+        """
+        alike = found.size == size and dict(found.metadata or {}) == dict(request.metadata)
+        return alike and "-" not in found.etag and not self._completion_tells_etag(state)
 
     def _verify(
         self, upload: MultipartUpload, etag: str, size: int, state: Attempt
@@ -425,6 +426,15 @@ class Writer:
                 self._etag_told = clean_etag(etag) == self._reader.head(key).etag
                 self.delete(key)
             return self._etag_told
+
+
+def _is_made_of(found: ObjectInfo, parts: Sequence[Part], size: int) -> bool:
+    """Whether an object is what these parts make."""
+    expected = _multipart_etag(parts)
+    if expected is not None and len(found.etag) == len(expected):
+        return found.size == size and found.etag == expected
+    # Encrypting stores make ETags of their own; there the number of parts has to do.
+    return found.size == size and found.etag.endswith(f"-{len(parts)}")
 
 
 def _no_such_upload(error: AnswerError) -> AnswerError:

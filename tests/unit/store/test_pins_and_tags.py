@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.errors import VersionChangedError
+from ossfs_py.errors import ObjectMissingError, VersionChangedError
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.store.base import ObjectStore
 from tests.unit.store.quirky import LOCALSTACK, RCLONE, Bucket, opened, quirky, verdicts
@@ -152,3 +152,32 @@ def test_who_may_not_write_tags_is_not_asked_for_them_again() -> None:
             bucket.requests.clear()
             store.put(CommitRequest("key", like=like), b"new")
             assert asked(bucket) == expected
+
+
+# -- completions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "quirks", "is_found"),
+    [
+        ({"mode": "33188"}, {"etags know no parts"}, True),
+        ({"mode": "33188"}, frozenset[str](), False),
+        ({"mode": "33024"}, {"etags know no parts"}, False),
+    ],
+    ids=["alike", "of another kind", "another"],
+)
+def test_an_upload_completed_unheard_is_known_by_its_description_where_etags_know_no_parts(
+    said: dict[str, str], quirks: frozenset[str], is_found: bool
+) -> None:
+    """The answer to the completion is lost, and the repeat is told that there is no such upload."""
+    with quirky(quirks) as (url, bucket), opened(url) as store:
+        request = CommitRequest("key", {"mode": "33188"})
+        upload = store.start_multipart(request)
+        part = store.upload_part(upload, 1, b"content")
+        bucket.completions_lost = 1
+        bucket.metadata["key"] = said
+        if is_found:
+            assert store.complete(upload, [part], request).size == 7
+        else:
+            with pytest.raises(ObjectMissingError):
+                store.complete(upload, [part], request)

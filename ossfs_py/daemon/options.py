@@ -71,6 +71,7 @@ def store_options(settings: Settings) -> StoreOptions:
         download_limit_bytes=settings.download_limit_bytes,
         bind=settings.bind,
         checksum=settings.checksum,
+        conditional_reads=settings.conditional_reads,
         conditional_writes=settings.conditional_writes,
         part_copy=settings.part_copy,
         storage_class=settings.storage_class,

@@ -1,5 +1,6 @@
 """Checks of the bucket: who asks, what they may do there, and how fast it is."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +11,24 @@ from ossfs_py.errors import (
     ArchivedError,
     EnvironmentProblemError,
     StoreError,
+    UnsupportedByStoreError,
     UsageError,
 )
-from ossfs_py.model import CommitRequest, ListPage, ListQuery, ObjectInfo
+from ossfs_py.model import (
+    ByteRange,
+    CommitRequest,
+    HistoryQuery,
+    ListPage,
+    ListQuery,
+    ObjectInfo,
+    ObjectVersion,
+)
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import ObjectStore
 
 MIB = 1024**2
 
+_TEXT = b"ossfs-py doctor"
 _CHECK_SECONDS = 8.0
 """As a mount grants its first question."""
 _STREAMS = 8
@@ -28,7 +39,7 @@ _LEAST_BYTES = MIB
 """With fewer bytes, the time to the first byte would be measured."""
 _SLOW_BYTES_PER_SECOND = 10 * MIB
 """A model of 15 GB takes 25 minutes then."""
-_WRITES = ("put", "copy", "multipart", "delete", "capabilities")
+_WRITES = ("put", "copy", "multipart", "tags", "delete", "capabilities")
 
 
 class Bucket:
@@ -54,16 +65,18 @@ class Bucket:
         finding = self.list()
         yield finding
         if finding.status is Status.FAILED:
-            for name in ("get", *_WRITES, "throughput"):
+            for name in ("get", "versions", *_WRITES, "throughput"):
                 yield skipped(name, "as the bucket cannot be listed")
             return
         yield self.get()
+        yield self.versions()
         if self._scratch:
             put = self.put()
             yield put
             if put.status is Status.GOOD:
                 yield self.copy()
                 yield self.multipart()
+                yield self.tags()
                 yield self.delete()
                 yield from self.capabilities()
             else:
@@ -103,10 +116,29 @@ class Bucket:
             return failed("get", str(exc), _right("s3:GetObject (oss:GetObject)", exc))
         return good("get", f"allowed, first byte after {(self._clock() - began) * 1000:.0f} ms")
 
+    def versions(self) -> Finding:
+        """Old versions can be found, if the bucket keeps any. No mount needs them, unless --at is
+        set.
+        """
+        try:
+            state = self._store.versioning()
+            if state != "off":
+                self._store.list_versions(HistoryQuery(self._prefix, max_entries=1, sample=True))
+        except AccessDeniedError as exc:
+            right = f"grant {_right_of(exc) or 's3:ListBucketVersions'}"
+            needed = f"{right} on the bucket for --at, 'ossfs-py versions' and 'undelete'"
+            return Finding("versions", Status.SKIPPED, str(exc), needed)
+        except UnsupportedByStoreError:
+            return good("versions", "the store keeps none")
+        except StoreError as exc:
+            return skipped("versions", str(exc))
+        kept = {"on": "kept", "suspended": "were kept; not any more", "off": "not kept"}
+        return good("versions", kept[state])
+
     def put(self) -> Finding:
         """A scratch key can be written."""
         try:
-            self._store.put(CommitRequest(self._scratch), b"ossfs-py doctor")
+            self._store.put(CommitRequest(self._scratch), _TEXT)
         except StoreError as exc:
             return failed("put", str(exc), _right("s3:PutObject (oss:PutObject)", exc))
         return good("put", "allowed")
@@ -122,17 +154,44 @@ class Bucket:
         return good("copy", "allowed")
 
     def multipart(self) -> Finding:
-        """Large files can be begun, and given up without leaving paid parts behind."""
+        """Large files can be stored, changed in part, and given up without leaving paid parts
+        behind.
+        """
         try:
+            made = self._uploaded()
             upload = self._store.start_multipart(CommitRequest(self._scratch))
             try:
-                self._store.upload_part(upload, 1, b"ossfs-py doctor")
+                self._store.copy_part(upload, 1, made, ByteRange(0, made.size))
+            except UnsupportedByStoreError:
+                pass  # its own row says what a mount does instead
             finally:
                 self._store.abort(upload)
         except StoreError as exc:
             right = _right_of(exc) or "s3:PutObject (oss:PutObject)"
             return failed("multipart", str(exc), _right(right, exc))
         return good("multipart", "allowed")
+
+    def _uploaded(self) -> ObjectVersion:
+        request = CommitRequest(self._scratch)
+        upload = self._store.start_multipart(request)
+        try:
+            part = self._store.upload_part(upload, 1, _TEXT)
+            return self._store.complete(upload, [part], request)
+        except StoreError:
+            # The failure before it says more.
+            with contextlib.suppress(StoreError):
+                self._store.abort(upload)
+            raise
+
+    def tags(self) -> Finding:
+        """Tags, and the ACL if it is kept, can be carried over to a changed object."""
+        denied = self._store.denied_descriptions(self._scratch)
+        if not denied:
+            return good("tags", "allowed")
+        rights = ", ".join(_right_of(exc) or exc.operation for exc in denied)
+        lost = "ACLs" if {exc.operation for exc in denied} == {"GetObjectAcl"} else "tags"
+        fix = f"grant {rights} on the bucket's objects, or changed objects lose their {lost}"
+        return warning("tags", "; ".join(map(str, denied)), fix)
 
     def delete(self) -> Finding:
         """The scratch key can be removed again."""
@@ -217,6 +276,12 @@ def credentials(source: CredentialSource) -> Finding:
 
 _RIGHTS = {
     "HeadObject": "s3:GetObject (oss:GetObject)",
+    "UploadPartCopy": "s3:GetObject and s3:PutObject",
+    "GetObjectTagging": "s3:GetObjectTagging (oss:GetObjectTagging)",
+    "PutObjectTagging": "s3:PutObjectTagging (oss:PutObjectTagging)",
+    "GetObjectAcl": "s3:GetObjectAcl (oss:GetObjectAcl)",
+    "GetBucketVersioning": "s3:GetBucketVersioning (oss:GetBucketVersioning)",
+    "ListObjectVersions": "s3:ListBucketVersions (oss:ListObjectVersions)",
     "DeleteObject": "s3:DeleteObject (oss:DeleteObject)",
     "AbortMultipartUpload": "s3:AbortMultipartUpload (oss:AbortMultipartUpload)",
 }

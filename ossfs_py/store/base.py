@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from ossfs_py.errors import StoreError
 from ossfs_py.model import (
     Body,
     ByteRange,
@@ -253,6 +254,14 @@ class ObjectStore(Protocol):
 
         Raises:
             UnsupportedByStoreError: the store is known to have no such request.
+        """
+        ...
+
+    def denied_descriptions(self, key: str) -> list[StoreError]:
+        """Try, once each, the requests that carry the tags of an object, and its ACL if that is
+        kept, over to the object that takes its place. Removes the tags of ``key``.
+
+        Returns the refusals for want of a right; what they name is lost with each change.
         """
         ...
 

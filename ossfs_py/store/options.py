@@ -45,6 +45,7 @@ class StoreOptions:
     bind: tuple[str, ...] = ()
     """Addresses of this machine that connections come from in turn; none: the system's choice."""
     checksum: ChecksumChoice = "auto"
+    conditional_reads: Choice = "auto"
     conditional_writes: Choice = "auto"
     part_copy: Choice = "auto"
     storage_class: str | None = None

@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.conftest import MountFactory, make_bucket
 from tests.support.chosen import chosen_server
+from tests.support.commands import ossfs
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
@@ -198,6 +199,22 @@ def test_a_changed_object_keeps_what_describes_it(
     assert after == dict.fromkeys(CHANGES, expected(server))
 
 
+def test_a_copy_that_the_store_makes_has_what_describes_its_source(
+    mount: MountFactory, server: Server
+) -> None:
+    bucket = server.new_bucket()
+    mounted = mount(bucket, endpoint=server.endpoint, data_path="direct")
+    sizes = {"small": 1000, "large": 12 * MIB}
+    for name, size in sizes.items():
+        put(server, bucket, name, size)
+        source, target = mounted.path / name, mounted.path / f"{name} copy"
+        done = ossfs("cp", source, target, environment={})
+        assert done.code == 0, done.err
+    for name, size in sizes.items():
+        assert told(server, bucket, f"{name} copy") == expected(server), name
+        assert (mounted.path / f"{name} copy").stat().st_size == size
+
+
 def test_a_renamed_directory_keeps_what_describes_its_objects(
     mount: MountFactory, server: Server
 ) -> None:
@@ -254,10 +271,12 @@ def test_new_bytes_are_not_put_where_they_cannot_be_read(mount: MountFactory, mo
 def test_objects_of_which_nothing_is_to_be_kept_cost_no_question(
     mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio
 ) -> None:
-    for name in ("moded", "moved", "rewritten"):
+    for name in ("first", "moded", "rewritten"):
         minio_client.put_object(bucket, name, io.BytesIO(b"x"), 1)
     mounted = mount(bucket, endpoint=proxy.endpoint)
     assert len(list(mounted.path.iterdir())) == 3
+    # Whether a HEAD tells of tags is tried once a day, with the first file that is written anew.
+    (mounted.path / "first").write_bytes(b"new")
     acts: dict[str, tuple[Callable[[Path], object], dict[str, int]]] = {
         "moded": (lambda path: path.chmod(0o600), {"HeadObject": 1, "CopyObject": 1}),
         "rewritten": (lambda path: path.write_bytes(b"new"), {"HeadObject": 1, "PutObject": 1}),

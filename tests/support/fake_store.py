@@ -33,7 +33,7 @@ from ossfs_py.model import (
     ObjectVersion,
     Part,
 )
-from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES, Capabilities
+from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES, Capabilities, Versioning
 
 NS_PER_SECOND = 1_000_000_000
 
@@ -317,6 +317,18 @@ class FakeStore:
                     self.log.append(("delete_many", key))
                     self.objects.pop(key, None)
             return refused
+
+    def versioning(self) -> Versioning:
+        self._enter("versioning", "")
+        return "off"
+
+    def denied_descriptions(self, key: str) -> list[StoreError]:
+        """An error of ``on_request`` or of a planned failure is returned."""
+        try:
+            self._enter("denied_descriptions", key)
+        except StoreError as exc:
+            return [exc]
+        return []
 
     def refresh_credentials(self) -> None:
         self._enter("refresh_credentials", "")

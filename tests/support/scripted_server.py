@@ -200,6 +200,8 @@ def store_for(url: str, **changes: object) -> ObjectStore:
         "endpoint": url,
         "region": "us-east-1",
         "anonymous": True,
+        # No request that a test did not script.
+        "conditional_reads": "on",
         "connect_timeout_seconds": 2.0,
         "stall_timeout_seconds": 1.0,
         "retry_budget_seconds": 5.0,

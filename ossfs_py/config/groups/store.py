@@ -63,6 +63,13 @@ class StoreSettings(SettingsModel):
         STORE, "FILE", "Trust these certificates instead of the system's.", default=None
     )
     verify_tls: Flag = option(STORE, "", "Check the store's certificate.", default=True)
+    conditional_reads: Literal["auto", "on", "off"] = option(
+        STORE,
+        "auto|on|off",
+        "Whether the store refuses to read an object that has been replaced; auto tries it. If it "
+        "does not, a HEAD follows each request for bytes.",
+        default="auto",
+    )
     request_payer: Flag = option(
         STORE,
         "",

@@ -12,7 +12,7 @@ storage class     LIST and HEAD                            a header, of copies t
 encryption        HEAD                                     headers, of copies too
 redirect          HEAD                                     a header, of copies too
 tags              HEAD tells how many; if there are any,   a header; copies of whole objects
-                  a request                                keep them themselves
+                  or it does not tell, a request           keep them themselves
 access rights     a request, only with ``--acl keep``      headers of grants, of copies too
 ================  =======================================  ====================================
 """
@@ -23,21 +23,29 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ossfs_py.errors import (
+    AccessDeniedError,
     BucketMissingError,
     ObjectMissingError,
     StoreError,
     StoreUnavailableError,
 )
 from ossfs_py.model import CommitRequest, ObjectInfo
+from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.options import StoreOptions
+from ossfs_py.store.s3.bodies import digest_headers
 from ossfs_py.store.s3.description import (
     kept_headers,
     kept_storage_class,
     storage_class_header,
 )
-from ossfs_py.store.s3.documents import granted, tags
+from ossfs_py.store.s3.documents import granted, tagging, tags
+from ossfs_py.store.s3.error_map import AnswerError, judge
 from ossfs_py.store.s3.heads import version_query
+from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.retry import Attempt
+from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.store.s3.wire import Answer, Request, WireClient
 
 log = logging.getLogger(__name__)
@@ -47,16 +55,33 @@ T = TypeVar("T")
 TAGGING = "x-amz-tagging"
 
 
+def request_of_tags(key: str, said: str) -> Request:
+    """PutObjectTagging; ``said`` as the header ``x-amz-tagging`` has it."""
+    payload = BufferPayload(tagging(said))
+    query, headers = [("tagging", "")], digest_headers(payload, "md5")
+    return Request("PutObjectTagging", "PUT", key, query, headers, payload)
+
+
 class Describer:
     """Makes the headers that describe an object. Blocking; safe for concurrent use."""
 
-    def __init__(self, wire: WireClient, reader: Reader, options: StoreOptions) -> None:
+    def __init__(
+        self,
+        wire: WireClient,
+        reader: Reader,
+        prober: Prober,
+        traits: KnownTraits,
+        options: StoreOptions,
+    ) -> None:
         self._wire = wire
         self._reader = reader
+        self._prober = prober
+        self._traits = traits
         self._class_of_new = options.storage_class
         self._keeps_encryption = options.sse is None and options.sse_key_file is None
         self._keeps_rights = options.acl == "keep"
         self._lock = threading.Lock()
+        self._cannot_try = False
         self._told: set[str] = set()
 
     def of_new_bytes(self, request: CommitRequest) -> dict[str, str]:
@@ -70,7 +95,7 @@ class Describer:
         if like is None:
             return headers | storage_class_header(self._class_of_new)
         wanted = storage_class_header(self._class_of(like, readable=True))
-        return headers | wanted | self._kept(like, tags_too=True)
+        return headers | wanted | self._kept(like, self._all_tags_of(like))
 
     def of_copy(self, request: CommitRequest, source_key: str) -> dict[str, str]:
         """Headers of a copy of a whole object with new metadata; its tags come along."""
@@ -89,13 +114,57 @@ class Describer:
         like = self._known(request.like)
         wanted = self._class_of_new if like is None else self._class_of(like, readable=False)
         headers = self._said(request) | storage_class_header(wanted)
-        return headers if like is None else headers | self._kept(like, tags_too=True)
+        return headers if like is None else headers | self._kept(like, self._all_tags_of(like))
 
     def tags_of(self, like: ObjectInfo) -> str:
         """Its tags as the header ``x-amz-tagging`` says them; empty if it has none."""
         if not like.tag_count:
             return ""
-        return self._ask("GetObjectTagging", "tagging", like, tags) or ""
+        return self._ask_tags(like)
+
+    def _all_tags_of(self, like: ObjectInfo) -> str:
+        """The same where nothing comes along by itself: they are asked for, too, if a HEAD does not
+        tell whether there are any (LocalStack).
+        """
+        if like.tag_count or self._counts_tags():
+            return self.tags_of(like)
+        return self._ask_tags(like)
+
+    def _counts_tags(self) -> bool:
+        """Whether no HEAD leaves tags unmentioned; tried if it is not known."""
+        with self._lock:
+            known = self._traits.now.tag_counts
+            if known is None and not self._cannot_try:
+                try:
+                    known = self._prober.tag_counts()
+                except StoreError as exc:
+                    # Who may not write tags cannot keep them either.
+                    self._cannot_try = isinstance(exc, AccessDeniedError)
+                    log.info("whether a HEAD tells of tags is not known yet: %s", exc)
+                else:
+                    self._traits.learn(tag_counts=known)
+            return known != "untold"
+
+    def denied(self, key: str) -> list[StoreError]:
+        """See :meth:`ObjectStore.denied_descriptions`."""
+        asking = [
+            Request("GetObjectTagging", "GET", key, [("tagging", "")]),
+            request_of_tags(key, ""),
+        ]
+        if self._keeps_rights:
+            asking.append(Request("GetObjectAcl", "GET", key, [("acl", "")]))
+        found: list[StoreError] = []
+        for request in asking:
+            try:
+                self._wire.once(request, Attempt())
+            except NoAnswerError:
+                continue
+            except AnswerError as error:
+                if judge(error).cause is AccessDeniedError:
+                    text, name, ident = str(error), request.operation, error.request_id
+                    denied = AccessDeniedError(text, operation=name, key=key, request_id=ident)
+                    found.append(denied)
+        return found
 
     def tags_refused(self) -> None:
         """The store, or who rules there, does not take the tags of an upload."""
@@ -129,18 +198,21 @@ class Describer:
         if like is None:
             return storage_class_header(self._class_of_new)
         headers = storage_class_header(self._class_of(like, readable=False))
-        headers |= self._kept(like, tags_too=like.key != source_key)
+        headers |= self._kept(like, self.tags_of(like) if like.key != source_key else "")
         if TAGGING in headers:
             headers["x-amz-tagging-directive"] = "REPLACE"
         return headers
 
-    def _kept(self, like: ObjectInfo, *, tags_too: bool) -> dict[str, str]:
+    def _kept(self, like: ObjectInfo, tags_kept: str) -> dict[str, str]:
         headers = kept_headers(like, encryption=self._keeps_encryption)
-        if tags_too and (kept := self.tags_of(like)):
-            headers |= {TAGGING: kept}
+        if tags_kept:
+            headers |= {TAGGING: tags_kept}
         if self._keeps_rights:
             headers |= self._ask("GetObjectAcl", "acl", like, granted) or {}
         return headers
+
+    def _ask_tags(self, like: ObjectInfo) -> str:
+        return self._ask("GetObjectTagging", "tagging", like, tags) or ""
 
     def _ask(
         self, operation: str, about: str, like: ObjectInfo, read: Callable[[Answer], T]

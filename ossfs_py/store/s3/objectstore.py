@@ -1,8 +1,10 @@
 """An S3 or OSS bucket as an :class:`~ossfs_py.store.base.ObjectStore`."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ossfs_py.errors import AccessDeniedError, StoreError
 from ossfs_py.model import (
     Body,
     ByteRange,
@@ -33,6 +35,7 @@ from ossfs_py.store.s3.history import History
 from ossfs_py.store.s3.nearby import CONNECT_SECONDS, STALL_SECONDS, ReadEndpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
+from ossfs_py.store.s3.readpins import ReadPins
 from ossfs_py.store.s3.removals import Remover
 from ossfs_py.store.s3.retry import Retrier
 from ossfs_py.store.s3.standing import StandingHeaders
@@ -97,14 +100,15 @@ class S3ObjectStore:
             current = credentials.current
             wire = WireClient(near, dialer, pool, current, self._retrier, standing)
             self._near = ReadEndpoint(near.url, wire, metrics)
-        self._reader = Reader(self._wire, self._retrier, metrics, self._near)
-        self._history = History(self._wire, self._retrier)
         traits = self._traits = KnownTraits(place, options.traits_dir, afresh=options.probe_afresh)
         prober = self._prober = Prober(self._wire, self._retrier, options)
+        pins = ReadPins(self._wire, prober, traits, options.conditional_reads)
+        self._reader = Reader(self._wire, self._retrier, metrics, pins, self._near)
+        self._history = History(self._wire, self._retrier)
         self._conditions = Conditions(
             prober, traits, options, self._reader.head, is_oss=endpoint.is_oss
         )
-        describer = Describer(self._wire, self._reader, options)
+        describer = self._describer = Describer(self._wire, self._reader, prober, traits, options)
         self._writer = Writer(
             self._wire,
             self._retrier,
@@ -146,6 +150,11 @@ class S3ObjectStore:
             if sizes is not None:
                 self._traits.learn(part_sizes=sizes)
             self._traits.learn(markers=self._prober.markers())
+            with contextlib.suppress(AccessDeniedError):  # of tags alone
+                self._traits.learn(tag_counts=self._prober.tag_counts())
+            reads = self._prober.reads_of_scratch()
+            if reads is not None:
+                self._traits.learn(reads=reads)
         found = self._conditions.found()
         self._conditions.completions_checked()
         copies = self._copier.can_copy_parts()
@@ -222,6 +231,9 @@ class S3ObjectStore:
 
     def delete_many(self, keys: Sequence[str]) -> list[str]:
         return self._remover.delete_many(keys)
+
+    def denied_descriptions(self, key: str) -> list[StoreError]:
+        return self._describer.denied(key)
 
     def refresh_credentials(self) -> None:
         self._credentials.refresh()

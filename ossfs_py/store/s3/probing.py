@@ -20,11 +20,13 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import MultipartUpload, ObjectVersion, Part
 from ossfs_py.store.base import MIN_PART_BYTES
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.payload import BufferPayload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.description import clean_etag, copy_source
-from ossfs_py.store.s3.documents import completed_etag, completion, copied, upload_id
+from ossfs_py.store.s3.documents import completed_etag, completion, copied, tags, upload_id
 from ossfs_py.store.s3.error_map import MAY_PASS, AnswerError, judge, wants_equal_parts
+from ossfs_py.store.s3.heads import parse_head
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.traits import (
     Completions,
@@ -32,7 +34,9 @@ from ossfs_py.store.s3.traits import (
     Create,
     Markers,
     PartSizes,
+    Reads,
     Replace,
+    TagCounts,
     Winners,
 )
 from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
@@ -44,6 +48,9 @@ IF_NONE_MATCH = {"if-none-match": "*"}
 
 _WRONG_ETAG = "0" * 32
 _RACES = 2
+_ONE_TAG = "ossfs-py=probe"
+_MOST_FAILURES = 3
+"""A server that fails each time (rclone, asked for tags) does not do it."""
 _BODY = b"x"
 
 Tried = Literal["done", "refused", "repeat refused", "unknown"]
@@ -104,6 +111,67 @@ class Prober:
             part = self._send_part(upload, 1, _BODY)
             tried = self._try(completion(upload, [part], guard), completed_etag)
         return "checked" if tried in ("refused", "repeat refused") else "ignored"
+
+    def reads(self, known: ObjectVersion) -> Reads | None:
+        """Whether a GET obeys If-Match, from an object that has just been read with the right one;
+        None: the answer does not say. Writes nothing, as mounts for reading have no right to.
+        """
+        request = Request(
+            "GetObject",
+            "GET",
+            known.key,
+            headers={"range": "bytes=0-0", "if-match": f'"{_WRONG_ETAG}"'},
+        )
+
+        def attempt(state: Attempt) -> Reads:
+            try:
+                with self._wire.exchange(request, state):
+                    return "unpinned"
+            except AnswerError as error:
+                if judge(error).cause is not ConditionFailedError:
+                    raise
+                return "pinned"
+
+        try:
+            return self._retrier.run("GetObject", known.key, attempt)
+        except MAY_PASS:
+            raise
+        except StoreError as exc:  # removed meanwhile, archived
+            log.debug("probe with another version's ETag: %s", exc)
+            return None
+
+    def reads_of_scratch(self) -> Reads | None:
+        """The same with an object of its own."""
+        key = scratch_key(self._options)
+        with self._removing(key):
+            return self.reads(ObjectVersion(key, self._put(key), len(_BODY)))
+
+    def tag_counts(self) -> TagCounts:
+        """Whether a HEAD tells that an object has tags."""
+        key = scratch_key(self._options)
+        with self._removing(key):
+            tagged = Request(
+                "PutObject",
+                "PUT",
+                key,
+                headers={"x-amz-tagging": _ONE_TAG},
+                payload=BufferPayload(_BODY),
+            )
+            if self._try(tagged) != "done":
+                return "none"
+            headers = self._wire.call(Request("HeadObject", "HEAD", key)).headers
+            if parse_head(key, headers).tag_count:
+                return "told"
+            return "untold" if self._has_tags(key) else "none"
+
+    def _has_tags(self, key: str) -> bool:
+        asking = Request("GetObjectTagging", "GET", key, [("tagging", "")])
+        for _ in range(_MOST_FAILURES):
+            try:
+                return tags(self._wire.once(asking, Attempt())) == _ONE_TAG
+            except (AnswerError, NoAnswerError) as exc:
+                log.debug("probe of tags: %s", exc)
+        return False
 
     def markers(self) -> Markers:
         """Whether a key that ends with a slash is one of its own."""

@@ -17,6 +17,7 @@ from ossfs_py.store.s3.heads import parse_head, version_query
 from ossfs_py.store.s3.list_xml import parse_list_page
 from ossfs_py.store.s3.nearby import ReadEndpoint
 from ossfs_py.store.s3.ranges import RangedGet, as_version_changed
+from ossfs_py.store.s3.readpins import ReadPins
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Request, WireClient
 from ossfs_py.telemetry.metrics import Metrics
@@ -30,13 +31,15 @@ class Reader:
         wire: WireClient,
         retrier: Retrier,
         metrics: Metrics,
+        pins: ReadPins,
         near: ReadEndpoint | None = None,
     ) -> None:
-        """``near`` is asked for bytes first."""
+        """``near`` is asked for bytes first; ``pins`` vouch for those of the store."""
         self._wire = wire
         self._retrier = retrier
         self._received = metrics.bytes_received
         self._near = near
+        self._pins = pins
 
     def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
         """See :meth:`ObjectStore.head`."""
@@ -114,7 +117,9 @@ class Reader:
     def _finish(self, get: RangedGet) -> None:
         key = get.version.key
         try:
+            self._pins.ask_beside(get.version)
             self._retrier.run("GetObject", key, lambda state: get.once(self._wire, state))
+            self._pins.vouch(get.version)
         except ConditionFailedError as exc:
             raise as_version_changed(exc) from exc
         except ObjectMissingError as exc:

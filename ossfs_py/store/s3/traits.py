@@ -28,6 +28,10 @@ Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 """UploadPartCopy obeys x-amz-copy-source-if-match, ignores it (Ceph), refuses it, or is missing."""
 PartSizes = Literal["equal", "free"]
 """All parts of an upload but the last have to be of one size (Cloudflare R2), or need not be."""
+Reads = Literal["pinned", "unpinned"]
+"""GetObject obeys If-Match, or gives bytes of whatever is there (rclone)."""
+TagCounts = Literal["told", "untold", "none"]
+"""A HEAD tells how many tags an object has, or does not (LocalStack); or there are no tags."""
 Markers = Literal["kept", "files"]
 """A key that ends with a slash is kept as it is, or becomes a file without it (rclone)."""
 Checksums = Literal["refused"]
@@ -53,6 +57,8 @@ class Traits:
     removals: Removals | None = None
     part_sizes: PartSizes | None = None
     markers: Markers | None = None
+    reads: Reads | None = None
+    tag_counts: TagCounts | None = None
 
 
 _VALUES = {
@@ -65,6 +71,8 @@ _VALUES = {
     "removals": get_args(Removals),
     "part_sizes": get_args(PartSizes),
     "markers": get_args(Markers),
+    "reads": get_args(Reads),
+    "tag_counts": get_args(TagCounts),
 }
 
 
@@ -137,6 +145,12 @@ _HEAD_FIRST = "the key is checked just before the write, which is not atomic"
 
 def features_of(traits: Traits) -> Iterator[Feature]:
     """What is known, in words."""
+    yield from _of_writes(traits)
+    yield from _of_reads(traits)
+    yield from _of_details(traits)
+
+
+def _of_writes(traits: Traits) -> Iterator[Feature]:
     create, replaced, copies = traits.create, traits.replace, traits.copies
     yield Feature(
         "create-only",
@@ -181,6 +195,28 @@ def features_of(traits: Traits) -> Iterator[Feature]:
             "works" if copies == "pinned" else "ignored" if copies == "unpinned" else "refused",
             "" if copies == "pinned" else "the source is checked after each part",
         )
+
+
+def _of_reads(traits: Traits) -> Iterator[Feature]:
+    if traits.reads is not None:
+        pinned = traits.reads == "pinned"
+        yield Feature(
+            "read pins",
+            "a read is refused if the object is another version",
+            "works" if pinned else "ignored",
+            "" if pinned else "the object is checked after each request for bytes",
+        )
+    if traits.tag_counts in ("told", "untold"):
+        told = traits.tag_counts == "told"
+        yield Feature(
+            "tag counts",
+            "a HEAD tells how many tags an object has",
+            "works" if told else "ignored",
+            "" if told else "the tags are requested before an object is written anew",
+        )
+
+
+def _of_details(traits: Traits) -> Iterator[Feature]:
     if traits.part_sizes is not None:
         equal = traits.part_sizes == "equal"
         yield Feature(

@@ -16,9 +16,16 @@ from ossfs_py.errors import (
     UnequalPartsError,
     UnsupportedByStoreError,
 )
-from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
+from ossfs_py.model import (
+    Body,
+    CommitRequest,
+    MultipartUpload,
+    ObjectInfo,
+    ObjectVersion,
+    Part,
+)
 from ossfs_py.store.http.faults import NoAnswerError
-from ossfs_py.store.http.payload import BufferPayload, Payload
+from ossfs_py.store.http.payload import Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import (
     CHECKSUM_HEADERS,
@@ -30,9 +37,9 @@ from ossfs_py.store.s3.bodies import (
     payload_of,
 )
 from ossfs_py.store.s3.conditions import Conditions
-from ossfs_py.store.s3.describing import TAGGING, Describer
+from ossfs_py.store.s3.describing import TAGGING, Describer, request_of_tags
 from ossfs_py.store.s3.description import clean_etag
-from ossfs_py.store.s3.documents import completed_etag, completion, tagging, upload_id
+from ossfs_py.store.s3.documents import completed_etag, completion, upload_id
 from ossfs_py.store.s3.error_map import AnswerError, judge, request_id_of, wants_equal_parts
 from ossfs_py.store.s3.heads import etag_told
 from ossfs_py.store.s3.probing import Prober, scratch_key
@@ -179,12 +186,10 @@ class Writer:
         size = sum(part.size for part in ordered)
         if condition.repeated:
             made = self._retrier.run(
-                "HeadObject",
-                upload.key,
-                lambda state: self._find_completed(upload.key, ordered, size, state),
+                "HeadObject", upload.key, lambda state: self._found(upload.key, state)
             )
-            if made is not None:
-                return made
+            if made is not None and _is_made_of(made, ordered, size):
+                return made.version
         guard = self._conditions.headers_for("CompleteMultipartUpload", upload.key, condition)
         asking = completion(upload, ordered, guard)
 
@@ -196,17 +201,17 @@ class Writer:
                 if wants_equal_parts(error):
                     raise self._unequal(error, upload.key) from error
                 again = state.number > 1 and error.status >= 500
-                gone = again and self._is_gone(upload, state)
                 refused = judge(error).cause in (ObjectMissingError, ConditionFailedError)
                 may_be_ours = state.may_have_happened or condition.repeated
-                if not (may_be_ours and (refused or gone)):
+                if not (may_be_ours and (refused or again)):
                     raise
-                found = self._find_completed(upload.key, ordered, size, state)
-                if found is not None:
-                    return found
-                if gone:
-                    raise _no_such_upload(error) from None
-                raise
+                found = self._found(upload.key, state)
+                if found is not None and _is_made_of(found, ordered, size):
+                    return found.version
+                gone = error.code == "NoSuchUpload" or (again and self._is_gone(upload, state))
+                if gone and found is not None and self._is_alike(found, request, size, state):
+                    return found.version
+                raise (_no_such_upload(error) if gone else error) from None
             return self._verify(upload, clean_etag(etag), size, state)
 
         return self._retrier.run("CompleteMultipartUpload", upload.key, attempt)
@@ -358,24 +363,22 @@ class Writer:
             return error.code in ("NoSuchUpload", "NoSuchKey")
         return False
 
-    def _find_completed(
-        self, key: str, parts: Sequence[Part], size: int, state: Attempt
-    ) -> ObjectVersion | None:
-        """The object under ``key`` if it is what these parts make."""
+    def _found(self, key: str, state: Attempt) -> ObjectInfo | None:
         try:
-            info = self._reader.head_once(key, state)
+            return self._reader.head_once(key, state)
         except AnswerError as error:
             if error.status == 404:
                 return None
             raise
-        expected = _multipart_etag(parts)
-        # Encrypting stores make ETags of their own; there the number of parts has to do.
-        same = (
-            info.etag == expected
-            if expected is not None and len(info.etag) == len(expected)
-            else info.etag.endswith(f"-{len(parts)}")
-        )
-        return info.version if same and info.size == size else None
+
+    def _is_alike(
+        self, found: ObjectInfo, request: CommitRequest, size: int, state: Attempt
+    ) -> bool:
+        """Whether it is described as asked for, on a store whose ETags know nothing of parts
+        (rclone). The upload must be gone: only its completion or its abort ends it.
+        """
+        alike = found.size == size and dict(found.metadata or {}) == dict(request.metadata)
+        return alike and "-" not in found.etag and not self._completion_tells_etag(state)
 
     def _verify(
         self, upload: MultipartUpload, etag: str, size: int, state: Attempt
@@ -401,17 +404,8 @@ class Writer:
         """One try of PutObjectTagging, for use inside another call's attempt; ``tags`` as the
         header ``x-amz-tagging`` says them. That it fails is told once: the object is there.
         """
-        payload = BufferPayload(tagging(tags))
-        asking = Request(
-            "PutObjectTagging",
-            "PUT",
-            key,
-            query=[("tagging", "")],
-            headers=digest_headers(payload, "md5"),
-            payload=payload,
-        )
         try:
-            self._wire.once(asking, state)
+            self._wire.once(request_of_tags(key, tags), state)
         except (AnswerError, NoAnswerError) as exc:
             log.info("tags of %r: %s", key, exc)
             self._describer.tags_refused()
@@ -432,6 +426,15 @@ class Writer:
                 self._etag_told = clean_etag(etag) == self._reader.head(key).etag
                 self.delete(key)
             return self._etag_told
+
+
+def _is_made_of(found: ObjectInfo, parts: Sequence[Part], size: int) -> bool:
+    """Whether an object is what these parts make."""
+    expected = _multipart_etag(parts)
+    if expected is not None and len(found.etag) == len(expected):
+        return found.size == size and found.etag == expected
+    # Encrypting stores make ETags of their own; there the number of parts has to do.
+    return found.size == size and found.etag.endswith(f"-{len(parts)}")
 
 
 def _no_such_upload(error: AnswerError) -> AnswerError:

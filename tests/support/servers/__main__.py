@@ -137,7 +137,7 @@ def features(server: Running, home: Path) -> list[dict[str, str]]:
         Metrics(),
     )
     try:
-        found = store.capabilities().features
+        found = store.capabilities(thorough=True).features
     finally:
         store.close()
         del os.environ["AWS_SHARED_CREDENTIALS_FILE"]

@@ -59,9 +59,6 @@ NOT_KEPT: dict[str, dict[str, str]] = {
         "ServerSideEncryption": "refused",
         "WebsiteRedirectLocation": "it is not kept",
     },
-    "localstack": {
-        "Tagging": "HEAD does not tell that there are tags: objects written anew lose them",
-    },
     "rclone": {"Tagging": "it is not kept, and asking for it is answered with 500"},
 }
 """What each server cannot hold of what describes an object (words of boto3), and why. Nobody can
@@ -129,28 +126,6 @@ DEVIATIONS = (
         ("rclone",),
         ("mount/test_descriptions.py::test_who_owns_an_object_is_an_attribute",),
         "listings tell no owner",
-    ),
-    Deviation(
-        ("rclone",),
-        (
-            "mount/test_semantics.py::test_a_file_that_changes_while_it_is_streamed*[*-shrinks]",
-            "mount/test_semantics.py::test_a_file_that_changes_while_it_is_streamed*[*-grows]",
-        ),
-        "who reads an object while it is replaced is told the ETag of one version and given bytes "
-        "of the other (19 of 62 GETs by boto3)",
-        "may fail",
-    ),
-    Deviation(
-        ("rclone",),
-        ("mount/test_writing.py::test_what_the_store_did_without_telling*[*-12582912]",),
-        "an object of several parts has another ETag than they make: one whose completion was "
-        "answered by nobody is taken for somebody else's, and close says so",
-    ),
-    Deviation(
-        ("swift",),
-        ("mount/test_writing.py::test_what_the_store_did_without_telling*[*-12582912]",),
-        "ListParts knows an upload that is complete: a completion that nobody answered is sent "
-        "again, and is EIO while that is not answered either",
     ),
     Deviation(
         ("swift",),

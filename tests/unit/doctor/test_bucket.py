@@ -15,6 +15,7 @@ from ossfs_py.errors import (
     ArchivedError,
     EnvironmentProblemError,
     StoreUnavailableError,
+    UnsupportedByStoreError,
 )
 from ossfs_py.host.mountpoint import Machine
 from ossfs_py.model import CommitRequest
@@ -23,6 +24,7 @@ from ossfs_py.store.base import Capabilities, Feature
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.fake_store import FakeStore
+from tests.support.versioned_store import VersionedStore
 
 MIB = 1024**2
 SCRATCH = "models/.ossfs-py-probe-1"
@@ -62,7 +64,7 @@ def test_a_bucket_without_faults_is_well_and_left_as_it_was(store: FakeStore) ->
     found = by_name(list(bucket_of(store, write=True).check()))
     assert {finding.status for finding in found.values()} == {Status.GOOD}
     assert list(found) == [
-        *("list", "get", "put", "copy", "multipart", "delete"),
+        *("list", "get", "versions", "put", "copy", "multipart", "tags", "delete"),
         *("capabilities", "throughput"),
     ]
     assert found["list"].told == "allowed, 1 object"
@@ -71,9 +73,9 @@ def test_a_bucket_without_faults_is_well_and_left_as_it_was(store: FakeStore) ->
 
 def test_nothing_is_written_unless_asked_for(store: FakeStore) -> None:
     found = by_name(list(bucket_of(store).check()))
-    skipped = ("put", "copy", "multipart", "delete", "capabilities")
+    skipped = ("put", "copy", "multipart", "tags", "delete", "capabilities")
     assert {found[name].status for name in skipped} == {Status.SKIPPED}
-    assert set(store.requests) <= {"check", "list_page", "head", "get_range_into"}
+    assert set(store.requests) <= {"check", "list_page", "head", "get_range_into", "versioning"}
 
 
 def test_a_bucket_that_cannot_be_listed_is_told_and_the_rest_is_skipped(store: FakeStore) -> None:
@@ -96,6 +98,7 @@ DENIED = AccessDeniedError("403 AccessDenied", operation="X", key="k", request_i
         ("put", "put", "s3:PutObject"),
         ("copy", "copy", "s3:GetObjectTagging"),
         ("start_multipart", "multipart", "s3:PutObject"),
+        ("complete", "multipart", "s3:PutObject"),
         ("delete", "delete", "s3:DeleteObject"),
     ],
 )
@@ -111,16 +114,62 @@ def test_a_right_that_is_missing_is_named(
 
 @pytest.mark.parametrize(
     ("method", "check", "right"),
-    [("abort", "multipart", "s3:AbortMultipartUpload"), ("head", "get", "s3:GetObject")],
+    [
+        ("abort", "multipart", "s3:AbortMultipartUpload"),
+        ("copy_part", "multipart", "s3:GetObject and s3:PutObject"),
+        ("head", "get", "s3:GetObject"),
+    ],
 )
 def test_the_right_is_that_of_the_operation_which_was_denied(
     store: FakeStore, method: str, check: str, right: str
 ) -> None:
-    operation = {"abort": "AbortMultipartUpload", "head": "HeadObject"}[method]
+    operation = {
+        "abort": "AbortMultipartUpload",
+        "copy_part": "UploadPartCopy",
+        "head": "HeadObject",
+    }[method]
     denied = AccessDeniedError("403 AccessDenied", operation=operation)
     found = by_name(list(bucket_of(refusing(store, method, denied), write=True).check()))
     assert found[check].status is Status.FAILED
     assert right in found[check].fix
+
+
+@pytest.mark.parametrize("operation", ["GetObjectTagging", "PutObjectTagging", "GetObjectAcl"])
+def test_what_is_lost_of_changed_objects_is_a_warning_with_the_right(
+    store: FakeStore, operation: str
+) -> None:
+    denied = AccessDeniedError("403 AccessDenied", operation=operation)
+    refusing(store, "denied_descriptions", denied)
+    found = by_name(list(bucket_of(store, write=True).check()))["tags"]
+    assert found.status is Status.WARNING
+    assert f"grant s3:{operation}" in found.fix
+    assert ("lose their ACLs" if operation == "GetObjectAcl" else "lose their tags") in found.fix
+
+
+@pytest.mark.parametrize(
+    ("method", "operation", "right"),
+    [
+        ("versioning", "GetBucketVersioning", "s3:GetBucketVersioning"),
+        ("list_versions", "ListObjectVersions", "s3:ListBucketVersions"),
+    ],
+)
+def test_rights_that_no_mount_needs_are_named_and_no_warning(
+    method: str, operation: str, right: str
+) -> None:
+    store = VersionedStore()
+    refusing(store, method, AccessDeniedError("403 AccessDenied", operation=operation))
+    found = bucket_of(store).versions()
+    assert found.status is Status.SKIPPED
+    assert right in found.fix
+
+
+def test_the_versions_of_a_bucket_are_told(store: FakeStore) -> None:
+    assert bucket_of(VersionedStore()).versions().told == "kept"
+    assert bucket_of(store).versions().told == "not kept"
+    none = refusing(store, "versioning", UnsupportedByStoreError("501"))
+    assert bucket_of(none).versions().told == "the store keeps none"
+    away = refusing(store, "versioning", StoreUnavailableError("503"))
+    assert bucket_of(away).versions().status is Status.SKIPPED
 
 
 def test_a_scratch_key_that_stays_is_named(store: FakeStore) -> None:

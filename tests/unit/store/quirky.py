@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlsplit
+
+from ossfs_py.store.base import ObjectStore
+from tests.support.scripted_server import store_for
 
 MODIFIED = "Sun, 06 Nov 1994 08:49:37 GMT"
 
@@ -23,7 +26,10 @@ JUICEFS = frozenset({"if-none-match ignored", "if-match ignored", "completion co
 SWIFT = frozenset({"if-match refused", "creating is not atomic"})
 B2 = frozenset({"checksums refused"})
 R2 = frozenset({"parts of one size"})
-RCLONE = frozenset({"markers are files", "if-none-match ignored", "if-match ignored"})
+RCLONE = frozenset(
+    {"markers are files", "if-none-match ignored", "if-match ignored", "reads unpinned"}
+)
+LOCALSTACK = frozenset({"tag counts untold"})
 
 
 @dataclass
@@ -34,6 +40,13 @@ class Bucket:
     objects: dict[str, bytes] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    """As the header says them."""
+    replaced_while_read: dict[str, bytes] = field(default_factory=dict)
+    """What takes the place of an object between the look for it and the sending of its bytes."""
+    metadata: dict[str, dict[str, str]] = field(default_factory=dict)
+    completions_lost: int = 0
+    """How many are carried out and answered by 503."""
     lock: Any = field(default_factory=threading.RLock)
     meeting: Any = field(default_factory=lambda: threading.Barrier(2))
     numbers: Any = field(default_factory=lambda: itertools.count(1))
@@ -72,13 +85,18 @@ class _Handler(BaseHTTPRequestHandler):
             self.bucket.requests.append((self.command, self.path, headers))
             try:
                 status, content, etag = self._answer(key, query, headers, body)
+                count = "" if "tag counts untold" in self.bucket.quirks else self._tag_count(key)
             except _RefusedError as refused:
                 error = _xml("Error", Code=refused.code, Message=refused.message)
-                status, content, etag = refused.status, error, ""
+                status, content, etag, count = refused.status, error, "", ""
         self.send_response(status)
         if etag:
             self.send_header("ETag", f'"{etag}"')
             self.send_header("Last-Modified", MODIFIED)
+        if count and self.command in ("GET", "HEAD"):
+            self.send_header("x-amz-tagging-count", count)
+        for name, value in self.bucket.metadata.get(key, {}).items():
+            self.send_header(f"x-amz-meta-{name}", value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
@@ -105,6 +123,8 @@ class _Handler(BaseHTTPRequestHandler):
         bucket, quirks = self.bucket, self.bucket.quirks
         if "checksums refused" in quirks and any("x-amz-checksum" in name for name in headers):
             raise _RefusedError(400, "InvalidArgument")
+        if "tagging denied" in quirks and "x-amz-tagging" in headers:
+            raise _RefusedError(403, "AccessDenied")
         if "no bucket" in quirks:
             raise _RefusedError(404, "NoSuchBucket")
         match self.command:
@@ -120,6 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if "markers are files" in quirks:
                     key = key.removesuffix("/")
                 bucket.objects[key] = body
+                bucket.tags[key] = "" if "no tags" in quirks else headers.get("x-amz-tagging", "")
                 return 200, b"", etag_of(body)
             case "POST" if "uploads" in query:
                 number = f"u{next(bucket.numbers)}"
@@ -128,10 +149,17 @@ class _Handler(BaseHTTPRequestHandler):
             case "POST":
                 if "completion condition ignored" not in quirks:
                     self._require(key, headers, quirks)
+                if query["uploadId"] not in bucket.uploads:
+                    raise _RefusedError(404, "NoSuchUpload")
                 self._require_sizes(bucket.uploads[query["uploadId"]], quirks)
                 parts = bucket.uploads.pop(query["uploadId"])
                 content = b"".join(parts[number] for number in sorted(parts))
                 bucket.objects[key] = content
+                if bucket.completions_lost and ".ossfs-py-probe-" not in key:
+                    bucket.completions_lost -= 1
+                    raise _RefusedError(503, "ServiceUnavailable")
+                if "etags know no parts" in quirks:
+                    return 200, _xml("CompleteMultipartUploadResult", ETag="0-1"), ""
                 return 200, _xml("CompleteMultipartUploadResult", ETag=etag_of(content)), ""
             case "DELETE" if "uploadId" in query:
                 if bucket.uploads.pop(query["uploadId"], None) is None:
@@ -143,7 +171,27 @@ class _Handler(BaseHTTPRequestHandler):
         if key not in bucket.objects:
             raise _RefusedError(404, "NoSuchKey")
         content = bucket.objects[key]
+        if "tagging" in query:
+            if "no tags" in quirks:
+                raise _RefusedError(500, "InternalError")
+            return 200, _tagging(bucket.tags.get(key, "")), ""
+        if self.command == "GET":
+            self._require_read(headers, etag_of(content), quirks)
+            bucket.objects[key] = bucket.replaced_while_read.pop(key, content)
+            return 200, bucket.objects[key], etag_of(content)
         return 200, content, etag_of(content)
+
+    def _tag_count(self, key: str) -> str:
+        said = self.bucket.tags.get(key)
+        return str(said.count("=")) if said else ""
+
+    @staticmethod
+    def _require_read(headers: dict[str, str], etag: str, quirks: frozenset[str]) -> None:
+        if "reads unpinned" not in quirks and headers.get("if-match", f'"{etag}"') != f'"{etag}"':
+            status = 400 if "wrong reads fail" in quirks else 412
+            raise _RefusedError(
+                status, "InvalidArgument" if status == 400 else "PreconditionFailed"
+            )
 
     def _copy(
         self, key: str, query: dict[str, str], headers: dict[str, str]
@@ -205,6 +253,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise _RefusedError(412, "PreconditionFailed")
 
 
+def _tagging(said: str) -> bytes:
+    listed = "".join(
+        f"<Tag><Key>{key}</Key><Value>{value}</Value></Tag>" for key, value in parse_qsl(said)
+    )
+    return f"<Tagging><TagSet>{listed}</TagSet></Tagging>".encode()
+
+
 def _xml(root: str, **fields: str) -> bytes:
     inside = "".join(f"<{name}>{text}</{name}>" for name, text in fields.items())
     return f"<{root}>{inside}</{root}>".encode()
@@ -226,3 +281,18 @@ def quirky(quirks: frozenset[str] | set[str] = frozenset()) -> Iterator[tuple[st
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def opened(url: str, **options: object) -> Iterator[ObjectStore]:
+    """A store over the server, closed at the end."""
+    store = store_for(url, stall_timeout_seconds=5.0, **options)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def verdicts(store: ObjectStore) -> dict[str, str]:
+    """What is found out of each feature, by its name."""
+    return {one.name: one.verdict for one in store.capabilities().features}

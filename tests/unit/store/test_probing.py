@@ -2,9 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +25,23 @@ from ossfs_py.model import (
     ObjectVersion,
     Part,
 )
-from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.s3 import probing
 from ossfs_py.store.s3.traits import KnownTraits, Traits
-from tests.support.scripted_server import ScriptedServer, error, hang_up, reply, store_for
-from tests.unit.store.quirky import B2, CEPH, JUICEFS, R2, RCLONE, SWIFT, etag_of, quirky
+from tests.support.scripted_server import ScriptedServer, error, hang_up, reply
+from tests.unit.store.quirky import (
+    B2,
+    CEPH,
+    JUICEFS,
+    R2,
+    RCLONE,
+    SWIFT,
+    etag_of,
+    opened,
+    quirky,
+    verdicts,
+)
 
 ABSENT = Condition(only_if_absent=True)
-
-
-@contextmanager
-def opened(url: str, **options: object) -> Iterator[ObjectStore]:
-    store = store_for(url, stall_timeout_seconds=5.0, **options)
-    try:
-        yield store
-    finally:
-        store.close()
-
-
-def verdicts(store: ObjectStore) -> dict[str, str]:
-    return {one.name: one.verdict for one in store.capabilities().features}
 
 
 CREATE, REPLACE, ONE, END, PARTS, PIN = (

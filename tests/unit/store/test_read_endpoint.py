@@ -69,6 +69,7 @@ def pair(near: Script, far: Script) -> Iterator[Pair]:
             read_endpoint=near_server.url,
             region="us-east-1",
             anonymous=True,
+            conditional_reads="on",
         )
         store = open_store(options, metrics)
         try:
@@ -251,6 +252,7 @@ def test_one_where_nothing_listens_is_no_reason_to_fail() -> None:
             read_endpoint=NOTHING_LISTENS,
             region="us-east-1",
             anonymous=True,
+            conditional_reads="on",
         )
         store = open_store(options, Metrics())
         buffer = bytearray(len(CONTENT))

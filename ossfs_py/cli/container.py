@@ -7,6 +7,7 @@ import sys
 
 import click
 
+from ossfs_py.cli.terminal import help_settings
 from ossfs_py.config import Settings
 from ossfs_py.errors import EnvironmentProblemError
 
@@ -17,12 +18,12 @@ _NAME = "ossfs-py"
 @click.command(
     context_settings={
         "ignore_unknown_options": True,
-        "help_option_names": [],
         "allow_interspersed_args": False,
     },
     epilog="""\b
 Examples, as arguments of the image:
   --data-path direct                  (options of "ossfs-py mount")
+  mount --help                        (lists them)
   mount models /mnt/shared/models     (stays in the foreground)
   warmup /mnt/shared/models           (any other command)
 """,
@@ -31,14 +32,15 @@ Examples, as arguments of the image:
 def container(arguments: tuple[str, ...]) -> int:
     """Mount in the foreground as a container does, or run another command of ossfs-py.
 
-    The mountpoint (/mnt/bucket unless something names it) is made where it is missing, files
-    below it are no obstacle, and without a terminal the log is JSON.
+    Settings come from OSSFS_PY_ variables, such as OSSFS_PY_BUCKET, or from ARGUMENTS. The
+    mountpoint is /mnt/bucket unless a setting names another one. It is created if it is missing,
+    and may contain files. Without a terminal, the log is JSON.
     """
     from ossfs_py.cli.main import cli
 
     words = list(arguments[1:] if arguments[:1] == (_NAME,) else arguments)
     if words and words[0] != "mount" and not words[0].startswith("-"):
-        result = cli.main(words, prog_name=_NAME, standalone_mode=False)
+        result = cli.main(words, prog_name=_NAME, standalone_mode=False, **help_settings())
         return result if isinstance(result, int) else 0
     if words[:1] == ["mount"]:
         del words[0]
@@ -55,7 +57,9 @@ def _mount(words: list[str]) -> int:
         "log_format": "text" if sys.stderr.isatty() else "json",
     }
     around = Habits(defaults, _make)
-    result = mount.main(words, prog_name=f"{_NAME} mount", standalone_mode=False, obj=around)
+    result = mount.main(
+        words, prog_name=f"{_NAME} mount", standalone_mode=False, obj=around, **help_settings()
+    )
     return result if isinstance(result, int) else 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ossfs_py.cli.options import SettingsCommand, setting_options
-from ossfs_py.cli.terminal import printable, say
+from ossfs_py.cli.terminal import coloured, printable, say
 from ossfs_py.config.groups.option import STORE
 from ossfs_py.config.units import counted
 
@@ -143,7 +143,7 @@ def _show(check: str, status: str, word: str, told: str, fix: str) -> None:
     """One row at once: the next check may take seconds."""
     from ossfs_py.cli.formatting import wrapped
 
-    shown = click.style(f"{word:<9}", fg=_COLOURS[status])
+    shown = coloured(f"{word:<9}", _COLOURS[status])
     first, *more = wrapped(told, 72)
     click.echo(f"{check:<17}{shown}{printable(first)}")
     for line in [*more, *(wrapped(f"-> {fix}", 72) if fix else [])]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from ossfs_py.cli.loading import loading
-from ossfs_py.cli.terminal import narrow_columns, say
+from ossfs_py.cli.terminal import WholeWordsFormatter, help_settings, say
 from ossfs_py.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 """What a shell reports for a program ended by SIGINT."""
+
+click.Context.formatter_class = WholeWordsFormatter
 
 _COMMANDS = {
     "mount": ("ossfs_py.cli.mount:mount", "Mount a bucket, or a part of it, at a directory."),
@@ -69,9 +71,6 @@ _COMMANDS = {
 _COMPLETE = "_OSSFS_PY_COMPLETE"
 """Set by a shell that asks for completions."""
 
-_WIDEST_HELP_COLUMNS = 120
-"""Help fills the terminal up to here; longer lines are hard to read."""
-
 _EPILOG = """\b
 Examples:
   ossfs-py mount my-bucket /mnt/models --endpoint oss-cn-hangzhou.aliyuncs.com
@@ -119,10 +118,6 @@ def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 @click.group(
     cls=_LazyGroup,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": _WIDEST_HELP_COLUMNS,
-    },
     epilog=_EPILOG,
     no_args_is_help=True,
 )
@@ -145,9 +140,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def _run(argv: list[str]) -> int:
     try:
-        result: Any = cli.main(
-            argv, prog_name="ossfs-py", standalone_mode=False, terminal_width=narrow_columns()
-        )
+        result: Any = cli.main(argv, prog_name="ossfs-py", standalone_mode=False, **help_settings())
     except click.exceptions.NoArgsIsHelpError as exc:
         click.echo(exc.format_message(), err=True)
         return exc.exit_code

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from ossfs_py.cli.formatting import short_size
 from ossfs_py.config.units import counted
@@ -29,6 +29,10 @@ class MountMetrics:
     def get(self, name: str, *labels: str) -> float:
         """One metric; 0 for one that has not been counted yet."""
         return self._values.get((name, *labels), 0.0)
+
+    def grown(self, before: Self, name: str, *labels: str) -> float:
+        """How much a counter has grown since ``before``; 0 if the daemon began anew."""
+        return max(0.0, self.get(name, *labels) - before.get(name, *labels))
 
     def known(self, name: str, *labels: str) -> bool:
         """Whether the mount tells it at all."""
@@ -227,7 +231,7 @@ class _Look:
     def _changed(self, name: str, *labels: str) -> float:
         if self._before is None:
             return 0.0
-        return max(0.0, self._now.get(name, *labels) - self._before.get(name, *labels))
+        return self._now.grown(self._before, name, *labels)
 
     def _rate(self, name: str, *labels: str) -> str:
         if self._before is None:

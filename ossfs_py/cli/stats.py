@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ossfs_py.cli.bottleneck import bottleneck
 from ossfs_py.cli.mount_metrics import MountMetrics, sections
 from ossfs_py.cli.terminal import console, printable
 
@@ -24,7 +25,8 @@ _PERIOD_SECONDS = 1.0
 def stats(mountpoint: str, as_json: bool, once: bool) -> int:
     """Show what the mount at MOUNTPOINT does: bytes, requests, errors, memory, cache.
 
-    On a terminal, the table is updated live, with rates per second, until Ctrl-C.
+    On a terminal, the table is updated live, with rates per second, until Ctrl-C. While
+    programs read, the line below the title says what they wait for, and which option helps.
     """
     from rich.live import Live
 
@@ -58,6 +60,8 @@ def _screen(now: MountMetrics, before: MountMetrics | None, seconds: float) -> "
     parts: list[Text | Table] = [
         Text(printable(f"{now.source} ({now.data_path} data path)"), "bold")
     ]
+    if before is not None and (why := bottleneck(now, before, seconds)):
+        parts.append(Text(why, "bold yellow"))
     for section in sections(now, before, seconds):
         table = Table(box=None, pad_edge=False, header_style="bold cyan")
         for number, heading in enumerate(section.headings):

@@ -267,7 +267,7 @@ def credentials(source: CredentialSource) -> Finding:
     try:
         key = source.current()
     except (EnvironmentProblemError, UsageError) as exc:
-        return failed("credentials", str(exc), "see 'ossfs-py mount --help' for where they go")
+        return failed("credentials", str(exc), "'ossfs-py docs security' says where they may be")
     if key is None:
         return good("credentials", "none: requests are anonymous")
     kind = ", with a session token" if key.token else ""

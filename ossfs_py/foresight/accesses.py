@@ -1,9 +1,12 @@
 """Which reads belong together: runs of a program, or of the kernel around its page faults."""
 
+import mmap
+
 from ossfs_py.model import ByteRange
 
 _MAX_RUNS = 64
-PAGE_BYTES = 4096
+PAGE_BYTES = mmap.PAGESIZE
+"""64 KiB on some aarch64 kernels, whose reads begin on such pages."""
 _AROUND_BYTES = 256 * 1024
 """A shorter read is no read-around: the kernel's is as long as its readahead."""
 

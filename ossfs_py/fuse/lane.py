@@ -49,9 +49,10 @@ _ROOM_BYTES: Final = 4096
 """What libfuse adds to the longest WRITE for its headers (FUSE_BUFFER_HEADER_SIZE)."""
 _LIBFUSE_BYTES = _MIB
 """The longest WRITE that libfuse lets the kernel send where that tells no limit of its own."""
-_MOST_PAGES = 1024
-"""4 MiB a request: longer ones were not faster, and each buffer for WRITEs is as long."""
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+"""64 KiB on some aarch64 kernels."""
+_MOST_PAGES = 4 * _MIB // _PAGE_BYTES
+"""4 MiB a request: longer ones were not faster, and each buffer for WRITEs is as long."""
 _IN_A_ROW = 32
 """Requests answered before other tasks get their turn: about a millisecond of known answers."""
 _MOST_IDLE = 8

@@ -120,6 +120,12 @@ class Metrics:
             "Requests that may be under way at once (fewer while the store asks to slow down)",
             registry=r,
         )
+        self.limited_seconds = Counter(
+            "ossfs_limited_seconds",
+            "Time for which requests waited because of --download-limit and --upload-limit",
+            ["way"],
+            registry=r,
+        )
         self.bytes_received = Counter(
             "ossfs_store_received_bytes", "Object bytes downloaded", registry=r
         )

@@ -1,12 +1,14 @@
-"""What the Debian package's scripts do to a machine, tried where they can do no harm."""
+"""What the Debian package's scripts and units do to a machine, tried where they can do no harm."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / ".ci" / "packaging" / "debian"
+INSTALL = Path(__file__).parents[2] / "systemd" / "install"
 ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 # Empty directories in place of the machine's, in a mount namespace that ends with the script.
 AWAY = """
@@ -55,3 +57,22 @@ def test_each_script_is_one_that_sh_reads_and_may_be_run(script: str) -> None:
     assert os.access(path, os.X_OK)
     subprocess.run(["sh", "-n", path], check=True)
     assert path.read_text().startswith("#!/bin/sh\nset -e\n")
+
+
+def test_units_and_examples_name_the_programs_where_the_package_has_them(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "PREFIX": "/usr",
+        "DESTDIR": str(tmp_path),
+        "PYTHON": "/usr/bin/env",
+    }
+    subprocess.run([INSTALL], env=environment, check=True)
+    installed = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path for path in installed if b"/usr/local" in path.read_bytes()] == []
+    named = {
+        program
+        for unit in (tmp_path / "usr/lib/systemd").rglob("*.service")
+        for program in re.findall(r"^Exec\w+=-?(\S*/ossfs-py) ", unit.read_text(), re.MULTILINE)
+    }
+    assert named == {"/usr/bin/ossfs-py"}
+    assert os.access(tmp_path / "usr/bin/ossfs-py", os.X_OK)

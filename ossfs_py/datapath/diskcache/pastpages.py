@@ -7,6 +7,7 @@ CPU-s when it was written so, and 1.4 this way.
 """
 
 import ctypes
+import mmap
 import os
 import sys
 import time
@@ -15,7 +16,8 @@ from contextlib import suppress
 DIRECT_FROM_BYTES = 8 * 1024**2
 """Smaller objects are not worth a second descriptor."""
 
-_PAGE_BYTES = 4096
+_BLOCK_BYTES = 4096
+"""What disks want offsets and lengths to be multiples of, whatever the machine's pages are."""
 _CACHESTAT = 451
 """The number of cachestat(2), which is the same on every architecture but alpha. Linux 6.5."""
 
@@ -58,7 +60,7 @@ class DirectFile:
 
         Nothing, if the page cache holds most of it already.
         """
-        whole = len(view) - len(view) % _PAGE_BYTES
+        whole = len(view) - len(view) % _BLOCK_BYTES
         if self._direct_fd < 0 or not whole or self._is_cached(offset, whole):
             return 0
         done = 0
@@ -67,7 +69,7 @@ class DirectFile:
             while done < whole:
                 count = os.preadv(self._direct_fd, [view[done:whole]], offset + done)
                 done += count
-                if count == 0 or count % _PAGE_BYTES:
+                if count == 0 or count % _BLOCK_BYTES:
                     break
         return done
 
@@ -76,7 +78,7 @@ class DirectFile:
 
         Nothing, for a while, if the disk is slow.
         """
-        whole = len(view) - len(view) % _PAGE_BYTES
+        whole = len(view) - len(view) % _BLOCK_BYTES
         if self._direct_fd < 0 or not whole:
             return 0
         if self._ordinary_writes:
@@ -88,7 +90,7 @@ class DirectFile:
             while done < whole:
                 count = os.pwritev(self._direct_fd, [view[done:whole]], offset + done)
                 done += count
-                if count % _PAGE_BYTES:
+                if count % _BLOCK_BYTES:
                     break
         if time.monotonic() - began > done / _FAST_BYTES_PER_SECOND:
             self._ordinary_writes = _ORDINARY_WRITES
@@ -106,7 +108,7 @@ class DirectFile:
         arguments = (self._fd, ctypes.byref(span), ctypes.byref(counts), 0)
         if _LIBC.syscall(_CACHESTAT, *arguments):
             return True
-        return bool(counts.cached * _PAGE_BYTES > length // 2)
+        return bool(counts.cached * mmap.PAGESIZE > length // 2)
 
 
 _LIBC = ctypes.CDLL(None)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_READ_AGAIN = "the credentials have changed and were read again (%s)"
 _LOOK_SECONDS = 2.0
 """How often, at most, a request looks whether the credentials have changed: one stat(2) a file."""
 _JUST_NOW_SECONDS = 1.0
@@ -175,6 +176,8 @@ class CredentialSource:
             if self._changed_at < asked_at and old:
                 self._refusals.inc()
                 self._reload()
+                if self._changed_at >= asked_at:
+                    log.info(_READ_AGAIN, self.origin())
             return self._changed_at >= asked_at
 
     def _look(self) -> None:
@@ -187,7 +190,7 @@ class CredentialSource:
             if held.is_outdated():
                 self._reload()
                 self._changes.inc()
-                log.info("the credentials have changed and were read again (%s)", held.origin)
+                log.info(_READ_AGAIN, held.origin)
             else:
                 self._take(self._asking.answer() if held.may_ask() else held.key())
         except EnvironmentProblemError as exc:

@@ -32,7 +32,14 @@ class RateLimit:
     Safe for concurrent use.
     """
 
-    def __init__(self, bytes_per_second: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        bytes_per_second: int,
+        clock: Callable[[], float] = time.monotonic,
+        count_waited: Callable[[float], object] | None = None,
+    ) -> None:
+        """``count_waited`` is called with the seconds of each wait."""
+        self._count_waited = count_waited
         self._bytes_per_second = bytes_per_second
         self._clock = clock
         self._lock = threading.Lock()
@@ -56,6 +63,8 @@ class RateLimit:
         seconds = self.charge(count)
         if seconds <= 0 or self._closed.wait(seconds):
             return 0.0
+        if self._count_waited is not None:
+            self._count_waited(seconds)
         return seconds
 
     def close(self) -> None:

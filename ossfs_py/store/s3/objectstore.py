@@ -70,8 +70,10 @@ class S3ObjectStore:
         # What a read endpoint gave is for those who rely on the same one.
         self._place = place if near is None else f"{place} by way of {near.url}"
         upload, download = options.upload_limit_bytes, options.download_limit_bytes
+        waited = metrics.limited_seconds.labels
         self._limits = Limits(
-            RateLimit(upload) if upload else None, RateLimit(download) if download else None
+            RateLimit(upload, count_waited=waited("upload").inc) if upload else None,
+            RateLimit(download, count_waited=waited("download").inc) if download else None,
         )
         dialer = Dialer(
             endpoint.origin(trust),

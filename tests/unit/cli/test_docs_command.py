@@ -1,10 +1,7 @@
 """``ossfs-py docs`` and ``man``: the pages of the package, in a terminal and anywhere else."""
 
 import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ import pytest
 import ossfs_py
 from ossfs_py.cli.docs import _LINK, _without_link
 from ossfs_py.cli.main import main
+from tests.support.terminals import in_terminal
 
 PACKAGE = Path(ossfs_py.__file__).parent
 DOCS = PACKAGE / "docs"
@@ -110,24 +108,3 @@ def test_the_manual_page_in_a_terminal_without_man_is_plain_text(tmp_path: Path)
     assert "EXIT STATUS" in lines
     assert "    --data-path temp|cache|direct" in lines
     assert not [line for line in lines if line.startswith(".") or "\\f" in line or "\\-" in line]
-
-
-def in_terminal(arguments: tuple[str, ...], environment: dict[str, str]) -> str:
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "ossfs_py", *arguments],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env=environment,
-    ) as running:
-        os.close(follower)
-        shown = b""
-        try:
-            while more := os.read(leader, 65536):
-                shown += more
-        except OSError:  # the other end is closed
-            pass
-        assert running.wait() == 0, shown
-    os.close(leader)
-    return shown.decode()

@@ -72,6 +72,15 @@ def test_what_was_not_used_is_not_saved_up() -> None:
     assert limit.charge(10_000_000) == pytest.approx(10.0 - BURST_SECONDS)
 
 
+def test_the_time_that_is_waited_is_counted() -> None:
+    waited: list[float] = []
+    limit = RateLimit(100 * MIB, count_waited=waited.append)
+    assert limit.pay(1) == 0.0
+    assert waited == []
+    paid = limit.pay(30 * MIB)
+    assert waited == [paid] != [0.0]
+
+
 def test_closing_lets_go_who_waits() -> None:
     limit = RateLimit(64 * KIB)
     with ThreadPoolExecutor(4) as pool:

@@ -20,6 +20,7 @@ from ossfs_py.daemon.options import (
     metadata_file,
     mount_facts,
     namespace_options,
+    passes_through,
     read_options,
     state_directory,
     write_limits,
@@ -120,6 +121,7 @@ async def assembled(
                     settings.temp_dir,
                     partial(_open_blocks, disk_cache_options(settings, store.place), metrics),
                     cache_writes=settings.cache_writes,
+                    lends=passes_through(settings),
                     descriptors=descriptors,
                 ),
             )

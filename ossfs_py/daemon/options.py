@@ -15,6 +15,7 @@ from ossfs_py.config.units import MIB
 from ossfs_py.control.mount_commands import MountFacts
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.options import FilesystemOptions
+from ossfs_py.fuse.backing import why_not
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.host.directories import LocalDirectories, OwnDirectory
 from ossfs_py.host.kernelside import given_descriptor
@@ -184,11 +185,28 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         read_only=settings.read_only,
         protect=protect,
         record_writer=settings.record_writer,
+        passthrough=passes_through(settings),
         dedup=settings.dedup,
         # Who may overwrite nothing loses against who stored something under the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
         trash_prefix="" if settings.trash is None else settings.trash_prefix,
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
+    )
+
+
+def passes_through(settings: Settings) -> bool:
+    """Whether the kernel reads files itself that are verified in the disk cache.
+
+    Not of a mount that is written to: who reads past the daemon would not see it. Not of one that
+    survives its daemon: the next one does not know which files the kernel reads.
+    """
+    return (
+        settings.passthrough == "auto"
+        and settings.data_path == "cache"
+        and settings.read_only
+        and settings.fuse_lane == "auto"
+        and not settings.restarts
+        and why_not() is None
     )
 
 
@@ -202,6 +220,7 @@ def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
         readahead_bytes=settings.readahead_bytes,
         descriptor=given_descriptor(settings.mountpoint),
         lane=settings.fuse_lane == "auto",
+        passthrough=passes_through(settings),
         kernel_options=settings.kernel_options,
     )
 

@@ -1,0 +1,62 @@
+"""Local files that the kernel reads itself for programs: FUSE passthrough (Linux 6.9, root)."""
+
+import fcntl
+import logging
+import os
+import platform
+import re
+import struct
+
+from ossfs_py.host.mountpoint import THIS_MACHINE, root_may_mount
+
+log = logging.getLogger(__name__)
+
+_LEAST_KERNEL = (6, 9)
+_OPEN = 0x4010E501
+"""FUSE_DEV_IOC_BACKING_OPEN: _IOW(229, 1, struct fuse_backing_map)."""
+_CLOSE = 0x4004E502
+"""FUSE_DEV_IOC_BACKING_CLOSE: _IOW(229, 2, uint32_t)."""
+_MAP = struct.Struct("=iIQ")
+"""struct fuse_backing_map: descriptor, flags, padding."""
+_NUMBER = struct.Struct("=I")
+
+
+def why_not(*, release: str | None = None, user: int | None = None) -> str | None:
+    """Why the kernel cannot read files itself here; None if it may."""
+    release = platform.release() if release is None else release
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < _LEAST_KERNEL:
+        return f"Linux {release} cannot, 6.9 or newer can"
+    if (os.geteuid() if user is None else user) != 0 or not root_may_mount(THIS_MACHINE):
+        return "only root can let it (CAP_SYS_ADMIN)"
+    return None
+
+
+class Backings:
+    """Tells the kernel of local files, through its descriptor of the mount."""
+
+    def __init__(self, device: int) -> None:
+        self._device = device
+        self._is_refused = False
+
+    def open(self, fd: int) -> int | None:
+        """What the kernel calls the file from now on; None if it does not take it.
+
+        It keeps the file open until :meth:`close`, and longer for who has it open then.
+        """
+        if self._is_refused:
+            return None
+        try:
+            # Unless the buffer may be changed, the number that the call returns is lost.
+            return int(fcntl.ioctl(self._device, _OPEN, bytearray(_MAP.pack(fd, 0, 0)), True))
+        except OSError as exc:
+            self._is_refused = True
+            log.info("the kernel does not read cached files itself: %s", exc.strerror)
+            return None
+
+    def close(self, number: int) -> None:
+        """Nobody is to open the file under that number any more."""
+        try:
+            fcntl.ioctl(self._device, _CLOSE, _NUMBER.pack(number))
+        except OSError as exc:
+            log.debug("the kernel does not let go of file %d: %s", number, exc.strerror)

@@ -21,6 +21,7 @@ from ossfs_py.daemon.options import (
     mount_facts,
     namespace_options,
     passes_through,
+    passthrough_lacks,
     read_options,
     state_directory,
     write_limits,
@@ -249,6 +250,8 @@ def _watch(
     journal: Journal,
 ) -> None:
     """Let the metrics that are states rather than events be read when somebody asks."""
+    if (lacks := passthrough_lacks(settings)) is not None:
+        log.info("the kernel does not read cached files itself: %s", lacks)
     metrics.mount.info(
         {
             "source": settings.source,

@@ -5,6 +5,7 @@ Which parts a mount has is decided where they are built (``assembly``); how they
 
 import hashlib
 import os
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from ossfs_py.config.units import MIB
 from ossfs_py.control.mount_commands import MountFacts
 from ossfs_py.filesystem.commits import ConflictPolicy
 from ossfs_py.filesystem.options import FilesystemOptions
-from ossfs_py.fuse.backing import why_not
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.host.directories import LocalDirectories, OwnDirectory
 from ossfs_py.host.kernelside import given_descriptor
+from ossfs_py.host.mountpoint import THIS_MACHINE
+from ossfs_py.host.passthrough import why_not
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.reading.planning import ReadOptions
@@ -195,19 +197,29 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
 
 
 def passes_through(settings: Settings) -> bool:
-    """Whether the kernel reads files itself that are verified in the disk cache.
+    """Whether the kernel reads files itself that are verified in the disk cache."""
+    return _wants_passthrough(settings) and _passthrough_lacks() is None
 
-    Not of a mount that is written to: who reads past the daemon would not see it. Not of one that
-    survives its daemon: the next one does not know which files the kernel reads.
-    """
+
+def passthrough_lacks(settings: Settings) -> str | None:
+    """Why the kernel cannot do so for a mount that would have it; None if nothing is missing."""
+    return _passthrough_lacks() if _wants_passthrough(settings) else None
+
+
+def _wants_passthrough(settings: Settings) -> bool:
+    # Not a mount that is written to: who reads past the daemon would not see it. Nor one that
+    # survives its daemon: the next one does not know which files the kernel reads.
     return (
         settings.passthrough == "auto"
         and settings.data_path == "cache"
         and settings.read_only
         and settings.fuse_lane == "auto"
         and not settings.restarts
-        and why_not() is None
     )
+
+
+def _passthrough_lacks() -> str | None:
+    return why_not(THIS_MACHINE, platform.release(), os.geteuid())
 
 
 def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:

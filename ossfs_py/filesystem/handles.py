@@ -117,8 +117,7 @@ class Handles:
         behind: Behind,
         passthrough: Passthrough,
     ) -> None:
-        self._behind = behind
-        self._passthrough = passthrough
+        self._behind, self._passthrough = behind, passthrough
         self._namespace = namespace
         self._opener = opener
         self._commits = commits
@@ -232,33 +231,32 @@ class Handles:
     ) -> OpenReply:
         if flags & os.O_ACCMODE == os.O_RDWR:
             opened.file.expect_rereads()
-        number = next(self._numbers)
         if local is None:
             self._passthrough.asks(opened)
-        past_pages = self._goes_past_pages(opened, flags, local)
+            past_pages = self._goes_past_pages(opened, flags)
+        else:
+            past_pages = bool(flags & os.O_DIRECT)
         opened.has_pages = opened.has_pages or not past_pages
-        keep = local is None and self._kernel.keeps_pages(
-            opened.inode, opened.file.version, dirty=opened.file.dirty
-        )
-        if keep and not past_pages and self._kernel.was_given_bytes(opened.inode):
-            opened.inode.settled = True  # it may read what who had it open before was given
+        inode, file = opened.inode, opened.file
+        keep = local is None and self._kernel.keeps_pages(inode, file.version, dirty=file.dirty)
+        if keep and not past_pages and self._kernel.was_given_bytes(inode):
+            inode.settled = True  # it may read what who had it open before was given
         handle = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
         handle.makes, handle.local = makes, local
+        number = next(self._numbers)
         self._handles[number] = handle
         opened.readers += not handle.changes
         if self.witness is not None:
             self.witness.opened(number, handle)
         return OpenReply(number, keep and not past_pages, past_pages, local)
 
-    def _goes_past_pages(self, opened: OpenInode, flags: int, local: int | None) -> bool:
+    def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
         """Whether what is written through a descriptor is to leave no pages behind.
 
         They serve nobody: the kernel drops them when the object has its final mtime. Not for a
         file that others have open, who may have changed pages by mmap. And past its pages the
         kernel neither syncs after each write (O_SYNC, O_DSYNC) nor takes away a program's rights.
         """
-        if local is not None:
-            return bool(flags & os.O_DIRECT)
         return (
             flags & os.O_ACCMODE == os.O_WRONLY
             and not flags & (os.O_SYNC | os.O_DSYNC)

@@ -2,16 +2,10 @@
 
 import fcntl
 import logging
-import os
-import platform
-import re
 import struct
-
-from ossfs_py.host.mountpoint import THIS_MACHINE, root_may_mount
 
 log = logging.getLogger(__name__)
 
-_LEAST_KERNEL = (6, 9)
 _OPEN = 0x4010E501
 """FUSE_DEV_IOC_BACKING_OPEN: _IOW(229, 1, struct fuse_backing_map)."""
 _CLOSE = 0x4004E502
@@ -19,17 +13,6 @@ _CLOSE = 0x4004E502
 _MAP = struct.Struct("=iIQ")
 """struct fuse_backing_map: descriptor, flags, padding."""
 _NUMBER = struct.Struct("=I")
-
-
-def why_not(*, release: str | None = None, user: int | None = None) -> str | None:
-    """Why the kernel cannot read files itself here; None if it may."""
-    release = platform.release() if release is None else release
-    numbers = re.match(r"(\d+)\.(\d+)", release)
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < _LEAST_KERNEL:
-        return f"Linux {release} cannot, 6.9 or newer can"
-    if (os.geteuid() if user is None else user) != 0 or not root_may_mount(THIS_MACHINE):
-        return "only root can let it (CAP_SYS_ADMIN)"
-    return None
 
 
 class Backings:

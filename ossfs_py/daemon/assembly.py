@@ -20,6 +20,8 @@ from ossfs_py.daemon.options import (
     metadata_file,
     mount_facts,
     namespace_options,
+    passes_through,
+    passthrough_lacks,
     read_options,
     state_directory,
     write_limits,
@@ -120,6 +122,7 @@ async def assembled(
                     settings.temp_dir,
                     partial(_open_blocks, disk_cache_options(settings, store.place), metrics),
                     cache_writes=settings.cache_writes,
+                    lends=passes_through(settings),
                     descriptors=descriptors,
                 ),
             )
@@ -247,6 +250,8 @@ def _watch(
     journal: Journal,
 ) -> None:
     """Let the metrics that are states rather than events be read when somebody asks."""
+    if (lacks := passthrough_lacks(settings)) is not None:
+        log.info("the kernel does not read cached files itself: %s", lacks)
     metrics.mount.info(
         {
             "source": settings.source,

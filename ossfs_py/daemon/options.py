@@ -5,6 +5,7 @@ Which parts a mount has is decided where they are built (``assembly``); how they
 
 import hashlib
 import os
+import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.host.directories import LocalDirectories, OwnDirectory
 from ossfs_py.host.kernelside import given_descriptor
+from ossfs_py.host.mountpoint import THIS_MACHINE
+from ossfs_py.host.passthrough import why_not
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.reading.planning import ReadOptions
@@ -185,12 +188,39 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         read_only=settings.read_only,
         protect=protect,
         record_writer=settings.record_writer,
+        passthrough=passes_through(settings),
         dedup=settings.dedup,
         # Who may overwrite nothing loses against who stored something under the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
         trash_prefix="" if settings.trash is None else settings.trash_prefix,
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
     )
+
+
+def passes_through(settings: Settings) -> bool:
+    """Whether the kernel reads files itself that are verified in the disk cache."""
+    return _wants_passthrough(settings) and _passthrough_lacks() is None
+
+
+def passthrough_lacks(settings: Settings) -> str | None:
+    """Why the kernel cannot do so for a mount that would have it; None if nothing is missing."""
+    return _passthrough_lacks() if _wants_passthrough(settings) else None
+
+
+def _wants_passthrough(settings: Settings) -> bool:
+    # Not a mount that is written to: who reads past the daemon would not see it. Nor one that
+    # survives its daemon: the next one does not know which files the kernel reads.
+    return (
+        settings.passthrough == "auto"
+        and settings.data_path == "cache"
+        and settings.read_only
+        and settings.fuse_lane == "auto"
+        and not settings.restarts
+    )
+
+
+def _passthrough_lacks() -> str | None:
+    return why_not(THIS_MACHINE, platform.release(), os.geteuid())
 
 
 def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
@@ -203,6 +233,7 @@ def fuse_options(settings: Settings, mountpoint: Path) -> FuseOptions:
         readahead_bytes=settings.readahead_bytes,
         descriptor=given_descriptor(settings.mountpoint),
         lane=settings.fuse_lane == "auto",
+        passthrough=passes_through(settings),
         kernel_options=settings.kernel_options,
     )
 

@@ -4,11 +4,28 @@ One :class:`OpenFile` exists per inode and object version, shared by every descr
 inode, so that N readers of one model cost one download and every descriptor sees every write.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.records import DirtyRecord
+
+
+class PlainFile:
+    """A file on local disk that holds the bytes of a stored version and nothing else, verified not
+    long ago. Nobody changes it while it is open here, nor cuts it off later.
+    """
+
+    def __init__(self, fd: int, size: int, closed: "Callable[[PlainFile], None]") -> None:
+        self.fd = fd
+        self.size = size
+        self._closed = closed
+
+    def close(self) -> None:
+        """Let it go; once."""
+        self.fd = -1
+        self._closed(self)
 
 
 class OpenFile(Protocol):
@@ -72,6 +89,12 @@ class OpenFile(Protocol):
         Raises:
             VersionChangedError: the object changed under the reader.
             StoreError: the bytes could not be fetched.
+        """
+        ...
+
+    async def plain(self) -> PlainFile | None:
+        """A local file that others may read in this one's place; None if there is none. The caller
+        closes it. It may take a request to find out whether the store allows it.
         """
         ...
 

@@ -17,6 +17,7 @@ from ossfs_py.datapath.diskcache.openversion import CachedVersion
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.filling import Filler
 from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
+from ossfs_py.datapath.plainfiles import PlainFiles
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.leave import Grants
@@ -46,14 +47,17 @@ class CacheDataPath:
         *,
         keep_writes: bool = True,
         on_committed: CommittedHook | None = None,
+        lends: bool = False,
     ) -> None:
-        """``on_committed`` is called for written files as well."""
+        """``on_committed`` is called for written files as well; with ``lends``, verified files are
+        for others to read."""
         self._files = reads.files
         self._writes = writes
         self.blocks = blocks
         self._grants = Grants()
         self._readers = ReaderCache(reads, self._backend, self._grants)
         self.filler = Filler(reads, self._readers)
+        self._plain = PlainFiles(blocks, reads.files, self._readers.may_read) if lends else None
         self._keep_writes = keep_writes
         self._on_committed = on_committed
         self._being_taken_in = 0
@@ -69,6 +73,7 @@ class CacheDataPath:
             self._writes,
             memory_first=False,
             on_committed=self._committed,
+            open_plain=None if self._plain is None else self._plain.open,
         )
 
     def prefetch(self, version: ObjectVersion) -> int | None:
@@ -79,6 +84,8 @@ class CacheDataPath:
         """Background work of the data path, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._readers.run)
+            if self._plain is not None:
+                nursery.start_soon(self._plain.run)
             while True:
                 await self._files.run(self.blocks.shrink, urgent=False)
                 await trio.sleep(_SHRINK_SECONDS)
@@ -104,7 +111,8 @@ class CacheDataPath:
         identity = self.blocks.identity(version)
         if identity is None:
             return None
-        backend = self._being_read[version] = CachedVersion(self.blocks, identity)
+        closed = None if self._plain is None else partial(self._plain.want, identity)
+        backend = self._being_read[version] = CachedVersion(self.blocks, identity, closed)
         return backend
 
     # -- written files ---------------------------------------------------------------------------

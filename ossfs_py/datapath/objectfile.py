@@ -4,8 +4,10 @@ Every data path hands out this class; they differ in the backend of their reader
 dirty bytes wait.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
 
+from ossfs_py.datapath.base import PlainFile
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
@@ -16,6 +18,9 @@ from ossfs_py.writing.records import DirtyRecord
 
 CommittedHook = Callable[[DirtyFile, ObjectVersion], None]
 """Called with every version that this mount wrote, while its dirty file is still open."""
+
+OpenPlain: TypeAlias = Callable[[ObjectVersion], Awaitable[PlainFile | None]]
+"""Opens the local file of a version that others may read."""
 
 
 class ObjectFile:
@@ -30,6 +35,7 @@ class ObjectFile:
         *,
         memory_first: bool,
         on_committed: CommittedHook | None = None,
+        open_plain: OpenPlain | None = None,
     ) -> None:
         self._version = version
         self._committer = committer
@@ -37,6 +43,7 @@ class ObjectFile:
         self._writes = writes
         self._memory_first = memory_first
         self._on_committed = on_committed
+        self._open_plain = open_plain
         self._reader: VersionReader | None = None
         self._expects_rereads = False
         self._abandoned = False
@@ -101,6 +108,12 @@ class ObjectFile:
         if self._version is None:
             return b""
         return await self._read_version(self._version, offset, size)
+
+    async def plain(self) -> PlainFile | None:
+        """A local file that others may read in this one's place; see the protocol."""
+        if self._open_plain is None or self._dirty is not None or self._version is None:
+            return None
+        return await self._open_plain(self._version)
 
     async def told(self) -> ObjectInfo | None:
         """The description that came with the first bytes of a small object; see the protocol."""

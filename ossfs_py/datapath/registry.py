@@ -27,6 +27,8 @@ class DataPathContext:
     """Opens the persistent disk cache; called by the data path that has one."""
     cache_writes: bool = True
     """Whether written files enter the disk cache and the shared one."""
+    lends: bool = False
+    """Whether the kernel may read verified files of the disk cache itself."""
     descriptors: Descriptors = field(default_factory=Descriptors)
 
     @property
@@ -45,6 +47,7 @@ FACTORIES: dict[str, Callable[[DataPathContext], DataPath]] = {
         context.open_blocks(),
         keep_writes=context.cache_writes,
         on_committed=context.on_committed,
+        lends=context.lends,
     ),
     "direct": lambda context: DirectDataPath(context.reads, context.writes, context.on_committed),
 }

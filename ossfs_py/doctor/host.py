@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ossfs_py.doctor.findings import Finding, failed, good, skipped, warning
 from ossfs_py.host.mountpoint import THIS_MACHINE, Machine, root_may_mount
+from ossfs_py.host.passthrough import why_not
 
 _OLDEST_KERNEL = (4, 18)
 """Ordinary users of containers can mount FUSE from 4.18 on, and older ones lack copies of it."""
@@ -48,6 +49,7 @@ def check_host(host: Host, *, allow_other: bool) -> Iterator[Finding]:
     yield others_allowed(host, wanted=allow_other)
     yield open_files(host)
     yield restarts(host)
+    yield passthrough(host)
 
 
 def kernel(host: Host) -> Finding:
@@ -71,6 +73,17 @@ def restarts(host: Host) -> Finding:
     if version is None or version < _HANDING_KERNEL:
         return skipped(name, "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer")
     return good(name, "a mount with --restarts N survives its daemon here")
+
+
+def passthrough(host: Host) -> Finding:
+    """Whether the kernel may read cached files itself."""
+    name = "passthrough"
+    if host.user != 0:
+        return good(name, "not root: the mount itself answers from its cache")
+    reason = why_not(host.machine, host.release, host.user)
+    if reason is not None:
+        return skipped(name, f"the kernel does not read cached files itself: {reason}")
+    return good(name, "the kernel may read whole cached files itself, on read-only mounts")
 
 
 def _version(host: Host) -> tuple[int, int] | None:

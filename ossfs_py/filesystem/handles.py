@@ -30,6 +30,7 @@ from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.links import LinkFollower
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import Opener
+from ossfs_py.filesystem.passthrough import Passthrough
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.model import AttributeChange, ObjectVersion
@@ -52,6 +53,7 @@ class Handle:
         "appends",
         "changes",
         "flags",
+        "local",
         "makes",
         "opened",
         "opened_at",
@@ -79,24 +81,8 @@ class Handle:
         """Whether close(2) has something to store: without writing, making and emptying do too."""
         self.past_pages = past_pages
         """Whether its writes come without a copy in the kernel's page cache."""
-
-
-class HandleNumbers:
-    """Numbers for handles, each used once."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def __iter__(self) -> "HandleNumbers":
-        return self
-
-    def __next__(self) -> int:
-        self._last += 1
-        return self._last
-
-    def skip(self, number: int) -> None:
-        """A number is in use already."""
-        self._last = max(self._last, number)
+        self.local: int | None = None
+        """What the kernel calls the local file that it reads in this one's place, if it does."""
 
 
 class HandleWitness(Protocol):
@@ -129,8 +115,9 @@ class Handles:
         foresight: Sequence[OpenWatcher],
         descriptors: Descriptors,
         behind: Behind,
+        passthrough: Passthrough,
     ) -> None:
-        self._behind = behind
+        self._behind, self._passthrough = behind, passthrough
         self._namespace = namespace
         self._opener = opener
         self._commits = commits
@@ -191,6 +178,7 @@ class Handles:
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
                 self._kernel.emptied(inode)
+            local = await self._passthrough.joined(opened, flags)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await self._opener.release(opened)
@@ -198,7 +186,7 @@ class Handles:
         if not writing:
             for watcher in self._foresight:
                 watcher.opened(inode, opened.file.version)
-        return self._new(opened, flags, uid, writer)
+        return self._new(opened, flags, uid, writer, local=local)
 
     async def _see_present_version(self, inode: Inode) -> None:
         """Part of the file may be changed: see what is there now, not what was a minute ago.
@@ -232,24 +220,35 @@ class Handles:
         return number in self._handles and self._handles[number].makes
 
     def _new(
-        self, opened: OpenInode, flags: int, uid: int, writer: int | None, *, makes: bool = False
+        self,
+        opened: OpenInode,
+        flags: int,
+        uid: int,
+        writer: int | None,
+        *,
+        makes: bool = False,
+        local: int | None = None,
     ) -> OpenReply:
         if flags & os.O_ACCMODE == os.O_RDWR:
             opened.file.expect_rereads()
-        number = next(self._numbers)
-        past_pages = self._goes_past_pages(opened, flags)
+        if local is None:
+            self._passthrough.asks(opened)
+            past_pages = self._goes_past_pages(opened, flags)
+        else:
+            past_pages = bool(flags & os.O_DIRECT)
         opened.has_pages = opened.has_pages or not past_pages
-        file = opened.file
-        keep = self._kernel.keeps_pages(opened.inode, file.version, dirty=file.dirty)
-        if keep and not past_pages and self._kernel.was_given_bytes(opened.inode):
-            opened.inode.settled = True  # it may read what who had it open before was given
+        inode, file = opened.inode, opened.file
+        keep = local is None and self._kernel.keeps_pages(inode, file.version, dirty=file.dirty)
+        if keep and not past_pages and self._kernel.was_given_bytes(inode):
+            inode.settled = True  # it may read what who had it open before was given
         handle = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
-        handle.makes = makes
+        handle.makes, handle.local = makes, local
+        number = next(self._numbers)
         self._handles[number] = handle
         opened.readers += not handle.changes
         if self.witness is not None:
             self.witness.opened(number, handle)
-        return OpenReply(number, keep_cache=keep and not past_pages, past_pages=past_pages)
+        return OpenReply(number, keep and not past_pages, past_pages, local)
 
     def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
         """Whether what is written through a descriptor is to leave no pages behind.
@@ -344,6 +343,7 @@ class Handles:
         handle = self._handles.pop(number, None)
         if handle is not None:
             handle.opened.readers -= not handle.changes
+            self._passthrough.left(handle.opened, handle.local)
             try:
                 await self._opener.release(handle.opened)
             finally:

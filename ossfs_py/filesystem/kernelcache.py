@@ -61,6 +61,16 @@ class KernelChannel(Protocol):
         """
         ...
 
+    def back(self, fd: int) -> int | None:
+        """What the kernel calls a local file that it is to read itself for programs; None if it
+        does not.
+        """
+        ...
+
+    def unback(self, local: int) -> None:
+        """Nobody is to open the local file of that number any more."""
+        ...
+
 
 @dataclass(slots=True)
 class _Expiry:
@@ -151,6 +161,15 @@ class KernelCache:
         if expiry.over is not None and not expiry.under_way:
             expiry.over.set()
             expiry.over = None
+
+    def reads_itself(self, fd: int) -> int | None:
+        """Let the kernel read a local file for programs: its number for it, None if it does not."""
+        return None if self._channel is None else self._channel.back(fd)
+
+    def reads_no_more(self, local: int) -> None:
+        """Nobody has the local file of that number open any more."""
+        if self._channel is not None:
+            self._channel.unback(local)
 
     # -- the version of its pages ---------------------------------------------------------------
 

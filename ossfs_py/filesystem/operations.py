@@ -26,12 +26,14 @@ from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.description import FileDescription, Refreshed, path_in, path_of
 from ossfs_py.filesystem.directories import Directories, TakeEntry
-from ossfs_py.filesystem.handles import HandleNumbers, Handles
+from ossfs_py.filesystem.handlenumbers import HandleNumbers
+from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache, KernelChannel
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import Opener, OpenInodes
 from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.owedentries import OwedEntries
+from ossfs_py.filesystem.passthrough import Passthrough
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.protection import Protection
 from ossfs_py.filesystem.removals import Removals
@@ -126,6 +128,7 @@ class Filesystem:
             self._opened, namespace, claims, self._commits, self._owed, preserved, trash
         )
         self._replies = Replies(namespace, kernel)
+        self._passthrough = Passthrough(kernel, is_on=options.passthrough)
         self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
             namespace,
@@ -137,6 +140,7 @@ class Filesystem:
             foresight,
             self._descriptors,
             self._behind,
+            self._passthrough,
         )
         self._directories = Directories(namespace, self._replies, self._numbers)
 
@@ -579,3 +583,4 @@ class Filesystem:
         """Free every open file; call :meth:`drain` first."""
         await self._behind.settled()
         await self._opener.close()
+        self._passthrough.close()

@@ -11,6 +11,8 @@ from ossfs_py.filesystem.removals import COPIED_BYTES
 class FilesystemOptions:
     """Settings of the file system itself.
 
+    With ``passthrough`` the kernel may read files itself that are verified on local disk; only
+    where nothing is written.
     ``trash_prefix`` is where copies of what is deleted and overwritten are kept; "": nowhere.
     ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
     of those up to ``copied_bytes`` one is made at once.
@@ -22,5 +24,6 @@ class FilesystemOptions:
     dedup: bool = False
     conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
     trash_prefix: str = ""
+    passthrough: bool = False
     scratch_prefix: str = ".ossfs-py-deleted-"
     copied_bytes: int = COPIED_BYTES

@@ -37,6 +37,8 @@ class OpenReply(NamedTuple):
     """What the kernel has in its page cache is of the version that was opened."""
     past_pages: bool
     """Reads and writes go past the kernel's page cache."""
+    local: int | None = None
+    """What the kernel calls the local file that it reads in this one's place, if it does."""
 
 
 class Replies:

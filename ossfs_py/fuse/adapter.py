@@ -289,13 +289,13 @@ class Adapter(pyfuse3.Operations):
     # -- files ----------------------------------------------------------------------------------
 
     @_answered
-    async def open(
+    async def open(  # type: ignore[override]
         self, inode: int, flags: int, ctx: pyfuse3.RequestContext | Caller
-    ) -> pyfuse3.FileInfo:
+    ) -> pyfuse3.FileInfo | OpenReply:
         reply = await self._fs.open(inode, flags, ctx.uid)
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             self.callers.opened(reply.handle, ctx.pid)
-        return _file_info(reply)
+        return reply if self.answers_lane else _file_info(reply)
 
     @_carried_out
     async def create(  # type: ignore[override]
@@ -305,12 +305,14 @@ class Adapter(pyfuse3.Operations):
         mode: int,
         flags: int,
         ctx: pyfuse3.RequestContext | Caller,
-    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes | EntryReply]:
+    ) -> tuple[pyfuse3.FileInfo | OpenReply, pyfuse3.EntryAttributes | EntryReply]:
         opened, entry = await self._fs.create(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), flags, ctx.uid, ctx.gid
         )
         self.callers.opened(opened.handle, ctx.pid)
-        return _file_info(opened), entry if self.answers_lane else _entry(entry)
+        if self.answers_lane:
+            return opened, entry
+        return _file_info(opened), _entry(entry)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
         # The hottest handler does without the wrapper, and answers inline when it can.

@@ -13,6 +13,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.fuse import wire
+from ossfs_py.fuse.backing import Backings
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,9 @@ class KernelInvalidation:
     attributes, which wait for nothing, for them: each kind has threads of its own.
     """
 
-    def __init__(self, notices: Notices) -> None:
+    def __init__(self, notices: Notices, backings: Backings | None = None) -> None:
         self._notices = notices
+        self._backings = backings
         self._token = trio.lowlevel.current_trio_token()
         self._under_way: set[trio.Event] = set()
         self._attributes: _Queue = queue.SimpleQueue()
@@ -130,6 +132,17 @@ class KernelInvalidation:
         """
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._forget_inode, inode)
+
+    def back(self, fd: int) -> int | None:
+        """What the kernel calls a local file that it is to read itself for programs; None if it
+        does not.
+        """
+        return None if self._backings is None else self._backings.open(fd)
+
+    def unback(self, local: int) -> None:
+        """Nobody is to open the local file of that number any more."""
+        if self._backings is not None:
+            self._backings.close(local)
 
     def close(self) -> None:
         """End the threads; call before the session is closed."""

@@ -31,7 +31,7 @@ from ossfs_py.errors import (
     is_mount_gone,
     is_withdrawn,
 )
-from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
 from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
@@ -76,7 +76,8 @@ class Lane:
 
     ``device`` is the kernel's descriptor, non-blocking, and ``to_pyfuse3`` our end of the socket
     that pyfuse3 takes for it; both stay the caller's. ``page_limit``: the most
-    pages that the kernel lets a request have; 0: unknown, and left to libfuse.
+    pages that the kernel lets a request have; 0: unknown, and left to libfuse. With
+    ``passes_through``, the kernel reads files itself that it is given.
     """
 
     def __init__(
@@ -87,8 +88,11 @@ class Lane:
         *,
         threads: int,
         page_limit: int = 0,
+        passes_through: bool = False,
     ) -> None:
         self._adapter = adapter
+        self.passes_through = passes_through
+        """Whether the kernel is asked to read local files itself where it is told of them."""
         self._device = device
         self._pages = min(page_limit, _MOST_PAGES)
         self._pyfuse3 = Relay(to_pyfuse3, self._answered_by_pyfuse3)
@@ -258,6 +262,9 @@ class Lane:
             raise RuntimeError(f"the kernel speaks FUSE 7.{minor}: mount with --fuse-lane off")
         self._init = unique
         self._kills = wire.offers_killing(request)
+        if self.passes_through and not wire.offers_passthrough(request):
+            log.info("the kernel does not read cached files itself: it was built without that")
+            self.passes_through = False
 
     def _answered_by_pyfuse3(self, answer: memoryview) -> None:
         if self._init is not None:
@@ -276,6 +283,8 @@ class Lane:
         told = wire.with_longer_queue(answer, MAX_BACKGROUND, CONGESTED_BACKGROUND)
         if self._kills:
             told = wire.with_killing(told)
+        if self.passes_through:
+            told = wire.with_passthrough(told)
         if self._pages:
             told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
         return told
@@ -307,11 +316,10 @@ class Lane:
         info, made = await self._adapter.create(
             node, name, mode, flags, caller._replace(umask=umask)
         )
-        self._note_opened(unique, info.fh)
+        reply = _opened(info)
+        self._note_opened(unique, reply.handle)
         entered = wire.entry(unique, _reply(made), PREFERRED_IO_BYTES)
-        opened = wire.opened(
-            unique, info.fh, keep_cache=info.keep_cache, direct_io=info.direct_io, no_flush=False
-        )
+        opened = wire.opened(unique, reply, no_flush=False)
         self._send(wire.created(unique, entered, opened))
 
     async def _unlink(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
@@ -321,24 +329,17 @@ class Lane:
 
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
-        info = await self._adapter.open(node, flags, caller)
+        reply = _opened(await self._adapter.open(node, flags, caller))
         if more & wire.OPEN_KILLS:
             try:
-                await self._adapter.take_rights(info.fh)
+                await self._adapter.take_rights(reply.handle)
             except pyfuse3.FUSEError:
-                await self._adapter.release(info.fh)  # the kernel knows of no handle
+                await self._adapter.release(reply.handle)  # the kernel knows of no handle
                 raise
-        self._note_opened(unique, info.fh)
-        self._send(
-            wire.opened(
-                unique,
-                info.fh,
-                keep_cache=info.keep_cache,
-                direct_io=info.direct_io,
-                # Nothing is stored at its close(2): one request of four that a small file takes.
-                no_flush=not flags & (os.O_ACCMODE | os.O_TRUNC),
-            )
-        )
+        self._note_opened(unique, reply.handle)
+        # Nothing is stored at its close(2): one request of four that a small file takes.
+        no_flush = not flags & (os.O_ACCMODE | os.O_TRUNC)
+        self._send(wire.opened(unique, reply, no_flush=no_flush))
 
     def _note_opened(self, unique: int, handle: int) -> None:
         """A request is about to be answered with a handle: for who keeps them beyond this lane."""
@@ -514,6 +515,12 @@ _SO_SNDBUFFORCE = 32
 
 def _reply(found: pyfuse3.EntryAttributes | EntryReply) -> EntryReply:
     if not isinstance(found, EntryReply):
+        raise TypeError("the lane's adapter answers with replies")
+    return found
+
+
+def _opened(found: pyfuse3.FileInfo | OpenReply) -> OpenReply:
+    if not isinstance(found, OpenReply):
         raise TypeError("the lane's adapter answers with replies")
     return found
 

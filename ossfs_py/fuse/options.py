@@ -17,5 +17,7 @@ class FuseOptions:
     """The kernel's side of a mount that somebody else has made, and unmounts."""
     lane: bool = False
     """Whether what is asked most is answered past pyfuse3, where that can be."""
+    passthrough: bool = False
+    """Whether the kernel may be given local files to read itself; with the lane only."""
     kernel_options: tuple[str, ...] = ()
     """What else the kernel enforces (noexec, noatime); nosuid and nodev always hold."""

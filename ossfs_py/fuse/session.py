@@ -16,6 +16,7 @@ from ossfs_py.errors import NOBODY_WAITS, EnvironmentProblemError
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.backing import Backings
 from ossfs_py.fuse.invalidation import (
     KernelInvalidation,
     Notices,
@@ -70,6 +71,8 @@ class _Service(Protocol):
 
     notices: Notices
     """How the kernel is told things unasked."""
+    backings: Backings | None
+    """How the kernel is given local files; None: it is given none."""
     begun: trio.Event
     """Set when the kernel's first request, INIT, has been answered."""
 
@@ -118,7 +121,7 @@ async def mounted(
     if heir is not None and isinstance(filesystem, SurvivingFilesystem):
         heir.filesystem = filesystem
     with _session(adapter, options, heir) as service:
-        invalidation = KernelInvalidation(service.notices)
+        invalidation = KernelInvalidation(service.notices, service.backings)
         try:
             with filesystem.mounted_through(invalidation):
                 async with trio.open_nursery() as nursery:
@@ -169,7 +172,7 @@ def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Itera
     _init_pyfuse3(adapter, str(options.mountpoint), options)
     ends = _Ending(heir)
     try:
-        with ends.seen(), _service(adapter, before, heir, wants_lane=options.lane) as service:
+        with ends.seen(), _service(adapter, before, heir, options) as service:
             yield service
     finally:
         pyfuse3.close(unmount=ends.unmounts)
@@ -214,7 +217,11 @@ def _inherited(
             os.close(number)
             raise
         try:
-            with ends.seen(), _WithLane.over(adapter, device, ours, heir) as service:
+            through = options.passthrough
+            with (
+                ends.seen(),
+                _WithLane.over(adapter, device, ours, heir, passes_through=through) as service,
+            ):
                 yield service
         finally:
             pyfuse3.close(unmount=False)
@@ -263,20 +270,21 @@ class _Ending:
 
 @contextmanager
 def _service(
-    adapter: Adapter, before: list[int], heir: Heir | None, *, wants_lane: bool
+    adapter: Adapter, before: list[int], heir: Heir | None, options: FuseOptions
 ) -> Iterator[_Service]:
     """What serves a mount that libfuse has just made; ``before``: the kernel's descriptors that
     were open before."""
-    if wants_lane:
+    if options.lane:
         try:
             check_lane()
             descriptor = session_descriptor(before)
         except NoLaneError as exc:
             log.info("requests are answered without the fast lane: %s", exc)
         else:
+            through = options.passthrough
             with (
                 taken_over(descriptor) as (device, ours),
-                _WithLane.over(adapter, device, ours, heir) as service,
+                _WithLane.over(adapter, device, ours, heir, passes_through=through) as service,
             ):
                 yield service
             return
@@ -288,6 +296,7 @@ class _ByPyfuse3:
 
     def __init__(self, begun: trio.Event) -> None:
         self.notices: Notices = NoticesByPyfuse3()
+        self.backings: Backings | None = None
         self.begun = begun
         self.failure = None
 
@@ -315,6 +324,7 @@ class _WithLane:
     def __init__(self, lane: Lane, device: int) -> None:
         self._lane = lane
         self.notices: Notices = NoticesByDevice(device)
+        self.backings = Backings(device) if lane.passes_through else None
         self.begun = lane.begun
 
     @property
@@ -325,14 +335,27 @@ class _WithLane:
     @classmethod
     @contextmanager
     def over(
-        cls, adapter: Adapter, device: int, ours: socket.socket, heir: Heir | None
+        cls,
+        adapter: Adapter,
+        device: int,
+        ours: socket.socket,
+        heir: Heir | None,
+        *,
+        passes_through: bool,
     ) -> "Iterator[_WithLane]":
         """Over the kernel's descriptor, and our end of the socket that pyfuse3 has."""
         adapter.answers_lane = True
         cores = len(os.sched_getaffinity(0))
         count, pages = thread_count(cores), page_limit()
         lane = (
-            Lane(adapter, device, ours, threads=count, page_limit=pages)
+            Lane(
+                adapter,
+                device,
+                ours,
+                threads=count,
+                page_limit=pages,
+                passes_through=passes_through,
+            )
             if heir is None
             else InheritedLane(adapter, device, ours, heir, threads=count, page_limit=pages)
         )

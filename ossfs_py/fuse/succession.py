@@ -21,6 +21,7 @@ import trio
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.survival import Negotiated, Survival, SurvivalError
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
@@ -181,13 +182,8 @@ class InheritedLane(Lane):
 
     @staticmethod
     def _told_handle(unique: int, number: int, handle: Handle) -> bytes:
-        return wire.opened(
-            unique,
-            number,
-            keep_cache=False,
-            direct_io=handle.past_pages,
-            no_flush=not handle.changes,
-        )
+        reply = OpenReply(number, keep_cache=False, past_pages=handle.past_pages)
+        return wire.opened(unique, reply, no_flush=not handle.changes)
 
     def _note_opened(self, unique: int, handle: int) -> None:
         self._heir.survival.asked_by(handle, unique & ~_RESENT)

@@ -8,7 +8,7 @@ import struct
 import time
 from typing import Final, NamedTuple
 
-from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.model import AttributeChange
 
 LEAST_MINOR: Final = 31
@@ -92,6 +92,10 @@ name, type."""
 _DIRECT_IO, _KEEP_CACHE, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 5
 """FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH (Linux 5.16; older ones do not look at it)."""
 
+_PASSTHROUGH = 1 << 7
+"""FOPEN_PASSTHROUGH (Linux 6.9); the last field of struct fuse_open_out is a local file's number
+then."""
+
 _BLOCK_BYTES = 512
 """What st_blocks counts in, whatever st_blksize says (stat(2))."""
 _NANO = 10**9
@@ -105,6 +109,10 @@ _INIT_ANSWER = struct.Struct("=IIIIHHIIHHI")
 congestion, longest write, granularity of time, pages a request, alignment, more flags."""
 _INIT_REQUEST = struct.Struct("=IIII")
 """The beginning of struct fuse_init_in: major, minor, readahead, flags."""
+_MORE_FLAGS = struct.Struct("=I")
+"""What follows in the request: more flags."""
+_STACK_DEPTH = struct.Struct("=I")
+"""What follows in the answer: how deep file systems lie over each other."""
 _SETATTR_IN = struct.Struct("=IIQQQqqqIIIIIIII")
 """struct fuse_setattr_in: what is to change, padding, handle, size, lock owner, three times in
 seconds and in nanoseconds, mode, unused, uid, gid, unused."""
@@ -130,6 +138,12 @@ OPEN_KILLS: Final = 1 << 0
 _HANDLE_KILLPRIV_V2 = 1 << 28
 """FUSE_HANDLE_KILLPRIV_V2 (7.33, Linux 5.11): the kernel says when set-id bits go, and asks for no
 security.capability before each write."""
+_INIT_EXT = 1 << 30
+"""FUSE_INIT_EXT: there are more flags."""
+_PASSES_THROUGH = 1 << (37 - 32)
+"""FUSE_PASSTHROUGH, of those."""
+_DEEPEST = 1
+"""A local file lies on a file system of its own. So the mount can lie below an overlay."""
 _MAX_PAGES = 1 << 22
 """FUSE_MAX_PAGES: the answer says how many pages a request has."""
 
@@ -214,10 +228,14 @@ def long_number(unique: int, value: int) -> bytes:
     return _LONG_NUMBER_ANSWER.pack(_LONG_NUMBER_ANSWER.size, 0, unique, value)
 
 
-def opened(unique: int, handle: int, *, keep_cache: bool, direct_io: bool, no_flush: bool) -> bytes:
+def opened(unique: int, reply: OpenReply, *, no_flush: bool) -> bytes:
     """The answer to OPEN. ``no_flush``: close(2) of the descriptor is not to be told."""
-    flags = _KEEP_CACHE * keep_cache | _DIRECT_IO * direct_io | _NO_FLUSH * no_flush
-    return _OPEN_ANSWER.pack(_OPEN_ANSWER.size, 0, unique, handle, flags, 0)
+    flags = _KEEP_CACHE * reply.keep_cache | _DIRECT_IO * reply.past_pages | _NO_FLUSH * no_flush
+    if reply.local is not None:
+        flags |= _PASSTHROUGH
+    return _OPEN_ANSWER.pack(
+        _OPEN_ANSWER.size, 0, unique, reply.handle, flags, 0 if reply.local is None else reply.local
+    )
 
 
 def entry(unique: int, reply: EntryReply, preferred_bytes: int) -> bytes:
@@ -335,6 +353,30 @@ def with_killing(answer: bytes) -> bytes:
     told = list(_INIT_ANSWER.unpack_from(answer, head))
     told[3] |= _HANDLE_KILLPRIV_V2
     return answer[:head] + _INIT_ANSWER.pack(*told) + answer[head + _INIT_ANSWER.size :]
+
+
+def offers_passthrough(request: Buffer) -> bool:
+    """Whether the kernel can read local files itself for programs."""
+    end = HEADER.size + _INIT_REQUEST.size
+    if len(request) < end + _MORE_FLAGS.size:
+        return False
+    extended = _INIT_REQUEST.unpack_from(request, HEADER.size)[3] & _INIT_EXT
+    return bool(extended and _MORE_FLAGS.unpack_from(request, end)[0] & _PASSES_THROUGH)
+
+
+def with_passthrough(answer: bytes) -> bytes:
+    """pyfuse3's answer to INIT, which lets the kernel do so."""
+    head = OUT_HEADER.size
+    told = list(_INIT_ANSWER.unpack_from(answer, head))
+    told[3] |= _INIT_EXT
+    told[10] |= _PASSES_THROUGH
+    end = head + _INIT_ANSWER.size
+    return (
+        answer[:head]
+        + _INIT_ANSWER.pack(*told)
+        + _STACK_DEPTH.pack(_DEEPEST)
+        + answer[end + _STACK_DEPTH.size :]
+    )
 
 
 class Wish(NamedTuple):

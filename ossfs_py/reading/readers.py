@@ -99,6 +99,11 @@ class ReaderCache:
         context = self._context
         return Leave(version, self._grants, context.store.get_range_into, context.network)
 
+    async def may_read(self, version: ObjectVersion) -> bool:
+        """Whether the store gives the version to this mount; it is asked if that is not known."""
+        leave = self._leave(version)
+        return leave is None or leave.granted or await leave.wait() is None
+
     def release(self, reader: VersionReader, *, linger: bool = True) -> None:
         """One user less; the last one's reader is closed a few seconds later, or at once."""
         use = self._uses.get(reader)

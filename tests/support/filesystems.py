@@ -95,6 +95,12 @@ class Channel:
         """Only absent names are remembered here."""
         self.absent.pop((directory, name), None)
 
+    def back(self, fd: int) -> int | None:
+        """It reads no local file itself."""
+
+    def unback(self, local: int) -> None:
+        """So it keeps none open."""
+
     async def drop_pages(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
         if self.on_drop is not None:

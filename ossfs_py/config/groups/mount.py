@@ -53,6 +53,14 @@ class MountSettings(SettingsModel):
         "Answer frequent requests without pyfuse3, where the kernel and libfuse allow it.",
         default="auto",
     )
+    passthrough: Literal["auto", "off"] = option(
+        MOUNT,
+        "auto|off",
+        "Let the kernel itself read files of more than 64 MiB that are whole and verified in the "
+        "disk cache (read-only mounts of root with cache, from Linux 6.9 on; not with "
+        "--restarts).",
+        default="auto",
+    )
     restarts: Count = option(
         MOUNT,
         "N",

@@ -1,4 +1,4 @@
-"""One object version's file on disk: verified reading, writing, trimming."""
+"""One object version's file on disk, or two of a large one: verified reading, writing, trimming."""
 
 import fcntl
 import os
@@ -10,8 +10,10 @@ from contextlib import suppress
 from ossfs_py.datapath.diskcache.layout import (
     MAX_HEADER_BYTES,
     PAGE_BYTES,
+    SEAL_BYTES,
     Identity,
     parse_header,
+    plain_of,
     round_up,
 )
 from ossfs_py.datapath.diskcache.pastpages import DIRECT_FROM_BYTES, DirectFile
@@ -33,8 +35,12 @@ class BlockFile:
     Reading and writing are safe from several threads for spans that do not overlap.
     """
 
-    def __init__(self, fd: int, identity: Identity, records: "array[int]") -> None:
+    def __init__(
+        self, fd: int, identity: Identity, records: "array[int]", data_fd: int | None = None
+    ) -> None:
+        """``data_fd`` is the file that has the bytes; None: ``fd`` has them, too."""
         self.fd = fd
+        self.data_fd = fd if data_fd is None else data_fd
         self.identity = identity
         self.records = records
         self._direct: DirectFile | None = None
@@ -58,9 +64,11 @@ class BlockFile:
             if stat.S_ISREG(info.st_mode) and info.st_nlink > 0:
                 header = os.pread(fd, len(identity.header), 0)
                 if header == identity.header:
+                    data_fd = _open_data(root_fd, identity)
                     _note_use(fd, info.st_mtime_ns)
-                    return cls(fd, identity, _read_records(fd, identity))._past_page_cache()
-        except BlockingIOError:
+                    file = cls(fd, identity, _read_records(fd, identity), data_fd)
+                    return file.past_page_cache()
+        except (BlockingIOError, FileNotFoundError):
             pass
         except BaseException:
             os.close(fd)
@@ -88,12 +96,17 @@ class BlockFile:
             if stat.S_ISREG(os.fstat(fd).st_mode):
                 before = allocated_bytes(fd)
                 os.ftruncate(fd, 0)
-                os.ftruncate(fd, identity.data_offset)
-                allocate(fd, 0, identity.data_offset)
+                os.ftruncate(fd, identity.head_bytes)
+                allocate(fd, 0, identity.head_bytes)
+                if identity.is_plain:
+                    before += remove_plain(root_fd, identity.shelf, identity.name)
+                    file.data_fd = os.open(
+                        plain_of(path), FILE_FLAGS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=root_fd
+                    )
                 os.pwrite(fd, identity.header, 0)
                 os.utime(fd, ns=(0, time.time_ns()))
                 fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return file._past_page_cache(), allocated_bytes(fd) - before
+                return file.past_page_cache(), file.allocated_bytes() - before
         except BlockingIOError:
             pass
         except BaseException:
@@ -120,7 +133,7 @@ class BlockFile:
         file = None
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            file = cls.inspect(fd, name)
+            file = cls.inspect(root_fd, fd, name)
         except BlockingIOError:
             pass
         finally:
@@ -129,10 +142,10 @@ class BlockFile:
         return file
 
     @classmethod
-    def inspect(cls, fd: int, name: str) -> "BlockFile | None":
+    def inspect(cls, root_fd: int, fd: int, name: str) -> "BlockFile | None":
         """A view of an open file by what it says about itself; None if it is damaged.
 
-        ``fd`` stays the caller's.
+        ``fd`` stays the caller's if there is none.
 
         Raises:
             OSError: it cannot be read.
@@ -140,12 +153,30 @@ class BlockFile:
         identity = parse_header(os.pread(fd, MAX_HEADER_BYTES, 0))
         if identity is None or identity.name != name:
             return None
-        return cls(fd, identity, _read_records(fd, identity))
+        try:
+            return cls(fd, identity, _read_records(fd, identity), _open_data(root_fd, identity))
+        except FileNotFoundError:
+            return None
 
     @property
     def linked(self) -> bool:
         """Whether the file still has a name (it was not deleted behind our back)."""
-        return os.fstat(self.fd).st_nlink > 0
+        return os.fstat(self.fd).st_nlink > 0 and os.fstat(self.data_fd).st_nlink > 0
+
+    @property
+    def takes_direct(self) -> bool:
+        """Whether it is read past the kernel's page cache."""
+        return self._direct is not None and self._direct.works
+
+    @property
+    def complete(self) -> bool:
+        """Whether every block is here, as far as the records say."""
+        return 0 not in self.records
+
+    def allocated_bytes(self) -> int:
+        """The disk space that it takes now."""
+        apart = self.data_fd != self.fd
+        return allocated_bytes(self.fd) + (allocated_bytes(self.data_fd) if apart else 0)
 
     def missing_bytes(self, first: int, last: int) -> int:
         """Disk space that blocks ``[first, last)`` may need beyond what is there, at most."""
@@ -162,7 +193,7 @@ class BlockFile:
             OSError: the disk is full.
         """
         start, end = self.identity.span(first, last)
-        allocate(self.fd, self.identity.block_offset(first), end - start)
+        allocate(self.data_fd, self.identity.block_offset(first), end - start)
 
     def read(self, start: int, buffer: memoryview) -> None:
         """Fill ``buffer`` with the object's bytes from ``start``, verified block by block.
@@ -204,8 +235,8 @@ class BlockFile:
             return done
         # Asks the disk for all of it at once; the kernel's own readahead, confused by several
         # threads on one descriptor, goes in steps of 128 KiB.
-        os.posix_fadvise(self.fd, offset + done, len(view) - done, os.POSIX_FADV_WILLNEED)
-        return done + _read_fully(self.fd, view[done:], offset + done)
+        os.posix_fadvise(self.data_fd, offset + done, len(view) - done, os.POSIX_FADV_WILLNEED)
+        return done + _read_fully(self.data_fd, view[done:], offset + done)
 
     def write(self, first: int, last: int, view: memoryview) -> None:
         """Put the bytes of blocks ``[first, last)`` on disk, then say that they are there.
@@ -215,7 +246,7 @@ class BlockFile:
         """
         offset = self.identity.block_offset(first)
         done = self._direct.write(view, offset) if self._direct is not None else 0
-        _write_fully(self.fd, view[done:], offset + done)
+        _write_fully(self.data_fd, view[done:], offset + done)
         self.record(first, last, view)
 
     def record(self, first: int, last: int, view: memoryview) -> None:
@@ -249,7 +280,7 @@ class BlockFile:
         try:
             while done < len(view):
                 count = os.copy_file_range(
-                    source_fd, self.fd, len(view) - done, offset + done, begin + done
+                    source_fd, self.data_fd, len(view) - done, offset + done, begin + done
                 )
                 if count == 0:
                     break
@@ -262,8 +293,27 @@ class BlockFile:
             rest = view[done:]
             if _read_fully(source_fd, rest, offset + done) < len(rest):
                 return False
-            _write_fully(self.fd, rest, begin + done)
-        return _read_fully(self.fd, view, begin) == len(view)
+            _write_fully(self.data_fd, rest, begin + done)
+        return _read_fully(self.data_fd, view, begin) == len(view)
+
+    # -- the seal, of a large object ---------------------------------------------------------------
+
+    def read_seal(self) -> bytes:
+        """What :meth:`write_seal` wrote last; zeros if it never did, or was cut short."""
+        return os.pread(self.fd, SEAL_BYTES, self.identity.seal_offset).ljust(SEAL_BYTES, b"\0")
+
+    def write_seal(self, seal: bytes) -> None:
+        """Put a seal on it.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        _write_fully(self.fd, memoryview(seal), self.identity.seal_offset)
+
+    @property
+    def was_sealed(self) -> bool:
+        """Whether the kernel may read it for programs: nothing is cut off under them."""
+        return self.identity.is_plain and any(self.read_seal())
 
     def trim(self, first: int) -> None:
         """Give back the disk space of block ``first`` and all behind it.
@@ -274,20 +324,21 @@ class BlockFile:
         count = identity.block_count - first
         zeros = array("Q", bytes(8 * count))
         _write_fully(self.fd, memoryview(zeros).cast("B"), identity.record_offset(first))
-        os.ftruncate(self.fd, identity.block_offset(first))
+        os.ftruncate(self.data_fd, identity.block_offset(first))
         self.records[first:] = zeros
 
     def close(self) -> None:
         """Close the file; others may evict it from now on."""
         if self._direct is not None:
             self._direct.close()
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
+        fds, self.fd, self.data_fd = {self.fd, self.data_fd}, -1, -1
+        for fd in fds - {-1}:
             os.close(fd)
 
-    def _past_page_cache(self) -> "BlockFile":
+    def past_page_cache(self) -> "BlockFile":
+        """Read and write a large one past the kernel's page cache from now on, if that goes."""
         if self.identity.version.size >= DIRECT_FROM_BYTES:
-            self._direct = DirectFile(self.fd)
+            self._direct = DirectFile(self.data_fd)
         return self
 
     def _matches(self, index: int, whole: memoryview, begin: int, count: int) -> bool:
@@ -319,6 +370,36 @@ def allocate(fd: int, offset: int, size: int) -> None:
     except OSError as exc:
         if is_disk_full(exc):
             raise
+
+
+def remove_plain(root_fd: int, shelf: str, name: str) -> int:
+    """Remove the file with the bytes of a large object, whoever reads it; returns the disk space
+    that it took, 0 if there is none.
+
+    Call with the ledger locked.
+    """
+    path = plain_of(f"{shelf}/{name}")
+    try:
+        taken = os.stat(path, dir_fd=root_fd, follow_symlinks=False).st_blocks * _SECTOR_BYTES
+        os.unlink(path, dir_fd=root_fd)
+    except FileNotFoundError:
+        return 0
+    return taken
+
+
+def _open_data(root_fd: int, identity: Identity) -> int | None:
+    """The file with the bytes of a large object; None: they are in the one file.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not identity.is_plain:
+        return None
+    fd = os.open(f"{identity.shelf}/{plain_of(identity.name)}", FILE_FLAGS, dir_fd=root_fd)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise FileNotFoundError(f"{identity.name} has no file with its bytes")
+    return fd
 
 
 def allocated_bytes(fd: int) -> int:

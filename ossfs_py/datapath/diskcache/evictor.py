@@ -5,7 +5,12 @@ import os
 import random
 from collections.abc import Iterable
 
-from ossfs_py.datapath.diskcache.blockfile import FILE_FLAGS, BlockFile, allocated_bytes
+from ossfs_py.datapath.diskcache.blockfile import (
+    FILE_FLAGS,
+    BlockFile,
+    allocated_bytes,
+    remove_plain,
+)
 from ossfs_py.datapath.diskcache.eviction import Candidate, eviction_order
 from ossfs_py.datapath.diskcache.root import CacheRoot
 
@@ -24,9 +29,9 @@ is what its next load asks for first, while the tail is fetched."""
 def candidates(root: CacheRoot, shelves: Iterable[str]) -> list[Candidate]:
     """The block files of some shelves as stat(2) shows them."""
     return [
-        Candidate(shelf, name, info.st_blocks * 512, info.st_mtime_ns, info.st_atime_ns)
+        Candidate(shelf, name, taken, info.st_mtime_ns, info.st_atime_ns)
         for shelf in shelves
-        for name, info in root.files(shelf)
+        for name, info, taken in root.files(shelf)
     ]
 
 
@@ -67,7 +72,8 @@ def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None =
     try:
         fd = os.open(path, FILE_FLAGS, dir_fd=root.fd)
     except FileNotFoundError:
-        return 0
+        return remove_plain(root.fd, candidate.shelf, candidate.name)  # nobody finds it any more
+    file = None
     try:
         if os.fstat(fd).st_mtime_ns != candidate.last_use_ns:
             # Not even a moment's lock: whoever opens the file now would find it locked.
@@ -76,28 +82,31 @@ def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None =
         info = os.fstat(fd)
         if info.st_nlink == 0 or info.st_mtime_ns != candidate.last_use_ns:
             return 0
-        before = allocated_bytes(fd)
-        file = None
-        if wanted_bytes is not None and before >= _TRIM_FACTOR * wanted_bytes:
-            file = BlockFile.inspect(fd, candidate.name)
+        if wanted_bytes is not None and candidate.allocated_bytes >= _TRIM_FACTOR * wanted_bytes:
+            file = BlockFile.inspect(root.fd, fd, candidate.name)
         if (
             file is not None
             and wanted_bytes is not None
+            and not file.was_sealed
             and (first := _first_to_go(file, wanted_bytes))
         ):
+            before = file.allocated_bytes()
             file.trim(first)
             os.utime(fd, ns=(info.st_atime_ns, info.st_mtime_ns))
-        else:
-            # Nobody else holds the file but for a look at its lock: the space comes back with
-            # our close. Truncating first would wait for every dirty page to be written (1.3 ms
-            # for a small file on ext4).
-            os.unlink(path, dir_fd=root.fd)
-            return before
-        return before - allocated_bytes(fd)
+            return before - file.allocated_bytes()
+        # Nobody else holds the file but for a look at its lock: the space comes back with
+        # our close. Truncating first would wait for every dirty page to be written (1.3 ms
+        # for a small file on ext4).
+        taken = allocated_bytes(fd)
+        os.unlink(path, dir_fd=root.fd)
+        return taken + remove_plain(root.fd, candidate.shelf, candidate.name)
     except BlockingIOError:
         return 0
     finally:
-        os.close(fd)
+        if file is None:
+            os.close(fd)
+        else:
+            file.close()
 
 
 def _first_to_go(file: BlockFile, wanted_bytes: int) -> int:

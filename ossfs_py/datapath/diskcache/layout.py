@@ -6,6 +6,10 @@ One sparse file per object version::
     records_offset  one 64-bit checksum per block; 0 says the block is not here
     data_offset     the object's bytes, block ``i`` at ``data_offset + i * block_size``
 
+An object of more than ``PLAIN_FROM_BYTES`` has its bytes in a file of their own beside it, from
+offset 0 on and nothing else, so that the kernel can read it in the mount's place. Its first file
+ends with a seal (``seal.py``).
+
 The header never changes after its creation, and a reader compares it byte by byte with the one it
 expects. It holds the key in readable form for tools only.
 """
@@ -18,8 +22,15 @@ import xxhash
 
 from ossfs_py.model import ObjectVersion
 
-FORMAT = 2
-"""1 named the place by the endpoint as it was typed, and not whose word was taken for it."""
+FORMAT = 3
+"""1 named the place by the endpoint as it was typed, and not whose word was taken for it. 2 had the
+bytes of large objects behind their header."""
+
+PLAIN_FROM_BYTES = 64 * 1024**2
+"""Larger objects have their bytes in a plain file. Of smaller ones the readers follow what others
+append (``filesystem/growth.py``), which the kernel could not."""
+PLAIN_SUFFIX = ".plain"
+SEAL_BYTES = 64
 
 _MAGIC = b"ossfspy\x01"
 _FIXED = struct.Struct("<8sIQ20s")
@@ -37,6 +48,16 @@ _SHELF = re.compile(r"[0-9a-f]{2}")
 def is_block_file_name(name: str) -> bool:
     """Whether a directory entry is named as block files are."""
     return _NAME.fullmatch(name) is not None
+
+
+def plain_of(name: str) -> str:
+    """The name of the file that has the bytes of a large object."""
+    return name + PLAIN_SUFFIX
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a directory entry is named as files with the bytes of large objects are."""
+    return name.endswith(PLAIN_SUFFIX) and is_block_file_name(name.removesuffix(PLAIN_SUFFIX))
 
 
 def is_shelf_name(name: str) -> bool:
@@ -60,9 +81,12 @@ class Identity:
         "block_count",
         "block_size_bytes",
         "data_offset",
+        "head_bytes",
         "header",
+        "is_plain",
         "name",
         "records_offset",
+        "seal_offset",
         "seed",
         "shelf",
         "version",
@@ -83,9 +107,10 @@ class Identity:
         self.header = _FIXED.pack(_MAGIC, block_size_bytes, version.size, digest) + texts
         self.block_count = -(-version.size // block_size_bytes)
         self.records_offset = round_up(len(self.header), _RECORD_BYTES)
-        self.data_offset = round_up(
-            self.records_offset + _RECORD_BYTES * self.block_count, PAGE_BYTES
-        )
+        self.is_plain = version.size > PLAIN_FROM_BYTES
+        self.seal_offset = self.records_offset + _RECORD_BYTES * self.block_count
+        self.head_bytes = round_up(self.seal_offset + SEAL_BYTES * self.is_plain, PAGE_BYTES)
+        self.data_offset = 0 if self.is_plain else self.head_bytes
 
     @property
     def records_bytes(self) -> int:

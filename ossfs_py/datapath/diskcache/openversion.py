@@ -1,6 +1,7 @@
 """One open version of the disk cache, as readers see it."""
 
 import threading
+from collections.abc import Callable
 
 from ossfs_py.datapath.diskcache.blockfile import BlockFile
 from ossfs_py.datapath.diskcache.layout import Identity
@@ -16,8 +17,12 @@ class CachedVersion:
     while this object lives is seen by the next one.
     """
 
-    def __init__(self, store: BlockStore, identity: Identity) -> None:
-        """Look the version up: one open(2) and one read of 8 bytes a block."""
+    def __init__(
+        self, store: BlockStore, identity: Identity, closed: Callable[[], None] | None = None
+    ) -> None:
+        """Look the version up: one open(2) and one read of 8 bytes a block. ``closed`` is called
+        when it is let go of."""
+        self._on_closed = closed
         self.granularity_bytes = identity.block_size_bytes
         self._store = store
         self._identity = identity
@@ -110,3 +115,5 @@ class CachedVersion:
         file, self._file = self._file, None
         if file is not None:
             self._store.release(file)
+        if self._on_closed is not None:
+            self._on_closed()

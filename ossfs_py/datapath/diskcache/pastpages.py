@@ -55,6 +55,11 @@ class DirectFile:
                     f"/proc/self/fd/{fd}", os.O_RDWR | os.O_DIRECT | os.O_CLOEXEC
                 )
 
+    @property
+    def works(self) -> bool:
+        """Whether the file system has such descriptors."""
+        return self._direct_fd >= 0
+
     def read(self, view: memoryview, offset: int) -> int:
         """Fill as much of ``view`` as can be had so; the rest has to be read the ordinary way.
 

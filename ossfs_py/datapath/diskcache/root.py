@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ossfs_py.datapath.diskcache.layout import FORMAT, is_block_file_name, is_shelf_name
+from ossfs_py.datapath.diskcache.layout import (
+    FORMAT,
+    PLAIN_SUFFIX,
+    is_block_file_name,
+    is_plain_name,
+    is_shelf_name,
+    plain_of,
+)
 from ossfs_py.errors import OssfsError
 
 log = logging.getLogger(__name__)
@@ -64,28 +71,38 @@ class CacheRoot:
         with os.scandir(self.fd) as entries:
             return [e.name for e in entries if is_shelf_name(e.name)]
 
-    def files(self, shelf: str) -> Iterator[tuple[str, os.stat_result]]:
-        """Name and stat(2) of every block file in a shelf; empty if it is gone."""
+    def files(self, shelf: str) -> Iterator[tuple[str, os.stat_result, int]]:
+        """Name, stat(2) and disk space of every block file in a shelf; empty if it is gone.
+
+        The space of a large object's bytes is part of its block file's. Bytes that lost theirs
+        stand for it.
+        """
         try:
             fd = os.open(shelf, _OPEN_DIRECTORY, dir_fd=self.fd)
         except FileNotFoundError:
             return
         try:
+            found: dict[str, os.stat_result] = {}
             with os.scandir(fd) as entries:
                 for entry in entries:
-                    if is_block_file_name(entry.name):
+                    if is_block_file_name(entry.name) or is_plain_name(entry.name):
                         with suppress(FileNotFoundError):
                             info = entry.stat(follow_symlinks=False)
                             if stat.S_ISREG(info.st_mode):
-                                yield entry.name, info
+                                found[entry.name] = info
         finally:
             os.close(fd)
+        for name, info in found.items():
+            if is_block_file_name(name):
+                plain = found.get(plain_of(name))
+                blocks = info.st_blocks + (plain.st_blocks if plain is not None else 0)
+                yield name, info, blocks * 512
+            elif name.removesuffix(PLAIN_SUFFIX) not in found:
+                yield name.removesuffix(PLAIN_SUFFIX), info, info.st_blocks * 512
 
     def allocated_bytes(self) -> int:
         """The disk space of all block files, by counting."""
-        return sum(
-            info.st_blocks * 512 for shelf in self.shelves() for _, info in self.files(shelf)
-        )
+        return sum(taken for shelf in self.shelves() for _, _, taken in self.files(shelf))
 
     def close(self) -> None:
         """Release the directory."""
@@ -137,7 +154,11 @@ class CacheRoot:
             fd = os.open(shelf, _OPEN_DIRECTORY, dir_fd=self.fd)
             try:
                 with os.scandir(fd) as entries:
-                    names = [e.name for e in entries if is_block_file_name(e.name)]
+                    names = [
+                        e.name
+                        for e in entries
+                        if is_block_file_name(e.name) or is_plain_name(e.name)
+                    ]
                 for name in names:
                     os.unlink(name, dir_fd=fd)
             finally:

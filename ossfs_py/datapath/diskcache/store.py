@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ossfs_py.datapath.diskcache import evictor
-from ossfs_py.datapath.diskcache.blockfile import BlockFile, allocated_bytes
+from ossfs_py.datapath.diskcache.blockfile import BlockFile
 from ossfs_py.datapath.diskcache.disk import Attachment, CacheDisk
 from ossfs_py.datapath.diskcache.layout import PAGE_BYTES, Identity, is_cacheable, round_up
 from ossfs_py.datapath.diskcache.ledger import LedgerBusyError, Totals
@@ -88,6 +88,17 @@ class BlockStore:
             return None
         try:
             return BlockFile.open(attachment.root.fd, identity)
+        except OSError as exc:
+            self.disk.failed(exc)
+            return None
+
+    def look(self, identity: Identity) -> BlockFile | None:
+        """As :meth:`open`, without counting a use."""
+        attachment = self.disk.attachment()
+        if attachment is None:
+            return None
+        try:
+            return BlockFile.look(attachment.root.fd, identity.shelf, identity.name)
         except OSError as exc:
             self.disk.failed(exc)
             return None
@@ -215,14 +226,8 @@ class BlockStore:
     def share(self, version: ObjectVersion) -> int:
         """How many bytes of a version are on disk. No use is counted."""
         identity = self.identity(version)
-        attachment = self.disk.attachment()
-        if identity is None or attachment is None:
-            return 0
-        try:
-            file = BlockFile.look(attachment.root.fd, identity.shelf, identity.name)
-        except OSError:
-            return 0
-        if file is None:
+        file = None if identity is None else self.look(identity)
+        if identity is None or file is None:
             return 0
         file.close()
         spans = (identity.span(i, i + 1) for i, record in enumerate(file.records) if record)
@@ -293,7 +298,7 @@ class BlockStore:
         if file is not None:
             need = file.missing_bytes(first, last)
         else:
-            need = identity.data_offset + round_up(end - start, PAGE_BYTES)
+            need = identity.head_bytes + round_up(end - start, PAGE_BYTES)
         if not self._make_room(attachment, totals, need):
             self.skip("no_room", end - start)
             return None
@@ -307,11 +312,11 @@ class BlockStore:
                 created, taken = BlockFile.create(attachment.root.fd, identity)
                 file = created
             if file is not None:
-                before = allocated_bytes(file.fd)
+                before = file.allocated_bytes()
                 try:
                     file.allocate(first, last)
                 finally:
-                    taken += allocated_bytes(file.fd) - before
+                    taken += file.allocated_bytes() - before
         except BaseException as exc:
             if created is not None:
                 created.close()

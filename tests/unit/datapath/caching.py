@@ -4,7 +4,7 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from ossfs_py.datapath.diskcache.layout import is_block_file_name
+from ossfs_py.datapath.diskcache.layout import PLAIN_SUFFIX, is_block_file_name
 from ossfs_py.datapath.diskcache.openversion import CachedVersion
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.model import ObjectVersion
@@ -114,7 +114,7 @@ def block_files(cache_dir: Path) -> list[Path]:
 def disk_bytes(cache_dir: Path) -> int:
     """What the block files take on disk, counted from outside."""
     total = 0
-    for path in block_files(cache_dir):
+    for path in [*block_files(cache_dir), *(cache_dir / "blocks").glob(f"??/*{PLAIN_SUFFIX}")]:
         try:
             total += path.stat().st_blocks * 512
         except FileNotFoundError:

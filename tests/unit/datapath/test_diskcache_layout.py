@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 
 from ossfs_py.datapath.diskcache.layout import (
     MAX_HEADER_BYTES,
+    PLAIN_FROM_BYTES,
+    SEAL_BYTES,
     Identity,
     is_block_file_name,
     is_cacheable,
@@ -67,8 +69,13 @@ def test_whole_blocks_lie_in_the_span_and_nothing_is_left_out(
 def test_records_and_data_do_not_overlap(identity: Identity) -> None:
     assert identity.records_offset >= len(identity.header)
     assert identity.records_offset % 8 == 0
-    assert identity.data_offset >= identity.records_offset + identity.records_bytes
-    assert identity.data_offset % 4096 == 0
+    assert identity.head_bytes >= identity.records_offset + identity.records_bytes
+    assert identity.head_bytes % 4096 == 0
+    assert identity.data_offset == (
+        0 if identity.version.size > PLAIN_FROM_BYTES else identity.head_bytes
+    )
+    if identity.is_plain:
+        assert identity.head_bytes >= identity.seal_offset + SEAL_BYTES
 
 
 def test_versions_of_a_key_are_neighbours_and_differ() -> None:

@@ -16,6 +16,7 @@ from ossfs_py.doctor.host import (
     kernel,
     open_files,
     others_allowed,
+    passthrough,
     privilege,
     restarts,
 )
@@ -38,7 +39,9 @@ def host(tmp_path: Path) -> Host:
         fuse_device=tmp_path / "fuse",
         fuse_conf=tmp_path / "fuse.conf",
         program_path=str(helper.parent),
+        status=tmp_path / "status",
     )
+    (tmp_path / "status").write_text("CapEff:\t000001ffffffffff\n")
     return Host(
         machine=machine,
         release="6.12.0-13-amd64",
@@ -58,7 +61,7 @@ def test_a_machine_without_faults_is_well(host: Host) -> None:
         host = replace(host, machine=replace(host.machine, program_path="/usr/bin:/bin"))
     findings = list(check_host(host, allow_other=True))
     assert {finding.status for finding in findings} == {Status.GOOD}
-    assert len({finding.check for finding in findings}) == len(findings) == 7
+    assert len({finding.check for finding in findings}) == len(findings) == 8
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,20 @@ def test_whether_a_mount_can_outlive_its_daemon_is_told(host: Host) -> None:
             Status.SKIPPED,
             "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer",
         )
+
+
+def test_whether_the_kernel_may_read_cached_files_is_told(host: Host) -> None:
+    assert passthrough(replace(host, release="6.9.0", user=0)).status is Status.GOOD
+    assert passthrough(replace(host, user=1000)).told.startswith("not root")
+    host.machine.status.write_text("CapEff:\t0000000000000000\n")
+    for release, reason in (
+        ("6.8.12", "Linux 6.8.12 cannot, 6.9 or newer can"),
+        ("unknown", "Linux unknown cannot, 6.9 or newer can"),
+        ("6.18.1", "only root may let it (CAP_SYS_ADMIN)"),
+    ):
+        finding = passthrough(replace(host, release=release, user=0))
+        text = f"the kernel does not read cached files itself: {reason}"
+        assert told(finding) == (Status.SKIPPED, text)
 
 
 def test_a_missing_device_is_told_with_what_brings_it(host: Host) -> None:

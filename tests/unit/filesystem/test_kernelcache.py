@@ -51,6 +51,13 @@ class Told:
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         self.names.append((directory, name))
 
+    def back(self, fd: int) -> int | None:
+        self.heard.append(("backed", fd))
+        return 1
+
+    def unback(self, local: int) -> None:
+        self.heard.append(("not backed", local))
+
     async def drop_pages(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
         self.heard.append(("dropped", inode))

@@ -23,7 +23,7 @@ from ossfs_py.errors import (
     NoSuchEntryError,
     errno_of,
 )
-from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Absent, Adapter
@@ -101,8 +101,8 @@ class Handlers:
     async def readlink(self, _inode: int, _ctx: object) -> bytes:
         return b"target"
 
-    async def open(self, _inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:
-        return pyfuse3.FileInfo(fh=3, keep_cache=True, direct_io=False)
+    async def open(self, _inode: int, _flags: int, _ctx: object) -> OpenReply:
+        return OpenReply(3, keep_cache=True, past_pages=False)
 
     async def setattr(
         self, _inode: int, asked: Wish, _fields: object, _fh: int | None, _ctx: object
@@ -112,9 +112,9 @@ class Handlers:
 
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, ctx: Caller
-    ) -> tuple[pyfuse3.FileInfo, EntryReply]:
+    ) -> tuple[OpenReply, EntryReply]:
         self.made.append((parent, name, mode, flags, ctx.umask))
-        return pyfuse3.FileInfo(fh=4, keep_cache=False, direct_io=True), SHOWN
+        return OpenReply(4, keep_cache=False, past_pages=True), SHOWN
 
     async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
         self.made.append((parent, name))

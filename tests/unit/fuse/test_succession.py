@@ -6,11 +6,11 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, cast
 
-import pyfuse3
 import pytest
 import trio
 
 from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.survival import (
     FoundOut,
     MountIdentity,
@@ -57,10 +57,10 @@ class Openings:
         self._survival = survival
         self.handles = 40
 
-    async def open(self, _inode: int, _flags: int, _ctx: object) -> pyfuse3.FileInfo:
+    async def open(self, _inode: int, _flags: int, _ctx: object) -> OpenReply:
         self.handles += 1
         self._survival.opened(self.handles, a_reader())
-        return pyfuse3.FileInfo(fh=self.handles, keep_cache=True, direct_io=False)
+        return OpenReply(self.handles, keep_cache=True, past_pages=False)
 
 
 def a_reader() -> Handle:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossfs_py.filesystem.replies import EntryReply
+from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse import wire
 from ossfs_py.model import AttributeChange, Attributes
 
@@ -181,3 +181,45 @@ def test_the_kernel_is_told_what_to_forget() -> None:
     assert wire.forget_pages(7) == struct.pack("=IiQQqq", 40, 2, 0, 7, 0, 0)
     assert wire.forget_attributes(7) == struct.pack("=IiQQqq", 40, 2, 0, 7, -1, 0)
     assert wire.forget_name(7, b"abc") == struct.pack("=IiQQII", 36, 3, 0, 7, 3, 0) + b"abc\0"
+
+
+# -- local files ---------------------------------------------------------------------------------
+
+INIT_ANSWER = struct.pack(
+    "=IiQIIIIHHIIHHII24x", 80, 0, 2, 7, 38, 131072, 1 << 22, 12, 9, 2**20, 1, 256, 0, 0, 0
+)
+
+
+@pytest.mark.parametrize(
+    ("flags", "more", "offers"),
+    [(1 << 30, 1 << 5, True), (0, 1 << 5, False), (1 << 30, 1 << 7, False)],
+)
+def test_a_kernel_offers_to_read_local_files_by_one_flag(
+    flags: int, more: int, *, offers: bool
+) -> None:
+    request = bytes(wire.HEADER.size) + struct.pack("=IIIII44x", 7, 40, 0, flags, more)
+    assert wire.offers_passthrough(request) is offers
+
+
+def test_an_init_without_more_flags_offers_nothing() -> None:
+    request = bytes(wire.HEADER.size) + struct.pack("=IIII", 7, 31, 0, 1 << 30)
+    assert not wire.offers_passthrough(request)
+
+
+def test_the_answer_that_lets_it_changes_three_fields_and_no_length() -> None:
+    told = wire.with_passthrough(INIT_ANSWER)
+    assert len(told) == len(INIT_ANSWER)
+    before = struct.unpack("=IiQIIIIHHIIHHII24x", INIT_ANSWER)
+    after = struct.unpack("=IiQIIIIHHIIHHII24x", told)
+    changed = {n: (a, b) for n, (a, b) in enumerate(zip(before, after, strict=True)) if a != b}
+    assert changed == {6: (1 << 22, 1 << 22 | 1 << 30), 13: (0, 1 << 5), 14: (0, 1)}
+
+
+def test_open_is_answered_with_the_number_of_a_local_file() -> None:
+    layout = "=IiQQIi"
+    asks = wire.opened(9, OpenReply(7, keep_cache=True, past_pages=False), no_flush=True)
+    assert struct.unpack(layout, asks) == (32, 0, 9, 7, 1 << 1 | 1 << 5, 0)
+    local = wire.opened(9, OpenReply(7, keep_cache=False, past_pages=False, local=3), no_flush=True)
+    assert struct.unpack(layout, local) == (32, 0, 9, 7, 1 << 7 | 1 << 5, 3)
+    direct = wire.opened(9, OpenReply(7, keep_cache=False, past_pages=True, local=3), no_flush=True)
+    assert struct.unpack(layout, direct) == (32, 0, 9, 7, 1 << 7 | 1 << 5 | 1, 3)

@@ -1,0 +1,116 @@
+"""Files that the kernel reads for programs by itself (FUSE passthrough, Linux 6.9).
+
+A large object that is wholly on local disk, and was verified there, costs no request and no copy
+here then. Only mounts that are read-only do this: what a program writes, nobody who reads past the
+daemon would see.
+
+The kernel (fs/fuse/iomode.c) wants all descriptors of an inode to agree: they are read by itself
+from one local file, or they are all asked of the daemon. Whoever opens an inode first decides, and
+until the last close the others follow; else open(2) fails with EIO. A program that reads past the
+page cache (O_DIRECT) asks the daemon all the same.
+
+Such a file counts as one of which bytes were given (``Inode.settled``). So what others store under
+its name later is another inode, with another number. The old one stays a complete file of the old
+version for whoever has it open.
+"""
+
+import os
+from dataclasses import dataclass
+
+from ossfs_py.datapath.base import PlainFile
+from ossfs_py.errors import StaleInodeError
+from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.openinode import OpenInode
+
+_ASKING = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND | os.O_DIRECT
+"""Whoever opens a file with one of these has to ask."""
+
+
+@dataclass(slots=True)
+class _Served:
+    """An inode that the kernel reads by itself."""
+
+    opened: OpenInode
+    plain: PlainFile
+    number: int
+    """What the kernel calls the local file."""
+    users: int = 0
+
+
+class Passthrough:
+    """Which inodes the kernel reads by itself. Belongs to the trio thread."""
+
+    def __init__(self, kernel: KernelCache, *, is_on: bool) -> None:
+        self._kernel = kernel
+        self._is_on = is_on
+        self._served: dict[int, _Served] = {}
+        self._asking: dict[int, int] = {}
+        """How many descriptors of other inodes there are."""
+
+    async def joined(self, opened: OpenInode, flags: int) -> int | None:
+        """For a new descriptor, what the kernel calls the local file that it reads for it; None:
+        it has to ask, and :meth:`asks` counts it. Pair with :meth:`left`.
+
+        Raises:
+            StaleInodeError: the kernel reads another version of the inode.
+        """
+        if not self._is_on:
+            return None
+        inode = opened.inode
+        served = self._served.get(inode.number)
+        if served is None and not flags & _ASKING and inode.number not in self._asking:
+            await self._begin(opened)
+            served = self._served.get(inode.number)
+        if served is None:
+            return None
+        if served.opened is not opened:
+            raise StaleInodeError(f"{inode.name!r} is another version now")
+        served.users += 1
+        inode.settled = True
+        return served.number
+
+    def asks(self, opened: OpenInode) -> None:
+        """A new descriptor asks us."""
+        if self._is_on:
+            number = opened.inode.number
+            self._asking[number] = self._asking.get(number, 0) + 1
+
+    def left(self, opened: OpenInode, local: int | None) -> None:
+        """A descriptor is gone, for which :meth:`joined` returned ``local``."""
+        number = opened.inode.number
+        if local is None:
+            asking = self._asking.get(number, 0) - 1
+            if asking > 0:
+                self._asking[number] = asking
+            else:
+                self._asking.pop(number, None)
+            return
+        served = self._served[number]
+        served.users -= 1
+        if not served.users:
+            del self._served[number]
+            self._end(served)
+
+    def close(self) -> None:
+        """Nobody has anything open any more."""
+        while self._served:
+            self._end(self._served.popitem()[1])
+
+    async def _begin(self, opened: OpenInode) -> None:
+        """Let the kernel read the inode by itself, if that can be."""
+        plain = await opened.file.plain()
+        if plain is None:
+            return
+        number = opened.inode.number
+        local = None
+        # Others may have opened it meanwhile, the one way or the other.
+        if number not in self._served and number not in self._asking and not opened.superseded:
+            local = self._kernel.reads_itself(plain.fd)
+        if local is None:
+            plain.close()
+        else:
+            self._served[number] = _Served(opened, plain, local)
+
+    def _end(self, served: _Served) -> None:
+        self._kernel.reads_no_more(served.number)
+        served.plain.close()

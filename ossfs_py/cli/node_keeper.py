@@ -2,10 +2,7 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
@@ -41,8 +38,9 @@ def keeper(socket_path: str, wait: str) -> int:
     ends, programs wait, and the next container takes the mount over. The keeper must outlive these
     containers: run it in a container of its own, or on the host.
 
-    It keeps any number of mounts, of its own user and of root. It needs no privilege. If it
-    ends, mounts that are served continue, and are given to the next keeper at the same path.
+    It keeps any number of mounts, of its own user and of root. Holding them needs no privilege. If
+    it may unmount and sees the mountpoint, it unmounts what it gives up. When it ends, mounts that
+    are served continue, and are given to the next keeper at the same path.
     """
     from ossfs_py.config.units import parse_duration
     from ossfs_py.host.nodekeeper import NodeKeeper, listening
@@ -52,14 +50,11 @@ def keeper(socket_path: str, wait: str) -> int:
     except ValueError as exc:
         raise UsageError(f"--wait: {exc}") from None
     keep_to_ourselves()
-    signal.signal(signal.SIGTERM, _end)
-    signal.signal(signal.SIGINT, _end)
+    node = NodeKeeper(wait_seconds, lambda text: say(f"ossfs-py: {text}", err=True))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: node.end())
     path = Path(os.path.abspath(socket_path))  # noqa: PTH100 (its links are the caller's)
     with listening(path) as listener:
         say(f"ossfs-py: keeping mounts at {path}", err=True)
-        NodeKeeper(wait_seconds, lambda text: say(f"ossfs-py: {text}", err=True)).serve(listener)
+        node.serve(listener)
     return 0
-
-
-def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(0)

@@ -41,6 +41,8 @@ from ossfs_py.host.running import GivenUp, note_given_up
 _WINDOW_SECONDS = 60.0
 _MOST_DEATHS = 5
 """So many unforeseen ends within a minute are given another try."""
+_LINGER_SECONDS = 2.0
+"""Containers of a pod are told to end at the same time."""
 _SOCKET_MASK = 0o177
 _DIRECTORY_MODE = 0o700
 _DEVICE = 1
@@ -79,10 +81,13 @@ class NodeKeeper:
         self._connections: dict[int, tuple[socket.socket, _Place | None]] = {}
         self._devices: dict[int, _Place] = {}
         """Of mounts that nobody serves: their end is looked for."""
+        self._told_to_end = os.eventfd(0, os.EFD_CLOEXEC)
+        self._ends_at: float | None = None
 
     def serve(self, listener: socket.socket) -> None:
-        """Never returns."""
-        self._poll.register(listener, select.POLLIN)
+        """Returns after :meth:`end`."""
+        for descriptor in (listener.fileno(), self._told_to_end):
+            self._poll.register(descriptor, select.POLLIN)
         while True:
             ready = self._poll.poll(self._patience_ms())
             for number, _ in ready:
@@ -92,10 +97,28 @@ class NodeKeeper:
                     self._hear(number)
                 elif number in self._devices:
                     self._drop(self._devices[number])
+                elif number == self._told_to_end:
+                    os.eventfd_read(number)
+                    self._ends_at = time.monotonic() + _LINGER_SECONDS
             self._give_up_late()
+            if self._ends_at is not None and self._has_ended(self._ends_at):
+                return
+
+    def end(self) -> None:
+        """Give up what nobody serves, and leave the others alone. For signal handlers."""
+        os.eventfd_write(self._told_to_end, 1)
+
+    def _has_ended(self, at: float) -> bool:
+        for place in list(self._places.values()):
+            if place.owner is None:
+                self._give_up(place, "its keeper was told to end")
+                self._forget(place)
+        return not self._places or time.monotonic() >= at
 
     def _patience_ms(self) -> float | None:
         deadlines = [p.deadline for p in self._places.values() if p.owner is None and p.deadline]
+        if self._ends_at is not None:
+            deadlines.append(self._ends_at)
         if not deadlines:
             return None
         return max(0.0, min(deadlines) - time.monotonic()) * 1000 + 1

@@ -1,7 +1,6 @@
 """A mount whose whole process tree ends, as a container's does: the node's keeper holds it, and the
 next container goes on with it. Programs notice a pause."""
 
-import contextlib
 import io
 import json
 import mmap
@@ -187,21 +186,16 @@ def test_a_second_container_waits_until_the_first_has_ended(
     minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
     one = kept(mount(bucket, data_path="direct", read_only=True, keeper=node.socket), node)
     log = tmp_path / "second.log"
-    with (one.path / "file").open("rb", buffering=0) as file, log.open("wb") as out:
+    with log.open("wb") as out, (one.path / "file").open("rb", buffering=0) as file:
         second = subprocess.Popen(
-            one.arguments, stdout=out, stderr=out, env=one._environment, start_new_session=True
+            one.arguments, stdout=out, stderr=out, env=one.environment, start_new_session=True
         )
-        try:
-            wait_for(lambda: f"waiting for the daemon that serves {one.path}" in log.read_text())
-            assert one.terminate() == 0
-            wait_for(lambda: KEPT in log.read_text())
-            assert file.read() == b"bytes"
-        finally:
-            subprocess.run(["umount", "-l", one.path], check=False)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                second.wait(END_SECONDS)
-            second.kill()
-    assert second.wait() == 0, log.read_text()
+        wait_for(lambda: f"waiting for the daemon that serves {one.path}" in log.read_text())
+        assert one.terminate() == 0
+        wait_for(lambda: KEPT in log.read_text())
+        assert file.read() == b"bytes"
+    subprocess.run(["umount", one.path], check=True)
+    assert second.wait(END_SECONDS) == 0, log.read_text()
 
 
 def test_a_mount_that_nobody_takes_over_in_time_is_given_up_and_can_be_made_anew(
@@ -215,7 +209,7 @@ def test_a_mount_that_nobody_takes_over_in_time_is_given_up_and_can_be_made_anew
     began = time.monotonic()
     with (one.path / "file").open("rb", buffering=0) as file:
         assert one.terminate() == 0
-        with pytest.raises(OSError, match="abort|not connected"):  # while it waited, or after
+        with pytest.raises(OSError, match=r"abort|not connected"):  # while it waited, or after
             read_past_pages(file.fileno())
     assert time.monotonic() - began >= 0.5
     why = "no other daemon served it within 0.5 s"
@@ -280,7 +274,12 @@ def test_a_mount_of_something_else_gets_nothing_that_is_held(
     assert one.terminate() == 0
     other = [*one.arguments[:4], "another", *one.arguments[5:]]
     done = subprocess.run(
-        other, capture_output=True, text=True, env=one._environment, timeout=END_SECONDS
+        other,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=one.environment,
+        timeout=END_SECONDS,
     )
     assert done.returncode == 1
     assert f"it holds the mount of {bucket} at {one.path}, not of another" in done.stderr
@@ -309,7 +308,9 @@ def test_another_user_gets_nothing_from_a_keeper_and_gives_it_nothing(
     words = [*as_ordinary_user(), sys.executable, "-c", ask, node.socket, one.path, bucket]
 
     def asked() -> str:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=END_SECONDS)
+        done = subprocess.run(
+            words, check=False, capture_output=True, text=True, timeout=END_SECONDS
+        )
         return (done.stdout + done.stderr).strip().splitlines()[-1]
 
     assert asked() == "PermissionError: [Errno 13] Permission denied"
@@ -346,3 +347,25 @@ def test_a_socket_of_another_user_is_no_keeper(tmp_path: Path, bucket: str) -> N
     finally:
         stranger.kill()
         stranger.communicate()
+
+
+def test_a_keeper_that_is_told_to_end_unmounts_what_nobody_serves(
+    mount: MountFactory, bucket: str, node: NodeKeeperProcess
+) -> None:
+    one = kept(mount(bucket, data_path="direct", read_only=True, keeper=node.socket), node)
+    assert one.terminate() == 0
+    assert is_mounted(one.path)
+    assert node.end() == 0
+    assert "is given up: its keeper was told to end" in node.log
+    assert not is_mounted(one.path)
+
+
+def test_what_is_left_while_its_keeper_ends_is_unmounted_too(
+    mount: MountFactory, bucket: str, node: NodeKeeperProcess
+) -> None:
+    """As when a pod ends, and all of its containers are told at once."""
+    one = kept(mount(bucket, data_path="direct", read_only=True, keeper=node.socket), node)
+    os.kill(one.pid, signal.SIGTERM)
+    assert node.end() == 0
+    assert one.wait() == 0
+    assert not is_mounted(one.path)

@@ -112,6 +112,10 @@ def _deposit(settings: Settings, warn: Callable[[str], None]) -> Deposit | None:
     """
     if settings.keeper is None:
         return None
+    if given_descriptor(settings.mountpoint) is not None:
+        raise EnvironmentProblemError(
+            f"--keeper: the program that has made the mount of {settings.mountpoint} keeps it"
+        )
     told = {"mountpoint": str(settings.mountpoint), "source": settings.source}
     try:
         return Deposit.claimed(str(settings.keeper), told, warn)

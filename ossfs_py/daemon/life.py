@@ -28,7 +28,7 @@ from ossfs_py.daemon.options import (
 )
 from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.succeeding import taken_from
-from ossfs_py.daemon.surroundings import Surroundings
+from ossfs_py.daemon.surroundings import Surroundings, check_kept
 from ossfs_py.daemon.upgrading import Upgrade
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
@@ -109,7 +109,7 @@ def run(
     else:
         check_given(given, is_new=keeper is None or keeper.device is None)
         os.set_inheritable(given, False)
-    surroundings.check_kept(settings, Surroundings())
+    check_kept(settings, Surroundings())
     prepare_directories(local_directories(settings))
     metrics = Metrics()
     store = None

@@ -51,7 +51,7 @@ _FEWEST = 2
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
+class _HeldMount:
     """One mount."""
 
     mountpoint: str
@@ -77,9 +77,9 @@ class NodeKeeper:
         self._wait_seconds = wait_seconds
         self._tell = tell
         self._poll = select.poll()
-        self._places: dict[str, _Place] = {}
-        self._connections: dict[int, tuple[socket.socket, _Place | None]] = {}
-        self._devices: dict[int, _Place] = {}
+        self._places: dict[str, _HeldMount] = {}
+        self._connections: dict[int, tuple[socket.socket, _HeldMount | None]] = {}
+        self._devices: dict[int, _HeldMount] = {}
         """Of mounts that nobody serves: their end is looked for."""
         self._told_to_end = os.eventfd(0, os.EFD_CLOEXEC)
         self._ends_at: float | None = None
@@ -102,7 +102,9 @@ class NodeKeeper:
                     self._ends_at = time.monotonic() + _LINGER_SECONDS
             self._give_up_late()
             if self._ends_at is not None and self._has_ended(self._ends_at):
-                return
+                break
+        for connection, _ in self._connections.values():
+            connection.close()
 
     def end(self) -> None:
         """Give up what nobody serves, and leave the others alone. For signal handlers."""
@@ -153,7 +155,7 @@ class NodeKeeper:
                 self._end(connection)
         except BlockingIOError:
             return
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             self._end(connection)
         finally:
             for descriptor in descriptors:
@@ -168,7 +170,7 @@ class NodeKeeper:
         if not isinstance(claim, dict) or not {"mountpoint", "source"} <= claim.keys():
             raise ValueError("a claim has a mountpoint and a source")
         mountpoint, source = str(claim["mountpoint"]), str(claim["source"])
-        place = self._places.setdefault(mountpoint, _Place(mountpoint, source))
+        place = self._places.setdefault(mountpoint, _HeldMount(mountpoint, source))
         if place.source != source:
             why = f"it holds the mount of {place.source} at {mountpoint}, not of {source}"
             connection.send(REFUSED + why.encode())
@@ -181,7 +183,7 @@ class NodeKeeper:
             place.waiting.append(connection)
             connection.send(WAIT + f"the daemon that serves {mountpoint} to let go of it".encode())
 
-    def _give(self, place: _Place, connection: socket.socket) -> None:
+    def _give(self, place: _HeldMount, connection: socket.socket) -> None:
         place.owner, place.has_served, place.is_left = connection, False, False
         if place.descriptors:
             self._unwatch(place)
@@ -191,7 +193,7 @@ class NodeKeeper:
         except OSError:
             self._end(connection)
 
-    def _keep(self, place: _Place, descriptors: list[int]) -> None:
+    def _keep(self, place: _HeldMount, descriptors: list[int]) -> None:
         is_new = not place.descriptors
         self._let_go(place)
         for descriptor in descriptors:
@@ -201,7 +203,7 @@ class NodeKeeper:
             self._tell(f"the mount of {place.source} at {place.mountpoint} is kept")
 
     @staticmethod
-    def _note(place: _Place, word: bytes) -> None:
+    def _note(place: _HeldMount, word: bytes) -> None:
         if word == SERVES:
             place.has_served, place.deadline = True, None
         elif word.startswith(LEFT):
@@ -231,7 +233,7 @@ class NodeKeeper:
         elif not place.descriptors:
             del self._places[place.mountpoint]
 
-    def _wait_for_next(self, place: _Place) -> None:
+    def _wait_for_next(self, place: _HeldMount) -> None:
         now = time.monotonic()
         if place.has_served or place.deadline is None:
             # Who only tried to take over does not make programs wait for longer.
@@ -257,7 +259,7 @@ class NodeKeeper:
                 self._give_up(place, why)
                 self._forget(place)
 
-    def _give_up(self, place: _Place, why: str) -> None:
+    def _give_up(self, place: _HeldMount, why: str) -> None:
         """Programs are told that the mount is dead; it goes where this process may unmount it."""
         self._unwatch(place)
         where = mountpoint_of(place.descriptors[_DEVICE])
@@ -273,24 +275,24 @@ class NodeKeeper:
             except EnvironmentProblemError as exc:
                 self._tell(f"the next mount has to clean up: {exc}")
 
-    def _drop(self, place: _Place) -> None:
+    def _drop(self, place: _HeldMount) -> None:
         """Somebody has unmounted what nobody served."""
         self._unwatch(place)
         self._let_go(place)
         self._tell(f"the mount at {place.mountpoint} was unmounted")
         self._forget(place)
 
-    def _forget(self, place: _Place) -> None:
+    def _forget(self, place: _HeldMount) -> None:
         if place.owner is None and not place.waiting:
             self._places.pop(place.mountpoint, None)
 
-    def _unwatch(self, place: _Place) -> None:
+    def _unwatch(self, place: _HeldMount) -> None:
         for device in place.descriptors[_DEVICE:_FEWEST]:
             if self._devices.pop(device, None) is not None:
                 self._poll.unregister(device)
 
     @staticmethod
-    def _let_go(place: _Place) -> None:
+    def _let_go(place: _HeldMount) -> None:
         for descriptor in place.descriptors:
             os.close(descriptor)
         place.descriptors, place.deadline = [], None
@@ -303,20 +305,19 @@ def listening(path: Path) -> Iterator[socket.socket]:
     Raises:
         EnvironmentProblemError: it cannot be made.
     """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    mask = os.umask(_SOCKET_MASK)
-    try:
-        if not path.parent.exists():
-            path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True)
-        _clear(path)
-        listener.bind(str(path))
-        listener.listen()
-    except OSError as exc:
-        listener.close()
-        raise EnvironmentProblemError(f"--socket: {path}: {exc.strerror or exc}") from None
-    finally:
-        os.umask(mask)
-    with listener:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        try:
+            if not path.parent.exists():
+                path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True)
+            _clear(path)
+            mask = os.umask(_SOCKET_MASK)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(mask)
+            listener.listen()
+        except OSError as exc:
+            raise EnvironmentProblemError(f"--socket: {path}: {exc.strerror or exc}") from None
         try:
             yield listener
         finally:

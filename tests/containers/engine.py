@@ -179,6 +179,10 @@ class Container:
         self._engine.run("stop", "--time", str(seconds), self.name)
         return self.exit_code()
 
+    def start(self) -> None:
+        """Again, after an end."""
+        self._engine.run("start", self.name)
+
     def exit_code(self) -> int:
         """Waits for the end."""
         return int(self._engine.run("wait", self.name).split()[-1])

@@ -255,7 +255,7 @@ def test_words_that_no_mount_says_end_their_connection_only(
 
 
 def test_two_keepers_do_not_listen_at_one_place_and_a_dead_one_is_followed(tmp_path: Path) -> None:
-    path = tmp_path / "socket"
+    path = tmp_path / "made/socket"
     with listening(path):
         with (
             pytest.raises(EnvironmentProblemError, match="another keeper listens at"),
@@ -263,6 +263,7 @@ def test_two_keepers_do_not_listen_at_one_place_and_a_dead_one_is_followed(tmp_p
         ):
             pass
         assert path.stat().st_mode & 0o777 == 0o600
+        assert path.parent.stat().st_mode & 0o777 == 0o700
     assert not path.exists()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(str(path))

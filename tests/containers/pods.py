@@ -90,7 +90,9 @@ def playing(engine: Engine, *documents: Document | None, work: Path) -> Iterator
         yield [Container(engine, name) for name in names]
     finally:
         engine.run("pod", "rm", "--force", "--time", "0", pod["metadata"]["name"], check=False)
-        engine.run("volume", "prune", "--force", check=False)
+        for claim in kept:
+            if claim["kind"] == "PersistentVolumeClaim":
+                engine.run("volume", "rm", "--force", claim["metadata"]["name"], check=False)
 
 
 def _settings(text: str, here: Surroundings) -> str:

@@ -25,19 +25,18 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ossfs_py.cli.kept import (
-    DEPOSIT,
     KEPT,
     NOT_THERE,
     STANDARD_ERROR,
     SUCCEEDS,
     UPGRADED,
+    deposit_of,
     keep_to_ourselves,
     told_as_text,
 )
-from ossfs_py.host.deposit import Deposit
 from ossfs_py.host.keeping import (
     DEVICE,
     ENDED,
@@ -48,6 +47,9 @@ from ossfs_py.host.keeping import (
     REFUSED,
     SERVES,
 )
+
+if TYPE_CHECKING:
+    from ossfs_py.host.deposit import Deposit
 
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10
@@ -71,7 +73,7 @@ class _Daemons:
         *,
         leads: bool,
         command: list[str],
-        deposit: Deposit | None = None,
+        deposit: "Deposit | None" = None,
     ) -> None:
         self._restarts = restarts
         self._ready = ready
@@ -314,8 +316,7 @@ def main(argv: list[str]) -> int:
     """Keep a mount; the exit code of its last daemon."""
     keep_to_ourselves()
     restarts, ready, leads, *command = argv
-    told = os.environ.pop(DEPOSIT, None)
-    deposit = None if told is None else Deposit.from_text(told)
+    deposit = deposit_of(os.environ)
     daemons = _Daemons(
         int(restarts), int(ready), leads=leads == "1", command=command, deposit=deposit
     )

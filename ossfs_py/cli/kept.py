@@ -73,6 +73,18 @@ def predecessor_of(environ: MutableMapping[str, str]) -> "Predecessor | None":
     return Predecessor(socket.socket(fileno=channel))
 
 
+def deposit_of(environ: MutableMapping[str, str]) -> "Deposit | None":
+    """The place of a keeper's mount at the node's keeper; None if it has none. Taken out of the
+    environment.
+    """
+    told = environ.pop(DEPOSIT, None)
+    if told is None:
+        return None
+    from ossfs_py.host.deposit import Deposit
+
+    return Deposit.from_text(told)
+
+
 def changed_by_upgrades(environ: MutableMapping[str, str]) -> dict[str, object]:
     """Settings that ``ossfs-py upgrade`` was given, by field. Taken out of the environment."""
     changes: dict[str, object] = json.loads(environ.pop(UPGRADED, "{}"))

@@ -272,6 +272,18 @@ def test_what_a_container_lacks_is_told_in_a_sentence_each(
         assert container.stop() == 0
 
 
+def test_a_cache_in_the_layer_of_the_container_is_told(
+    engine: Engine, options: list[str], environment: dict[str, str]
+) -> None:
+    environment["OSSFS_PY_DATA_PATH"] = "cache"
+    with engine.container(options, environment=environment) as container:
+        container.wait_healthy()
+        log = container.logs()
+        assert "--cache-dir: /var/cache/ossfs-py is in the container's own layer" in log
+        assert "--temp-dir" not in log
+        assert container.stop() == 0
+
+
 def test_the_image_s_user_mounts_and_its_volumes_are_its_own(
     engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
 ) -> None:

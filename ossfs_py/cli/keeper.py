@@ -7,6 +7,9 @@ ends the keeper, with the same exit code; one that dies is started again, as oft
 it was told to. After that a last one only unmounts and says why. A daemon may also have the next
 one started while it serves, and hand over when that is ready.
 
+Where the node has a keeper, too (``host/nodekeeper.py``), that one holds the same, and the mount is
+left to it when this process is told to end, or would give the mount up.
+
     python -m ossfs_py.cli.keeper RESTARTS READY LEADS COMMAND...
 
 READY is the descriptor on which the first daemon says that it serves, or -1; LEADS is 1 where the
@@ -22,7 +25,7 @@ import sys
 import time
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ossfs_py.cli.kept import (
     KEPT,
@@ -30,15 +33,32 @@ from ossfs_py.cli.kept import (
     STANDARD_ERROR,
     SUCCEEDS,
     UPGRADED,
+    deposit_of,
     keep_to_ourselves,
     told_as_text,
 )
-from ossfs_py.host.keeping import DEVICE, ENDED, HANDED, HELD, LONGEST_WORD_BYTES, NEXT, REFUSED
+from ossfs_py.host.keeping import (
+    DEVICE,
+    ENDED,
+    HANDED,
+    HELD,
+    LONGEST_WORD_BYTES,
+    NEXT,
+    REFUSED,
+    SERVES,
+)
+
+if TYPE_CHECKING:
+    from ossfs_py.host.deposit import Deposit
 
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_LEAVE: Final = signal.SIGUSR2
+"""Tells a daemon to end and leave the mount; one that does not know it yet is ended by it."""
+_LOOK_SECONDS = 2.0
+"""How soon another keeper of the node is noticed."""
 _BY_SIGNAL = 128
 """Added to a signal's number, as shells do."""
 
@@ -46,18 +66,32 @@ _BY_SIGNAL = 128
 class _Daemons:
     """The daemons of one mount, one after the other."""
 
-    def __init__(self, restarts: int, ready: int, *, leads: bool, command: list[str]) -> None:
+    def __init__(
+        self,
+        restarts: int,
+        ready: int,
+        *,
+        leads: bool,
+        command: list[str],
+        deposit: "Deposit | None" = None,
+    ) -> None:
         self._restarts = restarts
         self._ready = ready
         self._leads = leads
         self._command = command
-        self._ledger = os.memfd_create("ossfs-py")
+        self._deposit = deposit
+        self._is_leaving = False
+        """Whether the mount is left to the node's keeper."""
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._theirs = theirs
         self._ours.setblocking(False)
         self._device: int | None = None
         self._held: list[int] = []
         """Descriptors of locks that outlive a daemon."""
+        if deposit is not None and deposit.descriptors:
+            self._ledger, self._device, *self._held = deposit.descriptors
+        else:
+            self._ledger = os.memfd_create("ossfs-py")
         self._deaths: list[float] = []
         self._is_ending = False
         self._words: set[bytes] = set()
@@ -72,15 +106,12 @@ class _Daemons:
 
     def run(self) -> int:
         """Keep a daemon running until it is to run no more; its exit code."""
-        signals = (signal.SIGCHLD, *_PASSED_ON)
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, *_PASSED_ON))
         self._start()
         while True:
-            number = signal.sigwaitinfo(signals).si_signo
+            number = self._next_signal()
             if number != signal.SIGCHLD:
-                self._is_ending = self._is_ending or number in _ENDING
-                with suppress(ProcessLookupError):
-                    os.kill(self._pid, number)
+                self._pass_on(number)
                 continue
             ended = self._reap()
             self._take_up_words()
@@ -93,12 +124,36 @@ class _Daemons:
                 reason = self._reason_to_end(code)
                 if reason is not None:
                     self._end(reason)
+                    if self._is_leaving:
+                        return 0
                     return code if code >= 0 else _BY_SIGNAL - code
                 self._go_on()
             self._start_wanted()
 
+    def _next_signal(self) -> int:
+        """Waits for it; looks after what the node's keeper holds meanwhile."""
+        signals = (signal.SIGCHLD, *_PASSED_ON)
+        if self._deposit is None:
+            return signal.sigwaitinfo(signals).si_signo
+        while (told := signal.sigtimedwait(signals, _LOOK_SECONDS)) is None:
+            self._deposit.look_after()
+        return told.si_signo
+
+    def _pass_on(self, number: int) -> None:
+        self._is_ending = self._is_ending or number in _ENDING
+        if number in _ENDING and self._deposit is not None and self._deposit.is_taken:
+            self._is_leaving = True
+            number = _LEAVE
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, number)
+
     def _end(self, reason: str) -> None:
         self._end_next()
+        if self._deposit is not None:
+            if self._is_leaving or (reason and self._deposit.is_taken):
+                self._deposit.left(reason)
+                return
+            self._deposit.ended()
         if reason:
             self._start(given_up=reason)
             os.waitpid(self._pid, 0)
@@ -133,12 +188,14 @@ class _Daemons:
         self._words.clear()
         self._pid, self._next = self._next, 0
         if self._is_ending:
-            os.kill(self._pid, signal.SIGTERM)  # the other one was told in vain
+            self._pass_on(signal.SIGTERM)  # the other one was told in vain
 
     def _reason_to_end(self, code: int) -> str | None:
         """None if the daemon is to be started again; nothing if all is over, or the reason why the
         mount is given up."""
-        if self._device is None or ENDED in self._words or self._is_gone():
+        is_over = self._device is None or ENDED in self._words or self._is_gone()
+        self._is_leaving = self._is_leaving and not is_over
+        if is_over or self._is_leaving:
             return ""
         died = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         if REFUSED in self._words:
@@ -157,6 +214,7 @@ class _Daemons:
         return None
 
     def _take_up_words(self) -> None:
+        before = (self._device, *self._held)
         with suppress(BlockingIOError):
             while True:
                 word, descriptors, _, _ = socket.recv_fds(self._ours, LONGEST_WORD_BYTES, 1)
@@ -166,8 +224,13 @@ class _Daemons:
                     self._held += descriptors
                 elif word.startswith(NEXT) and descriptors:
                     self._wanted.append((word.removeprefix(NEXT).decode(), descriptors[0]))
+                elif word == SERVES and self._deposit is not None:
+                    self._deposit.serves()
                 else:
                     self._words.add(word)
+        has_more = before != (self._device, *self._held)
+        if self._deposit is not None and self._device is not None and has_more:
+            self._deposit.keep([self._ledger, self._device, *self._held])
 
     def _is_gone(self) -> bool:
         """Whether the kernel has closed the mount."""
@@ -253,7 +316,11 @@ def main(argv: list[str]) -> int:
     """Keep a mount; the exit code of its last daemon."""
     keep_to_ourselves()
     restarts, ready, leads, *command = argv
-    return _Daemons(int(restarts), int(ready), leads=leads == "1", command=command).run()
+    deposit = deposit_of(os.environ)
+    daemons = _Daemons(
+        int(restarts), int(ready), leads=leads == "1", command=command, deposit=deposit
+    )
+    return daemons.run()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from collections.abc import MutableMapping, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
+    from ossfs_py.host.deposit import Deposit
     from ossfs_py.host.handover import Predecessor
     from ossfs_py.host.keeping import MountKeeper
 
@@ -23,6 +24,8 @@ SUCCEEDS: Final = "_OSSFS_PY_SUCCEEDS"
 that: the number of a socket, and of what is to be its standard error."""
 UPGRADED: Final = "_OSSFS_PY_UPGRADED"
 """The variable with the settings that upgrades have changed, as JSON by field."""
+DEPOSIT: Final = "_OSSFS_PY_DEPOSIT"
+"""The variable that tells the keeper what place it has at the node's keeper."""
 STANDARD_ERROR: Final = 2
 NOT_THERE: Final = -1
 """Instead of a descriptor."""
@@ -70,18 +73,34 @@ def predecessor_of(environ: MutableMapping[str, str]) -> "Predecessor | None":
     return Predecessor(socket.socket(fileno=channel))
 
 
+def deposit_of(environ: MutableMapping[str, str]) -> "Deposit | None":
+    """The place of a keeper's mount at the node's keeper; None if it has none. Taken out of the
+    environment.
+    """
+    told = environ.pop(DEPOSIT, None)
+    if told is None:
+        return None
+    from ossfs_py.host.deposit import Deposit
+
+    return Deposit.from_text(told)
+
+
 def changed_by_upgrades(environ: MutableMapping[str, str]) -> dict[str, object]:
     """Settings that ``ossfs-py upgrade`` was given, by field. Taken out of the environment."""
     changes: dict[str, object] = json.loads(environ.pop(UPGRADED, "{}"))
     return changes
 
 
-def become_keeper(restarts: int, ready: int = NOT_THERE, *, leads: bool) -> NoReturn:
+def become_keeper(
+    restarts: int, deposit: "Deposit | None", ready: int = NOT_THERE, *, leads: bool
+) -> NoReturn:
     """Become the keeper of the mount that this command line makes.
 
-    ``ready`` is the descriptor on which the daemon reports that it serves. ``leads``: the daemon
-    leads its own process group.
+    ``deposit`` is its place at the node's keeper, if there is one. ``ready`` is the descriptor on
+    which the daemon reports that it serves. ``leads``: the daemon leads its own process group.
     """
+    if deposit is not None:
+        os.environ[DEPOSIT] = deposit.handed_on()
     if ready != NOT_THERE:
         os.set_inheritable(ready, True)
     again = [sys.executable, *sys.orig_argv[1:]]

@@ -53,6 +53,10 @@ _COMMANDS = {
         "ossfs_py.cli.upgrade:upgrade",
         "Switch a mount to a new version or other options.",
     ),
+    "keeper": (
+        "ossfs_py.cli.node_keeper:keeper",
+        "Hold mounts while their containers are replaced.",
+    ),
     "log-level": ("ossfs_py.cli.log_level:log_level", "Show or change what a mount logs."),
     "warmup": ("ossfs_py.cli.warmup:warmup", "Load files into a cache ahead of time."),
     "bench": ("ossfs_py.cli.bench:bench", "Measure how fast a mount is for programs."),

@@ -13,6 +13,7 @@ from ossfs_py.cli.loading import loading
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import secret_values, stderr_is_the_journal
 from ossfs_py.errors import EnvironmentProblemError, UserError
+from ossfs_py.host.deposit import Deposit, DepositError
 from ossfs_py.host.handover import Predecessor
 from ossfs_py.host.kernelside import given_descriptor
 from ossfs_py.host.notify import Notifier
@@ -38,13 +39,17 @@ def start(
     """
 
     kept = keeper_of(os.environ)
-    if settings.restarts and kept is None and _is_below(settings.mountpoint):
-        # The next daemon begins in this directory, and would wait for itself.
-        raise EnvironmentProblemError(
-            "with --restarts the command cannot be given in the directory that it mounts"
-        )
-    if settings.restarts and kept is None and settings.foreground:
-        become_keeper(settings.restarts, leads=True)
+    becomes = None
+    if settings.outlives_daemon and kept is None:
+        if _is_below(settings.mountpoint):
+            # The next daemon begins in this directory, and would wait for itself.
+            raise EnvironmentProblemError(
+                "with --restarts or --keeper the command cannot be given in the directory that it"
+                " mounts"
+            )
+        becomes = partial(become_keeper, settings.restarts, _deposit(settings, warn))
+        if settings.foreground:
+            becomes(leads=True)
     keeper, writer = kept or (None, NOT_THERE)
 
     def serve(ready: Ready) -> int:
@@ -94,9 +99,28 @@ def start(
 
     if keeper is not None:
         be_the_daemon(serve, writer if writer != NOT_THERE else os.open(os.devnull, os.O_WRONLY))
-    keeps = partial(become_keeper, settings.restarts, leads=False) if settings.restarts else None
+    keeps = None if becomes is None else partial(becomes, leads=False)
     is_given = given_descriptor(settings.mountpoint) is not None
     return run_detached(serve, None if is_given else settings.mountpoint, warn, keeps)
+
+
+def _deposit(settings: Settings, warn: Callable[[str], None]) -> Deposit | None:
+    """The place of the mount at the node's keeper; None where it has none.
+
+    Raises:
+        EnvironmentProblemError: the keeper cannot be had.
+    """
+    if settings.keeper is None:
+        return None
+    if given_descriptor(settings.mountpoint) is not None:
+        raise EnvironmentProblemError(
+            f"--keeper: the program that has made the mount of {settings.mountpoint} keeps it"
+        )
+    told = {"mountpoint": str(settings.mountpoint), "source": settings.source}
+    try:
+        return Deposit.claimed(str(settings.keeper), told, warn)
+    except DepositError as exc:
+        raise EnvironmentProblemError(f"--keeper: {exc}") from None
 
 
 def _said_in_the_log(warnings: Sequence[str] = ()) -> None:

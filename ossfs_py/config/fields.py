@@ -31,6 +31,11 @@ class SettingFields(
         return f"{self.bucket}/{self.prefix}".rstrip("/")
 
     @property
+    def outlives_daemon(self) -> bool:
+        """Whether another daemon is to go on with the mount when its own has ended."""
+        return bool(self.restarts) or self.keeper is not None
+
+    @property
     def trash_prefix(self) -> str:
         """Below which keys copies are kept, or would be."""
         return self.trash or f"{self.prefix}{TRASH}"

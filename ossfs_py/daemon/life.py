@@ -28,7 +28,7 @@ from ossfs_py.daemon.options import (
 )
 from ossfs_py.daemon.servicestate import ServiceState
 from ossfs_py.daemon.succeeding import taken_from
-from ossfs_py.daemon.surroundings import Surroundings
+from ossfs_py.daemon.surroundings import Surroundings, check_kept
 from ossfs_py.daemon.upgrading import Upgrade
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
@@ -109,6 +109,7 @@ def run(
     else:
         check_given(given, is_new=keeper is None or keeper.device is None)
         os.set_inheritable(given, False)
+    check_kept(settings, Surroundings())
     prepare_directories(local_directories(settings))
     metrics = Metrics()
     store = None
@@ -425,7 +426,7 @@ class _Life:
         self._draining = trio.CancelScope(deadline=self._draining.deadline)
 
     async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
-        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        watched = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
         with trio.open_signal_receiver(*watched) as numbers:
             # The threads' stacks go to stderr even when the loop itself is stuck.
             faulthandler.register(signal.SIGUSR1, chain=True)
@@ -433,6 +434,8 @@ class _Life:
             async for number in numbers:
                 if number == signal.SIGHUP:
                     await self._reload()
+                elif number == signal.SIGUSR2:
+                    self._upgrade.leave()
                 elif number == signal.SIGUSR1:
                     log.warning("asked by SIGUSR1 what every task waits for:\n%s", describe_tasks())
                 else:

@@ -132,7 +132,7 @@ def write_limits(settings: Settings) -> WriteLimits:
         memory_part_bytes=part_bytes,
         zeros_bytes=settings.max_zeros_bytes,
         # The next daemon goes on from staging files.
-        small_bytes=0 if settings.restarts else limits.small_bytes,
+        small_bytes=0 if settings.outlives_daemon else limits.small_bytes,
     )
 
 

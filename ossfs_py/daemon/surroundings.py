@@ -12,6 +12,7 @@ from pathlib import Path
 from ossfs_py.config import Settings
 from ossfs_py.config.machine import is_container, usable_memory
 from ossfs_py.config.units import MIB, format_size
+from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import THIS_MACHINE, Machine
 from ossfs_py.host.mounttable import MountEntry
 
@@ -80,6 +81,22 @@ def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iter
         where = around.mount_below(path / "x")
         if where is not None and where.filesystem_type in _LAYERS:
             yield f"--{option}: {path} is in the container's own layer, {loss}: put a volume there"
+
+
+def check_kept(settings: Settings, around: Surroundings) -> None:
+    """See whether another container could go on with what is written.
+
+    Raises:
+        EnvironmentProblemError: it could not.
+    """
+    if settings.keeper is None or settings.read_only or not around.is_container:
+        return
+    where = around.mount_below(settings.state_dir / "x")
+    if where is not None and where.filesystem_type in _LAYERS:
+        raise EnvironmentProblemError(
+            f"--state-dir: {settings.state_dir} is in the container's own layer, which the next"
+            " container does not have: --keeper needs a volume there, unless the mount is read-only"
+        )
 
 
 def _written(settings: Settings) -> Iterator[tuple[str, Path, str]]:

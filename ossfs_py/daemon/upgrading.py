@@ -42,8 +42,8 @@ class Upgrade:
         """
         if self._keeper is None:
             raise ControlError(
-                "the mount was made without --restarts, so its daemon cannot be replaced: unmount,"
-                " and mount again"
+                "the mount was made without --restarts or --keeper, so its daemon cannot be"
+                " replaced: unmount, and mount again"
             )
         if not self.is_kept:
             raise ControlError("the daemon cannot be replaced: the kernel does not support it")
@@ -59,6 +59,12 @@ class Upgrade:
             self._end(self._keeper)
         finally:
             self._is_under_way = False
+
+    def leave(self) -> None:
+        """Told to end by a keeper that has left the mount to the node's: end at once."""
+        if self._keeper is not None:
+            log.warning("the mount is left to the keeper, for the next daemon")
+            self._end(self._keeper)
 
     async def _ready_successor(
         self, keeper: MountKeeper, changes: Mapping[str, Any]

@@ -66,7 +66,9 @@ class Heir:
 
     def hand_over(self) -> bool:
         """The mount answers: from now on another daemon may go on with it; whether one can."""
-        if not self.is_kept and self.own_device is not None:
+        if self.device is not None:
+            self._keeper.goes_on()
+        elif not self.is_kept and self.own_device is not None:
             self._keeper.hand_over(self.own_device)
             self.is_kept = True
             if self.survival.lock is not None:

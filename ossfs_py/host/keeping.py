@@ -29,6 +29,8 @@ NEXT: Final = b"next "
 this one. It is to be started now."""
 HANDED: Final = b"handed"
 """The daemon lets go of the mount: the one that was started goes on with it."""
+SERVES: Final = b"serves"
+"""The daemon goes on with a mount that it was given."""
 LONGEST_WORD_BYTES: Final = 64 * 1024
 
 
@@ -59,15 +61,21 @@ class MountKeeper:
         """The next daemon can go on with the kernel's descriptor."""
         try:
             socket.send_fds(self._channel, [DEVICE], [device])
+            self._wake()
         except OSError as exc:
             log.warning(
                 "the keeper is gone (%s): the mount will not survive its daemon", exc.strerror
             )
 
+    def goes_on(self) -> None:
+        """This daemon serves the mount that it was given."""
+        self._tell(SERVES)
+
     def hold(self, descriptor: int) -> None:
         """Whatever hangs on a descriptor outlives the daemon."""
         try:
             socket.send_fds(self._channel, [HELD], [descriptor])
+            self._wake()
         except OSError as exc:
             log.debug("the keeper is gone: %s", exc.strerror)
 
@@ -81,10 +89,14 @@ class MountKeeper:
         word = NEXT + json.dumps(dict(changes)).encode()
         try:
             socket.send_fds(self._channel, [word], [channel.fileno()])
-            # It waits for its children only; the socket has told that it lives.
-            os.kill(os.getppid(), signal.SIGCHLD)
+            self._wake()
         except OSError as exc:
             raise KeeperGoneError(exc.strerror) from None
+
+    @staticmethod
+    def _wake() -> None:
+        """It waits for its children only; the socket has told that it lives."""
+        os.kill(os.getppid(), signal.SIGCHLD)
 
     def handed(self) -> None:
         """This daemon is about to end, and the next one to go on."""
@@ -101,5 +113,6 @@ class MountKeeper:
     def _tell(self, word: bytes) -> None:
         try:
             self._channel.send(word)
+            self._wake()
         except OSError as exc:
             log.debug("the keeper is gone: %s", exc.strerror)

@@ -16,14 +16,17 @@ if not os.environ.get("OSSFS_PY_IMAGE_TESTS"):
 
 
 @pytest.fixture(scope="session")
-def engine() -> Engine:
-    """With the image built from this checkout."""
+def engine(testrun_uid: str) -> Engine:
+    """With the image built from this checkout, by the first process that shares the tests."""
     try:
         engine = Engine(KEPT)
-        engine.make_base()
+        with engine.to_ourselves() as built_for:
+            engine.make_base()
+            if built_for.read_text() != testrun_uid:
+                engine.build()
+                built_for.write_text(testrun_uid)
     except NoEngineError as exc:
         pytest.skip(f"no container engine can run here: {exc}")
-    engine.build()
     return engine
 
 

@@ -1,6 +1,7 @@
 """podman with directories of its own: nothing of the machine's images or containers is touched."""
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -77,6 +78,15 @@ class Engine:
             said = (done.stdout + done.stderr)[-4000:]
             raise AssertionError(f"podman {' '.join(map(str, words))}\n{said}")
         return done.stdout + done.stderr if with_errors else done.stdout
+
+    @contextlib.contextmanager
+    def to_ourselves(self) -> Iterator[Path]:
+        """No other process of the tests builds meanwhile. Yields a file that tells for whom the
+        image was built last."""
+        path = self._kept / "built"
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield path
 
     def make_base(self) -> None:
         """Make the base image, unless it is kept from another time."""
@@ -178,6 +188,10 @@ class Container:
         """As "docker stop"; the exit code."""
         self._engine.run("stop", "--time", str(seconds), self.name)
         return self.exit_code()
+
+    def start(self) -> None:
+        """Again, after an end."""
+        self._engine.run("start", self.name)
 
     def exit_code(self) -> int:
         """Waits for the end."""

@@ -61,7 +61,7 @@ def played(document: Document, here: Surroundings) -> Document | None:
     # the end, and fails.
     annotations = document["metadata"].setdefault("annotations", {})
     annotations["io.podman.annotations.init.container.type"] = "always"
-    for container in spec.get("initContainers", []):
+    for container in list(spec.get("initContainers", [])):
         if container.pop("restartPolicy", None):
             spec["containers"].append(container)
             spec["initContainers"].remove(container)
@@ -90,7 +90,9 @@ def playing(engine: Engine, *documents: Document | None, work: Path) -> Iterator
         yield [Container(engine, name) for name in names]
     finally:
         engine.run("pod", "rm", "--force", "--time", "0", pod["metadata"]["name"], check=False)
-        engine.run("volume", "prune", "--force", check=False)
+        for claim in kept:
+            if claim["kind"] == "PersistentVolumeClaim":
+                engine.run("volume", "rm", "--force", claim["metadata"]["name"], check=False)
 
 
 def _settings(text: str, here: Surroundings) -> str:
@@ -110,8 +112,13 @@ def _place(volume: Document, here: Surroundings) -> None:
     elif "hostPath" in volume:
         path = volume["hostPath"]["path"]
         is_shared = path == "/var/lib/ossfs-py-mounts"
-        volume["hostPath"]["path"] = str(here.shared if is_shared else here.work / "cache")
+        own = here.work / volume["name"]
+        volume["hostPath"]["path"] = str(here.shared if is_shared else own)
     elif "emptyDir" in volume and volume["name"] == "models":
         # Of a kubelet it is in a directory that propagates.
         del volume["emptyDir"]
         volume["hostPath"] = {"path": str(here.shared), "type": "Directory"}
+    elif "emptyDir" in volume:
+        del volume["emptyDir"]
+        own = here.work / volume["name"]
+        volume["hostPath"] = {"path": str(own), "type": "DirectoryOrCreate"}

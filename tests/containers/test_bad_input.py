@@ -95,6 +95,15 @@ def test_a_mountpoint_with_every_odd_character(
     works(engine, options, environment, shared / ODD)
 
 
+def test_a_mountpoint_that_is_a_link(
+    engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
+) -> None:
+    (shared / "real").mkdir()
+    (shared / "link").symlink_to("real")
+    environment["OSSFS_PY_MOUNTPOINT"] = "/mnt/shared/link"
+    works(engine, options, environment, shared / "real")
+
+
 def test_a_volume_for_the_state_is_used_or_refused_with_what_to_do(
     engine: Engine,
     shared: Path,

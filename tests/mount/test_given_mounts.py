@@ -102,6 +102,9 @@ def test_a_mount_that_root_has_made_is_served_by_an_ordinary_user(
     assert is_mounted(path)  # unmounting is its owner's
     again = served.start()
     assert again.wait(END_SECONDS) == 1
+    kept = served.start("--keeper=/run/keeper", "--read-only")
+    assert kept.wait(END_SECONDS) == 1
+    assert f"the program that has made the mount of /dev/fd/{device} keeps it" in served.log
     assert f"/dev/fd/{device} was served before" in served.log
     assert "is no longer served: the program that mounted it has to unmount it" in served.log
     assert "Traceback" not in served.log

@@ -130,6 +130,6 @@ def test_what_cannot_change_is_refused_and_so_is_a_mount_without_a_keeper(
     outcome = ossfs("upgrade", one.path, environment={})
     assert outcome.code == 1
     assert outcome.sentence == (
-        "the mount was made without --restarts, so its daemon cannot be replaced: unmount, and"
-        " mount again"
+        "the mount was made without --restarts or --keeper, so its daemon cannot be replaced:"
+        " unmount, and mount again"
     )

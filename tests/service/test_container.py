@@ -180,6 +180,15 @@ def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
     return [*pod.get("initContainers", []), *pod["containers"]]
 
 
+def keeps(container: dict[str, Any]) -> bool:
+    """Whether it keeps mounts, and serves none."""
+    return bool(container.get("args", [""])[0] == "keeper")
+
+
+def serves(container: dict[str, Any]) -> bool:
+    return "/ossfs-py:" in container["image"] and not keeps(container)
+
+
 def test_every_setting_in_the_examples_exists() -> None:
     text = "\n".join(path.read_text() for path in [*YAML_FILES, DOCKER / "Dockerfile"])
     used = set(re.findall(rf"\b{ENVIRONMENT_PREFIX}([A-Z_]+)\b", text))
@@ -198,11 +207,30 @@ def test_the_settings_file_of_the_daemonset_is_valid(tmp_path: Path) -> None:
 
 def test_the_mount_of_a_pod_is_there_before_its_programs_start() -> None:
     for pod in pods():
-        first = pod.get("initContainers", [{}])[0]
-        if first.get("restartPolicy") == "Always":
-            assert first["startupProbe"]["exec"]["command"] == ["ossfs-py", "health"]
-        elif not any("/ossfs-py:" in c["image"] for c in pod["containers"]):
-            assert "until" in first["command"][-1]
+        for first in pod.get("initContainers", ()):
+            socket = first.get("args", [None, None, None])[2]
+            if first.get("restartPolicy") == "Always":
+                started = ["test", "-S", socket] if keeps(first) else ["ossfs-py", "health"]
+                assert first["startupProbe"]["exec"]["command"] == started
+            else:
+                assert "until" in first["command"][-1]
+        assert pod.get("initContainers") or "/ossfs-py:" in pod["containers"][0]["image"]
+
+
+def test_a_pod_has_its_keeper_before_its_mount_and_only_mounts_reach_it() -> None:
+    keepers = [[keeps(c) for c in containers(pod)] for pod in pods()]
+    assert sorted(sum(which) for which in keepers) == [0, 0, 1, 1]
+    found = [one for pod in pods() for one in containers(pod)]
+    (path,) = {one["args"][2] for one in found if keeps(one)}
+    for one in found:
+        reaches = str(Path(path).parent) in {mount["mountPath"] for mount in one["volumeMounts"]}
+        assert reaches == (keeps(one) or serves(one))
+    for pod in pods():
+        order = [keeps(c) for c in containers(pod) if "/ossfs-py:" in c["image"]]
+        assert order == sorted(order, reverse=True)
+    settings = (DOCKER / "kubernetes/daemonset.yaml").read_text()
+    assert f'keeper = "{path}"' in settings
+    assert f"value: {path}" in (DOCKER / "kubernetes/sidecar.yaml").read_text()
 
 
 def test_pods_share_the_mount_from_its_daemon_to_its_readers() -> None:
@@ -215,7 +243,10 @@ def test_pods_share_the_mount_from_its_daemon_to_its_readers() -> None:
             if name.endswith("/ossfs-py"):
                 assert mounts["/mnt/shared"]["mountPropagation"] == "Bidirectional"
                 assert container["securityContext"]["privileged"]
-                assert container["livenessProbe"]["exec"]["command"] == ["ossfs-py", "health"]
+                probe = {"exec": {"command": ["ossfs-py", "health"]}}
+                liveness = container.get("livenessProbe", {})
+                # A keeper that is ended by a probe would take the mounts along that wait.
+                assert liveness.items() >= probe.items() if serves(container) else not liveness
             else:
                 assert mounts["/mnt"]["mountPropagation"] == "HostToContainer"
         volumes = {volume["name"] for volume in pod["volumes"]}
@@ -224,7 +255,7 @@ def test_pods_share_the_mount_from_its_daemon_to_its_readers() -> None:
 
 
 def test_pods_and_containers_are_given_the_time_that_uploads_may_take() -> None:
-    serving = [pod for pod in pods() if any("/ossfs-py:" in c["image"] for c in containers(pod))]
+    serving = [pod for pod in pods() if any(serves(c) for c in containers(pod))]
     assert len(serving) == 2
     assert all(pod["terminationGracePeriodSeconds"] >= 180 for pod in serving)
     compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())

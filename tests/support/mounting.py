@@ -63,7 +63,7 @@ class Mount:
         }
         if self.options.get("data_path") == "cache":
             self.options.setdefault("cache_dir", self.cache_dir)
-        self._environment = {
+        self.environment = {
             **{name: value for name, value in os.environ.items() if _harmless(name)},
             "PYTHONUNBUFFERED": "1",
             **environment,
@@ -97,7 +97,7 @@ class Mount:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
                 # A Ctrl-C at pytest's terminal is pytest's to handle.
                 start_new_session=True,
             )

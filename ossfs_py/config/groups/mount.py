@@ -71,6 +71,14 @@ class MountSettings(SettingsModel):
         ge=0,
         le=1000,
     )
+    keeper: AbsolutePath | None = option(
+        MOUNT,
+        "PATH",
+        "The socket of 'ossfs-py keeper': the mount survives its whole container, and the next one "
+        "takes it over (on the conditions of --restarts).",
+        default=None,
+        shown_default="none",
+    )
     kernel_options: tuple[Literal["noexec", "nosuid", "nodev", "noatime"], ...] = argument(
         "Restrictions from -o that the kernel enforces.", default=()
     )

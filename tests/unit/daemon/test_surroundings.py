@@ -7,7 +7,8 @@ import pytest
 
 from ossfs_py.config import Settings
 from ossfs_py.config.units import GIB, MIB
-from ossfs_py.daemon.surroundings import Surroundings, warnings
+from ossfs_py.daemon.surroundings import Surroundings, check_kept, warnings
+from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import Machine
 
 MOUNTPOINT = Path("/mnt/shared/models")
@@ -64,6 +65,26 @@ def test_what_lies_in_the_containers_layer_is_told(tmp_path: Path) -> None:
     assert [one.partition(":")[0] for one in sentences] == ["--temp-dir", "--state-dir"]
     sentences = told(tmp_path, LAYER + SHARED, data_path="cache", read_only=True)
     assert [one.partition(":")[0] for one in sentences] == ["--cache-dir"]
+
+
+@pytest.mark.parametrize("more", [{}, {"read_only": True}, {"data_path": "cache"}])
+def test_what_the_next_container_needs_must_not_lie_in_the_layer_of_this_one(
+    tmp_path: Path, more: dict[str, object]
+) -> None:
+    mounts = tmp_path / "mountinfo"
+    given = {"bucket": "models", "mountpoint": MOUNTPOINT, "state_dir": Path("/var/lib/ossfs-py")}
+    settings = Settings.model_validate({**given, "keeper": Path("/run/keeper"), **more})
+    around = Surroundings(Machine(mount_table=mounts), tmp_path, True)
+    mounts.write_text(LAYER + SHARED + VOLUMES)
+    check_kept(settings, around)
+    mounts.write_text(LAYER + SHARED)
+    if settings.read_only:
+        check_kept(settings, around)
+    else:
+        with pytest.raises(EnvironmentProblemError, match="--keeper needs a volume there"):
+            check_kept(settings, around)
+    # Without a keeper it is only told.
+    check_kept(Settings.model_validate({**given, **more}), around)
 
 
 def test_few_descriptors_are_told(tmp_path: Path) -> None:

@@ -25,10 +25,11 @@ _LONGEST_BYTES = 4 * 1024**2
 _MANY_SEGMENTS = 8
 """With more of them, what the first one holds is written down anew, so that it can go: one file
 that stays open for days must not keep all that was written beside it."""
-_SLOW_SECONDS = 0.005
+_SLOW_SECONDS = 0.05
 _SLOW_FOR_SECONDS = 1.0
 """An append goes to the page cache and takes 25 us. One that took so long waited for a disk that
-others keep busy; the next ones are made by threads, for so long."""
+others keep busy; the next ones are made by threads, for so long. On a busy machine one takes 5 ms
+at times because it waits for a processor, or for Python's lock: a thread would wait as well."""
 
 
 class EntryKind(IntEnum):

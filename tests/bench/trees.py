@@ -218,7 +218,7 @@ def fill(store: Store, prefix: str, count: int) -> None:
 def files_below(store: Store, prefix: str) -> int:
     """How many objects but markers of directories there are."""
     assert store.root is not None
-    names = os.listdir(store.root / BUCKET)
+    names = [path.name for path in (store.root / BUCKET).iterdir()]
     wanted, marker = quote(prefix, safe=""), quote("/", safe="")
     return sum(1 for name in names if name.startswith(wanted) and not name.endswith(marker))
 

@@ -11,6 +11,7 @@ from ossfs_py.errors import (
     QuotaExceededError,
     StoreUnavailableError,
     UnsavedDataError,
+    UnsupportedByStoreError,
 )
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
 from ossfs_py.filesystem.trash import Trash
@@ -174,6 +175,36 @@ def test_a_key_that_the_store_keeps_holds_up_no_other_and_is_seen_again(
         assert bench.store.keys() == ["d/b"]
         assert sorted(bench.forgotten) == ["d/a", "d/b", "d/c"]
         assert "'d/b' was removed here, but the store keeps it" in caplog.text
+
+    on_bench(test)
+
+
+def test_a_store_without_batches_is_asked_to_delete_one_after_the_other() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.fail("delete_many", UnsupportedByStoreError("no DeleteObjects"))
+        keys = [f"d{number % 3}/{number:02}" for number in range(30)]
+        bench.removed(*keys)
+        await bench.put_off.done()
+        assert bench.store.keys() == []
+        assert sorted(bench.forgotten) == sorted(keys)
+        assert bench.store.take_requests()["delete"] == len(keys)
+
+    on_bench(test)
+
+
+def test_where_nothing_may_be_deleted_all_is_seen_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(bench: Bench) -> None:
+        keys = [f"d/{number}" for number in range(20)]
+        for key in keys:
+            for _ in range(2):  # in the batch, and by itself
+                bench.store.fail("delete", AccessDeniedError("no"), key=key)
+        bench.removed(*keys)
+        await bench.put_off.done()
+        assert bench.store.keys() == sorted(keys)
+        assert sorted(bench.forgotten) == sorted(keys)
+        assert caplog.text.count("but the store keeps it") == len(keys)
 
     on_bench(test)
 

@@ -40,7 +40,7 @@ WITH_TORCH := $(VENV)/.torch
 WITH_LOADERS := $(VENV)/.loaders
 OPTIONAL := $(if $(TORCH),$(WITH_TORCH))
 PACKAGES := ca-certificates fuse3 gcc libfuse3-dev pkg-config python3 python3-dev python3-venv util-linux
-TEST_PACKAGES := fio git groff-base memcached rsync sqlite3 systemd
+TEST_PACKAGES := fio git groff-base memcached rsync sqlite3 systemd unzip
 PEERS := s3fs
 ENGINE := podman runc debootstrap catatonit
 INSTALL = .ci/install-packages
@@ -63,7 +63,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts comebacks damage scale histories clones fuzz coverage bench bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -246,6 +246,10 @@ coverage: $(TEST) ## Measure which lines the tests reach, in daemons and threads
 bench: $(TEST) $(WITH_TORCH) ## Measure beside s3fs, rclone and what is on PATH; table, JSON and a picture (QUICK=1: less of everything)
 	@$(INSTALL) $(PEERS)
 	@MPLCONFIGDIR=$(abspath $(VENV))/matplotlib $(BIN)/python -m tests.bench.peers $(if $(QUICK),--quick) $(if $(SHAPED_STORE),--shaped-store $(SHAPED_STORE)) $(BENCH)
+
+bench-trees: $(TEST) ## Unpack, clone, install, copy, rename and remove trees beside s3fs and rclone (BENCH="--repeat 1")
+	@$(INSTALL) $(PEERS)
+	@$(BIN)/python -m tests.bench.trees $(BENCH)
 
 bench-nodes: $(TEST) ## Load one model on 1 to 8 nodes with and without a shared cache (root; NODES="--nodes 4")
 	@$(INSTALL) iproute2

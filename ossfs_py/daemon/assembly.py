@@ -33,6 +33,7 @@ from ossfs_py.datapath.registry import DataPathContext, create
 from ossfs_py.datapath.sharedfilling import SharedFiller
 from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem.kernelcache import KernelCache
+from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.siblings import OpenWatcher, ShardLookup, SiblingPrefetch
 from ossfs_py.filesystem.survival import Survival
@@ -144,7 +145,7 @@ async def assembled(
                 journal,
                 kernel,
                 filesystem_options(settings),
-                write_back=WriteBackQueue(metrics) if settings.write_back else None,
+                write_back=_write_back(settings, metrics, writes),
                 group_sync=_behind(settings, writes.group_sync),
                 foresight=_foresight(settings, namespace, kernel, data_path, metrics),
                 descriptors=descriptors,
@@ -195,6 +196,14 @@ async def assembled(
 
 def _shared_filler(shared: Sharing, network: Workers, pool: BufferPool) -> SharedFiller | None:
     return None if shared.stock is None else SharedFiller(shared.stock, network, pool)
+
+
+def _write_back(
+    settings: Settings, metrics: Metrics, writes: WriteContext
+) -> WriteBackQueue[OpenInode] | None:
+    if not settings.write_back:
+        return None
+    return WriteBackQueue(metrics, is_short=lambda: writes.small.is_short)
 
 
 def _behind(settings: Settings, group_sync: GroupSync) -> GroupSync | None:

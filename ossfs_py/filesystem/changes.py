@@ -68,6 +68,15 @@ class Changes:
 
     async def set_attributes(self, inode: Inode, change: AttributeChange) -> None:
         """chmod, chown and utimens."""
+        opened = self._opened.current(inode)
+        if opened is not None and opened.file.dirty and not opened.lock.locked():
+            # As below, where nothing can be copied: tar does it three times for each file, and the
+            # blocks would take a quarter of its time.
+            async with self._claims.place(inode), opened.lock:
+                if self._opened.current(inode) is opened and opened.file.dirty:
+                    await self._namespace.set_attributes(inode, change, defer=True)
+                    await self._commits.redescribe(opened)
+                    return
         async with self.of_metadata(inode) as defer:
             await self._namespace.set_attributes(inode, change, defer=defer)
 

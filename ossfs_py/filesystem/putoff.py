@@ -4,9 +4,11 @@ With a trash, a copy of each file is kept before.
 """
 
 import logging
+import math
 import sys
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import trio
@@ -34,9 +36,14 @@ MAX_PUT_OFF = 10_000
 """Removals that may wait; the next one waits for them. Each is hidden in every listing."""
 _COPIES_AT_ONCE = 16
 _CALM_SECONDS = 0.2
-_LONGEST_CALM_SECONDS = 10.0
-"""Copies begin when nothing was removed for so long, at the latest after that: of rm -r they would
-take the machine's time, and the store's."""
+_LONGEST_CALM_SECONDS = 3.0
+_LONGEST_CALM_OF_COPIES_SECONDS = 10.0
+"""The store hears of removals when nothing was removed for so long, at the latest after that: rm -r
+is done sooner, and its batches are full. Copies wait longer, as they take the store's time too."""
+_MANY = 5000
+"""With so many waiting they do not wait for calm."""
+_WORTH_A_FLAT_LISTING = 3
+"""Directories: a listing of what is below the one that they are in costs as much as one of them."""
 _RETRY_SECONDS = 5.0
 """Between tries while the store does not answer; each has the store's own retry budget."""
 
@@ -145,12 +152,13 @@ class PutOffRemovals:
 
     async def run(self) -> None:
         """Delete what comes, until cancelled."""
+        goes_on = False  # with what the last batch had no room for
         while True:
             await self._rounds.hurried()
-            if any(removal.trash for removal in self._waiting):
-                await self._rounds.calm(
-                    lambda: len(self._waiting), _CALM_SECONDS, _LONGEST_CALM_SECONDS
-                )
+            if not goes_on and len(self._waiting) < _MANY:
+                copies = any(removal.trash for removal in self._waiting)
+                longest = _LONGEST_CALM_OF_COPIES_SECONDS if copies else _LONGEST_CALM_SECONDS
+                await self._rounds.calm(lambda: len(self._waiting), _CALM_SECONDS, longest)
             batch = list(self._waiting)[:MAX_DELETED_KEYS]
             if not batch:
                 continue
@@ -159,7 +167,8 @@ class PutOffRemovals:
             self._old.update(removal for removal in batch if removal in self._waiting)
             if batch[0] in self._waiting:
                 await self._rounds.hurried(_RETRY_SECONDS)
-            if self._waiting:
+            goes_on = bool(self._waiting)
+            if goes_on:
                 self._rounds.hurry()
 
     # -- inside ----------------------------------------------------------------------------------
@@ -290,28 +299,50 @@ class PutOffRemovals:
 
     def _present(self, keys: Sequence[str]) -> list[ObjectInfo]:
         """What is under the keys now: by listings where one tells of several, else one by one."""
-        found: list[ObjectInfo] = []
-        for prefix, wanted in _by_directory(keys).items():
-            left = dict.fromkeys(wanted)
-            query = ListQuery(prefix)
+        found, left = self._present_in_tree(keys)
+        for prefix, wanted in _by_directory(left).items():
             # A page costs as much as the question about one key: no more of them than keys.
-            for _page in range(len(wanted) if len(wanted) > 1 else 0):
-                page = self._store.list_page(query)
-                here = [info for info in page.objects if info.key in left]
-                found += here
-                for info in here:
-                    del left[info.key]
-                if page.next_token is None:
-                    left.clear()  # what no page has is gone
-                if not left:
-                    break
-                query = ListQuery(prefix, token=page.next_token)
-            for key in left:
+            pages = len(wanted) if len(wanted) > 1 else 0
+            here, unseen, is_whole = self._listed(ListQuery(prefix), wanted, pages)
+            found += here
+            for key in () if is_whole else unseen:
                 try:
                     found.append(self._store.head(key))
                 except ObjectMissingError:
                     continue
         return found
+
+    def _present_in_tree(self, keys: Sequence[str]) -> tuple[list[ObjectInfo], Sequence[str]]:
+        """What flat listings of all directories together tell of the keys, and whom else to ask
+        about: of a tree that is removed they are short, of anything else they are given up soon.
+        """
+        directories = _by_directory(keys)
+        if len(directories) < _WORTH_A_FLAT_LISTING:
+            return [], keys
+        query = ListQuery(_common_directory(directories), delimiter="")
+        pages = 1 + math.ceil(len(keys) / MAX_DELETED_KEYS)
+        found, unseen, is_whole = self._listed(query, keys, pages)
+        # Some servers lose keys between the pages of a flat listing: only one page is whole.
+        return found, [] if is_whole else unseen
+
+    def _listed(
+        self, query: ListQuery, keys: Sequence[str], pages: int
+    ) -> tuple[list[ObjectInfo], list[str], bool]:
+        """What a listing has of the keys, which of them it has not, and whether those are gone."""
+        found: list[ObjectInfo] = []
+        left = dict.fromkeys(keys)
+        for number in range(pages):
+            page = self._store.list_page(query)
+            here = [info for info in page.objects if info.key in left]
+            found += here
+            for info in here:
+                del left[info.key]
+            if page.next_token is None:
+                return found, list(left), number == 0 or query.delimiter != ""
+            if not left:
+                break
+            query = replace(query, token=page.next_token)
+        return found, list(left), not left
 
 
 class _Copies:
@@ -332,6 +363,14 @@ class _Copies:
         if removal.trash and self.etags.get(removal) != info.etag:
             return False
         return removal.hides(info)
+
+
+def _common_directory(directories: Collection[str]) -> str:
+    """The longest prefix of all of them that is a directory's."""
+    first, last = min(directories), max(directories)
+    while not last.startswith(first):
+        first = first[: first.rfind("/", 0, -1) + 1]
+    return first
 
 
 def _by_directory(keys: Sequence[str]) -> Mapping[str, list[str]]:

@@ -8,11 +8,16 @@ import trio
 
 from ossfs_py.telemetry.metrics import Metrics
 
-MAX_PENDING_FILES = 1000
-"""Closed files that may wait; the next close waits for one of them. Each holds a descriptor."""
+MAX_PENDING_FILES = 2000
+"""Closed files that may wait; the next close waits for one of them. Each that is not small holds a
+descriptor."""
 GATHER_SECONDS = 1.0
 """How long a closed file waits for what is to be done to it before it is sent: tar, rsync and git
 set its mode and times, give it its name, or remove it again."""
+CALM_SECONDS = 0.3
+LONGEST_BUSY_SECONDS = 3.0
+"""Files are sent when none was closed for so long, at the latest so long after their own close:
+whoever makes many has the processor, and Python's lock, to himself until he is done."""
 _UPLOADS_AT_ONCE = 16
 """Half of the threads: a small file is all waiting; the other half serves programs that wait."""
 _BYTES_AT_ONCE = 64 * 1024**2
@@ -39,11 +44,15 @@ class WriteBackQueue(Generic[F]):
         metrics: Metrics,
         max_files: int = MAX_PENDING_FILES,
         gather_seconds: float = GATHER_SECONDS,
+        is_short: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``is_short``: whether memory for what waits is short, so that it does not wait longer."""
         self._max_files = max_files
         self._gather_seconds = gather_seconds
+        self._is_short = is_short
         self._queue: dict[F, float] = {}
-        """When each is to be begun, on trio's clock."""
+        """When each was closed, on trio's clock."""
+        self._last_closed = -math.inf
         self._running: set[F] = set()
         self._changed = trio.Event()
         self._ended = trio.lowlevel.ParkingLot()
@@ -75,14 +84,14 @@ class WriteBackQueue(Generic[F]):
 
     def add(self, file: F) -> None:
         """Let a file be uploaded after those that are there."""
-        self._queue[file] = trio.current_time() + self._gather_seconds
+        self._queue[file] = self._last_closed = trio.current_time()
         if len(self._queue) == 1 or self._is_crowded:
             self._changed.set()  # or else it is not its turn before that of another one
 
     async def wait_empty(self) -> None:
         """Wait until nothing is pending; what is begins now."""
         while len(self):
-            self._queue = dict.fromkeys(self._queue, trio.current_time())
+            self._queue = dict.fromkeys(self._queue, -math.inf)
             self._changed.set()
             await self._ended.park()
 
@@ -109,17 +118,19 @@ class WriteBackQueue(Generic[F]):
 
     @property
     def _is_crowded(self) -> bool:
-        return len(self) > self._max_files // 2
+        return len(self) > self._max_files // 2 or self._is_short()
 
     def _pause_seconds(self) -> float:
         """Until the first of the queue may be begun; they begin in the order of the closes."""
         if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
             return math.inf
-        file, due = next(iter(self._queue.items()))
+        file, closed = next(iter(self._queue.items()))
         if len(self._running) >= _LARGE_UPLOADS_AT_ONCE:
             under_way = sum(each.size() for each in self._running)
             if under_way + file.size() > _BYTES_AT_ONCE:
                 return math.inf
         if self._is_crowded:
             return 0.0  # whoever makes so many is not to wait for those that wait here
+        calm = min(self._last_closed + CALM_SECONDS, closed + LONGEST_BUSY_SECONDS)
+        due = max(closed + self._gather_seconds, calm) if self._gather_seconds else closed
         return due - trio.current_time()

@@ -131,7 +131,8 @@ class Lane:
             Opcode.READLINK: self._readlink,
             Opcode.FORGET: self._forget,
             Opcode.BATCH_FORGET: self._batch_forget,
-            Opcode.INTERRUPT: self._interrupt,
+            Opcode.INTERRUPT: self._unknown,
+            Opcode.IOCTL: self._unknown,
             Opcode.COPY_FILE_RANGE: partial(self._copy, wire.number),
             Opcode.COPY_FILE_RANGE_64: partial(self._copy, wire.long_number),
         }
@@ -434,10 +435,11 @@ class Lane:
     ) -> None:
         await self._adapter.forget(wire.forgotten(request))
 
-    async def _interrupt(
+    async def _unknown(
         self, unique: int, _node: int, _caller: Caller, _request: memoryview
     ) -> None:
-        # Asked once: the kernel says so to nobody any more after this.
+        # The kernel interrupts nothing any more after this. It asks again for each ioctl: Python
+        # makes one for each file that it opens, and pyfuse3 would give the same answer.
         self._send(wire.refused(unique, UNKNOWN_REQUEST))
 
 

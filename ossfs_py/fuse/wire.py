@@ -41,6 +41,7 @@ class Opcode:
     INIT: Final = 26
     CREATE: Final = 35
     INTERRUPT: Final = 36
+    IOCTL: Final = 39
     BATCH_FORGET: Final = 42
     READDIRPLUS: Final = 44
     COPY_FILE_RANGE: Final = 47

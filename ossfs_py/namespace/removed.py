@@ -4,12 +4,15 @@ The object of a removed file that somebody still reads stays in the bucket until
 and an upload that was under way may still make one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from ossfs_py.errors import ObjectMissingError
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo
+
+_WORTH_A_FLAT_LISTING = 3
+"""Directories: one listing of all that is in them costs as much as the question about one."""
 
 
 class RemovedObject(Protocol):
@@ -128,7 +131,7 @@ class CatalogueWithoutRemoved:
                 objects=tuple(
                     info for info in page.objects if not _is_hidden(info, hiding.get(info.key, ()))
                 ),
-                prefixes=tuple(each for each in page.prefixes if self._has_others(each, hiding)),
+                prefixes=self._with_others(query.prefix, page.prefixes, hiding),
             )
             if page.objects or page.prefixes or page.next_token is None:
                 return page
@@ -140,11 +143,38 @@ class CatalogueWithoutRemoved:
             return {}
         return {key: self._removed.hiding(key) for key in self._removed.below(prefix)}
 
-    def _has_others(self, prefix: str, hiding: Mapping[str, tuple[RemovedObject, ...]]) -> bool:
-        """Whether anything but removed objects makes a directory of a prefix."""
-        if not any(key.startswith(prefix) for key in hiding):
-            return True
+    def _with_others(
+        self,
+        base: str,
+        prefixes: Sequence[str],
+        hiding: Mapping[str, tuple[RemovedObject, ...]],
+    ) -> tuple[str, ...]:
+        """The prefixes of which something but removed objects makes a directory."""
+        hidden = {_directory_in(base, key) for key in hiding}
+        doubtful = [each for each in prefixes if each in hidden]
+        empty: set[str] = set()
+        if len(doubtful) >= _WORTH_A_FLAT_LISTING:
+            page = self._store.list_page(ListQuery(base, delimiter=""))
+            hiding = {**hiding, **self._hiding_below(base)}
+            seen = {
+                _directory_in(base, info.key)
+                for info in page.objects
+                if not _is_hidden(info, hiding.get(info.key, ()))
+            }
+            doubtful = [each for each in doubtful if each not in seen]
+            if page.next_token is None:
+                empty.update(doubtful)
+                doubtful = []
+        empty.update(each for each in doubtful if not self._has_others(each))
+        return tuple(each for each in prefixes if each not in empty)
+
+    def _has_others(self, prefix: str) -> bool:
         return bool(self.list_page(ListQuery(prefix, delimiter="", max_keys=1)).objects)
+
+
+def _directory_in(base: str, key: str) -> str:
+    """What stands for a key in a listing of ``base`` by directories, if it is deeper."""
+    return key[: key.find("/", len(base)) + 1]
 
 
 def _is_hidden(info: ObjectInfo, hiding: tuple[RemovedObject, ...]) -> bool:

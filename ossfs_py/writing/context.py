@@ -96,6 +96,12 @@ class SmallRoom:
     def __init__(self, most_bytes: int = 16 * 1024**2) -> None:
         """Without room left, files wait on disk."""
         self._left = most_bytes
+        self._short_below = most_bytes // 4
+
+    @property
+    def is_short(self) -> bool:
+        """Whether what waits is to be sent soon, or the next files wait on disk."""
+        return self._left < self._short_below
 
     def take(self, size: int) -> bool:
         """Whether there is room for ``size`` bytes, which are taken; below 0: gives some back."""

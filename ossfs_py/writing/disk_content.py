@@ -13,6 +13,7 @@ from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_bytes import DiskBytes
+from ossfs_py.writing.local_content import LocalContent
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.staging import Staging
@@ -42,7 +43,7 @@ class DiskCommitter(Protocol):
         ...
 
 
-class DiskContent:
+class DiskContent(LocalContent):
     """Implements :class:`Content`; takes any change.
 
     The journal knows of the staging file from its first byte on, so that a crash leaves it to be
@@ -62,23 +63,16 @@ class DiskContent:
         changed: bool,
         ident: str = "",
     ) -> None:
-        """``writer`` tells which user's bytes those are that are written at the moment;
-        ``committer`` is the file's own; ``ident`` as of :meth:`Journal.create_staging`.
-        """
-        self._context = context
+        """``committer`` is the file's own; ``ident`` as of :meth:`Journal.create_staging`."""
+        super().__init__(context, target, writer, changed=changed)
         self._ident = ident
         self._first_part_end = schedule.span(1).end
         self._committer = committer
         self._held_back: int | None = None
         """Bytes up to which no part leaves early: the store may turn out to have them."""
-        self._target = target
-        self._writer = writer
         self._bytes = DiskBytes(base, read_base, self._new_staging)
         self._builder = ObjectBuilder(context, schedule, self._bytes, target)
-        self._changed = changed
         self._recorded_request: CommitRequest | None = None
-        self._secured = False
-        self._disowned = False
         self._changes_begun = 0
         self._committed_at: int | None = None
 
@@ -86,11 +80,6 @@ class DiskContent:
     def size(self) -> int:
         """Present size in bytes."""
         return self._bytes.size
-
-    @property
-    def changed(self) -> bool:
-        """Whether the store has other bytes, or none, under the file's key."""
-        return self._changed
 
     @property
     def base(self) -> Base | None:
@@ -101,21 +90,6 @@ class DiskContent:
     def made(self) -> ObjectVersion | None:
         """What a commit made under the file's key although it failed afterwards."""
         return self._builder.made
-
-    @property
-    def bound(self) -> bool:
-        """Never: all bytes are here or in an object."""
-        return False
-
-    @property
-    def lost(self) -> bool:
-        """Never, for the same reason."""
-        return False
-
-    @property
-    def streaming(self) -> bool:
-        """Never: what was sent is here as well."""
-        return False
 
     @property
     def all_here(self) -> bool:
@@ -318,13 +292,7 @@ class DiskContent:
         context, base = self._context, self._bytes.base
         staging = self._bytes.staging
         if staging is None:
-            staging = Staging(
-                context.journal,
-                context.local,
-                context.journal.create_staging(),
-                context.room,
-                self._writer,
-            )
+            staging = self._staging_now()
         try:
             record = self._description(staging.ident, request).replaced(owner="")
             if not record.base_valid:

@@ -141,7 +141,7 @@ class Journal:
 
         After :meth:`sync_record` and :meth:`sync_staging` a power loss does, too.
         """
-        text = record.replaced(order=self._next_order()).to_json()
+        text = record.to_json(self._next_order())
         write_atomically(self._staging / f"{record.ident}.json", text)
 
     def sync_record(self, ident: str) -> None:
@@ -240,7 +240,7 @@ class Journal:
         Raises:
             OSError: ENOSPC among others; nothing has changed. So of all that keeps small things.
         """
-        text = record.replaced(order=self._next_order()).to_json()
+        text = record.to_json(self._next_order())
         self._segments.put(EntryKind.FILE, record.ident, text, data)
 
     def write_small(self, ident: str, position: int, data: bytes) -> None:
@@ -253,7 +253,7 @@ class Journal:
 
     def describe_small(self, record: DirtyRecord) -> None:
         """A small file that is kept is to become what ``record`` says."""
-        text = record.replaced(order=self._next_order()).to_json()
+        text = record.to_json(self._next_order())
         self._segments.add(record.ident, EntryKind.RECORD, 0, text, b"")
 
     def forget_small(self, ident: str) -> None:

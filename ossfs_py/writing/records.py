@@ -85,8 +85,8 @@ class DirtyRecord:
         """This record with some fields changed."""
         return replace(self, **changes)
 
-    def to_json(self) -> str:
-        """The text kept on disk."""
+    def to_json(self, order: int | None = None) -> str:
+        """The text kept on disk; ``order`` in place of the record's own."""
         fields: dict[str, Any] = {
             "format": _FORMAT,
             "ident": self.ident,
@@ -104,7 +104,7 @@ class DirtyRecord:
             "reason": self.reason,
             "owner": self.owner,
             "unlinked": self.unlinked,
-            "order": self.order,
+            "order": self.order if order is None else order,
         }
         if self.sent is not None:
             fields["sent"] = {

@@ -25,10 +25,11 @@ _LONGEST_BYTES = 4 * 1024**2
 _MANY_SEGMENTS = 8
 """With more of them, what the first one holds is written down anew, so that it can go: one file
 that stays open for days must not keep all that was written beside it."""
-_SLOW_SECONDS = 0.005
+_SLOW_SECONDS = 0.05
 _SLOW_FOR_SECONDS = 1.0
 """An append goes to the page cache and takes 25 us. One that took so long waited for a disk that
-others keep busy; the next ones are made by threads, for so long."""
+others keep busy; the next ones are made by threads, for so long. On a busy machine one takes 5 ms
+at times because it waits for a processor, or for Python's lock: a thread would wait as well."""
 
 
 class EntryKind(IntEnum):
@@ -107,13 +108,7 @@ class SegmentLog:
             OSError: the disk is full, among others; what was kept still is.
         """
         with self._lock:
-            segment, offset = self._append(kind, ident, text.encode(), data)
-            before = self._needed.get(ident)
-            kept = "" if kind is EntryKind.FILE else text
-            segment.needed += 1
-            self._needed[ident] = _Needed(kind, (segment, offset), [segment], kept)
-            if before is not None:
-                self._done(before)
+            self._put(kind, ident, text, data)
             self._thin_out()
 
     def add(self, ident: str, kind: EntryKind, position: int, text: str, data: bytes) -> None:
@@ -227,6 +222,15 @@ class SegmentLog:
             self._slow_until = now + _SLOW_FOR_SECONDS
         return segment, offset
 
+    def _put(self, kind: EntryKind, ident: str, text: str, data: bytes) -> None:
+        segment, offset = self._append(kind, ident, text.encode(), data)
+        before = self._needed.get(ident)
+        kept = "" if kind is EntryKind.FILE else text
+        segment.needed += 1
+        self._needed[ident] = _Needed(kind, (segment, offset), [segment], kept)
+        if before is not None:
+            self._done(before)
+
     def _current(self) -> _Segment:
         if self._segments and self._segments[-1].end < _LONGEST_BYTES:
             return self._segments[-1]
@@ -260,13 +264,8 @@ class SegmentLog:
         moving = [ident for ident, each in self._needed.items() if oldest in each.segments]
         kept = replayed([segment.path for segment in self._segments])
         for ident in moving:
-            before, there = self._needed[ident], kept[ident]
-            segment, offset = self._append(
-                there.kind, ident, there.text.encode(), bytes(there.data)
-            )
-            segment.needed += 1
-            self._needed[ident] = _Needed(before.kind, (segment, offset), [segment], before.text)
-            self._done(before)
+            there = kept[ident]
+            self._put(there.kind, ident, there.text, bytes(there.data))
 
     def _unsynced(self) -> list[_Segment]:
         return [segment for segment in self._segments if not segment.is_synced]

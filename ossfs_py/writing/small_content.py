@@ -11,12 +11,12 @@ from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
 from ossfs_py.writing.content import Base, LentFile, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
+from ossfs_py.writing.local_content import LocalContent
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.requests import put_object
-from ossfs_py.writing.staging import Staging
 
 
-class SmallContent:
+class SmallContent(LocalContent):
     """Implements :class:`Content`; what is longer, or has holes, is for another content.
 
     Each change is in the journal when it returns, unless ``target`` says that nobody will commit
@@ -32,32 +32,21 @@ class SmallContent:
         new_disk: NewDiskContent,
         writer: Callable[[], int],
     ) -> None:
-        """``writer`` tells which user's bytes those are that are written at the moment."""
-        self._context = context
+        super().__init__(context, target, writer, changed=True)
         self._longest_bytes = longest_bytes
-        self._target = target
         self._new_disk = new_disk
-        self._writer = writer
         self._account = context.room.account()
         self._ident = uuid.uuid4().hex
         self._data = b""
         self._base: Base | None = None
-        self._changed = True
         self._kept = False
         """Whether the journal has the file."""
         self._kept_request: CommitRequest | None = None
-        self._secured = False
-        self._disowned = False
 
     @property
     def size(self) -> int:
         """Present size in bytes."""
         return len(self._data)
-
-    @property
-    def changed(self) -> bool:
-        """Whether the store has other bytes, or none, under the file's key."""
-        return self._changed
 
     @property
     def base(self) -> Base | None:
@@ -68,21 +57,6 @@ class SmallContent:
     def made(self) -> ObjectVersion | None:
         """None: one PUT makes the object, or does not."""
         return None
-
-    @property
-    def bound(self) -> bool:
-        """Never: all bytes are here."""
-        return False
-
-    @property
-    def lost(self) -> bool:
-        """Never, for the same reason."""
-        return False
-
-    @property
-    def streaming(self) -> bool:
-        """Never: nothing leaves before the commit."""
-        return False
 
     @property
     def all_here(self) -> bool:
@@ -248,14 +222,7 @@ class SmallContent:
 
     def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Move the bytes to ``unsaved/``; see the protocol."""
-        context = self._context
-        staging = Staging(
-            context.journal,
-            context.local,
-            context.journal.create_staging(self._ident),
-            context.room,
-            self._writer,
-        )
+        staging = self._staging_now(self._ident)
         try:
             staging.write_now(0, memoryview(self._data))
             record = DirtyRecord.of(self._ident, request)

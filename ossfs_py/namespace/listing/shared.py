@@ -76,7 +76,7 @@ class ListingEngine:
         """A listing to read from its beginning: cached, joined in flight, or begun now."""
         listing = self._shared(directory)
         if listing is None or listing.made_here:
-            listing = self._begin(directory)
+            listing = self._found_ahead(directory) or self._begin(directory)
         listing.is_read = True
         self._opened_last = directory
         return listing
@@ -183,6 +183,10 @@ class ListingEngine:
                 and listing.started > oldest
             ):
                 return listing
+        return self._found_ahead(directory)
+
+    def _found_ahead(self, directory: Inode) -> Listing | None:
+        """What a walk has told of a directory, once."""
         found = self.walks.take(self._keys.marker_key_of(directory)) if self.walks else None
         if found is None:
             return None

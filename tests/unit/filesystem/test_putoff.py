@@ -11,6 +11,7 @@ from ossfs_py.errors import (
     QuotaExceededError,
     StoreUnavailableError,
     UnsavedDataError,
+    UnsupportedByStoreError,
 )
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
 from ossfs_py.filesystem.trash import Trash
@@ -88,6 +89,47 @@ def test_a_directory_of_files_goes_by_one_listing_and_one_request() -> None:
     on_bench(test)
 
 
+def test_a_tree_goes_by_one_flat_listing_and_one_request() -> None:
+    async def test(bench: Bench) -> None:
+        keys = [f"t/d{number % 20}/{number:03}" for number in range(200)]
+        bench.removed(*keys)
+        await bench.put_off.done()
+        assert bench.store.keys() == []
+        assert sorted(bench.forgotten) == sorted(keys)
+        assert dict(bench.store.take_requests()) == {"list_page": 1, "delete_many": 1}
+
+    on_bench(test)
+
+
+def test_what_is_scattered_among_others_is_asked_for_by_directory() -> None:
+    async def test(bench: Bench) -> None:
+        others = [f"t/d{number // 1000}/a{number:05}" for number in range(5000)]
+        for key in others:
+            bench.store.seed(key, b"")
+        bench.removed("t/d0/a", "t/d2/a", "t/d4/b", "t/d4/c")
+        bench.store.delete("t/d4/c")
+        bench.store.take_requests()
+        await bench.put_off.done()
+        assert bench.store.keys() == others
+        asked = dict(bench.store.take_requests())
+        assert asked["list_page"] <= 2 + 2, "two flat pages, then at most as many as d4 lost files"
+        assert asked["head"] >= 1
+
+    on_bench(test)
+
+
+def test_removals_gather_while_more_come() -> None:
+    async def test(bench: Bench) -> None:
+        for number in range(10):
+            bench.removed(f"d/{number}", f"d/{number}-")
+            await trio.sleep(0.05)
+            assert "delete_many" not in bench.store.take_requests()
+        await bench.put_off.done()
+        assert dict(bench.store.take_requests()) == {"list_page": 1, "delete_many": 1}
+
+    on_bench(test)
+
+
 def test_one_file_of_a_large_directory_lists_nothing() -> None:
     async def test(bench: Bench) -> None:
         bench.removed("d/one")
@@ -133,6 +175,36 @@ def test_a_key_that_the_store_keeps_holds_up_no_other_and_is_seen_again(
         assert bench.store.keys() == ["d/b"]
         assert sorted(bench.forgotten) == ["d/a", "d/b", "d/c"]
         assert "'d/b' was removed here, but the store keeps it" in caplog.text
+
+    on_bench(test)
+
+
+def test_a_store_without_batches_is_asked_to_delete_one_after_the_other() -> None:
+    async def test(bench: Bench) -> None:
+        bench.store.fail("delete_many", UnsupportedByStoreError("no DeleteObjects"))
+        keys = [f"d{number % 3}/{number:02}" for number in range(30)]
+        bench.removed(*keys)
+        await bench.put_off.done()
+        assert bench.store.keys() == []
+        assert sorted(bench.forgotten) == sorted(keys)
+        assert bench.store.take_requests()["delete"] == len(keys)
+
+    on_bench(test)
+
+
+def test_where_nothing_may_be_deleted_all_is_seen_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def test(bench: Bench) -> None:
+        keys = [f"d/{number}" for number in range(20)]
+        for key in keys:
+            for _ in range(2):  # in the batch, and by itself
+                bench.store.fail("delete", AccessDeniedError("no"), key=key)
+        bench.removed(*keys)
+        await bench.put_off.done()
+        assert bench.store.keys() == sorted(keys)
+        assert sorted(bench.forgotten) == sorted(keys)
+        assert caplog.text.count("but the store keeps it") == len(keys)
 
     on_bench(test)
 

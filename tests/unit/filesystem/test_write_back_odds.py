@@ -1,5 +1,6 @@
 """Write-back where things go wrong: names used again and again, others at work, a store away."""
 
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,6 +9,8 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import StoreUnavailableError
+from ossfs_py.filesystem.writeback import MAX_PENDING_FILES
+from ossfs_py.writing.context import WriteLimits
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, on_mount
 from tests.support.writing import TINY_PARTS
@@ -126,3 +129,43 @@ def test_what_was_done_while_the_store_was_away_is_in_the_bucket_when_it_is_back
 
     on_write_back(tmp_path, test, store=store)
     assert store.keys() == sorted(["d/", "d/link", *(f"d/{number}" for number in range(20))])
+
+
+def test_more_files_than_may_wait_are_made_while_the_store_is_away(tmp_path: Path) -> None:
+    """Who makes them is slowed down, and loses none."""
+    count = int(os.environ.get("OSSFS_PY_SOAK_CREATIONS", str(MAX_PENDING_FILES + 200)))
+    written = 0
+
+    def refuse(_method: str, key: str) -> None:
+        raise StoreUnavailableError("away", key=key)
+
+    async def test(m: Mounted) -> None:
+        nonlocal written
+
+        async def make() -> None:
+            nonlocal written
+            for number in range(count):
+                await m.write_file(("d", f"{number:06}"), b"x")
+                written += 1
+
+        await m.mkdir(("d",))
+        m.store.on_request = refuse
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(make)
+            while m.fs.pending_uploads < MAX_PENDING_FILES:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.sleep(0.2)
+            assert written in (MAX_PENDING_FILES, MAX_PENDING_FILES + 1)
+            m.store.on_request = None
+            await m.bench.later(60)
+        await m.fs.sync()
+
+    store = on_mount(
+        "temp",
+        tmp_path,
+        test,
+        write_back=True,
+        negative_ttl_seconds=3600.0,
+        limits=WriteLimits(),
+    )
+    assert store.keys() == ["d/", *(f"d/{number:06}" for number in range(count))]

@@ -8,7 +8,12 @@ import pytest
 import trio
 import trio.testing
 
-from ossfs_py.filesystem.writeback import GATHER_SECONDS, WriteBackQueue
+from ossfs_py.filesystem.writeback import (
+    CALM_SECONDS,
+    GATHER_SECONDS,
+    LONGEST_BUSY_SECONDS,
+    WriteBackQueue,
+)
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.filesystems import Mounted, on_mount
 
@@ -108,29 +113,75 @@ def test_many_small_files_are_uploaded_side_by_side_and_few_large_ones() -> None
     trio.run(main)
 
 
-def test_a_file_waits_for_what_is_done_to_it_until_somebody_waits_for_the_queue() -> None:
+def begun_with(queue: WriteBackQueue[File], test: Callable[[list[float]], Awaitable[None]]) -> None:
+    """Run a test on a clock of its own, with the times at which uploads began."""
+    begun: list[float] = []
+
+    async def upload(_file: File) -> None:
+        begun.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+
     async def main() -> None:
-        queue: WriteBackQueue[File] = WriteBackQueue(Metrics())
-        begun: list[float] = []
-
-        async def upload(_file: File) -> None:
-            begun.append(trio.current_time())
-            await trio.lowlevel.checkpoint()
-
         async with trio.open_nursery() as nursery:
             nursery.start_soon(queue.run, upload)
-            queue.add(File(1))
-            await trio.sleep(GATHER_SECONDS * 0.9)
-            queue.add(File(1))
-            assert begun == []
-            await trio.sleep(GATHER_SECONDS * 0.2)
-            assert begun == [GATHER_SECONDS]
-            await queue.wait_empty()
-            assert begun == [GATHER_SECONDS, GATHER_SECONDS * 1.1]
+            await test(begun)
             nursery.cancel_scope.cancel()
 
-    clock = trio.testing.MockClock(autojump_threshold=0)
-    trio.run(main, clock=clock)
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_file_waits_for_what_is_done_to_it_until_somebody_waits_for_the_queue() -> None:
+    queue: WriteBackQueue[File] = WriteBackQueue(Metrics())
+
+    async def test(begun: list[float]) -> None:
+        queue.add(File(1))
+        await trio.sleep(GATHER_SECONDS * 0.9)
+        assert begun == []
+        await trio.sleep(GATHER_SECONDS * 0.2)
+        assert begun == [GATHER_SECONDS]
+        queue.add(File(1))
+        await queue.wait_empty()
+        assert begun == [GATHER_SECONDS, GATHER_SECONDS * 1.1]
+
+    begun_with(queue, test)
+
+
+def test_while_files_are_made_none_is_sent_but_none_waits_for_ever() -> None:
+    queue: WriteBackQueue[File] = WriteBackQueue(Metrics())
+
+    async def test(begun: list[float]) -> None:
+        for _ in range(10):
+            queue.add(File(1))
+            await trio.sleep(CALM_SECONDS / 2)
+        assert begun == []
+        await trio.sleep(CALM_SECONDS)
+        made_until = trio.current_time()
+        assert len(begun) > 0
+        await queue.wait_empty()
+        begun.clear()
+        for _ in range(60):
+            queue.add(File(1))
+            await trio.sleep(CALM_SECONDS / 2)
+        assert begun[0] - made_until == pytest.approx(LONGEST_BUSY_SECONDS)
+
+    begun_with(queue, test)
+
+
+def test_what_memory_has_no_more_room_for_is_sent_at_once() -> None:
+    short = False
+    queue: WriteBackQueue[File] = WriteBackQueue(Metrics(), is_short=lambda: short)
+
+    async def test(begun: list[float]) -> None:
+        nonlocal short
+        queue.add(File(1))
+        await trio.sleep(GATHER_SECONDS / 2)
+        assert begun == []
+        short = True
+        queue.add(File(1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert begun == [GATHER_SECONDS / 2] * 2
+
+    begun_with(queue, test)
 
 
 def test_who_makes_thousands_of_files_without_write_back_is_told_of_it_once(

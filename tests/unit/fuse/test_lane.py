@@ -227,8 +227,9 @@ def test_each_hot_request_is_answered() -> None:
         assert handlers.made == [(1, b"new", 0o100666, os.O_RDWR, 0o27), (1, b"old")]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
-        unique = await kernel.ask(Opcode.INTERRUPT, bytes(8))
-        assert await kernel.answer() == (unique, UNKNOWN_REQUEST, b"")
+        for opcode in (Opcode.INTERRUPT, Opcode.IOCTL):
+            unique = await kernel.ask(opcode, bytes(8))
+            assert await kernel.answer() == (unique, UNKNOWN_REQUEST, b"")
         assert handlers.forgotten == [(8, 2), (9, 3)]
         for opcode, size, told in (
             (Opcode.COPY_FILE_RANGE, MIB, struct.pack("=II", MIB, 0)),

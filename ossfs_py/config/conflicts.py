@@ -110,12 +110,6 @@ def _special_modes(s: SettingFields) -> list[Conflict]:
 def _restarts(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
     if s.restarts and not s.read_only:
-        if s.data_path == "direct":
-            reason = (
-                "it writes from memory, which is lost when the daemon dies: say --data-path temp"
-                " or cache, or --read-only"
-            )
-            found.append((("restarts", "data_path"), reason))
         for name in ("write_back", "trash"):
             if getattr(s, name):
                 reason = "what waits to be stored or deleted is not handed on to another daemon yet"

@@ -146,6 +146,8 @@ async def assembled(
                 foresight=_foresight(settings, namespace, kernel, data_path, metrics),
                 descriptors=descriptors,
             )
+            if isinstance(filesystem, SurvivingFilesystem):
+                filesystem.streams = writes.streams
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
             settle = await _begin(settings, files, journal, store, filesystem, survival)
             keeper = _metadata_keeper(settings, store, namespace, files)

@@ -343,6 +343,7 @@ class _Life:
         if self._heir is None:
             return
         self._upgrade.is_kept = self._heir.hand_over()
+        self._upgrade.filesystem = self._heir.filesystem
         if self._upgrade.is_kept:
             log.info("if this daemon dies, another one takes over")
         else:

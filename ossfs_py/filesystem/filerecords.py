@@ -106,8 +106,7 @@ class FileRecords:
         """See the protocol."""
         told = _described(opened)
         told |= {"version": _listed(version), "seen": _listed(version)}
-        changed = ("dirty", "unstored", "exclusive", "unseen", "whole", "local", "shadows")
-        told |= dict.fromkeys(changed, False)
+        told |= dict.fromkeys(_NOT_WHEN_STORED, False)
         told |= {"appended_from": None, "over": None}
         if opened.composes:
             # Others' bytes came before our end, which the kernel knows at another place.
@@ -158,8 +157,14 @@ class FileRecords:
         return self._requests.pop(unique, None)
 
     def dirty_owners(self, found: LeftOpen) -> set[str]:
-        """The owners of what an earlier daemon had open, with bytes that no object has."""
-        return {self.name_of(number) for number, told in found.opened.items() if told["unstored"]}
+        """The owners of what an earlier daemon had open, with bytes that no object has, and a
+        staging file has.
+        """
+        return {
+            self.name_of(number)
+            for number, told in found.opened.items()
+            if told["unstored"] and not told["fleeting"]
+        }
 
     def drops(self, found: LeftOpen, owner: str) -> bool:
         """Whether nobody wants what an earlier daemon had dirty for an owner: it is in the store,
@@ -230,6 +235,10 @@ def _number(opened: OpenInode) -> int:
     return int(opened.name.rpartition(":")[2])
 
 
+_NOT_WHEN_STORED = (
+    *("dirty", "unstored", "fleeting", "vanished", "exclusive", "unseen", "whole", "local"),
+    "shadows",
+)
 _OF_OPENED = (
     *("exclusive", "made_here", "may_be_link", "whole", "unseen", "has_pages", "superseded"),
     *("appended_from", "kernel_end", "writer", "rewrites"),
@@ -250,7 +259,10 @@ def _state(opened: OpenInode) -> tuple[object, ...]:
             file.version,
             file.dirty,
             file.unstored,
+            file.fleeting and file.size,
+            file.vanished,
             opened.seen,
+            opened.spared,
             opened.hidden,
             opened.interrupted,
             opened.over,
@@ -269,7 +281,11 @@ def _described(opened: OpenInode) -> dict[str, Any]:
         "version": _listed(file.version),
         "dirty": file.dirty,
         "unstored": file.unstored,
+        "fleeting": file.fleeting,
+        "vanished": file.vanished,
+        "size": file.size,
         "seen": _listed(opened.seen),
+        "spared": _listed(opened.spared),
         "hidden": hidden and [_listed(hidden.version), _listed(hidden.source)],
         "interrupted": opened.interrupted,
         "over": _listed(opened.over),
@@ -322,6 +338,7 @@ def restore_opened(
     for name in _OF_OPENED:
         setattr(opened, name, told[name])
     opened.seen, opened.over = version_of(told["seen"]), version_of(told["over"])
+    opened.spared = version_of(told["spared"])
     if told["interrupted"] is not None:
         offset, size, place = told["interrupted"]
         opened.interrupted = (offset, size, place)

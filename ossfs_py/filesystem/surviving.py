@@ -1,5 +1,6 @@
 """The file system of a daemon that another one may go on for, or that goes on for another one."""
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +10,8 @@ from typing import Any, NamedTuple
 
 import trio
 
-from ossfs_py.errors import BadHandleError
+from ossfs_py.errors import BadHandleError, OssfsError, UnsavedDataError
+from ossfs_py.filesystem.description import path_of
 from ossfs_py.filesystem.filerecords import FileRecords, restore_inode, restore_opened
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.filesystem.openinode import OpenInode
@@ -21,7 +23,14 @@ from ossfs_py.filesystem.survival import Survival, SurvivalError, sensible
 from ossfs_py.model import AttributeChange, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
+from ossfs_py.writing.context import Streams
 from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.vanished_content import WHY
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 0.05
+"""Between looks whether a file that is streamed to the store is closed."""
 
 
 class Resumed(NamedTuple):
@@ -44,6 +53,10 @@ class SurvivingFilesystem(Filesystem):
     late_seconds = 1.0
     """How long what a dead daemon had sent may take to arrive. A PUT came 0.26 s after an upgrade,
     at a load of 14."""
+    streams = Streams()
+    """Whether files may begin to be in memory only. Set by who puts the mount together."""
+    stream_seconds = 30.0
+    """How long another daemon waits for files that are streamed to the store."""
     _moved = False
     """Whether objects of open files may still move, as an earlier daemon was renaming."""
 
@@ -104,6 +117,49 @@ class SurvivingFilesystem(Filesystem):
             await settlement.settle(opened)
         self._settled.set()
         self._settled, self._moved = None, False
+
+    async def leave_memory(self) -> None:
+        """From now on, nothing that programs write is in the memory of this process only.
+
+        What can go on from disk does. What has left for the store in part is waited for, as an
+        object of half a file would show under its name. :meth:`use_memory` ends it.
+
+        Raises:
+            UnsavedDataError: that takes longer than ``stream_seconds``.
+        """
+        self.streams.may_begin = False
+        with trio.move_on_after(self.stream_seconds):
+            while self._in_memory():
+                await self._keep_on_disk()
+        for opened in self._in_memory():
+            raise UnsavedDataError(
+                f"{path_of(opened.inode)} is sent to the store while it is written, and was not"
+                f" closed within {self.stream_seconds:g} seconds; try again when it is"
+            )
+
+    def use_memory(self) -> None:
+        """Files that are written may be in memory only."""
+        self.streams.may_begin = True
+
+    def _in_memory(self) -> list[OpenInode]:
+        return [
+            opened
+            for opened in self._opened
+            if opened.file.fleeting
+            and not opened.file.vanished
+            and not (opened.removed_here and opened.file.lost)  # it can be had by nobody
+        ]
+
+    async def _keep_on_disk(self) -> None:
+        for opened in self._in_memory():
+            if opened.file.lost:
+                continue
+            try:
+                await opened.file.stay_readable()
+            except (OssfsError, OSError) as exc:
+                log.warning("%r stays in memory: %s", opened.inode.name, exc)
+            opened.note()
+        await trio.sleep(_LOOK_SECONDS)
 
     def handle(self, number: int) -> Handle | None:
         """What a descriptor is; None if there is none."""
@@ -275,6 +331,10 @@ class SurvivingFilesystem(Filesystem):
                     raise SurvivalError(f"dirty bytes of {inode.name!r}: {exc}") from None
             if opened.removed_here or (told["unstored"] and not told["dirty"]):
                 opened.file.abandon()
+            if told["fleeting"]:
+                self._tell_vanished(opened, told["size"])
+            elif told["unstored"] and name not in dirty:
+                opened.file.adopt_emptied()
             if opened.file.dirty or inode.removed:
                 inode.size_source = opened.size
                 self._kernel.wrote(inode)
@@ -293,6 +353,14 @@ class SurvivingFilesystem(Filesystem):
                 self._handles.adopt(number, handle)
         self._removals.resume(found.values())
         return len(survival.left.descriptors)
+
+    def _tell_vanished(self, opened: OpenInode, size: int) -> None:
+        request = None if opened.inode.removed else self._commits.request_so_far(opened)
+        try:
+            opened.file.adopt_vanished(size, request)
+        except OSError as exc:
+            log.critical("the state directory cannot be written: %s", exc.strerror)
+        log.error("%r is not saved: %s", opened.inode.name, WHY)
 
     def _resume_file(self, number: int, told: dict[str, Any]) -> bool:
         self._numbers.skip(number)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 _MAGIC = b"ossfs-py"
-VERSION: Final = 2
+VERSION: Final = 3
 """The version of the file, and of the records that ``filesystem.survival`` writes into it."""
 _HEAD = struct.Struct("=8sI")
 _PAGE_BYTES = 64 * 1024

@@ -5,6 +5,7 @@ were held up is printed (``pytest -s``).
 """
 
 import errno
+import json
 import os
 import random
 import signal
@@ -157,3 +158,14 @@ def is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def safetensors_head(sizes: dict[str, int]) -> bytes:
+    """What a file of byte tensors begins with."""
+    header, start = {}, 0
+    for name, size in sizes.items():
+        header[name] = {"dtype": "U8", "shape": [size], "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text

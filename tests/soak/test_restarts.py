@@ -4,7 +4,6 @@ time and eight at once, and upgrades: no program is told an error, and none read
 
 import hashlib
 import io
-import json
 import mmap
 import os
 import random
@@ -25,6 +24,7 @@ from tests.soak.restarting import (
     Programs,
     WrongError,
     end_daemons,
+    safetensors_head,
 )
 
 FILES, FILE_BYTES, NAMES, TENSORS, PROCESSES = 4, 6 * MIB, 400, 6, 8
@@ -145,18 +145,6 @@ class Readers:
                 each.communicate()
 
 
-def safetensors_of(tensors: dict[str, bytes]) -> bytes:
-    """A file of byte tensors."""
-    header, start = {}, 0
-    for name, content in tensors.items():
-        end = start + len(content)
-        header[name] = {"dtype": "U8", "shape": [len(content)], "data_offsets": [start, end]}
-        start = end
-    head = json.dumps(header).encode()
-    head += b" " * (-len(head) % 8)
-    return len(head).to_bytes(8, "little") + head + b"".join(tensors.values())
-
-
 @pytest.mark.timeout(60 + RESTARTS * SECONDS_PER_RESTART)
 @pytest.mark.parametrize(
     ("data_path", "upgrades"),
@@ -170,7 +158,8 @@ def test_programs_notice_no_death_of_the_daemon(
     rng = random.Random(SEED)
     contents = {f"models/{number}": rng.randbytes(FILE_BYTES) for number in range(FILES)}
     tensors = {f"layer.{number}": rng.randbytes(MIB + number) for number in range(TENSORS)}
-    objects = {**contents, "model.safetensors": safetensors_of(tensors)}
+    head = safetensors_head({name: len(content) for name, content in tensors.items()})
+    objects = {**contents, "model.safetensors": head + b"".join(tensors.values())}
     objects |= {f"many/{number:04}": b"small" for number in range(NAMES)}
     for key, content in objects.items():
         minio_client.put_object(bucket, key, io.BytesIO(content), len(content))

@@ -352,6 +352,7 @@ class SurvivingFilesystem(Filesystem):
                 handle.makes = each.makes
                 self._handles.adopt(number, handle)
         self._removals.resume(found.values())
+        self._removals.hide_put_off()
         return len(survival.left.descriptors)
 
     def _tell_vanished(self, opened: OpenInode, size: int) -> None:

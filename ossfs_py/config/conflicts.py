@@ -109,9 +109,6 @@ def _special_modes(s: SettingFields) -> list[Conflict]:
 
 def _restarts(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
-    if s.restarts and s.write_back:
-        reason = "what waits to be stored is not handed on to another daemon yet"
-        found.append((("restarts", "write_back"), reason))
     if s.restarts and s.fuse_lane == "off":
         found.append((("restarts", "fuse_lane"), "it needs the fast lane"))
     return found

@@ -51,6 +51,7 @@ from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.leftovers import count_unsaved
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 
 log = logging.getLogger(__name__)
@@ -332,11 +333,18 @@ async def _begin(
             filesystem.take_over()
         return trio.lowlevel.checkpoint
     records, left = survival.writers, survival.left
-    dirty = await files.run(journal.owned_records, records.dirty_owners(left))
+    known = survival.known_before()
+    owned = await files.run(journal.owned_records, records.dirty_owners(left))
+    dirty = {each: told for each, told in owned.items() if records.goes_on(left, told, known)}
+    owed: list[MarkerRecord] = []
+    is_all = True
     if not settings.read_only:
         kept = {record.ident for record in dirty.values()}
         await files.run(_claim, journal, kept, partial(records.drops, left))
-    resumed = filesystem.resume(survival, dirty)
+        if survival.negotiated is not None:
+            owed = journal.leftover_markers()
+            is_all = not any(record.complete for record in journal.unsaved_records())
+    resumed = filesystem.resume(survival, dirty, owed, is_all=is_all)
     if not settings.read_only:
         survival.lock = journal.lock_for_keeper()
 
@@ -384,6 +392,8 @@ async def _finish_in_background(
         await files.run(partial(_finish_complete, recovery, store), urgent=False)
     except Exception:
         log.exception("files of a killed daemon could not be finished (see: ossfs-py recover)")
+    if isinstance(filesystem, SurvivingFilesystem):
+        filesystem.show_names()
 
 
 def _finish_complete(recovery: Recovery, store: ObjectStore) -> None:

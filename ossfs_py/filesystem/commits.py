@@ -524,6 +524,12 @@ class Commits:
             await self._write_back.run(lambda opened: self._upload_later(opened, release))
         await trio.sleep_forever()
 
+    def resume(self, opened: OpenInode) -> None:
+        """An earlier daemon was to bring a closed file to the store behind."""
+        if self._write_back is not None and opened.file.dirty:
+            opened.users += 1
+            self._write_back.add(opened)
+
     async def _upload_later(
         self, opened: OpenInode, release: Callable[[OpenInode], Awaitable[None]]
     ) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -12,6 +12,7 @@ import trio
 
 from ossfs_py.errors import BadHandleError, OssfsError, UnsavedDataError
 from ossfs_py.filesystem.description import path_of
+from ossfs_py.filesystem.directories import TakeEntry
 from ossfs_py.filesystem.filerecords import FileRecords, restore_inode, restore_opened
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.filesystem.openinode import OpenInode
@@ -24,11 +25,14 @@ from ossfs_py.model import AttributeChange, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
 from ossfs_py.writing.context import Streams
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.vanished_content import WHY
 
 log = logging.getLogger(__name__)
 
+_SETTLED_AT_ONCE = 16
+"""Files that the store is asked about; write-back may have left a thousand."""
 _LOOK_SECONDS = 0.05
 """Between looks whether a file that is streamed to the store is closed."""
 
@@ -50,6 +54,8 @@ class SurvivingFilesystem(Filesystem):
     """What is written of open files; None on a mount for reading."""
     _settled: trio.Event | None = None
     """Set once it is known what an earlier daemon has stored; until then nothing is changed."""
+    _unseen: trio.Event | None = None
+    """Set once what an earlier daemon has acknowledged is in the store; until then names wait."""
     late_seconds = 1.0
     """How long what a dead daemon had sent may take to arrive. A PUT came 0.26 s after an upgrade,
     at a load of 14."""
@@ -61,10 +67,17 @@ class SurvivingFilesystem(Filesystem):
     """Whether objects of open files may still move, as an earlier daemon was renaming."""
 
     def resume(
-        self, survival: Survival, dirty: Mapping[str, DirtyRecord] = MappingProxyType({})
+        self,
+        survival: Survival,
+        dirty: Mapping[str, DirtyRecord] = MappingProxyType({}),
+        owed: Iterable[MarkerRecord] = (),
+        *,
+        is_all: bool = True,
     ) -> Resumed:
         """Go on where an earlier daemon ended, if one has, and write from now on. ``dirty`` is what
-        the journal has of its files, by owner. Of a mount for writing :meth:`settle` follows.
+        the journal has of its files, by owner, ``owed`` what it has of directories and links. Of a
+        mount for writing :meth:`settle` follows. Unless that ``is_all`` that is to be seen and not
+        in the store, names wait for :meth:`show_names`.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -81,6 +94,8 @@ class SurvivingFilesystem(Filesystem):
             else:
                 self._records = self._opener.witness = survival.writers
                 files = self._resume_written(survival, dirty)
+                if not (self._owed.resume(owed) and is_all):
+                    self._unseen = trio.Event()
                 self._handles.witness = survival.writers
                 self._settled = None if is_new else trio.Event()
             directories = sum(
@@ -91,6 +106,12 @@ class SurvivingFilesystem(Filesystem):
         self.repeated = Repeated(self, self._namespace)
         self._directories.witness = survival
         return Resumed(len(self._unsure), files, directories)
+
+    def show_names(self) -> None:
+        """All that an earlier daemon has acknowledged is in the store, or told as unsaved."""
+        if self._unseen is not None:
+            self._unseen.set()
+            self._unseen = None
 
     def read_keys(self) -> set[str]:
         """Keys whose objects somebody reads who has them open since an earlier daemon."""
@@ -113,8 +134,15 @@ class SurvivingFilesystem(Filesystem):
         await trio.sleep(self.late_seconds)
         await tidy()
         settlement = Settlement(self._namespace, self._commits, self._opener)
-        for opened in self._opened:
-            await settlement.settle(opened)
+        limit = trio.CapacityLimiter(_SETTLED_AT_ONCE)
+
+        async def settle(opened: OpenInode) -> None:
+            async with limit:
+                await settlement.settle(opened)
+
+        async with trio.open_nursery() as nursery:
+            for opened in self._opened:
+                nursery.start_soon(settle, opened)
         self._settled.set()
         self._settled, self._moved = None, False
 
@@ -171,6 +199,25 @@ class SurvivingFilesystem(Filesystem):
     async def _ready(self) -> None:
         if self._settled is not None:
             await self._settled.wait()
+
+    # -- calls about names ----------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes) -> EntryReply:
+        """What a name leads to."""
+        if self._unseen is not None:
+            await self._unseen.wait()
+        return await super().lookup(parent, name)
+
+    async def read_directory(self, handle: int, start: int, take: TakeEntry) -> None:
+        """readdir(3)."""
+        if self._unseen is not None:
+            await self._unseen.wait()
+        await super().read_directory(handle, start, take)
+
+    async def run(self) -> None:
+        """Background work, until cancelled, once it is known what is stored."""
+        await self._ready()
+        await super().run()
 
     # -- calls that change something --------------------------------------------------------------
 
@@ -314,31 +361,42 @@ class SurvivingFilesystem(Filesystem):
 
     # -- going on ---------------------------------------------------------------------------------
 
+    def _resume_opened(
+        self,
+        number: int,
+        told: Mapping[str, Any],
+        survival: Survival,
+        dirty: Mapping[str, DirtyRecord],
+    ) -> OpenInode | None:
+        inode = self._namespace.inodes.find(told["inode"])
+        if inode is None:
+            return None
+        restore_inode(inode, told)
+        name = survival.writers.name_of(number)
+        opened = restore_opened(told, partial(self._opener.adopt_written, inode, name))
+        if name in dirty:
+            try:
+                opened.file.adopt(dirty[name])
+            except OSError as exc:
+                raise SurvivalError(f"dirty bytes of {inode.name!r}: {exc}") from None
+        if opened.removed_here or (told["unstored"] and not told["dirty"]):
+            opened.file.abandon()
+        if told["fleeting"]:
+            self._tell_vanished(opened, told["size"])
+        elif told["unstored"] and name not in dirty:
+            opened.file.adopt_emptied()
+        if opened.file.dirty or inode.removed:
+            inode.size_source = opened.size
+            self._kernel.wrote(inode)
+        inode.size_told = opened.file.size
+        return opened
+
     def _resume_written(self, survival: Survival, dirty: Mapping[str, DirtyRecord]) -> int:
         found: dict[int, OpenInode] = {}
         for number, told in survival.left.opened.items():
-            inode = self._namespace.inodes.find(told["inode"])
-            if inode is None:
-                continue
-            restore_inode(inode, told)
-            name = survival.writers.name_of(number)
-            opened = restore_opened(told, partial(self._opener.adopt_written, inode, name))
-            found[number] = opened
-            if name in dirty:
-                try:
-                    opened.file.adopt(dirty[name])
-                except OSError as exc:
-                    raise SurvivalError(f"dirty bytes of {inode.name!r}: {exc}") from None
-            if opened.removed_here or (told["unstored"] and not told["dirty"]):
-                opened.file.abandon()
-            if told["fleeting"]:
-                self._tell_vanished(opened, told["size"])
-            elif told["unstored"] and name not in dirty:
-                opened.file.adopt_emptied()
-            if opened.file.dirty or inode.removed:
-                inode.size_source = opened.size
-                self._kernel.wrote(inode)
-            inode.size_told = opened.file.size
+            opened = self._resume_opened(number, told, survival, dirty)
+            if opened is not None:
+                found[number] = opened
         for number, each in survival.left.descriptors.items():
             self._numbers.skip(number)
             if each.opened in found:
@@ -353,6 +411,16 @@ class SurvivingFilesystem(Filesystem):
                 self._handles.adopt(number, handle)
         self._removals.resume(found.values())
         self._removals.hide_put_off()
+        for opened in found.values():
+            if opened.name in dirty and dirty[opened.name].complete:
+                self._commits.resume(opened)
+        for number, told in survival.left.closed.items():
+            is_owed = survival.writers.name_of(number) in dirty
+            closed = self._resume_opened(number, told, survival, dirty) if is_owed else None
+            if closed is None:
+                survival.writers.forget(number)
+            else:
+                self._commits.resume(closed)
         return len(survival.left.descriptors)
 
     def _tell_vanished(self, opened: OpenInode, size: int) -> None:

@@ -17,7 +17,7 @@ from ossfs_py.filesystem.survival import FoundOut, MountIdentity, Negotiated, op
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.inode import ROOT_NUMBER
-from ossfs_py.writing.recovery import tidy_leftovers
+from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, mounted
 from tests.support.writing import TINY, TINY_PARTS
@@ -115,20 +115,29 @@ async def life(
     ) as one:
         fs, journal = cast(SurvivingFilesystem, one.fs), one.bench.writes.journal
         records, left = survival.writers, survival.left
-        dirty = journal.owned_records(records.dirty_owners(left))
+        owned = journal.owned_records(records.dirty_owners(left))
+        known = survival.known_before()
+        dirty = {each: told for each, told in owned.items() if records.goes_on(left, told, known)}
         kept = {record.ident for record in dirty.values()}
-        assert journal.claim_leftovers(kept, partial(records.drops, left)) == []
-        fs.resume(survival, dirty)
+        claimed = journal.claim_leftovers(kept, partial(records.drops, left))
+        assert all(record.complete for record in journal.unsaved_records() if not record.vanished)
+        fs.resume(survival, dirty, journal.leftover_markers(), is_all=not claimed)
 
         async def tidy() -> None:
             await trio.to_thread.run_sync(tidy_leftovers, journal, store, fs.read_keys())
             fs.take_over()
 
         fs.late_seconds = 0.0
-        await fs.settle(tidy, renaming=False)
-        if survival.negotiated is None:
-            survival.note_negotiated(Negotiated(b"request", b"answer", b"told"))
-        yield one, fs
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fs.run)
+            await fs.settle(tidy, renaming=False)
+            for ident in claimed:
+                await trio.to_thread.run_sync(Recovery(journal).upload, ident, store)
+            fs.show_names()
+            if survival.negotiated is None:
+                survival.note_negotiated(Negotiated(b"request", b"answer", b"told"))
+            yield one, fs
+            nursery.cancel_scope.cancel()
 
 
 @dataclass

@@ -387,7 +387,7 @@ async def mounted(
 
     ``removes_behind``: what closed files leave at the store is deleted behind, as with a trash.
     A removed object of more than ``copied_bytes`` stays where it is while it is read. Without
-    ``takes_over`` the caller claims and takes over what an earlier daemon has left.
+    ``takes_over`` the caller claims and takes over what an earlier daemon has left, and runs it.
     """
     used = store if store is not None else FakeStore(min_part_bytes=TINY_PARTS.min_part)
     namespace_options = NamespaceOptions(
@@ -426,7 +426,7 @@ async def mounted(
             journal.claim_leftovers()
             fs.take_over()
         async with trio.open_nursery() as nursery:
-            if write_back or removes_behind:
+            if takes_over and (write_back or removes_behind):
                 nursery.start_soon(fs.run)
             with fs.mounted_through(channel):
                 yield Mounted(made, fs, channel)

@@ -29,7 +29,9 @@ from tests.soak.restarting import (
     end_daemons,
     is_there,
 )
-from tests.support.mounting import END_SECONDS
+from tests.support.mounting import END_SECONDS, Option
+
+TRASH = ".ossfs-py-trash/"
 
 GIT_ENVIRONMENT = {
     "GIT_AUTHOR_NAME": "a",
@@ -47,8 +49,13 @@ GIT_ENVIRONMENT = {
 class Writers:
     """What programs write to a mount, each in a directory of its own."""
 
-    def __init__(self, root: Path, client: Minio, bucket: str, *, forgives: bool) -> None:
-        """``forgives``: a program that is told EIO begins again, in another directory."""
+    def __init__(
+        self, root: Path, client: Minio, bucket: str, *, forgives: bool, behind: bool
+    ) -> None:
+        """``forgives``: a program that is told EIO begins again, in another directory. ``behind``:
+        what no fsync has asked for comes to the bucket later.
+        """
+        self._behind = behind
         self._root = root
         self._client = client
         self._bucket = bucket
@@ -85,12 +92,24 @@ class Writers:
 
     def _bucket_has(self, path: Path, content: bytes) -> None:
         key = self._key(path)
-        answer = self._client.get_object(self._bucket, key)
+        until = time.monotonic() + END_SECONDS * self._behind
+        while (found := self._found(key)) != content:
+            if time.monotonic() > until:
+                told = "nothing" if found is None else f"{len(found)} bytes"
+                raise WrongError(f"{key} has {told} in the bucket, not {len(content)}")
+            time.sleep(0.1)
+
+    def _found(self, key: str) -> bytes | None:
+        try:
+            answer = self._client.get_object(self._bucket, key)
+        except S3Error as exc:
+            if exc.code != "NoSuchKey":
+                raise
+            return None
         found = answer.read()
         answer.close()
         answer.release_conn()
-        if found != content:
-            raise WrongError(f"{key} has {len(found)} bytes in the bucket, not {len(content)}")
+        return found
 
     def _bucket_lacks(self, path: Path) -> None:
         """At once, but for what is read until its last close, of which nobody is told the end."""
@@ -263,23 +282,41 @@ class Writers:
 
 @pytest.mark.timeout(120 + RESTARTS * SECONDS_PER_RESTART)
 @pytest.mark.parametrize(
-    ("data_path", "upgrades"),
-    [("temp", False), ("cache", False), ("direct", False), ("temp", True), ("direct", True)]
+    ("data_path", "upgrades", "more"),
+    [
+        ("temp", False, ""),
+        ("cache", False, ""),
+        ("direct", False, ""),
+        ("temp", False, "write_back"),
+        ("temp", False, "trash"),
+        ("temp", True, ""),
+        ("direct", True, ""),
+        ("cache", True, "write_back"),
+    ]
     if RESTARTS > 3
-    else [("temp", False)],
+    else [("temp", False, "")],
 )
 def test_writers_notice_no_death_of_the_daemon(
-    data_path: str, upgrades: bool, mount: MountFactory, bucket: str, minio_client: Minio
+    data_path: str,
+    upgrades: bool,
+    more: str,
+    mount: MountFactory,
+    bucket: str,
+    minio_client: Minio,
 ) -> None:
-    one = mount(bucket, data_path=data_path, restarts=1000, posix_metadata=True)
+    options: dict[str, Option] = {more: TRASH if more == "trash" else True} if more else {}
+    one = mount(bucket, data_path=data_path, restarts=1000, posix_metadata=True, **options)
     forgives = data_path == "direct" and not upgrades
-    programs = Writers(one.path, minio_client, bucket, forgives=forgives).programs
+    programs = Writers(
+        one.path, minio_client, bucket, forgives=forgives, behind=more == "write_back"
+    ).programs
     programs.start()
     try:
         end_daemons(one, programs, upgrades=upgrades)
     finally:
         programs.stop()
-    programs.print_outcome(f"{'upgrades' if upgrades else 'deaths'} under writers on {data_path}")
+    what = "upgrades" if upgrades else "deaths"
+    programs.print_outcome(f"{what} under writers on {data_path} {more}")
     assert not programs.wrong, programs.wrong
     assert one.terminate() == 0, one.log
     assert "could not be saved" not in one.log
@@ -290,5 +327,8 @@ def test_writers_notice_no_death_of_the_daemon(
     assert forgives or not told
     left = [str(each.object_name) for each in minio_client.list_objects(bucket, recursive=True)]
     # A daemon that dies while it finds out what the store can do leaves the object it tried.
-    hidden = [key for key in left if ".ossfs-py" in key and ".ossfs-py-probe-" not in key]
+    expected = (".ossfs-py-probe-", TRASH)
+    hidden = [
+        key for key in left if ".ossfs-py" in key and not any(each in key for each in expected)
+    ]
     assert not hidden

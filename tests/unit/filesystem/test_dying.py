@@ -39,6 +39,24 @@ def test_a_new_file_is_stored_once(flags: int, content: bytes, tmp_path: Path) -
     assert dies(tmp_path, prepare, call, check, {}) > 3
 
 
+def test_attributes_that_changed_while_parts_had_left_are_stored(tmp_path: Path) -> None:
+    async def prepare(case: Case) -> None:
+        flags = os.O_WRONLY | os.O_CREAT
+        reply, entry = await case.fs.create(ROOT_NUMBER, b"new", 0o640, flags, UID, GID)
+        case.numbers["new"] = reply.handle
+        await written(case, reply.handle, 0, BEFORE)
+        await case.fs.set_attributes(entry.inode, AttributeChange(mode=0o600), None, None)
+
+    async def call(case: Case) -> None:
+        await case.fs.flush(case.numbers["new"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("new") == BEFORE
+        assert case.store.metadata("new")["mode"] == str(stat.S_IFREG | 0o600)
+
+    assert dies(tmp_path, prepare, call, check, {}) > 3
+
+
 @pytest.mark.parametrize("stored", [False, True], ids=["written", "stored"])
 def test_what_is_appended_is_there_once(stored: bool, tmp_path: Path) -> None:
     async def prepare(case: Case) -> None:

@@ -4,8 +4,9 @@ It holds the kernel's descriptor, so that the mount stays, and the memory in whi
 what the next one must know. It imports nothing but Python's own: it must need little memory, and
 must not have a reason to die. Signals are passed on to the daemon. A daemon that ends the mount
 ends the keeper, with the same exit code; one that dies is started again, as often in a minute as
-it was told to. After that a last one only unmounts and says why. A daemon may also have the next
-one started while it serves, and hand over when that is ready.
+it was told to. After that a last one only unmounts and says why. Where a service manager has a
+watchdog, a daemon that hangs is killed before that would end the keeper, too. A daemon may also
+have the next one started while it serves, and hand over when that is ready.
 
     python -m ossfs_py.cli.keeper RESTARTS READY LEADS COMMAND...
 
@@ -34,11 +35,18 @@ from ossfs_py.cli.kept import (
     told_as_text,
 )
 from ossfs_py.host.keeping import DEVICE, ENDED, HANDED, HELD, LONGEST_WORD_BYTES, NEXT, REFUSED
+from ossfs_py.runtime.ledger import forget_beat, seconds_since_beat
 
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+_PATIENCE = 0.5
+"""How much of the watchdog's time a daemon may be silent: the next one has the rest."""
+_LEAST_PATIENCE_SECONDS = 4.0
+"""A daemon tells once a second that it runs; a busy machine lets it wait."""
+_LOOKS = 4
+"""At a daemon, in that time."""
 _BY_SIGNAL = 128
 """Added to a signal's number, as shells do."""
 
@@ -67,6 +75,7 @@ class _Daemons:
         self._pid = 0
         self._next = 0
         """The one that is to take over from a daemon that serves; 0: there is none."""
+        self._patience_seconds = _patience()
         self._changes = self._next_changes = ""
         """Settings that an upgrade has changed, and those of the one that is under way."""
 
@@ -76,7 +85,10 @@ class _Daemons:
         signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         self._start()
         while True:
-            number = signal.sigwaitinfo(signals).si_signo
+            number = self._signal(signals)
+            if number is None:
+                self._end_hung()
+                continue
             if number != signal.SIGCHLD:
                 self._is_ending = self._is_ending or number in _ENDING
                 with suppress(ProcessLookupError):
@@ -96,6 +108,29 @@ class _Daemons:
                     return code if code >= 0 else _BY_SIGNAL - code
                 self._go_on()
             self._start_wanted()
+
+    def _signal(self, signals: tuple[signal.Signals, ...]) -> int | None:
+        """The next one; None when it is time to look at the daemon."""
+        if self._patience_seconds is None:
+            return signal.sigwaitinfo(signals).si_signo
+        came = signal.sigtimedwait(signals, self._patience_seconds / _LOOKS)
+        return None if came is None else came.si_signo
+
+    def _end_hung(self) -> None:
+        silent_seconds = seconds_since_beat(self._ledger)
+        if self._device is None:
+            self._take_up_words()
+        if silent_seconds < (self._patience_seconds or 0) or self._device is None:
+            return
+        forget_beat(self._ledger)
+        print(
+            f"ossfs-py: the daemon (process {self._pid}) was silent for {silent_seconds:.0f} s,"
+            " and is replaced",
+            file=sys.stderr,
+            flush=True,
+        )
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def _end(self, reason: str) -> None:
         self._end_next()
@@ -177,6 +212,7 @@ class _Daemons:
 
     def _start(self, given_up: str = "") -> None:
         self._words.clear()
+        forget_beat(self._ledger)
         if given_up and self._device is not None:
             # Whoever asks the mount is told at once that it is dead, the last process, too.
             os.close(self._device)
@@ -247,6 +283,14 @@ class _Daemons:
                     raise
                 time.sleep(1)
         raise AssertionError
+
+
+def _patience() -> float | None:
+    """How long a daemon may be silent; None where nobody has a watchdog over this process."""
+    watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1_000_000
+    if not watchdog_seconds or int(os.environ.get("WATCHDOG_PID", os.getpid())) != os.getpid():
+        return None
+    return max(_LEAST_PATIENCE_SECONDS, _PATIENCE * watchdog_seconds)
 
 
 def main(argv: list[str]) -> int:

@@ -226,4 +226,6 @@ def test_the_keeper_imports_nothing_but_pythons_own() -> None:
         "ossfs_py.cli.kept",
         "ossfs_py.host",
         "ossfs_py.host.keeping",
+        "ossfs_py.runtime",
+        "ossfs_py.runtime.ledger",
     }

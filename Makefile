@@ -56,6 +56,7 @@ SECONDS ?= 7200
 STEPS ?= 100000
 KILLS ?= 200
 RESTARTS ?= 200
+UPGRADES ?= 50
 COMEBACKS ?= 50
 HISTORIES ?= 1000
 CLONE_GIB ?= 4
@@ -63,14 +64,14 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo
 	@echo "Variables: PYTHON=$(PYTHON)  VENV=$(VENV)  PREFIX=$(PREFIX)  DESTDIR=  TORCH=1  PYTEST=\"-k word\"  WORKERS=$(WORKERS)  BENCH=\"--repeat 5\""
-	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  RESTARTS=$(RESTARTS)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  CLONE_GIB=$(CLONE_GIB)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
+	@echo "  SEED=$(SEED)  SECONDS=$(SECONDS)  STEPS=$(STEPS)  KILLS=$(KILLS)  RESTARTS=$(RESTARTS)  UPGRADES=$(UPGRADES)  COMEBACKS=$(COMEBACKS)  DAMAGES=$(DAMAGES)  HISTORIES=$(HISTORIES)  CLONE_GIB=$(CLONE_GIB)  FUZZ_SECONDS=$(FUZZ_SECONDS)  FUZZ=\"listing\""
 	@echo "  SHAPED_STORE=FILE  a program taking --root --port --ttfb-ms --mbps and answering"
 	@echo "                     GET /__stats, the store of \"make reads\"; \"make bench\" has one"
 
@@ -207,6 +208,10 @@ treekills: $(TEST) ## Kill the daemon KILLS times while trees are unpacked, clon
 restarts: $(TEST) ## Kill and upgrade the daemon RESTARTS times while programs read and write (SEED)
 	@export OSSFS_PY_SOAK_RESTARTS=$$((($(RESTARTS) + 1) / 2)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) -s tests/soak/test_restarts.py tests/soak/test_restarts_writing.py $(PYTEST)
+
+upgrades: $(TEST) ## Upgrade the daemon UPGRADES times under a load of 4 GiB and a checkpoint of 1 (SEED)
+	@export OSSFS_PY_SOAK_UPGRADES=$(UPGRADES) OSSFS_PY_SOAK_MODEL_MIB=4096 OSSFS_PY_SOAK_SEED=$(SEED); \
+	$(tests) -s tests/soak/test_upgrades.py $(PYTEST)
 
 # Each of four kinds: by hand as root and as an ordinary user, as a service, in a container.
 comebacks: $(TEST) ## kill -9 a mount under its programs, mount again, COMEBACKS times of each kind

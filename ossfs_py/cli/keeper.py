@@ -4,8 +4,9 @@ It holds the kernel's descriptor, so that the mount stays, and the memory in whi
 what the next one must know. It imports nothing but Python's own: it must need little memory, and
 must not have a reason to die. Signals are passed on to the daemon. A daemon that ends the mount
 ends the keeper, with the same exit code; one that dies is started again, as often in a minute as
-it was told to. After that a last one only unmounts and says why. A daemon may also have the next
-one started while it serves, and hand over when that is ready.
+it was told to. After that a last one only unmounts and says why. Where a service manager has a
+watchdog, a daemon that hangs is killed before that would end the keeper, too. A daemon may also
+have the next one started while it serves, and hand over when that is ready.
 
 Where the node has a keeper, too (``host/nodekeeper.py``), that one holds the same, and the mount is
 left to it when this process is told to end, or would give the mount up.
@@ -47,6 +48,7 @@ from ossfs_py.host.keeping import (
     REFUSED,
     SERVES,
 )
+from ossfs_py.runtime.ledger import forget_beat, seconds_since_beat
 
 if TYPE_CHECKING:
     from ossfs_py.host.deposit import Deposit
@@ -59,6 +61,12 @@ _LEAVE: Final = signal.SIGUSR2
 """Tells a daemon to end and leave the mount; one that does not know it yet is ended by it."""
 _LOOK_SECONDS = 2.0
 """How soon another keeper of the node is noticed."""
+_PATIENCE = 0.5
+"""How much of the watchdog's time a daemon may be silent: the next one has the rest."""
+_LEAST_PATIENCE_SECONDS = 4.0
+"""A daemon tells once a second that it runs; a busy machine lets it wait."""
+_LOOKS = 4
+"""At a daemon, in that time."""
 _BY_SIGNAL = 128
 """Added to a signal's number, as shells do."""
 
@@ -101,6 +109,7 @@ class _Daemons:
         self._pid = 0
         self._next = 0
         """The one that is to take over from a daemon that serves; 0: there is none."""
+        self._patience_seconds = _patience()
         self._changes = self._next_changes = ""
         """Settings that an upgrade has changed, and those of the one that is under way."""
 
@@ -110,6 +119,9 @@ class _Daemons:
         self._start()
         while True:
             number = self._next_signal()
+            if number is None:
+                self._look_around()
+                continue
             if number != signal.SIGCHLD:
                 self._pass_on(number)
                 continue
@@ -130,14 +142,24 @@ class _Daemons:
                 self._go_on()
             self._start_wanted()
 
-    def _next_signal(self) -> int:
-        """Waits for it; looks after what the node's keeper holds meanwhile."""
+    def _next_signal(self) -> int | None:
+        """The next one; None when it is time to look around."""
+        waits = []
+        if self._patience_seconds is not None:
+            waits.append(self._patience_seconds / _LOOKS)
+        if self._deposit is not None:
+            waits.append(_LOOK_SECONDS)
         signals = (signal.SIGCHLD, *_PASSED_ON)
-        if self._deposit is None:
+        if not waits:
             return signal.sigwaitinfo(signals).si_signo
-        while (told := signal.sigtimedwait(signals, _LOOK_SECONDS)) is None:
+        came = signal.sigtimedwait(signals, min(waits))
+        return None if came is None else came.si_signo
+
+    def _look_around(self) -> None:
+        if self._deposit is not None:
             self._deposit.look_after()
-        return told.si_signo
+        if self._patience_seconds is not None:
+            self._end_hung()
 
     def _pass_on(self, number: int) -> None:
         self._is_ending = self._is_ending or number in _ENDING
@@ -146,6 +168,22 @@ class _Daemons:
             number = _LEAVE
         with suppress(ProcessLookupError):
             os.kill(self._pid, number)
+
+    def _end_hung(self) -> None:
+        silent_seconds = seconds_since_beat(self._ledger)
+        if self._device is None:
+            self._take_up_words()
+        if silent_seconds < (self._patience_seconds or 0) or self._device is None:
+            return
+        forget_beat(self._ledger)
+        print(
+            f"ossfs-py: the daemon (process {self._pid}) was silent for {silent_seconds:.0f} s,"
+            " and is replaced",
+            file=sys.stderr,
+            flush=True,
+        )
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def _end(self, reason: str) -> None:
         self._end_next()
@@ -240,6 +278,7 @@ class _Daemons:
 
     def _start(self, given_up: str = "") -> None:
         self._words.clear()
+        forget_beat(self._ledger)
         if given_up and self._device is not None:
             # Whoever asks the mount is told at once that it is dead, the last process, too.
             os.close(self._device)
@@ -310,6 +349,14 @@ class _Daemons:
                     raise
                 time.sleep(1)
         raise AssertionError
+
+
+def _patience() -> float | None:
+    """How long a daemon may be silent; None where nobody has a watchdog over this process."""
+    watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1_000_000
+    if not watchdog_seconds or int(os.environ.get("WATCHDOG_PID", os.getpid())) != os.getpid():
+        return None
+    return max(_LEAST_PATIENCE_SECONDS, _PATIENCE * watchdog_seconds)
 
 
 def main(argv: list[str]) -> int:

@@ -109,21 +109,8 @@ def _special_modes(s: SettingFields) -> list[Conflict]:
 
 def _restarts(s: SettingFields) -> list[Conflict]:
     found: list[Conflict] = []
-    if not s.outlives_daemon:
-        return found
-    named = "restarts" if s.restarts else "keeper"
-    if not s.read_only:
-        if s.data_path == "direct":
-            reason = (
-                "it writes from memory, which is lost when the daemon dies: say --data-path temp"
-                " or cache, or --read-only"
-            )
-            found.append(((named, "data_path"), reason))
-        for name in ("write_back", "trash"):
-            if getattr(s, name):
-                reason = "what waits to be stored or deleted is not handed on to another daemon yet"
-                found.append(((named, name), reason))
-    if s.fuse_lane == "off":
+    if s.outlives_daemon and s.fuse_lane == "off":
+        named = "restarts" if s.restarts else "keeper"
         found.append(((named, "fuse_lane"), "it needs the fast lane"))
     return found
 

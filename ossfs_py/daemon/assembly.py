@@ -54,6 +54,7 @@ from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.leftovers import count_unsaved
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,8 @@ async def assembled(
                 foresight=_foresight(settings, namespace, kernel, data_path, metrics),
                 descriptors=descriptors,
             )
+            if isinstance(filesystem, SurvivingFilesystem):
+                filesystem.streams = writes.streams
             _watch(metrics, settings, mountpoint, filesystem, network, journal)
             settle = await _begin(settings, files, journal, store, filesystem, survival)
             keeper = _metadata_keeper(settings, store, namespace, files)
@@ -344,11 +347,18 @@ async def _begin(
             filesystem.take_over()
         return trio.lowlevel.checkpoint
     records, left = survival.writers, survival.left
-    dirty = await files.run(journal.owned_records, records.dirty_owners(left))
+    known = survival.known_before()
+    owned = await files.run(journal.owned_records, records.dirty_owners(left))
+    dirty = {each: told for each, told in owned.items() if records.goes_on(left, told, known)}
+    owed: list[MarkerRecord] = []
+    is_all = True
     if not settings.read_only:
         kept = {record.ident for record in dirty.values()}
         await files.run(_claim, journal, kept, partial(records.drops, left))
-    resumed = filesystem.resume(survival, dirty)
+        if survival.negotiated is not None:
+            owed = journal.leftover_markers()
+            is_all = not any(record.complete for record in journal.unsaved_records())
+    resumed = filesystem.resume(survival, dirty, owed, is_all=is_all)
     if not settings.read_only:
         survival.lock = journal.lock_for_keeper()
 
@@ -396,6 +406,8 @@ async def _finish_in_background(
         await files.run(partial(_finish_complete, recovery, store), urgent=False)
     except Exception:
         log.exception("files of a killed daemon could not be finished (see: ossfs-py recover)")
+    if isinstance(filesystem, SurvivingFilesystem):
+        filesystem.show_names()
 
 
 def _finish_complete(recovery: Recovery, store: ObjectStore) -> None:

@@ -76,6 +76,8 @@ _CHECK_GRACE_SECONDS = 1.0
 _SET_ASIDE_SECONDS = 5.0
 """After a second signal: writing parts that are in memory only to a slow disk takes this long."""
 
+_BEAT_SECONDS = 1.0
+
 _DONE, _FAILED = 0, 1
 _TERMINATED = 128 + signal.SIGTERM
 """What a shell reports for it: nothing is mounted, and nothing went wrong."""
@@ -249,9 +251,15 @@ class _Life:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
             nursery.start_soon(self._service.keep_told)
+            nursery.start_soon(self._beat)
             code = await (self._serve() if store is None else self._serve_from(store))
             nursery.cancel_scope.cancel()
         return code
+
+    async def _beat(self) -> None:
+        while self._heir is not None:
+            self._heir.survival.beat()
+            await trio.sleep(_BEAT_SECONDS)
 
     async def _serve(self) -> int:
         with self._mounting:
@@ -344,6 +352,7 @@ class _Life:
         if self._heir is None:
             return
         self._upgrade.is_kept = self._heir.hand_over()
+        self._upgrade.filesystem = self._heir.filesystem
         if self._upgrade.is_kept:
             log.info("if this daemon dies, another one takes over")
         else:

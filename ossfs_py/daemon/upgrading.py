@@ -10,7 +10,8 @@ import trio
 from ossfs_py.config import Settings
 from ossfs_py.config.changeable import fixed_settings
 from ossfs_py.control.server import Arguments, ControlError, Progress
-from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.errors import EnvironmentProblemError, UnsavedDataError
+from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.host.handover import ReadyDaemon, Successor
 from ossfs_py.host.keeping import KeeperGoneError, MountKeeper
 
@@ -31,7 +32,8 @@ class Upgrade:
         self._keeper = keeper
         self._close_logs = close_logs
         self.is_kept = False
-        """Whether another daemon can go on; set when the mount answers."""
+        """Whether another daemon can go on; set when the mount answers, as is ``filesystem``."""
+        self.filesystem: SurvivingFilesystem | None = None
         self._is_under_way = False
 
     async def command(self, arguments: Arguments, progress: Progress) -> Mapping[str, Any]:
@@ -53,12 +55,22 @@ class Upgrade:
         try:
             # Somebody who goes away leaves two daemons that agree, whichever of them goes on.
             with trio.CancelScope(shield=True):
+                await self._leave_memory()
                 ready = await self._ready_successor(self._keeper, arguments.values("changes"))
                 log.warning("process %d takes over the mount, version %s", *ready)
                 await progress({"pid": ready.pid, "version": ready.version})
             self._end(self._keeper)
         finally:
             self._is_under_way = False
+            if self.filesystem is not None:
+                self.filesystem.use_memory()
+
+    async def _leave_memory(self) -> None:
+        try:
+            if self.filesystem is not None:
+                await self.filesystem.leave_memory()
+        except UnsavedDataError as exc:
+            raise ControlError(f"the running daemon continues: {exc}") from None
 
     def leave(self) -> None:
         """Told to end by a keeper that has left the mount to the node's: end at once."""

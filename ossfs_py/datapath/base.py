@@ -70,6 +70,18 @@ class OpenFile(Protocol):
         """
         ...
 
+    @property
+    def fleeting(self) -> bool:
+        """Whether bytes of it are in this process's memory only, or are :attr:`vanished`."""
+        ...
+
+    @property
+    def vanished(self) -> bool:
+        """Whether its bytes were in the memory of an earlier daemon only: until it is truncated to
+        nothing, reads, writes and commits raise UnsavedDataError.
+        """
+        ...
+
     def expect_rereads(self) -> None:
         """Tell the file that a program opened it for both reading and writing."""
         ...
@@ -189,6 +201,19 @@ class OpenFile(Protocol):
 
         Raises:
             OSError: they cannot be opened.
+        """
+        ...
+
+    def adopt_emptied(self) -> None:
+        """Be empty, as an earlier daemon had made it, and has not stored. As :meth:`adopt`."""
+        ...
+
+    def adopt_vanished(self, size: int, request: CommitRequest | None) -> None:
+        """Be a file whose bytes, so many, were in an earlier daemon's memory only, and were to
+        become what ``request`` says; None: nobody wants them. As :meth:`adopt`.
+
+        Raises:
+            OSError: the disk is full, so that it is not told as unsaved.
         """
         ...
 

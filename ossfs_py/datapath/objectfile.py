@@ -14,6 +14,7 @@ from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
+from ossfs_py.writing.inherited import InheritedFile
 from ossfs_py.writing.records import DirtyRecord
 
 CommittedHook = Callable[[DirtyFile, ObjectVersion], None]
@@ -86,6 +87,16 @@ class ObjectFile:
     def lost(self) -> bool:
         """Whether bytes can be had only by finishing an upload to the file's present key."""
         return self._dirty is not None and self._dirty.lost
+
+    @property
+    def fleeting(self) -> bool:
+        """Whether bytes of it end with this process, or have ended with the one before."""
+        return self._dirty is not None and self._dirty.fleeting
+
+    @property
+    def vanished(self) -> bool:
+        """Whether its bytes have ended with the daemon before."""
+        return self._dirty is not None and self._dirty.vanished
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -160,13 +171,13 @@ class ObjectFile:
         """Be the first ``size`` bytes of another file's object; see the protocol."""
         return await self._writable().borrow(source, start, size)
 
-    def _writable(self) -> DirtyFile:
+    def _writable(self) -> InheritedFile:
         if self._dirty is None:
             self._dirty = self._new_dirty()
         return self._dirty
 
-    def _new_dirty(self) -> DirtyFile:
-        dirty = DirtyFile(
+    def _new_dirty(self) -> InheritedFile:
+        dirty = InheritedFile(
             self._writes,
             self._version,
             self._read_version,
@@ -260,6 +271,15 @@ class ObjectFile:
         dirty = self._writable()
         dirty.adopt(record)
         self._abandoned = record.unlinked
+
+    def adopt_emptied(self) -> None:
+        """An earlier daemon had cut it to nothing; see the protocol."""
+        if self._version is not None:
+            self._writable().adopt_emptied()
+
+    def adopt_vanished(self, size: int, request: CommitRequest | None) -> None:
+        """Its bytes have ended with an earlier daemon; see the protocol."""
+        self._writable().adopt_vanished(size, request)
 
     @property
     def adopted(self) -> bool:

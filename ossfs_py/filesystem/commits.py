@@ -19,7 +19,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.openinode import OpenInode
+from ossfs_py.filesystem.openinode import OpenInode, copy_end
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.trash import Trash
@@ -41,7 +41,6 @@ _LONGEST_RETRY_SECONDS = 60.0
 _MANY_FILES = 1000
 _MANY_SECONDS = 600.0
 """Whoever makes so many files in so short a time unpacks, clones or installs something."""
-_COPY_BYTES = 1024**2
 _APPEND_TRIES = 10
 """Each time another host was faster by one request: with ten at it, one of them wins each time."""
 _CONFLICTS = (ConditionFailedError, VersionChangedError, ObjectMissingError)
@@ -56,14 +55,6 @@ class ConflictPolicy:
     """
 
     fail: bool = False
-
-
-async def _copy_end(source: OpenFile, start: int, target: OpenFile) -> None:
-    """Append the bytes of ``source`` from ``start`` on to ``target``."""
-    while start < source.size:
-        data = bytes(await source.read(start, _COPY_BYTES))
-        await target.write(target.size, data)
-        start += len(data)
 
 
 class Commits:
@@ -166,6 +157,7 @@ class Commits:
         """As :meth:`commit`, for whoever holds a claim on the inode's place and the lock."""
         inode = opened.inode
         if not opened.file.dirty:
+            await self._flush_attributes(opened)
             return
         opened.require_name()
         if inode.removed:
@@ -176,6 +168,7 @@ class Commits:
             version = await self._upload(opened, request)
         except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
             if await self._was_stored_before(opened):
+                await self._flush_attributes(opened)
                 return
             if opened.exclusive or self._policy.fail:
                 self._note_refused(opened, request, exc)
@@ -196,7 +189,12 @@ class Commits:
         if version is None:
             return
         self._stored(opened, version, request)
-        if inode.metadata_dirty and not opened.file.dirty:
+        await self._flush_attributes(opened)
+
+    async def _flush_attributes(self, opened: OpenInode) -> None:
+        """Store attributes that the upload, perhaps one of an earlier daemon, did not carry."""
+        inode = opened.inode
+        if inode.metadata_dirty and not (opened.file.dirty or inode.removed):
             with opened.rewriting():
                 await self._namespace.flush_attributes(inode)
                 await self.follow(inode)
@@ -339,7 +337,7 @@ class Commits:
             self._namespace.invalidate(opened.inode)  # their attributes are not the request's
             return True
         try:
-            await _copy_end(opened.file, start, file)
+            await copy_end(opened.file, start, file)
             stored = await file.commit(replace(request, condition=condition, like=there))
             if stored is None:
                 raise RuntimeError("what was appended, or a file not in the store, is dirty")
@@ -523,6 +521,12 @@ class Commits:
         if self._write_back is not None:
             await self._write_back.run(lambda opened: self._upload_later(opened, release))
         await trio.sleep_forever()
+
+    def resume(self, opened: OpenInode) -> None:
+        """An earlier daemon was to bring a closed file to the store behind."""
+        if self._write_back is not None and opened.file.dirty:
+            opened.users += 1
+            self._write_back.add(opened)
 
     async def _upload_later(
         self, opened: OpenInode, release: Callable[[OpenInode], Awaitable[None]]

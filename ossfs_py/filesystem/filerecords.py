@@ -9,7 +9,7 @@ no request belongs to was never told to anybody.
 import base64
 import json
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import fields, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from ossfs_py.filesystem.openinode import HiddenCopy, OpenInode
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.runtime.ledger import Record, StateTable
+from ossfs_py.writing.records import DirtyRecord
 
 _HEAD = struct.Struct("=QQQ")
 """Of an open inode its time of change in ns, of a descriptor the request that it was made for (0:
@@ -52,8 +53,8 @@ class LeftOpen(NamedTuple):
     opened: dict[int, Mapping[str, Any]]
     """By number, those that a descriptor has."""
     descriptors: dict[int, Descriptor]
-    abandoned: frozenset[int]
-    """Open inodes without a descriptor, whose bytes somebody may still want."""
+    closed: dict[int, Mapping[str, Any]]
+    """By number, those without a descriptor that are dirty: somebody may still want their bytes."""
 
 
 class FileRecords:
@@ -106,8 +107,7 @@ class FileRecords:
         """See the protocol."""
         told = _described(opened)
         told |= {"version": _listed(version), "seen": _listed(version)}
-        changed = ("dirty", "unstored", "exclusive", "unseen", "whole", "local", "shadows")
-        told |= dict.fromkeys(changed, False)
+        told |= dict.fromkeys(_NOT_WHEN_STORED, False)
         told |= {"appended_from": None, "over": None}
         if opened.composes:
             # Others' bytes came before our end, which the kernel knows at another place.
@@ -158,15 +158,34 @@ class FileRecords:
         return self._requests.pop(unique, None)
 
     def dirty_owners(self, found: LeftOpen) -> set[str]:
-        """The owners of what an earlier daemon had open, with bytes that no object has."""
-        return {self.name_of(number) for number, told in found.opened.items() if told["unstored"]}
+        """The owners of what an earlier daemon had open, with bytes that no object has, and a
+        staging file has.
+        """
+        return {
+            self.name_of(number)
+            for number, told in {**found.closed, **found.opened}.items()
+            if told["unstored"] and not told["fleeting"]
+        }
+
+    def goes_on(self, found: LeftOpen, record: DirtyRecord, known: Container[int]) -> bool:
+        """Whether what such an owner had dirty goes on here: a program has it open, or write-back
+        has it, as ``record`` says, of an inode that the kernel has ``known``. All else has no place
+        in the tree, and is brought to the store from the journal.
+        """
+        number = int(record.owner.rpartition(":")[2])
+        told = found.closed.get(number)
+        return told is None or (record.complete and told["inode"] in known)
+
+    def forget(self, number: int) -> None:
+        """What was closed does not go on here."""
+        self._drop(self._places, number)
 
     def drops(self, found: LeftOpen, owner: str) -> bool:
         """Whether nobody wants what an earlier daemon had dirty for an owner: it is in the store,
         or the call that it was for was not answered and comes again.
         """
         ident, _, number = owner.partition(":")
-        return ident == self.ident and (number.endswith("+") or int(number) not in found.abandoned)
+        return ident == self.ident and (number.endswith("+") or int(number) not in found.closed)
 
     # -- what the next daemon does with it --------------------------------------------------------
 
@@ -203,11 +222,15 @@ class FileRecords:
             if descriptors[number].opened not in opened:
                 self._drop(self._descriptors, number)
                 del descriptors[number]
-        for number in set(opened) - used:
+        closed = {
+            number: opened[number]
+            for number in sorted(set(opened) - used - halves)
+            if opened[number]["dirty"]
+        }
+        for number in set(opened) - used - set(closed):
             self._drop(self._places, number)
-        left = frozenset(n for n in set(opened) - used - halves if opened[n]["dirty"])
         self._records = []
-        return LeftOpen({n: opened[n] for n in sorted(used & set(opened))}, descriptors, left)
+        return LeftOpen({n: opened[n] for n in sorted(used & set(opened))}, descriptors, closed)
 
     # -- inside -----------------------------------------------------------------------------------
 
@@ -230,6 +253,10 @@ def _number(opened: OpenInode) -> int:
     return int(opened.name.rpartition(":")[2])
 
 
+_NOT_WHEN_STORED = (
+    *("dirty", "unstored", "fleeting", "vanished", "exclusive", "unseen", "whole", "local"),
+    "shadows",
+)
 _OF_OPENED = (
     *("exclusive", "made_here", "may_be_link", "whole", "unseen", "has_pages", "superseded"),
     *("appended_from", "kernel_end", "writer", "rewrites"),
@@ -250,7 +277,10 @@ def _state(opened: OpenInode) -> tuple[object, ...]:
             file.version,
             file.dirty,
             file.unstored,
+            file.fleeting and file.size,
+            file.vanished,
             opened.seen,
+            opened.spared,
             opened.hidden,
             opened.interrupted,
             opened.over,
@@ -269,7 +299,11 @@ def _described(opened: OpenInode) -> dict[str, Any]:
         "version": _listed(file.version),
         "dirty": file.dirty,
         "unstored": file.unstored,
+        "fleeting": file.fleeting,
+        "vanished": file.vanished,
+        "size": file.size,
         "seen": _listed(opened.seen),
+        "spared": _listed(opened.spared),
         "hidden": hidden and [_listed(hidden.version), _listed(hidden.source)],
         "interrupted": opened.interrupted,
         "over": _listed(opened.over),
@@ -322,6 +356,7 @@ def restore_opened(
     for name in _OF_OPENED:
         setattr(opened, name, told[name])
     opened.seen, opened.over = version_of(told["seen"]), version_of(told["over"])
+    opened.spared = version_of(told["spared"])
     if told["interrupted"] is not None:
         offset, size, place = told["interrupted"]
         opened.interrupted = (offset, size, place)

@@ -20,6 +20,8 @@ from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.runtime.locks import PromptLock
 
+_COPY_BYTES = 1024**2
+
 
 class InodeCommits(Protocol):
     """What opening and letting go need of :class:`ossfs_py.filesystem.commits.Commits`."""
@@ -343,6 +345,14 @@ class OpenInode:
         if self.file.dirty or self.inode.removed:
             self.inode.size_source = self.size
             self.inode.touch(time.time_ns())
+
+
+async def copy_end(source: OpenFile, start: int, target: OpenFile) -> None:
+    """Append the bytes of ``source`` from ``start`` on to ``target``."""
+    while start < source.size:
+        data = bytes(await source.read(start, _COPY_BYTES))
+        await target.write(target.size, data)
+        start += len(data)
 
 
 class Turns:

@@ -2,13 +2,14 @@
 
 import logging
 import uuid
+from collections.abc import Iterable
 
 import trio
 
 from ossfs_py.errors import OssfsError, StoreUnavailableError, UnsavedDataError
 from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.namespace.claims import Claims
-from ossfs_py.namespace.inode import Inode
+from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.groupsync import GroupSync
@@ -31,8 +32,8 @@ MAX_OWED = 1000
 class _Owed:
     """One entry whose empty object is not in the store."""
 
-    def __init__(self) -> None:
-        self.ident = uuid.uuid4().hex
+    def __init__(self, ident: str) -> None:
+        self.ident = ident
         self.lock = PromptLock()
         """Held while the object is written, or the entry removed."""
         self.is_told = False
@@ -58,6 +59,25 @@ class OwedEntries:
 
     def __len__(self) -> int:
         return len(self._owed)
+
+    def resume(self, records: Iterable[MarkerRecord]) -> bool:
+        """Go on with what an earlier daemon owes of what is known here; whether that is all."""
+        inodes = self._namespace.inodes
+        local = {
+            self._namespace.key_of_empty(inode): inode
+            for inode in inodes.below(inodes.root)
+            if inode.local and inode.kind is not Kind.FILE
+        }
+        is_all = True
+        for record in records:
+            inode = local.get(record.key)
+            if inode is None or self._group_sync is None:
+                is_all = False
+                continue
+            inode.metadata = dict(record.metadata)
+            self._owed[inode] = _Owed(record.ident)
+            self._some.set()
+        return is_all
 
     async def make_directory(
         self, parent: Inode, name: str, mode: int, uid: int, gid: int
@@ -187,7 +207,7 @@ class OwedEntries:
         await self._rounds.wait_while(lambda: len(self._owed) >= MAX_OWED)
 
     async def _owe(self, inode: Inode, sync: GroupSync) -> None:
-        owed = self._owed[inode] = _Owed()
+        owed = self._owed[inode] = _Owed(uuid.uuid4().hex)
         self._some.set()
         await self._record(inode, owed, sync)
 

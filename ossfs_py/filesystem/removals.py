@@ -200,6 +200,15 @@ class Removals:
             if record.ident not in self._outstanding:
                 self._add_owed(record, is_old=True)
 
+    def hide_put_off(self) -> None:
+        """As :meth:`take_over`, of what was put off, and no directory has the name of since: names
+        that were answered as removed are not seen again. Blocks shortly.
+        """
+        made_since = {record.key for record in self._journal.leftover_markers()}
+        for record in sorted(self._journal.leftover_removals(), key=lambda each: each.at_ns):
+            if record.whatever_was_there and record.key not in made_since:
+                self._add_owed(record, is_old=True)
+
     def resume(self, opened: Iterable[OpenInode]) -> None:
         """Go on with the removals of what is ``opened`` since an earlier daemon; blocks shortly."""
         by_key: dict[str, OpenInode] = {}

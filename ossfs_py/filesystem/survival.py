@@ -39,6 +39,8 @@ _HEAD = struct.Struct("=Q")
 _NO_REQUEST = 0
 
 _KINDS = tuple(Kind)
+_EMPTY = (Kind.DIRECTORY, Kind.SYMLINK)
+"""What an object without bytes stands for: nobody has it open, and write-back may owe it."""
 _NUMBER_OF_KIND = {kind: number for number, kind in enumerate(_KINDS)}
 
 
@@ -55,7 +57,7 @@ class _Kept(IntEnum):
     FILE = 4
     DIRECTORY = 5
     ASKED = 6
-    LOCAL_DIRECTORY = 7
+    LOCAL_ENTRY = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ class Survival:
         """What is open on a mount for writing."""
         self._before: dict[str, Any] | None = None
         self._facts: dict[str, Any] = {}
-        self.left = LeftOpen({}, {}, frozenset())
+        self.left = LeftOpen({}, {}, {})
         """What an earlier daemon had open for writing, once :meth:`serve` was called."""
         with sensible():
             for record in self._found:
@@ -139,6 +141,10 @@ class Survival:
             return None
         with sensible():
             return FoundOut(**self._before["found_out"])
+
+    def beat(self) -> None:
+        """This daemon runs: its keeper looks, and ends one that hangs."""
+        self._ledger.beat()
 
     def serve(self, facts: MountIdentity, found_out: FoundOut) -> None:
         """This daemon serves that.
@@ -196,9 +202,9 @@ class Survival:
             self._table.generation(inode) if self._table is not None else 0,
             *(_NUMBER_OF_KIND[inode.kind], what, len(name)),
         )
-        if inode.local and inode.kind is Kind.DIRECTORY and inode.number not in self._locals:
+        if inode.local and inode.kind in _EMPTY and inode.number not in self._locals:
             told = _HEAD.pack(inode.number) + json.dumps(dict(inode.metadata or {})).encode()
-            self._locals[inode.number] = self._ledger.put(_Kept.LOCAL_DIRECTORY, told)
+            self._locals[inode.number] = self._ledger.put(_Kept.LOCAL_ENTRY, told)
         self._inodes[inode.number] = self._ledger.put(_Kept.INODE, content + name)
 
     def _stored(self, inode: Inode) -> None:
@@ -336,8 +342,9 @@ class Survival:
             found[number] = (*fields[:-1], name.decode("utf-8", "surrogatepass"))
             self._inodes[number] = record.place
         self._made = max((fields[3] for fields in found.values()), default=0)
-        local_directories = self._take_in_local_directories()
-        kept = {told["inode"] for told in self.left.opened.values()} | set(local_directories)
+        local_entries = self._take_in_local_entries()
+        named = (*self.left.opened.values(), *self.left.closed.values())
+        kept = {told["inode"] for told in named} | set(local_entries)
         nameless = {
             number
             for number, fields in found.items()
@@ -365,13 +372,13 @@ class Survival:
                     inode.removed, inode.stale = True, bool(what & _STALE)
                 elif owners[parent, name] != each or directory is None or directory.removed:
                     inode.removed = inode.stale = True
-                elif each in local_directories and what & _LOCAL:
-                    inode.local, inode.metadata = True, local_directories[each]
+                elif each in local_entries and what & _LOCAL:
+                    inode.local, inode.metadata = True, local_entries[each]
                 table.adopt(inode, count)
 
-    def _take_in_local_directories(self) -> dict[int, dict[str, str]]:
+    def _take_in_local_entries(self) -> dict[int, dict[str, str]]:
         found = {}
-        for record in self._of(_Kept.LOCAL_DIRECTORY):
+        for record in self._of(_Kept.LOCAL_ENTRY):
             (number,) = _HEAD.unpack_from(record.content)
             self._drop(self._locals, number)
             self._locals[number] = record.place
@@ -418,6 +425,15 @@ class Survival:
 
     def _of(self, kind: _Kept) -> Iterator[Record]:
         return (record for record in self._found if record.kind == kind)
+
+    def known_before(self) -> set[int]:
+        """The inodes that the kernel knew before :meth:`begin`.
+
+        Raises:
+            SurvivalError: the records make no sense.
+        """
+        with sensible():
+            return {_INODE.unpack_from(record.content)[1] for record in self._of(_Kept.INODE)}
 
     @property
     def numbers(self) -> set[int]:

@@ -1,7 +1,8 @@
 """The file system of a daemon that another one may go on for, or that goes on for another one."""
 
+import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
@@ -9,7 +10,9 @@ from typing import Any, NamedTuple
 
 import trio
 
-from ossfs_py.errors import BadHandleError
+from ossfs_py.errors import BadHandleError, OssfsError, UnsavedDataError
+from ossfs_py.filesystem.description import path_of
+from ossfs_py.filesystem.directories import TakeEntry
 from ossfs_py.filesystem.filerecords import FileRecords, restore_inode, restore_opened
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.filesystem.openinode import OpenInode
@@ -21,7 +24,17 @@ from ossfs_py.filesystem.survival import Survival, SurvivalError, sensible
 from ossfs_py.model import AttributeChange, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
+from ossfs_py.writing.context import Streams
+from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.vanished_content import WHY
+
+log = logging.getLogger(__name__)
+
+_SETTLED_AT_ONCE = 16
+"""Files that the store is asked about; write-back may have left a thousand."""
+_LOOK_SECONDS = 0.05
+"""Between looks whether a file that is streamed to the store is closed."""
 
 
 class Resumed(NamedTuple):
@@ -41,17 +54,30 @@ class SurvivingFilesystem(Filesystem):
     """What is written of open files; None on a mount for reading."""
     _settled: trio.Event | None = None
     """Set once it is known what an earlier daemon has stored; until then nothing is changed."""
+    _unseen: trio.Event | None = None
+    """Set once what an earlier daemon has acknowledged is in the store; until then names wait."""
     late_seconds = 1.0
     """How long what a dead daemon had sent may take to arrive. A PUT came 0.26 s after an upgrade,
     at a load of 14."""
+    streams = Streams()
+    """Whether files may begin to be in memory only. Set by who puts the mount together."""
+    stream_seconds = 30.0
+    """How long another daemon waits for files that are streamed to the store."""
     _moved = False
     """Whether objects of open files may still move, as an earlier daemon was renaming."""
 
     def resume(
-        self, survival: Survival, dirty: Mapping[str, DirtyRecord] = MappingProxyType({})
+        self,
+        survival: Survival,
+        dirty: Mapping[str, DirtyRecord] = MappingProxyType({}),
+        owed: Iterable[MarkerRecord] = (),
+        *,
+        is_all: bool = True,
     ) -> Resumed:
         """Go on where an earlier daemon ended, if one has, and write from now on. ``dirty`` is what
-        the journal has of its files, by owner. Of a mount for writing :meth:`settle` follows.
+        the journal has of its files, by owner, ``owed`` what it has of directories and links. Of a
+        mount for writing :meth:`settle` follows. Unless that ``is_all`` that is to be seen and not
+        in the store, names wait for :meth:`show_names`.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -68,6 +94,8 @@ class SurvivingFilesystem(Filesystem):
             else:
                 self._records = self._opener.witness = survival.writers
                 files = self._resume_written(survival, dirty)
+                if not (self._owed.resume(owed) and is_all):
+                    self._unseen = trio.Event()
                 self._handles.witness = survival.writers
                 self._settled = None if is_new else trio.Event()
             directories = sum(
@@ -78,6 +106,12 @@ class SurvivingFilesystem(Filesystem):
         self.repeated = Repeated(self, self._namespace)
         self._directories.witness = survival
         return Resumed(len(self._unsure), files, directories)
+
+    def show_names(self) -> None:
+        """All that an earlier daemon has acknowledged is in the store, or told as unsaved."""
+        if self._unseen is not None:
+            self._unseen.set()
+            self._unseen = None
 
     def read_keys(self) -> set[str]:
         """Keys whose objects somebody reads who has them open since an earlier daemon."""
@@ -100,10 +134,60 @@ class SurvivingFilesystem(Filesystem):
         await trio.sleep(self.late_seconds)
         await tidy()
         settlement = Settlement(self._namespace, self._commits, self._opener)
-        for opened in self._opened:
-            await settlement.settle(opened)
+        limit = trio.CapacityLimiter(_SETTLED_AT_ONCE)
+
+        async def settle(opened: OpenInode) -> None:
+            async with limit:
+                await settlement.settle(opened)
+
+        async with trio.open_nursery() as nursery:
+            for opened in self._opened:
+                nursery.start_soon(settle, opened)
         self._settled.set()
         self._settled, self._moved = None, False
+
+    async def leave_memory(self) -> None:
+        """From now on, nothing that programs write is in the memory of this process only.
+
+        What can go on from disk does. What has left for the store in part is waited for, as an
+        object of half a file would show under its name. :meth:`use_memory` ends it.
+
+        Raises:
+            UnsavedDataError: that takes longer than ``stream_seconds``.
+        """
+        self.streams.may_begin = False
+        with trio.move_on_after(self.stream_seconds):
+            while self._in_memory():
+                await self._keep_on_disk()
+        for opened in self._in_memory():
+            raise UnsavedDataError(
+                f"{path_of(opened.inode)} is sent to the store while it is written, and was not"
+                f" closed within {self.stream_seconds:g} seconds; try again when it is"
+            )
+
+    def use_memory(self) -> None:
+        """Files that are written may be in memory only."""
+        self.streams.may_begin = True
+
+    def _in_memory(self) -> list[OpenInode]:
+        return [
+            opened
+            for opened in self._opened
+            if opened.file.fleeting
+            and not opened.file.vanished
+            and not (opened.removed_here and opened.file.lost)  # it can be had by nobody
+        ]
+
+    async def _keep_on_disk(self) -> None:
+        for opened in self._in_memory():
+            if opened.file.lost:
+                continue
+            try:
+                await opened.file.stay_readable()
+            except (OssfsError, OSError) as exc:
+                log.warning("%r stays in memory: %s", opened.inode.name, exc)
+            opened.note()
+        await trio.sleep(_LOOK_SECONDS)
 
     def handle(self, number: int) -> Handle | None:
         """What a descriptor is; None if there is none."""
@@ -115,6 +199,25 @@ class SurvivingFilesystem(Filesystem):
     async def _ready(self) -> None:
         if self._settled is not None:
             await self._settled.wait()
+
+    # -- calls about names ----------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: bytes) -> EntryReply:
+        """What a name leads to."""
+        if self._unseen is not None:
+            await self._unseen.wait()
+        return await super().lookup(parent, name)
+
+    async def read_directory(self, handle: int, start: int, take: TakeEntry) -> None:
+        """readdir(3)."""
+        if self._unseen is not None:
+            await self._unseen.wait()
+        await super().read_directory(handle, start, take)
+
+    async def run(self) -> None:
+        """Background work, until cancelled, once it is known what is stored."""
+        await self._ready()
+        await super().run()
 
     # -- calls that change something --------------------------------------------------------------
 
@@ -258,27 +361,42 @@ class SurvivingFilesystem(Filesystem):
 
     # -- going on ---------------------------------------------------------------------------------
 
+    def _resume_opened(
+        self,
+        number: int,
+        told: Mapping[str, Any],
+        survival: Survival,
+        dirty: Mapping[str, DirtyRecord],
+    ) -> OpenInode | None:
+        inode = self._namespace.inodes.find(told["inode"])
+        if inode is None:
+            return None
+        restore_inode(inode, told)
+        name = survival.writers.name_of(number)
+        opened = restore_opened(told, partial(self._opener.adopt_written, inode, name))
+        if name in dirty:
+            try:
+                opened.file.adopt(dirty[name])
+            except OSError as exc:
+                raise SurvivalError(f"dirty bytes of {inode.name!r}: {exc}") from None
+        if opened.removed_here or (told["unstored"] and not told["dirty"]):
+            opened.file.abandon()
+        if told["fleeting"]:
+            self._tell_vanished(opened, told["size"])
+        elif told["unstored"] and name not in dirty:
+            opened.file.adopt_emptied()
+        if opened.file.dirty or inode.removed:
+            inode.size_source = opened.size
+            self._kernel.wrote(inode)
+        inode.size_told = opened.file.size
+        return opened
+
     def _resume_written(self, survival: Survival, dirty: Mapping[str, DirtyRecord]) -> int:
         found: dict[int, OpenInode] = {}
         for number, told in survival.left.opened.items():
-            inode = self._namespace.inodes.find(told["inode"])
-            if inode is None:
-                continue
-            restore_inode(inode, told)
-            name = survival.writers.name_of(number)
-            opened = restore_opened(told, partial(self._opener.adopt_written, inode, name))
-            found[number] = opened
-            if name in dirty:
-                try:
-                    opened.file.adopt(dirty[name])
-                except OSError as exc:
-                    raise SurvivalError(f"dirty bytes of {inode.name!r}: {exc}") from None
-            if opened.removed_here or (told["unstored"] and not told["dirty"]):
-                opened.file.abandon()
-            if opened.file.dirty or inode.removed:
-                inode.size_source = opened.size
-                self._kernel.wrote(inode)
-            inode.size_told = opened.file.size
+            opened = self._resume_opened(number, told, survival, dirty)
+            if opened is not None:
+                found[number] = opened
         for number, each in survival.left.descriptors.items():
             self._numbers.skip(number)
             if each.opened in found:
@@ -292,7 +410,26 @@ class SurvivingFilesystem(Filesystem):
                 handle.makes = each.makes
                 self._handles.adopt(number, handle)
         self._removals.resume(found.values())
+        self._removals.hide_put_off()
+        for opened in found.values():
+            if opened.name in dirty and dirty[opened.name].complete:
+                self._commits.resume(opened)
+        for number, told in survival.left.closed.items():
+            is_owed = survival.writers.name_of(number) in dirty
+            closed = self._resume_opened(number, told, survival, dirty) if is_owed else None
+            if closed is None:
+                survival.writers.forget(number)
+            else:
+                self._commits.resume(closed)
         return len(survival.left.descriptors)
+
+    def _tell_vanished(self, opened: OpenInode, size: int) -> None:
+        request = None if opened.inode.removed else self._commits.request_so_far(opened)
+        try:
+            opened.file.adopt_vanished(size, request)
+        except OSError as exc:
+            log.critical("the state directory cannot be written: %s", exc.strerror)
+        log.error("%r is not saved: %s", opened.inode.name, WHY)
 
     def _resume_file(self, number: int, told: dict[str, Any]) -> bool:
         self._numbers.skip(number)

@@ -367,6 +367,11 @@ class InodeTable:
         if self.witness is not None:
             self.witness.moved(inode)
 
+    def note_stored(self, inode: Inode) -> None:
+        """An empty object stands for the inode, which was known here only."""
+        if self.witness is not None:
+            self.witness.moved(inode)
+
     def remember(self, inode: Inode, count: int = 1) -> None:
         """The kernel got ``count`` more references to the inode."""
         # One that was dropped before the kernel heard of it may have been made again since.

@@ -379,7 +379,10 @@ class Tree:
         inode.metadata = metadata
         inode.copied_from = copied_from
         inode.mtime_settled = False
-        inode.local = inode.shadows = False
+        was_local, inode.local = inode.local, False
+        inode.shadows = False
+        if was_local and inode.kind is not Kind.FILE:
+            self.table.note_stored(inode)
         self.refreshed(inode, trio.current_time())
 
     def unlinked(self, inode: Inode) -> None:

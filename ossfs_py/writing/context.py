@@ -111,6 +111,14 @@ class SmallRoom:
         return True
 
 
+class Streams:
+    """Whether files may begin to live in memory only: not while the daemon is about to be
+    replaced. Belongs to the trio thread.
+    """
+
+    may_begin = True
+
+
 @dataclass(frozen=True, slots=True)
 class WriteContext:
     """The collaborators of the write side. One for each mount."""
@@ -131,6 +139,7 @@ class WriteContext:
     """On the local disk."""
     tidying: Tidying = field(default_factory=Tidying)
     small: SmallRoom = field(default_factory=SmallRoom)
+    streams: Streams = field(default_factory=Streams)
 
     @property
     def parts(self) -> PartLimits:

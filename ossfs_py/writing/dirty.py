@@ -19,12 +19,11 @@ from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
 from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
 from ossfs_py.writing.parts import PartSchedule
-from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.requests import delete_hidden
 from ossfs_py.writing.small_content import SmallContent
-from ossfs_py.writing.staging import Staging
 from ossfs_py.writing.twins import copied_from_twin
 from ossfs_py.writing.upload import PartsUpload
+from ossfs_py.writing.vanished_content import VanishedContent
 
 
 class DirtyFile:
@@ -76,7 +75,8 @@ class DirtyFile:
         self._unanswered: CommitRequest | None = None
         """A commit that was given up and may have been carried out, metadata and all."""
         self.adopted = False
-        """Whether an earlier daemon may have sent what the next commit sends."""
+        """Whether an earlier daemon may have sent what the next commit sends. Kept by the one who
+        goes on for it (:class:`~ossfs_py.writing.inherited.InheritedFile`), too."""
         self._unlinked = False
         self._kept: Path | None = None
         """Where the bytes are that were set aside."""
@@ -118,6 +118,17 @@ class DirtyFile:
         return self._content.lost
 
     @property
+    def fleeting(self) -> bool:
+        """Whether bytes of it end with this process, or have ended with the one before."""
+        content = self._content
+        return self.vanished or (isinstance(content, MemoryContent) and content.size > 0)
+
+    @property
+    def vanished(self) -> bool:
+        """Whether its bytes have ended with the daemon before."""
+        return isinstance(self._content, VanishedContent)
+
+    @property
     def seen(self) -> ObjectVersion | None:
         """The version the file was last stored as, or began as; None for a new file."""
         return self._seen
@@ -139,37 +150,6 @@ class DirtyFile:
         them has begun.
         """
         return self._content.lend()
-
-    def adopt(self, record: DirtyRecord) -> None:
-        """Be what an earlier daemon has left of the file in a staging file. Blocks shortly.
-
-        Raises:
-            OSError: it cannot be opened.
-        """
-        context = self._context
-        staging, replayed = Staging.reopened(
-            context.journal, context.local, context.room, self._writer, record
-        )
-        content = self._new_disk(self._content.base, changed=True)
-        content.adopt(staging, replayed)
-        self._content = content
-        self._unlinked = replayed.unlinked
-        self.adopted = True
-
-    async def is_in(self, version: ObjectVersion) -> bool:
-        """Whether an object is what a commit of an earlier daemon would have made of the file.
-
-        Raises:
-            StoreError
-        """
-        content = self._content
-        return isinstance(content, DiskContent) and await content.is_in(version)
-
-    def found_stored(self, version: ObjectVersion) -> None:
-        """An earlier daemon has committed it, and did not live to know."""
-        self._committer.made(version)
-        self._content = self._content.committed(version)
-        self._seen = version
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -238,7 +218,7 @@ class DirtyFile:
             StoreError: bytes have left and could not be made an object to read from.
         """
         async with self._lock:
-            if not isinstance(self._content, SmallContent):
+            if not isinstance(self._content, SmallContent | VanishedContent):
                 await self._continue_on_disk()
 
     async def truncate(self, size: int) -> None:
@@ -249,6 +229,9 @@ class DirtyFile:
         """
         self._check_size(size)
         async with self._lock:
+            if size == 0 and self.vanished:
+                self._kept = None  # what is written from now on is another file
+                await self._begin_anew()
             if size == self.size:
                 return
             self._check_in_use()
@@ -387,7 +370,7 @@ class DirtyFile:
         return str(self._kept)
 
     def _check_in_use(self) -> None:
-        if self._kept is not None:
+        if self._kept is not None and not self.vanished:
             raise UnsavedDataError(f"the file could not be saved and is kept in {self._kept}")
 
     async def close(self) -> None:

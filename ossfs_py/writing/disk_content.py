@@ -169,6 +169,7 @@ class DiskContent(LocalContent):
         content.dirty, content.staged = record.dirty.copy(), record.dirty.copy()
         self._changed = True
         self._disowned = record.unlinked
+        self._secured = record.complete
 
     async def is_in(self, version: ObjectVersion) -> bool:
         """Whether an object has every byte that was written here, and as many others.

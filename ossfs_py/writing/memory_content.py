@@ -110,7 +110,7 @@ class MemoryContent:
             StoreError: a part that left earlier could not be sent; nothing was taken.
         """
         stream = self._stream
-        if self._is_over:
+        if self._is_over or self._must_leave:
             return 0
         gap = offset - stream.size
         if gap < 0 or gap > _ZEROS_BYTES:
@@ -126,7 +126,7 @@ class MemoryContent:
             StoreError: as :meth:`write`.
         """
         stream = self._stream
-        if self._is_over:
+        if self._is_over or self._must_leave:
             return False
         gap = size - stream.size
         if gap < 0:
@@ -167,6 +167,11 @@ class MemoryContent:
         """Whether the upload is complete, so that no part can be sent again."""
         upload = self._stream.upload
         return upload is not None and upload.made is not None
+
+    @property
+    def _must_leave(self) -> bool:
+        """Whether it is to go on from disk, and can without a partial object under its key."""
+        return not self._context.streams.may_begin and not self.lost
 
     async def _recall(self) -> Base:
         upload = self._stream.upload

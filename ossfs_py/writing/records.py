@@ -62,6 +62,8 @@ class DirtyRecord:
     """Whether its program had closed the file: it is whole, and somebody relies on it."""
     reason: str = ""
     """Why the file is unsaved, for a person."""
+    vanished: bool = False
+    """Whether its bytes are gone: the record tells of them, and nothing can be uploaded."""
     owner: str = ""
     """Who has the file open, where that outlives the daemon; "": nobody has it then."""
     unlinked: bool = False
@@ -102,6 +104,7 @@ class DirtyRecord:
             "scratch": self.scratch,
             "complete": self.complete,
             "reason": self.reason,
+            "vanished": self.vanished,
             "owner": self.owner,
             "unlinked": self.unlinked,
             "order": self.order if order is None else order,
@@ -146,6 +149,7 @@ class DirtyRecord:
                 scratch=bool(fields["scratch"]),
                 complete=bool(fields.get("complete")),
                 reason=str(fields["reason"]),
+                vanished=bool(fields.get("vanished")),
                 owner=str(fields.get("owner", "")),
                 unlinked=bool(fields.get("unlinked")),
                 order=int(fields.get("order", 0)),

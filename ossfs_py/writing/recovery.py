@@ -249,12 +249,13 @@ class Recovery:
         Raises:
             ConditionFailedError: the key holds an object the writer never saw.
             VersionChangedError: the object the changes belong to is another one now.
-            NotRecoverableError: the record is damaged, or the store dropped bytes it had.
+            NotRecoverableError: the record is damaged, or bytes are gone.
             StoreError: try again later; nothing is lost.
         """
         record = self.find(ident)
         if not record.key:
             raise NotRecoverableError(f"{record.reason}: export the bytes instead")
+        _require_bytes(record)
         with self._opened(record) as fd:
             there = _found(store, record.key)
             version = self._there_already(store, record, there, fd)
@@ -281,8 +282,10 @@ class Recovery:
 
         Raises:
             OSError: the local file cannot be written.
+            NotRecoverableError: nothing of it is left.
         """
         record = self.find(ident)
+        _require_bytes(record)
         name = PurePosixPath(record.key).name or ident
         path = directory / name
         if path.exists():
@@ -475,6 +478,11 @@ class Recovery:
             raise
         self._journal.forget_upload(upload)
         return version
+
+
+def _require_bytes(record: DirtyRecord) -> None:
+    if record.vanished:
+        raise NotRecoverableError(f"{record.reason}: write the file again, then --discard this")
 
 
 def _found(store: ObjectStore, key: str) -> ObjectInfo | None:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,6 +144,81 @@ def test_with_restarts_readers_go_on_when_the_daemon_of_a_service_dies_or_is_upg
     assert int(service.machine.property(UNIT, "MainPID")) == keeper
     assert service.machine.property(UNIT, "NRestarts") == "0"
     assert "Serving" in service.machine.property(UNIT, "StatusText")
+    service.stop()
+
+
+# In a shell of the machine: read and append until $2 is there; what goes wrong is in $3.
+GO_ON = """
+mount=$1 stop=$2 wrong=$3
+: >"$wrong"
+while [ ! -e "$stop" ]; do
+    sha256sum <"$mount/file" >>"$wrong.read" || echo "read: $?" >>"$wrong"
+    ls "$mount" >/dev/null || echo "ls: $?" >>"$wrong"
+done &
+number=0
+while [ ! -e "$stop" ]; do
+    number=$((number + 1))
+    echo "line $number" >>"$mount/log" && sync "$mount/log" || echo "write $number" >>"$wrong"
+done
+wait
+echo "$number" >"$wrong.lines"
+"""
+ALL_DAEMONS = "cat /proc/{0}/task/{0}/children"
+END_BY = {
+    "killed": 'kill -KILL "$1"',
+    "watchdog": 'kill -STOP "$1"',
+    "memory": """
+        if [ -e "$2" ]; then
+            echo 20M >"$2"
+        else # cgroups of the older kind
+            mkdir -p /run/memory && mount -t cgroup -o memory cgroup /run/memory
+            mkdir /run/memory/ossfs-py-test-$$ && cd /run/memory/ossfs-py-test-$$
+            echo 1M >memory.limit_in_bytes
+            echo "$1" >cgroup.procs
+        fi
+        while [ -e "/proc/$1" ]; do :; done
+        if [ -e "$2" ]; then echo max >"$2"; else cd / && rmdir /run/memory/ossfs-py-test-$$; fi
+    """,
+}
+
+
+@pytest.mark.timeout(400)
+def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service_ends(
+    service: Service, minio_client: Minio
+) -> None:
+    content = os.urandom(1_000_000)
+    minio_client.put_object(service.bucket, "file", io.BytesIO(content), len(content))
+    minio_client.put_object(service.bucket, "log", io.BytesIO(b""), 0)
+    machine = service.machine
+    service.drop_in("[Service]\nRestartSec=100ms\nWatchdogSec=16s\n")
+    service.configure(restarts="20", data_path="temp", log_level="info")
+    keeper = service.start()
+    stop, wrong = "/run/stop", "/run/wrong"
+    limit = f"/sys/fs/cgroup{machine.property(UNIT, 'ControlGroup')}/memory.max"
+    with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
+        try:
+            for how, command in END_BY.items():
+                lines = stored(minio_client, service.bucket, "log").count(b"\n")
+                daemon = machine.run("sh", "-c", ALL_DAEMONS.format(keeper)).stdout.strip()
+                machine.run("sh", "-c", command, "sh", daemon, limit)
+                wait_until(
+                    lambda: stored(minio_client, service.bucket, "log").count(b"\n") > lines + 2  # noqa: B023
+                )
+                now = machine.run("sh", "-c", ALL_DAEMONS.format(keeper)).stdout.strip()
+                assert now not in {daemon, ""}, how
+        finally:
+            machine.write(stop, "")
+            on.wait(120)
+    assert machine.run("cat", wrong).stdout == "", machine.journal(UNIT)
+    seen = {line.split()[0] for line in machine.run("cat", f"{wrong}.read").stdout.splitlines()}
+    assert seen == {hashlib.sha256(content).hexdigest()}
+    count = int(machine.run("cat", f"{wrong}.lines").stdout)
+    assert stored(minio_client, service.bucket, "log") == b"".join(
+        f"line {number}\n".encode() for number in range(1, count + 1)
+    )
+    assert int(machine.property(UNIT, "MainPID")) == keeper
+    assert machine.property(UNIT, "NRestarts") == "0"
+    assert "was silent for" in machine.journal(UNIT)
     service.stop()
 
 

@@ -1,19 +1,14 @@
 """kill -9 of the daemon at random moments while programs write, and upgrades: no program is told an
-error, none reads a wrong byte, and what a program was told is stored is in the bucket.
-
-``OSSFS_PY_SOAK_RESTARTS`` says how often, ``OSSFS_PY_SOAK_SEED`` at which moments. How long calls
-were held up is printed (``pytest -s``).
+error, none reads a wrong byte, and what a program was told is stored is in the bucket. On
+``direct`` EIO is what a program is told of bytes that were in memory only; nothing else is wrong
+there either.
 """
 
 import os
 import random
-import signal
 import sqlite3
-import statistics
 import subprocess
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,18 +17,22 @@ import pytest
 from minio import Minio
 from minio.error import S3Error
 
-from ossfs_py.host.running import find_daemon
+from ossfs_py.writing.records import DirtyRecord
 from tests.conftest import MountFactory
-from tests.support.commands import ossfs
-from tests.support.holding import wait_for
-from tests.support.mounting import END_SECONDS
+from tests.soak.restarting import (
+    MIB,
+    RESTARTS,
+    SECONDS_PER_RESTART,
+    Programs,
+    Work,
+    WrongError,
+    end_daemons,
+    is_there,
+)
+from tests.support.mounting import END_SECONDS, Option
 
-MIB = 1024**2
-RESTARTS = int(os.environ.get("OSSFS_PY_SOAK_RESTARTS", "1"))
-SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
-LONGEST_LIFE_SECONDS = 1.5
-SECONDS_PER_RESTART = 90
-GOES_ON = "if this daemon dies, another one takes over"
+TRASH = ".ossfs-py-trash/"
+
 GIT_ENVIRONMENT = {
     "GIT_AUTHOR_NAME": "a",
     "GIT_AUTHOR_EMAIL": "a@b",
@@ -47,22 +46,21 @@ GIT_ENVIRONMENT = {
 }
 
 
-class WrongError(Exception):
-    """What a program must not see."""
-
-
 class Writers:
-    """Threads that write to a mount until they are told to stop, and what went wrong in them."""
+    """What programs write to a mount, each in a directory of its own."""
 
-    def __init__(self, root: Path, client: Minio, bucket: str) -> None:
+    def __init__(
+        self, root: Path, client: Minio, bucket: str, *, forgives: bool, behind: bool
+    ) -> None:
+        """``forgives``: a program that is told EIO begins again, in another directory. ``behind``:
+        what no fsync has asked for comes to the bucket later.
+        """
+        self._behind = behind
         self._root = root
         self._client = client
         self._bucket = bucket
-        self._stop = threading.Event()
-        self.wrong: list[str] = []
-        self.held_up: list[float] = []
-        """Seconds of each call that stores."""
-        self._works: dict[str, Callable[[random.Random], Iterator[None]]] = {
+        self._begun = 0
+        self._works: dict[str, Callable[[Path, random.Random], Iterator[None]]] = {
             "appender": self._append,
             "checkpoints": self._checkpoints,
             "changer": self._change,
@@ -71,58 +69,51 @@ class Writers:
             "sqlite": self._sqlite,
             "git": self._git,
         }
-        self.rounds = dict.fromkeys(self._works, 0)
-        self._threads = [
-            threading.Thread(target=self._go_on, args=(name, random.Random(f"{SEED} {name}")))
-            for name in self._works
-        ]
+        works = {name: self._begin(name) for name in self._works}
+        self.programs = Programs(works, self._begin if forgives else None)
 
-    def start(self) -> None:
-        for name in self._works:
-            (self._root / name).mkdir()
-        for thread in self._threads:
-            thread.start()
+    def _begin(self, name: str) -> Work:
+        self._begun += 1
+        top = self._root / f"{name}{self._begun}"
 
-    def stop(self) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(END_SECONDS)
-            assert not thread.is_alive(), "a program hangs"
+        def work(rng: random.Random) -> Iterator[None]:
+            top.mkdir()
+            yield from self._works[name](top, rng)
 
-    def _go_on(self, name: str, rng: random.Random) -> None:
-        try:
-            for _ in self._works[name](rng):
-                self.rounds[name] += 1
-                if self._stop.is_set():
-                    break
-        except (OSError, sqlite3.Error, subprocess.CalledProcessError, S3Error, WrongError) as exc:
-            told = getattr(exc, "stderr", None) or ""
-            where = [
-                each
-                for each in traceback.extract_tb(exc.__traceback__)
-                if each.filename == __file__
-            ][-1]
-            self.wrong.append(
-                f"{time.strftime('%H:%M:%S')} {name} after {self.rounds[name]} rounds:"
-                f" {exc!r} at {where.line} {told}"
-            )
+        return work
+
+    def _key(self, path: Path) -> str:
+        return str(path.relative_to(self._root))
 
     @contextmanager
     def _stored(self) -> Iterator[None]:
-        began = time.monotonic()
-        yield
-        self.held_up.append(time.monotonic() - began)
+        with self.programs.timed():
+            yield
 
-    def _bucket_has(self, key: str, content: bytes) -> None:
-        answer = self._client.get_object(self._bucket, key)
+    def _bucket_has(self, path: Path, content: bytes) -> None:
+        key = self._key(path)
+        until = time.monotonic() + END_SECONDS * self._behind
+        while (found := self._found(key)) != content:
+            if time.monotonic() > until:
+                told = "nothing" if found is None else f"{len(found)} bytes"
+                raise WrongError(f"{key} has {told} in the bucket, not {len(content)}")
+            time.sleep(0.1)
+
+    def _found(self, key: str) -> bytes | None:
+        try:
+            answer = self._client.get_object(self._bucket, key)
+        except S3Error as exc:
+            if exc.code != "NoSuchKey":
+                raise
+            return None
         found = answer.read()
         answer.close()
         answer.release_conn()
-        if found != content:
-            raise WrongError(f"{key} has {len(found)} bytes in the bucket, not {len(content)}")
+        return found
 
-    def _bucket_lacks(self, key: str) -> None:
+    def _bucket_lacks(self, path: Path) -> None:
         """At once, but for what is read until its last close, of which nobody is told the end."""
+        key = self._key(path)
         until = time.monotonic() + END_SECONDS
         while time.monotonic() < until:
             try:
@@ -134,9 +125,9 @@ class Writers:
 
     # -- the programs ---------------------------------------------------------------------------
 
-    def _append(self, _rng: random.Random) -> Iterator[None]:
+    def _append(self, top: Path, _rng: random.Random) -> Iterator[None]:
         """Lines that are each there once."""
-        path, whole = self._root / "appender" / "log", b""
+        path, whole = top / "log", b""
         while True:
             with path.open("ab", buffering=0) as file:
                 for _ in range(3):
@@ -145,35 +136,34 @@ class Writers:
                     whole += line
                     with self._stored():
                         os.fsync(file.fileno())
-                self._bucket_has("appender/log", whole)
+                self._bucket_has(path, whole)
                 file.write(b"at close\n")
                 whole += b"at close\n"
                 with self._stored():
                     file.close()
-            self._bucket_has("appender/log", whole)
+            self._bucket_has(path, whole)
             yield
 
-    def _checkpoints(self, rng: random.Random) -> Iterator[None]:
+    def _checkpoints(self, top: Path, rng: random.Random) -> Iterator[None]:
         """A file that is written anew beside the old one, and takes its place."""
-        directory = self._root / "checkpoints"
         while True:
             content = rng.randbytes(rng.choice((100_000, 3 * MIB, 12 * MIB)))
-            with (directory / "new").open("wb", buffering=0) as file:
+            with (top / "new").open("wb", buffering=0) as file:
                 for start in range(0, len(content), 300_000):
                     file.write(content[start : start + 300_000])
                 with self._stored():
                     os.fsync(file.fileno())
-            self._bucket_has("checkpoints/new", content)
-            (directory / "new").rename(directory / "kept")
-            self._bucket_has("checkpoints/kept", content)
-            self._bucket_lacks("checkpoints/new")
-            if (directory / "kept").read_bytes() != content:
+            self._bucket_has(top / "new", content)
+            (top / "new").rename(top / "kept")
+            self._bucket_has(top / "kept", content)
+            self._bucket_lacks(top / "new")
+            if (top / "kept").read_bytes() != content:
                 raise WrongError("a checkpoint reads otherwise")
             yield
 
-    def _change(self, rng: random.Random) -> Iterator[None]:
+    def _change(self, top: Path, rng: random.Random) -> Iterator[None]:
         """Bytes in the middle of a file that stays open."""
-        path = self._root / "changer" / "file"
+        path = top / "file"
         whole = bytearray(rng.randbytes(2 * MIB))
         path.write_bytes(whole)
         with path.open("r+b", buffering=0) as file:
@@ -190,15 +180,14 @@ class Writers:
                     whole = whole[:size] + bytes(max(0, size - len(whole)))
                 with self._stored():
                     os.fsync(file.fileno())
-                self._bucket_has("changer/file", bytes(whole))
+                self._bucket_has(path, bytes(whole))
                 start = rng.randrange(len(whole))
                 if os.pread(file.fileno(), 50_000, start) != whole[start : start + 50_000]:
                     raise WrongError("reads otherwise")
                 yield
 
-    def _names(self, rng: random.Random) -> Iterator[None]:
+    def _names(self, top: Path, rng: random.Random) -> Iterator[None]:
         """Making, linking, renaming, removing."""
-        top = self._root / "names"
         for number in range(10**9):
             made, moved = top / f"d{number}", top / f"m{number}"
             made.mkdir()
@@ -210,8 +199,8 @@ class Writers:
             if sorted(entry.name for entry in os.scandir(made)) != ["a", "c", "link"]:
                 raise WrongError(f"other names in {made}")
             made.rename(moved)
-            self._bucket_has(f"names/m{number}/c", f"{number} b".encode())
-            self._bucket_lacks(f"names/d{number}/a")
+            self._bucket_has(moved / "c", f"{number} b".encode())
+            self._bucket_lacks(made / "a")
             if (moved / "link").read_bytes() != f"{number} a".encode():
                 raise WrongError("a link leads elsewhere")
             if (moved / "a").stat().st_mode & 0o777 != 0o640:
@@ -221,14 +210,13 @@ class Writers:
             for name in rng.sample(["a", "c", "link", "new"], 4):
                 (moved / name).unlink()
             moved.rmdir()
-            self._bucket_lacks(f"names/m{number}/a")
-            if moved.exists():
+            self._bucket_lacks(moved / "a")
+            if is_there(moved):
                 raise WrongError("a removed directory is there")
             yield
 
-    def _nameless(self, rng: random.Random) -> Iterator[None]:
+    def _nameless(self, top: Path, rng: random.Random) -> Iterator[None]:
         """Files that are open, and have lost their names."""
-        top = self._root / "nameless"
         while True:
             content = rng.randbytes(400_000)
             with (top / "t").open("w+b", buffering=0) as file:
@@ -240,13 +228,13 @@ class Writers:
                 time.sleep(rng.random() / 2)
                 if os.pread(file.fileno(), 500_000, 0) != content:
                     raise WrongError("a removed file reads otherwise")
-                if (top / "t").exists():
+                if is_there(top / "t"):
                     raise WrongError("a removed file is there")
-            self._bucket_lacks("nameless/t")
+            self._bucket_lacks(top / "t")
             yield
 
-    def _sqlite(self, _rng: random.Random) -> Iterator[None]:
-        path = self._root / "sqlite" / "db"
+    def _sqlite(self, top: Path, _rng: random.Random) -> Iterator[None]:
+        path = top / "db"
         with closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as database:
             database.execute("PRAGMA journal_mode=DELETE")
             database.execute("CREATE TABLE t (n INTEGER PRIMARY KEY, b BLOB)")
@@ -263,16 +251,14 @@ class Writers:
                 (told,) = database.execute("PRAGMA integrity_check").fetchone()
                 if told != "ok":
                     raise WrongError(told)
-            self._bucket_has("sqlite/db", path.read_bytes())
+            self._bucket_has(path, path.read_bytes())
             yield
 
-    def _git(self, rng: random.Random) -> Iterator[None]:
-        work = self._root / "git"
-
+    def _git(self, top: Path, rng: random.Random) -> Iterator[None]:
         def git(*arguments: str) -> str:
             return subprocess.run(
                 ["git", *arguments],
-                cwd=work,
+                cwd=top,
                 env={**os.environ, **GIT_ENVIRONMENT},
                 check=True,
                 capture_output=True,
@@ -281,8 +267,8 @@ class Writers:
 
         git("init", "-q", "-b", "main", "--template=")
         for number in range(10**9):
-            (work / "file").write_bytes(rng.randbytes(5000))
-            (work / f"n{number}").write_bytes(b"x")
+            (top / "file").write_bytes(rng.randbytes(5000))
+            (top / f"n{number}").write_bytes(b"x")
             git("add", "-A")
             git("commit", "-q", "-m", str(number))
             if (
@@ -296,49 +282,53 @@ class Writers:
 
 @pytest.mark.timeout(120 + RESTARTS * SECONDS_PER_RESTART)
 @pytest.mark.parametrize(
-    ("data_path", "upgrades"),
-    [("temp", False), ("cache", False), ("temp", True)] if RESTARTS > 3 else [("temp", False)],
+    ("data_path", "upgrades", "more"),
+    [
+        ("temp", False, ""),
+        ("cache", False, ""),
+        ("direct", False, ""),
+        ("temp", False, "write_back"),
+        ("temp", False, "trash"),
+        ("temp", True, ""),
+        ("direct", True, ""),
+        ("cache", True, "write_back"),
+    ]
+    if RESTARTS > 3
+    else [("temp", False, "")],
 )
 def test_writers_notice_no_death_of_the_daemon(
-    data_path: str, upgrades: bool, mount: MountFactory, bucket: str, minio_client: Minio
+    data_path: str,
+    upgrades: bool,
+    more: str,
+    mount: MountFactory,
+    bucket: str,
+    minio_client: Minio,
 ) -> None:
-    rng = random.Random(SEED)
-    one = mount(
-        bucket,
-        data_path=data_path,
-        restarts=1000,
-        posix_metadata=True,
-    )
-    writers = Writers(one.path, minio_client, bucket)
-    writers.start()
+    options: dict[str, Option] = {more: TRASH if more == "trash" else True} if more else {}
+    one = mount(bucket, data_path=data_path, restarts=1000, posix_metadata=True, **options)
+    forgives = data_path == "direct" and not upgrades
+    programs = Writers(
+        one.path, minio_client, bucket, forgives=forgives, behind=more == "write_back"
+    ).programs
+    programs.start()
     try:
-        for number in range(RESTARTS):
-            wait_for(lambda: one.log.count(GOES_ON) > number)  # noqa: B023 - called at once
-            time.sleep(rng.random() * LONGEST_LIFE_SECONDS)
-            daemon = find_daemon(one.path)
-            assert daemon is not None
-            daemon.close()
-            if upgrades:
-                outcome = ossfs("upgrade", one.path, environment={})
-                assert outcome.code == 0, outcome.err
-            else:
-                os.kill(daemon.mount.pid, signal.SIGKILL)
-            if writers.wrong:
-                break
-        else:
-            wait_for(lambda: one.log.count(GOES_ON) > RESTARTS)
+        end_daemons(one, programs, upgrades=upgrades)
     finally:
-        writers.stop()
-    held_up = sorted(writers.held_up)[-RESTARTS:]
-    print(  # noqa: T201
-        f"{RESTARTS} {'upgrades' if upgrades else 'deaths'}, {writers.rounds}; calls that store"
-        f" held up: median {statistics.median(held_up):.2f} s, longest {held_up[-1]:.2f} s"
-    )
-    assert not writers.wrong, writers.wrong
+        programs.stop()
+    what = "upgrades" if upgrades else "deaths"
+    programs.print_outcome(f"{what} under writers on {data_path} {more}")
+    assert not programs.wrong, programs.wrong
     assert one.terminate() == 0, one.log
     assert "could not be saved" not in one.log
-    assert not list(one.state_dir.glob("*/unsaved/*"))
+    told = [
+        DirtyRecord.from_json(path.read_text()) for path in one.state_dir.glob("*/unsaved/*.json")
+    ]
+    assert all(record.vanished for record in told), told
+    assert forgives or not told
     left = [str(each.object_name) for each in minio_client.list_objects(bucket, recursive=True)]
     # A daemon that dies while it finds out what the store can do leaves the object it tried.
-    hidden = [key for key in left if ".ossfs-py" in key and ".ossfs-py-probe-" not in key]
+    expected = (".ossfs-py-probe-", TRASH)
+    hidden = [
+        key for key in left if ".ossfs-py" in key and not any(each in key for each in expected)
+    ]
     assert not hidden

@@ -4,6 +4,7 @@ Every write makes a new ETag and a later time. ``requests`` counts calls by meth
 ``on_request`` sees each call before it is carried out (on the calling thread) and may raise.
 """
 
+import copy
 import itertools
 import os
 import threading
@@ -115,6 +116,13 @@ class FakeStore:
         metadata = self.objects[key].info.metadata
         assert metadata is not None
         return metadata
+
+    def be_like(self, other: "FakeStore") -> None:
+        """Hold what another one holds, uploads that are not complete included."""
+        with other._lock:
+            self.objects = dict(other.objects)
+            self.uploads = copy.deepcopy(other.uploads)
+            self._serial, self._clock_ns = copy.copy(other._serial), other._clock_ns
 
     def keys(self) -> list[str]:
         """All keys in order."""

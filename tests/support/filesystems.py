@@ -384,14 +384,16 @@ async def mounted(
     trash: str = "",
     dedup: bool = False,
     write_back: bool = False,
+    removes_behind: bool = False,
     limits: WriteLimits = SMALL,
     takes_over: bool = True,
     **options: Any,
 ) -> AsyncIterator[Mounted]:
     """Mount a bucket over the data path called ``name``; ``options`` are the namespace's.
 
+    ``removes_behind``: what closed files leave at the store is deleted behind, as with a trash.
     A removed object of more than ``copied_bytes`` stays where it is while it is read. Without
-    ``takes_over`` the caller claims and takes over what an earlier daemon has left.
+    ``takes_over`` the caller claims and takes over what an earlier daemon has left, and runs it.
     """
     used = store if store is not None else FakeStore(min_part_bytes=TINY_PARTS.min_part)
     namespace_options = NamespaceOptions(
@@ -424,13 +426,13 @@ async def mounted(
             kernel,
             filesystem_options,
             write_back=queue if write_back else None,
-            group_sync=made.writes.context.group_sync if write_back else None,
+            group_sync=made.writes.context.group_sync if write_back or removes_behind else None,
         )
         if takes_over:
             journal.claim_leftovers()
             fs.take_over()
         async with trio.open_nursery() as nursery:
-            if write_back:
+            if takes_over and (write_back or removes_behind):
                 nursery.start_soon(fs.run)
             with fs.mounted_through(channel):
                 yield Mounted(made, fs, channel)

@@ -400,20 +400,6 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
             ),
         ),
         (
-            {"restarts": 3, "data_path": "direct"},
-            (
-                "--restarts and --data-path: it writes from memory, which is lost when the daemon "
-                "dies: say --data-path temp or cache, or --read-only"
-            ),
-        ),
-        (
-            {"restarts": 3, "write_back": True},
-            (
-                "--restarts and --write-back: what waits to be stored or deleted is not handed on "
-                "to another daemon yet"
-            ),
-        ),
-        (
             {"restarts": 3, "read_only": True, "fuse_lane": "off"},
             "--restarts and --fuse-lane: it needs the fast lane",
         ),

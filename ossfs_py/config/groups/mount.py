@@ -65,8 +65,7 @@ class MountSettings(SettingsModel):
         MOUNT,
         "N",
         "How often within a minute the mount survives the death of its daemon: a small process "
-        "starts it again, and open files stay usable (from Linux 6.9 on; for writing with temp and "
-        "cache).",
+        "starts it again, and open files stay usable (from Linux 6.9 on).",
         default=0,
         ge=0,
         le=1000,

@@ -83,6 +83,39 @@ def test_a_daemon_that_dies_too_often_is_given_up(tmp_path: Path) -> None:
     )
 
 
+HANGS = """
+from ossfs_py.runtime.ledger import StateTable
+table = StateTable(keeper.ledger)
+hand_over()
+if keeper.device is None:
+    {first}
+    time.sleep(60)
+table.beat()
+time.sleep(1)
+keeper.ended()
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [("table.beat()", ["first", "again"]), ("keeper.ended(); sys.exit(0)", ["first"])],
+    ids=["silent", "busy"],
+)
+def test_a_daemon_that_hangs_is_replaced_where_a_watchdog_is(
+    first: str,
+    told: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "2000000")
+    began = time.monotonic()
+    assert keeper(tmp_path / "note", HANGS.format(first=first)).wait(SECONDS) == 0
+    assert (tmp_path / "note").read_text().splitlines() == told
+    assert ("was silent for" in capfd.readouterr().err) == (len(told) > 1)
+    assert time.monotonic() - began < 60
+
+
 def test_a_daemon_that_cannot_go_on_is_not_tried_twice(tmp_path: Path) -> None:
     body = "hand_over(); keeper.refused() if keeper.device else None; sys.exit(1)"
     assert keeper(tmp_path / "note", body).wait(SECONDS) == 1
@@ -226,4 +259,6 @@ def test_the_keeper_imports_nothing_but_pythons_own() -> None:
         "ossfs_py.cli.kept",
         "ossfs_py.host",
         "ossfs_py.host.keeping",
+        "ossfs_py.runtime",
+        "ossfs_py.runtime.ledger",
     }

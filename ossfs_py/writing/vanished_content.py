@@ -1,0 +1,90 @@
+"""The content of a file whose bytes ended with the daemon that had them in memory."""
+
+import hashlib
+from pathlib import Path
+from typing import NoReturn
+
+from ossfs_py.errors import UnsavedDataError
+from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.writing.content import Base, LentFile
+from ossfs_py.writing.journal import Journal
+from ossfs_py.writing.records import DirtyRecord
+
+WHY = "its bytes were in memory only when the daemon of the mount died"
+
+
+class VanishedContent:
+    """Implements :class:`Content`: nothing but a size, until the file is begun anew.
+
+    Everything that asks for its bytes, or for more of them, is refused: zeros in their place would
+    be taken for the file.
+    """
+
+    base: Base | None = None
+    made: ObjectVersion | None = None
+    changed = True
+    bound = lost = streaming = all_here = False
+
+    def __init__(self, journal: Journal, size: int, owner: str) -> None:
+        """``owner`` is who has the file open, across daemons: it is told of once."""
+        self._journal = journal
+        self.size = size
+        self._ident = hashlib.sha256(owner.encode()).hexdigest()[:32]
+
+    def view(self, position: int, end: int) -> memoryview | None:  # noqa: ARG002 - the protocol's
+        """None: there is nothing."""
+        return None
+
+    async def piece(self, position: int, end: int) -> bytes | memoryview | None:
+        """Refused, as is all else."""
+        self._refuse(position, end)
+
+    async def write(self, offset: int, data: memoryview) -> int:
+        """Refused."""
+        self._refuse(offset, data)
+
+    async def truncate(self, size: int) -> bool:
+        """Refused, unless it is to nothing, which its owner sees to."""
+        self._refuse(size)
+
+    async def on_disk(self) -> "VanishedContent":
+        """Refused."""
+        self._refuse()
+
+    async def secure(self, request: CommitRequest) -> bool:
+        """Refused."""
+        self._refuse(request)
+
+    async def redescribe(self, request: CommitRequest) -> None:
+        """Nothing is kept."""
+
+    async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
+        """Refused."""
+        self._refuse(request, condition)
+
+    def committed(self, version: ObjectVersion) -> "VanishedContent":
+        """Never: nothing of it is stored."""
+        self._refuse(version)
+
+    def rebase(self, version: ObjectVersion) -> None:
+        """Nothing is read from an object."""
+
+    def lend(self) -> LentFile | None:
+        """None: there is nothing."""
+        return None
+
+    def disown(self) -> None:
+        """Nothing of it goes to the store anyway."""
+
+    def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
+        """Leave a record that says what is missing."""
+        record = DirtyRecord.of(self._ident, request)
+        return self._journal.set_aside(
+            record.replaced(base=seen, size=self.size, reason=WHY, vanished=True)
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _refuse(self, *_asked: object) -> NoReturn:
+        raise UnsavedDataError(f"{WHY}: it has to be written from its beginning")

@@ -2,9 +2,9 @@
 
 Each reads its file of the DIRECTORY the way a well-known library does, ends with every
 byte in memory of its own, and prints JSON: ``seconds`` from the open to the last byte, imports
-left out, the CPU time of that (``cpu_seconds``), how long the machine's cores were idle meanwhile
-(``idle_seconds``, of all cores together), and a ``digest`` of what was loaded, which the same loader
-prints for a copy elsewhere.
+left out, the CPU time of that (``cpu_seconds``), how long the machine's cores were idle meanwhile,
+all together (``idle_seconds``), and a ``digest`` of what was loaded, which the same loader prints
+for a copy elsewhere.
 """
 
 import gc

@@ -3,6 +3,7 @@
 from collections import deque
 
 from ossfs_py.extents import ExtentSet
+from ossfs_py.foresight.cuts import Cuts
 from ossfs_py.model import ByteRange
 
 _LEAST_BYTES = 256 * 1024
@@ -54,6 +55,8 @@ class Course:
         """
         self._file_size = file_size
         self._block_bytes = block_bytes
+        self.cuts = Cuts(block_bytes, file_size)
+        """Requests cross none of them."""
         self._read = read
         self._soon: deque[ByteRange] = deque()
         self.rest_from = 0
@@ -61,7 +64,10 @@ class Course:
         self._rest_is_wanted = False
         self._granted_bytes = 0
         self._granted_until = 0
+        self._within = ByteRange(0, file_size)
+        """Of the granted bytes, where they may lie."""
         self._taken_bytes = 0
+        self._any_order_bytes = room_bytes // 8 * 7
         self._most_waiting_bytes = room_bytes // _ROOM_SHARE
         self._least_rest_bytes = room_bytes // _REST_SHARE
         self._soon_waiting, self._rest_waiting = _Waiting(), _Waiting()
@@ -93,6 +99,15 @@ class Course:
         self._rest_is_wanted = True
         self._granted_bytes = max(self._granted_bytes, granted_bytes)
 
+    def grant_within(self, span: ByteRange, granted_bytes: int) -> None:
+        """What is left to read of ``span`` is wanted, too, in any order: it may fill nearly all
+        that can be kept, as nobody knows what of it is read first.
+        """
+        if span != self._within:
+            self._within, self.rest_from = span, span.start
+        self._least_rest_bytes = self._most_waiting_bytes = self._any_order_bytes
+        self.grant_rest(granted_bytes)
+
     def grant_until(self, end: int) -> None:
         """The file is wanted up to ``end``, which moves on as it is read in order."""
         self._rest_is_wanted = True
@@ -110,16 +125,15 @@ class Course:
         self._granted_bytes = self._granted_until = 0
 
     def next(self) -> ByteRange | None:
-        """The next span to fetch: it crosses no multiple of a block, and has no bytes that were
-        read."""
+        """The next span to fetch: it crosses no cut, and has no bytes that were read."""
         while self._soon:
             found = self._clipped(self._soon[0])
             if found is not None:
                 return found
             self._soon.popleft()
-        limit = self._file_size
-        if self._taken_bytes >= self._granted_bytes:
-            limit = self._granted_until
+        limit = self._granted_until
+        if self._taken_bytes < self._granted_bytes:
+            limit = max(limit, self._within.end)
         if self.rest_from >= limit or self._is_ahead_enough:
             return None
         found = self._clipped(ByteRange(self.rest_from, self._file_size))
@@ -141,8 +155,8 @@ class Course:
             if was_read or (upto - position < _LEAST_BYTES and upto < span.end):
                 position = upto
                 continue
-            boundary = (position // self._block_bytes + 1) * self._block_bytes
-            if 0 < upto - boundary < _LEAST_BYTES:
+            boundary = self.cuts.behind(position)
+            if 0 < upto - boundary < _LEAST_BYTES and not self.cuts.follow_parts:
                 fits = upto - position <= self._block_bytes
                 boundary = upto if fits else boundary - _CUT_BYTES
             return ByteRange(position, min(upto, boundary))

@@ -16,6 +16,9 @@ from ossfs_py.reading.streams import MIB, Stream, StreamLimits, StreamTable
 _BROAD_BYTES = 256 * 1024
 """A first read of so much is the kernel's readahead, and is believed to go on to a known end."""
 
+_LITTLE_MORE_BYTES = 6 * MIB
+"""Of a part's beginning that is looked at, and whose rest is wanted soon."""
+
 _PIECES_AHEAD = 16
 """What is read ahead comes in this many requests at least, so that they fill the link."""
 
@@ -144,7 +147,15 @@ class Planner:
                 # Reads of the kernel's readahead end on multiples of 1 MiB: one that spans
                 # two chunks has to be joined.
                 upto = (position + min(MIB, stream.window)) // MIB * MIB
-            return self.request(position - position % self._grain, max(upto, end), urgent=True)
+            cut = self._foresight.course.cuts.of_parts_behind(position)
+            if cut is not None and end < cut <= end + _LITTLE_MORE_BYTES:
+                upto = cut  # the rest would be a request of its own
+            grain = self._grain
+            if position == offset == stream.start and end - offset >= _BROAD_BYTES:
+                # The kernel reads around a fault. What is left before that, up to where requests
+                # end, would be a request of its own, too.
+                grain = max(grain, self._random_bytes)
+            return self.request(position - position % grain, max(upto, end), urgent=True)
         return None
 
     def ahead(
@@ -184,7 +195,7 @@ class Planner:
     def next_ahead(self, stream: Stream) -> PlannedSpan | None:
         """The next span to read ahead of ``stream``, up to its limit."""
         position = max(stream.position, stream.ahead)
-        limit = stream.limit
+        limit, most = stream.limit, self._block_bytes
         while position < limit:
             chunk = self._index.at(position)
             if chunk is not None:
@@ -194,7 +205,7 @@ class Planner:
             if unread.start > position:
                 position = stream.ahead = unread.start
                 continue
-            largest = min(self._block_bytes, _floor_power_of_two(stream.window // _PIECES_AHEAD))
+            largest = min(most, _floor_power_of_two(stream.window // _PIECES_AHEAD))
             piece = _piece(position - stream.position, largest)
             # Pieces end on multiples of their size, for the same reason as in needed().
             end = (position // piece + 1) * piece
@@ -204,6 +215,8 @@ class Planner:
                 if not stream.limit_is_exact:
                     return None
                 end = limit
+            if stream.limit_is_exact and end < limit <= min(end + MIB, position + most):
+                end = limit  # a short tail comes with the piece before
             end = min(end, unread.end)
             return self.request(position - position % self._grain, end, urgent=False)
         return None

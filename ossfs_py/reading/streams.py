@@ -190,6 +190,10 @@ class StreamTable:
                 if distance == 0:
                     return stream
                 back, forward = limits.near_back, limits.near_forward
+                passed = stream.position - stream.start
+                if passed > forward:
+                    # Further before its beginning, another reader begins.
+                    back = min(back, passed + forward)
             else:
                 back = forward = limits.first_hop
             if not -back <= distance <= forward:

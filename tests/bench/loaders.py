@@ -38,6 +38,18 @@ from tests.support.stores import Store, shaped_program
 MIB = 1024**2
 
 
+@dataclass(frozen=True)
+class Load:
+    """One load, as the program told it."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of the program."""
+    idle_seconds: float
+    """Of all cores of the machine together."""
+    digest: str
+
+
 class Program:
     """A program that loads what it is told to; what it imports, it imports once."""
 
@@ -49,8 +61,8 @@ class Program:
             text=True,
         )
 
-    def load(self, name: str, directory: Path) -> tuple[float, str]:
-        """Seconds, and the digest of what was loaded.
+    def load(self, name: str, directory: Path) -> Load:
+        """What it took, and what was loaded.
 
         Raises:
             RuntimeError: the loader failed; why stands on standard error.
@@ -62,8 +74,7 @@ class Program:
         process.stdin.flush()
         for line in process.stdout:
             if line.startswith('{"seconds"'):  # libraries print, too
-                told = json.loads(line)
-                return float(told["seconds"]), str(told["digest"])
+                return Load(**json.loads(line))
         raise RuntimeError(f"{name} failed")
 
     def close(self) -> None:
@@ -80,9 +91,8 @@ class Case:
     files: tuple[Path, ...]
     """From the bucket on."""
     size_bytes: int
-    digest: str
-    local_seconds: float
-    """Of a load from the page cache of a local disk."""
+    local: Load
+    """From the page cache of a local disk."""
 
 
 @dataclass
@@ -95,6 +105,9 @@ class Runs:
     """Of the plain read of the same pair."""
     warm_seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
+    program_cpu_seconds: list[float] = field(default_factory=list)
+    store_cpu_seconds: list[float] = field(default_factory=list)
+    idle_seconds: list[float] = field(default_factory=list)
     plain_cpu_seconds: list[float] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
     fetched_bytes: list[int] = field(default_factory=list)
@@ -104,7 +117,7 @@ class Runs:
 def main() -> int:
     """Measure and print."""
     options = _options()
-    console = Console(width=120)
+    console = Console(width=140)
     chosen = [name for name in (*LOADERS, *LIBRARIES) if _wanted(name, options.loaders)]
     for name in chosen:
         if not loader_named(name).available:
@@ -148,21 +161,24 @@ def measure(
     case = runs.case
     plain = _plain_seconds(store, peer, runs, place) if plain_first else 0.0
     with _fresh(peer, store, place) as mounted:
-        before = mounted.cpu_seconds()
-        seconds, digest = program.load(case.name, mounted.path)
+        before, store_before = mounted.cpu_seconds(), _store_cpu_seconds(store.stats())
+        cold = program.load(case.name, mounted.path)
         runs.cpu_seconds.append(mounted.cpu_seconds() - before)
         stats = store.stats()
+        runs.store_cpu_seconds.append(_store_cpu_seconds(stats) - store_before)
         runs.requests.append(dict(stats["ops"]).get("get", 0))  # type: ignore[call-overload]
         runs.fetched_bytes.append(int(str(stats["bytes_out"])))
-        warm_seconds, again = program.load(case.name, mounted.path)
+        warm = program.load(case.name, mounted.path)
         runs.rss_bytes = max(runs.rss_bytes, mounted.peak_rss_bytes())
-    if {digest, again} != {case.digest}:
+    if {cold.digest, warm.digest} != {case.local.digest}:
         raise RuntimeError(f"{case.name} loaded other bytes than are in the store")
     if not plain_first:
         plain = _plain_seconds(store, peer, runs, place)
-    runs.seconds.append(seconds)
-    runs.warm_seconds.append(warm_seconds)
-    runs.multiples.append(seconds / plain)
+    runs.seconds.append(cold.seconds)
+    runs.program_cpu_seconds.append(cold.cpu_seconds)
+    runs.idle_seconds.append(cold.idle_seconds)
+    runs.warm_seconds.append(warm.seconds)
+    runs.multiples.append(cold.seconds / plain)
 
 
 def _plain_seconds(store: Store, peer: Peer, runs: Runs, place: Path) -> float:
@@ -193,24 +209,34 @@ def _case(name: str, bucket: Path, program: Program) -> Case:
     files = [file for file in found if file.is_file()]
     size_bytes = sum(file.stat().st_size for file in files)
     program.load(name, bucket)  # it imports, and does what libraries do once
-    seconds, digest = program.load(name, bucket)
+    local = program.load(name, bucket)
     names = tuple(file.relative_to(bucket) for file in files)
-    return Case(name, names, size_bytes, digest, seconds)
+    return Case(name, names, size_bytes, local)
+
+
+def _store_cpu_seconds(stats: dict[str, object]) -> float:
+    return float(str(stats["cpu_seconds"]))
 
 
 def _told(runs: Runs) -> str:
     return (
         f"{runs.case.name}: {runs.seconds[-1]:.2f} s, {runs.multiples[-1]:.2f} x plain, "
-        f"{runs.requests[-1]:,} GETs, {runs.fetched_bytes[-1] / MIB:,.0f} MiB"
+        f"{runs.requests[-1]:,} GETs, {runs.fetched_bytes[-1] / MIB:,.0f} MiB, CPU-s of the daemon "
+        f"{runs.cpu_seconds[-1]:.2f}, program {runs.program_cpu_seconds[-1]:.2f}, "
+        f"store {runs.store_cpu_seconds[-1]:.2f}, idle {runs.idle_seconds[-1]:.2f}"
     )
 
 
 def table(data_path: str, results: Sequence[Runs]) -> Table:
-    """Medians; multiples and CPU are beside those of the plain read of the same files."""
+    """Medians; multiples and CPU are beside those of the plain read of the same files.
+
+    The program and the store share the machine's cores with the daemon: what its three CPU times
+    add up to, divided by the number of cores, is the least that the load can take.
+    """
     made = Table(title=data_path)
     for heading in (
         *("loader", "MiB", "seconds", "x plain", "warm", "local", "GETs", "of the bytes"),
-        *("CPU-s", "plain", "peak MB"),
+        *("CPU-s", "plain", "program", "store", "idle", "peak MB"),
     ):
         made.add_column(heading, justify="left" if heading == "loader" else "right")
     for runs in results:
@@ -220,11 +246,14 @@ def table(data_path: str, results: Sequence[Runs]) -> Table:
             f"{statistics.median(runs.seconds):.2f}",
             f"{statistics.median(runs.multiples):.2f}",
             f"{statistics.median(runs.warm_seconds):.2f}",
-            f"{runs.case.local_seconds:.2f}",
+            f"{runs.case.local.seconds:.2f}",
             f"{statistics.median(runs.requests):,.0f}",
             f"{statistics.median(runs.fetched_bytes) / runs.case.size_bytes:.3f}",
             f"{statistics.median(runs.cpu_seconds):.2f}",
             f"{statistics.median(runs.plain_cpu_seconds):.2f}",
+            f"{statistics.median(runs.program_cpu_seconds):.2f}",
+            f"{statistics.median(runs.store_cpu_seconds):.2f}",
+            f"{statistics.median(runs.idle_seconds):.2f}",
             f"{runs.rss_bytes / 1e6:,.0f}",
         )
     return made

@@ -2,7 +2,9 @@
 
 Each reads its file of the DIRECTORY the way a well-known library does, ends with every
 byte in memory of its own, and prints JSON: ``seconds`` from the open to the last byte, imports
-left out, and a ``digest`` of what was loaded, which the same loader prints for a copy elsewhere.
+left out, the CPU time of that (``cpu_seconds``), how long the machine's cores were idle meanwhile,
+all together (``idle_seconds``), and a ``digest`` of what was loaded, which the same loader prints
+for a copy elsewhere.
 """
 
 import gc
@@ -377,10 +379,26 @@ def measured(how: str, directory: Path) -> str:
     if "torch" in loader.needs:
         # Its threads do not survive a fork, and the ranks of a node have a core each.
         import_module("torch").set_num_threads(1)
-    began = time.perf_counter()
+    began, cpu_began, idle_began = time.perf_counter(), _cpu_seconds(), _idle_seconds()
     loaded = loader.load(directory / loader.file)
-    seconds = time.perf_counter() - began
-    return json.dumps({"seconds": seconds, "digest": digest_of(loaded)})
+    spent = {
+        "seconds": time.perf_counter() - began,
+        "cpu_seconds": _cpu_seconds() - cpu_began,
+        "idle_seconds": _idle_seconds() - idle_began,
+    }
+    return json.dumps(spent | {"digest": digest_of(loaded)})
+
+
+def _cpu_seconds() -> float:
+    """Of this process, its threads and the children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _idle_seconds() -> float:
+    """How long the cores of this machine had nothing to do, all together."""
+    idle, waiting = Path("/proc/stat").read_text().split(maxsplit=6)[4:6]
+    return (int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ what is measured. It checks no signature: an instrument, not a store to rely on.
 ``--certificate`` and ``--key`` it speaks HTTPS, as clouds do, and encrypts each byte itself.
 
 ``GET /__stats`` answers a JSON object with requests by operation (``ops``), body bytes sent
-(``bytes_out``), requests under way (``running``) and the most of them at once (``peak``);
+(``bytes_out``), requests under way (``running``), the most of them at once (``peak``), and the CPU
+time of the store since it was started (``cpu_seconds``);
 ``POST /__stats`` begins anew, and ``POST /__shape?ttfb_ms=..&mbps=..`` changes the shape. Keys are
 the paths of the files.
 """
@@ -109,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             with counts.lock:
                 said = {"ops": counts.ops, "bytes_out": counts.bytes_out}
                 said |= {"peak": counts.peak, "running": counts.running}
-            said["bytes_in"] = 0
+            said["bytes_in"], said["cpu_seconds"] = 0, time.process_time()
             self._answer(200, json.dumps(said).encode())
         elif "/" in url.path.strip("/"):
             self._counted("get", self._get)

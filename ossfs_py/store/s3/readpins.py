@@ -144,7 +144,7 @@ class ReadPins:
         try:
             found = self._prober.reads(version)
             if found is not None:
-                self._traits.learn(reads=found)
+                self._traits.note(reads=found)
             if found == "unpinned":
                 log.warning(
                     "this store gives bytes of another version than the one asked for: each "

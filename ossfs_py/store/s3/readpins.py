@@ -21,10 +21,10 @@ _MOST_TRIES = 3
 
 
 @dataclass(slots=True)
-class _Look:
+class _LookAfter:
     """A HEAD that several readers wait for."""
 
-    before: "_Look | None"
+    before: "_LookAfter | None"
     """One that is under way, which began too early to vouch for what has been read since."""
     ended: threading.Event = field(default_factory=threading.Event)
     etag: str = ""
@@ -55,9 +55,9 @@ class ReadPins:
         self._traits = traits
         self._choice = choice
         self._tries = 0
-        self._looks: dict[ObjectVersion, _Look] = {}
+        self._looks: dict[ObjectVersion, _LookAfter] = {}
         """Those under way, and those that begin when these have ended:"""
-        self._next_looks: dict[ObjectVersion, _Look] = {}
+        self._next_looks: dict[ObjectVersion, _LookAfter] = {}
         self._lock = threading.Lock()
         self._asking: threading.Event | None = None
         """Set when the probe that is under way has ended."""
@@ -103,7 +103,7 @@ class ReadPins:
             look = self._next_looks.get(version)
             is_mine = look is None
             if look is None:
-                look = self._next_looks[version] = _Look(self._looks.get(version))
+                look = self._next_looks[version] = _LookAfter(self._looks.get(version))
         if is_mine:
             if look.before is not None:
                 look.before.ended.wait()

@@ -72,6 +72,7 @@ def test_the_page_shows_what_was_found_and_what_was_not_tried() -> None:
         "passed": 40,
         "failed": [],
         "expected": {"a": "ceph: no reason", "b": "ceph: no reason"},
+        "note": "run twice",
     }
     asked = {"version": "Store 2.0", "date": "2026-11-30", "files": [], "features": [feature]}
     page = page_of({"ceph": outcome, "moto": asked, "swift": {"problem": "not installed"}})
@@ -80,6 +81,7 @@ def test_the_page_shows_what_was_found_and_what_was_not_tried() -> None:
     assert "| Store 1.0 | 40 | 2 | 0 | 2026-11-29 |" in page
     assert "- Store 1.0: `contract/test_store.py`, `mount/test_names.py`" in page
     assert "- no reason (2)" in page
+    assert "- Store 1.0: run twice" in page
     assert "- cannot hold `ServerSideEncryption`: it needs a key service" in page
     assert set(deviations.NOT_KEPT) <= set(SERVERS)
     assert set(ORDER) == set(SERVERS)

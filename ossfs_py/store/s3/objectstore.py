@@ -241,6 +241,7 @@ class S3ObjectStore:
         self._credentials.refresh()
 
     def close(self) -> None:
+        self._traits.close()
         self._limits.close()
         self._wire.close()
         if self._near is not None:

@@ -4,6 +4,7 @@ where it is not.
 
 import logging
 import threading
+from dataclasses import dataclass, field
 
 from ossfs_py.errors import EnvironmentProblemError, StoreError, VersionChangedError
 from ossfs_py.model import ObjectVersion
@@ -11,12 +12,23 @@ from ossfs_py.store.options import Choice
 from ossfs_py.store.s3.heads import etag_told
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.traits import KnownTraits
-from ossfs_py.store.s3.wire import Request, WireClient
+from ossfs_py.store.s3.wire import Request, WireClient, patience_seconds
 
 log = logging.getLogger(__name__)
 
 _MOST_TRIES = 3
 """A store whose answer to the probe says nothing so often is not asked again: reads are checked."""
+
+
+@dataclass(slots=True)
+class _LookAfter:
+    """A HEAD that several readers wait for."""
+
+    before: "_LookAfter | None"
+    """One that is under way, which began too early to vouch for what has been read since."""
+    ended: threading.Event = field(default_factory=threading.Event)
+    etag: str = ""
+    error: Exception | None = None
 
 
 class ReadPins:
@@ -43,6 +55,9 @@ class ReadPins:
         self._traits = traits
         self._choice = choice
         self._tries = 0
+        self._looks: dict[ObjectVersion, _LookAfter] = {}
+        """Those under way, and those that begin when these have ended:"""
+        self._next_looks: dict[ObjectVersion, _LookAfter] = {}
         self._lock = threading.Lock()
         self._asking: threading.Event | None = None
         """Set when the probe that is under way has ended."""
@@ -75,11 +90,47 @@ class ReadPins:
             asking.wait()
             if self._is_trusted(version):
                 return
-        now = self._wire.call(Request("HeadObject", "HEAD", version.key))
-        if etag_told(now.headers) != version.etag:
+        if self._look(version) != version.etag:
             raise VersionChangedError(
                 "the object changed at the store", operation="GetObject", key=version.key
             )
+
+    def _look(self, version: ObjectVersion) -> str:
+        """The ETag that the key has now. Whoever waits for the same look shares it: rclone reads
+        the whole object to answer, and 16 looks at once would take as long as 16 objects.
+        """
+        with self._lock:
+            look = self._next_looks.get(version)
+            is_mine = look is None
+            if look is None:
+                look = self._next_looks[version] = _LookAfter(self._looks.get(version))
+        if is_mine:
+            if look.before is not None:
+                look.before.ended.wait()
+                look.before = None
+            with self._lock:
+                # Who comes from now on may have read after the answer.
+                self._looks[version] = self._next_looks.pop(version)
+            try:
+                asking = Request(
+                    "HeadObject",
+                    "HEAD",
+                    version.key,
+                    patience_seconds=patience_seconds(version.size),
+                )
+                look.etag = etag_told(self._wire.call(asking).headers)
+            except Exception as exc:
+                look.error = exc
+                raise
+            finally:
+                with self._lock:
+                    if self._looks.get(version) is look:
+                        del self._looks[version]
+                look.ended.set()
+        look.ended.wait()
+        if look.error is not None:
+            raise look.error
+        return look.etag
 
     def _is_trusted(self, version: ObjectVersion) -> bool:
         # A version that is named by its id never changes. One without an ETag cannot be told.
@@ -93,7 +144,7 @@ class ReadPins:
         try:
             found = self._prober.reads(version)
             if found is not None:
-                self._traits.learn(reads=found)
+                self._traits.note(reads=found)
             if found == "unpinned":
                 log.warning(
                     "this store gives bytes of another version than the one asked for: each "

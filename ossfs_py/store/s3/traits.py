@@ -98,6 +98,7 @@ class KnownTraits:
         self._clock = clock
         self._lock = threading.Lock()
         self._since = clock()
+        self._is_unsaved = False
         self._traits = Traits() if afresh else self._load()
 
     @property
@@ -110,6 +111,20 @@ class KnownTraits:
         with self._lock:
             self._traits = replace(self._traits, **found)  # type: ignore[arg-type]
             self._save()
+
+    def note(self, **found: str) -> None:
+        """As :meth:`learn`, but nothing is written to the disk before the next one, or the end:
+        for what readers find out, who may have been promised that they write nothing.
+        """
+        with self._lock:
+            self._traits = replace(self._traits, **found)  # type: ignore[arg-type]
+            self._is_unsaved = True
+
+    def close(self) -> None:
+        """Keep what was noted."""
+        with self._lock:
+            if self._is_unsaved:
+                self._save()
 
     def _load(self) -> Traits:
         if self._file is None:
@@ -127,6 +142,7 @@ class KnownTraits:
         return Traits(**known)
 
     def _save(self) -> None:
+        self._is_unsaved = False
         if self._file is None:
             return
         kept = {"format": _FORMAT, "endpoint": self._endpoint, "since": self._since}

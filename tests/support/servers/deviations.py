@@ -64,6 +64,22 @@ NOT_KEPT: dict[str, dict[str, str]] = {
 """What each server cannot hold of what describes an object (words of boto3), and why. Nobody can
 carry that over; all the rest has to be there after each change."""
 
+LACKS: dict[str, dict[str, str]] = {
+    "ceph": {"at completion": "ignored", "copy pins": "ignored"},
+    "swift": {"replace-only": "refused", "one creator": "ignored"},
+    "juicefs": {"create-only": "ignored", "replace-only": "ignored"},
+    "localstack": {"tag counts": "ignored"},
+    "moto": {"copy pins": "ignored"},
+    "rclone": {
+        "create-only": "ignored",
+        "replace-only": "ignored",
+        "part copies": "refused",
+        "read pins": "ignored",
+        "directories": "refused",
+    },
+}
+"""What doctor says of each feature that does not work as it should."""
+
 VERSIONS = {"seaweedfs": True, "moto": False}
 """Which servers keep versions, and whether those stay when versioning is suspended and the object
 is overwritten (moto forgets them)."""

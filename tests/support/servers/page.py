@@ -15,7 +15,8 @@ INTRODUCTION = """\
 Made by `make servers` from what the tests found; do not edit. It starts each server on loopback,
 asks it what `ossfs-py doctor` asks, and runs the contract suite of the store and files of the mount
 suite on it. A test of theirs that is not among the deviations below has passed; where none were run
-with this version, the table says so.
+with this version, the table says so. A row is one run of the code of its day, unless a note says
+otherwise.
 
 Your own store is tried in the same way: set `OSSFS_PY_TEST_ENDPOINT`, `OSSFS_PY_TEST_ACCESS_KEY`,
 `OSSFS_PY_TEST_SECRET_KEY` (and `OSSFS_PY_TEST_BUCKET`, an empty bucket, if the key may not make
@@ -45,6 +46,7 @@ def page_of(results: Mapping[str, Outcome]) -> str:
             *_outcomes(asked),
             "",
             *_files(tried),
+            *_notes(tried),
             "",
             "## Deviations",
             "",
@@ -90,6 +92,15 @@ def _files(tried: Mapping[str, Outcome]) -> Iterator[str]:
         runs.setdefault(tuple(one["files"]), []).append(str(one["version"]))
     for files, servers in runs.items():
         yield f"- {', '.join(servers)}: {', '.join(f'`{file}`' for file in files)}"
+
+
+def _notes(tried: Mapping[str, Outcome]) -> Iterator[str]:
+    """What is to be known of how a row came about; those that have none are one run of today's
+    code.
+    """
+    for one in tried.values():
+        if "note" in one:
+            yield f"- {one['version']}: {one['note']}"
 
 
 def _deviations(asked: Mapping[str, Outcome]) -> Iterator[str]:

@@ -44,6 +44,8 @@ class Bucket:
     """As the header says them."""
     replaced_while_read: dict[str, bytes] = field(default_factory=dict)
     """What takes the place of an object between the look for it and the sending of its bytes."""
+    told_of_reads: dict[str, str] = field(default_factory=dict)
+    """ETags that the answer to a GET tells, whatever it gives."""
     metadata: dict[str, dict[str, str]] = field(default_factory=dict)
     completions_lost: int = 0
     """How many are carried out and answered by 503."""
@@ -178,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self._require_read(headers, etag_of(content), quirks)
             bucket.objects[key] = bucket.replaced_while_read.pop(key, content)
-            return 200, bucket.objects[key], etag_of(content)
+            return 200, bucket.objects[key], bucket.told_of_reads.get(key, etag_of(content))
         return 200, content, etag_of(content)
 
     def _tag_count(self, key: str) -> str:

@@ -1,6 +1,7 @@
 """Reads and tags on servers whose answers cannot be taken at their word."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -181,3 +182,27 @@ def test_an_upload_completed_unheard_is_known_by_its_description_where_etags_kno
         else:
             with pytest.raises(ObjectMissingError):
                 store.complete(upload, [part], request)
+
+
+def test_readers_that_end_together_share_a_look_that_began_after_all_of_them() -> None:
+    with quirky(RCLONE) as (url, bucket), opened(url, conditional_reads="off") as store:
+        version = store.put(CommitRequest("key"), b"content")
+        bucket.requests.clear()
+        with ThreadPoolExecutor(16) as threads:
+            assert set(threads.map(lambda _: read(store, version), range(160))) == {b"content"}
+        sent = asked(bucket)
+        assert sent.count("GET") == 160
+        assert 1 <= sent.count("HEAD") < 160
+        bucket.objects["key"] = b"another"
+        bucket.told_of_reads["key"] = version.etag
+        with ThreadPoolExecutor(16) as threads:
+            failures = list(threads.map(lambda _: failure_of(store, version), range(32)))
+        assert set(failures) == {VersionChangedError}
+
+
+def failure_of(store: ObjectStore, version: ObjectVersion) -> type[Exception] | None:
+    try:
+        read(store, version)
+    except VersionChangedError as exc:
+        return type(exc)
+    return None

@@ -54,6 +54,12 @@ def repeated(mount: Mount) -> None:
     mount.waiting = [{**ATTEMPT, "attempt": 2}]
 
 
+def slowed(mount: Mount) -> None:
+    mount.waiting = [
+        {**ATTEMPT, "attempt": 2, "waits_for": "its turn, as the store asked to slow down"}
+    ]
+
+
 def crowded(mount: Mount) -> None:
     mount.waiting = [{**ATTEMPT, "attempt": 1}]
     mount.metrics.request_limit.set(2)
@@ -77,7 +83,8 @@ def slow(mount: Mount) -> None:
     [
         (limited, "--download-limit"),
         (repeated, "WAITING"),
-        (crowded, "All 2 requests that may be in flight are. Try a higher --concurrency"),
+        (slowed, "The store asks to slow down"),
+        (crowded, "2 requests are in flight, as many as --concurrency allows, and others wait"),
         (full, "--memory-limit"),
         (slow, "8 requests are in flight, and a GetObject takes 500 ms"),
         (lambda _mount: None, "has not answered"),

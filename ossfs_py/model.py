@@ -44,7 +44,7 @@ def is_etag(text: str) -> bool:
 
 
 def dated(mtime_ns: int) -> str:
-    """What stands for the ETag of an object of which the store tells none: two versions of it are
+    """The stand-in for the ETag of an object for which the store gives none: two versions of it are
     told apart by their times, to a second, which is all that a HEAD tells.
     """
     return f"{_DATED}{mtime_ns // 10**9}"

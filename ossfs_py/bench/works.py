@@ -98,7 +98,7 @@ class Work:
     """Whether its meter counts bytes; else files or reads."""
 
     def total(self, material: Material) -> int:
-        """What its meter shows at the end."""
+        """The figures of its meter at the end."""
         if self.needs_small:
             return material.small_files
         return material.size_bytes if self.counts_bytes else RANDOM_READS

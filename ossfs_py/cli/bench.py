@@ -171,7 +171,7 @@ def _client(entry: "MountEntry") -> "Iterator[ControlClient | None]":
 
 
 class _Bar:
-    """What the benchmark does, on the terminal."""
+    """Progress of the benchmark, on the terminal."""
 
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress

@@ -3,15 +3,15 @@
 from ossfs_py.cli.mount_metrics import MountMetrics, short_time
 
 _MUCH = 0.5
-"""Of the bytes that were read: from here on, their source is what programs wait for."""
+"""If programs waited for this share of the bytes, their source is the reason."""
 _HELD_BACK = 0.1
-"""Of the time, summed over all requests: from here on, a limit is the reason."""
-_FULL = 0.9
-"""Of the memory budget: the planner reads nothing further ahead."""
+"""If requests waited for a limit during this share of the time (summed up), it is the reason."""
+_BUDGET_FULL = 0.9
+"""With this share of the memory budget in use, the planner reads nothing further ahead."""
 
 
 def bottleneck(now: MountMetrics, before: MountMetrics, seconds: float) -> str:
-    """What held programs up between two looks; empty if they read nothing."""
+    """The reason why programs waited between two looks; empty if they read nothing."""
     read = {
         source: now.grown(before, "ossfs_read_bytes_total", source)
         for source in ("memory", "disk", "network")
@@ -29,20 +29,38 @@ def bottleneck(now: MountMetrics, before: MountMetrics, seconds: float) -> str:
 
 
 def _network(now: MountMetrics, before: MountMetrics, seconds: float) -> str:
+    return _held_back(now, before, seconds) or _full(now) or _pace(now, before)
+
+
+def _held_back(now: MountMetrics, before: MountMetrics, seconds: float) -> str:
     if now.grown(before, "ossfs_limited_seconds_total", "download") > _HELD_BACK * seconds:
         return "--download-limit holds the downloads back."
+    if any(wait["waits_for"].startswith("its turn") for wait in now.waits):
+        return "The store asks to slow down."
     if any(wait["attempt"] > 1 for wait in now.waits):
         return "Requests are sent again: see WAITING, and the log."
+    return ""
+
+
+def _full(now: MountMetrics) -> str:
     limit = now.get("ossfs_store_request_limit")
     running, waiting = (now.get("ossfs_store_jobs", state) for state in ("running", "waiting"))
     if limit and waiting and running >= limit:
-        return f"All {limit:.0f} requests that may be in flight are. Try a higher --concurrency."
+        return (
+            f"{limit:.0f} requests are in flight, as many as --concurrency allows, and others wait."
+            " Try a higher --concurrency."
+        )
     used, most = (now.get(f"ossfs_memory_budget_{name}_bytes") for name in ("used", "limit"))
-    if used > _FULL * most > 0:
+    if used > _BUDGET_FULL * most > 0:
         return "The memory budget is used up. Try a higher --memory-limit."
+    return ""
+
+
+def _pace(now: MountMetrics, before: MountMetrics) -> str:
     name = "ossfs_store_request_seconds"
     calls = now.grown(before, f"{name}_count", "GetObject")
     if not calls:
-        return "The store has not answered a GetObject in this second."
+        return "The store has not answered a GetObject since the last look."
     each = now.grown(before, f"{name}_sum", "GetObject") / calls
+    running = now.get("ossfs_store_jobs", "running")
     return f"{running:.0f} requests are in flight, and a GetObject takes {short_time(each)}."

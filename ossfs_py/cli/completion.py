@@ -40,7 +40,7 @@ def completion(shell: str) -> None:
     fish:  ossfs-py completion fish >~/.config/fish/completions/ossfs-py.fish
     """
     root = click.get_current_context().find_root().command
-    # Of the base class: click's own for bash starts a bash to ask for its version.
+    # From the base class: click's own class for bash starts a bash to ask for its version.
     click.echo(ShellComplete.source(_SHELLS[shell](root, {}, "ossfs-py", _ASKED)))
 
 

@@ -50,7 +50,7 @@ def cp(source: str, target: str, recursive: bool, as_json: bool) -> int:
                 f"{source} is in a mount of the past, which the store cannot copy by name:"
                 " use 'ossfs-py restore', or cp"
             )
-        # What is not uploaded yet cannot be copied by the store.
+        # The store cannot copy a file that is not uploaded yet.
         client.call("sync")
     with ControlClient.of(target_mount) as client:
         to_place = client.call("place")

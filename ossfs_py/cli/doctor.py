@@ -64,7 +64,7 @@ def doctor(
     from ossfs_py.doctor.examination import Examined, examine
     from ossfs_py.doctor.findings import Status
 
-    # What the store's code logs on its way is told by the findings.
+    # The findings say what the store's code logs.
     logging.getLogger("ossfs_py").addHandler(logging.NullHandler())
     given = {name: value for name, value in values.items() if value is not None}
     given.update(_named(arguments))

@@ -46,7 +46,7 @@ def health(mountpoint: str | None) -> int:
 
 
 def _served() -> list[Path]:
-    """Where daemons of this user serve mounts."""
+    """The mountpoints that daemons of this user serve."""
     from ossfs_py.host.running import running_mounts
 
     return [Path(mount.mountpoint) for mount in running_mounts()]

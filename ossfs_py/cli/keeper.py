@@ -215,7 +215,7 @@ class _Daemons:
     def _go_on(self) -> None:
         """Another daemon serves the mount: the one that waits for that, or a new one."""
         if not self._next:
-            # Who wanted to hand over is dead: what it wanted would be one daemon too many.
+            # The daemon that wanted to hand over is dead: its successor would be one too many.
             for _, handover in self._wanted:
                 os.close(handover)
             self._wanted.clear()
@@ -280,7 +280,7 @@ class _Daemons:
         self._words.clear()
         forget_beat(self._ledger)
         if given_up and self._device is not None:
-            # Whoever asks the mount is told at once that it is dead, the last process, too.
+            # Calls to the mount fail at once from now on, those of the last process, too.
             os.close(self._device)
             self._device = None
         self._pid = self._spawned(self._environment(self._changes, given_up))
@@ -321,7 +321,7 @@ class _Daemons:
                 os.close(stderr)
 
     def _environment(self, changes: str, given_up: str = "") -> dict[str, str]:
-        """What a daemon is told; the descriptors in it are made ready to be inherited."""
+        """The value of the variable for a daemon; makes the descriptors in it inheritable."""
         device = NOT_THERE if self._device is None else self._device
         handed = [self._theirs.fileno(), self._ledger, device, self._ready]
         for descriptor in handed:

@@ -35,8 +35,8 @@ _PRIVATE_UMASK = 0o077
 
 
 def told_as_text(descriptors: Sequence[int], given_up: str) -> str:
-    """What the variable says: channel, ledger, the kernel's descriptor, where to say that it
-    serves, and why the mount is given up."""
+    """The text of the variable: descriptors of the channel, the ledger, the kernel and the pipe for
+    "it serves", and the reason if the mount is given up."""
     return " ".join([*map(str, descriptors), given_up])
 
 
@@ -109,11 +109,11 @@ def become_keeper(
 
 
 def keep_to_ourselves() -> None:
-    """What this process writes is for its owner alone (logs name keys), and it leaves no core
-    file, which would hold the secrets. Modes of files in the mount do not come into it.
+    """Let only the owner read the files that this process writes (logs name keys), and leave no
+    core file, which would contain the secrets. Modes of files in the mount are not affected.
 
-    The limit is not heeded where core files go to a program (core_pattern with a pipe), so the
-    process is none that may be dumped (nor looked into by others of its user).
+    The kernel ignores the limit if core files go to a program (core_pattern with a pipe). So the
+    process is also marked as not dumpable; other processes of its user cannot inspect it either.
     """
     os.umask(_PRIVATE_UMASK)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

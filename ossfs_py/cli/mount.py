@@ -54,7 +54,7 @@ Exit codes: 0 mounted, 1 it cannot be mounted, 2 wrong usage.
 
 @dataclass(frozen=True)
 class Habits:
-    """What is different where the command runs: the click object of its context, if there is one.
+    """Defaults of the surroundings, such as a container: the click object of the context.
 
     ``defaults`` are weaker than every source of settings; ``prepare`` runs before the mount.
     """

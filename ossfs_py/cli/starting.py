@@ -92,7 +92,7 @@ def start(
             logs.close()
 
     if settings.foreground:
-        # Where a watchdog ends a hung daemon with SIGABRT, its log then says where it hung.
+        # If a watchdog ends a hung daemon with SIGABRT, the log then says where it hung.
         faulthandler.enable()
         return serve(_said_in_the_log)
     from ossfs_py.cli.background import be_the_daemon, run_detached

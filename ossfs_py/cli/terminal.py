@@ -98,15 +98,20 @@ _PIPE_COLUMNS = 20_000
 
 
 def console(
-    *, stderr: bool = False, soft_wrap: bool = False, whole_lines: bool = False
+    *,
+    stderr: bool = False,
+    soft_wrap: bool = False,
+    whole_lines: bool = False,
+    on_terminals: bool = False,
 ) -> "Console":
     """A console that takes text as it is: no markup, no emoji names, no colours by guess.
 
-    ``whole_lines``: what goes to a file or another program has one line a row.
+    ``whole_lines``: what goes to a file or another program has one line a row; with
+    ``on_terminals``, a terminal gets whole rows, too, and breaks the lines itself.
     """
     from rich.console import Console
 
-    if whole_lines and not (sys.stderr if stderr else sys.stdout).isatty():
+    if whole_lines and (on_terminals or not (sys.stderr if stderr else sys.stdout).isatty()):
         return Console(
             stderr=stderr, width=_PIPE_COLUMNS, markup=False, emoji=False, highlight=False
         )

@@ -119,7 +119,7 @@ def _wait_for_end(path: Path, daemon: "FoundDaemon", device: str, timeout_second
     while not daemon.wait_gone(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))):
         pid = daemon.mount.pid
         if holders := holders_of(device, pid):
-            # What is not saved is brought to the store all the same.
+            # Unsaved files are uploaded all the same.
             ControlClient(daemon).call("sync")
             # Those that were about to go have gone meanwhile.
             if holders := [one for one in holders_of(device, pid) if one in holders]:

@@ -29,15 +29,8 @@ def versions(path: str, as_json: bool) -> int:
         click.echo(json.dumps(told, indent=1))
         return 0
     table = Table(box=None, pad_edge=False, header_style="bold")
-    # The id is to be copied, so the others are shortened in a narrow terminal.
-    id_columns = max((len(printable(row["version_id"])) for row in told["versions"]), default=0)
     for name in ("TIME", "SIZE", "ETAG", "CLASS", "WRITTEN BY", "VERSION"):
-        table.add_column(
-            name,
-            no_wrap=True,
-            justify="right" if name == "SIZE" else "left",
-            min_width=id_columns if name == "VERSION" else None,
-        )
+        table.add_column(name, no_wrap=True, justify="right" if name == "SIZE" else "left")
     for row in told["versions"]:
         if row["deleted"]:
             cells = ("deleted", "", "", "", row["version_id"])
@@ -50,7 +43,8 @@ def versions(path: str, as_json: bool) -> int:
                 row["version_id"],
             )
         table.add_row(when(row["time"]), *(printable(cell) for cell in cells))
-    console(whole_lines=True).print(table)
+    # The id at the end is to be copied.
+    console(whole_lines=True, on_terminals=True).print(table, crop=False)
     if told["more"]:
         say(f"and {told['more']} older ones")
     return 0

@@ -9,8 +9,7 @@ from ossfs_py.config.groups.store import StoreSettings
 from ossfs_py.config.groups.writing import WritingSettings
 
 TRASH = ".ossfs-py-trash/"
-"""Where copies are kept unless something else is said, below the mounted prefix: names that begin
-so are the mount's own, and nobody sees them."""
+"""Default place of the copies, below the mounted prefix. The mount shows no name that begins so."""
 
 
 # The fields of the last base go first.
@@ -23,7 +22,7 @@ class SettingFields(
     DataSettings,
     StoreSettings,
 ):
-    """What the rules of ``conflicts`` look at, before anybody knows whether it goes together."""
+    """All settings, before the rules of ``conflicts`` have checked whether they go together."""
 
     @property
     def source(self) -> str:

@@ -1,4 +1,4 @@
-"""What the settings model is made of: fields that judge what people write, and the base of a model.
+"""The parts of the settings model: fields that check values, and the base class of a model.
 
 Own code, because every command and every daemon begins with it: pydantic, which was here before,
 took 0.2 CPU-s to load and to build its validators, a quarter of a mount's start.

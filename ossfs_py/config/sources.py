@@ -47,7 +47,7 @@ class BadOptionsError(UsageError):
 
 @dataclass(frozen=True)
 class CommandLine:
-    """What the command line said, not yet judged.
+    """The values of the command line, not checked yet.
 
     ``values`` maps fields to raw values; ``problems`` are mistakes already found there.
     """

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 async def require_saved(filesystem: Filesystem, path: str) -> None:
-    """Whoever writes the file would overwrite what is put there when he closes it.
+    """Refuse a file with unsaved changes: closing it would overwrite the result of the call.
 
     Raises:
         ControlError: it has changes that the bucket has not got.

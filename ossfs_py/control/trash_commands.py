@@ -1,8 +1,8 @@
-"""What a mount can be asked about its trash: what is kept there, bring it back, let it go for good.
+"""Calls about the trash: list copies, restore them, delete them for good.
 
-A copy that is brought back leaves the trash when the file is there again, and what a restored
-file takes the place of is kept first, so that none of these commands but ``empty`` loses anything.
-Broken off, each goes on when it is given again.
+A restored copy leaves the trash when the file is there again, and a file that a restore replaces is
+copied to the trash first, so none of these calls but ``empty`` loses anything. An interrupted call
+continues when it is repeated.
 """
 
 import logging
@@ -341,7 +341,7 @@ class TrashCommands:
         return self._prefix + path.strip("/")
 
     async def _settle(self) -> None:
-        """What was removed just now is in the trash first."""
+        """Wait until files that were just removed are in the trash."""
         try:
             await self._filesystem.sync()
         except UnsavedDataError as exc:

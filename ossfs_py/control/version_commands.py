@@ -1,6 +1,6 @@
-"""What a mount of a bucket that keeps versions can be asked: which there are; bring one back.
+"""Calls about versions: list them, restore one, undelete objects.
 
-Nothing is ever lost by these commands: a restored version is copied over what came later, which
+None of these calls loses anything: a restored version is copied over the later one, which
 stays a version; and an undeleted object has its delete marker removed, so that it is exactly what
 it was, its time and its metadata included. Where markers may not be removed (MFA Delete, or no
 right to) it is copied, too. What is back already is passed over: a command that was broken off goes

@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 _RESTART_SECONDS = 5.0
 _TIDY_SECONDS = 5.0
-"""What a mount that ends gives requests nobody waits for; the journal knows of the rest."""
+"""How long a mount that ends lets background requests run; the journal has the rest."""
 _FILE_THREADS = 4
 """Local reads and writes at once: enough to keep one disk's queue filled."""
 
@@ -210,7 +210,7 @@ def _write_back(
 
 
 def _behind(settings: Settings, group_sync: GroupSync) -> GroupSync | None:
-    """What removals need that nobody waits for: of write-back, or with copies to be made."""
+    """Parts for removals in the background: of write-back, or with copies for the trash."""
     return group_sync if settings.write_back or settings.trash is not None else None
 
 
@@ -221,7 +221,7 @@ def _foresight(
     data_path: DataPath,
     metrics: Metrics,
 ) -> list[OpenWatcher]:
-    """Who fetches what will be opened next."""
+    """The part that fetches files before they are opened."""
     watchers: list[OpenWatcher] = []
     if settings.small_file_prefetch:
         limit_bytes = settings.memory_limit_bytes

@@ -80,7 +80,7 @@ _BEAT_SECONDS = 1.0
 
 _DONE, _FAILED = 0, 1
 _TERMINATED = 128 + signal.SIGTERM
-"""What a shell reports for it: nothing is mounted, and nothing went wrong."""
+"""As a shell reports the signal: nothing is mounted, and nothing went wrong."""
 
 
 def run(
@@ -165,10 +165,10 @@ def _place(settings: Settings) -> Path:
 
 
 def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
-    """What the daemon before has left, if there was one, and what it had found out.
+    """State of the previous daemon, if there was one, and its findings about the store.
 
     Raises:
-        SurvivalError: it cannot be gone on with.
+        SurvivalError: the new daemon cannot continue with it.
     """
     facts = MountIdentity(
         settings.source,
@@ -367,7 +367,7 @@ class _Life:
         return state_directory(self._settings, self._mountpoint)
 
     def _warnings(self) -> list[str]:
-        """What earlier mounts have left, the log told too."""
+        """Unsaved files of earlier mounts; also logs them."""
         if self._settings.read_only:
             return []
         count = count_unsaved(self._state_directory, ended=False)
@@ -454,7 +454,7 @@ class _Life:
         if not self._is_mounted:
             self._mounting.cancel()
             if self._store is not None:
-                # What the last daemon left is being tidied: that can wait for the next mount.
+                # The state of the last daemon is being tidied up. The next mount can do that.
                 self._store.close()
         elif self._stop.is_set():
             self._hurry()

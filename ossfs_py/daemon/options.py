@@ -39,7 +39,7 @@ several files can be written while others are read."""
 
 @dataclass(frozen=True, slots=True)
 class DiskCacheOptions:
-    """Where blocks are kept on disk, of which bucket, and how many.
+    """Directory, bucket and limits of the disk cache.
 
     ``place`` (the store's) and ``bucket`` keep apart what mounts of several buckets, and of
     several degrees of trust, leave in one directory.
@@ -137,7 +137,7 @@ def write_limits(settings: Settings) -> WriteLimits:
 
 
 def disk_cache_options(settings: Settings, place: str) -> DiskCacheOptions:
-    """Of a mount of the ``cache`` data path."""
+    """Options of a mount with the ``cache`` data path."""
     return DiskCacheOptions(
         directory=settings.cache_dir,
         place=place,
@@ -150,7 +150,7 @@ def disk_cache_options(settings: Settings, place: str) -> DiskCacheOptions:
 
 
 def metadata_file(settings: Settings, place: str) -> Path | None:
-    """Where answers to HEAD are kept: where objects are asked, and a lasting cache is there."""
+    """File for answers to HEAD, if the mount asks objects and has a persistent cache."""
     asks_modes = settings.allow_other and not settings.trust_default_modes
     if settings.at_ns is not None:
         return None  # what it would keep is of versions that the next mount does not show
@@ -182,7 +182,7 @@ def namespace_options(settings: Settings) -> NamespaceOptions:
 
 
 def filesystem_options(settings: Settings) -> FilesystemOptions:
-    """What may be done, and what about other writers."""
+    """Which changes are allowed, and what happens if others write, too."""
     protect = frozenset(settings.protect)
     return FilesystemOptions(
         read_only=settings.read_only,
@@ -190,7 +190,7 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         record_writer=settings.record_writer,
         passthrough=passes_through(settings),
         dedup=settings.dedup,
-        # Who may overwrite nothing loses against who stored something under the name first.
+        # A mount that may not overwrite loses against a client that took the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),
         trash_prefix="" if settings.trash is None else settings.trash_prefix,
         scratch_prefix=f"{settings.prefix}{RESERVED_PREFIX}deleted-",
@@ -264,7 +264,7 @@ def state_directory(settings: Settings, mountpoint: Path) -> Path:
 
 
 def log_options(settings: Settings) -> LogOptions:
-    """Where the log goes, and what is in it."""
+    """Destination, format and levels of the log."""
     return LogOptions(
         levels=settings.log_level,
         is_json=settings.log_format == "json",
@@ -277,7 +277,7 @@ def log_options(settings: Settings) -> LogOptions:
 
 
 def mount_facts(settings: Settings) -> MountFacts:
-    """What a mount tells about itself when it is asked."""
+    """Identity of the mount, for commands that ask it."""
     return MountFacts(
         source=settings.source,
         bucket=settings.bucket,

@@ -1,4 +1,4 @@
-"""What a mount tells its service manager, from readiness to the end, and that it is alive."""
+"""Notifications to the service manager: ready, status, stopping, and the watchdog."""
 
 import contextlib
 from collections.abc import Iterator

@@ -23,12 +23,12 @@ _THREADS = 4
 _MEMORY_SHARE = 4
 """One part in this many of the memory budget waits to be handed on, whoever needs memory."""
 _FIRST_LOOK_SECONDS = 1.0
-"""What a mount waits for the nodes before it answers without them."""
+"""How long a mount waits for the nodes before it answers without them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What there is of it: nothing without the option."""
+    """The parts of the shared cache; none without the option."""
 
     handing_on: HandingOn | None = None
     keeping: "Keeping | None" = None

@@ -1,6 +1,6 @@
-"""What of a container makes a mount slow, small or unseen: one sentence each, told at the start.
+"""Warnings about containers in which a mount is slow, small or not visible, given at the start.
 
-None of it keeps a mount from working, so all of it is said and nothing refused.
+None of these conditions keeps a mount from working, so none of them is refused.
 """
 
 import os
@@ -17,16 +17,16 @@ from ossfs_py.host.mountpoint import THIS_MACHINE, Machine
 from ossfs_py.host.mounttable import MountEntry
 
 _LAYERS = ("overlay", "aufs", "fuse.fuse-overlayfs")
-"""What the root of a container is made of; its bytes go with the container."""
+"""File systems of the root of a container; their bytes go with the container."""
 _LEAST_FILES = 1024
 """A connection and a file each for --concurrency and every open file of the temp data path."""
 _PYTHON_BYTES = 70 * MIB
-"""What a daemon takes beside --memory-limit; with 96 MiB for both it was killed under load."""
+"""Memory of a daemon beside --memory-limit; with 96 MiB for both it was killed under load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Where the daemon runs; tests bend it."""
+    """The machine or container of the daemon; tests replace parts of it."""
 
     machine: Machine = THIS_MACHINE
     devices: Path = Path("/sys/devices/virtual/bdi")
@@ -51,7 +51,7 @@ class Surroundings:
 
 
 def warnings(settings: Settings, mountpoint: Path, around: Surroundings) -> Iterator[str]:
-    """What a person should know before the mount is used, where it runs in a container."""
+    """Warnings for a mount that runs in a container."""
     if not around.is_container:
         return
     below = around.mount_below(mountpoint)

@@ -118,7 +118,7 @@ class CacheDataPath:
     # -- written files ---------------------------------------------------------------------------
 
     def _committed(self, dirty: DirtyFile, version: ObjectVersion) -> None:
-        # Whoever wrote it knows it.
+        # The writer knows the bytes, so the mount may give them out.
         self._grants.add(version)
         if self._keep_writes:
             self._take_in(dirty, version)

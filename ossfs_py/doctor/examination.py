@@ -25,7 +25,7 @@ from ossfs_py.telemetry.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What is looked at: a mount that is there, or is to be.
+    """The subject of an examination: a mount that exists, or a planned one.
 
     ``store`` and ``mountpoint`` are None where nobody has named them. ``write``: a key of a moment
     may be written to the bucket.

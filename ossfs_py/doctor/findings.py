@@ -24,7 +24,7 @@ class Finding:
     told: str
     fix: str = ""
     verdict: str = ""
-    """Of a feature of the store: works, ignored, refused or unknown."""
+    """State of a feature of the store: works, ignored, refused or unknown."""
 
 
 def good(check: str, told: str) -> Finding:

@@ -40,7 +40,7 @@ class Run:
         self.follows_read = False
         """Whether it began behind what had been read before: the kernel still has that."""
         self.place = start
-        """Where the program probably began: the page of its fault, or ``start``."""
+        """The probable start of the program's access: the page of its fault, or ``start``."""
 
 
 class Runs:

@@ -102,14 +102,14 @@ _MOST_STRIDE_BYTES = 256 * MIB
 
 
 class _Shape:
-    """What a run has read of a part, and around it."""
+    """The bytes of a part, and around it, that a run has read."""
 
     __slots__ = ("lead_bytes", "overrun_bytes", "share")
 
     def __init__(self, run: Run, part: ByteRange, one_before: "_Shape | None") -> None:
         self.lead_bytes = max(run.place - run.start, 0)
         self.share = (run.end - part.start) / part.size
-        """Where it ended within the part; 1 or more means after it."""
+        """The place in the part at which it ended; 1 or more means after it."""
         least = _OVERRUN_BYTES if one_before is None else one_before.overrun_bytes
         self.overrun_bytes: int = min(max(run.end - part.end, 0), least)
         """How far the kernel read on behind the part, the smaller one of two."""

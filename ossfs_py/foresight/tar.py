@@ -45,9 +45,9 @@ class TarTable:
         self._spans: list[tuple[int, int]] = []
         self._steps = 0
         self._begun: int | None = None
-        """Where the member began whose describing records were read."""
+        """The start of the member whose header records were read."""
         self._pax_content: int | None = None
-        """Where what was wanted ends, if it is a description in pax format."""
+        """The end of the wanted range, if it is the content of a pax header."""
         self._pax_size: int | None = None
         self._want(0)
 

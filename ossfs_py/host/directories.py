@@ -103,7 +103,7 @@ def _is_given_volume(path: Path, info: os.stat_result) -> bool:
 
 
 def _advice(path: Path) -> str:
-    """What to do about a volume, whose owner is not always up to whoever mounts."""
+    """Advice about a directory that is a volume, whose owner the user may be unable to change."""
     if not path.is_mount():
         return ""
     return f" (of a volume, name a directory in it, such as {path}/ossfs-py, or chown it)"

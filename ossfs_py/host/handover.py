@@ -42,11 +42,11 @@ class Successor:
         self._channel.setblocking(False)
 
     def fileno(self) -> int:
-        """What becomes readable when it says something, or ends."""
+        """The descriptor that becomes readable when the other daemon sends something, or ends."""
         return self._channel.fileno()
 
     def answer(self) -> ReadyDaemon | None:
-        """What it has said, if it has come to that; does not wait.
+        """The message of the other daemon, if there is one; does not wait.
 
         Raises:
             EnvironmentProblemError: why it cannot go on.
@@ -83,7 +83,7 @@ class Predecessor:
         """Whether the mount is its own."""
         told = json.loads(channel.recv(_PACKET_BYTES))
         self.settings: dict[str, str] = told["settings"]
-        """What must be the same here."""
+        """Settings of the other daemon, which must be the same here."""
         self._process: int | None = None
         with suppress(ProcessLookupError):
             self._process = os.pidfd_open(told["pid"])

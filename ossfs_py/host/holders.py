@@ -1,4 +1,4 @@
-"""Who else has a mount: copies in other mount namespaces, which keep it alive when it is unmounted.
+"""Copies of a mount in other mount namespaces, which keep it alive when it is unmounted.
 
 A container that starts gets a copy of every mount below its volumes. Unmounting on the host
 reaches the copies that are shared or slaves; private ones stay, and with them the daemon.

@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 _STARTERS_OWN = ("/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
-"""What whoever started the daemon gave it, whatever that is."""
+"""Descriptors that the parent process has opened, of any kind of file."""
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _MODE = 0o600
 
@@ -37,7 +37,7 @@ def open_for_appending(path: Path) -> int:
         target = path.resolve()
     except RuntimeError:
         raise UnsafeFileError("its links lead in a circle") from None
-    # What a link of ours leads to may not be one more that came up meanwhile.
+    # The target of our link must not be another link that was created in the meantime.
     fd = os.open(target, _FLAGS | os.O_NOFOLLOW | os.O_NONBLOCK, _MODE)
     try:
         _check(os.fstat(fd))

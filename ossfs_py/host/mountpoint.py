@@ -1,4 +1,4 @@
-"""What must be true of a machine before anything is mounted, and how a mountpoint is given back.
+"""Conditions for mounting on a machine, and cleaning up a mountpoint.
 
 Reads the kernel's mount table before it touches a mountpoint: stat(2) on a dead FUSE mount fails
 and on a hanging one never returns.

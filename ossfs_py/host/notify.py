@@ -1,4 +1,4 @@
-"""What the service manager is told: systemd's notification protocol, sd_notify(3).
+"""Notifications to the service manager: systemd's protocol, sd_notify(3).
 
 A datagram of ``NAME=value`` lines to the socket that the manager has named in the environment.
 Forty lines, so no library: the one on PyPI has had no release since 2017.

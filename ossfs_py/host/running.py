@@ -29,7 +29,7 @@ from pathlib import Path
 from ossfs_py.errors import EnvironmentProblemError
 
 SPARE_ROOT = Path("/tmp")  # noqa: S108 (directories there are made 0700, their owner is checked)
-"""Where the running mounts of users are registered who have no runtime directory of their own."""
+"""The register of running mounts for users without a runtime directory of their own."""
 _ATTEMPTS = 20
 _PAUSE_SECONDS = 0.02
 """Somebody who looks at a record locks it for an instant; a daemon holds it for good."""
@@ -37,7 +37,7 @@ _HURRY_SECONDS = 0.2
 """Time for a daemon to take note of a signal."""
 
 SOCKET_NAME = "control.sock"
-"""Of the control socket, in the runtime directory of the mount."""
+"""Name of the control socket, in the runtime directory of the mount."""
 _MAX_RECORD_BYTES = 64 * 1024
 """A path has 4 KiB at most and a key one; ours are far below that."""
 _CONNECT_SECONDS = 1.0
@@ -48,14 +48,14 @@ CREDENTIALS = struct.Struct("3i")
 
 @dataclass(frozen=True, slots=True)
 class RunningMount:
-    """What a daemon says about itself."""
+    """The record that a daemon writes about itself."""
 
     pid: int
     mountpoint: str
     source: str
     data_path: str
     state_directory: str = ""
-    """Where it keeps what it cannot save; empty for a read-only mount."""
+    """Directory of its unsaved files; empty for a read-only mount."""
     endpoint: str = ""
     """The store's URL; empty for the one that the region names."""
 
@@ -132,7 +132,7 @@ def note_given_up(given_up: GivenUp, directories: tuple[Path, ...] | None = None
 
 
 def given_up_mounts(directories: tuple[Path, ...] | None = None) -> list[GivenUp]:
-    """What :func:`note_given_up` has noted of this user's mounts, by mountpoint."""
+    """Notes of :func:`note_given_up` about this user's mounts, by mountpoint."""
     uid = os.geteuid()
     found = []
     for directory in directories or runtime_dirs(uid):
@@ -256,7 +256,7 @@ def find_daemon(
 
 
 def running_mounts(directories: tuple[Path, ...] | None = None) -> list[RunningMount]:
-    """What the live daemons of this user say about themselves, by mountpoint."""
+    """Records of the live daemons of this user, by mountpoint."""
     uid = os.geteuid()
     found: dict[str, RunningMount] = {}
     for directory in directories or runtime_dirs(uid):
@@ -275,7 +275,7 @@ def running_mounts(directories: tuple[Path, ...] | None = None) -> list[RunningM
 
 
 def read_record(fd: int, uid: int) -> RunningMount | None:
-    """What a record says; None for anything that no daemon of ``uid`` has written."""
+    """Parse a record; None for a file that no daemon of ``uid`` has written."""
     info = os.fstat(fd)
     if not stat.S_ISREG(info.st_mode) or info.st_uid != uid or info.st_nlink != 1:
         return None

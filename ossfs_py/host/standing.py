@@ -1,4 +1,4 @@
-"""What is mounted at a place, and whether it lives: the one answer that every command goes by.
+"""State of a mountpoint: the mount there, and whether it lives. Every command uses this answer.
 
 The kernel knows the mounts and whether somebody serves them (statvfs(2)), the register which of
 them a daemon of this machine serves (its lock, its socket). No process id is compared with
@@ -92,7 +92,7 @@ def look_at(
         return Seen(mountpoint, Standing.FOREIGN, top)
     answer = _asked(mountpoint, top, patience_seconds)
     if machine.mounts_at(mountpoint) != mounted:
-        # What answered may have been the directory below.
+        # The directory below the mount may have answered.
         return look_at(mountpoint, machine, patience_seconds)
     standing = _standing(top, answer)
     record = None if standing is Standing.FOREIGN else _record_of(top)
@@ -108,7 +108,7 @@ def look_at(
 
 
 def _standing(top: MountEntry, answer: int | None) -> Standing:
-    """What the answer of a FUSE mount to statvfs(2) means."""
+    """The meaning of a FUSE mount's answer to statvfs(2)."""
     error = OSError(answer or 0, "")
     if is_dead_mount(error):
         return Standing.DEAD
@@ -122,7 +122,7 @@ def _standing(top: MountEntry, answer: int | None) -> Standing:
 
 
 def _asked(mountpoint: Path, top: MountEntry, patience_seconds: float) -> int | None:
-    """What statvfs(2) says of the mount: 0, an error number, or None for no answer in time.
+    """The outcome of statvfs(2) on the mount: 0, an error number, or None for no answer in time.
 
     Not stat(2): of a mount that is dead it is answered from the kernel's memory for as long as
     its daemon had allowed. Another process asks, as one that a hanging mount has taken hold of

@@ -1,4 +1,4 @@
-"""What is handed to libfuse, mount(8) and mount tables as text, so that none of it is taken apart.
+"""Text for libfuse, mount(8) and mount tables, quoted so that none of them takes it apart.
 
 A bucket's prefix may hold any character. In the option string of a mount a comma would begin
 another option, a backslash would take the next character along, and a line break would end a line

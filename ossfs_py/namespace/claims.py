@@ -1,7 +1,7 @@
-"""Who changes which part of the tree: a rename and changes below it never run at once. No I/O.
+"""Claims on parts of the tree: a rename never runs beside changes below it. No I/O.
 
-A rename of a directory lists what is below, copies it and deletes it under the old keys. Whatever
-came under an old key in between would be deleted unseen or left behind.
+A rename of a directory lists the keys below it, copies them, and deletes the old keys. A key that
+appeared in between would be deleted without a copy, or left behind.
 """
 
 from collections import Counter

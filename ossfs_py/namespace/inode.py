@@ -312,7 +312,7 @@ class InodeTable:
         return inode
 
     def generation(self, inode: Inode) -> int:
-        """What tells the inode from others that have, or will have, its number.
+        """The generation, which tells the inode from others that have, or will have, its number.
 
         Another hash of the key, in every mount, where the number is the one of that key; else this
         mount's own.

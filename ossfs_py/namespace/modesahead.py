@@ -21,7 +21,7 @@ _MAX_WINDOW = 128
 """Entries asked ahead: four for each of the 32 connections, as answers are short."""
 _MANY = 8
 _MANY_SECONDS = 2.0
-"""So many looks in so short a time, in whatever order, are about the whole directory."""
+"""As many lookups within this time, in any order, mean that a program looks at all names."""
 _WHOLE_DIRECTORY = 1024
 _MAX_DIRECTORIES = 64
 

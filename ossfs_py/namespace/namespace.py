@@ -244,15 +244,15 @@ class Namespace:
         await self._resolver.ask_again(inode)
 
     async def version_in_store(self, inode: Inode) -> ObjectInfo | None:
-        """What the store has under a file's key at this moment, whoever put it there; one request.
+        """The object under a file's key at this moment, by any writer; one request.
 
-        Nothing of the answer is remembered: the file is about to be another version.
+        The answer is not remembered: the file is about to get another version.
         """
         return await self._resolver.head(self._tree.keys.key_of(inode))
 
     async def metadata_in_store(self, inode: Inode) -> Mapping[str, str]:
-        """What describes the object that stands for an inode at this moment; nothing if there is
-        none. One request.
+        """Metadata of the object of an inode at this moment; empty if there is no object. One
+        request.
         """
         info = await self._resolver.head(self._entries.key_of_empty(inode))
         return {} if info is None or info.metadata is None else info.metadata
@@ -414,8 +414,8 @@ class Namespace:
         return kind_of(told) is Kind.SYMLINK
 
     def learn_kind(self, inode: Inode, told: ObjectInfo) -> None:
-        """What the store said beside a file's first bytes; if it is no file, its name leads to
-        another inode now.
+        """Take in the headers that came with a file's first bytes. If it is no file, its name gets
+        another inode.
         """
         self._tree.learn_kind(inode, told)
 
@@ -523,7 +523,7 @@ class Namespace:
         await self._writer.flush_attributes(inode)
 
     def commit_metadata(self, inode: Inode, *, explicit_mtime_only: bool) -> dict[str, str]:
-        """What an upload of the inode has to store with the bytes.
+        """Metadata that an upload of the inode has to store with the bytes.
 
         Times go along if a program set mtime or ``explicit_mtime_only`` is False; metadata that
         other tools wrote is kept as far as it is known.

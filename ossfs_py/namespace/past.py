@@ -1,8 +1,8 @@
-"""What there was in a versioned bucket at a moment: the names of a mount of the past.
+"""Listings of a versioned bucket as it was at a moment, for a mount of the past.
 
-Times are the store's own, and most stores tell whole seconds: of what happened within the second
-of the moment the newest counts. A listing is read page by page and keeps nothing but the state of
-the key at a page's end, however many keys and versions there are.
+Times are the store's, and most stores give whole seconds: within the second of the moment, the
+newest version counts. A listing is read page by page. Between pages only the state of one key is
+kept, however many keys and versions there are.
 """
 
 import itertools
@@ -156,7 +156,7 @@ class PastCatalogue:
 
 
 def _place(query: ListQuery) -> tuple[HistoryMark | None, str]:
-    """Where a listing continues, and the key that is decided there."""
+    """The place at which a listing continues, and the key that is decided there."""
     if query.token is None:
         return HistoryMark(query.start_after) if query.start_after is not None else None, ""
     decided, version_id, key = query.token.split("\0")

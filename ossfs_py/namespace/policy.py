@@ -28,5 +28,5 @@ class NamespaceOptions:
     special_modes: bool = False
     """Whether set-user-ID, set-group-ID and sticky bits that metadata tells are shown."""
     guessed_for_uid: int | None = None
-    """Where others than the mount's owner see the mount: the owner, who alone may do anything with
-    what the store was not asked about yet. None: the defaults above are believed for everybody."""
+    """The mount's owner, if other users see the mount: only the owner may use an object whose
+    stored mode is not known yet. None: the defaults above hold for everybody."""

@@ -105,8 +105,8 @@ class CatalogueWithoutRemoved:
 
     def head(self, key: str) -> ObjectInfo:
         """See the protocol; ObjectMissingError for a removed object."""
-        # Who hides it is looked up before the store is asked: a removal that ends meanwhile has
-        # deleted what the answer still tells of.
+        # Before the request: a removal that ends in the meantime has deleted the object that the
+        # answer describes.
         hiding = self._removed.hiding(key)
         info = self._store.head(key)
         if _is_hidden(info, (*hiding, *self._removed.hiding(key))):
@@ -135,7 +135,7 @@ class CatalogueWithoutRemoved:
             )
             if page.objects or page.prefixes or page.next_token is None:
                 return page
-            # Who asks for the first key only would take an empty page for an empty directory.
+            # A caller that wants one key only would take an empty page for an empty directory.
             page = self._store.list_page(replace(query, token=page.next_token, start_after=None))
 
     def _hiding_below(self, prefix: str) -> Mapping[str, tuple[RemovedObject, ...]]:

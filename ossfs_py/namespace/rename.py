@@ -350,8 +350,8 @@ class Renamer:
         A failure takes back the copies already made: the half-filled target would stand in the
         way of the next try.
         """
-        # What a LIST does not tell (encryption, a redirect) costs a request for each object: who
-        # mounts for full fidelity pays it, others get what copies have by themselves.
+        # Facts that a LIST lacks (encryption, a redirect) cost one request for each object. Only
+        # --posix-metadata pays for them; otherwise the store's defaults for copies apply.
         asks = self._tree.options.posix_metadata
         made: list[str] = []  # list.append is atomic; the copies run on several threads
 

@@ -254,7 +254,7 @@ class Resolver:
             StaleInodeError, StoreError: as of :meth:`refresh`.
         """
         while not (inode.local or inode.removed):
-            # What is under way may have been answered before the call.
+            # Requests in flight may have been answered before the call.
             slot = (self._tree.keys.key_of(inode), True, False)
             under_way = self._questions.get(slot)
             if under_way is not None:

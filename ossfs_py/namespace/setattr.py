@@ -201,7 +201,7 @@ class AttributeWriter:
         if inode.info is not None and asked != "etag":
             await self._resolver.ensure_metadata(inode)
             if asked in _TOLD_BY_HEAD and not self._told(inode.info, asked):
-                # Of what this mount wrote itself, the store has told no more than the ETag.
+                # After an upload by this mount, only the ETag is known.
                 await self._resolver.ask_again(inode)
         info = inode.info
         value = None if info is None else self._told(info, asked)

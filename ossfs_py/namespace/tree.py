@@ -1,6 +1,6 @@
-"""What this mount knows about names, and how it takes in answers of the store and its own changes.
+"""Names and attributes that the mount knows, updated by answers of the store and its own changes.
 
-Nothing here waits: every method is one step on the trio thread.
+No method waits: each is one step on the trio thread.
 """
 
 import stat
@@ -372,7 +372,7 @@ class Tree:
             content_type=before.content_type if before else None,
             storage_class=before.storage_class if before else None,
             owner=before.owner if before else None,
-            # Of what this mount made of nothing, all is known that has to be said again.
+            # This mount created the object, so it knows all metadata that a new PUT needs.
             described=before.described if before else NO_METADATA,
             tag_count=before.tag_count if before else 0,
         )
@@ -434,8 +434,8 @@ class Tree:
             and (before.etag != info.etag or before.size != info.size)
         ):
             if inode.size_source is not None:
-                # What is written here was written over the version known so far; that others have
-                # replaced it is told to whoever commits, by the condition of the commit.
+                # The file was written on top of the version known so far. If others have replaced
+                # that version, the condition of the commit finds out.
                 self.refreshed(inode, asked_at)
                 return inode
             if inode.settled and inode.open_count:

@@ -12,7 +12,7 @@ from ossfs_py.runtime.workers import Job
 
 
 class ChunkState(Enum):
-    """What became of the bytes of a chunk."""
+    """State of the bytes of a chunk."""
 
     # Enum's own is written in Python, and asked five times a chunk.
     __hash__ = object.__hash__
@@ -39,7 +39,7 @@ _NEXT = {
 
 
 class DiskState(Enum):
-    """What became of a chunk's second home, the local disk."""
+    """State of a chunk's copy on the local disk."""
 
     __hash__ = object.__hash__
 
@@ -62,7 +62,7 @@ _DISK_NEXT = {
 
 
 class Ending(Enum):
-    """What the end of a request means for its chunk."""
+    """The consequence of a request's end for its chunk."""
 
     COUNTS = auto()
     WINS = auto()
@@ -72,7 +72,7 @@ class Ending(Enum):
 
 
 class Keeper(Protocol):
-    """Who decides how long chunks stay in memory."""
+    """Decides how long chunks stay in memory."""
 
     def landed(self, chunk: "Chunk") -> None:
         """The chunk holds its bytes: it may be evicted from now on."""
@@ -129,7 +129,7 @@ class Chunk:
         """Whether ``state`` is READY; every read looks at it."""
         self.buffer: Buffer | None = None
         self.spare: Buffer | None = None
-        """What a second request for the same bytes fills; after that one won, the first one's."""
+        """The buffer of a second request for these bytes; if that one won, of the first request."""
         self.job: Job | None = None
         """The request, as long as it can be hurried up or taken back."""
         self.sought = False
@@ -208,7 +208,7 @@ class Chunk:
         self.buffer = buffer
 
     def not_on_disk(self) -> None:
-        """What was to come from disk has to come from the store."""
+        """The bytes were not on disk after all: they come from the store."""
         self._require(self.from_disk and self.state is ChunkState.FETCHING)
         self.from_disk = False
         self.from_store = True
@@ -348,7 +348,7 @@ class ChunkIndex:
         return None
 
     def next_start(self, offset: int) -> int | None:
-        """Where the first chunk behind ``offset`` begins."""
+        """The start of the first chunk behind ``offset``."""
         i = bisect_right(self._starts, offset)
         return self._starts[i] if i < len(self._starts) else None
 

@@ -1,4 +1,4 @@
-"""What every reader of a mount is given."""
+"""The parts of a mount that all of its readers share."""
 
 from dataclasses import dataclass, field
 

@@ -38,11 +38,11 @@ class Fetcher:
     ) -> None:
         """``on_landed`` is told of each chunk that holds its bytes."""
         self.version = version
-        """Where requests go; may change to another key or ETag of the same bytes."""
+        """The object that requests ask for; may change to another key or ETag of the same bytes."""
         self.refusal: VersionChangedError | BadHandleError | None = None
         """Why no byte can be had any more."""
         self.told: ObjectInfo | None = None
-        """What the store said of the object beside its first bytes."""
+        """The headers of the object that came with its first bytes."""
         self._index = index
         self._home = home
         self._on_landed = on_landed
@@ -215,9 +215,9 @@ class Fetcher:
         chunk.fail(self.as_seen(error, pins=chunk.pins))
 
     def as_seen(self, error: BaseException, *, pins: int) -> BaseException:
-        """What a program that reads is told of an error."""
+        """The error that a reading program gets."""
         if isinstance(error, ObjectMissingError):
-            # Whoever has the file open asked for no name. Should it come back, a later read has it.
+            # The program used a descriptor, and no name. If the object returns, a read works.
             return VersionChangedError(
                 f"the object is gone ({error.args[0]})",
                 operation=error.operation,

@@ -26,11 +26,11 @@ _FEW = 2
 _REMEMBERED = 64
 
 _WEIGHT = 0.1
-"""Of the latest request in the running mean."""
+"""Weight of the latest request in the running mean."""
 
 
 class Hedging:
-    """What requests take, and whether another one may be sent beside one that is late."""
+    """Times of requests, and whether a second one may be sent beside a late one."""
 
     def __init__(self, least_seconds: float = LEAST_SECONDS) -> None:
         self._least_seconds = least_seconds

@@ -78,7 +78,7 @@ class Leave:
         self._network = network
         self._question: _Question | None = None
         self.told: ObjectInfo | None = None
-        """What the store said of the object beside the byte it was asked for."""
+        """The headers of the object that came with the byte that was asked for."""
 
     def grant(self, version: ObjectVersion) -> None:
         """The store has given some of the version, which holds the same bytes."""

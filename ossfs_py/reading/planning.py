@@ -20,7 +20,7 @@ _LITTLE_MORE_BYTES = 6 * MIB
 """Of a part's beginning that is looked at, and whose rest is wanted soon."""
 
 _PIECES_AHEAD = 16
-"""What is read ahead comes in this many requests at least, so that they fill the link."""
+"""Reading ahead uses at least this many requests, so that they fill the link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class OnDisk(Protocol):
         ...
 
     def next_present(self, offset: int) -> int | None:
-        """Where the first run on disk behind ``offset`` begins."""
+        """The start of the first run on disk behind ``offset``."""
         ...
 
 
@@ -89,10 +89,10 @@ class NothingOnDisk:
 
 
 class Foresight(Protocol):
-    """What is believed of how a version will be read; see ``foresight.belief.Belief``."""
+    """The expectation of how a version will be read; see ``foresight.belief.Belief``."""
 
     course: Course
-    """What is wanted beside the streams."""
+    """Ranges to fetch besides the streams."""
 
     @property
     def reads_all_in_order(self) -> bool:
@@ -259,7 +259,7 @@ class Planner:
         return None
 
     def missing_on_disk(self, span_bytes: int) -> list[tuple[int, int]]:
-        """What is not on disk, in spans that cross no multiple of ``span_bytes``."""
+        """The bytes that are not on disk, in spans that cross no multiple of ``span_bytes``."""
         spans = []
         position = 0
         while position < self._size:

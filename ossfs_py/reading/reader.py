@@ -283,7 +283,7 @@ class VersionReader:
     # -- the disk, behind the readers -----------------------------------------------------------
 
     def missing_on_disk(self, span_bytes: int) -> list[tuple[int, int]]:
-        """What is not on disk, in spans that cross no multiple of ``span_bytes``."""
+        """The bytes that are not on disk, in spans that cross no multiple of ``span_bytes``."""
         if self._home is None:
             return [(0, self.version.size)]
         return self._planner.missing_on_disk(span_bytes)

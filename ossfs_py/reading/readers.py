@@ -67,7 +67,7 @@ class ReaderCache:
         self._by_version: dict[ObjectVersion, VersionReader] = {}
         self._uses: dict[VersionReader, _Use] = {}
         self._indexed: OrderedDict[str, tuple[tuple[int, int], ...]] = OrderedDict()
-        """Where parts of a key's object lie, as another object said."""
+        """The parts of a key's object, as another object described them."""
         self._closed = False
 
     def has(self, version: ObjectVersion) -> bool:

@@ -1,4 +1,4 @@
-"""What stays in memory: which chunks are given up, and for whom, under the mount's one budget."""
+"""The chunks in memory, and which of them are given up for others, under the mount's one budget."""
 
 from collections import OrderedDict
 
@@ -26,7 +26,7 @@ _DISK_SHARE = 4
 """One part in this many of the budget is held for blocks that are being written to disk."""
 
 _MAX_DISK_BYTES = 192 * MIB
-"""What a disk may fall behind by before blocks are given up. A fast one never makes use of it; with
+"""How far a disk may fall behind before blocks are given up. A fast disk never needs it; with
 half as much, some first reads of 1 GiB gave up a few blocks on a disk of 1 to 3 GB/s."""
 
 _SHARE_SECONDS = 0.2
@@ -43,9 +43,9 @@ class Resident:
     def __init__(self, limit_bytes: int, files: Workers, metrics: Metrics) -> None:
         self.limit_bytes = limit_bytes
         self.headroom_bytes = limit_bytes // _HEADROOM_SHARE
-        """What reading ahead leaves to readers that wait."""
+        """Memory that reading ahead leaves to waiting readers."""
         self.behind = WriteBehind(files, min(limit_bytes // _DISK_SHARE, _MAX_DISK_BYTES))
-        """What is held in memory until it is on disk."""
+        """Chunks that stay in memory until they are on disk."""
         self._answered = metrics.bytes_read.values
         self._read_ahead = metrics.prefetch_bytes.values
         self._versions = 0
@@ -111,7 +111,7 @@ class Resident:
                 del self._fresh[chunk]
                 self._read[chunk] = None
                 self._read_bytes += chunk.size
-                # What is held for the disk cannot be given up anyway.
+                # Chunks on their way to the disk cannot be given up anyway.
                 limit = self._near_limit if chunk.near else self._read_limit
                 excess = self._read_bytes - self.behind.held_bytes - limit
                 if excess > 0:

@@ -38,7 +38,7 @@ class BlockBackend(Protocol):
         ...
 
     def next_present(self, offset: int) -> int | None:
-        """Where the first run on disk behind ``offset`` begins."""
+        """The start of the first run on disk behind ``offset``."""
         ...
 
     def load_into(self, start: int, buffer: memoryview) -> None:

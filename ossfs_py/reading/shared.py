@@ -81,7 +81,7 @@ class StockNodes:
 
 @dataclass(frozen=True, slots=True)
 class Stocked:
-    """What became of the blocks of a span that the machines are to have."""
+    """The outcome for the blocks of a span that the nodes should get."""
 
     there_bytes: int
     """They had so many."""
@@ -98,10 +98,10 @@ class SharedStock(Protocol):
     """
 
     span_bytes: int
-    """What is to be brought there at a time, from multiples of it on."""
+    """Bytes to bring there at a time, beginning at a multiple of it."""
 
     def nodes(self) -> StockNodes:
-        """Who they are now."""
+        """The nodes at this moment."""
         ...
 
     def share(self, version: ObjectVersion) -> int:

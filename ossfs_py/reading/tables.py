@@ -48,7 +48,7 @@ class TableReading:
         self._wanted = self._table.wants if self._table is not None else None
 
     def opening(self) -> list[ByteRange]:
-        """What is wanted right after the first bytes. Once."""
+        """The ranges to fetch right after the first bytes. Once."""
         opening, self._opening = self._opening, []
         return opening
 

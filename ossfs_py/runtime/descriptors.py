@@ -18,7 +18,7 @@ _KEPT = 0.5
 _WRITTEN = 0.625
 """Up to here, files may be opened for writing; each needs a descriptor once it is written to."""
 _WRITERS = 0.25
-"""So many may be open for writing at once. What is left of all, an eighth, is for connections."""
+"""Share of files that may be open for writing at once. The rest, an eighth, is for connections."""
 
 
 def raise_limit() -> None:

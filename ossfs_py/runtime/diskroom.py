@@ -18,7 +18,7 @@ _KEPT_SHARE = 10
 
 
 def left_bytes(fd: int, min_free_bytes: int | None) -> int:
-    """What may still be taken of the file system of ``fd``; negative where others need some back.
+    """The bytes that may still be used on the file system of ``fd``; negative if too many are used.
 
     ``min_free_bytes`` stay free; None: 1 GiB, or a tenth of a smaller disk.
     """
@@ -62,7 +62,7 @@ class DiskRoom:
 
 
 class DiskAccount:
-    """What one file on disk takes, by whoever brought it. Belongs to the trio thread."""
+    """The space that one file on disk takes. Belongs to the trio thread."""
 
     def __init__(self, taken: Counter[int]) -> None:
         self._all = taken

@@ -116,7 +116,7 @@ class BlockNames:
         return b"%b-%x.%d" % (self._name, index, item) if item else b"%b-%x" % (self._name, index)
 
     def stripe(self, index: int, stripe_bytes: int) -> bytes:
-        """What the node of a block is chosen by."""
+        """The key by which the node of a block is chosen."""
         return b"%b/%x" % (self._name, index * self.block_bytes // stripe_bytes)
 
     def head(self, index: int, view: memoryview, items: int) -> bytes:

@@ -135,7 +135,7 @@ class SharedCache:
     # -- values -----------------------------------------------------------------------------------
 
     def names(self, version: ObjectVersion) -> BlockNames:
-        """What the blocks of a version are called on the nodes."""
+        """The names of a version's blocks on the nodes."""
         options = self._options
         return BlockNames(
             self._store.place, options.bucket, version, options.block_bytes, options.secret

@@ -32,7 +32,7 @@ class NodeFaultError(Exception):
 
 
 class Found(Enum):
-    """What a node said to a question for a value."""
+    """A node's answer to a request for a value."""
 
     VALUE = auto()
     WON = auto()
@@ -43,7 +43,7 @@ class Found(Enum):
 
 
 class Stored(Enum):
-    """What became of a value that was sent."""
+    """The outcome of storing a value."""
 
     KEPT = auto()
     TOO_LARGE = auto()
@@ -183,7 +183,7 @@ class NodeConnection:
     # -- the node itself ----------------------------------------------------------------------
 
     def settings(self, group: bytes = b"settings") -> dict[str, str]:
-        """What ``stats settings`` says, or another group of its statistics ("" for the main one).
+        """The answer to ``stats settings``, or another group of statistics ("" for the main one).
 
         Raises:
             NodeFaultError: it is not memcached, or does not answer.

@@ -1,4 +1,4 @@
-"""Who the nodes are: a list, the addresses of a name, or a file that may change."""
+"""The list of nodes: fixed, the addresses of a name, or a file that may change."""
 
 import socket
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
-"""What is counted of the shared cache; there only when a mount has one."""
+"""Metrics of the shared cache, for mounts that have one."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 HIT, WON, WAITED, LATE, UNASKED, DROPPED = "hit", "won", "waited", "late", "unasked", "dropped"
-"""What became of a block (see the metric's own words)."""
+"""Outcomes of a block (see the help text of the metric)."""
 
 
 class SharedCacheMetrics:

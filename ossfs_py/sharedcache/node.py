@@ -20,7 +20,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 """How long a node that failed is left alone before it is looked at again: doubled each time."""
 LYING_PAUSE_SECONDS = 60.0
 _LIES = 8
-"""So many damaged values, without as many good ones between them, are no accident."""
+"""As many damaged values, without as many good ones between them, are no accident."""
 _PATIENCE_FACTOR = 8.0
 _LONGEST_PATIENCE_SECONDS = 1.0
 _SMOOTHING = 0.1

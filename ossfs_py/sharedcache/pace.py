@@ -2,7 +2,7 @@
 
 _SMOOTHING = 0.1
 _SAMPLE_BYTES = 256 * 1024
-"""What is smaller tells of latency more than of pace."""
+"""Smaller transfers measure latency rather than throughput."""
 _ENOUGH = 64
 _SLOWER = 4.0
 """A shared cache that takes this many times as long as the bucket is used less. A bucket may be
@@ -10,15 +10,15 @@ limited for all machines together where the cache is not: what one request takes
 all would take. With 2.0, eight nodes on two cores at a load of 30, whose memcached had to wait for
 the processor, made the bucket send 4.4 times what it had to."""
 _ONE_IN = 8
-"""Of a slow shared cache so many requests go there, to see whether it still is."""
+"""One request in this many still goes to a slow shared cache, to see whether it has recovered."""
 
 _SHORTEST_WAIT_SECONDS = 4.0
 _FIRST_WAIT_SECONDS = 15.0
 """Nothing is known of the bucket yet: as long as a lease."""
 _LONGEST_WAIT_SECONDS = 30.0
 _WAIT_FACTOR = 4.0
-"""Whoever gives up too early asks a bucket that is slow already for the same bytes again. With 10 s
-at most, eight nodes behind 100 Mbit/s asked for 1350 of 1024 blocks twice before half was read."""
+"""A machine that gives up too early asks a slow bucket for the same bytes again. With 10 s at most,
+eight nodes behind 100 Mbit/s asked for 1350 of 1024 blocks twice before half was read."""
 _SHORTEST_LEASE_SECONDS = 15
 _LONGEST_LEASE_SECONDS = 60
 _FIRST_POLL_SECONDS = 0.01
@@ -50,7 +50,7 @@ class SharedPace:
             self._store_samples += 1
 
     def another_took(self, seconds: float) -> None:
-        """What somebody fetched was waited for."""
+        """Count a wait for a block that another machine fetched."""
         self._request_seconds = _smoothed(self._request_seconds, seconds)
 
     def worth_asking(self) -> bool:

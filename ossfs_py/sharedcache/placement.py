@@ -17,7 +17,7 @@ would serve it (a simulation of 64 nodes takes 1.5 times as long with those; 6% 
 
 
 class Weighted(Protocol):
-    """What can be chosen."""
+    """The nodes to choose from."""
 
     @property
     def seed(self) -> int:

@@ -1,4 +1,4 @@
-"""What the nodes have of a version, and bringing blocks there before anybody reads them."""
+"""The blocks of a version that the nodes have, and how blocks get there before they are read."""
 
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -95,8 +95,8 @@ class Stock:
     def _look(
         self, names: BlockNames, blocks: Iterable[int], *, lease_seconds: int
     ) -> dict[int, Found]:
-        """What the nodes say of blocks, without their bytes; nothing of those that no node answers
-        for.
+        """The state of blocks on the nodes, without their bytes. Blocks for which no node answers
+        are missing.
         """
         found: dict[int, Found] = {}
         waiting = iter(blocks)
@@ -122,7 +122,7 @@ def _seen(
 ) -> dict[int, Found]:
     connection.look([names.key(index) for index in indices], lease_seconds=lease_seconds)
     found = {index: connection.seen() for index in indices}
-    # Of a block that was cut, any item may have been evicted.
+    # A block that was split has several items, each of which may have been evicted.
     cut = [
         (index, item)
         for index, what in found.items()

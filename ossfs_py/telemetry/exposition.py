@@ -1,8 +1,7 @@
-"""What a mount tells over plain HTTP, to whoever may connect: ``GET /metrics`` for Prometheus, and
-``/``, a page for people.
+"""The HTTP server of a mount: ``GET /metrics`` for Prometheus, and ``/``, a page for people.
 
-Answered on the trio thread, which owns most of the metrics and which reads need as well: a scrape
-takes some 2 ms of it. However many ask, and however often, they get a small share of its time.
+The trio thread answers, because it owns most of the metrics. Reads need that thread, too, and a
+scrape takes some 2 ms of it. So all clients together get a small share of its time.
 """
 
 import logging

@@ -36,7 +36,7 @@ _QUIET_LIBRARIES = ("boto3", "botocore", "urllib3", "s3transfer", "asyncio")
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """Where the log of a mount goes, and what is in it.
+    """Destination, format and levels of the log of a mount.
 
     ``file`` and ``access_log`` begin anew at ``file_size_bytes``, if that is given. A mount in the
     background without a ``file`` may have to write to ``state_dir``.

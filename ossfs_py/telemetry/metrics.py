@@ -17,7 +17,7 @@ Labels = tuple[str, ...]
 """Values of a family's labels, in the order of their names."""
 
 MEMORY, DISK, NETWORK = ("memory",), ("disk",), ("network",)
-"""Where the bytes of an answer came from: they were in memory, or the reader waited for them."""
+"""Sources of the bytes of an answer: they were in memory, or the reader waited for them."""
 USED, WASTED = ("used",), ("wasted",)
 SENT, WON = ("sent",), ("won",)
 

@@ -1,7 +1,7 @@
-"""What the status page shows: a mount's last minutes, what it holds, and what is wrong.
+"""The content of the status page: a mount's last minutes, its caches and files, and its problems.
 
-Taken from the metrics. A look at the counters every few seconds takes some 0.2 ms of the trio
-thread; what is told is put together when somebody asks (see :mod:`exposition` for how often).
+All of it comes from the metrics. Reading the counters every few seconds takes some 0.2 ms of the
+trio thread. The answer is made when a browser asks (see :mod:`exposition` for how often).
 """
 
 import json

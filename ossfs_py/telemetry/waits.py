@@ -1,4 +1,4 @@
-"""What the mount waits for right now: every call to the store, its owner and its age."""
+"""The calls to the store that are under way, each with its owner and age."""
 
 import threading
 import time

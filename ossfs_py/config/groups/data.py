@@ -1,4 +1,4 @@
-"""Where the mount keeps bytes, and what it fetches in advance."""
+"""The data path, its directories, and what the mount fetches in advance."""
 
 import os
 from typing import Annotated, Literal

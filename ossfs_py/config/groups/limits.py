@@ -1,4 +1,4 @@
-"""What the mount may use: memory, connections, the network, time."""
+"""Limits of a mount: memory, connections, bandwidth, time."""
 
 from typing import Annotated
 

@@ -16,7 +16,7 @@ class CacheUnavailableError(OssfsError):
 
 @dataclass(frozen=True, slots=True)
 class CacheMetrics:
-    """What a cache directory holds. Sizes in bytes.
+    """The content of a cache directory. Sizes in bytes.
 
     Hits and misses count since the directory was laid out, over all mounts; a running mount adds
     its own when it next writes to the cache.

@@ -1,4 +1,4 @@
-"""What stands where in a block file. Pure.
+"""The layout of a block file. Pure.
 
 One sparse file per object version::
 

@@ -33,7 +33,7 @@ class LedgerBusyError(OssfsError):
 
 
 class Totals:
-    """What the ledger says, while its lock is held. Sizes in bytes.
+    """The content of the ledger, while its lock is held. Sizes in bytes.
 
     Order of work: raise ``used_bytes`` and :meth:`save` before disk space is taken, lower it
     after space was given back. A process killed in between leaves a sum that is too high (found

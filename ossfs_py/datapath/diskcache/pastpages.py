@@ -17,7 +17,7 @@ DIRECT_FROM_BYTES = 8 * 1024**2
 """Smaller objects are not worth a second descriptor."""
 
 _BLOCK_BYTES = 4096
-"""What disks want offsets and lengths to be multiples of, whatever the machine's pages are."""
+"""Offsets and lengths are multiples of this, as disks want it, whatever the page size is."""
 _CACHESTAT = 451
 """The number of cachestat(2), which is the same on every architecture but alpha. Linux 6.5."""
 

@@ -180,7 +180,7 @@ class Listing:
         return self.index is not None and (self.complete or self._head is not None)
 
     def begin_reading(self) -> ListingPage:
-        """Where a reader starts: the first chunk, or all entries as they are now.
+        """The start of a reader: the first chunk, or all entries as they are now.
 
         Precondition: joinable, or nobody began to read it yet.
         """

@@ -166,7 +166,7 @@ class _Walk:
         try:
             page = pending.result()
         except StoreError:
-            # Whoever waits asks again, and is told why if that fails too.
+            # A waiting caller asks again, and gets the reason if that fails, too.
             self.end()
             return
         self._pages += 1

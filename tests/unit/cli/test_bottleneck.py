@@ -7,8 +7,9 @@ import pytest
 
 from ossfs_py.cli.bottleneck import bottleneck
 from ossfs_py.telemetry.metrics import DISK, MEMORY, NETWORK, Metrics
-from tests.unit.cli.test_mount_metrics import MIB, Mount
+from tests.support.counting_mount import CountingMount
 
+MIB = 1024**2
 ATTEMPT = {"operation": "GetObject", "key": "a", "seconds": 3.0, "waits_for": "the answer"}
 
 
@@ -17,9 +18,9 @@ def reading(metrics: Metrics, source: tuple[str, ...] = NETWORK) -> None:
     metrics.bytes_read.values[MEMORY] += MIB
 
 
-def told(change: Callable[[Mount], Any], data_path: str = "direct") -> str:
+def told(change: Callable[[CountingMount], Any], data_path: str = "direct") -> str:
     """What is said of a second in which the mount changed so."""
-    mount = Mount(data_path)
+    mount = CountingMount(data_path)
     mount.metrics.request_limit.set(32)
     before = mount.look()
     change(mount)
@@ -46,28 +47,34 @@ def test_a_slow_disk_is_named_with_what_helps(data_path: str, option: str) -> No
     assert option in said
 
 
-def limited(mount: Mount) -> None:
+def limited(mount: CountingMount) -> None:
     mount.metrics.limited_seconds.labels("download").inc(4.0)
 
 
-def repeated(mount: Mount) -> None:
+def repeated(mount: CountingMount) -> None:
     mount.waiting = [{**ATTEMPT, "attempt": 2}]
 
 
-def crowded(mount: Mount) -> None:
+def slowed(mount: CountingMount) -> None:
+    mount.waiting = [
+        {**ATTEMPT, "attempt": 2, "waits_for": "its turn, as the store asked to slow down"}
+    ]
+
+
+def crowded(mount: CountingMount) -> None:
     mount.waiting = [{**ATTEMPT, "attempt": 1}]
     mount.metrics.request_limit.set(2)
     mount.metrics.store_jobs.labels("running").set(2)
     mount.metrics.store_jobs.labels("waiting").set(20)
 
 
-def full(mount: Mount) -> None:
+def full(mount: CountingMount) -> None:
     mount.metrics.store_jobs.labels("running").set(8)
     mount.metrics.memory_limit_bytes.set(64 * MIB)
     mount.metrics.memory_bytes.set(60 * MIB)
 
 
-def slow(mount: Mount) -> None:
+def slow(mount: CountingMount) -> None:
     mount.metrics.store_jobs.labels("running").set(8)
     mount.metrics.request_seconds.labels("GetObject").observe(0.5)
 
@@ -77,16 +84,17 @@ def slow(mount: Mount) -> None:
     [
         (limited, "--download-limit"),
         (repeated, "WAITING"),
-        (crowded, "All 2 requests that may be in flight are. Try a higher --concurrency"),
+        (slowed, "The store asks to slow down"),
+        (crowded, "2 requests are in flight, as many as --concurrency allows, and others wait"),
         (full, "--memory-limit"),
         (slow, "8 requests are in flight, and a GetObject takes 500 ms"),
         (lambda _mount: None, "has not answered"),
     ],
 )
 def test_the_reason_for_waiting_for_the_network_is_named(
-    change: Callable[[Mount], None], words: str
+    change: Callable[[CountingMount], None], words: str
 ) -> None:
-    def both(mount: Mount) -> None:
+    def both(mount: CountingMount) -> None:
         reading(mount.metrics)
         change(mount)
 

@@ -1,41 +1,12 @@
 """What ``ossfs-py stats`` makes of the metrics of a mount."""
 
-from typing import Any
-
 import pytest
 
-from ossfs_py.cli.mount_metrics import MountMetrics, Section, sections, short_time
-from ossfs_py.telemetry.metrics import MEMORY, NETWORK, Metrics
+from ossfs_py.cli.mount_metrics import Section, sections, short_time
+from ossfs_py.telemetry.metrics import MEMORY, NETWORK
+from tests.support.counting_mount import CountingMount
 
 MIB = 1024**2
-
-
-class Mount:
-    """A mount that only counts."""
-
-    def __init__(self, data_path: str = "direct") -> None:
-        self.metrics = Metrics()
-        self.data_path = data_path
-        self.waiting: list[dict[str, Any]] = []
-
-    def look(self) -> MountMetrics:
-        families = {
-            family.name: {
-                "samples": [
-                    {"name": sample.name, "labels": sample.labels, "value": sample.value}
-                    for sample in family.samples
-                ]
-            }
-            for family in self.metrics.registry.collect()
-        }
-        return MountMetrics(
-            {
-                "source": "models",
-                "data_path": self.data_path,
-                "metrics": families,
-                "waiting": self.waiting,
-            }
-        )
 
 
 def by_heading(tables: list[Section]) -> dict[str, Section]:
@@ -47,7 +18,7 @@ def row(section: Section, name: str) -> tuple[str, ...]:
 
 
 def test_rates_are_what_changed_since_the_last_look() -> None:
-    mount = Mount()
+    mount = CountingMount()
     mount.metrics.bytes_read.values[MEMORY] = 10 * MIB
     before = mount.look()
     mount.metrics.bytes_read.values[MEMORY] += 4 * MIB
@@ -63,7 +34,7 @@ def test_rates_are_what_changed_since_the_last_look() -> None:
 
 
 def test_a_single_look_has_totals_and_no_rates() -> None:
-    mount = Mount()
+    mount = CountingMount()
     mount.metrics.requests.labels("ListObjectsV2").inc()
     found = by_heading(sections(mount.look(), None, 0.0))
     assert found["TRAFFIC"].headings == ("TRAFFIC", "TOTAL")
@@ -72,21 +43,21 @@ def test_a_single_look_has_totals_and_no_rates() -> None:
 
 
 def test_a_daemon_that_began_anew_has_no_negative_rates() -> None:
-    mount = Mount()
+    mount = CountingMount()
     mount.metrics.bytes_read.values[MEMORY] = MIB
-    found = by_heading(sections(Mount().look(), mount.look(), 1.0))
+    found = by_heading(sections(CountingMount().look(), mount.look(), 1.0))
     assert row(found["TRAFFIC"], "Bytes read, from memory")[1] == "0 bytes/s"
 
 
 def test_only_the_cache_data_path_shows_its_cache() -> None:
     for data_path, shown in (("direct", False), ("cache", True)):
-        found = by_heading(sections(Mount(data_path).look(), None, 0.0))
+        found = by_heading(sections(CountingMount(data_path).look(), None, 0.0))
         names = {row[0] for table in found.values() for row in table.rows}
         assert ("Disk cache, found" in names) == ("Disk cache" in names) == shown
 
 
 def test_busy_operations_come_first_with_their_mean_time() -> None:
-    mount = Mount()
+    mount = CountingMount()
     mount.metrics.operations.add_since(0.0, "getattr")
     for _ in range(3):
         mount.metrics.operations.add_since(0.0, "read")
@@ -95,7 +66,7 @@ def test_busy_operations_come_first_with_their_mean_time() -> None:
 
 
 def test_waits_are_shown_with_what_they_wait_for() -> None:
-    mount = Mount()
+    mount = CountingMount()
     mount.waiting = [
         {
             "operation": "GetObject",
@@ -111,7 +82,7 @@ def test_waits_are_shown_with_what_they_wait_for() -> None:
 
 
 def test_write_back_is_shown_while_something_is_pending() -> None:
-    mount = Mount()
+    mount = CountingMount()
     names = [row[0] for row in by_heading(sections(mount.look(), None, 0.0))["STATE"].rows]
     assert "To be uploaded" not in names
     mount.metrics.write_back_files.set(2)

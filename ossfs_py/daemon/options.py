@@ -188,6 +188,7 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         protect=protect,
         record_writer=settings.record_writer,
         passthrough=passes_through(settings),
+        xattrs=settings.xattrs == "on",
         dedup=settings.dedup,
         # Who may overwrite nothing loses against who stored something under the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),

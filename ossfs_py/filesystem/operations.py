@@ -85,6 +85,8 @@ class Filesystem:
         """
         self._namespace = namespace
         self._kernel = kernel
+        self.has_xattrs = options.xattrs
+        """Whether extended attributes may be asked for and set."""
         self.protection = Protection(options.protect, read_only=options.read_only)
         self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, self._numbers = Claims(), HandleNumbers()

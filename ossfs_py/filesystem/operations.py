@@ -298,6 +298,10 @@ class Filesystem:
         """getxattr(2)."""
         return await self._namespace.get_xattr(self._namespace.inode(number), name)
 
+    def lacks_xattr(self, number: int, name: bytes) -> bool:
+        """Whether :meth:`get_xattr` would say at once that there is no such attribute."""
+        return self.has_xattrs and self._namespace.lacks_xattr(number, name)
+
     async def list_xattrs(self, number: int) -> list[bytes]:
         """listxattr(2)."""
         return await self._namespace.list_xattrs(self._namespace.inode(number))

@@ -189,6 +189,7 @@ def filesystem_options(settings: Settings) -> FilesystemOptions:
         protect=protect,
         record_writer=settings.record_writer,
         passthrough=passes_through(settings),
+        xattrs=settings.xattrs == "on",
         dedup=settings.dedup,
         # A mount that may not overwrite loses against a client that took the name first.
         conflicts=ConflictPolicy(fail=settings.on_conflict == "fail" or "overwrite" in protect),

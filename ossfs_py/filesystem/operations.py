@@ -85,6 +85,8 @@ class Filesystem:
         """
         self._namespace = namespace
         self._kernel = kernel
+        self.has_xattrs = options.xattrs
+        """Whether extended attributes may be asked for and set."""
         self.protection = Protection(options.protect, read_only=options.read_only)
         self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, self._numbers = Claims(), HandleNumbers()
@@ -295,6 +297,10 @@ class Filesystem:
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""
         return await self._namespace.get_xattr(self._namespace.inode(number), name)
+
+    def lacks_xattr(self, number: int, name: bytes) -> bool:
+        """Whether :meth:`get_xattr` would say at once that there is no such attribute."""
+        return self.has_xattrs and self._namespace.lacks_xattr(number, name)
 
     async def list_xattrs(self, number: int) -> list[bytes]:
         """listxattr(2)."""

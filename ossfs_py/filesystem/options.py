@@ -25,5 +25,6 @@ class FilesystemOptions:
     conflicts: ConflictPolicy = field(default_factory=ConflictPolicy)
     trash_prefix: str = ""
     passthrough: bool = False
+    xattrs: bool = True
     scratch_prefix: str = ".ossfs-py-deleted-"
     copied_bytes: int = COPIED_BYTES

@@ -25,6 +25,7 @@ import trio
 
 from ossfs_py.errors import (
     COPY_YOURSELF,
+    NO_ATTRIBUTE,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -406,6 +407,9 @@ class Lane:
     async def _getxattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         room, _ = wire.XATTR_IN.unpack_from(request, wire.HEADER.size)
         name = wire.name_at(request, wire.HEADER.size + wire.XATTR_IN.size, len(request))
+        if self._adapter.lacks_xattr(node, name):
+            self._send(wire.refused(unique, NO_ATTRIBUTE))
+            return
         self._value(unique, room, await self._adapter.getxattr(node, name, caller))
 
     async def _listxattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:

@@ -543,6 +543,11 @@ class Namespace:
         """
         return await self._writer.get_xattr(inode, name)
 
+    def lacks_xattr(self, number: int, name: bytes) -> bool:
+        """Whether the inode of that number is known, and can have no attribute of that name."""
+        inode = self._tree.table.find(number)
+        return inode is not None and not inode.stale and not name.startswith(b"user.")
+
     async def list_xattrs(self, inode: Inode) -> list[bytes]:
         """The names of the extended attributes that programs have set."""
         return await self._writer.list_xattrs(inode)

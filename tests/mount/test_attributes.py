@@ -370,3 +370,27 @@ def test_another_user_sees_nothing_unless_that_is_asked_for(
         timeout=60,
     )
     assert json.loads(done.stdout) == [errno.EACCES] * 2
+
+
+@pytest.mark.parametrize("lane", ["auto", "off"])
+def test_without_extended_attributes_the_kernel_asks_for_them_once(
+    mount: MountFactory, bucket: str, tmp_path: Path, lane: str
+) -> None:
+    asked = tmp_path / "asked"
+    mounted = mount(bucket, xattrs="off", access_log=asked, fuse_lane=lane)
+    for number in range(20):
+        (mounted.path / f"file-{number}").touch()
+    subprocess.run(["ls", "-l", mounted.path], check=True, capture_output=True)
+    path = mounted.path / "file-1"
+    for call in (
+        lambda: os.getxattr(path, "user.key"),
+        lambda: os.setxattr(path, "user.key", b"value"),
+        lambda: os.removexattr(path, "user.key"),
+        lambda: os.listxattr(path),
+    ):
+        with refused(errno.EOPNOTSUPP):
+            call()
+    with refused(errno.ENODATA):
+        os.getxattr(path, "system.posix_acl_access")
+    operations = [json.loads(line)["operation"] for line in asked.read_text().splitlines()]
+    assert operations.count("getxattr") == 1

@@ -61,6 +61,13 @@ class MountSettings(SettingsModel):
         "--restarts).",
         default="auto",
     )
+    xattrs: Literal["on", "off"] = option(
+        MOUNT,
+        "on|off",
+        "Extended attributes. With off the kernel asks for none, and ls -l of a large directory "
+        "takes a third of the requests.",
+        default="on",
+    )
     restarts: Count = option(
         MOUNT,
         "N",

@@ -1,6 +1,7 @@
 """Large objects in the disk cache: a file apart for their bytes, and the seal on it."""
 
 import os
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from tests.unit.datapath.caching import (
     load,
     make_store,
 )
+from tests.unit.datapath.test_diskcache_reading import damage
 
 VERSION = ObjectVersion("models/a.safetensors", "etag-1", 20 * BLOCK + 123)
 
@@ -137,6 +139,28 @@ def test_what_was_sealed_goes_as_a_whole(tmp_path: Path, *, sealed: bool) -> Non
         assert (len(kept.read()) == VERSION.size) == sealed
     assert path.exists() != sealed
     assert counted_bytes(store) == disk_bytes(tmp_path)
+    store.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damage_to_either_file_never_gives_wrong_bytes(tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    store = make_store(tmp_path, limit=60 * BLOCK)
+    versions = [ObjectVersion(f"k{i}", "e", dice.randrange(1, 24 * BLOCK)) for i in range(4)]
+    lost = 0
+    for _ in range(150):
+        files = [*block_files(tmp_path), *plain_files(tmp_path)]
+        if files and dice.random() < 0.5 and (target := dice.choice(files)).stat().st_size:
+            damage(target, dice)
+        reading = Reading(store, dice.choice(versions))
+        start = dice.randrange(reading.version.size)
+        reading.check(start, dice.randrange(start + 1, reading.version.size + 1))
+        lost += reading.lost
+        reading.close()
+    assert lost > 0
+    CacheInspector(store).verify(lambda _progress: None)
+    for version in versions:
+        load(store, version)
     store.close()
 
 

@@ -76,6 +76,18 @@ def test_bytes_in_memory_are_answered_at_once_to_whoever_opens_the_file_next(run
     run(test)
 
 
+def test_a_label_is_known_to_be_absent_while_its_inode_is_known(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        number = (await m.fs.lookup(1, b"file")).inode
+        for name, is_absent in ((b"security.selinux", True), (b"user.key", False)):
+            assert m.fs.lacks_xattr(number, name) is is_absent
+            assert not m.fs.lacks_xattr(number + 1, name)  # ESTALE is get_xattr's to say
+        m.fs.forget([(number, 1)])
+
+    run(test)
+
+
 def test_only_who_leaves_nothing_to_do_is_let_go_of_without_a_shield(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"content")

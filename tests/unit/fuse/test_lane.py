@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from ossfs_py.errors import (
     COPY_YOURSELF,
+    NO_ATTRIBUTE,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -91,6 +92,9 @@ class Handlers:
 
     async def forget(self, pairs: list[tuple[int, int]]) -> None:
         self.forgotten += pairs
+
+    def lacks_xattr(self, _inode: int, name: bytes) -> bool:
+        return name == b"security.selinux"
 
     async def getxattr(self, _inode: int, _name: bytes, _ctx: object) -> bytes:
         return b"value"
@@ -241,6 +245,9 @@ def test_each_hot_request_is_answered() -> None:
             assert await kernel.answer() == (unique, 0 if told else COPY_YOURSELF, told)
         unique = await kernel.ask(Opcode.LOOKUP, b"missing\0")
         assert await kernel.answer() == (unique, errno_of(NoSuchEntryError("no")), b"")
+        label = struct.pack("=II", 255, 0) + b"security.selinux\0"
+        unique = await kernel.ask(Opcode.GETXATTR, label)
+        assert await kernel.answer() == (unique, NO_ATTRIBUTE, b"")
         unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
         assert (await kernel.answer())[2][:40] == struct.pack("=QQQQII", 0, 0, 2, 0, 500_000_000, 0)
 

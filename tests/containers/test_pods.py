@@ -63,8 +63,8 @@ def test_the_pod_of_a_node_and_its_reader_play(
     with node_keeper(engine, here) as keeper:
         with playing(engine, *of["ConfigMap"], node, work=here.work) as (daemon,):
             assert "error" not in daemon.logs().lower()
-            # Its init container waits for the mount.
-            with playing(engine, reader, work=here.work) as (program,):
+            with playing(engine, reader, work=here.work) as (program, waiting):
+                assert waiting.exit_code() == 0
                 assert program.exec("cat", "/mnt/models/f") == "hello"
                 assert daemon.health() == ""
             assert daemon.stop() == 0

@@ -63,8 +63,8 @@ def test_the_pod_of_a_node_and_its_reader_play(
     with node_keeper(engine, here) as keeper:
         with playing(engine, *of["ConfigMap"], node, work=here.work) as (daemon,):
             assert "error" not in daemon.logs().lower()
-            # Its init container waits for the mount.
-            with playing(engine, reader, work=here.work) as (program,):
+            with playing(engine, reader, work=here.work) as (program, waiting):
+                assert waiting.exit_code() == 0
                 assert program.exec("cat", "/mnt/models/f") == "hello"
                 assert daemon.health() == ""
             assert daemon.stop() == 0
@@ -108,8 +108,9 @@ def test_a_sidecar_is_replaced_and_its_neighbour_notices_nothing(
         assert said == ["hello bucket\none\ntwo\n"]
         assert "its mount goes on with" in sidecar.logs()
         # As a kubelet ends a pod: the program, then the sidecars, the last one first.
-        for container in (program, sidecar, keeper):
-            container.stop()
+        program.stop(0)  # its shell ignores SIGTERM
+        sidecar.stop()
+        keeper.stop()
         assert not is_mounted(here.shared / "models")
     answer = minio_client.get_object(here.bucket, "new")
     assert answer.read() == b"one\ntwo\n"

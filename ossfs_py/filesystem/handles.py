@@ -172,7 +172,7 @@ class Handles:
 
     @contextmanager
     def as_writer(self, uid: int) -> Iterator[None]:
-        """What the block opens counts as open for writing, and goes on to if the block ends well."""
+        """What it opens counts as open for writing, and goes on to if the block ends well."""
         self._descriptors.add_writer(uid)
         try:
             yield

@@ -154,12 +154,12 @@ class Handles:
             raise IsADirectoryPathError("a directory is not opened as a file")
         if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
             return await self._open(inode, flags, uid, None)
-        with self._as_writer(uid):
+        with self.as_writer(uid):
             return await self._open(inode, flags, uid, uid)
 
     @contextmanager
-    def _as_writer(self, uid: int) -> Iterator[None]:
-        """It counts as open for writing, and goes on to if the block ends well."""
+    def as_writer(self, uid: int) -> Iterator[None]:
+        """What it opens counts as open for writing, and goes on to if the block ends well."""
         self._descriptors.add_writer(uid)
         try:
             yield
@@ -205,15 +205,14 @@ class Handles:
             raise StaleInodeError(f"{inode.name!r} is another version now")
 
     async def open_new(self, inode: Inode, flags: int, uid: int) -> OpenReply:
-        """open(2) of a file that it has just made."""
-        with self._as_writer(uid):
-            opened = await self._opener.acquire(inode)
-            if flags & os.O_EXCL:
-                self._commits.expect_absent(opened)
-            opened.unseen = not flags & os.O_TRUNC
-            if flags & os.O_APPEND:
-                opened.appended_from = 0
-            return self._new(opened, flags, uid, uid, makes=True)
+        """open(2) of a file that it has just made, :meth:`as_writer`."""
+        opened = await self._opener.acquire(inode)
+        if flags & os.O_EXCL:
+            self._commits.expect_absent(opened)
+        opened.unseen = not flags & os.O_TRUNC
+        if flags & os.O_APPEND:
+            opened.appended_from = 0
+        return self._new(opened, flags, uid, uid, makes=True)
 
     def is_making(self, number: int | None) -> bool:
         """Whether a descriptor is known, and made the file that it is open for."""

@@ -131,7 +131,6 @@ class Filesystem:
         )
         self._replies = Replies(namespace, kernel)
         self._passthrough = Passthrough(kernel, is_on=options.passthrough)
-        self._descriptors = descriptors or Descriptors()
         self._handles = Handles(
             namespace,
             self._opener,
@@ -140,7 +139,7 @@ class Filesystem:
             kernel,
             self._numbers,
             foresight,
-            self._descriptors,
+            descriptors or Descriptors(),
             self._behind,
             self._passthrough,
         )
@@ -347,9 +346,10 @@ class Filesystem:
                 self._changes.refuse_writing(inode)
             opened = await self._handles.open(inode, flags, uid)
         else:
-            self._descriptors.require_room(uid)  # nothing may be left of a file that is refused
-            inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
-            opened = await self._handles.open_new(inode, flags, uid)
+            permissions = stat.S_IMODE(mode)
+            with self._handles.as_writer(uid):  # or nothing may be left of the file
+                inode = self._namespace.create_local(directory, decoded, permissions, uid, gid)
+                opened = await self._handles.open_new(inode, flags, uid)
         return opened, await self._introduced(inode, began)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:

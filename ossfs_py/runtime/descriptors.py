@@ -41,22 +41,18 @@ class Descriptors:
         self._writers: Counter[int] = Counter()
         self._writer_count = 0
 
-    def require_room(self, uid: int) -> None:
-        """Raise TooManyFilesError if the user may not open one more file for writing."""
-        limit = self._limit()
-        free = int(limit * _WRITERS) - self._writer_count
-        if free <= 0 or _next_number() >= limit * _WRITTEN:
-            raise TooManyFilesError("too many files are open for writing")
-        if self._shared and self._writers[uid] >= free:
-            raise TooManyFilesError(f"user {uid} has too many files open for writing")
-
     def add_writer(self, uid: int) -> None:
         """The user opens a file for writing.
 
         Raises:
             TooManyFilesError: may not.
         """
-        self.require_room(uid)
+        limit = self._limit()
+        free = int(limit * _WRITERS) - self._writer_count
+        if free <= 0 or _next_number() >= limit * _WRITTEN:
+            raise TooManyFilesError("too many files are open for writing")
+        if self._shared and self._writers[uid] >= free:
+            raise TooManyFilesError(f"user {uid} has too many files open for writing")
         self._writers[uid] += 1
         self._writer_count += 1
 

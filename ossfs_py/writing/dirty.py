@@ -313,9 +313,8 @@ class DirtyFile:
         return attempt.version
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything written so far on local disk, across a crash at once and across a power
-        loss within about a second, to be committed as ``request`` says; False if that cannot be:
-        commit then.
+        """Keep everything here, across a crash at once and across a power loss within about a
+        second, to be committed as ``request`` says; False if that cannot be: commit then.
 
         Raises:
             OSError: the disk is full, among others.
@@ -328,7 +327,11 @@ class DirtyFile:
                 return False  # all or most of it is at the store already
             if await self._content.secure(request):
                 return True
-            await self._continue_on_disk()
+            small = self._new_small()
+            if isinstance(small, SmallContent) and small.take_over(self._content):
+                self._content = small
+            else:
+                await self._continue_on_disk()
             return await self._content.secure(request)
 
     async def redescribe(self, request: CommitRequest) -> None:

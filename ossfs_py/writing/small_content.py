@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
-from ossfs_py.writing.content import Base, LentFile, Target
+from ossfs_py.writing.content import Base, Content, LentFile, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
 from ossfs_py.writing.local_content import LocalContent
@@ -151,6 +151,20 @@ class SmallContent(LocalContent):
             raise
         self._forget()
         return content
+
+    def take_over(self, memory: Content) -> bool:
+        """Go on with what is in memory, which is closed then; False if that is too much: nothing
+        has changed, and this content is closed.
+        """
+        data = bytes(memory.view(0, memory.size) or b"")
+        fits = memory.size <= self._longest_bytes and len(data) == memory.size
+        if not (fits and self._context.small.take(len(data))):
+            self.close()
+            return False
+        self._data = data
+        self._account.is_now(len(data), self._writer())
+        memory.close()
+        return True
 
     # -- bringing it to the store --------------------------------------------------------------
 

@@ -51,6 +51,51 @@ def test_a_small_file_is_one_put_and_has_no_file_of_its_own(tmp_path: Path) -> N
     assert made.local_files() == []
 
 
+@pytest.mark.parametrize(("content", "room"), [(b"", 9), (b"abc", 9), (b"abc", 2)])
+def test_what_is_in_memory_only_goes_to_the_journal_when_it_is_closed(
+    tmp_path: Path, content: bytes, room: int
+) -> None:
+    """Without room for small files, it has a file of its own."""
+
+    async def scenario(w: Writing) -> None:
+        w.context = replace(w.context, small=SmallRoom(room))
+        file = w.open(memory_first=True)
+        if content:
+            await file.write(0, content)
+        assert kept(w) == []
+        assert await file.secure(REQUEST)
+        is_small = len(content) <= room
+        assert (kept(w), len(staged(w))) == (([content], 0) if is_small else ([], 2))
+        assert bytes(await file.read(0, 99)) == content
+        await file.write(len(content), b"Z")
+        assert await file.secure(REQUEST)
+        await file.commit(REQUEST)
+        assert kept(w) == []
+
+    made = run(tmp_path, scenario, limits=SMALL)
+    assert made.store.content("file") == content + b"Z"
+    assert made.local_files() == []
+
+
+def test_on_a_full_disk_what_is_in_memory_can_still_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    async def scenario(w: Writing) -> None:
+        file = w.open(memory_first=True)
+        await file.write(0, b"abc")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwritev", full)
+            with pytest.raises(OSError, match="No space"):
+                await file.secure(REQUEST)
+        assert kept(w) == []
+        await file.commit(REQUEST)
+
+    assert run(tmp_path, scenario, limits=SMALL).store.content("file") == b"abc"
+
+
 @pytest.mark.parametrize("change", ["longer", "a hole", "longer by truncate"])
 def test_what_is_not_small_any_more_goes_on_in_a_file_of_its_own(
     tmp_path: Path, change: str

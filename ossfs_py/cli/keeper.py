@@ -34,8 +34,17 @@ from ossfs_py.cli.kept import (
     keep_to_ourselves,
     told_as_text,
 )
-from ossfs_py.host.keeping import DEVICE, ENDED, HANDED, HELD, LONGEST_WORD_BYTES, NEXT, REFUSED
-from ossfs_py.runtime.ledger import forget_beat, seconds_since_beat
+from ossfs_py.host.keeping import (
+    DEVICE,
+    ENDED,
+    HANDED,
+    HELD,
+    LONGEST_WORD_BYTES,
+    NEXT,
+    REFUSED,
+    forget_beat,
+    seconds_since_beat,
+)
 
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10

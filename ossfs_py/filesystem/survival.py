@@ -142,10 +142,6 @@ class Survival:
         with sensible():
             return FoundOut(**self._before["found_out"])
 
-    def beat(self) -> None:
-        """This daemon runs: its keeper looks, and ends one that hangs."""
-        self._ledger.beat()
-
     def serve(self, facts: MountIdentity, found_out: FoundOut) -> None:
         """This daemon serves that.
 

@@ -145,6 +145,44 @@ class StateTable:
         self._free[size].extend(reversed(_slots(start, size)))
 
 
+class NumberedRecords:
+    """Records of one kind in a table, each of a number: the last one written of it counts."""
+
+    def __init__(self, table: StateTable, kind: int) -> None:
+        self._table = table
+        self._kind = kind
+        self._places: dict[int, int] = {}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._places
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def write(self, number: int, content: bytes) -> None:
+        """Write a record in place of the one there is; killed in between, both are there."""
+        place = self._table.put(self._kind, content)
+        self.found(number, place)
+
+    def found(self, number: int, place: int) -> None:
+        """The record at a place, in place of the one there is."""
+        self.drop(number)
+        self._places[number] = place
+
+    def set_number(self, number: int, value: int) -> bool:
+        """Overwrite the first eight bytes of a record; whether there is one."""
+        place = self._places.get(number)
+        if place is not None:
+            self._table.set_number(place, value)
+        return place is not None
+
+    def drop(self, number: int) -> None:
+        """Take a record away, if there is one."""
+        place = self._places.pop(number, None)
+        if place is not None:
+            self._table.drop(place)
+
+
 def _slots(start: int, size: int) -> range:
     """The offsets of the slots of a page."""
     count = (_PAGE_BYTES - _PAGE_HEAD.size) // size

@@ -102,6 +102,11 @@ class FileRecords:
         self._told[number] = told
         self._write(number, opened.inode, _described(opened))
 
+    def sending(self, opened: OpenInode) -> None:
+        """See the protocol. What has no record yet is a call's that comes again as a whole."""
+        if _number(opened) in self._opened:
+            self.changed(opened)
+
     def made(self, opened: OpenInode, version: ObjectVersion) -> None:
         """See the protocol."""
         told = _described(opened)
@@ -241,11 +246,11 @@ def _number(opened: OpenInode) -> int:
 
 _NOT_WHEN_STORED = (
     *("dirty", "unstored", "fleeting", "vanished", "exclusive", "unseen", "whole", "local"),
-    "shadows",
+    *("shadows", "sending"),
 )
 _OF_OPENED = (
     *("exclusive", "made_here", "may_be_link", "whole", "unseen", "has_pages", "superseded"),
-    *("appended_from", "kernel_end", "writer", "rewrites"),
+    *("appended_from", "kernel_end", "writer", "rewrites", "sending"),
 )
 _OF_INODE = (
     *("local", "shadows", "mode", "uid", "gid", "atime_ns", "ctime_ns", "mtime_explicit"),

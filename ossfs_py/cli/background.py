@@ -163,7 +163,7 @@ def _silent_end(pid: int) -> str:
     return f"the daemon ended with exit code {os.WEXITSTATUS(status)} before it was mounted"
 
 
-def wait_for_answer(mountpoint: Path) -> None:
+def wait_for_answer(mountpoint: Path, within_seconds: float | None = None) -> None:
     """Ask the mount as any program would.
 
     In a thread, as the kernel lets nobody take back a question to a FUSE daemon.
@@ -181,10 +181,11 @@ def wait_for_answer(mountpoint: Path) -> None:
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(ANSWER_SECONDS)
+    limit_seconds = ANSWER_SECONDS if within_seconds is None else within_seconds
+    asking.join(limit_seconds)
     if asking.is_alive():
         raise EnvironmentProblemError(
-            f"{mountpoint} was mounted but does not answer within {ANSWER_SECONDS:g} seconds"
+            f"{mountpoint} was mounted but does not answer within {limit_seconds:g} seconds"
         )
     if failures:
         raise EnvironmentProblemError(

@@ -47,8 +47,9 @@ from ossfs_py.host.keeping import (
     NEXT,
     REFUSED,
     SERVES,
+    forget_beat,
+    seconds_since_beat,
 )
-from ossfs_py.runtime.ledger import forget_beat, seconds_since_beat
 
 if TYPE_CHECKING:
     from ossfs_py.host.deposit import Deposit

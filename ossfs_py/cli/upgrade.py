@@ -13,6 +13,10 @@ from ossfs_py.config.changeable import CHANGEABLE, as_option
 from ossfs_py.config.values import absolute_path
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 
+_SWITCH_SECONDS = 60.0
+"""The old daemon has to be gone first. With 4 GiB in a temporary file, and the disk busy, the
+kernel took 11 s to end it."""
+
 _HELP = """Let a new version of ossfs-py, or other options, take over the mount at MOUNTPOINT.
 
 The mount must have been made with --restarts. A new daemon is started from the program that is on
@@ -66,7 +70,7 @@ def upgrade(mountpoint: str, **given: str | bool | None) -> int:
             # Having told who goes on, the daemon ends without another word.
             if not told:
                 raise
-    wait_for_answer(entry.mountpoint)
+    wait_for_answer(entry.mountpoint, _SWITCH_SECONDS)
     with ControlClient.of(entry) as client:
         serving = client.mount.pid
     if serving != told[0]["pid"]:

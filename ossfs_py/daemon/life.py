@@ -258,7 +258,7 @@ class _Life:
 
     async def _beat(self) -> None:
         while self._heir is not None:
-            self._heir.survival.beat()
+            self._heir.beat()
             await trio.sleep(_BEAT_SECONDS)
 
     async def _serve(self) -> int:

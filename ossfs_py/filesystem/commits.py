@@ -237,7 +237,8 @@ class Commits:
             try:
                 await self._namespace.removed.make_room(request.key)
                 await self._keep_replaced(opened, request)
-                return await opened.file.commit(request)
+                with opened.being_sent():
+                    return await opened.file.commit(request)
             except (OssfsError, OSError) as exc:
                 if not opened.removed_here:
                     raise

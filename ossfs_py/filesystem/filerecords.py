@@ -18,7 +18,7 @@ from ossfs_py.filesystem.handles import Handle
 from ossfs_py.filesystem.openinode import HiddenCopy, OpenInode
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode
-from ossfs_py.runtime.ledger import Record, StateTable
+from ossfs_py.runtime.ledger import NumberedRecords, Record, StateTable
 from ossfs_py.writing.records import DirtyRecord
 
 _HEAD = struct.Struct("=QQQ")
@@ -74,9 +74,9 @@ class FileRecords:
         self._stored = stored
         self.ident = ""
         """Of the ledger: what the owners of this mount begin with."""
-        self._places: dict[int, int] = {}
+        self._opened = NumberedRecords(ledger, FileKind.OPENED)
         self._told: dict[int, tuple[object, ...]] = {}
-        self._descriptors: dict[int, int] = {}
+        self._descriptors = NumberedRecords(ledger, FileKind.DESCRIPTOR)
         self._requests: dict[int, int] = {}
         self._last = self._turn = 0
         self._records = [record for record in found if record.kind in tuple(FileKind)]
@@ -95,13 +95,17 @@ class FileRecords:
     def changed(self, opened: OpenInode) -> None:
         """See the protocol."""
         number = _number(opened)
-        place = self._places.get(number)
         told = _state(opened)
-        if place is not None and self._told.get(number) == told:
-            self._ledger.set_number(place, opened.inode.mtime_ns or 0)
+        is_same = self._told.get(number) == told
+        if is_same and self._opened.set_number(number, opened.inode.mtime_ns or 0):
             return
         self._told[number] = told
         self._write(number, opened.inode, _described(opened))
+
+    def sending(self, opened: OpenInode) -> None:
+        """See the protocol. What has no record yet is a call's that comes again as a whole."""
+        if _number(opened) in self._opened:
+            self.changed(opened)
 
     def made(self, opened: OpenInode, version: ObjectVersion) -> None:
         """See the protocol."""
@@ -121,7 +125,7 @@ class FileRecords:
         """See the protocol."""
         number = _number(opened)
         self._told.pop(number, None)
-        self._drop(self._places, number)
+        self._opened.drop(number)
 
     def opened(self, number: int, handle: Handle) -> None:
         """There is a new descriptor, or its file is of another version now."""
@@ -137,19 +141,15 @@ class FileRecords:
             handle.past_pages,
         )
         content = _HEAD.pack(_NO_REQUEST, number, 0) + json.dumps(told).encode()
-        self._descriptors[number] = self._ledger.put(FileKind.DESCRIPTOR, content)
+        self._descriptors.write(number, content)
 
     def released(self, number: int) -> None:
         """A descriptor is gone."""
-        self._drop(self._descriptors, number)
+        self._descriptors.drop(number)
 
     def asked_by(self, number: int, unique: int) -> bool:
         """Which request of the kernel a descriptor was made for; False if it has no record."""
-        place = self._descriptors.get(number)
-        if place is None:
-            return False
-        self._ledger.set_number(place, unique)
-        return True
+        return self._descriptors.set_number(number, unique)
 
     def opened_for(self, unique: int) -> int | None:
         """The descriptor that an earlier daemon has made for a request, and may not have told;
@@ -178,7 +178,7 @@ class FileRecords:
 
     def forget(self, number: int) -> None:
         """What was closed does not go on here."""
-        self._drop(self._places, number)
+        self._opened.drop(number)
 
     def drops(self, found: LeftOpen, owner: str) -> bool:
         """Whether nobody wants what an earlier daemon had dirty for an owner: it is in the store,
@@ -206,8 +206,7 @@ class FileRecords:
             told = json.loads(record.content[_HEAD.size :])
             self._turn = max(self._turn, turn)
             if record.kind == FileKind.OPENED:
-                self._drop(self._places, number)  # its daemon was killed while it wrote it anew
-                self._places[number] = record.place
+                self._opened.found(number, record.place)
                 opened[number] = {**told, "mtime_ns": first or None}
                 self._last = max(self._last, number)
             elif first == _NO_REQUEST:
@@ -215,12 +214,12 @@ class FileRecords:
                 self._ledger.drop(record.place)
             else:
                 descriptors[number] = Descriptor(*told)
-                self._descriptors[number] = record.place
+                self._descriptors.found(number, record.place)
                 self._requests[first] = number
         used = {each.opened for each in descriptors.values()}
         for number in list(descriptors):
             if descriptors[number].opened not in opened:
-                self._drop(self._descriptors, number)
+                self._descriptors.drop(number)
                 del descriptors[number]
         closed = {
             number: opened[number]
@@ -228,7 +227,7 @@ class FileRecords:
             if opened[number]["dirty"]
         }
         for number in set(opened) - used - set(closed):
-            self._drop(self._places, number)
+            self._opened.drop(number)
         self._records = []
         return LeftOpen({n: opened[n] for n in sorted(used & set(opened))}, descriptors, closed)
 
@@ -238,15 +237,7 @@ class FileRecords:
         self._turn += 1
         content = _HEAD.pack(inode.mtime_ns or 0, number, self._turn)
         content += json.dumps(told, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        before = self._places.get(number)
-        self._places[number] = self._ledger.put(FileKind.OPENED, content)
-        if before is not None:
-            self._ledger.drop(before)
-
-    def _drop(self, places: dict[int, int], number: int) -> None:
-        place = places.pop(number, None)
-        if place is not None:
-            self._ledger.drop(place)
+        self._opened.write(number, content)
 
 
 def _number(opened: OpenInode) -> int:
@@ -255,11 +246,11 @@ def _number(opened: OpenInode) -> int:
 
 _NOT_WHEN_STORED = (
     *("dirty", "unstored", "fleeting", "vanished", "exclusive", "unseen", "whole", "local"),
-    "shadows",
+    *("shadows", "sending"),
 )
 _OF_OPENED = (
     *("exclusive", "made_here", "may_be_link", "whole", "unseen", "has_pages", "superseded"),
-    *("appended_from", "kernel_end", "writer", "rewrites"),
+    *("appended_from", "kernel_end", "writer", "rewrites", "sending"),
 )
 _OF_INODE = (
     *("local", "shadows", "mode", "uid", "gid", "atime_ns", "ctime_ns", "mtime_explicit"),

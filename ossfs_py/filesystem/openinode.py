@@ -76,6 +76,10 @@ class OpenWitness(Protocol):
         """Something of it may be otherwise now."""
         ...
 
+    def sending(self, opened: "OpenInode") -> None:
+        """Its object is about to be made."""
+        ...
+
     def made(self, opened: "OpenInode", version: ObjectVersion) -> None:
         """Its object is ``version``, with all its bytes."""
         ...
@@ -112,6 +116,7 @@ class OpenInode:
         "readers",
         "rewrites",
         "seen",
+        "sending",
         "spared",
         "superseded",
         "turns",
@@ -138,9 +143,10 @@ class OpenInode:
         """Of an append that is not answered yet: its offset, size and place."""
         self.over: ObjectVersion | None = None
         """What others wrote, while our end is about to be stored behind it. Kept by the commits."""
-        self.composes = self.rewrites = False
-        """Whether another file than its own is written in its name (kept by the commits, too), and
-        whether its object is being copied onto itself, with other metadata."""
+        self.composes = self.rewrites = self.sending = False
+        """Whether another file than its own is written in its name (kept by the commits, too),
+        whether its object is being copied onto itself, with other metadata, and whether a commit is
+        under way, or was when the daemon before died."""
         self._commits = commits
         self.file: OpenFile = data_path.open(version, self)
         self._users = 0
@@ -259,6 +265,17 @@ class OpenInode:
             yield
         finally:
             self.rewrites = False
+
+    @contextmanager
+    def being_sent(self) -> Iterator[None]:
+        """In the block a request may be under way that makes its object."""
+        self.sending = True
+        if self.witness is not None:
+            self.witness.sending(self)
+        try:
+            yield
+        finally:
+            self.sending = False
 
     def made(self, version: ObjectVersion) -> None:
         """See the protocol."""

@@ -18,16 +18,22 @@ log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 2.0
 """Between looks at a store that does not answer; each has its own retry budget."""
+_LOOK_SECONDS = 0.25
 _STEP_BYTES = 1024**2
 
 
 class Settlement:
     """Finds out what became of files that an earlier daemon had open. Belongs to the trio thread.
 
-    Nobody may change a file meanwhile.
+    Nobody may change a file meanwhile. What was under way when that daemon died, and has not
+    arrived, is waited for ``sent_seconds``: a commit that came later would be refused, as another
+    one's object would be there.
     """
 
-    def __init__(self, namespace: Namespace, commits: Commits, opener: Opener) -> None:
+    def __init__(
+        self, namespace: Namespace, commits: Commits, opener: Opener, sent_seconds: float
+    ) -> None:
+        self._sent_seconds = sent_seconds
         self._namespace = namespace
         self._commits = commits
         self._opener = opener
@@ -36,9 +42,13 @@ class Settlement:
         """Let one file be what the store has of it by now. As long as the store does not answer,
         this does not return; what it refuses to tell is left to the next commit.
         """
+        is_awaited = opened.sending or opened.over is not None
+        deadline = trio.current_time() + (self._sent_seconds if is_awaited else 0)
         while not opened.inode.removed:
             try:
-                await self._settle(opened)
+                if not await self._settle(opened) and trio.current_time() < deadline:
+                    await trio.sleep(_LOOK_SECONDS)
+                    continue
             except StoreUnavailableError as exc:
                 log.warning("waiting for the store before anything is changed: %s", exc)
                 await trio.sleep(_RETRY_SECONDS)
@@ -46,20 +56,23 @@ class Settlement:
             except (OssfsError, OSError) as exc:
                 log.warning("whether %r was stored is not known: %s", opened.inode.name, exc)
             break
-        opened.rewrites, opened.over = False, None
+        opened.rewrites = opened.sending = False
+        opened.over = None
         opened.note()
 
-    async def _settle(self, opened: OpenInode) -> None:
+    async def _settle(self, opened: OpenInode) -> bool:
+        """Look once; whether anything is there that was not there before."""
         info = await self._namespace.version_in_store(opened.inode)
         if not opened.file.dirty:
             await self._settle_clean(opened, info)
-        elif info is None or info.version == opened.seen:
-            return
+        elif info is None or info.version in (opened.seen, opened.over):
+            return False
         elif opened.over is not None:
             await self._settle_append(opened, info)
         elif await self._commits.is_stored(opened, info):
             log.info("%r was stored before the daemon before ended", info.key)
             self._commits.found_stored(opened, info)
+        return True
 
     async def _settle_clean(self, opened: OpenInode, info: ObjectInfo | None) -> None:
         """Its object may have been copied, onto itself or under another name."""
@@ -75,7 +88,7 @@ class Settlement:
     async def _settle_append(self, opened: OpenInode, info: ObjectInfo) -> None:
         """It was about to be appended to what others had written."""
         start, over = opened.appended_from, opened.over
-        if start is None or over is None or info.version == over:
+        if start is None or over is None:
             return
         added = opened.file.size - start
         if info.size != over.size + added:

@@ -21,7 +21,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.filerecords import FileRecords, LeftOpen
 from ossfs_py.filesystem.handles import Handle
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
-from ossfs_py.runtime.ledger import LedgerError, Record, StateTable
+from ossfs_py.runtime.ledger import LedgerError, NumberedRecords, Record, StateTable
 
 _INODE = struct.Struct("=QQQQIBBH")
 """References (first, as it is overwritten in place), number, directory, order of making,
@@ -101,15 +101,15 @@ class Survival:
             SurvivalError: it cannot be gone on with.
         """
         self._ledger = ledger
-        self._inodes: dict[int, int] = {}
-        self._files: dict[int, int] = {}
-        self._directories: dict[int, int] = {}
+        self._inodes = NumberedRecords(ledger, _Kept.INODE)
+        self._files = NumberedRecords(ledger, _Kept.FILE)
+        self._directories = NumberedRecords(ledger, _Kept.DIRECTORY)
         self._passed: dict[int, tuple[int, list[tuple[int, str]]]] = {}
         """By handle: the directory, and the last two places where a listing was interrupted."""
         self._requests: dict[int, int] = {}
-        self._asked: dict[int, int] = {}
+        self._asked = NumberedRecords(ledger, _Kept.ASKED)
         self._asked_before: dict[int, int] = {}
-        self._locals: dict[int, int] = {}
+        self._locals = NumberedRecords(ledger, _Kept.LOCAL_ENTRY)
         self._made = 0
         self._table: InodeTable | None = None
         self.negotiated: Negotiated | None = None
@@ -142,10 +142,6 @@ class Survival:
         with sensible():
             return FoundOut(**self._before["found_out"])
 
-    def beat(self) -> None:
-        """This daemon runs: its keeper looks, and ends one that hangs."""
-        self._ledger.beat()
-
     def serve(self, facts: MountIdentity, found_out: FoundOut) -> None:
         """This daemon serves that.
 
@@ -176,18 +172,13 @@ class Survival:
 
     def told(self, inode: Inode) -> None:
         """The kernel gets references to an inode."""
-        place = self._inodes.get(inode.number)
-        if place is not None:
-            self._ledger.set_number(place, inode.lookup_count)
-            return
-        self._write_inode(inode)
+        if not self._inodes.set_number(inode.number, inode.lookup_count):
+            self._write_inode(inode)
 
     def moved(self, inode: Inode) -> None:
         """An inode has another name, or none any more, or is in the store now."""
-        before = self._inodes.get(inode.number)
-        if before is not None:
+        if inode.number in self._inodes:
             self._write_inode(inode)
-            self._ledger.drop(before)
 
     def _write_inode(self, inode: Inode, *, is_local: bool | None = None) -> None:
         is_local = inode.local if is_local is None else is_local
@@ -204,33 +195,29 @@ class Survival:
         )
         if inode.local and inode.kind in _EMPTY and inode.number not in self._locals:
             told = _HEAD.pack(inode.number) + json.dumps(dict(inode.metadata or {})).encode()
-            self._locals[inode.number] = self._ledger.put(_Kept.LOCAL_ENTRY, told)
-        self._inodes[inode.number] = self._ledger.put(_Kept.INODE, content + name)
+            self._locals.write(inode.number, told)
+        self._inodes.write(inode.number, content + name)
 
     def _stored(self, inode: Inode) -> None:
         """An inode that was known here only is in the store now."""
-        before = self._inodes.get(inode.number)
-        if before is not None and inode.local:
+        if inode.local and inode.number in self._inodes:
             self._write_inode(inode, is_local=False)
-            self._ledger.drop(before)
 
     def forgot(self, inode: Inode) -> None:
         """The kernel dropped references to an inode."""
         if inode.lookup_count:
-            place = self._inodes.get(inode.number)
-            if place is not None:
-                self._ledger.set_number(place, inode.lookup_count)
+            self._inodes.set_number(inode.number, inode.lookup_count)
         else:
-            self._drop(self._inodes, inode.number)
-            self._drop(self._locals, inode.number)
+            self._inodes.drop(inode.number)
+            self._locals.drop(inode.number)
 
     def asked(self, unique: int, now_ns: int) -> None:
         """A request that makes or moves a name is taken up."""
-        self._asked[unique] = self._ledger.put(_Kept.ASKED, _ASKED.pack(unique, now_ns))
+        self._asked.write(unique, _ASKED.pack(unique, now_ns))
 
     def answered(self, unique: int) -> None:
         """Such a request is answered."""
-        self._drop(self._asked, unique)
+        self._asked.drop(unique)
 
     def asked_at_ns(self, unique: int) -> int | None:
         """When an earlier daemon took up such a request; None: it never did."""
@@ -252,14 +239,11 @@ class Survival:
             "mtime_ns": info.mtime_ns if info is not None else 0,
             "may_be_link": handle.opened.may_be_link,
         }
-        self._replace(self._files, _Kept.FILE, number, told)
+        self._files.write(number, _told_of(number, told))
 
     def asked_by(self, number: int, unique: int) -> None:
         """Which request of the kernel a descriptor was made for."""
-        place = self._files.get(number)
-        if place is not None:
-            self._ledger.set_number(place, unique)
-        else:
+        if not self._files.set_number(number, unique):
             self.writers.asked_by(number, unique)
 
     def opened_for(self, unique: int) -> int | None:
@@ -271,7 +255,7 @@ class Survival:
 
     def released(self, number: int) -> None:
         """A descriptor is gone."""
-        self._drop(self._files, number)
+        self._files.drop(number)
 
     def directory_opened(self, number: int, directory: Inode) -> None:
         """There is a new directory handle."""
@@ -289,24 +273,12 @@ class Survival:
     def directory_released(self, number: int) -> None:
         """A directory handle is gone."""
         self._passed.pop(number, None)
-        self._drop(self._directories, number)
+        self._directories.drop(number)
 
     def _write_directory(self, number: int) -> None:
         directory, places = self._passed[number]
         told = {"inode": directory, "places": places}
-        self._replace(self._directories, _Kept.DIRECTORY, number, told)
-
-    def _replace(self, places: dict[int, int], kind: _Kept, number: int, told: object) -> None:
-        content = _OPEN.pack(_NO_REQUEST, number) + json.dumps(told).encode()
-        before = places.get(number)
-        places[number] = self._ledger.put(kind, content)
-        if before is not None:
-            self._ledger.drop(before)
-
-    def _drop(self, places: dict[int, int], number: int) -> None:
-        place = places.pop(number, None)
-        if place is not None:
-            self._ledger.drop(place)
+        self._directories.write(number, _told_of(number, told))
 
     # -- what the next daemon does with it --------------------------------------------------------
 
@@ -323,7 +295,8 @@ class Survival:
             self._take_in_inodes(table)
             for record in self._of(_Kept.ASKED):
                 unique, at_ns = _ASKED.unpack(record.content)
-                self._asked[unique], self._asked_before[unique] = record.place, at_ns
+                self._asked.found(unique, record.place)
+                self._asked_before[unique] = at_ns
         if self._before is None:
             facts = {**self._facts, "own_generation": table.own_generation}
             self._ledger.put(_Kept.FACTS, json.dumps(facts).encode())
@@ -338,9 +311,8 @@ class Survival:
             if before is not None and before[3] > fields[3]:
                 self._ledger.drop(record.place)  # its daemon was killed while it wrote it anew
                 continue
-            self._drop(self._inodes, number)
             found[number] = (*fields[:-1], name.decode("utf-8", "surrogatepass"))
-            self._inodes[number] = record.place
+            self._inodes.found(number, record.place)
         self._made = max((fields[3] for fields in found.values()), default=0)
         local_entries = self._take_in_local_entries()
         named = (*self.left.opened.values(), *self.left.closed.values())
@@ -380,8 +352,7 @@ class Survival:
         found = {}
         for record in self._of(_Kept.LOCAL_ENTRY):
             (number,) = _HEAD.unpack_from(record.content)
-            self._drop(self._locals, number)
-            self._locals[number] = record.place
+            self._locals.found(number, record.place)
             told = _json(record.content[_HEAD.size :])
             found[number] = {str(name): str(value) for name, value in told.items()}
         return found
@@ -396,10 +367,8 @@ class Survival:
         with sensible():
             for record in self._of(_Kept.FILE):
                 unique, number, told = _opened(record)
-                if number in found:
-                    self._drop(self._files, number)  # its daemon was killed while it wrote it anew
                 found[number] = told
-                self._files[number] = record.place
+                self._files.found(number, record.place)
                 if unique != _NO_REQUEST:
                     self._requests[unique] = number
         return dict(sorted(found.items()))
@@ -415,9 +384,7 @@ class Survival:
         with sensible():
             for record in self._of(_Kept.DIRECTORY):
                 _, number, told = _opened(record)
-                if number in found:
-                    self._drop(self._directories, number)
-                self._directories[number] = record.place
+                self._directories.found(number, record.place)
                 places = [(int(offset), str(name)) for offset, name in told["places"]]
                 self._passed[number] = (told["inode"], places)
                 found[number] = (told["inode"], dict(places))
@@ -456,6 +423,10 @@ def sensible() -> Iterator[None]:
         yield
     except (struct.error, LookupError, TypeError, ValueError, ArithmeticError) as exc:
         raise SurvivalError(f"what the daemon before has left makes no sense: {exc!r}") from None
+
+
+def _told_of(number: int, told: object) -> bytes:
+    return _OPEN.pack(_NO_REQUEST, number) + json.dumps(told).encode()
 
 
 def _json(content: bytes) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class SurvivingFilesystem(Filesystem):
     """Whether files may begin to be in memory only. Set by who puts the mount together."""
     stream_seconds = 30.0
     """How long another daemon waits for files that are streamed to the store."""
+    sent_seconds = 5.0
+    """How long more, of a file that was being stored. One arrived 3 s late, at a load of 22."""
     _moved = False
     """Whether objects of open files may still move, as an earlier daemon was renaming."""
 
@@ -133,7 +135,7 @@ class SurvivingFilesystem(Filesystem):
         # What the daemon before had sent whole, a busy store carries out a moment later.
         await trio.sleep(self.late_seconds)
         await tidy()
-        settlement = Settlement(self._namespace, self._commits, self._opener)
+        settlement = Settlement(self._namespace, self._commits, self._opener, self.sent_seconds)
         limit = trio.CapacityLimiter(_SETTLED_AT_ONCE)
 
         async def settle(opened: OpenInode) -> None:

@@ -64,6 +64,10 @@ class Heir:
         self.filesystem: SurvivingFilesystem | None = None
         """What is mounted; set by the session."""
 
+    def beat(self) -> None:
+        """This daemon runs: its keeper looks, and ends one that hangs."""
+        self._keeper.beat()
+
     def hand_over(self) -> bool:
         """The mount answers: from now on another daemon may go on with it; whether one can."""
         if self.device is not None:

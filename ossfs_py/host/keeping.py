@@ -11,6 +11,8 @@ import logging
 import os
 import signal
 import socket
+import struct
+import time
 from collections.abc import Mapping
 from typing import Final
 
@@ -32,10 +34,28 @@ HANDED: Final = b"handed"
 SERVES: Final = b"serves"
 """The daemon goes on with a mount that it was given."""
 LONGEST_WORD_BYTES: Final = 64 * 1024
+_BEAT = struct.Struct("=Q")
+_BEAT_AT = 16
+"""Where in the table that outlives the daemon it writes when it ran last, in ns."""
 
 
 class KeeperGoneError(Exception):
     """Nobody would start another daemon."""
+
+
+def seconds_since_beat(ledger: int) -> float:
+    """How long ago the daemon ran; 0 if it has not told since :func:`forget_beat`."""
+    told = os.pread(ledger, _BEAT.size, _BEAT_AT)
+    if len(told) < _BEAT.size or not any(told):
+        return 0.0
+    (at_ns,) = _BEAT.unpack(told)
+    return float(time.monotonic_ns() - at_ns) / 1e9
+
+
+def forget_beat(ledger: int) -> None:
+    """Another daemon is to tell."""
+    if os.fstat(ledger).st_size:
+        os.pwrite(ledger, bytes(_BEAT.size), _BEAT_AT)
 
 
 class MountKeeper:
@@ -56,6 +76,10 @@ class MountKeeper:
         for descriptor in (ledger, device):
             if descriptor is not None:
                 os.set_inheritable(descriptor, False)
+
+    def beat(self) -> None:
+        """This daemon runs. For who has made a table of the ledger."""
+        os.pwrite(self.ledger, _BEAT.pack(time.monotonic_ns()), _BEAT_AT)
 
     def hand_over(self, device: int) -> None:
         """The next daemon can go on with the kernel's descriptor."""

@@ -3,7 +3,7 @@
 The file has pages of slots of one size, so that a record is written and taken away in place, and
 nothing is ever compacted:
 
-    page 0    magic, version, and from byte 16 on when the daemon was last seen to run (u64)
+    page 0    magic, version; eight bytes from 16 on are its keeper's (``host.keeping``)
     page N    size of its slots (u32), then the slots: kind (u8; 0: free), length (u32), the bytes
 
 A record is there from the moment its kind is written, which is last: whoever is killed while
@@ -13,7 +13,6 @@ writing leaves a free slot.
 import mmap
 import os
 import struct
-import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
@@ -28,7 +27,6 @@ _SLOT_BYTES = (64, 128, 320, 1280, 4096, 32768)
 _FREE = 0
 _GROWTH_PAGES = 16
 _NUMBER = struct.Struct("=Q")
-_BEAT_AT = 16
 
 
 class LedgerError(Exception):
@@ -100,10 +98,6 @@ class StateTable:
         self._map[place] = kind
         return place
 
-    def beat(self) -> None:
-        """The daemon runs."""
-        _NUMBER.pack_into(self._map, _BEAT_AT, time.monotonic_ns())
-
     def set_number(self, place: int, value: int) -> None:
         """Overwrite the first eight bytes of a record's content."""
         _NUMBER.pack_into(self._map, place + _SLOT_HEAD.size, value)
@@ -151,21 +145,42 @@ class StateTable:
         self._free[size].extend(reversed(_slots(start, size)))
 
 
-def seconds_since_beat(descriptor: int) -> float:
-    """How long ago the daemon behind a table ran; 0 if it has not told since :func:`forget_beat`.
-    Needs no table.
-    """
-    told = os.pread(descriptor, _NUMBER.size, _BEAT_AT)
-    if len(told) < _NUMBER.size or not any(told):
-        return 0.0
-    (at_ns,) = _NUMBER.unpack(told)
-    return float(time.monotonic_ns() - at_ns) / 1e9
+class NumberedRecords:
+    """Records of one kind in a table, each of a number: the last one written of it counts."""
 
+    def __init__(self, table: StateTable, kind: int) -> None:
+        self._table = table
+        self._kind = kind
+        self._places: dict[int, int] = {}
 
-def forget_beat(descriptor: int) -> None:
-    """Another daemon is to tell."""
-    if os.fstat(descriptor).st_size:
-        os.pwrite(descriptor, bytes(_NUMBER.size), _BEAT_AT)
+    def __contains__(self, number: int) -> bool:
+        return number in self._places
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def write(self, number: int, content: bytes) -> None:
+        """Write a record in place of the one there is; killed in between, both are there."""
+        place = self._table.put(self._kind, content)
+        self.found(number, place)
+
+    def found(self, number: int, place: int) -> None:
+        """The record at a place, in place of the one there is."""
+        self.drop(number)
+        self._places[number] = place
+
+    def set_number(self, number: int, value: int) -> bool:
+        """Overwrite the first eight bytes of a record; whether there is one."""
+        place = self._places.get(number)
+        if place is not None:
+            self._table.set_number(place, value)
+        return place is not None
+
+    def drop(self, number: int) -> None:
+        """Take a record away, if there is one."""
+        place = self._places.pop(number, None)
+        if place is not None:
+            self._table.drop(place)
 
 
 def _slots(start: int, size: int) -> range:

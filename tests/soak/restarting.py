@@ -29,7 +29,6 @@ from tests.support.mounting import END_SECONDS, Mount
 MIB = 1024**2
 RESTARTS = int(os.environ.get("OSSFS_PY_SOAK_RESTARTS", "1"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
-LONGEST_LIFE_SECONDS = 1.5
 SECONDS_PER_RESTART = 90
 GOES_ON = "if this daemon dies, another one takes over"
 
@@ -130,14 +129,16 @@ def _is_told_eio(exc: Exception) -> bool:
     return False
 
 
-def end_daemons(one: Mount, programs: Programs, *, upgrades: bool) -> None:
+def end_daemons(
+    one: Mount, programs: Programs, *, upgrades: bool, longest_life_seconds: float = 1.5
+) -> None:
     """Kill, or upgrade, the daemon of a mount so many times, until a program sees something wrong;
     another one serves it then.
     """
     rng = random.Random(SEED)
     for number in range(RESTARTS):
         wait_for(lambda: one.log.count(GOES_ON) > number)  # noqa: B023 - called at once
-        time.sleep(rng.random() * LONGEST_LIFE_SECONDS)
+        time.sleep(rng.random() * longest_life_seconds)
         daemon = find_daemon(one.path)
         assert daemon is not None
         daemon.close()

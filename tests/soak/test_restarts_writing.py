@@ -312,14 +312,15 @@ def test_writers_notice_no_death_of_the_daemon(
     ).programs
     programs.start()
     try:
-        end_daemons(one, programs, upgrades=upgrades)
+        # Changes wait for a second after each death.
+        end_daemons(one, programs, upgrades=upgrades, longest_life_seconds=5.0)
     finally:
         programs.stop()
     what = "upgrades" if upgrades else "deaths"
     programs.print_outcome(f"{what} under writers on {data_path} {more}")
     assert not programs.wrong, programs.wrong
     assert one.terminate() == 0, one.log
-    assert "could not be saved" not in one.log
+    assert forgives or "could not be saved" not in one.log
     told = [
         DirtyRecord.from_json(path.read_text()) for path in one.state_dir.glob("*/unsaved/*.json")
     ]

@@ -96,7 +96,13 @@ def _copied(source: str, target: str) -> None:
 
 @asynccontextmanager
 async def life(
-    memory: int, root: Path, store: WatchedStore, data_path: str = "temp", **options: Any
+    memory: int,
+    root: Path,
+    store: WatchedStore,
+    data_path: str = "temp",
+    *,
+    sent_seconds: float = 0.0,
+    **options: Any,
 ) -> AsyncIterator[tuple[Mounted, SurvivingFilesystem]]:
     """A daemon, from its start to where it is asked something."""
     made(root)
@@ -127,7 +133,7 @@ async def life(
             await trio.to_thread.run_sync(tidy_leftovers, journal, store, fs.read_keys())
             fs.take_over()
 
-        fs.late_seconds = 0.0
+        fs.late_seconds, fs.sent_seconds = 0.0, sent_seconds
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fs.run)
             await fs.settle(tidy, renaming=False)

@@ -7,10 +7,27 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import ROOT_NUMBER
-from tests.support.dying import ADDED, BEFORE, GID, UID, Case, dies, names, opened, whole, written
+from tests.support.dying import (
+    ADDED,
+    BEFORE,
+    GID,
+    UID,
+    Case,
+    Moment,
+    WatchedStore,
+    dies,
+    life,
+    names,
+    opened,
+    run,
+    told_handles,
+    whole,
+    written,
+)
 
 
 @pytest.mark.parametrize("flags", [0, os.O_EXCL], ids=["", "exclusive"])
@@ -314,3 +331,43 @@ def test_names_are_removed_once(tmp_path: Path) -> None:
         assert case.store.keys() == []
 
     assert dies(tmp_path, prepare, call, check, {"d/": b"", "file": b"x"}) > 3
+
+
+def test_a_commit_that_arrives_late_is_waited_for(tmp_path: Path) -> None:
+    """It had left when its daemon died, and the next one has changed the file by then."""
+    first, changed = BEFORE[:40] + b"first." + BEFORE[46:], BEFORE[:40] + b"other." + BEFORE[46:]
+    store, memory = WatchedStore(), os.memfd_create("first")
+    moments: list[Moment] = []
+    store.seed("file", BEFORE)
+
+    async def dying() -> None:
+        async with life(memory, tmp_path / "1", store) as (_, fs):
+            case = Case(fs, store)
+            await opened(case, "file", os.O_RDWR)
+            await written(case, 1, 40, b"first.")
+            told_handles(fs, memory)
+            store.moments = moments
+            await fs.fsync(1)
+            store.moments = None
+
+    async def following(moment: Moment) -> None:
+        again = os.memfd_create("second")
+        os.pwrite(again, moment.memory, 0)
+
+        async def arrives() -> None:
+            await trio.sleep(1)
+            moment.store.seed("file", first)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(arrives)
+            async with life(again, moment.state, moment.store, sent_seconds=5.0) as (_, fs):
+                await written(Case(fs, moment.store), 1, 40, b"other.")
+                await fs.fsync(1)
+                assert moment.store.content("file") == changed
+        os.close(again)
+
+    run(dying)
+    under_way = [each for each in moments if each.name.startswith("before complete")]
+    assert under_way
+    run(partial(following, under_way[-1]))
+    os.close(memory)

@@ -1,6 +1,7 @@
 """A daemon of the ``direct`` data path that dies: what was in its memory only is told as unsaved,
 and everything else goes on."""
 
+import errno
 import os
 from contextlib import suppress
 from functools import partial
@@ -12,6 +13,7 @@ import trio
 from ossfs_py.errors import NoSuchEntryError, UnsavedDataError
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import ROOT_NUMBER
+from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import NotRecoverableError, Recovery
 from tests.support.dying import (
     ADDED,
@@ -246,4 +248,31 @@ def test_before_an_upgrade_bytes_leave_memory(content: bytes, hidden: bool, tmp_
 
     run(first)
     run(second)
+    os.close(memory)
+
+
+def test_with_the_disk_full_what_was_in_memory_is_refused_and_not_taken_for_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory, store = os.memfd_create("first"), Store()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async def first() -> None:
+        async with life(memory, tmp_path / "1", store, "direct") as (_, fs):
+            await written(Case(fs, store), await _created(Case(fs, store)), 0, BYTES)
+            told_handles(fs, memory)
+
+    async def second() -> None:
+        async with life(memory, tmp_path / "1", store, "direct") as (_, fs):
+            with pytest.raises(UnsavedDataError):
+                await fs.flush(1)
+            await fs.release(1)
+            assert store.keys() == []
+
+    run(first)
+    monkeypatch.setattr(Journal, "set_aside", full)
+    run(second)
+    assert "the state directory cannot be written: No space left on device" in caplog.text
     os.close(memory)

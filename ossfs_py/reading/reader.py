@@ -22,7 +22,7 @@ from ossfs_py.telemetry.metrics import DISK, MEMORY, NETWORK, Labels
 _MODEL_WINDOW_BYTES = 64 * MIB
 """Read ahead at the second read of a model file: eight blocks in flight instead of one."""
 
-_REQUESTS_BESIDE = 24
+REQUESTS_BESIDE = 24
 """Blocks under way at once for what is believed: as many as fill a link of 1.7 GB/s at the 118 ms
 that 8 MiB take on a connection with 25 ms to the first byte and 90 MB/s. A stream's window comes to
 as many: with 16, ``load_file`` of 6 GiB over a simulated link took 1.2 times as long as a plain
@@ -241,7 +241,7 @@ class VersionReader:
         if self._belief.course.is_idle:
             return
         self._beside = under_way = [chunk for chunk in self._beside if chunk.pending]
-        while len(under_way) < _REQUESTS_BESIDE and (span := self._planner.beside()) is not None:
+        while len(under_way) < REQUESTS_BESIDE and (span := self._planner.beside()) is not None:
             chunk = self._fetcher.fetch(span)
             if chunk is None:
                 return

@@ -143,6 +143,18 @@ def test_whole_parts_against_the_order_of_the_file_bring_the_rest_of_it() -> Non
     assert 2 * PART <= sum(span.size for span in spans) <= 4 * PART + BLOCK
 
 
+def test_of_parts_read_in_any_order_only_what_lies_between_them_is_fetched() -> None:
+    """A rank of a pipeline has some layers of a model."""
+    belief, layout = believing()
+    for number in (14, 9, 13, 10):
+        stream(belief, layout.starts[number], layout.ends[number])
+    fault(belief, layout.starts[12])
+    got = ExtentSet(wanted(belief))
+    assert got.covers(layout.starts[11] + 2 * MIB, layout.ends[11] - 2 * MIB)
+    assert not list(got.within(0, layout.starts[9] - BLOCK))
+    assert not list(got.within(layout.ends[14] + BLOCK, SIZE))
+
+
 def test_whole_parts_one_before_the_other_bring_those_before_them() -> None:
     """As onnxruntime reads the weights of a model."""
     belief, layout = believing(room=SIZE // 5)

@@ -124,3 +124,17 @@ def test_a_window_grows_by_what_is_read() -> None:
     assert max(windows) >= 64 * MIB
     opened = [window for window in windows if window]
     assert all(b - a <= MIB for a, b in itertools.pairwise(opened))
+
+
+def test_a_reader_that_goes_back_before_the_beginning_of_another_is_read_ahead() -> None:
+    """A state dict's order: one tensor was read, and the next one lies 28 MiB before it. What
+    began so far before a running stream was taken for one of its late reads.
+    """
+    table = StreamTable(StreamLimits())
+    for number in range(6):
+        first = observed(table, (100 + number) * MIB, MIB)
+    second = observed(table, 72 * MIB, MIB)
+    assert second is not first
+    assert observed(table, 73 * MIB, MIB) is second
+    assert second.window
+    assert observed(table, 99 * MIB, MIB) is first  # late, as the kernel may be

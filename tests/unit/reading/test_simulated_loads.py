@@ -1,0 +1,92 @@
+"""How long loads take over a simulated link, as multiples of a plain read."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from ossfs_py.foresight.layout import Layout
+from ossfs_py.reading.streams import MIB
+from tests.support.simulated_link import Load
+from tests.support.traces import trace
+
+ROOM = 768 * MIB
+
+
+def read_plainly(layout: Layout, room: int = ROOM) -> Load:
+    load = Load(layout, room)
+    load.copy(MIB, load.size, is_mapped=False)
+    return load
+
+
+def load_file(layout: Layout, room: int = ROOM) -> Load:
+    """Each tensor is touched before the first one is copied."""
+    load = Load(layout, room)
+    for start in layout.starts:
+        load.touch(start)
+    for start, end in zip(layout.starts, layout.ends, strict=True):
+        load.copy(start, end)
+    return load
+
+
+def in_order(layout: Layout) -> Load:
+    load = Load(layout, ROOM)
+    for start, end in zip(layout.starts, layout.ends, strict=True):
+        load.copy(start, end)
+    return load
+
+
+def shuffled(seed: int) -> Callable[[Layout], Load]:
+    def load_shuffled(layout: Layout) -> Load:
+        load = Load(layout, ROOM)
+        parts = list(zip(layout.starts, layout.ends, strict=True))
+        random.Random(seed).shuffle(parts)
+        for start, end in parts:
+            load.copy(start, end)
+        return load
+
+    return load_shuffled
+
+
+def backwards(layout: Layout) -> Load:
+    load = Load(layout, ROOM)
+    for start, end in reversed(list(zip(layout.starts, layout.ends, strict=True))):
+        load.copy(start, end)
+    return load
+
+
+@pytest.mark.parametrize(
+    ("how", "multiple", "requests", "kept_mib"),
+    [
+        (in_order, 1.0, 262, 128),
+        (load_file, 1.36, 150, 460),
+        (shuffled(29), 2.0, 245, 720),
+        (shuffled(2), 1.67, 225, 700),
+        (backwards, 1.42, 200, 480),
+    ],
+    ids=["in order", "load_file", "shuffled", "shuffled otherwise", "backwards"],
+)
+def test_a_language_model_of_992_mib_is_loaded_in_little_more_than_a_plain_read(
+    how: Callable[[Layout], Load], multiple: float, requests: int, kept_mib: int
+) -> None:
+    """The link of the measurements: 25 ms, 90 MB/s a connection."""
+    layout = trace("load_file_large").layout
+    load = how(layout)
+    assert load.seconds <= multiple * read_plainly(layout).seconds
+    assert len(load.spans) <= requests
+    assert load.fetched_bytes <= load.size
+    assert load.most_kept_bytes <= kept_mib * MIB
+
+
+@pytest.mark.parametrize("room", [ROOM, 2 * ROOM])
+def test_tensors_of_equal_size_need_no_more_memory_than_there_is(room: int) -> None:
+    """One begins in nearly every block: with whole blocks, 828 MiB of 1 GiB waited in memory for
+    the first copy, or 325 requests were made.
+    """
+    each = 1024 * MIB // 96
+    starts = tuple(20_000 + number * each for number in range(96))
+    layout = Layout(starts, (*starts[1:], starts[-1] + each))
+    load = load_file(layout, room)
+    assert load.seconds <= 1.25 * read_plainly(layout).seconds
+    assert len(load.spans) <= 210
+    assert load.most_kept_bytes <= 400 * MIB

@@ -444,7 +444,7 @@ class _Life:
                 if number == signal.SIGHUP:
                     await self._reload()
                 elif number == signal.SIGUSR2:
-                    self._upgrade.leave()
+                    await self._upgrade.leave()
                 elif number == signal.SIGUSR1:
                     log.warning("asked by SIGUSR1 what every task waits for:\n%s", describe_tasks())
                 else:

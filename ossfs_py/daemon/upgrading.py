@@ -72,11 +72,21 @@ class Upgrade:
         except UnsavedDataError as exc:
             raise ControlError(f"the running daemon continues: {exc}") from None
 
-    def leave(self) -> None:
-        """Told to end by a keeper that has left the mount to the node's: end at once."""
-        if self._keeper is not None:
-            log.warning("the mount is left to the keeper, for the next daemon")
-            self._end(self._keeper)
+    async def leave(self) -> None:
+        """Told to end by a keeper that has left the mount to the node's: end as soon as what
+        programs have written is in the memory of this process no more. What cannot leave it in
+        time is lost, as if the daemon had been killed, and programs are told.
+        """
+        if self._keeper is None:
+            return
+        try:
+            if self.filesystem is not None:
+                with trio.CancelScope(shield=True):
+                    await self.filesystem.leave_memory()
+        except UnsavedDataError as exc:
+            log.warning("%s; its bytes are lost, and its programs get EIO", exc)
+        log.warning("the mount is left to the keeper, for the next daemon")
+        self._end(self._keeper)
 
     async def _ready_successor(
         self, keeper: MountKeeper, changes: Mapping[str, Any]

@@ -136,15 +136,44 @@ def test_readers_and_mappings_go_on_in_the_next_container(
 # itself, which starts the next daemon, has none.
 WRITER = """
 import os, sys
-file = open(sys.argv[1], 'wb', buffering=0)
+path, syncs = sys.argv[1:]
+file = open(path, 'wb', buffering=0)
 print('open', flush=True)
 for line in sys.stdin:
     file.write(line.rstrip('\\n').encode())
-    os.fsync(file.fileno())
+    if syncs == 'syncs':
+        os.fsync(file.fileno())
     print('written', flush=True)
 file.write(b' end')
 file.close()
 """
+
+
+def test_a_container_that_is_stopped_leaves_nothing_in_its_memory(
+    mount: MountFactory, bucket: str, minio_client: Minio, node: NodeKeeperProcess
+) -> None:
+    """``direct`` keeps what is written in memory: told to end, it brings it to disk first."""
+    one = kept(mount(bucket, data_path="direct", keeper=node.socket), node)
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, one.path / "file", "never"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+    try:
+        assert writer.stdout.readline() == "open\n"
+        print("begun", file=writer.stdin, flush=True)
+        assert writer.stdout.readline() == "written\n"
+        assert one.terminate() == 0, one.log
+        goes_on(one)
+        assert writer.communicate("continued\n", timeout=END_SECONDS)[0] == "written\n"
+        assert writer.returncode == 0
+    finally:
+        writer.kill()
+    assert minio_client.get_object(bucket, "file").data == b"beguncontinued end"
+    assert one.unmount() == 0, one.log
 
 
 def test_what_is_written_goes_on_in_the_next_container(
@@ -152,7 +181,7 @@ def test_what_is_written_goes_on_in_the_next_container(
 ) -> None:
     one = kept(mount(bucket, data_path="temp", keeper=node.socket), node)
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, one.path / "file"],
+        [sys.executable, "-c", WRITER, one.path / "file", "syncs"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

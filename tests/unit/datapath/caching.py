@@ -1,5 +1,6 @@
 """A reader of the disk cache whose right answers are known, for tests and their processes."""
 
+import os
 import random
 from functools import lru_cache
 from pathlib import Path
@@ -136,3 +137,24 @@ def disk_bytes_now(store: BlockStore, cache_dir: Path) -> int:
     assert attachment is not None
     with attachment.ledger.locked():
         return disk_bytes(cache_dir)
+
+
+def damage(path: Path, dice: random.Random) -> None:
+    """What disks, crashes and people do to files."""
+    size = path.stat().st_size
+    action = dice.randrange(10)
+    if action == 0:
+        path.unlink()
+    elif action == 1:
+        os.truncate(path, dice.randrange(size + 1))
+    elif action == 2:
+        os.truncate(path, size + dice.randrange(10_000))
+    else:
+        with path.open("r+b") as file:
+            for _ in range(dice.randrange(1, 20)):
+                # Half of the flips hit the header and the records, where they hurt most.
+                offset = dice.randrange(min(size, 400) if dice.random() < 0.5 else size or 1)
+                file.seek(offset)
+                byte = file.read(1) or b"\0"
+                file.seek(offset)
+                file.write(bytes([byte[0] ^ 1 << dice.randrange(8)]))

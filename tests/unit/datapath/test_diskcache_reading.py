@@ -16,6 +16,7 @@ from tests.unit.datapath.caching import (
     block_files,
     content,
     counted_bytes,
+    damage,
     disk_bytes,
     load,
     make_store,
@@ -122,27 +123,6 @@ def test_spans_that_are_no_whole_blocks_are_read_right(tmp_path: Path) -> None:
         assert buffer == whole[start:end]
     cached.close()
     store.close()
-
-
-def damage(path: Path, dice: random.Random) -> None:
-    """What disks, crashes and people do to files."""
-    size = path.stat().st_size
-    action = dice.randrange(10)
-    if action == 0:
-        path.unlink()
-    elif action == 1:
-        os.truncate(path, dice.randrange(size + 1))
-    elif action == 2:
-        os.truncate(path, size + dice.randrange(10_000))
-    else:
-        with path.open("r+b") as file:
-            for _ in range(dice.randrange(1, 20)):
-                # Half of the flips hit the header and the records, where they hurt most.
-                offset = dice.randrange(min(size, 400) if dice.random() < 0.5 else size or 1)
-                file.seek(offset)
-                byte = file.read(1) or b"\0"
-                file.seek(offset)
-                file.write(bytes([byte[0] ^ 1 << dice.randrange(8)]))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -24,11 +24,11 @@ from tests.unit.datapath.caching import (
     block_files,
     content,
     counted_bytes,
+    damage,
     disk_bytes,
     load,
     make_store,
 )
-from tests.unit.datapath.test_diskcache_reading import damage
 
 VERSION = ObjectVersion("models/a.safetensors", "etag-1", 20 * BLOCK + 123)
 

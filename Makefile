@@ -149,7 +149,7 @@ images: $(TEST) ## Build the image with podman, run it, check its manifests (OSS
 	@$(INSTALL) $(ENGINE)
 	@$(BIN)/python -m pip install --quiet kubernetes-validate
 	@export OSSFS_PY_IMAGE_TESTS=1; \
-	$(tests) -n $(WORKERS) --dist loadgroup --durations=10 tests/containers $(PYTEST)
+	$(tests) -n $(WORKERS) --dist loadfile --durations=10 tests/containers $(PYTEST)
 
 # To run the tests on a store of your own: OSSFS_PY_TEST_ENDPOINT, OSSFS_PY_TEST_ACCESS_KEY,
 # OSSFS_PY_TEST_SECRET_KEY and perhaps OSSFS_PY_TEST_BUCKET, and pytest tests/contract tests/mount.

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -157,3 +158,14 @@ def test_a_second_container_on_one_mountpoint_is_refused_and_the_first_lives_on(
         assert first.health() == ""
         (shared / "models/f").write_text("x")
         assert first.stop() == 0
+
+
+def test_sigterm_at_any_moment_of_the_start_ends_it_and_leaves_no_mount(
+    engine: Engine, shared: Path, options: list[str], environment: dict[str, str]
+) -> None:
+    for tenths in range(20):
+        with engine.container(options, environment=environment) as container:
+            time.sleep(tenths / 10)
+            container.signal("TERM")
+            assert container.exit_code() in (0, 143), container.logs()
+        assert not is_mounted(shared / "models")

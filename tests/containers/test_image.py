@@ -211,19 +211,6 @@ def test_what_a_container_could_not_upload_in_its_time_is_taken_over_from_its_vo
     answer.release_conn()
 
 
-# In parts, which processes share.
-@pytest.mark.parametrize("second", [0, 1])
-def test_sigterm_at_any_moment_of_the_start_ends_it_and_leaves_no_mount(
-    engine: Engine, shared: Path, options: list[str], environment: dict[str, str], second: int
-) -> None:
-    for tenths in range(10 * second, 10 * (second + 1)):
-        with engine.container(options, environment=environment) as container:
-            time.sleep(tenths / 10)
-            container.signal("TERM")
-            assert container.exit_code() in (0, 143), container.logs()
-        assert not is_mounted(shared / "models")
-
-
 def test_orphans_in_the_container_are_reaped(
     engine: Engine, options: list[str], environment: dict[str, str]
 ) -> None:

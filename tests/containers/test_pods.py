@@ -24,10 +24,6 @@ OF_NAME = {path.stem: path for path in MANIFESTS}
 DAEMONSET, SIDECAR, KEEPER = (OF_NAME[name] for name in ("daemonset", "sidecar", "keeper"))
 
 
-# Pods are called as the manifests call them.
-pytestmark = pytest.mark.xdist_group("pods")
-
-
 @pytest.fixture
 def here(tmp_path: Path, shared: Path, seaweed: SeaweedServer, bucket: str) -> Surroundings:
     keys = f"{seaweed.access_key}:{seaweed.secret_key}\n"

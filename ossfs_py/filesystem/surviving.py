@@ -63,7 +63,7 @@ class SurvivingFilesystem(Filesystem):
     """Whether files may begin to be in memory only. Set by who puts the mount together."""
     stream_seconds = 30.0
     """How long another daemon waits for files that are streamed to the store."""
-    sent_seconds = 5.0
+    sent_seconds = 3.0
     """How long more, of a file that was being stored. One arrived 3 s late, at a load of 22."""
     _moved = False
     """Whether objects of open files may still move, as an earlier daemon was renaming."""

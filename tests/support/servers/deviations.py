@@ -144,6 +144,13 @@ DEVIATIONS = (
         "listings tell no owner",
     ),
     Deviation(
+        ("rclone",),
+        ("mount/test_semantics.py::test_a_file_that_changes_while_it_is_streamed*",),
+        "rclone reads the whole object to answer a request about any part of it: on a busy machine "
+        "that outlasts the stall timeout (seen at a load of 20), and a read is EIO, not ESTALE",
+        "may fail",
+    ),
+    Deviation(
         ("swift",),
         (
             "mount/test_attributes.py::test_user_attributes_are_set_listed_and_removed",

@@ -59,8 +59,9 @@ class SurvivingFilesystem(Filesystem):
     """Set once all files acknowledged by an earlier daemon are in the store; until then names wait.
     """
     late_seconds = 1.0
-    """How long what a dead daemon had sent may take to arrive. A PUT came 0.26 s after an upgrade,
-    at a load of 14."""
+    """How long requests of a dead daemon may take to be carried out. A PUT took effect 0.26 s after
+    an upgrade, at a load of 14.
+    """
     streams = Streams()
     """Whether files may be kept in memory only at first. Set where the mount is assembled."""
     stream_seconds = 30.0
@@ -78,10 +79,11 @@ class SurvivingFilesystem(Filesystem):
         *,
         is_all: bool = True,
     ) -> Resumed:
-        """Go on where an earlier daemon ended, if one has, and write from now on. ``dirty`` is what
-        the journal has of its files, by owner, ``owed`` what it has of directories and links. Of a
-        mount for writing :meth:`settle` follows. Unless that ``is_all`` that is to be seen and not
-        in the store, names wait for :meth:`show_names`.
+        """Continue after an earlier daemon, if there was one, and record changes from now on.
+        ``dirty`` are the journal's records of its files, by owner, ``owed`` those of directories
+        and links. On a mount for writing, :meth:`settle` follows. ``is_all``: whether these are all
+        entries that must be visible and are not in the store; otherwise calls about names wait for
+        :meth:`show_names`.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -134,7 +136,7 @@ class SurvivingFilesystem(Filesystem):
         if self._settled is None:
             return
         self._moved = renaming
-        # What the daemon before had sent whole, a busy store carries out a moment later.
+        # A busy store may carry out a complete request of the earlier daemon a moment later.
         await trio.sleep(self.late_seconds)
         await tidy()
         settlement = Settlement(self._namespace, self._commits, self._opener, self.sent_seconds)
@@ -207,7 +209,7 @@ class SurvivingFilesystem(Filesystem):
     # -- calls about names ----------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
-        """What a name leads to."""
+        """The entry of a name."""
         if self._unseen is not None:
             await self._unseen.wait()
         return await super().lookup(parent, name)

@@ -1,20 +1,21 @@
 """The keeper: a small process that outlives the daemon of a mount, and starts the next one.
 
-It holds the kernel's descriptor, so that the mount stays, and the memory in which the daemon writes
-what the next one must know. It imports nothing but Python's own: it must need little memory, and
-must not have a reason to die. Signals are passed on to the daemon. A daemon that ends the mount
-ends the keeper, with the same exit code; one that dies is started again, as often in a minute as
-it was told to. After that a last one only unmounts and says why. Where a service manager has a
-watchdog, a daemon that hangs is killed before that would end the keeper, too. A daemon may also
-have the next one started while it serves, and hand over when that is ready.
+It holds the kernel's descriptor, so that the mount stays, and the memory with the records that the
+daemon writes for the next one. It imports only Python's standard library: it must need little
+memory, and must have no reason to die. Signals are passed on to the daemon. If a daemon ends the
+mount, the keeper ends with the same exit code. If a daemon dies, the keeper starts the next one, up
+to the configured number of times in a minute. After that a last daemon only unmounts and reports
+the reason. If a service manager has a watchdog, the keeper kills a daemon that hangs before the
+watchdog would end the keeper, too. A daemon may also request the next one while it serves, and hand
+over when that is ready.
 
-Where the node has a keeper, too (``host/nodekeeper.py``), that one holds the same, and the mount is
+If the node has a keeper, too (``host/nodekeeper.py``), it holds the same descriptors. The mount is
 left to it when this process is told to end, or would give the mount up.
 
     python -m ossfs_py.cli.keeper RESTARTS READY LEADS COMMAND...
 
-READY is the descriptor on which the first daemon says that it serves, or -1; LEADS is 1 where the
-daemon is to lead a process group of its own, so that Ctrl-C reaches the keeper alone.
+READY is the descriptor on which the first daemon reports that it serves, or -1. LEADS is 1 if the
+daemon has to lead a process group of its own, so that Ctrl-C reaches only the keeper.
 """
 
 import json
@@ -59,15 +60,15 @@ _ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _LEAVE: Final = signal.SIGUSR2
-"""Tells a daemon to end and leave the mount; one that does not know it yet is ended by it."""
+"""Tells a daemon to end and leave the mount; it kills a daemon that does not handle it yet."""
 _LOOK_SECONDS = 2.0
-"""How soon another keeper of the node is noticed."""
+"""How soon a new keeper of the node is noticed."""
 _PATIENCE = 0.5
-"""How much of the watchdog's time a daemon may be silent: the next one has the rest."""
+"""The share of the watchdog's time for which a daemon may be silent; the next one has the rest."""
 _LEAST_PATIENCE_SECONDS = 4.0
-"""A daemon tells once a second that it runs; a busy machine lets it wait."""
+"""A daemon reports once a second that it runs; on a busy machine it may be late."""
 _LOOKS = 4
-"""At a daemon, in that time."""
+"""Number of checks of a daemon in that time."""
 _BY_SIGNAL = 128
 """Added to a signal's number, as shells do."""
 
@@ -90,7 +91,7 @@ class _Daemons:
         self._command = command
         self._deposit = deposit
         self._is_leaving = False
-        """Whether the mount is left to the node's keeper."""
+        """Whether the mount is being left to the node's keeper."""
         self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._theirs = theirs
         self._ours.setblocking(False)
@@ -105,17 +106,18 @@ class _Daemons:
         self._is_ending = False
         self._words: set[bytes] = set()
         self._wanted: list[tuple[str, int]] = []
-        """The next daemons that the running one has requested: changed settings, and the socket
-        between the two."""
+        """The daemons that the running one has requested: changed settings, and the socket between
+        the two.
+        """
         self._pid = 0
         self._next = 0
-        """The one that is to take over from a daemon that serves; 0: there is none."""
+        """The process that takes over from the serving daemon; 0: there is none."""
         self._patience_seconds = _patience()
         self._changes = self._next_changes = ""
-        """Settings that an upgrade has changed, and those of the one that is under way."""
+        """Settings that upgrades have changed, and those of the running upgrade."""
 
     def run(self) -> int:
-        """Keep a daemon running until it is to run no more; its exit code."""
+        """Keep a daemon running until the mount ends; returns its exit code."""
         signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, *_PASSED_ON))
         self._start()
         while True:
@@ -144,7 +146,7 @@ class _Daemons:
             self._start_wanted()
 
     def _next_signal(self) -> int | None:
-        """The next one; None when it is time to look around."""
+        """The next signal; None when it is time for a check."""
         waits = []
         if self._patience_seconds is not None:
             waits.append(self._patience_seconds / _LOOKS)
@@ -205,8 +207,9 @@ class _Daemons:
 
     @staticmethod
     def _reap() -> dict[int, int]:
-        """The status of each process that has ended, not all of them daemons: as a container's
-        first process the keeper is everybody's parent."""
+        """The status of each process that has ended. Not all are daemons: the first process of a
+        container is the parent of all orphans.
+        """
         found = {}
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
@@ -214,9 +217,9 @@ class _Daemons:
         return found
 
     def _go_on(self) -> None:
-        """Another daemon serves the mount: the one that waits for that, or a new one."""
+        """Let another daemon serve the mount: the one that waits for that, or a new one."""
         if not self._next:
-            # The daemon that wanted to hand over is dead: its successor would be one too many.
+            # The daemon that wanted to hand over is dead: its successor is not needed.
             for _, handover in self._wanted:
                 os.close(handover)
             self._wanted.clear()
@@ -227,11 +230,12 @@ class _Daemons:
         self._words.clear()
         self._pid, self._next = self._next, 0
         if self._is_ending:
-            self._pass_on(signal.SIGTERM)  # the other one was told in vain
+            self._pass_on(signal.SIGTERM)  # the dead daemon had got it in vain
 
     def _reason_to_end(self, code: int) -> str | None:
-        """None if the daemon is to be started again; nothing if all is over, or the reason why the
-        mount is given up."""
+        """None if the daemon has to be started again; "" if the mount has ended, or the reason why
+        the mount is given up.
+        """
         is_over = self._device is None or ENDED in self._words or self._is_gone()
         self._is_leaving = self._is_leaving and not is_over
         if is_over or self._is_leaving:
@@ -281,12 +285,12 @@ class _Daemons:
         self._words.clear()
         forget_beat(self._ledger)
         if given_up and self._device is not None:
-            # Calls to the mount fail at once from now on, those of the last process, too.
+            # From now on calls to the mount fail at once, including those of the last process.
             os.close(self._device)
             self._device = None
         self._pid = self._spawned(self._environment(self._changes, given_up))
         if self._ready != NOT_THERE:
-            # Its end tells the command that waits for a word that there will be none.
+            # The waiting command sees the end of it, and knows that no message will come.
             os.close(self._ready)
             self._ready = NOT_THERE
 
@@ -296,10 +300,10 @@ class _Daemons:
             self._start_next(changes, handover)
 
     def _start_next(self, changes: str, handover: int) -> None:
-        """Start the daemon that is to take over when the one that serves lets go.
+        """Start the daemon that takes over when the serving one releases the mount.
 
-        What it says on standard error before it knows what it is there for, of a module that is
-        missing, goes to ``handover``, too.
+        Early messages on standard error, for instance about a missing module, go to ``handover``,
+        too.
         """
         stderr = NOT_THERE
         try:
@@ -331,13 +335,13 @@ class _Daemons:
         environment = {**os.environ, KEPT: told_as_text(handed, given_up)}
         if changes:
             environment[UPGRADED] = changes
-        # The watchdog is told by the daemon, for the keeper.
+        # The daemon notifies the watchdog for the keeper.
         environment.pop("WATCHDOG_PID", None)
         return environment
 
     def _spawned(self, environment: dict[str, str], attempts: int = _ATTEMPTS, **how: Any) -> int:
-        """A new daemon's process id. What killed the last one, no memory, may keep the next from
-        being started for a while.
+        """The process id of a new daemon. If the last one died for lack of memory, starting the
+        next one may fail for a while, too.
         """
         spawn = partial(os.posix_spawn, setsigmask=(), **how)
         if self._leads:
@@ -353,7 +357,7 @@ class _Daemons:
 
 
 def _patience() -> float | None:
-    """How long a daemon may be silent; None where nobody has a watchdog over this process."""
+    """How long a daemon may be silent; None if no watchdog watches this process."""
     watchdog_seconds = int(os.environ.get("WATCHDOG_USEC", "0")) / 1_000_000
     if not watchdog_seconds or int(os.environ.get("WATCHDOG_PID", os.getpid())) != os.getpid():
         return None
@@ -361,7 +365,7 @@ def _patience() -> float | None:
 
 
 def main(argv: list[str]) -> int:
-    """Keep a mount; the exit code of its last daemon."""
+    """Keep a mount; returns the exit code of its last daemon."""
     keep_to_ourselves()
     restarts, ready, leads, *command = argv
     deposit = deposit_of(os.environ)

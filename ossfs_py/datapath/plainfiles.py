@@ -1,8 +1,8 @@
-"""Files of the disk cache that the kernel may read for programs, and their verification.
+"""Plain files of the disk cache, which the kernel may read for programs, and their verification.
 
-A large object that is wholly in the cache is one plain file there. It is verified block by block
-behind everybody else, once nobody reads it through the mount, and again each day. Only what was
-verified is given away (``diskcache/seal.py``).
+A large object that is completely in the cache is one plain file there. It is verified block by
+block in the background, once no program reads it through the mount, and again each day. The kernel
+gets only verified files (``diskcache/seal.py``).
 """
 
 import logging
@@ -24,14 +24,15 @@ from ossfs_py.runtime.workers import Workers
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 2.0
-"""How often we look what is to be verified. Files rest for a second before that."""
+"""Pause between checks for files to verify. A file must be unchanged for a second before that."""
 _STEP_BYTES = 8 * 1024**2
-"""Verified at once: some milliseconds of one of the threads for local files."""
+"""Bytes verified at once: some milliseconds of one of the threads for local files."""
 
 
 class PlainFiles:
-    """Belongs to the trio thread. ``may_read`` says whether the store gives a version to this
-    mount, which it may have to be asked."""
+    """The plain files of a mount. Belongs to the trio thread. ``may_read`` tells whether the store
+    lets this mount read a version, which may take a request.
+    """
 
     def __init__(
         self,
@@ -43,18 +44,18 @@ class PlainFiles:
         self._workers = workers
         self._may_read = may_read
         self._wanted: dict[ObjectVersion, Identity] = {}
-        """What is to be verified."""
+        """The versions to verify."""
         self._lent: dict[PlainFile, tuple[Identity, float]] = {}
-        """Whose seal gets too old at a time of trio's clock."""
+        """The lent files, each with the time on trio's clock at which its seal expires."""
 
     def want(self, identity: Identity) -> None:
-        """Somebody has read the version, and may come again: verify it if all of it is there."""
+        """A program has read the version, and may do so again: verify it if it is complete."""
         if identity.is_plain:
             self._wanted[identity.version] = identity
 
     async def open(self, version: ObjectVersion) -> PlainFile | None:
-        """The plain file of a version; None if there is none that was verified. The caller closes
-        it. It is not evicted until then.
+        """The plain file of a version; None if there is no verified one. The caller closes it. It
+        is not evicted until then.
         """
         identity = self._blocks.identity(version)
         if identity is None or not identity.is_plain:
@@ -64,7 +65,7 @@ class PlainFiles:
             return None
         try:
             verified_at = seal.verified_at(file)
-            # O_DIRECT of a program has to find its like on the cache's disk.
+            # O_DIRECT of a program needs the same on the cache's disk.
             if verified_at is None or not file.takes_direct or not await self._may_read(version):
                 return None
             lent = PlainFile(file.data_fd, version.size, partial(self._given_back, file))
@@ -80,7 +81,7 @@ class PlainFiles:
         self._blocks.release(file)
 
     async def run(self) -> None:
-        """Verify what is wanted, and what is lent each time that its seal is too old."""
+        """Verify requested files, and lent files whenever their seal has expired."""
         while True:
             await trio.sleep(_LOOK_SECONDS)
             now = trio.current_time()
@@ -101,7 +102,7 @@ class PlainFiles:
                 return
             stamp, began_ns = seal.stamp_of(file), time.time_ns()
             if stamp is None:
-                self._wanted[identity.version] = identity  # written to just now
+                self._wanted[identity.version] = identity  # it was written to just now
                 return
             file.past_page_cache()
             if not await self._matches(file):
@@ -117,7 +118,7 @@ class PlainFiles:
     async def _matches(self, file: BlockFile) -> bool:
         identity = file.identity
         step = max(1, _STEP_BYTES // identity.block_size_bytes)
-        # Aligned, as reading past the page cache wants it.
+        # Aligned, as reads past the page cache require.
         buffer = memoryview(mmap.mmap(-1, step * identity.block_size_bytes))
         for first in range(0, identity.block_count, step):
             last = min(first + step, identity.block_count)

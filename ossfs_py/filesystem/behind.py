@@ -1,4 +1,4 @@
-"""Work that goes on when whoever asked for it no longer waits."""
+"""Work that goes on after its caller stopped waiting."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 class BackgroundCall:
-    """One call that runs in a task of its own."""
+    """A call that runs in a task of its own."""
 
     def __init__(self, call: Callable[[], Awaitable[None]]) -> None:
         self._call = call
@@ -21,7 +21,7 @@ class BackgroundCall:
         self._is_awaited = False
 
     async def wait(self) -> None:
-        """Wait until it has ended; cancelled, it goes on.
+        """Wait until the call has ended. If the wait is cancelled, the call goes on.
 
         Raises:
             Whatever the call raised.
@@ -36,7 +36,7 @@ class BackgroundCall:
             raise self._outcome.error
 
     async def run(self) -> None:
-        """Make the call. For the task."""
+        """Make the call. The task runs this."""
         try:
             self._outcome = await outcome.acapture(self._call)
             if isinstance(self._outcome, outcome.Error):
@@ -56,9 +56,10 @@ class BackgroundCall:
 
 
 class Behind:
-    """The tasks of a mount that nobody need wait for. Belongs to the trio thread.
+    """Background tasks of a mount. Belongs to the trio thread.
 
-    They belong to trio's own nursery, not to that of a request: its end must not be theirs.
+    The tasks belong to trio's own nursery, not to that of a request, so that they outlive the
+    request.
     """
 
     def __init__(self) -> None:
@@ -81,6 +82,6 @@ class Behind:
                 self._lot.unpark_all()
 
     async def settled(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until no task is running."""
         while self._running:
             await self._lot.park()

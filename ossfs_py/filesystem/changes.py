@@ -1,6 +1,6 @@
 """Changes of names and metadata, kept apart from commits of the files they concern.
 
-A claim on a place in the tree comes first, then the lock of the open inode; see ``Claims``.
+Callers take a claim on a place in the tree first, then the lock of the open inode; see ``Claims``.
 """
 
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from ossfs_py.namespace.namespace import Namespace
 
 
 class Changes:
-    """Who may change a name or metadata now. Belongs to the trio thread."""
+    """Decides who may change a name or metadata now. Belongs to the trio thread."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Changes:
 
     @asynccontextmanager
     async def of_metadata(self, inode: Inode) -> AsyncIterator[bool]:
-        """Change metadata; open readers go on from the copy that this makes of the object.
+        """Change metadata; open readers continue from the copy that this makes of the object.
 
-        Yields whether the change can be left to an upload that has to come anyway.
+        Yields whether an upload that is due anyway can carry the change.
         """
         async with self.of(inode):
             opened = self._opened.current(inode)
@@ -81,13 +81,13 @@ class Changes:
             await self._namespace.set_attributes(inode, change, defer=defer)
 
     def refuse_change(self, call: str, inode: Inode) -> None:
-        """What is stored with an object may not change; what is not stored yet may."""
+        """Refuse to change a stored object; a file that is not stored yet may change."""
         opened = self._opened.current(inode)
         if not inode.local and (opened is None or not opened.made_here):
             self._protection.refuse("overwrite", call, path_of(inode))
 
     def refuse_writing(self, inode: Inode) -> None:
-        """As :meth:`refuse_change`, of opening a file for writing."""
+        """As :meth:`refuse_change`, for opening a file for writing."""
         if inode.kind is not Kind.DIRECTORY:
             self._protection.refuse("overwrite", "open for writing", path_of(inode))
 

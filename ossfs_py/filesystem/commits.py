@@ -1,4 +1,4 @@
-"""Commits: dirty open files become objects, on what condition, and what if they cannot.
+"""Commits: they store dirty open files as objects, on conditions, and handle failures.
 
 A commit holds a claim on the inode's place in the tree, then the lock of its open inode.
 """
@@ -40,11 +40,11 @@ _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
 _MANY_FILES = 1000
 _MANY_SECONDS = 600.0
-"""Whoever makes so many files in so short a time unpacks, clones or installs something."""
+"""A program that makes so many files in so short a time unpacks, clones or installs something."""
 _APPEND_TRIES = 10
-"""Each time another host was faster by one request: with ten at it, one of them wins each time."""
+"""Another host was faster by one request each time. Among ten hosts, one wins each time."""
 _CONFLICTS = (ConditionFailedError, VersionChangedError, ObjectMissingError)
-"""Between tries of an upload that nobody waits for; each has the store's own retry budget."""
+"""Pauses between tries of a background upload; each try has the store's own retry budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class ConflictPolicy:
 
 
 class Commits:
-    """Brings open files to the store. Belongs to the trio thread.
+    """Commits open files to the store. Belongs to the trio thread.
 
-    Without ``write_back`` whoever closes a file waits until its object is complete.
+    Without ``write_back``, close waits until the object is complete.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Commits:
         record_writer: bool = False,
     ) -> None:
         self.twins = twins
-        """What may have the bytes of a file already."""
+        """Finds objects that may have the bytes of a file already."""
         self._record_writer = record_writer
         self._opened = opened
         self._namespace = namespace
@@ -92,13 +92,13 @@ class Commits:
         self._write_back = write_back
         self._made_since = trio.current_time()
         self._made = 0
-        """New files stored since then; -1 once that was said to be many."""
+        """New files stored since then; -1 once the log has said that they are many."""
 
     # -- one file -------------------------------------------------------------------------------
 
     async def commit(self, opened: OpenInode) -> None:
-        """Bring what is dirty to the store, after the directories it is in; returns when the object
-        is complete there.
+        """Commit the dirty bytes, after the directories above the file. Returns when the object is
+        complete in the store.
         """
         if opened.file.dirty:
             await self._owed.store_above(opened.inode)
@@ -106,7 +106,7 @@ class Commits:
             await self.commit_locked(opened)
 
     def flushes_at_once(self, opened: OpenInode) -> bool:
-        """Whether :meth:`flush` waits for no more than the local disk: nobody need be let go."""
+        """Whether :meth:`flush` waits only for the local disk, and needs no task of its own."""
         queue = self._write_back
         return (
             queue is not None
@@ -118,7 +118,7 @@ class Commits:
         )
 
     async def flush(self, opened: OpenInode) -> None:
-        """One descriptor is closed: commit, or with write-back keep on local disk and queue."""
+        """A descriptor is closed: commit; with write-back, keep it on local disk and queue it."""
         queue = self._write_back
         if queue is None or not opened.file.dirty or opened.inode.removed:
             await self.commit(opened)
@@ -138,12 +138,12 @@ class Commits:
             queue.add(opened)
 
     async def redescribe(self, opened: OpenInode) -> None:
-        """Tell the journal the present name and attributes of what write-back has kept.
+        """Record the present name and attributes of a file that write-back keeps in the journal.
 
-        For who holds a claim on the inode's place and the lock.
+        The caller holds a claim on the inode's place and the lock.
 
         Raises:
-            StoreError, OSError: neither the journal nor the store could be told.
+            StoreError, OSError: neither the journal nor the store took them.
         """
         if self._write_back is None or not opened.file.dirty:
             return
@@ -154,7 +154,7 @@ class Commits:
             await self.commit_locked(opened)
 
     async def commit_locked(self, opened: OpenInode) -> None:
-        """As :meth:`commit`, for whoever holds a claim on the inode's place and the lock."""
+        """As :meth:`commit`; the caller holds a claim on the inode's place and the lock."""
         inode = opened.inode
         if not opened.file.dirty:
             await self._flush_attributes(opened)
@@ -211,23 +211,23 @@ class Commits:
 
     @staticmethod
     async def is_stored(opened: OpenInode, info: ObjectInfo) -> bool:
-        """Whether the store has what is dirty already, as an earlier daemon may have sent it.
+        """Whether the store has the dirty bytes already: an earlier daemon may have sent them.
 
         Raises:
             StoreError
         """
         if info.size or opened.file.size:
             return await opened.file.is_in(info.version)
-        # Nothing tells one empty file from another but the moment when it was made.
+        # Only the time of its creation tells one empty file from another.
         made_ns = decode(info.metadata or NO_METADATA).mtime_ns
         return made_ns is not None and made_ns == opened.inode.mtime_ns
 
     def _note_refused(self, opened: OpenInode, request: CommitRequest, exc: OssfsError) -> None:
-        """No commit will ever store the changes: whoever opens the name from now on, be it before
-        the kernel has told of the last close, is not to join who made them.
+        """No commit will ever store the changes. Later opens of the name must not join the programs
+        that made them, even before the kernel has reported the last close.
         """
         if isinstance(exc, ObjectMissingError) and request.condition.only_if_etag is None:
-            return  # it is the bucket that is missing, and it may come back
+            return  # only the bucket is missing, and it may come back
         self._namespace.note_outdated(opened.inode)
 
     async def _upload(self, opened: OpenInode, request: CommitRequest) -> ObjectVersion | None:
@@ -245,14 +245,14 @@ class Commits:
                 log.info("%r was removed while it was stored: %s", request.key, exc)
             finally:
                 opened.upload = None
-        return None  # it was removed meanwhile
+        return None  # it was removed in the meantime
 
     async def before_replacing(self, opened: OpenInode) -> None:
-        """A file that is still written is about to be stored."""
+        """A file is about to be stored while it is still being written."""
         await self._keep_replaced(opened, self.request_so_far(opened))
 
     async def _keep_replaced(self, opened: OpenInode, request: CommitRequest) -> None:
-        """Let the trash have what a commit takes the place of.
+        """Give the object that a commit replaces to the trash.
 
         Raises:
             NameTooLongError, StoreError: it could not be copied.
@@ -273,10 +273,10 @@ class Commits:
             opened.spared = kept.version
 
     async def finish_removed(self, opened: OpenInode, request: CommitRequest) -> None:
-        """Make an object of bytes that are only in an unfinished upload to the file's key.
+        """Make an object of the bytes that are only in an unfinished upload to the file's key.
 
-        For a file that was removed, and whose key is hidden here. Returns at once if there are no
-        such bytes, also if a commit that was under way has made the object.
+        The file was removed, and its key is hidden here. Returns at once if there are no such
+        bytes, also if a commit that was running has made the object.
 
         Raises:
             StoreError, OSError: the bytes stay where they are.
@@ -288,19 +288,19 @@ class Commits:
                     self._stored(opened, version, request)
 
     def key_settled(self, inode: Inode) -> bool:
-        """Whether nobody renames the inode, or a directory above it, and nothing removed that the
-        store still has is in its way.
+        """Whether the inode keeps its key: no rename of it or of a directory above it is running,
+        and no removed object that the store still has is in its way.
         """
         key = self._namespace.key_of(inode)
         return not (self._claims.moves(inode) or self._namespace.removed.hiding(key))
 
     async def _append_again(self, opened: OpenInode, start: int, request: CommitRequest) -> None:
-        """Others have written the object meanwhile: append to their version what was appended here
-        from ``start`` on.
+        """Other hosts have written the object in the meantime: append the bytes appended here, from
+        ``start`` on, to their version.
 
         Raises:
-            VersionChangedError: they do so again and again.
-            StoreError, OSError: it could not be done; the data is kept.
+            VersionChangedError: others were faster in every try.
+            StoreError, OSError: the append failed; the data is kept.
         """
         seen = opened.seen
         async with opened.turns.move():
@@ -310,7 +310,7 @@ class Commits:
                     if await self._appended_to_present(opened, start, request):
                         return
             except BaseException:
-                opened.seen = seen  # what is in the file follows that one still
+                opened.seen = seen  # the bytes in the file still follow that version
                 raise
             finally:
                 opened.composes, opened.over = False, None
@@ -333,9 +333,9 @@ class Commits:
         if version is not None:
             condition = Condition(only_if_etag=version.etag)
         if version is not None and opened.file.size == start:
-            # Nothing to append: the program made an empty file where one is already.
+            # Nothing to append: the program made an empty file where one exists already.
             await self.go_on_with(opened, file, version, request)
-            self._namespace.invalidate(opened.inode)  # their attributes are not the request's
+            self._namespace.invalidate(opened.inode)  # their attributes differ from the request's
             return True
         try:
             await copy_end(opened.file, start, file)
@@ -360,7 +360,7 @@ class Commits:
         stored: ObjectVersion,
         request: CommitRequest | None = None,
     ) -> None:
-        """The file is what others wrote, and our own end after it."""
+        """The file now has the bytes that others wrote, and our own end after them."""
         inode = opened.inode
         if request is None:
             request = self._request(opened, streaming=True)
@@ -371,35 +371,36 @@ class Commits:
         self._kernel.contents_changed(inode)
         log.info("%r was appended to what another client had written meanwhile", request.key)
         if inode.settled:
-            # Who read the version before must not be given bytes of this one.
+            # Readers of the earlier version must not get bytes of this one.
             opened.superseded = True
             self._namespace.note_outdated(inode)
         await old.close()
 
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
-        """How a file that is still written would be committed now."""
+        """The commit request for a file that is still being written, as of now."""
         request = self._request(opened, streaming=True)
         if self._namespace.removed.hiding(request.key):
-            # Some stores look for the condition when an upload begins; it goes by then.
+            # Some stores check the condition when an upload begins. The removed object goes by
+            # then.
             return replace(request, condition=Condition())
         return request
 
     def found_stored(self, opened: OpenInode, info: ObjectInfo) -> None:
-        """A daemon before has stored what is dirty, as the store tells."""
+        """An earlier daemon has stored the dirty bytes, according to the store."""
         request = self._request(opened, streaming=True)
         opened.file.found_stored(info.version)
         self._stored(opened, info.version, replace(request, metadata=info.metadata or NO_METADATA))
         opened.note()
 
     def stored_so_far(self, opened: OpenInode, version: ObjectVersion) -> None:
-        """A file that is still written had to be stored as ``version``."""
+        """A file that is still being written had to be stored as ``version``."""
         self._stored(opened, version, self.request_so_far(opened))
 
     def _request(self, opened: OpenInode, *, streaming: bool) -> CommitRequest:
-        """How the file would be committed now.
+        """The commit request for the file, as of now.
 
-        An upload that streams carries its metadata from its first part on: the time of the last
-        write is not known then, and left to the store unless a program set it.
+        An upload that streams carries its metadata from its first part on. The time of the last
+        write is not known then, and is left to the store unless a program set it.
         """
         inode = opened.inode
         condition = Condition()
@@ -438,7 +439,7 @@ class Commits:
             inode.size_source = None
 
     def _count_new(self) -> None:
-        """Say once that there is a faster way to make many files."""
+        """Log once that there is a faster way to make many files."""
         if self._write_back is not None or self._made < 0:
             return
         now = trio.current_time()
@@ -454,9 +455,9 @@ class Commits:
             )
 
     def set_aside(self, opened: OpenInode, cause: Exception) -> bool:
-        """Keep what could not be saved where ``ossfs-py recover`` finds it.
+        """Keep the unsaved bytes where ``ossfs-py recover`` finds them.
 
-        False if it has been kept there before.
+        False if they have been kept there before.
         """
         request = self._request(opened, streaming=False)
         try:
@@ -476,20 +477,20 @@ class Commits:
         )
         return True
 
-    # -- the version a file goes on from --------------------------------------------------------
+    # -- the version that a file is based on ----------------------------------------------------
 
     def expect_absent(self, opened: OpenInode) -> None:
-        """Whoever else stores an object under this name first wins: O_EXCL."""
+        """The first to store an object under this name wins: O_EXCL."""
         opened.exclusive = True
 
     def renamed(self, inode: Inode, replaced: Inode | None) -> None:
-        """The inode has a name that it may take from ``replaced``, and from anybody else."""
+        """The inode has a new name, perhaps that of ``replaced`` or of another client's object."""
         opened = self._opened.current(inode)
         if opened is None:
             return
         opened.exclusive = opened.unseen = False
         if opened.file.version is None:
-            # Its object is to take the place of what the name stood for, if that was stored.
+            # Its object replaces the one that the name stood for, if that was stored.
             before = None if replaced is None else self._opened.current(replaced)
             if replaced is not None and replaced.info is not None:
                 opened.seen = replaced.info.version
@@ -497,12 +498,12 @@ class Commits:
                 opened.seen = None if before is None else before.seen
 
     async def follow(self, inode: Inode) -> None:
-        """Let an open file read on from the copy that a change of its metadata made."""
+        """Let an open file continue from the copy that a change of its metadata made."""
         if inode.info is not None and inode.copied_from is not None:
             await self.follow_copies([(inode, inode.copied_from, inode.info.version)])
 
     async def follow_copies(self, copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]) -> None:
-        """Let open files read on from server-side copies of the version they have open."""
+        """Let open files continue from server-side copies of the versions that they have open."""
         for inode, source, copy in copies:
             opened = self._opened.current(inode)
             if opened is None or source == copy:
@@ -512,19 +513,19 @@ class Commits:
                 opened.seen = copy
                 self._kernel.note_pages(inode, copy)
             elif opened.seen == source:
-                opened.seen = copy  # what is to take its place follows it
+                opened.seen = copy  # the next commit replaces the copy
             opened.note()  # before the source is deleted
 
-    # -- behind the programs, and all files -----------------------------------------------------
+    # -- in the background, and all files -------------------------------------------------------
 
     async def run(self, release: Callable[[OpenInode], Awaitable[None]]) -> None:
-        """Upload what write-back has queued, and ``release`` it, until cancelled."""
+        """Upload the files that write-back has queued, and ``release`` each, until cancelled."""
         if self._write_back is not None:
             await self._write_back.run(lambda opened: self._upload_later(opened, release))
         await trio.sleep_forever()
 
     def resume(self, opened: OpenInode) -> None:
-        """An earlier daemon was to bring a closed file to the store behind."""
+        """Queue a closed file that an earlier daemon had queued for write-back."""
         if self._write_back is not None and opened.file.dirty:
             opened.users += 1
             self._write_back.add(opened)
@@ -541,7 +542,7 @@ class Commits:
                 log.warning("write-back: %s; tried again in %g s", exc, pause_seconds)
             except (OssfsError, OSError) as exc:
                 if opened.writers == 1:
-                    self.set_aside(opened, exc)  # nobody is left to be told
+                    self.set_aside(opened, exc)  # no program is left to get the error
                 else:
                     log.warning("%s; left to those who have the file open again", exc)
                 break
@@ -562,7 +563,7 @@ class Commits:
         """Commit every dirty file and wait for write-back.
 
         Raises:
-            UnsavedDataError: some could not be brought to the store; they stay dirty.
+            UnsavedDataError: some files could not be stored; they stay dirty.
         """
         failures = await self._commit_all()
         if failures:
@@ -575,7 +576,7 @@ class Commits:
         """Commit every dirty file.
 
         Raises:
-            UnsavedDataError: some could not be brought to the store; they were set aside.
+            UnsavedDataError: some files could not be stored; they were set aside.
         """
         failures = await self._commit_all()
         count = sum(self.set_aside(opened, exc) for opened, exc in failures)

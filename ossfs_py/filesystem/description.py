@@ -1,4 +1,4 @@
-"""What people are told of one file: paths, and everything a mount knows."""
+"""Descriptions of one file for people: paths, and everything that a mount knows of the file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +17,11 @@ class FileDescription:
     key: str
     attributes: Attributes
     info: ObjectInfo | None
-    """What the store last said; None of a directory without a marker and a file never stored."""
+    """The latest information from the store; None for a directory without a marker or an unstored
+    file.
+    """
     metadata: Mapping[str, str] | None
-    """User metadata of the object; None where it could not be asked."""
+    """User metadata of the object; None if it could not be read."""
     is_open: bool
     open_handles: int
     unsaved: bool
@@ -31,15 +33,15 @@ class FileDescription:
 
 
 class Refreshed(NamedTuple):
-    """What became of a path of which nothing was to be believed any more."""
+    """The result for a path after the mount dropped everything it had cached about it."""
 
     forgotten_entries: int
     is_gone: bool
-    """It was known, and is not there."""
+    """The path was known, and does not exist any more."""
 
 
 def path_of(inode: Inode) -> str:
-    """``/a/b`` for what the key ``a/b`` is below the mount's prefix; the root is ``/``."""
+    """``/a/b`` for an inode with the key ``a/b`` below the mount's prefix; the root is ``/``."""
     names = []
     node: Inode | None = inode
     while node is not None and node.parent is not None:

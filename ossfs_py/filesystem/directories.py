@@ -1,4 +1,4 @@
-"""Directory handles: what opendir(3) has made and readdir(3) reads."""
+"""Directory handles: opendir(3) makes them, and readdir(3) reads them."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol, TypeAlias
@@ -16,7 +16,7 @@ from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
 
 TakeEntry: TypeAlias = Callable[[bytes, EntryReply, int], bool]
-"""Takes a name, what it leads to, and the offset of what follows; False if it has no room."""
+"""Takes a name, its entry, and the offset of the next entry; False if it has no room."""
 
 _DOTS = 2
 """Offsets 0 and 1 are ``.`` and ``..``; the listing follows."""
@@ -31,7 +31,7 @@ class ReadDirectory(Protocol):
         ...
 
     def rewind(self) -> None:
-        """Begin again; changes made since are seen."""
+        """Start again; later changes are seen."""
         ...
 
     async def entries_from(self, offset: int) -> list[tuple[int, str, Inode]]:
@@ -40,25 +40,25 @@ class ReadDirectory(Protocol):
 
 
 class DirectoryWitness(Protocol):
-    """Who is told of directory handles, before the kernel is."""
+    """Is told of directory handles before the kernel is."""
 
     def directory_opened(self, number: int, directory: Inode) -> None:
-        """There is a new one."""
+        """A directory handle was made."""
         ...
 
     def directory_passed(self, number: int, offset: int, name: str) -> None:
-        """The entries up to ``name`` were read; what follows it is at ``offset``."""
+        """The entries up to ``name`` were read; the next entry is at ``offset``."""
         ...
 
     def directory_released(self, number: int) -> None:
-        """One is gone."""
+        """A directory handle was released."""
         ...
 
 
 class Directories:
     """The directory handles of a mount. Belongs to the trio thread.
 
-    ``numbers`` is where handle numbers come from.
+    ``numbers`` supplies the handle numbers.
     """
 
     def __init__(self, namespace: Namespace, replies: Replies, numbers: Iterator[int]) -> None:
@@ -78,13 +78,13 @@ class Directories:
         return number
 
     def adopt(self, number: int, listing: ReadDirectory) -> None:
-        """A handle that an earlier daemon made."""
+        """Add a handle that an earlier daemon made."""
         self._listings[number] = listing
 
     def get(self, number: int) -> Inode:
         """The directory behind a handle.
 
-        Raises:
+        BadHandleError: the handle is unknown.
             BadHandleError: unknown.
         """
         return self._listing(number).directory
@@ -92,7 +92,7 @@ class Directories:
     async def read(self, number: int, start: int, take: TakeEntry) -> None:
         """readdir(3) from an offset on, until the end or until ``take`` has no room.
 
-        Each entry taken gives the kernel a reference, but for ``.`` and ``..``.
+        Each entry taken gives the kernel a reference, except ``.`` and ``..``.
 
         Raises:
             ListingFailedError: there is no such bucket.

@@ -1,9 +1,9 @@
-"""What of open files outlives the daemon of a mount for writing.
+"""The records of open files, which outlive the daemon of a mount for writing.
 
-Of each open inode that a descriptor has, one record says on what its next commit depends, and each
-descriptor has one of its own. Bytes are not in it: dirty ones are in a staging file, whose record
-in the journal names its owner. Records are written before the kernel is answered; a descriptor that
-no request belongs to was never told to anybody.
+Each open inode with a descriptor has a record of the state on which its next commit depends. Each
+descriptor has a record too. The records have no bytes of files: dirty bytes are in a staging file,
+and its record in the journal names the owner. Records are written before the kernel is answered. If
+no request belongs to a descriptor, nobody was ever told of it.
 """
 
 import base64
@@ -22,9 +22,10 @@ from ossfs_py.runtime.ledger import NumberedRecords, Record, StateTable
 from ossfs_py.writing.records import DirtyRecord
 
 _HEAD = struct.Struct("=QQQ")
-"""Of an open inode its time of change in ns, of a descriptor the request that it was made for (0:
-none yet): both are overwritten in place. Then the number, and which writing of it this is; JSON
-follows."""
+"""An open inode has its time of change in ns here. A descriptor has the request that it was made
+for (0: none yet). Both are overwritten in place. Then follow the number, a counter of the times
+that the record was written anew, and JSON.
+"""
 _NO_REQUEST = 0
 
 
@@ -36,10 +37,10 @@ class FileKind(IntEnum):
 
 
 class Descriptor(NamedTuple):
-    """What is known of a descriptor of an earlier daemon."""
+    """The record of a descriptor of an earlier daemon."""
 
     opened: int
-    """Of which open inode."""
+    """Number of its open inode."""
     flags: int
     uid: int
     writer: int | None
@@ -48,13 +49,13 @@ class Descriptor(NamedTuple):
 
 
 class LeftOpen(NamedTuple):
-    """What an earlier daemon has left."""
+    """The open files of an earlier daemon."""
 
     opened: dict[int, Mapping[str, Any]]
-    """By number, those that a descriptor has."""
+    """Open inodes that have a descriptor, by number."""
     descriptors: dict[int, Descriptor]
     closed: dict[int, Mapping[str, Any]]
-    """By number, those without a descriptor that are dirty: somebody may still want their bytes."""
+    """Dirty open inodes without a descriptor, by number: somebody may still want their bytes."""
 
 
 class FileRecords:
@@ -67,13 +68,13 @@ class FileRecords:
     def __init__(
         self, ledger: StateTable, found: Iterable[Record], stored: Callable[[Inode], None]
     ) -> None:
-        """``found`` are the records that an earlier daemon has left; ``stored`` is told of inodes
-        that have an object now.
+        """``found`` are the records of an earlier daemon; ``stored`` is told of inodes that have an
+        object now.
         """
         self._ledger = ledger
         self._stored = stored
         self.ident = ""
-        """Of the ledger: what the owners of this mount begin with."""
+        """Identity of the ledger: the names of this mount's owners begin with it."""
         self._opened = NumberedRecords(ledger, FileKind.OPENED)
         self._told: dict[int, tuple[object, ...]] = {}
         self._descriptors = NumberedRecords(ledger, FileKind.DESCRIPTOR)
@@ -81,7 +82,7 @@ class FileRecords:
         self._last = self._turn = 0
         self._records = [record for record in found if record.kind in tuple(FileKind)]
 
-    # -- what is written as it happens ----------------------------------------------------------
+    # -- records written as things happen -------------------------------------------------------
 
     def named(self, opened: OpenInode) -> str:  # noqa: ARG002 - the protocol's
         """See the protocol."""
@@ -89,7 +90,7 @@ class FileRecords:
         return self.name_of(self._last)
 
     def name_of(self, number: int) -> str:
-        """What stands for an open inode of that number."""
+        """The name of the open inode with that number."""
         return f"{self.ident}:{number}"
 
     def changed(self, opened: OpenInode) -> None:
@@ -103,7 +104,9 @@ class FileRecords:
         self._write(number, opened.inode, _described(opened))
 
     def sending(self, opened: OpenInode) -> None:
-        """See the protocol. What has no record yet is a call's that comes again as a whole."""
+        """See the protocol. A file without a record belongs to a call that the kernel repeats as a
+        whole.
+        """
         if _number(opened) in self._opened:
             self.changed(opened)
 
@@ -114,7 +117,7 @@ class FileRecords:
         told |= dict.fromkeys(_NOT_WHEN_STORED, False)
         told |= {"appended_from": None, "over": None}
         if opened.composes:
-            # Others' bytes came before our end, which the kernel knows at another place.
+            # Bytes of others came before our end. The kernel knows our end at another offset.
             told |= {"kernel_end": opened.file.size, "superseded": opened.inode.settled}
         number = _number(opened)
         self._told.pop(number, None)
@@ -128,7 +131,7 @@ class FileRecords:
         self._opened.drop(number)
 
     def opened(self, number: int, handle: Handle) -> None:
-        """There is a new descriptor, or its file is of another version now."""
+        """A descriptor is new, or its file is of another version now."""
         handle.opened.note()
         if number in self._descriptors:
             return
@@ -144,22 +147,22 @@ class FileRecords:
         self._descriptors.write(number, content)
 
     def released(self, number: int) -> None:
-        """A descriptor is gone."""
+        """A descriptor was released."""
         self._descriptors.drop(number)
 
     def asked_by(self, number: int, unique: int) -> bool:
-        """Which request of the kernel a descriptor was made for; False if it has no record."""
+        """Record the kernel request that a descriptor was made for; False if it has no record."""
         return self._descriptors.set_number(number, unique)
 
     def opened_for(self, unique: int) -> int | None:
-        """The descriptor that an earlier daemon has made for a request, and may not have told;
-        once.
+        """The descriptor that an earlier daemon made for a request, and may not have reported.
+        Returns it only once.
         """
         return self._requests.pop(unique, None)
 
     def dirty_owners(self, found: LeftOpen) -> set[str]:
-        """The owners of what an earlier daemon had open, with bytes that no object has, and a
-        staging file has.
+        """The owners of files that an earlier daemon had open, whose dirty bytes are in a staging
+        file and in no object.
         """
         return {
             self.name_of(number)
@@ -168,29 +171,30 @@ class FileRecords:
         }
 
     def goes_on(self, found: LeftOpen, record: DirtyRecord, known: Container[int]) -> bool:
-        """Whether what such an owner had dirty goes on here: a program has it open, or write-back
-        has it, as ``record`` says, of an inode that the kernel has ``known``. All else has no place
-        in the tree, and is brought to the store from the journal.
+        """Whether the dirty file of such an owner continues here: a program has it open, or
+        write-back has it queued, as ``record`` says, for an inode in ``known``, which the kernel
+        knows. Any other file has no place in the tree, and is stored from the journal.
         """
         number = int(record.owner.rpartition(":")[2])
         told = found.closed.get(number)
         return told is None or (record.complete and told["inode"] in known)
 
     def forget(self, number: int) -> None:
-        """What was closed does not go on here."""
+        """A closed file does not continue here."""
         self._opened.drop(number)
 
     def drops(self, found: LeftOpen, owner: str) -> bool:
-        """Whether nobody wants what an earlier daemon had dirty for an owner: it is in the store,
-        or the call that it was for was not answered and comes again.
+        """Whether nobody wants the dirty bytes that an earlier daemon had for an owner: they are in
+        the store, or the kernel repeats the unanswered call that wrote them.
         """
         ident, _, number = owner.partition(":")
         return ident == self.ident and (number.endswith("+") or int(number) not in found.closed)
 
-    # -- what the next daemon does with it --------------------------------------------------------
+    # -- use by the next daemon
+    # ---------------------------------------------------------------------
 
     def take_in(self) -> LeftOpen:
-        """What an earlier daemon has left; what nobody was told of is forgotten.
+        """Read the records of an earlier daemon, and drop those that nobody was told of.
 
         Raises:
             struct.error, LookupError, TypeError, ValueError: the records make no sense.
@@ -259,7 +263,7 @@ _OF_INODE = (
 
 
 def _state(opened: OpenInode) -> tuple[object, ...]:
-    """What is written of it, to be compared: objects that are replaced when they change."""
+    """The recorded state, for comparison: its objects are replaced when they change."""
     inode, file = opened.inode, opened.file
     return (
         *(getattr(opened, name) for name in _OF_OPENED),
@@ -317,19 +321,19 @@ def _listed(version: ObjectVersion | None) -> list[Any] | None:
 
 
 def version_of(told: list[Any] | None) -> ObjectVersion | None:
-    """A version as it was written down."""
+    """Decode a version from a record."""
     return None if told is None else ObjectVersion(*told)
 
 
 def restore_inode(inode: Inode, told: Mapping[str, Any]) -> None:
-    """Let an inode be what was written down of it."""
+    """Restore an inode from its record."""
     for name in _OF_INODE:
         setattr(inode, name, told[name])
     inode.mtime_ns = told["mtime_ns"]
     version = version_of(told["version"])
     inode.info = told["info"] and ObjectInfo(**told["info"])
     if version is not None and not (told["unstored"] or told["hidden"]):
-        # Its daemon may have died between storing it and taking that in.
+        # The daemon may have died after it stored the object and before it noted that.
         before = inode.info or ObjectInfo(version.key, version.size, version.etag, 0)
         if before.key == version.key:
             inode.info = replace(before, etag=version.etag, size=version.size)
@@ -342,7 +346,7 @@ def restore_inode(inode: Inode, told: Mapping[str, Any]) -> None:
 def restore_opened(
     told: Mapping[str, Any], make: Callable[[ObjectVersion | None], OpenInode]
 ) -> OpenInode:
-    """An open inode as it was written down; ``make`` makes one of a version."""
+    """Restore an open inode from its record; ``make`` makes one of a version."""
     opened = make(version_of(told["version"]))
     for name in _OF_OPENED:
         setattr(opened, name, told[name])

@@ -1,14 +1,14 @@
 """Readers of a file that another host appends to.
 
-To a bucket an append is another object under the same name, so that whoever has the file open
-holds an old version, which ends where it ended. A program that keeps a log open and waits for more
+In a bucket an append makes another object under the same name. A program with the file open holds
+an old version, and that version does not grow. A program that keeps a log open and waits for more
 (``tail -f``, the data server of TensorBoard) would wait for ever. So when the kernel asks for the
-size of such a file, or the store refuses its version, we look whether the object that has the name
-now begins with all bytes of the old one. If it does, the open file goes on with it: no byte that
-anybody was given changes, there are only more of them.
+size of such a file, or the store refuses its version, we check whether the object under the name
+now begins with all bytes of the old version. If it does, the open file continues with the new
+version: bytes that a program has read do not change, there are only more of them.
 
-That it does is proved, never guessed: by the MD5 of the old version where that is its ETag, else
-byte for byte by what is at hand of it here. Each new version is looked at once.
+This is proved, never guessed: by the MD5 of the old version if that is its ETag, else by comparing
+the bytes of it that are cached here. Each new version is checked once.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 
 FOLLOWED_BYTES = 64 * 1024**2
-"""No old version larger than this is compared: all of it is downloaded for that, again after each
+"""Larger old versions are not compared: the comparison downloads all of it, again after each
 append. Event files of TensorBoard have 0.1 to 10 MiB.
 """
 _STEP_BYTES = 1024**2
-"""Compared at once: 1.5 ms of MD5."""
+"""Bytes compared at once: their MD5 takes 1.5 ms."""
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
@@ -44,10 +44,11 @@ class GrowthFollower:
         self._opener = opener
 
     async def follow(self, opened: OpenInode) -> bool:
-        """Whether the file, whose name others took, went on to what the name stands for now.
+        """Let a file whose name others took continue with the object that has the name now. Returns
+        whether it does.
 
-        Costs nothing while the name is known to stand for nothing new. Raises nothing: who reads
-        on in the old version is told what there is to tell. Cancelled, the file stays as it is.
+        Costs nothing while no new object is known under the name. Raises nothing: a read of the old
+        version gets any error. If this is cancelled, the file stays as it is.
         """
         inode = opened.inode
         if not inode.stale or inode.lost_from is None:
@@ -93,10 +94,10 @@ class GrowthFollower:
 
 
 async def _begins_with(file: OpenFile, old: OpenFile, before: ObjectVersion) -> bool:
-    """Whether all bytes of a version are those that ``file`` begins with.
+    """Whether ``file`` begins with all bytes of a version.
 
     Raises:
-        StoreError: bytes of the new version could not be had.
+        StoreError: bytes of the new version could not be read.
     """
     etag = before.etag.strip('"')
     return (_MD5.fullmatch(etag) is not None and await _md5(file, before.size) == etag) or (
@@ -112,7 +113,7 @@ async def _md5(file: OpenFile, size_bytes: int) -> str:
 
 
 async def _is_same(file: OpenFile, old: OpenFile, size_bytes: int) -> bool:
-    """Whether two files begin alike, as far as that can be told: the store has one no more."""
+    """Whether two files begin alike, as far as known here: the store no longer has the old one."""
     for offset in range(0, size_bytes, _STEP_BYTES):
         size = min(_STEP_BYTES, size_bytes - offset)
         try:

@@ -1,6 +1,6 @@
-"""Descriptors: what open(2) has made, and the bytes that go through it.
+"""Descriptors: open(2) makes them, and reads and writes go through them.
 
-Several descriptors of one inode share its open file; what is a descriptor's own stands here.
+Several descriptors of one inode share its open file; this module has the state of each descriptor.
 """
 
 import os
@@ -40,14 +40,14 @@ from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.writing.parts import FIRST_PART_BYTES
 
 _BACK_SECONDS = 1.0
-"""How soon the kernel comes back to open what it was told to look up again: at once."""
+"""After the kernel was told to look a path up again, it repeats the open within this time."""
 _MAX_SENT_BACK = 4096
 _WORTH_A_STEP_BYTES = 1024**3
-"""A shorter step of a copy is no whole file's: Linux before 6.18 asks for 2 GiB at a time."""
+"""A step below this size is part of a file: Linux before 6.18 asks for 2 GiB at a time."""
 
 
 class Handle:
-    """One open(2)."""
+    """A descriptor, made by one open(2)."""
 
     __slots__ = (
         "appends",
@@ -69,39 +69,39 @@ class Handle:
         self.flags = flags
         self.opened_at = trio.current_time()
         self.makes = False
-        """Whether it made the file: until it is closed nothing it writes changes a stored one."""
+        """Whether it made the file: until it is closed, its writes change no stored file."""
         self.uid = uid
-        """Who opened it."""
+        """The user who opened it."""
         self.appends = bool(flags & os.O_APPEND)
         self.writer = writer
-        """Whose share of files open for writing it counts to; None: nobody's."""
+        """The user whose share of files open for writing it counts towards; None: no user."""
         self.changes = bool(
             flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
         )
-        """Whether close(2) has something to store: without writing, making and emptying do too."""
+        """Whether close(2) has something to store: creating and truncating count too."""
         self.past_pages = past_pages
-        """Whether its writes come without a copy in the kernel's page cache."""
+        """Whether its writes bypass the kernel's page cache."""
         self.local: int | None = None
-        """What the kernel calls the local file that it reads in this one's place, if it does."""
+        """The kernel's number for the local file that it reads instead, if any."""
 
 
 class HandleWitness(Protocol):
-    """Who is told of descriptors, before the kernel is."""
+    """Is told of descriptors before the kernel is."""
 
     def opened(self, number: int, handle: Handle) -> None:
-        """There is a new one, or an old one is of another version now."""
+        """A descriptor is new, or its file is of another version now."""
         ...
 
     def released(self, number: int) -> None:
-        """One is gone."""
+        """A descriptor was released."""
         ...
 
 
 class Handles:
     """The descriptors of a mount. Belongs to the trio thread.
 
-    ``numbers`` is where handle numbers come from; ``foresight`` is told of every file that is
-    opened for reading. ``descriptors`` limits those for writing.
+    ``numbers`` supplies handle numbers; ``foresight`` is told of every file that is opened for
+    reading. ``descriptors`` limits those for writing.
     """
 
     def __init__(
@@ -133,20 +133,20 @@ class Handles:
         self._sent_back: TTLCache[int, bool] = TTLCache(
             _MAX_SENT_BACK, _BACK_SECONDS, timer=trio.current_time
         )
-        """Inodes that an open(2) was told to look up again before it goes on."""
+        """Inodes whose open(2) was told to look the path up again."""
 
     def get(self, number: int) -> Handle:
         """The handle behind a number.
 
         Raises:
-            BadHandleError: unknown.
+            BadHandleError: the handle is unknown.
         """
         try:
             return self._handles[number]
         except KeyError:
             raise BadHandleError(f"unknown file handle {number}") from None
 
-    # -- opening and letting go -----------------------------------------------------------------
+    # -- opening and releasing ------------------------------------------------------------------
 
     async def open(self, inode: Inode, flags: int, uid: int) -> OpenReply:
         """open(2) by a user."""
@@ -159,7 +159,7 @@ class Handles:
 
     @contextmanager
     def as_writer(self, uid: int) -> Iterator[None]:
-        """What it opens counts as open for writing, and goes on to if the block ends well."""
+        """Count a file opened in the block as open for writing, for good if the block succeeds."""
         self._descriptors.add_writer(uid)
         try:
             yield
@@ -189,11 +189,11 @@ class Handles:
         return self._new(opened, flags, uid, writer, local=local)
 
     async def _see_present_version(self, inode: Inode) -> None:
-        """Part of the file may be changed: see what is there now, not what was a minute ago.
+        """Part of the file may be changed: get its version of now, not one of a minute ago.
 
         Raises:
             StaleInodeError: the kernel knows the size of another version, and would append there.
-                It looks the path up again, and comes back.
+                It looks the path up again, and repeats the open.
         """
         current = self._opener.current(inode)
         if self._sent_back.pop(inode.number, False):
@@ -205,7 +205,7 @@ class Handles:
             raise StaleInodeError(f"{inode.name!r} is another version now")
 
     async def open_new(self, inode: Inode, flags: int, uid: int) -> OpenReply:
-        """open(2) of a file that it has just made, :meth:`as_writer`."""
+        """open(2) of a file that it has just made, within :meth:`as_writer`."""
         opened = await self._opener.acquire(inode)
         if flags & os.O_EXCL:
             self._commits.expect_absent(opened)
@@ -215,7 +215,7 @@ class Handles:
         return self._new(opened, flags, uid, uid, makes=True)
 
     def is_making(self, number: int | None) -> bool:
-        """Whether a descriptor is known, and made the file that it is open for."""
+        """Whether a descriptor is known, and made its file."""
         return number in self._handles and self._handles[number].makes
 
     def _new(
@@ -239,7 +239,7 @@ class Handles:
         inode, file = opened.inode, opened.file
         keep = local is None and self._kernel.keeps_pages(inode, file.version, dirty=file.dirty)
         if keep and not past_pages and self._kernel.was_given_bytes(inode):
-            inode.settled = True  # it may read what who had it open before was given
+            inode.settled = True  # it may read bytes that earlier users of the file were given
         handle = Handle(opened, flags, uid, past_pages=past_pages, writer=writer)
         handle.makes, handle.local = makes, local
         number = next(self._numbers)
@@ -250,11 +250,11 @@ class Handles:
         return OpenReply(number, keep and not past_pages, past_pages, local)
 
     def _goes_past_pages(self, opened: OpenInode, flags: int) -> bool:
-        """Whether what is written through a descriptor is to leave no pages behind.
+        """Whether writes through a descriptor should leave no pages in the kernel's page cache.
 
-        They serve nobody: the kernel drops them when the object has its final mtime. Not for a
-        file that others have open, who may have changed pages by mmap. And past its pages the
-        kernel neither syncs after each write (O_SYNC, O_DSYNC) nor takes away a program's rights.
+        The pages would be useless: the kernel drops them when the object has its final mtime. Not
+        for a file that others have open: they may have changed pages by mmap. For such writes, the
+        kernel neither syncs each one (O_SYNC, O_DSYNC) nor clears setuid bits.
         """
         return (
             flags & os.O_ACCMODE == os.O_WRONLY
@@ -264,7 +264,7 @@ class Handles:
         )
 
     def adopt(self, number: int, handle: Handle) -> None:
-        """A descriptor that an earlier daemon made; what it was given stays valid."""
+        """Add a descriptor that an earlier daemon made; bytes that it was given stay valid."""
         opened, inode = handle.opened, handle.opened.inode
         opened.users += 1
         opened.readers += not handle.changes
@@ -277,15 +277,15 @@ class Handles:
         self._handles[number] = handle
 
     def moved_on(self, opened: OpenInode) -> None:
-        """An open file is of another version now."""
+        """An open file continues with another version."""
         if self.witness is not None:
             for number, handle in self._handles.items():
                 if handle.opened is opened:
                     self.witness.opened(number, handle)
 
     async def flush(self, number: int) -> None:
-        """close(2) of one descriptor: returns when the object is complete in the bucket, or safe
-        on local disk with write-back. Cancelled, it goes on.
+        """close(2) of one descriptor: returns when the object is complete in the bucket, or, with
+        write-back, safe on local disk. If the call is cancelled, the work goes on.
         """
         handle = self.get(number)
         if handle.changes and self._commits.flushes_at_once(handle.opened):
@@ -295,14 +295,14 @@ class Handles:
             await self._carried_on(handle.opened, self._commits.flush)
 
     async def fsync(self, number: int) -> None:
-        """fsync(2): returns when the object is complete in the bucket. Cancelled, it goes on."""
+        """fsync(2): returns when the object is complete in the bucket. Goes on if cancelled."""
         await self._carried_on(self.get(number).opened, self._commits.commit)
 
     async def _carried_on(
         self, opened: OpenInode, commit: Callable[[OpenInode], Awaitable[None]]
     ) -> None:
-        """Commit in a task of its own, which keeps the file open: what it holds must not be let go
-        because a program that waits for it is killed. What it could not save is set aside then.
+        """Commit in a task of its own, which keeps the file open: its bytes must not be dropped
+        because a waiting program is killed. If the commit then fails, the bytes are set aside.
         """
         if not (opened.file.dirty or opened.lock.locked()):
             with self._doubting(opened):
@@ -324,7 +324,7 @@ class Handles:
         await self._behind.start(carry_on).wait()
 
     def only_reads(self, number: int) -> bool:
-        """Whether letting go of a descriptor stores or removes nothing, and waits for nothing."""
+        """Whether releasing a descriptor stores and removes nothing, and waits for nothing."""
         handle = self._handles.get(number)
         if handle is None:
             return True
@@ -338,7 +338,7 @@ class Handles:
         )
 
     async def release(self, number: int) -> None:
-        """The last descriptor of an open(2) is gone; the kernel ignores what this raises."""
+        """The last descriptor of an open(2) is gone; the kernel ignores any error from this."""
         handle = self._handles.pop(number, None)
         if handle is not None:
             handle.opened.readers -= not handle.changes
@@ -347,7 +347,7 @@ class Handles:
                 await self._opener.release(handle.opened)
             finally:
                 if self.witness is not None:
-                    self.witness.released(number)  # a daemon that died before goes on with it
+                    self.witness.released(number)  # until then the next daemon would keep it
                 if handle.writer is not None:
                     self._descriptors.remove_writer(handle.writer)
 
@@ -368,7 +368,7 @@ class Handles:
                     raise
                 data = await opened.content.read(offset, size)
             if self._ends_early(handle, began, offset, len(data), size):
-                # The kernel knows of more bytes. Who was given none may go on with them.
+                # The kernel knows of more bytes. A program that has read none may get them.
                 if await self._opener.renew(opened):
                     data = await opened.content.read(offset, size)
                 if self._ends_early(handle, began, offset, len(data), size):
@@ -390,17 +390,17 @@ class Handles:
         )
 
     async def _grew(self, opened: OpenInode) -> bool:
-        """The store refused the version: whether it has one that goes on where this one ends."""
+        """The store refused the version: whether it has one that continues where this one ends."""
         if not opened.superseded:
             self._namespace.note_outdated(opened.inode)
         return await self._growth.follow(opened)
 
     async def settle_nameless(self, inode: Inode) -> None:
-        """The kernel asks for the size of what is open and has lost its name: if it turned out to
-        be a link, the answer is of what it leads to, or else the first READ would be cut; if others
-        appended to it, the answer is of what there is now.
+        """The kernel asks for the size of an open file that has lost its name. If the file is a
+        link, the answer describes the target, or else the first READ would be cut. If others
+        appended to the file, the answer has its present size.
 
-        Nothing is expired here: the kernel would not heed the answer.
+        Nothing is expired here: the kernel would ignore the answer.
         """
         opened = self._opener.current(inode)
         if opened is None:
@@ -411,7 +411,7 @@ class Handles:
         try:
             await self._links.settle(opened, self._users_of(opened))
         except (StoreError, FilesystemError):
-            return  # the READ is told
+            return  # the READ gets the error
 
     def _users_of(self, opened: OpenInode) -> set[int]:
         return {handle.uid for handle in self._handles.values() if handle.opened is opened}
@@ -430,7 +430,7 @@ class Handles:
                     opened.writer = handle.writer
                 place = opened.begin_write(offset, len(data), appends=handle.appends)
                 if handle.appends and not place:
-                    # It may have to be appended again, to what others write meanwhile.
+                    # It may have to be appended again, to bytes that others write now.
                     await opened.file.stay_readable()
                 return await opened.file.write(place, data)
         finally:
@@ -439,16 +439,17 @@ class Handles:
             if not handle.past_pages:
                 self._kernel.gave_bytes(opened.inode)
             if handle.past_pages and opened.has_pages:
-                # Somebody reads it too. Pages read before this write go before it returns (Linux
-                # itself sees to that from 6.6 on only); those read from now on have what it wrote.
+                # The file has readers. Pages from before this write are dropped before it returns
+                # (Linux does so by itself only since 6.6); pages read from now on have the new
+                # bytes.
                 await self._kernel.drop_pages(opened.inode.number)
 
     async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
-        """copy_file_range(2): how many bytes the store copies, once the end of the source is among
-        them and the object is there; 0 if they have to be read and written instead.
+        """copy_file_range(2): the number of bytes that the store copied, when the end of the source
+        is reached and the object exists; 0 if the program has to read and write them instead.
 
-        That is so unless a stored file of more than a part is copied from its beginning to its end
-        into an empty one, in steps that each are long if there are several.
+        It is 0 unless a stored file of more than a part is copied whole, in order, into an empty
+        file. If that takes several steps, each has to be long.
         """
         handle, read = self.get(target), self.get(source).opened
         opened, version = handle.opened, read.content.version
@@ -490,11 +491,11 @@ class Handles:
         return until - begin
 
     async def _is_stored(self, inode: Inode, version: ObjectVersion) -> bool:
-        """Whether the store has a version under the file's name at this moment."""
+        """Whether the store has a version under the file's name now."""
         try:
             there = await self._namespace.version_in_store(inode)
         except StoreError:
-            return False  # who reads the file is told
+            return False  # readers of the file get the error
         return there is not None and there.version == version
 
     async def truncate(self, inode: Inode, size: int, number: int | None) -> None:
@@ -509,8 +510,8 @@ class Handles:
         current = self._opener.current(inode)
         own = current is not None and (current.file.dirty or current.made_here)
         if size and not own and (current is not None or size == inode.size):
-            # Who has it open may be reading an older version, which would be cut off, and refused.
-            # And what is as long as it shall be is not stored: nobody else would ask.
+            # An open descriptor may be of an older version, which would be truncated, and refused.
+            # And if the size stays the same, nothing is stored: no other request would notice.
             await self._namespace.ask_version(inode)
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
@@ -527,13 +528,13 @@ class Handles:
             self._kernel.wrote(opened.inode)
 
     async def store_new(self, inode: Inode) -> None:
-        """mknod(2): store a file that was just made, or leave nothing of it."""
+        """mknod(2): store a file that was just made, or leave no trace of it."""
         async with self._stored_at_once(inode) as opened:
             opened.unseen = True
 
     @asynccontextmanager
     async def _stored_at_once(self, inode: Inode) -> AsyncIterator[OpenInode]:
-        """Open, change and store in one call: if that fails nobody waits for the data."""
+        """Open, change and store in one call: if that fails, no program needs the data."""
         opened = await self._opener.acquire(inode)
         try:
             yield opened
@@ -542,14 +543,14 @@ class Handles:
             with trio.CancelScope(shield=True):
                 await self._opener.give_up(opened)
             if isinstance(exc, VersionChangedError):
-                self._namespace.invalidate(inode)  # the kernel tries again, and is to see it
+                self._namespace.invalidate(inode)  # for the kernel's next try
             raise
         finally:
             with trio.CancelScope(shield=True):
                 await self._opener.release(opened)
 
     async def _prepare_writing(self, inode: Inode) -> None:
-        """What other tools stored beside the bytes is kept when the bytes are replaced."""
+        """Read the metadata that other tools stored, as it is kept when the bytes are replaced."""
         info = inode.info
         unknown = inode.metadata is None or (info is not None and info.described is None)
         if info is not None and unknown and not inode.removed:
@@ -557,7 +558,7 @@ class Handles:
 
     @contextmanager
     def _doubting(self, opened: OpenInode) -> Iterator[None]:
-        """Whoever opens a file that turned out to be replaced or gone is to see what is there."""
+        """If a file turns out to be replaced or gone, the next open sees the present state."""
         try:
             yield
         except (VersionChangedError, ObjectMissingError):
@@ -568,25 +569,25 @@ class Handles:
                 self._namespace.note_outdated(opened.inode)
             raise
 
-    # -- a program's rights ---------------------------------------------------------------------
+    # -- setuid and setgid bits -----------------------------------------------------------------
 
     async def take_rights(self, number: int) -> None:
-        """Let an open file lend its owner's rights to nobody any more; the kernel knows then."""
+        """Clear the setuid and setgid bits of an open file; the kernel knows then."""
         inode = self.get(number).opened.inode
         if self._rights_lent(inode):
             await self._take_rights(inode)
 
     def mode_without_rights(self, inode: Inode) -> int | None:
-        """Permission bits without those that lend its owner's rights; None if it has none."""
+        """Permission bits without setuid and setgid; None if neither is set."""
         lent = self._rights_lent(inode)
         return stat.S_IMODE(self._namespace.mode_known(inode) & ~lent) if lent else None
 
     def _rights_lent(self, inode: Inode) -> int:
-        """The bits of a file's mode that lend its owner's rights to whoever runs it.
+        """The setuid and setgid bits of a file: programs that run it get its owner's rights.
 
-        A write takes them away. The kernel sees to that for writes through pages, and leaves it to
-        the lane (FUSE_HANDLE_KILLPRIV_V2). Without the right to be executed by its group, the bit
-        for that means something else (mandatory locks), and stays.
+        A write clears them. The kernel does that for writes through pages, and leaves it to the
+        lane (FUSE_HANDLE_KILLPRIV_V2) for others. The setgid bit without the group's execute bit
+        means mandatory locking, and stays.
         """
         mode = self._namespace.mode_known(inode)
         if inode.kind is Kind.DIRECTORY:

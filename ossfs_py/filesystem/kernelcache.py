@@ -1,7 +1,8 @@
-"""What the kernel has cached of the mount: of which version, and how it is made to let go.
+"""The kernel's caches of the mount: the versions in them, and their invalidation.
 
-Made before anything that may want the kernel to forget. A session attaches its way to the kernel
-for as long as the mount is there; without one nothing is cached, and nothing has to be dropped.
+This is made before anything that may have to invalidate the caches. A session attaches its channel
+to the kernel while the mount exists. Without a channel nothing is cached, and nothing has to be
+dropped.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,33 +18,35 @@ from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.news import KernelNews
 
 _QUEUED_SECONDS = 0.5
-"""A READ does not lie longer in the kernel's queue before it is taken up, unless the machine hangs:
-this daemon does nothing on its trio thread that takes longer."""
+"""A READ waits no longer than this in the kernel's queue, unless the machine hangs: this daemon
+does nothing on its trio thread that takes longer.
+"""
 
 _FORGOTTEN_SECONDS = 0.1
-"""Longest wait of a program for the kernel to forget. It takes microseconds but for pages, which
-wait for READs under way."""
+"""Longest wait of a program for an invalidation. That takes microseconds, except for pages, which
+wait for READs in flight.
+"""
 
 
 class KernelChannel(Protocol):
-    """The way to the kernel that has the mount. Never raises: what it does not know is dropped."""
+    """The way to the kernel that has the mount. Never raises; ignores inodes it does not know."""
 
     def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
         """Ask for the pages and the attributes of an inode to be dropped soon; never blocks.
 
-        ``done`` is called, on the trio thread, when they are: pages wait for READs in flight.
+        ``done`` is called on the trio thread after that: pages wait for READs in flight.
         """
         ...
 
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay.
 
-        ``done`` is called, on the trio thread, when they are.
+        ``done`` is called on the trio thread after that.
         """
         ...
 
     async def told(self) -> None:
-        """Return when everything asked for up to now is done, or takes too long to wait for."""
+        """Return when all invalidations so far are done, or take too long to wait for."""
         ...
 
     async def expire_attributes(self, inode: int) -> None:
@@ -51,80 +54,80 @@ class KernelChannel(Protocol):
         ...
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
-        """Ask for a name in a directory to be forgotten soon; never blocks."""
+        """Ask the kernel to forget a name in a directory soon; never blocks."""
         ...
 
     async def drop_pages(self, inode: int) -> None:
-        """Return when the kernel has no page of an inode that it was given before the call.
+        """Return when the kernel has dropped all pages of an inode that it had before the call.
 
-        Waits for READs in flight, so whoever calls must not hold what a READ needs.
+        Waits for READs in flight, so the caller must not hold a lock that a READ needs.
         """
         ...
 
     def back(self, fd: int) -> int | None:
-        """What the kernel calls a local file that it is to read itself for programs; None if it
-        does not.
+        """Register a local file that the kernel reads itself for programs. Returns the kernel's
+        number for it; None if the kernel refuses.
         """
         ...
 
     def unback(self, local: int) -> None:
-        """Nobody is to open the local file of that number any more."""
+        """Release the local file of that number: no later open uses it."""
         ...
 
 
 @dataclass(slots=True)
 class _Expiry:
-    """The kernel is made to forget the attributes of an inode.
+    """An invalidation of an inode's attributes.
 
-    It heeds neither the end of an answer to a READ, nor the size that it is told, if the call was
-    under way when it did (``attr_version`` of fs/fuse/inode.c): up to the size that it knows, what
-    the READ leaves open is filled up with zeros.
+    While one is running, the kernel ignores the end of an answer to a READ, and the size in a reply
+    (``attr_version`` of fs/fuse/inode.c). If the answer is short, the kernel fills the rest with
+    zeros, up to the size that it knows.
     """
 
     under_way: int = 0
-    """How often it has been asked, and is not known to have done it."""
+    """Requests to the kernel that are not known to be done."""
     over_at: float = 0.0
-    """When it was last known to have done it, on trio's clock."""
+    """Time of the latest one known to be done, on trio's clock."""
     over: trio.Event | None = None
-    """Set once it has done all that it was asked for, if somebody waits."""
+    """Set once all of them are done, if somebody waits."""
 
 
 class KernelCache:
     """The caches of the kernel that has the mount. Belongs to the trio thread.
 
-    ``news`` is what a namespace tells of changes that others made.
+    ``news`` is how a namespace reports changes that others made.
     """
 
     def __init__(self) -> None:
         self._channel: KernelChannel | None = None
         self._etags: dict[int, str] = {}
-        """The version of each inode that the kernel may have pages of; "" of one never stored."""
+        """The version of each inode whose pages the kernel may have; "" for one never stored."""
         self._behind: set[int] = set()
-        """Inodes of which the kernel was told, and was not yet told of their present version."""
+        """Inodes that the kernel knows, but not in their present version."""
         self._expiries: dict[int, _Expiry] = {}
-        """Inodes whose attributes the kernel is asked to forget, or was lately."""
+        """Inodes whose attributes the kernel is asked to forget, or was asked recently."""
         self._postponed: set[int] = set()
         self._given: set[int] = set()
-        """Inodes of which it has been given bytes of that version, and may have kept them."""
+        """Inodes with bytes of that version that the kernel was given, and may have kept."""
         self._written: set[int] = set()
-        """Inodes that programs here have changed the bytes of, and not closed since."""
+        """Inodes whose bytes programs here have changed, and not closed since."""
         self.news = KernelNews(
             self.replaced, self.name_taken, self.attributes_changed, self.name_appeared
         )
 
     @contextmanager
     def attached(self, channel: KernelChannel) -> Iterator[None]:
-        """The kernel is reached through ``channel`` in the block."""
+        """Inside the block, ``channel`` reaches the kernel."""
         self._channel = channel
         try:
             yield
         finally:
             self._channel = None
 
-    # -- letting go -----------------------------------------------------------------------------
+    # -- invalidation ---------------------------------------------------------------------------
 
     def invalidate_attributes(self, number: int) -> None:
-        """What the kernel was told of the inode is to be asked again, from soon on."""
+        """Make the kernel ask again soon for the inode's attributes."""
         if self._channel is not None:
             self._channel.invalidate_attributes(number, self._expires(number))
 
@@ -133,9 +136,9 @@ class KernelCache:
             self._channel.invalidate_pages(number, self._expires(number))
 
     async def drop_pages(self, number: int) -> None:
-        """Return when the kernel has no page of the inode that it was given before the call.
+        """Return when the kernel has dropped all pages of the inode that it had before the call.
 
-        Waits for READs in flight, so whoever calls must not hold what a READ needs.
+        Waits for READs in flight, so the caller must not hold a lock that a READ needs.
         """
         if self._channel is not None:
             over = self._expires(number)
@@ -147,8 +150,8 @@ class KernelCache:
             await trio.lowlevel.checkpoint()
 
     def _expires(self, number: int) -> Callable[[], None]:
-        """The kernel is asked to forget the attributes of the inode; call what this returns when it
-        has done so.
+        """The kernel is asked to forget the inode's attributes. Call the result when it has done
+        so.
         """
         expiry = self._expiries.setdefault(number, _Expiry())
         expiry.under_way += 1
@@ -163,20 +166,20 @@ class KernelCache:
             expiry.over = None
 
     def reads_itself(self, fd: int) -> int | None:
-        """Let the kernel read a local file for programs: its number for it, None if it does not."""
+        """Let the kernel read a local file for programs: its number for it, None if it refuses."""
         return None if self._channel is None else self._channel.back(fd)
 
     def reads_no_more(self, local: int) -> None:
-        """Nobody has the local file of that number open any more."""
+        """No descriptor uses the local file of that number any more."""
         if self._channel is not None:
             self._channel.unback(local)
 
     # -- the version of its pages ---------------------------------------------------------------
 
     def keeps_pages(self, inode: Inode, version: ObjectVersion | None, *, dirty: bool) -> bool:
-        """Whether the kernel may keep its pages at an open; notes what they will be of."""
+        """Whether the kernel may keep its pages at an open; records their version."""
         etag = version.etag if version is not None else ""
-        # Without an ETag a version cannot be told from those of the same second.
+        # Without an ETag, versions of the same second cannot be told apart.
         told_apart = version is None or version.has_etag
         same = told_apart and self._etags.get(inode.number) == etag
         self._etags[inode.number] = etag
@@ -185,7 +188,7 @@ class KernelCache:
         return same or dirty
 
     def gave_bytes(self, inode: Inode) -> None:
-        """The kernel was answered a READ, or sent a write, through its pages."""
+        """The kernel's page cache took part in a READ or a write."""
         self._given.add(inode.number)
 
     def wrote(self, inode: Inode) -> None:
@@ -197,11 +200,11 @@ class KernelCache:
         return inode.number in self._written
 
     def closed(self, inode: Inode) -> None:
-        """Nobody has the inode open any more.
+        """The inode has no open descriptor any more.
 
-        Pages from before it was changed are dropped at the next open, so that nobody who opens it
-        then is held to what others have replaced. The kernel drops them anyway when it learns the
-        time of the change.
+        Pages from before a change are dropped at the next open, so that the program that opens the
+        file then is not kept on a version that others have replaced. The kernel drops them anyway
+        when it learns the time of the change.
         """
         if inode.number in self._written:
             self._written.discard(inode.number)
@@ -209,7 +212,7 @@ class KernelCache:
             self._etags.pop(inode.number, None)
 
     def was_given_bytes(self, inode: Inode) -> bool:
-        """Whether whoever opens the inode now may be given bytes that nobody asks us for."""
+        """Whether an open of the inode now may get bytes from the page cache, without a READ."""
         return inode.number in self._given
 
     def has_pages(self, inode: Inode, etag: str) -> bool:
@@ -217,11 +220,11 @@ class KernelCache:
         return self._etags.get(inode.number) == etag
 
     def note_pages(self, inode: Inode, version: ObjectVersion) -> None:
-        """What the kernel has of the inode are the bytes of that version, too."""
+        """The kernel's pages of the inode are bytes of that version, too."""
         self._etags[inode.number] = version.etag
 
     def replaced(self, inode: Inode) -> None:
-        """Another client replaced the object: pages of the old one are worth nothing."""
+        """Another client replaced the object: pages of the old one are useless."""
         self._behind.add(inode.number)
         if inode.number in self._postponed:
             return
@@ -236,22 +239,22 @@ class KernelCache:
         else:
             self.invalidate_attributes(inode.number)  # the next open drops the pages
 
-    # -- what others changed --------------------------------------------------------------------
+    # -- changes by others ----------------------------------------------------------------------
 
     def name_taken(self, directory: Inode, name: str, inode: Inode) -> None:
-        """The name does not stand for the inode any more."""
+        """The name does not lead to the inode any more."""
         if self._channel is not None:
             self._channel.invalidate_entry(directory.number, name.encode())
             if inode.number not in self._postponed:
                 self.invalidate_attributes(inode.number)
 
     def name_appeared(self, directory: Inode, name: str) -> None:
-        """The name is not absent any more."""
+        """The name exists now."""
         if self._channel is not None:
             self._channel.invalidate_entry(directory.number, name.encode())
 
     def attributes_changed(self, inode: Inode) -> None:
-        """What was told of the inode is to be asked again."""
+        """The attributes of the inode changed: the kernel has to ask again."""
         self.invalidate_attributes(inode.number)
 
     def forget(self, number: int) -> None:
@@ -267,7 +270,7 @@ class KernelCache:
     # -- the version of its attributes ----------------------------------------------------------
 
     def is_behind(self, inode: Inode) -> bool:
-        """Whether the kernel may take the size of an older version for the inode's."""
+        """Whether the kernel may have the size of an older version of the inode."""
         return inode.number in self._behind
 
     def is_forgetting(self, inode: Inode) -> bool:
@@ -276,10 +279,10 @@ class KernelCache:
         return expiry is not None and expiry.under_way > 0
 
     async def forgotten(self, inode: Inode) -> None:
-        """Return when the kernel has forgotten of the inode what it was asked to, or takes long.
+        """Return when the kernel has done the invalidations of the inode, or takes too long.
 
-        Told its attributes before, it could end a READ with what it forgets afterwards; told them
-        after, it asks again.
+        If it got the attributes earlier, it could end a READ by attributes that it then forgets. If
+        it gets them afterwards, it asks again.
         """
         expiry = self._expiries.get(inode.number)
         if expiry is None or not expiry.under_way:
@@ -290,31 +293,31 @@ class KernelCache:
             await expiry.over.wait()
 
     def answered(self, inode: Inode, size_bytes: int, began: float) -> None:
-        """The kernel is told the inode's attributes as they are. ``began``: when its question was
-        taken up, on trio's clock.
+        """The kernel gets the inode's present attributes. ``began`` is when its request was taken
+        up, on trio's clock.
         """
         if self._behind:
             self._behind.discard(inode.number)
         if self._expiries and inode.number in self._expiries:
             expiry = self._expiries[inode.number]
             if expiry.under_way or began < expiry.over_at:
-                inode.size_told = max(inode.size_told, size_bytes)  # it may not heed it
+                inode.size_told = max(inode.size_told, size_bytes)  # it may ignore them
                 return
             if expiry.over_at <= trio.current_time() - _QUEUED_SECONDS:
                 del self._expiries[inode.number]
         inode.size_told = size_bytes
 
     def emptied(self, inode: Inode) -> None:
-        """A program opens the file with O_TRUNC: the kernel knows by itself that nothing is left"""
+        """A program opens the file with O_TRUNC: the kernel knows by itself that it is empty."""
         inode.size_told = 0
 
     def must_not_end(self, inode: Inode, end: int, since: float, opened_at: float) -> bool:
-        """Whether the answer to a READ taken up at ``since``, which is shorter than asked for and
-        has its last byte before the offset ``end``, may be filled up with zeros. Its descriptor
-        was made at ``opened_at``: the READ was sent later.
+        """Whether the kernel may fill up a short answer to a READ with zeros. The READ was taken up
+        at ``since``, and the answer ends before the offset ``end``. Its descriptor was made at
+        ``opened_at``, before the READ was sent.
 
-        Not if the kernel knows of no more bytes: what programs write through it never makes the
-        file longer for it than it is here.
+        It does not if it knows of no more bytes: writes through the kernel never make the file
+        longer there than it is here.
         """
         expiry = self._expiries.get(inode.number)
         if expiry is None:
@@ -325,11 +328,11 @@ class KernelCache:
 
     @contextmanager
     def postponed(self, inode: Inode) -> Iterator[None]:
-        """In the block, the kernel is not told that the inode is of another version now.
+        """Inside the block, the kernel is not told that the inode has another version now.
 
-        The caller answers a READ, and sees to it that the kernel learns the size: from the end of
-        the answer, which it heeds as long as its attributes are not expired meanwhile, or by
-        :meth:`expire_attributes`.
+        The caller answers a READ, and makes sure that the kernel learns the size: from the end of
+        the answer, which the kernel accepts if its attributes are not expired in the meantime, or
+        by :meth:`expire_attributes`.
         """
         self._postponed.add(inode.number)
         try:
@@ -338,14 +341,14 @@ class KernelCache:
             self._postponed.discard(inode.number)
 
     async def told(self) -> None:
-        """Return when the kernel has been told everything up to now, or is busy for too long."""
+        """Return when all invalidations so far are done, or the kernel is busy for too long."""
         if self._channel is not None:
             await self._channel.told()
         else:
             await trio.lowlevel.checkpoint()
 
     async def told_soon(self) -> None:
-        """As :meth:`told`, for a program that waits: it may be held up by others' calls."""
+        """As :meth:`told`, for a waiting program: calls of others may delay the kernel."""
         with trio.move_on_after(_FORGOTTEN_SECONDS):
             await self.told()
 
@@ -361,7 +364,7 @@ class KernelCache:
             await trio.lowlevel.checkpoint()
 
     def contents_changed(self, inode: Inode) -> None:
-        """This mount itself stored other bytes than the kernel has: they follow those of others."""
+        """This mount stored bytes that the kernel does not have: they follow those of others."""
         self._behind.add(inode.number)
         self._etags.pop(inode.number, None)
         self._given.discard(inode.number)

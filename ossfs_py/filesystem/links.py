@@ -1,12 +1,11 @@
-"""Descriptors that were opened on a symbolic link, before anybody knew that it is one.
+"""Descriptors opened on a symbolic link before anybody knew that it is one.
 
-s3fs keeps a link as an object whose content is its target and whose metadata says that it is a
-link; LIST tells neither. So what was listed as a small file may turn out to be a link when its
-first bytes come, and its metadata with them. Nobody is given the target as content: the descriptor
-goes on with the file that the link leads to, as if it had been followed at open(2). The kernel,
-which would have done that, has not asked whether the program may read that file; so we do. Where
-the answer is not a plain yes the program is told ESTALE, and whoever opens the path again goes
-through the kernel.
+s3fs stores a link as an object with the target as its content. Its metadata says that it is a link;
+LIST shows neither. So a name listed as a small file may turn out to be a link when its first bytes
+arrive, together with the metadata. No program gets the target as content: the descriptor continues
+with the file that the link leads to, as if open(2) had followed it. The kernel would have checked
+whether the program may read that file, and now it did not; so we check. Unless the answer is a
+plain yes, the program gets ESTALE, and the next open of the path goes through the kernel.
 """
 
 import stat
@@ -21,11 +20,11 @@ from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
 
 _ROOT_USER = 0
-"""Reads everything, as far as the kernel is concerned."""
+"""This user may read everything, as far as the kernel is concerned."""
 
 
 class LinkFollower:
-    """Belongs to the trio thread."""
+    """Replaces links by the files they lead to. Belongs to the trio thread."""
 
     def __init__(self, namespace: Namespace, opener: Opener, kernel: KernelCache) -> None:
         self._namespace = namespace
@@ -33,15 +32,16 @@ class LinkFollower:
         self._kernel = kernel
 
     async def settle(self, opened: OpenInode, readers: Iterable[int]) -> bool:
-        """Before the first bytes of what may be a link are given to ``readers``, the users who
-        have it open: see that it is a file, or go on with the file that it leads to.
+        """Check a possible link before its first bytes are given to ``readers``, the users who have
+        it open. If it is a link, continue with the file that it leads to.
 
-        Whether it is longer now than it was: the kernel is to be told, or else it would take the
-        end of the link for the end of the file. The end of a shorter one it learns from the answer.
+        Returns whether the file is longer now than before. The kernel has to be told then, or else
+        it would take the end of the link for the end of the file. It learns the end of a shorter
+        file from the answer.
 
         Raises:
-            VersionChangedError: it is a link, and its target is not to be read without the kernel.
-            StoreError: the bytes could not be had.
+            VersionChangedError: it is a link, and the kernel has to check the access to its target.
+            StoreError: the bytes could not be read.
         """
         inode = opened.inode
         told = await opened.file.told()
@@ -59,7 +59,7 @@ class LinkFollower:
         with self._kernel.postponed(inode):
             self._namespace.learn_kind(inode, told)
         if target is None:
-            opened.superseded = True  # nor is the next READ to be given anything
+            opened.superseded = True  # so that the next READ gets nothing either
             raise VersionChangedError("the file is a symbolic link", key=told.key)
         opened.may_be_link = False
         await self._opener.become(opened, target)
@@ -76,7 +76,7 @@ class LinkFollower:
         except FilesystemError:
             return None
         if target.size_source is not None:
-            return None  # it is being written, and is not all in the store
+            return None  # it is being written, and not all of it is in the store
         directories = [namespace.attributes_known(each) for each in passed]
         file = namespace.attributes_known(target)
         for uid in readers:
@@ -88,7 +88,7 @@ class LinkFollower:
 
 
 def _may(uid: int, attributes: Attributes, bit: int) -> bool:
-    """Whether a user may do that whatever groups it is in. ``bit`` is the one for others."""
+    """Whether a user has access, whatever its groups are. ``bit`` is the bit for others."""
     mode = attributes.mode
     if uid == _ROOT_USER:
         return True

@@ -1,8 +1,7 @@
-"""One open inode: the file that all its descriptors share, and what is known of its way to the
-store.
+"""An open inode: the file that all its descriptors share, and the state of its commits.
 
-Readers take no lock. Whoever changes an object's key or content at the store holds a claim on its
-place in the tree, then the lock of its open inode.
+Readers take no lock. To change an object's key or content at the store, a caller holds a claim on
+its place in the tree, then the lock of its open inode.
 """
 
 import time
@@ -24,56 +23,56 @@ _COPY_BYTES = 1024**2
 
 
 class InodeCommits(Protocol):
-    """What opening and letting go need of :class:`ossfs_py.filesystem.commits.Commits`."""
+    """The part of :class:`ossfs_py.filesystem.commits.Commits` that opening and releasing need."""
 
     @property
     def twins(self) -> Twins:
-        """What may have the bytes of a file already."""
+        """Finds objects that may have the bytes of a file already."""
         ...
 
     def key_settled(self, inode: Inode) -> bool:
-        """Whether nobody renames the inode, and nothing removed has its key."""
+        """Whether no rename of the inode is running, and no removed object has its key."""
         ...
 
     def request_so_far(self, opened: "OpenInode") -> CommitRequest:
-        """How a file that is still written would be committed now."""
+        """The commit request for a file that is still being written, as of now."""
         ...
 
     def stored_so_far(self, opened: "OpenInode", version: ObjectVersion) -> None:
-        """A file that is still written had to be stored as ``version``."""
+        """A file that is still being written had to be stored as ``version``."""
         ...
 
     async def before_replacing(self, opened: "OpenInode") -> None:
-        """A file that is still written is about to be stored."""
+        """A file is about to be stored while it is still being written."""
         ...
 
     async def commit(self, opened: "OpenInode") -> None:
-        """Bring what is dirty to the store."""
+        """Store the dirty bytes."""
         ...
 
     def set_aside(self, opened: "OpenInode", cause: Exception) -> bool:
-        """Keep what could not be saved where ``ossfs-py recover`` finds it."""
+        """Keep the unsaved bytes where ``ossfs-py recover`` finds them."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HiddenCopy:
-    """A copy under a hidden key that an open file reads from, to be deleted with it."""
+    """A copy under a hidden key, from which an open file reads; it is deleted with the file."""
 
     version: ObjectVersion
     source: ObjectVersion
-    """What it is a copy of: still at its key if the removal failed after all."""
+    """The copied version: still at its key if the removal failed."""
 
 
 class OpenWitness(Protocol):
-    """Who writes down what is open, for a daemon that comes after this one."""
+    """Records open files for the next daemon."""
 
     def named(self, opened: "OpenInode") -> str:
-        """What stands for an inode that was just opened."""
+        """The name in the records of an inode that was just opened."""
         ...
 
     def changed(self, opened: "OpenInode") -> None:
-        """Something of it may be otherwise now."""
+        """Some of its state may have changed."""
         ...
 
     def sending(self, opened: "OpenInode") -> None:
@@ -85,12 +84,12 @@ class OpenWitness(Protocol):
         ...
 
     def closed(self, opened: "OpenInode") -> None:
-        """Nobody has it open any more."""
+        """Its last descriptor is closed."""
         ...
 
 
 class OpenInode:
-    """An inode that somebody has open, in one version. ``users`` counts who.
+    """An open inode, in one version. ``users`` counts its users.
 
     It is the committer of its file (:class:`~ossfs_py.writing.content.Committer`).
     """
@@ -138,59 +137,65 @@ class OpenInode:
         self.inode = inode
         self.witness: OpenWitness | None = None
         self.name = ""
-        """What stands for it where it is written down. Kept by the opener."""
+        """Its name in the records for the next daemon. Kept by the opener."""
         self.interrupted: tuple[int, int, int] | None = None
-        """Of an append that is not answered yet: its offset, size and place."""
+        """Offset, size and place of an append that is not answered yet."""
         self.over: ObjectVersion | None = None
-        """What others wrote, while our end is about to be stored behind it. Kept by the commits."""
+        """The version that others wrote, while our end is about to be stored after it. Kept by the
+        commits.
+        """
         self.composes = self.rewrites = self.sending = False
-        """Whether another file than its own is written in its name (kept by the commits, too),
-        whether its object is being copied onto itself, with other metadata, and whether a commit is
-        under way, or was when the daemon before died."""
+        """``composes``: another file than its own is written in its name (kept by the commits,
+        too). ``rewrites``: its object is being copied onto itself, with other metadata.
+        ``sending``: a commit is running, or was when the earlier daemon died.
+        """
         self._commits = commits
         self.file: OpenFile = data_path.open(version, self)
         self._users = 0
         self.readers = 0
-        """Descriptors, of those in ``users``, that cannot change it. Kept by the handles."""
+        """Those of ``users`` that are descriptors and cannot change it. Kept by the handles."""
         self.lock = PromptLock()
         self.found_gone = False
         """Whether the store was asked before the first byte, and had no object any more."""
         self.has_pages = False
-        """Somebody has, or had, it open through the kernel's page cache. Kept by the handles."""
+        """It is, or was, open through the kernel's page cache. Kept by the handles."""
         self.exclusive = False
         """Created with O_EXCL and not stored yet. Kept by the commits, as is ``seen``."""
         self.seen = version
         """The version a conflicting writer must not have replaced."""
         self.spared: ObjectVersion | None = None
-        """What may be replaced without being kept: a copy is kept already, or it was made here.
-        Kept by the commits, too."""
+        """The version that may be replaced without a copy: one exists already, or the file was made
+        here. Kept by the commits, too.
+        """
         self.hidden: HiddenCopy | None = None
         """Kept by the preserved files."""
         self.superseded = False
-        """Somebody has opened another version since. Kept by the opener."""
+        """Another version was opened since. Kept by the opener."""
         self.made_here = version is None
         """This mount made the file, and has had it open since."""
         self.unlike: str | None = None
-        """The ETag of a later version that was found not to begin with the bytes of this one."""
+        """The ETag of a later version that does not begin with the bytes of this one."""
         self.may_be_link = False
-        """Nobody has looked yet whether its first bytes are the target of a symbolic link."""
+        """Its first bytes may be the target of a symbolic link: nobody has checked yet."""
         self.whole = version is None
-        """All that a commit would store was written here: nothing is left of ``seen``."""
+        """All bytes of the next commit were written here: none come from ``seen``."""
         self.unseen = False
-        """Made as absent by a program that would have kept what is there, and not stored yet."""
+        """Made, and not stored yet, by a program that believed it absent and would have kept an
+        existing file.
+        """
         self.appended_from: int | None = None
-        """Where the changes since the last commit begin, if all of them were appended."""
+        """The start of the changes since the last commit, if all of them were appended."""
         self.kernel_end: int | None = None
-        """Where the kernel believes the file ends, once bytes of others came before our own."""
+        """The end of the file as the kernel knows it, once bytes of others came before our own."""
         self.turns = Turns()
         self.writer = inode.uid or 0
-        """The user who wrote last, or writes now. Kept by the handles."""
+        """The user of the latest write. Kept by the handles."""
         self.upload: trio.CancelScope | None = None
-        """Around a commit's wait for the store. Kept by the commits."""
+        """The cancel scope around a commit's wait for the store. Kept by the commits."""
 
     @property
     def users(self) -> int:
-        """Open descriptors, and calls that need the file just now."""
+        """Open descriptors, and calls that need the file now."""
         return self._users
 
     @users.setter
@@ -200,7 +205,7 @@ class OpenInode:
 
     @property
     def writers(self) -> int:
-        """Users that may change the file, or bring to the store what was changed."""
+        """Users that may change the file, or commit its changes."""
         return self._users - self.readers
 
     def is_of(self, version: ObjectVersion | None) -> bool:
@@ -217,8 +222,8 @@ class OpenInode:
 
         Raises:
             VersionChangedError: superseded. The kernel has one page cache for all versions of an
-                inode: bytes of an old one, even if we still have them, would be read as the new
-                one's.
+                inode: it would show bytes of an old version, even if we still have them, as those
+                of the new one.
         """
         self.check_current()
         return self.file
@@ -232,7 +237,7 @@ class OpenInode:
 
     @property
     def removed_here(self) -> bool:
-        """Whether this mount unlinked the file: nobody wants what is written to it stored."""
+        """Whether this mount unlinked the file: its writes need not be stored."""
         return self.inode.removed and not self.inode.stale
 
     def require_name(self) -> None:
@@ -252,13 +257,13 @@ class OpenInode:
         return self.name + "+" if self.composes else self.name
 
     def note(self) -> None:
-        """Let what changed of it be written down, if it is to outlive the daemon."""
+        """Record its changes, if it is to outlive the daemon."""
         if self.witness is not None:
             self.witness.changed(self)
 
     @contextmanager
     def rewriting(self) -> Iterator[None]:
-        """In the block its object may be copied onto itself, with other metadata."""
+        """Inside the block its object may be copied onto itself, with other metadata."""
         self.rewrites = True
         self.note()
         try:
@@ -268,7 +273,7 @@ class OpenInode:
 
     @contextmanager
     def being_sent(self) -> Iterator[None]:
-        """In the block a request may be under way that makes its object."""
+        """Inside the block a request that makes its object may be running."""
         self.sending = True
         if self.witness is not None:
             self.witness.sending(self)
@@ -284,38 +289,39 @@ class OpenInode:
 
     @property
     def key_settled(self) -> bool:
-        """Whether the file keeps its key, and has it for itself, until it is committed next."""
+        """Whether the file has its key for itself until its next commit."""
         return self._commits.key_settled(self.inode)
 
     def twins(self, size: int) -> list[ObjectVersion]:
-        """Objects of so many bytes that are known to lie beside it, if they are looked for."""
+        """Known objects of this many bytes beside it, if the mount looks for them."""
         return self._commits.twins.of_size(self.inode, size)
 
     def largest_twin(self) -> int:
-        """Bytes of the largest object that is known to lie beside it, if it is looked for."""
+        """Bytes of the largest known object beside it, if the mount looks for them."""
         return self._commits.twins.largest(self.inode)
 
     def end_upload(self) -> None:
-        """Let a commit under way end: nobody wants what it would store."""
+        """End a running commit: nobody needs its object."""
         if self.upload is not None:
             self.upload.cancel()
 
     def begin_write(self, offset: int, size: int, *, appends: bool) -> int:
-        """Where bytes that the kernel sends for ``offset`` go.
+        """The offset for bytes that the kernel sends for ``offset``.
 
-        To the end, if they are appended and the kernel does not know what others appended before.
+        It is the end of the file if they are appended and the kernel does not know of bytes that
+        others appended before.
         """
         begun, end = offset, self.file.size
         before = self.interrupted
         if appends and before is not None and before[:2] == (offset, size):
-            # The daemon before did not answer it, and may have done it: never twice.
+            # The earlier daemon did not answer it, and may have done it: never do it twice.
             return before[2]
         if appends and offset != end:
             if offset == self.kernel_end:
                 self.kernel_end += size
                 offset = end
             elif not self.has_pages:
-                # Only mapped pages are written elsewhere through a descriptor that appends.
+                # A descriptor that appends writes elsewhere only from mapped pages.
                 offset = end
         appended = appends and offset == end
         if not appended:
@@ -328,8 +334,8 @@ class OpenInode:
         return offset
 
     def go_back(self, file: OpenFile) -> OpenFile:
-        """What was written since the last commit is nobody's to store: ``file`` is without it.
-        Returns the one that was written, to be closed.
+        """Drop the writes since the last commit: ``file`` is without them. Returns the file that
+        was written, for the caller to close.
         """
         old, self.file = self.file, file
         self.seen = file.version
@@ -346,19 +352,19 @@ class OpenInode:
         self.unseen = self.unseen and size > 0
 
     def request(self) -> CommitRequest:
-        """How the file would be committed now, for parts that leave before the commit."""
+        """The commit request as of now, for parts that are sent before the commit."""
         return self._commits.request_so_far(self)
 
     async def before_replacing(self) -> None:
-        """The object is about to be made before a commit asks for it."""
+        """The object is about to be made before a commit."""
         await self._commits.before_replacing(self)
 
     def stored_early(self, version: ObjectVersion) -> None:
-        """The object had to be completed before a commit asked for it."""
+        """The object had to be completed before a commit."""
         self._commits.stored_so_far(self, version)
 
     def note_written(self) -> None:
-        """The content changed just now, if a write that failed got far enough for that."""
+        """Record a change of content, if a failed write got far enough for one."""
         if self.file.dirty or self.inode.removed:
             self.inode.size_source = self.size
             self.inode.touch(time.time_ns())
@@ -373,7 +379,7 @@ async def copy_end(source: OpenFile, start: int, target: OpenFile) -> None:
 
 
 class Turns:
-    """Lets changes of a file end, and keeps new ones waiting, while its bytes move to another.
+    """Lets changes of a file end, and holds new ones back, while its bytes move to another file.
 
     Belongs to the trio thread. Costs no checkpoint while nothing moves.
     """
@@ -386,24 +392,24 @@ class Turns:
         self._moved: trio.Event | None = None
 
     def change(self) -> "Turns":
-        """Change the file in the block."""
+        """Change the file inside the block."""
         return self
 
     async def __aenter__(self) -> None:
-        """A change begins."""
+        """Begin a change."""
         while self._moved is not None:
             await self._moved.wait()
         self._changes += 1
 
     async def __aexit__(self, *_exception: object) -> None:
-        """It has ended."""
+        """End a change."""
         self._changes -= 1
         if self._idle is not None and not self._changes:
             self._idle.set()
 
     @asynccontextmanager
     async def move(self) -> AsyncIterator[None]:
-        """Nobody changes the file in the block. One at a time."""
+        """Nobody changes the file inside the block. Only one move at a time."""
         self._moved = trio.Event()
         try:
             if self._changes:

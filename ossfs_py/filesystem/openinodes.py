@@ -1,4 +1,4 @@
-"""Open inodes: one open file for each, shared by all descriptors, and let go by the last.
+"""Open inodes: each has one open file, shared by all descriptors and freed with the last one.
 
 ``OpenInodes`` is the table, ``Opener`` fills and empties it.
 """
@@ -23,24 +23,24 @@ class OpenInodes:
         self._all: set[OpenInode] = set()
 
     def __iter__(self) -> Iterator[OpenInode]:
-        """All at this moment, in whatever version."""
+        """All at this moment, in any version."""
         return iter(tuple(self._all))
 
     def __contains__(self, opened: OpenInode) -> bool:
-        """Whether somebody still has it open."""
+        """Whether it is still open."""
         return opened in self._all
 
     def __len__(self) -> int:
-        """Files that are open, or written back; several handles of one file count once."""
+        """Files that are open or wait for write-back; several handles of one file count once."""
         return len(self._all)
 
     @property
     def unsaved_count(self) -> int:
-        """Files with changes that the bucket has not got yet."""
+        """Files with changes that are not in the bucket yet."""
         return sum(1 for opened in self._all if opened.file.dirty)
 
     def current(self, inode: Inode) -> OpenInode | None:
-        """What is open of an inode in its present version."""
+        """The open inode for an inode's present version."""
         return self._current.get(inode.number)
 
     def knows(self, number: int) -> bool:
@@ -48,27 +48,27 @@ class OpenInodes:
         return number in self._current
 
     def add(self, opened: OpenInode) -> None:
-        """From now on its version is the present one of its inode."""
+        """Make its version the present one of its inode."""
         self._current[opened.inode.number] = opened
         self._all.add(opened)
 
     def discard(self, opened: OpenInode) -> None:
-        """Nobody has it open any more."""
+        """Remove an open inode whose last user is gone."""
         self._all.discard(opened)
         if self.current(opened.inode) is opened:
             del self._current[opened.inode.number]
 
 
 class CopyKeeper(Protocol):
-    """What letting go needs of :class:`ossfs_py.filesystem.removals.Removals`."""
+    """The method of :class:`ossfs_py.filesystem.removals.Removals` that releasing needs."""
 
     async def closed(self, opened: OpenInode) -> None:
-        """Nobody has the file open any more: what only it was kept for goes."""
+        """The file is not open any more: drop the copy that was kept for it."""
         ...
 
 
 class Opener:
-    """Opens inodes and lets go of them. Belongs to the trio thread."""
+    """Opens and releases inodes. Belongs to the trio thread."""
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class Opener:
         self._commits = commits
         self._copies = copies
         self.on_moved: Callable[[OpenInode], None] | None = None
-        """Told of an open file that became the one of another version."""
+        """Called when an open file continues with another version."""
         self.witness: OpenWitness | None = None
 
     async def acquire(self, inode: Inode) -> OpenInode:
-        """Open an inode in its present version, or join those who have; pair with release."""
+        """Open an inode in its present version, or join its users; pair with release."""
         current = self._opened.current(inode)
         if not (inode.local or inode.removed) and (current is None or not current.file.dirty):
             await self._namespace.refresh_version(inode)
@@ -112,7 +112,7 @@ class Opener:
         return current
 
     def adopt(self, inode: Inode, version: ObjectVersion) -> OpenInode:
-        """The open file of an inode in a version that an earlier daemon had it open in.
+        """The open file of an inode, in the version that an earlier daemon had open.
 
         Called for the oldest descriptor first: the last version is the present one.
         """
@@ -126,19 +126,19 @@ class Opener:
         return opened
 
     def adopt_written(self, inode: Inode, name: str, version: ObjectVersion | None) -> OpenInode:
-        """As :meth:`adopt`, of one that has a name where it is written down."""
+        """As :meth:`adopt`, for an inode that has a name in the records."""
         opened = OpenInode(inode, version, self._data_path, self._commits)
         opened.name, opened.witness = name, self.witness
         self._opened.add(opened)
         return opened
 
     def current(self, inode: Inode) -> OpenInode | None:
-        """What is open of an inode in its present version."""
+        """The open inode for an inode's present version."""
         return self._opened.current(inode)
 
     async def renew(self, opened: OpenInode) -> bool:
-        """The store refused the version of a file before anybody was given a byte of it: go on with
-        the one that it has; False if the file is not to be another one.
+        """The store refused the version of a file before any byte of it was read: continue with the
+        present version. False if the file must not change its version.
 
         Raises:
             NoSuchEntryError: the object is gone.
@@ -160,12 +160,12 @@ class Opener:
             return False
         await self._move_on(opened, version)
         if before is not None and version.size > before.size:
-            # Or else it would take the end of the old version for the end of this one.
+            # Or else the kernel would take the end of the old version for the end of this one.
             await self._kernel.expire_attributes(inode.number)
         return opened.file.version != before
 
     async def become(self, opened: OpenInode, info: ObjectInfo) -> None:
-        """What is open, and nobody was given a byte of, was a link: it is the file it leads to.
+        """An open inode, of which no byte was read, was a link: continue with the link's target.
 
         Its own name leads to another inode already.
         """
@@ -174,18 +174,18 @@ class Opener:
         await self._move_on(opened, info.version)
 
     async def _move_on(self, opened: OpenInode, version: ObjectVersion) -> None:
-        """Let a file of which nobody was given a byte be the one of another version."""
+        """Give another version to a file of which no byte was read."""
         if opened.file.dirty or opened.superseded or opened.is_of(version):
             return
         opened.may_be_link = self._namespace.may_be_link(opened.inode)
         await self._replace(opened, self._data_path.open(version, opened))
 
     def file_of(self, opened: OpenInode, version: ObjectVersion) -> OpenFile:
-        """Another file for what is open, not in use yet; whoever asks for it closes it."""
+        """Another file for an open inode, not in use yet; the caller closes it."""
         return self._data_path.open(version, opened)
 
     async def grow(self, opened: OpenInode, file: OpenFile, info: ObjectInfo) -> None:
-        """What is open goes on as ``file``, which begins with all the bytes that it had."""
+        """Continue with ``file``, which begins with all the bytes of the present file."""
         opened.inode.info = info
         await self._replace(opened, file)
 
@@ -197,13 +197,13 @@ class Opener:
         await old.close()
 
     async def release(self, opened: OpenInode) -> None:
-        """One user of an open inode less; the last one that may write commits what is left, and the
-        last one frees it.
+        """Remove a user of an open inode. The last one that may write commits the remaining
+        changes, and the last of all frees the inode.
         """
         is_set_aside = False
         try:
-            # Writes through a shared mapping arrive after the last flush. Whoever opens the file
-            # while they are on their way may leave others behind.
+            # Writes through a shared mapping arrive after the last flush. Another program that
+            # opens the file at that moment may add more.
             while opened.writers == 1 and opened.file.dirty and not opened.removed_here:
                 await self._commits.commit(opened)
         except (OssfsError, OSError) as exc:
@@ -217,23 +217,23 @@ class Opener:
             await self._go_back(opened)
 
     async def give_up(self, opened: OpenInode) -> None:
-        """Drop the changes of a call that failed, unless others may write the file too."""
+        """Drop the changes of a failed call, unless others may write the file too."""
         if opened.writers == 1 and opened.file.dirty:
             opened.file.abandon()
             if opened.users > 1:
                 await self._go_back(opened)
 
     async def _go_back(self, opened: OpenInode) -> None:
-        """The store does not get what was written, and only readers are left: they, and whoever
-        opens the file from now on, go on with what is there.
+        """The changes will not be stored, and only readers are left: they, and later opens of the
+        file, continue with the stored version.
 
-        Who was given a byte is refused: it may be one that never was in the store.
+        A descriptor that has read a byte gets an error: the byte may never have been in the store.
         """
         inode, version = opened.inode, opened.file.version
         was_given = inode.settled or self._kernel.was_given_bytes(inode)
         file = self._data_path.open(version, opened)
         if version is None:
-            file.abandon()  # nobody wants it stored
+            file.abandon()  # its changes are not to be stored
         old = opened.go_back(file)
         self._kernel.contents_changed(inode)
         if was_given or version is None:

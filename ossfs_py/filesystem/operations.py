@@ -1,8 +1,7 @@
-"""POSIX operations in terms of the namespace and open files: the one way in. Knows no pyfuse3.
+"""POSIX operations on the namespace and open files: the only way in. Knows no pyfuse3.
 
-Names come in as bytes, inodes and handles as numbers; what goes out are plain values, replies and
-the package's exceptions. Everything runs on the trio thread; state is looked at again after every
-await.
+Names come in as bytes, inodes and handles as numbers. Plain values, replies and the package's
+exceptions go out. Everything runs on the trio thread. State is checked again after every await.
 """
 
 import logging
@@ -79,14 +78,15 @@ class Filesystem:
         foresight: Sequence[OpenWatcher] = (),
         descriptors: Descriptors | None = None,
     ) -> None:
-        """``namespace`` tells ``kernel`` what others replaced; ``workers`` are for store calls;
-        ``write_back`` needs ``group_sync``, which alone puts off removals; ``foresight`` is told of
-        files opened for reading; ``descriptors`` limits those for writing (None: by the process).
+        """``namespace`` reports to ``kernel`` what others replaced; ``workers`` make store calls;
+        ``write_back`` needs ``group_sync``, which alone defers removals; ``foresight`` is told of
+        files opened for reading; ``descriptors`` limits those for writing (None: only the process
+        limits them).
         """
         self._namespace = namespace
         self._kernel = kernel
         self.has_xattrs = options.xattrs
-        """Whether extended attributes may be asked for and set."""
+        """Whether extended attributes can be read and set."""
         self.protection = Protection(options.protect, read_only=options.read_only)
         self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, self._numbers = Claims(), HandleNumbers()
@@ -148,7 +148,7 @@ class Filesystem:
     # -- names --------------------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
-        """What a name leads to."""
+        """The entry of a name."""
         began = trio.current_time()
         directory = self._namespace.inode(parent)
         if name == b".":
@@ -160,14 +160,15 @@ class Filesystem:
         return await self._introduced(await self._namespace.lookup(directory, decoded), began)
 
     def absent_seconds(self, parent: int, name: bytes) -> float:
-        """For how long the kernel may take a name for absent that :meth:`lookup` has not found.
+        """How long the kernel may cache that a name is absent, after :meth:`lookup` did not find
+        it.
 
-        0: it asks again. The kernel is told if the name appears meanwhile.
+        0: it asks again. The kernel is told if the name appears in the meantime.
         """
         return self._namespace.tell_absent(self._namespace.inode(parent), names.decode(name))
 
     async def _introduced(self, inode: Inode, began: float) -> EntryReply:
-        """A reply that gives the kernel a reference to the inode, to what it asked at ``began``."""
+        """A reply that gives the kernel a reference to the inode; its request came at ``began``."""
         reply = self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
         self._namespace.remember(inode)
         return reply
@@ -237,7 +238,7 @@ class Filesystem:
         return await self._namespace.read_link(self._namespace.inode(number))
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        """unlink(2); whoever has the file open goes on reading and writing it."""
+        """unlink(2); programs with the file open continue to read and write it."""
         self.protection.require_writable()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
@@ -247,7 +248,7 @@ class Filesystem:
             inode = await self._namespace.lookup(directory, decoded)
             async with self._changes.within(inode):
                 if self._namespace.known_child(directory, decoded) is not inode:
-                    continue  # renamed while we waited for our turn
+                    continue  # it was renamed while we waited for the lock
                 async with self._owed.lock_of(inode):
                     await self._removals.unlink(directory, decoded, inode, self._opener.release)
                     await self._owed.removed(inode)
@@ -263,7 +264,7 @@ class Filesystem:
         self.protection.refuse("rename", "rename", path_in(source_dir, old))
         if self.protection.forbids("overwrite") and not no_replace:
             await self._changes.refuse_replacing(source_dir, old, target_dir, new)
-            no_replace = True  # also what others store under the name meanwhile
+            no_replace = True  # not even a file that others store under the name in the meantime
         await self._renaming.rename(source_dir, old, target_dir, new, no_replace=no_replace)
 
     # -- attributes ---------------------------------------------------------------------------
@@ -298,7 +299,7 @@ class Filesystem:
         return await self._namespace.get_xattr(self._namespace.inode(number), name)
 
     def lacks_xattr(self, number: int, name: bytes) -> bool:
-        """Whether :meth:`get_xattr` would say at once that there is no such attribute."""
+        """Whether :meth:`get_xattr` would report a missing attribute without waiting."""
         return self.has_xattrs and self._namespace.lacks_xattr(number, name)
 
     async def list_xattrs(self, number: int) -> list[bytes]:
@@ -335,7 +336,7 @@ class Filesystem:
     async def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
     ) -> tuple[OpenReply, EntryReply]:
-        """open(2) with O_CREAT of a name that the kernel has just looked up in vain."""
+        """open(2) with O_CREAT of a name that the kernel has just looked up, and not found."""
         self.protection.require_writable()
         began = trio.current_time()
         directory = self._namespace.inode(parent)
@@ -347,14 +348,14 @@ class Filesystem:
             opened = await self._handles.open(inode, flags, uid)
         else:
             permissions = stat.S_IMODE(mode)
-            with self._handles.as_writer(uid):  # or nothing may be left of the file
+            with self._handles.as_writer(uid):  # a refused open must leave no file
                 inode = self._namespace.create_local(directory, decoded, permissions, uid, gid)
                 opened = await self._handles.open_new(inode, flags, uid)
         return opened, await self._introduced(inode, began)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
-        """The bytes if they are in memory; None if :meth:`read` has to wait for them."""
-        # The call that is made most: it goes to the open file itself.
+        """The bytes if they are in memory; None if :meth:`read` would have to wait."""
+        # This is the most frequent call, so it uses the open file directly.
         descriptor = self._handles.get(handle)
         opened = descriptor.opened
         data = opened.content.read_nowait(offset, size)
@@ -362,9 +363,9 @@ class Filesystem:
             if len(data) < size and self._kernel.must_not_end(
                 opened.inode, offset + len(data), trio.current_time(), descriptor.opened_at
             ):
-                return None  # :meth:`read` says why
+                return None  # :meth:`read` raises the error
             if opened.may_be_link:
-                return None  # nobody has looked at what came with the first bytes
+                return None  # the metadata of the first bytes is not checked yet
             opened.inode.settled = True
             self._kernel.gave_bytes(opened.inode)
         return data
@@ -374,15 +375,15 @@ class Filesystem:
         return await self._handles.read(handle, offset, size)
 
     async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
-        """pwrite(2); ``data`` serves something else once it has returned."""
+        """pwrite(2); the caller may reuse ``data`` after the return."""
         return await self._handles.write(handle, offset, data)
 
     def mode_without_rights(self, number: int) -> int | None:
-        """The mode of a file whose owner's rights are taken from it; None if it lends none."""
+        """The mode of a file without setuid and setgid; None if neither is set."""
         return self._handles.mode_without_rights(self._namespace.inode(number))
 
     async def take_rights(self, handle: int) -> None:
-        """Somebody changes the file who may not let it lend its owner's rights any more."""
+        """Clear setuid and setgid: a user without the right to set them changes the file."""
         await self._handles.take_rights(handle)
 
     async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
@@ -390,7 +391,7 @@ class Filesystem:
         return await self._handles.copy_range(target, start, source, begin, size)
 
     async def flush(self, handle: int) -> None:
-        """close(2) of one descriptor: what it wrote is in the bucket, or safe with write-back."""
+        """close(2) of one descriptor: its writes are in the bucket, or safe with write-back."""
         await self._handles.flush(handle)
 
     async def fsync(self, handle: int) -> None:
@@ -414,7 +415,7 @@ class Filesystem:
     async def read_directory(self, handle: int, start: int, take: TakeEntry) -> None:
         """readdir(3) from an offset on, until the end or until ``take`` has no room.
 
-        Each entry taken gives the kernel a reference, but for ``.`` and ``..``.
+        Each entry taken gives the kernel a reference, except ``.`` and ``..``.
         """
         await self._directories.read(handle, start, take)
 
@@ -422,7 +423,7 @@ class Filesystem:
         """closedir(3)."""
         self._directories.release(handle)
 
-    # -- what people ask ----------------------------------------------------------------------
+    # -- requests of people -------------------------------------------------------------------
 
     def path(self, number: int) -> str:
         """The path below the mountpoint, from ``/`` on.
@@ -453,11 +454,11 @@ class Filesystem:
             try:
                 await self._namespace.ensure_metadata(inode)
             except StaleInodeError:
-                # What was listed as a file turned out to be a link, or was replaced just now.
+                # A name listed as a file turned out to be a link, or was replaced just now.
                 inode = await self._find(path)
                 attributes = await self._namespace.attributes(inode)
             except StoreError as exc:
-                # What a listing told is worth telling, too.
+                # The listed attributes are useful without the metadata.
                 log.info("the metadata of %r stays unknown: %s", path, exc)
         opened = self._opened.current(inode)
         return FileDescription(
@@ -472,7 +473,7 @@ class Filesystem:
         )
 
     async def version_at(self, path: str) -> ObjectVersion:
-        """The version that whoever opens a path relative to the mountpoint now would read.
+        """The version that an open of a path, relative to the mountpoint, would read now.
 
         Raises:
             InvalidArgumentError: the path is not a relative one, or leads to no file.
@@ -494,22 +495,22 @@ class Filesystem:
         return inode
 
     async def refresh(self, path: str) -> Refreshed:
-        """Believe nothing remembered at and below a path relative to the mountpoint.
+        """Drop everything cached at and below a path relative to the mountpoint.
 
-        Returns after a look at the path itself, when the kernel has been told what that showed.
-        Unsaved changes stay.
+        Then looks up the path itself, and returns when the kernel knows the result. Unsaved changes
+        stay.
 
         Raises:
-            InvalidArgumentError, NoSuchEntryError, NotADirectoryPathError, StoreError: of that
-                look; nothing is believed then either. A path that was known is no error when it is
-                gone.
+            InvalidArgumentError, NoSuchEntryError, NotADirectoryPathError, StoreError: the lookup
+                failed; the cached state is dropped all the same. A path that was known, and is
+                gone, is no error.
         """
         inode = self._namespace.root
         is_known = True
         for name in path.split("/"):
             known = self._namespace.known_child(inode, name)
             if known is None:
-                # What is not known by name is known to its directory's listing at most.
+                # A path that is not known by name is at most in the listing of its directory.
                 is_known = name in {"", "."}
                 break
             inode = known
@@ -529,29 +530,29 @@ class Filesystem:
     # -- life ---------------------------------------------------------------------------------
 
     def mounted_through(self, channel: KernelChannel) -> AbstractContextManager[None]:
-        """In the block, a kernel has it mounted that can be told to forget things."""
+        """Inside the block, a kernel has it mounted, and can be told to forget things."""
         return self._kernel.attached(channel)
 
     def take_over(self) -> None:
-        """What earlier mounts removed, and the store still has, is not seen; blocks shortly."""
+        """Hide objects that earlier mounts removed and the store still has; blocks shortly."""
         self._removals.take_over()
 
     async def run(self) -> None:
-        """Background work, until cancelled: what write-back has queued, and other deletions."""
+        """Background work, until cancelled: queued write-back, and deletions."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._removals.put_off.run)
             nursery.start_soon(self._owed.run)
             nursery.start_soon(self._commits.run, self._opener.release)
 
     async def removals_tried(self) -> None:
-        """Wait until the store has deleted what was removed before, or could not."""
+        """Wait until the store has deleted earlier removals, or has failed to."""
         await self._removals.put_off.tried()
 
     async def sync(self) -> None:
-        """sync(1) of this mount: returns when everything dirty is in the bucket.
+        """sync(1) of this mount: returns when all dirty files are in the bucket.
 
         Raises:
-            UnsavedDataError: some could not be brought there; it stays dirty.
+            UnsavedDataError: some files could not be stored; they stay dirty.
         """
         await self._commits.sync()
         await self._removals.put_off.done()
@@ -559,12 +560,12 @@ class Filesystem:
 
     @property
     def open_files(self) -> int:
-        """Files that are open, or written back; several handles of one file count once."""
+        """Files that are open or wait for write-back; several handles of one file count once."""
         return len(self._opened)
 
     @property
     def unsaved_files(self) -> int:
-        """Files with changes, directories and links that the bucket has not got yet."""
+        """Files with changes, directories and links that are not in the bucket yet."""
         return self._opened.unsaved_count + len(self._owed)
 
     @property
@@ -576,7 +577,7 @@ class Filesystem:
         """Commit every dirty file.
 
         Raises:
-            UnsavedDataError: some could not be brought to the store; they were set aside.
+            UnsavedDataError: some files could not be stored; they were set aside.
         """
         try:
             await self._commits.drain()

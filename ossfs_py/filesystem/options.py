@@ -1,4 +1,4 @@
-"""What a mount's settings say about its file system."""
+"""Settings of a mount's file system."""
 
 from dataclasses import dataclass, field
 
@@ -13,9 +13,9 @@ class FilesystemOptions:
 
     With ``passthrough`` the kernel may read files itself that are verified on local disk; only
     where nothing is written.
-    ``trash_prefix`` is where copies of what is deleted and overwritten are kept; "": nowhere.
-    ``scratch_prefix`` is where copies of deleted but open objects live, hidden from listings;
-    of those up to ``copied_bytes`` one is made at once.
+    ``trash_prefix`` is the prefix for copies of deleted and overwritten objects; "": none are kept.
+    ``scratch_prefix`` is the prefix for copies of deleted but open objects, hidden from listings;
+    objects of up to ``copied_bytes`` are copied at once.
     """
 
     read_only: bool = False

@@ -1,4 +1,4 @@
-"""Directories and symlinks that write-back owes the store: made here at once, sent behind."""
+"""Directories and symlinks that write-back has not stored yet: made here at once, stored later."""
 
 import logging
 import uuid
@@ -18,13 +18,14 @@ from ossfs_py.writing.markers import MarkerRecord
 log = logging.getLogger(__name__)
 
 _GATHER_SECONDS = 1.0
-"""How long an entry waits for what is to be stored with it: tar and rsync set mode and times of a
-directory when they are done with what is in it."""
+"""How long an entry waits for changes to store with it: tar and rsync set the mode and times of a
+directory when all its files are done.
+"""
 _RETRY_SECONDS = 5.0
-"""Between tries while the store does not answer; each has the store's own retry budget."""
+"""Pause between tries while the store does not answer; each has the store's own retry budget."""
 _AT_ONCE = 16
 _LONGEST_TARGET_BYTES = 512
-"""Some stores keep less metadata than others: who makes a link with more is told by the store."""
+"""Stores differ in how much metadata they keep: a longer target is left to the store's answer."""
 MAX_OWED = 1000
 """Entries that may wait; the next mkdir or symlink waits for some of them."""
 
@@ -35,21 +36,21 @@ class _Owed:
     def __init__(self, ident: str) -> None:
         self.ident = ident
         self.lock = PromptLock()
-        """Held while the object is written, or the entry removed."""
+        """Held while the object is written or the entry removed."""
         self.is_told = False
-        """Whether the log has why it could not be written."""
+        """Whether the log has the reason why it could not be stored."""
 
 
 class OwedEntries:
-    """The directories and symlinks of a mount that the store has not heard of. Belongs to the trio
+    """The directories and symlinks of a mount that are not in the store yet. Belongs to the trio
     thread.
 
-    The journal has each with the attributes it shows, so that the next mount makes what a killed
-    daemon owes.
+    The journal has each entry with its attributes, so that the next mount stores the entries of a
+    killed daemon.
     """
 
     def __init__(self, namespace: Namespace, claims: Claims, group_sync: GroupSync | None) -> None:
-        """``group_sync``: write-back; without it nothing is ever owed."""
+        """``group_sync``: write-back; without it every entry is stored at once."""
         self._namespace = namespace
         self._claims = claims
         self._group_sync = group_sync
@@ -61,7 +62,9 @@ class OwedEntries:
         return len(self._owed)
 
     def resume(self, records: Iterable[MarkerRecord]) -> bool:
-        """Go on with what an earlier daemon owes of what is known here; whether that is all."""
+        """Continue with the entries of an earlier daemon that are known here; returns whether those
+        are all.
+        """
         inodes = self._namespace.inodes
         local = {
             self._namespace.key_of_empty(inode): inode
@@ -116,34 +119,33 @@ class OwedEntries:
         return made
 
     async def changed(self, inode: Inode) -> None:
-        """Attributes of an inode, or its name, are others now."""
+        """The attributes or the name of an inode changed."""
         owed = self._owed.get(inode)
         if owed is not None and self._group_sync is not None:
             await self._record(inode, owed, self._group_sync)
 
     async def moved(self, tree: Inode) -> None:
-        """All at or below an inode have other keys now."""
+        """The keys at and below an inode changed."""
         for inode in list(self._owed):
             if tree in _upwards(inode):
                 await self.changed(inode)
 
     def lock_of(self, inode: Inode | None) -> PromptLock:
-        """Hold it while an entry is removed: nothing of it is written meanwhile."""
+        """Hold it while an entry is removed, so that nothing of it is written then."""
         owed = None if inode is None else self._owed.get(inode)
         return PromptLock() if owed is None else owed.lock
 
     async def removed(self, inode: Inode | None) -> None:
-        """The store need not hear of it any more."""
+        """The entry need not be stored any more."""
         owed = None if inode is None else self._owed.pop(inode, None)
         if owed is not None and self._group_sync is not None:
             await self._group_sync.forget_marker(owed.ident)
 
     async def store(self, inode: Inode) -> None:
-        """Bring an entry to the store now, if the store has not heard of it. For who holds a claim
-        on its place.
+        """Store an entry now, if it is not in the store. The caller holds a claim on its place.
 
         Raises:
-            StoreError, OSError: it is still owed.
+            StoreError, OSError: it is still not stored.
         """
         owed = self._owed.get(inode)
         if owed is None:
@@ -155,11 +157,11 @@ class OwedEntries:
                 await self.removed(inode)
 
     async def store_above(self, inode: Inode) -> None:
-        """Bring the directories that an inode is in to the store, from the top; for who holds no
-        claim. What fails is told in the log, and tried again later.
+        """Store the directories above an inode, from the top. The caller holds no claim. A failure
+        is logged, and tried again later.
 
-        SeaweedFS loses a marker, at times, that comes while it makes the directory by itself for
-        something in it: 1 of 150.
+        SeaweedFS sometimes (1 of 150) loses a marker that arrives while it makes the directory by
+        itself for an object in it.
         """
         if self._owed:
             for directory in reversed(_upwards(inode)[1:]):
@@ -168,28 +170,28 @@ class OwedEntries:
                     await self._store(directory, owed)
 
     async def tried(self) -> None:
-        """Wait until what waits now is in the store, or could not be brought there."""
+        """Wait until the waiting entries are in the store, or could not be stored."""
         wanted = set(self._owed)
         await self._rounds.tried(lambda: bool(wanted & self._owed.keys()))
 
     async def done(self) -> None:
-        """Wait until what waits now is in the store.
+        """Wait until the waiting entries are in the store.
 
         Raises:
-            UnsavedDataError: some of it is not; it is tried again later.
+            UnsavedDataError: some are not; they are tried again later.
         """
         await self.tried()
         self.require_none()
 
     def require_none(self, hint: str = "") -> None:
-        """Raise UnsavedDataError if the store has not heard of some; ``hint`` is told as well."""
+        """Raise UnsavedDataError if entries are not in the store; the message includes ``hint``."""
         if self._owed:
             count = len(self._owed)
             which = "a directory or link is" if count == 1 else f"{count} directories or links are"
             raise UnsavedDataError(f"{which} not in the bucket{hint}")
 
     async def run(self) -> None:
-        """Store what comes, until cancelled."""
+        """Store entries as they come, until cancelled."""
         while True:
             await self._some.wait()
             await self._rounds.hurried(_GATHER_SECONDS)

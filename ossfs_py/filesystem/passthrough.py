@@ -1,17 +1,17 @@
 """Files that the kernel reads for programs by itself (FUSE passthrough, Linux 6.9).
 
-A large object that is wholly on local disk, and was verified there, costs no request and no copy
-here then. Only mounts that are read-only do this: what a program writes, nobody who reads past the
-daemon would see.
+A large object that is complete on local disk, and verified there, then costs no request and no copy
+here. Only read-only mounts do this: readers that bypass the daemon would not see the writes of a
+program.
 
-The kernel (fs/fuse/iomode.c) wants all descriptors of an inode to agree: they are read by itself
-from one local file, or they are all asked of the daemon. Whoever opens an inode first decides, and
-until the last close the others follow; else open(2) fails with EIO. A program that reads past the
-page cache (O_DIRECT) asks the daemon all the same.
+The kernel (fs/fuse/iomode.c) wants all descriptors of an inode to agree: either it reads all of
+them from one local file, or it sends all their reads to the daemon. The first open of an inode
+decides, and the others follow until the last close; else open(2) fails with EIO. A program that
+bypasses the page cache (O_DIRECT) still reads through the daemon.
 
-Such a file counts as one of which bytes were given (``Inode.settled``). So what others store under
-its name later is another inode, with another number. The old one stays a complete file of the old
-version for whoever has it open.
+Such a file counts as one whose bytes were given out (``Inode.settled``). So an object that others
+store under its name later is another inode, with another number. Programs with the file open keep a
+complete file of the old version.
 """
 
 import os
@@ -23,7 +23,7 @@ from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinode import OpenInode
 
 _ASKING = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND | os.O_DIRECT
-"""Whoever opens a file with one of these has to ask."""
+"""Opens with one of these flags read through the daemon."""
 
 
 @dataclass(slots=True)
@@ -33,23 +33,23 @@ class _Served:
     opened: OpenInode
     plain: PlainFile
     number: int
-    """What the kernel calls the local file."""
+    """The kernel's number for the local file."""
     users: int = 0
 
 
 class Passthrough:
-    """Which inodes the kernel reads by itself. Belongs to the trio thread."""
+    """The inodes that the kernel reads by itself. Belongs to the trio thread."""
 
     def __init__(self, kernel: KernelCache, *, is_on: bool) -> None:
         self._kernel = kernel
         self._is_on = is_on
         self._served: dict[int, _Served] = {}
         self._asking: dict[int, int] = {}
-        """How many descriptors of other inodes there are."""
+        """The number of descriptors of each other open inode."""
 
     async def joined(self, opened: OpenInode, flags: int) -> int | None:
-        """For a new descriptor, what the kernel calls the local file that it reads for it; None:
-        it has to ask, and :meth:`asks` counts it. Pair with :meth:`left`.
+        """For a new descriptor, the kernel's number for the local file that it reads; None if it
+        has to read through the daemon, which :meth:`asks` counts. Pair with :meth:`left`.
 
         Raises:
             StaleInodeError: the kernel reads another version of the inode.
@@ -70,7 +70,7 @@ class Passthrough:
         return served.number
 
     def asks(self, opened: OpenInode) -> None:
-        """A new descriptor asks us."""
+        """A new descriptor reads through the daemon."""
         if self._is_on:
             number = opened.inode.number
             self._asking[number] = self._asking.get(number, 0) + 1
@@ -92,18 +92,18 @@ class Passthrough:
             self._end(served)
 
     def close(self) -> None:
-        """Nobody has anything open any more."""
+        """Nothing is open any more."""
         while self._served:
             self._end(self._served.popitem()[1])
 
     async def _begin(self, opened: OpenInode) -> None:
-        """Let the kernel read the inode by itself, if that can be."""
+        """Let the kernel read the inode by itself, if that is possible."""
         plain = await opened.file.plain()
         if plain is None:
             return
         number = opened.inode.number
         local = None
-        # Others may have opened it meanwhile, the one way or the other.
+        # Others may have opened it in the meantime, in either way.
         if number not in self._served and number not in self._asking and not opened.superseded:
             local = self._kernel.reads_itself(plain.fd)
         if local is None:

@@ -1,7 +1,7 @@
-"""Files that lost their key while somebody has them open: hidden copies to read on from.
+"""Files that lose their key while they are open: hidden copies to read from.
 
 An open object that is removed, or renamed over, is first copied on the server under a hidden key.
-The copy goes with its last user, or with the next mount if this one cannot delete it.
+The copy is deleted with its last user, or by the next mount if this one cannot delete it.
 """
 
 import logging
@@ -22,17 +22,17 @@ log = logging.getLogger(__name__)
 
 
 class LockedCommitter(Protocol):
-    """What preserving needs of :class:`ossfs_py.filesystem.commits.Commits`."""
+    """The method of :class:`ossfs_py.filesystem.commits.Commits` that preserving needs."""
 
     async def commit_locked(self, opened: OpenInode) -> None:
-        """Bring what is dirty to the store, for whoever holds the place and the lock."""
+        """Store the dirty bytes; the caller holds the place and the lock."""
         ...
 
 
 class PreservedFiles:
     """The hidden copies of a mount. Belongs to the trio thread.
 
-    ``scratch_prefix`` is where copies live, hidden from listings.
+    ``scratch_prefix`` is the prefix of the copies, hidden from listings.
     """
 
     def __init__(
@@ -52,12 +52,13 @@ class PreservedFiles:
         self._scratch_prefix = scratch_prefix
 
     async def preserve(self, inode: Inode) -> None:
-        """Before its key goes away, give an open object's readers a copy to read on from."""
+        """Copy an open object before its key goes away, so that its readers can continue."""
         opened = self._opened.current(inode)
         if opened is None:
             return
         if opened.file.lost:
-            # What is kept nowhere here can be read and changed again as the finished object only.
+            # Bytes that are kept nowhere here can be read and changed again only as the finished
+            # object.
             try:
                 await self._committer.commit_locked(opened)
             except (OssfsError, OSError) as exc:
@@ -70,10 +71,10 @@ class PreservedFiles:
         await self.copy(opened)
 
     async def copy(self, opened: OpenInode) -> None:
-        """Let the readers of an open file go on from a hidden copy of its object.
+        """Let the readers of an open file continue from a hidden copy of its object.
 
         Raises:
-            StoreError: it could not be made; they read on from the object.
+            StoreError: there is no copy; they continue to read the object.
         """
         version = opened.file.version
         if version is None:
@@ -84,7 +85,7 @@ class PreservedFiles:
         except (VersionChangedError, ObjectMissingError):
             return  # replaced or deleted by another client: there is nothing left to preserve
         if opened not in self._opened:
-            await self._delete(copy)  # its last reader has gone meanwhile
+            await self._delete(copy)  # its last reader has gone in the meantime
             return
         earlier, opened.hidden = opened.hidden, HiddenCopy(copy, version)
         await opened.file.preserve(copy)
@@ -93,7 +94,7 @@ class PreservedFiles:
             await self._delete(earlier.version)
 
     async def drop(self, opened: OpenInode) -> None:
-        """The hidden copy that a file reads from, if it has one, is needed no more."""
+        """Drop the hidden copy that a file reads from, if it has one."""
         if opened.hidden is not None:
             await self._delete(opened.hidden.version)
 
@@ -106,7 +107,7 @@ class PreservedFiles:
             self._journal.forget_scratch(key)
             raise
         except StoreError:
-            # It may have been made all the same, with nobody to read or delete it.
+            # The copy may exist all the same, with nobody to read or delete it.
             with suppress(StoreError):
                 self._delete_noted(key)
             raise

@@ -1,4 +1,4 @@
-"""What a mount may not do to what the bucket holds: the one place where that is decided.
+"""Protection of objects in the bucket: this module alone decides what a mount may not do.
 
 ==============  ================================================================================
 ``delete``      unlink and rmdir
@@ -7,8 +7,9 @@
 ``rename``      every rename
 ==============  ================================================================================
 
-Who makes a file may write it until he closes it, as no stored file is changed by that; if somebody
-else stores one under the name meanwhile, the commit loses (``ConflictPolicy``).
+A program that makes a file may write it until it closes the file, as that changes no stored file.
+If another client stores a file under the name in the meantime, the commit loses
+(``ConflictPolicy``).
 """
 
 import logging
@@ -25,12 +26,12 @@ log = logging.getLogger(__name__)
 Protected = Literal["delete", "overwrite", "rename"]
 
 _QUIET_SECONDS = 60.0
-"""``rm -r`` of a protected tree is one mistake: a line for each directory a minute says enough."""
+"""``rm -r`` of a protected tree is one mistake: one line a minute for each directory is enough."""
 _MAX_PLACES = 1024
 
 
 class Protection:
-    """Refuses what the mount was told to protect against. Belongs to the trio thread."""
+    """Refuses changes that the mount protects against. Belongs to the trio thread."""
 
     def __init__(self, against: Collection[Protected] = (), *, read_only: bool = False) -> None:
         self.read_only = read_only
@@ -49,10 +50,10 @@ class Protection:
             raise ReadOnlyError("the mount is read-only")
 
     def refuse(self, change: Protected, call: str, path: str) -> None:
-        """Let ``call`` (a system call's name) pass unless what it does to ``path`` is protected.
+        """Refuse ``call`` (a system call's name) if its change to ``path`` is protected.
 
         Raises:
-            NotPermittedError: it is; the log says so.
+            NotPermittedError: it is protected; the log says so.
         """
         if change not in self._against:
             return

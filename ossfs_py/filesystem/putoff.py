@@ -1,6 +1,6 @@
-"""Removals owed to the store: many keys by one request, behind who removed them.
+"""Removals that the store has still to carry out: one request for many keys, in the background.
 
-With a trash, a copy of each file is kept before.
+With a trash, each file is copied first.
 """
 
 import logging
@@ -33,39 +33,41 @@ from ossfs_py.writing.removals import is_bare_marker
 log = logging.getLogger(__name__)
 
 MAX_PUT_OFF = 10_000
-"""Removals that may wait; the next one waits for them. Each is hidden in every listing."""
+"""Removals that may wait; the next one waits for room. Each is hidden in every listing."""
 _COPIES_AT_ONCE = 16
 _CALM_SECONDS = 0.2
 _LONGEST_CALM_SECONDS = 3.0
 _LONGEST_CALM_OF_COPIES_SECONDS = 10.0
-"""The store hears of removals when nothing was removed for so long, at the latest after that: rm -r
-is done sooner, and its batches are full. Copies wait longer, as they take the store's time too."""
+"""Removals are sent when none was made for some time, at the latest after this: most runs of rm -r
+are done sooner, and their batches are full. Copies wait longer, as they take the store's time too.
+"""
 _MANY = 5000
-"""With so many waiting they do not wait for calm."""
+"""With so many waiting, they are sent without a pause in removals."""
 _WORTH_A_FLAT_LISTING = 3
-"""Directories: a listing of what is below the one that they are in costs as much as one of them."""
+"""With at least this many directories, one listing of the directory above them replaces one each.
+"""
 _RETRY_SECONDS = 5.0
-"""Between tries while the store does not answer; each has the store's own retry budget."""
+"""Pause between tries while the store does not answer; each has the store's own retry budget."""
 
 
 class PutOffRemoval(Protocol):
-    """A removed file that nobody has open, or a directory; see
+    """A removed file that is not open, or a directory; see
     :class:`~ossfs_py.filesystem.removals.Removal`.
     """
 
     @property
     def key(self) -> str:
-        """Where its object is."""
+        """The key of its object."""
         ...
 
     @property
     def trash(self) -> str:
-        """The prefix below which a copy of the object is kept first; "": none is."""
+        """The prefix below which a copy of the object is made first; "": no copy."""
         ...
 
     @property
     def removed_ns(self) -> int:
-        """When it was removed."""
+        """The time of the removal."""
         ...
 
     @property
@@ -75,11 +77,11 @@ class PutOffRemoval(Protocol):
 
     @property
     def is_over(self) -> bool:
-        """Whether somebody else has seen to it."""
+        """Whether the removal was completed in another way."""
         ...
 
     def hides(self, info: ObjectInfo) -> bool:
-        """Whether it is the removed object."""
+        """Whether ``info`` is the removed object."""
         ...
 
 
@@ -89,8 +91,8 @@ Forget = Callable[[Sequence[PutOffRemoval]], Awaitable[None]]
 class PutOffRemovals:
     """The removals that wait for the store. Belongs to the trio thread.
 
-    What gathers while one batch is under way is the next. An object that others have stored since
-    under a removed name is left alone.
+    Removals that gather while one batch is running form the next batch. An object that others have
+    stored in the meantime under a removed name is left alone.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class PutOffRemovals:
         trash: Trash,
         came_back: Callable[[], None],
     ) -> None:
-        """``forget`` is told which ones are over, then ``came_back`` if files of theirs stay."""
+        """``forget`` gets completed removals; ``came_back`` is called if files of theirs stay."""
         self._trash = trash
         self._came_back = came_back
         self._store = store
@@ -109,40 +111,40 @@ class PutOffRemovals:
         self._forget = forget
         self._waiting: dict[PutOffRemoval, None] = {}
         self._old: set[PutOffRemoval] = set()
-        """Those of them that do not come from a moment ago."""
+        """Those that an earlier mount left."""
         self._rounds = Rounds()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     async def wait_for_room(self) -> None:
-        """Wait while too many wait."""
+        """Wait while too many removals wait."""
         await self._rounds.wait_while(lambda: len(self._waiting) >= MAX_PUT_OFF)
 
     def add(self, removal: PutOffRemoval, *, is_old: bool = False) -> None:
-        """Let its object be deleted soon; ``is_old``: an earlier mount has left it."""
+        """Delete its object soon; ``is_old``: an earlier mount has left it."""
         self._waiting[removal] = None
         if is_old:
             self._old.add(removal)
         self._rounds.hurry()
 
     async def tried_below(self, prefix: str) -> None:
-        """Wait until what waits below a prefix is done, or could not be."""
+        """Wait until the waiting removals below a prefix are done, or have failed once."""
         if any(removal.key.startswith(prefix) for removal in self._waiting):
             await self.tried()
 
     async def tried(self) -> None:
-        """Wait until what waits now is done, or could not be."""
+        """Wait until the removals that wait now are done, or have failed once."""
         wanted = set(self._waiting)
         await self._rounds.tried(
             lambda: bool(wanted & self._waiting.keys()), 1 + len(wanted) // MAX_DELETED_KEYS
         )
 
     async def done(self) -> None:
-        """Wait until what waits now is done.
+        """Wait until the removals that wait now are done.
 
         Raises:
-            UnsavedDataError: some of it could not be; it is tried again later.
+            UnsavedDataError: some failed; they are tried again later.
         """
         await self.tried()
         if self._waiting:
@@ -151,8 +153,8 @@ class PutOffRemovals:
             raise UnsavedDataError(f"{which} still in the bucket")
 
     async def run(self) -> None:
-        """Delete what comes, until cancelled."""
-        goes_on = False  # with what the last batch had no room for
+        """Delete objects as removals come, until cancelled."""
+        goes_on = False  # with removals that did not fit into the last batch
         while True:
             await self._rounds.hurried()
             if not goes_on and len(self._waiting) < _MANY:
@@ -174,7 +176,7 @@ class PutOffRemovals:
     # -- inside ----------------------------------------------------------------------------------
 
     async def _delete(self, batch: Sequence[PutOffRemoval]) -> None:
-        """Delete the objects of a batch; those that could not be go on waiting."""
+        """Delete the objects of a batch; those that could not be deleted go on waiting."""
         ours: list[PutOffRemoval] = []
         try:
             for removal in batch:
@@ -188,7 +190,7 @@ class PutOffRemovals:
                 if copies.refused:
                     self._came_back()
             except (StoreError, OSError, RuntimeError) as exc:
-                # OSError: the journal. Deleted or not, all of them are looked at again.
+                # OSError: the journal. All are looked at again, deleted or not.
                 log.warning("%d removed files are still in the bucket: %s", len(owed), exc)
                 return
             for removal in ours:
@@ -200,10 +202,10 @@ class PutOffRemovals:
                 removal.lock.release()
 
     async def _copied(self, owed: Sequence[PutOffRemoval]) -> "_Copies":
-        """Let copies be kept of what is to be deleted, several at a time.
+        """Copy the objects that are about to be deleted, several at a time.
 
         Raises:
-            StoreError: nothing could be found out.
+            StoreError: the state of the objects could not be read.
         """
         copies = _Copies()
         if not owed:
@@ -235,13 +237,13 @@ class PutOffRemovals:
     def _delete_present(
         self, owed: Sequence[PutOffRemoval], copies: "_Copies"
     ) -> set[PutOffRemoval]:
-        """On a thread: delete what is there still; returns those that could not be, for now.
+        """On a thread: delete the objects that are still there; returns those that failed for now.
 
-        Markers go after what was in their directories, the deepest first: SeaweedFS keeps one,
-        silently, whose directory has anything in it.
+        Markers are deleted after the objects of their directories, the deepest first: SeaweedFS
+        silently keeps the marker of a directory that is not empty.
 
         Raises:
-            StoreError: nothing could be found out.
+            StoreError: the state of the objects could not be read.
         """
         levels: dict[int, dict[str, PutOffRemoval]] = defaultdict(dict)
         for removal in owed:
@@ -273,7 +275,8 @@ class PutOffRemovals:
             try:
                 self._store.delete(key)
             except AccessDeniedError as exc:
-                # Hidden it would be there for everybody but for those who could see to it.
+                # If it stayed hidden, all clients would see it but those of the mount that could
+                # handle it.
                 log.error("%r was removed here, but the store keeps it: %s", key, exc)  # noqa: TRY400
             except StoreError as exc:
                 log.warning("%r, removed here, is still in the bucket: %s", key, exc)
@@ -281,14 +284,14 @@ class PutOffRemovals:
         return kept
 
     def _must_stay(self, removal: PutOffRemoval) -> bool:
-        """Whether a directory is another one now, or has a file again that could not be kept."""
+        """Whether a directory was made anew, or has a file again that could not be copied."""
         if self._is_another(removal):
             return True
         return self._trash.is_on and not is_bare_marker(self._store, removal.key)
 
     def _is_another(self, removal: PutOffRemoval) -> bool:
-        """Whether others have made a directory anew since. SeaweedFS tells of no marker and lists
-        the empty directory until it is deleted.
+        """Whether others have made a directory anew since. SeaweedFS does not report a marker, and
+        lists the empty directory until it is deleted.
         """
         if removal not in self._old:
             return False
@@ -298,10 +301,10 @@ class PutOffRemovals:
             return False
 
     def _present(self, keys: Sequence[str]) -> list[ObjectInfo]:
-        """What is under the keys now: by listings where one tells of several, else one by one."""
+        """The present objects of keys: from listings that cover several keys, else one by one."""
         found, left = self._present_in_tree(keys)
         for prefix, wanted in _by_directory(left).items():
-            # A page costs as much as the question about one key: no more of them than keys.
+            # A page costs as much as a request for one key: fetch no more pages than keys.
             pages = len(wanted) if len(wanted) > 1 else 0
             here, unseen, is_whole = self._listed(ListQuery(prefix), wanted, pages)
             found += here
@@ -313,8 +316,9 @@ class PutOffRemovals:
         return found
 
     def _present_in_tree(self, keys: Sequence[str]) -> tuple[list[ObjectInfo], Sequence[str]]:
-        """What flat listings of all directories together tell of the keys, and whom else to ask
-        about: of a tree that is removed they are short, of anything else they are given up soon.
+        """The result of flat listings of all directories together, and the keys that have to be
+        asked for otherwise. For a tree that is removed the listings are short; for others they are
+        given up early.
         """
         directories = _by_directory(keys)
         if len(directories) < _WORTH_A_FLAT_LISTING:
@@ -322,13 +326,13 @@ class PutOffRemovals:
         query = ListQuery(_common_directory(directories), delimiter="")
         pages = 1 + math.ceil(len(keys) / MAX_DELETED_KEYS)
         found, unseen, is_whole = self._listed(query, keys, pages)
-        # Some servers lose keys between the pages of a flat listing: only one page is whole.
+        # Some servers lose keys between pages of a flat listing: trust only a single page.
         return found, [] if is_whole else unseen
 
     def _listed(
         self, query: ListQuery, keys: Sequence[str], pages: int
     ) -> tuple[list[ObjectInfo], list[str], bool]:
-        """What a listing has of the keys, which of them it has not, and whether those are gone."""
+        """The keys that a listing has, the keys that it lacks, and whether the latter are gone."""
         found: list[ObjectInfo] = []
         left = dict.fromkeys(keys)
         for number in range(pages):
@@ -346,19 +350,19 @@ class PutOffRemovals:
 
 
 class _Copies:
-    """What is kept of a batch."""
+    """The copies of a batch."""
 
     def __init__(self) -> None:
         self.etags: dict[PutOffRemoval, str] = {}
-        """What there is a copy of."""
+        """The ETags of copied objects."""
         self.missing: set[PutOffRemoval] = set()
-        """Those that have to wait for theirs."""
+        """Removals whose copies are not made yet."""
         self.refused = False
-        """Whether the store will not copy some; they stay."""
+        """Whether the store refused to copy some objects; those stay."""
 
     def allow(self, removal: PutOffRemoval, info: ObjectInfo) -> bool:
-        """Whether an object may be deleted. Copies may take long, and others store what they like
-        meanwhile.
+        """Whether an object may be deleted. Copies may take long, and others may store objects in
+        the meantime.
         """
         if removal.trash and self.etags.get(removal) != info.etag:
             return False

@@ -1,13 +1,14 @@
-"""Removing: the name is gone at once, and what the store still has to do comes behind.
+"""Removals: the name is gone at once, and the object is deleted at the store later.
 
-A file that nobody has open is deleted while rm waits, by one request; with write-back, or a trash,
-the journal is told, and it is deleted behind, many by one request (``putoff``). Of an open one the
-journal is told, and its key is hidden here from then on. Its readers go on: from a hidden copy if
-the object is small, so that other clients see it gone as well; else from the object itself, which
-is deleted at the last close, or by the next mount if this one is killed. A copy of a large object
-may take minutes. An upload that was under way is given up, unless bytes are nowhere else: then it
-is finished under the hidden key. Whoever stores something else under the key waits until that is
-over, and until the object that is still read has moved to a hidden copy.
+rm waits for the deletion of a file that is not open: one request. With write-back or a trash, the
+removal is recorded in the journal, and the object is deleted in the background, many by one request
+(``putoff``). The removal of an open file is recorded in the journal, and its key is hidden here
+from then on. Its readers continue: from a hidden copy if the object is small, so that other clients
+see it gone as well; else from the object itself, which is deleted at the last close, or by the next
+mount if this one is killed. A copy of a large object may take minutes. A running upload is given
+up, unless some bytes are nowhere else: then it is finished under the hidden key. A program that
+stores another object under the key waits until that is over, and until the object that is still
+read has moved to a hidden copy.
 
     named -> hidden (an upload ends) -> hidden (the object is known) -> deleted at the last close
                                               |-> copied and deleted: small, or its name used again
@@ -46,18 +47,18 @@ from ossfs_py.writing.removals import RemovalRecord, delete_removed
 log = logging.getLogger(__name__)
 
 COPIED_BYTES = 8 * 1024**2
-"""Up to this, an object that is still read is copied rather than left: it takes a moment."""
+"""Up to this size, an object that is still read is copied rather than left: a copy is quick."""
 _COPY_SECONDS = 0.5
-"""How long rm waits for that moment."""
+"""How long rm waits for the copy."""
 
 Release = Callable[[OpenInode], Awaitable[None]]
 
 
 class RemovedCommitter(Protocol):
-    """What removing needs of :class:`ossfs_py.filesystem.commits.Commits`."""
+    """The part of :class:`ossfs_py.filesystem.commits.Commits` that removing needs."""
 
     def request_so_far(self, opened: OpenInode) -> CommitRequest:
-        """How the file would be committed now."""
+        """The commit request for the file, as of now."""
         ...
 
     async def finish_removed(self, opened: OpenInode, request: CommitRequest) -> None:
@@ -66,19 +67,19 @@ class RemovedCommitter(Protocol):
 
 
 class CopyMaker(Protocol):
-    """What removing needs of :class:`ossfs_py.filesystem.preserved.PreservedFiles`."""
+    """The part of :class:`ossfs_py.filesystem.preserved.PreservedFiles` that removing needs."""
 
     async def copy(self, opened: OpenInode) -> None:
-        """Let the readers of an open file go on from a hidden copy."""
+        """Let the readers of an open file continue from a hidden copy."""
         ...
 
     async def drop(self, opened: OpenInode) -> None:
-        """The hidden copy that a file reads from, if it has one, is needed no more."""
+        """Drop the hidden copy that a file reads from, if it has one."""
         ...
 
 
 class Removal:
-    """One removed file of which the store may still have an object, or get one.
+    """A removed file. The store may still have an object of it, or get one.
 
     Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
     """
@@ -86,9 +87,9 @@ class Removal:
     def __init__(self, record: RemovalRecord, opened: OpenInode | None, owner: "Removals") -> None:
         self.record = record
         self.opened = opened
-        """Who reads it; None for one that an earlier mount has left."""
+        """The open file that reads it; None for a removal that an earlier mount has left."""
         self.settled = trio.Event()
-        """Nothing is under way any more that may make another object of it."""
+        """Set when no running request can make another object of it."""
         self.lock = PromptLock()
         """Held while the object is deleted."""
         self.is_over = False
@@ -97,7 +98,7 @@ class Removal:
 
     @property
     def key(self) -> str:
-        """Where the object is, or may appear."""
+        """The key where the object is, or may appear."""
         return self.record.key
 
     def hides(self, info: ObjectInfo) -> bool:
@@ -110,28 +111,28 @@ class Removal:
 
     @property
     def trash(self) -> str:
-        """The prefix below which a copy is kept first; "": none is."""
+        """The prefix below which a copy is made first; "": no copy."""
         return self.record.trash
 
     @property
     def removed_ns(self) -> int:
-        """When it was removed."""
+        """The time of the removal."""
         return self.record.at_ns
 
     @property
     def size(self) -> int:
-        """Bytes of the object that may be read."""
+        """Size of the object that may be read, in bytes."""
         version = None if self.opened is None else self.opened.file.version
         return 0 if version is None else version.size
 
     def is_read(self) -> bool:
-        """Whether somebody may read bytes of the object."""
+        """Whether a program may read bytes of the object."""
         version = None if self.opened is None else self.opened.file.version
         return version is not None and version.key == self.key and version.size > 0
 
 
 class RemovedMarker:
-    """The marker of a directory in which removed objects are left: a store may have kept it.
+    """The marker of a directory that still has removed objects: a store may have kept it.
 
     Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
     """
@@ -147,11 +148,11 @@ class RemovedMarker:
         return self._key
 
     def hides(self, info: ObjectInfo) -> bool:  # noqa: ARG002 - whatever it is
-        """Always."""
+        """Always true."""
         return True
 
     async def give_way(self) -> None:
-        """The directory is there again: its marker is nobody's to delete."""
+        """The directory exists again: its marker must not be deleted."""
         await self._owner.give_marker_way(self)
 
 
@@ -173,14 +174,14 @@ class Removals:
         *,
         copied_bytes: int = COPIED_BYTES,
     ) -> None:
-        """``group_sync``: nobody waits for the deletion of a closed file, nor for its copy."""
+        """``group_sync``: no call waits for the deletion of a closed file, nor for its copy."""
         self._trash = trash
         self._copied_bytes = copied_bytes
         self._group_sync = group_sync
         self.put_off = PutOffRemovals(
             store, workers, self._forget_all, trash, self._believe_nothing
         )
-        """Deletions that nobody waits for."""
+        """Deletions in the background."""
         self._opened = opened
         self._namespace = namespace
         self._removed = namespace.removed
@@ -194,15 +195,15 @@ class Removals:
         self._of_open: dict[OpenInode, Removal] = {}
 
     def take_over(self) -> None:
-        """Hide what earlier mounts removed and could not delete; blocks shortly."""
-        # As they were removed: a directory after what was in it.
+        """Hide the objects that earlier mounts removed and could not delete; blocks shortly."""
+        # In the order of removal: a directory after its contents.
         for record in sorted(self._journal.leftover_removals(), key=lambda each: each.at_ns):
             if record.ident not in self._outstanding:
                 self._add_owed(record, is_old=True)
 
     def hide_put_off(self) -> None:
-        """As :meth:`take_over`, of what was put off, and no directory has the name of since: names
-        that were answered as removed are not seen again. Blocks shortly.
+        """As :meth:`take_over`, for deferred removals whose names no directory has got since: names
+        that were reported as removed stay hidden. Blocks shortly.
         """
         made_since = {record.key for record in self._journal.leftover_markers()}
         for record in sorted(self._journal.leftover_removals(), key=lambda each: each.at_ns):
@@ -210,7 +211,7 @@ class Removals:
                 self._add_owed(record, is_old=True)
 
     def resume(self, opened: Iterable[OpenInode]) -> None:
-        """Go on with the removals of what is ``opened`` since an earlier daemon; blocks shortly."""
+        """Continue the removals of files ``opened`` by an earlier daemon; blocks shortly."""
         by_key: dict[str, OpenInode] = {}
         for each in opened:
             if each.file.version is not None:
@@ -222,7 +223,7 @@ class Removals:
             if reader is None or record.whatever_was_there:
                 continue
             if not reader.removed_here:
-                # Killed before the name was gone: who removes it asks again.
+                # The daemon was killed before the name was gone: the kernel repeats the removal.
                 self._journal.forget_removal(record)
                 continue
             removal = Removal(record, reader, self)
@@ -233,14 +234,14 @@ class Removals:
     # -- names -----------------------------------------------------------------------------------
 
     async def unlink(self, directory: Inode, name: str, inode: Inode, release: Release) -> None:
-        """Take a file's name away; ``release`` lets go of an open inode.
+        """Remove a file's name; ``release`` releases an open inode.
 
-        For who holds a claim on the file's place. Waits for no upload, copy or lock.
+        The caller holds a claim on the file's place. Waits for no upload, copy or lock.
 
         Raises:
             OSError: the journal could not be written; nothing has changed.
-            StoreError: the store did not delete a file that is not open, or could not be asked
-                what it has of one that is; nothing has changed.
+            StoreError: the store did not delete a file that is not open, or did not describe the
+                object of an open one; nothing has changed.
         """
         opened = self._opened.current(inode)
         if opened is None:
@@ -253,11 +254,11 @@ class Removals:
                 await self._put_off(directory, inode, self._group_sync)
             return
         if inode.shadows:
-            # What the name stood for before it was this file's: nobody needs it here.
+            # The object that had the name before this file is not needed here.
             await self._drop_shadowed(inode, opened)
             inode.shadows = False
         if opened.file.version is None and not (opened.lock.locked() or opened.file.lost):
-            # Nothing of it is in the store, or on its way to be.
+            # Nothing of it is in the store, or on its way there.
             opened.file.abandon()
             self._namespace.note_unlinked(inode)
             return
@@ -267,7 +268,7 @@ class Removals:
         record = await self._seen(_described(told, opened))
         is_known = False
         while not is_known:
-            # It is looked at again after each wait: a commit may have begun, or made an object.
+            # The file is checked again after each wait: a commit may have begun, or made an object.
             record = _described(record, opened)
             await self._workers.run(self._journal.record_removal, record)
             is_known = _covers(record, opened)
@@ -287,9 +288,10 @@ class Removals:
         await self._namespace.keep_visible(directory)
 
     async def remove_directory(self, directory: Inode, name: str) -> None:
-        """Remove an empty directory; removed objects that are read from do not count.
+        """Remove an empty directory; removed objects that are still read do not count.
 
-        With write-back or a trash its marker is deleted behind, after what was removed below it.
+        With write-back or a trash its marker is deleted in the background, after the files below
+        it.
 
         Raises:
             OSError: the journal could not be written; nothing has changed.
@@ -319,24 +321,24 @@ class Removals:
                     removal, replace(removal.record, markers=(*removal.record.markers, marker.key))
                 )
             if self._drop_needless(marker):
-                # Deleted before the last object went, it may have been kept.
+                # The store may have kept it, if it was deleted before the last object.
                 with suppress(StoreError):
                     await self._workers.run(self._store.delete, marker.key)
 
     # -- the object ------------------------------------------------------------------------------
 
     async def closed(self, opened: OpenInode) -> None:
-        """Nobody has the file open any more: its object goes, and its hidden copy."""
+        """The file is not open any more: delete its object and its hidden copy."""
         removal = self._of_open.pop(opened, None)
         if removal is not None:
             await self._delete(removal)
         await self._copies.drop(opened)
 
     async def give_way(self, removal: Removal) -> None:
-        """Let the key be free; who still reads the object goes on from a hidden copy.
+        """Free the key; readers of the object continue from a hidden copy.
 
         Raises:
-            StoreError: it could not be done; the object is where it was.
+            StoreError: that failed; the object is where it was.
         """
         await removal.settled.wait()
         async with removal.lock:
@@ -349,7 +351,7 @@ class Removals:
             await self._forget(removal)
 
     async def give_marker_way(self, marker: RemovedMarker) -> None:
-        """The directory is about to be there again."""
+        """The directory is about to exist again."""
         self._removed.discard(marker)
         for removal in marker.removals:
             if marker in removal.markers:
@@ -362,7 +364,9 @@ class Removals:
     async def _settle(
         self, removal: Removal, opened: OpenInode, request: CommitRequest, release: Release
     ) -> None:
-        """Wait until nothing makes an object of the file any more, and say what there is."""
+        """Wait until nothing makes an object of the file any more, and record the object that
+        exists.
+        """
         try:
             if opened.file.lost and opened.users > 1:
                 try:
@@ -372,7 +376,7 @@ class Removals:
             opened.file.abandon()
             opened.end_upload()
             async with opened.lock:
-                # A commit, or a copy with other metadata, that was under way is over.
+                # A running commit, or a copy with other metadata, has ended.
                 opened.file.abandon()
             version = opened.file.version
             if version is not None and version.key == removal.key:
@@ -385,12 +389,12 @@ class Removals:
                     )
         finally:
             removal.settled.set()
-            if opened.users > 1:  # or else it is the last close that follows
+            if opened.users > 1:  # else the last close follows
                 await self._soon(removal)
             await release(opened)
 
     async def _soon(self, removal: Removal) -> None:
-        """Let what takes a moment be done, and wait for that moment."""
+        """Start the quick part of the work, and wait for it."""
         if not removal.is_read():
             call = self._behind.start(lambda: self._delete(removal))
         elif removal.size <= self._copied_bytes:
@@ -407,35 +411,37 @@ class Removals:
             log.info("%r, removed here, stays until its last close: %s", removal.key, exc)
 
     async def _seen(self, record: RemovalRecord) -> RemovalRecord:
-        """Look what there is; what others have stored since the file was opened goes at once."""
+        """Look up the present object; one that others stored since the file was opened goes at
+        once.
+        """
         try:
             info = await self._workers.run(self._store.head, record.key)
         except ObjectMissingError:
             return record
         if info.etag in record.etags:
             return replace(record, mtime_ns=info.mtime_ns)
-        # Another version while an upload is under way is likely its own.
+        # Another version during an upload is probably the upload's own.
         if record.unheard_size is None:
             await self._trash.keep(record.key, info)
             await self._workers.run(self._store.delete, record.key)
         return record
 
     async def _put_off(self, directory: Inode, inode: Inode, group_sync: GroupSync) -> None:
-        """Remove a closed file here, and let the store hear of it behind."""
+        """Remove a closed file here, and from the store in the background."""
         await self._owe(self._namespace.key_of(inode), inode.info, group_sync)
         self._namespace.note_unlinked(inode)
         await self._namespace.keep_visible(directory)
 
     async def _put_off_directory(self, parent: Inode, inode: Inode) -> bool:
-        """Remove an empty directory here, and let the store hear of it behind; False if that cannot
-        be.
+        """Remove an empty directory here, and from the store in the background; False if that is
+        not possible.
         """
         if self._group_sync is None or inode.kind is not Kind.DIRECTORY:
             return False
         key = self._namespace.marker_key_of(inode)
         outstanding = self._outstanding.values()
         if any(each.opened is not None and each.key.startswith(key) for each in outstanding):
-            return False  # somebody reads what was removed in it
+            return False  # a removed file in it is still read
         await self._namespace.require_empty(inode)
         await self._owe(key, inode.info, self._group_sync)
         self._namespace.note_unlinked(inode)
@@ -445,7 +451,7 @@ class Removals:
     async def _drop_shadowed(self, inode: Inode, opened: OpenInode) -> None:
         key = self._namespace.key_of(inode)
         if self._group_sync is None or self._trash.is_on:
-            # Behind, a copy of it would be made once more with that of the file's own object.
+            # In the background, it would be copied once more with the file's own object.
             await self._trash.keep(key)
             await self._workers.run(self._store.delete, key)
         else:
@@ -454,12 +460,14 @@ class Removals:
     async def _owe(
         self, key: str, known: ObjectInfo | ObjectVersion | None, group_sync: GroupSync
     ) -> None:
-        """Hide what a key holds, and delete it behind; ``known`` is what it held last."""
+        """Hide the object of a key, and delete it in the background; ``known`` is its last known
+        state.
+        """
         await self.put_off.wait_for_room()
         etags = () if known is None else (known.etag,)
         trash = self._trash.prefix
         if key.endswith("/") or await self._trash.before_removal(key):
-            trash = ""  # nothing to keep in a marker; or the copy is there
+            trash = ""  # a marker has nothing to keep; or the copy exists
         record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
         await group_sync.record_removal(record)
         self._add_owed(record)
@@ -486,14 +494,15 @@ class Removals:
             await self._workers.run(self._journal.forget_removal, record)
 
     async def _delete(self, removal: Removal) -> None:
-        """The object is needed no more. What fails is told; the next mount does it then."""
+        """Delete an object that is not needed. A failure is logged, and left to the next mount."""
         async with removal.lock:
             if removal.is_over:
                 return
             try:
                 await self._workers.run(delete_removed, self._store, removal.record)
             except (AccessDeniedError, QuotaExceededError) as exc:
-                # Hidden it would be there for everybody but for those who could see to it.
+                # If it stayed hidden, all clients would see it but those of the mount that could
+                # handle it.
                 log.error("%r was removed here, but the store keeps it: %s", removal.key, exc)  # noqa: TRY400
             except (StoreError, RuntimeError) as exc:
                 log.warning("%r, removed here, is left to the next mount: %s", removal.key, exc)
@@ -509,11 +518,11 @@ class Removals:
         await self._workers.run(self._journal.forget_removal, removal.record)
 
     def _believe_nothing(self) -> None:
-        """Files that were removed here are there again."""
+        """Files that were removed here exist again."""
         self._namespace.forget_answers(self._namespace.root)
 
     async def _forget_all(self, removals: Sequence[PutOffRemoval]) -> None:
-        """They are over."""
+        """Forget completed removals."""
         ours = [removal for removal in removals if isinstance(removal, Removal)]
         for removal in ours:
             removal.is_over = True
@@ -527,7 +536,7 @@ class Removals:
                     await self._workers.run(self._store.delete, marker.key)
 
     def _drop_needless(self, marker: RemovedMarker) -> bool:
-        """Hide the marker no longer if nothing removed is left in its directory."""
+        """Stop hiding the marker if no removed object is left in its directory."""
         is_needless = all(removal.is_over for removal in marker.removals)
         if is_needless:
             self._removed.discard(marker)
@@ -535,23 +544,23 @@ class Removals:
 
 
 def _can_wait(inode: Inode) -> bool:
-    """Whether all that is to be deleted is the object of the file's own."""
+    """Whether the file's own object is all that has to be deleted."""
     return inode.kind is not Kind.DIRECTORY and not (inode.local or inode.shadows)
 
 
 def _streams(opened: OpenInode) -> bool:
-    """Whether bytes have left memory, or may do so any moment, for an upload to the file's key."""
+    """Whether bytes were sent, or may be sent at any moment, in an upload to the file's key."""
     file = opened.file
     return file.lost or (file.bound and opened.lock.locked())
 
 
 def _may_make(opened: OpenInode) -> bool:
-    """Whether an upload to the file's key is under way that may end as an object."""
+    """Whether an upload to the file's key is running that may end as an object."""
     return opened.lock.locked() or opened.file.lost
 
 
 def _covers(record: RemovalRecord, opened: OpenInode) -> bool:
-    """Whether the record names all that the store may have of the file, or get."""
+    """Whether the record covers every object of the file that the store may have, or get."""
     version = opened.file.version
     if version is not None and version.etag not in record.etags:
         return False

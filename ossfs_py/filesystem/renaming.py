@@ -1,8 +1,8 @@
-"""rename(2): what is dirty moves along, and what the journal knows is never of two names at once.
+"""rename(2): dirty files move along, and the journal never has two names for one file.
 
-With write-back a rename of what waits is a change of its record. Killed in between, the next mount
-finds two records of one name, and takes the later one; a directory's rename is remembered until all
-records have their new names.
+With write-back, renaming a waiting file changes its record. If the daemon is killed in between, the
+next mount finds two records of one name, and takes the later one. The rename of a directory is
+recorded until all records have their new names.
 """
 
 import logging
@@ -61,7 +61,7 @@ class Renaming:
             target = known(target_dir, new)
             async with self._moving(inode, target, (source_dir, target_dir)):
                 if known(source_dir, old) is not inode or known(target_dir, new) is not target:
-                    continue  # changed while we waited for our turn
+                    continue  # it changed while we waited for the lock
                 if target is not None and target is not inode and not no_replace:
                     await self._give_way(inode, target)
                 await self._keep_replaced(inode, target_dir, new, no_replace=no_replace)
@@ -84,8 +84,8 @@ class Renaming:
     ) -> AsyncIterator[None]:
         """Rename ``inode``, and all below it, over ``target`` and between directories.
 
-        Dirty files are in the store, under their present keys, when this is entered; one that was
-        never stored moves without a request, unless part of it is uploaded under its present key.
+        On entry, dirty files are in the store, under their present keys. A file that was never
+        stored moves without a request, unless part of it is uploaded under its present key.
         """
         trees = {inode} if target is None else {inode, target}
         async with self._claims.move(trees, places):
@@ -101,11 +101,11 @@ class Renaming:
             yield
 
     async def _give_way(self, inode: Inode, target: Inode) -> None:
-        """What has the name now is about to lose it."""
+        """The present owner of the name is about to lose it."""
         if target.shadows or not target.local:
-            await self._owed.store(inode)  # the next mount would take it for older
+            await self._owed.store(inode)  # else the next mount would take it for the older one
         if not inode.local:
-            # A copy is about to be in the store under the name of what the journal knows.
+            # The store is about to get a copy under a name that the journal has a record of.
             await self._store_waiting(target)
         await self._preserved.preserve(target)
 
@@ -122,7 +122,7 @@ class Renaming:
     async def _keep_replaced(
         self, inode: Inode, target_dir: Inode, new: str, *, no_replace: bool
     ) -> None:
-        """Before ``inode`` is renamed, let the trash have what that takes the place of.
+        """Before ``inode`` is renamed, give the object that it replaces to the trash.
 
         Raises:
             NameTooLongError, StoreError: it could not be copied.
@@ -130,10 +130,10 @@ class Renaming:
         if not self._trash.is_on or inode.kind is Kind.DIRECTORY:
             return
         if inode.local:
-            if inode.shadows:  # what it hides now goes
+            if inode.shadows:  # the object that it hides goes now
                 await self._trash.keep(self._namespace.key_of(inode))
             if inode.kind is Kind.FILE:
-                return  # it replaces nothing before a commit, which keeps that
+                return  # it replaces nothing before a commit, which makes the copy
         if no_replace:
             return
         try:
@@ -146,8 +146,8 @@ class Renaming:
             await self._trash.keep(self._namespace.key_of(target), known)
 
     async def _note_moved(self, inode: Inode, replaced: Inode | None) -> None:
-        """The inode has a name that it may take from ``replaced``, and from anybody else; all below
-        it have other keys.
+        """The inode has a new name, perhaps that of ``replaced`` or of another client's object; all
+        inodes below it have other keys.
         """
         self._commits.renamed(inode, replaced)
         for below in self._namespace.affected_by_rename(inode):
@@ -158,7 +158,7 @@ class Renaming:
         await self._owed.moved(inode)
         if replaced is None:
             return
-        # Not before the journal has what takes its place.
+        # Not before the journal has its replacement.
         opened = self._opened.current(replaced)
         if opened is not None:
             opened.file.abandon()

@@ -1,8 +1,8 @@
-"""Calls about names that the kernel sends a second time, as the daemon that took them up has died.
+"""Calls about names that the kernel repeats, as the daemon that took them up has died.
 
-Each may have been carried out, in part or as a whole. The kernel holds the locks of the directories
-meanwhile, so nobody else on this machine has used the names. What is found done, and may have been
-done by that daemon, is answered as done.
+Each may have been carried out, in part or as a whole. Meanwhile the kernel holds the locks of the
+directories, so nobody else on this machine has used the names. If a call turns out to be done, and
+that daemon may have done it, the answer is success.
 """
 
 from collections.abc import Awaitable, Callable
@@ -21,8 +21,8 @@ from ossfs_py.namespace.namespace import Namespace
 
 
 class Repeated:
-    """Answers them. ``since_ns`` is always when the request was first taken up, by this machine's
-    clock; None: it never was, and nothing can have been done.
+    """Answers repeated calls. ``since_ns`` is the time when the request was first taken up, by this
+    machine's clock; None if it never was, so that nothing can have been done.
     """
 
     def __init__(self, filesystem: Filesystem, namespace: Namespace) -> None:
@@ -37,8 +37,8 @@ class Repeated:
         since_ns: int | None,
         make: Callable[[], Awaitable[EntryReply]],
     ) -> EntryReply:
-        """mkdir(2), mknod(2) or symlink(2), which ``make`` does: what has the name is ours if it
-        says that its owner made it since then.
+        """mkdir(2), mknod(2) or symlink(2), which ``make`` does: the object under the name is ours
+        if its owner says that it was made since then.
         """
         try:
             return await make()
@@ -48,21 +48,21 @@ class Repeated:
         return await self._fs.lookup(parent, name)
 
     async def unlink(self, parent: int, name: bytes) -> None:
-        """unlink(2): a name that is gone is what was asked for."""
+        """unlink(2): success if the name is gone."""
         try:
             await self._fs.unlink(parent, name)
         except NoSuchEntryError:
             return
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
-        """rmdir(2): likewise."""
+        """rmdir(2): success if the name is gone."""
         try:
             await self._fs.remove_directory(parent, name)
         except NoSuchEntryError:
             return
 
     async def remove_xattr(self, number: int, name: bytes) -> None:
-        """removexattr(2): likewise."""
+        """removexattr(2): success if the attribute is gone."""
         try:
             await self._fs.remove_xattr(number, name)
         except NoAttributeError:
@@ -78,8 +78,8 @@ class Repeated:
         no_replace: bool,
         since_ns: int | None,
     ) -> None:
-        """rename(2): an entry that has its new name only was renamed; a copy under the new name,
-        beside the source, is the first half of it.
+        """rename(2): an entry that has only its new name was renamed. A copy under the new name,
+        beside the source, is the first half of a rename.
         """
         source_dir, target_dir = self._namespace.inode(parent), self._namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
@@ -117,6 +117,6 @@ class Repeated:
             return False
         if source.info.etag == target.info.etag:
             return True
-        # Stores that encrypt give each copy another ETag; what describes the file says its time.
+        # Stores that encrypt give each copy another ETag; its metadata has the time of its making.
         described = await self._namespace.metadata_in_store(source)
         return bool(described) and described == await self._namespace.metadata_in_store(target)

@@ -1,4 +1,4 @@
-"""What the kernel is answered: the types, and how an inode becomes one of them."""
+"""Answers to the kernel: the types, and how an inode is turned into one."""
 
 from typing import NamedTuple
 
@@ -11,15 +11,15 @@ from ossfs_py.namespace.namespace import Namespace
 
 
 class EntryReply(NamedTuple):
-    """An inode as stat(2) shows it, and how long that may be believed without asking again.
+    """An inode as stat(2) shows it, and how long the kernel may cache that.
 
-    ``generation`` tells inodes apart that had one number in turn. A tuple for the same
-    reason as ``Attributes``.
+    ``generation`` tells apart inodes that had the same number at different times. It is a tuple for
+    the same reason as ``Attributes``.
     """
 
     attributes: Attributes
     name_seconds: float
-    """That the name leads to this inode."""
+    """How long the kernel may cache that the name leads to this inode."""
     attributes_seconds: float
     generation: int = 0
 
@@ -34,23 +34,23 @@ class OpenReply(NamedTuple):
 
     handle: int
     keep_cache: bool
-    """What the kernel has in its page cache is of the version that was opened."""
+    """The kernel's page cache has bytes of the version that was opened."""
     past_pages: bool
-    """Reads and writes go past the kernel's page cache."""
+    """Reads and writes bypass the kernel's page cache."""
     local: int | None = None
-    """What the kernel calls the local file that it reads in this one's place, if it does."""
+    """The kernel's number for the local file that it reads instead, if any."""
 
 
 class Replies:
-    """Makes replies. Takes no reference to an inode in the kernel's name."""
+    """Makes replies. Takes no reference to an inode on behalf of the kernel."""
 
     def __init__(self, namespace: Namespace, kernel: KernelCache) -> None:
         self._namespace = namespace
         self._kernel = kernel
 
     async def fresh(self, inode: Inode, began: float) -> EntryReply:
-        """From memory where that is fresh, else the store is asked. ``began``: when the kernel's
-        question was taken up, on trio's clock.
+        """From memory if that is fresh, else from the store. ``began`` is when the kernel's request
+        was taken up, on trio's clock.
 
         Raises:
             NoSuchEntryError, StaleInodeError, StoreError
@@ -71,7 +71,9 @@ class Replies:
         return self._reply(inode, attributes, trio.current_time(), began)
 
     def known(self, inode: Inode, now: float, began: float) -> EntryReply:
-        """What memory says ``now``, of an inode that was looked up or listed just before."""
+        """The reply from memory as of ``now``, for an inode that was looked up or listed just
+        before.
+        """
         return self._reply(inode, self._namespace.attributes_known(inode), now, began)
 
     def _reply(self, inode: Inode, attributes: Attributes, now: float, began: float) -> EntryReply:

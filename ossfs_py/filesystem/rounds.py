@@ -1,4 +1,4 @@
-"""Work that is done behind, round after round, and how to wait for it."""
+"""Background work in rounds, and how to wait for it."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -8,31 +8,31 @@ import trio
 
 
 class Rounds:
-    """What waits is tried in rounds; whoever waits for some of it waits for no more rounds than it
-    takes to try that. Belongs to the trio thread.
+    """Tries all waiting work in rounds. A caller that waits for some of it waits only for the
+    rounds that try that work. Belongs to the trio thread.
     """
 
     def __init__(self) -> None:
         self._count = 0
-        """Rounds that have ended, well or not."""
+        """Rounds that have ended, successful or not."""
         self._is_under_way = False
         self._hurry = trio.Event()
         self._awaited = trio.Event()
-        """Set while somebody waits for what waits now."""
+        """Set while a caller waits for the work that waits now."""
         self._ended = trio.lowlevel.ParkingLot()
 
     def hurry(self) -> None:
-        """Let the next round begin now."""
+        """Begin the next round now."""
         self._hurry.set()
 
     async def hurried(self, at_most_seconds: float = math.inf) -> None:
-        """Wait, before a round, until somebody hurries it."""
+        """Before a round, wait until a caller hurries it."""
         with trio.move_on_after(at_most_seconds):
             await self._hurry.wait()
         self._hurry = trio.Event()
 
     async def calm(self, size: Callable[[], int], calm_seconds: float, most_seconds: float) -> None:
-        """Wait, before a round, until ``size`` is the same for a while, or somebody waits."""
+        """Before a round, wait until ``size`` is unchanged for a while, or a caller waits."""
         end = trio.current_time() + most_seconds
         count = -1
         while count != size() and trio.current_time() < end and not self._awaited.is_set():
@@ -43,7 +43,7 @@ class Rounds:
 
     @contextmanager
     def round(self) -> Iterator[None]:
-        """One round, in the block."""
+        """Run one round in the block."""
         self._is_under_way = True
         try:
             yield
@@ -53,7 +53,7 @@ class Rounds:
             self._ended.unpark_all()
 
     async def wait_while(self, is_left: Callable[[], bool]) -> None:
-        """Wait, however many rounds that takes."""
+        """Wait for as many rounds as it takes."""
         while is_left():
             self._hurry.set()
             await self._ended.park()

@@ -1,6 +1,4 @@
-"""What a daemon that died was about to store, and may have stored: found out before anything else
-is changed.
-"""
+"""Finds out which files a dead daemon has stored, before any other change is made."""
 
 import logging
 
@@ -17,17 +15,16 @@ from ossfs_py.namespace.namespace import Namespace
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 2.0
-"""Between looks at a store that does not answer; each has its own retry budget."""
+"""Pause between looks at a store that does not answer; each has its own retry budget."""
 _LOOK_SECONDS = 0.25
 _STEP_BYTES = 1024**2
 
 
 class Settlement:
-    """Finds out what became of files that an earlier daemon had open. Belongs to the trio thread.
-
-    Nobody may change a file meanwhile. What was under way when that daemon died, and has not
-    arrived, is waited for ``sent_seconds``: a commit that came later would be refused, as another
-    one's object would be there.
+    """Finds out the state of files that an earlier daemon had open. Belongs to the trio thread.
+    Nobody may change a file during that. Commits that were running when that daemon died, and have
+    not arrived, are waited for ``sent_seconds``: a commit that came later would be refused, as
+    there would be another object.
     """
 
     def __init__(
@@ -39,8 +36,8 @@ class Settlement:
         self._opener = opener
 
     async def settle(self, opened: OpenInode) -> None:
-        """Let one file be what the store has of it by now. As long as the store does not answer,
-        this does not return; what it refuses to tell is left to the next commit.
+        """Set one file to the state that the store has by now. Does not return while the store does
+        not answer; if it refuses to describe the object, that is left to the next commit.
         """
         is_awaited = opened.sending or opened.over is not None
         deadline = trio.current_time() + (self._sent_seconds if is_awaited else 0)
@@ -61,7 +58,7 @@ class Settlement:
         opened.note()
 
     async def _settle(self, opened: OpenInode) -> bool:
-        """Look once; whether anything is there that was not there before."""
+        """Look once; returns whether there is anything new."""
         info = await self._namespace.version_in_store(opened.inode)
         if not opened.file.dirty:
             await self._settle_clean(opened, info)
@@ -75,7 +72,7 @@ class Settlement:
         return True
 
     async def _settle_clean(self, opened: OpenInode, info: ObjectInfo | None) -> None:
-        """Its object may have been copied, onto itself or under another name."""
+        """Its object may have been copied onto itself, or under another name."""
         version, hidden = opened.file.version, opened.hidden
         if info is None or version is None or hidden is not None or version == info.version:
             return
@@ -86,7 +83,7 @@ class Settlement:
             opened.inode.learn(info)
 
     async def _settle_append(self, opened: OpenInode, info: ObjectInfo) -> None:
-        """It was about to be appended to what others had written."""
+        """It was about to be appended to an object of others."""
         start, over = opened.appended_from, opened.over
         if start is None or over is None:
             return
@@ -102,7 +99,7 @@ class Settlement:
 
 
 async def _ends_equal(one: OpenFile, start: int, other: OpenFile, other_start: int) -> bool:
-    """Whether what follows a place of one file is what follows a place of another."""
+    """Whether one file from an offset on equals another file from an offset on."""
     shift = other_start - start
     while start < one.size:
         data = bytes(await one.read(start, _STEP_BYTES))

@@ -1,12 +1,12 @@
-"""Fetching, or asking for, what will be opened soon because a file beside it was opened.
+"""Fetching, or looking up, files that will probably be opened soon, as a file beside them was
+opened.
 
-A loader that reads a training set opens file after file, and each costs the time to the first
-byte. When files of one directory are opened in listing order, or many of them in a short time,
-the next ones are fetched while the program works on those it has.
+A loader that reads a training set opens file after file, and each open costs the time to the first
+byte. When files of one directory are opened in listing order, or many of them in a short time, the
+next ones are fetched while the program works on those it has.
 
-Whether that pays is measured: a file that was fetched and not opened within
-``KEPT_SECONDS`` was fetched in vain, and a directory where that happens to half of them is left
-alone for a while.
+The benefit is measured: a file that was not opened within ``KEPT_SECONDS`` after its fetch was
+fetched in vain. A directory where that happens to half of the files is left alone for a while.
 """
 
 from collections import deque
@@ -24,34 +24,34 @@ from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.telemetry.metrics import Metrics
 
 SMALL_BYTES = 1024**2
-"""Larger files keep a connection busy for longer than they wait for its first byte."""
+"""A larger file occupies a connection for longer than the wait for its first byte."""
 
 KEPT_SECONDS = 10.0
 """How long a fetched file waits to be opened before it counts as fetched in vain."""
 
 _FIRST_WINDOW = 8
 _MAX_WINDOW = 64
-"""Files fetched ahead: two for each of the 32 connections, so that none of them idles."""
+"""Files fetched ahead: two for each of the 32 connections, so that none is idle."""
 _NEAR = 4
 """Opens in listing order may skip a few: labels beside images, or two programs at once."""
 _ORDERED_OPENS = 2
 _MANY = 8
 _MANY_SECONDS = 2.0
-"""So many opens in so short a time are a loader, whatever their order."""
+"""So many opens in so short a time are a loader, in any order."""
 _WHOLE_DIRECTORY = 1024
-"""A loader soon comes to every file of a directory of this size, so nothing has to be proved."""
+"""A loader soon opens every file of a directory of up to this size, so no evidence is needed."""
 _MIN_JUDGED = 16
 """Files fetched in vain before a directory is judged."""
 _PAUSE_SECONDS = 60.0
 _MAX_DIRECTORIES = 64
 _MAX_SKIPPED = 256
-"""Siblings looked at for one open: those already in the page cache are passed over."""
+"""Siblings examined for one open: those already in the page cache are skipped."""
 _BUDGET_SHARE = 4
-"""One part in this many of the memory budget may hold files that nobody has opened yet."""
+"""One part in this many of the memory budget may hold files that are not open yet."""
 
 
 class OpenWatcher(Protocol):
-    """Does something ahead when files are opened. Belongs to the trio thread and never waits."""
+    """Acts ahead when files are opened. Belongs to the trio thread and never waits."""
 
     def opened(self, inode: Inode, version: ObjectVersion | None) -> None:
         """A file was opened for reading, in that version."""
@@ -59,7 +59,7 @@ class OpenWatcher(Protocol):
 
 
 class ShardLookup:
-    """Asks for a model's next shard when one is opened, so that its lookup need not wait."""
+    """Looks up a model's next shard when one is opened, so that its open need not wait."""
 
     def __init__(self, namespace: Namespace) -> None:
         self._namespace = namespace
@@ -72,7 +72,7 @@ class ShardLookup:
 
 
 class _Folder:
-    """What is known of the opens in one directory."""
+    """Recorded opens in one directory."""
 
     __slots__ = (
         "cursor",
@@ -91,9 +91,9 @@ class _Folder:
         self.cursor = 0
         """Place of the next sibling to fetch."""
         self.left = 0
-        """Siblings a sweep in no order may still pass."""
+        """Siblings that a sweep in no order may still fetch."""
         self.fetched: dict[str, tuple[float, int]] = {}
-        """When, and how many bytes, of siblings fetched and not opened yet; oldest first."""
+        """Time and size of siblings that were fetched and not opened yet; oldest first."""
         self.hits = 0
         self.wasted = 0
         self.in_order = 0
@@ -200,7 +200,7 @@ class SiblingPrefetch:
                     return
                 size = self._data_path.prefetch(info.version)
                 if size is None:
-                    return  # no memory to spare now
+                    return  # no memory left
                 if size:
                     folder.fetched[name] = (now, size)
                     self._held += size
@@ -208,6 +208,6 @@ class SiblingPrefetch:
             folder.left -= 1
 
     def _is_known(self, directory: Inode, name: str, etag: str) -> bool:
-        """Whether the kernel has, or had, pages of the file: it will not ask for them soon."""
+        """Whether the kernel has, or had, pages of the file, so that it will not read them soon."""
         child = directory.children.get(name)
         return child is not None and self._kernel.has_pages(child, etag)

@@ -1,11 +1,11 @@
-"""What of a mount outlives its daemon: written as it changes, and read by the one that comes next.
+"""The state of a mount that outlives its daemon: written as it changes, read by the next daemon.
 
-The kernel goes on with numbers of inodes and handles, so the next daemon must know what they stand
-for. Of inodes it needs the place in the tree and how many references the kernel has; all else is
-asked of the store again. Of open files it needs the version, as their programs were given bytes of
-it; of open directories the last name, as the listing is begun anew. A record is written before the
-kernel is answered. What is lost between the two makes an inode stay known too long, or an open file
-stay open, and nothing worse.
+The kernel keeps using its numbers of inodes and handles, so the next daemon must know their
+meaning. For an inode it needs the place in the tree and the number of the kernel's references;
+everything else is read from the store again. For an open file it needs the version, as programs
+have read bytes of it. For an open directory it needs the last name, as the listing is started anew.
+A record is written before the kernel is answered. If a daemon dies between the two, an inode stays
+known for too long, or an open file stays open, and nothing worse.
 """
 
 import json
@@ -24,15 +24,17 @@ from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.runtime.ledger import LedgerError, NumberedRecords, Record, StateTable
 
 _INODE = struct.Struct("=QQQQIBBH")
-"""References (first, as it is overwritten in place), number, directory, order of making,
-generation, kind, what else it is (``_TRANSIENT`` and so on), length of the name; the name follows.
+"""References (first, as they are overwritten in place), number, directory, order of making,
+generation, kind, flags (``_TRANSIENT`` and so on), length of the name; the name follows.
 """
 _TRANSIENT, _REMOVED, _STALE, _LOCAL = 1, 2, 4, 8
-"""Its number is this mount's own; it has no name any more; others took it; it is not stored yet."""
+"""Its number is this mount's own; it has no name any more; others took its name; it is not stored
+yet.
+"""
 _ASKED = struct.Struct("=QQ")
-"""A request of the kernel that makes or moves a name, and when it was taken up, in ns."""
+"""A kernel request that makes or moves a name, and the time when it was taken up, in ns."""
 _OPEN = struct.Struct("=QQ")
-"""Which request of the kernel opened it, number; JSON follows."""
+"""The kernel request that opened it, number; JSON follows."""
 _NEGOTIATED = struct.Struct("=III")
 """Length of the request and of both answers, which follow."""
 _HEAD = struct.Struct("=Q")
@@ -40,12 +42,13 @@ _NO_REQUEST = 0
 
 _KINDS = tuple(Kind)
 _EMPTY = (Kind.DIRECTORY, Kind.SYMLINK)
-"""What an object without bytes stands for: nobody has it open, and write-back may owe it."""
+"""Kinds of objects without bytes: they are never open, and write-back may not have stored them yet.
+"""
 _NUMBER_OF_KIND = {kind: number for number, kind in enumerate(_KINDS)}
 
 
 class SurvivalError(EnvironmentProblemError):
-    """What an earlier daemon has left cannot be gone on with, and never can."""
+    """The state of an earlier daemon cannot be continued, now or later."""
 
 
 class _Kept(IntEnum):
@@ -62,29 +65,29 @@ class _Kept(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class MountIdentity:
-    """What the next daemon must serve, too: it is what the numbers stand for."""
+    """The properties of a mount that the next daemon must share, as the numbers depend on them."""
 
     source: str
     mountpoint: str
-    """As it was given."""
+    """As the user gave it."""
     endpoint: str
     state: str = ""
-    """The state directory, where what is written waits; "" of a mount for reading."""
+    """The state directory, with the unsaved writes; "" for a read-only mount."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundOut:
-    """What the first daemon found out for all of them."""
+    """Facts that the first daemon found out for all later ones."""
 
     mountpoint: str
-    """Where it really is: looked for again, the mount would be asked, which nobody serves yet."""
+    """The resolved path. Resolving it again would ask the mount, which has no daemon yet."""
     at_ns: int | None
-    """The moment that is shown; "3 days ago" stays what it was."""
+    """The moment that is shown; "3 days ago" keeps its meaning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Negotiated:
-    """How kernel and daemon have begun: INIT, what libfuse answered, and what the kernel got."""
+    """The start of the FUSE session: INIT, the answer of libfuse, and the answer to the kernel."""
 
     request: bytes
     answered: bytes
@@ -95,10 +98,10 @@ class Survival:
     """The records of one mount. Belongs to the trio thread."""
 
     def __init__(self, ledger: StateTable) -> None:
-        """Read what an earlier daemon has written, if one has.
+        """Read the records of an earlier daemon, if there was one.
 
         Raises:
-            SurvivalError: it cannot be gone on with.
+            SurvivalError: they cannot be used.
         """
         self._ledger = ledger
         self._inodes = NumberedRecords(ledger, _Kept.INODE)
@@ -113,16 +116,16 @@ class Survival:
         self._made = 0
         self._table: InodeTable | None = None
         self.negotiated: Negotiated | None = None
-        """What :meth:`note_negotiated` was told, here or by an earlier daemon."""
+        """The argument of :meth:`note_negotiated`, here or in an earlier daemon."""
         self.lock: int | None = None
-        """The descriptor of a lock that is to outlive the daemon, too, once there is one."""
+        """The descriptor of a lock that also outlives the daemon, if there is one."""
         self._found = ledger.take_found()
         self.writers = FileRecords(ledger, self._found, self._stored)
-        """What is open on a mount for writing."""
+        """The open files of a mount for writing."""
         self._before: dict[str, Any] | None = None
         self._facts: dict[str, Any] = {}
         self.left = LeftOpen({}, {}, {})
-        """What an earlier daemon had open for writing, once :meth:`serve` was called."""
+        """The files that an earlier daemon had open for writing, after a call of :meth:`serve`."""
         with sensible():
             for record in self._found:
                 if record.kind == _Kept.FACTS:
@@ -132,7 +135,7 @@ class Survival:
 
     @property
     def found_out(self) -> FoundOut | None:
-        """What the daemon before knew; None if there was none.
+        """The facts that the earlier daemon knew; None if there was none.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -143,10 +146,10 @@ class Survival:
             return FoundOut(**self._before["found_out"])
 
     def serve(self, facts: MountIdentity, found_out: FoundOut) -> None:
-        """This daemon serves that.
+        """Begin to serve this mount.
 
         Raises:
-            SurvivalError: the one before served something else.
+            SurvivalError: the earlier daemon served another one.
         """
         now = asdict(facts)
         self._facts = {**now, "found_out": asdict(found_out), "ident": uuid.uuid4().hex}
@@ -161,10 +164,10 @@ class Survival:
             self.writers.ident = str(before["ident"])
             self.left = self.writers.take_in()
 
-    # -- what is written as it happens ----------------------------------------------------------
+    # -- records written as things happen -------------------------------------------------------
 
     def note_negotiated(self, negotiated: Negotiated) -> None:
-        """The kernel and libfuse have begun."""
+        """The FUSE session with the kernel has begun."""
         self.negotiated = negotiated
         parts = (negotiated.request, negotiated.answered, negotiated.told)
         head = _NEGOTIATED.pack(*map(len, parts))
@@ -176,7 +179,7 @@ class Survival:
             self._write_inode(inode)
 
     def moved(self, inode: Inode) -> None:
-        """An inode has another name, or none any more, or is in the store now."""
+        """An inode has another name, has no name any more, or is in the store now."""
         if inode.number in self._inodes:
             self._write_inode(inode)
 
@@ -199,7 +202,7 @@ class Survival:
         self._inodes.write(inode.number, content + name)
 
     def _stored(self, inode: Inode) -> None:
-        """An inode that was known here only is in the store now."""
+        """An inode that was only known here is in the store now."""
         if inode.local and inode.number in self._inodes:
             self._write_inode(inode, is_local=False)
 
@@ -216,15 +219,15 @@ class Survival:
         self._asked.write(unique, _ASKED.pack(unique, now_ns))
 
     def answered(self, unique: int) -> None:
-        """Such a request is answered."""
+        """That request is answered."""
         self._asked.drop(unique)
 
     def asked_at_ns(self, unique: int) -> int | None:
-        """When an earlier daemon took up such a request; None: it never did."""
+        """When an earlier daemon took up that request; None if it never did."""
         return self._asked_before.get(unique)
 
     def opened(self, number: int, handle: Handle) -> None:
-        """A descriptor is new, or of another version."""
+        """A descriptor is new, or its file is of another version now."""
         version = handle.opened.file.version
         if handle.changes or version is None:
             return
@@ -242,36 +245,37 @@ class Survival:
         self._files.write(number, _told_of(number, told))
 
     def asked_by(self, number: int, unique: int) -> None:
-        """Which request of the kernel a descriptor was made for."""
+        """Record the kernel request that a descriptor was made for."""
         if not self._files.set_number(number, unique):
             self.writers.asked_by(number, unique)
 
     def opened_for(self, unique: int) -> int | None:
-        """The descriptor that an earlier daemon has made for a request, and may not have told;
-        once.
+        """The descriptor that an earlier daemon made for a request, and may not have reported.
+        Returns it only once.
         """
         number = self._requests.pop(unique, None)
         return self.writers.opened_for(unique) if number is None else number
 
     def released(self, number: int) -> None:
-        """A descriptor is gone."""
+        """A descriptor was released."""
         self._files.drop(number)
 
     def directory_opened(self, number: int, directory: Inode) -> None:
-        """There is a new directory handle."""
+        """A directory handle was made."""
         self._passed[number] = (directory.number, [])
         self._write_directory(number)
 
     def directory_passed(self, number: int, offset: int, name: str) -> None:
-        """The entries up to ``name`` were read; what follows it is at ``offset``."""
+        """The entries up to ``name`` were read; the next entry is at ``offset``."""
         directory, places = self._passed.get(number, (0, []))
         if directory:
-            # Two, as the answer may not have left: the kernel asks from the one before then.
+            # Keep two, as the answer may not have been sent: the kernel then asks from the first
+            # one.
             self._passed[number] = (directory, [*places[-1:], (offset, name)])
             self._write_directory(number)
 
     def directory_released(self, number: int) -> None:
-        """A directory handle is gone."""
+        """A directory handle was released."""
         self._passed.pop(number, None)
         self._directories.drop(number)
 
@@ -280,10 +284,10 @@ class Survival:
         told = {"inode": directory, "places": places}
         self._directories.write(number, _told_of(number, told))
 
-    # -- what the next daemon does with it --------------------------------------------------------
+    # -- use by the next daemon -------------------------------------------------------------------
 
     def begin(self, table: InodeTable) -> None:
-        """From now on inodes of ``table`` are written; what was written of inodes is back in it.
+        """Restore the recorded inodes into ``table``, and record its inodes from now on.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -322,7 +326,7 @@ class Survival:
             for number, fields in found.items()
             if fields[6] & _REMOVED or (fields[6] & _LOCAL and number not in kept)
         }
-        # Of two that had one name in turn, the one made last has it.
+        # If two had one name in turn, the later one has it.
         owners = {
             (fields[2], fields[-1]): number
             for number, fields in sorted(found.items(), key=lambda item: item[1][3])
@@ -358,7 +362,7 @@ class Survival:
         return found
 
     def files(self) -> dict[int, dict[str, Any]]:
-        """What is known of each open file by its number, in the order of opening.
+        """The records of open files, by number, in the order of opening.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -374,8 +378,8 @@ class Survival:
         return dict(sorted(found.items()))
 
     def directories(self) -> dict[int, tuple[int, dict[int, str]]]:
-        """By the number of each open directory: its inode, and the names before the offsets it may
-        be asked from.
+        """For each open directory, by number: its inode, and the names before the offsets from
+        which it may be read.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -408,16 +412,16 @@ class Survival:
         return set(self._inodes)
 
     def forget_found(self) -> None:
-        """All is taken in."""
+        """All records are restored."""
         self._found = []
 
 
 @contextmanager
 def sensible() -> Iterator[None]:
-    """Records are made use of in the block; those that contradict themselves are refused.
+    """Records are used in the block; contradictory ones are refused.
 
     Raises:
-        SurvivalError: they do.
+        SurvivalError: they contradict each other.
     """
     try:
         yield
@@ -453,7 +457,7 @@ def open_survival(descriptor: int) -> Survival:
     """The records behind a descriptor, which stays the caller's.
 
     Raises:
-        SurvivalError: they cannot be gone on with.
+        SurvivalError: they cannot be used.
     """
     try:
         return Survival(StateTable(descriptor))

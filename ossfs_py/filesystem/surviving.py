@@ -1,4 +1,4 @@
-"""The file system of a daemon that another one may go on for, or that goes on for another one."""
+"""The file system of a daemon that can be replaced by another one, or that replaces another one."""
 
 import logging
 import os
@@ -32,13 +32,13 @@ from ossfs_py.writing.vanished_content import WHY
 log = logging.getLogger(__name__)
 
 _SETTLED_AT_ONCE = 16
-"""Files that the store is asked about; write-back may have left a thousand."""
+"""Files that the store is asked about at once; write-back may have left a thousand."""
 _LOOK_SECONDS = 0.05
-"""Between looks whether a file that is streamed to the store is closed."""
+"""Pause between checks whether a file that is streamed to the store is closed."""
 
 
 class Resumed(NamedTuple):
-    """How much was taken over."""
+    """Counts of what was taken over."""
 
     names: int
     files: int
@@ -46,27 +46,30 @@ class Resumed(NamedTuple):
 
 
 class SurvivingFilesystem(Filesystem):
-    """A mounted bucket whose state is written for the daemon that comes next."""
+    """A mounted bucket whose state is recorded for the next daemon."""
 
     _unsure: frozenset[int] | set[int] = frozenset()
-    """Inodes whose size the kernel was told by an earlier daemon, of a version not known here."""
+    """Inodes whose size the kernel has from an earlier daemon, of a version that is not known here.
+    """
     _records: FileRecords | None = None
-    """What is written of open files; None on a mount for reading."""
+    """The records of open files; None on a read-only mount."""
     _settled: trio.Event | None = None
-    """Set once it is known what an earlier daemon has stored; until then nothing is changed."""
+    """Set once the files stored by the earlier daemon are known; until then nothing is changed."""
     _unseen: trio.Event | None = None
-    """Set once what an earlier daemon has acknowledged is in the store; until then names wait."""
+    """Set once all files acknowledged by an earlier daemon are in the store; until then names wait.
+    """
     late_seconds = 1.0
-    """How long what a dead daemon had sent may take to arrive. A PUT came 0.26 s after an upgrade,
-    at a load of 14."""
+    """How long requests of a dead daemon may take to be carried out. A PUT took effect 0.26 s after
+    an upgrade, at a load of 14.
+    """
     streams = Streams()
-    """Whether files may begin to be in memory only. Set by who puts the mount together."""
+    """Whether files may be kept in memory only at first. Set where the mount is assembled."""
     stream_seconds = 30.0
     """How long another daemon waits for files that are streamed to the store."""
     sent_seconds = 3.0
-    """How long more, of a file that was being stored. One arrived 3 s late, at a load of 22."""
+    """Additional wait for a file that was being stored. One arrived 3 s late, at a load of 22."""
     _moved = False
-    """Whether objects of open files may still move, as an earlier daemon was renaming."""
+    """Whether objects of open files may still move, as the earlier daemon was renaming."""
 
     def resume(
         self,
@@ -76,10 +79,11 @@ class SurvivingFilesystem(Filesystem):
         *,
         is_all: bool = True,
     ) -> Resumed:
-        """Go on where an earlier daemon ended, if one has, and write from now on. ``dirty`` is what
-        the journal has of its files, by owner, ``owed`` what it has of directories and links. Of a
-        mount for writing :meth:`settle` follows. Unless that ``is_all`` that is to be seen and not
-        in the store, names wait for :meth:`show_names`.
+        """Continue after an earlier daemon, if there was one, and record changes from now on.
+        ``dirty`` are the journal's records of its files, by owner, ``owed`` those of directories
+        and links. On a mount for writing, :meth:`settle` follows. ``is_all``: whether these are all
+        entries that must be visible and are not in the store; otherwise calls about names wait for
+        :meth:`show_names`.
 
         Raises:
             SurvivalError: the records make no sense.
@@ -110,13 +114,13 @@ class SurvivingFilesystem(Filesystem):
         return Resumed(len(self._unsure), files, directories)
 
     def show_names(self) -> None:
-        """All that an earlier daemon has acknowledged is in the store, or told as unsaved."""
+        """All that an earlier daemon acknowledged is in the store, or reported as unsaved."""
         if self._unseen is not None:
             self._unseen.set()
             self._unseen = None
 
     def read_keys(self) -> set[str]:
-        """Keys whose objects somebody reads who has them open since an earlier daemon."""
+        """Keys of objects that programs have had open since an earlier daemon."""
         keys = set()
         for opened in self._opened:
             if opened.file.version is not None:
@@ -126,13 +130,13 @@ class SurvivingFilesystem(Filesystem):
         return keys
 
     async def settle(self, tidy: Callable[[], Awaitable[None]], *, renaming: bool) -> None:
-        """Find out what an earlier daemon had stored, after what it left was tidied; then changes
-        are taken up. ``renaming``: it was at a rename; nothing is read before, either.
+        """Find out which files an earlier daemon had stored, after its leftovers were cleaned up;
+        then accept changes. ``renaming``: the daemon was renaming; then reads wait, too.
         """
         if self._settled is None:
             return
         self._moved = renaming
-        # What the daemon before had sent whole, a busy store carries out a moment later.
+        # A busy store may carry out a complete request of the earlier daemon a moment later.
         await trio.sleep(self.late_seconds)
         await tidy()
         settlement = Settlement(self._namespace, self._commits, self._opener, self.sent_seconds)
@@ -149,10 +153,10 @@ class SurvivingFilesystem(Filesystem):
         self._settled, self._moved = None, False
 
     async def leave_memory(self) -> None:
-        """From now on, nothing that programs write is in the memory of this process only.
+        """From now on, no writes of programs are only in the memory of this process.
 
-        What can go on from disk does. What has left for the store in part is waited for, as an
-        object of half a file would show under its name. :meth:`use_memory` ends it.
+        Files that can continue from disk do so. Files that are partly sent to the store are waited
+        for, as an object of half a file would show under its name. :meth:`use_memory` ends this.
 
         Raises:
             UnsavedDataError: that takes longer than ``stream_seconds``.
@@ -168,7 +172,7 @@ class SurvivingFilesystem(Filesystem):
             )
 
     def use_memory(self) -> None:
-        """Files that are written may be in memory only."""
+        """Files being written may be in memory only."""
         self.streams.may_begin = True
 
     def _in_memory(self) -> list[OpenInode]:
@@ -177,7 +181,7 @@ class SurvivingFilesystem(Filesystem):
             for opened in self._opened
             if opened.file.fleeting
             and not opened.file.vanished
-            and not (opened.removed_here and opened.file.lost)  # it can be had by nobody
+            and not (opened.removed_here and opened.file.lost)  # it cannot be read any more
         ]
 
     async def _keep_on_disk(self) -> None:
@@ -192,7 +196,7 @@ class SurvivingFilesystem(Filesystem):
         await trio.sleep(_LOOK_SECONDS)
 
     def handle(self, number: int) -> Handle | None:
-        """What a descriptor is; None if there is none."""
+        """The handle of a descriptor; None if there is none."""
         try:
             return self._handles.get(number)
         except BadHandleError:
@@ -205,7 +209,7 @@ class SurvivingFilesystem(Filesystem):
     # -- calls about names ----------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
-        """What a name leads to."""
+        """The entry of a name."""
         if self._unseen is not None:
             await self._unseen.wait()
         return await super().lookup(parent, name)
@@ -217,7 +221,7 @@ class SurvivingFilesystem(Filesystem):
         await super().read_directory(handle, start, take)
 
     async def run(self) -> None:
-        """Background work, until cancelled, once it is known what is stored."""
+        """Background work, until cancelled; it begins once the stored files are known."""
         await self._ready()
         await super().run()
 
@@ -226,7 +230,7 @@ class SurvivingFilesystem(Filesystem):
     async def open(self, number: int, flags: int, uid: int) -> OpenReply:
         """open(2) by a user."""
         if number in self._unsure:
-            # What is opened may be longer than the version that the kernel knows the size of.
+            # The file may be longer than the version whose size the kernel knows.
             await self._kernel.expire_attributes(number)
             self._unsure = self._unsure - {number}
         await self._ready()
@@ -344,7 +348,7 @@ class SurvivingFilesystem(Filesystem):
 
     @contextmanager
     def _noted(self, handle: int) -> Iterator[None]:
-        """What the block changes of an open file is written down, whatever comes of it."""
+        """Record the changes that the block makes to an open file, even if it fails."""
         opened = self._handles.get(handle).opened
         try:
             yield
@@ -354,14 +358,14 @@ class SurvivingFilesystem(Filesystem):
 
     @contextmanager
     def _all_noted(self) -> Iterator[None]:
-        """What the block changes of any open file is written down, whatever comes of it."""
+        """Record the changes that the block makes to any open file, even if it fails."""
         try:
             yield
         finally:
             for opened in self._opened:
                 opened.note()
 
-    # -- going on ---------------------------------------------------------------------------------
+    # -- taking over ------------------------------------------------------------------------------
 
     def _resume_opened(
         self,
@@ -464,10 +468,10 @@ class SurvivingFilesystem(Filesystem):
 
 
 class ResumedListing:
-    """An open directory that an earlier daemon had handed out entries of.
+    """An open directory of which an earlier daemon has handed out entries.
 
-    The listing is begun anew. ``names`` are those that stood before the offsets it may be asked
-    from: what follows the name follows at the offset, whatever has come or gone before it. Where
+    The listing is started anew. ``names`` are the names before the offsets from which it may be
+    read. The entry after that name is at the offset, whatever was added or removed before it. If
     the name itself has gone, the offset is counted from the beginning.
     """
 
@@ -475,7 +479,7 @@ class ResumedListing:
         self._listing = listing
         self._names = names
         self._shift: int | None = None
-        """How much further on an entry is than it was; None: not looked at yet."""
+        """How far an entry has moved since then; None if not known yet."""
 
     @property
     def directory(self) -> Inode:
@@ -483,7 +487,7 @@ class ResumedListing:
         return self._listing.directory
 
     def rewind(self) -> None:
-        """Begin again; changes made since are seen."""
+        """Start again; later changes are seen."""
         self._listing.rewind()
         self._shift = 0
 

@@ -1,4 +1,4 @@
-"""What a mount deletes or overwrites is kept: the one place where that is decided.
+"""The trash: this module alone decides which content a mount keeps before it is lost.
 
 ====================================  =========================================================
 unlink, a rename over the name        the object is copied before it is deleted or replaced
@@ -14,10 +14,10 @@ other clients, a version of others    nothing: this mount does not see it, or ha
 that came between copy and commit
 ====================================  =========================================================
 
-Copies are made by the store, and nothing is deleted or overwritten before its copy is there: what
-the store refuses to copy stays. Removals of closed files come behind the programs (``putoff``), so
-a refusal may come when rm has ended: the file is there again then, and from then on each rm waits
-for its own copy and gets the store's answer, until one is made.
+The store makes the copies, and nothing is deleted or overwritten before its copy exists: an object
+that the store refuses to copy stays. Closed files are removed in the background (``putoff``), so a
+refusal may come after rm has ended. The file then exists again, and from then on each rm waits for
+its own copy and gets the store's answer, until a copy succeeds.
 """
 
 import logging
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 
 
 class Trash:
-    """Keeps what would be lost. Belongs to the trio thread.
+    """Keeps content that would be lost. Belongs to the trio thread.
 
-    ``prefix`` is where copies go, with a slash at its end; "": nothing is kept.
+    ``prefix`` is the prefix of the copies, with a slash at its end; "": nothing is kept.
     """
 
     def __init__(self, store: ObjectStore, workers: Workers, prefix: str = "") -> None:
@@ -53,18 +53,18 @@ class Trash:
         return bool(self.prefix)
 
     def require_room(self, key: str) -> None:
-        """Raises NameTooLongError if no copy of what the key holds could be named."""
+        """Raises NameTooLongError if a copy of the key's object would have too long a name."""
         if self.is_on:
             require_room(self.prefix, key)
 
     async def before_removal(self, key: str) -> bool:
-        """A closed file is about to be removed behind the program.
+        """A closed file is about to be removed in the background.
 
-        Returns whether its copy is made already, which is so while the store refuses copies.
+        Returns whether its copy already exists, which is the case while the store refuses copies.
 
         Raises:
-            NameTooLongError: no copy could be named.
-            StoreError: the store still refuses.
+            NameTooLongError: the copy would have too long a name.
+            StoreError: the store still refuses to copy.
         """
         self.require_room(key)
         if not self._refuses:
@@ -75,8 +75,8 @@ class Trash:
     async def keep(
         self, key: str, known: ObjectInfo | None = None, *, spared: ObjectVersion | None = None
     ) -> ObjectInfo | None:
-        """Copy what a key holds, if it holds anything but ``spared``; one request more if it is not
-        ``known`` what that is. Returns what was copied.
+        """Copy a key's object, unless it is ``spared``; this takes one more request if the object
+        is not ``known``. Returns the copied object.
 
         Raises:
             NameTooLongError
@@ -116,7 +116,7 @@ class Trash:
 
 
 def _present(store: ObjectStore, key: str) -> ObjectInfo | None:
-    """What a key holds now; blocks.
+    """The present object of a key; blocks.
 
     Raises:
         StoreError
@@ -128,8 +128,8 @@ def _present(store: ObjectStore, key: str) -> ObjectInfo | None:
 
 
 def with_time(info: ObjectInfo, mtime_ns: int) -> dict[str, str]:
-    """The metadata of a kept copy that is brought back: a copy is as old as itself, and a file that
-    did not say how old it is has been as old as its object.
+    """The metadata of a kept copy that is brought back. A copy has its own date, and a file without
+    a date in its metadata was as old as its object.
     """
     stored = dict(info.metadata or {})
     if decode(stored).mtime_ns is None:

@@ -1,6 +1,7 @@
-"""What is known of the objects beside a file: one of them may have its bytes already (``--dedup``).
+"""The known objects beside a file: one of them may have the same bytes (``--dedup``).
 
-Nothing is asked of the store: what was listed or written here counts, as long as it is remembered.
+The store is not asked: only objects that were listed or written here count, while they are
+remembered.
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 
 _MOST_LOOKED_AT = 4000
-"""Of a directory, for each file that is large enough: all programs wait meanwhile (10,000 took
-10 ms at a load of 20)."""
+"""Names examined in a directory for each file that is large enough: all programs wait for that
+(10,000 took 10 ms at a load of 20).
+"""
 
 
 class Twins:
-    """Knows of none unless ``is_on``. Belongs to the trio thread."""
+    """Finds none unless ``is_on``. Belongs to the trio thread."""
 
     def __init__(self, namespace: Namespace, *, is_on: bool) -> None:
         self._namespace = namespace

@@ -1,4 +1,4 @@
-"""The queue of closed files whose bytes are safe on local disk and still have to be uploaded."""
+"""The queue of closed files that are safe on local disk and still have to be uploaded."""
 
 import math
 from collections.abc import Awaitable, Callable
@@ -9,20 +9,24 @@ import trio
 from ossfs_py.telemetry.metrics import Metrics
 
 MAX_PENDING_FILES = 2000
-"""Closed files that may wait; the next close waits for one of them. Each that is not small holds a
-descriptor."""
+"""Closed files that may wait; the next close waits for one of them. Each file that is not small
+needs a descriptor.
+"""
 GATHER_SECONDS = 1.0
-"""How long a closed file waits for what is to be done to it before it is sent: tar, rsync and git
-set its mode and times, give it its name, or remove it again."""
+"""How long a closed file waits for further changes before it is sent: tar, rsync and git set its
+mode and times, rename it, or remove it again.
+"""
 CALM_SECONDS = 0.3
 LONGEST_BUSY_SECONDS = 3.0
-"""Files are sent when none was closed for so long, at the latest so long after their own close:
-whoever makes many has the processor, and Python's lock, to himself until he is done."""
+"""Files are sent when none was closed for some time, at the latest this long after their own close:
+a program that makes many files has the processor and the lock to itself until it is done.
+"""
 _UPLOADS_AT_ONCE = 16
-"""Half of the threads: a small file is all waiting; the other half serves programs that wait."""
+"""Half of the threads: a small file mostly waits; the other half serves waiting programs."""
 _BYTES_AT_ONCE = 64 * 1024**2
 _LARGE_UPLOADS_AT_ONCE = 4
-"""Beyond so many bytes: more would take the link from those who wait for the store."""
+"""Limit for files above this size: more would take the link from programs that wait for the store.
+"""
 
 
 class QueuedFile(Protocol):
@@ -37,7 +41,7 @@ F = TypeVar("F", bound=QueuedFile)
 
 
 class WriteBackQueue(Generic[F]):
-    """First closed, first begun. Belongs to the trio thread."""
+    """Uploads files in the order of their closes. Belongs to the trio thread."""
 
     def __init__(
         self,
@@ -46,7 +50,7 @@ class WriteBackQueue(Generic[F]):
         gather_seconds: float = GATHER_SECONDS,
         is_short: Callable[[], bool] = lambda: False,
     ) -> None:
-        """``is_short``: whether memory for what waits is short, so that it does not wait longer."""
+        """``is_short``: whether memory for waiting files is short, so that they wait no longer."""
         self._max_files = max_files
         self._gather_seconds = gather_seconds
         self._is_short = is_short
@@ -74,7 +78,7 @@ class WriteBackQueue(Generic[F]):
 
     @property
     def has_room(self) -> bool:
-        """Whether not too many files are pending."""
+        """Whether the queue has room for another file."""
         return len(self) < self._max_files
 
     async def wait_for_room(self) -> None:
@@ -83,20 +87,20 @@ class WriteBackQueue(Generic[F]):
             await self._ended.park()
 
     def add(self, file: F) -> None:
-        """Let a file be uploaded after those that are there."""
+        """Upload a file after those in the queue."""
         self._queue[file] = self._last_closed = trio.current_time()
         if len(self._queue) == 1 or self._is_crowded:
-            self._changed.set()  # or else it is not its turn before that of another one
+            self._changed.set()  # else it would wait for the turn of another one
 
     async def wait_empty(self) -> None:
-        """Wait until nothing is pending; what is begins now."""
+        """Begin all waiting uploads now, and wait until none is left."""
         while len(self):
             self._queue = dict.fromkeys(self._queue, -math.inf)
             self._changed.set()
             await self._ended.park()
 
     async def run(self, upload: Callable[[F], Awaitable[None]]) -> None:
-        """Upload what comes, until cancelled. ``upload`` deals with failures itself."""
+        """Upload files as they come, until cancelled. ``upload`` handles failures itself."""
         async with trio.open_nursery() as nursery:
             while True:
                 while (pause_seconds := self._pause_seconds()) > 0:
@@ -121,7 +125,7 @@ class WriteBackQueue(Generic[F]):
         return len(self) > self._max_files // 2 or self._is_short()
 
     def _pause_seconds(self) -> float:
-        """Until the first of the queue may be begun; they begin in the order of the closes."""
+        """Time until the next upload may begin; uploads begin in the order of the closes."""
         if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
             return math.inf
         file, closed = next(iter(self._queue.items()))
@@ -130,7 +134,7 @@ class WriteBackQueue(Generic[F]):
             if under_way + file.size() > _BYTES_AT_ONCE:
                 return math.inf
         if self._is_crowded:
-            return 0.0  # whoever makes so many is not to wait for those that wait here
+            return 0.0  # a program that makes so many must not wait for the pause
         calm = min(self._last_closed + CALM_SECONDS, closed + LONGEST_BUSY_SECONDS)
         due = max(closed + self._gather_seconds, calm) if self._gather_seconds else closed
         return due - trio.current_time()

@@ -1,4 +1,4 @@
-"""Who wrote a file: what ``--record-writer`` stores with it, as metadata that any client reads."""
+"""The writer of a file: ``--record-writer`` stores it as metadata that any client can read."""
 
 import functools
 import pwd
@@ -10,13 +10,13 @@ from urllib.parse import quote
 WRITER, WRITTEN = "written-by", "written-at"
 """Names of the metadata: ``ada@gpu-7`` and a time in UTC, by the writer's clock."""
 _MAX_METADATA_BYTES = 2048
-"""What S3 and OSS keep with an object; names and values count."""
+"""The limit of S3 and OSS for one object; names and values count."""
 
 
 def signed(metadata: Mapping[str, str], uid: int, *, record: bool) -> dict[str, str]:
-    """The metadata of bytes that a user wrote: who else wrote earlier ones is not said of them.
+    """The metadata of bytes that a user wrote, without earlier writers.
 
-    Where there is no room for it, it is left out: the file counts for more.
+    The writer is left out if the metadata has no room for it: the file matters more.
     """
     others = {name: value for name, value in metadata.items() if name not in (WRITER, WRITTEN)}
     if not record:

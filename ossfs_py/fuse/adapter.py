@@ -1,7 +1,7 @@
-"""pyfuse3 requests to :class:`Filesystem` calls, one line a handler where it can be.
+"""Turns pyfuse3 requests into :class:`Filesystem` calls, by one line a handler if possible.
 
-This is the only place that raises ``FUSEError``: a handler's exception becomes the errno of the
-table, and an unexpected one becomes EIO with a logged traceback, never the end of the mount.
+Only this module raises ``FUSEError``: a handler's exception becomes the errno of the table. An
+unexpected one becomes EIO with a logged traceback, never the end of the mount.
 """
 
 import functools
@@ -45,18 +45,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _BLOCK_BYTES = 512
-"""What st_blocks counts in, whatever st_blksize says (stat(2))."""
+"""The unit of st_blocks, independent of st_blksize (stat(2))."""
 
 PREFERRED_IO_BYTES = 128 * 1024
-"""What tools such as cat and Python's open read at once: they follow st_blksize. With more, each
-look that Python's zipfile or torch takes at a record would read that much."""
+"""The size of reads by tools such as cat and Python's open: they follow st_blksize. With more,
+Python's zipfile and torch would read that much for each look at a record.
+"""
 
 _HUGE = 1 << 40
 """A bucket has no size; df shows a petabyte of 1 KiB blocks, all free."""
 
 
 class Absent(NamedTuple):
-    """A name that the kernel may take for absent for so long."""
+    """A name that the kernel may cache as absent for so long."""
 
     seconds: float
 
@@ -89,9 +90,9 @@ def _answered(
 def _carried_out(
     handler: Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate["Adapter", P], Coroutine[Any, Any, R]]:
-    """Answered, and brought to its end also when pyfuse3 gives up its tasks.
+    """The call is answered, and finished even if pyfuse3 cancels its tasks.
 
-    What changes the bucket must be known here as done, or it is taken for another writer's.
+    A change of the bucket must be known here as done, or it is taken for another writer's.
     """
 
     @functools.wraps(handler)
@@ -113,26 +114,27 @@ class Adapter(pyfuse3.Operations):
         super().__init__()
         self._fs = filesystem
         self.answers_lane = False
-        """Whether it is the lane that asks for names and attributes: it takes replies as they are,
-        and pyfuse3 only its own."""
+        """Whether the lane asks for names and attributes: it takes replies as they are, while
+        pyfuse3 takes only its own type.
+        """
         self.timings = metrics.operations
         self._errors = metrics.operation_errors.values
         self._failures = metrics.handler_failures
         self.callers = Callers(ProcessTable())
         self.begun = trio.Event()
-        """Set while libfuse answers INIT: who waits for it comes after the answer."""
+        """Set while libfuse answers INIT: a task that waits for it continues after the answer."""
         self._waiting_reads: set[trio.CancelScope] = set()
         self._is_ended = False
         self._failed_reads = FailedReads()
 
     def init(self) -> None:
-        """Called by pyfuse3 on the trio thread, which then sends the answer to INIT at once."""
+        """pyfuse3 calls this on the trio thread, and then sends the answer to INIT at once."""
         self.begun.set()
 
     def refusal(
         self, subject: Subject, arguments: Sequence[Any], exc: Exception, *, is_known: bool = False
     ) -> pyfuse3.FUSEError:
-        """The errno for an exception, logged as it deserves; less so if it was just logged."""
+        """The errno for an exception, logged by its severity; less so if it was just logged."""
         cause = _unwrapped(exc)
         if isinstance(cause, pyfuse3.FUSEError):
             return cause
@@ -197,21 +199,21 @@ class Adapter(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes | EntryReply:
         change, size = _asked_for(attr, fields)
         if size is not None:
-            # truncate(2) asks for the time of the change too; writing it is no utimens(2).
+            # truncate(2) also asks for the time of the change; writing that is no utimens(2).
             change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
         reply = await self._fs.set_attributes(inode, change, size, fh)
         return reply if self.answers_lane else _entry(reply)
 
     def mode_without_rights(self, inode: int) -> int | None:
-        """See :meth:`Filesystem.mode_without_rights`; None also of what is not known any more."""
+        """See :meth:`Filesystem.mode_without_rights`; None also for an unknown inode."""
         try:
             return self._fs.mode_without_rights(inode)
         except FilesystemError:
-            return None  # who asked for the change is told
+            return None  # the change itself gets the error
 
     @_carried_out
     async def take_rights(self, fh: int) -> None:
-        """A change by who may not keep the set-id bits, of which the lane alone is told."""
+        """The caller changes the file and may not keep set-id bits; only the lane is told."""
         await self._fs.take_rights(fh)
 
     async def access(self, inode: int, mode: int, ctx: pyfuse3.RequestContext) -> bool:
@@ -264,7 +266,7 @@ class Adapter(pyfuse3.Operations):
 
     @staticmethod
     def check_rename(flags: int) -> None:
-        """Raises InvalidArgumentError for what no rename here can do."""
+        """Raises InvalidArgumentError for flags that no rename here supports."""
         if flags & ~pyfuse3.RENAME_NOREPLACE:
             raise InvalidArgumentError("two objects cannot be exchanged in one step")
 
@@ -316,7 +318,7 @@ class Adapter(pyfuse3.Operations):
         return _file_info(opened), _entry(entry)
 
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
-        # The hottest handler does without the wrapper, and answers inline when it can.
+        # The most frequent handler needs no wrapper, and answers inline if it can.
         began = perf_counter()
         try:
             data = self._fs.read_nowait(fh, off, size)
@@ -341,10 +343,10 @@ class Adapter(pyfuse3.Operations):
         raise MountEndedError("the mount was taken down")
 
     def end_reads(self) -> None:
-        """Nobody is left to read: what still waits for the store ends.
+        """No program is left to read: cancel reads that still wait for the store.
 
-        The kernel's own readahead outlives the file it was for, and can hold an unmounted mount for
-        as long as a store that is gone is tried again.
+        The kernel's own readahead outlives the file that it was for. It could keep an unmounted
+        mount alive for as long as requests to an unavailable store are retried.
         """
         self._is_ended = True
         for waiting in self._waiting_reads:
@@ -356,7 +358,7 @@ class Adapter(pyfuse3.Operations):
 
     @_carried_out
     async def copy_range(self, fh: int, off: int, source: int, source_off: int, size: int) -> int:
-        """copy_file_range(2), which the lane is asked for and pyfuse3 never is; 0: not here."""
+        """copy_file_range(2): only the lane gets it, pyfuse3 never does; 0: not possible here."""
         copied = 0
 
         async def copy(target: int) -> None:
@@ -396,7 +398,7 @@ class Adapter(pyfuse3.Operations):
         if isinstance(token, DirectoryAnswer):
             await self._fs.read_directory(fh, start_id, token.take)
             return
-        # One object for all replies: each is copied into the answer at once.
+        # One object serves all replies, as each is copied into the answer at once.
         attributes = pyfuse3.EntryAttributes()
 
         def take(name: bytes, entry: EntryReply, following: int) -> bool:
@@ -411,7 +413,7 @@ class Adapter(pyfuse3.Operations):
 
     @_answered
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Names are at the store as soon as their call has returned."""
+        """Does nothing: names are stored when their call has returned."""
 
     # -- the rest -------------------------------------------------------------------------------
 
@@ -438,7 +440,7 @@ class Adapter(pyfuse3.Operations):
         return await self._fs.list_xattrs(inode)
 
     def lacks_xattr(self, inode: int, name: bytes) -> bool:
-        """Whether there is no such attribute, as can be said at once: of two in three requests that
+        """Whether a missing attribute can be reported at once: it is for two of three requests that
         ``ls -l`` causes.
         """
         began = perf_counter()
@@ -449,9 +451,10 @@ class Adapter(pyfuse3.Operations):
         return True
 
     def _require_xattrs(self) -> None:
-        """Raises FUSEError if there are none; the kernel asks no more after that.
+        """Raises FUSEError if there are no extended attributes; the kernel sends no more requests
+        then.
 
-        It asks for two with each name of ``ls -l``: an ACL and a label.
+        ``ls -l`` makes it send two for each name: for an ACL and a label.
         """
         if not self._fs.has_xattrs:
             raise pyfuse3.FUSEError(UNKNOWN_REQUEST)
@@ -481,7 +484,7 @@ def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:
 def _asked_for(
     attr: pyfuse3.EntryAttributes | Wish, fields: pyfuse3.SetattrFields | None
 ) -> tuple[AttributeChange, int | None]:
-    """What a SETATTR changes, and the size that it wishes."""
+    """The changes of a SETATTR, and the requested size."""
     if isinstance(attr, Wish):
         return attr.change, attr.size
     if fields is None:
@@ -497,7 +500,7 @@ def _asked_for(
 
 
 def _absent(seconds: float) -> pyfuse3.EntryAttributes:
-    """ENOENT that the kernel may remember: no inode has the number 0."""
+    """ENOENT that the kernel may cache: no inode has the number 0."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = 0
     entry.entry_timeout = seconds
@@ -529,6 +532,6 @@ def _file_info(reply: OpenReply) -> pyfuse3.FileInfo:
 
 
 def _store_level(exc: StoreError) -> int:
-    """Absence is an answer; everything else is trouble."""
+    """Absence is a normal answer; every other error is a problem."""
     ordinary = isinstance(exc, ObjectMissingError | ConditionFailedError)
     return logging.INFO if ordinary else logging.ERROR

@@ -1,7 +1,7 @@
-"""Requests that the kernel sends again and that change names: answered by what is found done.
+"""Repeated requests that change names: the answer depends on what is found done.
 
-Whatever else comes again is answered as if it came for the first time: setting attributes, writing
-at an offset, cutting, storing and letting go have the same effect done twice.
+All other repeated requests are answered as if they came for the first time: setting attributes,
+writing at an offset, truncating, storing and releasing have the same effect when done twice.
 """
 
 import stat
@@ -21,14 +21,14 @@ from ossfs_py.model import AttributeChange
 
 _MAKING: Final = {Opcode.MKDIR, Opcode.MKNOD, Opcode.SYMLINK}
 DATED: Final = _MAKING | {Opcode.RENAME, Opcode.RENAME2}
-"""Requests of which it has to be known when they were first taken up."""
+"""Requests whose first arrival has to be recorded with its time."""
 _PERMISSIONS = 0o777
 _Answer: TypeAlias = Callable[[int, int, Caller, memoryview, int | None], Awaitable[bytes]]
-"""The answer to a request: unique, node, who asks, the request, and when it was first taken up."""
+"""Answers a request: unique, node, caller, the request, and when it was first taken up."""
 
 
 class Again:
-    """Answers such requests. Belongs to the trio thread."""
+    """Answers repeated requests. Belongs to the trio thread."""
 
     def __init__(self, adapter: Adapter, filesystem: SurvivingFilesystem) -> None:
         self._adapter = adapter
@@ -45,7 +45,7 @@ class Again:
         }
 
     def knows(self, opcode: int) -> bool:
-        """Whether a request is one of those."""
+        """Whether the opcode is one of those."""
         return opcode in self._answers
 
     async def answer(
@@ -57,10 +57,10 @@ class Again:
         request: memoryview,
         since_ns: int | None,
     ) -> bytes:
-        """The answer to one that was first taken up at ``since_ns``, if it was.
+        """The answer to a request that was first taken up at ``since_ns``, or never (None).
 
         Raises:
-            FUSEError: what the program is told.
+            FUSEError: the error for the program.
         """
         answer, subject = self._answers[opcode]
         try:

@@ -16,21 +16,22 @@ _NUMBER = struct.Struct("=I")
 
 
 class Backings:
-    """Tells the kernel of local files, through its descriptor of the mount."""
+    """Registers local files with the kernel, through its descriptor of the mount."""
 
     def __init__(self, device: int) -> None:
         self._device = device
         self._is_refused = False
 
     def open(self, fd: int) -> int | None:
-        """What the kernel calls the file from now on; None if it does not take it.
+        """Register a file; returns the kernel's number for it, or None if the kernel refuses.
 
-        It keeps the file open until :meth:`close`, and longer for who has it open then.
+        The kernel keeps the file open until :meth:`close`, and longer for programs that have it
+        open then.
         """
         if self._is_refused:
             return None
         try:
-            # Unless the buffer may be changed, the number that the call returns is lost.
+            # Unless the buffer is mutable, the number that the call returns is lost.
             return int(fcntl.ioctl(self._device, _OPEN, bytearray(_MAP.pack(fd, 0, 0)), True))
         except OSError as exc:
             self._is_refused = True
@@ -38,7 +39,7 @@ class Backings:
             return None
 
     def close(self, number: int) -> None:
-        """Nobody is to open the file under that number any more."""
+        """Release the number: no later open uses the file."""
         try:
             fcntl.ioctl(self._device, _CLOSE, _NUMBER.pack(number))
         except OSError as exc:

@@ -1,9 +1,9 @@
-"""Programs that are killed while they wait for close(2) or fsync(2) are let go.
+"""Ends calls of programs that are killed while they wait for close(2) or fsync(2).
 
-pyfuse3 tells neither who waits for a flush or fsync nor that the kernel has said that a signal
-ended the wait. It does tell who opened a file, and /proc tells whether that process was killed.
-Whoever else got the descriptor from it (by fork) and waits at that moment is answered EINTR as
-well: an error, never a success.
+pyfuse3 does not say which program waits for a flush or fsync, nor that the kernel has reported the
+end of the wait by a signal. It does say which program opened a file, and /proc tells whether that
+process was killed. Another process that got the descriptor from it (by fork), and waits at that
+moment, gets EINTR as well: an error, never a success.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,25 +15,25 @@ import trio
 from ossfs_py.errors import CallInterruptedError
 
 PATIENCE_SECONDS = 0.2
-"""How long a call may take before anybody asks whether its program still lives."""
+"""How long a call may take before the state of its program is checked."""
 _LOOK_SECONDS = 0.1
 
 
 class Processes(Protocol):
-    """What is asked of :class:`ossfs_py.host.processes.ProcessTable`."""
+    """The part of :class:`ossfs_py.host.processes.ProcessTable` that is needed here."""
 
     def process_of(self, thread_id: int) -> int | None:
-        """The process of a thread, if it is seen from here."""
+        """The process of a thread, if it is visible from here."""
         ...
 
     def is_killed(self, process_id: int) -> bool:
-        """Whether a process was ended by a signal and waits for the kernel to let it go."""
+        """Whether a process was ended by a signal and waits for the kernel."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class _Opener:
-    """Who opened a file."""
+    """The program that opened a file."""
 
     thread_id: int
     process_id: int | None = None
@@ -48,7 +48,7 @@ class _Wait:
 
 
 class Callers:
-    """Who opened the files of a mount, and waits. Belongs to the trio thread."""
+    """The programs that opened files of a mount, and wait. Belongs to the trio thread."""
 
     def __init__(self, processes: Processes) -> None:
         self._processes = processes
@@ -61,14 +61,14 @@ class Callers:
         self._openers[handle] = _Opener(thread_id)
 
     def released(self, handle: int) -> None:
-        """The handle is gone."""
+        """The handle was released."""
         self._openers.pop(handle, None)
 
     async def waited_for(self, handle: int, call: Callable[[int], Awaitable[None]]) -> None:
         """Make a call about a handle; it is cancelled if its program is killed.
 
         Raises:
-            CallInterruptedError: it was; nobody is left to be told anything.
+            CallInterruptedError: it was cancelled; no program is left to get an answer.
         """
         opener = self._openers.get(handle)
         if opener is None:
@@ -87,7 +87,7 @@ class Callers:
             raise CallInterruptedError("the program was killed while it waited")
 
     async def run(self) -> None:
-        """Look after those who wait for long, until cancelled."""
+        """Check programs that have waited for long, until cancelled."""
         while True:
             if not self._waits:
                 self._begun = trio.Event()

@@ -1,4 +1,4 @@
-"""Makes the kernel forget what it was told or given: names, attributes and pages."""
+"""Invalidates the kernel's caches: names, attributes and pages."""
 
 import logging
 import os
@@ -19,23 +19,23 @@ log = logging.getLogger(__name__)
 
 
 _TOLD_SECONDS = 5.0
-"""Longest wait for a directory or pages that the kernel is busy with: a person waits, too."""
+"""Longest wait for a directory or pages that the kernel is busy with: a person may wait, too."""
 _PAGE_THREADS = 4
-"""Each may be held up by the READs of one file, which wait for the store."""
+"""Each may be blocked by the READs of one file, which wait for the store."""
 _Task: TypeAlias = tuple[Callable[[], None], Callable[[], None]]
-"""What to do, and what the trio thread is to do afterwards."""
+"""The task, and the function for the trio thread after it."""
 _Queue: TypeAlias = "queue.SimpleQueue[_Task | None]"
 
 
 class Notices(Protocol):
-    """How the kernel is told; each call waits for it, and raises OSError as it says."""
+    """Sends notices to the kernel; each call waits for it, and raises OSError for its errors."""
 
     def forget_inode(self, inode: int, *, attributes_only: bool) -> None:
         """Drop the attributes, and the pages unless ``attributes_only``."""
         ...
 
     def forget_entry(self, directory: int, name: bytes) -> None:
-        """Look a name up anew."""
+        """Make the kernel look a name up again."""
         ...
 
 
@@ -47,13 +47,14 @@ class NoticesByPyfuse3:
         pyfuse3.invalidate_inode(inode, attr_only=attributes_only)
 
     def forget_entry(self, directory: int, name: bytes) -> None:
-        """Look a name up anew."""
+        """Make the kernel look a name up again."""
         pyfuse3.invalidate_entry(directory, name)
 
 
 class NoticesByDevice:
-    """To the kernel's descriptor itself: the socket that pyfuse3 has instead tells of no error, and
-    returns before the kernel has heard of anything."""
+    """Sends notices to the kernel's descriptor: the socket that pyfuse3 has instead reports no
+    error, and returns before the kernel has read anything.
+    """
 
     def __init__(self, device: int) -> None:
         self._device = device
@@ -64,7 +65,7 @@ class NoticesByDevice:
         os.write(self._device, forget(inode))
 
     def forget_entry(self, directory: int, name: bytes) -> None:
-        """Look a name up anew."""
+        """Make the kernel look a name up again."""
         os.write(self._device, wire.forget_name(directory, name))
 
 
@@ -72,9 +73,9 @@ class KernelInvalidation:
     """Implements :class:`ossfs_py.filesystem.kernelcache.KernelChannel` with ``notices``.
     Belongs to the trio thread that makes it.
 
-    Pages wait for READs in flight on them, names for calls under way in their directory. So the
-    trio thread, which answers those, must never do it, and they do not wait for each other nor
-    attributes, which wait for nothing, for them: each kind has threads of its own.
+    Pages wait for READs in flight on them, names for running calls in their directory. So the trio
+    thread, which answers those, must never drop them. Pages and names must not wait for each other,
+    nor attributes for either, as attributes wait for nothing. So each kind has threads of its own.
     """
 
     def __init__(self, notices: Notices, backings: Backings | None = None) -> None:
@@ -99,14 +100,14 @@ class KernelInvalidation:
     def invalidate_pages(self, inode: int, done: Callable[[], None]) -> None:
         """Ask for the pages and the attributes of an inode to be dropped soon; never blocks.
 
-        ``done`` is called, on the trio thread, when they are: pages wait for READs in flight.
+        ``done`` is called on the trio thread after that: pages wait for READs in flight.
         """
         self._ask(self._pages, partial(self._forget_inode, inode), done)
 
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
         """Ask for the attributes of an inode to be dropped soon; never blocks, its pages stay.
 
-        ``done`` is called, on the trio thread, when they are.
+        ``done`` is called on the trio thread after that.
         """
         self._ask(self._attributes, partial(self._forget_inode, inode, attributes_only=True), done)
 
@@ -128,19 +129,19 @@ class KernelInvalidation:
     async def drop_pages(self, inode: int) -> None:
         """Return when the kernel has no page of an inode that it was given before the call.
 
-        Waits for READs in flight, so whoever calls must not hold what a READ needs.
+        Waits for READs in flight, so the caller must not hold a lock that a READ needs.
         """
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._forget_inode, inode)
 
     def back(self, fd: int) -> int | None:
-        """What the kernel calls a local file that it is to read itself for programs; None if it
-        does not.
+        """Register a local file that the kernel reads itself for programs. Returns the kernel's
+        number for it; None if the kernel refuses.
         """
         return None if self._backings is None else self._backings.open(fd)
 
     def unback(self, local: int) -> None:
-        """Nobody is to open the local file of that number any more."""
+        """Release the local file of that number: no later open uses it."""
         if self._backings is not None:
             self._backings.close(local)
 
@@ -166,7 +167,7 @@ class KernelInvalidation:
         tasks.put((call, afterwards))
 
     def _work(self, tasks: _Queue) -> None:
-        """What each thread does until it is closed."""
+        """The loop of each thread, until it is closed."""
         while (task := tasks.get()) is not None:
             call, afterwards = task
             call()

@@ -1,12 +1,12 @@
-"""The fast lane: what is asked most is answered here, everything else by pyfuse3.
+"""The lane: the most frequent requests are answered here, all others by pyfuse3.
 
-The kernel's descriptor is ours. The trio thread reads each request and runs its handler at once,
-up to its first wait: what is known is answered without a task switch. Long answers are copied into
-the kernel by threads (``replying.py``). What is not hot goes to pyfuse3 unchanged, through a socket
-that libfuse takes for the kernel's descriptor, and its answers come back the same way.
+This module has the kernel's descriptor. The trio thread reads each request and runs its handler at
+once, up to its first wait: an answer from memory needs no task switch. Threads copy long answers
+into the kernel (``replying.py``). Other requests go to pyfuse3 unchanged, through a socket that
+libfuse takes for the kernel's descriptor, and its answers come back the same way.
 
 A handler is a coroutine that is driven by hand. At its first wait another task takes over reading,
-and this one goes on waiting: a task for each request that waits, as in pyfuse3.
+and this one goes on waiting. So there is a task for each waiting request, as in pyfuse3.
 """
 
 import logging
@@ -43,31 +43,32 @@ log = logging.getLogger(__name__)
 
 Serve: TypeAlias = Coroutine[Any, Any, None]
 _Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
-"""Serves one request: unique, node, who asks, and the request without what lies behind it."""
+"""Serves one request: unique, node, caller, and the request without the bytes behind it."""
 
 _MIB = 1024**2
 _ROOM_BYTES: Final = 4096
-"""What libfuse adds to the longest WRITE for its headers (FUSE_BUFFER_HEADER_SIZE)."""
+"""Bytes that libfuse adds to the longest WRITE for its headers (FUSE_BUFFER_HEADER_SIZE)."""
 _LIBFUSE_BYTES = _MIB
-"""The longest WRITE that libfuse lets the kernel send where that tells no limit of its own."""
+"""The longest WRITE that libfuse allows if the kernel reports no limit of its own."""
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 """64 KiB on some aarch64 kernels."""
 _MOST_PAGES = 4 * _MIB // _PAGE_BYTES
 """4 MiB a request: longer ones were not faster, and each buffer for WRITEs is as long."""
 _IN_A_ROW = 32
-"""Requests answered before other tasks get their turn: about a millisecond of known answers."""
+"""Requests answered before other tasks run: about a millisecond of answers from memory."""
 _MOST_IDLE = 8
-"""Tasks kept for the next requests that wait; starting one costs some microseconds."""
+"""Tasks kept for the next waiting requests; starting one costs some microseconds."""
 _MOST_SPARE = 4
 """Buffers kept for the next WRITEs."""
 _MOST_TOLD = 2**32 - 1
-"""COPY_FILE_RANGE is answered with 32 bits."""
+"""The answer to COPY_FILE_RANGE has 32 bits."""
 _ANSWER_BYTES = 128 * 1024
-"""Longer than anything pyfuse3 answers: what may be long is answered here."""
+"""Longer than any answer of pyfuse3: requests with long answers are answered here."""
 _SOCKET_BYTES = 8 * _MIB
 _BYTES_AN_ANSWER = 2048
-"""What the longest answer of pyfuse3 (an entry, 144 bytes) takes of a socket's buffer, generously:
-the kernel counts about 800."""
+"""Space in a socket's buffer for the longest answer of pyfuse3 (an entry, 144 bytes), generously:
+the kernel counts about 800.
+"""
 _MOST_PASSED_ON = 1024
 """Requests that pyfuse3 works on at once; each of its tasks waits for one."""
 
@@ -76,9 +77,9 @@ class Lane:
     """Answers the requests of one mount. Belongs to the trio thread.
 
     ``device`` is the kernel's descriptor, non-blocking, and ``to_pyfuse3`` our end of the socket
-    that pyfuse3 takes for it; both stay the caller's. ``page_limit``: the most
-    pages that the kernel lets a request have; 0: unknown, and left to libfuse. With
-    ``passes_through``, the kernel reads files itself that it is given.
+    that pyfuse3 takes for it; the caller keeps both. ``page_limit``: the most pages that the kernel
+    allows in a request; 0: unknown, and left to libfuse. With ``passes_through``, the kernel reads
+    registered local files itself.
     """
 
     def __init__(
@@ -93,13 +94,13 @@ class Lane:
     ) -> None:
         self._adapter = adapter
         self.passes_through = passes_through
-        """Whether the kernel is asked to read local files itself where it is told of them."""
+        """Whether to ask the kernel to read registered local files itself."""
         self._device = device
         self._pages = min(page_limit, _MOST_PAGES)
         self._pyfuse3 = Relay(to_pyfuse3, self._answered_by_pyfuse3)
         self._token = trio.lowlevel.current_trio_token()
         self._replies = ReplyThreads(device, threads, self._thread_died)
-        # Until INIT tells: what is not touched of it takes no memory.
+        # Used until INIT gives the size: pages of it that are not touched take no memory.
         longest = max(_LIBFUSE_BYTES, page_limit * _PAGE_BYTES)
         self._buffer = memoryview(bytearray(longest + _ROOM_BYTES))
         self._spare: list[memoryview] = []
@@ -109,11 +110,11 @@ class Lane:
         self.ended = trio.Event()
         """Set when no further request is read."""
         self.failure: BaseException | None = None
-        """What a reply thread died of."""
+        """The exception that ended a reply thread."""
         self._init: int | None = None
         """The unique of INIT, until it is answered."""
         self._kills = False
-        """Whether the kernel can say with each change that set-id bits go."""
+        """Whether the kernel can say with each change that set-id bits have to be cleared."""
         self._nursery: trio.Nursery | None = None
         self._hot: dict[int, _Hot] = {
             Opcode.LOOKUP: self._lookup,
@@ -141,15 +142,15 @@ class Lane:
     # -- life -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Answer until the kernel has let go of the mount or :meth:`end` is called, and every
-        request under way here is done. What pyfuse3 works on then is its own.
+        """Answer until the kernel has released the mount or :meth:`end` is called, and every
+        request in progress here is done. Requests that pyfuse3 works on then are left to it.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._serve)
 
     async def relay(self) -> None:
-        """Bring pyfuse3's answers to the kernel, until cancelled."""
+        """Send pyfuse3's answers to the kernel, until cancelled."""
         await self._pyfuse3.run()
 
     def end(self) -> None:
@@ -173,14 +174,14 @@ class Lane:
             log.debug("it died after the mount had ended")
 
     def _fail(self) -> None:
-        """Nobody is left to tell what READs wait for."""
+        """The answers of READs cannot be sent any more."""
         self.end()
         self._adapter.end_reads()
 
     # -- reading --------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        """Read requests and answer them; whoever has to wait leaves reading to another."""
+        """Read requests and answer them; a task that has to wait leaves reading to another."""
         while not self.ended.is_set():
             try:
                 await trio.lowlevel.wait_readable(self._device)
@@ -200,7 +201,7 @@ class Lane:
             self._nursery.start_soon(self._serve)
 
     async def _has_turn(self) -> bool:
-        """Wait until this task is to read again; False if it is not needed any more."""
+        """Wait until this task has to read again; False if it is not needed any more."""
         if self.ended.is_set() or len(self._idle) >= _MOST_IDLE:
             return False
         turn = trio.Event()
@@ -209,7 +210,7 @@ class Lane:
         return not self.ended.is_set()
 
     def _receive(self) -> Serve | None:
-        """What serves the next request; None if there is none now."""
+        """The coroutine that serves the next request; None if there is none now."""
         try:
             size = os.readv(self._device, (self._buffer,))
         except BlockingIOError:
@@ -238,7 +239,7 @@ class Lane:
         caller: Caller,  # noqa: ARG002
         request: memoryview,
     ) -> Serve:
-        """What is not hot is pyfuse3's."""
+        """Pass a request on to pyfuse3."""
         if opcode == Opcode.INIT:
             self._begin(unique, request)
         self._pyfuse3.pass_on(bytes(request))
@@ -281,7 +282,7 @@ class Lane:
         write_answer(self._device, b"", answer)
 
     def _told_of(self, answer: bytes) -> bytes:
-        """What the kernel is told of pyfuse3's answer to INIT."""
+        """pyfuse3's answer to INIT, changed for the kernel."""
         told = wire.with_longer_queue(answer, MAX_BACKGROUND, CONGESTED_BACKGROUND)
         if self._kills:
             told = wire.with_killing(told)
@@ -291,7 +292,7 @@ class Lane:
             told = wire.with_longer_requests(told, self._pages, _PAGE_BYTES)
         return told
 
-    # -- what is hot ----------------------------------------------------------------------------
+    # -- the most frequent requests -------------------------------------------------------------
 
     async def _lookup(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         name = wire.name_at(request, wire.HEADER.size, len(request))
@@ -339,12 +340,12 @@ class Lane:
                 await self._adapter.release(reply.handle)  # the kernel knows of no handle
                 raise
         self._note_opened(unique, reply.handle)
-        # Nothing is stored at its close(2): one request of four that a small file takes.
+        # Its close(2) has nothing to store: this saves one of the four requests for a small file.
         no_flush = not flags & (os.O_ACCMODE | os.O_TRUNC)
         self._send(wire.opened(unique, reply, no_flush=no_flush))
 
     def _note_opened(self, unique: int, handle: int) -> None:
-        """A request is about to be answered with a handle: for who keeps them beyond this lane."""
+        """A request is about to be answered with a handle: a subclass records it."""
 
     async def _read(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
@@ -360,7 +361,7 @@ class Lane:
         start = wire.HEADER.size + wire.WRITE_IN.size
         if start + size > len(request):
             raise ValueError("a WRITE that is shorter than it says")
-        # The bytes stay where they are until they are taken; who reads next has another buffer.
+        # The bytes stay in this buffer until they are taken; the next reader has another buffer.
         held = self._buffer
         self._buffer = self._spare.pop() if self._spare else memoryview(bytearray(len(held)))
         try:
@@ -418,7 +419,7 @@ class Lane:
         self._value(unique, room, b"".join(name + b"\0" for name in names))
 
     def _value(self, unique: int, room: int, value: bytes) -> None:
-        """Answer with an attribute; with its length where the caller has no room yet."""
+        """Answer with an attribute, or with its length if the caller only asks for that."""
         if room == 0:
             self._send(wire.number(unique, len(value)))
         elif len(value) > room:
@@ -442,8 +443,8 @@ class Lane:
     async def _unknown(
         self, unique: int, _node: int, _caller: Caller, _request: memoryview
     ) -> None:
-        # The kernel interrupts nothing any more after this. It asks again for each ioctl: Python
-        # makes one for each file that it opens, and pyfuse3 would give the same answer.
+        # After this answer, the kernel sends no INTERRUPT any more. It still sends each ioctl:
+        # Python makes one for each file that it opens, and pyfuse3 would give the same answer.
         self._send(wire.refused(unique, UNKNOWN_REQUEST))
 
 
@@ -453,14 +454,15 @@ def room_for(told: bytes) -> memoryview:
 
 
 class Relay:
-    """The way to pyfuse3 and back. Belongs to the trio thread.
+    """The connection to pyfuse3 and back. Belongs to the trio thread.
 
-    libfuse writes its answers blocking and with Python's lock held, and nobody else could take them
-    off then: never more requests are under way than have room for their answers in the socket.
+    libfuse writes its answers blocking and with the lock held, so that no other thread could read
+    them then. So the number of requests in progress is limited to the answers that fit into the
+    socket.
     """
 
     def __init__(self, end: socket.socket, answered: Callable[[memoryview], None]) -> None:
-        """``answered`` is given each answer; it is valid until it returns."""
+        """``answered`` gets each answer, which is valid until it returns."""
         self._socket = end
         self._answered = answered
         self._answer = memoryview(bytearray(_ANSWER_BYTES))
@@ -470,18 +472,18 @@ class Relay:
         self._most = max(1, min(_MOST_PASSED_ON, room // _BYTES_AN_ANSWER))
 
     def pass_on(self, request: bytes) -> None:
-        """Let pyfuse3 answer it, in its turn."""
+        """Let pyfuse3 answer the request in its turn."""
         self._waiting.append(request)
         self._send_on()
 
     async def run(self) -> None:
-        """Bring answers back, until cancelled."""
+        """Read answers, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self.drain()
 
     def drain(self) -> None:
-        """Bring back what is there."""
+        """Read the answers that are there."""
         while True:
             try:
                 size = self._socket.recv_into(self._answer)
@@ -498,13 +500,13 @@ class Relay:
             try:
                 self._socket.send(self._waiting[0])
             except BlockingIOError:
-                return  # what is under way is answered, and then there is room
+                return  # an answer will make room
             self._waiting.popleft()
             self._under_way += 1
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Our end and libfuse's end of the way to pyfuse3, with as much room as is allowed."""
+    """Our end and libfuse's end of the connection to pyfuse3, with the largest allowed buffers."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for end in (ours, theirs):
         try:
@@ -532,12 +534,14 @@ def _opened(found: pyfuse3.FileInfo | OpenReply) -> OpenReply:
 
 
 async def _nothing() -> None:
-    """What is left to do for a request that was passed on."""
+    """The rest of the work for a request that was passed on: none."""
 
 
 @coroutine
 def _driven(served: Serve, waits: Callable[[], None]) -> Generator[Any, Any, bool]:
-    """Run ``served`` in this task, and call ``waits`` before its first wait; whether it waited."""
+    """Run ``served`` in this task, and call ``waits`` before its first wait; returns whether it
+    waited.
+    """
     try:
         message = served.send(None)
     except StopIteration:

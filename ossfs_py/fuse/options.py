@@ -1,4 +1,4 @@
-"""What has to be known to mount."""
+"""Settings for mounting."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,10 @@ class FuseOptions:
     allow_other: bool
     readahead_bytes: int
     descriptor: int | None = None
-    """The kernel's side of a mount that somebody else has made, and unmounts."""
+    """The kernel's side of a mount that another process has made, and unmounts."""
     lane: bool = False
-    """Whether what is asked most is answered past pyfuse3, where that can be."""
+    """Whether the lane answers the most frequent requests without pyfuse3, if possible."""
     passthrough: bool = False
-    """Whether the kernel may be given local files to read itself; with the lane only."""
+    """Whether the kernel may read local files itself; only with the lane."""
     kernel_options: tuple[str, ...] = ()
-    """What else the kernel enforces (noexec, noatime); nosuid and nodev always hold."""
+    """Further options for the kernel (noexec, noatime); nosuid and nodev always hold."""

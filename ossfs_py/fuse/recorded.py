@@ -1,4 +1,4 @@
-"""An adapter that writes the access log: what was asked, about what, by whom, how it ended."""
+"""An adapter that writes the access log: the request, its subject, the caller and the result."""
 
 import errno
 import functools
@@ -65,7 +65,7 @@ class RecordedAdapter(Adapter):
         self.access_log = access
 
     def lacks_xattr(self, inode: int, name: bytes) -> bool:  # noqa: ARG002 - every request is written
-        """Nothing is said without a line in the log."""
+        """False: every request has to go through a handler, for its line in the log."""
         return False
 
     lookup = _recorded(Adapter.lookup)

@@ -1,4 +1,4 @@
-"""Whether libfuse and pyfuse3 would begin a mount as the daemon that serves it did."""
+"""Whether libfuse and pyfuse3 would begin a mount as the serving daemon did."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ _ANSWER_BYTES = 4096
 
 
 class _Stand(pyfuse3.Operations):
-    """What INIT is answered with depends on this much of an adapter."""
+    """The part of an adapter that the answer to INIT depends on."""
 
     supports_dot_lookup = Adapter.supports_dot_lookup
     enable_writeback_cache = Adapter.enable_writeback_cache
@@ -30,7 +30,7 @@ def rehearse(negotiated: Negotiated, options: FuseOptions) -> None:
     Blocks; there must be no session of pyfuse3 yet, and there is none afterwards.
 
     Raises:
-        EnvironmentProblemError: INIT would be answered otherwise than the kernel was told.
+        EnvironmentProblemError: the answer to INIT would differ from the one that the kernel got.
     """
     ours, theirs = socket_pair()
     with ours:

@@ -1,4 +1,4 @@
-"""Threads that copy long answers into the kernel, so that it is not done under Python's lock."""
+"""Threads that copy long answers into the kernel, so that the copy does not hold the lock."""
 
 import logging
 import os
@@ -14,22 +14,22 @@ from ossfs_py.runtime.slabs import LentMemory
 log = logging.getLogger(__name__)
 
 WORTH_A_THREAD_BYTES: Final = 64 * 1024
-"""Waking a thread costs about what copying so much does: 18 us, at 4 GB/s."""
+"""Waking a thread costs about as much as copying this many bytes: 18 us, at 4 GB/s."""
 _MOST_THREADS = 8
-"""A core copies 6 to 10 GB/s into the kernel: what 400 Gbit/s bring takes as many."""
+"""A core copies 6 to 10 GB/s into the kernel: 400 Gbit/s need this many."""
 
 _Answer: TypeAlias = tuple[bytes, memoryview | bytes, LentMemory | None]
 
 
 def thread_count(cores: int) -> int:
-    """How many threads copy on a machine of so many cores."""
+    """Number of threads on a machine with so many cores."""
     return max(1, min(_MOST_THREADS, cores))
 
 
 class ReplyThreads:
     """Writes answers to the kernel's descriptor, in any order.
 
-    ``failed`` is called, in the thread, with what a thread dies of.
+    ``failed`` is called in a thread, with the exception that ends it.
     """
 
     def __init__(self, device: int, count: int, failed: Callable[[BaseException], None]) -> None:
@@ -44,7 +44,7 @@ class ReplyThreads:
             thread.start()
 
     def put(self, header: bytes, data: memoryview | bytes) -> None:
-        """Answer with ``header`` and ``data`` soon, whose memory serves nothing else until then.
+        """Send ``header`` and ``data`` soon; their memory must not be reused before that.
 
         Belongs to the trio thread.
         """
@@ -56,7 +56,9 @@ class ReplyThreads:
             self._answers.put((header, data, None))
 
     def close(self) -> None:
-        """Return when every answer is written, has taken too long or has nobody to write it."""
+        """Return when every answer is written, has taken too long, or no thread is left to write
+        it.
+        """
         for _thread in self._threads:
             self._answers.put(None)
         for thread in self._threads:
@@ -74,7 +76,7 @@ class ReplyThreads:
                 try:
                     write_answer(self._device, header, data)
                 finally:
-                    # Nothing here may keep memory that was given back.
+                    # Nothing here may keep a reference to memory that was given back.
                     del answer, data
                     if memory is not None:
                         memory.hand_back()
@@ -83,7 +85,7 @@ class ReplyThreads:
 
 
 def write_answer(device: int, header: bytes, data: memoryview | bytes = b"") -> None:
-    """Give the kernel an answer; one that nobody waits for any more is dropped."""
+    """Send an answer to the kernel; drop it if nobody waits for it any more."""
     try:
         os.writev(device, (header, data) if data else (header,))
     except OSError as exc:

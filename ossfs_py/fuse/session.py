@@ -49,17 +49,18 @@ log = logging.getLogger(__name__)
 
 _MIN_TASKS = 8
 _MAX_TASKS = 1024
-"""Blocked READs hold a session task each; with pyfuse3's 99 they starve stat and ls."""
+"""Each blocked READ occupies a session task; pyfuse3's default of 99 starves stat and ls."""
 
 
 def _is_trouble(record: logging.LogRecord) -> bool:
-    """Not when the kernel no longer waits for an answer: its program was killed, or the mount is
-    gone. pyfuse3 calls that an error."""
+    """False if the kernel does not wait for an answer any more: its program was killed, or the
+    mount is gone. pyfuse3 logs that as an error.
+    """
     return record.args != (NOBODY_WAITS,)
 
 
 class UnmountedEarlyError(Exception):
-    """The mount was gone before it was of any use."""
+    """The mount was gone before it could be used."""
 
 
 class ServingFailedError(Exception):
@@ -67,23 +68,24 @@ class ServingFailedError(Exception):
 
 
 class _Service(Protocol):
-    """What answers the kernel."""
+    """Answers the kernel."""
 
     notices: Notices
-    """How the kernel is told things unasked."""
+    """Sends notices to the kernel."""
     backings: Backings | None
-    """How the kernel is given local files; None: it is given none."""
+    """Registers local files with the kernel; None: it gets none."""
     begun: trio.Event
     """Set when the kernel's first request, INIT, has been answered."""
 
     @property
     def failure(self) -> BaseException | None:
-        """What serving ended of, where nobody unmounted."""
+        """The exception that ended serving, unless the mount was unmounted."""
         ...
 
     async def serve(self) -> None:
-        """Answer until the kernel has let go of the mount, or :meth:`end` is called, and what was
-        under way is done."""
+        """Answer until the kernel has released the mount, or :meth:`end` is called, and running
+        calls are done.
+        """
         ...
 
     def end(self) -> None:
@@ -99,17 +101,17 @@ async def mounted(
     access: AccessLog | None = None,
     heir: Heir | None = None,
 ) -> "AsyncIterator[Callable[[], None]]":
-    """Mount and serve while the body runs; yields what ends serving.
+    """Mount and serve while the body runs; yields the function that ends serving.
 
-    The body runs beside the request loop. When the loop ends by itself (somebody unmounted), the
-    body is cancelled. On the way out the mount is gone, whatever happened. With ``access`` every
-    request is written there. With ``heir`` the mount may be that of a daemon that died, and is left
-    to the next one where serving fails.
+    The body runs beside the request loop. When the loop ends by itself (an unmount), the body is
+    cancelled. On exit the mount is gone in every case. With ``access``, every request is written
+    there. With ``heir``, the mount may be that of a dead daemon, and is left to the next daemon if
+    serving fails.
 
     Raises:
         EnvironmentProblemError: the kernel or fusermount3 refused.
-        UnmountedEarlyError: somebody unmounted before the body began.
-        ServingFailedError: the daemon could not go on, and the body was cancelled.
+        UnmountedEarlyError: the mount was unmounted before the body began.
+        ServingFailedError: the daemon could not continue, and the body was cancelled.
     """
     adapter = (
         Adapter(filesystem, metrics)
@@ -137,9 +139,9 @@ async def mounted(
                     nursery.start_soon(serve)
                     nursery.start_soon(watch)
                     nursery.start_soon(adapter.callers.run)
-                    # INIT sets the readahead anew. The mount itself is never asked from here: a
-                    # daemon that is killed while one of its threads waits for its own answer
-                    # never lets go of the kernel's descriptor, and so nobody is ever answered.
+                    # INIT resets the readahead. The mount itself is never asked from here: a daemon
+                    # that is killed while one of its threads waits for its own answer never
+                    # releases the kernel's descriptor, and so no program ever gets an answer.
                     await service.begun.wait()
                     tune(options.mountpoint, options.readahead_bytes)
                     metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
@@ -159,7 +161,7 @@ async def mounted(
 
 @contextmanager
 def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Iterator[_Service]:
-    """A mount, and what serves it; in the end it is unmounted."""
+    """A mount and its service; it is unmounted in the end."""
     if heir is not None and heir.device is not None:
         with _inherited(adapter, options, heir, heir.device) as inherited:
             yield inherited
@@ -182,7 +184,7 @@ def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Itera
 def _given(
     adapter: Adapter, options: FuseOptions, heir: Heir | None, device: int
 ) -> Iterator[_Service]:
-    """A mount that somebody else has made."""
+    """A mount that another process has made."""
     os.set_blocking(device, False)
     if options.lane:
         try:
@@ -204,14 +206,15 @@ def _given(
 def _inherited(
     adapter: Adapter, options: FuseOptions, heir: Heir | None, device: int
 ) -> Iterator[_Service]:
-    """The mount of a daemon that died, or of somebody else. libfuse has never heard of it, so what
-    is ours to unmount, we unmount."""
+    """The mount of a dead daemon, or of another process. libfuse does not know it, so this unmounts
+    it if it is ours.
+    """
     ours, theirs = socket_pair()
     ends = _Ending(heir)
     with ours:
         number = theirs.detach()
         try:
-            # libfuse takes it for a mount that somebody else has made, and closes it in the end.
+            # libfuse takes it for a mount that another process has made, and closes it in the end.
             _init_pyfuse3(adapter, f"/dev/fd/{number}", options)
         except EnvironmentProblemError:
             os.close(number)
@@ -233,7 +236,7 @@ def _unmount(mountpoint: Path) -> None:
     try:
         unmount(mountpoint, lazy=True)
     except EnvironmentProblemError as exc:
-        # It was taken out of sight already, and ends with the last descriptor of the kernel's.
+        # It was taken out of sight already, and ends with the kernel's last descriptor.
         log.info("%s", exc)
 
 
@@ -247,7 +250,7 @@ def _init_pyfuse3(adapter: Adapter, where: str, options: FuseOptions) -> None:
 
 
 class _Ending:
-    """Whether a mount is to be unmounted: not when its daemon failed and another goes on."""
+    """Whether to unmount a mount: not if its daemon failed and another one continues."""
 
     def __init__(self, heir: Heir | None) -> None:
         self._heir = heir
@@ -255,7 +258,7 @@ class _Ending:
 
     @contextmanager
     def seen(self) -> Iterator[None]:
-        """See how the block ends."""
+        """Record how the block ends."""
         try:
             yield
         except UnmountedEarlyError:
@@ -272,8 +275,9 @@ class _Ending:
 def _service(
     adapter: Adapter, before: list[int], heir: Heir | None, options: FuseOptions
 ) -> Iterator[_Service]:
-    """What serves a mount that libfuse has just made; ``before``: the kernel's descriptors that
-    were open before."""
+    """The service of a mount that libfuse has just made; ``before``: the kernel's descriptors that
+    were open before.
+    """
     if options.lane:
         try:
             check_lane()
@@ -301,12 +305,12 @@ class _ByPyfuse3:
         self.failure = None
 
     async def serve(self) -> None:
-        """Answer requests until the kernel has let go of the mount, however it says so.
+        """Answer requests until the kernel has released the mount, however it reports that.
 
-        ENODEV is what pyfuse3 knows. A request that the kernel takes off its queue at the moment
-        when the connection goes ends the read with ECONNABORTED instead (fuse_dev_do_read in
-        fs/fuse/dev.c): seen in 1 of some thousand unmounts. pyfuse3 cancels the handlers under way
-        then; those that change something are shielded (see Adapter).
+        pyfuse3 knows ENODEV. If the kernel takes a request off its queue at the moment when the
+        connection ends, the read fails with ECONNABORTED instead (fuse_dev_do_read in
+        fs/fuse/dev.c): seen in 1 of some thousand unmounts. pyfuse3 then cancels running handlers;
+        those that change something are shielded (see Adapter).
         """
         try:
             await pyfuse3.main(min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
@@ -319,7 +323,7 @@ class _ByPyfuse3:
 
 
 class _WithLane:
-    """The lane answers what is asked most, and pyfuse3 the rest."""
+    """The lane answers the most frequent requests, and pyfuse3 the rest."""
 
     def __init__(self, lane: Lane, device: int) -> None:
         self._lane = lane
@@ -329,7 +333,7 @@ class _WithLane:
 
     @property
     def failure(self) -> BaseException | None:
-        """What a thread of the lane died of."""
+        """The exception that ended a thread of the lane."""
         return self._lane.failure
 
     @classmethod
@@ -343,7 +347,7 @@ class _WithLane:
         *,
         passes_through: bool,
     ) -> "Iterator[_WithLane]":
-        """Over the kernel's descriptor, and our end of the socket that pyfuse3 has."""
+        """Make it from the kernel's descriptor and our end of the socket that pyfuse3 has."""
         adapter.answers_lane = True
         cores = len(os.sched_getaffinity(0))
         count, pages = thread_count(cores), page_limit()
@@ -366,7 +370,7 @@ class _WithLane:
             lane.close()
 
     async def serve(self) -> None:
-        """Answer requests until the kernel has let go of the mount."""
+        """Answer requests until the kernel has released the mount."""
         async with trio.open_nursery() as relaying:
             relaying.start_soon(self._lane.relay)
             async with trio.open_nursery() as both:
@@ -381,9 +385,9 @@ class _WithLane:
 
 
 def libfuse_options(options: FuseOptions) -> set[str]:
-    """What libfuse is told, each word an option of its own."""
-    # Who may write to the bucket must not make programs that run as somebody else, nor devices:
-    # stated rather than left to libfuse, whose own default a remount would lose.
+    """The options for libfuse, one per word."""
+    # Users who may write to the bucket must not make set-uid programs or devices. This is stated
+    # rather than left to libfuse, whose own default a remount would lose.
     wanted = {
         f"fsname={shown_source(options.source)}",
         f"subtype={SUBTYPE}",

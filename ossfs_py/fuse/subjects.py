@@ -1,4 +1,4 @@
-"""What a request is about, in the words of people: the path, the offset, the size."""
+"""The subject of a request in words for people: the path, the offset, the size."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from ossfs_py.errors import OssfsError
 from ossfs_py.filesystem.operations import Filesystem
 
 _NUMBERS = {"off": "offset", "size": "size", "flags": "flags"}
-"""Arguments of handlers that are told as they are, and under which name."""
+"""Arguments of handlers that are shown as they are, and their names there."""
 
 
 class Subject:
@@ -19,7 +19,7 @@ class Subject:
         self._names = tuple(inspect.signature(handler).parameters)[1:]
 
     def path(self, filesystem: Filesystem, arguments: Sequence[Any]) -> str:
-        """The path below the mountpoint, ``""`` where nobody can tell any more."""
+        """The path below the mountpoint, ``""`` if it is not known any more."""
         given = dict(zip(self._names, arguments, strict=False))
         try:
             if "fh" in given and given["fh"] is not None:
@@ -30,12 +30,12 @@ class Subject:
                 if parent in given:
                     return _child(filesystem, given[parent], given[name])
         except OssfsError:
-            # A stale inode or handle is about nothing that has a name.
+            # A stale inode or handle has no name.
             return ""
         return ""
 
     def details(self, filesystem: Filesystem, arguments: Sequence[Any]) -> dict[str, Any]:
-        """What else is worth telling: numbers, the new name, who asks."""
+        """Other details: numbers, the new name, the caller."""
         given = dict(zip(self._names, arguments, strict=False))
         told = {_NUMBERS[name]: given[name] for name in _NUMBERS if name in given}
         if "mode" in given:

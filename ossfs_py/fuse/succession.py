@@ -1,13 +1,13 @@
-"""A mount that goes from a daemon that died to the next one, with the kernel's descriptor.
+"""Handing a mount from a dead daemon to the next one, with the kernel's descriptor.
 
-libfuse believes that it has just been mounted: it is sent the INIT of the first daemon once more,
-and its answer, which the kernel has had long ago, must be the same. Then the kernel is asked to
-send again what the dead daemon had not answered (FUSE_NOTIFY_RESEND, Linux 6.9). Such requests are
-marked, and are answered with the mark.
+libfuse believes that it has just been mounted: it gets the INIT of the first daemon once more. Its
+answer must be the same one that the kernel has had long ago. Then the kernel is asked to send the
+requests again that the dead daemon had not answered (FUSE_NOTIFY_RESEND, Linux 6.9). Such requests
+have a mark, and their answers have it too.
 
-Most of what comes again can be done twice; an open directory that nobody knows of costs a few
-hundred bytes. OPEN and CREATE are answered with the handle that there is, as nobody would release
-it; what changes names by what is found done (``again.py``).
+Most repeated requests can be done twice; an open directory that nobody knows costs a few hundred
+bytes. OPEN and CREATE are answered with the existing handle, as nobody would release it. Changes of
+names are answered by what is found done (``again.py``).
 """
 
 import logging
@@ -35,41 +35,41 @@ from ossfs_py.host.keeping import MountKeeper
 log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 30.0
-"""libfuse answers INIT in microseconds, on a machine that swaps in seconds."""
+"""libfuse answers INIT in microseconds; on a machine that swaps, in seconds."""
 _RESENT = 1 << 63
 """FUSE_UNIQUE_RESEND."""
 _RESEND = wire.OUT_HEADER.pack(wire.OUT_HEADER.size, 7, 0)
 """FUSE_NOTIFY_RESEND."""
 _FLAGS = struct.Struct("=II")
 _FLAGS_OFFSET = wire.HEADER.size + 12
-"""Of the flags in INIT, behind versions and readahead; more flags follow them."""
+"""Offset of the flags in INIT, after versions and readahead; more flags follow them."""
 _INIT_EXT, _HAS_RESEND = 1 << 30, 1 << (39 - 32)
 
 
 class Heir:
-    """What a mount needs to go on for a dead daemon, and to be gone on with.
+    """The parts of a mount that let it replace a dead daemon, and be replaced.
 
-    ``survival`` is what is written, ``keeper`` who holds it.
+    ``survival`` has the records; ``keeper`` holds the mount.
     """
 
     def __init__(self, survival: Survival, keeper: MountKeeper) -> None:
         self.survival = survival
         self._keeper = keeper
         self.device = keeper.device
-        """The kernel's descriptor, if a daemon was there before."""
+        """The kernel's descriptor, if there was an earlier daemon."""
         self.own_device: int | None = None
         """The kernel's descriptor of this daemon's own mount, if it can be handed over."""
         self.is_kept = self.device is not None
-        """Whether another daemon goes on when this one dies."""
+        """Whether another daemon continues when this one dies."""
         self.filesystem: SurvivingFilesystem | None = None
-        """What is mounted; set by the session."""
+        """The mounted file system; set by the session."""
 
     def beat(self) -> None:
-        """This daemon runs: its keeper looks, and ends one that hangs."""
+        """This daemon runs: its keeper watches it, and kills one that hangs."""
         self._keeper.beat()
 
     def hand_over(self) -> bool:
-        """The mount answers: from now on another daemon may go on with it; whether one can."""
+        """The mount answers, and another daemon may now take it over; returns whether one can."""
         if self.device is not None:
             self._keeper.goes_on()
         elif not self.is_kept and self.own_device is not None:
@@ -84,12 +84,12 @@ class Heir:
         self._keeper.ended()
 
     def refused(self) -> None:
-        """No daemon can go on for the one before."""
+        """No daemon can continue for the earlier one."""
         self._keeper.refused()
 
 
 class InheritedLane(Lane):
-    """A lane whose mount may have had a daemon before, and may have one afterwards."""
+    """A lane whose mount may have had an earlier daemon, and may get a later one."""
 
     def __init__(
         self,
@@ -105,12 +105,12 @@ class InheritedLane(Lane):
         self._heir = heir
         self._again = None if heir.filesystem is None else Again(adapter, heir.filesystem)
         self._dated: set[int] = set()
-        """Requests under way whose beginning is written down."""
+        """Running requests whose beginning is recorded."""
         self._init_request = b""
         self._replayed: Negotiated | None = None
 
     async def run(self) -> None:
-        """Answer until the kernel has let go of the mount or :meth:`end` is called."""
+        """Answer until the kernel has released the mount or :meth:`end` is called."""
         if self._heir.device is not None:
             await self._begin_again()
         await super().run()
@@ -172,13 +172,13 @@ class InheritedLane(Lane):
             await super()._create(unique, node, caller, request)
             return
         number = before[1].opened.inode.number
-        # The reference to it was counted when it was made.
+        # Its reference was counted when it was made.
         reply = await self._heir.filesystem.attributes(number)
         entered = wire.entry(unique, reply, PREFERRED_IO_BYTES)
         self._send(wire.created(unique, entered, self._told_handle(unique, *before)))
 
     def _opened_before(self, unique: int) -> tuple[int, Handle] | None:
-        """The descriptor that the daemon before has made for a request."""
+        """The descriptor that the earlier daemon has made for a request."""
         filesystem = self._heir.filesystem
         if not unique & _RESENT or filesystem is None:
             return None
@@ -236,13 +236,13 @@ class InheritedLane(Lane):
 
 
 def _succeeds(answer: memoryview, unique: int) -> bool:
-    """Whether it answers the request of that number, and well."""
+    """Whether it is a successful answer to the request of that number."""
     _size, error, answered = wire.OUT_HEADER.unpack_from(answer)
     return bool(answered == unique and not error)
 
 
 def _resends(request: bytes) -> bool:
-    """Whether a kernel that has sent this INIT can send requests again."""
+    """Whether a kernel with this INIT can send requests again."""
     if len(request) < _FLAGS_OFFSET + _FLAGS.size:
         return False
     flags, more = _FLAGS.unpack_from(request, _FLAGS_OFFSET)

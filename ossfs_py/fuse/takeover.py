@@ -1,7 +1,7 @@
-"""The kernel's descriptor taken over from libfuse, which is given one end of a socket for it.
+"""Takes the kernel's descriptor from libfuse, and gives it one end of a socket instead.
 
-libfuse mounts as it always does, as root by itself and otherwise with fusermount3, and unmounts so
-at the end, when it has its descriptor back.
+libfuse mounts as always, directly as root and otherwise with fusermount3. It unmounts in the same
+way at the end, when it has its descriptor back.
 """
 
 import fcntl
@@ -20,18 +20,18 @@ from ossfs_py.fuse.tuning import fuse_descriptors
 log = logging.getLogger(__name__)
 
 _LEAST_KERNEL = (5, 4)
-"""The first with long support that speaks what ``wire`` does (FUSE 7.31)."""
+"""The first long-term kernel with the protocol of ``wire`` (FUSE 7.31)."""
 _MAX_PAGES_LIMIT = Path("/proc/sys/fs/fuse/max_pages_limit")
 
 
 class NoLaneError(Exception):
-    """Why the lane cannot be had here; pyfuse3 answers everything then."""
+    """The reason why the lane is not available here; pyfuse3 then answers everything."""
 
 
 @contextmanager
 def taken_over(descriptor: int) -> Iterator[tuple[int, socket.socket]]:
-    """The kernel's descriptor, non-blocking, and our end of the socket that has its number in the
-    block.
+    """Inside the block: the kernel's descriptor, non-blocking, and our end of the socket that has
+    its number.
     """
     device = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 0)
     try:
@@ -49,7 +49,7 @@ def taken_over(descriptor: int) -> Iterator[tuple[int, socket.socket]]:
 
 
 def check_lane() -> None:
-    """Whether the kernel allows it.
+    """Check whether the kernel supports the lane.
 
     Raises:
         NoLaneError: it does not.
@@ -63,10 +63,10 @@ def check_lane() -> None:
 
 
 def session_descriptor(before: list[int]) -> int:
-    """The kernel's descriptor that libfuse opened since ``before`` was all of them.
+    """The kernel's descriptor that libfuse has opened since ``before`` was the full list.
 
     Raises:
-        NoLaneError: it cannot be told which.
+        NoLaneError: it is not clear which one it is.
     """
     new = set(fuse_descriptors()) - set(before)
     if len(new) != 1:
@@ -75,7 +75,7 @@ def session_descriptor(before: list[int]) -> int:
 
 
 def page_limit() -> int:
-    """The most pages that the kernel lets a request have; 0 if it does not tell (before 6.13)."""
+    """The most pages that the kernel allows in a request; 0 if it does not say (before 6.13)."""
     try:
         return int(_MAX_PAGES_LIMIT.read_text())
     except (OSError, ValueError):
@@ -83,7 +83,7 @@ def page_limit() -> int:
 
 
 def _splices_packets() -> bool:
-    """Whether splice(2) takes one packet of a socket, and no more, as a read does."""
+    """Whether splice(2) takes exactly one packet of a socket, as a read does."""
     packets = (b"first", b"second")
     ours, theirs = socket_pair()
     reading, writing = os.pipe()

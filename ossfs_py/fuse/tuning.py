@@ -1,4 +1,4 @@
-"""What the kernel can be told about the mount besides answers: readahead and its queue."""
+"""Settings of the mount in the kernel beside answers: readahead and its queue."""
 
 import logging
 import math
@@ -19,11 +19,12 @@ _CONNECTIONS = Path("/sys/fs/fuse/connections")
 MAX_BACKGROUND = 128
 """Asynchronous READs the kernel keeps in flight; its default of 12 starves parallel readers."""
 CONGESTED_BACKGROUND = MAX_BACKGROUND * 3 // 4
-"""From so many on the kernel reads nothing ahead, and asks for a file page by page: by default from
-9 on, so that 16 readers of files of 100 KB sent 25 READs instead of one for each sixth file.
+"""With this many READs in flight, the kernel stops reading ahead, and reads a file page by page.
+Its default is 9: with that, 16 readers of files of 100 KB sent 25 READs instead of one for each
+sixth file.
 
-The lane says both when it answers INIT; here, where pyfuse3 alone answers, fusectl has to be
-mounted, as it is not in most containers."""
+The lane sets both in its answer to INIT. If pyfuse3 alone answers, this needs fusectl, which most
+containers have not mounted."""
 
 
 def device_of(mountpoint: Path) -> str | None:
@@ -33,10 +34,10 @@ def device_of(mountpoint: Path) -> str | None:
 
 
 async def connection_gone() -> None:
-    """Wait until the kernel has let go of the mount: unmounted, and nobody has a file open."""
+    """Wait until the kernel has released the mount: it is unmounted, and no file is open."""
     with select.epoll() as events:
         for descriptor in fuse_descriptors():
-            # Nothing is asked for: an error, the end of the connection, is always told.
+            # No event is requested: an error, the end of the connection, is always reported.
             events.register(descriptor, 0)
         await trio.lowlevel.wait_readable(events.fileno())
 
@@ -45,14 +46,14 @@ def fuse_descriptors() -> list[int]:
     """Every open descriptor of this process that belongs to the kernel's side of a mount."""
     found = []
     for entry in _DESCRIPTORS.iterdir():
-        with suppress(OSError):  # closed meanwhile
+        with suppress(OSError):  # it was closed in the meantime
             if is_kernels_side(int(entry.name)):
                 found.append(int(entry.name))
     return found
 
 
 def tune(mountpoint: Path, readahead_bytes: int) -> None:
-    """Raise the mount's readahead and queue where permitted; say so in the log where not."""
+    """Raise the mount's readahead and queue if permitted; log it if not."""
     device = device_of(mountpoint)
     if device is None:
         log.warning("the mount at %s was not found in the mount table", mountpoint)
@@ -72,9 +73,9 @@ def tune(mountpoint: Path, readahead_bytes: int) -> None:
 
 
 def waiting_requests(mountpoint: Path) -> Callable[[], float]:
-    """What tells how many requests the kernel waits for; NaN where it does not say.
+    """A function that returns the number of waiting requests in the kernel; NaN if not known.
 
-    It does not where the fusectl file system is not mounted, as in most containers.
+    It is not known if the fusectl file system is not mounted, as in most containers.
     """
     device = device_of(mountpoint)
     path = _CONNECTIONS / (device or "0:0").partition(":")[2] / "waiting"

@@ -1,6 +1,6 @@
-"""The bytes of the FUSE protocol that the lane reads and writes (linux/fuse.h, 7.31 and later).
+"""Encoding of the FUSE protocol for the lane (linux/fuse.h, 7.31 and later).
 
-Everything is in the machine's byte order and aligned as C has it. What cannot be understood raises
+All fields are in the machine's byte order, and aligned as in C. Malformed input raises
 :class:`struct.error` or ValueError; nothing is read past the end of a request.
 """
 
@@ -12,11 +12,11 @@ from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.model import AttributeChange
 
 LEAST_MINOR: Final = 31
-"""Of the protocol 7.x: Linux 5.2 (2019). The structures below have not changed since."""
+"""Minor version of the protocol 7.x: Linux 5.2 (2019). The structures below are unchanged since."""
 
 
 class Opcode:
-    """What the kernel asks for (enum fuse_opcode)."""
+    """Kinds of requests (enum fuse_opcode)."""
 
     LOOKUP: Final = 1
     FORGET: Final = 2
@@ -55,30 +55,32 @@ WRITE_IN: Final = struct.Struct("=QQIIQII")
 """struct fuse_write_in: handle, offset, size, flags, lock owner, open flags, padding; the bytes
 follow."""
 READ_IN: Final = struct.Struct("=QQI")
-"""The beginning of struct fuse_read_in, and of what READDIRPLUS sends: handle, offset, size."""
+"""The beginning of struct fuse_read_in, also of READDIRPLUS: handle, offset, size."""
 HANDLE_IN: Final = struct.Struct("=Q")
 """The beginning of struct fuse_flush_in and fuse_release_in."""
 OPEN_IN: Final = struct.Struct("=II")
-"""struct fuse_open_in: flags, and whether set-id bits go (``OPEN_KILLS``)."""
+"""struct fuse_open_in: flags, and whether to clear set-id bits (``OPEN_KILLS``)."""
 XATTR_IN: Final = struct.Struct("=II")
 """struct fuse_getxattr_in: room for the value, padding; for GETXATTR the name follows."""
 COPY_IN: Final = struct.Struct("=QQQQQQQ")
 """struct fuse_copy_file_range_in: handle and offset of the source; node, handle and offset of the
 target; length, flags."""
 FORGET_IN: Final = struct.Struct("=Q")
-"""struct fuse_forget_in: how many references."""
+"""struct fuse_forget_in: number of references."""
 _COUNT_IN = struct.Struct("=II")
-"""struct fuse_batch_forget_in: how many pairs of node and references follow."""
+"""struct fuse_batch_forget_in: number of pairs of node and references that follow."""
 _FORGET_ONE = struct.Struct("=QQ")
 
 OUT_HEADER: Final = struct.Struct("=IiQ")
 """struct fuse_out_header: length, negative errno or kind of notification, unique."""
 _ATTRIBUTES = "QQQqqqIIIIIIIIII"
-"""struct fuse_attr: inode, size, blocks; seconds of access, change of bytes, change; the same in
-nanoseconds; mode, links, uid, gid, device, preferred size, flags."""
+"""struct fuse_attr: inode, size, blocks; atime, mtime and ctime in seconds; the same in
+nanoseconds; mode, links, uid, gid, device, preferred size, flags.
+"""
 _ENTRY = "QQQQII" + _ATTRIBUTES
-"""struct fuse_entry_out: node, generation; seconds that name and attributes may be believed; the
-same in nanoseconds; the attributes."""
+"""struct fuse_entry_out: node, generation; seconds that name and attributes may be cached; the same
+in nanoseconds; the attributes.
+"""
 _ENTRY_ANSWER = struct.Struct("=IiQ" + _ENTRY)
 _ATTRIBUTES_ANSWER = struct.Struct("=IiQQII" + _ATTRIBUTES)
 _OPEN_ANSWER = struct.Struct("=IiQQII")
@@ -91,14 +93,15 @@ _DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
 name, type."""
 
 _DIRECT_IO, _KEEP_CACHE, _NO_FLUSH = 1 << 0, 1 << 1, 1 << 5
-"""FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH (Linux 5.16; older ones do not look at it)."""
+"""FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH (Linux 5.16; older kernels ignore it)."""
 
 _PASSTHROUGH = 1 << 7
-"""FOPEN_PASSTHROUGH (Linux 6.9); the last field of struct fuse_open_out is a local file's number
-then."""
+"""FOPEN_PASSTHROUGH (Linux 6.9); then the last field of struct fuse_open_out is the number of a
+local file.
+"""
 
 _BLOCK_BYTES = 512
-"""What st_blocks counts in, whatever st_blksize says (stat(2))."""
+"""The unit of st_blocks, independent of st_blksize (stat(2))."""
 _NANO = 10**9
 _MOST_SECONDS = 2**63 - 1
 _ALIGNMENT = 8
@@ -111,14 +114,15 @@ congestion, longest write, granularity of time, pages a request, alignment, more
 _INIT_REQUEST = struct.Struct("=IIII")
 """The beginning of struct fuse_init_in: major, minor, readahead, flags."""
 _MORE_FLAGS = struct.Struct("=I")
-"""What follows in the request: more flags."""
+"""The field after that in the request: more flags."""
 _STACK_DEPTH = struct.Struct("=I")
-"""What follows in the answer: how deep file systems lie over each other."""
+"""The field after that in the answer: the depth of stacked file systems."""
 _SETATTR_IN = struct.Struct("=IIQQQqqqIIIIIIII")
-"""struct fuse_setattr_in: what is to change, padding, handle, size, lock owner, three times in
-seconds and in nanoseconds, mode, unused, uid, gid, unused."""
+"""struct fuse_setattr_in: fields to change, padding, handle, size, lock owner, three times in
+seconds and in nanoseconds, mode, unused, uid, gid, unused.
+"""
 _MODE, _UID, _GID, _SIZE, _ATIME, _MTIME, _HANDLE = (1 << bit for bit in range(7))
-"""FATTR_MODE and so on: what a SETATTR sets, and whether it comes through a descriptor."""
+"""FATTR_MODE and so on: the fields that a SETATTR sets, and whether it has a handle."""
 _ATIME_NOW, _MTIME_NOW, _KILLS = 1 << 7, 1 << 8, 1 << 11
 """FATTR_ATIME_NOW, FATTR_MTIME_NOW, FATTR_KILL_SUIDGID."""
 _PERMISSIONS = 0o7777
@@ -131,27 +135,28 @@ RENAME_IN: Final = struct.Struct("=Q")
 RENAME2_IN: Final = struct.Struct("=QII")
 """struct fuse_rename2_in: the same with flags and padding."""
 CREATE_IN: Final = struct.Struct("=IIII")
-"""struct fuse_create_in: flags, mode, umask, and whether set-id bits go; the name follows."""
+"""struct fuse_create_in: flags, mode, umask, and whether to clear set-id bits; the name follows."""
 WRITE_KILLS: Final = 1 << 2
-"""FUSE_WRITE_KILL_SUIDGID: the file may lend its owner's rights to nobody any more."""
+"""FUSE_WRITE_KILL_SUIDGID: the set-id bits of the file have to be cleared."""
 OPEN_KILLS: Final = 1 << 0
-"""FUSE_OPEN_KILL_SUIDGID, the same for O_TRUNC."""
+"""FUSE_OPEN_KILL_SUIDGID: the same for O_TRUNC."""
 _HANDLE_KILLPRIV_V2 = 1 << 28
-"""FUSE_HANDLE_KILLPRIV_V2 (7.33, Linux 5.11): the kernel says when set-id bits go, and asks for no
-security.capability before each write."""
+"""FUSE_HANDLE_KILLPRIV_V2 (7.33, Linux 5.11): the kernel says when to clear set-id bits, and does
+not ask for security.capability before each write.
+"""
 _INIT_EXT = 1 << 30
 """FUSE_INIT_EXT: there are more flags."""
 _PASSES_THROUGH = 1 << (37 - 32)
-"""FUSE_PASSTHROUGH, of those."""
+"""FUSE_PASSTHROUGH, in the second word of flags."""
 _DEEPEST = 1
-"""A local file lies on a file system of its own. So the mount can lie below an overlay."""
+"""The depth for local files on an ordinary file system. So the mount can lie below an overlay."""
 _MAX_PAGES = 1 << 22
-"""FUSE_MAX_PAGES: the answer says how many pages a request has."""
+"""FUSE_MAX_PAGES: the answer has the most pages of a request."""
 
 _NOTIFY_INODE, _NOTIFY_ENTRY = 2, 3
 """FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_INVAL_ENTRY."""
 _NODE_NOTICE = struct.Struct("=IiQQqq")
-"""struct fuse_notify_inval_inode_out: node, first byte, how many (0: all from there on)."""
+"""struct fuse_notify_inval_inode_out: node, first byte, number of bytes (0: up to the end)."""
 _ENTRY_NOTICE = struct.Struct("=IiQQII")
 """struct fuse_notify_inval_entry_out: directory, length of the name, flags."""
 
@@ -159,7 +164,7 @@ Buffer = memoryview | bytes | bytearray
 
 
 class Caller(NamedTuple):
-    """Who asks; stands for pyfuse3.RequestContext, which only pyfuse3 can make."""
+    """The caller of a request; replaces pyfuse3.RequestContext, which only pyfuse3 can make."""
 
     uid: int
     gid: int
@@ -171,10 +176,10 @@ class Caller(NamedTuple):
 
 
 def name_at(request: Buffer, start: int, end: int) -> bytes:
-    """The name between two places of a request, without the zero byte that ends it.
+    """The name between two offsets of a request, without its final zero byte.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no name.
     """
     name, zero, _rest = bytes(request[start:end]).partition(b"\0")
     if not name or not zero:
@@ -183,10 +188,10 @@ def name_at(request: Buffer, start: int, end: int) -> bytes:
 
 
 def two_names_at(request: Buffer, start: int) -> tuple[bytes, bytes]:
-    """Two names behind each other, from a place of a request to its end.
+    """Two names in succession, from an offset of a request to its end.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are not two names.
     """
     first = name_at(request, start, len(request))
     return first, name_at(request, start + len(first) + 1, len(request))
@@ -196,7 +201,7 @@ def forgotten(request: Buffer) -> list[tuple[int, int]]:
     """Node and references of each pair that BATCH_FORGET names.
 
     Raises:
-        struct.error: it is shorter than it says.
+        struct.error: the request is shorter than it says.
     """
     count, _ = _COUNT_IN.unpack_from(request, HEADER.size)
     start = HEADER.size + _COUNT_IN.size
@@ -210,27 +215,27 @@ def forgotten(request: Buffer) -> list[tuple[int, int]]:
 
 
 def refused(unique: int, errno: int) -> bytes:
-    """An answer with an errno; 0 is success without anything to tell."""
+    """An answer with an errno; 0 is success without data."""
     return OUT_HEADER.pack(OUT_HEADER.size, -errno, unique)
 
 
 def data_header(unique: int, size: int) -> bytes:
-    """What goes before ``size`` bytes of data."""
+    """The header before ``size`` bytes of data."""
     return OUT_HEADER.pack(OUT_HEADER.size + size, 0, unique)
 
 
 def number(unique: int, value: int) -> bytes:
-    """How much was written, or how long an attribute is."""
+    """An answer with a number: of bytes written, or the length of an attribute."""
     return _NUMBER_ANSWER.pack(_NUMBER_ANSWER.size, 0, unique, value, 0)
 
 
 def long_number(unique: int, value: int) -> bytes:
-    """How much was copied, as COPY_FILE_RANGE_64 is told."""
+    """An answer with a long number: of bytes copied, for COPY_FILE_RANGE_64."""
     return _LONG_NUMBER_ANSWER.pack(_LONG_NUMBER_ANSWER.size, 0, unique, value)
 
 
 def opened(unique: int, reply: OpenReply, *, no_flush: bool) -> bytes:
-    """The answer to OPEN. ``no_flush``: close(2) of the descriptor is not to be told."""
+    """The answer to OPEN. ``no_flush``: the kernel need not report close(2) of the descriptor."""
     flags = _KEEP_CACHE * reply.keep_cache | _DIRECT_IO * reply.past_pages | _NO_FLUSH * no_flush
     if reply.local is not None:
         flags |= _PASSTHROUGH
@@ -240,7 +245,7 @@ def opened(unique: int, reply: OpenReply, *, no_flush: bool) -> bytes:
 
 
 def entry(unique: int, reply: EntryReply, preferred_bytes: int) -> bytes:
-    """The answer to LOOKUP; ``preferred_bytes`` is told as st_blksize."""
+    """The answer to LOOKUP; ``preferred_bytes`` is the st_blksize."""
     name_s, name_ns = _duration(reply.name_seconds)
     if reply.attributes_seconds == reply.name_seconds:
         kept_s, kept_ns = name_s, name_ns
@@ -254,14 +259,14 @@ def entry(unique: int, reply: EntryReply, preferred_bytes: int) -> bytes:
 
 
 def created(unique: int, entered: bytes, opened_as: bytes) -> bytes:
-    """The answer to CREATE, of those that LOOKUP and OPEN would have."""
+    """The answer to CREATE, from the answers to LOOKUP and OPEN."""
     head = OUT_HEADER.size
     size = len(entered) + len(opened_as) - head
     return OUT_HEADER.pack(size, 0, unique) + entered[head:] + opened_as[head:]
 
 
 def absent(unique: int, seconds: float) -> bytes:
-    """The answer to LOOKUP of a name that the kernel may take for absent for so long."""
+    """The answer to LOOKUP of a name that the kernel may cache as absent for so long."""
     whole, rest = _duration(seconds)
     return _ENTRY_ANSWER.pack(
         _ENTRY_ANSWER.size, 0, unique, 0, 0, whole, 0, rest, 0, *_NO_ATTRIBUTES
@@ -293,7 +298,7 @@ def _shown(reply: EntryReply, preferred_bytes: int) -> tuple[int, ...]:
 
 
 def _duration(seconds: float) -> tuple[int, int]:
-    """Whole seconds and nanoseconds; what no timer can count is for ever."""
+    """Whole seconds and nanoseconds; durations too long for a timer become the longest one."""
     if not 0 < seconds < _MOST_SECONDS:
         return (_MOST_SECONDS, 0) if seconds > 0 else (0, 0)
     whole = int(seconds)
@@ -311,7 +316,7 @@ class DirectoryAnswer:
         self._parts: list[bytes] = []
 
     def take(self, name: bytes, reply: EntryReply, following: int) -> bool:
-        """Add an entry, and the offset of what follows; False if it has no room."""
+        """Add an entry, and the offset of the next one; False if it has no room."""
         length = _DIRECTORY_ENTRY.size + len(name)
         padding = -length % _ALIGNMENT
         if length + padding > self._room:
@@ -329,7 +334,7 @@ class DirectoryAnswer:
         return True
 
     def answer(self, unique: int) -> bytes:
-        """What was taken."""
+        """The answer with the entries taken."""
         data = b"".join(self._parts)
         return data_header(unique, len(data)) + data
 
@@ -338,18 +343,18 @@ class DirectoryAnswer:
 
 
 def minor_of_init(request: Buffer) -> int:
-    """Which 7.x of the protocol the kernel speaks; 0 if it is another major one."""
+    """The minor version of the kernel's protocol 7.x; 0 for another major version."""
     major, minor, _readahead, _flags = _INIT_REQUEST.unpack_from(request, HEADER.size)
     return int(minor) if major == 7 else 0
 
 
 def offers_killing(request: Buffer) -> bool:
-    """Whether the kernel can say with each change that set-id bits go."""
+    """Whether the kernel can say with each change that set-id bits have to be cleared."""
     return bool(_INIT_REQUEST.unpack_from(request, HEADER.size)[3] & _HANDLE_KILLPRIV_V2)
 
 
 def with_killing(answer: bytes) -> bytes:
-    """pyfuse3's answer to INIT, which asks the kernel to say so."""
+    """pyfuse3's answer to INIT, with a request for that."""
     head = OUT_HEADER.size
     told = list(_INIT_ANSWER.unpack_from(answer, head))
     told[3] |= _HANDLE_KILLPRIV_V2
@@ -366,7 +371,7 @@ def offers_passthrough(request: Buffer) -> bool:
 
 
 def with_passthrough(answer: bytes) -> bytes:
-    """pyfuse3's answer to INIT, which lets the kernel do so."""
+    """pyfuse3's answer to INIT, with permission for that."""
     head = OUT_HEADER.size
     told = list(_INIT_ANSWER.unpack_from(answer, head))
     told[3] |= _INIT_EXT
@@ -381,18 +386,18 @@ def with_passthrough(answer: bytes) -> bytes:
 
 
 class Wish(NamedTuple):
-    """What a SETATTR asks for."""
+    """The content of a SETATTR."""
 
     change: AttributeChange
     size: int | None
     handle: int | None
-    """Of the descriptor it is asked through."""
+    """The handle of the descriptor that it uses."""
     kills: bool
-    """Set-id bits go, by a change that sets no mode itself."""
+    """Set-id bits have to be cleared, by a change that does not set the mode."""
 
 
 def wish(request: Buffer) -> Wish:
-    """The request SETATTR, read. Its time of change is nobody's to set."""
+    """Parse a SETATTR. Nobody can set its time of change."""
     changes, _, handle, size, _, *times = _SETATTR_IN.unpack_from(request, HEADER.size)
     accessed, modified, _, accessed_ns, modified_ns, _, mode, _, uid, gid, _ = times
     asked = AttributeChange(
@@ -415,7 +420,7 @@ def _time(seconds: int, nanoseconds: int, is_now: int) -> int:
 
 
 def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
-    """pyfuse3's answer to INIT, with requests of up to ``pages``."""
+    """pyfuse3's answer to INIT, with requests of up to ``pages`` pages."""
     head = OUT_HEADER.size
     told = list(_INIT_ANSWER.unpack_from(answer, head))
     if not told[3] & _MAX_PAGES:
@@ -425,8 +430,8 @@ def with_longer_requests(answer: bytes, pages: int, page_bytes: int) -> bytes:
 
 
 def with_longer_queue(answer: bytes, requests: int, congested: int) -> bytes:
-    """pyfuse3's answer to INIT, with up to ``requests`` at once that nobody waits for (readahead);
-    none is skipped before ``congested`` are under way.
+    """pyfuse3's answer to INIT, with up to ``requests`` background requests (readahead) at once;
+    none is skipped before ``congested`` are in flight.
     """
     head = OUT_HEADER.size
     told = list(_INIT_ANSWER.unpack_from(answer, head))
@@ -439,20 +444,20 @@ def longest_write(answer: bytes) -> int:
     return int(_INIT_ANSWER.unpack_from(answer, OUT_HEADER.size)[6])
 
 
-# -- what the kernel is told unasked --------------------------------------------------------------
+# -- notices to the kernel -------------------------------------------------------------------------
 
 
 def forget_pages(node: int) -> bytes:
-    """Tells it to drop an inode's attributes and pages."""
+    """Makes the kernel drop an inode's attributes and pages."""
     return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, 0, 0)
 
 
 def forget_attributes(node: int) -> bytes:
-    """Tells it to drop an inode's attributes."""
+    """Makes the kernel drop an inode's attributes."""
     return _NODE_NOTICE.pack(_NODE_NOTICE.size, _NOTIFY_INODE, 0, node, -1, 0)
 
 
 def forget_name(directory: int, name: bytes) -> bytes:
-    """Tells it to look a name up anew."""
+    """Makes the kernel look a name up again."""
     size = _ENTRY_NOTICE.size + len(name) + 1
     return _ENTRY_NOTICE.pack(size, _NOTIFY_ENTRY, 0, directory, len(name), 0) + name + b"\0"

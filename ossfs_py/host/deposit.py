@@ -1,19 +1,19 @@
-"""What a mount has given the node's keeper to hold, so that it outlives its whole container.
+"""The descriptors that the node's keeper holds for a mount, so that it outlives its container.
 
-The node's keeper (``ossfs-py keeper``, ``nodekeeper.py``) is asked for a mountpoint over a unix
-socket, and answers with what it holds for it, if it holds anything. A connection lasts as long as
-its side serves the mount; its end, however it comes about, is what lets the next one have it.
+A mount's keeper names a mountpoint to the node's keeper (``ossfs-py keeper``, ``nodekeeper.py``)
+over a unix socket. The answer has the descriptors held for it, if there are any. A connection lasts
+while its side serves the mount. Its end, for any reason, lets the next side have the mount.
 
-    MOUNT                who wants to serve which mountpoint
-      WAIT               another one serves it; an answer follows when that has ended
+    MOUNT                the side, and the mountpoint that it wants to serve
+      WAIT               another side serves it; the next answer follows when that has ended
       FREE               nothing is held
       TAKE               with table, kernel's descriptor and locks
-      REFUSED            and why
+      REFUSED            with the reason
     KEEP                 with table, kernel's descriptor and locks
       KEPT
-    SERVES, LEFT, ENDED  how the mount goes
+    SERVES, LEFT, ENDED  the state of the mount
 
-Nothing is imported but Python's own: the keeper uses it.
+Only Python's standard library is imported: the keeper uses this module.
 """
 
 import json
@@ -29,7 +29,7 @@ from typing import Final
 MOUNT: Final = b"mount "
 """Mountpoint and source as JSON follow."""
 WAIT: Final = b"wait "
-"""Who serves it, in words, follows."""
+"""A description of the side that serves it follows."""
 FREE: Final = b"free"
 TAKE: Final = b"take"
 REFUSED: Final = b"refused "
@@ -38,7 +38,7 @@ KEEP: Final = b"keep"
 KEPT: Final = b"kept"
 SERVES: Final = b"serves"
 LEFT: Final = b"left "
-"""The reason follows, if it is not that the container was told to end."""
+"""The reason follows, unless it is that the container was told to end."""
 ENDED: Final = b"ended"
 LONGEST_WORD_BYTES: Final = 64 * 1024
 MOST_DESCRIPTORS: Final = 8
@@ -53,7 +53,7 @@ _ANSWER_SECONDS = 5.0
 
 
 class DepositError(Exception):
-    """Why the node's keeper cannot be had, as a sentence."""
+    """The reason why the node's keeper cannot be used, as a sentence."""
 
 
 class Deposit:
@@ -70,7 +70,9 @@ class Deposit:
         self._told = told
         self._channel: socket.socket | None = channel
         self.descriptors = list(descriptors)
-        """Table, kernel's descriptor and locks: what was held when it was claimed, and is now."""
+        """Table, kernel's descriptor and locks: those held when it was claimed, then the present
+        ones.
+        """
         self._is_taken = bool(descriptors)
 
     @classmethod
@@ -81,11 +83,11 @@ class Deposit:
         warn: Callable[[str], None],
         patience_seconds: float = _PATIENCE_SECONDS,
     ) -> "Deposit":
-        """The place of the mount that ``told`` describes. Blocks while another daemon serves it,
-        which ``warn`` is told.
+        """The place of the mount in ``told``. Blocks while another daemon serves it, and reports
+        that to ``warn``.
 
         Raises:
-            DepositError: there is none.
+            DepositError: the node's keeper cannot be used.
         """
         channel = _connected(path, patience_seconds)
         try:
@@ -112,7 +114,7 @@ class Deposit:
             raise
 
     def handed_on(self) -> str:
-        """What the program that this process becomes has to know."""
+        """The state for the program that replaces this one in the process."""
         number = -1 if self._channel is None else self._channel.detach()
         for descriptor in (number, *self.descriptors):
             os.set_inheritable(descriptor, True)
@@ -120,7 +122,7 @@ class Deposit:
 
     @classmethod
     def from_text(cls, text: str) -> "Deposit":
-        """What :meth:`handed_on` said."""
+        """Restore the state from :meth:`handed_on`."""
         path, told, number, descriptors = json.loads(text)
         for descriptor in (number, *descriptors):
             os.set_inheritable(descriptor, False)
@@ -128,11 +130,11 @@ class Deposit:
 
     @property
     def is_taken(self) -> bool:
-        """Whether the mount outlives this process: the node's keeper has all of it."""
+        """Whether the mount outlives this process: the node's keeper holds all its descriptors."""
         return self._is_taken and self._channel is not None and not _has_ended(self._channel)
 
     def keep(self, descriptors: Sequence[int]) -> None:
-        """These are what the mount needs from now on."""
+        """Give the node's keeper the descriptors that the mount needs from now on."""
         self.descriptors = list(descriptors)
         self._is_taken = False
         if self._channel is None:
@@ -141,8 +143,8 @@ class Deposit:
             self._give()
 
     def look_after(self) -> None:
-        """Where the node's keeper has ended, give what it held to the one that came in its place.
-        Does not wait for that.
+        """If the node's keeper has ended, give the descriptors to its successor. Does not wait for
+        one.
         """
         if self._channel is not None and not _has_ended(self._channel):
             return
@@ -157,22 +159,22 @@ class Deposit:
                 self._channel, LONGEST_WORD_BYTES, MOST_DESCRIPTORS
             )
             for descriptor in descriptors:
-                os.close(descriptor)  # what is here is newer
+                os.close(descriptor)  # the local one is newer
             if word in (FREE, TAKE):
                 self._give()
                 return
         self._lose()
 
     def serves(self) -> None:
-        """A daemon answers the kernel now."""
+        """Report that a daemon answers the kernel now."""
         self._say(SERVES)
 
     def left(self, why: str = "") -> None:
-        """This side lets go, and the next one is to go on."""
+        """Report that this side leaves the mount, and that the next one has to continue."""
         self._say(LEFT + why.encode())
 
     def ended(self) -> None:
-        """The mount has ended; there is nothing to hold any more."""
+        """Report that the mount has ended, and no descriptor need be held."""
         self.descriptors = []
         self._is_taken = False
         self._say(ENDED)
@@ -200,7 +202,7 @@ class Deposit:
 
 
 def _connected(path: str, patience_seconds: float) -> socket.socket:
-    """A connection to the node's keeper, which must be this user's or root's.
+    """A connection to the node's keeper, which must belong to this user or root.
 
     Raises:
         DepositError: there is none.
@@ -227,7 +229,7 @@ def _connected(path: str, patience_seconds: float) -> socket.socket:
 
 
 def peer_of(channel: socket.socket) -> int:
-    """The user at the other end, as the kernel knows it."""
+    """The user at the other end, according to the kernel."""
     told = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size)
     _pid, uid, _gid = PEER.unpack(told)
     return int(uid)

@@ -1,11 +1,12 @@
 """The node's keeper: holds mounts while the containers that serve them are replaced.
 
-It knows nothing of buckets. For each mountpoint it holds what one keeper gave it (the table of what
-is open, the kernel's descriptor, locks), and gives that to the next one as soon as the connection
-of the first has ended. Until then programs wait. When nobody comes in time, or daemons die one
-after the other, it lets go, so that the kernel tells programs that the mount is dead.
+It does not know buckets. For each mountpoint it holds the descriptors that a mount's keeper gave it
+(the table of open files, the kernel's descriptor, locks), and gives them to the next keeper as soon
+as the connection of the first one has ended. Until then programs wait. If no keeper comes in time,
+or daemons die one after the other, it closes the descriptors, so that the kernel tells programs
+that the mount is dead.
 
-Belongs to one thread; nothing here waits but for the kernel's word that something has happened.
+It belongs to one thread, which waits only for events of the kernel.
 """
 
 import json
@@ -40,13 +41,13 @@ from ossfs_py.host.running import GivenUp, note_given_up
 
 _WINDOW_SECONDS = 60.0
 _MOST_DEATHS = 5
-"""So many unforeseen ends within a minute are given another try."""
+"""After so many unexpected ends within a minute, the mount still gets another try."""
 _LINGER_SECONDS = 2.0
 """Containers of a pod are told to end at the same time."""
 _SOCKET_MASK = 0o177
 _DIRECTORY_MODE = 0o700
 _DEVICE = 1
-"""Behind the table, among the descriptors."""
+"""Its index among the descriptors, after the table."""
 _FEWEST = 2
 
 
@@ -60,27 +61,27 @@ class _HeldMount:
     owner: socket.socket | None = None
     waiting: list[socket.socket] = field(default_factory=list)
     has_served: bool = False
-    """Whether a daemon of the owner's has answered the kernel."""
+    """Whether a daemon of the owner has answered the kernel."""
     is_left: bool = False
-    """Whether the owner has said that it lets go."""
+    """Whether the owner has said that it leaves the mount."""
     why: str = ""
     deadline: float | None = None
-    """When the mount is given up, unless somebody serves it."""
+    """The time when the mount is given up, unless a daemon serves it."""
     deaths: list[float] = field(default_factory=list)
 
 
 class NodeKeeper:
-    """Listens at a socket for whoever serves mounts."""
+    """Listens on a socket for keepers of mounts."""
 
     def __init__(self, wait_seconds: float, tell: Callable[[str], None]) -> None:
-        """``tell`` is for people: what happens to mounts."""
+        """``tell`` gets messages for people about mounts."""
         self._wait_seconds = wait_seconds
         self._tell = tell
         self._poll = select.poll()
         self._places: dict[str, _HeldMount] = {}
         self._connections: dict[int, tuple[socket.socket, _HeldMount | None]] = {}
         self._devices: dict[int, _HeldMount] = {}
-        """Of mounts that nobody serves: their end is looked for."""
+        """The kernel's descriptors of mounts without a daemon, to detect their end."""
         self._told_to_end = os.eventfd(0, os.EFD_CLOEXEC)
         self._ends_at: float | None = None
 
@@ -107,7 +108,7 @@ class NodeKeeper:
             connection.close()
 
     def end(self) -> None:
-        """Give up what nobody serves, and leave the others alone. For signal handlers."""
+        """Give up mounts without a daemon, and leave the others alone. For signal handlers."""
         os.eventfd_write(self._told_to_end, 1)
 
     def _has_ended(self, at: float) -> bool:
@@ -164,7 +165,7 @@ class NodeKeeper:
     def _claim(self, connection: socket.socket, told: bytes) -> None:
         """
         Raises:
-            ValueError: it is no claim.
+            ValueError: the message is no claim.
         """
         claim = json.loads(told)
         if not isinstance(claim, dict) or not {"mountpoint", "source"} <= claim.keys():
@@ -214,7 +215,7 @@ class NodeKeeper:
             raise ValueError("an unknown word")
 
     def _end(self, connection: socket.socket) -> None:
-        """A connection is over, and what its side served is the next one's."""
+        """A connection has ended: the next one gets its mount."""
         _, place = self._connections.pop(connection.fileno())
         self._poll.unregister(connection)
         connection.close()
@@ -236,7 +237,7 @@ class NodeKeeper:
     def _wait_for_next(self, place: _HeldMount) -> None:
         now = time.monotonic()
         if place.has_served or place.deadline is None:
-            # Who only tried to take over does not make programs wait for longer.
+            # A side that only tried to take over does not prolong the wait of programs.
             place.deadline = now + self._wait_seconds
         if not place.is_left:
             place.why = "its daemon died"
@@ -260,7 +261,7 @@ class NodeKeeper:
                 self._forget(place)
 
     def _give_up(self, place: _HeldMount, why: str) -> None:
-        """Programs are told that the mount is dead; it goes where this process may unmount it."""
+        """Tell programs that the mount is dead; unmount it if this process may."""
         self._unwatch(place)
         where = mountpoint_of(place.descriptors[_DEVICE])
         is_here = bool(THIS_MACHINE.mounts_at(where))
@@ -276,7 +277,7 @@ class NodeKeeper:
                 self._tell(f"the next mount has to clean up: {exc}")
 
     def _drop(self, place: _HeldMount) -> None:
-        """Somebody has unmounted what nobody served."""
+        """A mount without a daemon was unmounted."""
         self._unwatch(place)
         self._let_go(place)
         self._tell(f"the mount at {place.mountpoint} was unmounted")
@@ -300,7 +301,7 @@ class NodeKeeper:
 
 @contextmanager
 def listening(path: Path) -> Iterator[socket.socket]:
-    """A socket for this user (and root) alone, gone at the end.
+    """A socket that only this user (and root) may use; removed at the end.
 
     Raises:
         EnvironmentProblemError: it cannot be made.
@@ -325,7 +326,7 @@ def listening(path: Path) -> Iterator[socket.socket]:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a keeper that was killed has left.
+    """Remove the socket of a killed keeper.
 
     Raises:
         EnvironmentProblemError: a keeper listens there.

@@ -39,16 +39,16 @@ class Feature:
     """A feature that a store may have or lack, and the consequence for a mount."""
 
     name: str
-    """Of at most 16 letters."""
+    """A name of at most 16 letters."""
     what: str
     verdict: Verdict
     instead: str = ""
-    """What a mount does instead if the feature does not work as it should."""
+    """The substitute in a mount if the feature does not work as it should."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What this store can do, as probed or configured."""
+    """The abilities of this store, as probed or configured."""
 
     conditional_create: bool
     """A write can be refused atomically when the key exists."""

@@ -1,4 +1,4 @@
-"""How a file on disk becomes an object: one PUT, or parts sent from here and copied there."""
+"""Turns a file on disk into an object: by one PUT, or by parts that are sent or copied."""
 
 from ossfs_py.errors import ObjectMissingError, UnequalPartsError, VersionChangedError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
@@ -11,11 +11,11 @@ from ossfs_py.writing.upload import PartsUpload
 
 
 class ObjectBuilder:
-    """Brings the parts of ``content`` to the store, full ones before the commit asks for them.
+    """Stores the parts of ``content``; full ones before the commit asks for them.
 
-    A file written from nothing is cut by ``schedule``; one that changes an object by a plan that
-    speaks of one state of it. All methods belong to the trio thread and to the task that changes
-    the content.
+    A new file is cut by ``schedule``. A file that changes an object is cut by a plan, which is
+    valid for one state of the file. All methods belong to the trio thread and to the task that
+    changes the content.
     """
 
     def __init__(
@@ -31,19 +31,19 @@ class ObjectBuilder:
 
     @property
     def made(self) -> ObjectVersion | None:
-        """What the present upload was completed to, if it was."""
+        """The object that completing the present upload made, if it did."""
         return None if self._upload is None else self._upload.made
 
     def continue_upload(self, upload: PartsUpload) -> None:
-        """Go on with an upload of the same bytes, cut by the same schedule."""
+        """Continue an upload of the same bytes, cut by the same schedule."""
         self._upload = upload
 
     def changes(self, start: int, end: int) -> None:
-        """``[start, end)`` is about to change: parts that hold bytes of it have to be sent again,
-        and a last part that is short until now.
+        """``[start, end)`` is about to change: parts with bytes of it have to be sent again, as
+        does a last part that was short until now.
         """
         if self._plan is not None or (self._upload is not None and self._upload.made):
-            # A plan speaks of one state of the file; its parts fit no other.
+            # A plan is valid for one state of the file: its parts fit no other state.
             self.drop()
         if self._upload is not None:
             first = self._schedule.number_at(min(start, self._content.size))
@@ -51,14 +51,14 @@ class ObjectBuilder:
                 self._upload.withdraw(number)
 
     def cut(self, size: int) -> None:
-        """The file ends at ``size`` now."""
+        """The file now ends at ``size``."""
         number = self._schedule.number_at(size)
         self._next_eager = min(self._next_eager, number)
         if self._upload is not None:
             self._upload.withdraw_from(number)
 
     def send_full_parts(self) -> None:
-        """Let full parts of a file that is written in order leave before the commit."""
+        """Send full parts of a file that is written in order before the commit."""
         content = self._content
         if content.base_valid or (self._upload is not None and self._upload.failure() is not None):
             return
@@ -74,15 +74,15 @@ class ObjectBuilder:
             self._next_eager += 1
 
     async def build(self, request: CommitRequest, condition: Condition) -> ObjectVersion:
-        """Make the object; what the store has already is not sent again.
+        """Make the object; bytes that the store has already are not sent again.
 
-        Cancelled, parts under way go on for the next call; a request that makes the object is
-        waited for.
+        If this is cancelled, the next call continues with the parts in flight. A request that makes
+        the object is waited for.
 
         Raises:
             ConditionFailedError: nothing was written.
-            VersionChangedError: the base is no longer what it was.
-            StoreError, OSError: it could not be done; call again.
+            VersionChangedError: the base is another version now.
+            StoreError, OSError: the object could not be made; call again.
         """
         try:
             return await self._build_once(request, condition)
@@ -102,7 +102,7 @@ class ObjectBuilder:
             raise
 
     def drop(self) -> None:
-        """Parts sent so far count no more."""
+        """Forget the parts sent so far."""
         self._plan = None
         self._next_eager = 1
         if self._upload is not None:

@@ -1,4 +1,4 @@
-"""What a commit of a dirty file goes by: the attempt that its callers share, and its condition."""
+"""The state of a commit of a dirty file: the attempt that its callers share, and its condition."""
 
 from dataclasses import dataclass, field
 
@@ -21,8 +21,8 @@ class CommitAttempt:
 async def condition_past(
     early: ObjectVersion | None, request: CommitRequest, context: WriteContext
 ) -> Condition:
-    """The request's condition, or that nobody replaced what we stored ourselves meanwhile
-    (``early``).
+    """The request's condition; if we stored a version ourselves in the meantime (``early``), that
+    nobody replaced that one.
     """
     if early is None or request.condition == ALWAYS or early.key != request.key:
         return request.condition

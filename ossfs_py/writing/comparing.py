@@ -10,7 +10,7 @@ _COMPARED_BYTES = 8 * 1024**2
 
 
 def same_bytes(store: ObjectStore, version: ObjectVersion, span: ByteRange, fd: int) -> bool:
-    """Whether the object has the bytes that the file has there. Blocks.
+    """Whether the object and the file have the same bytes in the span. Blocks.
 
     Raises:
         StoreError: the object could not be read.

@@ -1,4 +1,4 @@
-"""What a dirty file is made of, and what it asks of its owner."""
+"""The content of a dirty file, and the interface to its owner."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -9,67 +9,67 @@ from ossfs_py.extents import ExtentSet
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
 
 ReadBase: TypeAlias = Callable[[ObjectVersion, int, int], Awaitable[bytes | memoryview]]
-"""Bytes of a version, at least one: offset and size."""
+"""Reads bytes of a version, at least one: by offset and size."""
 
 Target: TypeAlias = Callable[[], CommitRequest | None]
-"""How the file would be committed now; None for one that nobody will commit."""
+"""Returns the commit request for the file as of now; None if nobody will commit it."""
 
 
 class Committer(Protocol):
-    """The owner of a dirty file: knows its key and hears what became of it.
+    """The owner of a dirty file: knows its key, and is told of its commits.
 
-    Everything is asked on the trio thread; only :meth:`before_replacing` may raise.
+    All methods are called on the trio thread; only :meth:`before_replacing` may raise.
     """
 
     @property
     def key_settled(self) -> bool:
-        """Whether the file keeps its key until it is committed next, as far as is known now.
+        """Whether the file keeps its key until its next commit, as far as is known now.
 
-        What leaves for a key that is about to change can be read back only after an object
-        appeared there.
+        If the key is about to change, bytes that are sent for it can be read back only after an
+        object appeared under it.
         """
         ...
 
     @property
     def writer(self) -> int:
-        """The user who wrote last, or writes now."""
+        """The user of the latest write."""
         ...
 
     def twins(self, size: int) -> Sequence[ObjectVersion]:
-        """Objects of so many bytes that are known to be in the file's directory, under other
-        names; none if equal ones are not to be looked for.
+        """Known objects of so many bytes in the file's directory, under other names; none if the
+        mount does not look for equal ones.
         """
         ...
 
     def largest_twin(self) -> int:
-        """Bytes of the largest object that may turn out to be one of them; 0 if there is none."""
+        """Bytes of the largest object that may be one of them; 0 if there is none."""
         ...
 
     def request(self) -> CommitRequest:
-        """Under which key and with which metadata a commit would happen now.
+        """Key and metadata of a commit, as of now.
 
-        Asked when an upload begins and when the journal takes note of the file. An upload that
-        turns out to have begun with another key is done again at commit, one with other metadata
-        costs a server-side copy: leave out of it what changes with every write (mtime).
+        It is called when an upload begins, and when the journal records the file. An upload that
+        began with another key is repeated at commit, one with other metadata costs a server-side
+        copy. So leave out metadata that changes with every write (mtime).
         """
         ...
 
     @property
     def owner(self) -> str:
-        """What the journal writes down of who has the file open; "" unless that outlives the
-        daemon.
+        """The journal's name for the program that has the file open; "" unless the open file
+        outlives the daemon.
         """
         ...
 
     def made(self, version: ObjectVersion) -> None:
-        """The object is ``version`` now, with all bytes; told before the journal forgets them."""
+        """The object is now ``version``, with all bytes; called before the journal forgets them."""
         ...
 
     async def before_replacing(self) -> None:
-        """What the key holds is about to be replaced before a commit asked for it.
+        """The object under the key is about to be replaced before a commit asked for it.
 
         Raises:
-            OssfsError: it must not be.
+            OssfsError: it must not be replaced.
         """
         ...
 
@@ -84,27 +84,27 @@ class Base:
 
     version: ObjectVersion
     hidden: bool = False
-    """A hidden object of this mount, deleted when nothing is read from it any more."""
+    """A hidden object of this mount, deleted after its last reader."""
     borrowed: bool = False
-    """Another file's object: whoever owns that one may remove it at any time."""
+    """Another file's object: the owner of that file may remove it at any time."""
 
 
 @dataclass(frozen=True, slots=True)
 class LentFile:
-    """Committed bytes in a local file, for somebody to copy. ``give_back`` ends the loan."""
+    """Committed bytes in a local file, for another file to copy. ``give_back`` ends the loan."""
 
     fd: int
     spans: ExtentSet
-    """Which bytes of the object are in the file, at the same offsets."""
+    """The bytes of the object that are in the file, at the same offsets."""
     unchanged: Callable[[], bool]
-    """False from before the first byte of the file changes; for any thread."""
+    """False from before the first byte of the file changes; callable on any thread."""
     give_back: Callable[[], None]
 
 
 class Content(Protocol):
-    """The bytes ``[0, size)`` of one dirty file, and their way to the store.
+    """The bytes ``[0, size)`` of one dirty file, and how they are stored.
 
-    Changes (write, truncate, commit and what prepares them) come from one task at a time; ``view``
+    Changes (write, truncate, commit and their preparation) come from one task at a time; ``view``
     and ``piece`` from any. Offsets and sizes are bytes. All methods belong to the trio thread.
     """
 
@@ -125,29 +125,31 @@ class Content(Protocol):
 
     @property
     def made(self) -> ObjectVersion | None:
-        """What a commit made under the file's key although it failed afterwards."""
+        """The object that a commit made under the file's key although it failed afterwards."""
         ...
 
     @property
     def bound(self) -> bool:
-        """Whether bytes that have left, or are about to, can become an object under the present
-        key of the file only.
+        """Whether bytes that were sent, or are about to be, can become an object only under the
+        file's present key.
         """
         ...
 
     @property
     def lost(self) -> bool:
-        """Whether bytes can be had only by finishing an upload to the present key of the file."""
+        """Whether some bytes can be read only after an upload to the file's present key is
+        finished.
+        """
         ...
 
     @property
     def streaming(self) -> bool:
-        """Whether bytes have left that are kept nowhere here: to finish is faster than to stop."""
+        """Whether bytes were sent that are kept nowhere here: to finish is faster than to stop."""
         ...
 
     @property
     def all_here(self) -> bool:
-        """Whether every byte is kept here: none is in an object only, or was sent away."""
+        """Whether every byte is kept here: none is in an object only, or was sent and dropped."""
         ...
 
     def view(self, position: int, end: int) -> memoryview | None:
@@ -160,27 +162,27 @@ class Content(Protocol):
     async def piece(self, position: int, end: int) -> bytes | memoryview | None:
         """Bytes from ``position``, at most up to ``end`` (within the file).
 
-        None: they have left and cannot be read back from here. Nothing: the file was cut off
-        there meanwhile. Cancelled, nothing has happened.
+        None: they were sent and cannot be read back from here. An empty result: the file was
+        truncated in the meantime. If this is cancelled, nothing has happened.
 
         Raises:
-            StoreError: they could not be had from the base.
+            StoreError: they could not be read from the base.
         """
         ...
 
     async def write(self, offset: int, data: memoryview) -> int:
-        """Take ``data``; returns how much of it, the rest is for another content.
+        """Take ``data``; returns the number of bytes taken. The rest is for another content.
 
-        Cancelled, some of it may have been taken.
+        If this is cancelled, some bytes may have been taken.
 
         Raises:
-            OSError: the disk is full; what went in before is kept.
-            StoreError: a part that left earlier could not be sent; it is tried again.
+            OSError: the disk is full; bytes that went in before are kept.
+            StoreError: a part could not be sent earlier; it is tried again.
         """
         ...
 
     async def truncate(self, size: int) -> bool:
-        """Cut off or extend with zeros; False if that is for another content.
+        """Truncate or extend with zeros; False if another content has to do it.
 
         Raises:
             As :meth:`write`.
@@ -188,22 +190,22 @@ class Content(Protocol):
         ...
 
     async def on_disk(self) -> "Content":
-        """A content with the same bytes that takes any change, this one if it does.
+        """A content with the same bytes that accepts any change; this one if it does.
 
-        Another one replaces this one, which is to be closed then. Cancelled or failed, this one
-        is what it was.
+        If it is another one, it replaces this one, and the caller closes this one. If this is
+        cancelled or fails, this content is unchanged.
 
         Raises:
             OSError: the disk is full.
-            UnsavedDataError: bytes have left and cannot be had back.
-            StoreError: bytes have left and could not be made an object to read from; call again.
+            UnsavedDataError: bytes were sent and cannot be read back.
+            StoreError: bytes were sent, and no readable object could be made of them; call again.
         """
         ...
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything as a whole file that is to become what ``request`` says, until it is
-        committed or changed: across a crash at once, across a power loss within about a second.
-        False if that is for another content.
+        """Keep everything as a whole file until it is committed as ``request`` says or changed:
+        across a crash at once, across a power loss within about a second. False if another content
+        has to do it.
 
         Raises:
             OSError: the disk is full.
@@ -211,7 +213,7 @@ class Content(Protocol):
         ...
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """What :meth:`secure` has kept, if it is unchanged, is to become what ``request`` says.
+        """Replace the request of the unchanged file that :meth:`secure` has kept by ``request``.
 
         Raises:
             OSError: the disk is full.
@@ -221,20 +223,22 @@ class Content(Protocol):
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; None if it cannot be made from here.
 
-        Nothing changes but which parts the store has already: call again after an error.
-        Cancelled, parts under way go on; a request that makes the object is waited for.
+        Only the record of the parts that the store has changes: call again after an error. If this
+        is cancelled, parts in flight go on; a request that makes the object is waited for.
 
         Raises:
             ConditionFailedError: nothing was written.
-            VersionChangedError: the base is no longer what it was.
-            UnsavedDataError: the store dropped an upload, and with it bytes sent before.
-            FileTooLargeError: more of it are holes than may be sent as zeros.
-            StoreError, OSError: it could not be done.
+            VersionChangedError: the base is another version now.
+            UnsavedDataError: the store dropped an upload with bytes sent before.
+            FileTooLargeError: holes would have to be sent as too many zeros.
+            StoreError, OSError: the object could not be made.
         """
         ...
 
     def committed(self, version: ObjectVersion) -> "Content":
-        """What :meth:`commit` made is the file now; returns the content to go on with."""
+        """The file is now the object that :meth:`commit` made; returns the content to continue
+        with.
+        """
         ...
 
     def rebase(self, version: ObjectVersion) -> None:
@@ -242,19 +246,18 @@ class Content(Protocol):
         ...
 
     def lend(self) -> LentFile | None:
-        """The committed bytes that are in a local file, if any are and nothing has changed."""
+        """The committed bytes that are in a local file, if there are any, and unchanged."""
         ...
 
     def disown(self) -> None:
-        """The file was unlinked: nothing of it goes to the store, and a crash leaves nothing."""
+        """The file was unlinked: nothing of it is stored, and a crash leaves nothing."""
         ...
 
     def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
         """Move the bytes to ``unsaved/``; returns their path there.
 
-        ``seen`` is the object that the file's key held when the writer last knew. Blocks for the
-        time of writing what is in memory to disk. The content is of no use afterwards but to be
-        closed.
+        ``seen`` is the object that the file's key held when the writer last knew. Blocks while
+        bytes in memory are written to disk. After that, the content can only be closed.
 
         Raises:
             OSError: the disk is full; nothing has changed.
@@ -262,7 +265,7 @@ class Content(Protocol):
         ...
 
     def close(self) -> None:
-        """Free memory and files, and give an upload up that is neither complete nor kept.
+        """Free memory and files; give up an upload that is neither complete nor kept.
 
         A file on disk that a record of the journal names stays there for the next mount.
         """

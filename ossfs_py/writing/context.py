@@ -1,4 +1,4 @@
-"""What every dirty file of a mount shares."""
+"""The parts of a mount that all of its dirty files share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ class PartBuffer(Protocol):
 
     @property
     def view(self) -> memoryview:
-        """The bytes, writable; dead after ``release``."""
+        """The bytes, writable; invalid after ``release``."""
         ...
 
     def release(self) -> None:
@@ -31,41 +31,45 @@ class PartMemory(Protocol):
     """The mount's memory budget."""
 
     async def acquire(self, size: int) -> PartBuffer:
-        """``size`` bytes; waits while the budget is taken, first come first served."""
+        """``size`` bytes; waits while the budget is used up, first come first served."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class WriteLimits:
-    """How much a dirty file may take of the mount's memory and of the store's patience."""
+    """Limits of a dirty file's use of the mount's memory and of the store."""
 
     parts: PartLimits = field(default_factory=PartLimits)
     parts_in_flight: int = 16
-    """Parts of one file under way at a time: enough for 1.4 GB/s at a cloud's 90 MB/s each."""
+    """Parts of one file in flight at a time: enough for 1.4 GB/s at a cloud's 90 MB/s each."""
     parts_waiting: int = 8
-    """Full parts of one file that wait in memory for their turn. More would not leave sooner, and
-    fresh memory costs page faults: with it, 512 MiB took 0.45 CPU-s instead of 0.85."""
+    """Full parts of one file that wait in memory for their turn. More would not be sent sooner, and
+    fresh memory costs page faults: with it, 512 MiB took 0.45 CPU-s instead of 0.85.
+    """
     memory_part_bytes: int = 64 * 1024**2
     """Largest part held in memory; must fit the memory budget. With it a file streamed from
     memory may grow to 490 GiB before it continues on disk."""
     first_buffer_bytes: int = 256 * 1024
     """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
     small_bytes: int = 64 * 1024
-    """A new file up to this waits in memory and in the journal's segments instead of in a file of
-    its own; longer ones are worth one."""
+    """A new file of up to this size waits in memory and in the journal's segments; a larger one
+    gets a file of its own.
+    """
     zeros_bytes: int = 64 * 1024**3
-    """Most bytes of a sparse file that nobody wrote and a commit sends as zeros, for the store has
-    no holes: ten minutes at 1 Gbit/s. A commit of more is refused before it sends any."""
+    """Most bytes of holes in a sparse file that a commit sends as zeros, for the store has no
+    holes: ten minutes at 1 Gbit/s. A commit of more is refused before it sends any.
+    """
     twin_bytes: int = 1024**2
-    """A file below this is sent though the store has its bytes: a copy takes three requests."""
+    """A smaller file is sent even if the store has its bytes: a copy takes three requests."""
     memory_wait_seconds: float = 2.0
-    """How long a file with nothing under way waits for memory before it continues on disk: the
-    budget may be held by files that are idle, and none of them would ever let go."""
+    """How long a file with nothing in flight waits for memory before it continues on disk: idle
+    files may hold the whole budget, and would never release it.
+    """
 
 
 class Tidying:
-    """Counts requests nobody waits for (aborted uploads, deleted scratch objects), so that a
-    mount that ends can give them a moment. Belongs to the trio thread.
+    """Counts background requests (aborted uploads, deleted scratch objects), so that a mount that
+    ends can give them a moment. Belongs to the trio thread.
     """
 
     def __init__(self) -> None:
@@ -73,17 +77,17 @@ class Tidying:
         self._lot = trio.lowlevel.ParkingLot()
 
     def begin(self) -> None:
-        """One more is to be done."""
+        """Count one more request."""
         self._pending += 1
 
     def end(self) -> None:
-        """One is done, or never will be."""
+        """A request is done, or never will be."""
         self._pending -= 1
         if not self._pending:
             self._lot.unpark_all()
 
     async def settled(self) -> None:
-        """Wait until none is left. Cancelled, what is left goes on; the journal knows of it."""
+        """Wait until none is left. If cancelled, the requests go on; the journal knows of them."""
         while self._pending:
             await self._lot.park()
 
@@ -100,11 +104,11 @@ class SmallRoom:
 
     @property
     def is_short(self) -> bool:
-        """Whether what waits is to be sent soon, or the next files wait on disk."""
+        """Whether waiting files should be sent soon, or else the next files wait on disk."""
         return self._left < self._short_below
 
     def take(self, size: int) -> bool:
-        """Whether there is room for ``size`` bytes, which are taken; below 0: gives some back."""
+        """Take ``size`` bytes if there is room, and return whether; below 0: give some back."""
         if size > self._left:
             return False
         self._left -= size
@@ -112,7 +116,7 @@ class SmallRoom:
 
 
 class Streams:
-    """Whether files may begin to live in memory only: not while the daemon is about to be
+    """Whether files may be kept in memory only at first: not while the daemon is about to be
     replaced. Belongs to the trio thread.
     """
 
@@ -121,7 +125,7 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class WriteContext:
-    """The collaborators of the write side. One for each mount."""
+    """The parts that the write side uses. One for each mount."""
 
     store: ObjectStore
     network: Workers
@@ -131,19 +135,19 @@ class WriteContext:
     memory: PartMemory
     journal: Journal
     group_sync: GroupSync
-    """Of the journal's records that write-back relies on."""
+    """Syncs the journal's records that write-back relies on."""
     spill_key: Callable[[], str]
     """A new hidden key (``.ossfs-py-spill-<uuid>`` under the mount's prefix)."""
     limits: WriteLimits = field(default_factory=WriteLimits)
     room: DiskRoom = field(default_factory=DiskRoom)
-    """On the local disk."""
+    """Free space on the local disk."""
     tidying: Tidying = field(default_factory=Tidying)
     small: SmallRoom = field(default_factory=SmallRoom)
     streams: Streams = field(default_factory=Streams)
 
     @property
     def parts(self) -> PartLimits:
-        """What the store accepts, as far as is known by now."""
+        """The store's limits, as far as they are known by now."""
         if not self.store.equal_parts:
             return self.limits.parts
         part_bytes = max(

@@ -1,4 +1,4 @@
-"""One file that somebody writes: its bytes until they are an object, and their way there."""
+"""One file that is being written: its bytes until they are an object, and how they are stored."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,22 +27,23 @@ from ossfs_py.writing.vanished_content import VanishedContent
 
 
 class DirtyFile:
-    """What a data path's open file delegates to once somebody writes.
+    """A file that is written. The open file of a data path delegates to it after the first change.
 
     It chooses where new bytes wait, and lets changes take turns. With ``memory_first`` a file
-    written in order from its beginning is held in memory only and streams up; otherwise, and after
-    any other change, new bytes wait in a staging file. Either way full parts of a new file leave
-    while the program goes on writing.
+    written in order from its beginning is held in memory only, and streams to the store; otherwise,
+    and after any other change, new bytes wait in a staging file. In both cases full parts of a new
+    file are sent while the program goes on writing.
 
-    Bytes that a stream has sent are nowhere readable. When they are needed after all (read back,
-    written over, cut), the upload is completed early and its object becomes the base. It is
-    completed under a hidden key if rereads were expected before the first part left, or the file's
-    own key was about to change then, and copied to that key at commit; otherwise under the file's
-    own key, as an fsync at that moment would have done it, and ``committer`` is told.
+    Bytes that a stream has sent cannot be read from anywhere. If they are needed after all (to
+    read, overwrite or truncate them), the upload is completed early and its object becomes the
+    base. Before the first part is sent, the key is chosen. If rereads are expected, or the file's
+    own key is about to change, it is a hidden key, and the object is copied to the file's key at
+    commit. Otherwise it is the file's own key, as if fsync had been called at that moment, and
+    ``committer`` is told.
 
-    Writes, truncations and commits take turns: a commit sees one state of the file, and a write
-    that comes during a commit waits for it (as a write to a page under writeback does) and makes
-    the file dirty again. Reads never wait for a commit. All methods belong to the trio thread.
+    Writes, truncations and commits take turns. A commit sees one state of the file. A write during
+    a commit waits for it (as a write to a page under writeback does), and makes the file dirty
+    again. Reads never wait for a commit. All methods belong to the trio thread.
     """
 
     def __init__(
@@ -73,13 +74,14 @@ class DirtyFile:
         self._seen = base
         self._early: ObjectVersion | None = None
         self._unanswered: CommitRequest | None = None
-        """A commit that was given up and may have been carried out, metadata and all."""
+        """A commit that was given up and may have been carried out, including its metadata."""
         self.adopted = False
-        """Whether an earlier daemon may have sent what the next commit sends. Kept by the one who
-        goes on for it (:class:`~ossfs_py.writing.inherited.InheritedFile`), too."""
+        """Whether an earlier daemon may have sent the bytes of the next commit. Also kept by
+        :class:`~ossfs_py.writing.inherited.InheritedFile`.
+        """
         self._unlinked = False
         self._kept: Path | None = None
-        """Where the bytes are that were set aside."""
+        """Path of the bytes that were set aside."""
         self._lock = PromptLock()
         self._attempt: CommitAttempt | None = None
         self._content: Content
@@ -90,7 +92,7 @@ class DirtyFile:
         else:
             self._content = self._new_disk(Base(base), changed=False)
 
-    # -- what is known without waiting -----------------------------------------------------------
+    # -- state known without waiting -------------------------------------------------------------
 
     @property
     def size(self) -> int:
@@ -99,7 +101,7 @@ class DirtyFile:
 
     @property
     def dirty(self) -> bool:
-        """Whether a commit would have to bring anything to the store."""
+        """Whether a commit would have anything to store."""
         return self._content.changed and not self._unlinked
 
     @property
@@ -109,23 +111,25 @@ class DirtyFile:
 
     @property
     def bound(self) -> bool:
-        """Whether bytes that have left can become an object under the file's present key only."""
+        """Whether bytes that were sent can become an object only under the file's present key."""
         return self._content.bound
 
     @property
     def lost(self) -> bool:
-        """Whether bytes can be had only by finishing an upload to the file's present key."""
+        """Whether some bytes can be read only after an upload to the file's present key is
+        finished.
+        """
         return self._content.lost
 
     @property
     def fleeting(self) -> bool:
-        """Whether bytes of it end with this process, or have ended with the one before."""
+        """Whether bytes of it are lost with this process, or were lost with the earlier one."""
         content = self._content
         return self.vanished or (isinstance(content, MemoryContent) and content.size > 0)
 
     @property
     def vanished(self) -> bool:
-        """Whether its bytes have ended with the daemon before."""
+        """Whether its bytes were lost with the earlier daemon."""
         return isinstance(self._content, VanishedContent)
 
     @property
@@ -134,11 +138,11 @@ class DirtyFile:
         return self._seen
 
     def expect_rereads(self) -> None:
-        """What is written will likely be read back before close (opened for both)."""
+        """The written bytes will probably be read back before close (opened for both)."""
         self._expects_rereads = True
 
     def rebase(self, version: ObjectVersion) -> None:
-        """The bytes stored last are under another key now, or another ETag."""
+        """The bytes stored last are under another key now, or have another ETag."""
         self._seen = version
         base = self._content.base
         if base is None or not (base.hidden or base.borrowed):
@@ -146,8 +150,8 @@ class DirtyFile:
             self._content.rebase(version)
 
     def lend(self) -> LentFile | None:
-        """The committed bytes that are in a local file; None if there are none, or a change of
-        them has begun.
+        """The committed bytes that are in a local file; None if there are none, or if they begin to
+        change.
         """
         return self._content.lend()
 
@@ -168,19 +172,19 @@ class DirtyFile:
         """The bytes, clipped at the end of file.
 
         Raises:
-            StoreError: they could not be had from the store.
-            UnsavedDataError: the file was unlinked while it streamed; they are gone.
+            StoreError: they could not be read from the store.
+            UnsavedDataError: the file was unlinked while it streamed; the bytes are gone.
         """
         pieces: list[bytes] = []
         position = offset
         while position < (end := min(offset + size, self.size)):
             piece = await self._piece(position, end)
             if not piece:
-                break  # cut off meanwhile
+                break  # it was truncated in the meantime
             position += len(piece)
             if not pieces and position >= end:
                 return piece
-            # A view lives until the next checkpoint only.
+            # A view is valid only until the next checkpoint.
             pieces.append(bytes(piece))
         return b"".join(pieces)
 
@@ -189,13 +193,13 @@ class DirtyFile:
     async def write(self, offset: int, data: bytes | memoryview) -> int:
         """Take ``data`` at any offset; returns its length.
 
-        Cancelled, some of it may have been taken.
+        If this is cancelled, some bytes may have been taken.
 
         Raises:
-            OSError: ENOSPC; what was taken before, part of ``data`` included, is kept.
+            OSError: ENOSPC; bytes taken before, also of ``data``, are kept.
             FileTooLargeError: nothing was taken.
             UnsavedDataError: the file was set aside; nothing was taken.
-            StoreError: a part that left earlier could not be sent; it is kept and tried again.
+            StoreError: a part could not be sent earlier; it is kept and tried again.
         """
         view = memoryview(data)
         self._check_size(offset + len(view))
@@ -211,18 +215,18 @@ class DirtyFile:
         return len(view)
 
     async def stay_readable(self) -> None:
-        """Keep what is written on disk, so that none of it is only where a failed commit sent it.
+        """Keep the written bytes on disk, so that none are only in the upload of a failed commit.
 
         Raises:
             OSError: the disk is full.
-            StoreError: bytes have left and could not be made an object to read from.
+            StoreError: bytes were sent, and no readable object could be made of them.
         """
         async with self._lock:
             if not isinstance(self._content, SmallContent | VanishedContent):
                 await self._continue_on_disk()
 
     async def truncate(self, size: int) -> None:
-        """Cut off or extend with zeros.
+        """Truncate or extend with zeros.
 
         Raises:
             As :meth:`write`.
@@ -230,7 +234,7 @@ class DirtyFile:
         self._check_size(size)
         async with self._lock:
             if size == 0 and self.vanished:
-                self._kept = None  # what is written from now on is another file
+                self._kept = None  # later writes make another file
                 await self._begin_anew()
             if size == self.size:
                 return
@@ -244,8 +248,8 @@ class DirtyFile:
                 await self._content.truncate(size)
 
     async def borrow(self, source: ObjectVersion, start: int, size: int) -> bool:
-        """Be the first ``size`` bytes of another file's object, having been the first ``start`` of
-        them; False, and nothing has changed, if the file is not just that. Moves no byte.
+        """Become the first ``size`` bytes of another file's object, from being the first ``start``
+        bytes of it. False, and nothing has changed, if the file has anything else. Moves no byte.
 
         Commit soon: until then its owner may remove the object, and the bytes are gone.
         """
@@ -267,23 +271,23 @@ class DirtyFile:
             self._replace(new)
         return True
 
-    # -- bringing it to the store ------------------------------------------------------------------
+    # -- storing -----------------------------------------------------------------------------------
 
     async def commit(self, request: CommitRequest) -> ObjectVersion | None:
-        """Make everything written so far the object; None when nothing was dirty.
+        """Make an object of everything written so far; None if nothing was dirty.
 
-        Concurrent callers with one request share one upload and its outcome. On error everything
-        stays dirty, what the store has accepted counts, and the next call tries the rest again.
-        Cancelled, parts under way go on for the next call; a PUT or completion under way is
-        waited for.
+        Concurrent callers with one request share one upload and its result. After an error
+        everything is still dirty, parts that the store has accepted count, and the next call tries
+        the rest again. If this is cancelled, the next call continues with the parts in flight; a
+        PUT or completion in flight is waited for.
 
         Raises:
             ConditionFailedError: the request's condition does not hold; the data is kept.
             VersionChangedError: the object under the changes is another one now.
-            FileTooLargeError: more of it are holes than may be sent as zeros; none was sent.
-            UnsavedDataError: the file was set aside, or the store dropped an upload and with it
-                bytes sent before.
-            StoreError, OSError: it could not be done.
+            FileTooLargeError: holes would have to be sent as too many zeros; none was sent.
+            UnsavedDataError: the file was set aside, or the store dropped an upload with bytes sent
+                before.
+            StoreError, OSError: the object could not be made.
         """
         while (running := self._attempt) is not None:
             await running.done.wait()
@@ -294,7 +298,7 @@ class DirtyFile:
                     return running.version
         if self._unlinked:
             async with self._lock:
-                return None  # what was being brought back from the store is there, or will never be
+                return None  # the bytes read back from the store are there, or will never be
         if not self.dirty:
             return None
         self._check_in_use()
@@ -313,8 +317,8 @@ class DirtyFile:
         return attempt.version
 
     async def secure(self, request: CommitRequest) -> bool:
-        """Keep everything here, across a crash at once and across a power loss within about a
-        second, to be committed as ``request`` says; False if that cannot be: commit then.
+        """Keep everything here until it is committed as ``request`` says: across a crash at once,
+        across a power loss within about a second. False if that is not possible: commit then.
 
         Raises:
             OSError: the disk is full, among others.
@@ -335,34 +339,33 @@ class DirtyFile:
             return await self._content.secure(request)
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """What :meth:`secure` has kept, and nobody has changed since, is to be committed as
-        ``request`` says.
+        """Commit the unchanged bytes that :meth:`secure` has kept as ``request`` says.
 
         Raises:
-            OSError: the disk is full, among others; it would be committed as before.
+            OSError: the disk is full, among others; the former request stays valid.
         """
         async with self._lock:
             if self.dirty and self._kept is None:
                 await self._content.redescribe(request)
 
     def abandon(self) -> None:
-        """The file was unlinked: never bring it to the store.
+        """The file was unlinked: never store it.
 
-        It stays readable and writable until closed. A commit under way may still make the object:
-        call :meth:`commit` after this (it returns None when no commit is under way any more)
-        before deleting the key. Bytes that had streamed out of memory under the file's own key
-        are gone.
+        It stays readable and writable until closed. A running commit may still make the object:
+        call :meth:`commit` after this (it returns None when no commit is running) before deleting
+        the key. Bytes that had streamed out of memory under the file's own key are gone.
         """
         self._unlinked = True
         if self._attempt is None:
             self._content.disown()
 
     def set_aside(self, request: CommitRequest) -> str | None:
-        """Move uncommitted data to ``unsaved/``; returns its path there, None if that was done.
+        """Move uncommitted data to ``unsaved/``; returns its path there, None if that was done
+        before.
 
-        Blocks for the time of writing what is in memory to disk. Parts that only the store has
-        stay there in their upload, which the record names. The file stays dirty for ever: whoever
-        has it open still is told so by every further write and commit.
+        Blocks while bytes in memory are written to disk. Parts that only the store has stay there
+        in their upload, which the record names. The file stays dirty for ever: every further write
+        and commit of an open descriptor fails.
 
         Raises:
             OSError: the disk is full; nothing is changed.
@@ -379,20 +382,20 @@ class DirtyFile:
     async def close(self) -> None:
         """Free memory and files. Never uploads.
 
-        What is dirty and in a staging file stays there for the next mount to find.
+        Dirty bytes in a staging file stay there for the next mount.
         """
         if not self.dirty:
             self._drop_hidden(self._content.base)
         self._content.close()
 
-    # -- inside: which content ---------------------------------------------------------------------
+    # -- inside: choice of the content -------------------------------------------------------------
 
     def _target(self) -> CommitRequest | None:
-        """How the file would be committed now."""
+        """The commit request for the file, as of now."""
         return None if self._unlinked or self._kept else self._committer.request()
 
     def _new_upload(self) -> PartsUpload | None:
-        """What the parts of a stream leave with."""
+        """The upload for the parts of a stream."""
         request = self._target()
         if request is None:
             return None
@@ -408,7 +411,7 @@ class DirtyFile:
         limits = self._context.limits
         longest_bytes = min(limits.small_bytes, self._disk_schedule.span(1).size)
         if not limits.small_bytes:
-            # What is not in the store yet has to be brought there even if it stays empty.
+            # The file is not in the store yet, and has to be stored even if it stays empty.
             return self._new_disk(None, changed=True)
         return SmallContent(
             self._context, longest_bytes, self._target, self._new_disk, self._writer
@@ -431,7 +434,7 @@ class DirtyFile:
         return self._committer.writer
 
     async def _continue_on_disk(self) -> None:
-        """Let what is in memory, or has left it, go on from disk."""
+        """Continue on disk with the bytes that are in memory, or have left it."""
         old = self._content
         if old.streaming and not self._unlinked:
             await self._committer.before_replacing()
@@ -448,12 +451,12 @@ class DirtyFile:
 
     @property
     def _borrows(self) -> bool:
-        """Whether bytes of the file are another one's, and no object of its own has them."""
+        """Whether bytes of the file are in another file's object, and in none of its own."""
         base = self._content.base
         return base is not None and base.borrowed
 
     async def _settle(self) -> None:
-        """Let the store make an object of what is borrowed, before anything of it is changed."""
+        """Let the store make an object of borrowed bytes before any of them change."""
         if not self._borrows:
             return
         request = self._target()
@@ -466,7 +469,7 @@ class DirtyFile:
         self._note_early(version)
 
     def _note_early(self, version: ObjectVersion) -> None:
-        """The object is there, but the file is still to become another one."""
+        """The object exists, but the file will still become another one."""
         self._seen = self._early = version
         self._committer.stored_early(version)
 
@@ -475,7 +478,7 @@ class DirtyFile:
         return self._context.limits.small_bytes > 0 and not isinstance(self._content, SmallContent)
 
     async def _begin_anew(self) -> None:
-        """Forget all bytes: the file is written from its beginning.
+        """Drop all bytes: the file is written from its beginning.
 
         Raises:
             OSError: the disk is full; nothing has changed.
@@ -485,7 +488,7 @@ class DirtyFile:
             return
         content = self._new_small()
         try:
-            await content.truncate(0)  # the journal has it before what was is forgotten
+            await content.truncate(0)  # the journal gets this before the old state goes
         except BaseException:
             content.disown()
             content.close()
@@ -493,7 +496,7 @@ class DirtyFile:
         self._replace(content)
 
     def _replace(self, content: Content) -> None:
-        """Go on with ``content``, and keep nothing of what was."""
+        """Continue with ``content``, and drop the former one."""
         old, self._content = self._content, content
         self._drop_hidden(old.base)
         old.disown()
@@ -506,7 +509,7 @@ class DirtyFile:
     # -- inside: reading -------------------------------------------------------------------------
 
     async def _piece(self, position: int, end: int) -> memoryview | bytes:
-        """Bytes from ``position``; nothing if the file ends there by now."""
+        """Bytes from ``position``; empty if the file ends there by now."""
         while True:
             content, base = self._content, self._content.base
             try:
@@ -519,7 +522,7 @@ class DirtyFile:
             if piece:
                 return piece
             async with self._lock:
-                # A change that was under way is over, and no other begins.
+                # A running change is over, and no other begins.
                 if position >= self.size:
                     return b""
                 if self._content is not content:
@@ -578,6 +581,6 @@ class DirtyFile:
         return version
 
     async def _condition(self, request: CommitRequest) -> Condition:
-        """The request's condition, seen past what we stored ourselves meanwhile."""
+        """The request's condition, with our own stores in the meantime taken into account."""
         condition = await condition_past(self._early, request, self._context)
         return replace(condition, repeated=self.adopted or self._unanswered == request)

@@ -1,4 +1,4 @@
-"""Bytes in a staging file over the bytes of an object: what a changed file reads as."""
+"""The bytes of a changed file: a staging file over an object."""
 
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -9,14 +9,14 @@ from ossfs_py.writing.content import Base, ReadBase
 from ossfs_py.writing.staging import Staging
 
 _FILL_BYTES = 8 * 1024**2
-"""Clean bytes are brought to the staging file in steps of this: one block of most readers."""
+"""Clean bytes are fetched into the staging file in steps of this: one block of most readers."""
 
 
 class DiskBytes:
-    """Bytes of ``[0, size)``: staged ones locally, others below ``base_valid`` in the base, the
-    rest zeros.
+    """Bytes of ``[0, size)``: staged ones are local, others below ``base_valid`` are in the base,
+    and the rest are zeros.
 
-    ``new_staging`` makes the staging file, as long as this is, when the first byte has to be kept
+    ``new_staging`` makes the staging file, of the present size, when the first byte has to be kept
     locally. Changes come from one task at a time; :meth:`piece` from any. All methods belong to the
     trio thread.
     """
@@ -32,20 +32,20 @@ class DiskBytes:
         self.base_valid = self.size
         self.staging: Staging | None = None
         self.staged = ExtentSet()
-        """What is in the staging file, clean bytes that were fetched included."""
+        """The bytes in the staging file, including clean ones that were fetched."""
         self.dirty = ExtentSet()
-        """What was written since the base was made."""
+        """The bytes written since the base was made."""
         self._read_base = read_base
         self._new_staging = new_staging
 
     @property
     def hole_bytes(self) -> int:
-        """Bytes that nobody wrote and no object has: they read as zeros."""
+        """Bytes that were never written, and that no object has: they read as zeros."""
         return sum(gap.size for gap in self.staged.gaps(self.base_valid, self.size))
 
     async def piece(self, position: int, end: int) -> bytes | memoryview:
-        """Bytes from ``position``, at most up to ``end`` (within the file); nothing if the file
-        was cut off meanwhile.
+        """Bytes from ``position``, at most up to ``end`` (within the file); empty if the file was
+        truncated in the meantime.
         """
         staging = self.staging
         staged, until = self.staged.run_at(position, end)
@@ -56,7 +56,7 @@ class DiskBytes:
         return await self._clean(position, min(until, self.base_valid) - position)
 
     async def write(self, offset: int, data: memoryview) -> OSError | None:
-        """Take ``data``; what went in counts even when the disk is full before its end."""
+        """Take ``data``; bytes that went in count even if the disk is full before their end."""
         staging = await self.need_staging()
         done, error = await staging.write(offset, data)
         end = offset + done
@@ -66,7 +66,7 @@ class DiskBytes:
         return error
 
     async def truncate(self, size: int) -> None:
-        """Cut off or extend with zeros.
+        """Truncate or extend with zeros.
 
         Raises:
             OSError: nothing has changed.
@@ -79,10 +79,10 @@ class DiskBytes:
         self.size = size
 
     async def fill(self, spans: Iterable[ByteRange]) -> None:
-        """Bring clean bytes to the staging file. Cancelled, those that came stay.
+        """Fetch clean bytes into the staging file. If cancelled, bytes that arrived stay.
 
         Raises:
-            StoreError: they could not be had.
+            StoreError: they could not be read.
             OSError: the disk is full.
         """
         staging = await self.need_staging()
@@ -101,20 +101,20 @@ class DiskBytes:
                     position += done
 
     async def need_staging(self) -> Staging:
-        """The staging file, as long as this content is."""
+        """The staging file, of this content's size."""
         if self.staging is None:
             self.staging = await self._new_staging()
         return self.staging
 
     def hold(self, span: ByteRange) -> tuple[FileSlice, Callable[[], None]]:
-        """A span of the staging file to send, and what to call when it was sent."""
+        """A span of the staging file to send, and the function to call after that."""
         if self.staging is None:
             raise RuntimeError("no staging file to send from")
         self.staging.uses.enter()
         return self.staging.body(span), self.staging.uses.leave
 
     def made(self, base: Base) -> None:
-        """All of it is in ``base`` now; staged bytes stay readable here."""
+        """All bytes are in ``base`` now; staged bytes stay readable here."""
         self.dirty.clear()
         self.base = base
         self.size = self.base_valid = base.version.size

@@ -21,17 +21,17 @@ from ossfs_py.writing.upload import PartsUpload
 
 
 class NewDiskContent(Protocol):
-    """Makes the content that goes on where memory ends."""
+    """Makes the content that continues after memory."""
 
     def __call__(self, base: Base | None, *, changed: bool, ident: str = "") -> "DiskContent":
-        """All bytes are those of ``base``; ``changed`` as the content will tell it; ``ident`` is
-        that of a small file which goes on there.
+        """Make a content with the bytes of ``base``. ``changed`` is the initial value of its
+        property. ``ident`` is the id of a small file that continues there.
         """
         ...
 
 
 class DiskCommitter(Protocol):
-    """What a content on disk needs of :class:`~ossfs_py.writing.content.Committer`."""
+    """The part of :class:`~ossfs_py.writing.content.Committer` that a content on disk needs."""
 
     @property
     def owner(self) -> str:
@@ -44,10 +44,10 @@ class DiskCommitter(Protocol):
 
 
 class DiskContent(LocalContent):
-    """Implements :class:`Content`; takes any change.
+    """Implements :class:`Content`; accepts any change.
 
-    The journal knows of the staging file from its first byte on, so that a crash leaves it to be
-    found, unless ``target`` says that nobody will commit the file.
+    The journal knows of the staging file from its first byte on, so that it is found after a crash,
+    unless ``target`` says that nobody will commit the file.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class DiskContent(LocalContent):
         self._first_part_end = schedule.span(1).end
         self._committer = committer
         self._held_back: int | None = None
-        """Bytes up to which no part leaves early: the store may turn out to have them."""
+        """No part below this offset is sent early: the store may turn out to have the bytes."""
         self._bytes = DiskBytes(base, read_base, self._new_staging)
         self._builder = ObjectBuilder(context, schedule, self._bytes, target)
         self._recorded_request: CommitRequest | None = None
@@ -88,7 +88,7 @@ class DiskContent(LocalContent):
 
     @property
     def made(self) -> ObjectVersion | None:
-        """What a commit made under the file's key although it failed afterwards."""
+        """The object that a commit made under the file's key although it failed afterwards."""
         return self._builder.made
 
     @property
@@ -112,7 +112,7 @@ class DiskContent(LocalContent):
         """Take all of ``data``.
 
         Raises:
-            OSError: the disk is full; what went in before is kept.
+            OSError: the disk is full; bytes that went in before are kept.
         """
         await self._begin_change(offset, offset + len(data))
         sequential = offset == self._bytes.size
@@ -125,7 +125,7 @@ class DiskContent(LocalContent):
         return len(data)
 
     async def truncate(self, size: int) -> bool:
-        """Cut off or extend with zeros.
+        """Truncate or extend with zeros.
 
         Raises:
             OSError: nothing has changed.
@@ -138,7 +138,7 @@ class DiskContent(LocalContent):
         return True
 
     def borrow(self, size: int) -> bool:
-        """Be the first ``size`` bytes of a borrowed base; False if anything was written here."""
+        """Become the first ``size`` bytes of a borrowed base; False if anything was written."""
         if self._bytes.staging is not None:
             return False
         self._builder.drop()
@@ -147,7 +147,7 @@ class DiskContent(LocalContent):
         return True
 
     async def take_over(self, pieces: Iterable[tuple[int, memoryview]], size: int) -> None:
-        """Become what a content in memory holds, in place of nothing.
+        """Take the bytes of a content in memory, in place of none.
 
         Raises:
             OSError: the disk is full; close this content then.
@@ -162,7 +162,7 @@ class DiskContent(LocalContent):
         self._bytes.dirty.add(0, size)
 
     def adopt(self, staging: Staging, record: DirtyRecord) -> None:
-        """Go on with what an earlier daemon had written, over the same base."""
+        """Continue with the bytes that an earlier daemon had written, over the same base."""
         content = self._bytes
         content.staging = staging
         content.size, content.base_valid = record.size, record.base_valid
@@ -172,7 +172,7 @@ class DiskContent(LocalContent):
         self._secured = record.complete
 
     async def is_in(self, version: ObjectVersion) -> bool:
-        """Whether an object has every byte that was written here, and as many others.
+        """Whether an object has every byte that was written here, and the same size.
 
         Raises:
             StoreError
@@ -196,7 +196,7 @@ class DiskContent(LocalContent):
         return bool(content.dirty)
 
     def continue_upload(self, upload: PartsUpload) -> None:
-        """Go on with the upload of what was taken over."""
+        """Continue the upload of the bytes that were taken over."""
         self._builder.continue_upload(upload)
 
     def rebase(self, version: ObjectVersion) -> None:
@@ -204,10 +204,10 @@ class DiskContent(LocalContent):
         self._bytes.base = Base(version)
         self._builder.drop()
 
-    # -- bringing it to the store --------------------------------------------------------------
+    # -- storing -------------------------------------------------------------------------------
 
     async def on_disk(self) -> "DiskContent":
-        """This one."""
+        """This content."""
         return self
 
     async def secure(self, request: CommitRequest) -> bool:
@@ -228,7 +228,7 @@ class DiskContent(LocalContent):
         return True
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """What the journal knows of the file is to become what ``request`` says.
+        """Change the journal's record of the file to ``request``.
 
         Raises:
             OSError: the disk is full, among others.
@@ -243,7 +243,7 @@ class DiskContent(LocalContent):
         """Make the object; see the protocol.
 
         Raises:
-            FileTooLargeError: too much of it are holes; nothing was sent for this commit.
+            FileTooLargeError: too much of it consists of holes; nothing was sent for this commit.
         """
         self._check_holes(request)
         staging = self._bytes.staging
@@ -255,7 +255,7 @@ class DiskContent(LocalContent):
         return await self._builder.build(request, condition)
 
     def committed(self, version: ObjectVersion) -> "DiskContent":
-        """The object is ``version`` now; staged bytes stay readable here."""
+        """The object is now ``version``; staged bytes stay readable here."""
         self._builder.drop()
         self._bytes.made(Base(version))
         self._changed = False
@@ -266,7 +266,7 @@ class DiskContent(LocalContent):
         return self
 
     def lend(self) -> LentFile | None:
-        """What is local of the version committed last; None if nothing is, or it has changed."""
+        """The local bytes of the latest committed version; None without any, or after a change."""
         lent_at = self._changes_begun
         if self._bytes.staging is None or not self._bytes.staged or lent_at != self._committed_at:
             return None
@@ -275,10 +275,10 @@ class DiskContent(LocalContent):
             body.fd, self._bytes.staged.copy(), lambda: self._changes_begun == lent_at, give_back
         )
 
-    # -- giving it up ----------------------------------------------------------------------------
+    # -- giving up -------------------------------------------------------------------------------
 
     def disown(self) -> None:
-        """The file was unlinked: nobody will look for its bytes after a crash."""
+        """The file was unlinked: its bytes are not needed after a crash."""
         self._builder.drop()
         self._disowned = True
         staging = self._bytes.staging
@@ -305,7 +305,7 @@ class DiskContent(LocalContent):
             raise
         self._bytes.staging = staging
         if base is not None and base.hidden:
-            # The record leads to the hidden object from now on; it must outlive this file.
+            # From now on the record refers to the hidden object, which must outlive this file.
             self._bytes.base = replace(base, hidden=False)
             context.journal.forget_scratch(base.version.key)
         return path
@@ -322,7 +322,7 @@ class DiskContent(LocalContent):
     # -- inside ----------------------------------------------------------------------------------
 
     def _check_holes(self, request: CommitRequest) -> None:
-        """A sparse file costs nothing on disk, and at the store as much as any other."""
+        """Refuse a file with too many holes: they cost no disk, but are sent like other bytes."""
         holes, limit = self._bytes.hole_bytes, self._context.limits.zeros_bytes
         if holes > limit:
             raise FileTooLargeError(
@@ -331,7 +331,7 @@ class DiskContent(LocalContent):
             )
 
     def _may_leave_early(self) -> bool:
-        """Whether a part is full, and the file longer than all it could be a copy of."""
+        """Whether a part is full, and the file is too long to be a copy of a known object."""
         size = self._bytes.size
         if size <= self._first_part_end:
             return False
@@ -340,7 +340,7 @@ class DiskContent(LocalContent):
         return size > self._held_back
 
     async def _begin_change(self, start: int, end: int) -> None:
-        """Make the staging file known as one of a file that is not whole, and parts worthless."""
+        """Record that the file is not whole any more, and withdraw parts with the changed bytes."""
         staging = await self._bytes.need_staging()
         await self._record_once(staging)
         if self._secured and self._recorded_request is not None:
@@ -362,8 +362,8 @@ class DiskContent(LocalContent):
         return staging
 
     async def _record_once(self, staging: Staging) -> None:
-        """Make the file known to the next mount if it is going to be stored, and to the next daemon
-        of this one if it is open.
+        """Record the file for the next mount if it is going to be stored, and for the next daemon
+        of this mount if it is open.
         """
         if staging.recorded:
             return
@@ -379,7 +379,7 @@ class DiskContent(LocalContent):
         self._recorded_request = request
 
     def _description(self, ident: str, request: CommitRequest) -> DirtyRecord:
-        """This content as the journal writes it down."""
+        """The journal's record of this content."""
         content = self._bytes
         return DirtyRecord.of(ident, request).replaced(
             base=content.base and content.base.version,

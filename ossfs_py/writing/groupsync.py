@@ -1,4 +1,4 @@
-"""What write-back has taken outlasts a power loss: in groups, behind those who closed files."""
+"""Makes data of write-back survive a power loss: in groups, in the background."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,16 +15,16 @@ from ossfs_py.writing.staging import Staging
 log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 0.5
-"""Half of the second that is promised; the disk may take the other half."""
+"""Half of the promised second; the disk may take the other half."""
 
 
 class GroupSync:
-    """Brings staging files, their records, and small things (small files, removals, markers) to the
+    """Syncs staging files, their records, and small entries (small files, removals, markers) to
     disk within about a second.
 
     A close that waited for its own fsync would wait 10 ms and more on a disk that others use as
-    well, and so would the next one. Files that were uploaded before their turn are left alone.
-    Belongs to the trio thread.
+    well, and so would the next one. Files that were uploaded before their turn are skipped. Belongs
+    to the trio thread.
     """
 
     def __init__(self, journal: Journal, local: Workers) -> None:
@@ -32,27 +32,27 @@ class GroupSync:
         self._local = local
         self._waiting: dict[Staging, None] = {}
         self._small: set[str] = set()
-        """Ids of small things that are to outlast a power loss."""
+        """Ids of small entries that have to survive a power loss."""
         self._some = trio.Event()
 
     def add(self, staging: Staging) -> None:
-        """Let a recorded file, as it is by then, be brought to the disk with the next group."""
+        """Sync a recorded file, in its state by then, with the next group."""
         self._waiting[staging] = None
         self._some.set()
 
     def add_small(self, ident: str) -> None:
-        """Let what the journal keeps under an id be brought to the disk with the next group, unless
-        :meth:`drop_small` is called before.
+        """Sync the journal's entry of an id with the next group, unless :meth:`drop_small` is
+        called before.
         """
         self._small.add(ident)
         self._some.set()
 
     def drop_small(self, ident: str) -> None:
-        """Nobody needs it any more."""
+        """The entry is not needed any more."""
         self._small.discard(ident)
 
     async def keep(self, call: Callable[[], None]) -> None:
-        """Let the journal keep something small: at once, or in a thread while the disk is slow.
+        """Let the journal store a small entry: at once, or in a thread while the disk is slow.
 
         Raises:
             Whatever the call raises.
@@ -63,7 +63,7 @@ class GroupSync:
             call()
 
     async def record_removal(self, record: RemovalRecord) -> None:
-        """Let the journal know of a removal, and the disk with the next group.
+        """Record a removal in the journal, and sync it with the next group.
 
         Raises:
             OSError: the journal cannot be written.
@@ -72,14 +72,14 @@ class GroupSync:
         self.add_small(record.ident)
 
     async def record_marker(self, record: MarkerRecord) -> None:
-        """As :meth:`record_removal`, of an empty object that is owed, in place of what was known
-        of it.
+        """As :meth:`record_removal`, for an empty object that is not stored yet; replaces its
+        record.
         """
         await self.keep(partial(self._journal.record_marker, record))
         self.add_small(record.ident)
 
     async def forget_marker(self, ident: str) -> None:
-        """The store has it, or nobody wants it any more.
+        """The object is stored, or not needed any more.
 
         Raises:
             OSError: the journal cannot be written.
@@ -88,15 +88,15 @@ class GroupSync:
         await self.keep(partial(self._journal.forget_marker, ident))
 
     async def run(self) -> None:
-        """Work until cancelled; a group under way is brought to its end."""
+        """Work until cancelled; a group in progress is finished."""
         while True:
             await self._some.wait()
             await trio.sleep(_EVERY_SECONDS)
             await self.sync()
 
     async def sync(self) -> None:
-        """Bring what waits to the disk now. What the disk refuses is told in the log: the bytes
-        are still there for their upload, and for the next mount if only the daemon dies.
+        """Sync waiting entries now. Errors of the disk are logged: the bytes can still be uploaded,
+        and the next mount finds them if only the daemon dies.
         """
         group = [one for one in self._waiting if one.recorded and not one.uses.closed]
         self._waiting.clear()
@@ -115,7 +115,7 @@ class GroupSync:
 
     def _sync(self, group: Sequence[Staging], small: bool) -> None:
         for one in group:
-            # Uploaded meanwhile, it needs no disk any more.
+            # An uploaded file needs no sync.
             if one.recorded:
                 one.sync()
         if group:

@@ -1,4 +1,4 @@
-"""A dirty file that goes on where the daemon before ended."""
+"""A dirty file that continues the one of an earlier daemon."""
 
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.writing.dirty import DirtyFile
@@ -9,12 +9,12 @@ from ossfs_py.writing.vanished_content import VanishedContent
 
 
 class InheritedFile(DirtyFile):
-    """Becomes what an earlier daemon has left, before anything else is done with it; until then,
-    and where nothing was left, it is any dirty file.
+    """A dirty file that first takes over the state that an earlier daemon has left. Until then, and
+    if nothing was left, it is an ordinary dirty file.
     """
 
     def adopt(self, record: DirtyRecord) -> None:
-        """Be what is in a staging file. Blocks shortly.
+        """Take over the bytes in a staging file. Blocks shortly.
 
         Raises:
             OSError: it cannot be opened.
@@ -30,15 +30,15 @@ class InheritedFile(DirtyFile):
         self.adopted = True
 
     def adopt_emptied(self) -> None:
-        """Be empty: the file was cut to nothing, and that is not stored."""
+        """Become empty: the file was truncated to nothing, and that is not stored."""
         self._replace(self._new_memory(is_new=True))
 
     def adopt_vanished(self, size: int, request: CommitRequest | None) -> None:
-        """Be a file whose bytes, so many, were in the daemon's memory only. Of what was to become
-        ``request`` says, it is told as unsaved. Blocks shortly.
+        """Take over a file of ``size`` bytes that were only in the daemon's memory. If ``request``
+        names its object, the file is reported as unsaved. Blocks shortly.
 
         Raises:
-            OSError: the disk is full; it is not told.
+            OSError: the disk is full; it is not reported.
         """
         journal = self._context.journal
         self._replace(VanishedContent(journal, size, self._committer.owner))
@@ -46,7 +46,7 @@ class InheritedFile(DirtyFile):
             self.set_aside(request)
 
     async def is_in(self, version: ObjectVersion) -> bool:
-        """Whether an object is what a commit of the daemon before would have made of the file.
+        """Whether an object is the one that a commit of the earlier daemon would have made.
 
         Raises:
             StoreError
@@ -55,7 +55,7 @@ class InheritedFile(DirtyFile):
         return isinstance(content, DiskContent) and await content.is_in(version)
 
     def found_stored(self, version: ObjectVersion) -> None:
-        """The daemon before has committed it, and did not live to know."""
+        """The earlier daemon has committed the file, and died before it noted that."""
         self._committer.made(version)
         self._content = self._content.committed(version)
         self._seen = version

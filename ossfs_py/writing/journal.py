@@ -1,29 +1,29 @@
-"""The state directory: what survives the daemon's death.
+"""The state directory: the files that survive the daemon's death.
 
-Layout below ``<state_dir>/<mount-id>/``, everything owner-only:
+Layout below ``<state_dir>/<mount-id>/``, all accessible to the owner only:
 
 - ``lock``                   held while a mount uses the directory, or ``recover`` a dead mount's
 - ``kept.lock``              held by the keeper of a mount that outlives its daemon
 - ``recover.lock``           held while ``recover`` works, also beside a mount
 - ``staging/<id>.data``      dirty bytes of one open file, sparse, each byte at its file offset
-- ``staging/<id>.json``      its record; no record means that the bytes are of no interest
-- ``staging/<id>.<n>.log``   what was written since the record, for files that began as an object
+- ``staging/<id>.json``      its record; without a record the bytes are not needed
+- ``staging/<id>.<n>.log``   the writes since the record, for files that began as an object
 - ``uploads/<digest>.json``  ids of multipart uploads in progress
-- ``scratch/<digest>.json``  keys of hidden objects that are deleted once they served
-- ``renames/<digest>.json``  directories whose rename is under way
+- ``scratch/<digest>.json``  keys of hidden objects that are deleted after use
+- ``renames/<digest>.json``  directories that are being renamed
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
-- ``markers/<id>.json``      directories and links that the store has not got yet
-- ``segments/<n>.log``       the same of small files and their bytes, removals and markers, one
-                           after the other (``segments``)
+- ``markers/<id>.json``      directories and links that are not in the store yet
+- ``segments/<n>.log``       small files with their bytes, removals and markers, one after the
+                           other (``segments``)
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
-A record is written to a temporary name and renamed, so it is there whole or not at all. The log
-is appended after the bytes it speaks of; a killed daemon loses no write it had acknowledged to
-the kernel. After a power loss the bytes are as complete as the disk kept them: a program that
-called fsync has its file in the bucket instead.
+A record is written to a temporary name and renamed, so that it is there whole or not at all. The
+log is appended after the bytes that it describes. A killed daemon loses no write that it had
+acknowledged to the kernel. After a power loss the bytes are as complete as the disk kept them; the
+file of a program that called fsync is in the bucket instead.
 
-Bytes that ``direct`` streams from memory are nowhere on disk: when the daemon is killed before
-close, its upload is aborted at the next mount and nothing half is left in the bucket.
+Bytes that ``direct`` streams from memory are nowhere on disk. If the daemon is killed before close,
+the next mount aborts the upload, and no half object is left in the bucket.
 """
 
 import contextlib
@@ -71,8 +71,8 @@ class StagedFile:
 class Journal:
     """The state directory of one mount. Methods block shortly and may run on any thread.
 
-    With ``beside_mount`` the directory may be in use by a mount: only its unsaved files are the
-    caller's then, unless :attr:`alone`.
+    With ``beside_mount`` a mount may be using the directory. Then the caller may use only its
+    unsaved files, unless :attr:`alone`.
 
     Raises:
         EnvironmentProblemError: (constructor) the directory cannot be used, or is in use.
@@ -110,15 +110,15 @@ class Journal:
             )
 
     def lock_for_keeper(self) -> int | None:
-        """A descriptor: as long as anybody has it, no recovery takes the mount for a dead one. It
-        is the caller's. None: somebody has it already.
+        """A descriptor with a lock: while it is open anywhere, no recovery takes the mount for a
+        dead one. The caller owns it. None: the lock is held already.
         """
         if not self._try_lock(_KEPT):
             return None
         return self._locks.pop()
 
     def close(self) -> None:
-        """Let another mount use the directory."""
+        """Release the directory for another mount."""
         self._segments.close()
         while self._locks:
             os.close(self._locks.pop())
@@ -126,8 +126,8 @@ class Journal:
     # -- files being written -------------------------------------------------------------------
 
     def create_staging(self, ident: str = "") -> StagedFile:
-        """A new empty staging file, not yet of interest to anybody after a crash. ``ident`` is that
-        of a small file which goes on there; what is kept of it counts until it is forgotten.
+        """A new empty staging file, which is not needed after a crash yet. ``ident`` is the id of a
+        small file that continues there; its segment entries count until they are forgotten.
 
         Raises:
             OSError: ENOSPC among others.
@@ -137,24 +137,24 @@ class Journal:
         return StagedFile(ident, os.open(self._staging / f"{ident}.data", flags, 0o600))
 
     def write_record(self, record: DirtyRecord) -> None:
-        """From now on a crash leaves the file to be found, as ``record`` says.
+        """From now on the file is found after a crash, with ``record``.
 
-        After :meth:`sync_record` and :meth:`sync_staging` a power loss does, too.
+        After :meth:`sync_record` and :meth:`sync_staging` also after a power loss.
         """
         text = record.to_json(self._next_order())
         write_atomically(self._staging / f"{record.ident}.json", text)
 
     def sync_record(self, ident: str) -> None:
-        """Bring a record to the disk, if it has not been removed."""
+        """Sync a record to disk, if it has not been removed."""
         with contextlib.suppress(FileNotFoundError):
             sync_path(self._staging / f"{ident}.json")
 
     def sync_staging(self) -> None:
-        """Bring the names of staging files and records to the disk."""
+        """Sync the names of staging files and records to disk."""
         sync_path(self._staging)
 
     def owned_records(self, owners: Container[str]) -> dict[str, DirtyRecord]:
-        """By owner: the records of those files that an earlier daemon has left to them."""
+        """The records of files that an earlier daemon has left to ``owners``, by owner."""
         found = {}
         for path in self._staging.glob("*.json"):
             with contextlib.suppress(RecordDamagedError):
@@ -164,8 +164,8 @@ class Journal:
         return found
 
     def reopen_staging(self, record: DirtyRecord) -> tuple[StagedFile, int | None, DirtyRecord]:
-        """A staging file of an earlier daemon, as long as the file is; its log, where it has one;
-        its record up to the end.
+        """Open a staging file of an earlier daemon, with the file's length. Returns it, its log, if
+        it has one, and its record as of the end.
 
         Raises:
             OSError: it cannot be opened.
@@ -173,7 +173,7 @@ class Journal:
         replayed = self._replayed(record)
         for path in self._staging.glob(f"{record.ident}.*.log"):
             if path.name != record.log:
-                path.unlink()  # its daemon was killed before a record led to it, or after
+                path.unlink()  # its daemon was killed when it had no record
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(self._staging / f"{record.ident}.data", flags)
         if record.log is None:
@@ -182,7 +182,8 @@ class Journal:
                 None,
                 replayed.replaced(dirty=data_in(fd, replayed.size)),
             )
-        # Killed between the cut and the word of it in the log: who asked for it asks again.
+        # The daemon was killed between the truncation and its log entry: the kernel repeats the
+        # request.
         os.ftruncate(fd, replayed.size)
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         log_fd = os.open(self._staging / record.log, flags)
@@ -196,9 +197,9 @@ class Journal:
         return os.open(self._staging / name, flags, 0o600)
 
     def remove_record(self, ident: str, *, has_logs: bool = True) -> None:
-        """The file's bytes are in the store, or nobody wants them: forget it, keep the data.
+        """The file's bytes are stored or not needed: forget the record, keep the data.
 
-        ``has_logs`` False, where no log was ever opened for it, saves a look at the directory.
+        ``has_logs`` False, if no log was ever opened for it, saves reading the directory.
         """
         unlink(f"{self._staging}/{ident}.json")
         if has_logs:
@@ -211,7 +212,7 @@ class Journal:
         unlink(f"{self._staging}/{ident}.data")
 
     def set_aside(self, record: DirtyRecord) -> Path:
-        """Move a staging file to ``unsaved/``; returns where its bytes are now."""
+        """Move a staging file to ``unsaved/``; returns the new path of its bytes."""
         target = self._unsaved / f"{record.ident}.data"
         source = self._staging / f"{record.ident}.data"
         # The bytes move first: until the record follows, the old record still leads to them.
@@ -225,43 +226,43 @@ class Journal:
 
     @property
     def descriptor(self) -> int:
-        """A descriptor in the directory, for who asks about its disk."""
+        """A descriptor in the directory, for queries about its disk."""
         return self._locks[-1]
 
     @property
     def is_slow(self) -> bool:
-        """Whether whoever keeps small things had better use a thread: the disk lets it wait."""
+        """Whether small entries should be written in a thread, as the disk is slow."""
         return self._segments.is_slow
 
     def keep_small(self, record: DirtyRecord, data: bytes) -> None:
-        """From now on a crash leaves a file with these bytes to be found, as ``record`` says; after
-        :meth:`sync_small` a power loss does, too.
+        """From now on a file with these bytes is found after a crash, with ``record``; after
+        :meth:`sync_small` also after a power loss.
 
         Raises:
-            OSError: ENOSPC among others; nothing has changed. So of all that keeps small things.
+            OSError: ENOSPC among others; nothing has changed. The same holds for all small entries.
         """
         text = record.to_json(self._next_order())
         self._segments.put(EntryKind.FILE, record.ident, text, data)
 
     def write_small(self, ident: str, position: int, data: bytes) -> None:
-        """A small file that is kept has these bytes at ``position``."""
+        """A small file in the segments has these bytes at ``position``."""
         self._segments.add(ident, EntryKind.BYTES, position, "", data)
 
     def cut_small(self, ident: str, size: int) -> None:
-        """A small file that is kept is only so long."""
+        """A small file in the segments is only so long."""
         self._segments.add(ident, EntryKind.SIZE, size, "", b"")
 
     def describe_small(self, record: DirtyRecord) -> None:
-        """A small file that is kept is to become what ``record`` says."""
+        """A small file in the segments has a new ``record``."""
         text = record.to_json(self._next_order())
         self._segments.add(record.ident, EntryKind.RECORD, 0, text, b"")
 
     def forget_small(self, ident: str) -> None:
-        """A small file is in the store, nobody wants it, or it is kept elsewhere."""
+        """A small file is stored, not needed, or kept elsewhere."""
         self._segments.drop(ident)
 
     def sync_small(self) -> None:
-        """Let small files, removals and markers survive a power loss."""
+        """Sync small files, removals and markers, so that they survive a power loss."""
         self._segments.sync()
 
     # -- multipart uploads ---------------------------------------------------------------------
@@ -272,18 +273,19 @@ class Journal:
         write_atomically(self._upload_path(upload), text, durable=True)
 
     def forget_upload(self, upload: MultipartUpload) -> None:
-        """The upload is complete, aborted, or another record leads to it."""
+        """The upload is complete or aborted, or another record leads to it."""
         self._upload_path(upload).unlink(missing_ok=True)
 
     def leftover_uploads(self) -> list[MultipartUpload]:
-        """Uploads a daemon that died had in progress. Ask before the first own upload."""
+        """Uploads that a dead daemon had in progress. Call before the first own upload."""
         uploads = []
         for path in sorted(self._uploads.glob("*.json")):
             try:
                 fields = json.loads(path.read_text())
                 uploads.append(MultipartUpload(str(fields["key"]), str(fields["upload_id"])))
             except (ValueError, KeyError, TypeError):
-                # Written atomically, so this is damage to the disk; it names no upload any more.
+                # Records are written atomically, so the disk is damaged; this one names no upload
+                # any more.
                 path.unlink()
         return uploads
 
@@ -296,10 +298,10 @@ class Journal:
         self._scratch_path(key).unlink(missing_ok=True)
 
     def leftover_scratch(self, read: Iterable[str] = ()) -> list[str]:
-        """Hidden objects a daemon that died left behind, without those that are still needed, and
-        those that are ``read``.
+        """Hidden objects of a dead daemon, without those that are still needed, and those in
+        ``read``.
 
-        Ask after :meth:`claim_leftovers`.
+        Call after :meth:`claim_leftovers`.
         """
         needed = set(read)
         for record in self.unsaved_records():
@@ -318,7 +320,7 @@ class Journal:
                 keys.append(key)
         return keys
 
-    # -- directories that are renamed ------------------------------------------------------------
+    # -- directories that are being renamed ------------------------------------------------------
 
     def record_rename(
         self,
@@ -329,8 +331,8 @@ class Journal:
         over_directory: bool = False,
         etags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """Remember a rename until :meth:`forget_rename`, in place of what was known of it; what the
-        arguments say, :class:`RenameRecord` tells.
+        """Remember a rename until :meth:`forget_rename`; replaces its record. For the arguments see
+        :class:`RenameRecord`.
         """
         self.write_rename(RenameRecord(old_prefix, new_prefix, is_copied, over_directory, etags))
 
@@ -339,11 +341,11 @@ class Journal:
         write_atomically(self._rename_path(rename.old_prefix), rename.to_json(), durable=True)
 
     def forget_rename(self, old_prefix: str) -> None:
-        """The rename is done, or its caller was told that it failed."""
+        """The rename is done, or its caller got an error."""
         self._rename_path(old_prefix).unlink(missing_ok=True)
 
     def leftover_renames(self) -> list[RenameRecord]:
-        """Renames that a daemon that died was at."""
+        """Renames that a dead daemon had begun."""
         found = []
         for path in sorted(self._renames.glob("*.json")):
             try:
@@ -353,10 +355,10 @@ class Journal:
         return found
 
     def move_leftovers(self, rename: RenameRecord) -> None:
-        """What a daemon that died owes below the old prefix of a rename has its new key."""
+        """Give new keys to a dead daemon's records below the old prefix of a rename."""
         for record in self.unsaved_records():
-            # What hangs on an object of the old name, or on an upload to it, is older than the
-            # rename, which begins with storing that.
+            # A record that depends on an object of the old name, or on an upload to it, is older
+            # than the rename, which begins by storing that file.
             hangs = record.sent is not None or (
                 record.base is not None and record.base.key.startswith(rename.old_prefix)
             )
@@ -371,9 +373,9 @@ class Journal:
     # -- files that were removed -------------------------------------------------------------------
 
     def record_removal(self, record: RemovalRecord, *, durable: bool = True) -> None:
-        """Remember a removal until :meth:`forget_removal`, in place of what was known of it.
+        """Remember a removal until :meth:`forget_removal`; replaces its record.
 
-        Without ``durable`` across a power loss only after :meth:`sync_small`.
+        Without ``durable`` it survives a power loss only after :meth:`sync_small`.
         """
         if durable:
             path = self._removals / f"{record.ident}.json"
@@ -392,7 +394,7 @@ class Journal:
             self.forget_removal(record)
 
     def leftover_removals(self) -> list[RemovalRecord]:
-        """Removals that a daemon that died, or could not reach the store, has left."""
+        """Removals left by a daemon that died, or could not reach the store."""
         found = []
         for path in sorted(self._removals.glob("*.json")):
             try:
@@ -407,19 +409,19 @@ class Journal:
     # -- directories that were made ----------------------------------------------------------------
 
     def record_marker(self, record: MarkerRecord) -> None:
-        """Remember a marker that is owed until :meth:`forget_marker`, in place of what was known of
-        it; across a power loss only after :meth:`sync_small`.
+        """Remember a marker that is not stored yet until :meth:`forget_marker`; replaces its
+        record. It survives a power loss only after :meth:`sync_small`.
         """
         text = replace(record, order=self._next_order()).to_json()
         self._segments.put(EntryKind.MARKER, record.ident, text)
 
     def forget_marker(self, ident: str) -> None:
-        """The store has the marker, or the directory was removed."""
+        """The marker is stored, or the directory was removed."""
         if not self._segments.drop(ident):
             unlink(f"{self._markers}/{ident}.json")
 
     def leftover_markers(self) -> list[MarkerRecord]:
-        """Markers that a daemon that died, or could not reach the store, has left."""
+        """Markers left by a daemon that died, or could not reach the store."""
         found = []
         for path in sorted(self._markers.glob("*.json")):
             try:
@@ -436,15 +438,16 @@ class Journal:
     def claim_leftovers(
         self, kept: Container[str] = (), dropped: Callable[[str], bool] = lambda _owner: False
     ) -> list[str]:
-        """Move what a daemon that died had dirty to ``unsaved/``; returns the ids.
+        """Move the dirty files of a dead daemon to ``unsaved/``; returns the ids.
 
-        Of two that had come to one name, by a rename that was cut short, the older is dropped. Ask
-        before the first own staging file. Those with an id in ``kept`` stay: somebody goes on with
-        them; those of an owner that is ``dropped``, and those that were unlinked, nobody wants.
+        If an interrupted rename gave one name to two of them, the older one is dropped. Call before
+        the first own staging file. Those with an id in ``kept`` stay, as this daemon continues
+        them. Those with an owner in ``dropped``, and unlinked ones, are not needed.
         """
         claimed = []
         small, segments = self._segments.adopt()
-        # What is kept of a small file counts, whatever of it has come to a file of its own.
+        # The segment entry of a small file counts, even if part of it has reached a file of its
+        # own.
         found = [
             self._left(path)
             for path in sorted(self._staging.glob("*.json"))
@@ -461,7 +464,7 @@ class Journal:
         smalls = {ident: _small_left(ident, entry) for ident, entry in small.items()}
         markers = self.leftover_markers()
         newest: dict[str, int] = {}
-        # Those in ``unsaved/`` count for when this was itself cut short.
+        # Those in ``unsaved/`` count too, as an earlier call of this may have been interrupted.
         everything = (*found, *smalls.values(), *self.unsaved_records())
         files = [record for record in everything if record.complete]
         named: list[DirtyRecord | MarkerRecord] = [*files, *markers]
@@ -500,7 +503,7 @@ class Journal:
                 yield DirtyRecord(ident=path.stem, key="", reason=str(exc))
 
     def unsaved_path(self, ident: str) -> Path:
-        """Where the bytes of an unsaved file are."""
+        """Path of the bytes of an unsaved file."""
         return self._unsaved / f"{ident}.data"
 
     def remove_unsaved(self, ident: str) -> None:
@@ -511,18 +514,18 @@ class Journal:
     # -- inside ----------------------------------------------------------------------------------
 
     def _left(self, path: Path) -> DirtyRecord:
-        """The record of a staging file that a daemon that died has left."""
+        """The record of a staging file of a dead daemon."""
         try:
             return self._replayed(DirtyRecord.from_json(path.read_text()))
         except RecordDamagedError as exc:
-            # Never lose bytes over a broken record: they can still be exported.
+            # Never lose bytes because of a broken record: they can still be exported.
             return DirtyRecord(ident=path.stem, key="", reason=str(exc))
 
     def _write_unsaved(self, record: DirtyRecord) -> None:
         write_atomically(self._unsaved / f"{record.ident}.json", record.to_json(), durable=True)
 
     def _next_order(self) -> int:
-        """What tells which of two records was written later, also after a kill."""
+        """A number that tells which of two records was written later, also after a kill."""
         with self._order_lock:
             self._order = max(self._order + 1, time.time_ns())
             return self._order
@@ -562,12 +565,12 @@ class Journal:
         return self._scratch / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def _replayed(self, record: DirtyRecord) -> DirtyRecord:
-        """The record brought up to the moment of death."""
+        """The record as of the death of the daemon."""
         data = self._staging / f"{record.ident}.data"
         if not data.exists():
-            data = self.unsaved_path(record.ident)  # a setting aside was cut short
+            data = self.unsaved_path(record.ident)  # a set-aside was interrupted
         if record.log is None:
-            # Began as nothing: the file is what was written, as long as it is.
+            # It began as nothing: the data file has all its bytes, and its size.
             size = data.stat().st_size if data.exists() else record.size
             return record.replaced(size=size, base_valid=0, dirty=ExtentSet())
         log_path = self._staging / record.log
@@ -575,7 +578,7 @@ class Journal:
 
 
 def _small_left(ident: str, kept: KeptEntry) -> DirtyRecord:
-    """The record of a small file that a daemon that died has left."""
+    """The record of a small file of a dead daemon."""
     try:
         record = DirtyRecord.from_json(kept.text)
     except RecordDamagedError as exc:

@@ -1,9 +1,9 @@
-"""Kept copies: what a mount with a trash deletes or overwrites lies there under these names.
+"""Kept copies: names of the copies that a mount with a trash makes of lost objects.
 
-``TRASH/2026-11-30/models/config.json~101530250-18c3f0a2b1d2e400-5f0c9a1e``: the day of the removal,
-the whole key, then the time of day (UTC, milliseconds), when the object was stored (nanoseconds
-since the epoch, in hexadecimal) and eight digits that make the name the only one. A kept copy is a
-plain object with all that described the one that it was.
+``TRASH/2026-11-30/models/config.json~101530250-18c3f0a2b1d2e400-5f0c9a1e`` consists of the day of
+the removal, the whole key, the time of day (UTC, milliseconds), the time when the object was stored
+(nanoseconds since the epoch, in hexadecimal), and eight digits that make the name unique. A kept
+copy is a plain object with all metadata of the original.
 """
 
 import re
@@ -34,19 +34,19 @@ _TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class KeptCopy:
-    """What the name of a kept copy tells."""
+    """The information in the name of a kept copy."""
 
     key: str
-    """Of the object that was deleted or overwritten."""
+    """Key of the object that was deleted or overwritten."""
     removed_ns: int
-    """When, by the clock of the machine that did it."""
+    """Time of the removal, by the clock of the machine that made it."""
     mtime_ns: int
     """When the object had been stored, by the store's clock."""
     ident: str
 
 
 def require_room(trash: str, key: str) -> None:
-    """Raises NameTooLongError if a copy of the key would have a longer name than stores know."""
+    """Raises NameTooLongError if the name of a copy of the key would exceed the store's limit."""
     if len((trash + key).encode("utf-8", "surrogatepass")) + _NAME_BYTES > _MAX_KEY_BYTES:
         raise NameTooLongError(f"the key {key[:64]!r}… is too long to be kept in the trash")
 
@@ -64,7 +64,7 @@ def kept_key(trash: str, info: ObjectInfo, removed_ns: int) -> str:
 
 
 def parse_kept(trash: str, key: str) -> KeptCopy | None:
-    """What a name below ``trash`` tells; None if it is no kept copy's."""
+    """Parse a key below ``trash``; None if it does not name a kept copy."""
     found = _TAG.fullmatch(key[len(trash) :])
     if found is None:
         return None
@@ -81,8 +81,8 @@ def keep_copy(
 ) -> ObjectInfo | None:
     """Let the store copy an object below ``trash``; blocks until the copy is there.
 
-    Returns what was copied, which may be another version that came meanwhile; None if the object
-    is gone.
+    Returns the copied object, which may be a version that arrived in the meantime; None if the
+    object is gone.
 
     Raises:
         NameTooLongError

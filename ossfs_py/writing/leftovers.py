@@ -1,7 +1,7 @@
-"""What mounts of this host have left unsaved: where it is, and which store it belongs to.
+"""Unsaved files of this host's mounts: where they are, and which store they belong to.
 
-Each mount writes down how its store is reached, without secrets, so that ``ossfs-py recover`` can
-finish what the mount could not, years later and whoever mounts then.
+Each mount records how its store is reached, without secrets, so that ``ossfs-py recover`` can
+finish the work of the mount, even years later and under another user's mounts.
 """
 
 import json
@@ -24,8 +24,8 @@ _PATHS = ("credentials_file", "ca_bundle", "traits_dir", "sse_key_file")
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """The state directory of one mount. ``options`` is None where nothing says how to reach the
-    store: its files can be exported and dropped only.
+    """The state directory of one mount. ``options`` is None if it is not known how to reach the
+    store: then its files can only be exported and dropped.
     """
 
     directory: Path
@@ -39,12 +39,12 @@ class Leftovers:
 
     @contextmanager
     def opened(self) -> Iterator[tuple[Journal, Recovery]]:
-        """The unsaved files, those of a killed daemon included, for the time of the block.
+        """The unsaved files, including those of a killed daemon, for the duration of the block.
 
         A mount may be running; a second recovery may not.
 
         Raises:
-            EnvironmentProblemError: the directory cannot be used, or another recovery does.
+            EnvironmentProblemError: the directory cannot be used, or another recovery uses it.
         """
         journal = Journal(self.directory, beside_mount=True)
         try:
@@ -56,7 +56,7 @@ class Leftovers:
 
 
 def remember(directory: Path, mountpoint: Path, options: StoreOptions) -> None:
-    """Write down what the files in a mount's state directory belong to."""
+    """Record the mountpoint and the store of a mount's state directory."""
     kept = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in asdict(options).items()
@@ -69,15 +69,15 @@ def remember(directory: Path, mountpoint: Path, options: StoreOptions) -> None:
 
 
 def forget_if_empty(directory: Path) -> None:
-    """A mount has ended: if it left nothing unsaved, nobody needs to reach its store for it."""
+    """A mount has ended: drop the record of its store if it left nothing unsaved."""
     if not any(directory.glob("*/*")):
         (directory / _NAME).unlink(missing_ok=True)
 
 
 def count_unsaved(directory: Path, *, ended: bool) -> int:
-    """How many files a mount's state directory keeps, as far as this user may see it.
+    """Number of unsaved files in a mount's state directory, as far as this user may see it.
 
-    Of a mount that has ``ended`` also those that a killed daemon was still writing.
+    For a mount that has ``ended`` it includes files that a killed daemon was still writing.
     """
     rooms = ("unsaved", "staging") if ended else ("unsaved",)
     count = sum(1 for room in rooms for _record in (directory / room).glob("*.json"))
@@ -85,7 +85,7 @@ def count_unsaved(directory: Path, *, ended: bool) -> int:
 
 
 def sentence_about_unsaved(directory: Path, count: int) -> str:
-    """What a person is told of them."""
+    """The sentence about unsaved files for a person."""
     files = (
         "1 file that could not be saved is"
         if count == 1

@@ -1,4 +1,4 @@
-"""What contents have in common that keep all new bytes on this machine until they are committed."""
+"""The common part of contents that keep all new bytes on this machine until they are committed."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from ossfs_py.writing.staging import Staging
 
 class LocalContent:
     """The part of :class:`Content` that is the same for :class:`SmallContent` and
-    :class:`DiskContent`: none of their bytes is in an unfinished upload only.
+    :class:`DiskContent`: no byte is only in an unfinished upload.
     """
 
     def __init__(
         self, context: WriteContext, target: Target, writer: Callable[[], int], *, changed: bool
     ) -> None:
-        """``target`` tells how the file will be committed, None if nobody will; ``writer`` tells
-        which user's bytes those are that are written at the moment.
+        """``target`` returns the commit request for the file, None if nobody will commit it;
+        ``writer`` returns the user whose bytes are being written.
         """
         self._context = context
         self._target = target
@@ -33,21 +33,21 @@ class LocalContent:
 
     @property
     def bound(self) -> bool:
-        """Never: all bytes are here or in an object."""
+        """Always False: all bytes are here or in an object."""
         return False
 
     @property
     def lost(self) -> bool:
-        """Never, for the same reason."""
+        """Always False, for the same reason."""
         return False
 
     @property
     def streaming(self) -> bool:
-        """Never: what was sent is here as well."""
+        """Always False: bytes that were sent are here as well."""
         return False
 
     def _staging_now(self, ident: str = "") -> Staging:
-        """A staging file that is made at once, on this thread; ``ident`` as of
+        """A staging file that is made at once, on this thread; ``ident`` as for
         :meth:`Journal.create_staging`.
         """
         context = self._context

@@ -1,4 +1,4 @@
-"""Empty objects that write-back owes the store, as the journal writes them down."""
+"""The journal's records of empty objects that write-back has not stored yet."""
 
 import json
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class MarkerRecord:
-    """A directory or symlink that was made here: its object's key, and what is stored with it."""
+    """A directory or symlink that was made here: its object's key and metadata."""
 
     ident: str
     key: str
     metadata: Mapping[str, str]
     order: int = field(default=0, compare=False)
-    """As that of a :class:`~ossfs_py.writing.records.DirtyRecord`."""
+    """As in :class:`~ossfs_py.writing.records.DirtyRecord`."""
 
     def to_json(self) -> str:
         """The text kept on disk."""
@@ -32,7 +32,7 @@ class MarkerRecord:
         """Read a record back.
 
         Raises:
-            ValueError, LookupError, TypeError, AttributeError: it is none.
+            ValueError, LookupError, TypeError, AttributeError: the text is no record.
         """
         fields: dict[str, Any] = json.loads(text)
         metadata = {str(name): str(value) for name, value in fields["metadata"].items()}

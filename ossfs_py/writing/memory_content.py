@@ -23,18 +23,18 @@ _ZEROS_BYTES = 1024**2
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What a content in memory may do with its bytes."""
+    """How a content in memory may store its bytes."""
 
     schedule: PartSchedule
-    """Where the file is cut in parts, each small enough for memory."""
+    """The cut of the file into parts, each small enough for memory."""
     disk_schedule: PartSchedule
-    """Where it is cut when it goes on from disk."""
+    """The cut of the file if it continues on disk."""
     target: Target
     new_upload: Callable[[], PartsUpload | None]
-    """The upload that its parts leave with; None while none may."""
+    """Returns the upload for its parts; None while none may be sent."""
     new_disk: NewDiskContent
     writer: Callable[[], int]
-    """The user whose bytes those are that are written at the moment."""
+    """Returns the user whose bytes are being written."""
 
 
 class MemoryContent:
@@ -61,34 +61,34 @@ class MemoryContent:
 
     @property
     def base(self) -> Base | None:
-        """None: nothing of it is in an object."""
+        """None: none of its bytes are in an object."""
         return None
 
     @property
     def made(self) -> ObjectVersion | None:
-        """What a commit made under the file's key although it failed afterwards."""
+        """The object that a commit made under the file's key although it failed afterwards."""
         upload = self._stream.upload
         return None if upload is None or upload.hidden else upload.made
 
     @property
     def bound(self) -> bool:
-        """Whether parts have left, or are on their way, for the file's own key."""
+        """Whether parts were sent, or are being sent, for the file's own key."""
         upload = self._stream.upload
         return upload is not None and not upload.hidden
 
     @property
     def lost(self) -> bool:
-        """Whether bytes are kept nowhere but in an unfinished upload to the file's own key."""
+        """Whether some bytes are only in an unfinished upload to the file's own key."""
         return self.bound and self._stream.has_lost
 
     @property
     def streaming(self) -> bool:
-        """Whether parts have left."""
+        """Whether parts were sent."""
         return self._stream.upload is not None
 
     @property
     def all_here(self) -> bool:
-        """Whether no part has left."""
+        """Whether no part was sent."""
         return not self.streaming
 
     # -- reading -------------------------------------------------------------------------------
@@ -98,16 +98,16 @@ class MemoryContent:
         return self._stream.view(position, end)
 
     async def piece(self, position: int, end: int) -> bytes | memoryview | None:
-        """As :meth:`view`: what is not in memory cannot be had from here."""
+        """As :meth:`view`: bytes that are not in memory cannot be read from here."""
         return self._stream.view(position, end)
 
     # -- changing ------------------------------------------------------------------------------
 
     async def write(self, offset: int, data: memoryview) -> int:
-        """Take ``data``; returns how much of it fits a stream.
+        """Take ``data``; returns the number of bytes that fit a stream.
 
         Raises:
-            StoreError: a part that left earlier could not be sent; nothing was taken.
+            StoreError: a part could not be sent earlier; nothing was taken.
         """
         stream = self._stream
         if self._is_over or self._must_leave:
@@ -120,7 +120,7 @@ class MemoryContent:
         return await stream.append(data)
 
     async def truncate(self, size: int) -> bool:
-        """Cut off or extend; False if a stream cannot. ``size`` is above 0.
+        """Truncate or extend; False if a stream cannot. ``size`` is above 0.
 
         Raises:
             StoreError: as :meth:`write`.
@@ -133,17 +133,17 @@ class MemoryContent:
             return stream.shorten(size)
         return gap <= _ZEROS_BYTES and await stream.append(memoryview(bytes(gap))) == gap
 
-    # -- going on from disk --------------------------------------------------------------------
+    # -- continuing on disk --------------------------------------------------------------------
 
     async def on_disk(self) -> DiskContent:
-        """The same bytes in a content that takes any change; close this one then.
+        """The same bytes in a content that accepts any change; close this one then.
 
-        Bytes that have left are made readable again by completing the upload: its object is the
-        base. Cancelled or failed, this content is what it was.
+        Bytes that were sent are made readable again by completing the upload: its object is the
+        base. If this is cancelled or fails, this content is unchanged.
 
         Raises:
             OSError: the disk is full.
-            UnsavedDataError: the bytes cannot be had without showing an unlinked file again, or
+            UnsavedDataError: the bytes cannot be read without showing an unlinked file again, or
                 the store dropped the upload.
             StoreError: the upload could not be completed; call again.
         """
@@ -170,7 +170,7 @@ class MemoryContent:
 
     @property
     def _must_leave(self) -> bool:
-        """Whether it is to go on from disk, and can without a partial object under its key."""
+        """Whether it has to continue on disk, and can without a partial object under its key."""
         return not self._context.streams.may_begin and not self.lost
 
     async def _recall(self) -> Base:
@@ -181,12 +181,13 @@ class MemoryContent:
             raise _dropped(upload.request.key)
         count = self._stream.submit_rest()
         await upload.settled()
-        request = self._plan.target()  # the file may have lost its name meanwhile
+        request = self._plan.target()  # the file may have lost its name in the meantime
         condition, hidden = upload.request.condition, upload.hidden
         if not hidden and request is None:
             raise UnsavedDataError("the file was unlinked while its bytes streamed away")
         if not hidden and request is not None and request.key != upload.request.key:
-            # Renamed meanwhile: the old name may hold somebody else's object by now.
+            # It was renamed in the meantime: another program may have stored an object under the
+            # old name.
             condition, hidden = Condition(only_if_absent=True), True
         version = await upload.complete(count, condition)
         if version.size != self.size:
@@ -194,7 +195,7 @@ class MemoryContent:
         return Base(version, hidden)
 
     def _leave_upload(self) -> PartsUpload | None:
-        """The upload, if a successor on disk that has all bytes can go on with it."""
+        """The upload, if a content on disk that has all bytes can continue it."""
         upload = self._stream.take_upload()
         if upload is None:
             return None
@@ -205,7 +206,7 @@ class MemoryContent:
         upload.abandon()
         return None
 
-    # -- bringing it to the store --------------------------------------------------------------
+    # -- storing -------------------------------------------------------------------------------
 
     async def secure(self, request: CommitRequest) -> bool:  # noqa: ARG002 - the protocol's
         """False: memory survives nothing."""
@@ -215,11 +216,11 @@ class MemoryContent:
         """Nothing is kept from here."""
 
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
-        """Make the object; None if bytes have left for another key: :meth:`on_disk` then.
+        """Make the object; None if bytes were sent for another key: then call :meth:`on_disk`.
 
         Raises:
-            UnsavedDataError: the store dropped the upload, and with it bytes sent before.
-            StoreError: call again; what the store has accepted counts.
+            UnsavedDataError: the store dropped the upload with bytes sent before.
+            StoreError: call again; parts that the store has accepted count.
         """
         upload = self._stream.upload
         if upload is None:
@@ -237,30 +238,30 @@ class MemoryContent:
         return await with_metadata(self._context, version, upload.request, request)
 
     def committed(self, version: ObjectVersion) -> "MemoryContent | DiskContent":
-        """The object is ``version`` now, and its bytes are read from there."""
+        """The object is now ``version``, and its bytes are read from there."""
         self.close()
         if version.size:
             return self._plan.new_disk(Base(version), changed=False)
         return MemoryContent(self._context, self._plan, is_new=False)
 
     def rebase(self, version: ObjectVersion) -> None:
-        """Nothing here is read from an object."""
+        """Does nothing: no byte here is read from an object."""
 
     def lend(self) -> LentFile | None:
-        """None: nothing is in a file."""
+        """None: no byte is in a file."""
         return None
 
-    # -- giving it up ----------------------------------------------------------------------------
+    # -- giving up -------------------------------------------------------------------------------
 
     def disown(self) -> None:
-        """Nobody wants the object any more. Bytes already lost stay in the upload until close."""
+        """The object is not needed any more. Bytes already lost stay in the upload until close."""
         if not self._stream.has_lost:
             upload = self._stream.take_upload()
             if upload is not None:
                 upload.abandon()
 
     def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
-        """Put what is in memory into a file; the record says where the rest is."""
+        """Write the bytes in memory to a file; the record says where the rest is."""
         journal, upload = self._context.journal, self._stream.upload
         staging = Staging(
             journal,
@@ -295,7 +296,7 @@ class MemoryContent:
         return held
 
     def close(self) -> None:
-        """Free the memory and give the upload up, unless it is complete or kept."""
+        """Free the memory and give up the upload, unless it is complete or kept."""
         if self._stream.upload is not None:
             self._stream.upload.abandon()
         self._stream.close()

@@ -39,9 +39,9 @@ class _MemoryPart:
 class MemoryStream:
     """The content ``[0, size)`` of a file written from its beginning.
 
-    Full parts leave at once; when the store has one, its memory is freed. Only the first part is
+    Full parts are sent at once; when the store has one, its memory is freed. Only the first part is
     kept, because formats that rewrite a header do it there. A byte that is neither in memory nor
-    anywhere readable is *lost* until the upload is completed; :meth:`view` answers None for it.
+    readable elsewhere is *lost* until the upload is completed; :meth:`view` returns None for it.
     All methods belong to the trio thread and to one task at a time, except :meth:`view`.
     """
 
@@ -63,7 +63,7 @@ class MemoryStream:
 
     @property
     def upload(self) -> PartsUpload | None:
-        """What parts have left with; None if none has."""
+        """The upload of the parts that were sent; None if none was."""
         return self._upload
 
     @property
@@ -82,8 +82,8 @@ class MemoryStream:
     def kept(self) -> Iterator[Sequence[tuple[int, memoryview]]]:
         """Everything in memory, in order: offset and bytes.
 
-        It stays in memory until the block ends, also parts that the store accepts meanwhile: who
-        copies them waits for a disk in between.
+        The bytes stay in memory until the block ends, including parts that the store accepts in the
+        meantime: a caller that copies them waits for a disk in between.
         """
         parts = [self._parts[number] for number in sorted(self._parts)]
         for part in parts:
@@ -98,7 +98,7 @@ class MemoryStream:
     async def append(self, data: memoryview) -> int:
         """Take bytes at the end; fewer than given when there is no memory for the rest.
 
-        Waits for memory while parts are under way.
+        Waits for memory while parts are in flight.
 
         Raises:
             StoreError: a part could not be sent. It is kept, and tried again from now on.
@@ -118,7 +118,7 @@ class MemoryStream:
         return taken
 
     def patch(self, offset: int, data: memoryview) -> bool:
-        """Write over bytes in memory, or a little behind the end; False if that cannot be."""
+        """Overwrite bytes in memory, or write a little behind the end; False if it cannot."""
         end = offset + len(data)
         part = self._part_at(offset)
         if part is None or end > part.start + (
@@ -133,12 +133,12 @@ class MemoryStream:
         part.filled = max(part.filled, start + len(data))
         self.size = max(self.size, end)
         if part is not self._tail and part.number != 1:
-            # Left for later, such parts would pile up in memory.
+            # If they were left for later, such parts would pile up in memory.
             self._submit(part)
         return True
 
     def shorten(self, size: int) -> bool:
-        """Cut off at ``size`` (below the present one, above 0); False if lost bytes are cut."""
+        """Truncate to ``size`` (below the present one, above 0); False if that cuts lost bytes."""
         part = self._part_at(size - 1)
         if part is None:
             return False
@@ -156,18 +156,18 @@ class MemoryStream:
         return self._tail.content if self._tail is not None else b""
 
     def send_anew(self, upload: PartsUpload) -> None:
-        """Give up what was sent, none of it lost, and send everything with ``upload``."""
+        """Drop the parts sent so far, if none is lost, and send everything with ``upload``."""
         if self._upload is not None:
             self._upload.abandon()
         self._upload = upload
 
     def take_upload(self) -> PartsUpload | None:
-        """Hand the upload over; what is in memory stays there."""
+        """Hand the upload over; bytes in memory stay there."""
         upload, self._upload = self._upload, None
         return upload
 
     def submit_rest(self) -> int:
-        """Send every part the store does not have; returns how many parts there are."""
+        """Send every part that the store does not have; returns the number of parts."""
         if self._upload is not None and self._upload.made is None:
             for number in sorted(self._parts):
                 if not self._upload.has(number):
@@ -175,12 +175,12 @@ class MemoryStream:
         return self._schedule.number_at(self.size - 1)
 
     def edges(self) -> tuple[int, ...]:
-        """Where each part ends."""
+        """The end of each part."""
         last = self._schedule.number_at(self.size - 1)
         return tuple(min(self._schedule.span(n).end, self.size) for n in range(1, last + 1))
 
     def close(self) -> None:
-        """Free the memory, of parts under way when they have settled."""
+        """Free the memory, that of parts in flight when they have settled."""
         parts, self._parts, self._tail = self._parts, {}, None
         for part in parts.values():
             part.uses.close()
@@ -193,7 +193,7 @@ class MemoryStream:
         return self._parts.get(self._schedule.number_at(offset))
 
     def _changes(self, part: _MemoryPart) -> None:
-        """What was sent of the part, if anything, is no longer what it holds."""
+        """The sent bytes of the part, if any, are not its present ones."""
         if self._upload is not None:
             self._upload.withdraw(part.number)
 
@@ -204,7 +204,7 @@ class MemoryStream:
             raise failure
 
     def _submit_failed(self) -> None:
-        """Try parts that could not be sent once more."""
+        """Try failed parts once more."""
         if self._upload is not None:
             for number in self._upload.failed_numbers:
                 if number in self._parts:
@@ -241,14 +241,14 @@ class MemoryStream:
         return part
 
     async def _queue_shortened(self) -> None:
-        """Hold the writer back while enough full parts wait; their memory serves again then."""
+        """Block the writer while enough full parts wait, so that their memory can be reused."""
         most = self._limits.parts_in_flight + self._limits.parts_waiting
         while self._upload is not None and self._upload.busy and len(self._parts) > most:
             await self._upload.changed()
 
     async def _memory_for(self, size: int) -> PartBuffer | None:
         while True:
-            # Own parts under way will give memory back, if perhaps to somebody else first.
+            # Own parts in flight will free memory, though perhaps for another file first.
             hopeful = self._upload is not None and self._upload.busy
             with trio.move_on_after(self._limits.memory_wait_seconds):
                 return await self._memory.acquire(size)
@@ -256,7 +256,7 @@ class MemoryStream:
                 return None
 
     def _release_first(self) -> bool:
-        """Give up the memory of the first part if the store has its bytes."""
+        """Free the memory of the first part if the store has its bytes."""
         part = self._parts.get(1)
         if part is None or part is self._tail or part.uses.busy:
             return False
@@ -280,7 +280,7 @@ class MemoryStream:
         upload.submit(part.number, part.content, settled)
 
     def _free_sent(self, part: _MemoryPart) -> None:
-        """Give up the memory of a part that the store has, unless it is to be kept."""
+        """Free the memory of a part that the store has, unless it must be kept."""
         if part.number == 1 or part is self._tail or part.uses.busy or part.uses.closed:
             return
         if self._upload is not None and self._upload.accepted(part.number):

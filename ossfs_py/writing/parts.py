@@ -1,8 +1,8 @@
-"""How a file becomes the parts of a multipart upload. Pure arithmetic, no I/O.
+"""Cutting a file into the parts of a multipart upload. Pure arithmetic, no I/O.
 
-Two plans exist. A file written from nothing is cut by a *schedule* that depends on the part's
-number alone, so that parts can leave before the size is known. A modified object is cut by
-:func:`plan_commit` into parts copied on the server and parts sent from here.
+There are two plans. A new file is cut by a *schedule* that depends only on the part's number, so
+that parts can be sent before the size is known. A modified object is cut by :func:`plan_commit`
+into parts that the store copies and parts that are sent from here.
 """
 
 from collections.abc import Sequence
@@ -15,18 +15,20 @@ from ossfs_py.model import ByteRange
 from ossfs_py.store.base import MAX_COPY_BYTES, MAX_OBJECT_BYTES, MAX_PARTS, MIN_PART_BYTES
 
 FIRST_PART_BYTES = 8 * 1024**2
-"""Big enough that a request's fixed cost (25 ms on a cloud) is small beside its bytes, small
-enough that the first part leaves early and that waiting parts fit a small memory budget."""
+"""Large enough that a request's fixed cost (25 ms on a cloud) is small beside its bytes; small
+enough that the first part is sent early and that waiting parts fit a small memory budget.
+"""
 
 COPY_PART_BYTES = 64 * 1024**2
 """One server-side copy request. A store copies a single range at the speed of one stream, so a
 large clean range is faster as several requests in parallel."""
 
 EQUAL_PART_BYTES = 32 * 1024**2
-"""Size of every part where a store wants one size: a file of unknown size may grow to 312 GiB."""
+"""Size of every part if a store wants one size: a file of unknown size may grow to 312 GiB."""
 _MOST_EQUAL_PARTS = 2000
-"""A changed object is cut into smaller ones, as few bytes as possible are to be moved, but not
-into so many that their requests take longer than the bytes."""
+"""A changed object is cut into smaller parts, to move as few bytes as possible, but not into so
+many that their requests take longer than the bytes.
+"""
 
 _SCHEDULE_STEPS = 10
 """The part size doubles ten times over 10,000 parts: 8 MiB * 1,000 * (2**10 - 1) > 5 TiB."""
@@ -34,7 +36,7 @@ _SCHEDULE_STEPS = 10
 
 @dataclass(frozen=True, slots=True)
 class PartLimits:
-    """What the store accepts, in bytes; the defaults are those of S3 and OSS."""
+    """The limits of the store, in bytes; the defaults are those of S3 and OSS."""
 
     min_part: int = MIN_PART_BYTES
     first_part: int = FIRST_PART_BYTES
@@ -48,7 +50,7 @@ class PartLimits:
 
 
 class PartSchedule:
-    """Where part ``number`` (from 1) of a file of unknown size begins and ends.
+    """The spans of the parts (from 1) of a file of unknown size.
 
     Sizes start at ``first_part`` and double every tenth of ``max_parts``, up to ``cap`` bytes;
     with ``equal_part`` all are of that size.
@@ -117,8 +119,8 @@ def plan_commit(
 ) -> list[PartPlan]:
     """The parts of a file of ``size`` bytes that began as another object.
 
-    Bytes below ``base_valid_size`` that are not in ``dirty`` are the base's; everything else is
-    held here (a hole reads as zeros). A plan of one :class:`LocalPart` means one plain PUT.
+    Bytes below ``base_valid_size`` that are not in ``dirty`` are those of the base. All others are
+    here (a hole reads as zeros). A plan of one :class:`LocalPart` means one plain PUT.
     Moves as few bytes as the store's part limits allow: a clean run shorter than a part is
     downloaded, and a lone change borrows clean neighbours until it is a part.
     """
@@ -136,14 +138,14 @@ def plan_commit(
         plan = [part for run in runs for part in _cut(run, size, base_valid_size, dirty, limits)]
         if len(plan) <= limits.max_parts or not any(run.clean for run in runs):
             return plan
-        # Too many islands: send short clean runs along instead of naming each one.
+        # Too many separate spans: send short clean runs along instead of naming each one.
         shortest_copy *= 2
 
 
 def _equal_plan(
     size: int, copyable: int, base_valid_size: int, dirty: ExtentSet, limits: PartLimits
 ) -> list[PartPlan]:
-    """Parts of one size but for a shorter last one: copies where all bytes are clean."""
+    """Parts of one size, except for a shorter last one: copies where all bytes are clean."""
     most = min(_MOST_EQUAL_PARTS, limits.max_parts)
     length = limits.first_part
     while length * most < size and length < limits.max_part:
@@ -169,7 +171,7 @@ def _fills(span: ByteRange, base_valid_size: int, dirty: ExtentSet) -> tuple[Byt
 
 
 def _runs(size: int, copyable: int, dirty: ExtentSet, shortest_copy: int) -> list[_Run]:
-    """Clean runs worth a copy, and everything between them."""
+    """Clean runs worth a copy, and the runs between them."""
     runs: list[_Run] = []
     position = 0
     for gap in dirty.gaps(0, min(size, copyable)):
@@ -185,7 +187,7 @@ def _runs(size: int, copyable: int, dirty: ExtentSet, shortest_copy: int) -> lis
 
 
 def _widened(runs: Sequence[_Run], min_part: int) -> list[_Run]:
-    """Let each local run but the file's last reach ``min_part`` by borrowing from clean ones."""
+    """Let each local run except the file's last reach ``min_part`` by borrowing from clean ones."""
     widened: list[_Run] = []
     queue = list(reversed(runs))
     while queue:

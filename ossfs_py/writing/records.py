@@ -1,4 +1,4 @@
-"""What the journal writes down about one dirty file. Pure codec, no I/O."""
+"""The journal's record of one dirty file. Pure codec, no I/O."""
 
 import json
 from collections.abc import Mapping
@@ -20,27 +20,27 @@ _FORMAT = 1
 
 
 class RecordDamagedError(OssfsError):
-    """A journal record cannot be understood."""
+    """A journal record cannot be decoded."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentParts:
-    """Bytes that are nowhere but in an upload that was neither finished nor aborted."""
+    """Bytes that are only in an upload that was neither finished nor aborted."""
 
     upload: MultipartUpload
     parts: tuple[Part, ...]
-    """What the store has accepted; the other parts are sent from the data file."""
+    """The parts that the store has accepted; the others are sent from the data file."""
     edges: tuple[int, ...]
-    """Where each part of the whole file ends, from part 1 on."""
+    """The end of each part of the whole file, from part 1 on."""
 
 
 @dataclass(frozen=True, slots=True)
 class DirtyRecord:
-    """One dirty file: which bytes are in the data file, which elsewhere, and what they become.
+    """One dirty file: where its bytes are, and the object that they will become.
 
-    Bytes in ``dirty`` are in the data file; others below ``base_valid`` are those of ``base``,
-    and the rest are zeros. Without a base, the whole data file counts. ``key`` is empty when the
-    record was damaged.
+    Bytes in ``dirty`` are in the data file, others below ``base_valid`` are those of ``base``, and
+    the rest are zeros. Without a base, the whole data file counts. ``key`` is empty if the record
+    was damaged.
     """
 
     ident: str
@@ -50,7 +50,7 @@ class DirtyRecord:
     base: ObjectVersion | None = None
     base_valid: int = 0
     replaces: str | None = None
-    """The ETag of what the key held when the file was closed, if it held anything."""
+    """The ETag of the object under the key when the file was closed, if there was one."""
     size: int = 0
     dirty: ExtentSet = field(default_factory=ExtentSet)
     log: str | None = None
@@ -59,17 +59,17 @@ class DirtyRecord:
     scratch: bool = False
     """Whether ``base`` is a hidden object of ours, to be deleted when it is no longer needed."""
     complete: bool = False
-    """Whether its program had closed the file: it is whole, and somebody relies on it."""
+    """Whether its program had closed the file: it is whole, and a program relies on it."""
     reason: str = ""
     """Why the file is unsaved, for a person."""
     vanished: bool = False
-    """Whether its bytes are gone: the record tells of them, and nothing can be uploaded."""
+    """Whether its bytes are gone: the record only reports them, and nothing can be uploaded."""
     owner: str = ""
-    """Who has the file open, where that outlives the daemon; "": nobody has it then."""
+    """The owner of the open file, if it outlives the daemon; "": the file is not open then."""
     unlinked: bool = False
-    """Whether its name was removed: nobody but its owner wants it."""
+    """Whether its name was removed: only its owner needs it."""
     order: int = field(default=0, compare=False)
-    """Greater than that of every record the journal was given before."""
+    """Greater than that of every earlier record of the journal."""
 
     @classmethod
     def of(cls, ident: str, request: CommitRequest, *, complete: bool = False) -> "DirtyRecord":
@@ -88,7 +88,7 @@ class DirtyRecord:
         return replace(self, **changes)
 
     def to_json(self, order: int | None = None) -> str:
-        """The text kept on disk; ``order`` in place of the record's own."""
+        """The text on disk; ``order`` replaces the record's own."""
         fields: dict[str, Any] = {
             "format": _FORMAT,
             "ident": self.ident,
@@ -125,7 +125,7 @@ class DirtyRecord:
         """Read a record back.
 
         Raises:
-            RecordDamagedError: it is not one.
+            RecordDamagedError: the text is no record.
         """
         try:
             fields = json.loads(text)
@@ -168,7 +168,7 @@ def _text(value: object) -> str | None:
 def _sent_parts(fields: Mapping[str, Any]) -> SentParts:
     return SentParts(
         MultipartUpload(str(fields["key"]), str(fields["upload_id"])),
-        # Stores that were promised checksums want them again at completion.
+        # Stores that were promised checksums need them again at completion.
         tuple(
             Part(int(n), str(etag), int(size), checksum and str(checksum))
             for n, etag, size, checksum in fields["parts"]

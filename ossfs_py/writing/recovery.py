@@ -1,4 +1,4 @@
-"""What becomes of dirty files whose program or daemon gave up.
+"""Recovery of dirty files whose program or daemon gave up.
 
 Everything here blocks: it serves the start of a mount and the ``recover`` command.
 """
@@ -63,22 +63,23 @@ SendPart = Callable[[MultipartUpload, int], Part]
 
 
 class NotRecoverableError(UserError):
-    """An unsaved file cannot be brought to the store as it is; the sentence says why."""
+    """An unsaved file cannot be stored as it is; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """An unsaved file written to local disk, and what of it could not be had (reads as zeros)."""
+    """An unsaved file written to local disk, and the bytes that could not be read (zeros there)."""
 
     path: Path
     missing: tuple[ByteRange, ...]
 
 
 def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] = ()) -> int:
-    """Abort uploads and delete hidden objects of a daemon that died; returns how many.
+    """Abort uploads and delete hidden objects of a dead daemon; returns how many.
 
-    Call after ``claim_leftovers`` and before the first own write. What the store refuses stays
-    for the next mount. So does what was removed, or copied, under a key that is still ``read``.
+    Call after ``claim_leftovers`` and before the first own write. Objects that the store refuses to
+    delete stay for the next mount. So do objects that were removed, or copied, under a key that is
+    still ``read``.
     """
     done = _settle_renames(journal, store)
     for upload in journal.leftover_uploads():
@@ -100,7 +101,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] =
     made_since = {record.key for record in journal.leftover_markers()}
     for record in journal.leftover_removals():
         if record.whatever_was_there and record.key not in made_since:
-            continue  # there may be thousands: the mount deletes them behind
+            continue  # there may be thousands: the mount deletes them in the background
         if record.key in read:
             continue
         try:
@@ -113,7 +114,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] =
 
 
 def _settle_renames(journal: Journal, store: ObjectStore) -> int:
-    """End the renames that were cut short, one way or the other; returns how many objects went."""
+    """Finish or undo interrupted renames; returns the number of deleted objects."""
     done = 0
     for rename in journal.leftover_renames():
         if rename.is_copied:
@@ -130,7 +131,7 @@ def _settle_renames(journal: Journal, store: ObjectStore) -> int:
 
 
 def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
-    """Write the markers of directories that a daemon that died had made; returns how many."""
+    """Store the markers of directories that a dead daemon had made; returns how many."""
 
     def make(record: MarkerRecord) -> int:
         made = CommitRequest(
@@ -140,8 +141,8 @@ def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
             try:
                 store.put(made, b"")
             except ConditionFailedError:
-                # Somebody has made it since; or the store (SeaweedFS) has real directories, and
-                # takes one with anything in it for its marker.
+                # Another client has made it since; or the store (SeaweedFS) has real directories,
+                # and takes one with any contents for its marker.
                 page = store.list_page(ListQuery(record.key, delimiter="", max_keys=1))
                 if record.key not in {info.key for info in page.objects}:
                     store.put(replace(made, condition=ALWAYS), b"")
@@ -154,7 +155,8 @@ def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
         return 1
 
     done = 0
-    # From the top: SeaweedFS makes what is above one by itself, and at times loses its marker then.
+    # From the top: SeaweedFS makes parent directories by itself, and sometimes loses their markers
+    # then.
     records = sorted(journal.leftover_markers(), key=_depth)
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
         for _, level in groupby(records, _depth):
@@ -167,11 +169,11 @@ def _depth(record: MarkerRecord) -> int:
 
 
 def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:
-    """Leave each object of a rename that was cut short under one key; returns how many had two.
+    """Leave each object of an interrupted rename under one key; returns how many had two.
 
-    Nothing but perhaps a marker was below the new prefix when the rename began, and nothing is
-    deleted before everything is copied. If it is, the old keys go. Otherwise the copies go, and the
-    rename can be tried again.
+    When the rename began, nothing but perhaps a marker was below the new prefix, and nothing is
+    deleted before everything is copied. If everything is copied, the old keys are deleted.
+    Otherwise the copies are, and the rename can be tried again.
     """
 
     def below(prefix: str) -> dict[str, ObjectInfo]:
@@ -180,7 +182,7 @@ def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:
     old, new = below(rename.old_prefix), below(rename.new_prefix)
     both = [name for name, copy in new.items() if name in old and old[name].size == copy.size]
     finished = rename.is_copied
-    if finished is None:  # an object that has only its new key says it, too
+    if finished is None:  # an object that has only its new key proves it, too
         finished = any(name not in old for name in new)
     log.warning(
         "a rename of %r to %r was cut short: %s",
@@ -193,7 +195,7 @@ def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:
     until_ns = rename.first_tried_ns
     if until_ns is not None:
         both = [name for name in both if (old if finished else new)[name].mtime_ns <= until_ns]
-    # Longest first: a marker stays at some stores while something is below it.
+    # Longest first: some stores keep a marker while something is below it.
     keys = [(rename.old_prefix if finished else rename.new_prefix) + name for name in both]
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
         files = [key for key in keys if not key.endswith("/")]
@@ -220,7 +222,7 @@ class Recovery:
     def __init__(
         self, journal: Journal, limits: PartLimits | None = None, *, trash: str = ""
     ) -> None:
-        """``trash`` is the prefix below which what an upload replaces is kept; "": it is not."""
+        """``trash`` is the prefix for copies of objects that an upload replaces; "": no copies."""
         self._journal = journal
         self._trash = trash
         self._limits = limits or PartLimits()
@@ -241,14 +243,14 @@ class Recovery:
         raise NotRecoverableError(f"there is no unsaved file {ident}")
 
     def upload(self, ident: str, store: ObjectStore, *, overwrite: bool = False) -> ObjectVersion:
-        """Finish what the mount could not, and forget the unsaved file.
+        """Finish the upload of an unsaved file, and forget it.
 
-        ``overwrite`` replaces an object that somebody else wrote since. An object that has every
-        byte of the file is taken for it: the mount may have died just after making it.
+        ``overwrite`` replaces an object that another client has written since. An object with every
+        byte of the file counts as the result: the mount may have died just after making it.
 
         Raises:
             ConditionFailedError: the key holds an object the writer never saw.
-            VersionChangedError: the object the changes belong to is another one now.
+            VersionChangedError: the object that the changes belong to is another one now.
             NotRecoverableError: the record is damaged, or bytes are gone.
             StoreError: try again later; nothing is lost.
         """
@@ -265,7 +267,7 @@ class Recovery:
             if version is not None:
                 log.info("%r is in the store already", record.key)
                 if record.complete:
-                    # The same bytes may have been written again, and described otherwise.
+                    # The same bytes may have been written again, with other metadata.
                     version = self._with_metadata(store, record, version)
             elif record.sent is not None:
                 version = self._finish_sent(store, record, record.sent, there, fd, condition)
@@ -282,7 +284,7 @@ class Recovery:
 
         Raises:
             OSError: the local file cannot be written.
-            NotRecoverableError: nothing of it is left.
+            NotRecoverableError: none of its bytes are left.
         """
         record = self.find(ident)
         _require_bytes(record)
@@ -306,7 +308,7 @@ class Recovery:
         return Exported(path, tuple(missing))
 
     def discard(self, ident: str, store: ObjectStore | None = None) -> None:
-        """Drop an unsaved file for good, and what the store keeps for it."""
+        """Drop an unsaved file for good, with its parts and objects in the store."""
         record = self.find(ident)
         if store is not None:
             if record.sent is not None:
@@ -333,7 +335,7 @@ class Recovery:
     def _there_already(
         self, store: ObjectStore, record: DirtyRecord, there: ObjectInfo | None, fd: int
     ) -> ObjectVersion | None:
-        """The object, if it is another one than the writer began with and has all local bytes."""
+        """The object, if it is not the writer's base and has all local bytes."""
         if record.sent is not None or there is None:
             return None
         found = there.version
@@ -346,9 +348,9 @@ class Recovery:
     def _condition(
         self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore
     ) -> Condition:
-        """Refuse to overwrite what the writer never saw, atomically where the store can."""
+        """Refuse to overwrite an object that the writer never saw, atomically if the store can."""
         base, seen = record.base, {record.replaces}
-        # What was read from under another key was never what this one held.
+        # A base under another key was never the object of this one.
         if base is not None and not record.scratch and base.key == record.key:
             seen.add(base.etag)
         found = None if there is None else there.etag
@@ -380,7 +382,7 @@ class Recovery:
             if number not in have
         }
         hidden = sent.upload.key != record.key
-        # A file renamed after its bytes had left: its old name may be somebody else's by now.
+        # The file was renamed after bytes were sent: another client may own its old name by now.
         aside = Condition(only_if_absent=True, repeated=True)
         try:
             have.update(_all_parts(sent.upload, jobs))
@@ -410,7 +412,7 @@ class Recovery:
     def _with_metadata(
         store: ObjectStore, record: DirtyRecord, version: ObjectVersion
     ) -> ObjectVersion:
-        """The object has the metadata of an earlier moment; attributes may have changed since."""
+        """The object has metadata of an earlier time; attributes may have changed since."""
         info = store.head(version.key)
         if dict(info.metadata or {}) == dict(record.metadata):
             return version
@@ -521,7 +523,7 @@ def _all_parts(upload: MultipartUpload, jobs: dict[int, SendPart]) -> dict[int, 
 
 
 def _local_bytes(record: DirtyRecord, size: int) -> ExtentSet:
-    """What the data file holds of the file."""
+    """The bytes of the file that the data file holds."""
     if record.base_valid or record.sent is not None:
         return record.dirty
     return ExtentSet([ByteRange(0, size)])
@@ -534,12 +536,14 @@ def _copy(source: int, target: int, span: ByteRange) -> None:
 
 
 def _for_the_owner_only(path: str, flags: int) -> int:
-    """Opens as the data was kept: whoever may list the directory must not read it."""
+    """Open with the permissions of the kept data: users who may list the directory must not read
+    it.
+    """
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
 def _fetch(store: ObjectStore | None, base: ObjectVersion | None, span: ByteRange, fd: int) -> bool:
-    """Write bytes of the base into a file; False if they are no longer to be had."""
+    """Write bytes of the base into a file; False if they cannot be read any more."""
     if store is None or base is None:
         return False
     buffer = memoryview(bytearray(min(_COPY_BYTES, span.size)))

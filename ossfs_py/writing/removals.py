@@ -1,4 +1,4 @@
-"""Removals that the store has not heard of: what of an object says that it is the removed one."""
+"""Records of removals that are not carried out at the store, and how to recognize the object."""
 
 import json
 import time
@@ -13,41 +13,45 @@ from ossfs_py.writing.kept import keep_copy
 
 _NS_PER_SECOND = 1_000_000_000
 _AROUND_SECONDS = 900
-"""How far the time of an object may lie from that of the removal whose upload may have made it:
-the store's longest completion and what clocks differ by."""
+"""Maximal distance between the time of an object and that of a removal whose upload may have made
+it: the store's longest completion plus differences between clocks.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalRecord:
-    """A file that lost its name here, and what the store may have of it under ``key``."""
+    """A file that lost its name here, and the objects of it that may be under ``key``."""
 
     key: str
     etags: tuple[str, ...]
-    """The versions that the file is known to have had there."""
+    """The known versions of the file there."""
     mtime_ns: int | None = None
-    """When the version that was removed was stored, by the store's clock, if that is known: others
-    may store the same bytes again, under the same ETag."""
+    """The time when the removed version was stored, by the store's clock, if known: others may
+    store the same bytes again, under the same ETag.
+    """
     unheard_size: int | None = None
-    """What an upload that was under way may make, or have made: an object of this size."""
+    """Size of the object that a running upload may make, or may have made."""
     markers: tuple[str, ...] = ()
     """Markers of directories that were removed after it, the deepest first: SeaweedFS keeps one
     while its directory has anything in it, and lists the empty directory until it is deleted."""
     whatever_was_there: bool = False
-    """Any object counts that was stored before the removal: the file was closed, and the store is
-    asked to delete what its key holds, as for a file that is deleted at once."""
+    """Whether every object counts that was stored before the removal: the file was closed, and the
+    store shall delete the object of the key, as for a file that is deleted at once.
+    """
     trash: str = ""
-    """The prefix below which a copy is kept before the object is deleted; "": none is."""
+    """The prefix below which a copy is made before the object is deleted; "": no copy."""
     at_ns: int = field(default_factory=time.time_ns)
     ident: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def is_of(self, info: ObjectInfo) -> bool:
         """Whether the object is the removed one, not one that others stored since."""
         if self.whatever_was_there:
-            # Its own bytes may be stored by a clock that is ahead; others', by one that is behind.
+            # Its own bytes may have a time from a clock that is ahead, others' bytes from one that
+            # is behind.
             slack_ns = _AROUND_SECONDS * _NS_PER_SECOND if info.etag in self.etags else 0
             return info.mtime_ns <= self.at_ns + slack_ns
         if info.etag in self.etags:
-            # HEAD tells whole seconds where LIST tells milliseconds.
+            # HEAD gives whole seconds, LIST gives milliseconds.
             stored_ns = info.mtime_ns if self.mtime_ns is None else self.mtime_ns
             return stored_ns // _NS_PER_SECOND == info.mtime_ns // _NS_PER_SECOND
         near = abs(info.mtime_ns - self.at_ns) <= _AROUND_SECONDS * _NS_PER_SECOND
@@ -73,7 +77,7 @@ class RemovalRecord:
     def from_json(cls, text: str) -> "RemovalRecord":
         """Read a record back.
 
-        Raises:
+        ValueError, LookupError, TypeError: the text is no record.
             ValueError, LookupError, TypeError: it is none.
         """
         fields: dict[str, Any] = json.loads(text)
@@ -94,11 +98,11 @@ class RemovalRecord:
 def delete_removed(store: ObjectStore, record: RemovalRecord) -> bool:
     """Delete the object of a removal, unless others have stored another one; blocks.
 
-    Returns whether there was one to delete. Deletes know no condition: what others store between
-    the look and the deletion goes too.
+    Returns whether there was one to delete. Deletes have no condition: an object that others store
+    between the check and the deletion is deleted too.
 
     Raises:
-        NameTooLongError, StoreError: it is still there, perhaps as no copy of it could be kept.
+        NameTooLongError, StoreError: it still exists, perhaps as it could not be copied.
     """
     try:
         info = store.head(record.key)
@@ -118,7 +122,7 @@ def delete_removed(store: ObjectStore, record: RemovalRecord) -> bool:
 
 
 def is_bare_marker(store: ObjectStore, key: str) -> bool:
-    """Whether nothing is in a directory but its empty marker, if that; blocks.
+    """Whether a directory has at most its empty marker; blocks.
 
     Raises:
         StoreError

@@ -1,4 +1,4 @@
-"""Renames of directories, as the journal writes them down until they are over."""
+"""The journal's records of renames of directories."""
 
 import json
 from collections.abc import Mapping
@@ -8,26 +8,27 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RenameRecord:
-    """A directory that is renamed: everything below one prefix is copied below another, then
-    deleted.
+    """A directory that is being renamed: everything below one prefix is copied below another, and
+    then deleted.
 
-    As soon as all is copied, the rename counts: what the journal owes below the old prefix is owed
-    below the new one.
+    As soon as everything is copied, the rename counts: the journal's records below the old prefix
+    then apply below the new one.
     """
 
     old_prefix: str
     new_prefix: str
     is_copied: bool | None = False
-    """Whether all is copied; None if its daemon did not write that down, as older versions."""
+    """Whether everything is copied; None if its daemon, an older version, did not record that."""
     over_directory: bool = False
-    """Whether it takes the place of an empty directory, which stays if it is taken back."""
+    """Whether it replaces an empty directory, which stays if the rename is undone."""
     etags: Mapping[str, str] = field(default_factory=dict)
-    """Those of copies whose place an open file is to take, by those of what was copied."""
+    """ETags of copies that will replace open files, by those of their sources."""
     first_tried_ns: int | None = None
-    """When a mount first tried to end it and could not: what was stored since is no part of it."""
+    """When a mount first tried to finish it, and failed: objects stored since do not belong to it.
+    """
 
     def moved(self, key: str) -> str:
-        """The new key of what has an old one."""
+        """The new key for an old one."""
         return self.new_prefix + key[len(self.old_prefix) :]
 
     def to_json(self) -> str:
@@ -48,7 +49,7 @@ class RenameRecord:
         """Read a record back.
 
         Raises:
-            ValueError, LookupError, TypeError, AttributeError: it is none.
+            ValueError, LookupError, TypeError, AttributeError: the text is no record.
         """
         fields: dict[str, Any] = json.loads(text)
         is_copied, tried_ns = fields.get("is_copied"), fields.get("first_tried_ns")

@@ -1,4 +1,4 @@
-"""Single requests of the write side: those that are waited for, and those that nobody waits for."""
+"""Single requests of the write side, in the foreground and in the background."""
 
 import logging
 from dataclasses import replace
@@ -19,7 +19,7 @@ async def put_object(
     body: bytes | memoryview | FileSlice,
     condition: Condition,
 ) -> ObjectVersion:
-    """One PUT, waited for even when cancelled: its answer decides what the base is.
+    """One PUT, waited for even when cancelled: its answer decides the base.
 
     Raises:
         ConditionFailedError, StoreError, OSError: as :meth:`ObjectStore.put`.
@@ -32,12 +32,12 @@ async def put_object(
 async def with_metadata(
     context: WriteContext, version: ObjectVersion, begun: CommitRequest, request: CommitRequest
 ) -> ObjectVersion:
-    """Give a completed upload the metadata of its commit, where it began with other ones.
+    """Give a completed upload the metadata of its commit, if it began with other metadata.
 
     Waited for even when cancelled.
 
     Raises:
-        StoreError: the object stays as it was completed.
+        StoreError: the object keeps its metadata.
     """
     if begun.metadata == request.metadata and begun.content_type == request.content_type:
         return version
@@ -56,7 +56,7 @@ async def with_metadata(
 
 
 def delete_hidden(context: WriteContext, key: str) -> None:
-    """Delete a hidden object behind the caller; the next mount does it if this one cannot."""
+    """Delete a hidden object in the background; the next mount does it if this one cannot."""
     context.tidying.begin()
     try:
         context.network.submit(
@@ -65,7 +65,7 @@ def delete_hidden(context: WriteContext, key: str) -> None:
             urgent=False,
         )
     except RuntimeError:
-        # The mount has closed its threads; the journal leads the next one to the object.
+        # The mount has closed its threads; the journal tells the next one of the object.
         context.tidying.end()
 
 

@@ -1,8 +1,8 @@
-"""Small things that survive the daemon's death: one after the other in a few files.
+"""Small entries that survive the daemon's death: one after the other in a few files.
 
-Each record in a file of its own, made under another name and renamed, costs several system calls;
-an append costs one. What is not needed any more is marked so in its place, which needs no room on a
-full disk. A file goes when nothing in it is needed.
+A record in a file of its own, made under another name and renamed, costs several system calls; an
+append costs one. An entry that is not needed any more is marked so in place, which takes no room on
+a full disk. A file is deleted when no entry in it is needed.
 """
 
 import os
@@ -17,30 +17,32 @@ from enum import IntEnum
 from pathlib import Path
 
 _HEADER = struct.Struct("<BB2xIIIQ16s")
-"""State, kind, CRC-32 of all behind it, bytes of text, bytes of data, position, id."""
+"""State, kind, CRC-32 of everything after it, bytes of text, bytes of data, position, id."""
 _CHECKED_FROM = 8
 _NEEDED, _DONE = 0x4E, 0x44
 _LONGEST_BYTES = 4 * 1024**2
-"""A segment that is longer is followed by the next one."""
+"""After this size, the next segment begins."""
 _MANY_SEGMENTS = 8
-"""With more of them, what the first one holds is written down anew, so that it can go: one file
-that stays open for days must not keep all that was written beside it."""
+"""With more segments, the entries of the first one are written anew, so that it can be deleted: one
+file that stays open for days must not keep everything that was written beside it.
+"""
 _SLOW_SECONDS = 0.05
 _SLOW_FOR_SECONDS = 1.0
-"""An append goes to the page cache and takes 25 us. One that took so long waited for a disk that
-others keep busy; the next ones are made by threads, for so long. On a busy machine one takes 5 ms
-at times because it waits for a processor, or for Python's lock: a thread would wait as well."""
+"""An append goes to the page cache and takes 25 us. One that took this long waited for a disk that
+others keep busy; then threads make the appends for the same time. On a busy machine an append
+sometimes takes 5 ms, as it waits for a processor or for the lock: a thread would wait as well.
+"""
 
 
 class EntryKind(IntEnum):
-    """What an entry says of its id. The numbers are on disk."""
+    """The meaning of an entry for its id. The numbers are on disk."""
 
     FILE = 1
-    """A file: its record and all its bytes, in place of what was known of it."""
+    """A file: its record and all its bytes; replaces all earlier entries."""
     BYTES = 2
     """The file has these bytes at this position."""
     SIZE = 3
-    """The file was cut at this position."""
+    """The file was truncated at this position."""
     RECORD = 4
     """The file has this record now."""
     MARKER = 5
@@ -49,7 +51,7 @@ class EntryKind(IntEnum):
 
 @dataclass(slots=True)
 class KeptEntry:
-    """What is known of an id, all its entries together."""
+    """The state of an id, from all its entries."""
 
     kind: EntryKind
     text: str
@@ -62,7 +64,7 @@ class _Segment:
     fd: int
     end: int = 0
     needed: int = 0
-    """Ids that have entries in it and are needed."""
+    """Number of needed ids with entries in it."""
     is_synced: bool = True
 
 
@@ -74,12 +76,12 @@ class _Needed:
     first: tuple[_Segment, int]
     segments: list[_Segment]
     text: str
-    """Of what is no file."""
+    """Text of an entry that is not a file."""
 
 
 class SegmentLog:
-    """The segments of one state directory. Safe for concurrent use; nothing is read, and nothing
-    made, before it is asked for.
+    """The segments of one state directory. Safe for concurrent use; reads and makes nothing before
+    the first call.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -92,27 +94,27 @@ class SegmentLog:
 
     @property
     def is_slow(self) -> bool:
-        """Whether the disk lets whoever appends wait: use a thread."""
+        """Whether appends wait for the disk: use a thread."""
         return time.monotonic() < self._slow_until
 
     def __contains__(self, ident: str) -> bool:
         """Whether an id is needed."""
         return ident in self._needed
 
-    # -- writing down ----------------------------------------------------------------------------
+    # -- writing ---------------------------------------------------------------------------------
 
     def put(self, kind: EntryKind, ident: str, text: str, data: bytes = b"") -> None:
-        """Keep this of an id, in place of what was kept of it.
+        """Store an entry for an id; replaces its earlier entries.
 
         Raises:
-            OSError: the disk is full, among others; what was kept still is.
+            OSError: the disk is full, among others; the earlier entries still count.
         """
         with self._lock:
             self._put(kind, ident, text, data)
             self._thin_out()
 
     def add(self, ident: str, kind: EntryKind, position: int, text: str, data: bytes) -> None:
-        """Add to what is kept of a file; nothing happens if that is not needed any more.
+        """Add an entry to a file's; does nothing if the file is not needed any more.
 
         Raises:
             OSError: as :meth:`put`.
@@ -120,7 +122,7 @@ class SegmentLog:
         with self._lock:
             needed = self._needed.get(ident)
             if needed is None:
-                return  # removed while a thread was on its way here
+                return  # it was removed while a thread was on its way here
             segment, _ = self._append(kind, ident, text.encode(), data, position)
             if segment not in needed.segments:
                 needed.segments.append(segment)
@@ -128,10 +130,10 @@ class SegmentLog:
             self._thin_out()
 
     def drop(self, ident: str) -> bool:
-        """The id is not needed any more; whether it was.
+        """The id is not needed any more; returns whether it was.
 
         Raises:
-            OSError: the disk does not take it.
+            OSError: the disk refused the write.
         """
         with self._lock:
             needed = self._needed.pop(ident, None)
@@ -140,7 +142,7 @@ class SegmentLog:
             return needed is not None
 
     def sync(self) -> None:
-        """Let all that was appended survive a power loss."""
+        """Sync all appended entries, so that they survive a power loss."""
         with self._lock:
             wanted = [(segment, os.dup(segment.fd)) for segment in self._unsynced()]
             names, self._are_names_synced = not self._are_names_synced, True
@@ -161,7 +163,7 @@ class SegmentLog:
                 os.close(fd)
 
     def close(self) -> None:
-        """Leave what is needed to the next mount."""
+        """Leave the needed entries to the next mount."""
         with self._lock:
             segments, self._segments = self._segments, []
             for segment in segments:
@@ -169,16 +171,16 @@ class SegmentLog:
                     segment.path.unlink(missing_ok=True)
                 os.close(segment.fd)
 
-    # -- what is there ---------------------------------------------------------------------------
+    # -- present entries -------------------------------------------------------------------------
 
     def texts(self, kind: EntryKind) -> list[str]:
-        """What is kept of each id of a kind."""
+        """The texts of all ids of a kind."""
         with self._lock:
             return [each.text for each in self._needed.values() if each.kind is kind]
 
     def adopt(self) -> tuple[dict[str, KeptEntry], list[Path]]:
         """The files that an earlier daemon has left here, and the segments that can be removed once
-        they are kept elsewhere. All else that it has left is kept here from now on.
+        the files are kept elsewhere. Its other entries are kept here from now on.
 
         Raises:
             OSError: the disk is full, among others.
@@ -206,8 +208,8 @@ class SegmentLog:
         offset = segment.end
         left = [memoryview(head), memoryview(text), memoryview(data)]
         done = 0
-        # What went in of an entry that the disk has no room for is no entry: the next one is
-        # written over it.
+        # The disk has no room for the rest of the entry, so it does not count: the next one
+        # overwrites it.
         while left:
             count = os.pwritev(segment.fd, left, offset + done)
             done += count
@@ -257,7 +259,7 @@ class SegmentLog:
             os.close(segment.fd)
 
     def _thin_out(self) -> None:
-        """Write down anew what the first of many segments holds."""
+        """Write the entries of the first of many segments anew."""
         if len(self._segments) <= _MANY_SEGMENTS:
             return
         oldest = self._segments[0]
@@ -272,15 +274,15 @@ class SegmentLog:
 
 
 def count_files(directory: Path) -> int:
-    """How many files a daemon that died was still writing, or had not sent, in its segments."""
+    """Number of files in its segments that a dead daemon was still writing, or had not sent."""
     kept = replayed(_paths(directory))
     return sum(1 for each in kept.values() if each.kind is EntryKind.FILE)
 
 
 def replayed(paths: Iterable[Path]) -> dict[str, KeptEntry]:
-    """What is needed of the entries in these segments, by id; the order is that of their ends.
+    """The needed entries of these segments, by id, in the order of their last entries.
 
-    A segment that was cut or damaged counts up to there.
+    A segment that was truncated or damaged counts up to that place.
     """
     kept: dict[str, KeptEntry] = {}
     for path in paths:
@@ -312,7 +314,7 @@ def _apply(kept: dict[str, KeptEntry], entry: _Entry) -> None:
         return
     known = kept.get(ident)
     if known is None:
-        return  # of a file that is not needed any more
+        return  # it belongs to a file that is not needed any more
     if entry.text:
         known.text = entry.text
     if kind is EntryKind.BYTES:

@@ -17,11 +17,10 @@ from ossfs_py.writing.requests import put_object
 
 
 class SmallContent(LocalContent):
-    """Implements :class:`Content`; what is longer, or has holes, is for another content.
+    """Implements :class:`Content`; longer files, and files with holes, need another content.
 
     Each change is in the journal when it returns, unless ``target`` says that nobody will commit
-    the file. The bytes are one immutable piece: who reads or sends them is not disturbed by a
-    change.
+    the file. The bytes are one immutable object, so that a change does not disturb its readers.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class SmallContent(LocalContent):
 
     @property
     def all_here(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     # -- reading -------------------------------------------------------------------------------
@@ -97,7 +96,7 @@ class SmallContent(LocalContent):
         return len(data)
 
     async def truncate(self, size: int) -> bool:
-        """Cut off; False if the file is to be longer.
+        """Truncate; False if the file has to be longer.
 
         Raises:
             OSError: nothing has changed.
@@ -116,10 +115,10 @@ class SmallContent(LocalContent):
         context.journal.write_small(ident, offset, data)
 
     async def _change(self, after: bytes, change: Callable[[str], None]) -> None:
-        """Let the journal know of a change, and have it."""
+        """Record a change in the journal, and make it."""
         if self._kept:
             if self._secured and self._kept_request is not None:
-                # Not whole any more.
+                # The file is not whole any more.
                 self._secured = False
                 await self._describe(self._kept_request)
             await self._context.group_sync.keep(partial(change, self._ident))
@@ -131,10 +130,10 @@ class SmallContent(LocalContent):
         self._changed = True
         self._account.is_now(len(after), self._writer())
 
-    # -- going on from disk --------------------------------------------------------------------
+    # -- continuing on disk --------------------------------------------------------------------
 
     async def on_disk(self) -> DiskContent:
-        """The same bytes in a content that takes any change; close this one then.
+        """The same bytes in a content that accepts any change; close this one then.
 
         Raises:
             OSError: the disk is full.
@@ -153,8 +152,8 @@ class SmallContent(LocalContent):
         return content
 
     def take_over(self, memory: Content) -> bool:
-        """Go on with what is in memory, which is closed then; False if that is too much: nothing
-        has changed, and this content is closed.
+        """Continue with the bytes of a content in memory, and close that one. False if they are too
+        many: nothing has changed, and this content is closed.
         """
         data = bytes(memory.view(0, memory.size) or b"")
         fits = memory.size <= self._longest_bytes and len(data) == memory.size
@@ -166,7 +165,7 @@ class SmallContent(LocalContent):
         memory.close()
         return True
 
-    # -- bringing it to the store --------------------------------------------------------------
+    # -- storing -------------------------------------------------------------------------------
 
     async def secure(self, request: CommitRequest) -> bool:
         """Keep it as a whole file, until it is committed or changed: across a crash at once, across
@@ -185,7 +184,7 @@ class SmallContent(LocalContent):
         return True
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """What the journal knows of the file is to become what ``request`` says.
+        """Change the journal's record of the file to ``request``.
 
         Raises:
             OSError: the disk is full, among others.
@@ -201,7 +200,7 @@ class SmallContent(LocalContent):
         return await put_object(self._context, request, self._data, condition)
 
     def committed(self, version: ObjectVersion) -> "SmallContent":
-        """The object is ``version`` now; the bytes stay readable here."""
+        """The object is now ``version``; the bytes stay readable here."""
         self._forget()
         self._base = Base(version)
         self._changed = False
@@ -213,8 +212,8 @@ class SmallContent(LocalContent):
             self._base = Base(version)
 
     def lend(self) -> LentFile | None:
-        """A copy of what was committed last, in a file in memory; None if nothing is there, or it
-        has changed.
+        """A copy of the committed bytes, in a file in memory; None if there are none, or they have
+        changed.
         """
         if self._changed or not self._data:
             return None
@@ -227,10 +226,10 @@ class SmallContent(LocalContent):
         spans = ExtentSet([ByteRange(0, len(self._data))])
         return LentFile(fd, spans, lambda: True, partial(os.close, fd))
 
-    # -- giving it up ----------------------------------------------------------------------------
+    # -- giving up -------------------------------------------------------------------------------
 
     def disown(self) -> None:
-        """The file was unlinked: nobody will look for its bytes after a crash."""
+        """The file was unlinked: its bytes are not needed after a crash."""
         self._disowned = True
         self._forget()
 
@@ -247,7 +246,7 @@ class SmallContent(LocalContent):
         return path
 
     def close(self) -> None:
-        """Free the memory; what the journal has stays there for the next mount."""
+        """Free the memory; the journal's entry stays for the next mount."""
         self._context.small.take(-len(self._data))
         self._data = b""
         self._account.close()
@@ -262,7 +261,7 @@ class SmallContent(LocalContent):
         self._kept = True
         self._kept_request = request
         if self._disowned:
-            self._forget()  # removed while a thread kept it
+            self._forget()  # it was removed while a thread recorded it
 
     async def _describe(self, request: CommitRequest, *, complete: bool = False) -> None:
         context = self._context
@@ -271,7 +270,7 @@ class SmallContent(LocalContent):
         self._kept_request = request
 
     def _forget(self) -> None:
-        """The journal need not have it any more."""
+        """Drop the journal's entry."""
         if self._kept:
             self._kept = self._secured = False
             self._context.group_sync.drop_small(self._ident)

@@ -1,4 +1,4 @@
-"""The log of a staging file that began as an object: what was written since its record. Pure."""
+"""The log of a staging file that began as an object: the writes since its record. Pure."""
 
 import struct
 
@@ -21,12 +21,12 @@ def truncated_entry(size: int) -> bytes:
 
 
 def log_number(record: DirtyRecord) -> int:
-    """How many logs there have been for a staging file up to that of the record."""
+    """Number of logs that a staging file has had, including that of the record."""
     return 0 if record.log is None else int(record.log.split(".")[-2])
 
 
 def replayed(record: DirtyRecord, log: bytes) -> DirtyRecord:
-    """The record with what its log has to tell, whose last entry may be cut."""
+    """The record with the changes in its log, whose last entry may be incomplete."""
     size, base_valid, dirty = record.size, record.base_valid, record.dirty.copy()
     for start, end in _LOG_ENTRY.iter_unpack(log[: len(log) - len(log) % ENTRY_BYTES]):
         if start == _TRUNCATED:

@@ -17,15 +17,15 @@ from ossfs_py.writing.uses import Uses
 log = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 512
-"""What st_blocks counts in (stat(2))."""
+"""The unit of st_blocks (stat(2))."""
 
 
 class Staging:
-    """Bytes at their file offsets; what was never written reads as zeros.
+    """Bytes at their file offsets; bytes that were never written read as zeros.
 
     File I/O runs on the ``local`` workers and is not cancelled half way: a late write must not
-    overtake a later one. The local size is always the file's size, so a hole at the end is sent
-    like any other. All methods belong to the trio thread.
+    overtake a later one. The local size is always the file's size, so that a hole at the end is
+    sent like any other. All methods belong to the trio thread.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Staging:
         room: DiskRoom,
         writer: Callable[[], int],
     ) -> None:
-        """``writer`` tells which user's bytes those are that are written at the moment."""
+        """``writer`` returns the user whose bytes are being written."""
         self._journal = journal
         self._local = local
         self.ident = file.ident
@@ -59,7 +59,7 @@ class Staging:
         writer: Callable[[], int],
         ident: str = "",
     ) -> "Staging":
-        """A new, empty staging file; ``ident`` as of :meth:`Journal.create_staging`.
+        """A new, empty staging file; ``ident`` as for :meth:`Journal.create_staging`.
 
         Raises:
             OSError: the disk is full, among others.
@@ -76,8 +76,8 @@ class Staging:
         writer: Callable[[], int],
         record: DirtyRecord,
     ) -> tuple["Staging", DirtyRecord]:
-        """The staging file that an earlier daemon has left, and its record up to its end; the log
-        goes on. Blocks shortly.
+        """The staging file of an earlier daemon, and its record as of the end; the log continues.
+        Blocks shortly.
 
         Raises:
             OSError: it cannot be opened.
@@ -95,9 +95,9 @@ class Staging:
         return self._record is not None
 
     async def record(self, record: DirtyRecord) -> None:
-        """Make the file one that the next mount finds, as ``record`` says, from now on.
+        """From now on the next mount finds the file, with ``record``.
 
-        With a base in it, a log of later writes begins.
+        If the record has a base, a log of later writes begins.
         """
         log_name = None
         if record.base_valid:
@@ -108,7 +108,7 @@ class Staging:
         self._record = named
 
     def mark_unlinked(self) -> None:
-        """Whoever has the file open is the only one to want it; blocks shortly."""
+        """Only the programs with the file open still need it; blocks shortly."""
         if self._record is not None and not self._record.unlinked:
             self._record = self._record.replaced(unlinked=True)
             try:
@@ -117,7 +117,7 @@ class Staging:
                 log.warning("the journal takes a removed file for a dirty one: %s", exc.strerror)
 
     def forget_record(self) -> None:
-        """The bytes are safe elsewhere, or unwanted: after a crash nobody needs them.
+        """The bytes are safe elsewhere, or not needed: nobody needs them after a crash.
 
         They stay readable here.
         """
@@ -129,8 +129,8 @@ class Staging:
     async def write(
         self, offset: int, data: bytes | memoryview, *, dirty: bool = True
     ) -> tuple[int, OSError | None]:
-        """Write ``data``; returns how many bytes went in, and what went wrong (a full disk, or
-        one whose rest is left to others).
+        """Write ``data``; returns the number of bytes that went in, and the error, if any (the disk
+        is full, or its rest is reserved).
 
         ``dirty`` False keeps the bytes out of the log (they are the base's own).
         """
@@ -146,7 +146,7 @@ class Staging:
     def write_now(self, offset: int, data: memoryview) -> None:
         """Write on the calling thread: for giving up, when nothing may be awaited any more.
 
-        To the last byte of the disk: what is not saved now is lost.
+        Uses the last byte of the disk: bytes that are not saved now are lost.
         """
         _done, error = _write(self._fd, self._log_fd, offset, data)
         if error is not None:
@@ -161,7 +161,7 @@ class Staging:
             self.uses.leave()
 
     async def truncate(self, size: int) -> None:
-        """Cut off or extend with zeros."""
+        """Truncate or extend with zeros."""
         await self._local.run_to_end(_truncate, self._fd, self._log_fd, size)
 
     def body(self, span: ByteRange) -> FileSlice:
@@ -169,9 +169,10 @@ class Staging:
         return FileSlice(self._fd, span.start, span.size)
 
     def sync(self) -> None:
-        """Let bytes and record survive a power loss; the directory's entries are another matter.
+        """Sync bytes and record, so that they survive a power loss; directory entries are synced
+        separately.
 
-        For any thread. Hold :attr:`uses` meanwhile.
+        Callable on any thread. Hold :attr:`uses` during the call.
         """
         os.fsync(self._fd)
         self._journal.sync_record(self.ident)
@@ -185,7 +186,7 @@ class Staging:
         return path
 
     def unlink(self) -> None:
-        """Take the file out of the directory; it stays usable here until closed."""
+        """Remove the file from the directory; it stays usable here until closed."""
         if self._listed:
             self._record = None
             self._listed = False
@@ -193,7 +194,7 @@ class Staging:
             self._journal.remove_staging(self.ident, has_logs=self._log_number > 0)
 
     def close(self) -> None:
-        """Close after the last use. A recorded file stays for the next mount, others go."""
+        """Close after the last use. A recorded file stays for the next mount; others go."""
         if not self.recorded:
             self.unlink()
         self.uses.close()
@@ -228,7 +229,7 @@ def _write_within(
     data: bytes | memoryview,
     require: Callable[[int], None],
 ) -> tuple[int, OSError | None, int]:
-    """As ``_write``, if there is room; also how many bytes of the disk the file takes then."""
+    """As ``_write``, if there is room; also returns the file's bytes on disk after that."""
     done = 0
     error: OSError | None = None
     try:
@@ -249,7 +250,7 @@ def _write(
         while done < len(view):
             done += os.pwrite(fd, view[done:], offset + done)
     except OSError as exc:
-        # What went in before the disk was full counts: the file's content did change there.
+        # Bytes that went in before the disk was full count: the file's content did change there.
         error = exc
     if log_fd is not None and done:
         try:
@@ -260,7 +261,7 @@ def _write(
 
 
 def _append(log_fd: int, entry: bytes) -> None:
-    """Append a whole entry or nothing: half of one would garble all that follow."""
+    """Append a whole entry or nothing: half an entry would garble all later ones."""
     end = os.fstat(log_fd).st_size
     try:
         done = 0
@@ -275,7 +276,7 @@ def _read(fd: int, offset: int, size: int) -> bytes:
     data = os.pread(fd, size, offset)
     if len(data) == size:
         return data
-    # One pread may stop early (2 GiB limit, signals); a second answer of nothing is the end.
+    # One pread may stop early (2 GiB limit, signals); an empty second answer is the end.
     pieces = [data]
     while data and (missing := size - sum(map(len, pieces))) > 0:
         data = os.pread(fd, missing, offset + size - missing)

@@ -10,7 +10,7 @@ from ossfs_py.extents import ExtentSet
 
 
 def data_in(fd: int, size: int) -> ExtentSet:
-    """What of a file was written, in whole blocks but for its end."""
+    """The written spans of a file, in whole blocks except at its end."""
     found, end = ExtentSet(), 0
     with contextlib.suppress(OSError):  # ENXIO: no data follows
         while True:
@@ -28,10 +28,10 @@ def unlink(path: str) -> None:
 
 
 def private_directory(path: Path) -> None:
-    """Make a directory that only this user may enter, or make one so.
+    """Make a directory that only this user may enter, or restrict an existing one.
 
     Raises:
-        EnvironmentProblemError: it is another user's, or no directory.
+        EnvironmentProblemError: it belongs to another user, or is no directory.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.lstat()
@@ -42,7 +42,9 @@ def private_directory(path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
-    """Let a file hold ``text``: whole or not at all, also after a power loss if ``durable``."""
+    """Write ``text`` as a file's content: whole or not at all, also after a power loss if
+    ``durable``.
+    """
     # Twice for each file that is written: file objects and paths would take as long again.
     temporary = os.path.splitext(path)[0] + ".tmp"  # noqa: PTH122
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -61,7 +63,7 @@ def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Let a file hold ``data``, also after a power loss once its directory is synced."""
+    """Write ``data`` as a file's content; durable once its directory is synced."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
         file.write(data)
@@ -70,7 +72,7 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Bring a file, or the names in a directory, to the disk."""
+    """Sync a file, or the names in a directory, to disk."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,8 +1,8 @@
-"""Objects that have a file's bytes already: it is copied from them instead of sent (``--dedup``).
+"""Copying a file from an object that has its bytes already, instead of sending it (``--dedup``).
 
-An ETag is believed if it is what the file's own bytes give: their MD5 or, of an object in parts,
-the MD5 of its parts' MD5s. ETags that are something else (with SSE-KMS and SSE-C, or on stores that
-make them up) equal neither, and the file is sent. The copy is pinned to that ETag.
+An ETag is trusted if it follows from the file's own bytes: as their MD5 or, for an object in parts,
+as the MD5 of its parts' MD5s. Other ETags (with SSE-KMS and SSE-C, or on stores that make them up)
+equal neither, and the file is sent. The copy is pinned to that ETag.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from ossfs_py.writing.upload import PartsUpload
 log = logging.getLogger(__name__)
 
 Cut = tuple[ByteRange, ...]
-"""How an object is cut into parts; empty: it was sent whole."""
+"""The parts of an object; empty: it was sent whole."""
 
 _STEP_BYTES = 4 * 1024**2
 _MD5 = re.compile(r"[0-9a-f]{32}(?:-([1-9][0-9]{0,4}))?", re.ASCII)
 
 
 class EtagDigest:
-    """The ETag of bytes that were stored with this ``cut``, from the bytes in their order."""
+    """Computes the ETag of bytes that were stored with this ``cut``, in their order."""
 
     def __init__(self, cut: Cut) -> None:
         self._ends = [span.end for span in reversed(cut)]
@@ -53,17 +53,17 @@ class EtagDigest:
         self._position += len(view)
 
     def etag(self) -> str:
-        """Of all bytes, which were taken before."""
+        """The ETag of all bytes; call after all were taken."""
         if not self._count:
             return self._part.hexdigest()
         return f"{self._parts.hexdigest()}-{self._count}"
 
 
 def possible_cuts(etag: str, size: int, limits: PartLimits) -> list[Cut]:
-    """How an object of this ETag may have been stored, as far as its bytes can be told by that.
+    """Possible cuts of an object with this ETag, if its bytes can be recognized by the ETag.
 
-    Objects in parts are known if they were cut as this program, boto3 and the AWS CLI do (8 MiB
-    each), or as copies by this program are.
+    Objects in parts are recognized if they were cut as by this program, boto3 and the AWS CLI (8
+    MiB each), or as this program cuts copies.
     """
     found = _MD5.fullmatch(etag)
     if found is None or not size:
@@ -100,13 +100,13 @@ async def copied_from_twin(
     request: CommitRequest,
     condition: Condition,
 ) -> ObjectVersion | None:
-    """Make the object of another one that has the same bytes; None if it has to be sent.
+    """Make the object by copying another one with the same bytes; None if it has to be sent.
 
-    It is described by ``request`` alone, and nothing of the other one is kept but its bytes.
+    It has the metadata of ``request``; only the bytes of the other object are used.
 
     Raises:
         ConditionFailedError: nothing was written.
-        StoreUnavailableError: whether the object was made is not known.
+        StoreUnavailableError: it is not known whether the object was made.
     """
     size = content.size
     if size < context.limits.twin_bytes or not content.all_here:
@@ -121,7 +121,7 @@ async def copied_from_twin(
         return None
     if twin is None or not (await context.network.run(context.store.capabilities)).part_copy:
         return None
-    # In the other one's parts, so that the copy gets its ETag and is known by it in turn.
+    # Copied in the same parts, the object gets the same ETag, and can serve as a source in turn.
     cut = twin.cut or _copied_cut(size, context.parts)
     upload = PartsUpload(context, request)
     try:
@@ -163,7 +163,7 @@ async def _twin_among(
         piece = await content.piece(position, min(position + _STEP_BYTES, size))
         if not piece:
             return None
-        data = bytes(piece)  # a view lives until the next checkpoint only
+        data = bytes(piece)  # a view is valid only until the next checkpoint
         await context.local.run(partial(_update, list(digests.values()), data))
         position += len(data)
     cuts = {digest.etag(): cut for cut, digest in digests.items()}

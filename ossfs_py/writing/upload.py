@@ -1,4 +1,4 @@
-"""One multipart upload whose parts leave in parallel while the program goes on writing."""
+"""One multipart upload whose parts are sent in parallel while the program goes on writing."""
 
 import logging
 from collections import deque
@@ -42,12 +42,11 @@ def _ignore() -> None:
 class PartsUpload:
     """Parts by number, sent by the network workers, at most ``parts_in_flight`` at a time.
 
-    ``hidden`` says that the key is one of ours that nobody sees, which the journal has to know of.
-    The upload begins at the store with the first part, so a file that never fills one costs no
-    multipart request. A part may be sent again under its number until :meth:`complete`; two
-    requests for one number never run at once, so the last one submitted is the one that counts.
-    A part that failed stays failed until it is submitted again. All methods belong to the trio
-    thread.
+    ``hidden`` says that the key is one of the mount's hidden keys, which the journal has to record.
+    The upload begins at the store with the first part, so that a file that never fills one costs no
+    multipart request. A part may be sent again under its number until :meth:`complete`. Two
+    requests for one number never run at once, so the last submitted one counts. A failed part stays
+    failed until it is submitted again. All methods belong to the trio thread.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class PartsUpload:
         self._abandoned = False
         self._kept = False
         self._unanswered = False
-        """A completion was given up and may have been carried out."""
+        """A completion was given up, and may have been carried out."""
         self._queue: deque[_Job] = deque()
         self._in_flight: dict[int, _Job] = {}
         self._accepted: dict[int, Part] = {}
@@ -78,7 +77,7 @@ class PartsUpload:
 
     @property
     def busy(self) -> bool:
-        """Whether any part is queued or under way."""
+        """Whether any part is queued or in flight."""
         return bool(self._queue or self._in_flight or self._starting)
 
     @property
@@ -88,7 +87,7 @@ class PartsUpload:
 
     @property
     def gone(self) -> bool:
-        """Whether the store no longer knows the upload: its parts are lost."""
+        """Whether the store has dropped the upload: its parts are lost."""
         return any(isinstance(exc, ObjectMissingError) for exc in self._failed.values())
 
     @property
@@ -101,7 +100,7 @@ class PartsUpload:
         return next(iter(self._failed.values()), None)
 
     def has(self, number: int) -> bool:
-        """Whether the part is accepted, queued or under way with its latest bytes."""
+        """Whether the part is accepted, queued or in flight with its latest bytes."""
         return number in self._accepted or self._pending(number) is not None
 
     def accepted(self, number: int) -> bool:
@@ -111,15 +110,15 @@ class PartsUpload:
     def submit(self, number: int, body: Body, done: Callable[[], None] = _ignore) -> None:
         """Send ``body`` as part ``number``; ``done`` is called when its bytes are free again.
 
-        ``done`` runs on the trio thread exactly once, whatever becomes of the part, and must not
-        raise. Until then the caller keeps the bytes in place.
+        ``done`` runs on the trio thread exactly once, even if the part fails, and must not raise.
+        Until then the caller keeps the bytes in place.
         """
         self._enqueue(
             _Job(number, lambda upload: self._store.upload_part(upload, number, body), done)
         )
 
     def submit_copy(self, number: int, source: ObjectVersion, span: ByteRange) -> None:
-        """Make part ``number`` of ``span`` of another object, on the server."""
+        """Copy ``span`` of another object as part ``number``, on the server."""
         self._enqueue(
             _Job(
                 number,
@@ -129,7 +128,7 @@ class PartsUpload:
         )
 
     def withdraw(self, number: int) -> None:
-        """The part's bytes changed or are no part of the file: what was sent does not count."""
+        """The part's bytes changed, or do not belong to the file any more: do not use it."""
         self._accepted.pop(number, None)
         self._failed.pop(number, None)
         job = self._in_flight.get(number)
@@ -148,27 +147,27 @@ class PartsUpload:
                 self.withdraw(each)
 
     async def changed(self) -> None:
-        """Wait until a part settles; returns at once if nothing is under way."""
+        """Wait until a part settles; returns at once if nothing is in flight."""
         if self.busy:
             await self._lot.park()
 
     async def settled(self) -> None:
-        """Wait until nothing is queued or under way. Look at :meth:`failure` then.
+        """Wait until nothing is queued or in flight. Check :meth:`failure` after that.
 
-        Cancelled, the parts go on.
+        If this is cancelled, the parts go on.
         """
         while self.busy:
             await self._lot.park()
 
     async def complete(self, count: int, condition: Condition) -> ObjectVersion:
-        """Turn parts 1 to ``count`` into the object; done before, it tells the result again.
+        """Turn parts 1 to ``count`` into the object; later calls return the same result.
 
-        Not cancelled half way: the answer decides what the file's base is. The wait is bounded
-        by the store's retry budget.
+        Cannot be cancelled half way, as the answer decides the file's base. The store's retry
+        budget limits the wait.
 
         Raises:
             ConditionFailedError: nothing was written; the upload still exists.
-            StoreError: as ``failure`` says, or because the store refused.
+            StoreError: the error of ``failure``, or the store refused.
         """
         if self._version is not None:
             return self._version
@@ -192,9 +191,9 @@ class PartsUpload:
         return version
 
     def abandon(self) -> None:
-        """Give the upload up: queued parts are dropped, and when the last part under way has
-        settled the store is told to forget it. An upload that cannot be aborted stays in the
-        journal for the next mount.
+        """Give the upload up: queued parts are dropped, and the upload is aborted when the last
+        part in flight has settled. An upload that cannot be aborted stays in the journal for the
+        next mount.
         """
         if self._version is not None or self._abandoned or self._kept:
             return
@@ -204,7 +203,7 @@ class PartsUpload:
         self._abort_when_idle()
 
     def snapshot(self) -> tuple[MultipartUpload, list[Part]] | None:
-        """The upload and what it has accepted so far; None when nothing was begun."""
+        """The upload and its accepted parts so far; None if nothing was begun."""
         if self._upload is None:
             return None
         return self._upload, [self._accepted[number] for number in sorted(self._accepted)]
@@ -257,7 +256,7 @@ class PartsUpload:
                 self._journal.record_scratch(upload.key)
             self._journal.record_upload(upload)
         except OSError:
-            # An upload nobody would find again must not get parts that cost money for ever.
+            # An upload that nobody would find again must not get parts that cost money for ever.
             self._store.abort(upload)
             raise
         return upload
@@ -268,7 +267,7 @@ class PartsUpload:
             case outcome.Value(value):
                 self._upload = value
                 if self._kept:
-                    # Begun too late to be of use: the record could not name it.
+                    # It began too late to be useful: the record could not name it.
                     self._kept = False
                     self.abandon()
                 elif self._abandoned:
@@ -315,7 +314,7 @@ class PartsUpload:
         *,
         urgent: bool = True,
     ) -> bool:
-        """Give a thread something to do; False once the mount has closed its threads."""
+        """Run a call on a thread; False once the mount has closed its threads."""
         try:
             self._network.submit(fn, done, urgent=urgent)
         except RuntimeError:
@@ -323,7 +322,7 @@ class PartsUpload:
         return True
 
     def _abort_when_idle(self) -> None:
-        # Aborting while a part is under way can leave that part behind at the store.
+        # An abort while a part is in flight can leave that part behind at the store.
         if self._over or self._in_flight or self._starting:
             return
         self._over = True

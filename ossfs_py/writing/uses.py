@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 
 class Uses:
-    """Counts who uses a resource; ``release`` runs once, after :meth:`close` and the last use.
+    """Counts the users of a resource; ``release`` runs once, after :meth:`close` and the last use.
 
     Belongs to the trio thread; ``release`` must not raise.
     """
@@ -23,17 +23,17 @@ class Uses:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody uses the resource now."""
+        """Whether the resource is in use now."""
         return self._count > 0
 
     def enter(self) -> None:
-        """One more user."""
+        """Add a user."""
         if self._closed:
             raise RuntimeError("the resource was given up")
         self._count += 1
 
     def leave(self) -> None:
-        """One user less."""
+        """Remove a user."""
         self._count -= 1
         if self._closed and self._count == 0:
             self._release()

@@ -1,4 +1,4 @@
-"""The content of a file whose bytes ended with the daemon that had them in memory."""
+"""The content of a file whose bytes were lost with the daemon that had them in memory."""
 
 import hashlib
 from pathlib import Path
@@ -14,10 +14,10 @@ WHY = "its bytes were in memory only when the daemon of the mount died"
 
 
 class VanishedContent:
-    """Implements :class:`Content`: nothing but a size, until the file is begun anew.
+    """Implements :class:`Content`: only a size, until the file is written anew.
 
-    Everything that asks for its bytes, or for more of them, is refused: zeros in their place would
-    be taken for the file.
+    Requests for its bytes, or for adding bytes, are refused: programs would take zeros in their
+    place for the file.
     """
 
     base: Base | None = None
@@ -26,17 +26,17 @@ class VanishedContent:
     bound = lost = streaming = all_here = False
 
     def __init__(self, journal: Journal, size: int, owner: str) -> None:
-        """``owner`` is who has the file open, across daemons: it is told of once."""
+        """``owner`` is the owner of the open file, across daemons; the loss is reported once."""
         self._journal = journal
         self.size = size
         self._ident = hashlib.sha256(owner.encode()).hexdigest()[:32]
 
     def view(self, position: int, end: int) -> memoryview | None:  # noqa: ARG002 - the protocol's
-        """None: there is nothing."""
+        """None: there are no bytes."""
         return None
 
     async def piece(self, position: int, end: int) -> bytes | memoryview | None:
-        """Refused, as is all else."""
+        """Refused, like all other requests."""
         self._refuse(position, end)
 
     async def write(self, offset: int, data: memoryview) -> int:
@@ -44,7 +44,7 @@ class VanishedContent:
         self._refuse(offset, data)
 
     async def truncate(self, size: int) -> bool:
-        """Refused, unless it is to nothing, which its owner sees to."""
+        """Refused, unless the new size is 0, which the owner handles."""
         self._refuse(size)
 
     async def on_disk(self) -> "VanishedContent":
@@ -56,35 +56,35 @@ class VanishedContent:
         self._refuse(request)
 
     async def redescribe(self, request: CommitRequest) -> None:
-        """Nothing is kept."""
+        """Does nothing: nothing is kept."""
 
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Refused."""
         self._refuse(request, condition)
 
     def committed(self, version: ObjectVersion) -> "VanishedContent":
-        """Never: nothing of it is stored."""
+        """Never called: none of it is stored."""
         self._refuse(version)
 
     def rebase(self, version: ObjectVersion) -> None:
-        """Nothing is read from an object."""
+        """Does nothing: no byte is read from an object."""
 
     def lend(self) -> LentFile | None:
-        """None: there is nothing."""
+        """None: there are no bytes."""
         return None
 
     def disown(self) -> None:
-        """Nothing of it goes to the store anyway."""
+        """Does nothing: none of it is stored anyway."""
 
     def set_aside(self, request: CommitRequest, seen: ObjectVersion | None) -> Path:
-        """Leave a record that says what is missing."""
+        """Leave a record that says which bytes are missing."""
         record = DirtyRecord.of(self._ident, request)
         return self._journal.set_aside(
             record.replaced(base=seen, size=self.size, reason=WHY, vanished=True)
         )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: it holds no resources."""
 
     def _refuse(self, *_asked: object) -> NoReturn:
         raise UnsavedDataError(f"{WHY}: it has to be written from its beginning")

@@ -21,11 +21,12 @@ from ossfs_py.errors import is_disk_full
 from ossfs_py.reading.secondhome import BlockLostError
 
 FILE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
-"""O_NOATIME: the access time holds the use before the last. O_NONBLOCK: a fifo somebody put in the
-place of a block file must not stop the mount."""
+"""O_NOATIME: the access time holds the use before the last. O_NONBLOCK: a fifo in the place of a
+block file must not stop the mount.
+"""
 
 _SECTOR_BYTES = 512
-"""The unit of st_blocks, whatever the file system's block size."""
+"""The unit of st_blocks, independent of the file system's block size."""
 
 
 class BlockFile:
@@ -38,7 +39,7 @@ class BlockFile:
     def __init__(
         self, fd: int, identity: Identity, records: "array[int]", data_fd: int | None = None
     ) -> None:
-        """``data_fd`` is the file that has the bytes; None: ``fd`` has them, too."""
+        """``data_fd`` is the file with the bytes; None: they are in ``fd``."""
         self.fd = fd
         self.data_fd = fd if data_fd is None else data_fd
         self.identity = identity
@@ -47,8 +48,8 @@ class BlockFile:
 
     @classmethod
     def open(cls, root_fd: int, identity: Identity) -> "BlockFile | None":
-        """The file as it is on disk; None if there is none of use (absent, damaged, on its way
-        out).
+        """The file as it is on disk; None if there is no usable one (absent, damaged, being
+        removed).
 
         Raises:
             OSError: the directory cannot be used.
@@ -78,8 +79,8 @@ class BlockFile:
 
     @classmethod
     def create(cls, root_fd: int, identity: Identity) -> "tuple[BlockFile | None, int]":
-        """The file, made or begun anew if need be, and by how many bytes the disk space taken
-        changed; no file while somebody else is using a damaged one.
+        """The file, made or started anew if needed, and the change of disk space in bytes; no file
+        while another process uses a damaged one.
 
         Call with the ledger locked.
 
@@ -110,7 +111,7 @@ class BlockFile:
         except BlockingIOError:
             pass
         except BaseException:
-            # Nothing half made may hold space that nobody counted.
+            # A half made file must not hold space that nobody counted.
             with suppress(OSError):
                 os.ftruncate(fd, 0)
             file.close()
@@ -121,7 +122,7 @@ class BlockFile:
     @classmethod
     def look(cls, root_fd: int, shelf: str, name: str) -> "BlockFile | None":
         """A file by its name, held like an open one but without counting a use; None if it is
-        absent, damaged or on its way out.
+        absent, damaged or being removed.
 
         Raises:
             OSError: the directory cannot be used.
@@ -170,7 +171,7 @@ class BlockFile:
 
     @property
     def complete(self) -> bool:
-        """Whether every block is here, as far as the records say."""
+        """Whether every block is present, according to the records."""
         return 0 not in self.records
 
     def allocated_bytes(self) -> int:
@@ -299,11 +300,11 @@ class BlockFile:
     # -- the seal, of a large object ---------------------------------------------------------------
 
     def read_seal(self) -> bytes:
-        """What :meth:`write_seal` wrote last; zeros if it never did, or was cut short."""
+        """The seal of the last :meth:`write_seal`; zeros without a complete one."""
         return os.pread(self.fd, SEAL_BYTES, self.identity.seal_offset).ljust(SEAL_BYTES, b"\0")
 
     def write_seal(self, seal: bytes) -> None:
-        """Put a seal on it.
+        """Write a seal.
 
         Raises:
             OSError: the disk failed.
@@ -312,11 +313,11 @@ class BlockFile:
 
     @property
     def was_sealed(self) -> bool:
-        """Whether the kernel may read it for programs: nothing is cut off under them."""
+        """Whether the kernel may be reading it for programs: then nothing may be cut off."""
         return self.identity.is_plain and any(self.read_seal())
 
     def trim(self, first: int) -> None:
-        """Give back the disk space of block ``first`` and all behind it.
+        """Give back the disk space of block ``first`` and all after it.
 
         Only under an exclusive lock on the file, with the ledger locked.
         """
@@ -336,7 +337,7 @@ class BlockFile:
             os.close(fd)
 
     def past_page_cache(self) -> "BlockFile":
-        """Read and write a large one past the kernel's page cache from now on, if that goes."""
+        """Bypass the kernel's page cache for a large file from now on, if possible."""
         if self.identity.version.size >= DIRECT_FROM_BYTES:
             self._direct = DirectFile(self.data_fd)
         return self
@@ -373,8 +374,8 @@ def allocate(fd: int, offset: int, size: int) -> None:
 
 
 def remove_plain(root_fd: int, shelf: str, name: str) -> int:
-    """Remove the file with the bytes of a large object, whoever reads it; returns the disk space
-    that it took, 0 if there is none.
+    """Remove the file with the bytes of a large object, even if it is being read; returns its disk
+    space, 0 if there is none.
 
     Call with the ledger locked.
     """
@@ -388,7 +389,7 @@ def remove_plain(root_fd: int, shelf: str, name: str) -> int:
 
 
 def _open_data(root_fd: int, identity: Identity) -> int | None:
-    """The file with the bytes of a large object; None: they are in the one file.
+    """The file with the bytes of a large object; None: the first file has them.
 
     Raises:
         FileNotFoundError: there is none.

@@ -63,7 +63,7 @@ def evict(root: CacheRoot, wanted_bytes: int, batch_bytes: int) -> tuple[int | N
 def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None = None) -> int:
     """Remove one file, or only its tail if ``wanted_bytes`` is much less than it takes.
 
-    Returns the bytes freed: 0 if somebody has it open or used it since it was looked at.
+    Returns the bytes freed: 0 if it is open, or was used since it was looked at.
 
     Raises:
         OSError: the directory cannot be used.
@@ -76,7 +76,7 @@ def evict_file(root: CacheRoot, candidate: Candidate, wanted_bytes: int | None =
     file = None
     try:
         if os.fstat(fd).st_mtime_ns != candidate.last_use_ns:
-            # Not even a moment's lock: whoever opens the file now would find it locked.
+            # Not even a short lock: a process that opens the file now would find it locked.
             return 0
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         info = os.fstat(fd)

@@ -6,9 +6,9 @@ One sparse file per object version::
     records_offset  one 64-bit checksum per block; 0 says the block is not here
     data_offset     the object's bytes, block ``i`` at ``data_offset + i * block_size``
 
-An object of more than ``PLAIN_FROM_BYTES`` has its bytes in a file of their own beside it, from
-offset 0 on and nothing else, so that the kernel can read it in the mount's place. Its first file
-ends with a seal (``seal.py``).
+The bytes of an object of more than ``PLAIN_FROM_BYTES`` are in a file of their own beside it, from
+offset 0 on and without anything else, so that the kernel can read it instead of the mount. The
+first file ends with a seal (``seal.py``).
 
 The header never changes after its creation, and a reader compares it byte by byte with the one it
 expects. It holds the key in readable form for tools only.
@@ -23,12 +23,14 @@ import xxhash
 from ossfs_py.model import ObjectVersion
 
 FORMAT = 3
-"""1 named the place by the endpoint as it was typed, and not whose word was taken for it. 2 had the
-bytes of large objects behind their header."""
+"""Format 1 named the place by the endpoint as typed, without the accepted certificates. Format 2
+had the bytes of large objects after their header.
+"""
 
 PLAIN_FROM_BYTES = 64 * 1024**2
-"""Larger objects have their bytes in a plain file. Of smaller ones the readers follow what others
-append (``filesystem/growth.py``), which the kernel could not."""
+"""Larger objects have their bytes in a plain file. Readers of smaller ones follow the appends of
+other hosts (``filesystem/growth.py``), which the kernel could not.
+"""
 PLAIN_SUFFIX = ".plain"
 SEAL_BYTES = 64
 
@@ -46,22 +48,22 @@ _SHELF = re.compile(r"[0-9a-f]{2}")
 
 
 def is_block_file_name(name: str) -> bool:
-    """Whether a directory entry is named as block files are."""
+    """Whether a directory entry has the name of a block file."""
     return _NAME.fullmatch(name) is not None
 
 
 def plain_of(name: str) -> str:
-    """The name of the file that has the bytes of a large object."""
+    """The name of the file with the bytes of a large object."""
     return name + PLAIN_SUFFIX
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a directory entry is named as files with the bytes of large objects are."""
+    """Whether a directory entry has the name of a file with the bytes of a large object."""
     return name.endswith(PLAIN_SUFFIX) and is_block_file_name(name.removesuffix(PLAIN_SUFFIX))
 
 
 def is_shelf_name(name: str) -> bool:
-    """Whether a directory entry is named as the directories of block files are."""
+    """Whether a directory entry has the name of a directory of block files."""
     return _SHELF.fullmatch(name) is not None
 
 

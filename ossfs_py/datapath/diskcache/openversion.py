@@ -21,7 +21,8 @@ class CachedVersion:
         self, store: BlockStore, identity: Identity, closed: Callable[[], None] | None = None
     ) -> None:
         """Look the version up: one open(2) and one read of 8 bytes a block. ``closed`` is called
-        when it is let go of."""
+        when it is released.
+        """
         self._on_closed = closed
         self.granularity_bytes = identity.block_size_bytes
         self._store = store
@@ -92,8 +93,8 @@ class CachedVersion:
         self._store.skip("slow_disk", size)
 
     def look_again(self) -> None:
-        """Notice what was taken in past this object: a written file that entered the cache."""
-        # While a thread is making the file, the little that is missed is not worth a wait.
+        """Notice blocks of a written file that entered the cache past this object."""
+        # While a thread makes the file, a few missed blocks are not worth a wait.
         if self._closed or not self._making.acquire(blocking=False):
             return
         try:

@@ -74,8 +74,8 @@ class CacheRoot:
     def files(self, shelf: str) -> Iterator[tuple[str, os.stat_result, int]]:
         """Name, stat(2) and disk space of every block file in a shelf; empty if it is gone.
 
-        The space of a large object's bytes is part of its block file's. Bytes that lost theirs
-        stand for it.
+        The space includes the file with a large object's bytes. Such a file without its block file
+        is listed in its place.
         """
         try:
             fd = os.open(shelf, _OPEN_DIRECTORY, dir_fd=self.fd)

@@ -1,8 +1,8 @@
-"""A seal says that all bytes of a large object were right at a moment, and are untouched since.
+"""A seal says that all bytes of a large object were verified at a time, and are unchanged since.
 
-Whoever reads through the daemon needs none: each block is compared as it is read. The kernel, which
-reads a plain file for programs by itself, compares nothing. So it is given files only whose blocks
-all matched not long ago, and which nobody has written to since, as inode, size and times say.
+Readers through the daemon need no seal: it checks each block when it is read. The kernel checks
+nothing when it reads a plain file for programs. So it gets only files whose blocks all matched
+recently, and which nobody has written to since, as inode, size and times show.
 """
 
 import os
@@ -17,12 +17,13 @@ from ossfs_py.datapath.diskcache.layout import SEAL_BYTES
 from ossfs_py.reading.secondhome import BlockLostError
 
 VALID_SECONDS: Final = 24 * 3600.0
-"""For so long what matched is believed to be on disk still."""
+"""How long verified bytes are trusted to be unchanged on disk."""
 _SETTLED_NS = 1_000_000_000
-"""A file whose times are younger may change once more without showing it (a tick of the kernel's
-clock is 1 to 10 ms)."""
+"""A file with later times than this may change once more without a sign of it (a tick of the
+kernel's clock is 1 to 10 ms).
+"""
 _FIELDS = struct.Struct("<QQQQQ")
-"""When it was verified, in ns; then the stamp."""
+"""The time of verification, in ns; then the stamp."""
 _SUM = struct.Struct("<Q")
 
 Stamp: TypeAlias = tuple[int, int, int, int]
@@ -30,7 +31,7 @@ Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 def stamp_of(file: BlockFile) -> Stamp | None:
-    """What changes when anybody writes to the bytes; None if that cannot be told yet.
+    """Changes with every write to the bytes; None if it cannot show a write yet.
 
     Raises:
         OSError: the disk failed.
@@ -44,8 +45,8 @@ def stamp_of(file: BlockFile) -> Stamp | None:
 
 
 def verify(file: BlockFile, first: int, last: int, buffer: memoryview) -> bool:
-    """Whether the blocks ``[first, last)`` match; ``buffer`` has room for them. Those that do not
-    are forgotten.
+    """Whether the blocks ``[first, last)`` match; ``buffer`` has room for them. Bad blocks are
+    forgotten.
     """
     start, end = file.identity.span(first, last)
     try:
@@ -56,8 +57,8 @@ def verify(file: BlockFile, first: int, last: int, buffer: memoryview) -> bool:
 
 
 def put(file: BlockFile, stamp: Stamp, verified_ns: int) -> bool:
-    """Seal a file of which all was verified from ``verified_ns`` on, when it had ``stamp``; False
-    if it has changed meanwhile.
+    """Seal a file that had ``stamp`` at ``verified_ns``, when its verification began. False if it
+    has changed in the meantime.
 
     Raises:
         OSError: the disk failed.
@@ -71,7 +72,7 @@ def put(file: BlockFile, stamp: Stamp, verified_ns: int) -> bool:
 
 def verified_at(file: BlockFile) -> float | None:
     """When all of a file was verified, in seconds since the epoch; None if it was not, if that is
-    too long ago, or if anybody may have written to it since.
+    too long ago, or if it may have been written to since.
     """
     if not (file.identity.is_plain and file.complete):
         return None
@@ -90,7 +91,7 @@ def verified_at(file: BlockFile) -> float | None:
 
 
 def _sum(file: BlockFile, fields: bytes) -> int:
-    # Of the records as well: a seal of other blocks is none.
+    # It includes the records, so that a seal of other blocks does not match.
     digest = xxhash.xxh3_64(seed=file.identity.seed)
     digest.update(fields)
     digest.update(file.records.tobytes())

@@ -1,4 +1,4 @@
-"""Credentials: where they come from, when they are read again, and the signatures made with them.
+"""Credentials: their sources, their renewal, and the signatures made with them.
 
-Secrets stay in this package: no other package has one, and none is ever in a log line or an error.
+Secrets stay in this package: no other package has one, and no log line or error contains one.
 """

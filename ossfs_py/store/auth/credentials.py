@@ -1,4 +1,4 @@
-"""Where credentials come from, and how they are read again.
+"""The sources of credentials, and their renewal.
 
 The first of these that applies is used:
 
@@ -43,24 +43,25 @@ log = logging.getLogger(__name__)
 
 _READ_AGAIN = "the credentials have changed and were read again (%s)"
 _LOOK_SECONDS = 2.0
-"""How often, at most, a request looks whether the credentials have changed: one stat(2) a file."""
+"""A request checks at most this often whether the credentials have changed: one stat(2) a file."""
 _JUST_NOW_SECONDS = 1.0
-"""A key that was read this short a time ago is not read again: 32 requests are refused at once."""
+"""A key read so recently is not read again: 32 requests are refused at once."""
 _UNSURE_SECONDS = 10.0
-"""The same where every HEAD of something forbidden would have it read again."""
+"""The same if the key may not be the cause: every HEAD of a forbidden key would read it again."""
 
 _PATIENCE_SECONDS = 7.0
-"""Less than the 8 s in which a mount has to find its store; a credential_process that asks for
-single sign-on takes some seconds."""
+"""Less than the 8 s within which a mount has to find its store; a credential_process with single
+sign-on takes some seconds.
+"""
 
 _Fingerprint = tuple[int, int, int] | None
 
 
 def _sendable(key: AccessKey, origin: str) -> AccessKey:
-    """``key`` itself. Secrets put together by hand often end with a line break.
+    """Returns ``key``. Secrets put together by hand often end with a line break.
 
     Raises:
-        EnvironmentProblemError: what would go into a header cannot.
+        EnvironmentProblemError: it has characters that a header cannot contain.
     """
     sent = key.access_key + (key.token or "")
     if not (sent.isascii() and sent.isprintable()) or key.secret_key != key.secret_key.strip():
@@ -75,7 +76,8 @@ def _sendable(key: AccessKey, origin: str) -> AccessKey:
 class _Held:
     """Either a fixed key, or a chain that refreshes itself, or neither (anonymous).
 
-    ``files``: what it was read from, as it was then. ``origin``: where that is, for people.
+    ``files``: the files that it was read from, in their state of then. ``origin``: their name for
+    people.
     """
 
     origin: str
@@ -84,10 +86,10 @@ class _Held:
     files: tuple[tuple[Path, _Fingerprint], ...] = ()
 
     def key(self) -> AccessKey | None:
-        """The key to sign with at this moment; botocore asks its source before it expires.
+        """The key to sign with now; botocore asks its source before it expires.
 
         Raises:
-            EnvironmentProblemError: the source does not give one, or none that can be sent.
+            EnvironmentProblemError: the source gives none, or none that can be sent.
         """
         key = self.fixed if self.chain is None else self.chain.key()
         return key and _sendable(key, self.origin)
@@ -97,16 +99,16 @@ class _Held:
         return self.chain is not None and self.chain.may_ask()
 
     def is_outdated(self) -> bool:
-        """Whether a file it came from is another one now."""
+        """Whether a file that it came from has changed."""
         return any(_fingerprint(path) != known for path, known in self.files)
 
 
 class CredentialSource:
-    """Hands out the credentials of the moment. Safe for concurrent use.
+    """Supplies the present credentials. Safe for concurrent use.
 
-    They change by themselves: files are looked at every two seconds, roles and processes are
-    asked before what they gave expires. What cannot be had leaves the last key in use; the store
-    knows whether it still holds.
+    They change by themselves: files are checked every two seconds, roles and processes are asked
+    before their credentials expire. If that fails, the last key stays in use; the store knows
+    whether it is still valid.
     """
 
     def __init__(
@@ -136,11 +138,10 @@ class CredentialSource:
         """The key to sign with; None for anonymous. May ask a metadata service (blocking).
 
         Raises:
-            EnvironmentProblemError: none found, or their source is broken; never once a key was
-                had.
+            EnvironmentProblemError: none was found, or its source is broken; never after the first
+                key.
         """
-        # While one request looks, the others go on with the key at hand; only the first ever
-        # has to be waited for.
+        # While one request checks, the others use the present key; all wait only for the first key.
         if self._clock() >= self._look_at and self._lock.acquire(blocking=self._held is None):
             try:
                 self._look()
@@ -149,11 +150,11 @@ class CredentialSource:
         return self._key
 
     def origin(self) -> str:
-        """Where the key of :meth:`current` comes from, in words; never the key."""
+        """The source of the key of :meth:`current`, in words; never the key."""
         return self._held.origin if self._held is not None else "not read yet"
 
     def refresh(self) -> None:
-        """Read everything again. The old credentials stay in use if that fails.
+        """Read everything again. If that fails, the old credentials stay in use.
 
         Raises:
             EnvironmentProblemError: as :meth:`current`.
@@ -162,9 +163,9 @@ class CredentialSource:
             self._reload()
 
     def renew(self, asked_at: float, sure: bool) -> bool:
-        """The store refused the key of a request that began at ``asked_at`` (monotonic): whether
-        another one is at hand now, read again if need be. Not ``sure``: maybe it refused the
-        request.
+        """The store refused the key of a request that began at ``asked_at`` (monotonic). Returns
+        whether there is another one now, read again if needed. Not ``sure``: the store may have
+        refused the request for another reason.
 
         Raises:
             EnvironmentProblemError: it cannot be read.
@@ -205,7 +206,7 @@ class CredentialSource:
         try:
             self._held, key = self._loading.answer()
         finally:
-            # Also of a source that fails or hangs: it is not asked by everybody in turn.
+            # Also after a failure or a hang, so that not every request asks the source in turn.
             self._loaded_at = self._clock()
         self._take(key)
         self._look_at = self._clock() + _LOOK_SECONDS
@@ -227,7 +228,7 @@ class CredentialSource:
         if options.anonymous:
             return _Held("nowhere: requests are anonymous")
         if (path := options.credentials_file) is not None:
-            # Before it is read: what changes meanwhile is noticed at the next look.
+            # Before reading, so that a change during it is noticed at the next check.
             files = _fingerprints(path)
             return _Held(
                 f"the password file {path}",
@@ -247,9 +248,9 @@ class CredentialSource:
         if named_by_variables and not has_profiles(profile):
             return _from_variables(AWS_VARIABLES, files)
         if named_by_variables:
-            AWS_VARIABLES.key(os.environ)  # half a key is told in our words
+            AWS_VARIABLES.key(os.environ)  # our own message for half a key
         else:
-            # Before botocore runs what they name.
+            # Before botocore runs the programs that the files name.
             self._tell_once(check_shared_credentials(credentials_path))
             self._tell_once(check_shared_configuration(configuration_path))
         from ossfs_py.store.auth.session import key_from_chain  # noqa: PLC0415 (loads botocore)
@@ -285,7 +286,7 @@ def _fingerprints(*paths: Path) -> tuple[tuple[Path, _Fingerprint], ...]:
 
 
 def _fingerprint(path: Path) -> _Fingerprint:
-    """What tells one content of a file from the next; None if there is no such file."""
+    """Changes with the content of a file; None if there is no such file."""
     try:
         info = path.stat()
     except OSError:

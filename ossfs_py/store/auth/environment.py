@@ -1,7 +1,7 @@
-"""Keys and region of a process whose environment says it all, as botocore reads it.
+"""Keys and region of a process that has them in its environment, as botocore reads them.
 
-Most mounts have their keys in variables and no AWS files. botocore need not be loaded for them: it
-takes 0.25 CPU-s, as much as half of everything else a start takes.
+Most mounts have their keys in variables and no AWS files. They need not load botocore, which takes
+0.25 CPU-s, half as much as the rest of a start.
 """
 
 import os
@@ -22,7 +22,7 @@ _REGION_VARIABLE = "AWS_DEFAULT_REGION"
 
 @dataclass(frozen=True, slots=True)
 class KeyVariables:
-    """Names of the variables that hold a key. Of ``tokens`` the first that is set counts."""
+    """Names of the variables that hold a key. The first one of ``tokens`` that is set counts."""
 
     access_key: str
     secret_key: str
@@ -30,15 +30,15 @@ class KeyVariables:
     expiry_time: str
 
     def are_set(self, environ: Mapping[str, str]) -> bool:
-        """Whether they say which key is used."""
+        """Whether they decide which key is used."""
         return bool(environ.get(self.access_key))
 
     def expire(self, environ: Mapping[str, str]) -> bool:
-        """Whether what they hold ends at a time, before which they have to be read again."""
+        """Whether their credentials expire, so that they have to be read again before that."""
         return bool(environ.get(self.expiry_time))
 
     def key(self, environ: Mapping[str, str]) -> AccessKey:
-        """What they hold.
+        """The key in the variables.
 
         Raises:
             EnvironmentProblemError: the secret is missing.
@@ -66,7 +66,7 @@ OSS_VARIABLES = KeyVariables(
 
 
 def shared_files() -> tuple[Path, Path]:
-    """Where profiles are read from: credentials, configuration. As botocore finds them."""
+    """Paths of the files with profiles: credentials, configuration. As botocore finds them."""
     credentials, configuration = (
         Path(os.path.expandvars(os.environ.get(variable, usual))).expanduser()
         for variable, usual in _FILES
@@ -75,7 +75,7 @@ def shared_files() -> tuple[Path, Path]:
 
 
 def has_profiles(profile: str | None) -> bool:
-    """Whether anything but variables may say something: a profile is named, or there are files."""
+    """Whether other sources than variables matter: a profile is named, or there are files."""
     return (
         profile is not None
         or any(name in os.environ for name in _PROFILE_VARIABLES)

@@ -1,6 +1,6 @@
-"""ossfs's and s3fs's password files: an id and a secret a line, for one bucket or for all.
+"""Password files of ossfs and s3fs: an id and a secret a line, for one bucket or for all.
 
-Where an id or a secret holds a colon (Swift's ids do), spaces stand between the two.
+If an id or a secret contains a colon (ids of Swift do), spaces separate the two.
 """
 
 import os
@@ -16,8 +16,8 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
     """The entry for ``bucket`` of an ossfs/s3fs password file; a line without a bucket fits all.
 
     Raises:
-        EnvironmentProblemError: unreadable, somebody else's, readable by others, a broken line, or
-            no entry. The sentence names the line, never its content.
+        EnvironmentProblemError: the file is unreadable, belongs to another user, is readable by
+            others, has a broken line or no entry. The message names the line, never its content.
     """
     try:
         with path.open("rb") as file:
@@ -63,8 +63,8 @@ def read_password_file(path: Path, bucket: str) -> AccessKey:
 
 
 def _handed_out(info: os.stat_result) -> bool:
-    """Whether root has given the file to a group of this process, to read and no more: Kubernetes
-    hands the files of secrets (0440) to a pod with an fsGroup so, which has no other way to them.
+    """Whether root has given the file to a group of this process, read-only: Kubernetes does so
+    with secret files (0440) for a pod with an fsGroup, which has no other way to read them.
     """
     only_read = stat.S_IMODE(info.st_mode) == stat.S_IRUSR | stat.S_IRGRP
     return only_read and info.st_uid == 0 and info.st_gid in (os.getegid(), *os.getgroups())

@@ -1,4 +1,4 @@
-"""Waiting for somebody who may never answer: a metadata service, a program, a name server."""
+"""Waiting for an answer that may never come: from a metadata service, a program, a name server."""
 
 import queue
 import threading
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class PatientCall(Generic[T]):
-    """One question that is asked again and again, and never twice at once.
+    """One question that is asked repeatedly, and never twice at once.
 
-    It is asked in a thread of its own, which is left alone when it takes too long; what it answers
-    later is the answer to whoever asks next. The caller sees to it that one thread asks at a time.
+    It is asked in a thread of its own, which is left alone if it takes too long. A late answer goes
+    to the next caller. The caller makes sure that only one thread asks at a time.
     """
 
     def __init__(self, ask: Callable[[], T], patience_seconds: float, name: str) -> None:
@@ -24,10 +24,10 @@ class PatientCall(Generic[T]):
         self._answers: queue.SimpleQueue[tuple[T] | Exception] | None = None
 
     def answer(self) -> T:
-        """What is answered, or what the question raises.
+        """The answer, or the exception of the question.
 
         Raises:
-            EnvironmentProblemError: nothing within the patience.
+            EnvironmentProblemError: there was no answer in time.
         """
         if self._answers is None:
             answers = self._answers = queue.SimpleQueue[tuple[T] | Exception]()

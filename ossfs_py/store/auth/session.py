@@ -1,6 +1,6 @@
-"""The boto3 session: profiles, region, and the chain that finds credentials and renews them.
+"""The boto3 session: profiles, region, and the chain that finds and renews credentials.
 
-With :mod:`ecs_role` all that needs botocore; imported only where variables do not say it all.
+This and :mod:`ecs_role` are all that needs botocore; imported only if variables are not enough.
 """
 
 import boto3.session
@@ -13,13 +13,13 @@ from ossfs_py.store.auth.ecs_role import EcsRoleProvider
 from ossfs_py.store.auth.environment import KeyVariables
 from ossfs_py.store.auth.signing import AccessKey
 
-# Instance and container metadata are asked with this patience, so that a machine without roles
-# learns of missing credentials within the 10 s a mount may take.
+# Timeout for instance and container metadata, so that a machine without roles reports missing
+# credentials within the 10 s that a mount may take.
 _METADATA_TIMEOUT_SECONDS = 1
 _METADATA_ATTEMPTS = 2
 
 _OF_BOTO_2 = (botocore.credentials.OriginalEC2Provider, botocore.credentials.BotoProvider)
-"""They read /etc/boto.cfg, ~/.boto and AWS_CREDENTIAL_FILE, whoever may have written those."""
+"""They read /etc/boto.cfg, ~/.boto and AWS_CREDENTIAL_FILE, without a check of the owner."""
 
 
 def make_session(
@@ -61,10 +61,10 @@ class ChainedKey:
         self.origin = _origin_of(found, profile)
 
     def key(self) -> AccessKey:
-        """The key of this moment; botocore may ask its source (blocking).
+        """The present key; botocore may ask its source (blocking).
 
         Raises:
-            EnvironmentProblemError: the source does not give one.
+            EnvironmentProblemError: the source gives none.
         """
         try:
             frozen = self._found.get_frozen_credentials()
@@ -108,8 +108,8 @@ def expiring_key(variables: KeyVariables) -> ChainedKey:
 
 
 def key_from_chain(profile: str | None, *, oss_first: bool) -> ChainedKey | None:
-    """What botocore's chain finds, with ``oss_first`` the ECS instance's role before EC2's; None
-    if nothing.
+    """The key that botocore's chain finds, with ``oss_first`` the ECS instance's role before EC2's;
+    None if there is none.
 
     Raises:
         EnvironmentProblemError: the profile or a source is broken.
@@ -136,7 +136,7 @@ _ORIGINS = {
     "iam-role": "the instance's role",
     EcsRoleProvider.METHOD: "the ECS instance's RAM role",
 }
-"""botocore's names of its sources in words."""
+"""Names of botocore's sources for people."""
 
 
 def _origin_of(found: botocore.credentials.Credentials, profile: str | None) -> str:

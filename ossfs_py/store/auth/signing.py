@@ -1,8 +1,8 @@
 """AWS Signature Version 4 in request headers.
 
-botocore's signer takes 0.4 ms a request, which is most of what a small GET costs; this one takes
-about 20 us, so that every request is signed afresh and no presigned URL has to be watched for
-expiry and rotation, or kept out of logs. A test holds it against botocore's, byte by byte.
+botocore's signer takes 0.4 ms a request, most of the cost of a small GET; this one takes about 20
+us. So every request is signed anew, and no presigned URL has to be checked for expiry and rotation,
+or kept out of logs. A test compares it with botocore's, byte by byte.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-"""Accepted over http as well by S3, OSS and SeaweedFS; hashing bodies costs 1.6 CPU-s per GiB."""
+"""S3, OSS and SeaweedFS accept it over http as well; hashing bodies costs 1.6 CPU-s per GiB."""
 EMPTY_PAYLOAD = hashlib.sha256(b"").hexdigest()
 
 _SAME_TIME_SECONDS = 60.0
-"""Stores tell whole seconds and accept minutes; a smaller correction would mend nothing."""
+"""Stores report whole seconds and accept minutes; a smaller correction would not help."""
 
 _FAR_SECONDS = 300.0
-"""A third of what SigV4 allows: both clocks may run on."""
+"""A third of the limit of SigV4: both clocks may go on drifting."""
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ Query = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class AccessKey:
-    """One set of credentials. Never shown: repr hides it."""
+    """One set of credentials. repr does not show it."""
 
     access_key: str
     secret_key: str
@@ -40,7 +40,7 @@ class AccessKey:
 
 
 def encode_query(query: Query) -> str:
-    """The canonical query string: sorted, percent-encoded; also what goes on the wire."""
+    """The canonical query string: sorted, percent-encoded; it is also sent like this."""
     pairs = sorted(
         (quote(name, safe="-_.~"), quote(value, safe="-_.~", errors="surrogateescape"))
         for name, value in query
@@ -61,7 +61,7 @@ class Signer:
         self._offset_seconds = 0.0
 
     def correct_clock(self, store_seconds: float) -> bool:
-        """Sign by the store's clock from now on; False when that is (nearly) done already."""
+        """Sign by the store's clock from now on; False if that is (nearly) the case already."""
         offset = store_seconds - time.time()
         with self._lock:
             if abs(offset - self._offset_seconds) < _SAME_TIME_SECONDS:
@@ -74,7 +74,7 @@ class Signer:
         return True
 
     def is_far_from(self, store_seconds: float) -> bool:
-        """Whether the time that requests are signed with is off by so much that it may matter."""
+        """Whether the time in signatures differs so much that it may matter."""
         return abs(store_seconds - time.time() - self._offset_seconds) > _FAR_SECONDS
 
     def sign(
@@ -89,8 +89,8 @@ class Signer:
     ) -> dict[str, str]:
         """The headers to add. ``headers`` (lower-case names, with ``host``) are signed with them.
 
-        ``path`` and ``query`` are percent-encoded already; ``payload`` is the body's SHA-256 in
-        hex or :data:`UNSIGNED_PAYLOAD`.
+        ``path`` and ``query`` are percent-encoded already; ``payload`` is the body's SHA-256 in hex
+        or :data:`UNSIGNED_PAYLOAD`.
         """
         now = time.time() + self._offset_seconds if now_seconds is None else now_seconds
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))

@@ -1,15 +1,15 @@
-"""Whose the files are that credentials come from, and who else can read or change them.
+"""Checks of the files with credentials: their owner, and who else can read or change them.
 
-What is refused, and what is told only:
+These files are refused, or only reported:
 
-- A password file is for its owner alone, as ossfs and s3fs want it.
-- The shared AWS files are refused if they belong to neither the user who mounts nor root: whoever
-  owns them says which key is used and, with ``credential_process``, which program is run.
-- The shared credentials file is refused if others can read or change it. That its group can is
-  told in the log: Kubernetes hands out secrets with mode 0440 and a group of the pod's, and nobody
-  there can ask for 0400 and read it.
-- The shared configuration file is readable by everybody in most homes, as it seldom holds a
-  secret: it is refused if others can read one in it, or can change it.
+- A password file must be accessible to its owner only, as with ossfs and s3fs.
+- The shared AWS files are refused if they belong to neither the mounting user nor root: their owner
+decides which key is used and, with ``credential_process``, which program runs.
+- The shared credentials file is refused if others can read or change it. If its group can, the log
+says so: Kubernetes hands out secrets with mode 0440 and a group of the pod's, and a pod cannot get
+mode 0400 and read the file.
+- The shared configuration file is readable by everybody in most homes, as it seldom has a secret:
+it is refused if others can read a secret in it, or can change it.
 """
 
 import os
@@ -27,10 +27,10 @@ _ROOT = 0
 
 
 def check_owner(what: str, info: os.stat_result) -> None:
-    """Let pass what belongs to the user who mounts or to root; ``what`` names the file.
+    """Accept a file of the mounting user or root; ``what`` names the file.
 
     Raises:
-        EnvironmentProblemError: it is somebody else's.
+        EnvironmentProblemError: it belongs to another user.
     """
     if info.st_uid not in (_ROOT, os.geteuid()):
         raise EnvironmentProblemError(
@@ -40,10 +40,10 @@ def check_owner(what: str, info: os.stat_result) -> None:
 
 
 def check_shared_credentials(path: Path) -> str | None:
-    """Look at AWS's shared credentials file; what to tell about it, None if all is well.
+    """Check AWS's shared credentials file; returns a warning, None if there is none.
 
     Raises:
-        EnvironmentProblemError: it is not to be used.
+        EnvironmentProblemError: it must not be used.
     """
     what = f"the shared credentials file {path}"
     info = _stat(path)
@@ -55,7 +55,7 @@ def check_shared_credentials(path: Path) -> str | None:
 
 
 def check_shared_configuration(path: Path) -> str | None:
-    """Look at AWS's shared configuration file, as :func:`check_shared_credentials` does."""
+    """Check AWS's shared configuration file, as :func:`check_shared_credentials` does."""
     what = f"the shared configuration file {path}"
     info = _stat(path)
     if info is None:
@@ -70,7 +70,7 @@ def check_shared_configuration(path: Path) -> str | None:
 
 
 def _stat(path: Path) -> os.stat_result | None:
-    """None if there is no file, or one that keeps nothing: /dev/null, a pipe of the caller's."""
+    """None if there is no file, or one that keeps no content: /dev/null, a pipe."""
     try:
         info = path.stat()
     except OSError:

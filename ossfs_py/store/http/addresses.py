@@ -1,4 +1,4 @@
-"""Which address of a name the next connection goes to, and from which of our own."""
+"""Choice of the address for the next connection, and of our own address for it."""
 
 import socket
 import threading
@@ -12,23 +12,22 @@ _AVOID_SECONDS = 30.0
 """About as long as a store takes to drop a dead front end from its DNS."""
 
 Entry = tuple[Any, Any, int, str, Any]
-"""One of ``getaddrinfo``: family, kind, protocol, name, address with port."""
+"""An entry of ``getaddrinfo``: family, kind, protocol, name, address with port."""
 
 
 class AddressBook:
-    """Spreads connections over the addresses of a name, and over those they come from.
+    """Spreads connections over the addresses of a name, and over our own addresses.
 
-    Of the family that the system prefers, the address that was dialled longest ago comes first,
-    so that as many connections go to each. One that has failed comes last for a while. Safe for
+    Within the family that the system prefers, the address that was dialled longest ago comes first,
+    so that each gets as many connections. A failed address comes last for a while. Safe for
     concurrent use.
     """
 
     def __init__(self, own: Sequence[str] = ()) -> None:
-        """``own``: the addresses of this machine to connect from in turn; none: the system's
-        choice.
+        """``own``: the addresses of this machine to connect from in turn; none: the system chooses.
 
         Raises:
-            EnvironmentProblemError: one of them is not of this machine.
+            EnvironmentProblemError: this machine does not have one of them.
         """
         self._own = [(_family_of(address), address) for address in own]
         for family, address in self._own:
@@ -41,18 +40,18 @@ class AddressBook:
                 ) from None
         self._lock = threading.Lock()
         self._avoided: dict[str, float] = {}
-        """Address to the time until which others are tried first."""
+        """By address: the time until which others are tried first."""
         self._dialled: dict[str, int] = {}
-        """Address to the number of the dial that went there last; of those last found."""
+        """By address: the number of its last dial; only addresses of the last lookup."""
         self._dials = 0
 
     def avoid(self, address: str) -> None:
-        """Try the other addresses first for a while: this one did not keep its word."""
+        """Try the other addresses first for a while, as this one failed."""
         self._avoided[address] = time.monotonic() + _AVOID_SECONDS
 
     def in_turn(self, found: Sequence[Entry]) -> list[Entry]:
-        """The entries in the order to try them in, without those that cannot be reached from our
-        own addresses. The first one counts as dialled.
+        """The entries in the order to try them, without those that our own addresses cannot reach.
+        The first one counts as dialled.
         """
         families = {family for family, _ in self._own}
         usable = [entry for entry in found if not families or entry[0] in families]
@@ -74,20 +73,20 @@ class AddressBook:
         return usable
 
     def bind(self, sock: socket.socket) -> None:
-        """Let the connection come from the next of our own addresses of its family.
+        """Bind the socket to the next of our own addresses of its family.
 
         Raises:
-            OSError: the machine has it no more.
+            OSError: the machine does not have it any more.
         """
         own = [address for family, address in self._own if family == sock.family]
         if own:
-            # The port is chosen with the destination known, so that they do not run out.
+            # The port is chosen when the destination is known, so that ports do not run out.
             sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
             sock.bind((own[self._dials % len(own)], 0))
 
 
 _BIND_ADDRESS_NO_PORT = 24
-"""IP_BIND_ADDRESS_NO_PORT of linux/in.h, which Python does not name; of IPv6 sockets as well."""
+"""IP_BIND_ADDRESS_NO_PORT of linux/in.h, which Python does not define; valid for IPv6, too."""
 
 
 def _address(entry: Entry) -> str:

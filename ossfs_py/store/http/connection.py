@@ -1,7 +1,7 @@
-"""One connected socket: sending, receiving, and telling a peer that stalls or only drips.
+"""One connected socket: sending, receiving, and detecting a peer that stalls or only drips.
 
-Receiving on plain http is measured at 0.13 CPU-s/GiB against 0.27 of a usual ``recv_into`` loop:
-``MSG_WAITALL`` keeps the thread inside one system call (without the GIL) for a whole block, and
+Receiving on plain http was measured at 0.13 CPU-s/GiB, and 0.27 with a usual ``recv_into`` loop:
+``MSG_WAITALL`` keeps the thread in one system call (without the lock) for a whole block, and
 ``SO_RCVLOWAT`` keeps the kernel from waking it for every few segments.
 """
 
@@ -17,39 +17,40 @@ from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.tls import TlsStream
 
 _LOW_WATER_BYTES = 256 * 1024
-"""Wake the receiver for at least this much. 128-512 KiB measured alike; 1 MiB was slower."""
+"""Wake the receiver only for this much. 128-512 KiB measured alike; 1 MiB was slower."""
 _FILE_CHUNK_BYTES = 1024**2
 _SLOWEST_BYTES_PER_SECOND = 64
-"""Below this a connection does not move. 512 connections, the most there can be, share a line of
-256 kbit/s and are each still above it."""
+"""Below this pace a connection counts as stalled. 512 connections, the most there can be, share a
+line of 256 kbit/s and are still above it.
+"""
 
 
 class Pace:
-    """Tells a peer that only drips from one that is slow.
+    """Tells a peer that only drips from a slow one.
 
-    Who sends a byte just before each stall timeout would hold a reader for ever. Time counts from
-    the first byte of an answer, as a large upload may go before it.
+    A peer that sends a byte just before each stall timeout would block a reader for ever. Time
+    counts from the first byte of an answer, as a large upload may come before it.
     """
 
     def __init__(self, limit_seconds: float) -> None:
         self.ends_at = math.inf
-        """The monotonic time by which all must have come that is awaited now."""
+        """The monotonic time by which all expected bytes must have arrived."""
         self._limit_seconds = limit_seconds
         self._since: float | None = None
         self._bytes = 0
 
     def moved(self, count: int) -> None:
-        """``count`` bytes came.
+        """``count`` bytes arrived.
 
         Raises:
-            NoAnswerError: too few have come for too long, or it is over.
+            NoAnswerError: too few have arrived for too long, or the time is over.
         """
         now = time.monotonic()
         if now > self.ends_at:
             raise NoAnswerError("the answer took too long", "timeout")
         if self._since is None:
             self._since = now
-            return  # what came at once says nothing of the pace
+            return  # bytes that arrive at once say nothing about the pace
         self._bytes += count
         elapsed = now - self._since
         if elapsed < 2 * self._limit_seconds:
@@ -60,14 +61,14 @@ class Pace:
         self._bytes = 0
 
     def excuse(self, seconds: float) -> None:
-        """So much time passed by our own will."""
+        """Do not count this time: we waited on purpose."""
         self.ends_at += seconds
         if self._since is not None:
             self._since += seconds
 
 
 class Connection:
-    """One connected socket. Belongs to one thread at a time, but for :meth:`shut`."""
+    """One connected socket. Belongs to one thread at a time, except for :meth:`shut`."""
 
     def __init__(
         self, sock: socket.socket, stall_timeout_seconds: float, tls: TlsStream | None = None
@@ -77,7 +78,8 @@ class Connection:
         self.address: str = sock.getpeername()[0]
         """The peer's IP address."""
         self.was_used = False
-        """An answer has been read on it before, so the server may have closed it meanwhile."""
+        """An answer has been read on it before, so the server may have closed it in the meantime.
+        """
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stall_timeout_seconds = stall_timeout_seconds
         self._patience_seconds = 0.0
@@ -91,7 +93,7 @@ class Connection:
             sock.settimeout(stall_timeout_seconds)
 
     def grant(self, patience_seconds: float) -> None:
-        """Begin a request; the peer may be silent for this long beyond the stall timeout."""
+        """Begin a request; the peer may be silent for this much longer than the stall timeout."""
         limit = self._stall_timeout_seconds + patience_seconds
         self._pace = Pace(limit)
         if self._tls is not None:
@@ -105,8 +107,8 @@ class Connection:
             self._sock.settimeout(limit)
 
     def await_within(self, seconds: float) -> None:
-        """All that is awaited now must be over within ``seconds`` and twice the time that the
-        peer may be silent for. With ``math.inf``, or from the next request on, the pace counts.
+        """Everything expected now must arrive within ``seconds`` plus twice the time for which the
+        peer may be silent. With ``math.inf``, or from the next request on, the pace counts.
         """
         ends_at = time.monotonic() + self._head_seconds + seconds
         self._pace.ends_at = ends_at
@@ -119,16 +121,16 @@ class Connection:
         return self._tls is not None
 
     def excuse(self, seconds: float) -> None:
-        """Do not count so much time: we did not ask for anything meanwhile."""
+        """Do not count this time: we requested nothing during it."""
         self._pace.excuse(seconds)
         if self._tls is not None:
             self._tls.ends_at += seconds
 
     def receive_some(self, view: memoryview) -> int:
-        """At least one byte into ``view``; 0 when the peer has closed.
+        """Receive at least one byte into ``view``; 0 if the peer has closed.
 
         Raises:
-            NoAnswerError: reset, or (next to) nothing came for the stall timeout.
+            NoAnswerError: reset, or (almost) nothing came for the stall timeout.
         """
         try:
             if self._tls is None:
@@ -144,10 +146,10 @@ class Connection:
         """Fill ``view``.
 
         Raises:
-            NoAnswerError: with ``received`` set to what did arrive.
+            NoAnswerError: with ``received`` set to the number of bytes that arrived.
         """
         size, got = len(view), 0
-        # The low-water mark must not cover the tail: a wake-up for less than it never comes.
+        # The low-water mark must not cover the tail: less than the mark never wakes the receiver.
         bulk = size - _LOW_WATER_BYTES - (0 if self._tls is None else self._tls.slack_bytes)
         low_water_set = False
         try:
@@ -179,7 +181,7 @@ class Connection:
         """Send all of ``data`` without copying it.
 
         Raises:
-            NoAnswerError: the connection broke, or (next to) nothing was taken for too long.
+            NoAnswerError: the connection broke, or (almost) nothing was taken for too long.
         """
         try:
             if self._tls is not None:
@@ -188,7 +190,7 @@ class Connection:
                 self._tls.ends_at = math.inf
                 return
             done = self._sock.send(data)
-            if done < len(data):  # rare: a blocking send takes all unless the peer stalls
+            if done < len(data):  # rare: a blocking send takes everything unless the peer stalls
                 self.await_within(len(data) / _SLOWEST_BYTES_PER_SECOND)
                 view = memoryview(data).cast("B")
                 while done < len(data):
@@ -217,14 +219,14 @@ class Connection:
             try:
                 count = os.sendfile(self._sock.fileno(), fd, offset, end - offset)
             except OSError as exc:
-                os.pread(fd, 1, offset)  # if it is the file that fails, it fails here as itself
+                os.pread(fd, 1, offset)  # if the file is the cause, this raises its error
                 raise _fault(exc) from None
             _require_bytes(count)
             offset += count
             self._check_time()
 
     def is_stale(self) -> bool:
-        """Whether the peer closed, or said something nobody asked for, while it lay idle."""
+        """Whether the peer closed the idle connection, or sent something unasked."""
         poller = select.poll()
         poller.register(self._sock, select.POLLIN | select.POLLHUP | select.POLLERR)
         return bool(poller.poll(0))
@@ -239,7 +241,7 @@ class Connection:
             raise NoAnswerError("the request was taken too slowly", "timeout")
 
     def shut(self) -> None:
-        """Make every call on it fail, from any thread."""
+        """Make every call on it fail; callable on any thread."""
         with contextlib.suppress(OSError):  # already disconnected
             self._sock.shutdown(socket.SHUT_RDWR)
 

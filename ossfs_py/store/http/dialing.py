@@ -24,29 +24,30 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 _PROXY_HEAD_BYTES = 16 * 1024
 _STATUS_DIGITS = 3
 _CONNECTS = 4
-"""Addresses that may be silent for the whole connect timeout before the last one is asked. A name
-may have any number, and whoever answers for it says how many."""
+"""Number of addresses that may be silent for the whole connect timeout, before the last one is
+tried. A name may have any number of addresses.
+"""
 _GREETINGS = 2
-"""How often the connect timeout may pass while the proxy and TLS are greeted."""
+"""How many connect timeouts the proxy's answer and the TLS handshake may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whose certificates are accepted: those of ``ca_bundle`` (None: of the system), or all."""
+    """The accepted certificates: those of ``ca_bundle`` (None: of the system), or all."""
 
     ca_bundle: Path | None = None
     verify: bool = True
 
     @property
     def name(self) -> str:
-        """What tells this trust from another; "" is the system's own. Reads the bundle: two of
-        equal content are one, another content under an old name is another one.
+        """An identifier of this trust; "" is the system's own. Reads the bundle: two bundles of
+        equal content have one identifier, and new content under an old name has another.
         """
         if not self.verify:
             return "unverified"
         if self.ca_bundle is not None:
             return f"bundle {_content_digest(self.ca_bundle)}"
-        # OpenSSL takes SSL_CERT_FILE and SSL_CERT_DIR for the system's; any user can set them.
+        # OpenSSL lets SSL_CERT_FILE and SSL_CERT_DIR replace the system's; any user can set them.
         paths, names = ssl.get_default_verify_paths(), []
         if paths.cafile not in (None, paths.openssl_cafile):
             names.append(f"file {_content_digest(Path(paths.cafile))}")
@@ -57,10 +58,10 @@ class Trust:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where requests go."""
+    """The host that requests go to."""
 
     host: str
-    """The name to resolve and to ask a certificate of, or an address."""
+    """The name to resolve and to check in a certificate, or an address."""
     port: int
     trust: Trust | None
     """None: plain http."""
@@ -78,20 +79,20 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long, in seconds, a peer may take: to let us in, and between two bytes."""
+    """How long a peer may take, in seconds: to connect, and between two bytes."""
 
     connect_seconds: float
     stall_seconds: float
 
 
 def authority(scheme: str, host: str, port: int) -> str:
-    """Host and port as a URL shows them: an IPv6 address in brackets, no default port."""
+    """Host and port as in a URL: an IPv6 address in brackets, no default port."""
     shown = f"[{host}]" if ":" in host else host
     return shown if port == DEFAULT_PORTS[scheme] else f"{shown}:{port}"
 
 
 class Dialer:
-    """Opens connections to one origin, heeding http_proxy, https_proxy and no_proxy.
+    """Opens connections to one origin; respects http_proxy, https_proxy and no_proxy.
 
     Safe for concurrent use.
     """
@@ -104,7 +105,7 @@ class Dialer:
         limits: Limits | None = None,
         bind: Sequence[str] = (),
     ) -> None:
-        """Send nothing yet. ``bind`` has the addresses of this machine to connect from in turn.
+        """Sends nothing yet. ``bind`` are the addresses of this machine to connect from in turn.
 
         Raises:
             EnvironmentProblemError: the CA bundle, the proxy of the environment or an address of
@@ -115,11 +116,12 @@ class Dialer:
         self._proxy = _find_proxy(origin)
         self._tls = None if origin.trust is None else _tls_context(origin.trust)
         self.target_prefix = ""
-        """What precedes the path in a request line (an http proxy wants the whole URL)."""
+        """Prefix of the path in a request line (an http proxy wants the whole URL)."""
         self.proxy_headers: dict[str, str] = {}
         self.answering_proxy = ""
-        """``host:port`` of an http proxy, whose own answers look like the store's; "" without one,
-        and over https."""
+        """``host:port`` of an http proxy, whose own answers look like the store's; "" without a
+        proxy, and for https.
+        """
         self._limits = limits or Limits()
         self._addresses = AddressBook(bind)
         if self._proxy is not None and self._tls is None:
@@ -128,14 +130,14 @@ class Dialer:
             self.answering_proxy = f"{self._proxy.host}:{self._proxy.port}"
 
     def avoid(self, address: str) -> None:
-        """Try the store's other addresses first for a while: this one did not keep its word."""
+        """Try the store's other addresses first for a while, as this one failed."""
         self._addresses.avoid(address)
 
     def dial(self) -> Connection:
         """A new connection, TLS included. Blocking; the caller closes it.
 
         Raises:
-            NoAnswerError: with the kind of failure.
+            NoAnswerError: with the kind of the failure.
         """
         origin, proxy = self._origin, self._proxy
         host, port = (proxy.host, proxy.port) if proxy else (origin.host, origin.port)
@@ -172,7 +174,7 @@ class Dialer:
             raise
 
     def _connect(self, host: str, port: int) -> socket.socket:
-        """A socket to the first address that takes it."""
+        """A socket to the first address that accepts."""
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         ends_at = time.monotonic() + _CONNECTS * self._timeouts.connect_seconds
         failure = OSError(0, "it has no address of the kind of those to come from")
@@ -198,18 +200,17 @@ def open_tunnel(
 ) -> None:
     """Ask the proxy at the other end for a tunnel to ``target`` (``host:port``).
 
-    ``proxy`` is what it is called in errors; ``ends_at`` a monotonic time. The socket has a
-    timeout.
+    ``proxy`` is its name in errors; ``ends_at`` is a monotonic time. The socket has a timeout.
 
     Raises:
-        NoAnswerError: the proxy refuses, or gives no whole answer in time or size.
+        NoAnswerError: the proxy refuses, or sends no whole answer within the time or size.
         OSError: the connection broke, or was silent for the socket's timeout.
     """
     lines = [f"CONNECT {target} HTTP/1.1", f"host: {target}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     sock.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
     answer = bytearray()
-    # One byte too many would belong to TLS, so the head is read to its very end.
+    # The first byte after the head belongs to TLS, so the head is read exactly to its end.
     while not answer.endswith(b"\r\n\r\n"):
         byte = sock.recv(1)
         if time.monotonic() > ends_at:
@@ -249,7 +250,7 @@ def _find_proxy(origin: Origin) -> _Proxy | None:
 
 
 def _content_digest(path: Path) -> str:
-    """Of a bundle; of its name if it cannot be read, which OpenSSL passes over."""
+    """The digest of a bundle; that of its name if it cannot be read, as OpenSSL skips it."""
     try:
         content = path.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""What can go wrong in one exchange, before anybody has judged whether to try again."""
+"""Failures of one request, before anything has decided whether to retry."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ FaultKind = Literal["resolve", "refused", "timeout", "tls", "proxy", "broken", "
 
 
 class NoAnswerError(Exception):
-    """No answer, or not all of one: the connection broke, stalled or never came to be.
+    """No answer, or only a part of one: the connection broke, stalled or could not be opened.
 
-    ``received`` counts the body bytes that did arrive in the caller's buffer.
+    ``received`` counts the body bytes that arrived in the caller's buffer.
     """
 
     def __init__(self, message: str, kind: FaultKind = "broken", received: int = 0) -> None:

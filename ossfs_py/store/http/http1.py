@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as an object store speaks: one answer at a time on a :class:`Connection`."""
+"""The part of HTTP/1.1 that object stores use: one answer at a time on a :class:`Connection`."""
 
 import math
 import re
@@ -7,17 +7,19 @@ from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
 
 _HEAD_BYTES = 16 * 1024
-"""First receive. An answer's head is about 1 KiB; what of the body comes with it is copied once."""
+"""First receive. An answer's head is about 1 KiB; body bytes received with it are copied once."""
 _MAX_HEAD_BYTES = 64 * 1024
-"""OSS keeps 8 KiB of metadata with an object, S3 2 KiB; S3 sends no head over 16 KiB."""
+"""OSS stores 8 KiB of metadata with an object, S3 2 KiB; S3 sends no head over 16 KiB."""
 _MAX_INTERIM = 16
-"""1xx answers before the answer. S3 and OSS send one at most, if they were asked for it."""
+"""1xx answers before the answer. S3 and OSS send at most one, if the request asks for it."""
 _FRAMING_BYTES = 64 * 1024
-"""What the sizes, ends and extensions of chunks and the trailers may take beyond as many bytes as
-the body has. Servers send chunks of 4 KiB and more, with 8 bytes around each."""
+"""Allowance for chunk sizes, chunk ends, extensions and trailers, beyond as many bytes as the body
+has. Servers send chunks of 4 KiB and more, with 8 bytes around each.
+"""
 _WHOLE_SECONDS = 120.0
-"""What an answer that is kept in memory may take beside the patience for silence. A LIST page has
-some 400 KiB: it comes in time over a line of 30 kbit/s."""
+"""Longest time for an answer that is kept in memory, beyond the stall timeout. A LIST page has some
+400 KiB: it arrives in time on a line of 30 kbit/s.
+"""
 _READ_BYTES = 256 * 1024
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: |$)")
 _LENGTH = re.compile(r"[0-9A-Fa-f]{1,16}")
@@ -25,16 +27,16 @@ _NO_BODY_STATUSES = frozenset({204, 304})
 
 
 class Response:
-    """The answer on a connection, its body not yet read.
+    """The answer on a connection; its body is not read yet.
 
-    Header names are lower case; of repeated headers the last one counts.
+    Header names are lower case; the last one of repeated headers counts.
     """
 
     def __init__(self, connection: Connection, method: str) -> None:
         """Read the head.
 
         Raises:
-            NoAnswerError: the connection broke, or what answers does not speak HTTP.
+            NoAnswerError: the connection broke, or the peer does not speak HTTP.
         """
         self._connection = connection
         self._pending = memoryview(b"")
@@ -53,7 +55,7 @@ class Response:
             fault.any_byte = self.any_byte
             raise
         self._left: int | None = None
-        """Body bytes to come; None: until the peer closes."""
+        """Body bytes still to come; None: until the peer closes."""
         self._chunked = False
         headers = self.headers
         if method == "HEAD" or self.status in _NO_BODY_STATUSES:
@@ -67,7 +69,7 @@ class Response:
 
     @property
     def length(self) -> int | None:
-        """The body's announced size; None when it is not announced."""
+        """The announced size of the body; None if it is not announced."""
         return None if self._chunked else self._left
 
     @property
@@ -79,7 +81,7 @@ class Response:
         """Fill ``view`` from the body.
 
         Raises:
-            NoAnswerError: with ``received`` set to what did arrive.
+            NoAnswerError: with ``received`` set to the number of bytes that arrived.
         """
         if self._chunked:
             self._read_chunks_into(view)
@@ -102,10 +104,10 @@ class Response:
             self._done = self._left == 0
 
     def read_all(self, limit_bytes: int) -> bytes:
-        """The rest of the body; what lies beyond ``limit_bytes`` is dropped with the connection.
+        """The rest of the body; bytes beyond ``limit_bytes`` are dropped with the connection.
 
         Raises:
-            NoAnswerError: it broke off, or takes longer than any such body should.
+            NoAnswerError: it broke off, or took longer than any such body should.
         """
         self._connection.await_within(_WHOLE_SECONDS)
         if self._chunked:
@@ -145,7 +147,7 @@ class Response:
         raise NoAnswerError("interim answers without an answer", "not_http")
 
     def _limit_time(self) -> None:
-        """Once, from the first bytes on: most heads come at once and need no clock."""
+        """Limit the time from the first bytes on, once: most heads come whole and need no clock."""
         if not self._is_timed:
             self._is_timed = True
             self._connection.await_within(0.0)
@@ -235,7 +237,7 @@ class Response:
 
 
 def _parse_int(text: str, base: int = 10) -> int:
-    # int() alone takes signs, underscores and other alphabets' digits as well.
+    # int() alone also accepts signs, underscores and digits of other alphabets.
     if not _LENGTH.fullmatch(text):
         raise NoAnswerError("the answer's length is not a number", "not_http")
     try:

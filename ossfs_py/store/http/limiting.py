@@ -1,6 +1,6 @@
-"""Connections that keep to so many bytes a second, all of a store together.
+"""Connections that share a limit of bytes a second, all of a store together.
 
-A store without limits has plain connections: what is here is not even looked at.
+A store without limits has plain connections, and does not use this module.
 """
 
 import socket
@@ -14,20 +14,21 @@ from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.tls import TlsStream
 
 BURST_SECONDS = 0.25
-"""What was not used for longer is lost. Threads that come late on a busy machine lose nothing."""
+"""Capacity unused for longer is lost. Threads that are late on a busy machine lose nothing."""
 _SLICE_SECONDS = 0.01
-"""What one connection moves before it lets others go on, in time of the whole limit."""
+"""Bytes that one connection moves before the next one may, in time at the whole limit."""
 _MIN_SLICE_BYTES, _MAX_SLICE_BYTES = 16 * 1024, 1024**2
-"""A TLS record; beyond the other, slices cost nothing that could be measured."""
+"""One TLS record; larger slices than the second one cost nothing that could be measured."""
 _WINDOW_SECONDS = 0.1
-"""What the kernel may take from, or keep for, the network before we have asked, for each
-connection. It is also the longest round trip over which one connection reaches the limit."""
+"""Bytes that the kernel may receive, or buffer for sending, ahead of us, for each connection. It is
+also the longest round trip at which one connection reaches the limit.
+"""
 _MIN_WINDOW_BYTES, _MAX_WINDOW_BYTES = 64 * 1024, 4 * 1024**2
-"""The upper one is what Linux lets any program have (twice net.core.rmem_max)."""
+"""The upper one is the limit of Linux for any program (twice net.core.rmem_max)."""
 
 
 class RateLimit:
-    """So many bytes a second for all who pay here, first come, first served.
+    """A limit of bytes a second for all callers, first come, first served.
 
     Safe for concurrent use.
     """
@@ -45,21 +46,21 @@ class RateLimit:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._due = 0.0
-        """The monotonic time at which all that was paid for so far may have moved."""
+        """The monotonic time at which all bytes charged so far may have moved."""
         slice_bytes = int(bytes_per_second * _SLICE_SECONDS)
         self.slice_bytes = min(max(slice_bytes, _MIN_SLICE_BYTES), _MAX_SLICE_BYTES)
         window_bytes = int(bytes_per_second * _WINDOW_SECONDS)
         self.window_bytes = min(max(window_bytes, _MIN_WINDOW_BYTES), _MAX_WINDOW_BYTES)
 
     def charge(self, count: int) -> float:
-        """``count`` bytes have moved: the seconds until they may have; 0 and below: at once."""
+        """``count`` bytes have moved: seconds until that is within the limit; at most 0: now."""
         with self._lock:
             now = self._clock()
             self._due = max(self._due, now - BURST_SECONDS) + count / self._bytes_per_second
             return self._due - now
 
     def pay(self, count: int) -> float:
-        """``count`` bytes have moved: wait until they may have. Returns the seconds waited."""
+        """``count`` bytes have moved: wait until that is within the limit; returns the seconds."""
         seconds = self.charge(count)
         if seconds <= 0 or self._closed.wait(seconds):
             return 0.0
@@ -68,13 +69,13 @@ class RateLimit:
         return seconds
 
     def close(self) -> None:
-        """Let go all who wait, and nobody wait any more."""
+        """Release all waiting callers; nobody waits any more."""
         self._closed.set()
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What all connections of a store may move together; None: all they can."""
+    """The limits that all connections of a store share; None: no limit."""
 
     upload: RateLimit | None = None
     download: RateLimit | None = None
@@ -82,13 +83,13 @@ class Limits:
     def connection(
         self, sock: socket.socket, stall_timeout_seconds: float, tls: TlsStream | None
     ) -> Connection:
-        """A connection that keeps to them."""
+        """A connection that respects the limits."""
         if self.upload is None and self.download is None:
             return Connection(sock, stall_timeout_seconds, tls)
         return LimitedConnection(sock, stall_timeout_seconds, tls, self)
 
     def prepare(self, sock: socket.socket) -> None:
-        """Bound what the kernel buffers. Before connecting, when windows are negotiated."""
+        """Limit the kernel's buffers. Call before connecting, when window sizes are negotiated."""
         for limit, option in (
             (self.upload, socket.SO_SNDBUF),
             (self.download, socket.SO_RCVBUF),
@@ -97,14 +98,14 @@ class Limits:
                 sock.setsockopt(socket.SOL_SOCKET, option, limit.window_bytes)
 
     def close(self) -> None:
-        """Let go all who wait."""
+        """Release all waiting callers."""
         for limit in (self.upload, self.download):
             if limit is not None:
                 limit.close()
 
 
 class LimitedConnection(Connection):
-    """Moves slices, and pays for each. Nobody is held responsible for the time that takes."""
+    """Moves slices, and charges each. The peer is not blamed for the time that this takes."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class LimitedConnection(Connection):
 
     def send_file(self, fd: int, offset: int, size: int) -> None:
         limit = self._limits.upload
-        if limit is None or self.is_encrypted:  # what is encrypted goes through send
+        if limit is None or self.is_encrypted:  # encrypted connections go through send
             super().send_file(fd, offset, size)
             return
         for start in range(0, size, limit.slice_bytes):

@@ -1,4 +1,4 @@
-"""The body of a request: its size, and how it gets onto a connection.
+"""The body of a request: its size, and how to send it on a connection.
 
 A body may be sent any number of times (retries).
 """
@@ -13,14 +13,14 @@ _READ_BYTES = 1024**2
 
 
 class BufferPayload:
-    """Bytes in memory, which stay as they are until the request is over."""
+    """Bytes in memory, which must not change until the request is over."""
 
     def __init__(self, data: bytes | memoryview) -> None:
         self._view = memoryview(data).cast("B") if len(data) else memoryview(b"")
         self.size = len(self._view)
 
     def send(self, connection: Connection) -> None:
-        """Put all of it on the wire without copying it.
+        """Send all of it without copying it.
 
         Raises:
             NoAnswerError: the connection broke or stalled.
@@ -42,7 +42,7 @@ class FilePayload:
         self.size = size
 
     def send(self, connection: Connection) -> None:
-        """Put all of it on the wire; on plain http it never leaves the kernel.
+        """Send all of it; on plain http it never leaves the kernel.
 
         Raises:
             NoAnswerError: the connection broke or stalled.

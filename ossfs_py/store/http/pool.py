@@ -1,4 +1,4 @@
-"""Connections that wait for their next request."""
+"""Idle connections, which wait for their next request."""
 
 import threading
 
@@ -22,7 +22,7 @@ class ConnectionPool:
         """A connection for one request; ``fresh`` never takes an idle one.
 
         Raises:
-            NoAnswerError: it cannot be opened, or the pool is closed.
+            NoAnswerError: no connection could be opened, or the pool is closed.
         """
         while not fresh:
             with self._lock:
@@ -42,7 +42,7 @@ class ConnectionPool:
         raise NoAnswerError("the store is closed")
 
     def release(self, connection: Connection) -> None:
-        """Take back a connection whose answer was read to its end."""
+        """Take back a connection after its answer was read to the end."""
         connection.was_used = True
         with self._lock:
             if not self._closed and len(self._idle) < self._idle_limit:
@@ -51,11 +51,11 @@ class ConnectionPool:
         self.discard(connection)
 
     def suspect(self, connection: Connection, fault: NoAnswerError) -> None:
-        """``connection`` failed: others like it may be no better.
+        """``connection`` failed, and similar ones may fail too.
 
-        After a stall the idle ones are closed too: what sits between may have forgotten them all,
-        and each would cost another stall timeout. A kept connection that is merely closed is
-        the server's good right and says nothing.
+        After a stall the idle connections are closed: a middlebox may have dropped all of them, and
+        each would cost another stall timeout. A kept connection that is merely closed says nothing
+        about the others: the server may close idle ones.
         """
         if fault.kind == "broken" and connection.was_used and not fault.any_byte:
             return

@@ -1,10 +1,10 @@
 """TLS over a socket, with reads from the network much larger than one TLS record.
 
-Python's own SSLSocket makes two system calls and gives up the GIL three times for each record of
-16 KiB. Here all that has come is decrypted by OpenSSL in one call (``openssl.py``), or, where that
-cannot be reached, by Python's ssl from memory. 1 GiB over two busy cores (TLS 1.2, AES-256-GCM,
-OpenSSL 3.0; medians of 4 beside each other) took the daemon 1.12 CPU-s, 1.36 from memory, 0.64
-without TLS.
+Python's own SSLSocket makes two system calls, and releases the lock three times, for each record of
+16 KiB. Here OpenSSL decrypts everything received in one call (``openssl.py``), or, if OpenSSL
+cannot be reached, Python's ssl does so from memory. The daemon needed 1.12 CPU-s for 1 GiB on two
+busy cores (TLS 1.2, AES-256-GCM, OpenSSL 3.0; medians of 4 beside each other), 1.36 from memory,
+and 0.64 without TLS.
 """
 
 import contextlib
@@ -21,27 +21,28 @@ from array import array
 from ossfs_py.store.http.openssl import BUFFER_BYTES, OpenSslReader, open_reader
 
 RECORD_BYTES = 16 * 1024
-"""The most plaintext that TLS puts into one record (RFC 8446, 5.1)."""
+"""The most plaintext in one TLS record (RFC 8446, 5.1)."""
 
 _RECEIVE_BYTES = 256 * 1024
-"""One receive, 16 records. More does not cost less, and each connection keeps a buffer of it."""
+"""One receive, 16 records. More costs no less, and each connection has a buffer of this size."""
 
 _SEND_BYTES = 256 * 1024
 
 _RECORD_SECONDS = 256.0
-"""A record must be whole by then: at 64 bytes a second, the slowest that counts as moving, it takes
-that long."""
+"""Longest time for a whole record: it takes that long at 64 bytes a second, the slowest pace that
+counts as moving.
+"""
 
 
 class TlsStream:
     """The sending and receiving side of one connection. Belongs to one thread at a time.
 
-    The socket stays the caller's: its timeout, which must not be 0, is set there, and it is closed
-    there. With ``SO_RCVLOWAT`` set, no less may be on its way than that and ``slack_bytes``.
+    The caller keeps the socket: it sets its timeout, which must not be 0, and closes it. With
+    ``SO_RCVLOWAT`` set, at least that and ``slack_bytes`` must still be expected.
     """
 
     slack_bytes = 2 * RECORD_BYTES
-    """What may have been received of what is asked for, and not be decrypted: part of a record."""
+    """Bytes that may have been received and not be decrypted yet: part of a record."""
 
     def __init__(
         self,
@@ -67,7 +68,7 @@ class TlsStream:
         self._raw = memoryview(bytearray(RECORD_BYTES))
         self._reader: OpenSslReader | None = None
         self._is_dry = False
-        """The last call had all that was at hand."""
+        """The last call returned everything that was received."""
         self._shake_hands()
         if not self._incoming.pending:
             self._reader = open_reader(self._tls, context, sock.fileno())
@@ -91,12 +92,13 @@ class TlsStream:
                 return
 
     def recv_into(self, view: memoryview, record_seconds: float | None = None) -> int:
-        """At least one byte into ``view``, and all that is at hand; 0 when the peer has closed.
+        """Receive at least one byte into ``view``, and all that has arrived; 0 if the peer has
+        closed.
 
         Raises:
             TimeoutError: nothing came for the socket's timeout, or less than a record for
                 ``record_seconds`` (None: as long as a slow line needs) or until ``ends_at``.
-            ssl.SSLError: what came is not what the peer sent.
+            ssl.SSLError: the received bytes are not those that the peer sent.
             OSError: the connection broke.
         """
         deadline: float | None = None
@@ -111,7 +113,7 @@ class TlsStream:
             deadline = deadline or min(now + (record_seconds or _RECORD_SECONDS), self.ends_at)
             if now > deadline:
                 raise TimeoutError("bytes only dripped in")
-            self._flush()  # TLS has something to say of itself, when keys change
+            self._flush()  # TLS sends messages of its own, when keys change
             self._bring()
             self._is_dry = False
 
@@ -152,11 +154,11 @@ class TlsStream:
             if not got:
                 raise
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            pass  # told by the next call, if there is something to tell first
+            pass  # the next call raises it, after any bytes received before
         return got
 
     def _bring(self) -> None:
-        """Wait for bytes, and give them to TLS unless it takes them from the socket itself."""
+        """Wait for bytes, and pass them to TLS unless it reads the socket itself."""
         if self._reader is not None:
             self._wait()
             return
@@ -182,7 +184,7 @@ class TlsStream:
     def _flush(self) -> None:
         view = memoryview(self._outgoing.read())
         while view:
-            # Unlike sendall's, this timeout is one of silence.
+            # Unlike the timeout of sendall, this one limits silence.
             view = view[self._sock.send(view) :]
             if view:
                 self._check_time()

@@ -1,4 +1,4 @@
-"""Upload bodies, and the checksums that guard them on their way."""
+"""Upload bodies, and the checksums that protect them on the way."""
 
 import base64
 import hashlib
@@ -12,16 +12,16 @@ from ossfs_py.store.options import StoreOptions
 Checksum = Literal["none", "crc32c", "md5"]
 
 CHECKSUM_HEADERS = "x-amz-checksum-"
-"""What the names of all headers about checksums begin with."""
+"""Prefix of the names of all headers about checksums."""
 CRC_HEADER = f"{CHECKSUM_HEADERS}crc32c"
 
 
 def choose_checksum(options: StoreOptions, *, is_oss: bool, is_tls: bool) -> Checksum:
-    """How uploads are guarded against damage on the way.
+    """The checksum that protects uploads against damage on the way.
 
-    CRC-32C costs 0.06 CPU-s per GiB; S3 and SeaweedFS verify it and other stores ignore the
+    CRC-32C costs 0.06 CPU-s per GiB; S3 and SeaweedFS verify it, and other stores ignore the
     header. OSS's S3 endpoint knows only Content-MD5 (2 CPU-s per GiB): over https, where TLS
-    authenticates every byte already, that is not spent unless asked for.
+    authenticates every byte already, it is sent only if requested.
     """
     if options.checksum != "auto":
         return options.checksum
@@ -31,14 +31,14 @@ def choose_checksum(options: StoreOptions, *, is_oss: bool, is_tls: bool) -> Che
 
 
 def payload_of(body: Body) -> Payload:
-    """``body`` as the connection sends it."""
+    """``body`` in the form that the connection sends."""
     if isinstance(body, FileSlice):
         return FilePayload(body.fd, body.offset, body.size)
     return BufferPayload(body)
 
 
 def digest_headers(payload: Payload, checksum: Checksum) -> dict[str, str]:
-    """The header that tells the store what should arrive.
+    """The header with the checksum of the payload.
 
     Raises:
         OSError: a file could not be read, or is shorter than promised.
@@ -52,7 +52,7 @@ def digest_headers(payload: Payload, checksum: Checksum) -> dict[str, str]:
 
 def crc32c(payload: Payload) -> str:
     """CRC-32C, base64 as in ``x-amz-checksum-crc32c``; 0.06 CPU-s per GiB."""
-    # Loading it takes 0.07 CPU-s, which a mount that nobody writes to is spared.
+    # Loading it takes 0.07 CPU-s, which a mount without writes does not need.
     from awscrt import checksums  # noqa: PLC0415
 
     value = 0
@@ -62,7 +62,7 @@ def crc32c(payload: Payload) -> str:
 
 
 def md5(payload: Payload) -> bytes:
-    """MD5; 2 CPU-s per GiB, so only where nothing else is understood."""
+    """MD5; 2 CPU-s per GiB, so only if the store supports nothing else."""
     digest = hashlib.md5(usedforsecurity=False)
     for chunk in payload.chunks():
         digest.update(chunk)

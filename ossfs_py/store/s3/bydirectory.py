@@ -1,13 +1,13 @@
 """Listings of versions on servers that keep keys in directories, as SeaweedFS does.
 
-Such a server goes through a directory by the names in it, ``dir`` before ``dir-x``, and goes on
-behind a mark by comparing keys, of which ``dir-x`` is before ``dir/``. What lies between the two is
-told on no page (seen with SeaweedFS 4.48). So a flat listing of more than a page is put together
-here from those of its directories, and where the listing of a directory goes on, the subdirectories
-that were passed over are asked for: those whose name the mark begins with, before a character that
-sorts before the slash.
+Such a server walks a directory by the names in it, ``dir`` before ``dir-x``. After a mark, it
+continues by comparing keys, of which ``dir-x`` is before ``dir/``. Keys between the two are on no
+page (seen with SeaweedFS 4.48). So a flat listing of more than a page is combined here from those
+of its directories. Where the listing of a directory continues, the skipped subdirectories are
+requested: those whose name is a prefix of the mark, followed there by a character that sorts before
+the slash.
 
-It costs a request for each directory, and one for each such character in the last name of a page.
+It costs one request for each directory, and one for each such character in the last name of a page.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +21,9 @@ _SLASH = "/"
 
 
 class ByDirectory:
-    """Pages that lose nothing. Blocking; keeps nothing, so safe for concurrent use.
+    """Complete pages. Blocking; has no state, so safe for concurrent use.
 
-    ``ask`` is one request to the server. What it raises passes through.
+    ``ask`` sends one request to the server. Its exceptions pass through.
     """
 
     def __init__(self, ask: Callable[[HistoryQuery], HistoryPage]) -> None:
@@ -64,7 +64,7 @@ class ByDirectory:
         return replace(page, prefixes=tuple(sorted((*page.prefixes, *lost)))) if lost else page
 
     def _below(self, prefix: str, after: HistoryMark | None) -> Iterator[HistoryEntry]:
-        """Everything below a prefix, or what of it comes behind a mark, in the order of keys."""
+        """Everything below a prefix, or the part after a mark, in the order of keys."""
         mark = after if after is not None and after.key.startswith(prefix) else None
         if mark is not None:
             name, slash, _ = mark.key[len(prefix) :].partition(_SLASH)

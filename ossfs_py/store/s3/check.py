@@ -1,4 +1,4 @@
-"""The one question a mount asks before anything is mounted, and its answers in plain words."""
+"""The request that a mount sends before anything is mounted, and its errors in plain words."""
 
 import queue
 import threading
@@ -22,7 +22,7 @@ def check_bucket(
     prefix: str,
     timeout_seconds: float,
 ) -> None:
-    """List one key, once, within ``timeout_seconds``; resolver and metadata service included.
+    """List one key, once, within ``timeout_seconds``; these include resolver and metadata service.
 
     Raises:
         EnvironmentProblemError: one sentence that says what is wrong.
@@ -45,7 +45,7 @@ def check_bucket(
         else:
             outcome.put(None)
 
-    # The resolver cannot be interrupted, so it is left behind in a thread of its own.
+    # The resolver cannot be interrupted, so it is left in a thread of its own.
     threading.Thread(target=ask, name="store-check", daemon=True).start()
     try:
         error = outcome.get(timeout=timeout_seconds)
@@ -101,15 +101,16 @@ def _explain(error: AnswerError, endpoint: Endpoint, proxy: str) -> str:
 
 
 _BLOCKED = (401, 403, 407, 451, 502, 503, 504)
-"""Statuses with which proxies refuse a request, or say that they cannot pass it on. A store names a
-code with them."""
+"""Statuses with which proxies refuse a request, or report that they cannot forward it. A store
+sends a code with them.
+"""
 _VIRTUAL = "buckets in host names"
 _UNKNOWN_ISSUER = ("self-signed certificate", "self signed certificate", "local issuer certificate")
-"""OpenSSL's words, of 3.0 and before, for a chain that ends nowhere known."""
+"""Messages of OpenSSL, of 3.0 and before, for a chain without a known root."""
 
 
 def _path_hint(endpoint: Endpoint) -> str:
-    """AWS and OSS want the bucket in the name, others seldom do."""
+    """AWS and OSS want the bucket in the host name, others seldom do."""
     doubtful = endpoint.virtual and not endpoint.is_oss and "amazonaws.com" not in endpoint.host
     return f" (if it is one without {_VIRTUAL}: --addressing path)" if doubtful else ""
 

@@ -1,4 +1,4 @@
-"""Conditional writes: how this store says them, found out once, at first need."""
+"""Conditional writes: the form in which this store accepts them, found out at first need."""
 
 import logging
 import threading
@@ -21,14 +21,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConditionSupport:
-    """What a PUT can be told."""
+    """The conditions that the store accepts for a PUT."""
 
     create: Create
     replace: Replace
 
 
 class Conditions:
-    """Puts a :class:`Condition` into this store's words. Safe for concurrent use."""
+    """Translates a :class:`Condition` for this store. Safe for concurrent use."""
 
     def __init__(
         self,
@@ -47,14 +47,15 @@ class Conditions:
         self._lock = threading.Lock()
         self._warned = False
         self._hopeless = False
-        """The store fails in another way than by being away or forbidding it."""
+        """The store fails in a way that will not pass: it is neither unavailable nor forbidding."""
 
     def found(self) -> ConditionSupport:
-        """What the store can do; probes it if that is neither known nor configured."""
+        """The abilities of the store; probes if they are neither known nor configured."""
         configured = self._configured()
         if configured is not None:
             return configured
-        # Held across the probe's requests on purpose: whoever needs its outcome waits for it.
+        # Held during the probe's requests on purpose: other callers need its outcome and wait for
+        # it.
         with self._lock:
             known = self._traits.now
             if known.create is not None and known.replace is not None:
@@ -64,7 +65,7 @@ class Conditions:
             try:
                 create, replace = self._prober.conditional_puts()
             except StoreError as exc:
-                # What may be granted or come back is tried again, with the next write.
+                # A failure that may pass is tried again with the next write.
                 self._hopeless = not isinstance(exc, MAY_PASS)
                 log.info("conditional writes could not be probed: %s", exc)
                 return ConditionSupport("refused", "refused")
@@ -73,12 +74,12 @@ class Conditions:
             support = ConditionSupport(create, replace)
             if (
                 create == "http" and known.winners is None
-            ):  # OSS's own header is one vendor's, who promises it
+            ):  # OSS's own header is the promise of one vendor
                 self._count_winners()
             return support
 
     def completions_checked(self) -> bool:
-        """Whether the end of a multipart upload obeys its condition; probes it if not known."""
+        """Whether the store checks the condition of a completion; probes it if not known."""
         found = self.found()
         guard = _guard(Condition(only_if_absent=True), found)
         with self._lock:
@@ -96,11 +97,11 @@ class Conditions:
     def headers_for(self, operation: str, key: str, condition: Condition) -> dict[str, str]:
         """The headers that make the store check ``condition``.
 
-        Where the store cannot, the condition is checked with a HEAD right now, which leaves a
-        short moment in which another client may write.
+        If the store cannot, the condition is checked with a HEAD now, which leaves a short moment
+        in which another client may write.
 
         Raises:
-            ConditionFailedError: that HEAD found the condition not met.
+            ConditionFailedError: that HEAD showed that the condition does not hold.
         """
         if not condition.limits:
             return {}
@@ -108,15 +109,15 @@ class Conditions:
         pinned = condition.only_if_etag is None or is_etag(condition.only_if_etag)
         if not guard and pinned:
             self._warn_once()
-        # Some stores that check PUTs ignore the condition of a completion (Ceph, moto), so unless
-        # it is known to be obeyed it is looked at beforehand: one request beside a whole upload.
+        # Some stores that check PUTs ignore the condition of a completion (Ceph, moto). Unless it
+        # is known to be checked, a HEAD checks it before: one request beside a whole upload.
         ends = operation == "CompleteMultipartUpload"
         if not guard or (ends and self._traits.now.completions != "checked"):
             self._check_by_head(operation, key, condition)
         return guard
 
     def _count_winners(self) -> None:
-        """Tell, when the store's conditions become known, that O_EXCL is not what it should be."""
+        """Warn, when the store's conditions become known, if O_EXCL does not work as it should."""
         try:
             winners = self._prober.winners(IF_NONE_MATCH)
         except StoreError as exc:
@@ -164,7 +165,7 @@ class Conditions:
 
 
 def _guard(condition: Condition, found: ConditionSupport) -> dict[str, str]:
-    """``condition`` as a header; none where the store knows no such header."""
+    """``condition`` as a header; none if the store supports no such header."""
     if condition.only_if_absent:
         return dict({"http": IF_NONE_MATCH, "oss": FORBID_OVERWRITE}.get(found.create, {}))
     etag = condition.only_if_etag

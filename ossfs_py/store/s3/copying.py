@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 COPY_PART_BYTES = 512 * 1024**2
-"""Ten parts at the smallest: enough to work in parallel, few enough to cost little."""
+"""Ten parts for the smallest: enough to work in parallel, few enough to cost little."""
 _COPY_THREADS = 8
 
 
@@ -74,7 +74,7 @@ class Copier:
         self._describer = describer
         self._lock = threading.Lock()
         self._keeps_tags = False
-        """Whether tags were seen to come along with new metadata."""
+        """Whether tags were seen to be copied with new metadata."""
         self._max_copy_bytes = max_copy_bytes
         self._copy_part_bytes = copy_part_bytes
 
@@ -89,11 +89,11 @@ class Copier:
     ) -> ObjectVersion:
         """See :meth:`ObjectStore.copy`.
 
-        With new metadata the source is asked first for what would be lost (Cache-Control,
-        Content-Encoding, ...) unless ``like`` tells it. On a store that ignores the pin a changed
-        source is found out only after the copy, when ``key`` holds the newer bytes already.
-        Repeating a copy is harmless; a copy onto itself that succeeded unheard changes the ETag
-        of a multipart object, so then the metadata decides.
+        With new metadata the source is first asked for the headers that would be lost
+        (Cache-Control, Content-Encoding, ...), unless ``like`` has them. On a store that ignores
+        the pin, a changed source is found only after the copy, when ``key`` has the newer bytes
+        already. Repeating a copy is harmless. But if the answer to a copy onto itself is lost, the
+        ETag of a multipart object has changed, so then the metadata decides.
         """
         if source.size > self._max_copy_bytes:
             return self._copy_in_parts(source, key, metadata, content_type, like)
@@ -127,8 +127,8 @@ class Copier:
             if not etag:  # rclone answers copies without one
                 info = self._reader.head_once(key, state)
                 etag, size = info.etag, info.size
-            # Some stores ignore the pin. Equal ETags prove the copy; others do not disprove it
-            # (multipart and encrypted objects get new ones), so then the source is asked.
+            # Some stores ignore the pin. Equal ETags prove the copy. Different ones do not disprove
+            # it (multipart and encrypted objects get new ones), so then the source is checked.
             if etag != source.etag and key != source.key:
                 self._check_unchanged(source, request.operation, state)
             if size != source.size:
@@ -141,7 +141,7 @@ class Copier:
         return made
 
     def _keep_tags(self, key: str, tags: str) -> None:
-        """Ceph 16 drops tags, whatever it is told of them, when it copies with new metadata."""
+        """Set the tags again: Ceph 16 drops them in every copy with new metadata."""
 
         def attempt(state: Attempt) -> bool:
             kept = self._reader.head_once(key, state).tag_count > 0
@@ -160,8 +160,8 @@ class Copier:
     ) -> Part:
         """See :meth:`ObjectStore.copy_part`. Repeating it replaces the part by the same bytes.
 
-        On a store that is not known to obey x-amz-copy-source-if-match (Ceph ignores it) the source
-        is asked for after each part, so that no object is put together of two versions.
+        On a store that is not known to obey x-amz-copy-source-if-match (Ceph ignores it), the
+        source is checked after each part, so that no object is made of two versions.
         """
         copied_range = {"x-amz-copy-source-range": f"bytes={span.start}-{span.end - 1}"}
         request = Request(
@@ -177,7 +177,7 @@ class Copier:
             try:
                 result = copied(self._wire.once(request, state))
             except AnswerError as error:
-                # A range past the end of what has become shorter is refused before the pin is.
+                # If the object has become shorter, the range is refused before the pin is checked.
                 if source.etag and judge(error).cause is StoreError:
                     self._check_unchanged(source, request.operation, state)
                 raise
@@ -185,14 +185,14 @@ class Copier:
             copies = self._traits.now.copies
             if not etag and (self._options.part_copy == "on" or copies not in (None, "none")):
                 raise NoAnswerError("the answer to a part copy names no ETag", "not_http")
-            if not etag:  # rclone answers 200 to what it does not know
+            if not etag:  # rclone answers 200 to requests that it does not know
                 raise UnsupportedByStoreError(
                     "the answer to a part copy names no ETag",
                     operation="UploadPartCopy",
                     key=upload.key,
                 )
             if source.etag and copies != "pinned":
-                # What is unchanged after the copy was so while it was made.
+                # If it is unchanged after the copy, it was so during the copy.
                 self._check_unchanged(source, request.operation, state)
             return Part(number, etag, span.size, result.checksum)
 
@@ -251,7 +251,7 @@ class Copier:
         content_type: str | None,
         like: ObjectInfo | None,
     ) -> CommitRequest:
-        """The copy described in full; what is not given comes from the source."""
+        """The full description of the copy; missing parts come from the source."""
         if metadata is not None and like is not None and like.described is not None:
             known_type = content_type or like.content_type
             if known_type is not None:
@@ -272,11 +272,12 @@ class Copier:
         )
 
     def _patience_seconds(self, size: int) -> float:
-        """A store that moves the bytes shares its disks among all the copies that may be under way.
+        """Extra time for the answer: the store's disks are shared by all copies that may be
+        running.
 
-        Given up too early, a copy goes on at the store beside the one that is asked for instead:
-        parts of 64 MiB of one file of 4 GiB, 32 at once, were each asked for up to 8 times of
-        SeaweedFS on two busy cores, until it held 14 GB of them in memory.
+        If a copy is given up too early, the store continues it beside the repeated one. For parts
+        of 64 MiB of one file of 4 GiB, 32 at once, SeaweedFS on two busy cores got each request up
+        to 8 times, until it held 14 GB of them in memory.
         """
         return patience_seconds(size * self._options.concurrency)
 
@@ -291,7 +292,7 @@ class Copier:
             raise as_version_changed(exc) from exc
 
     def _source(self, source: ObjectVersion) -> dict[str, str]:
-        """The headers that name the source and, as far as the store understands it, its version."""
+        """The headers that name the source and, if the store understands it, its version."""
         if self._traits.now.copies == "unpinnable":
             source = replace(source, etag="")
         return copy_source(self._bucket, source)
@@ -305,7 +306,7 @@ def _require_same(info: ObjectInfo, source: ObjectVersion, operation: str) -> No
 
 
 def split_evenly(size: int, part_bytes: int) -> Iterator[ByteRange]:
-    """Cut ``size`` bytes into parts that obey the store's number and smallest size of parts."""
+    """Cut ``size`` bytes into parts within the store's limits of number and size."""
     part_bytes = max(part_bytes, MIN_PART_BYTES, -(-size // MAX_PARTS))
     for start in range(0, size, part_bytes):
         yield ByteRange(start, min(start + part_bytes, size))

@@ -1,7 +1,7 @@
-"""What describes an object beside its bytes, carried to every object that takes its place.
+"""The description of an object beside its bytes, carried over to every object that replaces it.
 
-The one place that knows it all: type, Cache-Control and its like, user metadata, the redirect of a
-website, storage class, encryption, tags and access rights.
+This module alone knows all of it: type, Cache-Control and similar headers, user metadata, the
+redirect of a website, storage class, encryption, tags and access rights.
 
 ================  =======================================  ====================================
 of the object     is known from                            and kept by
@@ -88,7 +88,7 @@ class Describer:
         """Headers of an upload.
 
         Raises:
-            StoreError: what describes the object before cannot be had.
+            StoreError: the description of the replaced object could not be read.
         """
         like = self._known(request.like)
         headers = self._said(request)
@@ -98,47 +98,47 @@ class Describer:
         return headers | wanted | self._kept(like, self._all_tags_of(like))
 
     def of_copy(self, request: CommitRequest, source_key: str) -> dict[str, str]:
-        """Headers of a copy of a whole object with new metadata; its tags come along."""
+        """Headers of a copy of a whole object with new metadata; the store copies its tags."""
         like = self._known(request.like)
         headers = self._said(request) | {"x-amz-metadata-directive": "REPLACE"}
         return headers | self._beside_metadata(like, source_key)
 
     def of_plain_copy(self, like: ObjectInfo | None, source_key: str) -> dict[str, str]:
-        """Headers of a copy that keeps the metadata: as far as ``like`` is known, nothing is asked
-        for.
+        """Headers of a copy that keeps the metadata. A request is sent only for what ``like``
+        lacks.
         """
         return self._beside_metadata(like, source_key)
 
     def of_parts_copied(self, request: CommitRequest) -> dict[str, str]:
-        """Headers of an upload whose parts are copies: nothing comes along by itself."""
+        """Headers of an upload whose parts are copies: the store copies no description."""
         like = self._known(request.like)
         wanted = self._class_of_new if like is None else self._class_of(like, readable=False)
         headers = self._said(request) | storage_class_header(wanted)
         return headers if like is None else headers | self._kept(like, self._all_tags_of(like))
 
     def tags_of(self, like: ObjectInfo) -> str:
-        """Its tags as the header ``x-amz-tagging`` says them; empty if it has none."""
+        """Its tags in the format of the header ``x-amz-tagging``; empty if it has none."""
         if not like.tag_count:
             return ""
         return self._ask_tags(like)
 
     def _all_tags_of(self, like: ObjectInfo) -> str:
-        """The same where nothing comes along by itself: they are asked for, too, if a HEAD does not
-        tell whether there are any (LocalStack).
+        """The same if the store copies no description: tags are also requested if a HEAD does not
+        say whether there are any (LocalStack).
         """
         if like.tag_count or self._counts_tags():
             return self.tags_of(like)
         return self._ask_tags(like)
 
     def _counts_tags(self) -> bool:
-        """Whether no HEAD leaves tags unmentioned; tried if it is not known."""
+        """Whether a HEAD always reports the number of tags; tried if not known."""
         with self._lock:
             known = self._traits.now.tag_counts
             if known is None and not self._cannot_try:
                 try:
                     known = self._prober.tag_counts()
                 except StoreError as exc:
-                    # Who may not write tags cannot keep them either.
+                    # Without the right to write tags, they cannot be kept either.
                     self._cannot_try = isinstance(exc, AccessDeniedError)
                     log.info("whether a HEAD tells of tags is not known yet: %s", exc)
                 else:
@@ -167,7 +167,7 @@ class Describer:
         return found
 
     def tags_refused(self) -> None:
-        """The store, or who rules there, does not take the tags of an upload."""
+        """The store, or its policy, does not accept the tags of an upload."""
         self._tell("tags", "tags of changed objects are lost: the store refuses them with uploads")
 
     # -- inside ----------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class Describer:
         return headers
 
     def _known(self, like: ObjectInfo | None) -> ObjectInfo | None:
-        """``like`` in full, where only a LIST has told of it."""
+        """``like`` in full, if it only comes from a LIST."""
         if like is None or like.described is not None:
             return like
         try:
@@ -190,7 +190,7 @@ class Describer:
 
     def _class_of(self, like: ObjectInfo, *, readable: bool) -> str | None:
         known = kept_storage_class(like, readable=readable)
-        # This mount itself made it a moment ago, and nobody has told its class since.
+        # This mount made it a moment ago, and no answer has reported its class since.
         made_here = known is None and like.described is not None
         return self._class_of_new if made_here else known
 
@@ -217,7 +217,7 @@ class Describer:
     def _ask(
         self, operation: str, about: str, like: ObjectInfo, read: Callable[[Answer], T]
     ) -> T | None:
-        """One more question about an object; None, told once, where it is not answered."""
+        """One more request about an object; None, logged once, if it is not answered."""
         try:
             query = [(about, ""), *version_query(like.version.version_id)]
             return read(self._wire.call(Request(operation, "GET", like.key, query)))

@@ -1,6 +1,6 @@
-"""Headers about objects: what is kept of an old one, and which one is meant. Pure.
+"""Headers about objects: those kept from an old object, and those that name one. Pure.
 
-:mod:`describing` puts them together, and asks for what no HEAD tells.
+:mod:`describing` combines them, and requests what no HEAD reports.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ossfs_py.model import ObjectInfo, ObjectVersion
 STORAGE_CLASS = "x-amz-storage-class"
 ENCRYPTION = "x-amz-server-side-encryption"
 CUSTOMER_KEY = f"{ENCRYPTION}-customer-"
-"""What the names of all headers about keys of the customer's begin with."""
+"""Prefix of the names of all headers about the customer's keys."""
 _ENCRYPTION_KEPT = (
     ENCRYPTION,
     f"{ENCRYPTION}-aws-kms-key-id",
@@ -24,23 +24,23 @@ _CONTENT_KEPT = (
     "content-language",
     "expires",
 )
-"""What a copy with new metadata would lose unless it is said again."""
+"""Headers that a copy with new metadata would lose unless they are sent again."""
 _REDIRECT = "x-amz-website-redirect-location"
 _KEPT = (*_CONTENT_KEPT, *_ENCRYPTION_KEPT, _REDIRECT, STORAGE_CLASS)
 _DESCRIBING = {name: name for name in _KEPT} | {
     name.replace("x-amz-", "x-oss-", 1): name for name in _KEPT if name.startswith("x-amz-")
 }
-"""Headers that describe an object, in either dialect: the name they are kept by."""
+"""Headers that describe an object, in either dialect, and the names under which they are kept."""
 _DEFAULT_CLASS = "STANDARD"
-"""What every store keeps objects in unless it is told otherwise; a HEAD leaves it out."""
+"""The default class of every store; a HEAD leaves it out."""
 _UNREADABLE_CLASSES = frozenset(
     {"GLACIER", "DEEP_ARCHIVE", "Archive", "ColdArchive", "DeepColdArchive"}
 )
-"""Objects of S3 and OSS that are written there can be read only after hours of restoring."""
+"""Classes of S3 and OSS in which new objects can be read only after hours of restoring."""
 
 
 def described(headers: Mapping[str, str]) -> dict[str, str]:
-    """Of the answer to a HEAD what goes into :attr:`ObjectInfo.described`."""
+    """The part of a HEAD's answer for :attr:`ObjectInfo.described`."""
     kept = {
         kept_as: text_of(value)
         for name, kept_as in _DESCRIBING.items()
@@ -51,13 +51,13 @@ def described(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def clean_etag(value: str) -> str:
-    """An ETag without quotes and weakness mark."""
+    """An ETag without quotes and weakness prefix."""
     return value.removeprefix("W/").strip('"')
 
 
 def text_of(value: str) -> str:
-    """A header's value as text: bytes past ASCII are UTF-8 in practice, others become surrogates
-    that turn into the same bytes again.
+    """A header's value as text. In practice, bytes beyond ASCII are UTF-8; others become
+    surrogates, which turn into the same bytes again.
     """
     if value.isascii():
         return value
@@ -65,8 +65,8 @@ def text_of(value: str) -> str:
 
 
 def kept_headers(like: ObjectInfo, *, encryption: bool) -> dict[str, str]:
-    """What an object that takes the place of ``like`` is said to be, but for storage class, tags
-    and access rights; ``encryption``: with that of ``like``.
+    """The description of an object that replaces ``like``, except storage class, tags and access
+    rights; ``encryption``: with that of ``like``.
     """
     return {
         name: value
@@ -76,9 +76,9 @@ def kept_headers(like: ObjectInfo, *, encryption: bool) -> dict[str, str]:
 
 
 def kept_storage_class(like: ObjectInfo, *, readable: bool) -> str | None:
-    """The storage class of ``like``, to be said again; None: the store's own, or none is known.
+    """The storage class of ``like``, to be sent again; None: the store's default, or unknown.
 
-    ``readable``: new bytes are not put where nobody can read them.
+    ``readable``: new bytes do not get a class that nobody can read.
     """
     known = (like.described or {}).get(STORAGE_CLASS) or like.storage_class
     if readable and known in _UNREADABLE_CLASSES:
@@ -87,12 +87,12 @@ def kept_storage_class(like: ObjectInfo, *, readable: bool) -> str | None:
 
 
 def storage_class_header(name: str | None) -> dict[str, str]:
-    """The header that asks for a class. The default is not said: some stores know no other."""
+    """The header for a class. The default is not sent: some stores know no other."""
     return {} if name in (None, _DEFAULT_CLASS) else {STORAGE_CLASS: name or ""}
 
 
 def copy_source(bucket: str, source: ObjectVersion) -> dict[str, str]:
-    """What a copy is made of, and the version of it, unless that has no ETag."""
+    """The source of a copy, and its version, unless that has no ETag."""
     where = f"{bucket}/{source.key}"
     source_text = quote(where, safe="/-_.~", errors="surrogateescape")
     if source.version_id is not None:

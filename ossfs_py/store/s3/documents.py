@@ -1,4 +1,4 @@
-"""The small XML documents that operations other than LIST send and are answered with."""
+"""The small XML documents of operations other than LIST: requests and answers."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from ossfs_py.store.s3.xmltext import parse_document
 
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _INSIDE_200 = 500
-"""What an error counts as that comes in the body of an answer with status 200."""
+"""The status of an error in the body of an answer with status 200."""
 
 
 def upload_id(answer: Answer) -> str:
     """The id in the answer to CreateMultipartUpload.
 
     Raises:
-        AnswerError: the body speaks of an error.
+        AnswerError: the body has an error.
         NoAnswerError: it names no upload.
     """
     found = _texts(answer, "InitiateMultipartUpload", "CreateMultipartUpload").get("UploadId")
@@ -60,35 +60,35 @@ def completed_etag(answer: Answer) -> str:
     """The ETag in the answer to CompleteMultipartUpload, with its quotes; empty if it has none.
 
     Raises:
-        AnswerError: the body speaks of an error: the store sends the status before it is done.
+        AnswerError: the body has an error: the store sends the status before it is done.
         NoAnswerError: the body is no answer to it.
     """
     return _texts(answer, "CompleteMultipartUpload").get("ETag", "")
 
 
 _UNSAYABLE = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\ufffe\\uffff]")
-"""Characters that XML 1.0 has not, or that parsers turn into others."""
+"""Characters that XML 1.0 does not have, or that parsers change."""
 
 
 def can_be_said(key: str) -> bool:
-    """Whether a key comes out of a document as it went in."""
+    """Whether a key survives encoding and decoding in a document."""
     return _UNSAYABLE.search(key) is None
 
 
 def deletion(keys: Sequence[str]) -> bytes:
-    """The body of DeleteObjects, which asks for a word about each key."""
+    """The body of DeleteObjects, which asks for a result for each key."""
     listed = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
     return f'<Delete xmlns="{_NAMESPACE}"><Quiet>false</Quiet>{listed}</Delete>'.encode()
 
 
 def removed_keys(answer: Answer) -> set[str]:
-    """The keys that the answer to DeleteObjects says are removed.
+    """The keys that the answer to DeleteObjects reports as removed.
 
-    None of a document of another kind: whatever it answers, it does not speak of keys.
+    None for a document of another kind, which does not list keys.
 
     Raises:
-        AnswerError: the body speaks of an error: the store sends the status before it is done.
-        NoAnswerError: the body is not whole.
+        AnswerError: the body has an error: the store sends the status before it is done.
+        NoAnswerError: the body is not complete.
     """
     if not answer.body.strip():
         return set()
@@ -106,10 +106,10 @@ def removed_keys(answer: Answer) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a store says of a copy that it has made."""
+    """A store's report of a copy that it has made."""
 
     etag: str
-    """With its quotes; empty where the store says nothing (rclone)."""
+    """With its quotes; empty if the store reports none (rclone)."""
     checksum: str | None
     """CRC-32C in base64."""
 
@@ -118,7 +118,7 @@ def copied(answer: Answer) -> Copied:
     """The answer to CopyObject and UploadPartCopy.
 
     Raises:
-        AnswerError: the body speaks of an error: the store sends the status before it is done.
+        AnswerError: the body has an error: the store sends the status before it is done.
         NoAnswerError: the body is no answer to a copy.
     """
     if not answer.body.strip():
@@ -128,10 +128,10 @@ def copied(answer: Answer) -> Copied:
 
 
 def tags(answer: Answer) -> str:
-    """The answer to GetObjectTagging, as the header ``x-amz-tagging`` says it.
+    """The answer to GetObjectTagging, in the format of the header ``x-amz-tagging``.
 
     Raises:
-        AnswerError, NoAnswerError: it is none.
+        AnswerError, NoAnswerError: the body is no such answer.
     """
     root = _root(answer, "Tagging")
     pairs = []
@@ -143,7 +143,7 @@ def tags(answer: Answer) -> str:
 
 
 def tagging(tags: str) -> bytes:
-    """The body of PutObjectTagging, from what the header ``x-amz-tagging`` says."""
+    """The body of PutObjectTagging, from the value of the header ``x-amz-tagging``."""
     listed = "".join(
         f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>"
         for key, value in parse_qsl(tags, keep_blank_values=True)
@@ -160,10 +160,10 @@ _GRANTS = {
 
 
 def granted(answer: Answer) -> dict[str, str]:
-    """The answer to GetObjectAcl, as headers of grants; none where only the owner has rights.
+    """The answer to GetObjectAcl, as headers of grants; none if only the owner has rights.
 
     Raises:
-        AnswerError, NoAnswerError: it is none.
+        AnswerError, NoAnswerError: the body is no such answer.
     """
     root = _root(answer, "AccessControlPolicy")
     owner = next((child for child in root if _name(child) == "Owner"), None)

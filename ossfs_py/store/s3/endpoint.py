@@ -1,4 +1,4 @@
-"""Where the bucket lives: host, port, addressing style and region, worked out before any I/O."""
+"""The bucket's address: host, port, addressing style and region, found without I/O."""
 
 import ipaddress
 import re
@@ -17,7 +17,7 @@ _OSS_REGION = re.compile(r"^(?:s3\.)?oss-([a-z0-9-]+?)(?:-internal)?\.aliyuncs(?
 _OSS_DUAL_STACK = re.compile(r"^(?:s3\.)?([a-z0-9-]+)\.oss\.aliyuncs\.com$")
 _AWS_REGION = re.compile(r"^s3[.-](?:dualstack\.|fips\.)*([a-z]{2}(?:-[a-z]+)+-\d)\.amazonaws\.com")
 _FALLBACK_REGION = "us-east-1"
-"""What AWS assumes, and what servers that know no regions accept."""
+"""The default of AWS; servers without regions accept it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Endpoint:
 
     @property
     def is_r2(self) -> bool:
-        """Whether it is Cloudflare's, which wants parts of one size."""
+        """Whether it is Cloudflare R2, which wants parts of one size."""
         return self.host.endswith(_R2_SUFFIX)
 
     @property
@@ -45,7 +45,7 @@ class Endpoint:
 
     @property
     def connect_host(self) -> str:
-        """The name to resolve and to ask a certificate of."""
+        """The name to resolve and to check in a certificate."""
         return f"{self.bucket}.{self.host}" if self.virtual else self.host
 
     @property
@@ -54,11 +54,11 @@ class Endpoint:
         return authority(self.scheme, self.connect_host, self.port)
 
     def origin(self, trust: Trust) -> Origin:
-        """Where requests go; ``trust`` counts for https only."""
+        """The origin for requests; ``trust`` matters for https only."""
         return Origin(self.connect_host, self.port, trust if self.scheme == "https" else None)
 
     def path_of(self, key: str) -> str:
-        """The request path of a key, percent-encoded as SigV4 wants it; "" is the bucket."""
+        """The request path of a key, percent-encoded for SigV4; "" is the bucket."""
         encoded = quote(key, safe="/-_.~", errors="surrogateescape")
         if self.virtual:
             return f"/{encoded}"
@@ -80,7 +80,7 @@ def resolve_endpoint(options: StoreOptions, configured_region: str | None) -> En
     is_oss = host.endswith(_OSS_SUFFIXES)
     if host.startswith(f"{options.bucket}.") and (is_oss or ".amazonaws.com" in host):
         host = host.removeprefix(f"{options.bucket}.")
-    # OSS answers the S3 protocol under these names; people know the native ones.
+    # OSS answers the S3 protocol under these names; users know the native ones.
     if is_oss and host.startswith("oss-"):
         host = f"s3.{host}"
     return Endpoint(

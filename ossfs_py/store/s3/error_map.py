@@ -1,4 +1,4 @@
-"""The one table from what stores answer to what this package raises, and what is worth a retry."""
+"""The one table from a store's answers to the exceptions of this package, and what to retry."""
 
 import email.utils
 import re
@@ -27,24 +27,24 @@ from ossfs_py.store.http.faults import NoAnswerError
 
 @dataclass(slots=True)
 class AnswerError(Exception):
-    """The store answered, and the answer is an error."""
+    """The store answered with an error."""
 
     status: int
     code: str = ""
     message: str = ""
     request_id: str = ""
     region: str = ""
-    """The region the bucket is in, where the answer tells."""
+    """The bucket's region, if the answer has it."""
     retry_after_seconds: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
     clock_corrected: bool = False
-    """The request was signed with a wrong time, and the next one will not be."""
+    """The request was signed with a wrong time; the next one will not be."""
 
     def __str__(self) -> str:
         said = " ".join(part for part in (str(self.status), self.code, self.message) if part)
         if not 300 <= self.status < 400:
             return said
-        # Followed it would hand a signed request to whomever the answer names.
+        # Following it would send a signed request to any host that the answer names.
         place = self.region and f" in region {self.region}"
         host = urlsplit(self.headers.get("location", "")).hostname
         return f"{said} (redirected{place}{f' to {host}' if host else ''}, which is not followed)"
@@ -52,7 +52,7 @@ class AnswerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What an error means."""
+    """The meaning of an error."""
 
     cause: type[StoreError]
     retry: bool = False
@@ -71,7 +71,7 @@ _DAMAGED = Verdict(IntegrityError, retry=True)
 _BUSY = Verdict(StoreUnavailableError, retry=True)
 _OTHER = Verdict(StoreError)
 
-# Codes of S3, OSS, SeaweedFS, MinIO and Ceph. A code says more than a status, so it goes first.
+# Codes of S3, OSS, SeaweedFS, MinIO and Ceph. A code says more than a status, so it comes first.
 CODES: dict[str, Verdict] = {
     "NoSuchKey": _MISSING,
     "NoSuchBucket": _NO_BUCKET,
@@ -104,7 +104,7 @@ CODES: dict[str, Verdict] = {
     "BadDigest": _DAMAGED,
     "InvalidDigest": _DAMAGED,
     "XAmzContentChecksumMismatch": _DAMAGED,
-    # A 409 of S3 for two conditional writes that crossed: AWS asks for a retry.
+    # A 409 of S3 for two conditional writes at the same time: AWS asks for a retry.
     "ConditionalRequestConflict": _BUSY,
     "OperationAborted": _BUSY,
     "RequestTimeout": _BUSY,
@@ -135,7 +135,7 @@ STATUSES: dict[int, Verdict] = {
 }
 
 MAY_PASS = (AccessDeniedError, BucketMissingError, StoreUnavailableError)
-"""What says nothing of what a store can do: it may be granted, made or reached later."""
+"""Errors that say nothing about a store's abilities: they may pass later."""
 
 _REFUSED_KEY = frozenset(
     {
@@ -148,7 +148,7 @@ _REFUSED_KEY = frozenset(
         "SignatureDoesNotMatch",
     }
 )
-"""A mount begins with a key that is accepted: one of these later means that keys are rotated."""
+"""A mount begins with an accepted key, so one of these later means that keys are rotated."""
 
 CLOCK_SKEW = "RequestTimeTooSkewed"
 """Our clock and the store's differ by more than the 15 minutes that SigV4 allows."""
@@ -178,13 +178,13 @@ WRONG_REGION = frozenset(
 
 
 Failure = AnswerError | NoAnswerError | EnvironmentProblemError
-"""How an attempt can fail. The last one says that the credentials cannot be had."""
+"""The failures of an attempt. The last one means that there are no credentials."""
 
 
 def judge(error: Failure) -> Verdict:
-    """What ``error`` means; a broken connection is always worth another try.
+    """The meaning of ``error``; a broken connection is always retried.
 
-    So are credentials that cannot be had: the mount began with some, so their source is ill.
+    So are missing credentials: the mount began with some, so their source has failed.
     """
     if isinstance(error, NoAnswerError):
         return _BUSY
@@ -199,21 +199,21 @@ def judge(error: Failure) -> Verdict:
 
 
 _LOCKED = re.compile(r"object lock|\bWORM\b|legal hold|retention (period|policy)", re.IGNORECASE)
-"""AWS, Ceph and MinIO have no code of its own for it; OSS and Google Cloud have."""
+"""AWS, Ceph and MinIO have no separate code for it; OSS and Google Cloud do."""
 
 
 _ONE_SIZE = re.compile(r"same (length|size)|equal", re.IGNORECASE)
 
 
 def wants_equal_parts(error: AnswerError) -> bool:
-    """Whether an upload is refused as its parts differ in size (Cloudflare R2): other stores say
-    InvalidPart of parts that are not there.
+    """Whether an upload is refused because its parts differ in size (Cloudflare R2): other stores
+    answer InvalidPart for missing parts.
     """
     return error.code == "InvalidPart" and _ONE_SIZE.search(error.message) is not None
 
 
 def asks_to_slow_down(error: AnswerError) -> bool:
-    """Whether the store is not broken but wants fewer requests."""
+    """Whether the store works, but wants fewer requests."""
     return error.code in _SLOW_DOWN or error.status in (429, 503)
 
 
@@ -223,16 +223,17 @@ _REGION = re.compile(rb"<Region>([^<]*)</Region>")
 _REQUEST_ID = re.compile(rb"<RequestId>([^<]*)</RequestId>")
 _MAX_MESSAGE_CHARS = 300
 _METADATA_LIMIT = re.compile(r"(Metadata (name|value)|Too many metadata|Total metadata)")
-"""What Swift's limits of metadata begin with; its S3 front end has no code of their own for it."""
+"""Beginnings of Swift's messages about limits of metadata; its S3 front end has no codes for them.
+"""
 
 
 def refuses_key(error: AnswerError) -> bool:
-    """Whether the store no longer accepts the key itself."""
+    """Whether the store does not accept the key itself any more."""
     return error.code in _REFUSED_KEY
 
 
 def may_refuse_key(error: AnswerError) -> bool:
-    """Whether it may be the key: the answer to a HEAD has no body to say so."""
+    """Whether the key may be the cause: the answer to a HEAD has no body with the code."""
     return error.status in (400, 401, 403) and not error.code
 
 
@@ -242,33 +243,33 @@ def request_id_of(headers: dict[str, str]) -> str:
 
 
 _RETRY_AFTER_DIGITS = 9
-"""Some thirty years; callers heed much less."""
+"""Some thirty years; callers respect much less."""
 
 
 def retry_after_of(headers: Mapping[str, str]) -> float:
-    """Seconds the store asks to be left alone for: Retry-After, either form; 0 if it does not."""
+    """The pause that the store asks for, in seconds: Retry-After in either form; 0 without."""
     value = headers.get("retry-after", "")
     if value.isascii() and value.isdigit():
         return float(value[:_RETRY_AFTER_DIGITS])
     until, now = _http_seconds(value), store_time_of(headers)
-    # Both by the store's clock: ours may be wrong.
+    # Both times are by the store's clock: ours may be wrong.
     return max(0.0, until - now) if until is not None and now is not None else 0.0
 
 
 def store_time_of(headers: Mapping[str, str]) -> float | None:
-    """The store's clock at its answer, in seconds since the epoch."""
+    """The store's clock when it answered, in seconds since the epoch."""
     return _http_seconds(headers.get("date", ""))
 
 
 def _http_seconds(text: str) -> float | None:
     try:
         return email.utils.parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):  # as the library takes nonsense
+    except (ValueError, OverflowError, IndexError, TypeError):  # dates that make no sense
         return None
 
 
 def parse_error(status: int, headers: dict[str, str], body: bytes) -> AnswerError:
-    """The error an answer speaks of. The body need not be XML: HEAD has none, proxies send HTML."""
+    """Parse an error answer. The body need not be XML: HEAD has none, proxies send HTML."""
     code, message = _first(_CODE, body), _first(_MESSAGE, body)[:_MAX_MESSAGE_CHARS]
     if code == "InvalidRequest" and _METADATA_LIMIT.match(message):
         code = "MetadataTooLarge"

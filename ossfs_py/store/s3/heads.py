@@ -1,4 +1,4 @@
-"""What the headers of an answer say about an object."""
+"""Parsing an answer's headers about an object."""
 
 import calendar
 import email.utils
@@ -15,13 +15,13 @@ _NS_PER_SECOND = 10**9
 
 
 def version_query(version_id: str | None) -> Query:
-    """What names a version in a request about a key."""
+    """The query that names a version in a request about a key."""
     return [] if version_id is None else [("versionId", version_id)]
 
 
 def etag_told(headers: Mapping[str, str], *, as_dated: bool = False) -> str:
-    """The ETag that an answer tells, or what stands for it where there is none; ``as_dated``: that
-    in any case. Empty if the answer tells no time either.
+    """The ETag of an answer, or its substitute if there is none; ``as_dated``: always the
+    substitute. Empty if the answer has no time either.
     """
     if (told := clean_etag(headers.get("etag", ""))) and not as_dated:
         return told
@@ -32,10 +32,10 @@ def etag_told(headers: Mapping[str, str], *, as_dated: bool = False) -> str:
 
 
 def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
-    """What the headers of a HEAD (or GET) answer say about ``key``.
+    """Parse the headers of a HEAD (or GET) answer about ``key``.
 
     Raises:
-        NoAnswerError: they lack what every store sends.
+        NoAnswerError: they lack fields that every store sends.
     """
     metadata = {}
     for name, value in headers.items():
@@ -62,7 +62,7 @@ def parse_head(key: str, headers: Mapping[str, str]) -> ObjectInfo:
 
 
 def _retention(headers: Mapping[str, str]) -> str | None:
-    """What an object lock says, for people."""
+    """The retention of an object lock, for people."""
     mode = headers.get("x-amz-object-lock-mode")
     until = headers.get("x-amz-object-lock-retain-until-date")
     holds = [f"{mode} until {until}"] if mode and until else []
@@ -72,7 +72,7 @@ def _retention(headers: Mapping[str, str]) -> str | None:
 
 
 def _length(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):  # int() takes signs and underscores, too
+    if not (text.isascii() and text.isdigit()):  # int() also takes signs and underscores
         raise ValueError(text)
     return int(text)
 
@@ -82,7 +82,8 @@ _MONTHS = {name: number for number, name in enumerate(_MONTH_NAMES, start=1)}
 _USUAL_TIME = re.compile(
     r"[A-Z][a-z]{2}, ([0-3]\d) ([A-Z][a-z]{2}) (\d{4}) ([0-2]\d):([0-5]\d):([0-5]\d) GMT", re.ASCII
 )
-"""As RFC 9110 has it. Each answer to a small GET has one, and email.utils takes 20 us for it."""
+"""The format of RFC 9110. Each answer to a small GET has one, and email.utils takes 20 us for it.
+"""
 
 
 def _http_time(text: str) -> int:
@@ -94,7 +95,7 @@ def _http_time(text: str) -> int:
         )
     try:
         parsed = email.utils.parsedate(text)
-    except IndexError:  # what some malformed dates come to
+    except IndexError:  # some malformed dates raise it
         parsed = None
     if parsed is None:
         raise ValueError(text)

@@ -1,4 +1,4 @@
-"""Versions of objects: whether a bucket keeps them, which there are, and how one is removed."""
+"""Versions of objects: whether a bucket keeps them, their list, and their removal."""
 
 import re
 from dataclasses import replace
@@ -18,7 +18,7 @@ _STATUS = re.compile(r"\{.*\}Status|Status")
 _OF_STATUS: dict[str, Versioning] = {"Enabled": "on", "Suspended": "suspended"}
 
 _LOSES_NAMES = "SeaweedFS"
-"""What the servers call themselves whose listings need :class:`ByDirectory`."""
+"""Name that servers report whose listings need :class:`ByDirectory`."""
 
 
 class History:
@@ -28,7 +28,7 @@ class History:
         self._wire = wire
         self._retrier = retrier
         self._loses_names = False
-        """Whether the server was seen to be one whose pages do."""
+        """Whether the server has shown that its pages lose names."""
         self._by_directory = ByDirectory(self._ask)
 
     def versioning(self) -> Versioning:
@@ -73,8 +73,8 @@ class History:
         page = self._retrier.run(request.operation, query.prefix, attempt)
         after = query.after
         if after is not None and after.version_id and not (page.entries or page.prefixes):
-            # There was more. If the version of the mark has been removed since, by a lifecycle
-            # rule say, moto ends there: go on behind the key.
+            # There was more. If the version of the mark has been removed since, for instance by a
+            # lifecycle rule, moto ends there: continue after the key.
             return self._ask(replace(query, after=HistoryMark(after.key)))
         return page
 
@@ -85,10 +85,10 @@ class History:
 
 
 def parse_versioning(body: bytes) -> Versioning:
-    """What the answer to GetBucketVersioning says.
+    """Parse the answer to GetBucketVersioning.
 
     Raises:
-        NoAnswerError: it is none.
+        NoAnswerError: the body is no such answer.
     """
     root = parse_document(body, "the answer")
     # moto calls it GetBucketVersioningResponse.
@@ -103,11 +103,11 @@ def parse_versioning(body: bytes) -> Versioning:
 def parse_history(body: bytes) -> HistoryPage:
     """The page that a ListObjectVersions answer holds.
 
-    Some stores (moto) tell versions first and deletions behind them: of one key they are put in
-    order by their times here, and what happened in one second stays as it came.
+    Some stores (moto) list versions first, and deletions after them. Those of one key are sorted by
+    time here; entries of the same second keep their order.
 
     Raises:
-        NoAnswerError: the body is not (or not all of) such an answer, which a retry may mend.
+        NoAnswerError: the body is not (or not all of) such an answer; a retry may help.
     """
     listing = ListingDocument(body, "the listing of versions", "ListVersionsResult")
     entries = [_entry(entry, listing) for entry in listing.entries("Version", "DeleteMarker")]

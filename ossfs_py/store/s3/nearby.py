@@ -1,4 +1,4 @@
-"""A nearer address of the same objects: asked for bytes first, relied on for nothing."""
+"""A nearer address of the same objects: asked first for bytes, and never relied on."""
 
 import logging
 import threading
@@ -20,22 +20,22 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 1.0
 STALL_SECONDS = 2.0
-"""What an address in the same data centre never takes; the store itself is asked then."""
+"""An address in the same data centre never takes this long; then the store itself is asked."""
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
-"""How long it is left alone after it failed: doubled each time, until it answers."""
+"""Longest pause after a failure: pauses double each time, until it answers."""
 _LACKING_SECONDS = 60.0
 _MOST_LACKING = 10_000
-"""Versions that it did not have are not asked for again so soon; a hundred bytes each."""
+"""Versions that it did not have, and that are not requested again soon; 100 bytes each."""
 _NOT_THERE = (404, 412)
 
 
 class ReadEndpoint:
     """Another endpoint of the same bucket, such as an accelerator, a gateway or a mirror.
 
-    Only bytes come from it, and only those that it says are the pinned version's, by ETag and
-    range. Whatever else it does sends the reader to the store itself. Safe for concurrent use.
+    Only bytes come from it, and only those that it declares as the pinned version's, by ETag and
+    range. In all other cases the reader asks the store itself. Safe for concurrent use.
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class ReadEndpoint:
         self._failed_at = self._ask_again_at = float("-inf")
 
     def give(self, get: RangedGet) -> None:
-        """Fill as much of the buffer as it can; one request at most. Fails silently: what is
-        missing then is the store's to give.
+        """Fill as much of the buffer as it can; at most one request. Fails silently: the missing
+        bytes then come from the store.
         """
         if not get.version.has_etag or not self._may_ask(get.version):
             return
@@ -85,7 +85,7 @@ class ReadEndpoint:
             self._bytes.inc(get.got - before)
 
     def close(self) -> None:
-        """Close its connections; requests under way fail."""
+        """Close its connections; requests in flight fail."""
         self._wire.close()
 
     def _may_ask(self, version: ObjectVersion) -> bool:
@@ -97,7 +97,7 @@ class ReadEndpoint:
             now = self._clock()
             if now < self._ask_again_at:
                 return False
-            # One tries for all.
+            # One request tries for all.
             self._ask_again_at = now + self._pause_seconds
             return True
 
@@ -118,7 +118,7 @@ class ReadEndpoint:
         self._requests.labels("failed").inc()
         with self._lock:
             if asked_at < self._failed_at:
-                return  # it was under way when another one failed
+                return  # it was in flight when another one failed
             first = not self._pause_seconds
             doubled = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
             self._pause_seconds = doubled or _FIRST_PAUSE_SECONDS

@@ -48,7 +48,7 @@ from ossfs_py.telemetry.metrics import Metrics
 class S3ObjectStore:
     """The composition of reader, writer, copier and conditions over one bucket.
 
-    The contracts stand at :class:`~ossfs_py.store.base.ObjectStore` and at the parts.
+    The contracts are in :class:`~ossfs_py.store.base.ObjectStore` and in the parts.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class S3ObjectStore:
         trust = Trust(options.ca_bundle, options.verify_tls)
         vouching = trust.name if endpoint.scheme == "https" else ""
         place = f"{endpoint.url} ({vouching})" if vouching else endpoint.url
-        # What a read endpoint gave is for those who rely on the same one.
+        # Bytes from a read endpoint are only for mounts with the same endpoint.
         self._place = place if near is None else f"{place} by way of {near.url}"
         upload, download = options.upload_limit_bytes, options.download_limit_bytes
         waited = metrics.limited_seconds.labels
@@ -152,7 +152,7 @@ class S3ObjectStore:
             if sizes is not None:
                 self._traits.learn(part_sizes=sizes)
             self._traits.learn(markers=self._prober.markers())
-            with contextlib.suppress(AccessDeniedError):  # of tags alone
+            with contextlib.suppress(AccessDeniedError):  # about tags only
                 self._traits.learn(tag_counts=self._prober.tag_counts())
             reads = self._prober.reads_of_scratch()
             if reads is not None:

@@ -1,8 +1,8 @@
-"""Finding out what a store does: each feature is tried as it must succeed and as it must fail.
+"""Probing of a store's abilities: for each feature, one request must succeed and one must fail.
 
-A store that ignores a condition answers the wrong one with success; a store that mistakes it
-refuses the right one. Either way it is of no use, and the caller does without it. All is tried with
-scratch keys below the mount's own prefix, which are removed again.
+A store that ignores a condition answers the wrong one with success; a store that misreads it
+refuses the right one. In both cases the feature is useless, and the caller does without it. Probes
+use scratch keys below the mount's own prefix, and remove them again.
 """
 
 import logging
@@ -50,11 +50,11 @@ _WRONG_ETAG = "0" * 32
 _RACES = 2
 _ONE_TAG = "ossfs-py=probe"
 _MOST_FAILURES = 3
-"""A server that fails each time (rclone, asked for tags) does not do it."""
+"""A server that fails this often (rclone, for tags) does not support the feature."""
 _BODY = b"x"
 
 Tried = Literal["done", "refused", "repeat refused", "unknown"]
-"""``repeat refused``: on a repeat after a lost answer, so perhaps for what it did itself."""
+"""``repeat refused``: on a repeat after a lost answer, so perhaps because of its own first try."""
 
 
 def scratch_key(options: StoreOptions) -> str:
@@ -63,9 +63,9 @@ def scratch_key(options: StoreOptions) -> str:
 
 
 class Prober:
-    """Asks one bucket. Blocking; safe for concurrent use; remembers nothing.
+    """Probes one bucket. Blocking; safe for concurrent use; remembers nothing.
 
-    Every method raises AccessDeniedError or StoreUnavailableError when nothing can be said yet.
+    Every method raises AccessDeniedError or StoreUnavailableError if nothing is known yet.
     """
 
     def __init__(self, wire: WireClient, retrier: Retrier, options: StoreOptions) -> None:
@@ -74,14 +74,14 @@ class Prober:
         self._options = options
 
     def conditional_puts(self) -> tuple[Create, Replace]:
-        """How a PUT can be kept from overwriting, and from overwriting another version."""
+        """The ways to keep a PUT from overwriting, and from overwriting another version."""
         key = scratch_key(self._options)
         with self._removing(key):
             create = self._probe_create(key)
             return create, self._probe_replace(key)
 
     def winners(self, guard: Mapping[str, str]) -> Winners:
-        """How many win who create a key at the same moment, each with ``guard``.
+        """How many clients that create a key at the same moment succeed, each with ``guard``.
 
         Two tries: Swift has two winners in 34 of 40.
         """
@@ -93,8 +93,8 @@ class Prober:
                 both.wait()
                 return self._try_put(key, guard)
 
-            # One of the two is this thread: of two others, the second can be refused while the
-            # daemon ends, and the first would wait for it for ever.
+            # One of the two runs on this thread. With two others, the second could be refused while
+            # the daemon ends, and the first would wait for it for ever.
             with self._removing(key), ThreadPoolExecutor(1, "probe") as threads:
                 other = threads.submit(create)
                 if (create(), other.result()) == ("done", "done"):
@@ -102,9 +102,7 @@ class Prober:
         return "one"
 
     def completions(self, guard: Mapping[str, str]) -> Completions:
-        """Whether the end of a multipart upload obeys ``guard``, a header that forbids to
-        overwrite.
-        """
+        """Whether the end of a multipart upload obeys ``guard``, which forbids overwriting."""
         key = scratch_key(self._options)
         with self._removing(key), self._uploading(key) as upload:
             self._put(key)
@@ -113,8 +111,8 @@ class Prober:
         return "checked" if tried in ("refused", "repeat refused") else "ignored"
 
     def reads(self, known: ObjectVersion) -> Reads | None:
-        """Whether a GET obeys If-Match, from an object that has just been read with the right one;
-        None: the answer does not say. Writes nothing, as mounts for reading have no right to.
+        """Whether a GET obeys If-Match, tried on an object that was just read with the right ETag;
+        None: the answer does not say. Writes nothing, as read-only mounts may not write.
         """
         request = Request(
             "GetObject",
@@ -136,7 +134,7 @@ class Prober:
             return self._retrier.run("GetObject", known.key, attempt)
         except MAY_PASS:
             raise
-        except StoreError as exc:  # removed meanwhile, archived
+        except StoreError as exc:  # it was removed in the meantime, or is archived
             log.debug("probe with another version's ETag: %s", exc)
             return None
 
@@ -147,7 +145,7 @@ class Prober:
             return self.reads(ObjectVersion(key, self._put(key), len(_BODY)))
 
     def tag_counts(self) -> TagCounts:
-        """Whether a HEAD tells that an object has tags."""
+        """Whether a HEAD reports that an object has tags."""
         key = scratch_key(self._options)
         with self._removing(key):
             tagged = Request(
@@ -174,7 +172,7 @@ class Prober:
         return False
 
     def markers(self) -> Markers:
-        """Whether a key that ends with a slash is one of its own."""
+        """Whether a key that ends with a slash is a separate key."""
         key = scratch_key(self._options)
         marker = f"{key}/"
         with self._removing(key), self._removing(marker):
@@ -186,8 +184,8 @@ class Prober:
         return "files"
 
     def part_sizes(self) -> PartSizes | None:
-        """Whether the parts of an upload may differ in size; None: it was refused for something
-        else. Sends 10 MiB.
+        """Whether the parts of an upload may differ in size; None: it was refused for another
+        reason. Sends 10 MiB.
         """
         key = scratch_key(self._options)
         sizes = (MIN_PART_BYTES, MIN_PART_BYTES + 1, 1)
@@ -227,7 +225,7 @@ class Prober:
         return "pinned" if pinned == "refused" else "unpinned"
 
     def _unpinned(self, upload: MultipartUpload, source: ObjectVersion) -> Copies:
-        """What is left where the right version is refused."""
+        """The result if the right version is refused."""
         anyhow = ObjectVersion(source.key, "", source.size)
         tried = self._copy_part(upload, copy_source(self._options.bucket, anyhow))
         return "unpinnable" if tried == "done" else "none"
@@ -240,14 +238,15 @@ class Prober:
         exists = ignored = False
         for dialect, header in dialects:
             if not exists:
-                # A key nobody else knows: what is refused now was written a moment ago by itself.
+                # Nobody else knows the key: if it is refused now, our own earlier try has written
+                # it.
                 exists = self._try_put(key, header) in ("done", "repeat refused")
                 if not exists:
                     continue
             again = self._try_put(key, header)
             if again in ("refused", "repeat refused"):
                 return dialect
-            # Every store ignores headers of others; its own ones are another matter.
+            # Every store ignores headers of other vendors; only its own ones matter.
             ignored = ignored or (dialect == "http" and again == "done")
         if not exists:
             self._put(key)
@@ -291,7 +290,7 @@ class Prober:
 
     def _copy_part(self, upload: MultipartUpload, source: Mapping[str, str]) -> Tried:
         def require_etag(answer: Answer) -> None:
-            if not copied(answer).etag:  # rclone answers 200 to what it does not know
+            if not copied(answer).etag:  # rclone answers 200 to requests that it does not know
                 raise AnswerError(501, "NotImplemented")
 
         query = [("partNumber", "1"), ("uploadId", upload.upload_id)]

@@ -1,4 +1,4 @@
-"""HEAD, LIST and the ranged GET of the hot path."""
+"""HEAD, LIST and the ranged GET, which is the most frequent request."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +24,7 @@ from ossfs_py.telemetry.metrics import Metrics
 
 
 class Reader:
-    """Everything that asks and changes nothing. All of it may be repeated freely."""
+    """All requests that change nothing. They may be repeated freely."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Reader:
         pins: ReadPins,
         near: ReadEndpoint | None = None,
     ) -> None:
-        """``near`` is asked for bytes first; ``pins`` vouch for those of the store."""
+        """``near`` is asked first for bytes; ``pins`` verify those of the store."""
         self._wire = wire
         self._retrier = retrier
         self._received = metrics.bytes_received
@@ -95,7 +95,7 @@ class Reader:
             return parse_list_page(self._wire.once(asking, state).body)
 
         objects = self._retrier.run(request.operation, key, attempt).objects
-        # A key is listed before all others that it is the beginning of.
+        # A key is listed before all keys that it is a prefix of.
         return objects[0].owner if objects and objects[0].key == key else None
 
     def get_range_into(
@@ -103,7 +103,7 @@ class Reader:
     ) -> ObjectInfo | None:
         """See :meth:`ObjectStore.get_range_into`.
 
-        What the read endpoint does not give comes from the store itself.
+        Bytes that the read endpoint does not have come from the store itself.
         """
         if not buffer:
             return None
@@ -148,14 +148,14 @@ def list_request(query: ListQuery) -> Request:
 
 
 def _as_unreadable(exc: StoreError) -> StoreError:
-    """What a 400 to a simple question about one object means: that it is encrypted with a key that
-    was not sent (SSE-C), or with one that is disabled. No credentials are better, but no retry
-    helps either.
+    """The meaning of a 400 to a simple request about one object: it is encrypted with a key that
+    was not sent (SSE-C), or with one that is disabled. Other credentials would not help, and
+    neither would a retry.
     """
     cause = exc.__cause__
     if type(exc) is not StoreError or not isinstance(cause, AnswerError) or cause.status != 400:
         return exc
-    # A HEAD has no code; of those of a GET most are about something else.
+    # A HEAD has no code; most codes of a GET are about something else.
     if cause.code and not cause.code.startswith("KMS.") and "ncryption" not in cause.message:
         return exc
     return AccessDeniedError(

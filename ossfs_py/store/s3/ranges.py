@@ -1,4 +1,4 @@
-"""The ranged GET of the hot path: bytes of one version, into a buffer of the caller's."""
+"""The ranged GET, the most frequent request: bytes of one version, into the caller's buffer."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,13 +20,13 @@ from ossfs_py.store.s3.retry import Attempt
 from ossfs_py.store.s3.wire import Request, WireClient
 
 _PROGRESS_BYTES = 4096
-"""Less than a page of the reader's from one attempt is no progress: it could go on for ever."""
+"""An attempt with less than a page of the reader's is no progress: that could go on for ever."""
 
 
 class RangedGet:
-    """``len(buffer)`` bytes of ``version`` from ``start`` on, by as many requests as it takes.
+    """``len(buffer)`` bytes of ``version`` from ``start`` on, with as many requests as it takes.
 
-    A broken body is taken up again where it broke off: only the missing tail is asked for.
+    After a broken body only the missing tail is requested.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class RangedGet:
         self.got = 0
         """Bytes that are in the buffer."""
         self.told: ObjectInfo | None = None
-        """What an answer that began with the object's first byte said about the whole object."""
+        """Description of the whole object, from an answer with the object's first byte."""
         self._start = start
         self._buffer = buffer
         self._received = received
@@ -47,13 +47,14 @@ class RangedGet:
         return self.got == len(self._buffer)
 
     def once(self, wire: WireClient, state: Attempt, *, believe: bool = True) -> None:
-        """One try for all that is missing. ``believe``: heed what is said about the object, too.
+        """One try for all missing bytes. ``believe``: use the answer's description of the object,
+        too.
 
         Raises:
             AnswerError: the answer is an error.
-            NoAnswerError: there was none, it broke off, or it contradicts what is known.
-            VersionChangedError: the object is not the pinned one any more.
-            StoreError: answers contradict what is known again and again.
+            NoAnswerError: there was none, it broke off, or it contradicts the known state.
+            VersionChangedError: the object is another version now.
+            StoreError: answers contradict the known state again and again.
         """
         version, position = self.version, self._start + self.got
         missing = self._buffer[self.got :]
@@ -73,11 +74,11 @@ class RangedGet:
                 self._received.inc(fault.received)
                 self.got += fault.received
                 state.progressed = state.progressed or fault.received >= _PROGRESS_BYTES
-            # A body that broke exactly at its end needs nothing more.
+            # If the body broke exactly at its end, nothing is missing.
             if not self.is_done:
                 raise
         except AnswerError as error:
-            # Out of range though within the pinned size: it is not the pinned object.
+            # Out of range though within the pinned size: it is another version.
             if error.status == 416:
                 raise _changed(version, error.request_id, state) from None
             raise
@@ -87,7 +88,7 @@ class RangedGet:
 
 
 def as_version_changed(exc: StoreError) -> VersionChangedError:
-    """A failed precondition on what was to be read: the version is gone."""
+    """A failed precondition of a read: the version is gone."""
     return VersionChangedError(
         "the object changed at the store",
         operation=exc.operation,
@@ -98,7 +99,7 @@ def as_version_changed(exc: StoreError) -> VersionChangedError:
 
 
 def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | None:
-    """What the headers of a GET answer say about the whole object, as far as they make sense."""
+    """The description of the whole object in a GET answer, if it makes sense."""
     try:
         info = parse_head(version.key, {**headers, "content-length": str(version.size)})
         if version.version_id is None:
@@ -111,13 +112,13 @@ def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | No
 def _check_answer(
     response: Response, version: ObjectVersion, start: int, size: int, state: Attempt
 ) -> None:
-    """Whether the body to come is exactly the pinned bytes.
+    """Check that the body is exactly the pinned bytes.
 
-    What contradicts itself may be a proxy's bad moment, so it is asked for again; what says the
-    same several times is how this store is.
+    A contradiction may be a proxy's error, so the request is repeated; if the answer is the same
+    several times, the store is like that.
     """
     headers = response.headers
-    # Also for stores that ignore If-Match.
+    # Needed for stores that ignore If-Match.
     etag = etag_told(headers, as_dated=not version.has_etag)
     if version.etag and etag != version.etag and (etag or version.has_etag):
         raise _changed(version, request_id_of(headers), state)
@@ -129,7 +130,7 @@ def _check_answer(
             raise NoAnswerError(f"the store answered another range: {content_range!r}")
         same_size = content_range.rpartition("/")[2] in ("*", str(version.size))
         if not version.has_etag and not same_size:
-            # Where the store tells no ETags the size says more than a time of whole seconds.
+            # If the store has no ETags, the size says more than a time in whole seconds.
             raise _changed(version, request_id_of(headers), state)
     elif not whole:
         if not state.insists():

@@ -1,6 +1,4 @@
-"""Reads that must not change under their reader: whether If-Match of a GET is obeyed, and a check
-where it is not.
-"""
+"""Pinned reads: whether the store obeys If-Match of a GET, and a check for stores that do not."""
 
 import logging
 import threading
@@ -17,7 +15,9 @@ from ossfs_py.store.s3.wire import Request, WireClient, patience_seconds
 log = logging.getLogger(__name__)
 
 _MOST_TRIES = 3
-"""A store whose answer to the probe says nothing so often is not asked again: reads are checked."""
+"""If the answers to so many probes are inconclusive, the store is not probed again: reads are
+checked.
+"""
 
 
 @dataclass(slots=True)
@@ -25,22 +25,22 @@ class _LookAfter:
     """A HEAD that several readers wait for."""
 
     before: "_LookAfter | None"
-    """One that is under way, which began too early to vouch for what has been read since."""
+    """A running one that began too early to verify later reads."""
     ended: threading.Event = field(default_factory=threading.Event)
     etag: str = ""
     error: Exception | None = None
 
 
 class ReadPins:
-    """Vouches for bytes that were read. Blocking; safe for concurrent use.
+    """Verifies bytes that were read. Blocking; safe for concurrent use.
 
-    rclone's server names the ETag that it has looked up and then sends what is in the file by then,
-    so the ETag of the answer proves nothing. A HEAD afterwards does: it has the pinned ETag only if
-    nothing was written before the bytes were sent.
+    rclone's server reports the ETag that it has looked up, and then sends the bytes that are in the
+    file by then. So the ETag of the answer proves nothing. A HEAD afterwards does: it has the
+    pinned ETag only if nothing was written before the bytes were sent.
 
-    Whether the store is such a one is found out beside the first read, with a second GET of the
-    same object that asks for another version. It takes no time of the reader's, and one request a
-    day for each endpoint.
+    A probe beside the first read finds out whether the store is like that: a second GET of the same
+    object that asks for another version. It delays no reader, and costs one request a day for each
+    endpoint.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class ReadPins:
         self._choice = choice
         self._tries = 0
         self._looks: dict[ObjectVersion, _LookAfter] = {}
-        """Those under way, and those that begin when these have ended:"""
+        """Running ones, and in the next field those that begin when these have ended:"""
         self._next_looks: dict[ObjectVersion, _LookAfter] = {}
         self._lock = threading.Lock()
         self._asking: threading.Event | None = None
-        """Set when the probe that is under way has ended."""
+        """Set when the running probe has ended."""
 
     def ask_beside(self, version: ObjectVersion) -> None:
-        """Begin to find out what is not known yet, in a thread of its own."""
+        """Begin a probe, if needed, in a thread of its own."""
         if self._is_trusted(version) or self._choice != "auto":
             return
         with self._lock:
@@ -77,11 +77,11 @@ class ReadPins:
         ).start()
 
     def vouch(self, version: ObjectVersion) -> None:
-        """Return if what was just read is ``version``.
+        """Return if the bytes just read are those of ``version``.
 
         Raises:
             VersionChangedError: the key holds another version now.
-            ObjectMissingError, StoreError: it cannot be said.
+            ObjectMissingError, StoreError: it could not be verified.
         """
         if self._is_trusted(version):
             return
@@ -96,8 +96,8 @@ class ReadPins:
             )
 
     def _look(self, version: ObjectVersion) -> str:
-        """The ETag that the key has now. Whoever waits for the same look shares it: rclone reads
-        the whole object to answer, and 16 looks at once would take as long as 16 objects.
+        """The present ETag of the key. Readers that wait share one HEAD: rclone reads the whole
+        object to answer it, and 16 HEADs at once would take as long as 16 objects.
         """
         with self._lock:
             look = self._next_looks.get(version)
@@ -109,7 +109,7 @@ class ReadPins:
                 look.before.ended.wait()
                 look.before = None
             with self._lock:
-                # Who comes from now on may have read after the answer.
+                # Later callers may have read after the answer.
                 self._looks[version] = self._next_looks.pop(version)
             try:
                 asking = Request(
@@ -133,7 +133,7 @@ class ReadPins:
         return look.etag
 
     def _is_trusted(self, version: ObjectVersion) -> bool:
-        # A version that is named by its id never changes. One without an ETag cannot be told.
+        # A version with an id never changes. One without an ETag cannot be verified.
         if version.version_id is not None or not version.has_etag:
             return True
         return self._choice == "on" or (

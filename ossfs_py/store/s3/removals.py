@@ -1,4 +1,4 @@
-"""Many objects removed by one request, where the store has DeleteObjects."""
+"""Removing many objects with one request, if the store has DeleteObjects."""
 
 import base64
 import logging
@@ -16,11 +16,11 @@ from ossfs_py.store.s3.wire import Request, WireClient
 log = logging.getLogger(__name__)
 
 _NOT_KNOWN = frozenset({400, 404, 405, 411, 501})
-"""What stores answer to a POST that they do not know, or want otherwise."""
+"""Answers of stores to a POST that they do not know, or expect in another form."""
 
 
 class Remover:
-    """DeleteObjects. What it does not say to be removed, single requests remove or tell of."""
+    """DeleteObjects. Single requests remove unconfirmed keys, or get their errors."""
 
     def __init__(self, wire: WireClient, retrier: Retrier, traits: KnownTraits) -> None:
         self._wire = wire
@@ -28,7 +28,7 @@ class Remover:
         self._traits = traits
 
     def delete_many(self, keys: Sequence[str]) -> list[str]:
-        """See :meth:`ObjectStore.delete_many`. Repeating it removes what is there still."""
+        """See :meth:`ObjectStore.delete_many`. A repetition removes the remaining keys."""
         if self._traits.now.removals == "none":
             raise UnsupportedByStoreError("no DeleteObjects here", operation="DeleteObjects")
         sayable = [key for key in keys if can_be_said(key)]
@@ -39,7 +39,7 @@ class Remover:
             "DeleteObjects",
             "POST",
             query=[("delete", "")],
-            # S3 wants one digest or another, OSS this one.
+            # S3 requires some digest, OSS this one.
             headers={"content-md5": base64.b64encode(md5(payload)).decode()},
             payload=payload,
         )

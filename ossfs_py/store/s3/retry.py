@@ -1,4 +1,4 @@
-"""Trying again: which failures, after what pause, and when to stop."""
+"""Retries: for which failures, after what pause, and for how long."""
 
 import logging
 import random
@@ -36,10 +36,10 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 _LONGEST_RETRY_AFTER_SECONDS = 30.0
-"""What a store may ask for with Retry-After before we ask it again regardless."""
+"""The longest Retry-After that is respected."""
 
 _TIMES_UNTIL_MEANT = 3
-"""A third answer that contradicts what is known of the object is no accident any more."""
+"""The third answer that contradicts the known state of the object is no accident any more."""
 
 _ROTATION_SECONDS = 5.0
 """How long the next key may take to arrive after the store has refused the old one."""
@@ -47,28 +47,28 @@ _ROTATION_SECONDS = 5.0
 
 @dataclass(slots=True)
 class Attempt:
-    """One try of a call; the same object is handed to every try."""
+    """One try of a call; the same object is passed to every try."""
 
     number: int = 1
     may_have_happened: bool = False
-    """An earlier try reached the store and its outcome is unknown."""
+    """An earlier try reached the store, and its outcome is unknown."""
     contradictions: int = 0
-    """Answers that did not agree with what is known of the object."""
+    """Answers that contradicted the known state of the object."""
     progressed: bool = False
     """Set it when bytes arrived: the budget counts from the last progress."""
 
     def insists(self) -> bool:
-        """An answer contradicts what is known: whether it is one too many for an accident."""
+        """Count a contradicting answer; returns whether it is one too many for an accident."""
         self.contradictions += 1
         return self.contradictions >= _TIMES_UNTIL_MEANT
 
 
 Renew = Callable[[float, bool], bool]
-""":meth:`CredentialSource.renew`: when the request began, and whether it is surely the key."""
+""":meth:`CredentialSource.renew`: when the request began, and whether the key is surely refused."""
 
 
 class _Rotation:
-    """What one call has seen of a change of keys."""
+    """A change of keys, as seen by one call."""
 
     def __init__(self, renew: Renew) -> None:
         self._renew = renew
@@ -77,7 +77,7 @@ class _Rotation:
     def pause(
         self, error: AnswerError, asked_at: float, now: float, backoff: float
     ) -> float | None:
-        """How long to wait before the next attempt; None when there is no hope in one."""
+        """How long to wait before the next attempt; None if there is no point in one."""
         if self._refused_at is None:
             self._refused_at = now
         try:
@@ -85,8 +85,8 @@ class _Rotation:
                 return 0.0
         except EnvironmentProblemError as exc:
             log.warning("the store refuses the credentials, and others cannot be had: %s", exc)
-        # A key may be revoked a little before the next one has arrived here. An answer without a
-        # code is mostly about the object, though.
+        # A key may be revoked a little before the next one has arrived here. But an answer without
+        # a code is mostly about the object.
         known = refuses_key(error) and now < self._refused_at + _ROTATION_SECONDS
         return backoff if known else None
 
@@ -101,9 +101,9 @@ class _Metered(NamedTuple):
 class Retrier:
     """Runs attempts until one succeeds, fails for good or the time budget is used up.
 
-    Pauses grow exponentially from 0.1 s to 5 s with full jitter (each is drawn between nothing
-    and the limit), so that readers that failed together do not return together; Retry-After
-    makes a pause longer, never shorter. A store that asks to slow down is asked less by everybody
+    Pauses grow exponentially from 0.1 s to 5 s with full jitter (each is drawn between 0 and the
+    limit), so that readers that failed together do not return together; Retry-After makes a pause
+    longer, never shorter. If a store asks to slow down, all callers send fewer requests
     (:class:`~ossfs_py.store.s3.throttle.Throttle`). Safe for concurrent use.
     """
 
@@ -134,20 +134,20 @@ class Retrier:
         self._closed.set()
 
     def run(self, operation: str, key: str, attempt: Callable[[Attempt], T]) -> T:
-        """The first success of ``attempt``.
+        """Return the first success of ``attempt``.
 
-        Goes on for the budget since the first failure or the last progress, beside what the first
-        and the last attempt take.
+        Retries for the budget since the first failure or the last progress, not counting the first
+        and the last attempt.
 
         Raises:
-            StoreError: the class :mod:`error_map` gives for the last failure.
+            StoreError: the class from :mod:`error_map` for the last failure.
         """
         began = self._clock()
         try:
             with self._metrics.waits.add(operation, key) as wait:
                 return self._run(operation, key, attempt, wait)
         except (ConditionFailedError, ObjectMissingError):
-            raise  # answers, and often what was asked for
+            raise  # these are answers, often the expected ones
         except Exception:
             self._metrics.request_errors.labels(operation).inc()
             raise
@@ -155,7 +155,8 @@ class Retrier:
             self._metered(operation).seconds.observe(self._clock() - began)
 
     def _metered(self, operation: str) -> _Metered:
-        # Looking a label up takes longer than counting; two threads may make the same one.
+        # Looking a label up takes longer than counting; if two threads make the same one, no harm
+        # is done.
         found = self._meters.get(operation)
         if found is None:
             found = self._meters[operation] = _Metered(
@@ -166,7 +167,8 @@ class Retrier:
 
     def _run(self, operation: str, key: str, attempt: Callable[[Attempt], T], wait: Wait) -> T:
         state = Attempt()
-        # Counted from the first failure: one attempt at a large upload may take longer than that.
+        # Counted from the first failure: one attempt at a large upload may take longer than the
+        # budget.
         deadline_base: float | None = None
         failed_in_row = 0
         rotation = _Rotation(self._renew_credentials)
@@ -264,6 +266,6 @@ class Retrier:
 
 
 def _fields(operation: str, key: str, error: Failure, attempts: int) -> dict[str, object]:
-    """What programs that read logs want apart."""
+    """Fields for programs that read logs."""
     request_id = error.request_id if isinstance(error, AnswerError) else ""
     return {"operation": operation, "key": key, "request_id": request_id, "attempts": attempts}

@@ -1,5 +1,5 @@
-"""Headers that the mount's options put on every request of a kind: who pays, how it is encrypted,
-who may read it. Probes carry them as well, so that a bucket's policy treats them as it does writes.
+"""Headers that the mount's options put on every request of a kind: the payer, the encryption, the
+ACL. Probes carry them as well, so that a bucket's policy treats them like writes.
 """
 
 import base64
@@ -17,7 +17,7 @@ from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.description import CUSTOMER_KEY, ENCRYPTION
 
 _KEY_BYTES = 32
-"""Of AES-256, the only cipher of SSE-C."""
+"""Key size of AES-256, the only cipher of SSE-C."""
 _MAX_FILE_BYTES = 1024
 _MAKE = ("PutObject", "CreateMultipartUpload", "CopyObject")
 _WITH_KEY = (*_MAKE, "UploadPart", "UploadPartCopy", "HeadObject", "GetObject")
@@ -31,7 +31,7 @@ class StandingHeaders:
         """Reads the key file, if there is one.
 
         Raises:
-            EnvironmentProblemError: it cannot be used; one sentence that never shows its content.
+            EnvironmentProblemError: it cannot be used; the message never shows its content.
         """
         always = {"x-amz-request-payer": "requester"} if options.request_payer else {}
         made = {}
@@ -55,7 +55,7 @@ class StandingHeaders:
         self._by_operation = {name: always | each for name, each in by_operation.items()}
 
     def of(self, operation: str) -> Mapping[str, str]:
-        """What every request of ``operation`` carries."""
+        """The headers of every request of ``operation``."""
         return self._by_operation.get(operation, self._always)
 
 
@@ -63,7 +63,8 @@ def read_key(path: Path) -> bytes:
     """The key in a file: 32 bytes, or these in base64 or in hexadecimal digits.
 
     Raises:
-        EnvironmentProblemError: unreadable, somebody else's, readable by others, or no key.
+        EnvironmentProblemError: the file is unreadable, belongs to another user, is readable by
+            others, or has no key.
     """
     what = f"the SSE-C key file {path}"
     try:
@@ -102,7 +103,7 @@ def _from_base64(text: str) -> bytes:
 
 
 def _headers_of(key: bytes) -> dict[str, str]:
-    digest = hashlib.md5(key, usedforsecurity=False).digest()  # as the protocol has it
+    digest = hashlib.md5(key, usedforsecurity=False).digest()  # as the protocol requires
     return {
         f"{CUSTOMER_KEY}algorithm": "AES256",
         f"{CUSTOMER_KEY}key": base64.b64encode(key).decode(),

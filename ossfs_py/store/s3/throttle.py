@@ -1,4 +1,4 @@
-"""How many requests may be under way at once while the store asks to be spared."""
+"""The limit on requests in flight while the store asks for fewer."""
 
 import logging
 import threading
@@ -8,15 +8,15 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 _ROUND_SECONDS = 1.0
-"""The number is halved once in this time: all that were under way hear the same complaint."""
+"""The limit is halved once in this time: all requests in flight get the same complaint."""
 
 
 class Throttle:
-    """A limit on requests that shrinks when the store says SlowDown, and grows back.
+    """A limit on requests that shrinks when the store answers SlowDown, and grows again.
 
-    As TCP does with its window: halved on each round of complaints, one more for each round of
-    successes. It is open, and costs next to nothing, until the first complaint. Retry-After holds
-    back every request, not only the one that was refused. Safe for concurrent use.
+    It works like TCP's window: halved for each round of complaints, plus one for each round of
+    successes. Until the first complaint there is no limit, and it costs next to nothing.
+    Retry-After delays every request, not only the refused one. Safe for concurrent use.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -25,24 +25,24 @@ class Throttle:
         self._turn = threading.Condition()
         self._limit = float(most)
         self._inside: dict[int, int] = {}
-        """Threads whose requests are under way, and how deep: a request may need another one."""
+        """Threads with requests in flight, and the nesting: a request may need another one."""
         self._not_before = 0.0
         self._next_cut = 0.0
 
     @property
     def limit(self) -> int:
-        """How many requests may be under way."""
+        """The number of requests that may be in flight."""
         return int(self._limit)
 
     @property
     def slowed(self) -> bool:
-        """Whether the store is being spared."""
+        """Whether the limit is in effect."""
         return self._limit < self._most
 
     def enter(self, timeout_seconds: float, on_wait: Callable[[], None]) -> None:
-        """Wait for a turn, but not longer than ``timeout_seconds``: then go all the same.
+        """Wait for a turn, at most ``timeout_seconds``; after that, go on all the same.
 
-        ``on_wait`` is called if there is something to wait for. Pair it with :meth:`leave`.
+        ``on_wait`` is called if there is a wait. Pair it with :meth:`leave`.
         """
         me = threading.get_ident()
         with self._turn:
@@ -77,7 +77,7 @@ class Throttle:
             log.warning("the store asks to slow down: at most %d requests at once", self.limit)
 
     def succeed(self) -> None:
-        """A request was answered well."""
+        """A request succeeded."""
         if not self.slowed:
             return
         with self._turn:
@@ -90,7 +90,7 @@ class Throttle:
             log.info("the store keeps up again")
 
     def _wait_seconds(self) -> float:
-        """How long to wait before looking again; 0: go."""
+        """How long to wait before the next check; 0: go on."""
         pause = self._not_before - self._clock()
         if pause > 0:
             return pause

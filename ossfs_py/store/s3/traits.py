@@ -1,4 +1,4 @@
-"""What a store was found to do, remembered for a day: probing costs a dozen requests."""
+"""The traits of a store: found by probing, which costs a dozen requests, and kept for a day."""
 
 import hashlib
 import json
@@ -16,37 +16,38 @@ from ossfs_py.store.base import Feature, Verdict
 log = logging.getLogger(__name__)
 
 Create = Literal["http", "oss", "ignored", "refused"]
-"""What keeps a PUT from overwriting: If-None-Match: *, x-oss-forbid-overwrite, or nothing."""
+"""The way to keep a PUT from overwriting: If-None-Match: *, x-oss-forbid-overwrite, or none."""
 Replace = Literal["quoted", "bare", "ignored", "refused"]
-"""How If-Match of a PUT wants its ETag: with quotes, without (Ceph 16), or it is of no use."""
+"""The ETag format for If-Match of a PUT: with quotes, without (Ceph 16), or it does not work."""
 USELESS = ("ignored", "refused")
 Winners = Literal["one", "several"]
-"""How many of those who create a key at the same moment are told that it is theirs (Swift: two)."""
+"""How many clients that create a key at the same moment get success (Swift: two)."""
 Completions = Literal["checked", "ignored"]
-"""Whether a condition at the end of a multipart upload is obeyed."""
+"""Whether the store checks a condition at the end of a multipart upload."""
 Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 """UploadPartCopy obeys x-amz-copy-source-if-match, ignores it (Ceph), refuses it, or is missing."""
 PartSizes = Literal["equal", "free"]
-"""All parts of an upload but the last have to be of one size (Cloudflare R2), or need not be."""
+"""All parts of an upload except the last must have one size (Cloudflare R2), or need not."""
 Reads = Literal["pinned", "unpinned"]
-"""GetObject obeys If-Match, or gives bytes of whatever is there (rclone)."""
+"""GetObject obeys If-Match, or sends bytes of any present version (rclone)."""
 TagCounts = Literal["told", "untold", "none"]
-"""A HEAD tells how many tags an object has, or does not (LocalStack); or there are no tags."""
+"""A HEAD reports the number of tags of an object, or does not (LocalStack); or there are no tags.
+"""
 Markers = Literal["kept", "files"]
-"""A key that ends with a slash is kept as it is, or becomes a file without it (rclone)."""
+"""A key that ends with a slash is kept, or becomes a file without the slash (rclone)."""
 Checksums = Literal["refused"]
 """Requests may not carry x-amz-checksum-* headers (Backblaze B2 and some gateways)."""
 Removals = Literal["none"]
-"""No request removes many objects."""
+"""No request removes many objects at once."""
 
 _DAY_SECONDS = 86_400.0
-"""Servers are updated and configured anew: nothing that was found out is believed for longer."""
+"""Servers are updated and reconfigured: no result is used for longer."""
 _FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What is known; None: not found out yet."""
+    """The known traits; None: not known yet."""
 
     create: Create | None = None
     replace: Replace | None = None
@@ -77,10 +78,10 @@ _VALUES = {
 
 
 class KnownTraits:
-    """The traits of one endpoint, shared by everything that asks. Safe for concurrent use.
+    """The traits of one endpoint, shared by all of its users. Safe for concurrent use.
 
-    ``directory`` keeps them, a file for each endpoint; None or a directory that cannot be used:
-    they are known until the process ends. Damaged and old files are the same as none.
+    ``directory`` keeps them, in one file for each endpoint. If it is None or cannot be used, they
+    are kept until the process ends. Damaged and old files count as missing.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class KnownTraits:
         afresh: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``afresh``: believe nothing that was kept."""
+        """``afresh``: use no kept results."""
         name = f"{hashlib.sha256(endpoint.encode()).hexdigest()[:16]}.json"
         self._endpoint = endpoint
         self._file = None if directory is None else directory / name
@@ -103,25 +104,25 @@ class KnownTraits:
 
     @property
     def now(self) -> Traits:
-        """What is known at this moment."""
+        """The traits known now."""
         return self._traits
 
     def learn(self, **found: str) -> None:
-        """Take in what was found out, by the names of :class:`Traits`."""
+        """Add results, by the field names of :class:`Traits`."""
         with self._lock:
             self._traits = replace(self._traits, **found)  # type: ignore[arg-type]
             self._save()
 
     def note(self, **found: str) -> None:
-        """As :meth:`learn`, but nothing is written to the disk before the next one, or the end:
-        for what readers find out, who may have been promised that they write nothing.
+        """As :meth:`learn`, but writes nothing to disk before the next :meth:`learn`, or the end:
+        for results of read-only mounts, which may have promised to write nothing.
         """
         with self._lock:
             self._traits = replace(self._traits, **found)  # type: ignore[arg-type]
             self._is_unsaved = True
 
     def close(self) -> None:
-        """Keep what was noted."""
+        """Write the noted results."""
         with self._lock:
             if self._is_unsaved:
                 self._save()
@@ -160,7 +161,7 @@ _HEAD_FIRST = "the key is checked just before the write, which is not atomic"
 
 
 def features_of(traits: Traits) -> Iterator[Feature]:
-    """What is known, in words."""
+    """The known traits in words."""
     yield from _of_writes(traits)
     yield from _of_reads(traits)
     yield from _of_details(traits)

@@ -53,11 +53,11 @@ log = logging.getLogger(__name__)
 
 
 class Writer:
-    """Everything that makes or removes objects, but for copies.
+    """All requests that make or remove objects, except copies.
 
-    Repeating after a lost answer: an unconditional PUT and a part are sent again (the same bytes
-    under the same name). A conditional PUT or a completion that is refused on a repeat may have
-    been its own earlier self; the object found then is compared with what was sent.
+    After a lost answer, an unconditional PUT and a part are sent again (the same bytes under the
+    same name). If a repeated conditional PUT or completion is refused, the first one may have
+    succeeded; so the present object is compared with the sent bytes.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class Writer:
     def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         """See :meth:`ObjectStore.put`.
 
-        A create that is refused on a repeat although the key holds exactly the bytes sent is
-        taken for done: whoever wrote them, the caller's object is there.
+        If a repeated create is refused although the key has exactly the sent bytes, it counts as
+        done: whichever client wrote them, the caller's object is there.
         """
         key, condition, payload = request.key, request.condition, payload_of(body)
         if key.endswith("/") and not payload.size:
@@ -126,25 +126,25 @@ class Writer:
                     raise
                 return found
             etag = clean_etag(answer.headers.get("etag", ""))
-            if not etag:  # some servers leave it to a HEAD
+            if not etag:  # some servers only report it in a HEAD
                 etag = self._reader.head_once(key, state).etag
             return ObjectVersion(key, etag, payload.size)
 
         return self._retrier.run("PutObject", key, attempt)
 
     def start_multipart(self, request: CommitRequest) -> MultipartUpload:
-        """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an upload nobody knows."""
+        """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an unknown upload."""
         return self.start_described(request, self._describer.of_new_bytes(request))
 
     def start_described(
         self, request: CommitRequest, description: Mapping[str, str]
     ) -> MultipartUpload:
-        """Begin an upload that ``description`` describes in full, in headers."""
+        """Begin an upload whose full description is in the headers ``description``."""
         key, headers = request.key, dict(description)
         if self._checksum == "crc32c":
             headers["x-amz-checksum-algorithm"] = "CRC32C"
         guard = self._conditions.headers_for("CreateMultipartUpload", key, request.condition)
-        # OSS wants its own header at both ends of an upload, S3's belong to the completion.
+        # OSS wants its own header at both ends of an upload; S3's belong to the completion.
         headers |= {name: value for name, value in guard.items() if name.startswith("x-oss-")}
         asking = Request(
             "CreateMultipartUpload", "POST", key, query=[("uploads", "")], headers=headers
@@ -260,7 +260,7 @@ class Writer:
         return answer
 
     def _send(self, request: Request, state: Attempt) -> Answer:
-        """One try, and another without tags where those are refused: bytes go before tags."""
+        """One try, and another without tags if those are refused: bytes matter more than tags."""
         try:
             return self._send_checked(request, state)
         except AnswerError as error:
@@ -274,7 +274,7 @@ class Writer:
         return answer
 
     def _send_checked(self, request: Request, state: Attempt) -> Answer:
-        """One try, and another without checksums where the store refuses such headers."""
+        """One try, and another without checksums if the store refuses such headers."""
         try:
             return self._wire.once(request, state)
         except AnswerError as error:
@@ -290,7 +290,7 @@ class Writer:
         return answer
 
     def _may_refuse_checksums(self, error: AnswerError) -> bool:
-        """Backblaze B2 says 400 InvalidArgument, others 400 without a known code, or 501."""
+        """Backblaze B2 answers 400 InvalidArgument, others 400 without a known code, or 501."""
         nothing_else = judge(error).cause in (StoreError, UnsupportedByStoreError)
         automatic = self._options.checksum == "auto"
         return automatic and nothing_else and error.status in (400, 501)
@@ -301,8 +301,8 @@ class Writer:
         return "none" if refused else self._chosen_checksum
 
     def _require_markers(self, key: str) -> None:
-        """Some servers (rclone) make a file of an object that stands for an empty directory, and
-        nothing can be stored below it any more.
+        """Some servers (rclone) turn the marker of an empty directory into a file, and then nothing
+        can be stored below it.
         """
         with self._lock:
             if self._traits.now.markers is None:
@@ -351,9 +351,9 @@ class Writer:
         return None
 
     def _is_gone(self, upload: MultipartUpload, state: Attempt) -> bool:
-        """Whether the store knows no such upload, whatever it says of its completion.
+        """Whether the store does not know the upload, whatever it answers to its completion.
 
-        Ceph 16 answers 500 "already in progress" to that of an aborted one, for ever, and
+        After an abort, Ceph 16 answers 500 "already in progress" to the completion, for ever, and
         404 NoSuchKey to ListParts.
         """
         query = [("uploadId", upload.upload_id), ("max-parts", "1")]
@@ -374,7 +374,7 @@ class Writer:
     def _is_alike(
         self, found: ObjectInfo, request: CommitRequest, size: int, state: Attempt
     ) -> bool:
-        """Whether it is described as asked for, on a store whose ETags know nothing of parts
+        """Whether it has the requested description, on a store whose ETags do not depend on parts
         (rclone). The upload must be gone: only its completion or its abort ends it.
         """
         alike = found.size == size and dict(found.metadata or {}) == dict(request.metadata)
@@ -386,7 +386,7 @@ class Writer:
         key = upload.key
         info = self._reader.head_once(key, state)
         if etag and info.etag != etag and self._completion_tells_etag(state):
-            # Somebody else has written since; what was completed cannot be seen any more.
+            # Another client has written since; the completed object cannot be seen any more.
             return ObjectVersion(key, etag, size)
         if info.size != size:
             raise IntegrityError(
@@ -396,13 +396,13 @@ class Writer:
                 attempts=state.number,
             )
         if upload.tags and not info.tag_count:
-            # Ceph 16 forgets the tags that an upload was begun with.
+            # Ceph 16 drops the tags that an upload began with.
             self.give_tags(upload.key, upload.tags, state)
         return info.version
 
     def give_tags(self, key: str, tags: str, state: Attempt) -> None:
-        """One try of PutObjectTagging, for use inside another call's attempt; ``tags`` as the
-        header ``x-amz-tagging`` says them. That it fails is told once: the object is there.
+        """One try of PutObjectTagging, for use inside another call's attempt; ``tags`` in the
+        format of the header ``x-amz-tagging``. A failure is logged once: the object is there.
         """
         try:
             self._wire.once(request_of_tags(key, tags), state)
@@ -411,10 +411,10 @@ class Writer:
             self._describer.tags_refused()
 
     def _completion_tells_etag(self, state: Attempt) -> bool:
-        """Whether the ETag that a completion answers is the one the object then has.
+        """Whether the ETag in the answer to a completion is that of the object.
 
-        rclone's is not. Asked only when the two differ, with a scratch key that nobody else
-        writes, and remembered.
+        rclone's is not. Checked only if the two differ, with a scratch key that nobody else writes,
+        and remembered.
         """
         with self._lock:
             if self._etag_told is None:
@@ -429,11 +429,11 @@ class Writer:
 
 
 def _is_made_of(found: ObjectInfo, parts: Sequence[Part], size: int) -> bool:
-    """Whether an object is what these parts make."""
+    """Whether an object consists of these parts."""
     expected = _multipart_etag(parts)
     if expected is not None and len(found.etag) == len(expected):
         return found.size == size and found.etag == expected
-    # Encrypting stores make ETags of their own; there the number of parts has to do.
+    # Encrypting stores make their own ETags; there the number of parts has to be enough.
     return found.size == size and found.etag.endswith(f"-{len(parts)}")
 
 
@@ -450,7 +450,7 @@ def _require_key(error: AnswerError, guard: Mapping[str, str], operation: str, k
 
 
 def _multipart_etag(parts: Sequence[Part]) -> str | None:
-    """MD5 of the parts' MD5s, the usual ETag; None where the parts' ETags are no MD5s."""
+    """The MD5 of the parts' MD5s, the usual ETag; None if the parts' ETags are no MD5s."""
     try:
         digests = [bytes.fromhex(part.etag) for part in parts]
     except ValueError:

@@ -1,4 +1,4 @@
-"""Signed requests over pooled connections: one exchange, or a whole call with its retries."""
+"""Signed requests over pooled connections: one request, or a whole call with its retries."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -31,17 +31,17 @@ _MAX_ANSWER_BYTES = 8 * 1024**2
 
 USER_AGENT = "ossfs_py"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-"""What would end a header, or is no part of any."""
+"""Characters that would end a header, or that no header may contain."""
 
 
 _SERVER_BYTES_PER_SECOND = 45e6
-"""What a store that moves bytes for an upload, a copy or a completion is granted ..."""
+"""Assumed pace of a store that moves bytes for an upload, a copy or a completion ..."""
 _LONGEST_PATIENCE_SECONDS = 120.0
-""" ... up to what 5 GiB, the largest copy, take at that rate."""
+""" ... up to the time for 5 GiB, the largest copy, at that pace."""
 
 
 def patience_seconds(size: int) -> float:
-    """How long beyond the stall timeout the store may take to keep, copy or put together ``size``
+    """How much longer than the stall timeout the store may take to store, copy or assemble ``size``
     bytes before it answers.
     """
     return min(size / _SERVER_BYTES_PER_SECOND, _LONGEST_PATIENCE_SECONDS)
@@ -49,7 +49,7 @@ def patience_seconds(size: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. ``headers`` have lower-case names; those that SigV4 demands are signed."""
+    """One request. ``headers`` have lower-case names; those required by SigV4 are signed."""
 
     operation: str
     method: str
@@ -58,7 +58,7 @@ class Request:
     headers: Mapping[str, str] | None = None
     payload: Payload | None = None
     patience_seconds: float = 0.0
-    """How long beyond the stall timeout the store may be silent before and within its answer."""
+    """How much longer than the stall timeout the store may be silent before and in its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class WireClient:
         """Send ``request`` until it succeeds or fails for good.
 
         Raises:
-            StoreError: as error_map says.
+            StoreError: the class from error_map.
         """
 
         def attempt(state: Attempt) -> Answer:
@@ -114,10 +114,10 @@ class WireClient:
 
     @contextmanager
     def exchange(self, request: Request, state: Attempt) -> Iterator[Response]:
-        """One request and its successful answer, the body not yet read.
+        """One request and its successful answer, whose body is not read yet.
 
-        The connection is kept for the next request only if the block ends well and the body was
-        read to its end. After a failed attempt a new connection is opened.
+        The connection is kept for the next request only if the block succeeds and the body was read
+        to its end. After a failed attempt a new connection is opened.
 
         Raises:
             AnswerError: the answer is an error or a redirect.
@@ -129,7 +129,8 @@ class WireClient:
         try:
             if response.status >= 300:
                 body = response.read_all(_MAX_ERROR_BODY_BYTES)
-                # After 5xx the next try goes elsewhere; a 404 says nothing against the connection.
+                # After a 5xx the next try uses another connection; a 404 says nothing about this
+                # one.
                 keep = 400 <= response.status < 500 and response.is_reusable
                 raise self._error(response, body)
             yield response
@@ -148,7 +149,7 @@ class WireClient:
         now = store_time_of(response.headers)
         if now is not None and (
             error.code == CLOCK_SKEW
-            # The answer to a HEAD has no body that could say so.
+            # The answer to a HEAD has no body with the code.
             or (error.status == 403 and not error.code and self._signer.is_far_from(now))
         ):
             error.clock_corrected = self._signer.correct_clock(now)
@@ -171,8 +172,8 @@ class WireClient:
                 self._pool.discard(connection)
                 self._pool.suspect(connection, fault)
                 state.may_have_happened = True
-                # The server closed a kept connection just as it was taken up again: no failure
-                # of the store, so no pause and no attempt is spent on it.
+                # The server closed a kept connection just as it was reused: that is no failure of
+                # the store, so it costs no pause and no attempt.
                 if was_used and not fault.any_byte and fault.kind == "broken":
                     fresh = True
                     continue
@@ -188,7 +189,7 @@ class WireClient:
             if request.payload is not None:
                 request.payload.send(connection)
         except NoAnswerError as fault:
-            # A store that refuses an upload answers before the body's end and closes.
+            # A store that refuses an upload answers before the body's end, and closes.
             try:
                 response = Response(connection, request.method)
             except NoAnswerError:
@@ -214,7 +215,7 @@ class WireClient:
                 UNSIGNED_PAYLOAD if request.payload is not None else EMPTY_PAYLOAD,
             )
         headers["user-agent"] = USER_AGENT
-        # A store that compresses on the fly would answer other bytes than the object's.
+        # A store that compresses on the fly would send other bytes than the object's.
         headers["accept-encoding"] = "identity"
         if request.payload is not None:
             headers["content-length"] = str(request.payload.size)
@@ -231,5 +232,5 @@ class WireClient:
             )
         lines = [f"{request.method} {target} HTTP/1.1"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        # Metadata that others stored goes back byte for byte, whatever it is.
+        # Metadata of other clients goes back byte for byte, even if it is malformed.
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Documents of stores as trees: bounded before anything is built of them."""
+"""XML documents of stores as trees: their size is limited before parsing."""
 
 import re
 from xml.etree import ElementTree
@@ -6,41 +6,43 @@ from xml.etree import ElementTree
 from ossfs_py.store.http.faults import NoAnswerError
 
 _MAX_TAGS = 128 * 1024
-"""Start and end tags. A LIST page of 1,000 keys with all that S3 tells of each has 23,000. It
-bounds the depth as well."""
+"""Start and end tags. A LIST page of 1,000 keys with all fields of S3 has 23,000. The limit also
+bounds the depth.
+"""
 _MAX_EQUALS = 128 * 1024
-"""Each attribute has one. Stores send none but namespaces; keys may hold some."""
+"""Each attribute has one. Stores send only namespaces as attributes; keys may contain some."""
 _ATTRIBUTE = re.compile(rb"=\s*[\"']")
 
 _CONTROL = re.compile(
     rb"[\x01-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]"
     rb"|&#(x0*[01]?[0-9a-fA-F]|0*[0-9]|0*[12][0-9]|0*3[01]);"
 )
-"""Characters that XML 1.0 cannot say, not even escaped, though Ceph does so with prefixes and
-continuation tokens; and some that it can."""
+"""Characters that XML 1.0 cannot contain, not even escaped, though Ceph sends them in prefixes and
+continuation tokens; and some that it can.
+"""
 _STAND_INS = tuple(range(0xE000, 0xF900, 64))
-"""Beginnings of blocks of characters for private use, each with the same two bytes in UTF-8."""
+"""First characters of blocks for private use, each with the same two bytes in UTF-8."""
 
 
 def parse_document(body: bytes, what: str) -> ElementTree.Element:
-    """The root of the document that ``what`` ("the LIST answer") is.
+    """The root of the document ``what`` ("the LIST answer").
 
-    Documents with a type definition (entities), in UTF-16, or with more elements or attributes
-    than any store has a use for are refused unparsed.
+    Documents with a type definition (entities), in UTF-16, or with more elements or attributes than
+    any store needs are refused unparsed.
 
     Raises:
-        NoAnswerError: it is not (or not all of) a document, which a retry may mend.
+        NoAnswerError: it is not (or not all of) a document; a retry may help.
     """
     if (
         b"<!DOCTYPE" in body
-        or b"\0" in body  # UTF-16 would hide the others; in XML there is none
+        or b"\0" in body  # UTF-16 would hide the others; XML contains no zero byte
         or body.count(b"<") > _MAX_TAGS
         or (body.count(b"=") > _MAX_EQUALS and len(_ATTRIBUTE.findall(body)) > _MAX_EQUALS)
     ):
         raise NoAnswerError(f"{what} is no XML as stores send it", "not_http")
     try:
         return _parse(body)
-    except (ElementTree.ParseError, LookupError, ValueError):  # also: an unknown encoding
+    except (ElementTree.ParseError, LookupError, ValueError):  # also for an unknown encoding
         raise NoAnswerError(f"{what} is not whole XML", "not_http") from None
 
 
@@ -61,7 +63,7 @@ def _parse(body: bytes) -> ElementTree.Element:
 
 
 def _code(found: re.Match[bytes]) -> int:
-    """The number of a character that stands there raw or as a reference."""
+    """The code of a character that is there raw or as a reference."""
     if (reference := found[1]) is None:
         return ord(found[0].decode())
     return int(reference[1:], 16) if reference.startswith(b"x") else int(reference)

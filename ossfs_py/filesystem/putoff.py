@@ -100,10 +100,14 @@ class PutOffRemovals:
         forget: Forget,
         trash: Trash,
         came_back: Callable[[], None],
+        before: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
-        """``forget`` is told which ones are over, then ``came_back`` if files of theirs stay."""
+        """``forget`` is told which ones are over, then ``came_back`` if files of theirs stay.
+        ``before`` is awaited with the keys of each batch.
+        """
         self._trash = trash
         self._came_back = came_back
+        self._before = before
         self._store = store
         self._workers = workers
         self._forget = forget
@@ -163,6 +167,7 @@ class PutOffRemovals:
             if not batch:
                 continue
             with self._rounds.round():
+                await self._before([removal.key for removal in batch])
                 await self._delete(batch)
             self._old.update(removal for removal in batch if removal in self._waiting)
             if batch[0] in self._waiting:

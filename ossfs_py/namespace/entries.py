@@ -343,29 +343,37 @@ class Entries:
             )
         raise DirectoryNotEmptyError(f"directory {prefix!r} holds {found!r}")
 
-    async def keep_visible(self, directory: Inode) -> None:
-        """Write a marker if nothing else shows the directory any more.
+    async def keep_visible(self, directory: Inode, *, put_off: bool = False) -> bool:
+        """Write a marker if nothing else shows the directory any more; with ``put_off`` the
+        directory is known here only instead, and True says that its marker is to come later.
 
         Asks the store only when neither a marker nor a fresh listing is known. A failure is
         logged, not raised: what the caller removed is removed.
         """
         if directory is self._tree.table.root or directory.removed or directory.info is not None:
-            return
+            return False
         if directory.local:
-            return  # this mount shows it
+            return False  # this mount shows it
         prefix = self._tree.keys.marker_key_of(directory)
         listing = self._tree.listings.complete(directory)
         try:
             if listing is not None and listing.index is not None:
                 if any(entry is not LOCAL for entry in listing.index.values()):
-                    return
+                    return False
             else:
                 page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
                 if page.objects or page.prefixes:
-                    return
-            await self.write_marker(directory)
+                    return False
+            if not put_off:
+                await self.write_marker(directory)
         except StoreError as exc:
             log.warning("directory %r may vanish now that it is empty: %s", prefix, exc)
+            return False
+        if put_off and not (directory.local or directory.removed):
+            stored = stored_metadata(directory, self._tree.options, with_times=True)
+            self._known_here_only(directory, stored)
+            return True
+        return False
 
     async def write_marker(self, inode: Inode) -> None:
         """Store the marker of a directory that has none, or a symlink that is known here only,

@@ -351,29 +351,18 @@ class Entries:
         Asks the store only when neither a marker nor a fresh listing is known. A failure is
         logged, not raised: what the caller removed is removed.
         """
-        if directory is self._tree.table.root or directory.removed or directory.info is not None:
-            return False
-        if directory.local:
-            return False  # this mount shows it
-        prefix = self._tree.keys.marker_key_of(directory)
-        listing = self._tree.listings.complete(directory)
         try:
-            if listing is not None and listing.index is not None:
-                if any(entry is not LOCAL for entry in listing.index.values()):
-                    return False
-            else:
-                page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
-                if page.objects or page.prefixes:
-                    return False
+            if await self._is_shown(directory):
+                return False
             if not put_off:
                 await self.write_marker(directory)
+            elif not (directory.local or directory.removed):
+                stored = stored_metadata(directory, self._tree.options, with_times=True)
+                self._known_here_only(directory, stored)
+                return True
         except StoreError as exc:
+            prefix = self._tree.keys.marker_key_of(directory)
             log.warning("directory %r may vanish now that it is empty: %s", prefix, exc)
-            return False
-        if put_off and not (directory.local or directory.removed):
-            stored = stored_metadata(directory, self._tree.options, with_times=True)
-            self._known_here_only(directory, stored)
-            return True
         return False
 
     async def write_marker(self, inode: Inode) -> None:
@@ -399,6 +388,19 @@ class Entries:
         return keys.marker_key_of(inode) if inode.kind is Kind.DIRECTORY else keys.key_of(inode)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    async def _is_shown(self, directory: Inode) -> bool:
+        """Whether a directory needs no new marker to be there."""
+        if directory is self._tree.table.root or directory.removed or directory.info is not None:
+            return True
+        if directory.local:
+            return True  # this mount shows it
+        listing = self._tree.listings.complete(directory)
+        if listing is not None and listing.index is not None:
+            return any(entry is not LOCAL for entry in listing.index.values())
+        prefix = self._tree.keys.marker_key_of(directory)
+        page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
+        return bool(page.objects or page.prefixes)
 
     @staticmethod
     def _known_here_only(inode: Inode, stored: Mapping[str, str]) -> None:

@@ -119,6 +119,7 @@ class Filesystem:
             workers,
             journal,
             trash,
+            self._owed,
             group_sync,
             copied_bytes=options.copied_bytes,
         )

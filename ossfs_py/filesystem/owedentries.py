@@ -118,6 +118,32 @@ class OwedEntries:
             await self._owe(made, sync)
         return made
 
+    async def keep_visible(self, directory: Inode) -> None:
+        """Something in a directory was removed: the directory itself stays. Never fails.
+
+        With write-back a marker that it needs for that comes behind, as rm -r removes the directory
+        next.
+        """
+        sync = self._group_sync if len(self._owed) < MAX_OWED else None
+        if await self._namespace.keep_visible(directory, put_off=sync is not None):
+            assert sync is not None  # noqa: S101 - only then is anything put off
+            try:
+                await self._owe(directory, sync)
+            except OSError as exc:
+                log.warning("the journal does not know of directory %r: %s", directory.name, exc)
+
+    async def store_above_keys(self, keys: Iterable[str]) -> None:
+        """Bring the directories that keys are in to the store, before it hears that the keys are
+        gone: other clients would see no directory meanwhile. For who holds no claim and no lock.
+        """
+        if not self._owed:
+            return
+        wanted = {key[: key.rfind("/", 0, -1) + 1] for key in keys}
+        for inode, owed in list(self._owed.items()):
+            if self._namespace.key_of_empty(inode) in wanted:
+                await self.store_above(inode)
+                await self._store(inode, owed, unless_locked=True)
+
     async def changed(self, inode: Inode) -> None:
         """The attributes or the name of an inode changed."""
         owed = self._owed.get(inode)
@@ -225,10 +251,12 @@ class OwedEntries:
             for inode, owed in list(self._owed.items()):
                 nursery.start_soon(store, inode, owed)
 
-    async def _store(self, inode: Inode, owed: _Owed) -> None:
+    async def _store(self, inode: Inode, owed: _Owed, *, unless_locked: bool = False) -> None:
+        """``unless_locked``: who removes it may wait for the caller."""
         try:
             async with self._claims.place(inode):
-                await self.store(inode)
+                if not (unless_locked and owed.lock.locked()):
+                    await self.store(inode)
         except (OssfsError, OSError, RuntimeError) as exc:
             level = logging.WARNING if isinstance(exc, StoreUnavailableError) else logging.ERROR
             if not owed.is_told:

@@ -102,10 +102,14 @@ class PutOffRemovals:
         forget: Forget,
         trash: Trash,
         came_back: Callable[[], None],
+        before: Callable[[Sequence[str]], Awaitable[None]],
     ) -> None:
-        """``forget`` gets completed removals; ``came_back`` is called if files of theirs stay."""
+        """``forget`` gets completed removals; ``came_back`` is called if files of theirs stay.
+        ``before`` is awaited with the keys of each batch.
+        """
         self._trash = trash
         self._came_back = came_back
+        self._before = before
         self._store = store
         self._workers = workers
         self._forget = forget
@@ -165,6 +169,7 @@ class PutOffRemovals:
             if not batch:
                 continue
             with self._rounds.round():
+                await self._before([removal.key for removal in batch])
                 await self._delete(batch)
             self._old.update(removal for removal in batch if removal in self._waiting)
             if batch[0] in self._waiting:

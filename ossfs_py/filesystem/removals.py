@@ -32,6 +32,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import OpenInodes
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
@@ -170,16 +171,18 @@ class Removals:
         workers: Workers,
         journal: Journal,
         trash: Trash,
+        owed: OwedEntries,
         group_sync: GroupSync | None = None,
         *,
         copied_bytes: int = COPIED_BYTES,
     ) -> None:
         """``group_sync``: no call waits for the deletion of a closed file, nor for its copy."""
         self._trash = trash
+        self._owed = owed
         self._copied_bytes = copied_bytes
         self._group_sync = group_sync
         self.put_off = PutOffRemovals(
-            store, workers, self._forget_all, trash, self._believe_nothing
+            store, workers, self._forget_all, trash, self._believe_nothing, owed.store_above_keys
         )
         """Deletions in the background."""
         self._opened = opened
@@ -285,7 +288,7 @@ class Removals:
         else:
             removal.settled.set()
             await self._soon(removal)
-        await self._namespace.keep_visible(directory)
+        await self._owed.keep_visible(directory)
 
     async def remove_directory(self, directory: Inode, name: str) -> None:
         """Remove an empty directory; removed objects that are still read do not count.
@@ -430,7 +433,7 @@ class Removals:
         """Remove a closed file here, and from the store in the background."""
         await self._owe(self._namespace.key_of(inode), inode.info, group_sync)
         self._namespace.note_unlinked(inode)
-        await self._namespace.keep_visible(directory)
+        await self._owed.keep_visible(directory)
 
     async def _put_off_directory(self, parent: Inode, inode: Inode) -> bool:
         """Remove an empty directory here, and from the store in the background; False if that is
@@ -445,7 +448,7 @@ class Removals:
         await self._namespace.require_empty(inode)
         await self._owe(key, inode.info, self._group_sync)
         self._namespace.note_unlinked(inode)
-        await self._namespace.keep_visible(parent)
+        await self._owed.keep_visible(parent)
         return True
 
     async def _drop_shadowed(self, inode: Inode, opened: OpenInode) -> None:

@@ -316,16 +316,17 @@ class Entries:
         self._tree.unlinked(inode)
         await self.keep_visible(parent)
 
-    async def require_empty(self, directory: Inode) -> None:
+    async def require_empty(self, directory: Inode, *, of_tree: bool = False) -> None:
         """Raises DirectoryNotEmptyError if anything is in it, here or in the store.
 
+        ``of_tree``: where a tree is being removed, let the answer tell of what comes next, too.
         What no listing shows is told in the log: the caller only sees an empty directory that
         cannot be removed.
         """
         prefix = self._tree.keys.marker_key_of(directory)
         if any(node.local for node in self._tree.table.below(directory) if node is not directory):
             raise DirectoryNotEmptyError(f"directory {prefix!r} is not empty")
-        found = await self._resolver.first_below(directory)
+        found = await self._resolver.first_below(directory, of_tree=of_tree)
         if found is None:
             return
         if found == prefix:
@@ -343,29 +344,26 @@ class Entries:
             )
         raise DirectoryNotEmptyError(f"directory {prefix!r} holds {found!r}")
 
-    async def keep_visible(self, directory: Inode) -> None:
-        """Write a marker if nothing else shows the directory any more.
+    async def keep_visible(self, directory: Inode, *, put_off: bool = False) -> bool:
+        """Write a marker if nothing else shows the directory any more; with ``put_off`` the
+        directory is known here only instead, and True says that its marker is to come later.
 
         Asks the store only when neither a marker nor a fresh listing is known. A failure is
         logged, not raised: what the caller removed is removed.
         """
-        if directory is self._tree.table.root or directory.removed or directory.info is not None:
-            return
-        if directory.local:
-            return  # this mount shows it
-        prefix = self._tree.keys.marker_key_of(directory)
-        listing = self._tree.listings.complete(directory)
         try:
-            if listing is not None and listing.index is not None:
-                if any(entry is not LOCAL for entry in listing.index.values()):
-                    return
-            else:
-                page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
-                if page.objects or page.prefixes:
-                    return
-            await self.write_marker(directory)
+            if await self._is_shown(directory):
+                return False
+            if not put_off:
+                await self.write_marker(directory)
+            elif not (directory.local or directory.removed):
+                stored = stored_metadata(directory, self._tree.options, with_times=True)
+                self._known_here_only(directory, stored)
+                return True
         except StoreError as exc:
+            prefix = self._tree.keys.marker_key_of(directory)
             log.warning("directory %r may vanish now that it is empty: %s", prefix, exc)
+        return False
 
     async def write_marker(self, inode: Inode) -> None:
         """Store the marker of a directory that has none, or a symlink that is known here only,
@@ -390,6 +388,19 @@ class Entries:
         return keys.marker_key_of(inode) if inode.kind is Kind.DIRECTORY else keys.key_of(inode)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    async def _is_shown(self, directory: Inode) -> bool:
+        """Whether a directory needs no new marker to be there."""
+        if directory is self._tree.table.root or directory.removed or directory.info is not None:
+            return True
+        if directory.local:
+            return True  # this mount shows it
+        listing = self._tree.listings.complete(directory)
+        if listing is not None and listing.index is not None:
+            return any(entry is not LOCAL for entry in listing.index.values())
+        prefix = self._tree.keys.marker_key_of(directory)
+        page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
+        return bool(page.objects or page.prefixes)
 
     @staticmethod
     def _known_here_only(inode: Inode, stored: Mapping[str, str]) -> None:

@@ -333,7 +333,7 @@ class Namespace:
         One that was made or listed within ``negative_ttl`` says so by itself.
         """
         if not self._tree.is_known_empty(directory):
-            await self._entries.require_empty(directory)
+            await self._entries.require_empty(directory, of_tree=True)
 
     async def make_symlink(
         self,
@@ -452,9 +452,12 @@ class Namespace:
         """The file has lost its name here; what the store has of it is the caller's to remove."""
         self._tree.unlinked(inode)
 
-    async def keep_visible(self, directory: Inode) -> None:
-        """Something in it was removed: the directory itself stays. Never fails."""
-        await self._entries.keep_visible(directory)
+    async def keep_visible(self, directory: Inode, *, put_off: bool = False) -> bool:
+        """Something in it was removed: the directory itself stays. Never fails.
+
+        ``put_off``: its marker may come later; True: :meth:`store_empty` is to send one.
+        """
+        return await self._entries.keep_visible(directory, put_off=put_off)
 
     async def rename(
         self,

@@ -49,6 +49,9 @@ class EntryKind(IntEnum):
     REMOVAL = 6
 
 
+_KINDS = frozenset(int(kind) for kind in EntryKind)
+
+
 @dataclass(slots=True)
 class KeptEntry:
     """The state of an id, from all its entries."""
@@ -337,12 +340,14 @@ def _entries(content: memoryview) -> Iterator[_Entry]:
         end = data_at + data_bytes
         if end > len(content) or crc != zlib.crc32(content[start + _CHECKED_FROM : end], kind):
             return
-        try:
-            known = EntryKind(kind)
-            text = str(content[text_at:data_at], "utf-8")
-        except ValueError:
-            return
-        yield _Entry(known, ident.hex(), state == _NEEDED, position, text, content[data_at:end])
+        # One of a kind that only another version knows hides none of those behind it.
+        if kind in _KINDS:
+            try:
+                text = str(content[text_at:data_at], "utf-8")
+            except ValueError:
+                return
+            is_needed, data = state == _NEEDED, content[data_at:end]
+            yield _Entry(EntryKind(kind), ident.hex(), is_needed, position, text, data)
         start = end
 
 

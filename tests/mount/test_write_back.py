@@ -13,11 +13,11 @@ import pytest
 from minio import Minio
 
 from ossfs_py.writing.segments import count_files
-from tests.conftest import MountFactory
+from tests.conftest import MountFactory, make_bucket
 from tests.support.commands import ossfs
 from tests.support.mounting import Mount, wait_for_log
 from tests.support.proxy import Fault, Proxy
-from tests.support.recovering import Recovering, names, stored
+from tests.support.recovering import Recovering, kill, names, stored
 from tests.support.seaweed import SeaweedServer
 
 
@@ -253,6 +253,37 @@ def test_a_directory_is_sent_with_all_that_was_done_to_it(
     assert (sent["x-amz-meta-mode"], sent["x-amz-meta-mtime"]) == (str(0o40750), "1000000000")
     inner = sent_markers(proxy, "made/inner/")[-1]
     assert inner["x-amz-meta-mode"] == str(0o40700)
+
+
+def test_what_waits_for_one_bucket_comes_to_no_other(
+    mount: MountFactory,
+    seaweed: SeaweedServer,
+    proxy: Proxy,
+    bucket: str,
+    minio_client: Minio,
+) -> None:
+    mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint)
+    hold_uploads(proxy)
+    (mounted.path / "file").write_bytes(b"content")
+    (mounted.path / "directory").mkdir()
+    kill(mounted)
+    proxy.faults.clear()
+    other = make_bucket(seaweed)
+    mounted.source = other
+    mounted.start()
+    assert list(mounted.path.iterdir()) == []
+    assert mounted.unmount() == 0
+    mounted.close()
+    assert names(minio_client, other) == []
+    assert pending(mounted) == 1
+    mounted.source = bucket
+    mounted.start()
+    assert (mounted.path / "directory").is_dir()
+    assert mounted.unmount() == 0
+    mounted.close()
+    assert Recovering(mounted, seaweed)("--upload").code == 0
+    assert stored(minio_client, bucket, "file") == b"content"
+    minio_client.remove_bucket(other)
 
 
 def test_directories_of_a_killed_daemon_are_made_by_the_next_mount(

@@ -98,6 +98,19 @@ def test_guesses_are_the_owner_s_where_others_see_the_mount(
     assert (kept is not None) == (guessed_for is not None)
 
 
+def test_each_bucket_store_and_prefix_has_a_journal_of_its_own(tmp_path: Path) -> None:
+    below = [
+        options.state_directory(settings(state_dir=tmp_path, **what), Path("/mnt"))
+        for what in (
+            {"bucket": "one"},
+            {"bucket": "two"},
+            {"bucket": "two", "prefix": "p/"},
+            {"bucket": "two", "endpoint": "http://127.0.0.1:1"},
+        )
+    ]
+    assert len(set(below)) == len(below)
+
+
 def test_each_mountpoint_has_a_state_of_its_own(tmp_path: Path) -> None:
     found = settings(state_dir=tmp_path)
     one, other = (options.state_directory(found, Path(f"/mnt/{name}")) for name in ("a", "b"))

@@ -40,7 +40,11 @@ class Bench:
     def __init__(self, store: FakeStore, workers: Workers) -> None:
         self.store = store
         trash = Trash(store, workers, "trash/")
-        self.put_off = PutOffRemovals(store, workers, self._forget, trash, self._came_back)
+        self.put_off = PutOffRemovals(
+            store, workers, self._forget, trash, self._came_back, self._before
+        )
+        self.begun: list[tuple[list[str], list[str]]] = []
+        """The keys of each batch, and what the store had before it."""
         self.forgotten: list[str] = []
         self.came_back = 0
         self.refusals: list[OSError] = []
@@ -49,6 +53,9 @@ class Bench:
         if self.refusals:
             raise self.refusals.pop()
         self.forgotten.extend(removal.key for removal in removals)
+
+    async def _before(self, keys: Sequence[str]) -> None:
+        self.begun.append((sorted(keys), self.store.keys()))
 
     def _came_back(self) -> None:
         self.came_back += 1
@@ -75,6 +82,15 @@ def on_bench(test: Callable[[Bench], Awaitable[None]]) -> None:
         assert workers.join(60)
 
     trio.run(main)
+
+
+def test_what_must_come_before_a_batch_is_told_its_keys() -> None:
+    async def test(bench: Bench) -> None:
+        bench.removed("d/a", "d/b")
+        await bench.put_off.done()
+        assert bench.begun == [(["d/a", "d/b"], ["d/a", "d/b"])]
+
+    on_bench(test)
 
 
 def test_a_directory_of_files_goes_by_one_listing_and_one_request() -> None:

@@ -120,6 +120,50 @@ def test_a_directory_that_others_use_stays_and_an_empty_one_goes_without_a_quest
     on_write_back(tmp_path, test)
 
 
+def test_a_tree_without_markers_is_removed_without_making_any(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.names(("t",))
+        for folder in ("a", "b"):
+            for name in await m.names(("t", folder)):
+                await m.unlink(("t", folder, name))
+            await m.rmdir(("t", folder))
+        await m.rmdir(("t",))
+        await m.fs.sync()
+        assert not [key for method, key in m.store.log if method == "put"]
+        assert m.store.keys() == []
+
+    store = FakeStore()
+    for key in ("t/a/1", "t/a/2", "t/b/1"):
+        store.seed(key, b"x")
+    on_write_back(tmp_path, test, store)
+
+
+def test_other_clients_see_an_emptied_directory_all_the_time(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.names(("d",))
+        await m.unlink(("d", "file"))
+        assert await m.names(()) == ["d"]
+        await m.fs.sync()
+        assert changes(m.store) == [("put", "d/"), ("delete", "d/file")]
+        assert await m.names(("d",)) == []
+
+    store = FakeStore()
+    store.seed("d/file", b"x")
+    on_write_back(tmp_path, test, store)
+
+
+def test_an_emptied_directory_survives_a_kill(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.names(("d",))
+        await m.unlink(("d", "file"))
+        markers = m.bench.writes.journal.leftover_markers()
+        assert [record.key for record in markers] == ["d/"]
+
+    store = FakeStore()
+    store.seed("d/file", b"x")
+    on_write_back(tmp_path, test, store)
+
+
 Oracle = dict[Names, tuple[str, bytes, int]]
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import uuid
 
 import pytest
 
@@ -11,6 +12,7 @@ from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ByteRange, CommitRequest, MultipartUpload, ObjectVersion, Part
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError, SentParts
+from ossfs_py.writing.segments import EntryKind
 from ossfs_py.writing.stagelog import truncated_entry, written_entry
 
 BASE = ObjectVersion("dir/file", "etag", 100)
@@ -213,6 +215,24 @@ def test_a_damaged_record_costs_no_byte(journal):
     assert [r.key for r in following.unsaved_records()] == [""]
     following.remove_unsaved(ident)
     assert list(following.unsaved_records()) == []
+    following.close()
+
+
+def test_records_of_another_version_cost_no_byte_and_delete_nothing(journal):
+    """As a downgrade finds them, among those of its own."""
+    other = {**json.loads(FULL.to_json()), "format": 99}
+    theirs, ours = uuid.uuid4().hex, uuid.uuid4().hex
+    journal._segments.put(EntryKind.FILE, theirs, json.dumps(other), b"bytes")
+    journal._segments.put(EntryKind.REMOVAL, uuid.uuid4().hex, '{"format": 99, "keys": ["key"]}')
+    journal._segments.put(EntryKind.MARKER, uuid.uuid4().hex, '{"format": 99, "path": "d"}')
+    journal.keep_small(RECORD.replaced(ident=ours, key="ours"), b"own")
+    following = crashed(journal)
+    assert sorted(following.claim_leftovers()) == sorted([theirs, ours])
+    found = {record.ident: record for record in following.unsaved_records()}
+    assert (found[theirs].key, "format 99 is not known" in found[theirs].reason) == ("", True)
+    assert found[ours].key == "ours"
+    assert following.unsaved_path(theirs).read_bytes() == b"bytes"
+    assert (following.leftover_removals(), following.leftover_markers()) == ([], [])
     following.close()
 
 

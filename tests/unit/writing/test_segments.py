@@ -82,6 +82,21 @@ def test_a_damaged_entry_and_what_is_behind_it_does_not_count(tmp_path: Path) ->
     assert list(left(tmp_path)) == idents[:1]
 
 
+def test_an_entry_of_another_version_hides_none_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, first, unknown, second = SegmentLog(tmp_path), new_id(), new_id(), new_id()
+    log.put(FILE, first, "first", b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(segments, "_KINDS", frozenset({FILE}))
+        log.put(MARKER, unknown, "of a kind that is not known", bytes(100))
+        log.put(FILE, second, "second", b"more")
+        assert left(tmp_path) == {
+            first: (FILE, "first", b"content"),
+            second: (FILE, "second", b"more"),
+        }
+
+
 def full_disk(after_bytes: int) -> Callable[[int, list[memoryview], int], int]:
     """A pwritev that takes so many bytes, and then no more."""
     real, room = os.pwritev, after_bytes

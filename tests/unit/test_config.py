@@ -404,13 +404,6 @@ def test_all_mistakes_are_told_at_once_in_the_users_words(tmp_path: Path) -> Non
             "--restarts and --fuse-lane: it needs the fast lane",
         ),
         (
-            {"keeper": "/run/keeper", "trash": ".ossfs-py-trash/"},
-            (
-                "--keeper and --trash: what waits to be stored or deleted is not handed on "
-                "to another daemon yet"
-            ),
-        ),
-        (
             {"keeper": "/run/keeper", "read_only": True, "fuse_lane": "off"},
             "--keeper and --fuse-lane: it needs the fast lane",
         ),

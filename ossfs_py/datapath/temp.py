@@ -73,17 +73,19 @@ class TempBackend:
         """Write fetched bytes behind their readers; False when the disk is full, or its rest is
         left to others.
         """
-        if not self._room.has_room(self._file.fileno(), READERS, len(view)):
-            return False
-        done = 0
-        try:
-            while done < len(view):
-                done += os.pwritev(self._file.fileno(), [view[done:]], start + done)
-        except OSError as exc:
-            if is_disk_full(exc):
+        fd = self._file.fileno()
+        with self._room.reserved(fd, READERS, len(view)) as has_room:
+            if not has_room:
                 return False
-            raise
-        return True
+            done = 0
+            try:
+                while done < len(view):
+                    done += os.pwritev(fd, [view[done:]], start + done)
+            except OSError as exc:
+                if is_disk_full(exc):
+                    return False
+                raise
+            return True
 
     def note_kept(self, start: int, end: int) -> None:
         """The run is in the file now."""

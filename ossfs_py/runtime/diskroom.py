@@ -5,7 +5,10 @@ needs the disk. So bytes are refused, whoever brings them, while some space is l
 """
 
 import os
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ossfs_py.errors import disk_full
 
@@ -41,15 +44,34 @@ class DiskRoom:
         self._min_free_bytes = min_free_bytes
         self._shared = shared
         self._taken: Counter[int] = Counter()
+        self._coming_bytes = 0
+        """Bytes that threads are writing now, changed under the lock."""
+        self._lock = threading.Lock()
 
     def has_room(self, fd: int, uid: int, size: int) -> bool:
         """Whether the user may bring ``size`` more bytes to the file system of ``fd``."""
         if self._min_free_bytes == 0 and not self._shared:
             return True
-        left = left_bytes(fd, self._min_free_bytes) - size
+        left = left_bytes(fd, self._min_free_bytes) - self._coming_bytes - size
         if left < 0:
             return False
         return not self._shared or self._taken[uid] + size <= left
+
+    @contextmanager
+    def reserved(self, fd: int, uid: int, size: int) -> Iterator[bool]:
+        """Whether the user may bring ``size`` more bytes, which are nobody else's room in this
+        context: several threads that asked before any of them wrote would take it together.
+        """
+        with self._lock:
+            has_room = self.has_room(fd, uid, size)
+            if has_room:
+                self._coming_bytes += size
+        try:
+            yield has_room
+        finally:
+            if has_room:
+                with self._lock:
+                    self._coming_bytes -= size
 
     def require(self, fd: int, uid: int, size: int) -> None:
         """Raise OSError (no space left) unless the user may bring ``size`` more bytes."""

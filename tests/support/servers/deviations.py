@@ -145,6 +145,13 @@ DEVIATIONS = (
     ),
     Deviation(
         ("rclone",),
+        ("contract/test_store.py::test_no_byte_of_another_version_is_given*",),
+        "files are replaced in place: on a busy machine HEAD may still tell of the version before "
+        "when bytes of the next one were sent (seen at loads of 12 and more)",
+        "may fail",
+    ),
+    Deviation(
+        ("rclone",),
         ("mount/test_semantics.py::test_a_file_that_changes_while_it_is_streamed*",),
         "rclone reads the whole object to answer a request about any part of it: on a busy machine "
         "that outlasts the stall timeout (seen at a load of 20), and a read is EIO, not ESTALE",

@@ -316,17 +316,16 @@ class Entries:
         self._tree.unlinked(inode)
         await self.keep_visible(parent)
 
-    async def require_empty(self, directory: Inode, *, of_tree: bool = False) -> None:
+    async def require_empty(self, directory: Inode) -> None:
         """Raises DirectoryNotEmptyError if anything is in it, here or in the store.
 
-        ``of_tree``: where a tree is being removed, let the answer tell of what comes next, too.
         What no listing shows is told in the log: the caller only sees an empty directory that
         cannot be removed.
         """
         prefix = self._tree.keys.marker_key_of(directory)
         if any(node.local for node in self._tree.table.below(directory) if node is not directory):
             raise DirectoryNotEmptyError(f"directory {prefix!r} is not empty")
-        found = await self._resolver.first_below(directory, of_tree=of_tree)
+        found = await self._resolver.first_below(directory)
         if found is None:
             return
         if found == prefix:

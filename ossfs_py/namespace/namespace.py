@@ -333,7 +333,7 @@ class Namespace:
         One that was made or listed within ``negative_ttl`` says so by itself.
         """
         if not self._tree.is_known_empty(directory):
-            await self._entries.require_empty(directory, of_tree=True)
+            await self._entries.require_empty(directory)
 
     async def make_symlink(
         self,

@@ -316,20 +316,14 @@ class Resolver:
         """
         return await self._workers.run(self._store.list_page, query)
 
-    async def first_below(self, directory: Inode, *, of_tree: bool = False) -> str | None:
+    async def first_below(self, directory: Inode) -> str | None:
         """The first key in the directory but its marker, or the marker if that has content.
-
-        ``of_tree``: as of :meth:`Entries.require_empty`.
 
         Raises:
             StoreError
         """
         prefix = self._tree.keys.marker_key_of(directory)
-        renewed = self._tree.listings.renewed(directory) if of_tree else None
-        if renewed is not None:
-            page = await renewed.wait()
-        else:
-            page = await self.list_page(ListQuery(prefix, max_keys=2))
+        page = await self.list_page(ListQuery(prefix, max_keys=2))
         keys = [info.key for info in page.objects if info.key != prefix or info.size]
         return min([*keys, *page.prefixes], default=None)
 

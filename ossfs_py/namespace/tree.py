@@ -5,7 +5,7 @@ No method waits: each is one step on the trio thread.
 
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 import trio
 
@@ -392,7 +392,7 @@ class Tree:
             return
         self.changes.add(self.keys.key_of(inode))
         self.listings.note(parent, inode.name, REMOVED)
-        self._detach_all(inode, self.listings.removed)
+        self._detach_all(inode)
         self.entries_changed(parent)
 
     def renamed(self, inode: Inode, parent: Inode, name: str) -> None:
@@ -481,11 +481,10 @@ class Tree:
             return None
         return len(listing.directories())
 
-    def _detach_all(self, inode: Inode, told: Callable[[Inode], None] | None = None) -> None:
-        told = told or self.listings.drop
+    def _detach_all(self, inode: Inode) -> None:
         for node in reversed(list(self.table.below(inode))):  # a directory after what is in it
             if node.kind is Kind.DIRECTORY:
-                told(node)
+                self.listings.drop(node)
             self.table.detach(node)
 
     def _of_kind(self, parent: Inode, name: str, kind: Kind) -> Inode:

@@ -142,3 +142,24 @@ def test_an_absence_the_kernel_believes_ends_when_a_listing_shows_the_name(
     deadline = time.monotonic() + WITHIN_SECONDS
     while not name.exists():  # told by a thread
         assert time.monotonic() < deadline
+
+
+def test_a_tree_that_is_walked_as_it_is_read_shows_each_file(
+    mount: MountFactory, bucket: str, minio_client: Minio
+) -> None:
+    """The walk reads ahead of the program, which opens files between two directories."""
+    made = {
+        f"top/{folder:02}/{number:02}": b"%d" % number
+        for folder in range(10)
+        for number in range(20)
+    }
+    for key, content in made.items():
+        minio_client.put_object(bucket, key, BytesIO(content), len(content))
+    mounted = mount(bucket, read_only=True, negative_ttl="1s")
+    top = mounted.path / "top"
+    read = {
+        str(path.relative_to(mounted.path)): path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_file()
+    }
+    assert read == made

@@ -23,9 +23,6 @@ from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_REMOVING_SECONDS = 2.0
-"""A directory removed so soon after the one beside it: a tree is being removed."""
-
 
 class ListingEngine:
     """All listings of one mount. Everything here belongs to the trio thread."""
@@ -74,8 +71,6 @@ class ListingEngine:
             max_entries=max_entries,
         )
         self._opened_last: Inode | None = None
-        self._removed_last: tuple[Inode, float] | None = None
-        """The directory in which one was removed last, and when."""
 
     def open(self, directory: Inode) -> Listing:
         """A listing to read from its beginning: cached, joined in flight, or begun now."""
@@ -163,32 +158,10 @@ class ListingEngine:
         """Forget the listing of a directory; its readers continue with what they have."""
         if self.walks:
             self.walks.drop(self._keys.marker_key_of(directory))
-        self._forget(directory)
-
-    def removed(self, directory: Inode) -> None:
-        """This mount has removed a directory, which was empty."""
-        if self.walks:
-            self.walks.emptied(self._keys.marker_key_of(directory))
-        if directory.parent is not None:
-            self._removed_last = directory.parent, trio.current_time()
-        self._forget(directory)
-
-    def renewed(self, directory: Inode) -> PromisedPage | None:
-        """What is in a directory that is about to be removed, where one question tells of those
-        that are removed next, too."""
-        parent = directory.parent
-        if parent is None or self._removed_last is None:
-            return None
-        removing, at = self._removed_last
-        if removing is not parent or trio.current_time() - at > _REMOVING_SECONDS:
-            return None
-        beside = self.complete(parent)
-        names = beside.directories() if beside is not None else {}
-        if next(reversed(names), directory.name) == directory.name:
-            return None
-        prefix = self._keys.marker_key_of(directory)
-        base = self._keys.marker_key_of(parent)
-        return self.walks.renew(base, prefix, partial(self._fetch, prefix, None))
+        self._complete.pop(directory.number, None)
+        under_way = self._in_flight.pop(directory.number, None)
+        if under_way is not None:
+            self._unshared.add(under_way)
 
     def conflict(self, key: str) -> None:
         """Warn, once, that an object is hidden by a directory of its name."""
@@ -196,12 +169,6 @@ class ListingEngine:
             log.warning(
                 "object %r is hidden: keys below %r make a directory of its name", key, key + "/"
             )
-
-    def _forget(self, directory: Inode) -> None:
-        self._complete.pop(directory.number, None)
-        under_way = self._in_flight.pop(directory.number, None)
-        if under_way is not None:
-            self._unshared.add(under_way)
 
     def _shared(self, directory: Inode) -> Listing | None:
         oldest = trio.current_time() - self._ttl_seconds

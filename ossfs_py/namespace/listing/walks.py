@@ -107,11 +107,8 @@ class FoundPage:
 class _Walk:
     """One flat listing in flight, of the keys below ``base`` that come after ``after``."""
 
-    def __init__(
-        self, base: str, after: str, fetch: FetchFlat, walks: "Walks", *, ahead: int
-    ) -> None:
+    def __init__(self, base: str, after: str, fetch: FetchFlat, walks: "Walks") -> None:
         self.base = base
-        self._ahead = ahead
         self.over = False
         self.promises: dict[str, PromisedPage] = {}
         self.changed: set[str] = set()
@@ -121,7 +118,7 @@ class _Walk:
         self._position = after
         self._token: str | None = None
         self._pages = 0
-        self._pages_wanted = ahead
+        self._pages_wanted = _PAGES_AHEAD
         self._stack = [_Directory(base, 0.0, 0)]
         self._closed: set[str] = set()
         self._under_way: Pending[ListPage] | None = None
@@ -143,13 +140,9 @@ class _Walk:
 
     def used(self, page_number: int) -> None:
         """The program has come to a directory of that page: read on."""
-        self._pages_wanted = max(self._pages_wanted, page_number + 1 + self._ahead)
+        self._pages_wanted = max(self._pages_wanted, page_number + 1 + _PAGES_AHEAD)
         if not self.over and self._under_way is None:
             self._ask()
-
-    def is_past(self, prefix: str) -> bool:
-        """Whether all keys below ``prefix`` were read."""
-        return prefix in self._closed
 
     def end(self) -> None:
         """Read no further; who waits is served the ordinary way."""
@@ -179,8 +172,6 @@ class _Walk:
         self._pages += 1
         goes_on = self._take_in(page)
         self._token = page.next_token
-        if goes_on:
-            self._tell_of_absent()
         if goes_on and self._token is None:
             while len(self._stack) > 1:
                 self._close(self._stack.pop())
@@ -224,17 +215,6 @@ class _Walk:
             self.used(node.page_number)
         else:
             self._walks.found(node.prefix, FoundPage(page, node.started, self, node.page_number))
-
-    def _tell_of_absent(self) -> None:
-        """Directories that were waited for, and passed, without a key below them."""
-        open_ones = {node.prefix for node in self._stack}
-        for prefix in [each for each in self.promises if each not in open_ones]:
-            if prefix < self._position or self._token is None:
-                promise = self.promises.pop(prefix)
-                if prefix in self.changed:
-                    promise.give_up()
-                else:
-                    promise.keep(ListPage((), (), None), self._asked_at)
 
     def _pays(self) -> bool:
         """Whether to read on after a page that was not the last; serves who waited long enough."""
@@ -316,22 +296,9 @@ class Walks:
         """List the subtree ``base`` flat from its directory ``first`` on, if that may pay."""
         if self._ttl_seconds <= 0 or base in self._useless:
             return
-        self._begin(base, first, _PAGES_AHEAD)
-
-    def renew(
-        self, base: str, prefix: str, otherwise: Callable[[], Pending[ListPage]]
-    ) -> PromisedPage | None:
-        """What is in a directory by now, and in those behind it that one page tells of, too: a
-        program that removes directory after directory comes to them next.
-        """
-        if self._ttl_seconds <= 0 or base in self._useless:
-            return None
-        # No page more: it would be too old when the program comes there.
-        walk = self._begin(base, prefix, -1)
-        promised = PromisedPage(otherwise)
-        promised.patience = 1
-        walk.promise(prefix, promised)
-        return promised
+        if self._walk is not None:
+            self._walk.end()
+        self._walk = _Walk(base, first.removesuffix("/"), self._fetch, self)
 
     def found(self, prefix: str, found: FoundPage) -> None:
         """A walk has read a whole directory."""
@@ -351,13 +318,6 @@ class Walks:
         if self._walk is not None and not self._walk.over:
             self._walk.changed.add(prefix)
 
-    def emptied(self, prefix: str) -> None:
-        """A directory was removed after all that was in it: a walk that is past it goes on."""
-        if self._walk is None or not self._walk.is_past(prefix):
-            self.drop(prefix)
-        else:
-            self._found.pop(prefix, None)
-
     def drop(self, prefix: str) -> None:
         """Forget a directory and all below it."""
         for known in [known for known in self._found if known.startswith(prefix)]:
@@ -366,9 +326,3 @@ class Walks:
         if walk is not None and (walk.base.startswith(prefix) or prefix.startswith(walk.base)):
             walk.end()
             self._walk = None
-
-    def _begin(self, base: str, first: str, ahead: int) -> _Walk:
-        if self._walk is not None:
-            self._walk.end()
-        self._walk = _Walk(base, first.removesuffix("/"), self._fetch, self, ahead=ahead)
-        return self._walk

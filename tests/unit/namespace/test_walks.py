@@ -1,8 +1,6 @@
 """Listing ahead of a walk: when it is done, when it is left, and what it must not hide."""
 
-import pytest
-
-from ossfs_py.errors import DirectoryNotEmptyError, StoreUnavailableError
+from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.namespace import Inode
 from tests.support.fake_store import FakeStore
@@ -191,69 +189,3 @@ def test_forgetting_answers_shows_changes_of_others_at_once() -> None:
         assert (await m.namespace.attributes(await m.at("d01/f0001"))).size == 6
 
     mounted(run, tree(2, 10))
-
-
-async def remove(m: Mounted, name: str, *, seconds_a_file: float = 0.0) -> None:
-    """A directory and the files that are known in it, as rm -r does with write-back; objects of
-    others stay.
-    """
-    directory = await m.namespace.lookup(m.root, name)
-    for file in await m.names(directory):
-        if file != "theirs":
-            m.clock.jump(seconds_a_file)
-            await m.namespace.unlink(directory, file)
-    await remove_directory(m, directory)
-
-
-async def remove_directory(m: Mounted, directory: Inode) -> None:
-    await m.namespace.require_empty(directory)
-    m.store.delete(m.namespace.marker_key_of(directory))
-    m.namespace.note_unlinked(directory)
-
-
-def test_a_tree_that_is_removed_is_asked_for_once_a_lifetime() -> None:
-    async def run(m: Mounted) -> None:
-        for _, directory in await m.entries(m.root):
-            await remove(m, directory.name, seconds_a_file=0.1)
-        # Half a second each: of every second one, what is known is too old.
-        assert m.store.take_requests()["list_page"] <= 2 + 20 / 2 + 1
-        assert m.store.keys() == []
-
-    mounted(run, tree(20, 5), negative_ttl_seconds=1.0)
-
-
-def test_what_others_store_while_a_tree_is_removed_keeps_its_directory() -> None:
-    async def run(m: Mounted) -> None:
-        names = [directory.name for _, directory in await m.entries(m.root)]
-        await remove(m, names[0])
-        directory = await m.namespace.lookup(m.root, names[1])
-        for file in await m.names(directory):
-            await m.namespace.unlink(directory, file)
-        m.clock.jump(1.1)
-        m.store.seed("d01/theirs", b"1")
-        m.store.seed("d03/theirs", b"1")
-        with pytest.raises(DirectoryNotEmptyError):
-            await remove_directory(m, directory)
-        await remove(m, names[2])
-        with pytest.raises(DirectoryNotEmptyError):
-            await remove(m, names[3])
-        await remove(m, names[4])
-        left = m.store.keys()
-        assert [key for key in left if key.endswith("s")] == ["d01/theirs", "d03/theirs"]
-
-    mounted(run, tree(5, 3), negative_ttl_seconds=1.0)
-
-
-def test_a_directory_that_fills_pages_is_not_taken_for_empty_by_what_is_before_it() -> None:
-    async def run(m: Mounted) -> None:
-        directories = dict(await m.entries(m.root))
-        await remove(m, "d00")
-        m.store.take_requests()
-        with pytest.raises(DirectoryNotEmptyError):
-            await remove_directory(m, directories["d01"])
-        assert m.store.take_requests() == {"list_page": 1}
-
-    store = tree(3, 1500)
-    for number in range(3, 1500):
-        store.delete(f"d00/f{number:04}")
-    mounted(run, store)

@@ -7,7 +7,11 @@ of its directories. Where the listing of a directory continues, the skipped subd
 requested: those whose name is a prefix of the mark, followed there by a character that sorts before
 the slash.
 
-It costs one request for each directory, and one for each such character in the last name of a page.
+A page is put in the order of keys only after it was collected in that of names. So where a page
+ends with ``dir/``, ``dir-x`` may be on no page either: names that begin with ``dir`` are requested.
+
+It costs one request for each directory, one for each such character in the last name of a page, and
+one for each page that ends with a directory.
 """
 
 from collections.abc import Callable, Iterator
@@ -44,7 +48,10 @@ class ByDirectory:
         return HistoryPage(tuple(entries), (), following)
 
     def _of_directory(self, query: HistoryQuery) -> HistoryPage:
-        page = self._ask(query)
+        return self._with_names_beside(query, self._with_passed(query, self._ask(query)))
+
+    def _with_passed(self, query: HistoryQuery, page: HistoryPage) -> HistoryPage:
+        """A page and the directories that the server skipped behind the mark."""
         after = query.after
         if after is None or not after.key.startswith(query.prefix):
             return page
@@ -62,6 +69,45 @@ class ByDirectory:
             and self._ask(HistoryQuery(directory, max_entries=1)).entries
         ]
         return replace(page, prefixes=tuple(sorted((*page.prefixes, *lost)))) if lost else page
+
+    def _with_names_beside(self, query: HistoryQuery, page: HistoryPage) -> HistoryPage:
+        """A page and the names before the directory that ends it that the server tells later."""
+        last = page.following
+        if last is None or last.key not in page.prefixes:
+            return page
+        directory = last.key
+        name = directory.removesuffix(_SLASH)
+        first = query.after.key if query.after is not None else ""
+        told = list(_told(page))
+        known = {one[:2] for one in told}
+        lost = [
+            one
+            for one in self._beside(name)
+            if name < one[0] < directory and one[0] > first and one[:2] not in known
+        ]
+        if not lost:
+            return page
+        every = sorted((*told, *lost), key=lambda one: one[0])
+        kept = every[: query.max_entries]
+        entries = tuple(entry for _, _, entry in kept if entry is not None)
+        prefixes = tuple(key for key, _, entry in kept if entry is None)
+        key, version_id, _ = kept[-1]
+        return HistoryPage(entries, prefixes, HistoryMark(key, version_id or None))
+
+    def _beside(self, name: str) -> Iterator[tuple[str, str, HistoryEntry | None]]:
+        """What is in one directory and begins with a name and a character before the slash."""
+        whole = self._ask(HistoryQuery(name, _SLASH))
+        if whole.following is None:
+            yield from _told(whole)
+            return
+        for character in map(chr, range(ord(" "), ord(_SLASH))):
+            mark: HistoryMark | None = None
+            while True:
+                page = self._of_directory(HistoryQuery(name + character, _SLASH, mark))
+                yield from _told(page)
+                if page.following is None:
+                    break
+                mark = page.following
 
     def _below(self, prefix: str, after: HistoryMark | None) -> Iterator[HistoryEntry]:
         """Everything below a prefix, or the part after a mark, in the order of keys."""
@@ -90,3 +136,8 @@ class ByDirectory:
                     "the listing goes in circles", operation="ListObjectVersions", key=prefix
                 )
             mark = page.following
+
+
+def _told(page: HistoryPage) -> Iterator[tuple[str, str, HistoryEntry | None]]:
+    yield from ((entry.key, entry.version_id, entry) for entry in page.entries)
+    yield from ((prefix, "", None) for prefix in page.prefixes)

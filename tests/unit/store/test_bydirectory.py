@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ossfs_py.errors import StoreUnavailableError
@@ -105,6 +105,8 @@ def test_flat_pages_of_any_size_tell_each_version_once_and_in_order(
 
 
 @given(st.sets(KEYS, max_size=12), st.integers(1, 7), st.sampled_from(["", "a/", "a", "b/a/"]))
+@example({"--.", "-/0", "--/0"}, 1, "")  # "--." comes behind two directories, and before the mark
+@example({"dir-x", "dir/a"}, 1, "")
 def test_pages_of_a_directory_tell_each_name_once(
     keys: set[str], page_size: int, prefix: str
 ) -> None:

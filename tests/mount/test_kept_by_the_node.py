@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -149,61 +149,86 @@ file.close()
 """
 
 
+class Writer:
+    """A program with a file open for writing."""
+
+    def __init__(self, path: Path, syncs: str) -> None:
+        """``syncs``: whether it calls fsync after each word, "syncs" or "never"."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", WRITER, path, syncs],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._line() == "open\n"
+
+    def write(self, word: str) -> None:
+        assert self.process.stdin is not None
+        print(word, file=self.process.stdin, flush=True)
+        assert self._line() == "written\n"
+
+    def end(self) -> None:
+        """Let it close its file."""
+        assert self.process.communicate(timeout=END_SECONDS) == ("", None)
+        assert self.process.returncode == 0
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+
+@pytest.fixture
+def writers() -> Iterator[Callable[[Path, str], Writer]]:
+    """Starts writers, and ends them with the test."""
+    started: list[Writer] = []
+
+    def start(path: Path, syncs: str) -> Writer:
+        started.append(Writer(path, syncs))
+        return started[-1]
+
+    yield start
+    for writer in started:
+        writer.process.kill()
+        writer.process.communicate()
+
+
 def test_a_container_that_is_stopped_leaves_nothing_in_its_memory(
-    mount: MountFactory, bucket: str, minio_client: Minio, node: NodeKeeperProcess
+    mount: MountFactory,
+    bucket: str,
+    minio_client: Minio,
+    node: NodeKeeperProcess,
+    writers: Callable[[Path, str], Writer],
 ) -> None:
     """``direct`` keeps what is written in memory: told to end, it brings it to disk first."""
     one = kept(mount(bucket, data_path="direct", keeper=node.socket), node)
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, one.path / "file", "never"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    try:
-        assert writer.stdout.readline() == "open\n"
-        print("begun", file=writer.stdin, flush=True)
-        assert writer.stdout.readline() == "written\n"
-        assert one.terminate() == 0, one.log
-        goes_on(one)
-        assert writer.communicate("continued\n", timeout=END_SECONDS)[0] == "written\n"
-        assert writer.returncode == 0
-    finally:
-        writer.kill()
+    writer = writers(one.path / "file", "never")
+    writer.write("begun")
+    assert one.terminate() == 0, one.log
+    goes_on(one)
+    writer.write("continued")
+    writer.end()
     assert minio_client.get_object(bucket, "file").data == b"beguncontinued end"
     assert one.unmount() == 0, one.log
 
 
 def test_what_is_written_goes_on_in_the_next_container(
-    mount: MountFactory, bucket: str, minio_client: Minio, node: NodeKeeperProcess
+    mount: MountFactory,
+    bucket: str,
+    minio_client: Minio,
+    node: NodeKeeperProcess,
+    writers: Callable[[Path, str], Writer],
 ) -> None:
     one = kept(mount(bucket, data_path="temp", keeper=node.socket), node)
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, one.path / "file", "syncs"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    assert writer.stdout.readline() == "open\n"
-    try:
-        written = ""
-        for word, end in (("one", one.terminate), ("two", lambda: killed(one)), ("three", None)):
-            written += word
-            print(word, file=writer.stdin, flush=True)
-            assert writer.stdout.readline() == "written\n"
-            assert minio_client.get_object(bucket, "file").data == written.encode()
-            if end is not None:
-                end()
-                goes_on(one)
-        assert writer.communicate(timeout=END_SECONDS) == ("", None)
-        assert writer.returncode == 0
-    finally:
-        writer.kill()
-        writer.communicate()
+    writer = writers(one.path / "file", "syncs")
+    written = ""
+    for word, end in (("one", one.terminate), ("two", lambda: killed(one)), ("three", None)):
+        written += word
+        writer.write(word)
+        assert minio_client.get_object(bucket, "file").data == written.encode()
+        if end is not None:
+            end()
+            goes_on(one)
+    writer.end()
     assert minio_client.get_object(bucket, "file").data == b"onetwothree end"
     assert one.unmount() == 0, one.log
     assert not list(one.state_dir.rglob("unsaved/*"))

@@ -190,12 +190,17 @@ MountFactory = Callable[..., Mount]
 
 
 @pytest.fixture
-def mount(seaweed: SeaweedServer, tmp_path: Path) -> Iterator[MountFactory]:
+def mount(
+    request: pytest.FixtureRequest, seaweed: SeaweedServer, tmp_path: Path
+) -> Iterator[MountFactory]:
     """``mount(source, data_path="direct", …)`` mounts; everything ends with the test.
 
     A mount that is still there at the end must end well: unmounted, exit code 0, and no
     traceback nor leak in its log.
     """
+    if "proxy" in request.fixturenames:
+        # It ends after the mounts, which may still wait for the answer to their last request.
+        request.getfixturevalue("proxy")
     mounts: list[Mount] = []
 
     def start(source: str, **options: Option) -> Mount:

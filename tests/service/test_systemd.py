@@ -163,7 +163,6 @@ done
 wait
 echo "$number" >"$wrong.lines"
 """
-ALL_DAEMONS = "cat /proc/{0}/task/{0}/children"
 END_BY = {
     "killed": 'kill -KILL "$1"',
     "watchdog": 'kill -STOP "$1"',
@@ -182,6 +181,11 @@ END_BY = {
 }
 
 
+def daemons_of(keeper: int, machine: Booted) -> list[str]:
+    """Process ids of the daemons that the keeper has started and that have not ended."""
+    return machine.run("cat", f"/proc/{keeper}/task/{keeper}/children").stdout.split()
+
+
 @pytest.mark.timeout(400)
 def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service_ends(
     service: Service, minio_client: Minio
@@ -198,14 +202,15 @@ def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service
     with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
         try:
             for how, command in END_BY.items():
-                lines = stored(minio_client, service.bucket, "log").count(b"\n")
-                daemon = machine.run("sh", "-c", ALL_DAEMONS.format(keeper)).stdout.strip()
+                (daemon,) = daemons_of(keeper, machine)
                 machine.run("sh", "-c", command, "sh", daemon, limit)
+                wait_until(lambda: daemons_of(keeper, machine) not in ([daemon], []), how)  # noqa: B023
+                # Lines may have come between the look at the daemon and its end.
+                lines = stored(minio_client, service.bucket, "log").count(b"\n")
                 wait_until(
-                    lambda: stored(minio_client, service.bucket, "log").count(b"\n") > lines + 2  # noqa: B023
+                    lambda: stored(minio_client, service.bucket, "log").count(b"\n") > lines + 2,  # noqa: B023
+                    how,
                 )
-                now = machine.run("sh", "-c", ALL_DAEMONS.format(keeper)).stdout.strip()
-                assert now not in {daemon, ""}, how
         finally:
             machine.write(stop, "")
             on.wait(120)

@@ -46,7 +46,9 @@ def user(machine: Booted) -> Iterator[User]:
 
 @pytest.fixture
 def keys(seaweed: SeaweedServer, minio_client: Minio) -> tuple[Account, Account]:
-    """The old key and the new one, for one bucket."""
+    """The old key and the new one, for one bucket with one file."""
+    for left in minio_client.list_objects(OUTSIDER_BUCKET, recursive=True):
+        minio_client.remove_object(OUTSIDER_BUCKET, str(left.object_name))
     minio_client.put_object(OUTSIDER_BUCKET, "config.json", io.BytesIO(b"{}\n"), 3)
     return seaweed.identities["admin"], seaweed.identities[OUTSIDER]
 

@@ -111,6 +111,7 @@ class Resolver:
         tree = self._tree
         if parent.kind is not Kind.DIRECTORY:
             raise NotADirectoryPathError(f"{parent.name!r} is no directory")
+        may_list = True
         while True:
             key = tree.keys.child_key(parent, name)
             if parent.removed or tree.keys.is_reserved(parent, name):
@@ -132,11 +133,40 @@ class Resolver:
                     if self._is_overtaken(parent, name, question):
                         continue
                     return self._take_in(parent, name, question, None, _NOTHING_BELOW)
+            if may_list:
+                may_list = False
+                if await self._is_listed_again(parent, name):
+                    continue
             question = self._ask(key, head=True, below=True, known=known)
             head, below = await self._answers(question)
             if self._is_overtaken(parent, name, question):
                 continue
             return self._take_in(parent, name, question, head, below)
+
+    async def _is_listed_again(self, parent: Inode, name: str) -> bool:
+        """Where a program has listed a directory and asks for its names in their order, have one
+        page of a listing answer for this name and those to come; False: ask for this one.
+        """
+        tree, number = self._tree, parent.number
+        options = tree.options
+        if (
+            options.posix_metadata  # for which a listing tells too little
+            or options.metadata_ttl_seconds <= 0
+            or not tree.listings.was_read(parent)
+        ):
+            return False
+        before = self._bursts.name_before(number, name)
+        if before is None:
+            return False
+        try:
+            listed = await tree.listings.list_part(parent, before)
+        except StoreError:
+            return False  # the question that follows will be told
+        if tree.fresh_child(parent, name) is None:
+            self._bursts.useless(number)
+            return False
+        self._bursts.answered_until(number, max(listed))
+        return True
 
     async def _is_absent(self, parent: Inode, name: str, question: Question) -> bool:
         """Ask in the way that costs least where a name is absent; False: it may be there.

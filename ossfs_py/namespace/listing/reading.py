@@ -80,7 +80,9 @@ class Listing:
         token: str | None = None,
         base: int = 0,
         first: Pending[ListPage] | PromisedPage | None = None,
+        only_stored: bool = False,
     ) -> None:
+        """``only_stored``: without the entries that this mount has created and not stored yet."""
         self.directory = directory
         self.started = trio.current_time()
         self.complete = False
@@ -107,9 +109,10 @@ class Listing:
         self._last_key = ""
         self._directories: dict[str, int] | None = None
         """Known once it is complete, and until a directory comes or goes."""
-        for name, child in directory.children.items():
-            if child.local:
-                self.note(name, LOCAL, new=True)
+        if not only_stored:
+            for name, child in directory.children.items():
+                if child.local:
+                    self.note(name, LOCAL, new=True)
 
     def ask(self) -> None:
         """Ask for the first page."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import trio
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.answers import Once
@@ -15,13 +15,18 @@ from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.listing.merge import REMOVED, Entry, PageMerger, State
 from ossfs_py.namespace.listing.reading import Listing, ListingPage
 from ossfs_py.namespace.listing.seen import SeenContents
-from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in
+from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in, token_after
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_MAX_PARTS = 64
+"""Directories whose names are being asked in their order at once; each part holds a page."""
+_MAX_READ = 4096
+"""Directories of which it is remembered that a program has listed them."""
 
 
 class ListingEngine:
@@ -62,6 +67,11 @@ class ListingEngine:
         # Weak: a listing under way lives as long as somebody reads it.
         self._in_flight: weakref.WeakValueDictionary[int, Listing] = weakref.WeakValueDictionary()
         self._unshared: weakref.WeakSet[Listing] = weakref.WeakSet()
+        self._parts: TTLCache[int, Listing] = TTLCache(
+            _MAX_PARTS, ttl_seconds, timer=trio.current_time
+        )
+        """Pages that answer for names whose listing has grown old."""
+        self._read: LRUCache[int, None] = LRUCache(_MAX_READ)
         self._hidden_keys = Once()
         self._conflicts = Once()
         self.walks = Walks(
@@ -79,7 +89,29 @@ class ListingEngine:
             listing = self._found_ahead(directory) or self._begin(directory)
         listing.is_read = True
         self._opened_last = directory
+        self._read[directory.number] = None
         return listing
+
+    def was_read(self, directory: Inode) -> bool:
+        """Whether a program has listed the directory, however long ago."""
+        return directory.number in self._read
+
+    async def list_part(self, directory: Inode, after: str) -> list[str]:
+        """List one page of a directory again, from the first name behind ``after`` on; the names
+        that it answers for from now on, as a listing does. Cancelled, the next call goes on.
+
+        Raises:
+            StoreError
+        """
+        part = self._parts.get(directory.number)
+        if part is None or part.directory is not directory or part.index or part.complete:
+            token = token_after(self._keys.marker_key_of(directory) + after)
+            part = self._new(directory, token, only_stored=True)
+            self._parts[directory.number] = part
+            self._unshared.add(part)
+        # Who asks meanwhile joins the request, whatever name it begins with.
+        await part.after(part.begin_reading())
+        return list(part.index or ())
 
     async def look(self, directory: Inode, oldest: float) -> Listing | None:
         """A complete listing begun at ``oldest`` or later, to learn what is not in the directory.
@@ -119,11 +151,17 @@ class ListingEngine:
     def entry(self, directory: Inode, name: str) -> tuple[Entry, float] | None:
         """The answer of a fresh listing about a name, and when it was requested; None if there is
         none."""
-        listing = self._shared(directory)
-        if listing is None or listing.index is None or not listing.is_read:
-            return None
-        found = listing.index.get(name)
-        return None if found is None else (found, listing.started)
+        whole = self._shared(directory)
+        if whole is not None and whole.index is not None and whole.is_read:
+            found = whole.index.get(name)
+            if found is not None:
+                return found, whole.started
+        part = self._parts.get(directory.number)
+        if part is not None and part.index is not None and part.directory is directory:
+            found = part.index.get(name)
+            if found is not None and part.started > trio.current_time() - self._ttl_seconds:
+                return found, part.started
+        return None
 
     def complete(self, directory: Inode) -> Listing | None:
         """The fresh, complete listing of a directory, if there is one."""
@@ -159,6 +197,7 @@ class ListingEngine:
         if self.walks:
             self.walks.drop(self._keys.marker_key_of(directory))
         self._complete.pop(directory.number, None)
+        self._parts.pop(directory.number, None)
         under_way = self._in_flight.pop(directory.number, None)
         if under_way is not None:
             self._unshared.add(under_way)
@@ -230,7 +269,7 @@ class ListingEngine:
     def _prepared(
         self, directory: Inode, first: Pending[ListPage] | PromisedPage | None
     ) -> Listing:
-        listing = self._new(directory, None, 0, {}, first)
+        listing = self._new(directory, None, first=first)
         listing.when_complete(self._completed)
         overtaken = self._in_flight.get(directory.number)
         if overtaken is not None:
@@ -242,9 +281,11 @@ class ListingEngine:
         self,
         directory: Inode,
         token: str | None,
-        base: int,
-        carried: dict[str, Entry],
+        base: int = 0,
+        carried: dict[str, Entry] | None = None,
+        *,
         first: Pending[ListPage] | PromisedPage | None = None,
+        only_stored: bool = False,
     ) -> Listing:
         prefix = self._keys.marker_key_of(directory)
         merger = PageMerger(
@@ -256,7 +297,14 @@ class ListingEngine:
         )
         fetch = partial(self._fetch, prefix)
         return Listing(
-            directory, merger, fetch, self._max_entries, token=token, base=base, first=first
+            directory,
+            merger,
+            fetch,
+            self._max_entries,
+            token=token,
+            base=base,
+            first=first,
+            only_stored=only_stored,
         )
 
     def _fetch(self, prefix: str, token: str | None) -> Pending[ListPage]:

@@ -2,6 +2,7 @@
 
 import logging
 import stat
+from collections.abc import Iterable
 
 import pytest
 import trio
@@ -527,3 +528,106 @@ def test_a_cached_listing_answers_for_inodes_that_were_displaced() -> None:
         assert m.store.take_requests() == {"head": 1, "list_page": 1}
 
     mounted(run, store, max_entries=50)
+
+
+async def look(m: Mounted, d: Inode, names: Iterable[str]) -> None:
+    """What `ls -l` does after it has read the directory."""
+    for name in names:
+        assert (await m.namespace.lookup(d, name)).kind is Kind.FILE
+
+
+NAMES = [f"{number:04}.bin" for number in range(2500)]
+
+
+def large_directory() -> FakeStore:
+    store = FakeStore(page_size=1000)
+    for name in NAMES:
+        store.seed(f"d/{name}", b"12345")
+    return store
+
+
+def test_a_look_at_each_name_of_a_listing_that_grew_old_costs_a_request_a_page() -> None:
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        assert await m.names(d) == NAMES
+        m.clock.jump(61)
+        m.store.seed("d/0500.bin", b"of others")
+        m.store.take_requests()
+        await look(m, d, NAMES)
+        counts = m.store.take_requests()
+        assert counts["head"] <= 3
+        assert counts["list_page"] <= 7
+        assert (await m.namespace.attributes(await m.at("d/0500.bin"))).size == 9
+        m.clock.jump(61)
+        await look(m, d, NAMES[::10])
+        counts = m.store.take_requests()
+        assert counts["head"] <= 3
+        assert counts["list_page"] <= 7
+
+    mounted(run, large_directory(), metadata_ttl_seconds=60.0)
+
+
+@pytest.mark.parametrize("ttl_seconds", [0.0, 60.0])
+def test_names_that_no_program_has_listed_are_asked_one_by_one(ttl_seconds: float) -> None:
+    """A HEAD tells more than a listing, which nobody has asked for."""
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        if not ttl_seconds:  # listed, but nothing is believed
+            await m.names(d)
+        m.store.take_requests()
+        await look(m, d, NAMES[:50])
+        assert m.store.take_requests()["head"] == 50
+
+    mounted(run, large_directory(), metadata_ttl_seconds=ttl_seconds)
+
+
+def test_names_further_apart_than_a_page_cost_few_requests_more() -> None:
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        await m.names(d)
+        m.store.take_requests()
+        for _ in range(20):
+            m.clock.jump(61)
+            await look(m, d, NAMES[::1200])
+        counts = m.store.take_requests()
+        assert counts["head"] == 60
+        assert counts["list_page"] <= 62 + 2
+
+    mounted(run, large_directory(), metadata_ttl_seconds=60.0)
+
+
+def test_a_page_that_answers_for_old_names_hides_no_change_made_here() -> None:
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        await m.names(d)
+        m.clock.jump(61)
+        await look(m, d, NAMES[:10])
+        await m.namespace.unlink(d, NAMES[20])
+        with pytest.raises(NoSuchEntryError):
+            await m.at(f"d/{NAMES[20]}")
+        m.commit(m.create(d, NAMES[20]), b"123")
+        assert (await m.namespace.attributes(await m.at(f"d/{NAMES[20]}"))).size == 3
+        m.store.take_requests()
+        await look(m, d, NAMES[:900])
+        assert m.store.take_requests() == {}
+
+    mounted(run, large_directory(), metadata_ttl_seconds=60.0)
+
+
+def test_objects_that_a_listing_tells_too_little_of_are_asked_for_without_pages() -> None:
+    store = FakeStore(page_size=1000)
+    for name in NAMES[:400]:
+        store.seed(f"d/{name}", b"")  # may be symbolic links
+
+    async def run(m: Mounted) -> None:
+        d = await m.at("d")
+        await m.names(d)
+        m.clock.jump(61)
+        m.store.take_requests()
+        await look(m, d, NAMES[:400])
+        counts = m.store.take_requests()
+        assert counts["head"] <= 400
+        assert counts["list_page"] <= 404
+
+    mounted(run, store, metadata_ttl_seconds=60.0)

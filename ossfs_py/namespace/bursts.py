@@ -25,7 +25,7 @@ _USELESS_NAMES = 100
 """A page that did not bring its name costs a request more; no other one for so many names."""
 
 
-class _Run:
+class _InOrder:
     """Names that were asked for in their order: the last one, when, and how many."""
 
     __slots__ = ("asked_at", "last", "names")
@@ -42,13 +42,13 @@ class Bursts:
     def __init__(self) -> None:
         self._missed_at: LRUCache[int, float] = LRUCache(_MAX_DIRECTORIES)
         self._large_at: LRUCache[int, float] = LRUCache(_MAX_DIRECTORIES)
-        self._runs: LRUCache[int, _Run] = LRUCache(_MAX_DIRECTORIES)
+        self._runs: LRUCache[int, _InOrder] = LRUCache(_MAX_DIRECTORIES)
 
     def name_before(self, directory: int, name: str) -> str | None:
         """A name is asked for; the one before it, if both belong to a run in their order."""
         run = self._runs.get(directory)
         if run is None:
-            run = self._runs[directory] = _Run()
+            run = self._runs[directory] = _InOrder()
         before, now = run.last, trio.current_time()
         if run.names < 0:
             run.names += 1

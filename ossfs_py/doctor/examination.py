@@ -16,7 +16,7 @@ from ossfs_py.errors import EnvironmentProblemError, UsageError
 from ossfs_py.host.directories import LocalDirectories
 from ossfs_py.store import open_store
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.auth.environment import configured_region
+from ossfs_py.store.auth.region import configured_region
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.endpoint import resolve_endpoint
 from ossfs_py.store.s3.probing import scratch_key

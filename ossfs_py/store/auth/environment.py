@@ -1,4 +1,4 @@
-"""Keys and region of a process that has them in its environment, as botocore reads them.
+"""Keys of a process that has them in its environment, as botocore reads them.
 
 Most mounts have their keys in variables and no AWS files. They need not load botocore, which takes
 0.25 CPU-s, half as much as the rest of a start.
@@ -17,7 +17,6 @@ _FILES = (
     ("AWS_CONFIG_FILE", "~/.aws/config"),
 )
 _PROFILE_VARIABLES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-_REGION_VARIABLE = "AWS_DEFAULT_REGION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +80,3 @@ def has_profiles(profile: str | None) -> bool:
         or any(name in os.environ for name in _PROFILE_VARIABLES)
         or any(path.is_file() for path in shared_files())
     )
-
-
-def configured_region(profile: str | None) -> str | None:
-    """The region that environment and configuration name; None if they do not.
-
-    Raises:
-        EnvironmentProblemError: the profile or the configuration file is broken.
-    """
-    if not has_profiles(profile):
-        return os.environ.get(_REGION_VARIABLE)
-    from ossfs_py.store.auth.session import make_session  # noqa: PLC0415 (loads botocore)
-
-    found: str | None = make_session(profile).region_name
-    return found

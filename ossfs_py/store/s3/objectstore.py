@@ -19,7 +19,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.auth.credentials import CredentialSource
-from ossfs_py.store.auth.environment import configured_region
+from ossfs_py.store.auth.region import configured_region
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore, Versioning
 from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
 from ossfs_py.store.http.limiting import Limits, RateLimit

@@ -11,8 +11,8 @@ import pytest
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.ecs_role import EcsRoleProvider
-from ossfs_py.store.auth.environment import configured_region
 from ossfs_py.store.auth.passwordfile import read_password_file
+from ossfs_py.store.auth.region import configured_region
 from ossfs_py.store.auth.session import make_session
 from ossfs_py.store.auth.signing import AccessKey
 from ossfs_py.store.options import StoreOptions

@@ -75,12 +75,13 @@ def fork(command: Sequence[str], environment: Mapping[str, str], log: BinaryIO) 
     if "COVERAGE_RCFILE" in environment or Path.cwd() != _ROOT or len(request) > REQUEST_BYTES:
         return execute(command, environment, log)
     surroundings = _surroundings(environment)
-    _seen[surroundings] += 1
-    if surroundings not in _loaded:
-        if _seen[surroundings] == 1 or len(_loaded) == _MOST_LOADED:
-            return execute(command, environment, log)
-        _loaded[surroundings] = _Loaded(environment)
-    return _loaded[surroundings].fork(request, log)
+    with _choosing:
+        _seen[surroundings] += 1
+        if surroundings not in _loaded:
+            if _seen[surroundings] == 1 or len(_loaded) == _MOST_LOADED:
+                return execute(command, environment, log)
+            _loaded[surroundings] = _Loaded(environment)
+        return _loaded[surroundings].fork(request, log)
 
 
 class Forked:
@@ -126,7 +127,6 @@ class _Loaded:
     """The process of :mod:`tests.support.loaded`; it goes with this one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._lock = threading.Lock()
         self._asks, asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._asks.settimeout(_ANSWER_SECONDS)
         with asked:
@@ -142,7 +142,7 @@ class _Loaded:
 
     def fork(self, request: bytes, log: BinaryIO) -> Forked:
         end, told = socket.socketpair()
-        with told, self._lock:
+        with told:
             socket.send_fds(self._asks, [request], [log.fileno(), told.fileno()])
             answer = self._asks.recv(NUMBER.size)
         assert answer, "the process that forks daemons has ended"
@@ -156,6 +156,7 @@ class _Loaded:
 _loaded: dict[_Surroundings, _Loaded] = {}
 _seen: collections.Counter[_Surroundings] = collections.Counter()
 _MOST_LOADED = 3
+_choosing = threading.Lock()
 
 
 def _surroundings(environment: Mapping[str, str]) -> _Surroundings:

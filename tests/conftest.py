@@ -195,6 +195,8 @@ def mount(
 ) -> Iterator[MountFactory]:
     """``mount(source, data_path="direct", …)`` mounts; everything ends with the test.
 
+    ``executed=True`` where the test is about what a start brings with it (``Mount`` says more).
+
     A mount that is still there at the end must end well: unmounted, exit code 0, and no
     traceback nor leak in its log.
     """

@@ -72,7 +72,9 @@ def test_a_walk_over_2000_files_costs_six_requests_and_the_next_one_none(
 def test_attributes_of_known_names_cost_little_and_no_request(
     mount: MountFactory, proxy: Proxy, trees: str
 ) -> None:
-    mounted = mount(trees, data_path="direct", endpoint=proxy.endpoint, metadata_ttl="1h")
+    mounted = mount(
+        trees, data_path="direct", endpoint=proxy.endpoint, metadata_ttl="1h", executed=True
+    )
     libc = ctypes.CDLL(None, use_errno=True)
     answer = ctypes.create_string_buffer(STATX_BYTES)
     paths = [str(path).encode() for path in (mounted.path / "tree").glob("*/*")]

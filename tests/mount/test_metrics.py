@@ -140,7 +140,7 @@ def test_a_scrape_each_second_costs_less_than_one_percent(
     source.write_bytes(bytes(MIB))
     for number in range(20):
         seaweed.put_file(bucket, f"d/{number}", source)
-    mounted = mount(bucket, metrics_address="0")
+    mounted = mount(bucket, metrics_address="0", executed=True)
     for path in sorted((mounted.path / "d").iterdir()):
         path.read_bytes()
     (mounted.path / "new").write_text("so that every family has samples")

@@ -61,7 +61,7 @@ def assert_served_once(proxy: Proxy) -> None:
 def test_one_reader_gets_every_byte_and_the_store_sends_each_once(
     mount: MountFactory, proxy: Proxy, big: BigObject, data_path: str
 ) -> None:
-    mounted = mount(big.bucket, data_path=data_path, endpoint=proxy.endpoint)
+    mounted = mount(big.bucket, data_path=data_path, endpoint=proxy.endpoint, executed=True)
     assert sha256sum(mounted.path / KEY) == big.sha256
     assert_served_once(proxy)
     if data_path == "direct":  # the others hold more for a while: what is on its way to disk
@@ -154,7 +154,7 @@ def test_reading_in_memory_writes_nothing_to_any_disk(
 
 
 def test_a_mount_at_rest_is_small(mount: MountFactory, bucket: str, data_path: str) -> None:
-    mounted = mount(bucket, data_path=data_path)
+    mounted = mount(bucket, data_path=data_path, executed=True)
     assert list(mounted.path.iterdir()) == []
     assert mounted.rss_bytes < 120e6
 
@@ -164,7 +164,8 @@ def test_mounting_takes_less_than_a_second_and_a_half(
     mount: MountFactory, bucket: str, data_path: str
 ) -> None:
     # The best of three: this machine does other things as well.
-    assert min(mount(bucket, data_path=data_path).mount_seconds for _ in range(3)) < 1.5
+    starts = [mount(bucket, data_path=data_path, executed=True) for _ in range(3)]
+    assert min(one.mount_seconds for one in starts) < 1.5
 
 
 def sha256sum(path: Path) -> str:

@@ -109,7 +109,9 @@ def bucket_of(mounted: Mount) -> str:
 def test_the_kernel_believes_an_absence_no_longer_than_its_lifetime(
     mount: MountFactory, proxy: Proxy, bucket: str, minio_client: Minio
 ) -> None:
-    mounted = mount(bucket, endpoint=proxy.endpoint, negative_ttl=str(LIFETIME_SECONDS))
+    mounted = mount(
+        bucket, endpoint=proxy.endpoint, negative_ttl=str(LIFETIME_SECONDS), executed=True
+    )
     minio_client.put_object(bucket, "d/f", BytesIO(b"x"), 1)
     name = mounted.path / "d/name"
     began = time.monotonic()

@@ -103,7 +103,7 @@ def test_direct_streams_past_a_full_disk(
 def test_a_writer_waits_for_memory_instead_of_exceeding_the_budget(
     mount: MountFactory, bucket: str, minio_client: Minio
 ) -> None:
-    mounted = mount(bucket, data_path="direct", memory_limit="64M")
+    mounted = mount(bucket, data_path="direct", memory_limit="64M", executed=True)
     block = os.urandom(MIB)
 
     def write(number: int) -> None:

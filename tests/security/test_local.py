@@ -129,7 +129,12 @@ def test_secrets_are_told_nowhere(
 ) -> None:
     """Not in the log at its most talkative, not in figures, arguments, answers or error texts."""
     mounted = mount(
-        bucket, endpoint=proxy.endpoint, log_level="debug", retry_budget="0.3s", metadata_ttl="0s"
+        bucket,
+        endpoint=proxy.endpoint,
+        log_level="debug",
+        retry_budget="0.3s",
+        metadata_ttl="0s",
+        executed=True,
     )
     proxy.faults = [
         Fault("PutObject", status=403, code="SignatureDoesNotMatch"),
@@ -171,7 +176,7 @@ def test_secrets_are_told_nowhere(
 
 
 def test_the_daemon_leaves_no_core_file_with_keys_in_it(mount: MountFactory, bucket: str) -> None:
-    mounted = mount(bucket)
+    mounted = mount(bucket, executed=True)
     limits = Path(f"/proc/{mounted.pid}/limits").read_text().splitlines()
     (core,) = [line for line in limits if line.startswith("Max core file size")]
     assert core.split()[4] == "0"

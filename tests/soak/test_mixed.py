@@ -43,6 +43,7 @@ def test_mixed_load_over_a_failing_store_is_right_and_bounded(
         stall_timeout=f"{STALL_SECONDS}s",
         retry_budget=RETRY_BUDGET,
         log_level="warning",
+        executed=True,
         # Smaller than what is read, so that it is filled and emptied all the time.
         **({"cache_size": 64 * MIB} if data_path == "cache" else {}),
     )

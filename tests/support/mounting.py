@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from ossfs_py.host.mountpoint import THIS_MACHINE
+from tests.support import daemons
 
 DATA_PATHS = ("temp", "cache", "direct")
 READY_SECONDS = END_SECONDS = 120.0
@@ -33,7 +34,8 @@ class Mount:
     """``ossfs-py mount BUCKET DIR --foreground`` in a process of its own.
 
     ``options`` become long flags: ``data_path="direct", read_only=True``. Everything the daemon
-    may write lies below ``work``.
+    may write lies below ``work``. ``executed``: the test is about what a start brings with it
+    (which modules, how much memory, how long); others are spared it (:mod:`tests.support.daemons`).
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Mount:
         *,
         endpoint: str,
         environment: Mapping[str, str],
+        executed: bool = False,
         **options: Option,
     ) -> None:
         self.source = source
@@ -68,8 +71,10 @@ class Mount:
             "PYTHONUNBUFFERED": "1",
             **environment,
         }
+        # Such a mount starts its daemons by itself, each by the command.
+        self._executed = executed or bool({"restarts", "keeper"} & self.options.keys())
         self.mount_seconds = 0.0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: daemons.Daemon | None = None
 
     # -- life ------------------------------------------------------------------------------
 
@@ -91,16 +96,8 @@ class Mount:
         """
         began = time.monotonic()
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                # Should the test run be killed, the kernel tells the daemon to end.
-                ["setpriv", "--pdeathsig", "TERM", *self.arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                # A Ctrl-C at pytest's terminal is pytest's to handle.
-                start_new_session=True,
-            )
+            start = daemons.execute if self._executed else daemons.fork
+            self._process = start(self.arguments, self.environment, log)
         try:
             self._wait_until_mounted(began + READY_SECONDS)
             os.statvfs(self.path)

@@ -13,7 +13,7 @@ from ossfs_py.runtime.slabs import LentMemory
 
 log = logging.getLogger(__name__)
 
-WORTH_A_THREAD_BYTES: Final = 64 * 1024
+WORTH_A_THREAD_BYTES: Final = 256 * 1024
 """Waking a thread costs about as much as copying this many bytes: 18 us, at 4 GB/s."""
 _MOST_THREADS = 8
 """A core copies 6 to 10 GB/s into the kernel: 400 Gbit/s need this many."""

@@ -159,7 +159,9 @@ class InlineGets:
                     self._give_up(get, fault)
 
     def close(self) -> None:
-        """Receive nothing any more."""
+        """Receive nothing any more: requests in progress have no end."""
+        for get in self._gets.values():
+            self._pool.discard(get.connection)
         self._gets.clear()
         self._epoll.close()
 

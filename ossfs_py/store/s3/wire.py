@@ -202,7 +202,7 @@ class WireClient:
     def encode(self, request: Request, key: AccessKey | None) -> bytes:
         """The head of a request, signed with ``key``."""
         path = self._endpoint.path_of(request.key)
-        query = encode_query(request.query)
+        query = encode_query(request.query) if request.query else ""
         standing = self._standing.of(request.operation)
         headers = {"host": self._endpoint.host_header, **standing, **(request.headers or {})}
         if key is not None:

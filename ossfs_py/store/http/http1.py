@@ -29,7 +29,7 @@ _NO_BODY_STATUSES = frozenset({204, 304})
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class AnswerHead:
     """The head of an answer. Header names are lower case; the last one of repeated headers counts.
     ``keep``: the connection may serve another request, as far as the version tells.
     """
@@ -195,7 +195,7 @@ class Response:
             if data:
                 self._limit_time()
             data = data + buffer[:count] if data else bytes(buffer[:count])
-        head = Head.parse(data[:end])
+        head = AnswerHead.parse(data[:end])
         self.status, self.headers, self._keep = head.status, head.headers, head.keep
         self._pending = memoryview(data)[end + 4 :]
 

@@ -22,7 +22,7 @@ from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import Told
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
-from ossfs_py.store.http.http1 import Head
+from ossfs_py.store.http.http1 import AnswerHead
 from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.s3.ranges import check_answer, pinned_get, told_by
 from ossfs_py.store.s3.readpins import ReadPins
@@ -75,7 +75,7 @@ class _Get:
         self.begun = begun
         self.text = b""
         """What has arrived of the head."""
-        self.head: Head | None = None
+        self.head: AnswerHead | None = None
         self.got = 0
         self.moved_at = begun.since
 
@@ -196,7 +196,7 @@ class InlineGets:
                 return
             get.moved_at = time.monotonic()
             get.text += self._scratch[:count]
-        head = Head.parse(get.text[:end])
+        head = AnswerHead.parse(get.text[:end])
         size = len(get.view)
         if head.status not in _GOOD or head.headers.get("content-length") != str(size):
             raise NoAnswerError(f"the store answered {head.status}")

@@ -159,11 +159,9 @@ class InlineGets:
                     self._give_up(get, fault)
 
     def close(self) -> None:
-        """Receive nothing any more: requests in progress have no end."""
-        for get in self._gets.values():
-            self._pool.discard(get.connection)
-        self._gets.clear()
-        self._epoll.close()
+        """Give up what is in progress. The descriptor lives on, as a loop may wait for it."""
+        for get in list(self._gets.values()):
+            self._give_up(get, NoAnswerError("the store is closed"))
 
     # -- one answer -----------------------------------------------------------------------------
 

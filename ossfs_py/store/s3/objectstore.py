@@ -259,9 +259,9 @@ class S3ObjectStore:
     def close(self) -> None:
         self._traits.close()
         self._limits.close()
+        self._wire.close()
         if self._inline is not None:
             self._inline.close()
-        self._wire.close()
         if self._near is not None:
             self._near.close()
 

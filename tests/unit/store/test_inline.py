@@ -221,12 +221,15 @@ def test_too_few_bytes_to_wake_anybody_are_seen_before_it_counts_as_stalled() ->
     assert buffer == CONTENT[:100_000]
 
 
-def test_without_a_kept_connection_it_does_not_begin() -> None:
+def test_without_a_kept_connection_it_does_not_begin_and_a_closed_store_ends_it() -> None:
     with over([[hold]]) as (_, store):
         reads, ends = warm(store), Ends()
         assert begin(reads, ends)[0]
         assert not begin(reads, ends)[0]
-    assert ends.count == 0  # the store was closed first
+        assert ends.count == 0
+        store.close()
+        assert (ends.given_up, ends.results) == (1, [])  # in a thread, it fails
+        reads.receive()
 
 
 def test_a_kept_connection_that_the_server_closed_is_not_used() -> None:

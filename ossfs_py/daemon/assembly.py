@@ -43,6 +43,7 @@ from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.namespace.remembered import MetadataFile, MetadataKeeper
 from ossfs_py.reading.context import ReadContext
+from ossfs_py.reading.inline import receive
 from ossfs_py.reading.resident import Resident
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.descriptors import Descriptors
@@ -103,6 +104,7 @@ async def assembled(
                 metrics=metrics,
                 options=read_options(settings),
                 shared=shared.handing_on,
+                inline=store.inline_reads,
             )
             writes = WriteContext(
                 store=store,
@@ -158,6 +160,7 @@ async def assembled(
             keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_kept_running, data_path.run)
+                nursery.start_soon(_kept_running, partial(receive, store.inline_reads))
                 await shared.begin(lambda work: nursery.start_soon(_kept_running, work))
                 if keeper is not None:
                     nursery.start_soon(_kept_running, keeper.run)

@@ -52,7 +52,7 @@ from ossfs_py.host.running import (
 from ossfs_py.host.standing import look_at
 from ossfs_py.namespace.past import check_history
 from ossfs_py.runtime.descriptors import raise_limit
-from ossfs_py.runtime.interpreter import share_fairly
+from ossfs_py.runtime.interpreter import collect_rarely, share_fairly
 from ossfs_py.store import open_store
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.exposition import exposed
@@ -105,6 +105,7 @@ def run(
     """
     raise_limit()
     share_fairly()
+    collect_rarely()
     given = given_descriptor(settings.mountpoint)
     if given is None:
         check_machine(settings.allow_other)

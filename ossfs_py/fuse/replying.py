@@ -13,8 +13,11 @@ from ossfs_py.runtime.slabs import LentMemory
 
 log = logging.getLogger(__name__)
 
-WORTH_A_THREAD_BYTES: Final = 64 * 1024
-"""Waking a thread costs about as much as copying this many bytes: 18 us, at 4 GB/s."""
+WORTH_A_THREAD_BYTES: Final = 128 * 1024
+"""The kernel's readahead where nobody has set it: answers of streams are left to threads, as the
+trio thread has more to do. Shorter answers cost more with a thread than without: waking it takes
+18 us, and Python's lock changes hands four times.
+"""
 _MOST_THREADS = 8
 """A core copies 6 to 10 GB/s into the kernel: 400 Gbit/s need this many."""
 

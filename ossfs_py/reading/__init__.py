@@ -7,7 +7,7 @@ held across the network.
 - ``VersionReader`` answers reads.
 - ``Planner`` decides which spans to fetch (pure, like ``streams`` and ``hedging``), with the
   predictions of the package ``foresight``.
-- ``Fetcher`` sends the requests.
+- ``Fetcher`` sends the requests; ``inline`` has the loop around those that take no thread.
 - ``DiskHome`` writes bytes to a local disk and reads them back.
 - ``Resident`` decides which bytes to give up when memory is short.
 

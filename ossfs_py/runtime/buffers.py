@@ -100,7 +100,7 @@ class BufferPool:
         self._held: list[tuple[Span, int]] = []
         """Released while it was lent, and what it counts in the budget."""
         self._waiting: deque[tuple[int, trio.Event]] = deque()
-        self._gauge = metrics.memory_bytes
+        metrics.memory_bytes.set_function(lambda: self.used_bytes)
         metrics.memory_limit_bytes.set(limit_bytes)
 
     @property
@@ -159,7 +159,6 @@ class BufferPool:
             if self.used_bytes + capacity > room:
                 return None
         self.used_bytes += capacity
-        self._gauge.set(self.used_bytes)
         span: Span | None = None
         if capacity < _MAPPED_FROM_BYTES:
             view = memoryview(bytearray(capacity))
@@ -193,7 +192,6 @@ class BufferPool:
             self._await_loans()
             return
         self.used_bytes -= capacity
-        self._gauge.set(self.used_bytes)
         if span is not None:
             self._slabs.give_back(span, trio.current_time())
         self._wake_next()

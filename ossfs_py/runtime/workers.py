@@ -18,20 +18,31 @@ T = TypeVar("T")
 
 Result: TypeAlias = outcome.Outcome[Any]
 Done: TypeAlias = Callable[[Result], None]
+Inline: TypeAlias = Callable[[Done, Callable[[], None]], bool]
+"""Begins a call without a thread, and never waits. It calls the first function with the outcome
+later, or the second if a thread has to make the call after all. False: it did not begin.
+"""
 
 
 class Job:
     """A call that waits for a thread, or runs on one."""
 
-    __slots__ = ("_pool", "begun", "cancelled", "fn", "on_done", "urgent")
+    __slots__ = ("_pool", "begun", "cancelled", "fn", "inline", "on_done", "urgent")
 
     def __init__(
-        self, pool: "Workers", fn: Callable[[], Any], on_done: Done, *, urgent: bool
+        self,
+        pool: "Workers",
+        fn: Callable[[], Any],
+        on_done: Done,
+        *,
+        urgent: bool,
+        inline: Inline | None,
     ) -> None:
         self._pool = pool
         self.fn = fn
         self.on_done = on_done
         self.urgent = urgent
+        self.inline = inline
         self.begun = False
         self.cancelled = False
 
@@ -62,6 +73,8 @@ class Workers:
             raise ValueError("a worker pool needs at least one thread")
         self.count = count
         self.running = 0
+        """Calls in progress, with a thread or without."""
+        self._in_threads = 0
         self._token = trio.lowlevel.current_trio_token()
         self._urgent: deque[Job] = deque()
         self._background: deque[Job] = deque()
@@ -81,14 +94,22 @@ class Workers:
         """Jobs that no thread has begun; promoted ones may be counted twice for a moment."""
         return len(self._urgent) + len(self._background)
 
-    def submit(self, fn: Callable[[], Any], on_done: Done, *, urgent: bool = True) -> Job:
+    def submit(
+        self,
+        fn: Callable[[], Any],
+        on_done: Done,
+        *,
+        urgent: bool = True,
+        inline: Inline | None = None,
+    ) -> Job:
         """Run ``fn`` on a thread, then call ``on_done`` with its outcome on the trio thread.
 
         ``on_done`` must neither raise nor block; it is not called for a job that was cancelled.
+        ``inline`` is tried first when it is the job's turn: a thread costs more than a short call.
         """
         if self._closed:
             raise RuntimeError(f"worker pool {self._name!r} is closed")
-        job = Job(self, fn, on_done, urgent=urgent)
+        job = Job(self, fn, on_done, urgent=urgent, inline=inline)
         (self._urgent if urgent else self._background).append(job)
         self._dispatch()
         return job
@@ -154,13 +175,21 @@ class Workers:
                 continue  # promoted jobs stand in both queues
             job.begun = True
             self.running += 1
-            if self.running > len(self._threads):
-                thread = threading.Thread(
-                    target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
-            self._jobs.put(job)
+            to_thread = partial(self._to_thread, job)
+            if job.inline is None or not job.inline(partial(self._ended, job.on_done), to_thread):
+                to_thread()
+
+    def _to_thread(self, job: Job) -> None:
+        if self._closed:
+            return  # as for a job that waits in a queue
+        self._in_threads += 1
+        if self._in_threads > len(self._threads):
+            thread = threading.Thread(
+                target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        self._jobs.put(job)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -176,9 +205,13 @@ class Workers:
     def _collect(self) -> None:
         while self._finished:
             on_done, result = self._finished.popleft()
-            self.running -= 1
-            self._dispatch()
-            on_done(result)
+            self._in_threads -= 1
+            self._ended(on_done, result)
+
+    def _ended(self, on_done: Done, result: Result) -> None:
+        self.running -= 1
+        self._dispatch()
+        on_done(result)
 
 
 def _not_now(_raise_cancel: object) -> trio.lowlevel.Abort:

@@ -1,8 +1,10 @@
 """The object store as the rest of the package sees it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
+
+import outcome
 
 from ossfs_py.errors import StoreError
 from ossfs_py.model import (
@@ -34,6 +36,10 @@ Versioning = Literal["on", "suspended", "off"]
 """Whether a bucket keeps what is overwritten and deleted; ``suspended``: it did, up to a time."""
 
 
+Told: TypeAlias = Callable[[], ObjectInfo | None]
+"""Parses an object's description from the headers of an answer: few readers want it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Feature:
     """A feature that a store may have or lack, and the consequence for a mount."""
@@ -58,6 +64,39 @@ class Capabilities:
     """UploadPartCopy works."""
     features: tuple[Feature, ...] = field(default=(), compare=False)
     """Everything that was probed, for display."""
+
+
+class InlineReads(Protocol):
+    """Short ranged GETs that take no thread. Belongs to the thread of a loop, which waits until
+    :meth:`fileno` is readable, and then calls :meth:`receive`. Nothing here waits.
+    """
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when bytes have arrived."""
+        ...
+
+    def begin(
+        self,
+        version: ObjectVersion,
+        start: int,
+        buffer: memoryview,
+        ended: Callable[[outcome.Outcome[Told | None]], None],
+        gave_up: Callable[[], None],
+    ) -> bool:
+        """Begin what :meth:`ObjectStore.get_range_into` does; False if it takes a thread.
+
+        ``ended`` is called at the end, or ``gave_up`` if the request has to be repeated in a
+        thread; neither is called before this method returns. Until then ``buffer`` is in use.
+        """
+        ...
+
+    def receive(self) -> None:
+        """Take what has arrived."""
+        ...
+
+    def look(self) -> None:
+        """End what has stalled; to be called every second."""
+        ...
 
 
 class ObjectStore(Protocol):
@@ -139,6 +178,11 @@ class ObjectStore(Protocol):
         Raises:
             StoreError
         """
+        ...
+
+    @property
+    def inline_reads(self) -> InlineReads | None:
+        """Short GETs without a thread, if this store has them."""
         ...
 
     def get_range_into(

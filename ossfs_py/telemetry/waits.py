@@ -33,14 +33,23 @@ class Waits:
     @contextmanager
     def add(self, operation: str, key: str) -> Iterator[Wait]:
         """A call for as long as the block lasts; its owner keeps the fields true."""
-        wait = Wait(operation, key, self._clock())
-        with self._lock:
-            self._waits[id(wait)] = wait
+        wait = self.begin(operation, key)
         try:
             yield wait
         finally:
-            with self._lock:
-                del self._waits[id(wait)]
+            self.end(wait)
+
+    def begin(self, operation: str, key: str) -> Wait:
+        """A call until :meth:`end`."""
+        wait = Wait(operation, key, self._clock())
+        with self._lock:
+            self._waits[id(wait)] = wait
+        return wait
+
+    def end(self, wait: Wait) -> None:
+        """A call is over."""
+        with self._lock:
+            del self._waits[id(wait)]
 
     def count(self) -> int:
         """The number of calls in flight."""

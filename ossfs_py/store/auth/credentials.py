@@ -149,6 +149,17 @@ class CredentialSource:
                 self._lock.release()
         return self._key
 
+    def is_checked(self) -> bool:
+        """Whether :meth:`known` is checked often enough; if not, :meth:`current` has to be called,
+        which may wait.
+        """
+        return self._clock() < self._look_at
+
+    @property
+    def known(self) -> AccessKey | None:
+        """The key that :meth:`current` returned last."""
+        return self._key
+
     def origin(self) -> str:
         """The source of the key of :meth:`current`, in words; never the key."""
         return self._held.origin if self._held is not None else "not read yet"

@@ -51,13 +51,19 @@ def encode_query(query: Query) -> str:
 _SPACES = re.compile(" +")
 
 
+def _trimmed(value: str) -> str:
+    return _SPACES.sub(" ", value.strip(" ")) if " " in value else value
+
+
 class Signer:
     """Signs requests to S3 in one region. Safe for concurrent use."""
 
     def __init__(self, region: str) -> None:
         self._region = region
         self._lock = threading.Lock()
+        # Replaced whole, so that no lock is needed.
         self._derived: tuple[str, str, bytes] = ("", "", b"")
+        self._stamp = (-1, "")
         self._offset_seconds = 0.0
 
     def correct_clock(self, store_seconds: float) -> bool:
@@ -93,18 +99,18 @@ class Signer:
         or :data:`UNSIGNED_PAYLOAD`.
         """
         now = time.time() + self._offset_seconds if now_seconds is None else now_seconds
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        stamp = self._stamp_of(int(now))
         added = {"x-amz-content-sha256": payload, "x-amz-date": stamp}
         if key.token:
             added["x-amz-security-token"] = key.token
         signed = sorted({**headers, **added}.items())
-        names = ";".join(name for name, _ in signed)
+        names = ";".join([name for name, _ in signed])
         canonical = "\n".join(
             (
                 method,
                 path,
                 query,
-                *(f"{name}:{_SPACES.sub(' ', value.strip(' '))}" for name, value in signed),
+                *[f"{name}:{_trimmed(value)}" for name, value in signed],
                 "",
                 names,
                 payload,
@@ -112,25 +118,30 @@ class Signer:
         )
         scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
         digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-        signature = hmac.new(
+        signature = hmac.digest(
             self._signing_key(key.secret_key, stamp[:8]),
             f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(),
-            hashlib.sha256,
-        ).hexdigest()
+            "sha256",
+        ).hex()
         added["authorization"] = (
             f"AWS4-HMAC-SHA256 Credential={key.access_key}/{scope}, "
             f"SignedHeaders={names}, Signature={signature}"
         )
         return added
 
+    def _stamp_of(self, now: int) -> str:
+        second, stamp = self._stamp
+        if second != now:
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+            self._stamp = (now, stamp)
+        return stamp
+
     def _signing_key(self, secret: str, day: str) -> bytes:
-        with self._lock:
-            known_secret, known_day, derived = self._derived
+        known_secret, known_day, derived = self._derived
         if known_secret == secret and known_day == day:
             return derived
         derived = f"AWS4{secret}".encode()
         for step in (day, self._region, "s3", "aws4_request"):
             derived = hmac.new(derived, step.encode(), hashlib.sha256).digest()
-        with self._lock:
-            self._derived = (secret, day, derived)
+        self._derived = (secret, day, derived)
         return derived

@@ -83,6 +83,7 @@ class Connection:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._stall_timeout_seconds = stall_timeout_seconds
         self._patience_seconds = 0.0
+        self._wakes_for = 1
         self._pace = Pace(stall_timeout_seconds)
         if tls is None:
             sock.settimeout(None)
@@ -198,6 +199,48 @@ class Connection:
                     done += self._sock.send(view[done:])
         except OSError as exc:
             raise _fault(exc) from None
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait for bytes with :meth:`try_receive`."""
+        return self._sock.fileno()
+
+    def try_send(self, data: bytes) -> None:
+        """Send a short request without waiting, on plain http.
+
+        Raises:
+            NoAnswerError: the connection broke, or does not take all of it at once.
+        """
+        try:
+            done = self._sock.send(data, socket.MSG_DONTWAIT)
+        except OSError as exc:
+            raise _fault(exc) from None
+        if done < len(data):
+            raise NoAnswerError("the connection takes no whole request")
+
+    def try_receive(self, view: memoryview) -> int | None:
+        """Receive into ``view`` what has arrived, on plain http; None if that is nothing.
+
+        Raises:
+            NoAnswerError: it was closed or reset, or bytes only drip in.
+        """
+        try:
+            count = self._sock.recv_into(view, 0, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise _fault(exc) from None
+        if not count:
+            raise NoAnswerError("the answer ended early")
+        self._pace.moved(count)
+        return count
+
+    def wake_for(self, count: int) -> None:
+        """Count as readable only with so many bytes, or at the end; 1: with any."""
+        count = min(count, _LOW_WATER_BYTES)
+        if count != self._wakes_for:
+            self._wakes_for = count
+            with contextlib.suppress(OSError):  # then the next receive reports it
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def send_file(self, fd: int, offset: int, size: int) -> None:
         """Send ``size`` bytes at ``offset`` of a file; inside the kernel on plain http.

@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import dataclass
+from typing import Self
 
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
@@ -24,6 +26,35 @@ _READ_BYTES = 256 * 1024
 _STATUS = re.compile(r"[1-9][0-9]{2}(?: |$)")
 _LENGTH = re.compile(r"[0-9A-Fa-f]{1,16}")
 _NO_BODY_STATUSES = frozenset({204, 304})
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHead:
+    """The head of an answer. Header names are lower case; the last one of repeated headers counts.
+    ``keep``: the connection may serve another request, as far as the version tells.
+    """
+
+    status: int
+    headers: dict[str, str]
+    keep: bool
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """A head without its empty line.
+
+        Raises:
+            NoAnswerError: it is not HTTP/1.
+        """
+        first, *lines = data.decode("latin-1").split("\r\n")
+        version, _, rest = first.partition(" ")
+        if not version.startswith("HTTP/1.") or not _STATUS.match(rest):
+            raise NoAnswerError("what answers does not speak HTTP/1.1", "not_http")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        keep = version != "HTTP/1.0" and headers.get("connection", "").lower() != "close"
+        return cls(int(rest[:3]), headers, keep)
 
 
 class Response:
@@ -64,7 +95,6 @@ class Response:
             self._chunked = True
         elif (length := headers.get("content-length")) is not None:
             self._left = _parse_int(length)
-        self._keep = self._keep and headers.get("connection", "").lower() != "close"
         self._done = self._left == 0 and not self._chunked
 
     @property
@@ -165,16 +195,8 @@ class Response:
             if data:
                 self._limit_time()
             data = data + buffer[:count] if data else bytes(buffer[:count])
-        first, *lines = data[:end].decode("latin-1").split("\r\n")
-        version, _, rest = first.partition(" ")
-        if not version.startswith("HTTP/1.") or not _STATUS.match(rest):
-            raise NoAnswerError("what answers does not speak HTTP/1.1", "not_http")
-        self.status = int(rest[:3])
-        self._keep = version != "HTTP/1.0"
-        self.headers = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in lines)
-        }
+        head = AnswerHead.parse(data[:end])
+        self.status, self.headers, self._keep = head.status, head.headers, head.keep
         self._pending = memoryview(data)[end + 4 :]
 
     def _read_chunks_into(self, view: memoryview) -> None:

@@ -24,14 +24,8 @@ class ConnectionPool:
         Raises:
             NoAnswerError: no connection could be opened, or the pool is closed.
         """
-        while not fresh:
-            with self._lock:
-                if not self._idle:
-                    break
-                connection = self._idle.pop()
-            if not connection.is_stale():
-                return connection
-            self.discard(connection)
+        if not fresh and (kept := self.acquire_idle()) is not None:
+            return kept
         self._check_open()
         connection = self._dialer.dial()
         with self._lock:
@@ -40,6 +34,17 @@ class ConnectionPool:
                 return connection
         connection.close()
         raise NoAnswerError("the store is closed")
+
+    def acquire_idle(self) -> Connection | None:
+        """A kept connection for one request; None if there is none. Does not wait."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if not connection.is_stale():
+                return connection
+            self.discard(connection)
 
     def release(self, connection: Connection) -> None:
         """Take back a connection after its answer was read to the end."""

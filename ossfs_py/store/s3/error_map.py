@@ -237,7 +237,7 @@ def may_refuse_key(error: AnswerError) -> bool:
     return error.status in (400, 401, 403) and not error.code
 
 
-def request_id_of(headers: dict[str, str]) -> str:
+def request_id_of(headers: Mapping[str, str]) -> str:
     """The store's own id of an answer."""
     return headers.get("x-amz-request-id") or headers.get("x-oss-request-id") or ""
 

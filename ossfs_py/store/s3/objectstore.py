@@ -32,6 +32,7 @@ from ossfs_py.store.s3.copying import COPY_PART_BYTES, Copier
 from ossfs_py.store.s3.describing import Describer
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.s3.history import History
+from ossfs_py.store.s3.inline import InlineGets
 from ossfs_py.store.s3.nearby import CONNECT_SECONDS, STALL_SECONDS, ReadEndpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
@@ -106,6 +107,17 @@ class S3ObjectStore:
         prober = self._prober = Prober(self._wire, self._retrier, options)
         pins = ReadPins(self._wire, prober, traits, options.conditional_reads)
         self._reader = Reader(self._wire, self._retrier, metrics, pins, self._near)
+        self._inline: InlineGets | None = None
+        if endpoint.scheme == "http" and near is None and self._limits == Limits():
+            self._inline = InlineGets(
+                self._wire,
+                pool,
+                credentials,
+                self._retrier,
+                pins,
+                metrics,
+                options.stall_timeout_seconds,
+            )
         self._history = History(self._wire, self._retrier)
         self._conditions = Conditions(
             prober, traits, options, self._reader.head, is_oss=endpoint.is_oss
@@ -145,6 +157,10 @@ class S3ObjectStore:
     def equal_parts(self) -> bool:
         known = self._traits.now.part_sizes
         return known == "equal" if known is not None else self._endpoint.is_r2
+
+    @property
+    def inline_reads(self) -> InlineGets | None:
+        return self._inline
 
     def capabilities(self, *, thorough: bool = False) -> Capabilities:
         if thorough:
@@ -244,6 +260,8 @@ class S3ObjectStore:
         self._traits.close()
         self._limits.close()
         self._wire.close()
+        if self._inline is not None:
+            self._inline.close()
         if self._near is not None:
             self._near.close()
 

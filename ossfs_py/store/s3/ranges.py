@@ -13,7 +13,6 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.store.http.faults import NoAnswerError
-from ossfs_py.store.http.http1 import Response
 from ossfs_py.store.s3.error_map import AnswerError, request_id_of
 from ossfs_py.store.s3.heads import etag_told, parse_head, version_query
 from ossfs_py.store.s3.retry import Attempt
@@ -58,16 +57,14 @@ class RangedGet:
         """
         version, position = self.version, self._start + self.got
         missing = self._buffer[self.got :]
-        headers = {"range": f"bytes={position}-{position + len(missing) - 1}"}
-        if version.has_etag:
-            headers["if-match"] = f'"{version.etag}"'
-        query = version_query(version.version_id)
-        request = Request("GetObject", "GET", version.key, query, headers)
+        request = pinned_get(version, position, len(missing))
         try:
             with wire.exchange(request, state) as response:
-                _check_answer(response, version, position, len(missing), state)
+                check_answer(
+                    response.headers, response.length, version, position, len(missing), state
+                )
                 if believe and not position and self.told is None:
-                    self.told = _told(version, response.headers)
+                    self.told = told_by(version, response.headers)
                 response.read_into(missing)
         except NoAnswerError as fault:
             if fault.received:
@@ -87,6 +84,14 @@ class RangedGet:
             self.got += len(missing)
 
 
+def pinned_get(version: ObjectVersion, start: int, size: int) -> Request:
+    """The request for ``size`` bytes of a version."""
+    headers = {"range": f"bytes={start}-{start + size - 1}"}
+    if version.has_etag:
+        headers["if-match"] = f'"{version.etag}"'
+    return Request("GetObject", "GET", version.key, version_query(version.version_id), headers)
+
+
 def as_version_changed(exc: StoreError) -> VersionChangedError:
     """A failed precondition of a read: the version is gone."""
     return VersionChangedError(
@@ -98,7 +103,7 @@ def as_version_changed(exc: StoreError) -> VersionChangedError:
     )
 
 
-def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | None:
+def told_by(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | None:
     """The description of the whole object in a GET answer, if it makes sense."""
     try:
         info = parse_head(version.key, {**headers, "content-length": str(version.size)})
@@ -109,15 +114,19 @@ def _told(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | No
         return None  # the bytes are good all the same
 
 
-def _check_answer(
-    response: Response, version: ObjectVersion, start: int, size: int, state: Attempt
+def check_answer(
+    headers: Mapping[str, str],
+    length: int | None,
+    version: ObjectVersion,
+    start: int,
+    size: int,
+    state: Attempt,
 ) -> None:
-    """Check that the body is exactly the pinned bytes.
+    """Check that a body of ``length`` bytes (None: not announced) is exactly the pinned bytes.
 
     A contradiction may be a proxy's error, so the request is repeated; if the answer is the same
     several times, the store is like that.
     """
-    headers = response.headers
     # Needed for stores that ignore If-Match.
     etag = etag_told(headers, as_dated=not version.has_etag)
     if version.etag and etag != version.etag and (etag or version.has_etag):
@@ -142,16 +151,16 @@ def _check_answer(
             request_id=request_id_of(headers),
             attempts=state.number,
         )
-    if response.length is not None and response.length != size:
+    if length is not None and length != size:
         if whole and state.insists():
             raise IntegrityError(
-                f"the object has {response.length} bytes, not {size}",
+                f"the object has {length} bytes, not {size}",
                 operation="GetObject",
                 key=version.key,
                 request_id=request_id_of(headers),
                 attempts=state.number,
             )
-        raise NoAnswerError(f"the store announced {response.length} bytes instead of {size}")
+        raise NoAnswerError(f"the store announced {length} bytes instead of {size}")
 
 
 def _changed(version: ObjectVersion, request_id: str, state: Attempt) -> VersionChangedError:

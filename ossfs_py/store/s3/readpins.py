@@ -64,7 +64,7 @@ class ReadPins:
 
     def ask_beside(self, version: ObjectVersion) -> None:
         """Begin a probe, if needed, in a thread of its own."""
-        if self._is_trusted(version) or self._choice != "auto":
+        if self.is_trusted(version) or self._choice != "auto":
             return
         with self._lock:
             known = self._traits.now.reads is not None or self._tries >= _MOST_TRIES
@@ -83,12 +83,12 @@ class ReadPins:
             VersionChangedError: the key holds another version now.
             ObjectMissingError, StoreError: it could not be verified.
         """
-        if self._is_trusted(version):
+        if self.is_trusted(version):
             return
         asking = self._asking
         if asking is not None:
             asking.wait()
-            if self._is_trusted(version):
+            if self.is_trusted(version):
                 return
         if self._look(version) != version.etag:
             raise VersionChangedError(
@@ -132,7 +132,8 @@ class ReadPins:
             raise look.error
         return look.etag
 
-    def _is_trusted(self, version: ObjectVersion) -> bool:
+    def is_trusted(self, version: ObjectVersion) -> bool:
+        """Whether the answer's ETag alone proves which version its bytes are of."""
         # A version with an id never changes. One without an ETag cannot be verified.
         if version.version_id is not None or not version.has_etag:
             return True

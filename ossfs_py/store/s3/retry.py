@@ -154,6 +154,26 @@ class Retrier:
         finally:
             self._metered(operation).seconds.observe(self._clock() - began)
 
+    def begin_inline(self, operation: str, key: str, ident: int) -> Wait | None:
+        """Count a single try that no thread waits for; None if it must not begin now. Pair it with
+        :meth:`end_inline`. ``ident`` is as of :meth:`Throttle.enter_at_once`.
+        """
+        if self._closed.is_set() or not self._throttle.enter_at_once(ident):
+            return None
+        self._metered(operation).sent.inc()
+        return self._metrics.waits.begin(operation, key)
+
+    def end_inline(self, wait: Wait, ident: int, fault: NoAnswerError | None) -> None:
+        """The try is over. After a ``fault``, :meth:`run` has to repeat it."""
+        self._metrics.waits.end(wait)
+        self._throttle.leave_at_once(ident)
+        if fault is None:
+            self._throttle.succeed()
+            self._metered(wait.operation).seconds.observe(self._clock() - wait.since)
+            return
+        log.info("%s %r: the first try failed (%s)", wait.operation, wait.key, fault)
+        self._metrics.retries.labels(wait.operation).inc()
+
     def _metered(self, operation: str) -> _Metered:
         # Looking a label up takes longer than counting; if two threads make the same one, no harm
         # is done.

@@ -63,6 +63,22 @@ class Throttle:
             else:
                 self._turn.notify()
 
+    def enter_at_once(self, ident: int) -> bool:
+        """A turn for a request that no thread waits for; False if it would have to wait. Pair it
+        with :meth:`leave_at_once`. ``ident`` is negative, unlike those of threads.
+        """
+        with self._turn:
+            if self._wait_seconds() > 0:
+                return False
+            self._inside[ident] = 1
+            return True
+
+    def leave_at_once(self, ident: int) -> None:
+        """The request is over."""
+        with self._turn:
+            del self._inside[ident]
+            self._turn.notify()
+
     def complain(self, retry_after_seconds: float) -> None:
         """The store asked to slow down."""
         with self._turn:
@@ -91,7 +107,6 @@ class Throttle:
 
     def _wait_seconds(self) -> float:
         """How long to wait before the next check; 0: go on."""
-        pause = self._not_before - self._clock()
-        if pause > 0:
+        if self._not_before and (pause := self._not_before - self._clock()) > 0:
             return pause
         return _ROUND_SECONDS if self.slowed and len(self._inside) >= self.limit else 0.0

@@ -123,7 +123,7 @@ class WireClient:
             AnswerError: the answer is an error or a redirect.
             NoAnswerError: no answer.
         """
-        head = self._encode(request)
+        head = self.encode(request, self._credentials())
         connection, response = self._send(request, head, state)
         keep = False
         try:
@@ -199,12 +199,12 @@ class WireClient:
             return response
         return Response(connection, request.method)
 
-    def _encode(self, request: Request) -> bytes:
+    def encode(self, request: Request, key: AccessKey | None) -> bytes:
+        """The head of a request, signed with ``key``."""
         path = self._endpoint.path_of(request.key)
-        query = encode_query(request.query)
+        query = encode_query(request.query) if request.query else ""
         standing = self._standing.of(request.operation)
         headers = {"host": self._endpoint.host_header, **standing, **(request.headers or {})}
-        key = self._credentials()
         if key is not None:
             headers |= self._signer.sign(
                 key,

@@ -191,7 +191,7 @@ def on_lane(
     trio.run(main)
 
 
-LONG_BYTES = 96 * 1024
+LONG_BYTES = 128 * 1024
 """Long enough for a thread, and short enough for any socket."""
 READ = struct.pack("=QQIIQII", 1, 0, LONG_BYTES, 0, 0, 0, 0)
 

@@ -204,7 +204,9 @@ class PromptNetwork:
     def __init__(self) -> None:
         self.token = trio.lowlevel.current_trio_token()
 
-    def submit(self, call: Callable[[], None], done: Done, *, urgent: bool = True) -> Job:
+    def submit(
+        self, call: Callable[[], None], done: Done, *, urgent: bool = True, inline: object = None
+    ) -> Job:
         result = outcome.capture(call)
         self.token.run_sync_soon(done, result)
         return SimpleNamespace(  # type: ignore[return-value]
@@ -553,7 +555,9 @@ class HeldNetwork:
     def __init__(self) -> None:
         self.answer: Callable[[], None] = lambda: None
 
-    def submit(self, call: Callable[[], None], done: Done, *, urgent: bool = True) -> Job:
+    def submit(
+        self, call: Callable[[], None], done: Done, *, urgent: bool = True, inline: object = None
+    ) -> Job:
         result = outcome.capture(call)
         self.answer = lambda: done(result)
         return SimpleNamespace(promote=lambda: None)  # type: ignore[return-value]

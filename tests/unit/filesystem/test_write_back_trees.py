@@ -60,6 +60,20 @@ def test_a_file_is_sent_once_with_the_name_and_attributes_that_it_has_by_then(
     assert stat.S_IMODE(int(store.metadata("file")[MODE])) == 0o600
 
 
+def test_a_small_file_that_was_just_stored_is_read_without_a_request(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.write_file(("object",), b"mine")
+        await m.fs.sync()
+        m.store.take_requests()
+        assert await m.read_file(("object",), step=3) == b"mine"
+        assert m.store.take_requests() == {}
+        m.store.seed("object", b"another's")
+        await m.expire()
+        assert await m.read_file(("object",)) == b"another's"
+
+    on_write_back(tmp_path, test)
+
+
 def test_what_was_removed_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:
     async def test(m: Mounted) -> None:
         for _ in range(30):

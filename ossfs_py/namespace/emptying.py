@@ -9,7 +9,7 @@ Nothing else uses these answers: what is listed or looked up is not concerned.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 
 import trio
@@ -17,7 +17,7 @@ import trio
 from ossfs_py.errors import StoreError
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.inode import Inode
-from ossfs_py.namespace.removed import RemovedKeys
+from ossfs_py.namespace.removed import RemovedKeys, RemovedObject
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
 
@@ -28,13 +28,23 @@ _SOON_SECONDS = 2.0
 class _Answer:
     """One page of a flat listing."""
 
-    def __init__(self, base: str, prefix: str, asked_at: float) -> None:
+    def __init__(
+        self,
+        base: str,
+        prefix: str,
+        asked_at: float,
+        hiding: Mapping[str, tuple[RemovedObject, ...]],
+    ) -> None:
+        """``hiding``: the removals below ``base`` at that time. They may end while the store
+        answers, or before the answer is used.
+        """
         self.base = base
         """All keys below it from ``prefix`` on were asked for."""
         self.asked_at = asked_at
         self.added: list[str] = []
         """Keys of entries made or stored by this mount since."""
         self._prefix = prefix
+        self._hiding = hiding
         self._keys: list[str] = []
         self._page: ListPage | None = None
 
@@ -58,7 +68,8 @@ class _Answer:
         while place < len(self._keys) and self._keys[place].startswith(prefix):
             info = page.objects[place]
             is_marker = info.key == prefix and not info.size
-            if not (is_marker or any(each.hides(info) for each in removed.hiding(info.key))):
+            hiding = (*self._hiding.get(info.key, ()), *removed.hiding(info.key))
+            if not (is_marker or any(each.hides(info) for each in hiding)):
                 return False
             place += 1
         return place < len(self._keys) or page.next_token is None
@@ -82,6 +93,8 @@ class Emptying:
         self._answer: _Answer | None = None
         self._last: tuple[Inode, float] | None = None
         """The directory in which one was removed last, and when."""
+        self._useless: Inode | None = None
+        """A directory of which an answer told nothing: what is in it is asked for one by one."""
 
     async def is_empty(self, directory: Inode) -> bool:
         """Whether the store has nothing in a directory that is about to be removed; False: ask for
@@ -98,13 +111,20 @@ class Emptying:
         if self._tells(prefix, now):
             return True
         goes_on = last is not None and last[0] is parent and now - last[1] < _SOON_SECONDS
-        if not goes_on or self._tree.options.negative_ttl_seconds <= 0:
+        ttl_seconds = self._tree.options.negative_ttl_seconds
+        if not goes_on or parent is self._useless or ttl_seconds <= 0:
             return False
         await self._ask(self._tree.keys.marker_key_of(parent), prefix, now)
-        return not directory.children and self._tells(prefix, trio.current_time())
+        if directory.children:
+            return False
+        is_told = self._tells(prefix, trio.current_time())
+        if not is_told:
+            self._useless = parent
+        return is_told
 
     async def _ask(self, base: str, prefix: str, now: float) -> None:
-        answer = self._answer = _Answer(base, prefix, now)
+        hiding = {key: self._removed.hiding(key) for key in self._removed.below(base)}
+        answer = self._answer = _Answer(base, prefix, now, hiding)
         self._tree.on_added = self._added
         query = ListQuery(base, delimiter="", start_after=prefix.removesuffix("/"))
         try:

@@ -9,6 +9,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import AccessDeniedError, FilesystemError, StoreError, UnsavedDataError
+from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
@@ -565,8 +567,8 @@ def test_directories_go_to_the_store_before_what_is_in_them(tmp_path: Path) -> N
     assert early == []
 
 
-def removed_tree(folders: int, files: int) -> FakeStore:
-    store = FakeStore()
+def removed_tree(folders: int, files: int, store: FakeStore | None = None) -> FakeStore:
+    store = store or FakeStore()
     for folder in range(folders):
         for file in range(files):
             store.seed(f"t/d{folder:02}/f{file}", b"x")
@@ -664,4 +666,52 @@ def test_a_directory_that_one_answer_does_not_hold_is_asked_for_alone(tmp_path: 
 
     on_mount(
         "temp", tmp_path, test, store=removed_tree(3, 2), write_back=True, negative_ttl_seconds=1.0
+    )
+
+
+def test_a_store_that_mixes_the_order_up_is_asked_for_each_directory(tmp_path: Path) -> None:
+    class MixedUp(FakeStore):
+        def list_page(self, query: ListQuery) -> ListPage:
+            page = super().list_page(query)
+            if query.delimiter or not query.start_after:
+                return page
+            return replace(page, objects=page.objects[::-1])
+
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        for folder in folders:
+            await remove_files(m, folder)
+        await m.bench.later(2)
+        m.store.take_requests()
+        for folder in folders:
+            await m.rmdir(("t", folder))
+        assert m.store.take_requests()["list_page"] <= len(folders) + 2
+        await m.fs.sync()
+
+    store = removed_tree(6, 2, MixedUp())
+    on_mount("temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=1.0)
+    assert store.keys() == ["t/"]
+
+
+def test_an_answer_still_counts_when_the_removals_in_it_are_over(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        files = {folder: await m.names(("t", folder)) for folder in folders}
+        await m.bench.later(31)
+        for folder, names in files.items():
+            for name in names:
+                await m.unlink(("t", folder, name))
+        assert len(m.store.keys()) == 12
+        for folder in folders[:2]:
+            await m.rmdir(("t", folder))
+        await m.fs.sync()
+        m.store.take_requests()
+        for folder in folders[2:]:
+            await m.rmdir(("t", folder))
+        assert "list_page" not in m.store.take_requests()
+        await m.fs.sync()
+        assert m.store.keys() == ["t/"]
+
+    on_mount(
+        "temp", tmp_path, test, store=removed_tree(6, 2), write_back=True, negative_ttl_seconds=30.0
     )

@@ -257,6 +257,9 @@ class AttributeChange:
     mtime_ns: int | None = None
 
 
+NO_CHANGE = AttributeChange()
+
+
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
     """How bytes become an object: under which key, described how, on what condition."""

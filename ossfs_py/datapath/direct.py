@@ -39,6 +39,8 @@ class DirectDataPath:
 
     def prefetch(self, version: ObjectVersion) -> int | None:
         """Begin to fetch a whole small object; see the protocol."""
+        if self._writes.small.recall(version) is not None:
+            return 0
         return self._readers.prefetch(version)
 
     async def run(self) -> None:

@@ -106,8 +106,11 @@ class ObjectFile:
             return self._dirty.read_nowait(offset, size)
         reader = self._reader
         if reader is None:
-            if self._version is None or not self._readers.has(self._version):
+            if self._version is None:
                 return None
+            if not self._readers.has(self._version):
+                written = self._writes.small.recall(self._version)
+                return None if written is None else memoryview(written)[offset : offset + size]
             reader = self._reader_of(self._version)  # others read it, or it was fetched ahead
         end = min(offset + size, reader.version.size)
         return reader.read_nowait(offset, end) if end > offset else b""

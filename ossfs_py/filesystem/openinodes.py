@@ -43,6 +43,10 @@ class OpenInodes:
         """The open inode for an inode's present version."""
         return self._current.get(inode.number)
 
+    def of_number(self, number: int) -> OpenInode | None:
+        """As :meth:`current`, for the number of an inode."""
+        return self._current.get(number)
+
     def knows(self, number: int) -> bool:
         """Whether the inode of that number is open in its present version."""
         return number in self._current

@@ -34,6 +34,7 @@ from ossfs_py.filesystem.options import FilesystemOptions
 from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.passthrough import Passthrough
 from ossfs_py.filesystem.preserved import PreservedFiles
+from ossfs_py.filesystem.promptness import Promptness
 from ossfs_py.filesystem.protection import Protection
 from ossfs_py.filesystem.removals import Removals
 from ossfs_py.filesystem.renaming import Renaming
@@ -42,7 +43,7 @@ from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.twins import Twins
 from ossfs_py.filesystem.writeback import WriteBackQueue
-from ossfs_py.model import AttributeChange, ObjectVersion
+from ossfs_py.model import NO_CHANGE, AttributeChange, ObjectVersion
 from ossfs_py.namespace import names
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
@@ -145,6 +146,7 @@ class Filesystem:
             self._passthrough,
         )
         self._directories = Directories(namespace, self._replies, self._numbers)
+        self.promptness = Promptness(namespace, self._opened, self._handles, self._commits)
 
     # -- names --------------------------------------------------------------------------------
 
@@ -289,11 +291,11 @@ class Filesystem:
             if not self._handles.is_making(handle):
                 self.protection.refuse("overwrite", "truncate", path_of(inode))
             await self._handles.truncate(inode, size, handle)
-        if change != AttributeChange():
+        if change != NO_CHANGE:
             self._changes.refuse_change("a change of attributes", inode)
             await self._changes.set_attributes(inode, change)
             await self._owed.changed(inode)
-        return await self._replies.fresh(inode, began)
+        return self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""

@@ -18,7 +18,9 @@ def signed(metadata: Mapping[str, str], uid: int, *, record: bool) -> dict[str, 
 
     The writer is left out if the metadata has no room for it: the file matters more.
     """
-    others = {name: value for name, value in metadata.items() if name not in (WRITER, WRITTEN)}
+    others = dict(metadata)
+    others.pop(WRITER, None)
+    others.pop(WRITTEN, None)
     if not record:
         return others
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -31,6 +31,9 @@ _GENERATION_STEP = 1 << 32
 class Kind(enum.Enum):
     """The kind of an inode. It never changes: a new kind under a name is a new inode."""
 
+    # Enum's own is written in Python, and asked several times a request.
+    __hash__ = object.__hash__
+
     FILE = "file"
     DIRECTORY = "directory"
     SYMLINK = "symlink"

@@ -15,6 +15,7 @@ from ossfs_py.errors import (
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.answers import MetadataMemory
 from ossfs_py.namespace.attributes import full_mode, stored_metadata
+from ossfs_py.namespace.emptying import Emptying
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.listing.reading import Listed
@@ -69,6 +70,7 @@ class Namespace:
         self._renamer = Renamer(
             store, workers, self._tree, self._resolver, self._entries, rename_log
         )
+        self._emptying = Emptying(store.list_page, workers, self._tree, self.removed)
         self._modes_ahead = ModesAhead(self._tree, self._resolver)
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
 
@@ -332,8 +334,9 @@ class Namespace:
 
         One that was made or listed within ``negative_ttl`` says so by itself.
         """
-        if not self._tree.is_known_empty(directory):
-            await self._entries.require_empty(directory)
+        if self._tree.is_known_empty(directory) or await self._emptying.is_empty(directory):
+            return
+        await self._entries.require_empty(directory)
 
     async def make_symlink(
         self,

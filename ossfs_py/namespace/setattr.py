@@ -13,7 +13,7 @@ from ossfs_py.errors import (
     StaleInodeError,
     VersionChangedError,
 )
-from ossfs_py.model import AttributeChange, Attributes, ObjectInfo
+from ossfs_py.model import NO_CHANGE, AttributeChange, Attributes, ObjectInfo
 from ossfs_py.namespace.attributes import stored_metadata, user_xattrs
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
@@ -56,10 +56,14 @@ class AttributeWriter:
     ) -> Attributes:
         """See :meth:`Namespace.set_attributes`."""
         self._require_writable()
-        if change != AttributeChange():
+        if change != NO_CHANGE:
             if not self._only_in_memory(inode, defer):
                 await self._resolver.ensure_metadata(inode)
-            if not self._is_stored(inode, change):
+            if self._only_in_memory(inode, defer):
+                if not self._is_stored(inode, change):
+                    _apply(inode, change)
+                    self._note_changed(inode)
+            elif not self._is_stored(inode, change):
                 before = _Saved(inode)
                 _apply(inode, change)
                 await self._settle(inode, before, defer)
@@ -137,9 +141,13 @@ class AttributeWriter:
             new is None or (new == shown and kept is not None) for new, shown, kept in wanted
         )
 
+    def _note_changed(self, inode: Inode) -> None:
+        """The change goes with the next upload, if there is one."""
+        inode.metadata_dirty = inode is not self._tree.table.root and not inode.removed
+
     async def _settle(self, inode: Inode, before: "_Saved", defer: bool) -> None:
         if self._only_in_memory(inode, defer):
-            inode.metadata_dirty = inode is not self._tree.table.root and not inode.removed
+            self._note_changed(inode)
             return
         try:
             await self._rewrite(inode)

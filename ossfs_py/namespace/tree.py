@@ -5,7 +5,7 @@ No method waits: each is one step on the trio thread.
 
 import stat
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import trio
 
@@ -69,6 +69,8 @@ class Tree:
         )
         self._mounted_ns = time.time_ns()
         self._news = news
+        self.on_added: Callable[[str], None] | None = None
+        """Called with the key of each entry that this mount makes or stores."""
 
     def now(self) -> float:
         """Seconds on trio's clock."""
@@ -337,6 +339,8 @@ class Tree:
         if inode.parent is None or inode.removed:
             return
         key = self.keys.key_of(inode)
+        if self.on_added is not None:
+            self.on_added(key)
         self.changes.add(key)
         self.absences.discard(key)
         self.absences.untell(inode.parent.number, inode.name)  # the kernel made it itself

@@ -17,6 +17,8 @@ _KEPT = 0.5
 """Up to this many, bytes that were read are kept in temporary files (``temp``)."""
 _WRITTEN = 0.625
 """Up to here, files may be opened for writing; each needs a descriptor once it is written to."""
+_LOOKS = 16
+"""One file in so many of those that may still be opened is opened before the next look."""
 _WRITERS = 0.25
 """Share of files that may be open for writing at once. The rest, an eighth, is for connections."""
 
@@ -40,6 +42,8 @@ class Descriptors:
         self._shared = shared
         self._writers: Counter[int] = Counter()
         self._writer_count = 0
+        self._unlooked = 0
+        """How many more files may be opened for writing before the numbers are looked at again."""
 
     def add_writer(self, uid: int) -> None:
         """The user opens a file for writing.
@@ -49,7 +53,7 @@ class Descriptors:
         """
         limit = self._limit()
         free = int(limit * _WRITERS) - self._writer_count
-        if free <= 0 or _next_number() >= limit * _WRITTEN:
+        if free <= 0 or not self._are_enough(limit):
             raise TooManyFilesError("too many files are open for writing")
         if self._shared and self._writers[uid] >= free:
             raise TooManyFilesError(f"user {uid} has too many files open for writing")
@@ -66,6 +70,15 @@ class Descriptors:
     def may_keep_file(self) -> bool:
         """Whether there are enough descriptors to keep read bytes in a file."""
         return _next_number() < self._limit() * _KEPT
+
+    def _are_enough(self, limit: int) -> bool:
+        """Whether one more file may be written; a look at the numbers takes two system calls."""
+        self._unlooked -= 1
+        if self._unlooked < 0:
+            left = int(limit * _WRITTEN) - _next_number()
+            self._unlooked = left // _LOOKS
+            return left > 0
+        return True
 
     def _limit(self) -> int:
         if self._fixed_limit is not None:

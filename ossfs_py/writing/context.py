@@ -1,17 +1,22 @@
 """The parts of a mount that all of its dirty files share."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import trio
 
+from ossfs_py.model import ObjectVersion
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.parts import EQUAL_PART_BYTES, PartLimits
+
+_ENTRY_BYTES = 1024
+"""What a remembered version takes beside its bytes."""
 
 
 class PartBuffer(Protocol):
@@ -95,12 +100,18 @@ class Tidying:
 class SmallRoom:
     """Memory for small files that wait for the store, beside the budget. Belongs to the trio
     thread.
+
+    The part of it that no waiting file needs has the bytes of small files that were stored: git,
+    pip and compilers read back what they have just written, and each read would be a request.
     """
 
     def __init__(self, most_bytes: int = 16 * 1024**2) -> None:
         """Without room left, files wait on disk."""
         self._left = most_bytes
         self._short_below = most_bytes // 4
+        self._stored: OrderedDict[ObjectVersion, bytes] = OrderedDict()
+        """The version used last is the last one."""
+        self._stored_bytes = 0
 
     @property
     def is_short(self) -> bool:
@@ -112,7 +123,33 @@ class SmallRoom:
         if size > self._left:
             return False
         self._left -= size
+        self._make_room()
         return True
+
+    def remember(self, version: ObjectVersion, data: bytes) -> None:
+        """Keep the bytes of a stored version while there is room for them."""
+        if not (version.has_etag and data):
+            return
+        self._forget(version)
+        self._stored[version] = data
+        self._stored_bytes += len(data) + _ENTRY_BYTES
+        self._make_room()
+
+    def recall(self, version: ObjectVersion) -> bytes | None:
+        """The bytes of a version that was stored here, if they are still kept."""
+        data = self._stored.get(version)
+        if data is not None:
+            self._stored.move_to_end(version)
+        return data
+
+    def _make_room(self) -> None:
+        while self._stored_bytes > self._left:
+            self._forget(next(iter(self._stored)))
+
+    def _forget(self, version: ObjectVersion) -> None:
+        data = self._stored.pop(version, None)
+        if data is not None:
+            self._stored_bytes -= len(data) + _ENTRY_BYTES
 
 
 class Streams:

@@ -18,7 +18,7 @@ from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBas
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
 from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
-from ossfs_py.writing.parts import PartSchedule
+from ossfs_py.writing.parts import schedule_of
 from ossfs_py.writing.requests import delete_hidden
 from ossfs_py.writing.small_content import SmallContent
 from ossfs_py.writing.twins import copied_from_twin
@@ -62,9 +62,9 @@ class DirtyFile:
         self._memory_first = memory_first
         self._expects_rereads = expects_rereads
         limits = context.limits
-        self._disk_schedule = PartSchedule(context.parts)
+        self._disk_schedule = schedule_of(context.parts)
         self._memory_plan = MemoryPlan(
-            PartSchedule(context.parts, limits.memory_part_bytes),
+            schedule_of(context.parts, limits.memory_part_bytes),
             self._disk_schedule,
             self._target,
             self._new_upload,

@@ -7,6 +7,7 @@ into parts that the store copies and parts that are sent from here.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -89,6 +90,12 @@ class PartSchedule:
         """The part that holds byte ``offset``; below ``capacity`` it is at most ``max_parts``."""
         first, start, size = next(row for row in reversed(self._rows) if row[1] <= offset)
         return first + (offset - start) // size
+
+
+@lru_cache(16)  # every new file needs two, and a mount has two
+def schedule_of(limits: PartLimits, cap: int | None = None) -> PartSchedule:
+    """The schedule for these limits."""
+    return PartSchedule(limits, cap)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from ossfs_py.errors import OssfsError
@@ -89,6 +90,8 @@ class DirtyRecord:
 
     def to_json(self, order: int | None = None) -> str:
         """The text on disk; ``order`` replaces the record's own."""
+        if self._is_new_small:
+            return self._small_json(self.order if order is None else order)
         fields: dict[str, Any] = {
             "format": _FORMAT,
             "ident": self.ident,
@@ -119,6 +122,29 @@ class DirtyRecord:
                 "edges": self.sent.edges,
             }
         return json.dumps(fields)
+
+    @property
+    def _is_new_small(self) -> bool:
+        """Whether it says little more than name and metadata."""
+        return not (
+            self.base or self.base_valid or self.size or self.dirty or self.log or self.sent
+        ) and not (self.scratch or self.reason or self.vanished or self.unlinked)
+
+    def _small_json(self, order: int) -> str:
+        """The same text by hand: write-back writes five such records for each file of an archive,
+        and the encoder takes three times as long.
+        """
+        metadata = ", ".join(
+            [f"{_quoted(name)}: {_quoted(value)}" for name, value in self.metadata.items()]
+        )
+        return (
+            f'{{"format": {_FORMAT}, "ident": {_quoted(self.ident)}, "key": {_quoted(self.key)},'
+            f' "metadata": {{{metadata}}}, "content_type": {_quoted_or_null(self.content_type)},'
+            f' "base": null, "base_valid": 0, "replaces": {_quoted_or_null(self.replaces)},'
+            f' "size": 0, "dirty": [], "log": null, "scratch": false,'
+            f' "complete": {_TRUTHS[self.complete]}, "reason": "", "vanished": false,'
+            f' "owner": {_quoted(self.owner)}, "unlinked": false, "order": {order}}}'
+        )
 
     @classmethod
     def from_json(cls, text: str) -> "DirtyRecord":
@@ -156,6 +182,13 @@ class DirtyRecord:
             )
         except _DAMAGE as exc:
             raise RecordDamagedError(f"the record is damaged ({type(exc).__name__})") from exc
+
+
+_TRUTHS = {True: "true", False: "false"}
+
+
+def _quoted_or_null(text: str | None) -> str:
+    return "null" if text is None else _quoted(text)
 
 
 _DAMAGE = (LookupError, ValueError, OverflowError, TypeError, AttributeError, RecursionError)

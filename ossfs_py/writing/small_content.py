@@ -246,8 +246,13 @@ class SmallContent(LocalContent):
         return path
 
     def close(self) -> None:
-        """Free the memory; the journal's entry stays for the next mount."""
-        self._context.small.take(-len(self._data))
+        """Free the memory; the journal's entry stays for the next mount. The bytes of a stored
+        file are remembered while nobody needs their room.
+        """
+        small, base = self._context.small, self._base
+        small.take(-len(self._data))
+        if base is not None and not (self._changed or base.hidden):
+            small.remember(base.version, self._data)
         self._data = b""
         self._account.close()
 

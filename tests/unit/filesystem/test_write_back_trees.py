@@ -9,6 +9,7 @@ import shutil
 import stat
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import AccessDeniedError, FilesystemError, StoreError, UnsavedDataError
+from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
@@ -58,6 +60,20 @@ def test_a_file_is_sent_once_with_the_name_and_attributes_that_it_has_by_then(
     assert store.content("file") == b"content"
     assert store.metadata("file")["mtime"] == "5"
     assert stat.S_IMODE(int(store.metadata("file")[MODE])) == 0o600
+
+
+def test_a_small_file_that_was_just_stored_is_read_without_a_request(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.write_file(("object",), b"mine")
+        await m.fs.sync()
+        m.store.take_requests()
+        assert await m.read_file(("object",), step=3) == b"mine"
+        assert m.store.take_requests() == {}
+        m.store.seed("object", b"another's")
+        await m.expire()
+        assert await m.read_file(("object",)) == b"another's"
+
+    on_write_back(tmp_path, test)
 
 
 def test_what_was_removed_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:
@@ -549,3 +565,152 @@ def test_directories_go_to_the_store_before_what_is_in_them(tmp_path: Path) -> N
     store.on_request = watch
     on_write_back(tmp_path, test, store=store)
     assert early == []
+
+
+def removed_tree(folders: int, files: int, store: FakeStore | None = None) -> FakeStore:
+    store = store or FakeStore()
+    for folder in range(folders):
+        for file in range(files):
+            store.seed(f"t/d{folder:02}/f{file}", b"x")
+    return store
+
+
+async def remove_files(m: Mounted, folder: str) -> None:
+    for name in await m.names(("t", folder)):
+        await m.unlink(("t", folder, name))
+
+
+def test_a_tree_that_is_removed_is_asked_for_once_a_lifetime(tmp_path: Path) -> None:
+    """What was listed is too old at each rmdir, and one answer tells of several directories."""
+
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        for folder in folders:
+            await remove_files(m, folder)
+        await m.bench.later(2)
+        m.store.take_requests()
+        for folder in folders:
+            await m.rmdir(("t", folder))
+        assert m.store.take_requests().get("list_page", 0) <= 3
+        await m.rmdir(("t",))
+        await m.fs.sync()
+        assert m.store.keys() == []
+
+    on_mount(
+        "temp", tmp_path, test, store=removed_tree(20, 5), write_back=True, negative_ttl_seconds=1.0
+    )
+
+
+def test_what_others_store_while_a_tree_is_removed_keeps_its_directory(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        for folder in folders:
+            await remove_files(m, folder)
+        await m.bench.later(2)
+        await m.rmdir(("t", folders[0]))
+        m.store.seed("t/d02/theirs", b"1")
+        await m.rmdir(("t", folders[1]))  # here the answer for all comes
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d02"))
+        await m.rmdir(("t", "d03"))
+        m.store.seed("t/d05/later", b"1")
+        await m.bench.later(2)
+        await m.rmdir(("t", "d04"))
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d05"))
+        await m.fs.sync()
+        left = m.store.keys()
+        assert [key for key in left if not key.endswith("/")] == ["t/d02/theirs", "t/d05/later"]
+
+    on_mount(
+        "temp", tmp_path, test, store=removed_tree(6, 2), write_back=True, negative_ttl_seconds=1.0
+    )
+
+
+def test_what_this_mount_makes_while_a_tree_is_removed_keeps_its_directory(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        for folder in folders:
+            await remove_files(m, folder)
+        await m.bench.later(2)
+        for folder in folders[:2]:
+            await m.rmdir(("t", folder))
+        await m.write_file(("t", "d02", "new"), b"1")
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d02"))
+        await m.fs.sync()
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d02"))
+        await m.fs.sync()
+        left = m.store.keys()
+        assert "t/d02/new" in left
+
+    on_mount(
+        "temp", tmp_path, test, store=removed_tree(4, 2), write_back=True, negative_ttl_seconds=60.0
+    )
+
+
+def test_a_directory_that_one_answer_does_not_hold_is_asked_for_alone(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.names(("t",))
+        for folder in ("d00", "d01"):
+            await remove_files(m, folder)
+        await m.bench.later(2)
+        await m.rmdir(("t", "d00"))
+        for number in range(1100):
+            m.store.seed(f"t/d01/{number:04}", b"1")
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d01"))
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d02"))
+
+    on_mount(
+        "temp", tmp_path, test, store=removed_tree(3, 2), write_back=True, negative_ttl_seconds=1.0
+    )
+
+
+def test_a_store_that_mixes_the_order_up_is_asked_for_each_directory(tmp_path: Path) -> None:
+    class MixedUp(FakeStore):
+        def list_page(self, query: ListQuery) -> ListPage:
+            page = super().list_page(query)
+            if query.delimiter or not query.start_after:
+                return page
+            return replace(page, objects=page.objects[::-1])
+
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        for folder in folders:
+            await remove_files(m, folder)
+        await m.bench.later(2)
+        m.store.take_requests()
+        for folder in folders:
+            await m.rmdir(("t", folder))
+        assert m.store.take_requests()["list_page"] <= len(folders) + 2
+        await m.fs.sync()
+
+    store = removed_tree(6, 2, MixedUp())
+    on_mount("temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=1.0)
+    assert store.keys() == ["t/"]
+
+
+def test_an_answer_still_counts_when_the_removals_in_it_are_over(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await m.names(("t",))
+        files = {folder: await m.names(("t", folder)) for folder in folders}
+        await m.bench.later(31)
+        for folder, names in files.items():
+            for name in names:
+                await m.unlink(("t", folder, name))
+        for folder in folders[:2]:
+            await m.rmdir(("t", folder))
+        await m.fs.sync()
+        m.store.take_requests()
+        for folder in folders[2:]:
+            await m.rmdir(("t", folder))
+        assert "list_page" not in m.store.take_requests()
+        await m.fs.sync()
+        assert m.store.keys() == ["t/"]
+
+    on_mount(
+        "temp", tmp_path, test, store=removed_tree(6, 2), write_back=True, negative_ttl_seconds=30.0
+    )

@@ -324,3 +324,36 @@ def test_what_was_stored_is_lent_as_a_file(tmp_path: Path) -> None:
         lent.give_back()
 
     run(tmp_path, scenario, limits=SMALL)
+
+
+def test_what_was_stored_is_remembered_while_nobody_needs_its_room(tmp_path: Path) -> None:
+    async def scenario(w: Writing) -> None:
+        room = SmallRoom(3 * 2048)
+        w.context = replace(w.context, small=room)
+        versions = []
+        for content in (b"first", b"second", b"third"):
+            file = w.open(memory_first=False)
+            await file.write(0, content)
+            version = await file.commit(replace(REQUEST, key=content.decode()))
+            assert version is not None
+            versions.append(version)
+            await file.close()
+        first, second, third = versions
+        assert [room.recall(each) for each in versions] == [b"first", b"second", b"third"]
+        assert room.recall(replace(first, etag='"other"')) is None
+        assert room.recall(first) == b"first"  # so the second is the oldest
+        assert room.take(3 * 2048 - 2 * 1030)
+        assert [room.recall(each) for each in (first, second, third)] == [b"first", None, b"third"]
+        assert room.take(2 * 1030)
+        assert room.recall(first) is None
+        room.take(-3 * 2048)
+        changed = w.open(memory_first=False)
+        await changed.write(0, b"stored")
+        version = await changed.commit(REQUEST)
+        assert version is not None
+        await changed.write(0, b"not st")
+        changed.abandon()
+        await changed.close()
+        assert room.recall(version) is None
+
+    run(tmp_path, scenario, limits=SMALL)

@@ -16,8 +16,9 @@ from ossfs_py.reading.streams import MIB, Stream, StreamLimits, StreamTable
 _BROAD_BYTES = 256 * 1024
 """A first read of so much is the kernel's readahead, and is believed to go on to a known end."""
 
-_LITTLE_MORE_BYTES = 6 * MIB
-"""Of a part's beginning that is looked at, and whose rest is wanted soon."""
+_LITTLE_MORE_BYTES = 5 * MIB
+"""Of a part's beginning that is looked at, and whose rest is wanted soon. 6 MiB more would take 70
+ms of a connection's 90 MB/s."""
 
 _PIECES_AHEAD = 16
 """Reading ahead uses at least this many requests, so that they fill the link."""

@@ -60,22 +60,39 @@ def wanted_of(course: Course) -> list[ByteRange]:
 
 
 def test_one_look_at_a_part_says_nothing_of_the_others() -> None:
+    for number in (2, 7, COUNT - 1):
+        belief, layout = believing()
+        fault(belief, layout.starts[number])
+        assert wanted(belief) == []
+
+
+def test_a_look_at_the_first_beginning_that_did_not_come_with_the_table_brings_some_more() -> None:
     belief, layout = believing()
     fault(belief, layout.starts[1])
+    heads = wanted(belief)
+    assert [any(h.start <= layout.starts[n] < h.end for h in heads) for n in (2, 3)] == [True] * 2
+    assert sum(head.size for head in heads) <= 16 * MIB + 3 * MIB
+    assert not belief.looked
+
+
+def test_a_read_at_the_beginning_of_the_first_part_is_no_look() -> None:
+    belief, layout = believing()
+    belief.observe(layout.starts[1] // PAGE * PAGE, layout.starts[1] // PAGE * PAGE + MIB)
     assert wanted(belief) == []
 
 
 def test_the_second_look_brings_the_next_beginnings_and_the_third_the_body() -> None:
     belief, layout = believing()
-    fault(belief, layout.starts[1])
-    fault(belief, layout.starts[2])
+    fault(belief, layout.starts[4])
+    fault(belief, layout.starts[5])
     heads = wanted(belief)
-    assert [any(h.start <= layout.starts[n] < h.end for h in heads) for n in (3, 4)] == [True] * 2
+    assert [any(h.start <= layout.starts[n] < h.end for h in heads) for n in (6, 7)] == [True] * 2
     # Each begins just behind the edge of a block, and the kernel reads around it.
     assert sum(head.size for head in heads) <= 2 * 2 * BLOCK
-    fault(belief, layout.starts[3])
+    fault(belief, layout.starts[6])
     spans = wanted(belief)
-    assert ExtentSet(spans[:2]).covers(layout.starts[5] - MIB, layout.starts[5] + MIB)
+    behind = ExtentSet([*heads, *spans[:8]])
+    assert all(behind.covers(layout.starts[n] - MIB, layout.starts[n] + MIB) for n in range(7, 16))
     assert ExtentSet(spans).covers(MIB, 30 * MIB)  # the header was read
     assert sum(span.size for span in spans) <= 2 * 64 * MIB + 4 * 2 * BLOCK
     assert belief.looked
@@ -83,7 +100,7 @@ def test_the_second_look_brings_the_next_beginnings_and_the_third_the_body() -> 
 
 def test_a_program_that_goes_elsewhere_gets_no_more_beginnings() -> None:
     belief, layout = believing()
-    for number in (1, 2):
+    for number in (4, 5):
         fault(belief, layout.starts[number])
     fault(belief, layout.starts[20])
     assert wanted(belief) == []
@@ -153,6 +170,17 @@ def test_of_parts_read_in_any_order_only_what_lies_between_them_is_fetched() -> 
     assert got.covers(layout.starts[11] + 2 * MIB, layout.ends[11] - 2 * MIB)
     assert not list(got.within(0, layout.starts[9] - BLOCK))
     assert not list(got.within(layout.ends[14] + BLOCK, SIZE))
+
+
+def test_parts_of_both_halves_in_any_order_bring_the_whole_file() -> None:
+    """What is granted is a multiple of what was read: who stops has cost no more than that."""
+    belief, layout = believing()
+    for number in (20, 3, 25):
+        stream(belief, layout.starts[number], layout.ends[number])
+    fault(belief, layout.starts[11])
+    spans = wanted(belief)
+    assert ExtentSet(spans).covers(MIB, layout.starts[3] - 2 * MIB)
+    assert sum(span.size for span in spans) <= 8 * 3 * PART + BLOCK
 
 
 def test_whole_parts_one_before_the_other_bring_those_before_them() -> None:

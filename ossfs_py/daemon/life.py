@@ -43,6 +43,8 @@ from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import (
+    BUSY_SECONDS,
+    LEFT_SECONDS,
     SOCKET_NAME,
     GivenUp,
     RunningMount,
@@ -138,7 +140,8 @@ def run(
     # does not answer before that: once it is known to be dead, the lock is let go of.
     if not is_mounted:
         look_at(mountpoint)
-    with registered(record) as runtime_dir:
+    busy_seconds = LEFT_SECONDS if heir is not None and is_mounted else BUSY_SECONDS
+    with registered(record, busy_seconds=busy_seconds) as runtime_dir:
         if not is_mounted:
             prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         for warning in surroundings.warnings(settings, mountpoint, Surroundings()):

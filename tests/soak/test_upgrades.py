@@ -158,10 +158,12 @@ def test_a_load_and_a_checkpoint_complete_over_upgrades(
             took.append(time.monotonic() - began)
     finally:
         programs.stop()
+    longest = sorted(programs.held_up)[-len(took) :]
     print(  # noqa: T201
         f"{len(took)} upgrades of {data_path} under a model of {MODEL_MIB} MiB, {programs.rounds};"
         f" {refused} refused; the command took {statistics.median(took):.2f} s (median),"
-        f" {max(took):.2f} s at most; calls held up {max(programs.held_up):.2f} s at most"
+        f" {max(took):.2f} s at most; calls held up {statistics.median(longest):.2f} s (median of"
+        f" {len(longest)}), {longest[-1]:.2f} s at most (load {os.getloadavg()[0]:.0f})"
     )
     assert not programs.wrong, programs.wrong
     assert all(programs.rounds.values()), programs.rounds

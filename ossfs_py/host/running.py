@@ -33,7 +33,7 @@ SPARE_ROOT = Path("/tmp")  # noqa: S108 (directories there are made 0700, their 
 _PAUSE_SECONDS = 0.02
 BUSY_SECONDS = 0.4
 """Somebody who looks at a record locks it for an instant; a daemon holds it for good."""
-LEFT_SECONDS = 20.0
+LEFT_SECONDS = 10.0
 """Another process closes the files of a daemon that was killed, and so releases its lock: at once,
 unless the machine is very busy."""
 _HURRY_SECONDS = 0.2

@@ -120,7 +120,8 @@ def run(
         check_given(given, is_new=keeper is None or keeper.device is None)
         os.set_inheritable(given, False)
     check_kept(settings, Surroundings())
-    prepare_directories(local_directories(settings))
+    is_left = keeper is not None and keeper.device is not None
+    prepare_directories(local_directories(settings), may_be_full=is_left)
     metrics = Metrics()
     store = None
     if keeper is not None and predecessor is not None:
@@ -138,7 +139,6 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
-    is_left = keeper is not None and keeper.device is not None
     is_mounted = given is not None or is_left
     # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
     # does not answer before that: once it is known to be dead, the lock is let go of.

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from ossfs_py.cli.kept import keep_to_ourselves
+
 CLONE = {"x86_64": 56, "aarch64": 220}
 """The number of clone(2), by machine. The C library's function runs its child on another stack,
 where Python 3.14 takes the end of the stack to be reached."""
@@ -50,6 +52,7 @@ def start_closer() -> bool:
 
 def _close_after(daemon: int) -> NoReturn:
     try:
+        keep_to_ourselves()  # it has the environment of the daemon, and its connections
         poll = select.poll()
         poll.register(daemon, select.POLLIN)
         poll.poll()

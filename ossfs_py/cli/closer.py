@@ -53,6 +53,7 @@ def start_closer() -> bool:
 def _close_after(daemon: int) -> NoReturn:
     try:
         keep_to_ourselves()  # it has the environment of the daemon, and its connections
+        os.chdir("/")  # a file system that somebody works in cannot be unmounted
         poll = select.poll()
         poll.register(daemon, select.POLLIN)
         poll.poll()

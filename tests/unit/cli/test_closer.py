@@ -94,7 +94,7 @@ def test_signals_to_a_whole_group_do_not_end_it_before_its_daemon(tmp_path: Path
         assert daemon.stdout.read() == b""  # it has closed the pipe
 
 
-def test_it_leaves_no_core_file_either(tmp_path: Path) -> None:
+def test_it_leaves_no_core_file_either_and_keeps_no_directory_busy(tmp_path: Path) -> None:
     with running(tmp_path, 2) as daemon:
         (pid,) = children_of(daemon.pid)
 
@@ -103,6 +103,7 @@ def test_it_leaves_no_core_file_either(tmp_path: Path) -> None:
             return next(line.split() for line in lines if line.startswith("Max core file size"))
 
         wait_for(lambda: limits()[4] == "0")
+        wait_for(lambda: Path(f"/proc/{pid}/cwd").readlink() == Path("/"))
 
 
 def test_files_without_a_name_are_closed_last(tmp_path: Path) -> None:

@@ -314,12 +314,12 @@ def test_writers_notice_no_death_of_the_daemon(
     ).programs
     programs.start()
     try:
-        # Changes wait for a second after each death.
-        end_daemons(one, programs, ends, longest_life_seconds=3.5)
+        end_daemons(one, programs, ends, serves_first=True)
     finally:
         programs.stop()
     programs.print_outcome(f"{ends} under writers on {data_path} {more}")
     assert not programs.wrong, programs.wrong
+    assert all(programs.rounds.values()), programs.rounds
     assert one.terminate() == 0, one.log
     assert forgives or "could not be saved" not in one.log
     told = [

@@ -8,6 +8,10 @@ import click
 
 from ossfs_py.config import CommandLine, load
 
+_KEPT_SECONDS = 0.5
+"""A dead mount says so at once. A silent one waits for its next daemon, which waits for this
+command."""
+
 
 @click.command(
     epilog="""\b
@@ -26,10 +30,15 @@ def cleanup(mountpoint: str | None, config: str | None) -> None:
     """
     from ossfs_py.host.mountpoint import real_path
     from ossfs_py.host.preparing import clear_dead_mounts
+    from ossfs_py.host.standing import ANSWER_SECONDS
 
     logging.basicConfig(format="ossfs-py: %(message)s")
+    patience_seconds = ANSWER_SECONDS
     if mountpoint:
         path = Path(os.path.abspath(mountpoint))  # noqa: PTH100 (no resolve: it may hang)
     else:
-        path = load(CommandLine({}, (), config)).settings.mountpoint
-    clear_dead_mounts(real_path(path))
+        settings = load(CommandLine({}, (), config)).settings
+        path = settings.mountpoint
+        if settings.keeper is not None:
+            patience_seconds = _KEPT_SECONDS
+    clear_dead_mounts(real_path(path), patience_seconds=patience_seconds)

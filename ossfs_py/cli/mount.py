@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ossfs_py.cli.kept import changed_by_upgrades, predecessor_of
+from ossfs_py.cli.kept import KEPT, changed_by_upgrades, predecessor_of
 from ossfs_py.cli.options import SettingsCommand, setting_options
 from ossfs_py.cli.terminal import say
 from ossfs_py.config import ARGUMENTS, CommandLine, Settings, load, unknown_flag
@@ -115,6 +115,10 @@ def mount_as_told(
     Raises:
         UserError: why it cannot be mounted.
     """
+    if KEPT in os.environ:
+        from ossfs_py.cli.closer import start_closer
+
+        start_closer()
     predecessor = predecessor_of(os.environ)
     with nullcontext() if predecessor is None else predecessor.hears_failures():
         line = replace(line, values={**line.values, **changed_by_upgrades(os.environ)})

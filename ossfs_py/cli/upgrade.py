@@ -14,8 +14,8 @@ from ossfs_py.config.values import absolute_path
 from ossfs_py.errors import EnvironmentProblemError, UsageError
 
 _SWITCH_SECONDS = 60.0
-"""The old daemon has to be gone first. With 4 GiB in a temporary file, and the disk busy, the
-kernel took 11 s to end it."""
+"""The old daemon has to be gone first. Without a closer (``cli/closer.py``), with 4 GiB in a
+temporary file, and the disk busy, the kernel took 11 s to end it."""
 
 _HELP = """Let a new version of ossfs-py, or other options, take over the mount at MOUNTPOINT.
 

@@ -32,7 +32,13 @@ from ossfs_py.daemon.surroundings import Surroundings, check_kept
 from ossfs_py.daemon.upgrading import Upgrade
 from ossfs_py.errors import EnvironmentProblemError, OssfsError, UnsavedDataError, UserError
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.survival import FoundOut, MountIdentity, SurvivalError, open_survival
+from ossfs_py.filesystem.survival import (
+    FoundOut,
+    MountIdentity,
+    SurvivalError,
+    found_out_before,
+    open_survival,
+)
 from ossfs_py.fuse.session import ServingFailedError, UnmountedEarlyError, mounted
 from ossfs_py.fuse.succession import Heir
 from ossfs_py.host.directories import prepare_directories
@@ -43,6 +49,8 @@ from ossfs_py.host.mountpoint import check_machine, real_path, unmount
 from ossfs_py.host.notify import Notifier
 from ossfs_py.host.preparing import prepare_mountpoint
 from ossfs_py.host.running import (
+    BUSY_SECONDS,
+    LEFT_SECONDS,
     SOCKET_NAME,
     GivenUp,
     RunningMount,
@@ -113,18 +121,16 @@ def run(
         check_given(given, is_new=keeper is None or keeper.device is None)
         os.set_inheritable(given, False)
     check_kept(settings, Surroundings())
-    prepare_directories(local_directories(settings))
+    is_left = keeper is not None and keeper.device is not None
+    prepare_directories(local_directories(settings), may_be_full=is_left)
     metrics = Metrics()
     store = None
     if keeper is not None and predecessor is not None:
         store = taken_from(predecessor, settings, keeper, metrics)
     upgrade = Upgrade(settings, keeper, logs.close)
-    if keeper is None:
-        heir, mountpoint = None, _place(settings)
-    else:
-        heir, found_out = _heir(settings, keeper)
-        mountpoint = Path(found_out.mountpoint)
-        settings = settings.model_copy(update={"at_ns": found_out.at_ns})
+    found_out = _found_out(settings, keeper)
+    mountpoint = Path(found_out.mountpoint)
+    settings = settings.model_copy(update={"at_ns": found_out.at_ns})
     state = "" if settings.read_only else str(state_directory(settings, mountpoint))
     record = RunningMount(
         os.getpid(),
@@ -134,12 +140,14 @@ def run(
         state,
         endpoint=settings.endpoint or "",
     )
-    is_mounted = given is not None or (heir is not None and heir.device is not None)
+    is_mounted = given is not None or is_left
     # A daemon that was just killed holds its lock until the kernel has freed its memory. Its mount
     # does not answer before that: once it is known to be dead, the lock is let go of.
     if not is_mounted:
         look_at(mountpoint)
-    with registered(record) as runtime_dir:
+    with registered(record, busy_seconds=LEFT_SECONDS if is_left else BUSY_SECONDS) as runtime_dir:
+        # The table is read when nobody else can write to it any more.
+        heir = None if keeper is None else _heir(settings, keeper, found_out)
         if not is_mounted:
             prepare_mountpoint(mountpoint, nonempty=settings.nonempty)
         for warning in surroundings.warnings(settings, mountpoint, Surroundings()):
@@ -165,8 +173,24 @@ def _place(settings: Settings) -> Path:
     return real_path(settings.mountpoint) if given is None else mountpoint_of(given)
 
 
-def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
-    """State of the previous daemon, if there was one, and its findings about the store.
+def _found_out(settings: Settings, keeper: MountKeeper | None) -> FoundOut:
+    """The facts that the first daemon of the mount found out, or finds out now.
+
+    Raises:
+        SurvivalError: the new daemon cannot continue with them.
+    """
+    before = None
+    if keeper is not None:
+        try:
+            before = found_out_before(keeper.ledger)
+        except SurvivalError:
+            keeper.refused()
+            raise
+    return before or FoundOut(str(_place(settings)), settings.at_ns)
+
+
+def _heir(settings: Settings, keeper: MountKeeper, found_out: FoundOut) -> Heir:
+    """State of the previous daemon, if there was one.
 
     Raises:
         SurvivalError: the new daemon cannot continue with it.
@@ -179,12 +203,11 @@ def _heir(settings: Settings, keeper: MountKeeper) -> tuple[Heir, FoundOut]:
     )
     try:
         survival = open_survival(keeper.ledger)
-        found_out = survival.found_out or FoundOut(str(_place(settings)), settings.at_ns)
         survival.serve(facts, found_out)
     except SurvivalError:
         keeper.refused()
         raise
-    return Heir(survival, keeper), found_out
+    return Heir(survival, keeper)
 
 
 def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> int:

@@ -453,6 +453,20 @@ def _negotiated(content: bytes) -> Negotiated:
     return Negotiated(*parts)
 
 
+def found_out_before(descriptor: int) -> FoundOut | None:
+    """The facts of :attr:`Survival.found_out`, which do not change while a daemon serves.
+
+    Raises:
+        SurvivalError: the records cannot be used.
+    """
+    try:
+        told = StateTable.first(descriptor, _Kept.FACTS)
+    except LedgerError as exc:
+        raise SurvivalError(f"the state of the daemon before {exc}") from None
+    with sensible():
+        return None if told is None else FoundOut(**_json(told)["found_out"])
+
+
 def open_survival(descriptor: int) -> Survival:
     """The records behind a descriptor, which stays the caller's.
 

@@ -38,24 +38,25 @@ class LocalDirectories:
     writes_state: bool
 
 
-def prepare_directories(directories: LocalDirectories) -> None:
+def prepare_directories(directories: LocalDirectories, *, may_be_full: bool = False) -> None:
     """Check, and where allowed make, the directories this mount will write to.
 
     The temporary directory must exist. The cache and the state directory are made (mode 0700)
-    when their parent exists; the default ones are made with all their parents.
+    when their parent exists; the default ones are made with all their parents. ``may_be_full``:
+    the mount has programs already, which can read on, and are told of a full disk when they write.
 
     Raises:
         EnvironmentProblemError: one sentence that names the option and the directory.
     """
     if directories.writes_temp:
-        _check_writable("temp-dir", directories.temp)
+        _check_writable("temp-dir", directories.temp, may_be_full=may_be_full)
     if directories.cache is not None:
         prepare_own(directories.cache)
         # Others may have filled its disk: the mount then reads on from the store.
         _check_writable(directories.cache.option, directories.cache.path, may_be_full=True)
     if directories.writes_state:
         prepare_own(directories.state)
-        _check_writable(directories.state.option, directories.state.path)
+        _check_writable(directories.state.option, directories.state.path, may_be_full=may_be_full)
 
 
 def prepare_own(directory: OwnDirectory) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mountpoint import THIS_MACHINE, Machine, unmount
-from ossfs_py.host.standing import Seen, Standing, look_at
+from ossfs_py.host.standing import ANSWER_SECONDS, Seen, Standing, look_at
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +58,19 @@ def prepare_mountpoint(
         )
 
 
-def clear_dead_mounts(mountpoint: Path, machine: Machine = THIS_MACHINE) -> Seen:
-    """Unmount what daemons that are gone have left at ``mountpoint``; what is there then.
+def clear_dead_mounts(
+    mountpoint: Path,
+    machine: Machine = THIS_MACHINE,
+    patience_seconds: float = ANSWER_SECONDS,
+) -> Seen:
+    """Unmount what daemons that are gone have left at ``mountpoint``; what is there then. A mount
+    that does not answer within ``patience_seconds`` is left alone.
 
     Raises:
         EnvironmentProblemError: one cannot be unmounted.
     """
     for _ in range(_STACKED_LIMIT):
-        seen = look_at(mountpoint, machine)
+        seen = look_at(mountpoint, machine, patience_seconds)
         if seen.standing is not Standing.DEAD or seen.entry is None:
             return seen
         log.warning(

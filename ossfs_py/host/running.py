@@ -30,9 +30,12 @@ from ossfs_py.errors import EnvironmentProblemError
 
 SPARE_ROOT = Path("/tmp")  # noqa: S108 (directories there are made 0700, their owner is checked)
 """The register of running mounts for users without a runtime directory of their own."""
-_ATTEMPTS = 20
 _PAUSE_SECONDS = 0.02
+BUSY_SECONDS = 0.4
 """Somebody who looks at a record locks it for an instant; a daemon holds it for good."""
+LEFT_SECONDS = 10.0
+"""Another process closes the files of a daemon that was killed, and so releases its lock: at once,
+unless the machine is very busy."""
 _HURRY_SECONDS = 0.2
 """Time for a daemon to take note of a signal."""
 
@@ -77,8 +80,15 @@ def spare_prefix(uid: int) -> str:
 
 
 @contextlib.contextmanager
-def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None) -> Iterator[Path]:
+def registered(
+    mount: RunningMount,
+    directories: tuple[Path, ...] | None = None,
+    busy_seconds: float = BUSY_SECONDS,
+) -> Iterator[Path]:
     """Claim the mountpoint for this process until the end of the block.
+
+    ``busy_seconds``: how long to wait while another process has it; :data:`LEFT_SECONDS` if the
+    daemon before is known to have ended.
 
     Yields a directory for the mount alone, gone at the end: private, always writable, in memory
     on most machines. What killed daemons left beside it is removed.
@@ -89,7 +99,7 @@ def registered(mount: RunningMount, directories: tuple[Path, ...] | None = None)
         EnvironmentProblemError: another daemon serves or is about to serve the mountpoint, or
             no runtime directory can be used.
     """
-    path, fd = _lock(mount.mountpoint, directories)
+    path, fd = _lock(mount.mountpoint, directories, busy_seconds)
     own = _directory_of(path)
     try:
         os.ftruncate(fd, 0)
@@ -349,8 +359,10 @@ def _is_private(directory: Path, uid: int) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == uid and not info.st_mode & 0o022
 
 
-def _lock(mountpoint: str, directories: tuple[Path, ...] | None) -> tuple[Path, int]:
-    for _ in range(_ATTEMPTS):
+def _lock(
+    mountpoint: str, directories: tuple[Path, ...] | None, busy_seconds: float
+) -> tuple[Path, int]:
+    for _ in range(round(busy_seconds / _PAUSE_SECONDS)):
         path = _usable(directories) / _record_name(mountpoint)
         # A daemon that ends at this moment removes its record, and the directory if it was the
         # last one: then the file is missing, or another one than was opened.

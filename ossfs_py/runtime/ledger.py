@@ -44,11 +44,11 @@ class Record(NamedTuple):
 class StateTable:
     """The table behind a descriptor, which stays the caller's. Belongs to one thread."""
 
-    def __init__(self, descriptor: int) -> None:
-        """An empty file becomes an empty table.
+    def __init__(self, descriptor: int, *, reads: bool = True) -> None:
+        """An empty file becomes an empty table. ``reads`` False: for :meth:`first` only.
 
         Raises:
-            LedgerError: it is of another version, or damaged.
+            LedgerError: it is of another version, damaged, or too large.
         """
         self._free: dict[int, list[int]] = {size: [] for size in _SLOT_BYTES}
         size = os.fstat(descriptor).st_size
@@ -56,7 +56,10 @@ class StateTable:
             self._pages = size // _PAGE_BYTES
             if not self._pages or size % _PAGE_BYTES:
                 raise LedgerError(f"is damaged: it has {size} bytes")
-            self._map = mmap.mmap(descriptor, size)
+            try:
+                self._map = mmap.mmap(descriptor, size)
+            except (OSError, ValueError, OverflowError):
+                raise LedgerError(f"is too large: it has {size} bytes") from None
             self._check()
         else:
             os.ftruncate(descriptor, _PAGE_BYTES)
@@ -64,11 +67,27 @@ class StateTable:
             self._map = mmap.mmap(descriptor, _PAGE_BYTES)
             _HEAD.pack_into(self._map, 0, _MAGIC, VERSION)
         self._used_pages = 1
-        self._found = list(self._read()) if size else []
+        self._found = list(self._read()) if size and reads else []
 
     def close(self) -> None:
         """Unmap the memory; the records stay."""
         self._map.close()
+
+    @classmethod
+    def first(cls, descriptor: int, kind: int) -> bytes | None:
+        """The first record of a kind, without the time that it takes to read all of them. Another
+        process may be writing others.
+
+        Raises:
+            LedgerError: the table cannot be read.
+        """
+        if not os.fstat(descriptor).st_size:
+            return None
+        table = cls(descriptor, reads=False)
+        try:
+            return next((each.content for each in table._read() if each.kind == kind), None)
+        finally:
+            table.close()
 
     def take_found(self) -> list[Record]:
         """The records that were there at the beginning; once."""

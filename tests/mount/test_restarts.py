@@ -31,14 +31,16 @@ MIB = 1024**2
 KEPT = "if this daemon dies, another one takes over"
 
 
-OTHER_VERSION = """
+CHANGE = """
 import os, sys
 directory = f"/proc/{sys.argv[1]}/fd"
 for name in os.listdir(directory):
     if "memfd:ossfs-py" in os.readlink(f"{directory}/{name}"):
         ledger = os.open(f"{directory}/{name}", os.O_RDWR)
-        os.pwrite(ledger, bytes([int(sys.argv[2])]), 8)
 """
+OTHER_VERSION = f"os.pwrite(ledger, bytes([{VERSION + 1}]), 8)"
+DAMAGE = "os.pwrite(ledger, bytes([77, 0, 0, 0]), 64 * 1024)"
+TOO_LARGE = "os.truncate(ledger, 1 << 50)"
 
 
 def daemon_at(path: Path) -> int | None:
@@ -153,19 +155,28 @@ def test_a_daemon_that_dies_too_often_is_not_started_again(
     assert told.startswith("given up: the daemon died 2 times within a minute, the last time it")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (OTHER_VERSION, f"is of version {VERSION + 1}, and this program knows {VERSION}"),
+        (DAMAGE, "is damaged: slots of 77 bytes"),
+        (TOO_LARGE, f"is too large: it has {1 << 50} bytes"),
+    ],
+    ids=["another version", "damaged", "too large"],
+)
 def test_what_a_daemon_of_another_version_has_left_is_refused(
-    mount: MountFactory, bucket: str
+    change: str, told: str, mount: MountFactory, bucket: str
 ) -> None:
+    """So is what is damaged, or larger than memory can be."""
     one = mount(bucket, data_path="direct", read_only=True, restarts=9)
     pid = kept_daemon(one.path, one.log_path)
-    as_root(sys.executable, "-c", OTHER_VERSION, str(one.pid), str(VERSION + 1))
+    as_root(sys.executable, "-c", f"{CHANGE}        {change}", str(one.pid))
     # An upgrade leaves it all to the daemon that serves.
     refused = CliRunner().invoke(upgrade, [str(one.path)])
-    told = f"of version {VERSION + 1}, and this program knows {VERSION}"
     assert str(refused.exception).endswith(told)
     assert daemon_at(one.path) == pid
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
-    assert f"is of version {VERSION + 1}, and this program knows {VERSION}" in one.log
+    assert told in one.log
     assert "is given up: the new daemon could not take over the state" in one.log
     assert not is_mounted(one.path)

@@ -3,22 +3,30 @@ somebody unmounts meanwhile, the store is away. Programs go on, or are told that
 none hangs.
 """
 
+import ctypes
 import errno
+import fcntl
 import io
 import os
 import signal
+import socket
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from minio import Minio
 
+from ossfs_py.cli.kept import KEPT as KEPT_VARIABLE
+from ossfs_py.cli.kept import NOT_THERE, told_as_text
 from ossfs_py.cli.upgrade import upgrade
 from ossfs_py.host.running import find_daemon
 from tests.conftest import MountFactory
+from tests.support.commands import ossfs, tmpfs
 from tests.support.faults import Fault
 from tests.support.holding import wait_for
 from tests.support.mounting import END_SECONDS, Mount, Option, is_mounted
@@ -49,6 +57,10 @@ def is_alive(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 class Reader(threading.Thread):
@@ -173,4 +185,161 @@ def test_with_the_store_away_the_next_daemon_answers_what_it_knows_and_waits_for
         stored.join(END_SECONDS)
         assert not stored.is_alive()
         assert minio_client.get_object(bucket, "file").read() == b"written, not stored"
+    assert one.terminate() == 0, one.log
+
+
+def _before_it_is_started(keeper: int, _daemon: int, begin: Callable[[], None]) -> None:
+    os.kill(keeper, signal.SIGSTOP)
+    begin()
+    time.sleep(1)
+    os.kill(keeper, signal.SIGKILL)
+
+
+def _while_it_starts(keeper: int, _daemon: int, begin: Callable[[], None]) -> None:
+    begin()
+    wait_for(lambda: len(children_of(keeper)) == 2)
+    os.kill(keeper, signal.SIGKILL)
+
+
+def _before_it_knows_of_the_end(keeper: int, daemon: int, begin: Callable[[], None]) -> None:
+    begin()
+    wait_for(lambda: len(children_of(keeper)) == 2)
+    os.kill(keeper, signal.SIGSTOP)
+    wait_for(lambda: not is_alive(daemon))
+    os.kill(keeper, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("dies", "is_upgraded"),
+    [
+        (_before_it_is_started, False),
+        (_while_it_starts, True),
+        (_before_it_knows_of_the_end, True),
+    ],
+)
+def test_a_keeper_that_dies_during_an_upgrade_is_noticed_by_no_program(
+    dies: Callable[[int, int, Callable[[], None]], None],
+    is_upgraded: bool,
+    mount: MountFactory,
+    bucket: str,
+    minio_client: Minio,
+) -> None:
+    """The old daemon continues, or the new one; the mount ends with it."""
+    one = kept(mount, bucket, metadata_ttl=0)
+    pid = daemon_of(one)
+    said: list[int] = []
+    upgrading = threading.Thread(
+        target=lambda: said.append(ossfs("upgrade", one.path, environment={}).code)
+    )
+    with (one.path / "log").open("wb", buffering=0) as file:
+        file.write(b"one ")
+        dies(one.pid, pid, upgrading.start)
+        upgrading.join(END_SECONDS)
+        assert said == [0 if is_upgraded else 1]
+        file.write(b"two")
+        os.fsync(file.fileno())
+    assert minio_client.get_object(bucket, "log").read() == b"one two"
+    serving = daemon_of(one)
+    assert (serving != pid) == is_upgraded
+    refused = CliRunner().invoke(upgrade, [str(one.path)])
+    assert "the keeper of the mount is gone" in str(refused.exception)
+    os.kill(serving, signal.SIGKILL)
+    wait_for(lambda: not is_alive(serving))
+    with pytest.raises(OSError) as why:
+        (one.path / "log").read_bytes()
+    assert why.value.errno in DEAD
+
+
+def test_a_lock_that_is_released_late_ends_no_mount(
+    mount: MountFactory, bucket: str, minio_client: Minio
+) -> None:
+    """Another process releases it, which may have to wait for its turn."""
+    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
+    one = kept(mount, bucket, metadata_ttl=0)
+    daemon = find_daemon(one.path)
+    assert daemon is not None
+    daemon.close()
+    lives = one.log.count(KEPT)
+    with daemon.runtime_dir.with_suffix(".json").open() as record:
+        os.kill(daemon.mount.pid, signal.SIGKILL)
+        fcntl.flock(record, fcntl.LOCK_EX)
+        reader = Reader(one.path / "file")
+        reader.start()
+        time.sleep(3)
+        assert reader.is_alive()
+    reader.ended()
+    assert reader.content == b"bytes"
+    wait_for(lambda: one.log.count(KEPT) > lives)
+    assert "is busy" not in one.log
+    assert one.terminate() == 0, one.log
+
+
+def test_a_daemon_that_takes_over_finds_no_room_on_the_local_disk(
+    mount: MountFactory, bucket: str, minio_client: Minio, tmp_path: Path
+) -> None:
+    """Programs go on with what there is, and are told of a full disk by what needs more of it."""
+    with tmpfs(tmp_path / "small", "size=24m") as small:
+        one = kept(mount, bucket, state_dir=small, temp_dir=small, min_free=0)
+        content = os.urandom(3 * 1024**2)
+        with (one.path / "file").open("w+b", buffering=0) as file:
+            file.write(content)
+            lives = one.log.count(KEPT)
+            with (small / "others").open("wb", buffering=0) as filler, pytest.raises(OSError):
+                while True:
+                    filler.write(bytes(4096))
+            os.kill(daemon_of(one), signal.SIGKILL)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            assert os.pread(file.fileno(), len(content), 0) == content
+            wait_for(lambda: one.log.count(KEPT) > lives)
+            with pytest.raises(OSError) as why:
+                os.pwrite(file.fileno(), bytes(4 * 1024**2), len(content))
+            assert why.value.errno == errno.ENOSPC
+            (small / "others").unlink()
+            os.pwrite(file.fileno(), b"more", len(content))
+            os.fsync(file.fileno())
+            assert minio_client.get_object(bucket, "file").data == content + b"more"
+        assert one.log.count(KEPT) == lives + 1
+        assert one.terminate() == 0, one.log
+
+
+GETFD = 438
+"""The number of pidfd_getfd(2)."""
+
+
+def copied_from(pid: int, number: int) -> int:
+    process = os.pidfd_open(pid)
+    found = ctypes.CDLL(None, use_errno=True).syscall(GETFD, process, number, 0)
+    os.close(process)
+    assert found >= 0, os.strerror(ctypes.get_errno())
+    return int(found)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else may take descriptors of a process")
+def test_a_second_daemon_for_the_same_descriptor_serves_nothing(
+    mount: MountFactory, bucket: str, minio_client: Minio
+) -> None:
+    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
+    one = kept(mount, bucket, metadata_ttl=0)
+    pid = daemon_of(one)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    held = {str(each.readlink()): int(each.name) for each in Path(f"/proc/{one.pid}/fd").iterdir()}
+    names = ("/memfd:ossfs-py (deleted)", "/dev/fuse")
+    given = [theirs.fileno(), *(copied_from(one.pid, held[name]) for name in names), NOT_THERE]
+    environment = {**one.environment, KEPT_VARIABLE: told_as_text(given, "")}
+    with ours, theirs:
+        second = subprocess.run(
+            [sys.executable, *one.arguments[1:]],
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            pass_fds=given[:3],
+            timeout=END_SECONDS,
+        )
+    for descriptor in given[1:3]:
+        os.close(descriptor)
+    assert second.returncode == 1
+    assert "is busy: another ossfs-py serves it" in second.stderr
+    assert daemon_of(one) == pid
+    assert (one.path / "file").read_bytes() == b"bytes"
     assert one.terminate() == 0, one.log

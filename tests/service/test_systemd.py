@@ -23,6 +23,8 @@ UNIT = "ossfs-py@models.service"
 MOUNTPOINT = "/run/models"
 UNITS = Path(__file__).parents[2] / "systemd"
 CREDENTIAL = (UNITS / "key-as-credential.conf").read_text()
+KEPT_BY_NODE = (UNITS / "kept-by-node.conf").read_text()
+NODE_KEEPER = "ossfs-py-keeper.service"
 
 
 class Service:
@@ -227,6 +229,61 @@ def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service
     service.stop()
 
 
+REPLACED_BY = {
+    "a restart": ("systemctl", "restart", UNIT),
+    "its keeper killed": ("systemctl", "kill", "-s", "KILL", "--kill-who=main", UNIT),
+    "all of it killed": ("systemctl", "kill", "-s", "KILL", UNIT),
+}
+
+
+@pytest.fixture
+def node_keeper(machine: Booted) -> Iterator[None]:
+    machine.write(f"/etc/systemd/system/{NODE_KEEPER}", (UNITS / NODE_KEEPER).read_text())
+    machine.run("systemctl", "daemon-reload")
+    yield
+    machine.run("systemctl", "stop", NODE_KEEPER)
+    machine.run("rm", f"/etc/systemd/system/{NODE_KEEPER}")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.usefixtures("node_keeper")
+def test_with_the_node_s_keeper_programs_go_on_over_a_restart_of_the_service(
+    service: Service, minio_client: Minio
+) -> None:
+    content = os.urandom(1_000_000)
+    minio_client.put_object(service.bucket, "file", io.BytesIO(content), len(content))
+    minio_client.put_object(service.bucket, "log", io.BytesIO(b""), 0)
+    machine = service.machine
+    service.drop_in(KEPT_BY_NODE.replace("/mnt/models", MOUNTPOINT))
+    service.configure(
+        keeper="/run/ossfs-py-keeper/socket", restarts="20", data_path="temp", log_level="info"
+    )
+    seen = {service.start()}
+    stop, wrong = "/run/stop-kept", "/run/wrong-kept"
+    with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
+        try:
+            for how, command in REPLACED_BY.items():
+                lines = stored(minio_client, service.bucket, "log").count(b"\n")
+                machine.run(*command)
+                wait_until(
+                    lambda: stored(minio_client, service.bucket, "log").count(b"\n") > lines + 2  # noqa: B023
+                )
+                pid = int(machine.property(UNIT, "MainPID"))
+                assert pid not in {*seen, 0}, how
+                seen.add(pid)
+        finally:
+            machine.write(stop, "")
+            on.wait(120)
+    assert machine.run("cat", wrong).stdout == "", machine.journal(UNIT)
+    read = {line.split()[0] for line in machine.run("cat", f"{wrong}.read").stdout.splitlines()}
+    assert read == {hashlib.sha256(content).hexdigest()}
+    count = int(machine.run("cat", f"{wrong}.lines").stdout)
+    assert stored(minio_client, service.bucket, "log") == b"".join(
+        f"line {number}\n".encode() for number in range(1, count + 1)
+    )
+    service.stop()
+
+
 # In a shell of the machine: kill it, and say when another daemon answers. A dead mount has no type.
 COME_BACK = """
 kill -KILL "$1"
@@ -395,9 +452,14 @@ def test_a_service_that_runs_as_a_user_mounts_with_fusermount3(service: Service)
         (UNIT,),
         ("/usr/local/share/doc/ossfs-py/mnt-models.mount",),
         ("--user", "/usr/local/lib/systemd/user/ossfs-py@.service"),
+        (NODE_KEEPER,),
     ],
 )
-def test_systemd_has_no_complaint_about_the_units(words: tuple[str, ...], machine: Booted) -> None:
+def test_systemd_has_no_complaint_about_the_units(
+    words: tuple[str, ...], machine: Booted, request: pytest.FixtureRequest
+) -> None:
+    if NODE_KEEPER in words:
+        request.getfixturevalue("node_keeper")
     machine.write("/etc/ossfs-py/models.toml", "")
     done = machine.run(
         *("env", "XDG_RUNTIME_DIR=/run", "systemd-analyze", "verify", "--man=no", *words),

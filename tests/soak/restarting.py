@@ -1,7 +1,7 @@
 """Programs that go on while the daemon under them dies or is upgraded, and what they must not see.
 
 ``OSSFS_PY_SOAK_RESTARTS`` says how often, ``OSSFS_PY_SOAK_SEED`` at which moments. How long calls
-were held up is printed (``pytest -s``).
+were held up is printed (``pytest -s``), with the load of the machine.
 """
 
 import errno
@@ -30,6 +30,10 @@ MIB = 1024**2
 RESTARTS = int(os.environ.get("OSSFS_PY_SOAK_RESTARTS", "1"))
 SEED = int(os.environ.get("OSSFS_PY_SOAK_SEED", "1"))
 SECONDS_PER_RESTART = 90
+LONGEST_LIFE_SECONDS = 1.5
+SERVING_SHARE = 0.8
+DEATHS, UPGRADES = "deaths", "upgrades"
+"""How daemons end; also what to name for ``pytest -k``."""
 GOES_ON = "if this daemon dies, another one takes over"
 
 Work = Callable[[random.Random], Iterator[None]]
@@ -115,6 +119,7 @@ class Programs:
             f"{RESTARTS} {what}, {self.rounds}"
             + (f", EIO {self.refused}" if any(self.refused.values()) else "")
             + f"; held up: median {statistics.median(longest):.2f} s, longest {longest[-1]:.2f} s"
+            f" (load {os.getloadavg()[0]:.0f})"
         )
 
 
@@ -129,20 +134,22 @@ def _is_told_eio(exc: Exception) -> bool:
     return False
 
 
-def end_daemons(
-    one: Mount, programs: Programs, *, upgrades: bool, longest_life_seconds: float = 1.5
-) -> None:
+def end_daemons(one: Mount, programs: Programs, ends: str, *, serves_first: bool = False) -> None:
     """Kill, or upgrade, the daemon of a mount so many times, until a program sees something wrong;
-    another one serves it then.
+    another one serves it then. ``serves_first``: most daemons do not end before a call that
+    :meth:`Programs.timed` sees has returned. Changes wait for seconds after each death.
     """
     rng = random.Random(SEED)
     for number in range(RESTARTS):
         wait_for(lambda: one.log.count(GOES_ON) > number)  # noqa: B023 - called at once
-        time.sleep(rng.random() * longest_life_seconds)
+        known = len(programs.held_up)
+        if serves_first and rng.random() < SERVING_SHARE:
+            wait_for(lambda: len(programs.held_up) > known or bool(programs.wrong))  # noqa: B023
+        time.sleep(rng.random() * LONGEST_LIFE_SECONDS)
         daemon = find_daemon(one.path)
         assert daemon is not None
         daemon.close()
-        if upgrades:
+        if ends == UPGRADES:
             outcome = ossfs("upgrade", one.path, environment={})
             assert outcome.code == 0, outcome.err
         else:

@@ -17,10 +17,12 @@ from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.soak.restarting import (
+    DEATHS,
     MIB,
     RESTARTS,
     SECONDS_PER_RESTART,
     SEED,
+    UPGRADES,
     Programs,
     WrongError,
     end_daemons,
@@ -147,13 +149,13 @@ class Readers:
 
 @pytest.mark.timeout(60 + RESTARTS * SECONDS_PER_RESTART)
 @pytest.mark.parametrize(
-    ("data_path", "upgrades"),
-    [("direct", False), ("cache", False), ("temp", False), ("direct", True)]
+    ("ends", "data_path"),
+    [(DEATHS, "direct"), (DEATHS, "cache"), (DEATHS, "temp"), (UPGRADES, "direct")]
     if RESTARTS > 3
-    else [("direct", False)],
+    else [(DEATHS, "direct")],
 )
 def test_programs_notice_no_death_of_the_daemon(
-    data_path: str, upgrades: bool, mount: MountFactory, bucket: str, minio_client: Minio
+    ends: str, data_path: str, mount: MountFactory, bucket: str, minio_client: Minio
 ) -> None:
     rng = random.Random(SEED)
     contents = {f"models/{number}": rng.randbytes(FILE_BYTES) for number in range(FILES)}
@@ -167,9 +169,9 @@ def test_programs_notice_no_death_of_the_daemon(
     programs = Readers(one.path, contents, tensors).programs
     programs.start()
     try:
-        end_daemons(one, programs, upgrades=upgrades)
+        end_daemons(one, programs, ends)
     finally:
         programs.stop()
-    programs.print_outcome(f"{'upgrades' if upgrades else 'deaths'} under readers on {data_path}")
+    programs.print_outcome(f"{ends} under readers on {data_path}")
     assert not programs.wrong, programs.wrong
     assert all(programs.rounds.values()), programs.rounds

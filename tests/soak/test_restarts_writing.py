@@ -20,9 +20,11 @@ from minio.error import S3Error
 from ossfs_py.writing.records import DirtyRecord
 from tests.conftest import MountFactory
 from tests.soak.restarting import (
+    DEATHS,
     MIB,
     RESTARTS,
     SECONDS_PER_RESTART,
+    UPGRADES,
     Programs,
     Work,
     WrongError,
@@ -282,23 +284,23 @@ class Writers:
 
 @pytest.mark.timeout(120 + RESTARTS * SECONDS_PER_RESTART)
 @pytest.mark.parametrize(
-    ("data_path", "upgrades", "more"),
+    ("ends", "data_path", "more"),
     [
-        ("temp", False, ""),
-        ("cache", False, ""),
-        ("direct", False, ""),
-        ("temp", False, "write_back"),
-        ("temp", False, "trash"),
-        ("temp", True, ""),
-        ("direct", True, ""),
-        ("cache", True, "write_back"),
+        (DEATHS, "temp", ""),
+        (DEATHS, "cache", ""),
+        (DEATHS, "direct", ""),
+        (DEATHS, "temp", "write_back"),
+        (DEATHS, "temp", "trash"),
+        (UPGRADES, "temp", ""),
+        (UPGRADES, "direct", ""),
+        (UPGRADES, "cache", "write_back"),
     ]
     if RESTARTS > 3
-    else [("temp", False, "")],
+    else [(DEATHS, "temp", "")],
 )
 def test_writers_notice_no_death_of_the_daemon(
+    ends: str,
     data_path: str,
-    upgrades: bool,
     more: str,
     mount: MountFactory,
     bucket: str,
@@ -306,19 +308,18 @@ def test_writers_notice_no_death_of_the_daemon(
 ) -> None:
     options: dict[str, Option] = {more: TRASH if more == "trash" else True} if more else {}
     one = mount(bucket, data_path=data_path, restarts=1000, posix_metadata=True, **options)
-    forgives = data_path == "direct" and not upgrades
+    forgives = data_path == "direct" and ends == DEATHS
     programs = Writers(
         one.path, minio_client, bucket, forgives=forgives, behind=more == "write_back"
     ).programs
     programs.start()
     try:
-        # Changes wait for a second after each death.
-        end_daemons(one, programs, upgrades=upgrades, longest_life_seconds=5.0)
+        end_daemons(one, programs, ends, serves_first=True)
     finally:
         programs.stop()
-    what = "upgrades" if upgrades else "deaths"
-    programs.print_outcome(f"{what} under writers on {data_path} {more}")
+    programs.print_outcome(f"{ends} under writers on {data_path} {more}")
     assert not programs.wrong, programs.wrong
+    assert all(programs.rounds.values()), programs.rounds
     assert one.terminate() == 0, one.log
     assert forgives or "could not be saved" not in one.log
     told = [

@@ -2,7 +2,8 @@
 
 ``OSSFS_PY_SOAK_UPGRADES`` says how often, ``OSSFS_PY_SOAK_MODEL_MIB`` how large the model is, of
 which the checkpoint has a quarter; ``OSSFS_PY_SOAK_SEED`` at which moments. How long the command
-took, and how long calls were held up, is printed (``pytest -s``).
+took, and how long calls were held up, is printed (``pytest -s``). A call that needs neither the
+store nor the disk (statvfs) tells how long nobody answered.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import random
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from tests.support.holding import wait_for
 UPGRADES = int(os.environ.get("OSSFS_PY_SOAK_UPGRADES", "1"))
 MODEL_MIB = int(os.environ.get("OSSFS_PY_SOAK_MODEL_MIB", "64"))
 LONGEST_LIFE_SECONDS = 1.5
+PULSE_SECONDS = 0.02
 SECONDS_PER_UPGRADE = 60
 TENSORS = 16
 PIECE_BYTES = 4 * MIB
@@ -70,7 +73,24 @@ class Training:
         self._root, self._client, self._bucket = root, client, bucket
         self._block = random.Random(SEED).randbytes(8 * MIB + 1)
         self._size = MODEL_MIB * MIB
-        self.programs = Programs({"loader": self._load, "checkpoints": self._write})
+        self.slow: list[float] = []
+        """Seconds of each call that waits for the store or the disk as well."""
+        self.programs = Programs(
+            {"loader": self._load, "checkpoints": self._write, "pulse": self._ask}
+        )
+
+    @contextmanager
+    def _slow(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self.slow.append(time.monotonic() - began)
+
+    def _ask(self, _rng: random.Random) -> Iterator[None]:
+        while True:
+            with self.programs.timed():
+                os.statvfs(self._root)
+            time.sleep(PULSE_SECONDS)
+            yield
 
     def store_model(self) -> None:
         """Put the model into the bucket."""
@@ -94,7 +114,7 @@ class Training:
             seen = hashlib.sha256()
             with safetensors.safe_open(path, framework="np") as model:
                 for number in range(TENSORS):
-                    with self.programs.timed():
+                    with self._slow():
                         tensor = model.get_tensor(f"layer.{number}")
                     seen.update(tensor)
             if seen.digest() != wanted:
@@ -108,7 +128,7 @@ class Training:
             seen = hashlib.sha256()
             with new.open("wb", buffering=0) as file:
                 for piece in pieces(Bytes(block, self._size // 4)):
-                    with self.programs.timed():
+                    with self._slow():
                         if file.write(piece) != len(piece):
                             raise WrongError("a short write")
                     seen.update(piece)
@@ -158,10 +178,13 @@ def test_a_load_and_a_checkpoint_complete_over_upgrades(
             took.append(time.monotonic() - began)
     finally:
         programs.stop()
+    longest = sorted(programs.held_up)[-len(took) :]
     print(  # noqa: T201
         f"{len(took)} upgrades of {data_path} under a model of {MODEL_MIB} MiB, {programs.rounds};"
         f" {refused} refused; the command took {statistics.median(took):.2f} s (median),"
-        f" {max(took):.2f} s at most; calls held up {max(programs.held_up):.2f} s at most"
+        f" {max(took):.2f} s at most; calls held up {statistics.median(longest):.2f} s (median of"
+        f" {len(longest)}), {longest[-1]:.2f} s at most; a tensor or 4 MiB written"
+        f" {max(training.slow):.2f} s at most (load {os.getloadavg()[0]:.0f})"
     )
     assert not programs.wrong, programs.wrong
     assert all(programs.rounds.values()), programs.rounds

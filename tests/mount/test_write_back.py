@@ -22,8 +22,12 @@ from tests.support.seaweed import SeaweedServer
 
 
 def hold_uploads(proxy: Proxy) -> None:
-    """The store answers no upload until the fault is cleared; the daemon goes on trying."""
-    proxy.faults.append(Fault("PutObject", times=None, status=503))
+    """The store takes no upload until the fault is cleared; the daemon goes on trying.
+
+    It does not ask to slow down: then lookups would wait for their turn behind uploads, and for
+    longer than the retry budget on a server that is slow by itself.
+    """
+    proxy.faults.append(Fault("PutObject", times=None, status=500, code="InternalError"))
 
 
 def pending(mounted: Mount) -> int:

@@ -64,6 +64,13 @@ NOT_KEPT: dict[str, dict[str, str]] = {
 """What each server cannot hold of what describes an object (words of boto3), and why. Nobody can
 carry that over; all the rest has to be there after each change."""
 
+RANGES_COST_THE_OBJECT = {
+    "moto": "it copies the whole object in its memory to answer a request about any part of it",
+    "rclone": "it reads the whole object to answer a request about any part of it",
+}
+"""Servers on which a file of N ranges costs N objects: tests that read a large file take one of
+64 MiB there."""
+
 LACKS: dict[str, dict[str, str]] = {
     "ceph": {"at completion": "ignored", "copy pins": "ignored"},
     "swift": {"replace-only": "refused", "one creator": "ignored"},

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.servers.deviations import NOT_KEPT
+from tests.support.servers.deviations import NOT_KEPT, RANGES_COST_THE_OBJECT
 
 PAGE = Path(__file__).parents[3] / "ossfs_py" / "SERVERS.md"
 ORDER = ("seaweedfs", "ceph", "swift", "juicefs", "localstack", "moto", "rclone")
@@ -114,6 +114,8 @@ def _deviations(asked: Mapping[str, Outcome]) -> Iterator[str]:
             yield f"**{one['version']}**"
             yield ""
             yield from (f"- cannot hold `{what}`: {why}" for what, why in lost.items())
+            if name in RANGES_COST_THE_OBJECT:
+                yield f"- {RANGES_COST_THE_OBJECT[name]}: the largest file that is read has 64 MiB"
             yield from (f"- {why} ({count})" for why, count in sorted(reasons.items()))
 
 

@@ -157,7 +157,7 @@ class KnownTraits:
             log.debug("what was found out about the store cannot be kept: %s", exc)
 
 
-class _Row(NamedTuple):
+class _TraitRow(NamedTuple):
     """A feature that one trait decides."""
 
     name: str
@@ -171,7 +171,7 @@ class _Row(NamedTuple):
 
 
 _ROWS = (
-    _Row(
+    _TraitRow(
         "read pins",
         "a read is refused if the object is another version",
         trait="reads",
@@ -180,7 +180,7 @@ _ROWS = (
         verdict="ignored",
         instead="the object is checked after each request for bytes",
     ),
-    _Row(
+    _TraitRow(
         "tag counts",
         "a HEAD tells how many tags an object has",
         trait="tag_counts",
@@ -189,7 +189,7 @@ _ROWS = (
         verdict="ignored",
         instead="the tags are requested before an object is written anew",
     ),
-    _Row(
+    _TraitRow(
         "part sizes",
         "the parts of an upload may differ in size",
         trait="part_sizes",
@@ -198,7 +198,7 @@ _ROWS = (
         verdict="refused",
         instead="all parts have one size",
     ),
-    _Row(
+    _TraitRow(
         "directories",
         "an empty directory is kept as an object",
         trait="markers",
@@ -207,7 +207,7 @@ _ROWS = (
         verdict="refused",
         instead="empty directories are known to the mount that made them only",
     ),
-    _Row(
+    _TraitRow(
         "checksums",
         "uploads say their checksums",
         trait="checksums",
@@ -216,7 +216,7 @@ _ROWS = (
         verdict="refused",
         instead="uploads go without them",
     ),
-    _Row(
+    _TraitRow(
         "batch removal",
         "one request removes many objects",
         trait="removals",

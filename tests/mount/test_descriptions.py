@@ -3,6 +3,7 @@
 Checked by boto3 on two servers; what one of them cannot keep is a line of its own below.
 """
 
+import datetime as dt
 import io
 import itertools
 import os
@@ -33,12 +34,15 @@ EVERYBODY = "http://acs.amazonaws.com/groups/global/AllUsers"
 SAID = {
     "ContentType": "text/x-own",
     "CacheControl": "max-age=60",
+    "ContentEncoding": "gzip",
+    "Expires": dt.datetime(2031, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
     "ContentLanguage": "de",
     "ContentDisposition": "inline",
     "StorageClass": "STANDARD_IA",
     "ServerSideEncryption": "AES256",
     "WebsiteRedirectLocation": "/there",
 }
+OWN = {"own": "a value of another program"}
 TAGS = {"team": "a", "what for": "b + c/=d"}
 _numbers = itertools.count(1)
 
@@ -147,7 +151,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 def put(server: Server, bucket: str, key: str, size: int, **more: Any) -> None:
     """An object with all that can be said; of several parts if it is large."""
     client, body = server.client, os.urandom(size)
-    said = SAID | {"Tagging": "team=a&what%20for=b%20%2B%20c%2F%3Dd"} | more
+    said = SAID | {"Metadata": OWN, "Tagging": "team=a&what%20for=b%20%2B%20c%2F%3Dd"} | more
     said = {name: value for name, value in said.items() if server.keeps(name)}
     if size <= 8 * MIB:
         client.put_object(Bucket=bucket, Key=key, Body=body, **said)
@@ -174,6 +178,7 @@ def put(server: Server, bucket: str, key: str, size: int, **more: Any) -> None:
 def told(server: Server, bucket: str, key: str) -> dict[str, Any]:
     head: dict[str, Any] = dict(server.client.head_object(Bucket=bucket, Key=key))
     found = {name: head.get(name) for name in SAID if server.keeps(name)}
+    found["own"] = {name: head["Metadata"].get(name) for name in OWN}
     if server.keeps("Tagging"):
         tags = server.client.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
         found["tags"] = {tag["Key"]: tag["Value"] for tag in tags}
@@ -182,6 +187,7 @@ def told(server: Server, bucket: str, key: str) -> dict[str, Any]:
 
 def expected(server: Server) -> dict[str, Any]:
     said: dict[str, Any] = {name: value for name, value in SAID.items() if server.keeps(name)}
+    said["own"] = OWN
     return {**said, "tags": TAGS} if server.keeps("Tagging") else said
 
 

@@ -155,7 +155,7 @@ class ReadPins:
                 self._traits.note(reads=found)
             if found == "unpinned":
                 log.warning(
-                    "%s gives bytes of another version than the one asked for: each request for "
+                    "%s may give bytes of another version than the one asked for: each request for "
                     "bytes is followed by a HEAD",
                     self._whose,
                 )

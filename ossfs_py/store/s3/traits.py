@@ -29,7 +29,7 @@ Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 PartSizes = Literal["equal", "free"]
 """All parts of an upload except the last must have one size (Cloudflare R2), or need not."""
 Reads = Literal["pinned", "unpinned"]
-"""GetObject obeys If-Match, or sends bytes of any present version (rclone)."""
+"""GetObject obeys If-Match, or may send bytes of any present version (rclone, JuiceFS)."""
 TagCounts = Literal["told", "untold", "none"]
 """A HEAD reports the number of tags of an object, or does not (LocalStack); or there are no tags.
 """
@@ -42,7 +42,8 @@ Removals = Literal["none"]
 
 _DAY_SECONDS = 86_400.0
 """Servers are updated and reconfigured: no result is used for longer."""
-_FORMAT = 1
+_FORMAT = 2
+"""Another one when the same answers are understood otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

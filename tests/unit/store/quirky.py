@@ -208,6 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
         self, key: str, query: dict[str, str], headers: dict[str, str]
     ) -> tuple[int, bytes, str]:
         bucket, quirks = self.bucket, self.bucket.quirks
+        if "whole copies refused" in quirks and "uploadId" not in query:
+            raise _RefusedError(501, "NotImplemented")
         if "part copies unknown" in quirks and "uploadId" in query:
             raise _RefusedError(501, "NotImplemented")
         content = bucket.objects[unquote(headers["x-amz-copy-source"]).partition("/")[2]]

@@ -109,14 +109,12 @@ def _deviations(asked: Mapping[str, Outcome]) -> Iterator[str]:
             str(why).removeprefix(f"{name}: ") for why in one.get("expected", {}).values()
         )
         lost = NOT_KEPT.get(name, {})
-        if reasons or lost:
-            yield ""
-            yield f"**{one['version']}**"
-            yield ""
-            yield from (f"- cannot hold `{what}`: {why}" for what, why in lost.items())
-            if name in RANGES_COST_THE_OBJECT:
-                yield f"- {RANGES_COST_THE_OBJECT[name]}: the largest file that is read has 64 MiB"
-            yield from (f"- {why} ({count})" for why, count in sorted(reasons.items()))
+        lines = [f"- cannot hold `{what}`: {why}" for what, why in lost.items()]
+        if costly := RANGES_COST_THE_OBJECT.get(name):
+            lines.append(f"- {costly}: the largest file that tests read has 64 MiB")
+        lines += [f"- {why} ({count})" for why, count in sorted(reasons.items())]
+        if lines:
+            yield from ("", f"**{one['version']}**", "", *lines)
 
 
 def _row(*cells: str) -> str:

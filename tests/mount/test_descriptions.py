@@ -3,6 +3,7 @@
 Checked by boto3 on two servers; what one of them cannot keep is a line of its own below.
 """
 
+import datetime as dt
 import io
 import itertools
 import os
@@ -23,7 +24,7 @@ from tests.support.commands import ossfs
 from tests.support.mounting import Mount
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
-from tests.support.servers.deviations import NOT_KEPT
+from tests.support.servers.deviations import ENCRYPTION, NOT_KEPT
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,12 +34,15 @@ EVERYBODY = "http://acs.amazonaws.com/groups/global/AllUsers"
 SAID = {
     "ContentType": "text/x-own",
     "CacheControl": "max-age=60",
+    "ContentEncoding": "gzip",
+    "Expires": dt.datetime(2031, 1, 2, 3, 4, 5, tzinfo=dt.UTC),
     "ContentLanguage": "de",
     "ContentDisposition": "inline",
     "StorageClass": "STANDARD_IA",
     "ServerSideEncryption": "AES256",
     "WebsiteRedirectLocation": "/there",
 }
+OWN = {"own": "a value of another program"}
 TAGS = {"team": "a", "what for": "b + c/=d"}
 _numbers = itertools.count(1)
 
@@ -51,6 +55,12 @@ class Server:
     endpoint: str
     client: "S3Client"
     new_bucket: Callable[[], str]
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What objects are described by, as far as it can hold that."""
+        said = SAID | ENCRYPTION.get(self.name, {})
+        return {name: value for name, value in said.items() if self.keeps(name)}
 
     def keeps(self, what: str) -> bool:
         """Whether it can hold this of what describes an object."""
@@ -147,7 +157,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 def put(server: Server, bucket: str, key: str, size: int, **more: Any) -> None:
     """An object with all that can be said; of several parts if it is large."""
     client, body = server.client, os.urandom(size)
-    said = SAID | {"Tagging": "team=a&what%20for=b%20%2B%20c%2F%3Dd"} | more
+    tagging = "team=a&what%20for=b%20%2B%20c%2F%3Dd"
+    said = server.said | {"Metadata": OWN, "Tagging": tagging} | more
     said = {name: value for name, value in said.items() if server.keeps(name)}
     if size <= 8 * MIB:
         client.put_object(Bucket=bucket, Key=key, Body=body, **said)
@@ -173,7 +184,8 @@ def put(server: Server, bucket: str, key: str, size: int, **more: Any) -> None:
 
 def told(server: Server, bucket: str, key: str) -> dict[str, Any]:
     head: dict[str, Any] = dict(server.client.head_object(Bucket=bucket, Key=key))
-    found = {name: head.get(name) for name in SAID if server.keeps(name)}
+    found = {name: head.get(name) for name in server.said}
+    found["own"] = {name: head["Metadata"].get(name) for name in OWN}
     if server.keeps("Tagging"):
         tags = server.client.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
         found["tags"] = {tag["Key"]: tag["Value"] for tag in tags}
@@ -181,7 +193,7 @@ def told(server: Server, bucket: str, key: str) -> dict[str, Any]:
 
 
 def expected(server: Server) -> dict[str, Any]:
-    said: dict[str, Any] = {name: value for name, value in SAID.items() if server.keeps(name)}
+    said = server.said | {"own": OWN}
     return {**said, "tags": TAGS} if server.keeps("Tagging") else said
 
 

@@ -14,12 +14,18 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
+from tests.support.chosen import chosen_server
 from tests.support.faults import Fault
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
+from tests.support.servers import deviations
 
 MIB = 1024**2
-BIG_BYTES = 512 * MIB
+# How a reader plans is found out on the embedded server; another one only has to send each byte.
+BIG_BYTES = (128 if chosen_server() else 512) * MIB
+if chosen_server() in deviations.RANGES_COST_THE_OBJECT:
+    BIG_BYTES = 64 * MIB
+FILES = 300 if chosen_server() else 2000
 BLOCK_BYTES = 8 * MIB
 QUARTERS = 4
 KEY = "models/big.bin"
@@ -36,7 +42,7 @@ class BigObject:
 def big(
     seaweed: SeaweedServer, module_bucket: str, tmp_path_factory: pytest.TempPathFactory
 ) -> BigObject:
-    """512 MiB in which no two blocks are alike, and its checksums."""
+    """An object in which no two blocks are alike, and its checksums."""
     path = tmp_path_factory.mktemp("big") / "source"
     random = np.random.default_rng(7)
     whole, quarters = hashlib.sha256(), []
@@ -103,7 +109,7 @@ def test_four_threads_on_one_descriptor_cost_one_download(
 def test_a_recursive_listing_costs_list_requests_only(
     mount: MountFactory, proxy: Proxy, minio_client: Minio, bucket: str, data_path: str
 ) -> None:
-    keys = [f"dir{n // 100:02}/file{n % 100:03}" for n in range(2000)]
+    keys = [f"dir{n // 100:02}/file{n % 100:03}" for n in range(FILES)]
     with concurrent.futures.ThreadPoolExecutor(8) as writers:
         list(writers.map(lambda key: put(minio_client, bucket, key, key.encode()), keys))
     mounted = mount(bucket, data_path=data_path, endpoint=proxy.endpoint)
@@ -111,7 +117,7 @@ def test_a_recursive_listing_costs_list_requests_only(
     listed = subprocess.run(
         ["ls", "-lR", mounted.path], check=True, capture_output=True, text=True
     ).stdout
-    assert sum(line.startswith("-") for line in listed.splitlines()) == 2000
+    assert sum(line.startswith("-") for line in listed.splitlines()) == FILES
     assert set(proxy.counts()) == {"ListObjects"}
 
 

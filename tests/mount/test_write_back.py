@@ -22,8 +22,12 @@ from tests.support.seaweed import SeaweedServer
 
 
 def hold_uploads(proxy: Proxy) -> None:
-    """The store answers no upload until the fault is cleared; the daemon goes on trying."""
-    proxy.faults.append(Fault("PutObject", times=None, status=503))
+    """The store takes no upload until the fault is cleared; the daemon goes on trying.
+
+    It does not ask to slow down: then lookups would wait for their turn behind uploads, and for
+    longer than the retry budget on a server that is slow by itself.
+    """
+    proxy.faults.append(Fault("PutObject", times=None, status=500, code="InternalError"))
 
 
 def pending(mounted: Mount) -> int:
@@ -291,11 +295,15 @@ def test_directories_of_a_killed_daemon_are_made_by_the_next_mount(
 ) -> None:
     mounted = mount(bucket, write_back=True, endpoint=proxy.endpoint)
     hold_uploads(proxy)
-    for number in range(20):
-        (mounted.path / f"d{number:02}").mkdir()
+    # Each change at once: what is on its way to the store after three seconds is waited for.
+    (mounted.path / "d00").mkdir()
     (mounted.path / "d00").chmod(0o711)
+    (mounted.path / "d01").mkdir()
     (mounted.path / "d01").rmdir()
+    (mounted.path / "d02").mkdir()
     (mounted.path / "d02").rename(mounted.path / "moved")
+    for number in range(3, 20):
+        (mounted.path / f"d{number:02}").mkdir()
     mounted.terminate(signal.SIGKILL)
     mounted.close()
     proxy.faults.clear()

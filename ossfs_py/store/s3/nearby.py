@@ -12,6 +12,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import AnswerError
 from ossfs_py.store.s3.ranges import RangedGet
+from ossfs_py.store.s3.readpins import ReadPins
 from ossfs_py.store.s3.retry import Attempt
 from ossfs_py.store.s3.wire import WireClient
 from ossfs_py.telemetry.metrics import Metrics
@@ -35,7 +36,8 @@ class ReadEndpoint:
     """Another endpoint of the same bucket, such as an accelerator, a gateway or a mirror.
 
     Only bytes come from it, and only those that it declares as the pinned version's, by ETag and
-    range. In all other cases the reader asks the store itself. Safe for concurrent use.
+    range. If it gives any version's bytes (a gateway of rclone), its own HEAD verifies them. In all
+    other cases the reader asks the store itself. Safe for concurrent use.
     """
 
     def __init__(
@@ -43,12 +45,16 @@ class ReadEndpoint:
         url: str,
         wire: WireClient,
         metrics: Metrics,
+        pins: ReadPins,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``url`` is for messages. ``wire`` should have the timeouts of this module."""
+        """``url`` is for messages. ``wire`` should have the timeouts of this module, and ``pins``
+        should verify what comes by it.
+        """
         self._url = url
         self._wire = wire
+        self._pins = pins
         self._clock = clock
         self._requests = metrics.read_endpoint_requests
         self._bytes = metrics.read_endpoint_bytes
@@ -61,19 +67,24 @@ class ReadEndpoint:
         self._failed_at = self._ask_again_at = float("-inf")
 
     def give(self, get: RangedGet) -> None:
-        """Fill as much of the buffer as it can; at most one request. Fails silently: the missing
-        bytes then come from the store.
+        """Fill as much of the buffer as it can; at most one request for bytes. Fails silently: the
+        missing bytes then come from the store.
         """
-        if not get.version.has_etag or not self._may_ask(get.version):
+        version = get.version
+        if not version.has_etag or not self._may_ask(version):
             return
-        before, asked_at = get.got, self._clock()
+        asked_at, is_verified = self._clock(), False
         try:
             get.once(self._wire, Attempt(), believe=False)
+            # Not beside the request: an object that it lacks would tell nothing.
+            self._pins.ask_beside(version)
+            self._pins.vouch(version)
+            is_verified = True
         except VersionChangedError:
-            self._lacks(get.version)
+            self._lacks(version)
         except AnswerError as error:
             if error.status in _NOT_THERE:
-                self._lacks(get.version)
+                self._lacks(version)
             else:
                 self._failed(asked_at, str(error))
         except (NoAnswerError, StoreError, EnvironmentProblemError) as exc:
@@ -82,10 +93,14 @@ class ReadEndpoint:
             self._requests.labels("given").inc()
             self._answers()
         finally:
-            self._bytes.inc(get.got - before)
+            # The beginning of a body that broke off is kept only if nobody has to verify it.
+            if not is_verified and not self._pins.trusts(version):
+                get.drop()
+            self._bytes.inc(get.got)
 
     def close(self) -> None:
         """Close its connections; requests in flight fail."""
+        self._pins.close()
         self._wire.close()
 
     def _may_ask(self, version: ObjectVersion) -> bool:

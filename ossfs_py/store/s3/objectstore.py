@@ -36,7 +36,7 @@ from ossfs_py.store.s3.inline import InlineGets
 from ossfs_py.store.s3.nearby import CONNECT_SECONDS, STALL_SECONDS, ReadEndpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
-from ossfs_py.store.s3.readpins import ReadPins
+from ossfs_py.store.s3.readpins import pins_of_read_endpoint, pins_of_store
 from ossfs_py.store.s3.removals import Remover
 from ossfs_py.store.s3.retry import Retrier
 from ossfs_py.store.s3.standing import StandingHeaders
@@ -102,10 +102,13 @@ class S3ObjectStore:
             pool = ConnectionPool(dialer, options.concurrency)
             current = credentials.current
             wire = WireClient(near, dialer, pool, current, self._retrier, standing)
-            self._near = ReadEndpoint(near.url, wire, metrics)
+            kept = KnownTraits(self._place, options.traits_dir, afresh=options.probe_afresh)
+            choice = options.conditional_reads
+            pins = pins_of_read_endpoint(near.url, wire, kept, choice)
+            self._near = ReadEndpoint(near.url, wire, metrics, pins)
         traits = self._traits = KnownTraits(place, options.traits_dir, afresh=options.probe_afresh)
         prober = self._prober = Prober(self._wire, self._retrier, options)
-        pins = ReadPins(self._wire, prober, traits, options.conditional_reads)
+        pins = pins_of_store(self._wire, prober, traits, options.conditional_reads)
         self._reader = Reader(self._wire, self._retrier, metrics, pins, self._near)
         self._inline: InlineGets | None = None
         if endpoint.scheme == "http" and near is None and self._limits == Limits():

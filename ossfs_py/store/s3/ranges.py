@@ -45,6 +45,10 @@ class RangedGet:
         """Whether the buffer is full."""
         return self.got == len(self._buffer)
 
+    def drop(self) -> None:
+        """Forget all bytes that it has: they could not be verified."""
+        self.got = 0
+
     def once(self, wire: WireClient, state: Attempt, *, believe: bool = True) -> None:
         """One try for all missing bytes. ``believe``: use the answer's description of the object,
         too.

@@ -2,14 +2,18 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ossfs_py.errors import EnvironmentProblemError, StoreError, VersionChangedError
 from ossfs_py.model import ObjectVersion
+from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.options import Choice
+from ossfs_py.store.s3.error_map import AnswerError
 from ossfs_py.store.s3.heads import etag_told
-from ossfs_py.store.s3.probing import Prober
-from ossfs_py.store.s3.traits import KnownTraits
+from ossfs_py.store.s3.probing import Prober, reads_once
+from ossfs_py.store.s3.retry import Attempt
+from ossfs_py.store.s3.traits import KnownTraits, Reads
 from ossfs_py.store.s3.wire import Request, WireClient, patience_seconds
 
 log = logging.getLogger(__name__)
@@ -45,15 +49,20 @@ class ReadPins:
 
     def __init__(
         self,
-        wire: WireClient,
-        prober: Prober,
+        look: Callable[[ObjectVersion], str],
+        probe: Callable[[ObjectVersion], Reads | None],
         traits: KnownTraits,
         choice: Choice,
+        whose: str = "this store",
     ) -> None:
-        self._wire = wire
-        self._prober = prober
+        """``look`` gets the present ETag of a version's key. ``probe`` asks for another version
+        than the one it is given. ``whose`` is the subject of messages.
+        """
+        self._head = look
+        self._probe = probe
         self._traits = traits
         self._choice = choice
+        self._whose = whose
         self._tries = 0
         self._looks: dict[ObjectVersion, _LookAfter] = {}
         """Running ones, and in the next field those that begin when these have ended:"""
@@ -95,6 +104,10 @@ class ReadPins:
                 "the object changed at the store", operation="GetObject", key=version.key
             )
 
+    def close(self) -> None:
+        """Write to disk what was found out."""
+        self._traits.close()
+
     def _look(self, version: ObjectVersion) -> str:
         """The present ETag of the key. Readers that wait share one HEAD: rclone reads the whole
         object to answer it, and 16 HEADs at once would take as long as 16 objects.
@@ -112,13 +125,7 @@ class ReadPins:
                 # Later callers may have read after the answer.
                 self._looks[version] = self._next_looks.pop(version)
             try:
-                asking = Request(
-                    "HeadObject",
-                    "HEAD",
-                    version.key,
-                    patience_seconds=patience_seconds(version.size),
-                )
-                look.etag = etag_told(self._wire.call(asking).headers)
+                look.etag = self._head(version)
             except Exception as exc:
                 look.error = exc
                 raise
@@ -133,7 +140,7 @@ class ReadPins:
         return look.etag
 
     def is_trusted(self, version: ObjectVersion) -> bool:
-        """Whether the answer's ETag alone proves which version its bytes are of."""
+        """Whether bytes of ``version`` need no verification."""
         # A version with an id never changes. One without an ETag cannot be verified.
         if version.version_id is not None or not version.has_etag:
             return True
@@ -143,17 +150,45 @@ class ReadPins:
 
     def _ask(self, version: ObjectVersion, asking: threading.Event) -> None:
         try:
-            found = self._prober.reads(version)
+            found = self._probe(version)
             if found is not None:
                 self._traits.note(reads=found)
             if found == "unpinned":
                 log.warning(
-                    "this store gives bytes of another version than the one asked for: each "
-                    "request for bytes is followed by a HEAD"
+                    "%s may give bytes of another version than the one asked for: each request for "
+                    "bytes is followed by a HEAD",
+                    self._whose,
                 )
-        except (StoreError, EnvironmentProblemError) as exc:
+        except (StoreError, EnvironmentProblemError, AnswerError, NoAnswerError) as exc:
             log.info("whether reads can be pinned is not known yet: %s", exc)
         finally:
             with self._lock:
                 self._asking = None
             asking.set()
+
+
+def pins_of_store(
+    wire: WireClient, prober: Prober, traits: KnownTraits, choice: Choice
+) -> ReadPins:
+    """Those of the store itself, whose requests are retried."""
+
+    def look(version: ObjectVersion) -> str:
+        patience = patience_seconds(version.size)
+        asking = Request("HeadObject", "HEAD", version.key, patience_seconds=patience)
+        return etag_told(wire.call(asking).headers)
+
+    return ReadPins(look, prober.reads, traits, choice)
+
+
+def pins_of_read_endpoint(
+    url: str, wire: WireClient, traits: KnownTraits, choice: Choice
+) -> ReadPins:
+    """Those of an address that is asked once: if it fails, the store has the bytes."""
+
+    def look(version: ObjectVersion) -> str:
+        return etag_told(wire.once(Request("HeadObject", "HEAD", version.key), Attempt()).headers)
+
+    def probe(version: ObjectVersion) -> Reads:
+        return reads_once(wire, version, Attempt())
+
+    return ReadPins(look, probe, traits, choice, f"the read endpoint {url}")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 from ossfs_py.store.base import Feature, Verdict
 
@@ -29,7 +29,7 @@ Copies = Literal["pinned", "unpinned", "unpinnable", "none"]
 PartSizes = Literal["equal", "free"]
 """All parts of an upload except the last must have one size (Cloudflare R2), or need not."""
 Reads = Literal["pinned", "unpinned"]
-"""GetObject obeys If-Match, or sends bytes of any present version (rclone)."""
+"""GetObject obeys If-Match, or may send bytes of any present version (rclone, JuiceFS)."""
 TagCounts = Literal["told", "untold", "none"]
 """A HEAD reports the number of tags of an object, or does not (LocalStack); or there are no tags.
 """
@@ -42,7 +42,8 @@ Removals = Literal["none"]
 
 _DAY_SECONDS = 86_400.0
 """Servers are updated and reconfigured: no result is used for longer."""
-_FORMAT = 1
+_FORMAT = 2
+"""Another one when the same answers are understood otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +158,82 @@ class KnownTraits:
             log.debug("what was found out about the store cannot be kept: %s", exc)
 
 
+class _TraitRow(NamedTuple):
+    """A feature that one trait decides."""
+
+    name: str
+    what: str
+    trait: str
+    works: str | None
+    """The trait's value if the feature works; None: then there is nothing to report."""
+    fails: str
+    verdict: Verdict
+    instead: str
+
+
+_ROWS = (
+    _TraitRow(
+        "read pins",
+        "a read is refused if the object is another version",
+        trait="reads",
+        works="pinned",
+        fails="unpinned",
+        verdict="ignored",
+        instead="the object is checked after each request for bytes",
+    ),
+    _TraitRow(
+        "tag counts",
+        "a HEAD tells how many tags an object has",
+        trait="tag_counts",
+        works="told",
+        fails="untold",
+        verdict="ignored",
+        instead="the tags are requested before an object is written anew",
+    ),
+    _TraitRow(
+        "part sizes",
+        "the parts of an upload may differ in size",
+        trait="part_sizes",
+        works="free",
+        fails="equal",
+        verdict="refused",
+        instead="all parts have one size",
+    ),
+    _TraitRow(
+        "directories",
+        "an empty directory is kept as an object",
+        trait="markers",
+        works="kept",
+        fails="files",
+        verdict="refused",
+        instead="empty directories are known to the mount that made them only",
+    ),
+    _TraitRow(
+        "checksums",
+        "uploads say their checksums",
+        trait="checksums",
+        works=None,
+        fails="refused",
+        verdict="refused",
+        instead="uploads go without them",
+    ),
+    _TraitRow(
+        "batch removal",
+        "one request removes many objects",
+        trait="removals",
+        works=None,
+        fails="none",
+        verdict="refused",
+        instead="objects are removed one by one",
+    ),
+)
 _HEAD_FIRST = "the key is checked just before the write, which is not atomic"
 
 
 def features_of(traits: Traits) -> Iterator[Feature]:
     """The known traits in words."""
     yield from _of_writes(traits)
-    yield from _of_reads(traits)
-    yield from _of_details(traits)
+    yield from _of_one_value(traits)
 
 
 def _of_writes(traits: Traits) -> Iterator[Feature]:
@@ -214,53 +283,13 @@ def _of_writes(traits: Traits) -> Iterator[Feature]:
         )
 
 
-def _of_reads(traits: Traits) -> Iterator[Feature]:
-    if traits.reads is not None:
-        pinned = traits.reads == "pinned"
-        yield Feature(
-            "read pins",
-            "a read is refused if the object is another version",
-            "works" if pinned else "ignored",
-            "" if pinned else "the object is checked after each request for bytes",
-        )
-    if traits.tag_counts in ("told", "untold"):
-        told = traits.tag_counts == "told"
-        yield Feature(
-            "tag counts",
-            "a HEAD tells how many tags an object has",
-            "works" if told else "ignored",
-            "" if told else "the tags are requested before an object is written anew",
-        )
-
-
-def _of_details(traits: Traits) -> Iterator[Feature]:
-    if traits.part_sizes is not None:
-        equal = traits.part_sizes == "equal"
-        yield Feature(
-            "part sizes",
-            "the parts of an upload may differ in size",
-            "refused" if equal else "works",
-            "all parts have one size" if equal else "",
-        )
-    if traits.markers is not None:
-        kept = traits.markers == "kept"
-        yield Feature(
-            "directories",
-            "an empty directory is kept as an object",
-            "works" if kept else "refused",
-            "" if kept else "empty directories are known to the mount that made them only",
-        )
-    if traits.checksums == "refused":
-        yield Feature(
-            "checksums", "uploads say their checksums", "refused", "uploads go without them"
-        )
-    if traits.removals == "none":
-        yield Feature(
-            "batch removal",
-            "one request removes many objects",
-            "refused",
-            "objects are removed one by one",
-        )
+def _of_one_value(traits: Traits) -> Iterator[Feature]:
+    for row in _ROWS:
+        value = getattr(traits, row.trait)
+        if value is not None and value == row.works:
+            yield Feature(row.name, row.what, "works", "")
+        elif value == row.fails:
+            yield Feature(row.name, row.what, row.verdict, row.instead)
 
 
 def _verdict(known: str | None) -> Verdict:

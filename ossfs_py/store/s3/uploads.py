@@ -121,13 +121,16 @@ class Writer:
                 may_be_ours = state.may_have_happened or condition.repeated
                 if not (guard and may_be_ours and judge(error).cause is ConditionFailedError):
                     raise
-                found = self._find_same(key, payload, state)
-                if found is None:
+                same = self._find_same(key, payload, state)
+                if same is None:
                     raise
-                return found
+                return same
             etag = clean_etag(answer.headers.get("etag", ""))
             if not etag:  # some servers only report it in a HEAD
-                etag = self._reader.head_once(key, state).etag
+                found = self._reader.head_once(key, state)
+                if found.size != payload.size:
+                    raise NoAnswerError("the answer names no ETag, and the object is another one")
+                etag = found.etag
             return ObjectVersion(key, etag, payload.size)
 
         return self._retrier.run("PutObject", key, attempt)
@@ -236,7 +239,7 @@ class Writer:
 
         def attempt(state: Attempt) -> None:
             try:
-                self._wire.once(Request("DeleteObject", "DELETE", key), state)
+                _require_no_page(self._wire.once(Request("DeleteObject", "DELETE", key), state))
             except AnswerError as error:
                 if judge(error).cause is not ObjectMissingError:
                     raise
@@ -245,6 +248,7 @@ class Writer:
 
     def _upload(self, request: Request, state: Attempt) -> Answer:
         answer = self._send(request, state)
+        _require_no_page(answer)
         payload = request.payload
         self._sent.inc(payload.size if payload else 0)
         kept = answer.headers.get(CRC_HEADER)
@@ -435,6 +439,17 @@ def _is_made_of(found: ObjectInfo, parts: Sequence[Part], size: int) -> bool:
         return found.size == size and found.etag == expected
     # Encrypting stores make their own ETags; there the number of parts has to be enough.
     return found.size == size and found.etag.endswith(f"-{len(parts)}")
+
+
+def _require_no_page(answer: Answer) -> None:
+    """Stores answer uploads and removals without a body: a page of HTML is that of a gateway, which
+    has done nothing.
+
+    Raises:
+        NoAnswerError: there is a body, and no ETag.
+    """
+    if answer.body.strip() and "etag" not in answer.headers:
+        raise NoAnswerError("the answer is a page of something that is no store", "not_http")
 
 
 def _no_such_upload(error: AnswerError) -> AnswerError:

@@ -70,6 +70,8 @@ bluestore cache size = 268435456
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw data = {home}/rgw
 rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = tests-key=MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=
 rgw enable lc threads = false
 rgw enable gc threads = false
 rgw data log num shards = 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.servers.deviations import NOT_KEPT
+from tests.support.servers.deviations import NOT_KEPT, RANGES_COST_THE_OBJECT
 
 PAGE = Path(__file__).parents[3] / "ossfs_py" / "SERVERS.md"
 ORDER = ("seaweedfs", "ceph", "swift", "juicefs", "localstack", "moto", "rclone")
@@ -109,12 +109,12 @@ def _deviations(asked: Mapping[str, Outcome]) -> Iterator[str]:
             str(why).removeprefix(f"{name}: ") for why in one.get("expected", {}).values()
         )
         lost = NOT_KEPT.get(name, {})
-        if reasons or lost:
-            yield ""
-            yield f"**{one['version']}**"
-            yield ""
-            yield from (f"- cannot hold `{what}`: {why}" for what, why in lost.items())
-            yield from (f"- {why} ({count})" for why, count in sorted(reasons.items()))
+        lines = [f"- cannot hold `{what}`: {why}" for what, why in lost.items()]
+        if costly := RANGES_COST_THE_OBJECT.get(name):
+            lines.append(f"- {costly}: the largest file that tests read has 64 MiB")
+        lines += [f"- {why} ({count})" for why, count in sorted(reasons.items())]
+        if lines:
+            yield from ("", f"**{one['version']}**", "", *lines)
 
 
 def _row(*cells: str) -> str:

@@ -29,6 +29,9 @@ R2 = frozenset({"parts of one size"})
 RCLONE = frozenset(
     {"markers are files", "if-none-match ignored", "if-match ignored", "reads unpinned"}
 )
+MINIO_FRONT_END = frozenset({"server is MinIO"})
+"""JuiceFS's gateway: it looks the ETag up, and opens the file afterwards."""
+MINIO = MINIO_FRONT_END | {"names its node"}
 LOCALSTACK = frozenset({"tag counts untold"})
 
 
@@ -77,6 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         """Standard error belongs to the test run."""
 
+    def version_string(self) -> str:
+        """For the header Server."""
+        return "MinIO" if "server is MinIO" in self.bucket.quirks else super().version_string()
+
     def _handle(self) -> None:
         url = urlsplit(self.path)
         key = unquote(url.path).removeprefix("/").partition("/")[2]
@@ -99,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("x-amz-tagging-count", count)
         for name, value in self.bucket.metadata.get(key, {}).items():
             self.send_header(f"x-amz-meta-{name}", value)
+        if "names its node" in self.bucket.quirks:
+            self.send_header("X-Amz-Id-2", "f00d")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
@@ -199,6 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
         self, key: str, query: dict[str, str], headers: dict[str, str]
     ) -> tuple[int, bytes, str]:
         bucket, quirks = self.bucket, self.bucket.quirks
+        if "whole copies refused" in quirks and "uploadId" not in query:
+            raise _RefusedError(501, "NotImplemented")
         if "part copies unknown" in quirks and "uploadId" in query:
             raise _RefusedError(501, "NotImplemented")
         content = bucket.objects[unquote(headers["x-amz-copy-source"]).partition("/")[2]]

@@ -9,7 +9,16 @@ import pytest
 from ossfs_py.errors import ObjectMissingError, VersionChangedError
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.store.base import ObjectStore
-from tests.unit.store.quirky import LOCALSTACK, RCLONE, Bucket, opened, quirky, verdicts
+from tests.unit.store.quirky import (
+    LOCALSTACK,
+    MINIO,
+    MINIO_FRONT_END,
+    RCLONE,
+    Bucket,
+    opened,
+    quirky,
+    verdicts,
+)
 
 READS, TAGS = "read pins", "tag counts"
 
@@ -62,14 +71,38 @@ def test_a_store_that_ignores_the_condition_of_a_read_is_looked_at_after_each(
 
 
 @pytest.mark.parametrize("choice", ["auto", "off"])
-def test_bytes_of_another_version_under_the_right_etag_reach_nobody(choice: str) -> None:
+@pytest.mark.parametrize("quirks", [RCLONE, MINIO_FRONT_END], ids=["rclone", "JuiceFS"])
+def test_bytes_of_another_version_under_the_right_etag_reach_nobody(
+    quirks: frozenset[str], choice: str
+) -> None:
     """An object is replaced after its ETag was looked up and before its bytes are sent."""
-    with quirky(RCLONE) as (url, bucket), opened(url, conditional_reads=choice) as store:
+    with quirky(quirks) as (url, bucket), opened(url, conditional_reads=choice) as store:
         for number in range(2):
             version = store.put(CommitRequest("key"), b"old %d" % number)
+            bucket.told_of_reads["key"] = version.etag
             bucket.replaced_while_read["key"] = b"new %d" % number
             with pytest.raises(VersionChangedError):
                 read(store, version)
+
+
+@pytest.mark.parametrize(
+    ("quirks", "expected"),
+    [(MINIO_FRONT_END, ["GET", "HEAD", "probe"]), (MINIO, ["GET", "probe"])],
+    ids=["a gateway", "MinIO"],
+)
+def test_a_gateway_that_looks_before_it_opens_is_looked_at_after_each_read(
+    quirks: frozenset[str], expected: list[str], tmp_path: Path
+) -> None:
+    """JuiceFS's refuses a read of a wrong version, and gives bytes of the next one by chance."""
+    with (
+        quirky(quirks) as (url, bucket),
+        opened(url, conditional_reads="auto", traits_dir=tmp_path) as store,
+    ):
+        version = store.put(CommitRequest("key"), b"content")
+        bucket.requests.clear()
+        assert read(store, version) == b"content"
+        assert asked(bucket) == expected
+        assert verdicts(store)[READS] == ("ignored" if "HEAD" in expected else "works")
 
 
 def test_a_store_that_is_said_to_pin_reads_is_not_asked() -> None:

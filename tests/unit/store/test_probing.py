@@ -140,6 +140,19 @@ def test_copies_go_unpinned_where_the_right_pin_is_refused() -> None:
             store.copy_part(upload, 2, source, ByteRange(2, 5))
 
 
+def test_an_object_that_cannot_be_copied_whole_is_copied_as_one_part() -> None:
+    """Ceph 16 answers 501 to copies of encrypted objects."""
+    with quirky({"whole copies refused"}) as (url, bucket), opened(url) as store:
+        source = store.put(CommitRequest("source"), b"bytes")
+        assert store.copy(source, "copy").size == 5
+        assert store.copy(source, "source", metadata={"mode": "33188"}).size == 5
+        assert bucket.objects == {"source": b"bytes", "copy": b"bytes"}
+        empty = store.put(CommitRequest("empty"), b"")
+        with pytest.raises(UnsupportedByStoreError):
+            store.copy(empty, "other")
+        assert bucket.uploads == {}
+
+
 @pytest.mark.parametrize("quirks", [CEPH, frozenset[str]()], ids=["ignored", "obeyed"])
 def test_a_completion_is_looked_at_beforehand_only_where_its_condition_is_not_obeyed(
     quirks: frozenset[str],

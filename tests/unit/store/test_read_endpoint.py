@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.nearby import ReadEndpoint
 from ossfs_py.store.s3.ranges import RangedGet
+from ossfs_py.store.s3.readpins import pins_of_read_endpoint
+from ossfs_py.store.s3.traits import KnownTraits
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.scripted_server import (
     ETAG,
@@ -26,11 +29,14 @@ from tests.support.scripted_server import (
     reply,
     reset,
 )
+from tests.unit.store.quirky import RCLONE, Bucket, etag_of, opened, quirky
 
 CONTENT = bytes(range(256)) * 2048
 VERSION = ObjectVersion("key", ETAG, len(CONTENT))
 OTHER = "0" * 32
 NOTHING_LISTENS = "http://127.0.0.1:9"
+NO_WIRE: Any = None
+TRUSTING = pins_of_read_endpoint("near", NO_WIRE, KnownTraits("near", None), "on")
 
 Script = list[list[list[Step]]]
 
@@ -60,7 +66,7 @@ class Pair:
 
 
 @contextmanager
-def pair(near: Script, far: Script) -> Iterator[Pair]:
+def pair(near: Script, far: Script, reads: str = "on") -> Iterator[Pair]:
     with ScriptedServer(near) as near_server, ScriptedServer(far) as far_server:
         metrics = Metrics()
         options = StoreOptions(
@@ -69,7 +75,7 @@ def pair(near: Script, far: Script) -> Iterator[Pair]:
             read_endpoint=near_server.url,
             region="us-east-1",
             anonymous=True,
-            conditional_reads="on",
+            conditional_reads=reads,  # type: ignore[arg-type]
         )
         store = open_store(options, metrics)
         try:
@@ -189,7 +195,7 @@ def test_it_is_asked_again_after_pauses_that_double_and_by_one_reader_first() ->
 
     metrics = Metrics()
     wire: Any = None
-    endpoint = ReadEndpoint("near", wire, metrics, clock=lambda: now)
+    endpoint = ReadEndpoint("near", wire, metrics, TRUSTING, clock=lambda: now)
 
     def read() -> None:
         endpoint.give(Get(VERSION, 0, memoryview(bytearray(1)), metrics.bytes_received))
@@ -210,7 +216,7 @@ def test_readers_that_fail_together_count_once() -> None:
     asked: list[float] = []
     metrics = Metrics()
     wire: Any = None
-    endpoint = ReadEndpoint("near", wire, metrics, clock=lambda: now)
+    endpoint = ReadEndpoint("near", wire, metrics, TRUSTING, clock=lambda: now)
 
     class Get(RangedGet):
         """Sixteen are under way at once; all fail."""
@@ -236,6 +242,93 @@ def test_readers_that_fail_together_count_once() -> None:
 def test_a_cache_on_disk_is_not_shared_with_those_who_do_not_rely_on_it() -> None:
     with pair([], []) as both:
         assert both.store.place == f"{both.far.url} by way of {both.near.url}"
+
+
+# -- one that gives bytes of another version than the one it is asked for ------------------------
+
+
+def sent_to(bucket: Bucket) -> list[str]:
+    """The requests since the last call, without those for bytes."""
+    wrong = f'"{"0" * 32}"'
+    sent = [
+        "probe" if headers.get("if-match") == wrong else method
+        for method, _, headers in bucket.requests
+    ]
+    bucket.requests.clear()
+    return [one for one in sent if one != "GET"]
+
+
+def read_all(store: ObjectStore, content: bytes) -> bytes:
+    buffer = bytearray(len(content))
+    store.get_range_into(
+        ObjectVersion("key", etag_of(content), len(content)), 0, memoryview(buffer)
+    )
+    return bytes(buffer)
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_bytes_of_another_version_under_the_right_etag_come_from_the_store_instead(
+    choice: str,
+) -> None:
+    """A gateway looks the ETag up, and sends what is there by then."""
+    with (
+        quirky(RCLONE) as (near_url, near),
+        quirky() as (url, far),
+        opened(url, read_endpoint=near_url, conditional_reads=choice) as store,
+    ):
+        for number in range(2):
+            old = far.objects["key"] = near.objects["key"] = b"old %d" % number
+            near.told_of_reads["key"] = etag_of(old)
+            near.replaced_while_read["key"] = b"new %d" % number
+            assert read_all(store, old) == old
+        assert [method for method, _, _ in far.requests].count("GET") >= 2
+
+
+@pytest.mark.parametrize(
+    ("quirks", "first", "later"),
+    [(RCLONE, ["HEAD", "probe"], ["HEAD"]), (frozenset[str](), ["probe"], [])],
+    ids=["unpinned", "pinned"],
+)
+def test_whether_its_reads_are_pinned_is_asked_once_a_day(
+    quirks: frozenset[str], first: list[str], later: list[str], tmp_path: Path
+) -> None:
+    with quirky(quirks) as (near_url, near), quirky() as (url, far):
+        near.objects["key"] = far.objects["key"] = b"content"
+        for expected in (first, later):
+            with opened(
+                url, read_endpoint=near_url, conditional_reads="auto", traits_dir=tmp_path
+            ) as store:
+                assert read_all(store, b"content") == b"content"
+                assert sorted(sent_to(near)) == expected
+                assert read_all(store, b"content") == b"content"
+                assert sent_to(near) == later
+        assert far.requests == []
+
+
+def test_one_that_lacks_the_object_is_not_asked_about_its_reads() -> None:
+    with (
+        quirky() as (near_url, near),
+        quirky() as (url, far),
+        opened(url, read_endpoint=near_url, conditional_reads="auto") as store,
+    ):
+        far.objects["key"] = b"content"
+        assert read_all(store, b"content") == b"content"
+        assert sent_to(near) == []
+
+
+def test_the_beginning_of_a_body_that_nobody_verified_is_not_used() -> None:
+    head = {
+        "content-length": str(len(CONTENT)),
+        "etag": f'"{ETAG}"',
+        "last-modified": "Thu, 01 Jan 1970 00:00:00 GMT",
+    }
+    near: Script = [[[ranged(CONTENT, stop_after=300_000), hang_up]]]
+    far: Script = [[[ranged(CONTENT)], [reply(200, headers=head)]]]
+    with pair(near, far, reads="off") as both:
+        assert both.read() == CONTENT
+        assert both.outcomes() == {"failed": 1}
+        assert both.metrics.registry.get_sample_value("ossfs_read_endpoint_bytes_total") == 0
+    assert both.far.requests[0].headers["range"] == f"bytes=0-{len(CONTENT) - 1}"
 
 
 def test_a_malformed_one_is_refused_at_once() -> None:

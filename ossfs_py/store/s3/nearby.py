@@ -94,7 +94,7 @@ class ReadEndpoint:
             self._answers()
         finally:
             # The beginning of a body that broke off is kept only if nobody has to verify it.
-            if not is_verified and not self._pins.trusts(version):
+            if not is_verified and not self._pins.is_trusted(version):
                 get.drop()
             self._bytes.inc(get.got)
 

@@ -205,7 +205,7 @@ treekills: $(TEST) ## Kill the daemon KILLS times while trees are unpacked, clon
 	@export OSSFS_PY_SOAK_TREE_KILLS=$$((($(KILLS) + 3) / 4)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) tests/soak/test_killed_trees.py $(PYTEST)
 
-# Deaths are spread over eight kinds of mounts, upgrades over four; PYTEST="-k deaths" is 12 minutes.
+# Deaths are spread over eight kinds of mounts, upgrades over four. PYTEST="-k deaths" takes about a quarter of an hour.
 restarts: $(TEST) ## Kill the daemon RESTARTS times while programs read and write, upgrade it half as often (SEED)
 	@export OSSFS_PY_SOAK_RESTARTS=$$((($(RESTARTS) + 7) / 8)) OSSFS_PY_SOAK_SEED=$(SEED); \
 	$(tests) -s tests/soak/test_restarts.py tests/soak/test_restarts_writing.py $(PYTEST)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ossfs_py.errors import EnvironmentProblemError, StoreError, VersionChangedError
@@ -31,7 +31,7 @@ class _LookAfter:
     before: "_LookAfter | None"
     """A running one that began too early to verify later reads."""
     ended: threading.Event = field(default_factory=threading.Event)
-    etag: str = ""
+    is_same: bool = False
     error: Exception | None = None
 
 
@@ -49,14 +49,14 @@ class ReadPins:
 
     def __init__(
         self,
-        look: Callable[[ObjectVersion], str],
+        look: Callable[[ObjectVersion], bool],
         probe: Callable[[ObjectVersion], Reads | None],
         traits: KnownTraits,
         choice: Choice,
         whose: str = "this store",
     ) -> None:
-        """``look`` gets the present ETag of a version's key. ``probe`` asks for another version
-        than the one it is given. ``whose`` is the subject of messages.
+        """``look`` is whether a version's key still has its ETag and size. ``probe`` asks for a
+        version that is not there. ``whose`` is the subject of messages.
         """
         self._head = look
         self._probe = probe
@@ -99,7 +99,7 @@ class ReadPins:
             asking.wait()
             if self.is_trusted(version):
                 return
-        if self._look(version) != version.etag:
+        if not self._look(version):
             raise VersionChangedError(
                 "the object changed at the store", operation="GetObject", key=version.key
             )
@@ -108,9 +108,9 @@ class ReadPins:
         """Write to disk what was found out."""
         self._traits.close()
 
-    def _look(self, version: ObjectVersion) -> str:
-        """The present ETag of the key. Readers that wait share one HEAD: rclone reads the whole
-        object to answer it, and 16 HEADs at once would take as long as 16 objects.
+    def _look(self, version: ObjectVersion) -> bool:
+        """Whether the key still has ``version``. Readers that wait share one HEAD: rclone reads the
+        whole object to answer it, and 16 HEADs at once would take as long as 16 objects.
         """
         with self._lock:
             look = self._next_looks.get(version)
@@ -125,7 +125,7 @@ class ReadPins:
                 # Later callers may have read after the answer.
                 self._looks[version] = self._next_looks.pop(version)
             try:
-                look.etag = self._head(version)
+                look.is_same = self._head(version)
             except Exception as exc:
                 look.error = exc
                 raise
@@ -137,7 +137,7 @@ class ReadPins:
         look.ended.wait()
         if look.error is not None:
             raise look.error
-        return look.etag
+        return look.is_same
 
     def is_trusted(self, version: ObjectVersion) -> bool:
         """Whether bytes of ``version`` need no verification."""
@@ -172,10 +172,10 @@ def pins_of_store(
 ) -> ReadPins:
     """Those of the store itself, whose requests are retried."""
 
-    def look(version: ObjectVersion) -> str:
+    def look(version: ObjectVersion) -> bool:
         patience = patience_seconds(version.size)
         asking = Request("HeadObject", "HEAD", version.key, patience_seconds=patience)
-        return etag_told(wire.call(asking).headers)
+        return _is_of(version, wire.call(asking).headers)
 
     return ReadPins(look, prober.reads, traits, choice)
 
@@ -185,10 +185,16 @@ def pins_of_read_endpoint(
 ) -> ReadPins:
     """Those of an address that is asked once: if it fails, the store has the bytes."""
 
-    def look(version: ObjectVersion) -> str:
-        return etag_told(wire.once(Request("HeadObject", "HEAD", version.key), Attempt()).headers)
+    def look(version: ObjectVersion) -> bool:
+        asking = Request("HeadObject", "HEAD", version.key)
+        return _is_of(version, wire.once(asking, Attempt()).headers)
 
     def probe(version: ObjectVersion) -> Reads:
         return reads_once(wire, version, Attempt())
 
     return ReadPins(look, probe, traits, choice, f"the read endpoint {url}")
+
+
+def _is_of(version: ObjectVersion, headers: Mapping[str, str]) -> bool:
+    same_size = headers.get("content-length") == str(version.size)
+    return same_size and etag_told(headers) == version.etag

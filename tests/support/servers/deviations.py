@@ -54,6 +54,8 @@ NOT_KEPT: dict[str, dict[str, str]] = {
     },
     "juicefs": {
         "ContentLanguage": "it is not kept",
+        "ContentEncoding": "it is not kept",
+        "Expires": "it is not kept",
         "StorageClass": NO_CLASSES,
         "ServerSideEncryption": "refused",
         "WebsiteRedirectLocation": "it is not kept",

@@ -175,6 +175,26 @@ def test_an_object_without_an_etag_is_listed_and_read_but_not_pinned(etag: str) 
     assert "if-match" not in server.requests[0].headers
 
 
+def test_an_object_with_the_right_etag_that_has_another_size_is_another_one() -> None:
+    """A HEAD of JuiceFS's gateway may tell the size of one version and the ETag of the next."""
+    answer = reply(206, b"ten", {"content-range": "bytes 2-4/9", "etag": f'"{ETAG}"'})
+    with ScriptedServer([[[answer]]]) as server:
+        store = store_for(server.url)
+        with pytest.raises(StoreError, match="changed at the store"):
+            store.get_range_into(ObjectVersion("a", ETAG, 7), 2, memoryview(bytearray(3)))
+        store.close()
+
+
+def test_an_object_that_has_another_size_after_a_read_is_another_one() -> None:
+    given = reply(206, b"ten", {"content-range": "bytes 2-4/7", "etag": f'"{ETAG}"'})
+    later = reply(200, b"", {"last-modified": TIME, "etag": f'"{ETAG}"'}, length=9)
+    with ScriptedServer([[[given], [later]]]) as server:
+        store = store_for(server.url, conditional_reads="off")
+        with pytest.raises(StoreError, match="changed at the store"):
+            store.get_range_into(ObjectVersion("a", ETAG, 7), 2, memoryview(bytearray(3)))
+        store.close()
+
+
 def test_an_object_without_an_etag_that_has_another_size_is_another_one() -> None:
     answer = reply(206, b"ten", {"content-range": "bytes 2-4/9"})
     with ScriptedServer([[[answer]]]) as server:

@@ -135,6 +135,7 @@ class _Lane:
         "fraction",
         "heads",
         "heads_count",
+        "is_guess",
         "is_head",
         "last",
         "looks",
@@ -159,6 +160,8 @@ class _Lane:
         self.shape: _Shape | None = None
         self.heads: deque[ByteRange] = deque()
         """Beginnings on the course that have not been touched yet."""
+        self.is_guess = False
+        """Whether its first part was taken for a look before there was a second one."""
         self.heads_count = 0
         """How many were ever put on it."""
         self.pushed_to = 0
@@ -279,7 +282,7 @@ class Belief:
             if self._expects_looks and is_head:
                 lane.looks = _SURE_LOOKS
             elif is_head and self._is_next_untouched(number, run, layout):
-                lane.looks = 1
+                lane.looks, lane.is_guess = 1, True
             self._lanes.insert(0, lane)
             del self._lanes[_MAX_LANES:]
             if lane.looks:
@@ -293,10 +296,12 @@ class Belief:
 
     def _is_next_untouched(self, number: int, run: Run, layout: Layout) -> bool:
         """Whether a page fault at the beginning of a part is what a program does next that touches
-        each of them: the beginnings before it came with the table.
+        each of them: the beginnings before it came with the table, and nothing else was read.
         """
-        is_fault = run.place > run.start
-        return is_fault and number > 0 and self._read.covers(0, layout.starts[number - 1] + 1)
+        if number == 0 or run.place == run.start:
+            return False
+        only_table = self._frontier <= layout.starts[0] + 2 * MIB
+        return only_table and self._read.covers(0, layout.starts[number - 1] + 1)
 
     def _crossed(self, run: Run, layout: Layout) -> None:
         """A run continues further than the kernel does by itself: another part is read."""
@@ -389,7 +394,7 @@ class Belief:
             lane.pushed_to = max(head.end, reached + 1)
             heads.append(head)
             self.course.add(head)
-        if lane.looks > 1:
+        if lane.looks > 1 + lane.is_guess:
             # Parts may be larger than a grant: of a file of 30 GiB all have to be believed in.
             looked_at = place if lane.looks > _SURE_LOOKS else 0
             self.course.grant_rest(max(_GRANT_BYTES * (2 * lane.looks - 3), looked_at))

@@ -1,26 +1,28 @@
 """Every loader at hand through a mount, each beside a plain read of the same files.
 
 ``python -m tests.bench.loaders [--data-paths direct,cache,temp] [--loaders load_file,gguf]
-[--layers 8] [--mib 256] [--repeat 3] [--ttfb-ms 25] [--mbps 90]`` prints a line for each load as it
-is done, and a table for each data path. A load is cold: a fresh mount, an empty cache; then it is
-repeated warm, on the same mount. Before it or after it, in turns, another fresh mount serves a
-plain read of the files that the loader reads, and the two make a pair: seconds drift with the
-machine's mood, the multiple of a pair less so. What was loaded must be what the same loader makes
-of the files themselves; how long it takes for that is told, too. What cannot be imported is left
-out, and said so. ``--memory-limit`` and the like are passed on to the mount with
-``--mount-options``.
+[--layers 8] [--mib 256] [--large-gib 8] [--repeat 3] [--ttfb-ms 25] [--mbps 90]`` prints a line for
+each load as it is done, a table for each data path, and at the end the table of LOADERS.md. A load
+is cold: a fresh mount, an empty cache; then it is repeated warm, on the same mount. Before it or
+after it, in turns, another fresh mount serves a plain read of the files that the loader reads, and
+the two make a pair: seconds drift with the machine's mood, the multiple of a pair less so. What was
+loaded must be what the same loader makes of the files themselves; how long it takes for that is
+told, too. What cannot be imported is left out; what fails is told, and the rest goes on. The file
+that is larger than the memory has zeros, but for some bytes of each tensor. ``--memory-limit`` and
+the like are passed on to the mount with ``--mount-options``.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +33,14 @@ from tests.bench.content import BUCKET
 from tests.bench.mounts import Peer, Served, ours, served
 from tests.support import shaped_store
 from tests.support.libraries import LIBRARIES, Library
-from tests.support.loaders import LOADERS, loader_named, make_model, read_plainly
+from tests.support.loaders import (
+    LARGE,
+    LOADERS,
+    loader_named,
+    make_many,
+    make_model,
+    read_plainly,
+)
 from tests.support.mounting import DATA_PATHS
 from tests.support.stores import Store, shaped_program
 
@@ -54,7 +63,11 @@ class Program:
     """A program that loads what it is told to; what it imports, it imports once."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
+        self._process = self._begun()
+
+    @staticmethod
+    def _begun() -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "tests.support.loaders"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -75,6 +88,8 @@ class Program:
         for line in process.stdout:
             if line.startswith('{"seconds"'):  # libraries print, too
                 return Load(**json.loads(line))
+        self.close()
+        self._process = self._begun()
         raise RuntimeError(f"{name} failed")
 
     def close(self) -> None:
@@ -93,6 +108,7 @@ class Case:
     size_bytes: int
     local: Load
     """From the page cache of a local disk."""
+    mount_options: tuple[str, ...]
 
 
 @dataclass
@@ -134,20 +150,36 @@ def main() -> int:
             bucket.mkdir()
             console.print(f"Making files of {options.layers} layers …")
             make_model(bucket, options.layers)
+            make_many(bucket / LARGE, options.large_gib * 8, 128 * MIB)
             for name in [name for name in names if name in LIBRARIES]:
                 directory = bucket / Library.directory(name)
                 directory.mkdir()
                 LIBRARIES[name].make(directory, options.mib)
-            cases = [_case(name, bucket, program) for name in names]
+            cases, failed = [], 0
+            for name in names:
+                try:
+                    cases.append(_case(name, bucket, program))
+                except RuntimeError as exc:
+                    failed += 1
+                    console.print(str(exc))
+            measured: dict[str, list[Runs]] = {}
             for data_path in options.data_paths.split(","):
-                peer = ours(data_path, options.mount_options.split())
                 results = [Runs(case) for case in cases]
                 for number in range(options.repeat):
                     for runs in results:
-                        measure(store, peer, program, runs, place, plain_first=number % 2 == 0)
-                        console.print(_told(runs))
-                console.print(table(data_path, results))
-    return 0
+                        asked = (*options.mount_options.split(), *runs.case.mount_options)
+                        peer = ours(data_path, asked)
+                        try:
+                            measure(store, peer, program, runs, place, plain_first=number % 2 == 0)
+                        except RuntimeError as exc:
+                            failed += 1
+                            console.print(str(exc))
+                        else:
+                            console.print(_told(runs))
+                measured[data_path] = [runs for runs in results if runs.seconds]
+                console.print(table(data_path, measured[data_path]))
+            console.print(page(measured), soft_wrap=True, markup=False, highlight=False)
+    return 1 if failed else 0
 
 
 def measure(
@@ -211,7 +243,7 @@ def _case(name: str, bucket: Path, program: Program) -> Case:
     program.load(name, bucket)  # it imports, and does what libraries do once
     local = program.load(name, bucket)
     names = tuple(file.relative_to(bucket) for file in files)
-    return Case(name, names, size_bytes, local)
+    return Case(name, names, size_bytes, local, loader_named(name).mount_options)
 
 
 def _store_cpu_seconds(stats: dict[str, object]) -> float:
@@ -259,12 +291,46 @@ def table(data_path: str, results: Sequence[Runs]) -> Table:
     return made
 
 
+def page(measured: Mapping[str, Sequence[Runs]]) -> str:
+    """The table of LOADERS.md: medians, times a plain read, cold and warm, over each data path;
+    requests and bytes of the first one. Warm is beside the same cold plain read.
+    """
+    paths = list(measured)
+    first = {runs.case.name: runs for runs in measured[paths[0]]}
+    headings = ["loader", "MiB", "GETs", "of the bytes", "CPU, half of the three"]
+    headings += [f"`{path}`: cold, warm" for path in paths]
+    lines = [f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|"]
+    for name, runs in first.items():
+        cores = os.cpu_count() or 1
+        spent = (runs.cpu_seconds, runs.program_cpu_seconds, runs.store_cpu_seconds)
+        cells = [
+            name,
+            f"{runs.case.size_bytes / MIB:,.0f}",
+            f"{statistics.median(runs.requests):,.0f}",
+            f"{statistics.median(runs.fetched_bytes) / runs.case.size_bytes:.3f}",
+            f"{sum(statistics.median(seconds) for seconds in spent) / cores:.2f} s",
+        ]
+        for path in paths:
+            same = [runs for runs in measured[path] if runs.case.name == name]
+            cells.append(_multiples(same[0]) if same else "failed")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _multiples(runs: Runs) -> str:
+    cold = statistics.median(runs.multiples)
+    pairs = zip(runs.warm_seconds, runs.seconds, runs.multiples, strict=True)
+    warm = statistics.median(warm * multiple / seconds for warm, seconds, multiple in pairs)
+    return f"{cold:.2f}, {warm:.2f}"
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.loaders")
     parser.add_argument("--data-paths", default=",".join(reversed(DATA_PATHS)))
     parser.add_argument("--loaders", default="", help="only those whose name holds one of A,B")
     parser.add_argument("--layers", type=int, default=8, help="124 MiB each")
     parser.add_argument("--mib", type=int, default=256, help="of the files of each library")
+    parser.add_argument("--large-gib", type=int, default=8, help="larger than the memory limit")
     parser.add_argument("--mount-options", default="", help='as "--memory-limit 512M"')
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--ttfb-ms", type=float, default=25)

@@ -29,7 +29,7 @@ from tests.support.libraries import LIBRARIES
 
 MIB = 1024**2
 SAFETENSORS, CHECKPOINT, ARRAYS, GGUF = "model.safetensors", "model.pt", "model.npz", "model.gguf"
-MANY = "many.safetensors"
+MANY, LARGE = "many.safetensors", "large.safetensors"
 SHARDS = tuple(f"shard-{number:05}-of-00008.safetensors" for number in range(1, 9))
 
 Loaded = Mapping[str, Any]
@@ -42,6 +42,8 @@ class Loader:
     load: Callable[[Path], Loaded]
     file: str
     needs: tuple[str, ...] = ()
+    mount_options: tuple[str, ...] = ()
+    """What it is about."""
 
     @property
     def available(self) -> bool:
@@ -157,6 +159,22 @@ def eight_threads(path: Path) -> Loaded:
         return {str(number): np.frombuffer(data, np.uint8) for number, data in enumerate(reads)}
 
 
+def one_after_the_other(path: Path) -> Loaded:
+    """All of a file that is larger than the memory, as onto a device: each tensor is touched, then
+    copied into the same buffer. Of each, the bytes that are not zero are kept.
+    """
+    tensors = import_module("safetensors.torch").load_file(path)
+    loaded: dict[str, Any] = {}
+    buffer = np.empty(max(tensor.numel() for tensor in tensors.values()), np.uint8)
+    for number, name in enumerate(sorted(tensors)):
+        mapped = tensors.pop(name).numpy().reshape(-1)
+        held = buffer[: mapped.size]
+        np.copyto(held, mapped)
+        mark = _mark(number, held.size)
+        loaded[name] = held[mark : mark + 8].copy()
+    return loaded
+
+
 def _hundred(names: list[str]) -> list[str]:
     return random.Random(3).sample(sorted(names), 100)
 
@@ -254,6 +272,9 @@ LOADERS: Mapping[str, Loader] = MappingProxyType(
         "numpy npz": Loader(arrays, ARRAYS),
         "gguf": Loader(gguf_reader, GGUF, ("gguf",)),
         "8 threads of 16 MiB": Loader(eight_threads, SAFETENSORS),
+        "larger than the memory": Loader(
+            one_after_the_other, LARGE, _TORCH, ("--memory-limit", "512M")
+        ),
         "100 random pages": Loader(random_pages, SAFETENSORS),
         "headers only": Loader(headers_only, ".", ("safetensors",)),
         "headers only, read": Loader(headers_by_reading, "."),
@@ -346,9 +367,13 @@ def make_many(path: Path, count: int, each_bytes: int) -> None:
     with path.open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         for number in range(count):
-            file.seek(base + number * each_bytes + number * 7919 % (each_bytes - 8))
+            file.seek(base + number * each_bytes + _mark(number, each_bytes))
             file.write((number * 0x9E3779B97F4A7C15 % 2**64).to_bytes(8, "little"))
         file.truncate(base + count * each_bytes)
+
+
+def _mark(number: int, each_bytes: int) -> int:
+    return number * 7919 % (each_bytes - 8)
 
 
 def _layers(pool: Any, layers: int, scale: int) -> Iterator[tuple[str, Any]]:

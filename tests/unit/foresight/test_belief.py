@@ -73,6 +73,17 @@ def test_a_look_at_the_first_beginning_that_did_not_come_with_the_table_brings_s
     assert [any(h.start <= layout.starts[n] < h.end for h in heads) for n in (2, 3)] == [True] * 2
     assert sum(head.size for head in heads) <= 16 * MIB + 3 * MIB
     assert not belief.looked
+    fault(belief, layout.starts[2])
+    more = wanted(belief)  # no body yet: a program that reads some rows of three parts stops here
+    assert sum(head.size for head in more) <= 64 * MIB + BLOCK
+    assert all(any(h.start <= start < h.end for start in layout.starts) for h in more)
+
+
+def test_rows_of_the_first_part_that_were_read_say_nothing_of_the_next_beginnings() -> None:
+    belief, layout = believing()
+    belief.observe(MIB, 4 * MIB)
+    fault(belief, layout.starts[1])
+    assert wanted(belief) == []
 
 
 def test_a_read_at_the_beginning_of_the_first_part_is_no_look() -> None:

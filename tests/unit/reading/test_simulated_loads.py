@@ -78,8 +78,8 @@ def test_a_language_model_of_992_mib_is_loaded_in_little_more_than_a_plain_read(
     assert load.most_kept_bytes <= kept_mib * MIB
 
 
-@pytest.mark.parametrize("room", [ROOM, 2 * ROOM])
-def test_tensors_of_equal_size_need_no_more_memory_than_there_is(room: int) -> None:
+@pytest.mark.parametrize(("room", "kept_mib"), [(ROOM, 360), (2 * ROOM, 410)])
+def test_tensors_of_equal_size_need_no_more_memory_than_there_is(room: int, kept_mib: int) -> None:
     """One begins in nearly every block: with whole blocks, 828 MiB of 1 GiB waited in memory for
     the first copy, or 325 requests were made.
     """
@@ -89,4 +89,4 @@ def test_tensors_of_equal_size_need_no_more_memory_than_there_is(room: int) -> N
     load = load_file(layout, room)
     assert load.seconds <= 1.2 * read_plainly(layout).seconds
     assert len(load.spans) <= 200
-    assert load.most_kept_bytes <= 400 * MIB
+    assert load.most_kept_bytes <= kept_mib * MIB

@@ -126,6 +126,22 @@ def test_other_surroundings_are_not_forked(
         assert isinstance(one._process, subprocess.Popen)
 
 
+class Bent(Mount):
+    """Its daemon is led by another command."""
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["env", "BENT=1", *super().arguments]
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_command_that_bends_the_daemon_is_not_forked(
+    seaweed: SeaweedServer, bucket: str, tmp_path: Path
+) -> None:
+    with Bent(bucket, tmp_path, endpoint=seaweed.endpoint, environment=seaweed.environment) as one:
+        assert b"BENT=1\0" in Path(f"/proc/{one.pid}/environ").read_bytes()
+
+
 def test_nothing_is_loaded_that_a_start_does_not_load(
     seaweed: SeaweedServer, bucket: str, tmp_path: Path
 ) -> None:

@@ -26,6 +26,8 @@ from tests.support.loaded import NUMBER, REQUEST_BYTES
 
 _ROOT = Path(__file__).parents[2]
 _ANSWER_SECONDS = 120.0
+_PLAIN = (sys.executable, "-m", "ossfs_py")
+"""How a command begins that a fork can be; another one bends the daemon, or leads it elsewhere."""
 _READ_LATE = ("AWS_", "OSS_", "OSSFS_PY_", "PYTEST_")
 """Variables that no module reads while it is loaded; the last are pytest's own."""
 _LIMITS = [value for name, value in vars(resource).items() if name.startswith("RLIMIT_")]
@@ -72,7 +74,12 @@ def fork(command: Sequence[str], environment: Mapping[str, str], log: BinaryIO) 
     process has from its start has to be what it was when the modules were loaded.
     """
     request = json.dumps({"words": list(command), "environment": dict(environment)}).encode()
-    if "COVERAGE_RCFILE" in environment or Path.cwd() != _ROOT or len(request) > REQUEST_BYTES:
+    if (
+        tuple(command[: len(_PLAIN)]) != _PLAIN
+        or "COVERAGE_RCFILE" in environment
+        or Path.cwd() != _ROOT
+        or len(request) > REQUEST_BYTES
+    ):
         return execute(command, environment, log)
     surroundings = _surroundings(environment)
     with _choosing:

@@ -13,6 +13,8 @@ VENV ?= .venv
 PYTEST ?=
 # Test processes: most tests wait for a store or a mount most of the time.
 WORKERS ?= 2
+# Without it "make test" leaves out those that measure time ("make alone").
+ALONE ?= 1
 # TORCH=1 brings torch, 4.6 GB from PyPI on x86-64; without it what needs torch is left out.
 TORCH ?=
 BENCH ?=
@@ -64,7 +66,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test lint servers ceph check faults soak operations others crowd reads kills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test alone lint servers ceph check faults soak operations others crowd reads kills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -132,9 +134,11 @@ trap 'rm -rf --one-file-system -- "$$scratch"' EXIT; \
 TMPDIR=$$scratch $(BIN)/python -m $(1)pytest --basetemp="$$scratch/pytest"
 endef
 
-test: $(TEST) $(OPTIONAL) ## Run the whole test suite, real mounts and a real S3 server included
-	@$(tests) -m alone $(PYTEST) || [ $$? -eq 5 ]  # 5: none of those wanted
+test: $(TEST) $(OPTIONAL) $(if $(ALONE),alone) ## Run the whole test suite, real mounts and a real S3 server included
 	@$(tests) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST) || [ $$? -eq 5 ]
+
+alone: $(TEST) $(OPTIONAL) ## Run the tests that measure time; nothing else may run beside them
+	@$(tests) -m alone $(PYTEST) || [ $$? -eq 5 ]  # 5: none of those wanted
 
 lint: $(DEV) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
@@ -145,9 +149,8 @@ lint: $(DEV) ## Check format, lint, types and import rules
 check: lint test ## Everything that must pass before a change lands
 
 # The base image is made once and kept in OSSFS_PY_IMAGES (/var/tmp/ossfs-py-images: 1 GB).
-images: $(TEST) ## Build the image with podman, run it, check its manifests (OSSFS_PY_IMAGES)
+images: $(DEV) ## Build the image with podman, run it, check its manifests (OSSFS_PY_IMAGES)
 	@$(INSTALL) $(ENGINE)
-	@$(BIN)/python -m pip install --quiet kubernetes-validate
 	@export OSSFS_PY_IMAGE_TESTS=1; \
 	$(tests) -n $(WORKERS) --dist loadfile --durations=10 tests/containers $(PYTEST)
 

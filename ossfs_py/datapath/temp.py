@@ -15,6 +15,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockLostError
+from ossfs_py.runtime.closing import close_behind
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.diskroom import READERS, DiskRoom
 from ossfs_py.writing.content import Committer
@@ -102,7 +103,7 @@ class TempBackend:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        close_behind(self._file.fileno(), self._file.close)
         self._account.close()
 
 

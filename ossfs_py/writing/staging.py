@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ossfs_py.model import ByteRange, FileSlice
+from ossfs_py.runtime.closing import close_behind
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing.journal import Journal, StagedFile
@@ -218,7 +219,7 @@ class Staging:
 
     def _close_files(self) -> None:
         self._close_log()
-        os.close(self._fd)
+        close_behind(self._fd, partial(os.close, self._fd))
         self._account.close()
 
 

@@ -185,7 +185,9 @@ def put(server: Server, bucket: str, key: str, size: int, **more: Any) -> None:
 def told(server: Server, bucket: str, key: str) -> dict[str, Any]:
     head: dict[str, Any] = dict(server.client.head_object(Bucket=bucket, Key=key))
     found = {name: head.get(name) for name in server.said}
-    found["own"] = {name: head["Metadata"].get(name) for name in OWN}
+    # Names of headers, which some servers capitalise.
+    metadata = {name.lower(): value for name, value in head["Metadata"].items()}
+    found["own"] = {name: metadata.get(name) for name in OWN}
     if server.keeps("Tagging"):
         tags = server.client.get_object_tagging(Bucket=bucket, Key=key)["TagSet"]
         found["tags"] = {tag["Key"]: tag["Value"] for tag in tags}

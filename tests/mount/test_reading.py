@@ -150,7 +150,10 @@ def test_reading_in_memory_writes_nothing_to_any_disk(
 ) -> None:
     content = np.random.default_rng(3).bytes(192 * MIB)
     put(minio_client, bucket, "file", content)
+    put(minio_client, bucket, "first", b"1")
     mounted = mount(bucket, data_path="direct", log_level="warning")
+    # The log, which is on disk, has what there is to say of a store once it has been read from.
+    assert (mounted.path / "first").read_bytes() == b"1"
     before = mounted.disk_write_bytes
     with (mounted.path / "file").open("rb") as opened:
         assert opened.read() == content

@@ -23,8 +23,9 @@ from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_MAX_PARTS = 64
-"""Directories whose names are being asked in their order at once; each part holds a page."""
+_MAX_PARTS = 16
+"""Directories whose names are being asked in their order at once. Each part holds a page, which
+``max_entries`` does not count."""
 _MAX_READ = 4096
 """Directories of which it is remembered that a program has listed them."""
 

@@ -14,9 +14,7 @@ from cachetools import TTLCache
 
 from ossfs_py.errors import (
     BadHandleError,
-    FilesystemError,
     IsADirectoryPathError,
-    ObjectMissingError,
     OssfsError,
     StaleInodeError,
     StoreError,
@@ -25,12 +23,11 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
-from ossfs_py.filesystem.growth import GrowthFollower
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.links import LinkFollower
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import Opener
 from ossfs_py.filesystem.passthrough import Passthrough
+from ossfs_py.filesystem.reads import Reads
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.model import AttributeChange, ObjectVersion
@@ -126,8 +123,7 @@ class Handles:
         self._numbers = numbers
         self._foresight = foresight
         self._descriptors = descriptors
-        self._links = LinkFollower(namespace, opener, kernel)
-        self._growth = GrowthFollower(namespace, opener)
+        self._reads = Reads(namespace, opener, kernel, self._users_of)
         self._handles: dict[int, Handle] = {}
         self.witness: HandleWitness | None = None
         self._sent_back: TTLCache[int, bool] = TTLCache(
@@ -173,6 +169,7 @@ class Handles:
             await self._see_present_version(inode)
         opened = await self._opener.acquire(inode)
         try:
+            await self._kernel.caught_up(inode)
             if writing or flags & os.O_TRUNC:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
@@ -289,7 +286,7 @@ class Handles:
         """
         handle = self.get(number)
         if handle.changes and self._commits.flushes_at_once(handle.opened):
-            with self._doubting(handle.opened):
+            with self._opener.doubting(handle.opened):
                 await self._commits.flush(handle.opened)
         elif handle.changes:
             await self._carried_on(handle.opened, self._commits.flush)
@@ -305,14 +302,14 @@ class Handles:
         because a waiting program is killed. If the commit then fails, the bytes are set aside.
         """
         if not (opened.file.dirty or opened.lock.locked()):
-            with self._doubting(opened):
+            with self._opener.doubting(opened):
                 await commit(opened)
             return
         opened.users += 1
 
         async def carry_on() -> None:
             try:
-                with self._doubting(opened):
+                with self._opener.doubting(opened):
                     await commit(opened)
             except OssfsError:
                 if opened.inode.stale:
@@ -355,63 +352,13 @@ class Handles:
 
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
-        handle = self.get(number)
-        opened = handle.opened
-        began = trio.current_time()
-        with self._doubting(opened):
-            try:
-                if opened.may_be_link and await self._links.settle(opened, self._users_of(opened)):
-                    await self._kernel.expire_attributes(opened.inode.number)
-                data = await opened.content.read(offset, size)
-            except (VersionChangedError, ObjectMissingError):
-                if not (await self._opener.renew(opened) or await self._grew(opened)):
-                    raise
-                data = await opened.content.read(offset, size)
-            if self._ends_early(handle, began, offset, len(data), size):
-                # The kernel knows of more bytes. A program that has read none may get them.
-                if await self._opener.renew(opened):
-                    data = await opened.content.read(offset, size)
-                if self._ends_early(handle, began, offset, len(data), size):
-                    raise VersionChangedError(
-                        "the object was replaced by another client while it was opened",
-                        key=opened.inode.name,
-                    )
-        opened.check_current()
-        opened.inode.settled = True
-        self._kernel.gave_bytes(opened.inode)
-        return data
-
-    def _ends_early(
-        self, handle: Handle, began: float, offset: int, got_bytes: int, size: int
-    ) -> bool:
-        inode = handle.opened.inode
-        return got_bytes < size and self._kernel.must_not_end(
-            inode, offset + got_bytes, began, handle.opened_at
-        )
-
-    async def _grew(self, opened: OpenInode) -> bool:
-        """The store refused the version: whether it has one that continues where this one ends."""
-        if not opened.superseded:
-            self._namespace.note_outdated(opened.inode)
-        return await self._growth.follow(opened)
+        return await self._reads.read(self.get(number), offset, size)
 
     async def settle_nameless(self, inode: Inode) -> None:
-        """The kernel asks for the size of an open file that has lost its name. If the file is a
-        link, the answer describes the target, or else the first READ would be cut. If others
-        appended to the file, the answer has its present size.
-
-        Nothing is expired here: the kernel would ignore the answer.
-        """
+        """See :meth:`Reads.settle_nameless`."""
         opened = self._opener.current(inode)
-        if opened is None:
-            return
-        if not opened.may_be_link:
-            await self._growth.follow(opened)
-            return
-        try:
-            await self._links.settle(opened, self._users_of(opened))
-        except (StoreError, FilesystemError):
-            return  # the READ gets the error
+        if opened is not None:
+            await self._reads.settle_nameless(opened)
 
     def _users_of(self, opened: OpenInode) -> set[int]:
         return {handle.uid for handle in self._handles.values() if handle.opened is opened}
@@ -555,19 +502,6 @@ class Handles:
         unknown = inode.metadata is None or (info is not None and info.described is None)
         if info is not None and unknown and not inode.removed:
             await self._namespace.ensure_metadata(inode)
-
-    @contextmanager
-    def _doubting(self, opened: OpenInode) -> Iterator[None]:
-        """If a file turns out to be replaced or gone, the next open sees the present state."""
-        try:
-            yield
-        except (VersionChangedError, ObjectMissingError):
-            if opened.file.dirty:
-                self._namespace.invalidate(opened.inode)
-                self._kernel.invalidate_attributes(opened.inode.number)
-            elif not opened.superseded:
-                self._namespace.note_outdated(opened.inode)
-            raise
 
     # -- setuid and setgid bits -----------------------------------------------------------------
 

@@ -92,6 +92,14 @@ class _Expiry:
     """Set once all of them are done, if somebody waits."""
 
 
+@dataclass(slots=True)
+class _Replacement:
+    """A version of an inode that the kernel was not told the size of yet."""
+
+    expired: bool = False
+    """Whether the kernel will ask for the attributes before it uses them again."""
+
+
 class KernelCache:
     """The caches of the kernel that has the mount. Belongs to the trio thread.
 
@@ -102,7 +110,7 @@ class KernelCache:
         self._channel: KernelChannel | None = None
         self._etags: dict[int, str] = {}
         """The version of each inode whose pages the kernel may have; "" for one never stored."""
-        self._behind: set[int] = set()
+        self._behind: dict[int, _Replacement] = {}
         """Inodes that the kernel knows, but not in their present version."""
         self._expiries: dict[int, _Expiry] = {}
         """Inodes whose attributes the kernel is asked to forget, or was asked recently."""
@@ -155,10 +163,12 @@ class KernelCache:
         """
         expiry = self._expiries.setdefault(number, _Expiry())
         expiry.under_way += 1
-        return partial(self._expired, expiry)
+        return partial(self._expired, expiry, self._behind.get(number))
 
     @staticmethod
-    def _expired(expiry: _Expiry) -> None:
+    def _expired(expiry: _Expiry, replacement: _Replacement | None) -> None:
+        if replacement is not None:
+            replacement.expired = True
         expiry.under_way -= 1
         expiry.over_at = trio.current_time()
         if expiry.over is not None and not expiry.under_way:
@@ -225,7 +235,7 @@ class KernelCache:
 
     def replaced(self, inode: Inode) -> None:
         """Another client replaced the object: pages of the old one are useless."""
-        self._behind.add(inode.number)
+        self._behind[inode.number] = _Replacement()
         if inode.number in self._postponed:
             return
         pages = self._etags.get(inode.number)
@@ -262,7 +272,7 @@ class KernelCache:
         self._etags.pop(number, None)
         self._given.discard(number)
         self._written.discard(number)
-        self._behind.discard(number)
+        self._behind.pop(number, None)
         expiry = self._expiries.get(number)
         if expiry is not None and not expiry.under_way:
             del self._expiries[number]
@@ -272,6 +282,24 @@ class KernelCache:
     def is_behind(self, inode: Inode) -> bool:
         """Whether the kernel may have the size of an older version of the inode."""
         return inode.number in self._behind
+
+    def would_cut(self, inode: Inode, size_bytes: int) -> bool:
+        """Whether the kernel may take the end of an older version for the end of the bytes of a
+        version of ``size_bytes``, if it is given bytes of that one now.
+        """
+        replacement = self._behind.get(inode.number) if self._behind else None
+        if replacement is None or replacement.expired:
+            return False
+        return inode.size_told < size_bytes or self.is_forgetting(inode)
+
+    async def caught_up(self, inode: Inode) -> None:
+        """Return when the kernel uses no attributes of an older version of the inode any more."""
+        replacement = self._behind.get(inode.number)
+        if replacement is None:
+            return
+        if not replacement.expired:
+            await self.expire_attributes(inode.number)
+        await self.forgotten(inode)
 
     def is_forgetting(self, inode: Inode) -> bool:
         """Whether the kernel was asked to forget the inode's attributes, and may not have yet."""
@@ -296,8 +324,6 @@ class KernelCache:
         """The kernel gets the inode's present attributes. ``began`` is when its request was taken
         up, on trio's clock.
         """
-        if self._behind:
-            self._behind.discard(inode.number)
         if self._expiries and inode.number in self._expiries:
             expiry = self._expiries[inode.number]
             if expiry.under_way or began < expiry.over_at:
@@ -305,6 +331,8 @@ class KernelCache:
                 return
             if expiry.over_at <= trio.current_time() - _QUEUED_SECONDS:
                 del self._expiries[inode.number]
+        if self._behind:
+            self._behind.pop(inode.number, None)
         inode.size_told = size_bytes
 
     def emptied(self, inode: Inode) -> None:
@@ -365,7 +393,7 @@ class KernelCache:
 
     def contents_changed(self, inode: Inode) -> None:
         """This mount stored bytes that the kernel does not have: they follow those of others."""
-        self._behind.add(inode.number)
+        self._behind[inode.number] = _Replacement()
         self._etags.pop(inode.number, None)
         self._given.discard(inode.number)
         self._invalidate_pages(inode.number)

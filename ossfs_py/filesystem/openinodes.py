@@ -4,10 +4,17 @@
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from ossfs_py.datapath.base import DataPath, OpenFile
-from ossfs_py.errors import NoSuchEntryError, OssfsError, StaleInodeError
+from ossfs_py.errors import (
+    NoSuchEntryError,
+    ObjectMissingError,
+    OssfsError,
+    StaleInodeError,
+    VersionChangedError,
+)
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinode import InodeCommits, OpenInode, OpenWitness
 from ossfs_py.model import ObjectInfo, ObjectVersion
@@ -144,6 +151,9 @@ class Opener:
         """The store refused the version of a file before any byte of it was read: continue with the
         present version. False if the file must not change its version.
 
+        The caller makes sure that the kernel does not take the end of the old version for the end
+        of this one (:meth:`KernelCache.would_cut`).
+
         Raises:
             NoSuchEntryError: the object is gone.
             StoreError
@@ -163,10 +173,20 @@ class Opener:
         if inode.settled or version is None:
             return False
         await self._move_on(opened, version)
-        if before is not None and version.size > before.size:
-            # Or else the kernel would take the end of the old version for the end of this one.
-            await self._kernel.expire_attributes(inode.number)
         return opened.file.version != before
+
+    @contextmanager
+    def doubting(self, opened: OpenInode) -> Iterator[None]:
+        """If a file turns out to be replaced or gone, the next open sees the present state."""
+        try:
+            yield
+        except (VersionChangedError, ObjectMissingError):
+            if opened.file.dirty:
+                self._namespace.invalidate(opened.inode)
+                self._kernel.invalidate_attributes(opened.inode.number)
+            elif not opened.superseded:
+                self._namespace.note_outdated(opened.inode)
+            raise
 
     async def become(self, opened: OpenInode, info: ObjectInfo) -> None:
         """An open inode, of which no byte was read, was a link: continue with the link's target.

@@ -369,7 +369,10 @@ class Filesystem:
                 return None  # :meth:`read` raises the error
             if opened.may_be_link:
                 return None  # the metadata of the first bytes is not checked yet
-            opened.inode.settled = True
+            if not opened.inode.settled:
+                if self._kernel.would_cut(opened.inode, opened.file.size):
+                    return None  # :meth:`read` tells the kernel first
+                opened.inode.settled = True
             self._kernel.gave_bytes(opened.inode)
         return data
 

@@ -63,7 +63,7 @@ class Channel:
         self.expired: set[int] = set()
         """Inodes whose attributes it asks for before it sends a READ."""
         self.is_slow = False
-        self._under_way: list[Callable[[], None]] = []
+        self._under_way: list[Callable[[], object]] = []
         self.absent: dict[tuple[int, bytes], float] = {}
         """Names that the kernel takes for absent until then."""
         self.on_drop: Callable[[int], Awaitable[None]] | None = None
@@ -73,8 +73,7 @@ class Channel:
         self.invalidate_attributes(inode, done)
 
     def invalidate_attributes(self, inode: int, done: Callable[[], None]) -> None:
-        self.expired.add(inode)
-        self._under_way.append(done)
+        self._under_way.append(lambda: (self.expired.add(inode), done()))
         if not self.is_slow:
             self.catch_up()
 

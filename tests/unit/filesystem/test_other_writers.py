@@ -82,6 +82,42 @@ def test_a_file_replaced_again_by_a_shorter_one_is_not_read_while_the_kernel_for
     run(test)
 
 
+def test_the_kernel_does_not_know_the_size_of_an_older_version_when_a_file_is_opened(
+    run: Run,
+) -> None:
+    """It would take the end of that one for the end of the file."""
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"1" * 10)
+        async with m.at(FILE) as number:
+            m.store.seed("file", b"2" * 20)
+            m.channel.is_slow = True
+            await m.expire()
+            opened = await m.fs.open(number, os.O_RDONLY, UID)
+            assert number in m.channel.expired
+            assert await m.fs.read(opened.handle, 0, 100) == b"2" * 20
+            await m.fs.release(opened.handle)
+
+    run(test)
+
+
+def test_nor_when_a_file_goes_on_with_a_version_that_a_listing_told_of(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"1" * 10)
+        async with m.at(FILE) as number:
+            opened = await m.fs.open(number, os.O_RDONLY, UID)
+            m.store.seed("file", b"2" * 20)
+            m.channel.is_slow = True
+            await m.names(())
+            assert number not in m.channel.expired
+            assert m.fs.read_nowait(opened.handle, 0, 100) is None
+            assert await m.fs.read(opened.handle, 0, 100) == b"2" * 20
+            assert number in m.channel.expired
+            await m.fs.release(opened.handle)
+
+    run(test)
+
+
 def test_a_file_deleted_before_the_first_byte_is_not_there(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"old")

@@ -362,15 +362,15 @@ class Handles:
             try:
                 if opened.may_be_link and await self._links.settle(opened, self._users_of(opened)):
                     await self._kernel.expire_attributes(opened.inode.number)
-                data = await opened.content.read(offset, size)
+                data = await opened.read(offset, size)
             except (VersionChangedError, ObjectMissingError):
                 if not (await self._opener.renew(opened) or await self._grew(opened)):
                     raise
-                data = await opened.content.read(offset, size)
+                data = await opened.read(offset, size)
             if self._ends_early(handle, began, offset, len(data), size):
                 # The kernel knows of more bytes. A program that has read none may get them.
                 if await self._opener.renew(opened):
-                    data = await opened.content.read(offset, size)
+                    data = await opened.read(offset, size)
                 if self._ends_early(handle, began, offset, len(data), size):
                     raise VersionChangedError(
                         "the object was replaced by another client while it was opened",

@@ -90,17 +90,13 @@ class Reads:
             return  # the READ gets the error
 
     async def _read_uncut(self, opened: OpenInode, offset: int, size: int) -> memoryview | bytes:
-        """Bytes of the version that the file goes on with, which the kernel does not end where
-        another version ends.
-        """
+        """Bytes that the kernel does not end where another version ends."""
         while True:
-            file = opened.content
-            data = await file.read(offset, size)
-            if file is not opened.file:
-                continue  # it moved on to another version meanwhile
-            if opened.inode.settled or not self._kernel.would_cut(opened.inode, file.size):
+            data = await opened.read(offset, size)
+            inode = opened.inode
+            if inode.settled or not self._kernel.would_cut(inode, opened.file.size):
                 return data
-            await self._kernel.expire_attributes(opened.inode.number)
+            await self._kernel.expire_attributes(inode.number)
 
     def _ends_early(
         self, handle: ReadHandle, began: float, offset: int, got_bytes: int, size: int

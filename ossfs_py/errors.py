@@ -356,9 +356,6 @@ def is_refused(exc: OSError) -> bool:
 NO_ROOM_FOR_VALUE = errno.ERANGE
 """The answer to a program that offers less space than an extended attribute has bytes."""
 
-NO_ATTRIBUTE = errno.ENODATA
-"""The answer to a request for an extended attribute that is not there."""
-
 UNKNOWN_REQUEST = errno.ENOSYS
 """The answer to a request that the kernel need not send again."""
 

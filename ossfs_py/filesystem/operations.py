@@ -14,6 +14,7 @@ import trio
 
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.errors import (
+    FilesystemError,
     InvalidArgumentError,
     NoSuchEntryError,
     NotADirectoryPathError,
@@ -301,9 +302,9 @@ class Filesystem:
         """getxattr(2)."""
         return await self._namespace.get_xattr(self._namespace.inode(number), name)
 
-    def lacks_xattr(self, number: int, name: bytes) -> bool:
-        """Whether :meth:`get_xattr` would report a missing attribute without waiting."""
-        return self.has_xattrs and self._namespace.lacks_xattr(number, name)
+    def lacks_xattr(self, number: int, name: bytes) -> FilesystemError | None:
+        """The error that :meth:`get_xattr` raises without waiting, if it is known to."""
+        return self._namespace.lacks_xattr(number, name) if self.has_xattrs else None
 
     async def list_xattrs(self, number: int) -> list[bytes]:
         """listxattr(2)."""

@@ -457,16 +457,18 @@ class Adapter(pyfuse3.Operations):
         self._require_xattrs()
         return await self._fs.list_xattrs(inode)
 
-    def lacks_xattr(self, inode: int, name: bytes) -> bool:
-        """Whether a missing attribute can be reported at once: it is for two of three requests that
-        ``ls -l`` causes.
+    def lacks_xattr(self, inode: int, name: bytes) -> int | None:
+        """The errno for an attribute that no file has, without a handler: some programs ask for
+        labels and lists of rights of each file. None: a handler has to find out.
         """
         began = perf_counter()
-        if not self._fs.lacks_xattr(inode, name):
-            return False
-        self._errors["getxattr", "ENODATA"] += 1
+        missing = self._fs.lacks_xattr(inode, name)
+        if missing is None:
+            return None
+        code = errno_of(missing)
+        self._errors["getxattr", errorcode[code]] += 1
         self.timings.add_since(began, "getxattr")
-        return True
+        return code
 
     def _require_xattrs(self) -> None:
         """Raises FUSEError if there are no extended attributes; the kernel sends no more requests

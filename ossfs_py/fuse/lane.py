@@ -25,7 +25,6 @@ import trio
 
 from ossfs_py.errors import (
     COPY_YOURSELF,
-    NO_ATTRIBUTE,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
@@ -408,8 +407,8 @@ class Lane:
     async def _getxattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         room, _ = wire.XATTR_IN.unpack_from(request, wire.HEADER.size)
         name = wire.name_at(request, wire.HEADER.size + wire.XATTR_IN.size, len(request))
-        if self._adapter.lacks_xattr(node, name):
-            self._send(wire.refused(unique, NO_ATTRIBUTE))
+        if (missing := self._adapter.lacks_xattr(node, name)) is not None:
+            self._send(wire.refused(unique, missing))
             return
         self._value(unique, room, await self._adapter.getxattr(node, name, caller))
 

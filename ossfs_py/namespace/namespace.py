@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ossfs_py.errors import (
     BucketMissingError,
+    FilesystemError,
     NoSuchEntryError,
     ObjectMissingError,
     StaleInodeError,
@@ -27,7 +28,7 @@ from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
 from ossfs_py.namespace.rename import OnCopied, OnMoved, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
-from ossfs_py.namespace.setattr import AttributeWriter
+from ossfs_py.namespace.setattr import AttributeWriter, why_never
 from ossfs_py.namespace.tree import Tree, kind_of
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
@@ -545,14 +546,16 @@ class Namespace:
         """One extended attribute.
 
         Raises:
-            NoAttributeError
+            NoAttributeError: it is not set.
+            OperationUnsupportedError: no file has attributes of that kind.
         """
         return await self._writer.get_xattr(inode, name)
 
-    def lacks_xattr(self, number: int, name: bytes) -> bool:
-        """Whether the inode of that number is known, and can have no attribute of that name."""
+    def lacks_xattr(self, number: int, name: bytes) -> FilesystemError | None:
+        """The error of :meth:`get_xattr` if no file has an attribute of that name. None also for an
+        unknown inode."""
         inode = self._tree.table.find(number)
-        return inode is not None and not inode.stale and not name.startswith(b"user.")
+        return None if inode is None or inode.stale else why_never(name)
 
     async def list_xattrs(self, inode: Inode) -> list[bytes]:
         """The names of the extended attributes that programs have set."""

@@ -4,6 +4,7 @@ import time
 from functools import partial
 
 from ossfs_py.errors import (
+    FilesystemError,
     NoAttributeError,
     NoSuchEntryError,
     NotPermittedError,
@@ -26,7 +27,24 @@ _PERMISSION_BITS = 0o7777
 _TRIES = 3
 _USER = "user."
 _OURS = "user.ossfs."
+_UNKNOWN_KINDS = frozenset(
+    (b"security.selinux", b"system.posix_acl_access", b"system.posix_acl_default")
+)
+"""Labels and access control lists. ls(1) asks for one of each kind for every file, until it is
+told that the file system has none (EOPNOTSUPP), and not only this file (ENODATA).
+"""
 _TOLD_BY_HEAD = frozenset({"version-id", "storage-class", "content-type"})
+
+
+_ABSENT = NoAttributeError("only user. attributes are kept")
+_UNSUPPORTED = OperationUnsupportedError("there are no labels and no access control lists")
+
+
+def why_never(name: bytes) -> FilesystemError | None:
+    """Why no file has an extended attribute of that name; None: some may have it."""
+    if name in _UNKNOWN_KINDS:
+        return _UNSUPPORTED
+    return None if name.startswith(b"user.") else _ABSENT
 
 
 class AttributeWriter:
@@ -77,8 +95,10 @@ class AttributeWriter:
 
     async def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """One extended attribute; names outside ``user.`` are answered without a request."""
+        if (never := why_never(name)) is not None:
+            raise type(never)(*never.args)
         text = _text(name)
-        if text is None or not text.startswith(_USER):
+        if text is None:
             raise NoAttributeError(f"no attribute {name!r}")
         if text.startswith(_OURS):
             return await self._ours(inode, text)

@@ -373,6 +373,19 @@ def test_another_user_sees_nothing_unless_that_is_asked_for(
 
 
 @pytest.mark.parametrize("lane", ["auto", "off"])
+def test_ls_learns_at_the_first_file_that_there_are_no_labels_and_no_acls(
+    mount: MountFactory, bucket: str, tmp_path: Path, lane: str
+) -> None:
+    asked = tmp_path / "asked"
+    mounted = mount(bucket, access_log=asked, fuse_lane=lane)
+    for number in range(20):
+        (mounted.path / f"file-{number}").touch()
+    subprocess.run(["ls", "-l", mounted.path], check=True, capture_output=True)
+    operations = [json.loads(line)["operation"] for line in asked.read_text().splitlines()]
+    assert operations.count("getxattr") <= 3  # touch(1) and the label of the directory
+
+
+@pytest.mark.parametrize("lane", ["auto", "off"])
 def test_without_extended_attributes_the_kernel_asks_for_them_once(
     mount: MountFactory, bucket: str, tmp_path: Path, lane: str
 ) -> None:

@@ -52,6 +52,9 @@ def seen_by_programs(root: Path) -> list[object]:
     for name in ("user.absent", "security.capability"):
         with pytest.raises(OSError, match="No data"):
             os.getxattr(root / "file", name)
+    for name in ("security.selinux", "system.posix_acl_access"):
+        with pytest.raises(OSError, match="not supported"):
+            os.getxattr(root / "file", name)
     (root / "file").rename(root / "renamed")
     told.append(sorted(entry.name for entry in root.iterdir()))
     told.append(sorted(entry.stat().st_size for entry in os.scandir(root / "dir")))

@@ -64,8 +64,7 @@ class MountSettings(SettingsModel):
     xattrs: Literal["on", "off"] = option(
         MOUNT,
         "on|off",
-        "Extended attributes. With off the kernel asks for none, and ls -l of a large directory "
-        "takes a third of the requests.",
+        "Extended attributes. With off the kernel asks for none.",
         default="on",
     )
     restarts: Count = option(

@@ -15,7 +15,9 @@ import trio.testing
 from ossfs_py.errors import (
     AccessDeniedError,
     ConditionFailedError,
+    NoAttributeError,
     NotPermittedError,
+    OperationUnsupportedError,
     OssfsError,
     ReadOnlyError,
     StoreUnavailableError,
@@ -80,9 +82,13 @@ def test_a_label_is_known_to_be_absent_while_its_inode_is_known(run: Run) -> Non
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"content")
         number = (await m.fs.lookup(1, b"file")).inode
-        for name, is_absent in ((b"security.selinux", True), (b"user.key", False)):
-            assert m.fs.lacks_xattr(number, name) is is_absent
-            assert not m.fs.lacks_xattr(number + 1, name)  # ESTALE is get_xattr's to say
+        for name, error in (
+            (b"security.selinux", OperationUnsupportedError),
+            (b"security.capability", NoAttributeError),
+            (b"user.key", type(None)),
+        ):
+            assert type(m.fs.lacks_xattr(number, name)) is error
+            assert m.fs.lacks_xattr(number + 1, name) is None  # ESTALE is get_xattr's to say
         m.fs.forget([(number, 1)])
 
     run(test)

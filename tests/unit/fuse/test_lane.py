@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from ossfs_py.errors import (
     COPY_YOURSELF,
-    NO_ATTRIBUTE,
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
+    NoAttributeError,
     NoSuchEntryError,
     errno_of,
 )
@@ -93,8 +93,8 @@ class Handlers:
     async def forget(self, pairs: list[tuple[int, int]]) -> None:
         self.forgotten += pairs
 
-    def lacks_xattr(self, _inode: int, name: bytes) -> bool:
-        return name == b"security.selinux"
+    def lacks_xattr(self, _inode: int, name: bytes) -> int | None:
+        return errno_of(NoAttributeError("no")) if name == b"security.selinux" else None
 
     async def getxattr(self, _inode: int, _name: bytes, _ctx: object) -> bytes:
         return b"value"
@@ -247,7 +247,7 @@ def test_each_hot_request_is_answered() -> None:
         assert await kernel.answer() == (unique, errno_of(NoSuchEntryError("no")), b"")
         label = struct.pack("=II", 255, 0) + b"security.selinux\0"
         unique = await kernel.ask(Opcode.GETXATTR, label)
-        assert await kernel.answer() == (unique, NO_ATTRIBUTE, b"")
+        assert await kernel.answer() == (unique, errno_of(NoAttributeError("no")), b"")
         unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
         assert (await kernel.answer())[2][:40] == struct.pack("=QQQQII", 0, 0, 2, 0, 500_000_000, 0)
 

@@ -296,8 +296,16 @@ def test_other_attributes_are_refused_without_a_request() -> None:
     async def run(m: Mounted) -> None:
         f = dict(await m.entries(m.root))["f"]
         m.store.take_requests()
-        for name in (b"security.capability", b"system.posix_acl_access", b"user\xff", b"trusted.x"):
-            with pytest.raises(NoAttributeError):
+        for name, error in (
+            (b"security.capability", NoAttributeError),
+            (b"user\xff", NoAttributeError),
+            (b"user.\xff", NoAttributeError),
+            (b"trusted.x", NoAttributeError),
+            (b"security.selinux", OperationUnsupportedError),
+            (b"system.posix_acl_access", OperationUnsupportedError),
+            (b"system.posix_acl_default", OperationUnsupportedError),
+        ):
+            with pytest.raises(error):
                 await m.namespace.get_xattr(f, name)
             with pytest.raises(OperationUnsupportedError):
                 await m.namespace.set_xattr(f, name, b"x")

@@ -64,8 +64,15 @@ class Booted:
 
     def wait_for(self, unit: str, name: str, *values: str) -> str:
         """Wait until a property has one of these values."""
+        return self._wait_for(unit, name, lambda value: value in values)
+
+    def wait_for_other(self, unit: str, name: str, *values: str) -> str:
+        """Wait until a property has none of these values; the one it has."""
+        return self._wait_for(unit, name, lambda value: value not in values)
+
+    def _wait_for(self, unit: str, name: str, is_wanted: Callable[[str], bool]) -> str:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while (value := self.property(unit, name)) not in values:
+        while not is_wanted(value := self.property(unit, name)):
             assert time.monotonic() < deadline, f"{name} stays {value!r}\n{self.journal(unit)}"
             time.sleep(_POLL_SECONDS)
         return value

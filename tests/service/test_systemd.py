@@ -188,6 +188,14 @@ def daemons_of(keeper: int, machine: Booted) -> list[str]:
     return machine.run("cat", f"/proc/{keeper}/task/{keeper}/children").stdout.split()
 
 
+def wait_for_lines(client: Minio, bucket: str, how: str) -> None:
+    """Wait until what GO_ON writes from now on is stored. The processes that came before must be
+    known to have ended: until then they store lines, too.
+    """
+    before = stored(client, bucket, "log").count(b"\n")
+    wait_until(lambda: stored(client, bucket, "log").count(b"\n") > before + 2, how)
+
+
 @pytest.mark.timeout(400)
 def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service_ends(
     service: Service, minio_client: Minio
@@ -207,12 +215,7 @@ def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service
                 (daemon,) = daemons_of(keeper, machine)
                 machine.run("sh", "-c", command, "sh", daemon, limit)
                 wait_until(lambda: daemons_of(keeper, machine) not in ([daemon], []), how)  # noqa: B023
-                # Lines may have come between the look at the daemon and its end.
-                lines = stored(minio_client, service.bucket, "log").count(b"\n")
-                wait_until(
-                    lambda: stored(minio_client, service.bucket, "log").count(b"\n") > lines + 2,  # noqa: B023
-                    how,
-                )
+                wait_for_lines(minio_client, service.bucket, how)
         finally:
             machine.write(stop, "")
             on.wait(120)
@@ -258,19 +261,14 @@ def test_with_the_node_s_keeper_programs_go_on_over_a_restart_of_the_service(
     service.configure(
         keeper="/run/ossfs-py-keeper/socket", restarts="20", data_path="temp", log_level="info"
     )
-    seen = {service.start()}
+    seen = ["0", str(service.start())]  # systemd says 0 between two processes
     stop, wrong = "/run/stop-kept", "/run/wrong-kept"
     with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
         try:
             for how, command in REPLACED_BY.items():
-                lines = stored(minio_client, service.bucket, "log").count(b"\n")
                 machine.run(*command)
-                wait_until(
-                    lambda: stored(minio_client, service.bucket, "log").count(b"\n") > lines + 2  # noqa: B023
-                )
-                pid = int(machine.property(UNIT, "MainPID"))
-                assert pid not in {*seen, 0}, how
-                seen.add(pid)
+                seen.append(machine.wait_for_other(UNIT, "MainPID", *seen))
+                wait_for_lines(minio_client, service.bucket, how)
         finally:
             machine.write(stop, "")
             on.wait(120)

@@ -13,7 +13,7 @@ from typing import Protocol
 import trio
 
 from ossfs_py.datapath.base import DataPath, OpenFile
-from ossfs_py.errors import VersionChangedError
+from ossfs_py.errors import ObjectMissingError, VersionChangedError
 from ossfs_py.filesystem.twins import Twins
 from ossfs_py.model import CommitRequest, ObjectVersion
 from ossfs_py.namespace.inode import Inode
@@ -234,6 +234,31 @@ class OpenInode:
             raise VersionChangedError(
                 "the object was replaced by another client", key=self.inode.name
             )
+
+    async def read(self, offset: int, size: int) -> memoryview | bytes:
+        """Bytes, clipped at the end of file; valid until the caller's next checkpoint.
+
+        A request on its way may meet a version that we replaced ourselves: by a commit or a copy
+        that has ended since, or that the store has carried out and not answered yet. That is no
+        change by others, and the bytes are read again.
+
+        Raises:
+            VersionChangedError, ObjectMissingError: others replaced or removed the object.
+            StoreError, OSError: the bytes could not be read.
+        """
+        refused: ObjectVersion | None = None
+        while True:
+            file = self.content
+            before = file, file.version, file.dirty
+            try:
+                return await file.read(offset, size)
+            except (VersionChangedError, ObjectMissingError):
+                is_replacing = self.lock.locked() and file.version != refused
+                async with self.lock:
+                    pass  # what was running is over, and the file knows its version
+                if before == (self.file, self.file.version, self.file.dirty) and not is_replacing:
+                    raise
+                refused = before[1]
 
     @property
     def removed_here(self) -> bool:

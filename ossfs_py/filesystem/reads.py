@@ -95,7 +95,7 @@ class Reads:
         """
         while True:
             file = opened.content
-            data = await file.read(offset, size)
+            data = await opened.read(offset, size)
             if file is not opened.file:
                 continue  # it moved on to another version meanwhile
             if opened.inode.settled or not self._kernel.would_cut(opened.inode, file.size):

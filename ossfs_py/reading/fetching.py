@@ -271,6 +271,14 @@ class Fetcher:
         """Ask the store once more, whatever it said before."""
         self.refusal = None
 
+    def rebase(self, version: ObjectVersion) -> None:
+        """Fetch from ``version``, which has the same bytes. That the store refused the version
+        before, as its copy was made already, does not count.
+        """
+        self.version = version
+        if isinstance(self.refusal, VersionChangedError):
+            self.refusal = None
+
     def close(self) -> None:
         """Free all memory; requests in flight run to their end and their bytes are dropped."""
         error = BadHandleError("the file was closed while it was read")

@@ -339,7 +339,8 @@ class VersionReader:
 
     def rebase(self, version: ObjectVersion) -> None:
         """Fetch from ``version`` from now on: the same bytes under another key or ETag."""
-        self.version = self._fetcher.version = version
+        self.version = version
+        self._fetcher.rebase(version)
         if self._leave is not None:
             # Only who may read the source could have it copied.
             self._granted(self._leave)

@@ -174,7 +174,7 @@ class Handles:
                 await self._prepare_writing(inode)
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
-                self._kernel.emptied(inode)
+                self._kernel.truncated(inode, 0)
             local = await self._passthrough.joined(opened, flags)
         except BaseException:
             with trio.CancelScope(shield=True):

@@ -335,9 +335,11 @@ class KernelCache:
             self._behind.pop(inode.number, None)
         inode.size_told = size_bytes
 
-    def emptied(self, inode: Inode) -> None:
-        """A program opens the file with O_TRUNC: the kernel knows by itself that it is empty."""
-        inode.size_told = 0
+    def truncated(self, inode: Inode, size_bytes: int) -> None:
+        """A program truncates the file or opens it with O_TRUNC: the kernel takes the new size,
+        whatever it is asked to forget meanwhile (``fuse_do_setattr``).
+        """
+        inode.size_told = size_bytes
 
     def must_not_end(self, inode: Inode, end: int, since: float, opened_at: float) -> bool:
         """Whether the kernel may fill up a short answer to a READ with zeros. The READ was taken up

@@ -230,7 +230,7 @@ def test_whatever_makes_the_kernel_forget_a_size_counts() -> None:
             assert cache.must_not_end(inode, 1, began, -1)
             await trio.sleep(1)
             assert not cache.must_not_end(inode, 1, trio.current_time(), -1)
-            cache.emptied(inode)
+            cache.truncated(inode, 0)
             assert not cache.must_not_end(inode, 0, began, -1)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))

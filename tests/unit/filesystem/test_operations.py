@@ -113,6 +113,39 @@ def test_only_who_leaves_nothing_to_do_is_let_go_of_without_a_shield(run: Run) -
     run(test)
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
+@pytest.mark.parametrize("size", [100, 2000])
+def test_a_file_truncated_while_the_kernel_drops_its_pages_is_read_to_its_end(
+    run: Run, *, is_stored: bool, size: int
+) -> None:
+    """The reader was told that others had replaced it, and the writer that it had no name."""
+
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"o" * 1000)
+        writer = await m.open(FILE, os.O_WRONLY)
+        reader = await m.open(FILE)
+        assert writer.past_pages
+        assert await m.read(reader, 0, 10) == b"o" * 10
+
+        async def truncate(inode: int) -> None:
+            m.channel.on_drop = None
+            assert inode == writer.inode
+            await m.truncate(writer, size)
+
+        m.channel.on_drop = truncate
+        await m.write(writer, 0, b"n")
+        if is_stored:
+            await m.fsync(writer)
+        content = (b"n" + b"o" * 999)[:size].ljust(size, b"\0")
+        assert bytes(await m.fs.read(reader.handle, 0, 4096)) == content
+        await m.write(writer, 0, b"more")
+        await m.close(writer)
+        await m.close(reader)
+        assert m.store.content("file") == b"more" + content[4:]
+
+    run(test)
+
+
 # -- unlinked and replaced while open ---------------------------------------------------------
 
 

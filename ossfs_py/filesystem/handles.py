@@ -453,6 +453,7 @@ class Handles:
             opened = self._handles[number].opened
             opened.require_name()
             await self._truncated(opened, size)
+            self._kernel.truncated(inode, size)
             return
         current = self._opener.current(inode)
         own = current is not None and (current.file.dirty or current.made_here)
@@ -463,6 +464,7 @@ class Handles:
         async with self._stored_at_once(inode) as opened:
             await self._prepare_writing(inode)
             await self._truncated(opened, size)
+        self._kernel.truncated(inode, size)
 
     async def _truncated(self, opened: OpenInode, size: int) -> None:
         try:

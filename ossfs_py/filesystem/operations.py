@@ -292,7 +292,6 @@ class Filesystem:
             if not self._handles.is_making(handle):
                 self.protection.refuse("overwrite", "truncate", path_of(inode))
             await self._handles.truncate(inode, size, handle)
-            self._kernel.truncated(inode, size)
         if change != NO_CHANGE:
             self._changes.refuse_change("a change of attributes", inode)
             await self._changes.set_attributes(inode, change)

@@ -107,6 +107,12 @@ class VersionChangedError(StoreError):
     advice = "open the file again to read the new version"
 
 
+class SourceChangedError(StoreError):
+    """The object that the store was to copy bytes from is another version now, or gone."""
+
+    advice = "copy the file again"
+
+
 class ConditionFailedError(StoreError):
     """A conditional write lost: the key exists, or holds another version than expected."""
 
@@ -282,6 +288,7 @@ ERRNO_TABLE: tuple[ErrnoRow, ...] = (
     ErrnoRow(AccessDeniedError, errno.EACCES),
     ErrnoRow(RetainedError, errno.EPERM),
     ErrnoRow(VersionChangedError, errno.ESTALE),
+    ErrnoRow(SourceChangedError, errno.ESTALE),
     ErrnoRow(ConditionFailedError, errno.EEXIST),
     ErrnoRow(MetadataTooLargeError, errno.ENOSPC),
     ErrnoRow(QuotaExceededError, errno.EDQUOT),

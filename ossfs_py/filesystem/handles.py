@@ -16,6 +16,7 @@ from ossfs_py.errors import (
     BadHandleError,
     IsADirectoryPathError,
     OssfsError,
+    SourceChangedError,
     StaleInodeError,
     StoreError,
     VersionChangedError,
@@ -431,9 +432,11 @@ class Handles:
         if until == version.size:
             try:
                 await self._carried_on(opened, self._commits.commit)
-            except (OssfsError, OSError):
+            except (OssfsError, OSError) as exc:
                 await opened.file.truncate(0)  # or close(2) would try to store it once more
                 opened.note_written()
+                if isinstance(exc, SourceChangedError) and not start:
+                    return 0
                 raise
         return until - begin
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from ossfs_py.errors import (
     FileTooLargeError,
     IntegrityError,
+    SourceChangedError,
     StoreError,
     StoreUnavailableError,
     UnsavedDataError,
@@ -284,6 +285,7 @@ class DirtyFile:
         Raises:
             ConditionFailedError: the request's condition does not hold; the data is kept.
             VersionChangedError: the object under the changes is another one now.
+            SourceChangedError: the object that was borrowed is another one now, or gone.
             FileTooLargeError: holes would have to be sent as too many zeros; none was sent.
             UnsavedDataError: the file was set aside, or the store dropped an upload with bytes sent
                 before.
@@ -563,6 +565,10 @@ class DirtyFile:
             made = self._content.made
             if made is not None and made != self._early:
                 self._note_early(made)
+            if isinstance(exc, VersionChangedError) and self._borrows:
+                raise SourceChangedError(
+                    "the object that is copied was replaced", key=request.key
+                ) from exc
             raise
         if version is None:
             raise RuntimeError("a content on disk can always be committed")

@@ -436,6 +436,10 @@ class Namespace:
         """
         return await self._entries.follow(inode, told, content)
 
+    def is_changing(self, inode: Inode) -> bool:
+        """Whether this mount is replacing or moving the inode's object now."""
+        return self._tree.is_changing(inode)
+
     def note_outdated(self, inode: Inode) -> None:
         """The store refused the inode's version: it has another, or none. The next look asks."""
         self._tree.outdated(inode)

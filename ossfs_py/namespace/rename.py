@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
@@ -188,16 +189,18 @@ class Renamer:
             tree.renamed(source, move.parent, move.name)
             return
         await self._entries.removed.make_room(move.key)
-        before, version, stored = await self._copy_file(source, move.key)
-        try:
-            if move.on_copied is not None and source.open_count:
-                await move.on_copied([(source, before, version)])
-            await self._workers.run(self._store.delete, old_key)
-        except BaseException:
-            self._both_exist(move)
-            raise
-        tree.stored(source, version, stored)
-        tree.renamed(source, move.parent, move.name)
+        with nullcontext() if target is None else tree.changing(target):
+            before, version, stored = await self._copy_file(source, move.key)
+            with tree.changing(source):
+                try:
+                    if move.on_copied is not None and source.open_count:
+                        await move.on_copied([(source, before, version)])
+                    await self._workers.run(self._store.delete, old_key)
+                except BaseException:
+                    self._both_exist(move)
+                    raise
+                tree.stored(source, version, stored)
+                tree.renamed(source, move.parent, move.name)
 
     async def _copy_file(
         self, source: Inode, key: str
@@ -304,21 +307,22 @@ class Renamer:
             else tree.keys.key_of(node)
             for node in tree.table.below(source)
         }
-        try:
-            open_copies = [
-                (node, *copies[key])
-                for node, key in keys.items()
-                if node.open_count and key in copies
-            ]
-            if move.on_copied is not None and open_copies:
-                await move.on_copied(open_copies)
-            etags = {copied.etag: copy.etag for _, copied, copy in open_copies}
-            await self._remember(move, old_prefix, etags, is_copied=True)
-            await self._delete_all(list(copies), old_prefix)
-        except BaseException:
-            self._both_exist(move)
-            raise
-        tree.renamed(source, move.parent, move.name)
+        with tree.changing(source):
+            try:
+                open_copies = [
+                    (node, *copies[key])
+                    for node, key in keys.items()
+                    if node.open_count and key in copies
+                ]
+                if move.on_copied is not None and open_copies:
+                    await move.on_copied(open_copies)
+                etags = {copied.etag: copy.etag for _, copied, copy in open_copies}
+                await self._remember(move, old_prefix, etags, is_copied=True)
+                await self._delete_all(list(copies), old_prefix)
+            except BaseException:
+                self._both_exist(move)
+                raise
+            tree.renamed(source, move.parent, move.name)
         for node, key in keys.items():
             copied = copies.get(key)
             if copied is not None and node.info is not None and copied[0] == node.info.version:

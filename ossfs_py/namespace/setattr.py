@@ -212,17 +212,18 @@ class AttributeWriter:
 
     async def _copy_onto_itself(self, inode: Inode, info: ObjectInfo) -> None:
         stored = stored_metadata(inode, self._tree.options, with_times=True)
-        version = await self._workers.run(
-            partial(
-                self._store.copy,
-                info.version,
-                info.key,
-                metadata=stored,
-                content_type=info.content_type,
-                like=info,
+        with self._tree.changing(inode):
+            version = await self._workers.run(
+                partial(
+                    self._store.copy,
+                    info.version,
+                    info.key,
+                    metadata=stored,
+                    content_type=info.content_type,
+                    like=info,
+                )
             )
-        )
-        self._tree.stored(inode, version, stored, copied_from=info.version)
+            self._tree.stored(inode, version, stored, copied_from=info.version)
 
     async def _ours(self, inode: Inode, name: str) -> bytes:
         asked = name.removeprefix(_OURS)

@@ -5,7 +5,9 @@ No method waits: each is one step on the trio thread.
 
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import trio
 
@@ -69,6 +71,8 @@ class Tree:
         )
         self._mounted_ns = time.time_ns()
         self._news = news
+        self._changing: Counter[int] = Counter()
+        """Numbers of inodes whose objects this mount is replacing or removing now."""
         self.on_added: Callable[[str], None] | None = None
         """Called with the key of each entry that this mount makes or stores."""
 
@@ -143,8 +147,33 @@ class Tree:
         return any(node.local for node in self.table.below(inode))
 
     def holds_unsaved(self, inode: Inode) -> bool:
-        """Whether the inode, or one below it, has content that the store has not got yet."""
-        return any(node.local or node.size_source is not None for node in self.table.below(inode))
+        """Whether the inode, or one below it, has content that the store has not got yet, or is
+        about to get another name.
+        """
+        return self.is_changing(inode) or any(
+            node.local or node.size_source is not None for node in self.table.below(inode)
+        )
+
+    @contextmanager
+    def changing(self, inode: Inode) -> Iterator[None]:
+        """Inside the block this mount replaces or removes the object of the inode, and those below
+        it. The store may have done that before its answer is here: other answers that tell of it
+        are no news of other clients.
+        """
+        self._changing[inode.number] += 1
+        try:
+            yield
+        finally:
+            self._changing[inode.number] -= 1
+            if not self._changing[inode.number]:
+                del self._changing[inode.number]
+
+    def is_changing(self, inode: Inode) -> bool:
+        """Whether a change of the inode's object is under way."""
+        node: Inode | None = inode if self._changing else None
+        while node is not None and node.number not in self._changing:
+            node = node.parent
+        return node is not None
 
     def must_ask(self, info: ObjectInfo) -> bool:
         """Whether a listed object has to be asked for its metadata before it can be shown.
@@ -441,6 +470,8 @@ class Tree:
                 # The file was written on top of the version known so far. If others have replaced
                 # that version, the condition of the commit finds out.
                 self.refreshed(inode, asked_at)
+                return inode
+            if self.is_changing(inode):
                 return inode
             if inode.settled and inode.open_count:
                 self._lose_name(inode)

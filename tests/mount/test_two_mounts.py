@@ -155,8 +155,11 @@ def test_git_pulls_on_one_host_and_is_clean_on_the_other(hosts: Hosts) -> None:
 def test_a_checkpoint_rotated_on_one_host_is_loaded_whole_on_the_other(
     hosts: Hosts, torch: ModuleType
 ) -> None:
-    """Saved beside the old one and renamed over it, while the other loads what is there."""
+    """Saved beside the old one and renamed over it, while the other loads what is there; before
+    the last one until it has loaded one whole, which takes longer than a step on a busy machine.
+    """
     steps = 6
+    loaded_one = threading.Event()
 
     def save(step: int) -> None:
         state = {f"layer.{number}": torch.full((1000, 100), float(step)) for number in range(8)}
@@ -175,12 +178,20 @@ def test_a_checkpoint_rotated_on_one_host_is_loaded_whole_on_the_other(
             assert bool((tensor == float(loaded["step"])).all()), "two checkpoints are mixed"
         return int(loaded["step"])
 
+    def save_all() -> None:
+        for step in range(1, steps):
+            if step == steps - 1:
+                loaded_one.wait(PROGRAM_SECONDS)
+            save(step)
+
     save(0)
-    saving = threading.Thread(target=lambda: [save(step) for step in range(1, steps)])
+    saving = threading.Thread(target=save_all)
     saving.start()
     seen = []
     while saving.is_alive():
         seen.append(load())
+        if seen[-1] >= 0:
+            loaded_one.set()
     saving.join()
     time.sleep(TTL_SECONDS)
     assert load() == steps - 1

@@ -285,15 +285,16 @@ _NO_ATTRIBUTES = (0,) * len(_ATTRIBUTES)
 
 
 def _shown(reply: EntryReply, preferred_bytes: int) -> tuple[int, ...]:
-    shown = reply.attributes
-    accessed, accessed_ns = divmod(shown.atime_ns, _NANO)
-    modified, modified_ns = divmod(shown.mtime_ns, _NANO)
-    changed, changed_ns = divmod(shown.ctime_ns, _NANO)
-    size = shown.size
+    ino, mode, size, uid, gid, atime_ns, mtime_ns, ctime_ns, nlink = reply.attributes
+    modified, modified_ns = divmod(mtime_ns, _NANO)
+    if atime_ns == mtime_ns == ctime_ns:  # most files of most buckets
+        accessed, accessed_ns = changed, changed_ns = modified, modified_ns
+    else:
+        accessed, accessed_ns = divmod(atime_ns, _NANO)
+        changed, changed_ns = divmod(ctime_ns, _NANO)
     return (
-        *(shown.ino, size, -(-size // _BLOCK_BYTES), accessed, modified, changed),
-        *(accessed_ns, modified_ns, changed_ns, shown.mode, shown.nlink, shown.uid, shown.gid),
-        *(0, preferred_bytes, 0),
+        *(ino, size, -(-size // _BLOCK_BYTES), accessed, modified, changed),
+        *(accessed_ns, modified_ns, changed_ns, mode, nlink, uid, gid, 0, preferred_bytes, 0),
     )
 
 
@@ -308,12 +309,15 @@ def _duration(seconds: float) -> tuple[int, int]:
 class DirectoryAnswer:
     """The answer to READDIRPLUS, filled with entries as far as ``room`` bytes hold them."""
 
-    __slots__ = ("_parts", "_preferred_bytes", "_room")
+    __slots__ = ("_parts", "_preferred_bytes", "_room", "_seconds", "_timeouts")
 
     def __init__(self, room: int, preferred_bytes: int) -> None:
         self._room = room
         self._preferred_bytes = preferred_bytes
         self._parts: list[bytes] = []
+        self._seconds = (0.0, 0.0)
+        self._timeouts = (0, 0, 0, 0)
+        """The same as the kernel counts it. Entries that were listed together have one duration."""
 
     def take(self, name: bytes, reply: EntryReply, following: int) -> bool:
         """Add an entry, and the offset of the next one; False if it has no room."""
@@ -322,12 +326,13 @@ class DirectoryAnswer:
         if length + padding > self._room:
             return False
         self._room -= length + padding
-        shown = reply.attributes
-        name_s, name_ns = _duration(reply.name_seconds)
-        kept_s, kept_ns = _duration(reply.attributes_seconds)
+        shown, name_seconds, kept_seconds, generation = reply
+        if (name_seconds, kept_seconds) != self._seconds:
+            self._seconds = name_seconds, kept_seconds
+            (name_s, name_ns), (kept_s, kept_ns) = map(_duration, self._seconds)
+            self._timeouts = name_s, kept_s, name_ns, kept_ns
         head = _DIRECTORY_ENTRY.pack(
-            *(shown.ino, reply.generation, name_s, kept_s, name_ns, kept_ns),
-            *_shown(reply, self._preferred_bytes),
+            *(shown.ino, generation, *self._timeouts, *_shown(reply, self._preferred_bytes)),
             *(shown.ino, following, len(name), (shown.mode >> _TYPE_SHIFT) & 0xF),
         )
         self._parts += (head, name, bytes(padding))

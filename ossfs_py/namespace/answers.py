@@ -68,7 +68,7 @@ class Absences:
 
     def untell(self, directory: int, name: str) -> bool:
         """The kernel asks again, or is to; whether it was told that the name is absent."""
-        names = self._told.get(directory)
+        names = self._told.get(directory) if self._told else None
         if names is None or name not in names:
             return False
         del names[name]
@@ -117,7 +117,7 @@ class MetadataMemory:
 
     def complete(self, info: ObjectInfo) -> ObjectInfo:
         """``info`` with its metadata, where that is remembered."""
-        if info.metadata is not None:
+        if info.metadata is not None or not self._by_version:
             return info
         metadata = self._by_version.get(self._version(info))
         return info if metadata is None else replace(info, metadata=metadata)

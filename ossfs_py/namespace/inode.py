@@ -341,7 +341,8 @@ class InodeTable:
         if parent.number not in self._by_number:
             self._restore(parent)
         parent.children[name] = inode
-        self._shrink(room=1)  # before it could displace the new one
+        if len(self._idle) >= self._max_unreferenced:
+            self._shrink(room=1)  # before it could displace the new one
         self._idle[inode.number] = inode
         return inode
 
@@ -381,7 +382,8 @@ class InodeTable:
         inode = self._by_number.get(inode.number, inode)
         inode.lookup_count += count
         self._idle.pop(inode.number, None)
-        self._restore(inode)
+        if inode.number not in self._by_number:
+            self._restore(inode)
         if self.witness is not None and inode is not self.root:
             self.witness.told(inode)
 

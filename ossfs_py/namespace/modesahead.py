@@ -1,7 +1,9 @@
-"""Asking ahead who may do what with the entries of a directory.
+"""Asking ahead what a listing does not tell of the entries of a directory.
 
 Where a mode must be asked before the kernel may believe it, a program that looks at, or opens, one
-listed file after the other would wait for each. What comes next in the listing is asked meanwhile.
+listed file after the other would wait for each. So would one that asks for the names of extended
+attributes, as ls(1) does of each file since coreutils 9.6. What comes next in the listing is asked
+meanwhile.
 """
 
 from collections import deque
@@ -45,10 +47,20 @@ class ModesAhead:
     def __init__(self, tree: Tree, resolver: Resolver) -> None:
         self._tree = tree
         self._resolver = resolver
-        self._courses: LRUCache[tuple[int, bool], _Course] = LRUCache(_MAX_DIRECTORIES)
+        self._courses: LRUCache[tuple[int, bool, bool], _Course] = LRUCache(_MAX_DIRECTORIES)
 
     def wanted(self, inode: Inode) -> None:
         """Somebody looks at an entry that was listed and not asked about before."""
+        self._look(inode, for_mode=True)
+
+    def metadata_wanted(self, inode: Inode) -> None:
+        """Somebody asks for the extended attributes of such a file. Only looks in listing order ask
+        ahead: not everybody who copies a few files goes on to all of them.
+        """
+        if inode.kind is not Kind.DIRECTORY:
+            self._look(inode, for_mode=False)
+
+    def _look(self, inode: Inode, *, for_mode: bool) -> None:
         parent = inode.parent
         listing = None if parent is None else self._tree.listings.complete(parent)
         if parent is None or listing is None:
@@ -59,9 +71,10 @@ class ModesAhead:
         place = places.get(inode.name)
         if place is None:
             return
-        course = self._courses.get((parent.number, is_directory))
+        about = parent.number, is_directory, for_mode
+        course = self._courses.get(about)
         if course is None:
-            course = self._courses[parent.number, is_directory] = _Course()
+            course = self._courses[about] = _Course()
         now = trio.current_time()
         course.recent.append(now)
         if 0 < place - course.last_place <= _NEAR:
@@ -70,7 +83,8 @@ class ModesAhead:
             course.window = 0
         course.last_place = place
         if (
-            len(course.recent) == _MANY
+            for_mode
+            and len(course.recent) == _MANY
             and now - course.recent[0] <= _MANY_SECONDS
             and len(places) <= _WHOLE_DIRECTORY
         ):
@@ -81,12 +95,17 @@ class ModesAhead:
             begin = course.asked_to if place < course.asked_to <= end else place + 1
         if begin < end:
             for name in islice(places, begin, end):
-                self._ask(parent, name, is_directory=is_directory)
+                self._ask(parent, name, is_directory=is_directory, for_mode=for_mode)
         course.asked_to = end
 
-    def _ask(self, parent: Inode, name: str, *, is_directory: bool) -> None:
+    def _ask(self, parent: Inode, name: str, *, is_directory: bool, for_mode: bool) -> None:
         child = self._tree.table.child(parent, name)
-        if child is None or not self._tree.is_guess(child):
+        if child is None:
+            return
+        if for_mode:
+            if not self._tree.is_guess(child):
+                return
+        elif child.metadata is not None or child.local or child.removed:
             return
         if is_directory:
             self._resolver.ask_mode_ahead(child)

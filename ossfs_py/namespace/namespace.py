@@ -563,6 +563,9 @@ class Namespace:
 
     async def list_xattrs(self, inode: Inode) -> list[bytes]:
         """The names of the extended attributes that programs have set."""
+        if inode.metadata is None and inode.xattrs is None and not inode.stale:
+            self._modes_ahead.metadata_wanted(inode)
+            self._tree.recall(inode)
         return await self._writer.list_xattrs(inode)
 
     async def set_xattr(

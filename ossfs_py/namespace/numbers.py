@@ -15,8 +15,8 @@ Hash: TypeAlias = Callable[[int, str, int], int]
 
 def hash_of(seed: int, name: str, step: int = 0) -> int:
     """64 bits of a name in the directory that has ``seed``: the hash of its own name, step 0."""
-    raw = name.encode("utf-8", "surrogatepass")
-    return xxhash.xxh3_64_intdigest(raw, seed=(seed + step * _STEP) & _SEED_MASK)
+    raw = name.encode() if name.isascii() else name.encode("utf-8", "surrogatepass")
+    return xxhash.xxh3_64_intdigest(raw, (seed + step * _STEP) & _SEED_MASK)
 
 
 def seed_of(prefix: str, hash_name: Hash = hash_of) -> int:

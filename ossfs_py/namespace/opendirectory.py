@@ -93,9 +93,10 @@ class DirectoryListing:
         self._resolver.ask_ahead(e for _name, e in following if isinstance(e, ObjectInfo))
         answers = await self._ask_where_needed(listing, chunk, listed)
         prefix = self._tree.keys.marker_key_of(self._directory)
-        batch = []
+        batch: list[tuple[int, str, Inode]] = []
+        is_as_listed = listing.is_as_listed(chunk)
         for position, (name, entry) in enumerate(listed, start + 1):
-            state = listing.current(name, entry, chunk)
+            state = entry if is_as_listed else listing.current(name, entry, chunk)
             if state is REMOVED:
                 continue
             inode = self._inode(prefix, name, state, answers.get(name), listing.started)
@@ -139,7 +140,10 @@ class DirectoryListing:
         """HEAD answers by name, all in parallel; False for what is gone."""
         tree = self._tree
         questions: dict[str, Pending[ObjectInfo]] = {}
+        is_as_listed, asks_all = listing.is_as_listed(chunk), tree.options.posix_metadata
         for name, entry in listed:
+            if is_as_listed and not asks_all and isinstance(entry, ObjectInfo) and entry.size:
+                continue  # most entries of most listings
             state = listing.current(name, entry, chunk)
             if state is REMOVED or state is LOCAL:
                 continue

@@ -243,6 +243,13 @@ class Tree:
         ):
             return child
         info = self.metadata.complete(info)
+        if (
+            child is None
+            and info.metadata is None
+            and prefix is not None
+            and info.key == prefix + name
+        ):
+            return self._new_file(parent, name, info, asked_at)
         if child is not None and child.size_source is not None:
             return self._learned(child, info, asked_at)
         child = self._of_kind(parent, name, self._kind_of(info, child))
@@ -531,6 +538,15 @@ class Tree:
             return child
         self._appeared(parent, name)
         return self.table.new(parent, name, kind)
+
+    def _new_file(self, parent: Inode, name: str, info: ObjectInfo, asked_at: float) -> Inode:
+        """What :meth:`_of_kind` and :meth:`_learned` do with a name that nothing is known of."""
+        self._appeared(parent, name)
+        inode = self.table.new(parent, name, Kind.FILE)
+        inode.info = info
+        inode.mtime_settled = True
+        inode.fresh_until = asked_at + self.options.metadata_ttl_seconds
+        return inode
 
     def _appeared(self, parent: Inode, name: str) -> None:
         """Others made the name; the kernel may believe that it is absent."""

@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import random
 import sys
 import threading
 from pathlib import Path
@@ -160,3 +161,56 @@ def test_a_daemon_whose_reply_threads_die_says_so_and_keeps_what_was_written(
     assert answer.read() == bytes(MIB)
     answer.close()
     answer.release_conn()
+
+
+class MountThatCutsAnswers(Mount):
+    """Each answer to a READ that begins at the fourth MiB is a page too short."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """Runs the daemon in an interpreter where bytes in memory and fetched bytes are cut."""
+        code = (
+            "import runpy; from ossfs_py.filesystem.operations import Filesystem as F\n"
+            f"def cut(at, data): return data if data is None or at != {4 * MIB} else data[:-4096]\n"
+            "soon, later = F.read_nowait, F.read\n"
+            "F.read_nowait = lambda self, fh, at, size: cut(at, soon(self, fh, at, size))\n"
+            "async def read(self, fh, at, size): return cut(at, await later(self, fh, at, size))\n"
+            "F.read = read; runpy.run_module('ossfs_py', run_name='__main__')"
+        )
+        _python, _m, _name, *rest = super().arguments
+        return [sys.executable, "-c", code, *rest]
+
+
+@pytest.mark.parametrize("lane", ["auto", "off"])
+@pytest.mark.parametrize("how", ["whole", "in parts"])
+def test_a_short_answer_before_the_end_of_a_file_is_noticed_by_whoever_compares(
+    how: str, lane: str, tmp_path: Path, seaweed: SeaweedServer, bucket: str
+) -> None:
+    """The kernel reports none: it takes the answer for the end of the file. So both ways in which
+    the suites read files must show it. (With O_DIRECT it asks for the rest itself.)"""
+    content = random.Random(3).randbytes(6 * MIB)
+    (tmp_path / "source").write_bytes(content)
+    seaweed.put_file(bucket, "file", tmp_path / "source")
+    with MountThatCutsAnswers(
+        bucket,
+        tmp_path,
+        endpoint=seaweed.endpoint,
+        environment=seaweed.environment,
+        fuse_lane=lane,
+        data_path="direct",
+    ) as mount:
+        path = mount.path / "file"
+        assert _read_from(path, 0, 3 * MIB, "in parts") == content[: 3 * MIB]
+        # At the fourth MiB the kernel begins a READ of its own: nothing is read ahead of a jump.
+        assert _read_from(path, 4 * MIB, 6 * MIB, how) != content[4 * MIB :]
+
+
+def _read_from(path: Path, start: int, end: int, how: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+        step = end - start if how == "whole" else MIB // 4
+        return b"".join(os.pread(fd, step, at) for at in range(start, end, step))
+    finally:
+        os.close(fd)

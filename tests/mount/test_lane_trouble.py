@@ -148,3 +148,40 @@ def test_killed_readers_leave_nothing_behind(mounted: Mount, proxy: Proxy) -> No
     assert path.read_bytes() == DATA
     assert mounted.unmount() == 0
     assert "ERROR" not in mounted.log
+
+
+def test_a_storm_of_forgets_takes_nothing_from_those_who_use_the_names(mounted: Mount) -> None:
+    """The kernel drops what it remembers of all names again and again, while programs look them up,
+    list them and read."""
+    names = [f"name-{number:03}" for number in range(200)]
+    for name in names:
+        (mounted.path / name).touch()
+    number = (mounted.path / "file").stat().st_ino
+    is_over = threading.Event()
+    problems: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            while not is_over.is_set():
+                assert {path.name for path in mounted.path.iterdir()} == {"file", *names}
+                assert all((mounted.path / name).stat().st_size == 0 for name in names)
+                assert (mounted.path / "file").read_bytes() == DATA
+        except BaseException as exc:  # noqa: BLE001 - of a thread, raised below
+            problems.append(exc)
+
+    threads = [threading.Thread(target=look) for _ in range(3)]
+    with opened(mounted.path / "file") as fd:
+        for thread in threads:
+            thread.start()
+        for _ in range(40):
+            as_root("sh", "-c", "echo 2 > /proc/sys/vm/drop_caches")
+            assert os.pread(fd, 100, SIZE - 100) == DATA[-100:]
+            time.sleep(0.02)
+        is_over.set()
+        for thread in threads:
+            thread.join(timeout=SECONDS)
+    assert not problems
+    assert (mounted.path / "file").stat().st_ino == number
+    assert mounted.unmount() == 0
+    assert "more often than it was told" not in mounted.log
+    assert "ERROR" not in mounted.log

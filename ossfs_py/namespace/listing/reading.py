@@ -20,7 +20,7 @@ class ListingPage:
     too long to be kept streams in bounded memory.
     """
 
-    __slots__ = ("base", "carried", "entries", "following", "is_tail", "token")
+    __slots__ = ("base", "carried", "changes", "entries", "following", "is_tail", "token")
 
     def __init__(
         self,
@@ -30,6 +30,7 @@ class ListingPage:
         token: str | None = None,
         carried: dict[str, Entry] | None = None,
         is_tail: bool = False,
+        changes: int = 0,
     ) -> None:
         self.base = base
         self.entries = entries
@@ -39,6 +40,8 @@ class ListingPage:
         """Entries of the page before that only this one made certain."""
         self.is_tail = is_tail
         """Holds the entries that this mount created while the listing was in flight."""
+        self.changes = changes
+        """How many changes of the listing were noted before; the entries have them already."""
         self.following: ListingPage | None = None
 
     @property
@@ -104,6 +107,8 @@ class Listing:
         self._tail: dict[str, None] = {}
         self._on_complete: Callable[[Listing], None] | None = None
         self._listed: Listed | None = None
+        self._changes = 0
+        """Number of changes of entries that were noted."""
         self._numbered = NumberedPages(lambda key: fetch(token_after(key)))
         self._guessed: Pending[ListPage] | None = None
         self._last_key = ""
@@ -136,8 +141,15 @@ class Listing:
             return self.index.get(name, REMOVED)
         return self._overlay.get(name, listed)
 
+    def is_as_listed(self, chunk: ListingPage) -> bool:
+        """Whether no entry has changed since the chunk was made: :meth:`current` need not be asked
+        about its entries.
+        """
+        return chunk.changes == self._changes
+
     def note(self, name: str, state: State, *, new: bool) -> None:
         """This mount changed an entry; ``new`` if the name was free before."""
+        self._changes += 1
         if self.index is not None:
             new = name not in self.index
             if DIRECTORY in (state, self.index.get(name)):
@@ -188,7 +200,8 @@ class Listing:
         Precondition: joinable, or nobody began to read it yet.
         """
         if self.complete and self.index is not None:
-            return ListingPage(0, list(self.index.items()), is_tail=True)
+            entries = list(self.index.items())
+            return ListingPage(0, entries, is_tail=True, changes=self._changes)
         head = self._head
         if head is None:
             raise RuntimeError("a streaming listing is read from its beginning once")
@@ -239,10 +252,15 @@ class Listing:
                 if before is not None:  # a store that repeats itself or mixes the order up
                     if entry is DIRECTORY:
                         self.index[name] = DIRECTORY
+                        self._changes += 1
                     continue
                 self.index[name] = entry
             entries.append((name, entry))
-        self._append(ListingPage(self._last.end, entries, token=self._token, carried=carried))
+        self._append(
+            ListingPage(
+                self._last.end, entries, token=self._token, carried=carried, changes=self._changes
+            )
+        )
         if self._merger.marker is not None and self.directory.info is None:
             self.directory.info = self._merger.marker
             self.directory.metadata = self._merger.marker.metadata

@@ -1,6 +1,5 @@
-"""Answers to LIST. botocore's parser takes 57-105 ms for 1,000 keys, this one 6 to 8 ms.
-
-A regular expression did not read entries faster (1,000 keys, Python 3.11).
+"""Answers to LIST. botocore's parser takes 57-105 ms for 1,000 keys, the one here 4.6 ms, and
+entries of a usual form are read as text in XXX ms (``list_text.py``).
 """
 
 from collections.abc import Callable
@@ -10,9 +9,11 @@ from xml.etree import ElementTree
 
 from ossfs_py.model import ListPage, ObjectInfo, dated
 from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.s3 import list_text
 from ossfs_py.store.s3.description import clean_etag
-from ossfs_py.store.s3.xmltext import parse_document
+from ossfs_py.store.s3.xmltext import parse_document, require_ordinary
 
+_WHAT, _NAME = "the LIST answer", "ListBucketResult"
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -25,14 +26,33 @@ def parse_list_page(body: bytes) -> ListPage:
     Raises:
         NoAnswerError: the body is not (or not all of) a LIST answer; a retry may help.
     """
-    listing = ListingDocument(body, "the LIST answer", "ListBucketResult")
-    objects = [parse_object(entry, listing) for entry in listing.entries("Contents")]
+    require_ordinary(body, _WHAT)
+    listing, objects = _read_as_text(body) or _read_as_xml(body)
     token: str | None = None
     if listing.is_truncated:
         token = listing.text("NextContinuationToken")
         if not token:
             raise NoAnswerError("a truncated LIST answer names no continuation", "not_http")
     return ListPage(tuple(objects), listing.prefixes(), token)
+
+
+def _read_as_xml(body: bytes) -> "tuple[ListingDocument, list[ObjectInfo]]":
+    listing = ListingDocument(body, _WHAT, _NAME)
+    return listing, [parse_object(entry, listing) for entry in listing.entries("Contents")]
+
+
+def _read_as_text(body: bytes) -> "tuple[ListingDocument, list[ObjectInfo]] | None":
+    taken = list_text.entries(body)
+    if taken is None:
+        return None
+    rest, found = taken
+    try:
+        listing = ListingDocument(rest, _WHAT, _NAME)
+        if len(listing.entries("Contents")) != 1:
+            return None  # the stand-in for them is somewhere else
+        return listing, [_object(listing.decode, *texts) for texts in found]
+    except NoAnswerError:
+        return None  # the parser says why
 
 
 class ListingDocument:
@@ -82,32 +102,47 @@ def parse_object(element: ElementTree.Element, listing: ListingDocument) -> Obje
     """
     start = listing.name_start
     texts: dict[str, str] = {}
-    owner: str | None = None
+    owner: dict[str, str] = {}
     for item in element:
         tag = item.tag[start:]
         if tag == "Owner":
-            owner = _owner_name(item, start)
+            owner = {one.tag[start:]: one.text or "" for one in item}
         else:
             texts[tag] = item.text or ""
+    if "Key" not in texts:
+        raise NoAnswerError("an entry of the LIST answer has no key", "not_http")
+    return _object(
+        listing.decode,
+        *(texts.get(field, "") for field in list_text.FIELDS),
+        *(owner.get(field, "") for field in list_text.OWNER),
+    )
+
+
+def _object(
+    decode: Decode,
+    key: str,
+    modified: str,
+    size: str,
+    etag: str,
+    storage_class: str,
+    version_id: str,
+    owner: str,
+    owner_id: str,
+) -> ObjectInfo:
     try:
-        mtime_ns = parse_time(texts["LastModified"])
+        mtime_ns = parse_time(modified)
         return ObjectInfo(
-            key=listing.decode(texts["Key"]),
-            size=int(texts["Size"]),
+            key=decode(key),
+            size=int(size),
             # Some servers leave it out: then the object cannot be pinned, but it is there.
-            etag=clean_etag(texts.get("ETag", "")) or dated(mtime_ns),
+            etag=clean_etag(etag) or dated(mtime_ns),
             mtime_ns=mtime_ns,
-            storage_class=texts.get("StorageClass") or None,
-            version_id=texts.get("VersionId") or None,
-            owner=owner,
+            storage_class=storage_class or None,
+            version_id=version_id or None,
+            owner=owner or owner_id or None,
         )
-    except (KeyError, ValueError, TypeError):
+    except (ValueError, TypeError):
         raise NoAnswerError("an entry of the LIST answer is incomplete", "not_http") from None
-
-
-def _owner_name(owner: ElementTree.Element, start: int) -> str | None:
-    texts = {item.tag[start:]: item.text for item in owner}
-    return texts.get("DisplayName") or texts.get("ID")
 
 
 def _decode(text: str) -> str:

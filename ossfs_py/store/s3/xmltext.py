@@ -33,6 +33,19 @@ def parse_document(body: bytes, what: str) -> ElementTree.Element:
     Raises:
         NoAnswerError: it is not (or not all of) a document; a retry may help.
     """
+    require_ordinary(body, what)
+    try:
+        return _parse(body)
+    except (ElementTree.ParseError, LookupError, ValueError):  # also for an unknown encoding
+        raise NoAnswerError(f"{what} is not whole XML", "not_http") from None
+
+
+def require_ordinary(body: bytes, what: str) -> None:
+    """Refuse what would take too much memory, or hide from a look at its bytes.
+
+    Raises:
+        NoAnswerError: it is no document that a store would send.
+    """
     if (
         b"<!DOCTYPE" in body
         or b"\0" in body  # UTF-16 would hide the others; XML contains no zero byte
@@ -40,10 +53,6 @@ def parse_document(body: bytes, what: str) -> ElementTree.Element:
         or (body.count(b"=") > _MAX_EQUALS and len(_ATTRIBUTE.findall(body)) > _MAX_EQUALS)
     ):
         raise NoAnswerError(f"{what} is no XML as stores send it", "not_http")
-    try:
-        return _parse(body)
-    except (ElementTree.ParseError, LookupError, ValueError):  # also for an unknown encoding
-        raise NoAnswerError(f"{what} is not whole XML", "not_http") from None
 
 
 def _parse(body: bytes) -> ElementTree.Element:

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from ossfs_py.errors import AccessDeniedError, StoreUnavailableError
+from ossfs_py.namespace.metadata import encode
 from tests.support.fake_store import FakeStore
 from tests.support.namespaces import Mounted, mounted
 
@@ -184,3 +185,46 @@ def test_a_few_looks_in_any_order_ask_for_what_was_looked_at_only() -> None:
         assert m.store.take_requests() == {"head": 297}
 
     mounted(run, store, **SHARED)
+
+
+def test_attributes_of_listed_files_are_asked_ahead_side_by_side() -> None:
+    """As ls(1) of coreutils 9.6 does: it asks each file for the names of its attributes."""
+    store = FakeStore()
+    names = [f"{number:03}" for number in range(300)]
+    for name in names:
+        value = {"user.is": name.encode()}
+        store.seed(f"d/{name}", b"1", metadata=encode(mode=0o100644, uid=0, gid=0, xattrs=value))
+
+    async def run(m: Mounted) -> None:
+        found = dict(await m.entries(await m.at("d")))
+        m.store.take_requests()
+        waited = 0
+        for name in names:
+            info = found[name].info
+            assert info is not None
+            waited += m.namespace._tree.metadata.complete(info).metadata is None
+            assert await m.namespace.list_xattrs(found[name]) == [b"user.is"]
+            assert await m.namespace.get_xattr(found[name], b"user.is") == name.encode()
+            if waited < 20:
+                await m.answered()
+        await m.answered()
+        assert m.store.take_requests() == {"head": 300}
+        assert waited < 30
+
+    mounted(run, store)
+
+
+def test_who_asks_for_the_attributes_of_a_few_files_asks_for_no_others() -> None:
+    store = FakeStore()
+    for number in range(300):
+        store.seed(f"d/{number:03}", b"1")
+
+    async def run(m: Mounted) -> None:
+        found = dict(await m.entries(await m.at("d")))
+        m.store.take_requests()
+        for number in range(5, 300, 20):
+            await m.namespace.list_xattrs(found[f"{number:03}"])
+        await m.answered()
+        assert m.store.take_requests() == {"head": 15}
+
+    mounted(run, store)

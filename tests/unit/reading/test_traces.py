@@ -91,7 +91,7 @@ def replay(recorded: Trace, *, room: int = ROOM, upto: int | None = None) -> Pla
         ("torch_load", 75, 4, 1.0),
         ("torch_mmap", 75, 4, 1.0),
         ("memmap", 95, 3, 1.0),
-        ("gguf", 70, 5, 1.0),
+        ("gguf", 68, 4, 1.0),
         ("threads8", 165, 25, 1.0),
         ("many", 95, 3, 1.0),
         ("many100", 175, 145, 1.09),

@@ -23,6 +23,10 @@ _REST_SHARE = 4
 late, may fill the others, and the rest would come in one request after the other."""
 
 
+_MOST_REST_BYTES = 224 * 1024**2
+"""Of a rest that is read in order, no more: it is what a stream's window grows to, and fills a link
+of 1.7 GB/s. Memory that is touched for the first time costs more than receiving into it."""
+
 _NEAR_SHARE = 2
 """What will be read first comes in small requests side by side, each one part in so many of the way
 to it: a whole block takes 118 ms of a connection of 90 MB/s."""
@@ -165,9 +169,10 @@ class Course:
     @property
     def _is_ahead_enough(self) -> bool:
         rest_bytes = self._rest_waiting.size
-        return rest_bytes >= self._least_rest_bytes and (
-            rest_bytes + self._soon_waiting.size >= self._most_waiting_bytes
-        )
+        if self._least_rest_bytes == self._any_order_bytes or rest_bytes < self._least_rest_bytes:
+            return rest_bytes >= self._least_rest_bytes
+        kept_bytes = rest_bytes + self._soon_waiting.size
+        return rest_bytes >= _MOST_REST_BYTES or kept_bytes >= self._most_waiting_bytes
 
     def _clipped(self, span: ByteRange) -> ByteRange | None:
         position = span.start

@@ -24,6 +24,9 @@ _LOOK_BEHIND_TABLE_BYTES = 4 * MIB + 64 * 1024
 """Who reads a long table at the beginning of a file makes the kernel read so far behind it. Only
 further on it is the file that is read. A short table comes with the first read."""
 
+_TAIL_BYTES = MIB
+"""What comes with a read of the end of a file."""
+
 _LEAST_HEAD_BYTES = 128 * 1024
 """The bytes that Python's open reads at once."""
 
@@ -150,6 +153,9 @@ class Belief:
         self._wholes = ByteRange(file_size, 0)
         """From the first of them to the last."""
         self._last_whole: int | None = None
+        self._began_at_end = False
+        self._ups = 0
+        """Whole parts one behind the other, nothing left out."""
         self._downs = 0
         """Whole parts in a row, each the one before the last."""
         self._down_to = 0
@@ -432,6 +438,10 @@ class Belief:
         if self._latest is None:
             return
         part = layout.part(self._latest)
+        if part.start >= self._file_size - _TAIL_BYTES:
+            # The table of a zip archive is read first, and brings the last parts.
+            self._began_at_end = self._whole_count == 0
+            return
         read = sum(span.size for span in self._read.within(part.start, part.end))
         if read < part.size * _WHOLE_SHARE:
             return
@@ -441,6 +451,7 @@ class Belief:
         self._wholes = ByteRange(min(wholes.start, part.start), max(wholes.end, part.end))
         if self._last_whole is not None and self._latest < self._last_whole:
             self._descends = True
+        self._goes_up(part, layout)
         self._last_whole = self._latest
         if self._descends and not self.looked and self._whole_bytes >= self._least_whole_bytes:
             granted_bytes = min(self._whole_count, _MOST_SHUFFLED_GRANT) * self._whole_bytes
@@ -452,6 +463,17 @@ class Belief:
                 times = min(_WIDE_GRANT * self._whole_count, _MOST_SHUFFLED_GRANT)
                 granted_bytes = times * self._whole_bytes
             self.course.grant_within(within, granted_bytes)
+
+    def _goes_up(self, part: ByteRange, layout: Layout) -> None:
+        """``part`` was read whole, and maybe those before it. Who began with the table at the end
+        is not known for a reader of the whole file from its beginning on.
+        """
+        last = None if self._last_whole is None else layout.part(self._last_whole).start
+        follows = last is not None and last < part.start and self._read.covers(last, part.end)
+        self._ups = self._ups + 1 if follows else 0
+        if self._began_at_end and self._ups and not self._descends:
+            ahead_bytes = min(max(_AHEAD_BYTES, self._whole_bytes), _MOST_AHEAD_BYTES)
+            self.course.grant_until(min(part.end + ahead_bytes, self._file_size))
 
     def _goes_down(self, number: int, layout: Layout) -> None:
         """Whole parts that are read one before the other bring those before them."""

@@ -127,6 +127,21 @@ def test_the_end_of_a_part_that_is_touched_before_it_is_read_is_no_look_at_the_n
     assert not belief.looked
 
 
+def test_the_last_parts_that_came_with_a_table_at_the_end_do_not_show_another_order() -> None:
+    """``torch.load`` had 675 MiB of a file of 992 MiB read ahead."""
+    size = FIRST + COUNT * PART + PAGE
+    belief = Belief(size, BLOCK, 2 * SIZE)
+    starts = tuple(FIRST + number * PART for number in range(COUNT + 1))
+    belief.observe(size - 2 * PAGE, size)
+    belief.know(Layout(starts, (*starts[1:], size)))
+    belief.observe(size - PAGE, size)
+    for position in range(0, 256 * MIB, MIB):
+        belief.observe(position, position + MIB)
+        spans = wanted(belief)
+        assert all(span.end <= position + 256 * MIB + BLOCK for span in spans)
+    assert not belief.course.is_idle
+
+
 def test_how_much_comes_ahead_of_parts_whose_ends_are_touched_first_is_bounded() -> None:
     """Whoever stops has cost little more than was read before, and no more than 256 MiB."""
     belief, layout = believing()

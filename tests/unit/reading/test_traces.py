@@ -88,7 +88,7 @@ def replay(recorded: Trace, *, room: int = ROOM, upto: int | None = None) -> Pla
         ("slices", 100, 24, 1.05),
         ("two_ranks", 90, 8, 1.0),
         ("four_ranks", 125, 14, 1.0),
-        ("torch_load", 75, 4, 1.0),
+        ("torch_load", 74, 4, 1.0),
         ("torch_mmap", 75, 4, 1.0),
         ("memmap", 95, 3, 1.0),
         ("gguf", 68, 4, 1.0),

@@ -297,7 +297,7 @@ class Belief:
         if lane.is_head and self._ends_first(lane, layout, touched):
             self._foresee_in_order(lane, run)
             return
-        if lane.is_head and previous.end - previous.place <= _LOOK_BYTES:
+        if lane.is_head and _only_looked(previous, touched, layout):
             lane.looks += 1
             if not layout.is_walked:
                 self.looked = True
@@ -566,6 +566,20 @@ class Belief:
 
     def _slices(self) -> bool:
         return any(lane.slices >= _STEPS for lane in self._lanes)
+
+
+def _only_looked(run: Run, number: int, layout: Layout) -> bool:
+    """Whether a run that began with part ``number`` has read no further than the kernel does by
+    itself, around that beginning or those of small parts close behind it.
+    """
+    place = run.place
+    while run.end - place > _LOOK_BYTES:
+        is_close = layout.part(number).size <= 2 * MIB and run.end - run.place <= 4 * MIB
+        number += 1
+        if not is_close or number == len(layout):
+            return False
+        place = layout.starts[number] // PAGE_BYTES * PAGE_BYTES
+    return True
 
 
 def _placed(run: Run, layout: Layout) -> tuple[int, bool] | None:

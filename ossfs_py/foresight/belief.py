@@ -1,12 +1,12 @@
 """Predicts how one version will be read on, from its layout and its accesses."""
 
-from collections import deque
 from collections.abc import Iterator
 
 from ossfs_py.extents import ExtentSet
 from ossfs_py.foresight.accesses import PAGE_BYTES, Run, Runs, places_of
 from ossfs_py.foresight.course import Course
 from ossfs_py.foresight.cuts import Cuts
+from ossfs_py.foresight.lanes import OVERRUN_BYTES, PartLane, ReadShape
 from ossfs_py.foresight.layout import Layout
 from ossfs_py.model import ByteRange
 
@@ -24,12 +24,11 @@ _LOOK_BEHIND_TABLE_BYTES = 4 * MIB + 64 * 1024
 """Who reads a long table at the beginning of a file makes the kernel read so far behind it. Only
 further on it is the file that is read. A short table comes with the first read."""
 
+_TAIL_BYTES = MIB
+"""What comes with a read of the end of a file."""
+
 _LEAST_HEAD_BYTES = 128 * 1024
 """The bytes that Python's open reads at once."""
-
-_OVERRUN_BYTES = 4 * MIB + 64 * 1024
-"""How far the kernel's own readahead of 1 MiB was seen to run past the end of what a program reads:
-two windows of 2 MiB, with MADV_SEQUENTIAL."""
 
 _LITTLE_MORE_BYTES = 3 * MIB
 """Too little of a piece to be a request of its own."""
@@ -64,6 +63,9 @@ much."""
 
 _AHEAD_BYTES = 96 * MIB
 """How far slices of the following parts are fetched ahead: what keeps a link busy."""
+
+_MOST_AHEAD_BYTES = 256 * MIB
+"""The same of whole parts, for who reads as fast as a link of 1.7 GB/s: as a stream's window."""
 
 _SLICES_GRANT = 2
 """At first for each byte that was read, so much of them."""
@@ -114,60 +116,6 @@ _MOST_STRIDE_BYTES = 256 * MIB
 """Steps of equal length, so many in a row, are believed to go on."""
 
 
-class _Shape:
-    """The bytes of a part, and around it, that a run has read."""
-
-    __slots__ = ("lead_bytes", "overrun_bytes", "share")
-
-    def __init__(self, run: Run, part: ByteRange, one_before: "_Shape | None") -> None:
-        self.lead_bytes = max(run.place - run.start, 0)
-        self.share = (run.end - part.start) / part.size
-        """The place in the part at which it ended; 1 or more means after it."""
-        least = _OVERRUN_BYTES if one_before is None else one_before.overrun_bytes
-        self.overrun_bytes: int = min(max(run.end - part.end, 0), least)
-        """How far the kernel read on behind the part, the smaller one of two."""
-
-
-class _Lane:
-    """A program that begins one part after the other at the same place inside it."""
-
-    __slots__ = (
-        "fraction",
-        "heads",
-        "heads_count",
-        "is_guess",
-        "is_head",
-        "last",
-        "looks",
-        "pushed_to",
-        "run",
-        "shape",
-        "slices",
-        "wholes",
-    )
-
-    def __init__(self, number: int, run: Run, fraction: float, *, is_head: bool) -> None:
-        self.fraction = fraction
-        self.is_head = is_head
-        self.last = number
-        self.run = run
-        self.looks = 0
-        """Consecutive parts whose beginnings alone were touched."""
-        self.wholes = 0
-        """The same of large parts that were read whole, by this program and others."""
-        self.slices = 0
-        """And of those that were not."""
-        self.shape: _Shape | None = None
-        self.heads: deque[ByteRange] = deque()
-        """Beginnings on the course that have not been touched yet."""
-        self.is_guess = False
-        """Whether its first part was taken for a look before there was a second one."""
-        self.heads_count = 0
-        """How many were ever put on it."""
-        self.pushed_to = 0
-        """How far the file is on the course because of it."""
-
-
 class Belief:
     """Of one version of ``file_size`` bytes; ``block_bytes`` is what one request fetches at most.
 
@@ -192,7 +140,7 @@ class Belief:
         self._frontier = 0
         """The furthest byte that was read."""
         self._runs = Runs()
-        self._lanes: list[_Lane] = []
+        self._lanes: list[PartLane] = []
         self._expects_looks = False
         self.looked = False
         """Whether beginnings of parts were touched, one after the other."""
@@ -205,6 +153,9 @@ class Belief:
         self._wholes = ByteRange(file_size, 0)
         """From the first of them to the last."""
         self._last_whole: int | None = None
+        self._began_at_end = False
+        self._ups = 0
+        """Whole parts one behind the other, nothing left out."""
         self._downs = 0
         """Whole parts in a row, each the one before the last."""
         self._down_to = 0
@@ -250,8 +201,10 @@ class Belief:
                 self._strides_on(run)
             else:
                 self._begun(run, self._layout)
-        elif run.end > run.part_end + _OVERRUN_BYTES and self._layout is not None:
+        elif run.end > run.part_end + OVERRUN_BYTES and self._layout is not None:
             self._crossed(run, self._layout)
+        elif run.start == 0 and self._lanes and self._lanes[0].is_guess:
+            self._refuted(self._lanes[0])
         if not self._read.run_at(start, end)[0]:
             self._read_bytes += end - start
         self._frontier = max(self._frontier, end)
@@ -278,7 +231,7 @@ class Belief:
         fraction = 0.0 if is_head else (run.place - part.start) / part.size
         lane = self._lane_of(fraction, part.size, is_head=is_head)
         if lane is None:
-            lane = _Lane(number, run, fraction, is_head=is_head)
+            lane = PartLane(number, run, fraction, is_head=is_head)
             if self._expects_looks and is_head:
                 lane.looks = _SURE_LOOKS
             elif is_head and self._is_next_untouched(number, run, layout):
@@ -303,6 +256,19 @@ class Belief:
         only_table = self._frontier <= layout.starts[0] + 2 * MIB
         return only_table and self._read.covers(0, layout.starts[number - 1] + 1)
 
+    def _refuted(self, lane: PartLane) -> None:
+        """The part before the first beginning that was touched is read: that was its end."""
+        if lane.looks == 1 and not lane.ends:
+            lane.looks, lane.ends = 0, 1
+            self._forget_heads(lane)
+
+    def _forget_heads(self, lane: PartLane) -> None:
+        """Nobody looks at beginnings of parts; requests need not begin there."""
+        if lane.heads:
+            lane.heads.clear()
+            self.course.forget_soon()
+            self.course.cuts = Cuts(self._block_bytes, self._file_size)
+
     def _crossed(self, run: Run, layout: Layout) -> None:
         """A run continues further than the kernel does by itself: another part is read."""
         number = layout.number_at(run.end - 1)
@@ -319,18 +285,19 @@ class Belief:
             self._latest = number
         return part
 
-    def _step(self, lane: _Lane, run: Run, number: int, layout: Layout) -> None:
+    def _step(self, lane: PartLane, run: Run, number: int, layout: Layout) -> None:
         """The program of a lane has begun another part."""
         previous, before = lane.run, layout.part(lane.last)
         in_order = number == self._following(lane, layout)
-        lane.last, lane.run = number, run
+        touched, lane.last, lane.run = lane.last, number, run
         if not in_order:
-            lane.looks = lane.wholes = lane.slices = lane.pushed_to = 0
-            if lane.heads:
-                lane.heads.clear()
-                self.course.forget_soon()
+            lane.looks = lane.wholes = lane.slices = lane.ends = lane.pushed_to = 0
+            self._forget_heads(lane)
             return
-        if lane.is_head and previous.end - previous.place <= _LOOK_BYTES:
+        if lane.is_head and self._ends_first(lane, layout, touched):
+            self._foresee_in_order(lane, run)
+            return
+        if lane.is_head and _only_looked(previous, touched, layout):
             lane.looks += 1
             if not layout.is_walked:
                 self.looked = True
@@ -341,7 +308,7 @@ class Belief:
             is_whole = self._read.covers(before.start, before.end)
             lane.wholes = lane.wholes + 1 if is_whole else 0
             lane.slices = 0 if is_whole else lane.slices + 1
-            lane.shape = _Shape(previous, before, lane.shape)
+            lane.shape = ReadShape(previous, before, lane.shape)
         if lane.wholes >= _STEPS:
             self.course.grant_until(min(run.end + _AHEAD_BYTES, self._file_size))
         elif lane.slices >= _STEPS and not self._is_dense():
@@ -349,14 +316,36 @@ class Belief:
             if not self.course.is_whole:
                 self._foresee_slices(lane)
 
-    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> _Lane | None:
+    def _ends_first(self, lane: PartLane, layout: Layout, touched: int) -> bool:
+        """Whether the touch of the beginning of part ``touched`` was one of the end of the part
+        before, which has been read since, and the part itself has not: memcpy(3) of glibc copies
+        the last bytes of a large piece first, and they are on the page where the next part begins.
+        """
+        part = layout.part(touched)
+        if part.size >= _LARGE_PART_BYTES and self._read.covers(part.start, part.end):
+            return False
+        before = layout.part(touched - 1) if touched else None
+        if before is None or before.size < _LARGE_PART_BYTES // 2:
+            return lane.ends > 0  # the kernel reads all of it around a touch
+        return self._read.covers(before.start, before.end)
+
+    def _foresee_in_order(self, lane: PartLane, run: Run) -> None:
+        """The program of a lane reads part after part, the end of each first."""
+        self._forget_heads(lane)
+        lane.looks = lane.slices = 0
+        lane.ends += 1
+        if lane.ends >= _STEPS:
+            ahead_bytes = min(max(_AHEAD_BYTES, self._read_bytes), _MOST_AHEAD_BYTES)
+            self.course.grant_until(min(run.end + ahead_bytes, self._file_size))
+
+    def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> PartLane | None:
         tolerance = max(_NEAR_SHARE, MIB / size)
         for lane in self._lanes:
             if lane.is_head == is_head and (is_head or abs(lane.fraction - fraction) <= tolerance):
                 return lane
         return None
 
-    def _following(self, lane: _Lane, layout: Layout) -> int | None:
+    def _following(self, lane: PartLane, layout: Layout) -> int | None:
         """The next part whose beginning, as the lane begins parts, was not read."""
         number = lane.last + 1
         for _ in range(_MAX_PASSED):
@@ -374,7 +363,7 @@ class Belief:
 
     # -- what comes next ------------------------------------------------------------------------
 
-    def _foresee_looks(self, lane: _Lane, layout: Layout) -> None:
+    def _foresee_looks(self, lane: PartLane, layout: Layout) -> None:
         """Beginnings of the next parts, and behind them the whole file: who looks at every part
         will read them all.
         """
@@ -420,7 +409,7 @@ class Belief:
             end = closed
         return ByteRange(first // MIB * MIB, min(-(-end // MIB) * MIB, self._file_size))
 
-    def _foresee_slices(self, lane: _Lane) -> None:
+    def _foresee_slices(self, lane: PartLane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
@@ -449,6 +438,10 @@ class Belief:
         if self._latest is None:
             return
         part = layout.part(self._latest)
+        if part.start >= self._file_size - _TAIL_BYTES:
+            # The table of a zip archive is read first, and brings the last parts.
+            self._began_at_end = self._whole_count == 0
+            return
         read = sum(span.size for span in self._read.within(part.start, part.end))
         if read < part.size * _WHOLE_SHARE:
             return
@@ -458,6 +451,7 @@ class Belief:
         self._wholes = ByteRange(min(wholes.start, part.start), max(wholes.end, part.end))
         if self._last_whole is not None and self._latest < self._last_whole:
             self._descends = True
+        self._goes_up(part, layout)
         self._last_whole = self._latest
         if self._descends and not self.looked and self._whole_bytes >= self._least_whole_bytes:
             granted_bytes = min(self._whole_count, _MOST_SHUFFLED_GRANT) * self._whole_bytes
@@ -469,6 +463,17 @@ class Belief:
                 times = min(_WIDE_GRANT * self._whole_count, _MOST_SHUFFLED_GRANT)
                 granted_bytes = times * self._whole_bytes
             self.course.grant_within(within, granted_bytes)
+
+    def _goes_up(self, part: ByteRange, layout: Layout) -> None:
+        """``part`` was read whole, and maybe those before it. Who began with the table at the end
+        is not known for a reader of the whole file from its beginning on.
+        """
+        last = None if self._last_whole is None else layout.part(self._last_whole).start
+        follows = last is not None and last < part.start and self._read.covers(last, part.end)
+        self._ups = self._ups + 1 if follows else 0
+        if self._began_at_end and self._ups and not self._descends:
+            ahead_bytes = min(max(_AHEAD_BYTES, self._whole_bytes), _MOST_AHEAD_BYTES)
+            self.course.grant_until(min(part.end + ahead_bytes, self._file_size))
 
     def _goes_down(self, number: int, layout: Layout) -> None:
         """Whole parts that are read one before the other bring those before them."""
@@ -546,16 +551,35 @@ class Belief:
             return None
         if run.has_crossed and run.end - part.start < _LARGE_PART_BYTES and self._slices():
             return position  # what is wanted of this part is on the course
-        read_bytes = run.end - run.place
+        return self._end_in(part, run.end - run.place, position)
+
+    def _end_in(self, part: ByteRange, read_bytes: int, position: int) -> int:
+        """The same of somebody who has read ``read_bytes``, and the last ones in ``part``."""
         if part.size < _LARGE_PART_BYTES <= read_bytes:
             # It reads small parts in order, and is believed for as much as it has read.
             return min(position + read_bytes, self._file_size)
         # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.
         behind = min(-(-part.end // MIB) * MIB, self._file_size)
+        if any(lane.ends for lane in self._lanes):
+            return max(behind, min(position + self._read_bytes, self._file_size))
         return behind if position < part.end else position
 
     def _slices(self) -> bool:
         return any(lane.slices >= _STEPS for lane in self._lanes)
+
+
+def _only_looked(run: Run, number: int, layout: Layout) -> bool:
+    """Whether a run that began with part ``number`` has read no further than the kernel does by
+    itself, around that beginning or those of small parts close behind it.
+    """
+    place = run.place
+    while run.end - place > _LOOK_BYTES:
+        is_close = layout.part(number).size <= 2 * MIB and run.end - run.place <= 4 * MIB
+        number += 1
+        if not is_close or number == len(layout):
+            return False
+        place = layout.starts[number] // PAGE_BYTES * PAGE_BYTES
+    return True
 
 
 def _placed(run: Run, layout: Layout) -> tuple[int, bool] | None:

@@ -109,6 +109,57 @@ def test_the_second_look_brings_the_next_beginnings_and_the_third_the_body() -> 
     assert belief.looked
 
 
+def test_the_end_of_a_part_that_is_touched_before_it_is_read_is_no_look_at_the_next_one() -> None:
+    """As memcpy(3) of glibc copies: the last bytes first, where the next part begins."""
+    belief, layout = believing()
+    fault(belief, layout.starts[1])
+    guessed = wanted(belief)
+    for position in range(MIB, 31 * MIB + 1, MIB):
+        belief.observe(position, min(position + MIB, layout.starts[1] // PAGE * PAGE - MIB))
+        assert wanted(belief) == []
+    fault(belief, layout.starts[2])
+    spans = wanted(belief)
+    brought = ExtentSet([*guessed, *spans])
+    page = layout.starts[2] // PAGE * PAGE
+    assert brought.covers(33 * MIB + PAGE, page - MIB)  # what is read next
+    assert spans[0].size <= MIB  # and soon
+    assert spans[-1].end <= layout.starts[2] + 96 * MIB + BLOCK
+    assert not belief.looked
+
+
+def test_the_last_parts_that_came_with_a_table_at_the_end_do_not_show_another_order() -> None:
+    """``torch.load`` had 675 MiB of a file of 992 MiB read ahead."""
+    size = FIRST + COUNT * PART + PAGE
+    belief = Belief(size, BLOCK, 2 * SIZE)
+    starts = tuple(FIRST + number * PART for number in range(COUNT + 1))
+    belief.observe(size - 2 * PAGE, size)
+    belief.know(Layout(starts, (*starts[1:], size)))
+    belief.observe(size - PAGE, size)
+    for position in range(0, 256 * MIB, MIB):
+        belief.observe(position, position + MIB)
+        spans = wanted(belief)
+        assert all(span.end <= position + 256 * MIB + BLOCK for span in spans)
+    assert not belief.course.is_idle
+
+
+def test_how_much_comes_ahead_of_parts_whose_ends_are_touched_first_is_bounded() -> None:
+    """Whoever stops has cost little more than was read before, and no more than 256 MiB."""
+    belief, layout = believing()
+    position = MIB
+    for number in range(1, 24):
+        page = layout.starts[number] // PAGE * PAGE
+        fault(belief, page)
+        guessed = wanted(belief) if number == 1 else []
+        assert sum(span.size for span in guessed) <= 20 * MIB
+        for start in range(position, page - MIB, MIB):
+            belief.observe(start, min(start + MIB, page - MIB))
+        position = page + MIB
+        taken = max((span.end for span in wanted(belief)), default=0)
+        believed = max(96 * MIB, min(number * PART, 256 * MIB))
+        assert taken <= page + believed + BLOCK
+    assert taken > page + 128 * MIB
+
+
 def test_a_program_that_goes_elsewhere_gets_no_more_beginnings() -> None:
     belief, layout = believing()
     for number in (4, 5):

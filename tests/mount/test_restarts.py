@@ -17,19 +17,17 @@ from minio import Minio
 
 from ossfs_py.cli.list import list_mounts
 from ossfs_py.cli.upgrade import upgrade
-from ossfs_py.host.running import find_daemon
 from ossfs_py.runtime.ledger import VERSION
 from tests.conftest import MountFactory
 from tests.support.commands import as_root
 from tests.support.holding import asked, held, wait_for
+from tests.support.kept import daemon_of, kept_daemon, kill_daemon
 from tests.support.mount_command import Place, daemons_of
 from tests.support.mounting import END_SECONDS, is_mounted
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-KEPT = "if this daemon dies, another one takes over"
-
 
 CHANGE = """
 import os, sys
@@ -41,31 +39,6 @@ for name in os.listdir(directory):
 OTHER_VERSION = f"os.pwrite(ledger, bytes([{VERSION + 1}]), 8)"
 DAMAGE = "os.pwrite(ledger, bytes([77, 0, 0, 0]), 64 * 1024)"
 TOO_LARGE = "os.truncate(ledger, 1 << 50)"
-
-
-def daemon_at(path: Path) -> int | None:
-    """The process id of the daemon that serves a mount just now."""
-    daemon = find_daemon(path)
-    if daemon is None:
-        return None
-    daemon.close()
-    return daemon.mount.pid
-
-
-def kill_daemon(path: Path, log: Path) -> None:
-    """The daemon dies, and another one serves the mount."""
-    pid = kept_daemon(path, log)
-    lives = log.read_text().count(KEPT)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: log.read_text().count(KEPT) > lives)
-
-
-def kept_daemon(path: Path, log: Path) -> int:
-    """The process id of a daemon that another one would go on for."""
-    wait_for(lambda: KEPT in log.read_text())
-    pid = daemon_at(path)
-    assert pid is not None
-    return pid
 
 
 def test_readers_mappings_and_walkers_go_on(
@@ -174,7 +147,7 @@ def test_what_a_daemon_of_another_version_has_left_is_refused(
     # An upgrade leaves it all to the daemon that serves.
     refused = CliRunner().invoke(upgrade, [str(one.path)])
     assert str(refused.exception).endswith(told)
-    assert daemon_at(one.path) == pid
+    assert daemon_of(one.path) == pid
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
     assert told in one.log

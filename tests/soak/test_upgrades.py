@@ -20,9 +20,10 @@ import pytest
 from minio import Minio
 
 from tests.conftest import MountFactory
-from tests.soak.restarting import GOES_ON, MIB, SEED, Programs, WrongError, safetensors_head
+from tests.soak.restarting import MIB, SEED, Programs, WrongError, safetensors_head
 from tests.support.commands import ossfs
 from tests.support.holding import wait_for
+from tests.support.kept import KEPT
 
 UPGRADES = int(os.environ.get("OSSFS_PY_SOAK_UPGRADES", "1"))
 MODEL_MIB = int(os.environ.get("OSSFS_PY_SOAK_MODEL_MIB", "64"))
@@ -167,7 +168,7 @@ def test_a_load_and_a_checkpoint_complete_over_upgrades(
     programs.start()
     try:
         while len(took) < UPGRADES and not programs.wrong:
-            wait_for(lambda: one.log.count(GOES_ON) > len(took))
+            wait_for(lambda: one.log.count(KEPT) > len(took))
             time.sleep(rng.random() * LONGEST_LIFE_SECONDS)
             began = time.monotonic()
             outcome = ossfs("upgrade", one.path, environment={})

@@ -24,7 +24,7 @@ from ossfs_py.host.standing import Standing, look_at
 from tests.conftest import MountFactory
 from tests.support.commands import as_ordinary_user, plain_environment
 from tests.support.holding import wait_for
-from tests.support.kept import KEPT, daemon_of
+from tests.support.kept import KEPT, daemon_of, stop
 from tests.support.mounting import END_SECONDS, Mount, is_mounted, wait_for_log
 
 MIB = 1024**2
@@ -431,7 +431,7 @@ def test_what_is_left_after_its_keeper_has_ended_is_unmounted_too(
     """The daemon takes longer than its keeper waits."""
     one = kept(mount(bucket, data_path="direct", read_only=True, keeper=node.socket), node)
     daemon = daemon_of(one.path)
-    os.kill(daemon, signal.SIGSTOP)
+    stop(daemon)
     os.kill(one.pid, signal.SIGTERM)
     pending = f"/proc/{daemon}/status"
     told = 1 << (signal.SIGUSR2 - 1)

@@ -36,6 +36,7 @@ from tests.support.kept import (
     daemon_of,
     is_alive,
     kill_daemon,
+    stop,
     wait_for_another_child,
 )
 from tests.support.mounting import END_SECONDS, Mount, Option, is_mounted
@@ -93,7 +94,7 @@ def writer(one: Mount, client: Minio) -> Iterator[None]:
 def into_the_gap(one: Mount) -> None:
     """Its daemon has died, and its keeper, which is stopped, does not start another one."""
     pid = daemon_of(one.path)
-    os.kill(one.pid, signal.SIGSTOP)
+    stop(one.pid)
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not is_alive(pid))
 
@@ -233,7 +234,7 @@ def test_with_the_store_away_the_next_daemon_answers_what_it_knows_and_waits_for
 
 
 def _before_it_is_started(keeper: int, _daemon: int, begin: Callable[[], None]) -> None:
-    os.kill(keeper, signal.SIGSTOP)
+    stop(keeper)
     begin()
     time.sleep(1)
     os.kill(keeper, signal.SIGKILL)

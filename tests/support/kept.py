@@ -33,13 +33,23 @@ def kill_daemon(path: Path, log: Path) -> None:
     wait_for(lambda: log.read_text().count(KEPT) > lives)
 
 
+def _state_of(pid: int) -> str:
+    """One letter, as of proc(5); "" if it is reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process has not ended, reaped or not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
+    return _state_of(pid) not in ("", "Z")
+
+
+def stop(pid: int) -> None:
+    """Stop a process. Signals that are sent to it before it has stopped may still reach it."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: _state_of(pid) == "T")
 
 
 def children_of(pid: int) -> list[int]:

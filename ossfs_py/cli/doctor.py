@@ -77,6 +77,7 @@ def doctor(
         mountpoint=settings.mountpoint if "mountpoint" in named else None,
         nonempty=settings.nonempty,
         allow_other=settings.allow_other,
+        has_lane=settings.fuse_lane != "off",
         shared_cache=settings.shared_cache,
     )
     findings = []

@@ -191,9 +191,12 @@ class _Daemons:
     def _end(self, reason: str) -> None:
         self._end_next()
         if self._deposit is not None:
-            if self._is_leaving or (reason and self._deposit.is_taken):
-                self._deposit.left(reason)
-                return
+            if self._is_leaving or reason:
+                self._deposit.look_after()
+                if self._deposit.is_taken:
+                    self._deposit.left(reason)
+                    return
+                reason = reason or "the keeper of the node ended, too"
             self._deposit.ended()
         if reason:
             self._start(given_up=reason)

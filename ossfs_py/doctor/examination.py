@@ -37,13 +37,14 @@ class Examined:
     mountpoint: Path | None
     nonempty: bool
     allow_other: bool
+    has_lane: bool
     shared_cache: str | None = None
     """The nodes, as ``--shared-cache`` says."""
 
 
 def examine(examined: Examined) -> Iterator[Finding]:
     """Every finding as it is made."""
-    yield from check_host(Host(), allow_other=examined.allow_other)
+    yield from check_host(Host(), allow_other=examined.allow_other, has_lane=examined.has_lane)
     yield from check_directories(examined.directories)
     if examined.store is not None:
         afresh = replace(examined.store, probe_afresh=True)

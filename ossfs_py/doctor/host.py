@@ -40,7 +40,7 @@ class Host:
     )
 
 
-def check_host(host: Host, *, allow_other: bool) -> Iterator[Finding]:
+def check_host(host: Host, *, allow_other: bool, has_lane: bool) -> Iterator[Finding]:
     """Everything about the machine, in the order in which a mount needs it."""
     yield kernel(host)
     yield fuse_device(host)
@@ -48,7 +48,7 @@ def check_host(host: Host, *, allow_other: bool) -> Iterator[Finding]:
     yield fusermount(host)
     yield others_allowed(host, wanted=allow_other)
     yield open_files(host)
-    yield restarts(host)
+    yield restarts(host, has_lane=has_lane)
     yield passthrough(host)
 
 
@@ -66,9 +66,12 @@ def kernel(host: Host) -> Finding:
     return good(name, f"Linux {host.release}")
 
 
-def restarts(host: Host) -> Finding:
+def restarts(host: Host, *, has_lane: bool) -> Finding:
     """Whether a mount can outlive its daemon; most do not ask for it."""
     name = "restarts"
+    if not has_lane:
+        told = "--restarts and 'ossfs-py upgrade' need the fast lane, and --fuse-lane is off"
+        return skipped(name, told)
     version = _version(host)
     if version is None or version < _HANDING_KERNEL:
         return skipped(name, "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer")

@@ -78,6 +78,9 @@ class OwedEntries:
                 is_all = False
                 continue
             inode.metadata = dict(record.metadata)
+            # It may be in the store, if that daemon was killed before it noted so: who removes or
+            # renames it deletes the object, too. A directory's marker is deleted in any case.
+            inode.shadows = inode.kind is Kind.SYMLINK
             self._owed[inode] = _Owed(record.ident)
             self._some.set()
         return is_all

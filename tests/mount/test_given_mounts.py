@@ -15,12 +15,12 @@ from minio import Minio
 
 from tests.support.commands import NOBODY, as_ordinary_user, plain_environment
 from tests.support.holding import wait_for
+from tests.support.kept import KEPT
 from tests.support.mounting import END_SECONDS, is_mounted
 from tests.support.seaweed import SeaweedServer
 
 NOSUID_NODEV = 2 | 4
 DETACH = 2
-KEPT = "if this daemon dies, another one takes over"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount for somebody else")

@@ -24,11 +24,11 @@ from ossfs_py.host.standing import Standing, look_at
 from tests.conftest import MountFactory
 from tests.support.commands import as_ordinary_user, plain_environment
 from tests.support.holding import wait_for
+from tests.support.kept import KEPT, daemon_of, stop
 from tests.support.mounting import END_SECONDS, Mount, is_mounted, wait_for_log
 
 MIB = 1024**2
 only_as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
-KEPT = "if this daemon dies, another one takes over"
 
 
 class NodeKeeperProcess:
@@ -423,3 +423,26 @@ def test_what_is_left_while_its_keeper_ends_is_unmounted_too(
     assert node.end() == 0
     assert one.wait() == 0
     assert not is_mounted(one.path)
+
+
+def test_what_is_left_after_its_keeper_has_ended_is_unmounted_too(
+    mount: MountFactory, bucket: str, node: NodeKeeperProcess
+) -> None:
+    """The daemon takes longer than its keeper waits."""
+    one = kept(mount(bucket, data_path="direct", read_only=True, keeper=node.socket), node)
+    daemon = daemon_of(one.path)
+    stop(daemon)
+    os.kill(one.pid, signal.SIGTERM)
+    pending = f"/proc/{daemon}/status"
+    told = 1 << (signal.SIGUSR2 - 1)
+    wait_for(
+        lambda: any(
+            line.startswith("ShdPnd:") and int(line.split()[1], 16) & told
+            for line in Path(pending).read_text().splitlines()
+        )
+    )
+    assert node.end() == 0
+    os.kill(daemon, signal.SIGCONT)
+    assert one.wait() == 0
+    assert not is_mounted(one.path)
+    assert "is given up: the keeper of the node ended, too" in one.log

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,19 +18,17 @@ from minio import Minio
 
 from ossfs_py.cli.list import list_mounts
 from ossfs_py.cli.upgrade import upgrade
-from ossfs_py.host.running import find_daemon
 from ossfs_py.runtime.ledger import VERSION
 from tests.conftest import MountFactory
 from tests.support.commands import as_root
 from tests.support.holding import asked, held, wait_for
+from tests.support.kept import KEPT, daemon_of, kept_daemon, kill_daemon
 from tests.support.mount_command import Place, daemons_of
 from tests.support.mounting import END_SECONDS, is_mounted
 from tests.support.proxy import Proxy
 from tests.support.seaweed import SeaweedServer
 
 MIB = 1024**2
-KEPT = "if this daemon dies, another one takes over"
-
 
 CHANGE = """
 import os, sys
@@ -41,31 +40,6 @@ for name in os.listdir(directory):
 OTHER_VERSION = f"os.pwrite(ledger, bytes([{VERSION + 1}]), 8)"
 DAMAGE = "os.pwrite(ledger, bytes([77, 0, 0, 0]), 64 * 1024)"
 TOO_LARGE = "os.truncate(ledger, 1 << 50)"
-
-
-def daemon_at(path: Path) -> int | None:
-    """The process id of the daemon that serves a mount just now."""
-    daemon = find_daemon(path)
-    if daemon is None:
-        return None
-    daemon.close()
-    return daemon.mount.pid
-
-
-def kill_daemon(path: Path, log: Path) -> None:
-    """The daemon dies, and another one serves the mount."""
-    pid = kept_daemon(path, log)
-    lives = log.read_text().count(KEPT)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: log.read_text().count(KEPT) > lives)
-
-
-def kept_daemon(path: Path, log: Path) -> int:
-    """The process id of a daemon that another one would go on for."""
-    wait_for(lambda: KEPT in log.read_text())
-    pid = daemon_at(path)
-    assert pid is not None
-    return pid
 
 
 def test_readers_mappings_and_walkers_go_on(
@@ -122,6 +96,22 @@ def test_a_read_that_the_dead_daemon_had_taken_up_is_answered_by_the_next(
     assert one.unmount() == 0, one.log
 
 
+@pytest.mark.alone
+def test_the_next_daemon_answers_within_0_8_seconds(mount: MountFactory, bucket: str) -> None:
+    """From the death of the old one: it ends, Python starts, and the kernel has its answer."""
+    one = mount(bucket, data_path="temp", restarts=9)
+    took = []
+    for lives in range(1, 6):
+        wait_for(lambda: one.log.count(KEPT) == lives)  # noqa: B023
+        pid = daemon_of(one.path)
+        began = time.monotonic()
+        os.kill(pid, signal.SIGKILL)
+        os.statvfs(one.path)
+        took.append(time.monotonic() - began)
+    # The best: this machine does other things as well.
+    assert min(took) < 0.8, took
+
+
 @pytest.fixture
 def place(tmp_path: Path, seaweed: SeaweedServer, bucket: str) -> Iterator[Place]:
     """Mounted through a link: what it leads to must not be asked while nobody serves it."""
@@ -174,7 +164,7 @@ def test_what_a_daemon_of_another_version_has_left_is_refused(
     # An upgrade leaves it all to the daemon that serves.
     refused = CliRunner().invoke(upgrade, [str(one.path)])
     assert str(refused.exception).endswith(told)
-    assert daemon_at(one.path) == pid
+    assert daemon_of(one.path) == pid
     os.kill(pid, signal.SIGKILL)
     assert one.wait() == 1, one.log
     assert told in one.log

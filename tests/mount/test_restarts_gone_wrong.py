@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,18 @@ from tests.conftest import MountFactory
 from tests.support.commands import ossfs, tmpfs
 from tests.support.faults import Fault
 from tests.support.holding import wait_for
+from tests.support.kept import (
+    KEPT,
+    children_of,
+    daemon_of,
+    is_alive,
+    kill_daemon,
+    stop,
+    wait_for_another_child,
+)
 from tests.support.mounting import END_SECONDS, Mount, Option, is_mounted
 from tests.support.proxy import Proxy
 
-KEPT = "if this daemon dies, another one takes over"
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED, errno.EIO)
 
 
@@ -43,34 +52,22 @@ def kept(mount: MountFactory, bucket: str, **options: Option) -> Mount:
     return one
 
 
-def daemon_of(one: Mount) -> int:
-    """The process that serves."""
-    daemon = find_daemon(one.path)
-    assert daemon is not None
-    daemon.close()
-    return daemon.mount.pid
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+@pytest.fixture
+def one(mount: MountFactory, bucket: str, minio_client: Minio) -> Mount:
+    """Of a bucket with one file, and whoever looks at that asks the daemon."""
+    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
+    return kept(mount, bucket, metadata_ttl=0)
 
 
 class Reader(threading.Thread):
-    """Reads a file, and keeps what it is told."""
+    """Reads the file, and keeps what it is told."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, one: Mount) -> None:
         super().__init__()
-        self._path = path
+        self._path = one.path / "file"
         self.content: bytes | None = None
         self.error: int | None = None
+        self.start()
 
     def run(self) -> None:
         try:
@@ -83,37 +80,53 @@ class Reader(threading.Thread):
         assert not self.is_alive(), "it hangs"
 
 
-def test_without_its_keeper_a_daemon_serves_on_and_the_mount_ends_with_it(
-    mount: MountFactory, bucket: str, minio_client: Minio
-) -> None:
-    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
-    one = kept(mount, bucket, metadata_ttl=0)
-    pid = daemon_of(one)
-    os.kill(one.pid, signal.SIGKILL)
-    wait_for(lambda: not one.running)
-    (one.path / "new").write_bytes(b"new")
+@contextmanager
+def writer(one: Mount, client: Minio) -> Iterator[None]:
+    """A program that has a file open for writing during the block, and loses nothing."""
+    with (one.path / "log").open("wb", buffering=0) as file:
+        file.write(b"one ")
+        yield
+        file.write(b"two")
+        os.fsync(file.fileno())
+    assert client.get_object(one.source, "log").read() == b"one two"
+
+
+def into_the_gap(one: Mount) -> None:
+    """Its daemon has died, and its keeper, which is stopped, does not start another one."""
+    pid = daemon_of(one.path)
+    stop(one.pid)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pid))
+
+
+def ends_with_its_daemon(one: Mount) -> None:
+    """The keeper of the mount is dead: the daemon serves, and nobody goes on for it."""
+    serving = daemon_of(one.path)
     assert (one.path / "file").read_bytes() == b"bytes"
     refused = CliRunner().invoke(upgrade, [str(one.path)])
     assert "the keeper of the mount is gone" in str(refused.exception)
-    assert daemon_of(one) == pid
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid))
+    assert daemon_of(one.path) == serving
+    os.kill(serving, signal.SIGKILL)
+    wait_for(lambda: not is_alive(serving))
     with pytest.raises(OSError) as why:
         (one.path / "file").read_bytes()
     assert why.value.errno in DEAD
 
 
-def test_a_keeper_that_dies_in_the_gap_leaves_a_dead_mount_and_nobody_hangs(
-    mount: MountFactory, bucket: str, minio_client: Minio
+def test_without_its_keeper_a_daemon_serves_on_and_the_mount_ends_with_it(
+    one: Mount, minio_client: Minio
 ) -> None:
-    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
-    one = kept(mount, bucket, metadata_ttl=0)
-    pid = daemon_of(one)
-    os.kill(one.pid, signal.SIGSTOP)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid))
-    reader = Reader(one.path / "file")
-    reader.start()
+    pid = daemon_of(one.path)
+    with writer(one, minio_client):
+        os.kill(one.pid, signal.SIGKILL)
+        wait_for(lambda: not one.running)
+    assert daemon_of(one.path) == pid
+    ends_with_its_daemon(one)
+
+
+def test_a_keeper_that_dies_in_the_gap_leaves_a_dead_mount_and_nobody_hangs(one: Mount) -> None:
+    into_the_gap(one)
+    reader = Reader(one)
     time.sleep(0.3)
     assert reader.is_alive()  # it waits for the next daemon
     os.kill(one.pid, signal.SIGKILL)
@@ -122,40 +135,74 @@ def test_a_keeper_that_dies_in_the_gap_leaves_a_dead_mount_and_nobody_hangs(
     wait_for(lambda: not one.running)
 
 
-def test_daemons_that_die_while_they_take_over_are_followed_by_others(
-    mount: MountFactory, bucket: str, minio_client: Minio
+def test_a_keeper_that_dies_while_the_next_daemon_starts_is_noticed_by_no_program(
+    one: Mount, minio_client: Minio
+) -> None:
+    pid = daemon_of(one.path)
+    with writer(one, minio_client):
+        os.kill(pid, signal.SIGKILL)
+        following = wait_for_another_child(one.pid, pid)
+        os.kill(one.pid, signal.SIGKILL)
+        reader = Reader(one)
+    reader.ended()
+    assert reader.content == b"bytes"
+    assert daemon_of(one.path) == following
+    ends_with_its_daemon(one)
+
+
+def test_a_keeper_that_dies_before_its_mount_is_there_is_missed_by_nobody(
+    mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy
 ) -> None:
     minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
-    one = kept(mount, bucket, metadata_ttl=0)
-    children = Path(f"/proc/{one.pid}/task/{one.pid}/children")
+    one = kept(mount, bucket, metadata_ttl=0, endpoint=proxy.endpoint)
+    assert one.terminate() == 0
+    proxy.reset()
+    gate = threading.Event()
+    proxy.faults.append(Fault("*", times=None, held_until=gate))
+    with one.log_path.open("ab") as log:
+        keeper = subprocess.Popen(one.arguments, stdout=log, stderr=log, env=one.environment)
+        wait_for(lambda: bool(proxy.counts()))  # a daemon asks whether there is a store
+        keeper.kill()
+        keeper.wait()
+    gate.set()
+    wait_for(lambda: "the mount will not survive its daemon" in one.log)
+    ends_with_its_daemon(one)
+
+
+def test_a_keeper_that_dies_while_the_mount_is_given_up_leaves_nothing_mounted(
+    mount: MountFactory, bucket: str
+) -> None:
+    one = kept(mount, bucket, restarts=1)
+    kill_daemon(one.path, one.log_path)
+    pid = daemon_of(one.path)
+    os.kill(pid, signal.SIGKILL)
+    wait_for_another_child(one.pid, pid)
+    os.kill(one.pid, signal.SIGKILL)
+    wait_for(lambda: not is_mounted(one.path))
+    wait_for(lambda: "is given up: the daemon died 2 times within a minute" in one.log)
+
+
+def test_daemons_that_die_while_they_take_over_are_followed_by_others(
+    one: Mount, minio_client: Minio
+) -> None:
     lives = one.log.count(KEPT)
-    with (one.path / "log").open("wb", buffering=0) as file:
-        file.write(b"one ")
-        last = daemon_of(one)
+    last = daemon_of(one.path)
+    with writer(one, minio_client):
         os.kill(last, signal.SIGKILL)
-        reader = Reader(one.path / "file")
-        reader.start()
+        reader = Reader(one)
         for number in range(6):
             # A daemon that has just ended is a child still, until the keeper has looked.
-            wait_for(lambda: children.read_text().split() not in ([], [str(last)]))  # noqa: B023
+            last = wait_for_another_child(one.pid, last)
             time.sleep(0.12 * number)  # from before its imports to when it serves, or nearly
-            last = int(children.read_text().split()[0])
             os.kill(last, signal.SIGKILL)
-        file.write(b"two")
-        os.fsync(file.fileno())
     reader.ended()
     assert reader.content == b"bytes"
     wait_for(lambda: one.log.count(KEPT) > lives)
-    assert minio_client.get_object(bucket, "log").read() == b"one two"
     assert one.terminate() == 0, one.log
 
 
-def test_an_unmount_in_the_gap_ends_it_all(mount: MountFactory, bucket: str) -> None:
-    one = kept(mount, bucket)
-    pid = daemon_of(one)
-    os.kill(one.pid, signal.SIGSTOP)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid))
+def test_an_unmount_in_the_gap_ends_it_all(one: Mount) -> None:
+    into_the_gap(one)
     subprocess.run(["fusermount3", "-u", "-z", str(one.path)], check=True)
     os.kill(one.pid, signal.SIGCONT)
     assert one.wait() != 0
@@ -171,9 +218,7 @@ def test_with_the_store_away_the_next_daemon_answers_what_it_knows_and_waits_for
         file.write(b"written, not stored")
         away = Fault("*", times=None, status=503)
         proxy.faults.append(away)
-        lives = one.log.count(KEPT)
-        os.kill(daemon_of(one), signal.SIGKILL)
-        wait_for(lambda: one.log.count(KEPT) > lives)
+        kill_daemon(one.path, one.log_path)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         assert os.pread(file.fileno(), 100, 0) == b"written, not stored"
         assert os.fstat(file.fileno()).st_size == 19
@@ -189,7 +234,7 @@ def test_with_the_store_away_the_next_daemon_answers_what_it_knows_and_waits_for
 
 
 def _before_it_is_started(keeper: int, _daemon: int, begin: Callable[[], None]) -> None:
-    os.kill(keeper, signal.SIGSTOP)
+    stop(keeper)
     begin()
     time.sleep(1)
     os.kill(keeper, signal.SIGKILL)
@@ -220,42 +265,25 @@ def _before_it_knows_of_the_end(keeper: int, daemon: int, begin: Callable[[], No
 def test_a_keeper_that_dies_during_an_upgrade_is_noticed_by_no_program(
     dies: Callable[[int, int, Callable[[], None]], None],
     is_upgraded: bool,
-    mount: MountFactory,
-    bucket: str,
+    one: Mount,
     minio_client: Minio,
 ) -> None:
     """The old daemon continues, or the new one; the mount ends with it."""
-    one = kept(mount, bucket, metadata_ttl=0)
-    pid = daemon_of(one)
+    pid = daemon_of(one.path)
     said: list[int] = []
     upgrading = threading.Thread(
         target=lambda: said.append(ossfs("upgrade", one.path, environment={}).code)
     )
-    with (one.path / "log").open("wb", buffering=0) as file:
-        file.write(b"one ")
+    with writer(one, minio_client):
         dies(one.pid, pid, upgrading.start)
         upgrading.join(END_SECONDS)
         assert said == [0 if is_upgraded else 1]
-        file.write(b"two")
-        os.fsync(file.fileno())
-    assert minio_client.get_object(bucket, "log").read() == b"one two"
-    serving = daemon_of(one)
-    assert (serving != pid) == is_upgraded
-    refused = CliRunner().invoke(upgrade, [str(one.path)])
-    assert "the keeper of the mount is gone" in str(refused.exception)
-    os.kill(serving, signal.SIGKILL)
-    wait_for(lambda: not is_alive(serving))
-    with pytest.raises(OSError) as why:
-        (one.path / "log").read_bytes()
-    assert why.value.errno in DEAD
+    assert (daemon_of(one.path) != pid) == is_upgraded
+    ends_with_its_daemon(one)
 
 
-def test_a_lock_that_is_released_late_ends_no_mount(
-    mount: MountFactory, bucket: str, minio_client: Minio
-) -> None:
+def test_a_lock_that_is_released_late_ends_no_mount(one: Mount) -> None:
     """Another process releases it, which may have to wait for its turn."""
-    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
-    one = kept(mount, bucket, metadata_ttl=0)
     daemon = find_daemon(one.path)
     assert daemon is not None
     daemon.close()
@@ -263,8 +291,7 @@ def test_a_lock_that_is_released_late_ends_no_mount(
     with daemon.runtime_dir.with_suffix(".json").open() as record:
         os.kill(daemon.mount.pid, signal.SIGKILL)
         fcntl.flock(record, fcntl.LOCK_EX)
-        reader = Reader(one.path / "file")
-        reader.start()
+        reader = Reader(one)
         time.sleep(3)
         assert reader.is_alive()
     reader.ended()
@@ -287,7 +314,7 @@ def test_a_daemon_that_takes_over_finds_no_room_on_the_local_disk(
             with (small / "others").open("wb", buffering=0) as filler, pytest.raises(OSError):
                 while True:
                     filler.write(bytes(4096))
-            os.kill(daemon_of(one), signal.SIGKILL)
+            os.kill(daemon_of(one.path), signal.SIGKILL)
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             assert os.pread(file.fileno(), len(content), 0) == content
             wait_for(lambda: one.log.count(KEPT) > lives)
@@ -315,12 +342,8 @@ def copied_from(pid: int, number: int) -> int:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nobody else may take descriptors of a process")
-def test_a_second_daemon_for_the_same_descriptor_serves_nothing(
-    mount: MountFactory, bucket: str, minio_client: Minio
-) -> None:
-    minio_client.put_object(bucket, "file", io.BytesIO(b"bytes"), 5)
-    one = kept(mount, bucket, metadata_ttl=0)
-    pid = daemon_of(one)
+def test_a_second_daemon_for_the_same_descriptor_serves_nothing(one: Mount) -> None:
+    pid = daemon_of(one.path)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     held = {str(each.readlink()): int(each.name) for each in Path(f"/proc/{one.pid}/fd").iterdir()}
     names = ("/memfd:ossfs-py (deleted)", "/dev/fuse")
@@ -340,6 +363,6 @@ def test_a_second_daemon_for_the_same_descriptor_serves_nothing(
         os.close(descriptor)
     assert second.returncode == 1
     assert "is busy: another ossfs-py serves it" in second.stderr
-    assert daemon_of(one) == pid
+    assert daemon_of(one.path) == pid
     assert (one.path / "file").read_bytes() == b"bytes"
     assert one.terminate() == 0, one.log

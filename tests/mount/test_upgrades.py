@@ -13,15 +13,14 @@ from minio import Minio
 from ossfs_py.cli.log_level import log_level
 from ossfs_py.cli.upgrade import upgrade as upgrade_command
 from ossfs_py.errors import EnvironmentProblemError, UsageError
-from ossfs_py.host.running import find_daemon
 from tests.conftest import MountFactory
 from tests.support.commands import ossfs
 from tests.support.holding import wait_for
+from tests.support.kept import KEPT, daemon_of
 from tests.support.mounting import Mount, Option
 
 MIB = 1024**2
 CHANGES = ("--metadata-ttl=5m", "--log-level=debug", "--retry-budget=9s")
-KEPT = "if this daemon dies, another one takes over"
 
 
 def upgrade(one: Mount, *options: str) -> str:
@@ -36,14 +35,6 @@ def upgrade(one: Mount, *options: str) -> str:
     return done.output
 
 
-def daemon_of(one: Mount) -> int:
-    """The process id of the daemon that serves a mount just now."""
-    daemon = find_daemon(one.path)
-    assert daemon is not None
-    daemon.close()
-    return daemon.mount.pid
-
-
 def kept(mount: MountFactory, bucket: str, **options: Option) -> Mount:
     one = mount(bucket, data_path="direct", read_only=True, restarts=1, **options)
     wait_for(lambda: KEPT in one.log)
@@ -56,7 +47,7 @@ def test_readers_and_mappings_go_on_over_upgrades(
     content = os.urandom(6 * MIB)
     minio_client.put_object(bucket, "model", io.BytesIO(content), len(content))
     one = kept(mount, bucket)
-    seen = {daemon_of(one)}
+    seen = {daemon_of(one.path)}
     with (
         (one.path / "model").open("rb", buffering=0) as file,
         mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped,
@@ -65,7 +56,7 @@ def test_readers_and_mappings_go_on_over_upgrades(
         for number, option in enumerate(CHANGES):
             # More often than --restarts allows deaths: an upgrade is none.
             told = upgrade(one, option)
-            serving = daemon_of(one)
+            serving = daemon_of(one.path)
             assert told.rstrip().endswith(f"serves it, as process {serving}")
             seen.add(serving)
             at = 5 * MIB - number * MIB
@@ -92,13 +83,13 @@ def test_a_new_daemon_that_cannot_start_leaves_the_mount_to_the_old_one(
     config.write_text("")
     monkeypatch.setenv("PYTHONPATH", str(library))
     one = kept(mount, bucket, config=config, metadata_ttl=0)
-    serving = daemon_of(one)
+    serving = daemon_of(one.path)
 
     def refused(*options: str) -> str:
         start = "the running daemon continues, because the new one cannot take over: "
         with pytest.raises(EnvironmentProblemError, match=start) as why:
             upgrade(one, *options)
-        assert daemon_of(one) == serving
+        assert daemon_of(one.path) == serving
         assert (one.path / "file").read_bytes() == b"bytes"
         return str(why.value).removeprefix(start)
 
@@ -113,7 +104,7 @@ def test_a_new_daemon_that_cannot_start_leaves_the_mount_to_the_old_one(
     assert refused() == "ModuleNotFoundError: No module named pyfuse3"
     broken.unlink()
     upgrade(one)
-    assert daemon_of(one) != serving
+    assert daemon_of(one.path) != serving
     assert (one.path / "file").read_bytes() == b"bytes"
 
 

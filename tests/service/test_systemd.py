@@ -6,7 +6,8 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -188,44 +189,54 @@ def daemons_of(keeper: int, machine: Booted) -> list[str]:
     return machine.run("cat", f"/proc/{keeper}/task/{keeper}/children").stdout.split()
 
 
-def wait_for_lines(client: Minio, bucket: str, how: str) -> None:
-    """Wait until what GO_ON writes from now on is stored. The processes that came before must be
-    known to have ended: until then they store lines, too.
+@contextmanager
+def programs_going_on(service: Service, client: Minio) -> Iterator[Callable[[str], None]]:
+    """Programs of the machine that read and append during the block: they are told no error, read
+    no wrong byte and lose no line.
+
+    Yields what waits until lines are stored that they write from then on. The processes that served
+    before must be known to have ended: until then they store lines, too.
     """
-    before = stored(client, bucket, "log").count(b"\n")
-    wait_until(lambda: stored(client, bucket, "log").count(b"\n") > before + 2, how)
+    content, machine = os.urandom(1_000_000), service.machine
+    client.put_object(service.bucket, "file", io.BytesIO(content), len(content))
+    client.put_object(service.bucket, "log", io.BytesIO(b""), 0)
+    stop, wrong = "/run/stop", "/run/wrong"
+    machine.run("rm", "-f", stop, f"{wrong}.read")
+
+    def wait_for_lines(how: str) -> None:
+        before = stored(client, service.bucket, "log").count(b"\n")
+        wait_until(lambda: stored(client, service.bucket, "log").count(b"\n") > before + 2, how)
+
+    with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
+        try:
+            yield wait_for_lines
+        finally:
+            machine.write(stop, "")
+            on.wait(120)
+    assert machine.run("cat", wrong).stdout == "", machine.journal(UNIT)
+    read = {line.split()[0] for line in machine.run("cat", f"{wrong}.read").stdout.splitlines()}
+    assert read == {hashlib.sha256(content).hexdigest()}
+    count = int(machine.run("cat", f"{wrong}.lines").stdout)
+    assert stored(client, service.bucket, "log") == b"".join(
+        f"line {number}\n".encode() for number in range(1, count + 1)
+    )
 
 
 @pytest.mark.timeout(400)
 def test_with_restarts_readers_and_writers_go_on_however_the_daemon_of_a_service_ends(
     service: Service, minio_client: Minio
 ) -> None:
-    content = os.urandom(1_000_000)
-    minio_client.put_object(service.bucket, "file", io.BytesIO(content), len(content))
-    minio_client.put_object(service.bucket, "log", io.BytesIO(b""), 0)
     machine = service.machine
     service.drop_in("[Service]\nRestartSec=100ms\nWatchdogSec=16s\n")
     service.configure(restarts="20", data_path="temp", log_level="info")
     keeper = service.start()
-    stop, wrong = "/run/stop", "/run/wrong"
     limit = f"/sys/fs/cgroup{machine.property(UNIT, 'ControlGroup')}/memory.max"
-    with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
-        try:
-            for how, command in END_BY.items():
-                (daemon,) = daemons_of(keeper, machine)
-                machine.run("sh", "-c", command, "sh", daemon, limit)
-                wait_until(lambda: daemons_of(keeper, machine) not in ([daemon], []), how)  # noqa: B023
-                wait_for_lines(minio_client, service.bucket, how)
-        finally:
-            machine.write(stop, "")
-            on.wait(120)
-    assert machine.run("cat", wrong).stdout == "", machine.journal(UNIT)
-    seen = {line.split()[0] for line in machine.run("cat", f"{wrong}.read").stdout.splitlines()}
-    assert seen == {hashlib.sha256(content).hexdigest()}
-    count = int(machine.run("cat", f"{wrong}.lines").stdout)
-    assert stored(minio_client, service.bucket, "log") == b"".join(
-        f"line {number}\n".encode() for number in range(1, count + 1)
-    )
+    with programs_going_on(service, minio_client) as wait_for_lines:
+        for how, command in END_BY.items():
+            (daemon,) = daemons_of(keeper, machine)
+            machine.run("sh", "-c", command, "sh", daemon, limit)
+            wait_until(lambda: daemons_of(keeper, machine) not in ([daemon], []), how)  # noqa: B023
+            wait_for_lines(how)
     assert int(machine.property(UNIT, "MainPID")) == keeper
     assert machine.property(UNIT, "NRestarts") == "0"
     assert "was silent for" in machine.journal(UNIT)
@@ -253,32 +264,16 @@ def node_keeper(machine: Booted) -> Iterator[None]:
 def test_with_the_node_s_keeper_programs_go_on_over_a_restart_of_the_service(
     service: Service, minio_client: Minio
 ) -> None:
-    content = os.urandom(1_000_000)
-    minio_client.put_object(service.bucket, "file", io.BytesIO(content), len(content))
-    minio_client.put_object(service.bucket, "log", io.BytesIO(b""), 0)
-    machine = service.machine
     service.drop_in(KEPT_BY_NODE.replace("/mnt/models", MOUNTPOINT))
     service.configure(
         keeper="/run/ossfs-py-keeper/socket", restarts="20", data_path="temp", log_level="info"
     )
     seen = ["0", str(service.start())]  # systemd says 0 between two processes
-    stop, wrong = "/run/stop-kept", "/run/wrong-kept"
-    with subprocess.Popen(machine.inside("sh", "-c", GO_ON, "sh", MOUNTPOINT, stop, wrong)) as on:
-        try:
-            for how, command in REPLACED_BY.items():
-                machine.run(*command)
-                seen.append(machine.wait_for_other(UNIT, "MainPID", *seen))
-                wait_for_lines(minio_client, service.bucket, how)
-        finally:
-            machine.write(stop, "")
-            on.wait(120)
-    assert machine.run("cat", wrong).stdout == "", machine.journal(UNIT)
-    read = {line.split()[0] for line in machine.run("cat", f"{wrong}.read").stdout.splitlines()}
-    assert read == {hashlib.sha256(content).hexdigest()}
-    count = int(machine.run("cat", f"{wrong}.lines").stdout)
-    assert stored(minio_client, service.bucket, "log") == b"".join(
-        f"line {number}\n".encode() for number in range(1, count + 1)
-    )
+    with programs_going_on(service, minio_client) as wait_for_lines:
+        for how, command in REPLACED_BY.items():
+            service.machine.run(*command)
+            seen.append(service.machine.wait_for_other(UNIT, "MainPID", *seen))
+            wait_for_lines(how)
     service.stop()
 
 

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from minio.error import S3Error
 
-from ossfs_py.host.running import find_daemon
 from tests.support.commands import ossfs
 from tests.support.holding import wait_for
+from tests.support.kept import KEPT, daemon_of
 from tests.support.mounting import END_SECONDS, Mount
 
 MIB = 1024**2
@@ -34,7 +34,6 @@ LONGEST_LIFE_SECONDS = 1.5
 SERVING_SHARE = 0.8
 DEATHS, UPGRADES = "deaths", "upgrades"
 """How daemons end; also what to name for ``pytest -k``."""
-GOES_ON = "if this daemon dies, another one takes over"
 
 Work = Callable[[random.Random], Iterator[None]]
 _FAILURES = (OSError, sqlite3.Error, subprocess.CalledProcessError, S3Error)
@@ -141,22 +140,20 @@ def end_daemons(one: Mount, programs: Programs, ends: str, *, serves_first: bool
     """
     rng = random.Random(SEED)
     for number in range(RESTARTS):
-        wait_for(lambda: one.log.count(GOES_ON) > number)  # noqa: B023 - called at once
+        wait_for(lambda: one.log.count(KEPT) > number)  # noqa: B023 - called at once
         known = len(programs.held_up)
         if serves_first and rng.random() < SERVING_SHARE:
             wait_for(lambda: len(programs.held_up) > known or bool(programs.wrong))  # noqa: B023
         time.sleep(rng.random() * LONGEST_LIFE_SECONDS)
-        daemon = find_daemon(one.path)
-        assert daemon is not None
-        daemon.close()
+        daemon = daemon_of(one.path)
         if ends == UPGRADES:
             outcome = ossfs("upgrade", one.path, environment={})
             assert outcome.code == 0, outcome.err
         else:
-            os.kill(daemon.mount.pid, signal.SIGKILL)
+            os.kill(daemon, signal.SIGKILL)
         if programs.wrong:
             return
-    wait_for(lambda: one.log.count(GOES_ON) > RESTARTS)
+    wait_for(lambda: one.log.count(KEPT) > RESTARTS)
 
 
 def is_there(path: Path) -> bool:

@@ -4,6 +4,7 @@ error, none reads a wrong byte, and what a program was told is stored is in the 
 there either.
 """
 
+import errno
 import os
 import random
 import sqlite3
@@ -31,7 +32,7 @@ from tests.soak.restarting import (
     end_daemons,
     is_there,
 )
-from tests.support.mounting import END_SECONDS, Option
+from tests.support.mounting import END_SECONDS, Mount, Option
 
 TRASH = ".ossfs-py-trash/"
 
@@ -52,13 +53,14 @@ class Writers:
     """What programs write to a mount, each in a directory of its own."""
 
     def __init__(
-        self, root: Path, client: Minio, bucket: str, *, forgives: bool, behind: bool
+        self, one: Mount, client: Minio, bucket: str, *, forgives: bool, behind: bool
     ) -> None:
         """``forgives``: a program that is told EIO begins again, in another directory. ``behind``:
         what no fsync has asked for comes to the bucket later.
         """
         self._behind = behind
-        self._root = root
+        self._mount = one
+        self._root = one.path
         self._client = client
         self._bucket = bucket
         self._begun = 0
@@ -83,6 +85,10 @@ class Writers:
             yield from self._works[name](top, rng)
 
         return work
+
+    def _lost_locks(self) -> int:
+        """The number of git's lock files that are reported as unsaved."""
+        return self._mount.log.count(".lock' is not saved")
 
     def _key(self, path: Path) -> str:
         return str(path.relative_to(self._root))
@@ -258,14 +264,21 @@ class Writers:
 
     def _git(self, top: Path, rng: random.Random) -> Iterator[None]:
         def git(*arguments: str) -> str:
-            return subprocess.run(
-                ["git", *arguments],
-                cwd=top,
-                env={**os.environ, **GIT_ENVIRONMENT},
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout
+            lost = self._lost_locks()
+            try:
+                return subprocess.run(
+                    ["git", *arguments],
+                    cwd=top,
+                    env={**os.environ, **GIT_ENVIRONMENT},
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+            except subprocess.CalledProcessError as exc:
+                if self._lost_locks() > lost:
+                    # When close(2) says EIO, git removes its lock file, and tells what that said.
+                    raise OSError(errno.EIO, exc.stderr) from exc
+                raise
 
         git("init", "-q", "-b", "main", "--template=")
         for number in range(10**9):
@@ -310,7 +323,7 @@ def test_writers_notice_no_death_of_the_daemon(
     one = mount(bucket, data_path=data_path, restarts=1000, posix_metadata=True, **options)
     forgives = data_path == "direct" and ends == DEATHS
     programs = Writers(
-        one.path, minio_client, bucket, forgives=forgives, behind=more == "write_back"
+        one, minio_client, bucket, forgives=forgives, behind=more == "write_back"
     ).programs
     programs.start()
     try:

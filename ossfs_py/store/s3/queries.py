@@ -1,6 +1,8 @@
 """HEAD, LIST and the ranged GET, which is the most frequent request."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ossfs_py.errors import (
@@ -9,6 +11,7 @@ from ossfs_py.errors import (
     ObjectMissingError,
     StoreError,
     UnsupportedByStoreError,
+    VersionChangedError,
 )
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
 from ossfs_py.store.http.faults import NoAnswerError
@@ -21,6 +24,11 @@ from ossfs_py.store.s3.readpins import ReadPins
 from ossfs_py.store.s3.retry import Attempt, Retrier
 from ossfs_py.store.s3.wire import Request, WireClient
 from ossfs_py.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+_TIMES_UNTIL_CHANGED = 3
+"""The third answer that an object has changed is believed, although a HEAD says the contrary."""
 
 
 class Reader:
@@ -115,19 +123,51 @@ class Reader:
         return get.told
 
     def _finish(self, get: RangedGet) -> None:
-        key = get.version.key
+        """Get the missing bytes from the store.
+
+        A program that has mapped the file is killed if its object is believed to have changed, so a
+        HEAD has to confirm that. SeaweedFS 4.48 on a machine whose disk was busy for a minute said
+        so of an object that had not changed.
+        """
+        version = get.version
+        self._pins.ask_beside(version)
+        for left in reversed(range(_TIMES_UNTIL_CHANGED)):
+            try:
+                with _meanings(version):
+                    self._retrier.run(
+                        "GetObject", version.key, lambda state: get.once(self._wire, state)
+                    )
+                break
+            except VersionChangedError as exc:
+                if not left or not self._is_there(version):
+                    raise
+                log.warning("%s, says the answer to a GET; a HEAD says that it did not", exc)
+        with _meanings(version):
+            self._pins.vouch(version)
+
+    def _is_there(self, version: ObjectVersion) -> bool:
+        if not version.has_etag:
+            return False
         try:
-            self._pins.ask_beside(get.version)
-            self._retrier.run("GetObject", key, lambda state: get.once(self._wire, state))
-            self._pins.vouch(get.version)
-        except ConditionFailedError as exc:
-            raise as_version_changed(exc) from exc
-        except ObjectMissingError as exc:
-            if get.version.version_id is None:
-                raise
-            raise as_version_changed(exc) from exc
-        except StoreError as exc:
-            raise _as_unreadable(exc) from exc
+            info = self.head(version.key, version.version_id)
+        except StoreError:
+            return False
+        return (info.etag, info.size) == (version.etag, version.size)
+
+
+@contextmanager
+def _meanings(version: ObjectVersion) -> Iterator[None]:
+    """Errors of the block become what they mean to a reader of a version."""
+    try:
+        yield
+    except ConditionFailedError as exc:
+        raise as_version_changed(exc) from exc
+    except ObjectMissingError as exc:
+        if version.version_id is None:
+            raise
+        raise as_version_changed(exc) from exc
+    except StoreError as exc:
+        raise _as_unreadable(exc) from exc
 
 
 def list_request(query: ListQuery) -> Request:

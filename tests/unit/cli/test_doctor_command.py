@@ -1,6 +1,7 @@
 """How ``ossfs-py doctor`` reads its arguments."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +51,13 @@ def test_it_takes_the_options_of_a_mount_that_lead_to_the_store(
     _, out, _ = run(capsys, "--help")
     assert "--endpoint URL" in out
     assert "Exit codes:" in out
+
+
+def test_a_mount_without_the_fast_lane_does_not_survive_its_daemon(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = tmp_path / "models.toml"
+    config.write_text('fuse-lane = "off"')
+    _, out, _ = run(capsys, "--json", "--config", str(config))
+    (told,) = [row["told"] for row in json.loads(out) if row["check"] == "restarts"]
+    assert told.endswith("need the fast lane, and --fuse-lane is off")

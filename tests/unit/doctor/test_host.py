@@ -59,7 +59,7 @@ def test_a_machine_without_faults_is_well(host: Host) -> None:
     if os.geteuid() != 0:
         # Only root can make the helper of this test set-uid root.
         host = replace(host, machine=replace(host.machine, program_path="/usr/bin:/bin"))
-    findings = list(check_host(host, allow_other=True))
+    findings = list(check_host(host, allow_other=True, has_lane=True))
     assert {finding.status for finding in findings} == {Status.GOOD}
     assert len({finding.check for finding in findings}) == len(findings) == 8
 
@@ -80,13 +80,17 @@ def test_the_kernel_s_age(host: Host, release: str, status: Status, word: str) -
 
 
 def test_whether_a_mount_can_outlive_its_daemon_is_told(host: Host) -> None:
-    assert restarts(replace(host, release="6.9.0")).status is Status.GOOD
+    assert restarts(replace(host, release="6.9.0"), has_lane=True).status is Status.GOOD
     for release in ("6.8.12", "5.10.0", "unknown"):
-        finding = restarts(replace(host, release=release))
+        finding = restarts(replace(host, release=release), has_lane=True)
         assert told(finding) == (
             Status.SKIPPED,
             "--restarts and 'ossfs-py upgrade' need Linux 6.9 or newer",
         )
+    assert told(restarts(replace(host, release="6.9.0"), has_lane=False)) == (
+        Status.SKIPPED,
+        "--restarts and 'ossfs-py upgrade' need the fast lane, and --fuse-lane is off",
+    )
 
 
 def test_whether_the_kernel_may_read_cached_files_is_told(host: Host) -> None:

@@ -136,3 +136,53 @@ def test_a_closed_file_is_renamed_by_the_next_daemon_and_survives_that_one(tmp_p
         assert case.store.content("new") == BEFORE
 
     assert behind(tmp_path, prepare, call, check, {}) > 2
+
+
+@FORGOTTEN
+def test_what_is_removed_at_once_by_the_next_daemon_stays_removed(
+    forgotten: bool, tmp_path: Path
+) -> None:
+    """The dead daemon may have stored it, without noting that."""
+
+    async def prepare(case: Case) -> None:
+        fs = case.fs
+        directory = (await fs.make_directory(ROOT_NUMBER, b"d", 0o750, UID, GID)).inode
+        link = (await fs.make_symlink(directory, b"link", b"file", UID, GID)).inode
+        inode = await made(case, directory, b"file", BEFORE)
+        if forgotten:
+            fs.forget([(inode, 1), (link, 1), (directory, 1)])
+
+    async def check(case: Case) -> None:
+        fs = case.fs
+        directory = (await fs.lookup(ROOT_NUMBER, b"d")).inode
+        await fs.unlink(directory, b"link")
+        await fs.unlink(directory, b"file")
+        await fs.remove_directory(ROOT_NUMBER, b"d")
+        assert await names(case) == []
+        await fs.sync()
+        assert case.store.keys() == []
+
+    assert behind(tmp_path, prepare, stored, check, {}) > 5
+
+
+@FORGOTTEN
+def test_what_is_renamed_at_once_by_the_next_daemon_has_its_new_name_only(
+    forgotten: bool, tmp_path: Path
+) -> None:
+    async def prepare(case: Case) -> None:
+        fs = case.fs
+        link = (await fs.make_symlink(ROOT_NUMBER, b"link", b"file", UID, GID)).inode
+        inode = await made(case, ROOT_NUMBER, b"file", BEFORE)
+        if forgotten:
+            fs.forget([(inode, 1), (link, 1)])
+
+    async def check(case: Case) -> None:
+        fs = case.fs
+        for name in (b"link", b"file"):
+            await fs.rename(ROOT_NUMBER, name, ROOT_NUMBER, b"new " + name, no_replace=False)
+        assert await names(case) == ["new file", "new link"]
+        await fs.sync()
+        assert case.store.keys() == ["new file", "new link"]
+        assert case.store.content("new file") == BEFORE
+
+    assert behind(tmp_path, prepare, stored, check, {}) > 3

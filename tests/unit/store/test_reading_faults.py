@@ -129,19 +129,56 @@ def test_the_budget_ends_the_attempts() -> None:
     assert caught.value.attempts == len(server.requests) > 1
 
 
-def test_another_etag_in_the_answer_is_another_version() -> None:
+def described(etag: str) -> Step:
+    """The answer to a HEAD."""
+    fields = {"etag": f'"{etag}"', "last-modified": "Tue, 01 Dec 2026 12:00:00 GMT"}
+    return reply(200, b"", fields, length=len(CONTENT))
+
+
+ANOTHER = "f" * 32
+SAYS_CHANGED = pytest.mark.parametrize(
+    "answer",
+    [
+        error(412, "PreconditionFailed"),
+        error(416, "InvalidRange"),
+        ranged(CONTENT, etag=ANOTHER),
+    ],
+    ids=["condition", "range", "etag"],
+)
+
+
+@SAYS_CHANGED
+def test_an_object_that_has_changed_is_another_version(answer: Step) -> None:
     with (
-        ScriptedServer([[[ranged(CONTENT, etag="f" * 32)]]]) as server,
+        ScriptedServer([[[answer, hang_up]], [[described(ANOTHER)]]]) as server,
         pytest.raises(VersionChangedError),
     ):
         read(server)
+    assert [each.method for each in server.requests] == ["GET", "HEAD"]
+
+
+@SAYS_CHANGED
+def test_an_object_that_has_not_changed_is_read_whatever_a_store_says_of_it(answer: Step) -> None:
+    """As a server did whose disk was busy; a program that has mapped the file would be killed."""
+    script = [[[answer, hang_up]], [[described(ETAG)], [ranged(CONTENT)]]]
+    with ScriptedServer(script) as server:
+        assert read(server) == CONTENT
+    assert [each.method for each in server.requests] == ["GET", "HEAD", "GET"]
+
+
+def test_a_store_that_contradicts_itself_again_and_again_is_believed() -> None:
+    denied, unchanged = [error(412, "PreconditionFailed")], [described(ETAG)]
+    with (
+        ScriptedServer([[denied, unchanged, denied, unchanged, denied]]) as server,
+        pytest.raises(VersionChangedError),
+    ):
+        read(server)
+    assert len(server.requests) == 5
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (error(412, "PreconditionFailed"), VersionChangedError),
-        (error(416, "InvalidRange"), VersionChangedError),
         (error(404, "NoSuchKey"), ObjectMissingError),
         (error(404, "NoSuchBucket"), BucketMissingError),
         (error(403, "AccessDenied"), AccessDeniedError),

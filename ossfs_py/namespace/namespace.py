@@ -20,15 +20,17 @@ from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.listing.reading import Listed
 from ossfs_py.namespace.modesahead import ModesAhead
+from ossfs_py.namespace.moves import CatalogueOfMoved, Moves
 from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.past import PastCatalogue
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
-from ossfs_py.namespace.rename import OnCopied, OnMoved, RenameLog, Renamer
+from ossfs_py.namespace.rename import OnCopied, OnMoved, OnPromised, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter
 from ossfs_py.namespace.tree import Tree, kind_of
+from ossfs_py.namespace.treecopy import TreeCopier
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -59,16 +61,21 @@ class Namespace:
         rename_log: RenameLog | None = None,
     ) -> None:
         self._options = options
-        self.removed = RemovedKeys()
+        self.moves = Moves()
+        """Directories that were renamed here and have their old names in the store."""
+        self.removed = RemovedKeys(self.moves)
         """Names that were removed here and are still in the store: they are hidden."""
         there = store if options.at_ns is None else PastCatalogue(store, options.at_ns)
-        seen = CatalogueWithoutRemoved(there, self.removed)
-        self._tree = Tree(seen, workers, options, metrics, news)
+        present = CatalogueWithoutRemoved(there, self.removed)
+        seen = CatalogueOfMoved(present, self.moves)
+        self._tree = Tree(seen, workers, options, metrics, self.moves, news)
         self._resolver = Resolver(seen, workers, self._tree)
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver, self.removed)
+        copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
+        tree, entries, moves = self._tree, self._entries, self.moves
         self._renamer = Renamer(
-            store, workers, self._tree, self._resolver, self._entries, rename_log
+            store, copier, workers, tree, self._resolver, entries, moves, rename_log
         )
         self._emptying = Emptying(store.list_page, workers, self._tree, self.removed)
         self._modes_ahead = ModesAhead(self._tree, self._resolver)
@@ -334,6 +341,7 @@ class Namespace:
 
         One that was made or listed within ``negative_ttl`` says so by itself.
         """
+        await self.removed.make_room_of_moved(self._tree.keys.marker_key_of(directory))
         if self._tree.is_known_empty(directory) or await self._emptying.is_empty(directory):
             return
         await self._entries.require_empty(directory)
@@ -472,6 +480,7 @@ class Namespace:
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
         on_moved: OnMoved | None = None,
+        on_promised: OnPromised | None = None,
     ) -> Inode:
         """Give an entry another name; returns its inode.
 
@@ -480,6 +489,9 @@ class Namespace:
         go on from there; afterwards ``inode.info`` is that version. Files that are not in the
         store yet move without a request. ``on_moved`` is awaited when all have their new names,
         before a rename of a directory is forgotten.
+
+        ``on_promised``: a directory has its new name here first; called when the journal has it.
+        After that, failures are logged: the store is tried again; if it refuses, it is taken back.
 
         Raises:
             NoSuchEntryError, EntryExistsError (``no_replace``), IsADirectoryPathError,
@@ -495,6 +507,7 @@ class Namespace:
             no_replace=no_replace,
             on_copied=on_copied,
             on_moved=on_moved,
+            on_promised=on_promised,
         )
 
     async def finish_rename(self, inode: Inode, parent: Inode, name: str) -> bool:

@@ -17,6 +17,7 @@ from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
 from ossfs_py.namespace.listing.shared import ListingEngine
 from ossfs_py.namespace.metadata import decode
+from ossfs_py.namespace.moves import Moves
 from ossfs_py.namespace.news import KernelNews
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import Catalogue
@@ -49,8 +50,10 @@ class Tree:
         workers: Workers,
         options: NamespaceOptions,
         metrics: Metrics,
+        moves: Moves,
         news: KernelNews,
     ) -> None:
+        self._moves = moves
         self.options = options
         self.keys = KeyMap(options.prefix)
         self.table = InodeTable(options.max_entries, options.prefix)
@@ -151,6 +154,8 @@ class Tree:
 
         Zero-byte objects may be symlinks.
         """
+        if info.stored_at is not None and not self._moves.is_read(info.stored_at):
+            return True  # listed before its directory was copied to where it belongs
         return info.metadata is None and (info.size == 0 or self.options.posix_metadata)
 
     def absent_since(self, parent: Inode, name: str) -> float | None:
@@ -417,6 +422,16 @@ class Tree:
         self.entries_changed(old_parent)
         self.entries_changed(parent)
         self.changed(inode, new=replaced is None)
+
+    def renamed_back(self, inode: Inode, parent: Inode, name: str) -> None:
+        """The store refused a rename that the kernel takes for done."""
+        place, taken = inode.parent, inode.name
+        if place is None or parent.removed or self.table.child(parent, name) is not None:
+            self.vanished(inode)
+            return
+        self.renamed(inode, parent, name)
+        self._news.name_taken(place, taken, inode)
+        self._news.name_appeared(parent, name)
 
     def entries_changed(self, directory: Inode) -> None:
         """A directory's time is that of its last new, removed or renamed entry."""

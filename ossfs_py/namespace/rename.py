@@ -317,6 +317,7 @@ class Renamer:
         for info in objects:
             require_key(new_prefix + info.key[len(old_prefix) :])
         copies = await self._copier.copy_all(objects, old_prefix, new_prefix)
+        tree.added(copy.key for _, copy in copies.values())
         keys = {node: self._stored_key(node) for node in tree.table.below(source)}
         try:
             open_copies = [
@@ -444,6 +445,7 @@ class Renamer:
         """From now on, all is read from the copies; returns the inodes that are open."""
         tree = self._tree
         opened = self._settle(source, copies, old_prefix, new_prefix)
+        tree.added(copy.key for _, copy in copies.values())
         self._moves.copied(old_prefix)
         for node in tree.table.below(source):
             tree.changes.add(tree.keys.key_of(node))  # answers on their way are not believed

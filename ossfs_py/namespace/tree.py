@@ -5,7 +5,7 @@ No method waits: each is one step on the trio thread.
 
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import trio
 
@@ -418,10 +418,18 @@ class Tree:
         for node in self.table.below(inode):
             self.listings.drop(node)  # what they list has other keys now
         self.table.move(inode, parent, name)
+        if inode.kind is Kind.DIRECTORY:
+            self.absences.discard_below(self.keys.marker_key_of(inode))
         inode.ctime_ns = time.time_ns()
         self.entries_changed(old_parent)
         self.entries_changed(parent)
         self.changed(inode, new=replaced is None)
+
+    def added(self, keys: Iterable[str]) -> None:
+        """This mount has stored objects with these keys."""
+        if self.on_added is not None:
+            for key in keys:
+                self.on_added(key)
 
     def renamed_back(self, inode: Inode, parent: Inode, name: str) -> None:
         """The store refused a rename that the kernel takes for done."""

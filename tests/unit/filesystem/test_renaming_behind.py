@@ -422,3 +422,40 @@ def test_without_write_back_a_rename_returns_when_the_store_has_it(tmp_path: Pat
         assert files(store) == moved()
 
     run(tmp_path, test, store, write_back=False)
+
+
+@pytest.mark.parametrize("write_back", [True, False])
+def test_what_was_absent_under_a_name_is_there_when_a_directory_gets_that_name(
+    tmp_path: Path, write_back: bool
+) -> None:
+    store = filled(contents=CONTENTS | {"new/x": b"x"})
+
+    async def test(m: Mounted) -> None:
+        assert not await m.exists(("new", "a"))
+        assert not await m.exists(("new", "deep"))
+        await m.rename(("new",), ("away",))
+        await m.rename(("old",), ("new",))
+        assert await m.read_file(("new", "a")) == b"a"
+        assert await m.read_file(("new", "deep", "c")) == b"ccc"
+        assert await m.names(("away",)) == ["x"]
+
+    run(tmp_path, test, store, write_back=write_back, negative_ttl_seconds=60.0)
+
+
+def test_a_directory_that_has_just_come_is_not_removed_for_empty(tmp_path: Path) -> None:
+    """One answer tells of several directories that are removed one after the other."""
+    store = filled(contents=CONTENTS | {f"to/{name}/": b"" for name in "abc"})
+
+    async def test(m: Mounted) -> None:
+        assert await m.names(("to",)) == ["a", "b", "c"]
+        with holding(store, "copy") as gate:
+            await m.rename(("old",), ("to", "z"))
+            await time_passes(2)
+            for name in "abc":
+                await m.rmdir(("to", name))
+            gate.set()
+            await m.fs.sync()
+        await fails(lambda: m.rmdir(("to", "z", "deep")), DirectoryNotEmptyError)
+        await fails(lambda: m.rmdir(("to", "z", "deep", "er")), DirectoryNotEmptyError)
+
+    run(tmp_path, test, store, negative_ttl_seconds=30.0)

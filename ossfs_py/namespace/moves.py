@@ -45,6 +45,7 @@ class Moves:
         self.current: tuple[DirectoryMove, ...] = ()
         """Replaced at each change; read on any thread. No prefix is below another one."""
         self._failures: dict[str, int] = {}
+        self._scopes: dict[str, trio.CancelScope] = {}
         self._refused: list[str] = []
         self._changed = trio.lowlevel.ParkingLot()
         self._hurry = trio.Event()
@@ -59,10 +60,14 @@ class Moves:
 
     # -- who carries one out ----------------------------------------------------------------------
 
-    def begin(self, old_prefix: str, new_prefix: str) -> None:
-        """From now on, the directory has its new name here."""
+    def begin(self, old_prefix: str, new_prefix: str) -> trio.CancelScope:
+        """From now on, the directory has its new name here. The scope is cancelled when what is
+        promised is left to the next mount.
+        """
         self._failures[old_prefix] = 0
+        scope = self._scopes[old_prefix] = trio.CancelScope()
         self._set((*self.current, DirectoryMove(old_prefix, new_prefix)))
+        return scope
 
     def copied(self, old_prefix: str) -> None:
         """From now on, the objects are read from below the new prefix."""
@@ -75,21 +80,19 @@ class Moves:
 
     def end(self, old_prefix: str) -> None:
         """The store has carried it out, or it is taken back."""
-        del self._failures[old_prefix]
+        del self._failures[old_prefix], self._scopes[old_prefix]
         self._set(tuple(each for each in self.current if each.old_prefix != old_prefix))
 
     def refused(self, what: str) -> None:
         """One is taken back, as the store refused it: :meth:`require_none` reports it."""
         self._refused.append(what)
 
-    async def wait_after_failure(self, old_prefix: str, pause_seconds: float) -> bool:
-        """Wait before it is tried again; False: leave it to the next mount."""
+    async def wait_after_failure(self, old_prefix: str, pause_seconds: float) -> None:
+        """Wait before it is tried again."""
         self._failures[old_prefix] += 1
         self._changed.unpark_all()
-        if not self._is_given_up:
-            with trio.move_on_after(pause_seconds):
-                await self._hurry.wait()
-        return not self._is_given_up
+        with trio.move_on_after(pause_seconds):
+            await self._hurry.wait()
 
     # -- who waits for them -----------------------------------------------------------------------
 
@@ -141,16 +144,17 @@ class Moves:
             raise UnsavedDataError(f"{which} the old name in the bucket{hint}")
 
     async def finish(self) -> None:
-        """Wait until those of now are carried out or have failed once more; leave the latter, and
-        all that fail later, to the next mount.
+        """Wait until those of now are carried out or have failed once more; leave the latter to the
+        next mount.
         """
         await self.tried()
         self.give_up()
 
     def give_up(self) -> None:
-        """Leave those that fail to the next mount."""
+        """Leave those that are not over to the next mount."""
         self._is_given_up = True
-        self._hurry.set()
+        for scope in self._scopes.values():
+            scope.cancel()
         self._changed.unpark_all()
 
     # -- inside -----------------------------------------------------------------------------------

@@ -356,7 +356,7 @@ class Renamer:
             for info in await self._copier.everything_below(old_prefix):
                 require_key(new_prefix + info.key[len(old_prefix) :])
         await self._remember(move, old_prefix, {}, is_copied=False)
-        self._moves.begin(old_prefix, new_prefix)
+        scope = self._moves.begin(old_prefix, new_prefix)
         source.moving = True
         is_promised = False
         try:
@@ -365,7 +365,9 @@ class Renamer:
                 await move.on_moved()
             is_promised = True
             on_promised()
-            if not await self._carry_out(move, old_prefix, new_prefix):
+            with scope:
+                await self._carry_out(move, old_prefix, new_prefix)
+            if scope.cancelled_caught:
                 return  # the next mount finds it in the journal
         except BaseException as exc:
             is_refused = isinstance(exc, StoreError | NameTooLongError)
@@ -399,9 +401,8 @@ class Renamer:
             await move.on_moved()
         await self._forget(old_prefix)
 
-    async def _carry_out(self, move: _Move, old_prefix: str, new_prefix: str) -> bool:
-        """Bring a promised rename to the store; False: the store did not answer until this mount
-        gave up.
+    async def _carry_out(self, move: _Move, old_prefix: str, new_prefix: str) -> None:
+        """Bring a promised rename to the store, as often as it takes.
 
         Raises:
             StoreError, NameTooLongError: it refuses the copies.
@@ -428,16 +429,15 @@ class Renamer:
                 await self._copier.delete_all(list(copies), old_prefix)
             except (StoreUnavailableError, OSError, RuntimeError) as exc:
                 log.warning("%r has its old name in the bucket: %s", new_prefix, exc)
-                if not await self._moves.wait_after_failure(old_prefix, _RETRY_SECONDS):
-                    return False
+                await self._moves.wait_after_failure(old_prefix, _RETRY_SECONDS)
             except StoreError as exc:
                 if copies is None:
                     raise
                 # Hidden, it would be seen by all clients but those that could handle it.
                 log.error("%r was renamed, but the store keeps it: %s", old_prefix, exc)  # noqa: TRY400
-                return True
+                return
             else:
-                return True
+                return
 
     def _switch(
         self, source: Inode, copies: Copies, old_prefix: str, new_prefix: str

@@ -400,6 +400,27 @@ def test_a_mount_that_ends_while_the_store_is_down_leaves_it_to_the_next(tmp_pat
     run(tmp_path, next_mount, store)
 
 
+def test_a_mount_that_must_not_wait_any_longer_leaves_the_copies_to_the_next(
+    tmp_path: Path,
+) -> None:
+    store = filled()
+
+    async def test(m: Mounted) -> None:
+        with holding(store, "copy"):
+            await m.rename(("old",), ("new",))
+            with trio.move_on_after(0.1):
+                await m.fs.drain()
+            with trio.fail_after(30):
+                await m.fs.close()
+
+    run(tmp_path, test, store)
+    journal = Journal(tmp_path / "state")
+    journal.claim_leftovers()
+    tidy_leftovers(journal, store)
+    journal.close()
+    assert files(store) == moved()
+
+
 def test_the_next_mount_keeps_what_was_stored_under_the_new_name_since(tmp_path: Path) -> None:
     store = filled()
     store.seed("new/b", b"written since")

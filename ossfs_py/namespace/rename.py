@@ -387,6 +387,8 @@ class Renamer:
         await self._forget(old_prefix)
         source.moving = False
         self._moves.end(old_prefix)
+        tree.listings.drop(parent)  # if the store keeps the old one, it is seen again
+        tree.absences.discard(old_prefix.removesuffix("/"))
 
     async def _take_back(self, move: _Move, old_prefix: str, parent: Inode, name: str) -> None:
         """Give a directory its old name, and what waits in it."""
@@ -397,9 +399,11 @@ class Renamer:
         for node in tree.table.below(source):
             node.fresh_until = 0.0
             tree.listings.drop(node)
-        if move.on_moved is not None:
-            await move.on_moved()
-        await self._forget(old_prefix)
+        try:
+            if move.on_moved is not None:
+                await move.on_moved()
+        finally:
+            await self._forget(old_prefix)
 
     async def _carry_out(self, move: _Move, old_prefix: str, new_prefix: str) -> None:
         """Bring a promised rename to the store, as often as it takes.
@@ -434,7 +438,9 @@ class Renamer:
                 if copies is None:
                     raise
                 # Hidden, it would be seen by all clients but those that could handle it.
-                log.error("%r was renamed, but the store keeps it: %s", old_prefix, exc)  # noqa: TRY400
+                what = f"{old_prefix!r} was renamed, but the store keeps it: {exc}"
+                log.error("%s", what)  # noqa: TRY400 - what was refused says it
+                self._moves.refused(what)
                 return
             else:
                 return

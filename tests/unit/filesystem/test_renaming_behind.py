@@ -335,6 +335,25 @@ def test_a_rename_that_the_store_refuses_is_taken_back_and_told(tmp_path: Path) 
     assert files(store) == moved()
 
 
+def test_what_the_store_refuses_to_delete_is_seen_again_and_told(tmp_path: Path) -> None:
+    store = filled()
+
+    async def test(m: Mounted) -> None:
+        assert await m.names() == ["old"]
+        for method in ("delete_many", "delete"):
+            store.fail(method, AccessDeniedError("nothing goes"), times=100)
+        await m.rename(("old",), ("new",))
+        with pytest.raises(UnsavedDataError, match="'old/' was renamed, but the store keeps it: n"):
+            await m.fs.sync()
+        await time_passes(2)
+        assert await m.names() == ["new", "old"]
+        assert await tree_of(m, "old") == CONTENTS
+        assert await tree_of(m, "new") == moved()
+
+    run(tmp_path, test, store)
+    assert files(store) == CONTENTS | moved()
+
+
 def test_what_waits_in_a_directory_whose_rename_is_refused_is_stored_under_its_old_name(
     tmp_path: Path,
 ) -> None:

@@ -90,12 +90,17 @@ class ObjectInfo:
     """The object lock of this version: until when, or why, it cannot be removed."""
     pinned: bool = False
     """Use ``version_id``, whatever the current version of the key is."""
+    stored_at: str | None = None
+    """The key under which the store has it, while a renamed directory is copied; None: ``key``."""
 
     @property
     def version(self) -> ObjectVersion:
         """The version that this answer describes."""
         return ObjectVersion(
-            self.key, self.etag, self.size, self.version_id if self.pinned else None
+            self.stored_at or self.key,
+            self.etag,
+            self.size,
+            self.version_id if self.pinned else None,
         )
 
 

@@ -34,6 +34,15 @@ class Changes:
         self._commits = commits
         self._protection = protection
 
+    async def vacated(self, directory: Inode, name: str) -> None:
+        """Wait until the store has nothing of a directory that was renamed here and had the name.
+
+        Raises:
+            StoreError: it stays.
+        """
+        if self._namespace.moves.current:
+            await self._namespace.moves.left(self._namespace.marker_key_of(directory) + name)
+
     def within(self, directory: Inode) -> AbstractAsyncContextManager[None]:
         """Change names in a directory, while nothing above it moves."""
         return self._claims.place(directory)

@@ -106,7 +106,7 @@ class Opener:
         if not (inode.local or inode.removed) and (current is None or not current.file.dirty):
             await self._namespace.refresh_version(inode)
             current = self._opened.current(inode)
-        if current is not None and self._namespace.is_changing(inode):
+        if current is not None and self._namespace.changing.covers(inode):
             current.users += 1  # it may be of the new version already, which the inode is not
             return current
         version = inode.info.version if inode.info is not None else None

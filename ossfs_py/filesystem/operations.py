@@ -65,6 +65,8 @@ class Filesystem:
     which :meth:`forget` takes back.
     """
 
+    renames_behind = True  # directories, with write-back
+
     def __init__(
         self,
         namespace: Namespace,
@@ -129,8 +131,9 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
+        behind = self._behind if self.renames_behind and write_back is not None else None
         self._renaming = Renaming(
-            self._opened, namespace, claims, self._commits, self._owed, preserved, trash
+            self._opened, namespace, claims, self._commits, self._owed, preserved, trash, behind
         )
         self._replies = Replies(namespace, kernel)
         self._passthrough = Passthrough(kernel, is_on=options.passthrough)
@@ -189,8 +192,7 @@ class Filesystem:
         """mkdir(2)."""
         self.protection.require_writable()
         began = trio.current_time()
-        directory = self._namespace.inode(parent)
-        decoded = names.decode(name)
+        directory, decoded = self._namespace.inode(parent), names.decode(name)
         async with self._changes.within(directory):
             made = await self._owed.make_directory(directory, decoded, mode, uid, gid)
         return await self._introduced(made, began)
@@ -213,15 +215,13 @@ class Filesystem:
         """mknod(2) of a regular file, a FIFO or a socket."""
         self.protection.require_writable()
         began = trio.current_time()
+        directory, decoded = self._namespace.inode(parent), names.decode(name)
         if not stat.S_ISREG(mode):
-            directory = self._namespace.inode(parent)
-            decoded = names.decode(name)
             async with self._changes.within(directory):
                 made = await self._namespace.make_special(directory, decoded, mode, uid, gid)
             return await self._introduced(made, began)
-        inode = self._namespace.create_local(
-            self._namespace.inode(parent), names.decode(name), stat.S_IMODE(mode), uid, gid
-        )
+        await self._changes.vacated(directory, decoded)
+        inode = self._namespace.create_local(directory, decoded, stat.S_IMODE(mode), uid, gid)
         await self._handles.store_new(inode)
         return await self._introduced(inode, began)
 
@@ -231,8 +231,7 @@ class Filesystem:
         """symlink(2)."""
         self.protection.require_writable()
         began = trio.current_time()
-        directory = self._namespace.inode(parent)
-        decoded = names.decode(name)
+        directory, decoded = self._namespace.inode(parent), names.decode(name)
         async with self._changes.within(directory):
             made = await self._owed.make_symlink(directory, decoded, target, uid, gid)
         return await self._introduced(made, began)
@@ -345,6 +344,7 @@ class Filesystem:
         began = trio.current_time()
         directory = self._namespace.inode(parent)
         decoded = names.decode(name)
+        await self._changes.vacated(directory, decoded)
         inode = self._namespace.known_child(directory, decoded)
         if inode is not None and not flags & os.O_EXCL:
             if flags & (os.O_ACCMODE | os.O_TRUNC):
@@ -561,6 +561,7 @@ class Filesystem:
         Raises:
             UnsavedDataError: some files could not be stored; they stay dirty.
         """
+        await self._namespace.moves.done()
         await self._commits.sync()
         await self._removals.put_off.done()
         await self._owed.done()
@@ -572,8 +573,8 @@ class Filesystem:
 
     @property
     def unsaved_files(self) -> int:
-        """Files with changes, directories and links that are not in the bucket yet."""
-        return self._opened.unsaved_count + len(self._owed)
+        """Files with changes, directories, links and renames that are not in the bucket yet."""
+        return self._opened.unsaved_count + len(self._owed) + len(self._namespace.moves)
 
     @property
     def pending_uploads(self) -> int:
@@ -586,15 +587,18 @@ class Filesystem:
         Raises:
             UnsavedDataError: some files could not be stored; they were set aside.
         """
+        await self._namespace.moves.finish()
         try:
             await self._commits.drain()
         finally:
             await self._removals.put_off.tried()
             await self._owed.tried()
+        self._namespace.moves.require_none("; the next mount renames them")
         self._owed.require_none("; the next mount makes them")
 
     async def close(self) -> None:
         """Free every open file; call :meth:`drain` first."""
+        self._namespace.moves.give_up()
         await self._behind.settled()
         await self._opener.close()
         self._passthrough.close()

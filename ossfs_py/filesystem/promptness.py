@@ -39,6 +39,6 @@ class Promptness:
     def of_name(self, parent: int, name: bytes) -> bool:
         """Whether open(2) with O_CREAT waits for nothing, as no such entry is known."""
         directory = self._namespace.inodes.find(parent)
-        if directory is None:
+        if directory is None or self._namespace.moves.current:
             return False
         return self._namespace.known_child(directory, name.decode("utf-8", "replace")) is None

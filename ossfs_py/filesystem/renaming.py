@@ -1,26 +1,61 @@
 """rename(2): dirty files move along, and the journal never has two names for one file.
 
-With write-back, renaming a waiting file changes its record. If the daemon is killed in between, the
-next mount finds two records of one name, and takes the later one. The rename of a directory is
-recorded until all records have their new names.
+With write-back, the rename of a directory returns when the journal has it. It is carried out in the
+background, and changes below the directory wait for that. Renaming a waiting file changes its
+record. If the daemon is killed in between, the next mount finds two records of one name, and takes
+the later one. The rename of a directory is recorded until all records have their new names.
 """
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import trio
+
 from ossfs_py.errors import NoSuchEntryError, OssfsError
+from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.preserved import PreservedFiles
 from ossfs_py.filesystem.trash import Trash
+from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.namespace.rename import OnPromised
 
 log = logging.getLogger(__name__)
+
+
+class _Told:
+    """The outcome of a rename as its program is told: that it failed, is done, or will be."""
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+        self._error: Exception | None = None
+
+    def set(self) -> None:
+        """It will be done; what becomes of it later is in the log."""
+        self._event.set()
+
+    async def run(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Make the call. Raises what the program is not told any more."""
+        try:
+            await call()
+        except Exception as exc:
+            if self._event.is_set():
+                raise
+            self._error = exc
+        finally:
+            self._event.set()
+
+    async def wait(self) -> None:
+        """Wait until the program can be told. Raises what it is told."""
+        await self._event.wait()
+        if self._error is not None:
+            raise self._error
 
 
 class Renaming:
@@ -35,7 +70,10 @@ class Renaming:
         owed: OwedEntries,
         preserved: PreservedFiles,
         trash: Trash,
+        behind: Behind | None,
     ) -> None:
+        """``behind``: with write-back, where the renames of directories go on."""
+        self._behind = behind
         self._opened = opened
         self._namespace = namespace
         self._claims = claims
@@ -53,6 +91,36 @@ class Renaming:
             OSError: the journal cannot be written.
             As :meth:`Namespace.rename`.
         """
+        if self._behind is not None:
+            inode = await self._namespace.lookup(source_dir, old)
+            if inode.kind is Kind.DIRECTORY:
+                told = _Told()
+                call = partial(
+                    self._rename,
+                    source_dir,
+                    old,
+                    target_dir,
+                    new,
+                    no_replace=no_replace,
+                    on_promised=told.set,
+                )
+                self._behind.start(partial(told.run, call))
+                await told.wait()
+                return
+        await self._rename(source_dir, old, target_dir, new, no_replace=no_replace)
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    async def _rename(
+        self,
+        source_dir: Inode,
+        old: str,
+        target_dir: Inode,
+        new: str,
+        *,
+        no_replace: bool,
+        on_promised: OnPromised | None = None,
+    ) -> None:
         known = self._namespace.known_child
         moved = False
         while not moved:
@@ -65,18 +133,18 @@ class Renaming:
                 if target is not None and target is not inode and not no_replace:
                     await self._give_way(inode, target)
                 await self._keep_replaced(inode, target_dir, new, no_replace=no_replace)
+                is_behind = inode.kind is Kind.DIRECTORY and on_promised is not None
                 await self._namespace.rename(
                     source_dir,
                     old,
                     target_dir,
                     new,
                     no_replace=no_replace,
-                    on_copied=self._commits.follow_copies,
+                    on_copied=self._follow_copies if is_behind else self._commits.follow_copies,
                     on_moved=partial(self._note_moved, inode, target),
+                    on_promised=on_promised if is_behind else None,
                 )
                 moved = True
-
-    # -- inside ----------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def _moving(
@@ -150,11 +218,7 @@ class Renaming:
         inodes below it have other keys.
         """
         self._commits.renamed(inode, replaced)
-        for below in self._namespace.affected_by_rename(inode):
-            opened = self._opened.current(below)
-            if opened is not None:
-                async with opened.lock:
-                    await self._commits.redescribe(opened)
+        await self._redescribe(self._namespace.affected_by_rename(inode))
         await self._owed.moved(inode)
         if replaced is None:
             return
@@ -163,3 +227,17 @@ class Renaming:
         if opened is not None:
             opened.file.abandon()
         await self._owed.removed(replaced)
+
+    async def _follow_copies(
+        self, copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]
+    ) -> None:
+        """As :meth:`Commits.follow_copies`, for files whose records have their new names."""
+        await self._commits.follow_copies(copies)
+        await self._redescribe([inode for inode, _, _ in copies])
+
+    async def _redescribe(self, inodes: Iterable[Inode]) -> None:
+        for inode in inodes:
+            opened = self._opened.current(inode)
+            if opened is not None:
+                async with opened.lock:
+                    await self._commits.redescribe(opened)

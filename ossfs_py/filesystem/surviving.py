@@ -68,6 +68,7 @@ class SurvivingFilesystem(Filesystem):
     """How long another daemon waits for files that are streamed to the store."""
     sent_seconds = 3.0
     """Additional wait for a file that was being stored. One arrived 3 s late, at a load of 22."""
+    renames_behind = False  # another daemon would not know what has its new name here only
     _moved = False
     """Whether objects of open files may still move, as the earlier daemon was renaming."""
 

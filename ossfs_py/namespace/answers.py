@@ -42,6 +42,11 @@ class Absences:
         """The name exists now."""
         self._asked_at.pop(key, None)
 
+    def discard_below(self, prefix: str) -> None:
+        """Something else has the name of the directory now."""
+        for key in [key for key in self._asked_at if key.startswith(prefix)]:
+            self._asked_at.pop(key, None)
+
     def clear(self) -> list[tuple[int, str]]:
         """Ask about every name again; returns the directories and names that the kernel knows."""
         self._asked_at.clear()

@@ -323,7 +323,9 @@ class Entries:
         cannot be removed.
         """
         prefix = self._tree.keys.marker_key_of(directory)
-        if any(node.local for node in self._tree.table.below(directory) if node is not directory):
+        await self.removed.make_room_of_moved(prefix)
+        below = (node for node in self._tree.table.below(directory) if node is not directory)
+        if any(node.local or node.moving for node in below):
             raise DirectoryNotEmptyError(f"directory {prefix!r} is not empty")
         found = await self._resolver.first_below(directory)
         if found is None:
@@ -429,6 +431,7 @@ class Entries:
         self.require_writable()
         key = self.new_key(parent, name)
         stored_key = require_key(key + "/" if kind is Kind.DIRECTORY else key)
+        await self.removed.make_room_of_moved(key + "/")
         if await self.find_target(parent, name) is not None:
             raise EntryExistsError(f"{name!r} exists")
         free_since = self._tree.absent_since(parent, name)

@@ -73,6 +73,8 @@ class Inode:
         "metadata",
         "metadata_dirty",
         "mode",
+        "moving",
+        "moving",
         "mtime_explicit",
         "mtime_ns",
         "mtime_settled",
@@ -123,6 +125,8 @@ class Inode:
         """info.mtime_ns came from the store, not from this host's clock at an upload."""
         self.local = False
         """Created here and not in the store yet."""
+        self.moving = False
+        """A directory whose new name the store does not have yet."""
         self.removed = False
         """No name leads here any more."""
         self.stale = False
@@ -463,7 +467,7 @@ class InodeTable:
     def _drop_if_unreferenced(self, inode: Inode) -> None:
         if inode.lookup_count or inode.open_count or inode.children or inode is self.root:
             return
-        if (inode.local or inode.metadata_dirty) and not inode.removed:
+        if (inode.local or inode.moving or inode.metadata_dirty) and not inode.removed:
             return  # the only place that knows of it
         self._idle.pop(inode.number, None)
         self._by_number.pop(inode.number, None)

@@ -21,15 +21,17 @@ from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.listing.reading import Listed
 from ossfs_py.namespace.modesahead import ModesAhead
+from ossfs_py.namespace.moves import CatalogueOfMoved, Moves
 from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.past import PastCatalogue
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
-from ossfs_py.namespace.rename import OnCopied, OnMoved, RenameLog, Renamer
+from ossfs_py.namespace.rename import OnCopied, OnMoved, OnPromised, RenameLog, Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter, why_never
 from ossfs_py.namespace.tree import Tree, kind_of
+from ossfs_py.namespace.treecopy import TreeCopier
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
@@ -60,17 +62,21 @@ class Namespace:
         rename_log: RenameLog | None = None,
     ) -> None:
         self._options = options
-        self.removed = RemovedKeys()
+        self.moves = Moves()
+        """Directories that were renamed here and have their old names in the store."""
+        self.removed = RemovedKeys(self.moves)
         """Names that were removed here and are still in the store: they are hidden."""
         there = store if options.at_ns is None else PastCatalogue(store, options.at_ns)
-        seen = CatalogueWithoutRemoved(there, self.removed)
-        self._tree = Tree(seen, workers, options, metrics, news)
+        present = CatalogueWithoutRemoved(there, self.removed)
+        seen = CatalogueOfMoved(present, self.moves)
+        self._tree = Tree(seen, workers, options, metrics, self.moves, news)
+        self.changing = self._tree.changing
         self._resolver = Resolver(seen, workers, self._tree)
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver, self.removed)
-        self._renamer = Renamer(
-            store, workers, self._tree, self._resolver, self._entries, rename_log
-        )
+        copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
+        rooms = self._tree, self._resolver, self._entries, self.moves
+        self._renamer = Renamer(store, copier, workers, *rooms, rename_log)
         self._emptying = Emptying(store.list_page, workers, self._tree, self.removed)
         self._modes_ahead = ModesAhead(self._tree, self._resolver)
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
@@ -206,8 +212,7 @@ class Namespace:
         return tree.attributes(inode)
 
     def attributes_known(self, inode: Inode) -> Attributes:
-        """The attributes in memory, however old: for an inode that was looked up or listed just
-        now."""
+        """The attributes in memory, however old: for an inode looked up or listed just now."""
         return self._tree.attributes(inode)
 
     def mode_known(self, inode: Inode) -> int:
@@ -254,9 +259,7 @@ class Namespace:
         return await self._resolver.head(self._tree.keys.key_of(inode))
 
     async def metadata_in_store(self, inode: Inode) -> Mapping[str, str]:
-        """Metadata of the object of an inode at this moment; empty if there is no object. One
-        request.
-        """
+        """Metadata of an inode's object at this moment; empty if there is none. One request."""
         info = await self._resolver.head(self._entries.key_of_empty(inode))
         return {} if info is None or info.metadata is None else info.metadata
 
@@ -335,6 +338,7 @@ class Namespace:
 
         One that was made or listed within ``negative_ttl`` says so by itself.
         """
+        await self.removed.make_room_of_moved(self._tree.keys.marker_key_of(directory))
         if self._tree.is_known_empty(directory) or await self._emptying.is_empty(directory):
             return
         await self._entries.require_empty(directory)
@@ -436,10 +440,6 @@ class Namespace:
         """
         return await self._entries.follow(inode, told, content)
 
-    def is_changing(self, inode: Inode) -> bool:
-        """Whether this mount is replacing or moving the inode's object now."""
-        return self._tree.is_changing(inode)
-
     def note_outdated(self, inode: Inode) -> None:
         """The store refused the inode's version: it has another, or none. The next look asks."""
         self._tree.outdated(inode)
@@ -477,6 +477,7 @@ class Namespace:
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
         on_moved: OnMoved | None = None,
+        on_promised: OnPromised | None = None,
     ) -> Inode:
         """Give an entry another name; returns its inode.
 
@@ -485,6 +486,9 @@ class Namespace:
         go on from there; afterwards ``inode.info`` is that version. Files that are not in the
         store yet move without a request. ``on_moved`` is awaited when all have their new names,
         before a rename of a directory is forgotten.
+
+        ``on_promised``: a directory has its new name here first; called when the journal has it.
+        After that, failures are logged: the store is tried again; if it refuses, it is taken back.
 
         Raises:
             NoSuchEntryError, EntryExistsError (``no_replace``), IsADirectoryPathError,
@@ -500,6 +504,7 @@ class Namespace:
             no_replace=no_replace,
             on_copied=on_copied,
             on_moved=on_moved,
+            on_promised=on_promised,
         )
 
     async def finish_rename(self, inode: Inode, parent: Inode, name: str) -> bool:
@@ -542,9 +547,8 @@ class Namespace:
         Raises:
             RangeTooLargeError: over 2 KiB.
         """
-        return stored_metadata(
-            inode, self._options, with_times=inode.mtime_explicit or not explicit_mtime_only
-        )
+        with_times = inode.mtime_explicit or not explicit_mtime_only
+        return stored_metadata(inode, self._options, with_times=with_times)
 
     async def get_xattr(self, inode: Inode, name: bytes) -> bytes:
         """One extended attribute.

@@ -36,12 +36,30 @@ class RemovedObject(Protocol):
         ...
 
 
+class Waitable(Protocol):
+    """The part of :class:`~ossfs_py.namespace.moves.Moves` that makes room."""
+
+    async def left(self, key: str) -> None:
+        """Wait until nothing of a moved directory has the key, or one below it.
+
+        Raises:
+            StoreError: it stays.
+        """
+        ...
+
+    async def left_below(self, prefix: str) -> None:
+        """As :meth:`left`, of all keys that begin with ``prefix``."""
+        ...
+
+
 class RemovedKeys:
     """The removals of a mount that are not over. Belongs to the trio thread, but for
     :meth:`hiding` and :meth:`below`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, moves: Waitable | None = None) -> None:
+        """``moves``: directories that were moved away, for which those who need the keys wait."""
+        self._moves = moves
         self._by_key: dict[str, tuple[RemovedObject, ...]] = {}
 
     def add(self, removed: RemovedObject) -> None:
@@ -73,11 +91,19 @@ class RemovedKeys:
         Raises:
             StoreError: what was removed there is still in the way.
         """
+        if self._moves is not None:
+            await self._moves.left(key)
         for removed in self.hiding(key):
             await removed.give_way()
 
+    async def make_room_of_moved(self, prefix: str) -> None:
+        """As :meth:`make_room_below`, but only of what is moved away."""
+        if self._moves is not None:
+            await self._moves.left_below(prefix)
+
     async def make_room_below(self, prefix: str) -> None:
         """As :meth:`make_room`, of all keys that begin with ``prefix``."""
+        await self.make_room_of_moved(prefix)
         for key in self.below(prefix):
             await self.make_room(key)
 

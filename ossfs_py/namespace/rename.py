@@ -1,7 +1,6 @@
 """Renaming: copies on the server, then deletes; of directories, everything below in parallel."""
 
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from ossfs_py.errors import (
     EntryExistsError,
     InvalidArgumentError,
     IsADirectoryPathError,
+    NameTooLongError,
     NoSuchEntryError,
     NotADirectoryPathError,
     ObjectMissingError,
@@ -21,15 +21,15 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     VersionChangedError,
 )
-from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.model import ListQuery, ObjectVersion
 from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
-from ossfs_py.namespace.pending import map_bounded
-from ossfs_py.namespace.removing import remove_all
+from ossfs_py.namespace.moves import Moves
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
+from ossfs_py.namespace.treecopy import Copies, TreeCopier
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 
@@ -47,10 +47,12 @@ class RenameLog(Protocol):
         is_copied: bool,
         over_directory: bool,
         etags: Mapping[str, str],
+        is_promised: bool,
     ) -> None:
         """Copies below ``new_prefix``, where nothing is yet but perhaps an empty directory, begin
         now; or ``is_copied``: they are made, and from now on the rename counts. ``etags`` has those
-        of copies of what is open, by those of what was copied.
+        of copies of what is open, by those of what was copied. ``is_promised``: the rename counts
+        in any case.
         """
         ...
 
@@ -64,9 +66,12 @@ OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]
 OnMoved: TypeAlias = Callable[[], Awaitable[None]]
 """Told that an inode, and all below it, have their new names. A rename of a directory is
 remembered until this has returned."""
+OnPromised: TypeAlias = Callable[[], None]
+"""Told that the rename of a directory will be carried out, now or by the next mount."""
 
-_PROGRESS_KEYS = 1000
 _COPY_TRIES = 3
+_RETRY_SECONDS = 5.0
+"""Pause between tries of what is promised; each has the store's own retry budget."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,7 @@ class _Move:
     key: str
     on_copied: OnCopied | None
     on_moved: OnMoved | None
+    on_promised: OnPromised | None = None
     over_directory: bool = False
     """Whether it takes the place of an empty directory."""
 
@@ -89,20 +95,22 @@ class Renamer:
     def __init__(
         self,
         store: ObjectStore,
+        copier: TreeCopier,
         workers: Workers,
         tree: Tree,
         resolver: Resolver,
         entries: Entries,
+        moves: Moves,
         rename_log: RenameLog | None = None,
     ) -> None:
         self._store = store
+        self._moves = moves
         self._log = rename_log
         self._workers = workers
         self._tree = tree
         self._resolver = resolver
         self._entries = entries
-        # A quarter of the threads stays free for readers: a copy may take a minute.
-        self._parallel = max(1, workers.count - workers.count // 4)
+        self._copier = copier
 
     def affected(self, inode: Inode) -> list[Inode]:
         """The open inodes that a rename of ``inode`` takes along, itself included."""
@@ -118,6 +126,7 @@ class Renamer:
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
         on_moved: OnMoved | None = None,
+        on_promised: OnPromised | None = None,
     ) -> Inode:
         """Give an entry another name; see :meth:`Namespace.rename`."""
         self._entries.require_writable()
@@ -129,7 +138,10 @@ class Renamer:
         if target is not None and no_replace:
             raise EntryExistsError(f"{new_name!r} exists")
         old_parent = source.parent
-        move = _Move(source, new_parent, new_name, key, on_copied, on_moved, target is not None)
+        move = _Move(
+            source, new_parent, new_name, key, on_copied, on_moved, on_promised, target is not None
+        )
+        await self._entries.removed.make_room_of_moved(key + "/")
         if source.kind is Kind.DIRECTORY:
             if _is_inside(new_parent, source):
                 raise InvalidArgumentError("a directory cannot be moved into itself")
@@ -138,6 +150,9 @@ class Renamer:
                     raise NotADirectoryPathError(f"{new_name!r} is no directory")
                 await self._entries.require_empty(target)
             await self._entries.removed.make_room_below(key + "/")
+            if on_promised is not None:
+                await self._move_directory_behind(move, on_promised)
+                return source
             await self._move_directory_remembered(move)
         else:
             if target is not None and target.kind is Kind.DIRECTORY:
@@ -189,9 +204,9 @@ class Renamer:
             tree.renamed(source, move.parent, move.name)
             return
         await self._entries.removed.make_room(move.key)
-        with nullcontext() if target is None else tree.changing(target):
+        with nullcontext() if target is None else tree.changing.during(target):
             before, version, stored = await self._copy_file(source, move.key)
-            with tree.changing(source):
+            with tree.changing.during(source):
                 try:
                     if move.on_copied is not None and source.open_count:
                         await move.on_copied([(source, before, version)])
@@ -270,9 +285,12 @@ class Renamer:
             if move.on_moved is not None:
                 await move.on_moved()
         finally:
-            if self._log is not None:
-                with trio.CancelScope(shield=True):
-                    await self._workers.run(self._log.forget_rename, prefix)
+            await self._forget(prefix)
+
+    async def _forget(self, prefix: str) -> None:
+        if self._log is not None:
+            with trio.CancelScope(shield=True):
+                await self._workers.run(self._log.forget_rename, prefix)
 
     async def _remember(
         self, move: _Move, prefix: str, etags: Mapping[str, str], *, is_copied: bool
@@ -285,6 +303,7 @@ class Renamer:
                 is_copied=is_copied,
                 over_directory=move.over_directory,
                 etags=etags,
+                is_promised=move.on_promised is not None,
             )
             await self._workers.run(record)
 
@@ -292,7 +311,7 @@ class Renamer:
         tree, source = self._tree, move.source
         old_prefix = tree.keys.marker_key_of(source)
         new_prefix = move.key + "/"
-        objects = await self._everything_below(old_prefix)
+        objects = await self._copier.everything_below(old_prefix)
         if not objects and not tree.holds_unstored(source):
             tree.vanished(source)
             raise NoSuchEntryError(f"{source.name!r} is gone from the store")
@@ -300,14 +319,10 @@ class Renamer:
             require_key(new_prefix + tree.keys.key_of(node)[len(old_prefix) :])
         for info in objects:
             require_key(new_prefix + info.key[len(old_prefix) :])
-        copies = await self._copy_all(objects, old_prefix, new_prefix)
-        keys = {
-            node: tree.keys.marker_key_of(node)
-            if node.kind is Kind.DIRECTORY
-            else tree.keys.key_of(node)
-            for node in tree.table.below(source)
-        }
-        with tree.changing(source):
+        copies = await self._copier.copy_all(objects, old_prefix, new_prefix)
+        tree.added(copy.key for _, copy in copies.values())
+        keys = {node: self._stored_key(node) for node in tree.table.below(source)}
+        with tree.changing.during(source):
             try:
                 open_copies = [
                     (node, *copies[key])
@@ -318,7 +333,7 @@ class Renamer:
                     await move.on_copied(open_copies)
                 etags = {copied.etag: copy.etag for _, copied, copy in open_copies}
                 await self._remember(move, old_prefix, etags, is_copied=True)
-                await self._delete_all(list(copies), old_prefix)
+                await self._copier.delete_all(list(copies), old_prefix)
             except BaseException:
                 self._both_exist(move)
                 raise
@@ -331,128 +346,148 @@ class Renamer:
                 node.fresh_until = 0.0  # not copied, or another version than the one known
         tree.refreshed(source, tree.now())
 
-    async def _everything_below(self, prefix: str) -> list[ObjectInfo]:
-        objects: list[ObjectInfo] = []
-        token: str | None = None
-        used: set[str | None] = set()
-        while token not in used:
-            used.add(token)
-            page = await self._resolver.list_page(ListQuery(prefix, delimiter="", token=token))
-            objects += page.objects
-            if page.next_token is None:
-                return objects
-            token = page.next_token
-        raise StoreUnavailableError(
-            "the listing goes in circles", operation="ListObjectsV2", key=prefix
-        )
+    # -- directories, behind ----------------------------------------------------------------------
 
-    async def _copy_all(
-        self, objects: list[ObjectInfo], old_prefix: str, new_prefix: str
-    ) -> dict[str, tuple[ObjectVersion, ObjectVersion]]:
-        """Copy every object, or none; by key, what was copied and the copy.
-
-        A failure takes back the copies already made: the half-filled target would stand in the
-        way of the next try.
-        """
-        # Facts that a LIST lacks (encryption, a redirect) cost one request for each object. Only
-        # --posix-metadata pays for them; otherwise the store's defaults for copies apply.
-        asks = self._tree.options.posix_metadata
-        made: list[str] = []  # list.append is atomic; the copies run on several threads
-
-        def copy(info: ObjectInfo) -> tuple[ObjectVersion, ObjectVersion] | None:
-            key = new_prefix + info.key[len(old_prefix) :]
-            source = info.version
-            try:
-                try:
-                    if key.endswith("/") and info.size == 0:
-                        # SeaweedFS answers a copy of a marker with success and makes nothing.
-                        marker = self._store.head(info.key)
-                        said = CommitRequest(
-                            key, marker.metadata or {}, marker.content_type, like=marker
-                        )
-                        version = self._store.put(said, b"")
-                    else:
-                        if asks:
-                            info = self._store.head(info.key)
-                        version = self._store.copy(source, key, like=info)
-                except VersionChangedError:
-                    info = self._store.head(info.key)
-                    source = info.version
-                    version = self._store.copy(source, key, like=info)
-            except ObjectMissingError:
-                return None  # deleted by another client meanwhile
-            made.append(key)
-            return source, version
-
-        progress = self._progress("copied", old_prefix, len(objects))
-        copies: dict[str, tuple[ObjectVersion, ObjectVersion]] = {}
+    async def _move_directory_behind(self, move: _Move, on_promised: OnPromised) -> None:
+        """Give the directory its new name here, and then at the store."""
+        tree, source = self._tree, move.source
+        parent, name = source.parent, source.name
+        assert parent is not None  # noqa: S101 - nobody renames the root
+        old_prefix, new_prefix = tree.keys.marker_key_of(source), move.key + "/"
+        for node in tree.table.below(source):
+            require_key(new_prefix + tree.keys.key_of(node)[len(old_prefix) :])
+        if len(new_prefix.encode()) > len(old_prefix.encode()):
+            for info in await self._copier.everything_below(old_prefix):
+                require_key(new_prefix + info.key[len(old_prefix) :])
+        await self._remember(move, old_prefix, {}, is_copied=False)
+        scope = self._moves.begin(old_prefix, new_prefix)
+        source.moving = True
+        is_promised = False
         try:
-            for level in _from_the_top(objects):
-                done = await map_bounded(
-                    self._workers, copy, level, limit=self._parallel, progress=progress
-                )
-                copies |= {
-                    info.key: copied
-                    for info, copied in zip(level, done, strict=True)
-                    if copied is not None
-                }
-        except StoreError:
-            log.warning("renaming %r failed; taking back %d copies", old_prefix, len(made))
-            try:
-                await remove_all(self._store, self._workers, made, limit=self._parallel)
-            except StoreError as exc:
-                log.warning("copies below %r are left behind: %s", new_prefix, exc)
-            raise
-        return copies
+            tree.renamed(source, move.parent, move.name)
+            if move.on_moved is not None:
+                await move.on_moved()
+            is_promised = True
+            on_promised()
+            with scope:
+                await self._carry_out(move, old_prefix, new_prefix)
+            if scope.cancelled_caught:
+                return  # the next mount finds it in the journal
+        except BaseException as exc:
+            is_refused = isinstance(exc, StoreError | NameTooLongError)
+            if is_promised and not is_refused:
+                raise  # as above
+            if is_promised:
+                what = f"directory {new_prefix!r} has its old name {old_prefix!r} again: {exc}"
+                log.error("%s", what)  # noqa: TRY400 - what was refused says it
+                self._moves.refused(what)
+            with trio.CancelScope(shield=True):
+                await self._take_back(move, old_prefix, parent, name)
+            if not is_promised:
+                raise
+            return
+        if parent is not move.parent:
+            await self._entries.keep_visible(parent)
+        await self._forget(old_prefix)
+        source.moving = False
+        self._moves.end(old_prefix)
+        tree.listings.drop(parent)  # if the store keeps the old one, it is seen again
+        tree.absences.discard(old_prefix.removesuffix("/"))
 
-    async def _delete_all(self, keys: list[str], prefix: str) -> None:
-        """Delete files first, then markers from the deepest up, also where none is known.
+    async def _take_back(self, move: _Move, old_prefix: str, parent: Inode, name: str) -> None:
+        """Give a directory its old name, and what waits in it."""
+        tree, source = self._tree, move.source
+        source.moving = False
+        self._moves.end(old_prefix)
+        tree.renamed_back(source, parent, name)
+        for node in tree.table.below(source):
+            node.fresh_until = 0.0
+            tree.listings.drop(node)
+        try:
+            if move.on_moved is not None:
+                await move.on_moved()
+        finally:
+            await self._forget(old_prefix)
 
-        SeaweedFS keeps a marker, silently, whose directory still has children, and it goes on
-        listing an empty directory until a marker of it is deleted.
+    async def _carry_out(self, move: _Move, old_prefix: str, new_prefix: str) -> None:
+        """Bring a promised rename to the store, as often as it takes.
+
+        Raises:
+            StoreError, NameTooLongError: it refuses the copies.
         """
-        gone = {*keys, *_directories_of(keys, prefix)}
-        progress = self._progress("deleted", prefix, len(gone))
-        levels: dict[int, list[str]] = {}
-        for key in gone:
-            levels.setdefault(key.count("/") if key.endswith("/") else sys.maxsize, []).append(key)
-        for level in sorted(levels, reverse=True):
-            await remove_all(
-                self._store, self._workers, levels[level], limit=self._parallel, progress=progress
-            )
+        copies: Copies | None = None
+        opened: list[tuple[Inode, ObjectVersion, ObjectVersion]] = []
+        is_recorded = False
+        while True:
+            try:
+                if copies is None:
+                    objects = await self._copier.everything_below(old_prefix)
+                    for info in objects:
+                        require_key(new_prefix + info.key[len(old_prefix) :])
+                    copies = await self._copier.copy_all(objects, old_prefix, new_prefix)
+                    opened = self._switch(move.source, copies, old_prefix, new_prefix)
+                if not is_recorded:
+                    if move.on_copied is not None and opened:
+                        await move.on_copied(opened)
+                    etags = {copied.etag: copy.etag for _, copied, copy in opened}
+                    await self._remember(move, old_prefix, etags, is_copied=True)
+                    is_recorded = True
+                    # Answers that were on their way told of the old keys.
+                    self._settle(move.source, copies, old_prefix, new_prefix)
+                await self._copier.delete_all(list(copies), old_prefix)
+            except (StoreUnavailableError, OSError, RuntimeError) as exc:
+                log.warning("%r has its old name in the bucket: %s", new_prefix, exc)
+                await self._moves.wait_after_failure(old_prefix, _RETRY_SECONDS)
+            except StoreError as exc:
+                if copies is None:
+                    raise
+                # Hidden, it would be seen by all clients but those that could handle it.
+                what = f"{old_prefix!r} was renamed, but the store keeps it: {exc}"
+                log.error("%s", what)  # noqa: TRY400 - what was refused says it
+                self._moves.refused(what)
+                return
+            else:
+                return
 
-    @staticmethod
-    def _progress(done: str, prefix: str, total: int) -> Callable[[int], None] | None:
-        if total <= _PROGRESS_KEYS:
-            return None
+    def _switch(
+        self, source: Inode, copies: Copies, old_prefix: str, new_prefix: str
+    ) -> list[tuple[Inode, ObjectVersion, ObjectVersion]]:
+        """From now on, all is read from the copies; returns the inodes that are open."""
+        tree = self._tree
+        opened = self._settle(source, copies, old_prefix, new_prefix)
+        tree.added(copy.key for _, copy in copies.values())
+        self._moves.copied(old_prefix)
+        for node in tree.table.below(source):
+            tree.changes.add(tree.keys.key_of(node))  # answers on their way are not believed
+            tree.listings.drop(node)
+        return opened
 
-        def report(count: int) -> None:
-            if count % _PROGRESS_KEYS == 0 or count == total:
-                log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
+    def _settle(
+        self,
+        source: Inode,
+        copies: Copies,
+        old_prefix: str,
+        new_prefix: str,
+    ) -> list[tuple[Inode, ObjectVersion, ObjectVersion]]:
+        """Let the inodes of a directory stand for the copies; returns those that are open."""
+        tree = self._tree
+        opened = []
+        for node in tree.table.below(source):
+            copied = copies.get(old_prefix + self._stored_key(node)[len(new_prefix) :])
+            if copied is not None and node.open_count:
+                opened.append((node, *copied))
+            info = node.info
+            if info is None or not info.version.key.startswith(old_prefix):
+                continue
+            if copied is not None and copied[0] == info.version:
+                tree.stored(node, copied[1], node.metadata)
+            elif not node.local:
+                node.fresh_until = 0.0  # not copied, or another version than the one known
+        return opened
 
-        return report
-
-
-def _from_the_top(objects: list[ObjectInfo]) -> list[list[ObjectInfo]]:
-    """Markers, those of one depth together, then files: SeaweedFS loses a marker, at times, that
-    comes while it makes the directory by itself for something in it.
-    """
-    levels: dict[int, list[ObjectInfo]] = {}
-    for info in objects:
-        depth = info.key.count("/") if info.key.endswith("/") else sys.maxsize
-        levels.setdefault(depth, []).append(info)
-    return [levels[depth] for depth in sorted(levels)]
-
-
-def _directories_of(keys: list[str], prefix: str) -> set[str]:
-    """The markers of all directories that ``keys`` are in, from ``prefix`` down."""
-    markers: set[str] = set()
-    for key in keys:
-        marker = key[: key.rfind("/") + 1]
-        while len(marker) >= len(prefix) and marker not in markers:
-            markers.add(marker)
-            marker = marker[: marker.rfind("/", 0, -1) + 1]
-    return markers
+    def _stored_key(self, node: Inode) -> str:
+        keys = self._tree.keys
+        return keys.marker_key_of(node) if node.kind is Kind.DIRECTORY else keys.key_of(node)
 
 
 def _is_inside(place: Inode, directory: Inode) -> bool:

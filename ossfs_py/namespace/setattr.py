@@ -212,7 +212,7 @@ class AttributeWriter:
 
     async def _copy_onto_itself(self, inode: Inode, info: ObjectInfo) -> None:
         stored = stored_metadata(inode, self._tree.options, with_times=True)
-        with self._tree.changing(inode):
+        with self._tree.changing.during(inode):
             version = await self._workers.run(
                 partial(
                     self._store.copy,

@@ -5,20 +5,20 @@ No method waits: each is one step on the trio thread.
 
 import stat
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import trio
 
 from ossfs_py.model import NO_METADATA, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace import attributes
 from ossfs_py.namespace.answers import CREATION_SECONDS, Absences, LocalChanges, MetadataMemory
+from ossfs_py.namespace.changing import Changing
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, State
 from ossfs_py.namespace.listing.shared import ListingEngine
 from ossfs_py.namespace.metadata import decode
+from ossfs_py.namespace.moves import Moves
 from ossfs_py.namespace.news import KernelNews
 from ossfs_py.namespace.policy import NamespaceOptions
 from ossfs_py.namespace.removed import Catalogue
@@ -51,8 +51,10 @@ class Tree:
         workers: Workers,
         options: NamespaceOptions,
         metrics: Metrics,
+        moves: Moves,
         news: KernelNews,
     ) -> None:
+        self._moves = moves
         self.options = options
         self.keys = KeyMap(options.prefix)
         self.table = InodeTable(options.max_entries, options.prefix)
@@ -71,8 +73,7 @@ class Tree:
         )
         self._mounted_ns = time.time_ns()
         self._news = news
-        self._changing: Counter[int] = Counter()
-        """Numbers of inodes whose objects this mount is replacing or removing now."""
+        self.changing = Changing()
         self.on_added: Callable[[str], None] | None = None
         """Called with the key of each entry that this mount makes or stores."""
 
@@ -150,36 +151,17 @@ class Tree:
         """Whether the inode, or one below it, has content that the store has not got yet, or is
         about to get another name.
         """
-        return self.is_changing(inode) or any(
+        return self.changing.covers(inode) or any(
             node.local or node.size_source is not None for node in self.table.below(inode)
         )
-
-    @contextmanager
-    def changing(self, inode: Inode) -> Iterator[None]:
-        """Inside the block this mount replaces or removes the object of the inode, and those below
-        it. The store may have done that before its answer is here: other answers that tell of it
-        are no news of other clients.
-        """
-        self._changing[inode.number] += 1
-        try:
-            yield
-        finally:
-            self._changing[inode.number] -= 1
-            if not self._changing[inode.number]:
-                del self._changing[inode.number]
-
-    def is_changing(self, inode: Inode) -> bool:
-        """Whether a change of the inode's object is under way."""
-        node: Inode | None = inode if self._changing else None
-        while node is not None and node.number not in self._changing:
-            node = node.parent
-        return node is not None
 
     def must_ask(self, info: ObjectInfo) -> bool:
         """Whether a listed object has to be asked for its metadata before it can be shown.
 
         Zero-byte objects may be symlinks.
         """
+        if info.stored_at is not None and not self._moves.is_read(info.stored_at):
+            return True  # listed before its directory was copied to where it belongs
         return info.metadata is None and (info.size == 0 or self.options.posix_metadata)
 
     def absent_since(self, parent: Inode, name: str) -> float | None:
@@ -449,10 +431,28 @@ class Tree:
         for node in self.table.below(inode):
             self.listings.drop(node)  # what they list has other keys now
         self.table.move(inode, parent, name)
+        if inode.kind is Kind.DIRECTORY:
+            self.absences.discard_below(self.keys.marker_key_of(inode))
         inode.ctime_ns = time.time_ns()
         self.entries_changed(old_parent)
         self.entries_changed(parent)
         self.changed(inode, new=replaced is None)
+
+    def added(self, keys: Iterable[str]) -> None:
+        """This mount has stored objects with these keys."""
+        if self.on_added is not None:
+            for key in keys:
+                self.on_added(key)
+
+    def renamed_back(self, inode: Inode, parent: Inode, name: str) -> None:
+        """The store refused a rename that the kernel takes for done."""
+        place, taken = inode.parent, inode.name
+        if place is None or parent.removed or self.table.child(parent, name) is not None:
+            self.vanished(inode)
+            return
+        self.renamed(inode, parent, name)
+        self._news.name_taken(place, taken, inode)
+        self._news.name_appeared(parent, name)
 
     def entries_changed(self, directory: Inode) -> None:
         """A directory's time is that of its last new, removed or renamed entry."""
@@ -478,7 +478,7 @@ class Tree:
                 # that version, the condition of the commit finds out.
                 self.refreshed(inode, asked_at)
                 return inode
-            if self.is_changing(inode):
+            if self.changing.covers(inode):
                 return inode
             if inode.settled and inode.open_count:
                 self._lose_name(inode)

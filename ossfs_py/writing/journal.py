@@ -330,11 +330,16 @@ class Journal:
         is_copied: bool = False,
         over_directory: bool = False,
         etags: Mapping[str, str] = MappingProxyType({}),
+        is_promised: bool = False,
     ) -> None:
         """Remember a rename until :meth:`forget_rename`; replaces its record. For the arguments see
         :class:`RenameRecord`.
         """
-        self.write_rename(RenameRecord(old_prefix, new_prefix, is_copied, over_directory, etags))
+        self.write_rename(
+            RenameRecord(
+                old_prefix, new_prefix, is_copied, over_directory, etags, is_promised=is_promised
+            )
+        )
 
     def write_rename(self, rename: RenameRecord) -> None:
         """As :meth:`record_rename`."""
@@ -362,10 +367,13 @@ class Journal:
             hangs = record.sent is not None or (
                 record.base is not None and record.base.key.startswith(rename.old_prefix)
             )
+            replaces = record.replaces and rename.etags.get(record.replaces, record.replaces)
             if record.key.startswith(rename.old_prefix) and not hangs:
-                replaces = record.replaces and rename.etags.get(record.replaces, record.replaces)
                 moved = record.replaced(key=rename.moved(record.key), replaces=replaces)
                 self._write_unsaved(moved)
+            elif record.key.startswith(rename.new_prefix) and replaces != record.replaces:
+                # It had its new name before the object that it replaces.
+                self._write_unsaved(record.replaced(replaces=replaces))
         for marker in self.leftover_markers():
             if marker.key.startswith(rename.old_prefix):
                 self.record_marker(replace(marker, key=rename.moved(marker.key)))

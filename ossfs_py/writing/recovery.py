@@ -52,7 +52,7 @@ from ossfs_py.writing.parts import (
 )
 from ossfs_py.writing.records import DirtyRecord, SentParts
 from ossfs_py.writing.removals import delete_removed
-from ossfs_py.writing.renames import RenameRecord
+from ossfs_py.writing.settling import settle_renames
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] =
     delete stay for the next mount. So do objects that were removed, or copied, under a key that is
     still ``read``.
     """
-    done = _settle_renames(journal, store)
+    done = settle_renames(journal, store)
     for upload in journal.leftover_uploads():
         try:
             store.abort(upload)
@@ -111,23 +111,6 @@ def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] =
             continue
         journal.forget_removal(record)
     return done + _make_owed_directories(journal, store)
-
-
-def _settle_renames(journal: Journal, store: ObjectStore) -> int:
-    """Finish or undo interrupted renames; returns the number of deleted objects."""
-    done = 0
-    for rename in journal.leftover_renames():
-        if rename.is_copied:
-            journal.move_leftovers(rename)
-        try:
-            done += _settle_rename(store, rename)
-        except StoreError as exc:
-            log.warning("a rename of %r that was cut short stays so: %s", rename.old_prefix, exc)
-            if rename.first_tried_ns is None:
-                journal.write_rename(replace(rename, first_tried_ns=time.time_ns()))
-            continue
-        journal.forget_rename(rename.old_prefix)
-    return done
 
 
 def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
@@ -166,54 +149,6 @@ def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:
 
 def _depth(record: MarkerRecord) -> int:
     return record.key.rstrip("/").count("/")
-
-
-def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:
-    """Leave each object of an interrupted rename under one key; returns how many had two.
-
-    When the rename began, nothing but perhaps a marker was below the new prefix, and nothing is
-    deleted before everything is copied. If everything is copied, the old keys are deleted.
-    Otherwise the copies are, and the rename can be tried again.
-    """
-
-    def below(prefix: str) -> dict[str, ObjectInfo]:
-        return {info.key[len(prefix) :]: info for info in _everything_below(store, prefix)}
-
-    old, new = below(rename.old_prefix), below(rename.new_prefix)
-    both = [name for name, copy in new.items() if name in old and old[name].size == copy.size]
-    finished = rename.is_copied
-    if finished is None:  # an object that has only its new key proves it, too
-        finished = any(name not in old for name in new)
-    log.warning(
-        "a rename of %r to %r was cut short: %s",
-        rename.old_prefix,
-        rename.new_prefix,
-        "finishing it" if finished else "taking it back, try again",
-    )
-    if not finished and rename.over_directory:
-        both = [name for name in both if name]
-    until_ns = rename.first_tried_ns
-    if until_ns is not None:
-        both = [name for name in both if (old if finished else new)[name].mtime_ns <= until_ns]
-    # Longest first: some stores keep a marker while something is below it.
-    keys = [(rename.old_prefix if finished else rename.new_prefix) + name for name in both]
-    with ThreadPoolExecutor(_PARTS_AT_ONCE) as threads:
-        files = [key for key in keys if not key.endswith("/")]
-        for _ in threads.map(store.delete, files):
-            pass
-    for key in sorted((key for key in keys if key.endswith("/")), key=len, reverse=True):
-        store.delete(key)
-    return len(keys)
-
-
-def _everything_below(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
-    token: str | None = None
-    while True:
-        page = store.list_page(ListQuery(prefix, delimiter="", token=token))
-        yield from page.objects
-        token = page.next_token
-        if token is None:
-            return
 
 
 class Recovery:

@@ -11,8 +11,8 @@ class RenameRecord:
     """A directory that is being renamed: everything below one prefix is copied below another, and
     then deleted.
 
-    As soon as everything is copied, the rename counts: the journal's records below the old prefix
-    then apply below the new one.
+    As soon as everything is copied, or at once if it is promised, the rename counts: the journal's
+    records below the old prefix then apply below the new one.
     """
 
     old_prefix: str
@@ -26,6 +26,9 @@ class RenameRecord:
     first_tried_ns: int | None = None
     """When a mount first tried to finish it, and failed: objects stored since do not belong to it.
     """
+
+    is_promised: bool = False
+    """Its program has been told that it is done."""
 
     def moved(self, key: str) -> str:
         """The new key for an old one."""
@@ -41,6 +44,7 @@ class RenameRecord:
                 "over_directory": self.over_directory,
                 "etags": dict(self.etags),
                 "first_tried_ns": self.first_tried_ns,
+                "is_promised": self.is_promised,
             }
         )
 
@@ -60,4 +64,5 @@ class RenameRecord:
             over_directory=bool(fields.get("over_directory", False)),
             etags={str(old): str(new) for old, new in fields.get("etags", {}).items()},
             first_tried_ns=None if tried_ns is None else int(tried_ns),
+            is_promised=bool(fields.get("is_promised", False)),
         )

@@ -189,7 +189,9 @@ class SmallContent(LocalContent):
         Raises:
             OSError: the disk is full, among others.
         """
-        if self._kept and request != self._kept_request:
+        known = self._kept_request
+        # What it replaces does not count when requests are compared.
+        if self._kept and (request != known or (known and request.replaces != known.replaces)):
             await self._describe(request, complete=self._secured)
             if self._secured:
                 self._context.group_sync.add_small(self._ident)

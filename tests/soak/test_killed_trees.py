@@ -110,6 +110,14 @@ def renamed(rng: random.Random) -> Iterator[Call]:
         yield move(directory, there)
         yield move(f"{there}/link", f"{there}/away")
         yield write(f"{there}/late", b"late")
+    yield on("all", Path.mkdir)
+    for old, new in (("moved0", "swap"), ("moved1", "moved0"), ("swap", "moved1")):
+        yield move(old, new)
+    for number in range(2, DIRECTORIES):
+        yield move(f"moved{number}", f"all/{number}")
+        yield on(f"moved{number}", Path.mkdir)
+        yield move(f"all/{number}/f3", f"moved{number}/f3")
+    yield move("all", "whole")
 
 
 Kept = dict[str, tuple[object, ...]]

@@ -116,7 +116,7 @@ class Listing:
         """Known once it is complete, and until a directory comes or goes."""
         if not only_stored:
             for name, child in directory.children.items():
-                if child.local:
+                if child.local or child.moving:
                     self.note(name, LOCAL, new=True)
 
     def ask(self) -> None:

@@ -48,6 +48,8 @@ STATS = 20_000
 WRITTEN_BYTES = 512 * MIB
 TINY_WRITES = 5_000
 NEAR_MS, CLOUD_MS = 1.0, 25.0
+IDLE_CPU_SECONDS = 0.05
+"""What a daemon without requests takes within some seconds."""
 
 Figures = dict[str, float]
 Do = Callable[[Served], Figures]
@@ -124,13 +126,18 @@ def drop_pages(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def _rests(mounted: Served, seconds: float) -> None:
+    """Wait until the daemon has done nothing for so long."""
+    before = -1.0
+    while mounted.cpu_seconds() - before > IDLE_CPU_SECONDS:
+        before = mounted.cpu_seconds()
+        time.sleep(seconds)
+
+
 def fill_cache(mounted: Served) -> Figures:
     """Read four files, and wait until the daemon has written them to disk."""
     forked(read_quarters)(mounted)
-    before = -1.0
-    while mounted.cpu_seconds() != before:
-        before = mounted.cpu_seconds()
-        time.sleep(0.5)
+    _rests(mounted, 1)
     for name in QUARTERS:
         drop_pages(mounted.path / name)
     return {}
@@ -248,16 +255,15 @@ def copy_whole(path: Path) -> Figures:
 
 
 def seal_large(mounted: Served) -> Figures:
-    """Read the file into the disk cache, and let it be verified."""
-    forked(partial(read_one, LARGE))(mounted)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
+    """Read the file into the disk cache, and let it be verified, which waits for its readers."""
+    for _ in range(5):
+        forked(partial(read_one, LARGE))(mounted)
+        _rests(mounted, 5)
         drop_pages(mounted.path / LARGE)
         before = mounted.cpu_seconds()
         forked(partial(read_one, LARGE))(mounted)
-        if mounted.cpu_seconds() - before < 0.1:
+        if mounted.cpu_seconds() - before < IDLE_CPU_SECONDS:
             return {}
-        time.sleep(1)
     raise RuntimeError("the kernel never read the file itself")
 
 

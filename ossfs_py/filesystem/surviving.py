@@ -207,18 +207,27 @@ class SurvivingFilesystem(Filesystem):
         if self._settled is not None:
             await self._settled.wait()
 
+    async def _seen(self) -> None:
+        if self._unseen is not None:
+            await self._unseen.wait()
+
+    async def _names_ready(self) -> None:
+        """What is owed is stored in the background: a name that was removed or renamed meanwhile
+        would come back.
+        """
+        await self._ready()
+        await self._seen()
+
     # -- calls about names ----------------------------------------------------------------------
 
     async def lookup(self, parent: int, name: bytes) -> EntryReply:
         """The entry of a name."""
-        if self._unseen is not None:
-            await self._unseen.wait()
+        await self._seen()
         return await super().lookup(parent, name)
 
     async def read_directory(self, handle: int, start: int, take: TakeEntry) -> None:
         """readdir(3)."""
-        if self._unseen is not None:
-            await self._unseen.wait()
+        await self._seen()
         await super().read_directory(handle, start, take)
 
     async def run(self) -> None:
@@ -241,7 +250,7 @@ class SurvivingFilesystem(Filesystem):
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
     ) -> tuple[OpenReply, EntryReply]:
         """open(2) with O_CREAT."""
-        await self._ready()
+        await self._names_ready()
         return await super().create(parent, name, mode, flags, uid, gid)
 
     async def read(self, handle: int, offset: int, size: int) -> memoryview | bytes:
@@ -291,32 +300,32 @@ class SurvivingFilesystem(Filesystem):
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mkdir(2)."""
-        await self._ready()
+        await self._names_ready()
         return await super().make_directory(parent, name, mode, uid, gid)
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
-        await self._ready()
+        await self._names_ready()
         await super().remove_directory(parent, name)
 
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
     ) -> EntryReply:
         """mknod(2)."""
-        await self._ready()
+        await self._names_ready()
         return await super().make_node(parent, name, mode, uid, gid)
 
     async def make_symlink(
         self, parent: int, name: bytes, target: bytes, uid: int, gid: int
     ) -> EntryReply:
         """symlink(2)."""
-        await self._ready()
+        await self._names_ready()
         return await super().make_symlink(parent, name, target, uid, gid)
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """unlink(2)."""
         with self._all_noted():
-            await self._ready()
+            await self._names_ready()
             await super().unlink(parent, name)
 
     async def rename(
@@ -324,7 +333,7 @@ class SurvivingFilesystem(Filesystem):
     ) -> None:
         """rename(2)."""
         with self._all_noted():
-            await self._ready()
+            await self._names_ready()
             await super().rename(parent, name, new_parent, new_name, no_replace=no_replace)
 
     async def set_attributes(

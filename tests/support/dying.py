@@ -102,9 +102,12 @@ async def life(
     data_path: str = "temp",
     *,
     sent_seconds: float = 0.0,
+    between: Callable[[SurvivingFilesystem], Awaitable[None]] | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[Mounted, SurvivingFilesystem]]:
-    """A daemon, from its start to where it is asked something."""
+    """A daemon, from its start to where it is asked something. ``between`` is awaited when it knows
+    what is stored, and has not stored yet what is owed.
+    """
     made(root)
     store.memory, store.root = memory, root
     survival = open_survival(memory)
@@ -137,6 +140,8 @@ async def life(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fs.run)
             await fs.settle(tidy, renaming=False)
+            if between is not None:
+                await between(fs)
             for ident in claimed:
                 await trio.to_thread.run_sync(Recovery(journal).upload, ident, store)
             fs.show_names()

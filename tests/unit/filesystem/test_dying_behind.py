@@ -7,10 +7,23 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
+from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import ROOT_NUMBER
-from tests.support.dying import BEFORE, GID, UID, Case, dies, names, written
+from tests.support.dying import (
+    BEFORE,
+    GID,
+    UID,
+    Case,
+    WatchedStore,
+    dies,
+    life,
+    names,
+    written,
+)
+from tests.support.trio_tests import in_trio
 
 behind = partial(dies, write_back=True)
 FORGOTTEN = pytest.mark.parametrize("forgotten", [False, True], ids=["known", "forgotten"])
@@ -186,3 +199,36 @@ def test_what_is_renamed_at_once_by_the_next_daemon_has_its_new_name_only(
         assert case.store.content("new file") == BEFORE
 
     assert behind(tmp_path, prepare, stored, check, {}) > 3
+
+
+@in_trio
+async def test_a_directory_is_not_renamed_before_what_is_owed_is_in_it(tmp_path: Path) -> None:
+    """The kernel knows the directory, so it looks nothing up first."""
+    memory, store = os.memfd_create("test"), WatchedStore()
+    async with life(memory, tmp_path / "first", store, write_back=True) as (_, fs):
+        directory = (await fs.make_directory(ROOT_NUMBER, b"d", 0o750, UID, GID)).inode
+        await fs.sync()
+        inode = await made(Case(fs, store), directory, b"file", BEFORE)
+        fs.forget([(inode, 1)])
+    is_renamed = trio.Event()
+
+    async def rename(fs: SurvivingFilesystem) -> None:
+        await fs.rename(ROOT_NUMBER, b"d", ROOT_NUMBER, b"m", no_replace=False)
+        is_renamed.set()
+
+    async with trio.open_nursery() as nursery:
+
+        async def between(fs: SurvivingFilesystem) -> None:
+            nursery.start_soon(rename, fs)
+            with trio.move_on_after(1):
+                await is_renamed.wait()
+
+        async with life(memory, tmp_path / "first", store, write_back=True, between=between) as (
+            _,
+            fs,
+        ):
+            await is_renamed.wait()
+            await fs.sync()
+            assert await names(Case(fs, store)) == ["m"]
+        assert store.keys() == ["m/", "m/file"]
+    os.close(memory)

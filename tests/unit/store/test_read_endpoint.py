@@ -164,7 +164,8 @@ def test_an_answer_of_another_range_is_not_taken() -> None:
 
 
 def test_what_the_store_says_of_the_object_counts_for_errors() -> None:
-    gone = [[[error(412, "PreconditionFailed")]], [[error(404, "NoSuchKey")]]]
+    # A HEAD, the second request, finds that it has changed indeed.
+    gone = [[[error(412, "PreconditionFailed")]], [[reply(404)]], [[error(404, "NoSuchKey")]]]
     with pair([[[error(404, "NoSuchKey")]]], gone) as both:
         with pytest.raises(VersionChangedError):
             both.read()

@@ -167,8 +167,7 @@ class Filesystem:
         return await self._introduced(await self._namespace.lookup(directory, decoded), began)
 
     def absent_seconds(self, parent: int, name: bytes) -> float:
-        """How long the kernel may cache that a name is absent, after :meth:`lookup` did not find
-        it.
+        """How long the kernel may cache that a name is absent, which :meth:`lookup` did not find.
 
         0: it asks again. The kernel is told if the name appears in the meantime.
         """
@@ -200,8 +199,7 @@ class Filesystem:
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
         self.protection.require_writable()
-        directory = self._namespace.inode(parent)
-        decoded = names.decode(name)
+        directory, decoded = self._namespace.inode(parent), names.decode(name)
         self.protection.refuse("delete", "rmdir", path_in(directory, decoded))
         async with self._changes.within(directory):
             inode = self._namespace.known_child(directory, decoded)
@@ -243,8 +241,7 @@ class Filesystem:
     async def unlink(self, parent: int, name: bytes) -> None:
         """unlink(2); programs with the file open continue to read and write it."""
         self.protection.require_writable()
-        directory = self._namespace.inode(parent)
-        decoded = names.decode(name)
+        directory, decoded = self._namespace.inode(parent), names.decode(name)
         self.protection.refuse("delete", "unlink", path_in(directory, decoded))
         gone = False
         while not gone:
@@ -342,8 +339,7 @@ class Filesystem:
         """open(2) with O_CREAT of a name that the kernel has just looked up, and not found."""
         self.protection.require_writable()
         began = trio.current_time()
-        directory = self._namespace.inode(parent)
-        decoded = names.decode(name)
+        directory, decoded = self._namespace.inode(parent), names.decode(name)
         await self._changes.vacated(directory, decoded)
         inode = self._namespace.known_child(directory, decoded)
         if inode is not None and not flags & os.O_EXCL:
@@ -502,10 +498,8 @@ class Filesystem:
         return inode
 
     async def refresh(self, path: str) -> Refreshed:
-        """Drop everything cached at and below a path relative to the mountpoint.
-
-        Then looks up the path itself, and returns when the kernel knows the result. Unsaved changes
-        stay.
+        """Drop everything cached at and below a path relative to the mountpoint; unsaved changes
+        stay. Then looks up the path itself, and returns when the kernel knows the result.
 
         Raises:
             InvalidArgumentError, NoSuchEntryError, NotADirectoryPathError, StoreError: the lookup
@@ -561,10 +555,11 @@ class Filesystem:
         Raises:
             UnsavedDataError: some files could not be stored; they stay dirty.
         """
-        await self._namespace.moves.done()
+        await self._namespace.moves.tried()
         await self._commits.sync()
         await self._removals.put_off.done()
         await self._owed.done()
+        self._namespace.moves.require_none()
 
     @property
     def open_files(self) -> int:

@@ -122,15 +122,6 @@ class Moves:
         while any(self._failures.get(prefix) == count for prefix, count in failures.items()):
             await self._changed.park()
 
-    async def done(self) -> None:
-        """Wait until the store has carried them out.
-
-        Raises:
-            UnsavedDataError: it has not; or it has refused one since this was last asked.
-        """
-        await self.tried()
-        self.require_none()
-
     def require_none(self, hint: str = "") -> None:
         """Raise UnsavedDataError if a directory has its old name in the bucket; the message
         includes ``hint``.

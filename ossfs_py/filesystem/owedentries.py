@@ -71,17 +71,19 @@ class OwedEntries:
             for inode in inodes.below(inodes.root)
             if inode.local and inode.kind is not Kind.FILE
         }
+        for inode in local.values():
+            # It may be in the store, if that daemon was killed before it noted so (or while it was
+            # renaming a directory above): who removes or renames it deletes the object, too. A
+            # directory's marker is deleted in any case.
+            inode.shadows = inode.kind is Kind.SYMLINK
         is_all = True
         for record in records:
-            inode = local.get(record.key)
-            if inode is None or self._group_sync is None:
+            known = local.get(record.key)
+            if known is None or self._group_sync is None:
                 is_all = False
                 continue
-            inode.metadata = dict(record.metadata)
-            # It may be in the store, if that daemon was killed before it noted so: who removes or
-            # renames it deletes the object, too. A directory's marker is deleted in any case.
-            inode.shadows = inode.kind is Kind.SYMLINK
-            self._owed[inode] = _Owed(record.ident)
+            known.metadata = dict(record.metadata)
+            self._owed[known] = _Owed(record.ident)
             self._some.set()
         return is_all
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -341,12 +341,22 @@ def copied_from(pid: int, number: int) -> int:
     return int(found)
 
 
+def held_by(pid: int) -> dict[str, int]:
+    """Descriptors of a process, by what they refer to."""
+    found = {}
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found[str(each.readlink())] = int(each.name)
+    return found
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="nobody else may take descriptors of a process")
 def test_a_second_daemon_for_the_same_descriptor_serves_nothing(one: Mount) -> None:
     pid = daemon_of(one.path)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    held = {str(each.readlink()): int(each.name) for each in Path(f"/proc/{one.pid}/fd").iterdir()}
     names = ("/memfd:ossfs-py (deleted)", "/dev/fuse")
+    wait_for(lambda: set(names) <= held_by(one.pid).keys())
+    held = held_by(one.pid)
     given = [theirs.fileno(), *(copied_from(one.pid, held[name]) for name in names), NOT_THERE]
     environment = {**one.environment, KEPT_VARIABLE: told_as_text(given, "")}
     with ours, theirs:

@@ -1,9 +1,8 @@
 """Asking ahead what a listing does not tell of the entries of a directory.
 
 Where a mode must be asked before the kernel may believe it, a program that looks at, or opens, one
-listed file after the other would wait for each. So would one that asks for the names of extended
-attributes, as ls(1) does of each file since coreutils 9.6. What comes next in the listing is asked
-meanwhile.
+listed file after the other would wait for each. So would one that asks for the names of their
+extended attributes. What comes next in the listing is asked meanwhile.
 """
 
 from collections import deque

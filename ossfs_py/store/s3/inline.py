@@ -174,7 +174,10 @@ class InlineGets:
         except NoAnswerError as fault:
             self._give_up(get, fault)
         except StoreError as exc:
-            self._finish(get, outcome.Error(exc), keep=False)
+            # It is believed of a blocking request only, which confirms it.
+            log.debug("an answer is asked for once more: %s", exc)
+            self._leave(get, None, keep=False)
+            get.gave_up()
         except Exception:
             log.exception("an answer was not understood")
             self._give_up(get, NoAnswerError("it was not understood"))
@@ -183,7 +186,8 @@ class InlineGets:
             told: Told | None = None
             if get.start == 0:
                 told = partial(told_by, get.version, get.head.headers)
-            self._finish(get, outcome.Value(told), keep=get.head.keep)
+            self._leave(get, None, keep=get.head.keep)
+            get.ended(outcome.Value(told))
 
     def _read_head(self, get: _Get) -> None:
         while (end := get.text.find(b"\r\n\r\n")) < 0:
@@ -227,10 +231,6 @@ class InlineGets:
         self._leave(get, fault, keep=False)
         self._pool.suspect(get.connection, fault)
         get.gave_up()
-
-    def _finish(self, get: _Get, result: outcome.Outcome[Told | None], *, keep: bool) -> None:
-        self._leave(get, None, keep=keep)
-        get.ended(result)
 
     def _leave(self, get: _Get, fault: NoAnswerError | None, *, keep: bool) -> None:
         number = get.connection.fileno()

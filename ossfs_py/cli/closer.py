@@ -17,12 +17,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from ossfs_py.cli.kept import keep_to_ourselves
+from ossfs_py.host.remains import DEVICE, waits_for_the_next
 
 CLONE = {"x86_64": 56, "aarch64": 220}
 """The number of clone(2), by machine. The C library's function runs its child on another stack,
 where Python 3.14 takes the end of the stack to be reached."""
 _CLONE_FILES = 0x400
 _FILES = Path("/proc/self/fd")
+_LOOK_SECONDS = 2.0
+"""The kernel tells nobody that a daemon is dead but for threads that wait for the next one."""
+_UNSEEN_LOOKS = 15
+"""How often a daemon may be found dead, and not let go by the kernel for an unknown reason."""
 
 
 def start_closer() -> bool:
@@ -38,31 +43,49 @@ def start_closer() -> bool:
         daemon = os.pidfd_open(os.getpid())
     except OSError:
         return False  # an old kernel
+    number_of_daemon = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         call = ctypes.PyDLL(None).syscall  # keeps the interpreter's lock
         call.argtypes = [ctypes.c_long] * 6
         pid = call(number, _CLONE_FILES | signal.SIGCHLD, 0, 0, 0, 0)
         if pid == 0:
-            _close_after(daemon)
+            _close_after(number_of_daemon, daemon)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return bool(pid > 0)
 
 
-def _close_after(daemon: int) -> NoReturn:
+def _close_after(number: int, daemon: int) -> NoReturn:
     try:
         keep_to_ourselves()  # it has the environment of the daemon, and its connections
         os.chdir("/")  # a file system that somebody works in cannot be unmounted
-        poll = select.poll()
-        poll.register(daemon, select.POLLIN)
-        poll.poll()
+        is_over = _has_ended(number, daemon)
         descriptors = [int(entry.name) for entry in _FILES.iterdir()]
         for descriptor in sorted(descriptors, key=takes_long):
             with suppress(OSError):
-                os.close(descriptor)
+                if is_over or not _is_kept_open(descriptor, daemon):
+                    os.close(descriptor)
+        if not is_over:
+            select.select([daemon], [], [])
     finally:
         os._exit(0)
+
+
+def _has_ended(number: int, daemon: int) -> bool:
+    """Wait until a daemon has ended (True), or ends only when the next one serves its mount."""
+    unseen = 0
+    while not select.select([daemon], [], [], _LOOK_SECONDS)[0]:
+        waits = waits_for_the_next(number)
+        unseen = unseen + 1 if waits is None else 0
+        if waits or unseen > _UNSEEN_LOOKS:
+            return False
+    return True
+
+
+def _is_kept_open(descriptor: int, daemon: int) -> bool:
+    """Whether the rest of the daemon, or who looks what that does, needs it."""
+    return descriptor == daemon or (_FILES / str(descriptor)).readlink() == DEVICE
 
 
 def takes_long(descriptor: int) -> bool:

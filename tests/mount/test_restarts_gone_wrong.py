@@ -233,6 +233,39 @@ def test_with_the_store_away_the_next_daemon_answers_what_it_knows_and_waits_for
     assert one.terminate() == 0, one.log
 
 
+@pytest.mark.parametrize("data_path", ["temp", "cache"])
+def test_a_daemon_that_is_killed_while_it_tells_the_kernel_of_a_name_is_followed_by_another(
+    mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy, data_path: str
+) -> None:
+    """One of its threads waits for the directory that a program has locked, and no signal ends it;
+    the program waits for an answer, which the next daemon gives.
+    """
+    minio_client.put_object(bucket, "dir/name", io.BytesIO(b"bytes"), 5)
+    one = kept(mount, bucket, data_path=data_path, endpoint=proxy.endpoint, metadata_ttl="100ms")
+    top = one.path / "dir"
+    assert (top / "name").read_bytes() == b"bytes"
+    held = threading.Event()
+    proxy.faults.append(Fault("PutObject", key="dir/made/", held_until=held, times=None))
+    programs = [threading.Thread(target=(top / "made").mkdir)]
+    programs[0].start()
+    wait_for(lambda: proxy.faults[-1].hits > 0)
+    minio_client.remove_object(bucket, "dir/name")
+    time.sleep(0.2)  # until then the kernel does not ask
+    programs.append(threading.Thread(target=os.path.lexists, args=(top / "name",)))
+    programs[1].start()
+    pid = daemon_of(one.path)
+    threads = Path(f"/proc/{pid}/task")
+    wait_for(lambda: any(" D " in (each / "stat").read_text() for each in threads.iterdir()))
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(pid))
+    held.set()
+    for program in programs:
+        program.join(END_SECONDS)
+        assert not program.is_alive(), "it hangs"
+    assert [each.name for each in top.iterdir()] == ["made"]
+    assert one.terminate() == 0, one.log
+
+
 def _before_it_is_started(keeper: int, _daemon: int, begin: Callable[[], None]) -> None:
     stop(keeper)
     begin()

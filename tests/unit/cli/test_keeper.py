@@ -259,4 +259,5 @@ def test_the_keeper_imports_nothing_but_pythons_own() -> None:
         "ossfs_py.cli.kept",
         "ossfs_py.host",
         "ossfs_py.host.keeping",
+        "ossfs_py.host.remains",
     }

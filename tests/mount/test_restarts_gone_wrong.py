@@ -233,6 +233,15 @@ def test_with_the_store_away_the_next_daemon_answers_what_it_knows_and_waits_for
     assert one.terminate() == 0, one.log
 
 
+def any_is_deaf(pid: int) -> bool:
+    """Whether a thread of a process waits in the kernel for something that no signal ends."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if " D " in (thread / "stat").read_text():
+                return True
+    return False
+
+
 @pytest.mark.parametrize("data_path", ["temp", "cache"])
 def test_a_daemon_that_is_killed_while_it_tells_the_kernel_of_a_name_is_followed_by_another(
     mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy, data_path: str
@@ -254,8 +263,7 @@ def test_a_daemon_that_is_killed_while_it_tells_the_kernel_of_a_name_is_followed
     programs.append(threading.Thread(target=os.path.lexists, args=(top / "name",)))
     programs[1].start()
     pid = daemon_of(one.path)
-    threads = Path(f"/proc/{pid}/task")
-    wait_for(lambda: any(" D " in (each / "stat").read_text() for each in threads.iterdir()))
+    wait_for(lambda: any_is_deaf(pid))
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not is_alive(pid))
     held.set()

@@ -17,6 +17,7 @@ from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.namespace.removing import remove_all
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.markers import markers_above
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class TreeCopier:
         SeaweedFS keeps a marker, silently, whose directory still has children, and it goes on
         listing an empty directory until a marker of it is deleted.
         """
-        gone = {*keys, *_directories_of(keys, prefix)}
+        gone = {*keys, *markers_above(keys, prefix)}
         progress = self._progress("deleted", prefix, len(gone))
         levels: dict[int, list[str]] = {}
         for key in gone:
@@ -156,14 +157,3 @@ def _from_the_top(objects: list[ObjectInfo]) -> list[list[ObjectInfo]]:
         depth = info.key.count("/") if info.key.endswith("/") else sys.maxsize
         levels.setdefault(depth, []).append(info)
     return [levels[depth] for depth in sorted(levels)]
-
-
-def _directories_of(keys: list[str], prefix: str) -> set[str]:
-    """The markers of all directories that ``keys`` are in, from ``prefix`` down."""
-    markers: set[str] = set()
-    for key in keys:
-        marker = key[: key.rfind("/") + 1]
-        while len(marker) >= len(prefix) and marker not in markers:
-            markers.add(marker)
-            marker = marker[: marker.rfind("/", 0, -1) + 1]
-    return markers

@@ -2,13 +2,14 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ossfs_py.errors import ObjectMissingError, StoreError, VersionChangedError
 from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.markers import markers_above
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
@@ -97,7 +98,7 @@ def _keep_promise(journal: Journal, store: ObjectStore, rename: RenameRecord) ->
         journal.move_leftovers(rename)
         there.update((rename.moved(info.key), info) for info in old)
     moved = [info.key for info in old if rename.moved(info.key) in there]
-    _delete(store, [*moved, *_directories_of(moved, rename.old_prefix)])
+    _delete(store, {*moved, *markers_above(moved, rename.old_prefix)})
     return len(moved)
 
 
@@ -150,20 +151,7 @@ def _copy(
     return etags
 
 
-def _directories_of(keys: Sequence[str], prefix: str) -> set[str]:
-    """The directories that keys are in, from ``prefix`` down: SeaweedFS goes on listing an empty
-    one until a marker of it is deleted.
-    """
-    found = set()
-    for key in keys:
-        place = key
-        while len(place) > len(prefix):
-            place = place[: place.rfind("/", 0, -1) + 1]
-            found.add(place)
-    return found - set(keys)
-
-
-def _delete(store: ObjectStore, keys: Sequence[str]) -> None:
+def _delete(store: ObjectStore, keys: Collection[str]) -> None:
     """Delete files, then markers, the longest first: some stores keep a marker while something is
     below it.
     """

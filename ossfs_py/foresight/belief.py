@@ -453,11 +453,11 @@ class Belief:
             self._descends = True
         self._goes_up(part, layout)
         self._last_whole = self._latest
+        if self._downs >= _STEPS:
+            return  # what it reads next is on the course
         if self._descends and not self.looked and self._whole_bytes >= self._least_whole_bytes:
             granted_bytes = min(self._whole_count, _MOST_SHUFFLED_GRANT) * self._whole_bytes
-            # Who goes down through the file will come to its beginning.
-            lowest = 0 if self._downs >= _STEPS else self._wholes.start
-            within = ByteRange(lowest, self._wholes.end)
+            within = self._wholes
             if self._wholes.size * _WIDE_SHARE > self._file_size:
                 within = ByteRange(0, self._file_size)
                 times = min(_WIDE_GRANT * self._whole_count, _MOST_SHUFFLED_GRANT)
@@ -487,11 +487,14 @@ class Belief:
         if self._downs < _STEPS or layout.is_walked:
             return
         lowest = number if self._downs == _STEPS else self._down_to
-        most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
+        most_bytes = min(max(_AHEAD_BYTES, self._read_bytes), _MOST_AHEAD_BYTES)
+        most_bytes = min(most_bytes, _SLICES_GRANT * self._read_bytes)
         while lowest > 0 and layout.starts[number] - layout.starts[lowest] < most_bytes:
+            end = layout.ends[lowest - 1] // PAGE_BYTES * PAGE_BYTES
             lowest -= 1
-            part = layout.part(lowest)
-            start, end = (place // PAGE_BYTES * PAGE_BYTES for place in (part.start, part.end))
+            while lowest > 0 and end - layout.starts[lowest - 1] <= self._block_bytes:
+                lowest -= 1  # small ones come together
+            start = layout.starts[lowest] // PAGE_BYTES * PAGE_BYTES
             if start < end:
                 self.course.add(ByteRange(start, end))
         self._down_to = lowest

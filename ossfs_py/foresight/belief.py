@@ -62,10 +62,10 @@ _GRANT_BYTES = 32 * MIB
 much."""
 
 _AHEAD_BYTES = 96 * MIB
-"""How far slices of the following parts are fetched ahead: what keeps a link busy."""
+"""How far following parts, or slices of them, are fetched ahead at first."""
 
 _MOST_AHEAD_BYTES = 256 * MIB
-"""The same of whole parts, for who reads as fast as a link of 1.7 GB/s: as a stream's window."""
+"""The same for who has read as much, maybe as fast as a link of 1.7 GB/s: as a stream's window."""
 
 _SLICES_GRANT = 2
 """At first for each byte that was read, so much of them."""
@@ -335,8 +335,7 @@ class Belief:
         lane.looks = lane.slices = 0
         lane.ends += 1
         if lane.ends >= _STEPS:
-            ahead_bytes = min(max(_AHEAD_BYTES, self._read_bytes), _MOST_AHEAD_BYTES)
-            self.course.grant_until(min(run.end + ahead_bytes, self._file_size))
+            self.course.grant_until(min(run.end + self._ahead_bytes, self._file_size))
 
     def _lane_of(self, fraction: float, size: int, *, is_head: bool) -> PartLane | None:
         tolerance = max(_NEAR_SHARE, MIB / size)
@@ -414,7 +413,7 @@ class Belief:
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
         ahead_bytes, number = 0, lane.last
-        most_bytes = min(_AHEAD_BYTES, _SLICES_GRANT * self._read_bytes)
+        most_bytes = min(self._ahead_bytes, _SLICES_GRANT * self._read_bytes)
         while number < len(layout) and ahead_bytes < most_bytes:
             part = layout.part(number)
             number += 1
@@ -432,6 +431,10 @@ class Belief:
             if start < end:
                 self.course.add(ByteRange(start, end))
                 lane.pushed_to = end
+
+    @property
+    def _ahead_bytes(self) -> int:
+        return min(max(_AHEAD_BYTES, self._read_bytes), _MOST_AHEAD_BYTES)
 
     def _left(self, layout: Layout) -> None:
         """The program has gone from the latest part to another one."""
@@ -487,8 +490,7 @@ class Belief:
         if self._downs < _STEPS or layout.is_walked:
             return
         lowest = number if self._downs == _STEPS else self._down_to
-        most_bytes = min(max(_AHEAD_BYTES, self._read_bytes), _MOST_AHEAD_BYTES)
-        most_bytes = min(most_bytes, _SLICES_GRANT * self._read_bytes)
+        most_bytes = min(self._ahead_bytes, _SLICES_GRANT * self._read_bytes)
         while lowest > 0 and layout.starts[number] - layout.starts[lowest] < most_bytes:
             end = layout.ends[lowest - 1] // PAGE_BYTES * PAGE_BYTES
             lowest -= 1

@@ -37,7 +37,9 @@ class Arrival:
         return self.arrived >= count  # they may have come before the receiver could see that
 
     def piece(self, most: int) -> int:
-        """How much to receive of ``most`` bytes before :meth:`moved` tells of it."""
+        """How much to receive of ``most`` bytes before :meth:`moved` tells of it. A low-water mark
+        may delay that until so many more have come.
+        """
         missing = self._wanted - self.arrived
         return min(most, missing if missing > 0 else _LOOK_BYTES)
 

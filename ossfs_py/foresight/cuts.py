@@ -15,9 +15,9 @@ _LEAST_HEAD_BYTES = 3 * _MIB
 class Cuts:
     """Requests cross no cut. Without a layout, the cuts are the multiples of a block.
 
-    With a layout, a part of many blocks begins with a piece shorter than a block, and small parts
-    share a piece. The number of requests for the file stays the same, and a program that first
-    looks at the start of each part does not wait for whole blocks that it reads later.
+    With a layout, parts begin in short pieces, and small parts share one with what begins behind
+    them. A program that first looks at the start of each part waits for the first bytes of such a
+    piece, and for no blocks that it reads later.
     """
 
     def __init__(self, block_bytes: int, file_size: int, layout: Layout | None = None) -> None:
@@ -35,31 +35,31 @@ class Cuts:
         """``bounds`` are the offsets at which the kernel begins to read when a part is touched, in
         order, and the end of the file.
         """
+        most = self._block_bytes
         opened = start = 0
-        for end, following in zip(bounds, [*bounds[1:], bounds[-1]], strict=True):
-            if end - opened > self._block_bytes:
-                if start > opened:
+        for end in bounds:
+            if end - opened > most:
+                first = self._first_cut(start, end)
+                if start > opened and first - opened > most:
                     self._close(start, opened)
-                opened = start
-                if end - start > self._block_bytes:
-                    opened = self._cut_long(start, end, following)
+                    opened = start
+                if end - start > most:
+                    self._close(first, opened)
+                    self._places.extend((*range(first + most, end, most), end))
+                    opened = end
             start = end
         if bounds[-1] > opened:
             self._close(bounds[-1], opened)
 
-    def _cut_long(self, start: int, end: int, following: int) -> int:
-        """Cut a part of several blocks; returns the start of the piece that is still open then."""
+    def _first_cut(self, start: int, end: int) -> int:
+        """The end of the piece that a part begins in: the shorter, the sooner it is there, as long
+        as the others are whole blocks.
+        """
         most = self._block_bytes
-        last = start + (end - start - 1) // most * most
-        if end < following <= last + most:
-            # The rest of this part comes with the next one, which is small.
-            self._places.extend(range(start + most, last + 1, most))
-            self.head_bytes += most
-            return last
-        first = max(start + end - last, start + min(_LEAST_HEAD_BYTES, most))
-        self._places.extend((*range(first, end, most), end))
-        self.head_bytes += first - start
-        return end
+        if end - start <= most:
+            return end
+        rest_bytes = (end - start - 1) % most + 1
+        return start + max(rest_bytes, min(_LEAST_HEAD_BYTES, most))
 
     def _close(self, place: int, opened: int) -> None:
         self._places.append(place)

@@ -9,6 +9,7 @@ import trio
 
 from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.runtime.workers import Job
+from ossfs_py.store.http.arrival import Arrival
 
 
 class ChunkState(Enum):
@@ -98,6 +99,7 @@ class Chunk:
 
     __slots__ = (
         "ahead",
+        "arrival",
         "begun_at",
         "buffer",
         "disk",
@@ -132,6 +134,8 @@ class Chunk:
         """The buffer of a second request for these bytes; if that one won, of the first request."""
         self.job: Job | None = None
         """The request, as long as it can be hurried up or taken back."""
+        self.arrival: Arrival | None = None
+        """How far the request has filled ``buffer``, if that is told before its end."""
         self.sought = False
         """Whether somebody waits for memory for it."""
         self.begun_at: float | None = None
@@ -167,9 +171,19 @@ class Chunk:
         """Whether a write to disk is to come or under way."""
         return self.disk is DiskState.QUEUED or self.disk is DiskState.WRITING
 
+    def has_until(self, end: int) -> bool:
+        """Whether the bytes up to ``end`` are there. If not, who waits is woken when they are. The
+        last one comes with the end of the request.
+        """
+        if self.ready:
+            return True
+        if self.arrival is None or end >= self.end or self.state is not ChunkState.FETCHING:
+            return False
+        return self.arrival.want(end - self.start)
+
     def view(self, start: int, end: int) -> memoryview:
-        """The bytes of ``[start, end)``; only of a ready chunk."""
-        assert self.buffer is not None  # noqa: S101 - ready chunks have a buffer
+        """The bytes of ``[start, end)``; only of those that are there."""
+        assert self.buffer is not None  # noqa: S101 - they are in a buffer
         return self.buffer.view[start - self.start : end - self.start]
 
     # -- waiting ------------------------------------------------------------------------------
@@ -230,6 +244,7 @@ class Chunk:
         if buffer is self.buffer:
             # The first one failed; the second one goes on alone.
             self.buffer, self.spare, self.job = self.spare, None, None
+            self.arrival = None
         elif good and self.state is ChunkState.FETCHING:
             self.buffer, self.spare, self.job = buffer, self.buffer, None
             return Ending.WINS

@@ -21,6 +21,7 @@ from ossfs_py.reading.secondhome import BlockLostError, DiskHome
 from ossfs_py.reading.shared import SharedAnswer
 from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.store.base import InlineReads, Told
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.telemetry.metrics import SENT, WON
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 INLINE_BYTES = 256 * 1024
 """Requests up to this size take no thread. They keep the trio thread for 40 us at most, less than a
 thread costs."""
+
+_GRADUAL_BYTES = 1024**2
+"""The kernel asks for no more at once: who waits for a larger request may be answered before its
+end."""
 
 
 def _itself(info: ObjectInfo) -> ObjectInfo:
@@ -120,11 +125,17 @@ class Fetcher:
         if chunk.from_disk and self._home is not None:
             chunk.job = self._home.load(chunk, buffer.view, ended, urgent=urgent)
         else:
-            call = partial(self._get, chunk, self.version, buffer.view)
+            chunk.arrival = self._arrival(chunk)
+            call = partial(self._get, chunk, self.version, buffer.view, chunk.arrival)
             inline = None
             if self._inline is not None and chunk.size <= INLINE_BYTES:
                 inline = partial(self._begin_inline, self._inline, chunk, self.version, buffer.view)
             chunk.job = self._network.submit(call, ended, urgent=urgent, inline=inline)
+
+    def _arrival(self, chunk: Chunk) -> Arrival | None:
+        if chunk.size <= _GRADUAL_BYTES or self._shared is not None:
+            return None
+        return Arrival(partial(self._network.tell, chunk.wake))
 
     @staticmethod
     def _begin_inline(
@@ -139,11 +150,13 @@ class Fetcher:
         return reads.begin(version, chunk.start, view, ended, gave_up)
 
     def _get(
-        self, chunk: Chunk, version: ObjectVersion, view: memoryview
+        self, chunk: Chunk, version: ObjectVersion, view: memoryview, arrival: Arrival | None
     ) -> ObjectInfo | SharedAnswer | None:
         chunk.begun_at = time.monotonic()
         if self._shared is not None:
             return self._shared.blocks.get_range_into(version, chunk.start, view)
+        if arrival is not None:
+            return self._store.get_range_gradually(version, chunk.start, view, arrival)
         return self._store.get_range_into(version, chunk.start, view)
 
     # -- waiting ------------------------------------------------------------------------------

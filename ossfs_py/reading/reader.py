@@ -99,12 +99,12 @@ class VersionReader:
     # -- answering ----------------------------------------------------------------------------
 
     def read_nowait(self, offset: int, end: int) -> memoryview | None:
-        """``[offset, end)`` if one ready chunk holds it all; keeps the stream's window filled.
+        """``[offset, end)`` if one chunk holds it all by now; keeps the stream's window filled.
 
         ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
         """
         chunk = self._index.at(offset)
-        if chunk is None or not chunk.ready or end > chunk.end or self._withheld:
+        if chunk is None or end > chunk.end or self._withheld or not chunk.has_until(end):
             return None
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
@@ -178,8 +178,8 @@ class VersionReader:
         return self._fetcher.told or (self._leave.told if self._leave is not None else None)
 
     async def _ready_chunk(self, offset: int, end: int, stream: Stream) -> tuple[Chunk, Labels]:
-        """The ready chunk at ``offset`` and what was waited for; no checkpoint between its being
-        found and the return.
+        """The chunk at ``offset``, as soon as it holds its bytes up to ``end``, and what was waited
+        for; no checkpoint between its being found and the return.
         """
         waited = False
         while True:
@@ -192,7 +192,7 @@ class VersionReader:
             if chunk.ready and self._withheld and self._leave is not None:
                 await self._obtain(self._leave, chunk)
                 continue
-            if chunk.ready:
+            if not self._withheld and chunk.has_until(min(end, chunk.end)):
                 return chunk, (DISK if chunk.from_disk else NETWORK) if waited else MEMORY
             waited = True
             chunk.pin()
@@ -225,7 +225,6 @@ class VersionReader:
 
     def _read_ahead(self, stream: Stream, amount: int, now: float, *, waited: bool) -> None:
         planner = self._planner
-        self._follow_course()
         span = planner.ahead(stream, amount, self._resident.window_cap(now), waited=waited)
         if planner.reached_end and self._on_near_end is not None:
             tell, self._on_near_end = self._on_near_end, None
@@ -235,6 +234,8 @@ class VersionReader:
                 cut_back(stream)
                 return
             span = planner.next_ahead(stream)
+        # Behind that: the reader needs what it has begun sooner than what it will begin.
+        self._follow_course()
 
     def _follow_course(self) -> None:
         """Keep as many requests under way as fill the link for what is believed to be read soon."""

@@ -7,6 +7,7 @@ the loop once for all results that are ready costs about 18 us (measured on two 
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar, cast
@@ -148,6 +149,11 @@ class Workers:
 
         self.submit(partial(fn, *args) if args else fn, on_done)
         return cast(T, await trio.lowlevel.wait_task_rescheduled(_not_now))
+
+    def tell(self, fn: Callable[[], None]) -> None:
+        """Call ``fn``, which must neither raise nor block, on the trio thread; for any thread."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(fn)
 
     def close(self) -> None:
         """Let the threads end after the jobs they have begun; queued jobs never run."""

@@ -20,6 +20,7 @@ from ossfs_py.model import (
     ObjectVersion,
     Part,
 )
+from ossfs_py.store.http.arrival import Arrival
 
 MIN_PART_BYTES = 5 * 1024**2
 """Smallest part but the last (S3 and OSS multipart limits)."""
@@ -201,6 +202,14 @@ class ObjectStore(Protocol):
                 stores that ignore If-Match), or the version that the id names was removed. The
                 buffer's content is then undefined.
             ObjectMissingError, ArchivedError, StoreUnavailableError.
+        """
+        ...
+
+    def get_range_gradually(
+        self, version: ObjectVersion, start: int, buffer: memoryview, arrival: Arrival
+    ) -> ObjectInfo | None:
+        """As :meth:`get_range_into`. ``arrival`` may be told of bytes that are certainly the
+        version's, as they come: those stay as they are, however the call ends.
         """
         ...
 

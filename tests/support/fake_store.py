@@ -35,6 +35,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES, Capabilities, Versioning
+from ossfs_py.store.http.arrival import Arrival
 
 NS_PER_SECOND = 1_000_000_000
 
@@ -212,6 +213,11 @@ class FakeStore:
             buffer[:] = stored.content[start:end]
             self.bytes_read += len(buffer)
             return None if start else stored.info
+
+    def get_range_gradually(
+        self, version: ObjectVersion, start: int, buffer: memoryview, _arrival: Arrival
+    ) -> ObjectInfo | None:
+        return self.get_range_into(version, start, buffer)
 
     def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         self._enter("put", request.key)

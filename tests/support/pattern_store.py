@@ -12,6 +12,7 @@ from ossfs_py.reading.resident import Resident
 from ossfs_py.reading.streams import MIB
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.telemetry.metrics import Metrics
 
 PATTERN = random.Random(1).randbytes(256 * 1024 + 13)
@@ -32,6 +33,11 @@ class PatternStore:
         if error is not None:
             raise error
         buffer[:] = pattern(start, len(buffer))
+
+    def get_range_gradually(
+        self, version: ObjectVersion, start: int, buffer: memoryview, _arrival: Arrival
+    ) -> None:
+        self.get_range_into(version, start, buffer)
 
     @property
     def served(self) -> int:

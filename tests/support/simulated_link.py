@@ -1,7 +1,8 @@
 """Loads of a model over a simulated link: what waiting costs, whatever else the machine does.
 
 What the planner asks for travels on connections, each with a time to the first byte and a
-bandwidth; they share what two cores can take in. The program touches and copies tensors of a
+bandwidth; they share what two cores can take in. What waits is answered as soon as its own bytes
+are there. The program touches and copies tensors of a
 mapping, the kernel reads around its faults and ahead, and each MiB costs time to answer and to
 copy. Time is virtual: the same load takes the same seconds everywhere.
 """
@@ -69,6 +70,15 @@ class Link:
         self._queue = [(p and one is not chunk, n, one) for p, n, one in self._queue]
         heapq.heapify(self._queue)
 
+    def has(self, chunk: Chunk, end: int) -> bool:
+        """Whether what is asked for has come as far as ``end``, and the receiver has told so."""
+        if chunk in self.landed:
+            return True
+        transfer = self._under_way.get(chunk)
+        if transfer is None or end >= chunk.end:
+            return False
+        return chunk.size - transfer.left_bytes >= end - chunk.start
+
     def pass_time(self, seconds: float) -> list[Chunk]:
         """What has landed meanwhile, up to the first moment at which anything has."""
         end = self.now + seconds
@@ -118,6 +128,8 @@ class Load:
         )
         self._beside: list[Chunk] = []
         self._cached = ExtentSet()
+        self._coming: list[tuple[ByteRange, list[Chunk]]] = []
+        """What the kernel has read ahead, and the program has not come to."""
         self._landed_bytes = self._answered_bytes = 0
         self._answer(self._read_by_kernel(0, MIB))  # the header
 
@@ -133,6 +145,7 @@ class Load:
         """The program needs one page; of a mapping the kernel reads around it."""
         page = start // PAGE * PAGE
         if self._cached.run_at(page, page + PAGE)[0]:
+            self._answer_coming(page, page + PAGE)
             return
         reads = self._read_by_kernel(max(0, page - MIB), page) if is_mapped else []
         self._answer(reads + self._read_by_kernel(page, page + MIB))
@@ -140,13 +153,11 @@ class Load:
     def copy(self, start: int, end: int, *, is_mapped: bool = True) -> None:
         """The program copies ``[start, end)``, with the kernel reading ahead of it."""
         self.touch(start, is_mapped=is_mapped)
-        position, reads = start // PAGE * PAGE, []
+        position = start // PAGE * PAGE
         while position < end:
-            reads += self._read_by_kernel(position, position + AHEAD_BYTES, on_edges=True)
             upto = min(position + MIB, end)
-            due = [read for read in reads if read[0].start < upto]
-            reads = [read for read in reads if read[0].start >= upto]
-            self._answer(due)
+            self._coming += self._read_by_kernel(position, position + AHEAD_BYTES, on_edges=True)
+            self._answer_coming(position, upto)
             self._pass_time(COPY_SECONDS * (upto - position) / MIB)
             position = upto
 
@@ -178,8 +189,9 @@ class Load:
             assert chunk is not None
             found.append(chunk)
             position = chunk.end
+        waited = not all(self.link.has(chunk, min(read.end, chunk.end)) for chunk in found)
+        self._read_ahead(stream, read.size, waited=waited)
         self._follow_course()
-        self._read_ahead(stream, read.size, waited=not self.link.landed.issuperset(found))
         self._cached.add(read.start, read.end)
         return found
 
@@ -202,12 +214,20 @@ class Load:
         self.link.ask(chunk, urgent=span.urgent)
         return chunk
 
+    def _answer_coming(self, start: int, end: int) -> None:
+        """The program comes to what the kernel has read ahead."""
+        due = [one for one in self._coming if one[0].start < end and start < one[0].end]
+        if due:
+            self._coming = [one for one in self._coming if one not in due]
+            self._answer(due)
+
     def _answer(self, reads: Iterable[tuple[ByteRange, Sequence[Chunk]]]) -> None:
         for read, chunks in reads:
             for chunk in chunks:
-                if chunk not in self.link.landed:
+                upto = min(read.end, chunk.end)
+                if not self.link.has(chunk, upto):
                     self.link.promote(chunk)
-                while chunk not in self.link.landed:
+                while not self.link.has(chunk, upto):
                     self._pass_time(_STEP_SECONDS)
             self._pass_time(ANSWER_SECONDS * read.size / MIB)
             self._answered_bytes += read.size

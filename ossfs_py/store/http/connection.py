@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.tls import TlsStream
 
@@ -143,8 +144,8 @@ class Connection:
         self._pace.moved(count)
         return count
 
-    def receive_into(self, view: memoryview) -> None:
-        """Fill ``view``.
+    def receive_into(self, view: memoryview, arrival: Arrival | None = None) -> None:
+        """Fill ``view``; ``arrival`` is told of the bytes as they come.
 
         Raises:
             NoAnswerError: with ``received`` set to the number of bytes that arrived.
@@ -161,7 +162,10 @@ class Connection:
                 if low_water_set and got >= bulk:
                     self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
                     low_water_set = False
-                rest = view[got : bulk if low_water_set else size]
+                upto = bulk if low_water_set else size
+                if arrival is not None:
+                    upto = got + arrival.piece(upto - got)
+                rest = view[got:upto]
                 if self._tls is None:
                     count = self._sock.recv_into(rest, 0, socket.MSG_WAITALL)
                 else:
@@ -169,6 +173,8 @@ class Connection:
                 if not count:
                     raise NoAnswerError("the body ended early")
                 got += count
+                if arrival is not None:
+                    arrival.moved(count)
                 self._pace.moved(count)
         except NoAnswerError as fault:
             fault.received = got

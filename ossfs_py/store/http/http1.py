@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
 
@@ -107,8 +108,9 @@ class Response:
         """Whether the connection is ready for the next request."""
         return self._done and self._keep and not self._pending
 
-    def read_into(self, view: memoryview) -> None:
-        """Fill ``view`` from the body.
+    def read_into(self, view: memoryview, arrival: Arrival | None = None) -> None:
+        """Fill ``view`` from the body. ``arrival`` is told of the bytes as they come, but of those
+        of a chunked body, whose length shows at its end.
 
         Raises:
             NoAnswerError: with ``received`` set to the number of bytes that arrived.
@@ -123,9 +125,11 @@ class Response:
         if have:
             view[:have] = self._pending[:have]
             self._pending = self._pending[have:]
+            if arrival is not None:
+                arrival.moved(have)
         if have < size:
             try:
-                self._connection.receive_into(view[have:])
+                self._connection.receive_into(view[have:], arrival)
             except NoAnswerError as fault:
                 fault.received += have
                 raise

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.tls import TlsStream
@@ -122,15 +123,15 @@ class LimitedConnection(Connection):
         self._pay(self._limits.download, count)
         return count
 
-    def receive_into(self, view: memoryview) -> None:
+    def receive_into(self, view: memoryview, arrival: Arrival | None = None) -> None:
         limit = self._limits.download
         if limit is None:
-            super().receive_into(view)
+            super().receive_into(view, arrival)
             return
         for start in range(0, len(view), limit.slice_bytes):
             piece = view[start : start + limit.slice_bytes]
             try:
-                super().receive_into(piece)
+                super().receive_into(piece, arrival)
             except NoAnswerError as fault:
                 fault.received += start
                 raise

@@ -21,6 +21,7 @@ from ossfs_py.model import (
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.region import configured_region
 from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore, Versioning
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
 from ossfs_py.store.http.limiting import Limits, RateLimit
 from ossfs_py.store.http.pool import ConnectionPool
@@ -208,6 +209,11 @@ class S3ObjectStore:
         self, version: ObjectVersion, start: int, buffer: memoryview
     ) -> ObjectInfo | None:
         return self._reader.get_range_into(version, start, buffer)
+
+    def get_range_gradually(
+        self, version: ObjectVersion, start: int, buffer: memoryview, arrival: Arrival
+    ) -> ObjectInfo | None:
+        return self._reader.get_range_into(version, start, buffer, arrival)
 
     def put(self, request: CommitRequest, body: Body) -> ObjectVersion:
         return self._writer.put(request, body)

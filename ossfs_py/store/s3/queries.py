@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import AnswerError
 from ossfs_py.store.s3.heads import parse_head, version_query
@@ -107,15 +108,22 @@ class Reader:
         return objects[0].owner if objects and objects[0].key == key else None
 
     def get_range_into(
-        self, version: ObjectVersion, start: int, buffer: memoryview
+        self,
+        version: ObjectVersion,
+        start: int,
+        buffer: memoryview,
+        arrival: Arrival | None = None,
     ) -> ObjectInfo | None:
         """See :meth:`ObjectStore.get_range_into`.
 
-        Bytes that the read endpoint does not have come from the store itself.
+        Bytes that the read endpoint does not have come from the store itself. ``arrival`` is told
+        of nothing that may be another version's.
         """
         if not buffer:
             return None
-        get = RangedGet(version, start, buffer, self._received)
+        if self._near is not None or not self._pins.is_trusted(version):
+            arrival = None
+        get = RangedGet(version, start, buffer, self._received, arrival)
         if self._near is not None:
             self._near.give(get)
         if not get.is_done:

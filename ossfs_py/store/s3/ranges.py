@@ -12,6 +12,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import AnswerError, request_id_of
 from ossfs_py.store.s3.heads import etag_told, parse_head, version_query
@@ -29,8 +30,14 @@ class RangedGet:
     """
 
     def __init__(
-        self, version: ObjectVersion, start: int, buffer: memoryview, received: Counter
+        self,
+        version: ObjectVersion,
+        start: int,
+        buffer: memoryview,
+        received: Counter,
+        arrival: Arrival | None = None,
     ) -> None:
+        """``arrival`` is told of bytes that need not be verified any more."""
         self.version = version
         self.got = 0
         """Bytes that are in the buffer."""
@@ -39,6 +46,7 @@ class RangedGet:
         self._start = start
         self._buffer = buffer
         self._received = received
+        self._arrival = arrival
 
     @property
     def is_done(self) -> bool:
@@ -69,7 +77,7 @@ class RangedGet:
                 )
                 if believe and not position and self.told is None:
                     self.told = told_by(version, response.headers)
-                response.read_into(missing)
+                response.read_into(missing, self._arrival)
         except NoAnswerError as fault:
             if fault.received:
                 self._received.inc(fault.received)

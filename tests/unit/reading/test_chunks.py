@@ -6,6 +6,7 @@ import pytest
 
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState, Ending
 from ossfs_py.runtime.buffers import Buffer, BufferPool
+from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.trio_tests import in_trio
 
@@ -242,3 +243,21 @@ async def test_a_chunk_that_the_disk_refused_may_be_offered_again() -> None:
     assert chunk.pins == 0
     chunk.evict()
     assert held.is_gone
+
+
+@in_trio
+async def test_what_had_arrived_of_a_request_that_failed_is_not_there_in_the_other_one() -> None:
+    held = Held()
+    first, second = held.fetching(), held.buffer()
+    chunk = held.chunk
+    assert not chunk.has_until(10)
+    chunk.arrival = Arrival(lambda: None)
+    chunk.arrival.moved(10)
+    assert chunk.has_until(10)
+    assert not chunk.has_until(11)
+    chunk.asked_twice(second)
+    assert chunk.has_until(10)
+    assert chunk.answered(first, good=False) is Ending.LET_GO
+    assert not chunk.has_until(10)
+    held.end(second)
+    assert chunk.has_until(SIZE)

@@ -69,19 +69,21 @@ def backwards(layout: Layout) -> Load:
 @pytest.mark.parametrize(
     ("how", "multiple", "requests", "kept_mib"),
     [
-        (in_order, 1.0, 262, 128),
-        (load_file, 1.25, 140, 400),
-        (ends_first, 1.1, 165, 240),
-        (shuffled(29), 1.6, 205, 720),
-        (shuffled(2), 1.65, 210, 730),
-        (backwards, 1.42, 200, 480),
+        (in_order, 1.01, 262, 64),
+        (load_file, 1.2, 145, 280),
+        (ends_first, 1.11, 165, 128),
+        (shuffled(29), 1.61, 205, 720),
+        (shuffled(2), 1.65, 222, 730),
+        (backwards, 1.2, 200, 240),
     ],
     ids=["in order", "load_file", "ends first", "shuffled", "shuffled otherwise", "backwards"],
 )
 def test_a_language_model_of_992_mib_is_loaded_in_little_more_than_a_plain_read(
     how: Callable[[Layout], Load], multiple: float, requests: int, kept_mib: int
 ) -> None:
-    """The link of the measurements: 25 ms, 90 MB/s a connection."""
+    """The link of the measurements: 25 ms, 90 MB/s a connection. When waiting reads were answered
+    at the end of a request, ``load_file`` took 1.30 times as long, and backwards 1.38.
+    """
     layout = trace("load_file_large").layout
     load = how(layout)
     assert load.seconds <= multiple * read_plainly(layout).seconds
@@ -99,6 +101,29 @@ def test_tensors_of_equal_size_need_no_more_memory_than_there_is(room: int, kept
     starts = tuple(20_000 + number * each for number in range(96))
     layout = Layout(starts, (*starts[1:], starts[-1] + each))
     load = load_file(layout, room)
-    assert load.seconds <= 1.2 * read_plainly(layout).seconds
+    assert load.seconds <= 1.24 * read_plainly(layout).seconds
     assert len(load.spans) <= 200
     assert load.most_kept_bytes <= kept_mib * MIB
+
+
+def test_ten_thousand_tensors_of_100_kb_that_are_touched_before_they_are_copied() -> None:
+    starts = tuple(range(800_000, 800_000 + 10_000 * 100_000, 100_000))
+    layout = Layout(starts, (*starts[1:], starts[-1] + 100_000))
+    load = load_file(layout)
+    assert load.seconds <= 1.3 * read_plainly(layout).seconds
+    assert len(load.spans) <= 190
+    assert load.fetched_bytes <= load.size
+
+
+def test_the_second_halves_of_all_tensors() -> None:
+    """A rank of two. The kernel reads on behind each half: it asks for 0.73 of the file. With 96
+    MiB ahead at most, this took 0.97 times as long as a plain read.
+    """
+    layout = trace("load_file_large").layout
+    load = Load(layout, ROOM)
+    for start, end in zip(layout.starts, layout.ends, strict=True):
+        load.copy((start + end) // 2, end)
+    assert load.seconds <= 0.79 * read_plainly(layout).seconds
+    assert len(load.spans) <= 180
+    assert load.fetched_bytes <= 0.74 * load.size
+    assert load.most_kept_bytes <= 192 * MIB

@@ -28,7 +28,7 @@ from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
 
-_AHEAD = 0.4
+_AHEAD = 0.3
 """The part of the lifetime at whose end the next answer is asked for: a program that goes on asking
 need not wait for it."""
 _USELESS_SECONDS = 5.0
@@ -112,6 +112,9 @@ class MadeTrees:
         ttl_seconds = self._tree.options.negative_ttl_seconds
         if left_seconds > _AHEAD * ttl_seconds or not self._may_tell(directory):
             return
+        listing = self._made(directory)
+        if listing is None or not self._is_in_a_tree(directory, listing):
+            return  # a LIST a second is enough for one directory
         prefix = self._tree.keys.marker_key_of(directory)
         answer = self._known(prefix, (1 - _AHEAD) * ttl_seconds)
         if answer is None:

@@ -234,7 +234,11 @@ def test_each_hot_request_is_answered() -> None:
                 assert struct.unpack_from("=Q", said) == (7,)
                 assert struct.unpack_from("=QII", said, 128) == (4, 1, 0)
         assert handlers.written == [b"data"]
-        assert handlers.made == [(1, b"new", 0o100666, os.O_RDWR, 0o27), MADE_DIRECTORY, (1, b"old")]
+        assert handlers.made == [
+            (1, b"new", 0o100666, os.O_RDWR, 0o27),
+            MADE_DIRECTORY,
+            (1, b"old"),
+        ]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
         for opcode in (Opcode.INTERRUPT, Opcode.IOCTL):

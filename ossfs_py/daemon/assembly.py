@@ -53,6 +53,7 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.groupsync import GroupSync
+from ossfs_py.writing.inline import serve_puts
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.leftovers import count_unsaved
 from ossfs_py.writing.markers import MarkerRecord
@@ -116,6 +117,7 @@ async def assembled(
                 spill_key=lambda: f"{settings.prefix}{RESERVED_PREFIX}spill-{uuid.uuid4().hex}",
                 limits=write_limits(settings),
                 room=DiskRoom(settings.min_free_bytes, shared=settings.allow_other),
+                puts=store.inline_writes,
             )
             descriptors = Descriptors(shared=settings.allow_other)
             data_path = create(
@@ -159,8 +161,9 @@ async def assembled(
             settle = await _begin(settings, files, journal, store, filesystem, survival)
             keeper = _metadata_keeper(settings, store, namespace, files)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_kept_running, data_path.run)
-                nursery.start_soon(_kept_running, partial(receive, store.inline_reads))
+                gets = partial(receive, store.inline_reads)
+                for work in (data_path.run, gets, partial(serve_puts, store.inline_writes)):
+                    nursery.start_soon(_kept_running, work)
                 await shared.begin(lambda work: nursery.start_soon(_kept_running, work))
                 if keeper is not None:
                     nursery.start_soon(_kept_running, keeper.run)

@@ -235,13 +235,13 @@ class Adapter(pyfuse3.Operations):
     # -- names ----------------------------------------------------------------------------------
 
     @_carried_out
-    async def mkdir(
-        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def mkdir(  # type: ignore[override]
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext | Caller
+    ) -> pyfuse3.EntryAttributes | EntryReply:
         made = await self._fs.make_directory(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), ctx.uid, ctx.gid
         )
-        return _entry(made)
+        return made if isinstance(ctx, Caller) else _entry(made)
 
     @_carried_out
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:

@@ -120,6 +120,7 @@ class Lane:
             Opcode.GETATTR: self._getattr,
             Opcode.SETATTR: self._setattr,
             Opcode.CREATE: self._create,
+            Opcode.MKDIR: self._mkdir,
             Opcode.UNLINK: self._unlink,
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
@@ -323,6 +324,12 @@ class Lane:
         entered = wire.entry(unique, _reply(made), PREFERRED_IO_BYTES)
         opened = wire.opened(unique, reply, no_flush=False)
         self._send(wire.created(unique, entered, opened))
+
+    async def _mkdir(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        mode, umask = wire.MKDIR_IN.unpack_from(request, wire.HEADER.size)
+        name = wire.name_at(request, wire.HEADER.size + wire.MKDIR_IN.size, len(request))
+        made = await self._adapter.mkdir(node, name, mode, caller._replace(umask=umask))
+        self._send(wire.entry(unique, _reply(made), PREFERRED_IO_BYTES))
 
     async def _unlink(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         name = wire.name_at(request, wire.HEADER.size, len(request))

@@ -47,6 +47,8 @@ class DirectoryListing:
         """
         if offset == 0:
             self.rewind()
+        if self._listing is None:
+            await self._resolver.made.confirm(self._directory)
         listing = self._position(offset)
         while True:
             start = max(offset, self._chunk.base)

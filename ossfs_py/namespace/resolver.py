@@ -18,6 +18,7 @@ from ossfs_py.model import ListPage, ListQuery, ObjectInfo
 from ossfs_py.namespace.bursts import Bursts
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
+from ossfs_py.namespace.madetrees import MadeTrees
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.namespace.tree import Tree
@@ -101,6 +102,7 @@ class Resolver:
         self._tree = tree
         self._questions: dict[tuple[str, bool, bool], Question] = {}
         self._bursts = Bursts()
+        self.made = MadeTrees(store.list_page, workers, tree)
 
     async def lookup(self, parent: Inode, name: str) -> Inode:
         """The entry ``name`` of a directory; HEAD and LIST are sent at once where needed.
@@ -119,7 +121,7 @@ class Resolver:
             known = tree.fresh_child(parent, name)
             if known is not None:
                 return known
-            if tree.is_known_absent(parent, name):
+            if self._is_known_absent(parent, name) or await self._is_told_absent(parent, name):
                 self._bursts.missed(parent.number)
                 raise NoSuchEntryError(key)
             known = tree.table.child(parent, name)
@@ -142,6 +144,20 @@ class Resolver:
             if self._is_overtaken(parent, name, question):
                 continue
             return self._take_in(parent, name, question, head, below)
+
+    def _is_known_absent(self, parent: Inode, name: str) -> bool:
+        """Whether nothing has to be asked to say that there is no such name."""
+        left_seconds = self._tree.absent_seconds(parent, name)
+        if left_seconds > 0:
+            self.made.look_ahead(parent, left_seconds)
+        return left_seconds > 0
+
+    async def _is_told_absent(self, parent: Inode, name: str) -> bool:
+        """As :meth:`_is_known_absent`, by the answer for a tree that was made here."""
+        tree = self._tree
+        if tree.table.child(parent, name) is not None or not await self.made.look(parent):
+            return False
+        return parent.removed or tree.listings.lacks(parent, name)
 
     async def _is_listed_again(self, parent: Inode, name: str) -> bool:
         """Where a program has listed a directory and asks for its names in their order, have one

@@ -137,8 +137,8 @@ class Workers:
         job = self.submit(partial(fn, *args) if args else fn, on_done, urgent=urgent)
         return cast(T, await trio.lowlevel.wait_task_rescheduled(abort))
 
-    async def run_to_end(self, fn: Callable[..., T], *args: Any) -> T:
-        """As :meth:`run`, waited for even when cancelled.
+    async def run_to_end(self, fn: Callable[..., T], *args: Any, inline: Inline | None = None) -> T:
+        """As :meth:`run`, waited for even when cancelled; ``inline`` as of :meth:`submit`.
 
         A shielded cancel scope around :meth:`run` does the same and takes half as long again.
         """
@@ -147,7 +147,7 @@ class Workers:
         def on_done(result: Result) -> None:
             trio.lowlevel.reschedule(task, result)
 
-        self.submit(partial(fn, *args) if args else fn, on_done)
+        self.submit(partial(fn, *args) if args else fn, on_done, inline=inline)
         return cast(T, await trio.lowlevel.wait_task_rescheduled(_not_now))
 
     def tell(self, fn: Callable[[], None]) -> None:

@@ -100,6 +100,46 @@ class InlineReads(Protocol):
         ...
 
 
+class InlineWrites(Protocol):
+    """PUTs of small new objects that take no thread. Belongs to the thread of a loop, as
+    :class:`InlineReads` does.
+    """
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when something can go on."""
+        ...
+
+    def serve(self) -> None:
+        """The loop is there: PUTs may begin."""
+        ...
+
+    def end(self) -> None:
+        """The loop ends: no further one begins, and threads repeat those that are running."""
+        ...
+
+    def begin(
+        self,
+        request: CommitRequest,
+        body: bytes,
+        ended: Callable[[outcome.Outcome[ObjectVersion]], None],
+        gave_up: Callable[[bool], None],
+    ) -> bool:
+        """Begin what :meth:`ObjectStore.put` does; False if it takes a thread: nothing was done.
+
+        ``ended`` is called at the end, or ``gave_up`` if a thread has to repeat it, with whether it
+        may have happened. Neither is called before this method returns.
+        """
+        ...
+
+    def receive(self) -> None:
+        """Go on with what can."""
+        ...
+
+    def look(self) -> None:
+        """End what has stalled; to be called every second."""
+        ...
+
+
 class ObjectStore(Protocol):
     """One bucket. Blocking; safe for concurrent use from any number of threads.
 
@@ -184,6 +224,11 @@ class ObjectStore(Protocol):
     @property
     def inline_reads(self) -> InlineReads | None:
         """Short GETs without a thread, if this store has them."""
+        ...
+
+    @property
+    def inline_writes(self) -> InlineWrites | None:
+        """PUTs of small new objects without a thread, if this store has them."""
         ...
 
     def get_range_into(

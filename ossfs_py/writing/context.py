@@ -10,7 +10,7 @@ import trio
 from ossfs_py.model import ObjectVersion
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.base import InlineWrites, ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.parts import EQUAL_PART_BYTES, PartLimits
@@ -181,6 +181,8 @@ class WriteContext:
     tidying: Tidying = field(default_factory=Tidying)
     small: SmallRoom = field(default_factory=SmallRoom)
     streams: Streams = field(default_factory=Streams)
+    puts: InlineWrites | None = None
+    """Small PUTs that take no thread; a loop runs beside."""
 
     @property
     def parts(self) -> PartLimits:

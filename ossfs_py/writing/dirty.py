@@ -358,7 +358,9 @@ class DirtyFile:
         the key. Bytes that had streamed out of memory under the file's own key are gone.
         """
         self._unlinked = True
-        if self._attempt is None:
+        # A running commit reads a staging file. The bytes of a small file are in memory, and their
+        # entry in the journal would bring the file back if the daemon died before the answer.
+        if self._attempt is None or isinstance(self._content, SmallContent):
             self._content.disown()
 
     def set_aside(self, request: CommitRequest) -> str | None:

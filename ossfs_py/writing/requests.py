@@ -1,6 +1,7 @@
 """Single requests of the write side, in the foreground and in the background."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -8,9 +9,13 @@ import trio
 
 from ossfs_py.errors import StoreError
 from ossfs_py.model import CommitRequest, Condition, FileSlice, ObjectVersion
+from ossfs_py.runtime.workers import Done
 from ossfs_py.writing.context import WriteContext
 
 log = logging.getLogger(__name__)
+
+_INLINE_BYTES = 64 * 1024
+"""A small file. Its bytes are copied once more for each request."""
 
 
 async def put_object(
@@ -24,9 +29,38 @@ async def put_object(
     Raises:
         ConditionFailedError, StoreError, OSError: as :meth:`ObjectStore.put`.
     """
-    return await context.network.run_to_end(
-        context.store.put, replace(request, condition=condition), body
-    )
+    sending = _PutJob(context, replace(request, condition=condition), body)
+    inline = sending.begin if isinstance(body, bytes) and len(body) <= _INLINE_BYTES else None
+    return await context.network.run_to_end(sending.put, inline=inline)
+
+
+class _PutJob:
+    """A PUT that begins without a thread, if the store can do that."""
+
+    def __init__(
+        self, context: WriteContext, request: CommitRequest, body: bytes | memoryview | FileSlice
+    ) -> None:
+        self._context = context
+        self._request = request
+        self._body = body
+
+    def put(self) -> ObjectVersion:
+        """Make it in a thread."""
+        return self._context.store.put(self._request, self._body)
+
+    def begin(self, ended: Done, to_thread: Callable[[], None]) -> bool:
+        """See :data:`ossfs_py.runtime.workers.Inline`."""
+        puts, body = self._context.puts, self._body
+        if puts is None or not isinstance(body, bytes):
+            return False
+
+        def repeat(may_have_happened: bool) -> None:
+            if may_have_happened:
+                condition = replace(self._request.condition, repeated=True)
+                self._request = replace(self._request, condition=condition)
+            to_thread()
+
+        return puts.begin(self._request, body, ended, repeat)
 
 
 async def with_metadata(

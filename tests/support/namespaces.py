@@ -53,7 +53,8 @@ class Mounted:
     async def answered(self) -> None:
         """Wait until no question is under way, those included that were asked ahead."""
         deadline = time.monotonic() + 60
-        while self.namespace._resolver._questions:
+        resolver = self.namespace._resolver
+        while resolver._questions or (resolver.made._last and resolver.made._last.pending):
             assert time.monotonic() < deadline, "an answer of the store was lost"
             await trio.testing.wait_all_tasks_blocked()
             time.sleep(0.0001)  # noqa: ASYNC251 - lets the store's threads have the processor

@@ -1,5 +1,6 @@
 """One reading of a directory: fetched page by page, kept true to local changes."""
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -94,6 +95,8 @@ class Listing:
         self.made_here = False
         """Whether the store was not asked: this mount created the directory, and it was empty then.
         """
+        self.confirmed_at = -math.inf
+        """When the store last had, for a directory that was made here, what the index has."""
         self.index: dict[str, Entry] | None = {}
         self._head: ListingPage | None = ListingPage(base, [], token=token)
         self._last = self._head

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 _MAX_PARTS = 16
 """Directories whose names are being asked in their order at once. Each part holds a page, which
 ``max_entries`` does not count."""
+MADE_HERE_SECONDS = 1.0
+"""Who lists a directory that this mount made is told what others had stored at most so long ago."""
 _MAX_READ = 4096
 """Directories of which it is remembered that a program has listed them."""
 
@@ -86,7 +88,7 @@ class ListingEngine:
     def open(self, directory: Inode) -> Listing:
         """A listing to read from its beginning: cached, joined in flight, or begun now."""
         listing = self._shared(directory)
-        if listing is None or listing.made_here:
+        if listing is None or not self.may_be_read(listing):
             listing = self._found_ahead(directory) or self._begin(directory)
         listing.is_read = True
         self._opened_last = directory
@@ -140,6 +142,18 @@ class ListingEngine:
         listing = self._prepared(directory, None)
         listing.made_here = True
         listing.take_over(ListPage((), (), None), started)
+
+    def may_be_read(self, listing: Listing) -> bool:
+        """Whether a fresh listing is what a program that lists the directory may be told."""
+        age_seconds = self._ttl_seconds if listing.is_read else MADE_HERE_SECONDS
+        oldest = trio.current_time() - age_seconds
+        return not listing.made_here or listing.confirmed_at > oldest
+
+    def still_so(self, listing: Listing, asked_at: float) -> None:
+        """A complete listing still holds all names: the store was asked at that time."""
+        if asked_at > listing.started:
+            listing.started = asked_at
+            self._complete[listing.directory.number] = listing
 
     def resume(self, directory: Inode, page: ListingPage) -> Listing:
         """Read a directory again from a page on that was read before."""

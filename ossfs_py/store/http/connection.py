@@ -223,6 +223,19 @@ class Connection:
         if done < len(data):
             raise NoAnswerError("the connection takes no whole request")
 
+    def try_send_some(self, data: memoryview) -> int:
+        """Send what the connection takes now, on plain http; how many bytes that was.
+
+        Raises:
+            NoAnswerError: the connection broke.
+        """
+        try:
+            return self._sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            raise _fault(exc) from None
+
     def try_receive(self, view: memoryview) -> int | None:
         """Receive into ``view`` what has arrived, on plain http; None if that is nothing.
 

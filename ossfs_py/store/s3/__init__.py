@@ -6,7 +6,7 @@ objects that replace it. ``standing`` has the headers that options put on every 
 has the request bodies and their checksums. ``probing`` finds out what the store can do, and
 ``traits`` remembers it. ``conditions`` expresses conditional writes in the store's dialect.
 ``error_map`` is the one table of errors, ``retry`` the one policy. ``inline`` sends short GETs
-without a thread.
+without a thread, ``inlineputs`` small new objects; ``inlineloop`` has what is alike.
 
 Every request goes through ``wire``, which signs and sends: one pool of connections, one limit, one
 retry policy, one clock correction. A new operation (versions, tags, ACL, a bucket's versioning or

@@ -116,6 +116,18 @@ class Conditions:
             self._check_by_head(operation, key, condition)
         return guard
 
+    def known_headers(self, condition: Condition) -> dict[str, str] | None:
+        """As :meth:`headers_for` a PUT, without a request; None if that needs one."""
+        if not condition.limits:
+            return {}
+        found = self._configured()
+        if found is None:
+            known = self._traits.now
+            if known.create is None or known.replace is None:
+                return None
+            found = ConditionSupport(known.create, known.replace)
+        return _guard(condition, found) or None
+
     def _count_winners(self) -> None:
         """Warn, when the store's conditions become known, if O_EXCL does not work as it should."""
         try:

@@ -91,11 +91,14 @@ class Describer:
             StoreError: the description of the replaced object could not be read.
         """
         like = self._known(request.like)
-        headers = self._said(request)
         if like is None:
-            return headers | storage_class_header(self._class_of_new)
+            return self.of_new_object(request)
         wanted = storage_class_header(self._class_of(like, readable=True))
-        return headers | wanted | self._kept(like, self._all_tags_of(like))
+        return self._said(request) | wanted | self._kept(like, self._all_tags_of(like))
+
+    def of_new_object(self, request: CommitRequest) -> dict[str, str]:
+        """As :meth:`of_new_bytes`, for an object that replaces none; no request is needed."""
+        return self._said(request) | storage_class_header(self._class_of_new)
 
     def of_copy(self, request: CommitRequest, source_key: str) -> dict[str, str]:
         """Headers of a copy of a whole object with new metadata; the store copies its tags."""

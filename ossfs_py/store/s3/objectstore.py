@@ -34,6 +34,7 @@ from ossfs_py.store.s3.describing import Describer
 from ossfs_py.store.s3.endpoint import Endpoint, resolve_endpoint
 from ossfs_py.store.s3.history import History
 from ossfs_py.store.s3.inline import InlineGets
+from ossfs_py.store.s3.inlineputs import InlinePuts
 from ossfs_py.store.s3.nearby import CONNECT_SECONDS, STALL_SECONDS, ReadEndpoint
 from ossfs_py.store.s3.probing import Prober
 from ossfs_py.store.s3.queries import Reader
@@ -139,6 +140,16 @@ class S3ObjectStore:
             describer,
             prober,
         )
+        self._inline_puts: InlinePuts | None = None
+        if self._inline is not None:
+            self._inline_puts = InlinePuts(
+                self._wire,
+                pool,
+                credentials,
+                self._retrier,
+                self._writer,
+                options.stall_timeout_seconds,
+            )
         self._remover = Remover(self._wire, self._retrier, traits)
         self._copier = Copier(
             self._wire,
@@ -165,6 +176,10 @@ class S3ObjectStore:
     @property
     def inline_reads(self) -> InlineGets | None:
         return self._inline
+
+    @property
+    def inline_writes(self) -> InlinePuts | None:
+        return self._inline_puts
 
     def capabilities(self, *, thorough: bool = False) -> Capabilities:
         if thorough:
@@ -271,6 +286,8 @@ class S3ObjectStore:
         self._wire.close()
         if self._inline is not None:
             self._inline.close()
+        if self._inline_puts is not None:
+            self._inline_puts.end()
         if self._near is not None:
             self._near.close()
 

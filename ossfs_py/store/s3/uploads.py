@@ -25,6 +25,7 @@ from ossfs_py.model import (
     Part,
 )
 from ossfs_py.store.http.faults import NoAnswerError
+from ossfs_py.store.http.http1 import AnswerHead
 from ossfs_py.store.http.payload import Payload
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.bodies import (
@@ -50,6 +51,8 @@ from ossfs_py.store.s3.wire import Answer, Request, WireClient, patience_seconds
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_OK = 200
 
 
 class Writer:
@@ -80,6 +83,8 @@ class Writer:
         self._options = options
         self._lock = threading.Lock()
         self._etag_told: bool | None = None
+        self._is_usual = False
+        """Whether the answer to the last PUT was an ETag and nothing else."""
         self._describer = describer
         self._prober = prober
         self._sent = metrics.bytes_sent
@@ -104,14 +109,7 @@ class Writer:
             if stored is not None:
                 return stored
         guard = self._conditions.headers_for("PutObject", key, condition)
-        sending = Request(
-            "PutObject",
-            "PUT",
-            key,
-            headers=headers | guard,
-            payload=payload,
-            patience_seconds=patience_seconds(payload.size),
-        )
+        sending = _put_of(key, headers | guard, payload)
 
         def attempt(state: Attempt) -> ObjectVersion:
             try:
@@ -126,6 +124,7 @@ class Writer:
                     raise
                 return same
             etag = clean_etag(answer.headers.get("etag", ""))
+            self._is_usual = bool(etag) and not answer.body
             if not etag:  # some servers only report it in a HEAD
                 found = self._reader.head_once(key, state)
                 if found.size != payload.size:
@@ -134,6 +133,42 @@ class Writer:
             return ObjectVersion(key, etag, payload.size)
 
         return self._retrier.run("PutObject", key, attempt)
+
+    def usual_put(self, request: CommitRequest, body: bytes) -> Request | None:
+        """The PUT of a new object, if nothing has to be asked before, and :meth:`usual_answer` is
+        likely to understand the answer. Does not wait.
+        """
+        key, condition = request.key, request.condition
+        guard = self._conditions.known_headers(condition)
+        if (
+            not self._is_usual
+            or guard is None
+            or condition.repeated
+            or request.like is not None
+            or (key.endswith("/") and self._traits.now.markers in (None, "files"))
+        ):
+            return None
+        payload = payload_of(body)
+        headers = self._describer.of_new_object(request)
+        headers |= digest_headers(payload, self._checksum)
+        return _put_of(key, headers | guard, payload)
+
+    def usual_answer(self, request: Request, head: AnswerHead) -> ObjectVersion | None:
+        """The version that a :meth:`usual_put` has made; None: only :meth:`put` can tell."""
+        etag, kept = clean_etag(head.headers.get("etag", "")), head.headers.get(CRC_HEADER)
+        sent, payload = (request.headers or {}).get(CRC_HEADER), request.payload
+        if (
+            head.status != _OK
+            or not etag
+            or payload is None
+            or "transfer-encoding" in head.headers
+            or head.headers.get("content-length") != "0"
+            or (kept is not None and sent is not None and kept != sent)
+        ):
+            self._is_usual = False  # until a thread has seen a usual answer
+            return None
+        self._sent.inc(payload.size)
+        return ObjectVersion(request.key, etag, payload.size)
 
     def start_multipart(self, request: CommitRequest) -> MultipartUpload:
         """See :meth:`ObjectStore.start_multipart`. A lost answer leaves an unknown upload."""
@@ -439,6 +474,17 @@ def _is_made_of(found: ObjectInfo, parts: Sequence[Part], size: int) -> bool:
         return found.size == size and found.etag == expected
     # Encrypting stores make their own ETags; there the number of parts has to be enough.
     return found.size == size and found.etag.endswith(f"-{len(parts)}")
+
+
+def _put_of(key: str, headers: Mapping[str, str], payload: Payload) -> Request:
+    return Request(
+        "PutObject",
+        "PUT",
+        key,
+        headers=dict(headers),
+        payload=payload,
+        patience_seconds=patience_seconds(payload.size),
+    )
 
 
 def _require_no_page(answer: Answer) -> None:

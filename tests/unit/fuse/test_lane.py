@@ -37,6 +37,7 @@ from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
 SHOWN = EntryReply(Attributes(7, 0o100644, 5, 1, 2, 3, 4, 5), 1.0, 1.0)
+MADE_DIRECTORY = (1, b"dir", 0o40777, 0o22)
 LENT = 8
 """A node with set-id bits."""
 UNKNOWN_OPCODE = 17
@@ -119,6 +120,10 @@ class Handlers:
     ) -> tuple[OpenReply, EntryReply]:
         self.made.append((parent, name, mode, flags, ctx.umask))
         return OpenReply(4, keep_cache=False, past_pages=True), SHOWN
+
+    async def mkdir(self, parent: int, name: bytes, mode: int, ctx: Caller) -> EntryReply:
+        self.made.append((parent, name, mode, ctx.umask))
+        return SHOWN
 
     async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
         self.made.append((parent, name))
@@ -209,6 +214,7 @@ def test_each_hot_request_is_answered() -> None:
             Opcode.GETATTR: (bytes(16), 104),
             Opcode.SETATTR: (bytes(88), 104),
             Opcode.CREATE: (struct.pack("=IIII", os.O_RDWR, 0o100666, 0o27, 0) + b"new\0", 144),
+            Opcode.MKDIR: (struct.pack("=II", 0o40777, 0o22) + b"dir\0", 128),
             Opcode.UNLINK: (b"old\0", 0),
             Opcode.READLINK: (b"", 6),
             Opcode.OPEN: (bytes(8), 16),
@@ -228,7 +234,11 @@ def test_each_hot_request_is_answered() -> None:
                 assert struct.unpack_from("=Q", said) == (7,)
                 assert struct.unpack_from("=QII", said, 128) == (4, 1, 0)
         assert handlers.written == [b"data"]
-        assert handlers.made == [(1, b"new", 0o100666, os.O_RDWR, 0o27), (1, b"old")]
+        assert handlers.made == [
+            (1, b"new", 0o100666, os.O_RDWR, 0o27),
+            MADE_DIRECTORY,
+            (1, b"old"),
+        ]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
         for opcode in (Opcode.INTERRUPT, Opcode.IOCTL):

@@ -357,3 +357,24 @@ def test_what_was_stored_is_remembered_while_nobody_needs_its_room(tmp_path: Pat
         assert room.recall(version) is None
 
     run(tmp_path, scenario, limits=SMALL)
+
+
+def test_a_file_that_is_removed_while_it_is_stored_does_not_come_back(tmp_path: Path) -> None:
+    async def scenario(w: Writing) -> None:
+        file = w.open(memory_first=False)
+        await file.write(0, b"abc")
+        assert await file.secure(REQUEST)
+        assert kept(w) == [b"abc"]
+        gate = w.store.hold("put")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(file.commit, REQUEST)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            file.abandon()
+            left = kept(w)
+            gate.set()
+        assert left == []  # whatever becomes of the PUT, the journal brings nothing back
+        assert kept(w) == []
+        assert bytes(await file.read(0, 9)) == b"abc"
+        assert await file.commit(REQUEST) is None
+
+    assert run(tmp_path, scenario, limits=SMALL).local_files() == []

@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.store.base import FirstBytes
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import AnswerError
 from ossfs_py.store.s3.heads import parse_head, version_query
@@ -48,6 +49,8 @@ class Reader:
         self._received = metrics.bytes_received
         self._near = near
         self._pins = pins
+        self.first_bytes = FirstBytes()
+        """Of ranged GETs, wherever their bytes came from."""
 
     def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
         """See :meth:`ObjectStore.head`."""
@@ -115,7 +118,7 @@ class Reader:
         """
         if not buffer:
             return None
-        get = RangedGet(version, start, buffer, self._received)
+        get = RangedGet(version, start, buffer, self._received, self.first_bytes)
         if self._near is not None:
             self._near.give(get)
         if not get.is_done:

@@ -2,5 +2,6 @@
 
 ``workers`` are the persistent threads that make blocking calls for the trio loop. ``buffers`` is
 the one byte budget of the mount, and ``slabs`` is the memory behind it. ``pastpages`` reads and
-writes local files without filling the page cache. Nothing here knows what the bytes mean.
+writes local files without filling the page cache, and ``copying`` copies without Python's lock.
+Nothing here knows what the bytes mean.
 """

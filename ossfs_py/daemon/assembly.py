@@ -106,6 +106,7 @@ async def assembled(
                 options=read_options(settings),
                 shared=shared.handing_on,
                 inline=store.inline_reads,
+                first_bytes=store.first_bytes,
             )
             writes = WriteContext(
                 store=store,

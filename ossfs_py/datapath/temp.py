@@ -18,6 +18,7 @@ from ossfs_py.reading.secondhome import BlockLostError
 from ossfs_py.runtime.closing import close_behind
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.diskroom import READERS, DiskRoom
+from ossfs_py.runtime.pastpages import DIRECT_FROM_BYTES, DirectFile
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 
@@ -35,6 +36,9 @@ class TempBackend:
         self._kept_bytes = 0
         # Unlinked at once, created owner-only: nothing is left behind after a crash.
         self._file = tempfile.TemporaryFile(dir=temp_dir, buffering=0)  # noqa: SIM115
+        self._direct: DirectFile | None = None
+        if version.size >= DIRECT_FROM_BYTES:
+            self._direct = DirectFile(self._file.fileno())
         self._present = ExtentSet()
 
     def present_until(self, offset: int) -> int:
@@ -53,7 +57,7 @@ class TempBackend:
         Raises:
             BlockLostError: the disk cannot read them any more.
         """
-        done = 0
+        done = self._direct.read(buffer, start) if self._direct is not None else 0
         try:
             while done < len(buffer):
                 count = os.preadv(self._file.fileno(), [buffer[done:]], start + done)
@@ -78,7 +82,7 @@ class TempBackend:
         with self._room.reserved(fd, READERS, len(view)) as has_room:
             if not has_room:
                 return False
-            done = 0
+            done = self._direct.write(view, start) if self._direct is not None else 0
             try:
                 while done < len(view):
                     done += os.pwritev(fd, [view[done:]], start + done)
@@ -103,6 +107,8 @@ class TempBackend:
 
     def close(self) -> None:
         """Give the disk space back."""
+        if self._direct is not None:
+            self._direct.close()
         close_behind(self._file.fileno(), self._file.close)
         self._account.close()
 

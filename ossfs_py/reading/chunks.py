@@ -148,7 +148,8 @@ class Chunk:
         self.from_store = not from_disk
         """Whether the store gave some of it, as it does only to whoever may read the object."""
         self.near = False
-        """Whether it came from other machines' memory, and can be fetched from there again."""
+        """Whether it came from other machines' memory or a store nearby, and can soon be fetched
+        from there again."""
         self.ahead = ahead
         """Downloaded before anybody asked for it."""
         self.given = 0

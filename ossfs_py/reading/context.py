@@ -8,7 +8,7 @@ from ossfs_py.reading.resident import Resident
 from ossfs_py.reading.shared import HandingOn
 from ossfs_py.runtime.buffers import BufferPool
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import InlineReads, ObjectStore
+from ossfs_py.store.base import FirstBytes, InlineReads, ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 
 
@@ -27,5 +27,7 @@ class ReadContext:
     hedging: Hedging = field(default_factory=Hedging)
     shared: HandingOn | None = None
     """Blocks that several machines share, if the mount has a part in them."""
+    first_bytes: FirstBytes = field(default_factory=FirstBytes)
+    """How near the store is."""
     inline: InlineReads | None = None
     """Short requests that take no thread; :func:`~ossfs_py.reading.inline.receive` runs beside."""

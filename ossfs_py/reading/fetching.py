@@ -67,6 +67,7 @@ class Fetcher:
         self._memory = context.memory
         self._headroom_bytes = context.resident.headroom_bytes
         self._hedging = context.hedging
+        self._first_bytes = context.first_bytes
         self._hedges = context.metrics.hedges.values
 
     @property
@@ -228,6 +229,8 @@ class Fetcher:
             self._told = told
         if shared is not None:
             chunk.from_store, chunk.near = shared.from_store, shared.was_there
+        elif not chunk.from_disk:
+            chunk.near = self._first_bytes.come_at_once
         abandoned = chunk.state is ChunkState.ABANDONED
         chunk.landed()
         if abandoned:

@@ -27,6 +27,9 @@ next, and not for the rest of a part as well: 6 MiB more are 70 ms."""
 _PIECES_AHEAD = 16
 """Reading ahead uses at least this many requests, so that they fill the link."""
 
+_NEAR_PIECES_AHEAD = 8
+"""The same where a store nearby answers at once: each request takes 0.4 ms of CPU."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
@@ -130,6 +133,8 @@ class Planner:
         self._foresight = foresight
         self._on_disk = on_disk
         self._grain = max(on_disk.granularity_bytes, options.grain_bytes)
+        # Blocks of a shared cache come from several machines side by side.
+        self._near_pieces = _NEAR_PIECES_AHEAD if options.grain_bytes == 1 else _PIECES_AHEAD
         self.reached_end = False
         """Whether a stream was read ahead up to the end of the file."""
 
@@ -211,7 +216,8 @@ class Planner:
             if unread.start > position:
                 position = stream.ahead = unread.start
                 continue
-            largest = min(most, _floor_power_of_two(stream.window // _PIECES_AHEAD))
+            pieces = self._near_pieces if self._streams.near else _PIECES_AHEAD
+            largest = min(most, _floor_power_of_two(stream.window // pieces))
             piece = _piece(position - stream.position, largest)
             # Pieces end on multiples of their size, for the same reason as in needed().
             end = (position // piece + 1) * piece

@@ -17,7 +17,8 @@ _READ_KEPT_BYTES = 96 * MIB
 drops pages a few seconds old, and of several readers of one file some lag far behind."""
 
 _NEAR_KEPT_BYTES = 16 * MIB
-"""The same of blocks that came from other machines' memory, and can be had from there again."""
+"""The same of blocks that came from other machines' memory or a store nearby, and can soon be had
+from there again."""
 
 _SMALL_BYTES = MIB
 """A smaller block, mostly a small file, has memory of its own (see ``runtime.buffers``). Each 4 KiB

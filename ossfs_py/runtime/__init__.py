@@ -1,6 +1,7 @@
 """Threads and memory: the two resources of the machine that every layer shares.
 
 ``workers`` are the persistent threads that make blocking calls for the trio loop. ``buffers`` is
-the one byte budget of the mount, and ``slabs`` is the memory behind it. Nothing here knows what the
-bytes mean.
+the one byte budget of the mount, and ``slabs`` is the memory behind it. ``pastpages`` reads and
+writes local files without filling the page cache, and ``copying`` copies without Python's lock.
+Nothing here knows what the bytes mean.
 """

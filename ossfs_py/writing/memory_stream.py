@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import trio
 
+from ossfs_py.runtime.copying import copy_unlocked
 from ossfs_py.writing.context import PartBuffer, PartMemory, WriteLimits
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.upload import PartsUpload
@@ -111,7 +112,8 @@ class MemoryStream:
                 break
             count = min(part.capacity - part.filled, len(data) - taken)
             self._changes(part)
-            part.buffer.view[part.filled : part.filled + count] = data[taken : taken + count]
+            room = part.buffer.view[part.filled : part.filled + count]
+            copy_unlocked(room, data[taken : taken + count])
             part.filled += count
             self.size += count
             taken += count

@@ -11,7 +11,6 @@ Parts, each with one reason to change:
 - ``evictor``: taking space back from files nobody has open.
 - ``store``: admission under the limits.
 - ``openversion``: one open version as readers see it.
-- ``pastpages``: reading and writing past the kernel's page cache.
 - ``inspection``: metrics, rehash and clearing for people.
 
 How several mounts of one host share a directory: every block file carries its own presence

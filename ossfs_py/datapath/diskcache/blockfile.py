@@ -16,9 +16,9 @@ from ossfs_py.datapath.diskcache.layout import (
     plain_of,
     round_up,
 )
-from ossfs_py.datapath.diskcache.pastpages import DIRECT_FROM_BYTES, DirectFile
 from ossfs_py.errors import is_disk_full
 from ossfs_py.reading.secondhome import BlockLostError
+from ossfs_py.runtime.pastpages import DIRECT_FROM_BYTES, DirectFile
 
 FILE_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
 """O_NOATIME: the access time holds the use before the last. O_NONBLOCK: a fifo in the place of a

@@ -20,7 +20,13 @@ from ossfs_py.model import (
 )
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.auth.region import configured_region
-from ossfs_py.store.base import MAX_COPY_BYTES, Capabilities, ObjectStore, Versioning
+from ossfs_py.store.base import (
+    MAX_COPY_BYTES,
+    Capabilities,
+    FirstBytes,
+    ObjectStore,
+    Versioning,
+)
 from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.dialing import Dialer, Timeouts, Trust
 from ossfs_py.store.http.limiting import Limits, RateLimit
@@ -172,6 +178,11 @@ class S3ObjectStore:
     def equal_parts(self) -> bool:
         known = self._traits.now.part_sizes
         return known == "equal" if known is not None else self._endpoint.is_r2
+
+    @property
+    def first_bytes(self) -> FirstBytes:
+        """See the protocol."""
+        return self._reader.first_bytes
 
     @property
     def inline_reads(self) -> InlineGets | None:

@@ -14,6 +14,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.store.base import FirstBytes
 from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import AnswerError
@@ -49,6 +50,8 @@ class Reader:
         self._received = metrics.bytes_received
         self._near = near
         self._pins = pins
+        self.first_bytes = FirstBytes()
+        """Of ranged GETs, wherever their bytes came from."""
 
     def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
         """See :meth:`ObjectStore.head`."""
@@ -123,7 +126,7 @@ class Reader:
             return None
         if self._near is not None or not self._pins.is_trusted(version):
             arrival = None
-        get = RangedGet(version, start, buffer, self._received, arrival)
+        get = RangedGet(version, start, buffer, self._received, self.first_bytes, arrival)
         if self._near is not None:
             self._near.give(get)
         if not get.is_done:

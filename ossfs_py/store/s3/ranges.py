@@ -1,5 +1,6 @@
 """The ranged GET, the most frequent request: bytes of one version, into the caller's buffer."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.store.base import FirstBytes
 from ossfs_py.store.http.arrival import Arrival
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.error_map import AnswerError, request_id_of
@@ -35,6 +37,7 @@ class RangedGet:
         start: int,
         buffer: memoryview,
         received: Counter,
+        first_bytes: FirstBytes,
         arrival: Arrival | None = None,
     ) -> None:
         """``arrival`` is told of bytes that need not be verified any more."""
@@ -47,6 +50,7 @@ class RangedGet:
         self._buffer = buffer
         self._received = received
         self._arrival = arrival
+        self._first_bytes = first_bytes
 
     @property
     def is_done(self) -> bool:
@@ -70,8 +74,10 @@ class RangedGet:
         version, position = self.version, self._start + self.got
         missing = self._buffer[self.got :]
         request = pinned_get(version, position, len(missing))
+        asked_at = time.monotonic()
         try:
             with wire.exchange(request, state) as response:
+                self._first_bytes.note(time.monotonic() - asked_at)
                 check_answer(
                     response.headers, response.length, version, position, len(missing), state
                 )

@@ -1,5 +1,6 @@
 """Past the page cache: right bytes or none, whatever the memory and the file system."""
 
+import ctypes
 import mmap
 import os
 import time
@@ -7,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.datapath.diskcache.pastpages import DirectFile
+from ossfs_py.datapath.temp import TempBackend
+from ossfs_py.model import ObjectVersion
+from ossfs_py.runtime.diskroom import DiskRoom
+from ossfs_py.runtime.pastpages import DIRECT_FROM_BYTES, DirectFile
+from ossfs_py.runtime.slabs import mapping
 
 SIZE = 3 * 1024**2 + 777
 CONTENT = os.urandom(SIZE)
@@ -89,3 +94,44 @@ def test_a_slow_disk_gets_its_blocks_through_the_page_cache(
         assert written == [1024**2, *[0] * 16, 1024**2]
         assert len(calls) == 2
     direct.close()
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("size", [DIRECT_FROM_BYTES, DIRECT_FROM_BYTES + 777])
+def test_a_temporary_file_gives_back_what_it_was_given(
+    tmp_path: Path, size: int, shift: int
+) -> None:
+    """Its last bytes fill no page, and memory that is not aligned goes the ordinary way."""
+    backend = TempBackend(ObjectVersion("key", "etag", size), tmp_path, DiskRoom())
+    content = os.urandom(size)
+    memory = memoryview(mapping(size + 4096))[shift : shift + size]
+    memory[:] = content
+    half = DIRECT_FROM_BYTES // 2
+    for start, end in ((half, size), (0, half)):
+        assert backend.keep(start, memory[start:end])
+    again = memoryview(mapping(size + 4096))[shift : shift + size]
+    for start, end in ((0, half), (half, size)):
+        backend.load_into(start, again[start:end])
+    assert again == content
+    backend.close()
+
+
+def test_a_temporary_file_leaves_no_pages(tmp_path: Path) -> None:
+    """What is read through the mount has pages there, and needs none a second time."""
+    size = DIRECT_FROM_BYTES
+    backend = TempBackend(ObjectVersion("key", "etag", size), tmp_path, DiskRoom())
+    fd = backend._file.fileno()
+    if not DirectFile(fd).works:
+        pytest.skip("the file system has no such descriptors")
+    assert backend.keep(0, memoryview(mapping(size)))
+    assert not resident_bytes(fd, size)
+    backend.close()
+
+
+def resident_bytes(fd: int, size: int) -> int:
+    """How much of a file the page cache has (mincore(2))."""
+    memory = mmap.mmap(fd, size)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    pages = (ctypes.c_ubyte * -(-size // mmap.PAGESIZE))()
+    assert not ctypes.CDLL(None).mincore(ctypes.c_void_p(address), ctypes.c_size_t(size), pages)
+    return sum(page & 1 for page in pages) * mmap.PAGESIZE

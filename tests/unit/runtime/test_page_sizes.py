@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ossfs_py.datapath.diskcache import pastpages
+from ossfs_py.runtime import pastpages
 
 PAGE_BYTES = 64 * 1024
 MIB = 1024**2

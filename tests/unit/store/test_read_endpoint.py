@@ -11,7 +11,7 @@ import pytest
 from ossfs_py.errors import ObjectMissingError, UsageError, VersionChangedError
 from ossfs_py.model import ObjectVersion
 from ossfs_py.store import StoreOptions, open_store
-from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.base import FirstBytes, ObjectStore
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3.nearby import ReadEndpoint
 from ossfs_py.store.s3.ranges import RangedGet
@@ -199,7 +199,8 @@ def test_it_is_asked_again_after_pauses_that_double_and_by_one_reader_first() ->
     endpoint = ReadEndpoint("near", wire, metrics, TRUSTING, clock=lambda: now)
 
     def read() -> None:
-        endpoint.give(Get(VERSION, 0, memoryview(bytearray(1)), metrics.bytes_received))
+        buffer = memoryview(bytearray(1))
+        endpoint.give(Get(VERSION, 0, buffer, metrics.bytes_received, FirstBytes()))
 
     for tenths in range(200):
         now = tenths / 10
@@ -231,7 +232,8 @@ def test_readers_that_fail_together_count_once() -> None:
             raise NoAnswerError("down")
 
     def read() -> None:
-        endpoint.give(Get(VERSION, 0, memoryview(bytearray(1)), metrics.bytes_received))
+        buffer = memoryview(bytearray(1))
+        endpoint.give(Get(VERSION, 0, buffer, metrics.bytes_received, FirstBytes()))
 
     read()
     assert len(asked) == 16

@@ -4,6 +4,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,19 @@ def test_one_request_fetches_one_range_pinned_to_its_version() -> None:
     assert seen.headers["range"] == "bytes=1000-300999"
     assert seen.headers["if-match"] == f'"{ETAG}"'
     assert "authorization" not in seen.headers  # anonymous
+
+
+def test_the_time_to_the_first_byte_is_noted() -> None:
+    def late(peer: Peer) -> None:
+        time.sleep(0.05)
+
+    with ScriptedServer([[[late, ranged(CONTENT)]]]) as server:
+        store = store_for(server.url)
+        buffer = bytearray(7)
+        store.get_range_into(VERSION, 0, memoryview(buffer))
+        assert not store.first_bytes.come_at_once
+        assert store.first_bytes._seconds < 10
+        store.close()
 
 
 def test_an_empty_buffer_costs_no_request() -> None:

@@ -54,14 +54,22 @@ class _Answer:
         self._asked = page
         self._keys: list[str] = []
         self._page: ListPage | None = None
-        page.when_settled(self._take_in)
+        self._is_taken_in = False
 
     async def arrived(self) -> None:
         """Wait for the store's answer, however it ends."""
         await self._asked.wait_settled()
 
+    def _known(self) -> ListPage | None:
+        """The answer; None if it is still to come, or not used: the store does not keep the order,
+        or refuses, and who asks alone is told why.
+        """
+        if not self._is_taken_in and self._asked.settled:
+            self._is_taken_in = True
+            self._take_in()
+        return self._page
+
     def _take_in(self) -> None:
-        """Not used if the store does not keep the order, or refuses: who asks alone is told why."""
         try:
             page = self._asked.result()
         except StoreError:
@@ -75,13 +83,13 @@ class _Answer:
         """Whether keys below ``prefix`` were asked for."""
         return prefix.startswith(self.base) and prefix >= self._prefix
 
-    def tells(self, prefix: str, removed: RemovedKeys) -> bool:
-        """Whether all keys below ``prefix`` are known, and were removed here. A marker without
-        content does not count.
+    def tells(self, prefix: str, removed: RemovedKeys) -> bool | None:
+        """Whether all keys below ``prefix`` were removed here; None: not all are known. A marker
+        without content does not count.
         """
-        page = self._page
+        page = self._known()
         if page is None or not self.may_tell(prefix):
-            return False
+            return None
         if any(key.startswith(prefix) for key in self.added):
             return False
         place = bisect_left(self._keys, prefix)
@@ -89,15 +97,15 @@ class _Answer:
             if not _is_gone(page.objects[place], prefix, self._hiding, removed):
                 return False
             place += 1
-        return place < len(self._keys) or page.next_token is None
+        return True if place < len(self._keys) or page.next_token is None else None
 
     def share_passed(self, prefix: str) -> float:
         """The share of its keys that come before ``prefix``; 1: there is nothing behind them."""
-        page = self._page
-        if page is None or (page.next_token is None and self._keys and prefix > self._keys[-1]):
+        page = self._known()
+        if page is None or not self._keys or prefix > self._keys[-1]:
             return 1.0
-        passed = bisect_left(self._keys, prefix)
-        return passed / len(self._keys) if page.next_token is not None else 0.0
+        is_last = page.next_token is None
+        return 0.0 if is_last else bisect_left(self._keys, prefix) / len(self._keys)
 
 
 def _is_gone(info: ObjectInfo, prefix: str, hiding: Hiding, removed: RemovedKeys) -> bool:
@@ -219,7 +227,10 @@ class Emptying:
 
     def _tells(self, prefix: str, now: float) -> bool:
         self._forget_old(now)
-        return any(answer.tells(prefix, self._removed) for answer in self._answers)
+        for answer in reversed(self._answers):
+            if (is_told := answer.tells(prefix, self._removed)) is not None:
+                return is_told
+        return False
 
     def _forget_old(self, now: float) -> None:
         ttl_seconds = self._tree.options.negative_ttl_seconds

@@ -758,6 +758,32 @@ def test_the_next_answer_about_a_tree_that_is_removed_is_requested_ahead(
     )
 
 
+def test_the_latest_answer_about_a_tree_that_is_removed_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await listed(m)
+        for folder in folders:
+            await remove_files(m, folder)
+        for folder in folders[:16]:
+            await m.rmdir(("t", folder))
+        m.store.seed("t/d18/theirs", b"1")
+        await m.rmdir(("t", "d16"))  # near the end of the answer: the next one is requested
+        await m.bench.idle()
+        await m.rmdir(("t", "d17"))
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d18"))
+        await m.fs.sync()
+        left = m.store.keys()
+        assert "t/d18/theirs" in left
+
+    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
+    store = removed_tree(30, 5, FakeStore(page_size=100))
+    on_mount(
+        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
+    )
+
+
 def test_the_top_of_a_tree_that_is_removed_is_asked_for_in_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -196,6 +196,9 @@ class Removals:
         self._journal = journal
         self._outstanding: dict[str, Removal] = {}
         self._of_open: dict[OpenInode, Removal] = {}
+        self._once_open: dict[str, Removal] = {}
+        """Those outstanding whose files were open, perhaps not any more: a few, where thousands of
+        others wait."""
 
     def take_over(self) -> None:
         """Hide the objects that earlier mounts removed and could not delete; blocks shortly."""
@@ -442,8 +445,7 @@ class Removals:
         if self._group_sync is None or inode.kind is not Kind.DIRECTORY:
             return False
         key = self._namespace.marker_key_of(inode)
-        outstanding = self._outstanding.values()
-        if any(each.opened is not None and each.key.startswith(key) for each in outstanding):
+        if any(each.key.startswith(key) for each in self._once_open.values()):
             return False  # a removed file in it is still read
         await self._namespace.require_empty(inode)
         await self._owe(key, inode.info, self._group_sync)
@@ -483,6 +485,8 @@ class Removals:
 
     def _add(self, removal: Removal) -> None:
         self._outstanding[removal.record.ident] = removal
+        if removal.opened is not None:
+            self._once_open[removal.record.ident] = removal
         self._removed.add(removal)
 
     async def _write_down(self, removal: Removal, record: RemovalRecord) -> None:
@@ -513,12 +517,16 @@ class Removals:
             await self._forget(removal)
 
     async def _forget(self, removal: Removal) -> None:
-        removal.is_over = True
-        self._removed.discard(removal)
-        self._outstanding.pop(removal.record.ident, None)
+        self._end(removal)
         for marker in removal.markers:
             self._drop_needless(marker)
         await self._workers.run(self._journal.forget_removal, removal.record)
+
+    def _end(self, removal: Removal) -> None:
+        removal.is_over = True
+        self._removed.discard(removal)
+        self._outstanding.pop(removal.record.ident, None)
+        self._once_open.pop(removal.record.ident, None)
 
     def _believe_nothing(self) -> None:
         """Files that were removed here exist again."""
@@ -528,9 +536,7 @@ class Removals:
         """Forget completed removals."""
         ours = [removal for removal in removals if isinstance(removal, Removal)]
         for removal in ours:
-            removal.is_over = True
-            self._removed.discard(removal)
-            self._outstanding.pop(removal.record.ident, None)
+            self._end(removal)
         records = [removal.record for removal in ours]
         await self._workers.run(self._journal.forget_removals, records)
         for marker in {marker for removal in ours for marker in removal.markers}:

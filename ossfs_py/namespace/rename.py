@@ -48,11 +48,12 @@ class RenameLog(Protocol):
         over_directory: bool,
         etags: Mapping[str, str],
         is_promised: bool,
+        durable: bool,
     ) -> None:
         """Copies below ``new_prefix``, where nothing is yet but perhaps an empty directory, begin
         now; or ``is_copied``: they are made, and from now on the rename counts. ``etags`` has those
         of copies of what is open, by those of what was copied. ``is_promised``: the rename counts
-        in any case.
+        in any case. Without ``durable`` it survives the daemon, but perhaps no power loss.
         """
         ...
 
@@ -293,7 +294,13 @@ class Renamer:
                 await self._workers.run(self._log.forget_rename, prefix)
 
     async def _remember(
-        self, move: _Move, prefix: str, etags: Mapping[str, str], *, is_copied: bool
+        self,
+        move: _Move,
+        prefix: str,
+        etags: Mapping[str, str],
+        *,
+        is_copied: bool,
+        durable: bool = True,
     ) -> None:
         if self._log is not None:
             record = partial(
@@ -304,6 +311,7 @@ class Renamer:
                 over_directory=move.over_directory,
                 etags=etags,
                 is_promised=move.on_promised is not None,
+                durable=durable,
             )
             await self._workers.run(record)
 
@@ -359,7 +367,7 @@ class Renamer:
         if len(new_prefix.encode()) > len(old_prefix.encode()):
             for info in await self._copier.everything_below(old_prefix):
                 require_key(new_prefix + info.key[len(old_prefix) :])
-        await self._remember(move, old_prefix, {}, is_copied=False)
+        await self._remember(move, old_prefix, {}, is_copied=False, durable=False)
         scope = self._moves.begin(old_prefix, new_prefix)
         source.moving = True
         is_promised = False
@@ -417,9 +425,13 @@ class Renamer:
         """
         copies: Copies | None = None
         opened: list[tuple[Inode, ObjectVersion, ObjectVersion]] = []
-        is_recorded = False
+        is_durable = is_recorded = False
         while True:
             try:
+                if not is_durable:
+                    # Behind, as a write that is waited for: a power loss costs a second at most.
+                    await self._remember(move, old_prefix, {}, is_copied=False)
+                    is_durable = True
                 if copies is None:
                     objects = await self._copier.everything_below(old_prefix)
                     for info in objects:

@@ -18,6 +18,7 @@ from ossfs_py.model import ListPage, ListQuery, ObjectInfo
 from ossfs_py.namespace.bursts import Bursts
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
+from ossfs_py.namespace.listing.merge import DIRECTORY
 from ossfs_py.namespace.madetrees import MadeTrees
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import Catalogue
@@ -28,6 +29,8 @@ _TRIES = 3
 """Questions about one mode, should answers cross those to others or changes made here."""
 _MAX_AHEAD = 4000
 """Objects asked ahead of a program at most: what four LIST pages name."""
+_FEW_NAMES = 100
+"""A directory of so many names is listed by as short an answer as one about a single name."""
 _NAMESAKES = 16
 """Names that are checked for one that is likely to be absent: more names with the same beginning
 are rare, and cost a second request."""
@@ -125,16 +128,13 @@ class Resolver:
                 self._bursts.missed(parent.number)
                 raise NoSuchEntryError(key)
             known = tree.table.child(parent, name)
-            if (
-                known is None
-                and tree.options.negative_ttl_seconds > 0
-                and self._bursts.expects_absence(parent.number)
-            ):
+            if known is None and tree.options.negative_ttl_seconds > 0:
                 question = Question(key, tree.changes.serial)
-                if await self._is_absent(parent, name, question):
+                told = await self._told_by_directory(parent, name, question)
+                if told is not None:
                     if self._is_overtaken(parent, name, question):
                         continue
-                    return self._take_in(parent, name, question, None, _NOTHING_BELOW)
+                    return self._take_in(parent, name, question, None, told)
             if may_list:
                 may_list = False
                 if await self._is_listed_again(parent, name):
@@ -204,6 +204,49 @@ class Resolver:
             return not await self._workers.run(self._may_be_there, question.key)
         except StoreError:
             return False  # the question that follows will be told
+
+    async def _told_by_directory(
+        self, parent: Inode, name: str, question: Question
+    ) -> Below | None:
+        """Whether a name that is not known is absent, or a directory, if a listing of its parent is
+        the cheapest way to ask; None: ask for it.
+        """
+        if self._bursts.expects_absence(parent.number) and await self._is_absent(
+            parent, name, question
+        ):
+            return _NOTHING_BELOW
+        listing = self._tree.listings.complete(parent)
+        if (
+            listing is None
+            or listing.index is None
+            or len(listing.index) > _FEW_NAMES
+            or isinstance(listing.index.get(name), ObjectInfo)
+            or not fits(question.key + "/")
+        ):
+            return None
+        return await self._told_by_two(parent, name, question)
+
+    async def _told_by_two(self, parent: Inode, name: str, question: Question) -> Below | None:
+        """As :meth:`_told_by_directory`, of a directory that was small when it was made or listed:
+        a listing of it also tells of the names that are asked for next (rename(2) asks for two).
+        Beside it a HEAD of the marker, as a listing does not tell a directory's mode.
+        """
+        marker = self._ask(question.key + "/", head=True, below=False)
+        oldest = question.asked_at - self._tree.options.negative_ttl_seconds
+        try:
+            listing = await self._tree.listings.look(parent, oldest)
+        except StoreError:
+            return None  # the question that follows will be told
+        if listing is None or listing.index is None:
+            return None
+        question.asked_at = listing.started
+        entry = listing.index.get(name)
+        if entry is None:
+            return _NOTHING_BELOW
+        told, _ = await self._answers(marker)
+        if entry is not DIRECTORY or isinstance(told, StoreError):
+            return None
+        return Below(True, told)
 
     def _may_be_there(self, key: str) -> bool:
         """Whether one LIST leaves open that the store has the key, or keys below it.

@@ -414,7 +414,7 @@ class Tree:
             return
         self.changes.add(self.keys.key_of(inode))
         self.listings.note(parent, inode.name, REMOVED)
-        self._detach_all(inode)
+        self._detach_all(inode, is_removed=True)
         self.entries_changed(parent)
 
     def renamed(self, inode: Inode, parent: Inode, name: str) -> None:
@@ -523,10 +523,12 @@ class Tree:
             return None
         return len(listing.directories())
 
-    def _detach_all(self, inode: Inode) -> None:
+    def _detach_all(self, inode: Inode, *, is_removed: bool = False) -> None:
+        """``is_removed``: by this mount, with nothing in it."""
+        forget = self.listings.removed if is_removed else self.listings.drop
         for node in reversed(list(self.table.below(inode))):  # a directory after what is in it
             if node.kind is Kind.DIRECTORY:
-                self.listings.drop(node)
+                forget(node)
             self.table.detach(node)
 
     def _of_kind(self, parent: Inode, name: str, kind: Kind) -> Inode:

@@ -331,19 +331,19 @@ class Journal:
         over_directory: bool = False,
         etags: Mapping[str, str] = MappingProxyType({}),
         is_promised: bool = False,
+        durable: bool = True,
     ) -> None:
         """Remember a rename until :meth:`forget_rename`; replaces its record. For the arguments see
-        :class:`RenameRecord`.
+        :class:`RenameRecord`. Without ``durable`` perhaps not across a power loss.
         """
-        self.write_rename(
-            RenameRecord(
-                old_prefix, new_prefix, is_copied, over_directory, etags, is_promised=is_promised
-            )
+        record = RenameRecord(
+            old_prefix, new_prefix, is_copied, over_directory, etags, is_promised=is_promised
         )
+        self.write_rename(record, durable=durable)
 
-    def write_rename(self, rename: RenameRecord) -> None:
+    def write_rename(self, rename: RenameRecord, *, durable: bool = True) -> None:
         """As :meth:`record_rename`."""
-        write_atomically(self._rename_path(rename.old_prefix), rename.to_json(), durable=True)
+        write_atomically(self._rename_path(rename.old_prefix), rename.to_json(), durable=durable)
 
     def forget_rename(self, old_prefix: str) -> None:
         """The rename is done, or its caller got an error."""

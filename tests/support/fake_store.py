@@ -9,7 +9,8 @@ import itertools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ossfs_py.errors import (
@@ -145,6 +146,15 @@ class FakeStore:
         """Calls of a method wait, before doing anything, until the returned event is set."""
         gate = self._gates[method] = threading.Event()
         return gate
+
+    @contextmanager
+    def holding(self, method: str) -> Iterator[threading.Event]:
+        """As :meth:`hold`, no longer than the block runs."""
+        gate = self.hold(method)
+        try:
+            yield gate
+        finally:
+            gate.set()
 
     def take_requests(self) -> dict[str, int]:
         """The counts since the last time."""

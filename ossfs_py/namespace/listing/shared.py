@@ -211,6 +211,15 @@ class ListingEngine:
         """Forget the listing of a directory; its readers continue with what they have."""
         if self.walks:
             self.walks.drop(self._keys.marker_key_of(directory))
+        self._drop(directory)
+
+    def removed(self, directory: Inode) -> None:
+        """As :meth:`drop`, of a directory that this mount removed, in which nothing was left."""
+        if self.walks:
+            self.walks.removed(self._keys.marker_key_of(directory))
+        self._drop(directory)
+
+    def _drop(self, directory: Inode) -> None:
         self._complete.pop(directory.number, None)
         self._parts.pop(directory.number, None)
         under_way = self._in_flight.pop(directory.number, None)

@@ -133,6 +133,10 @@ class _Walk:
             node.prefix == prefix and node.started > oldest for node in self._stack[1:]
         )
 
+    def has_passed(self, prefix: str) -> bool:
+        """Whether all keys below ``prefix`` were read: none is still to come."""
+        return prefix in self._closed
+
     def promise(self, prefix: str, page: PromisedPage) -> None:
         """Somebody waits for a directory."""
         self.promises[prefix] = page
@@ -318,11 +322,23 @@ class Walks:
         if self._walk is not None and not self._walk.over:
             self._walk.changed.add(prefix)
 
+    def removed(self, prefix: str) -> None:
+        """This mount removed a directory, in which nothing was left: as :meth:`drop`. The walk goes
+        on if it has passed it: rm -r removes each directory before it lists the next one.
+        """
+        if self._walk is None or self._walk.over or not self._walk.has_passed(prefix):
+            self.drop(prefix)
+        else:
+            self._forget(prefix)
+
     def drop(self, prefix: str) -> None:
         """Forget a directory and all below it."""
-        for known in [known for known in self._found if known.startswith(prefix)]:
-            self._found.pop(known, None)
+        self._forget(prefix)
         walk = self._walk
         if walk is not None and (walk.base.startswith(prefix) or prefix.startswith(walk.base)):
             walk.end()
             self._walk = None
+
+    def _forget(self, prefix: str) -> None:
+        for known in [known for known in self._found if known.startswith(prefix)]:
+            self._found.pop(known, None)

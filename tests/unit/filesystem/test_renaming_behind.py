@@ -2,10 +2,8 @@
 
 import os
 import random
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +22,7 @@ from ossfs_py.errors import (
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import tidy_leftovers
 from ossfs_py.writing.renames import RenameRecord
+from ossfs_py.writing.statefiles import write_atomically
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import METADATA_TTL_SECONDS, Mounted, on_mount
 
@@ -83,16 +82,6 @@ async def time_passes(seconds: float = METADATA_TTL_SECONDS + 1) -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-@contextmanager
-def holding(store: FakeStore, method: str) -> Iterator[threading.Event]:
-    """Requests wait for the event, and no longer than the block runs."""
-    gate = store.hold(method)
-    try:
-        yield gate
-    finally:
-        gate.set()
-
-
 async def fails(call: Callable[[], Awaitable[object]], error: type[Exception]) -> None:
     with pytest.raises(error):
         await call()
@@ -120,7 +109,7 @@ def test_a_renamed_directory_is_seen_under_its_new_name_alone_before_the_store_k
     async def test(m: Mounted) -> None:
         if is_known:
             assert await tree_of(m, "old") == CONTENTS
-        with holding(store, held) as gate:
+        with store.holding(held) as gate:
             await m.rename(("old",), ("new",))
             for _ in range(3):
                 assert await m.names() == ["new"]
@@ -167,7 +156,7 @@ def test_open_files_are_read_and_written_on_while_their_directory_moves(tmp_path
     async def test(m: Mounted) -> None:
         reader = await m.open(("old", "deep", "c"))
         writer = await m.open(("old", "b"), os.O_RDWR)
-        with holding(store, "copy") as gate:
+        with store.holding("copy") as gate:
             await m.rename(("old",), ("new",))
             late = await m.open(("new", "a"))
             assert await m.read(reader) == b"ccc"
@@ -189,7 +178,7 @@ def test_changes_below_and_of_the_old_name_wait_and_are_right_in_the_end(tmp_pat
     store = filled()
 
     async def test(m: Mounted) -> None:
-        with holding(store, "copy") as gate:
+        with store.holding("copy") as gate:
             await m.rename(("old",), ("new",))
             async with trio.open_nursery() as nursery:
                 waiting = [
@@ -216,7 +205,7 @@ def test_a_file_can_be_made_where_the_directory_was(tmp_path: Path) -> None:
     store = filled()
 
     async def test(m: Mounted) -> None:
-        with holding(store, "copy") as gate:
+        with store.holding("copy") as gate:
             await m.rename(("old",), ("new",))
             async with trio.open_nursery() as nursery:
                 made = InBackground(nursery, lambda: m.write_file(("old",), b"file"))
@@ -255,7 +244,7 @@ def test_the_directories_around_cannot_go_before_the_store_knows(tmp_path: Path)
     store = filled(contents={"from/old/a": b"a", "to/": b""})
 
     async def test(m: Mounted) -> None:
-        with holding(store, "copy") as gate:
+        with store.holding("copy") as gate:
             await m.rename(("from", "old"), ("to", "new"))
             assert await m.names(("from",)) == []
             await fails(lambda: m.rmdir(("to",)), DirectoryNotEmptyError)
@@ -274,7 +263,7 @@ def test_what_was_removed_before_is_not_there_again(tmp_path: Path) -> None:
     store = filled()
 
     async def test(m: Mounted) -> None:
-        with holding(store, "delete") as gate:
+        with store.holding("delete") as gate:
             await m.unlink(("old", "a"))
             await m.rename(("old",), ("new",))
             assert not await m.exists(("new", "a"))
@@ -312,7 +301,7 @@ def test_a_rename_that_the_store_refuses_is_taken_back_and_told(tmp_path: Path) 
     store = filled()
 
     async def test(m: Mounted) -> None:
-        with holding(store, "copy") as gate:
+        with store.holding("copy") as gate:
             store.fail("copy", AccessDeniedError("not below new"), times=len(CONTENTS))
             await m.rename(("old",), ("new",))
             waits = await m.open(("new", "deep", "c"))
@@ -425,7 +414,7 @@ def test_a_mount_that_must_not_wait_any_longer_leaves_the_copies_to_the_next(
     store = filled()
 
     async def test(m: Mounted) -> None:
-        with holding(store, "copy"):
+        with store.holding("copy"):
             await m.rename(("old",), ("new",))
             with trio.move_on_after(0.1):
                 await m.fs.drain()
@@ -488,7 +477,7 @@ def test_a_directory_that_has_just_come_is_not_removed_for_empty(tmp_path: Path)
 
     async def test(m: Mounted) -> None:
         assert await m.names(("to",)) == ["a", "b", "c"]
-        with holding(store, "copy") as gate:
+        with store.holding("copy") as gate:
             await m.rename(("old",), ("to", "z"))
             await time_passes(2)
             for name in "abc":
@@ -499,3 +488,31 @@ def test_a_directory_that_has_just_come_is_not_removed_for_empty(tmp_path: Path)
         await fails(lambda: m.rmdir(("to", "z", "deep", "er")), DirectoryNotEmptyError)
 
     run(tmp_path, test, store, negative_ttl_seconds=30.0)
+
+
+def test_a_rename_survives_a_power_loss_before_anything_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """rename(2) itself waits for no disk."""
+    records: list[bool] = []
+
+    def write(path: Path, text: str, *, durable: bool = False) -> None:
+        if path.parent.name == "renames":
+            records.append(durable)
+        write_atomically(path, text, durable=durable)
+
+    async def test(m: Mounted) -> None:
+        with m.store.holding("copy"):
+            await m.rename(("old",), ("new",))
+            assert not records[0]
+        await m.fs.sync()
+        assert records == [False, True, True]
+
+    def request(method: str, _key: str) -> None:
+        assert method not in {"copy", "delete_many"} or records[-1]
+
+    monkeypatch.setattr("ossfs_py.writing.journal.write_atomically", write)
+    store = filled()
+    store.on_request = request
+    run(tmp_path, test, store)
+    assert files(store) == moved()

@@ -20,6 +20,7 @@ import trio.testing
 
 from ossfs_py.errors import AccessDeniedError, FilesystemError, StoreError, UnsavedDataError
 from ossfs_py.model import ListPage, ListQuery
+from ossfs_py.namespace import emptying
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
@@ -29,6 +30,8 @@ from tests.support.writing import TINY_PARTS
 
 MODE = "mode"
 NAMES = ("a", "b", "c")
+LIFETIME_SECONDS = 1000.0
+"""Of absences, where the clock may jump while the store's threads are slow."""
 KILLS = int(os.environ.get("OSSFS_PY_SOAK_TREE_KILLS", "8"))
 
 
@@ -714,4 +717,97 @@ def test_an_answer_still_counts_when_the_removals_in_it_are_over(tmp_path: Path)
 
     on_mount(
         "temp", tmp_path, test, store=removed_tree(6, 2), write_back=True, negative_ttl_seconds=30.0
+    )
+
+
+async def listed(m: Mounted) -> list[str]:
+    """The directories of the tree, when what their listings say of absent names has grown old."""
+    folders = await m.names(("t",))
+    for folder in folders:
+        await m.names(("t", folder))
+    await m.bench.later(LIFETIME_SECONDS + 1)
+    return folders
+
+
+def test_the_next_answer_about_a_tree_that_is_removed_is_requested_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await listed(m)
+        with m.store.holding("delete_many"):
+            for folder in folders:
+                await remove_files(m, folder)
+            m.store.take_requests()
+            for folder in folders[:25]:
+                await m.rmdir(("t", folder))
+            assert 3 <= m.store.take_requests().get("list_page", 0) <= 6
+            m.store.seed("t/d29/theirs", b"1")
+        await m.bench.later(LIFETIME_SECONDS + 1)
+        for folder in folders[25:29]:
+            await m.rmdir(("t", folder))
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d29"))
+        await m.fs.sync()
+        left = m.store.keys()
+        assert [key for key in left if not key.endswith("/")] == ["t/d29/theirs"]
+
+    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
+    store = removed_tree(30, 5, FakeStore(page_size=50))
+    on_mount(
+        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
+    )
+
+
+def test_the_latest_answer_about_a_tree_that_is_removed_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await listed(m)
+        for folder in folders:
+            await remove_files(m, folder)
+        for folder in folders[:16]:
+            await m.rmdir(("t", folder))
+        m.store.seed("t/d18/theirs", b"1")
+        await m.rmdir(("t", "d16"))  # near the end of the answer: the next one is requested
+        await m.bench.idle()
+        await m.rmdir(("t", "d17"))
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t", "d18"))
+        await m.fs.sync()
+        left = m.store.keys()
+        assert "t/d18/theirs" in left
+
+    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
+    store = removed_tree(30, 5, FakeStore(page_size=100))
+    on_mount(
+        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
+    )
+
+
+def test_the_top_of_a_tree_that_is_removed_is_asked_for_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands of removed files may be below it when it is removed."""
+
+    async def test(m: Mounted) -> None:
+        folders = await listed(m)
+        with m.store.holding("delete_many"):
+            for folder in folders:
+                await remove_files(m, folder)
+                await m.rmdir(("t", folder))
+            m.store.seed("t/d15/theirs", b"1")
+            with pytest.raises(FilesystemError):
+                await m.rmdir(("t",))
+            m.store.erase("t/d15/theirs")
+            m.store.take_requests()
+            await m.rmdir(("t",))
+            assert m.store.take_requests()["list_page"] <= 4
+        await m.fs.sync()
+        assert m.store.keys() == []
+
+    monkeypatch.setattr(emptying, "_PART_KEYS", 45)
+    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
+    store = removed_tree(20, 5, FakeStore(page_size=50))
+    on_mount(
+        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
     )

@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from ossfs_py.errors import NoSuchEntryError, StoreUnavailableError
+from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.inode import Kind
 from tests.support.fake_store import FakeStore
 from tests.support.namespaces import Mounted, mounted
@@ -267,3 +268,63 @@ def test_refresh_takes_all_absences_back() -> None:
         assert (await m.at("a")).kind is Kind.FILE
 
     mounted(run, negative_ttl_seconds=60.0)
+
+
+def test_the_two_names_of_a_rename_are_told_by_one_listing_of_a_small_directory() -> None:
+    """Beside a HEAD, at the same time, that tells the mode of the one that is there."""
+
+    async def run(m: Mounted) -> None:
+        await absent(m, "d")
+        d = await m.namespace.make_directory(m.root, "d", 0o755, UID, GID)
+        m.store.seed("d/old/", b"", metadata={"mode": "16832"})
+        m.store.seed("d/old/file", b"x")
+        m.clock.jump(2)
+        m.store.take_requests()
+        old = await m.namespace.lookup(d, "old")
+        assert (await m.namespace.attributes(old)).mode & 0o777 == 0o700
+        await absent(m, "d/new")
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        m.store.seed("d/new", b"x")
+        m.clock.jump(1.1)
+        assert (await m.namespace.lookup(d, "new")).kind is Kind.FILE
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+@pytest.mark.parametrize("names", [100, 101])
+def test_a_name_of_a_larger_directory_is_asked_for_by_itself(names: int) -> None:
+    async def run(m: Mounted) -> None:
+        assert len(await m.names(m.root)) == names
+        m.clock.jump(2)
+        m.store.take_requests()
+        pages: list[ListQuery] = []
+        ask = m.store.list_page
+
+        def list_page(query: ListQuery) -> ListPage:
+            pages.append(query)
+            return ask(query)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(m.store, "list_page", list_page)
+            await absent(m, "absent")
+        assert [page.max_keys for page in pages] == ([1000] if names <= 100 else [1])
+        assert m.store.take_requests()["head"] == 1
+
+    mounted(run, stored(*(f"{number:03}" for number in range(names))), negative_ttl_seconds=1.0)
+
+
+def test_a_name_is_asked_for_where_its_directory_cannot_be_listed_or_has_an_object_of_it() -> None:
+    async def run(m: Mounted) -> None:
+        await absent(m, "d")
+        d = await m.namespace.make_directory(m.root, "d", 0o755, UID, GID)
+        m.store.seed("d/file", b"x", metadata={"mode": "33152"})
+        m.clock.jump(2)
+        m.store.fail("list_page", StoreUnavailableError("down"))
+        file = await m.namespace.lookup(d, "file")
+        assert (await m.namespace.attributes(file)).mode & 0o777 == 0o600
+        m.store.seed("d/other", b"x", metadata={"mode": "33152"})
+        m.clock.jump(2)
+        other = await m.namespace.lookup(d, "other")
+        assert (await m.namespace.attributes(other)).mode & 0o777 == 0o600
+
+    mounted(run, negative_ttl_seconds=1.0)

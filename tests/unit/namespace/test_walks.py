@@ -1,6 +1,8 @@
 """Listing ahead of a walk: when it is done, when it is left, and what it must not hide."""
 
-from ossfs_py.errors import StoreUnavailableError
+import pytest
+
+from ossfs_py.errors import DirectoryNotEmptyError, StoreUnavailableError
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.namespace import Inode
 from tests.support.fake_store import FakeStore
@@ -189,3 +191,40 @@ def test_forgetting_answers_shows_changes_of_others_at_once() -> None:
         assert (await m.namespace.attributes(await m.at("d01/f0001"))).size == 6
 
     mounted(run, tree(2, 10))
+
+
+def test_a_walk_goes_on_while_what_it_has_passed_is_removed() -> None:
+    """As rm -r does it: each directory is removed before the next one is listed."""
+
+    async def run(m: Mounted) -> None:
+        listings = 0
+        for name, directory in await m.entries(m.root):
+            m.store.take_requests()
+            for file in await m.names(directory):
+                await m.namespace.unlink(directory, file)
+            listings += m.store.take_requests().get("list_page", 0)
+            if name == "d15":
+                m.store.seed("d15/by-another", b"x")
+                with pytest.raises(DirectoryNotEmptyError):
+                    await m.namespace.remove_directory(m.root, name)
+            else:
+                await m.namespace.remove_directory(m.root, name)
+        assert listings <= 3
+        assert m.store.keys() == ["d15/", "d15/by-another"]
+
+    mounted(run, tree(20, 100))
+
+
+def test_a_directory_made_again_behind_a_walk_is_listed_as_it_is() -> None:
+    async def run(m: Mounted) -> None:
+        names = dict(await m.entries(m.root))
+        for file in await m.names(names["d00"]):
+            await m.namespace.unlink(names["d00"], file)
+        await m.namespace.remove_directory(m.root, "d00")
+        again = await m.namespace.make_directory(m.root, "d00", 0o755, 0, 0)
+        m.commit(m.create(again, "new"), b"1")
+        m.store.seed("d00/by-another", b"x")
+        assert len(await m.names(names["d01"])) == 100
+        assert await m.names(again) == ["by-another", "new"]
+
+    mounted(run, tree(20, 100))

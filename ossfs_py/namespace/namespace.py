@@ -72,6 +72,7 @@ class Namespace:
         self._tree = Tree(seen, workers, options, metrics, self.moves, news)
         self.changing = self._tree.changing
         self._resolver = Resolver(seen, workers, self._tree)
+        self.entry_nowait = self._resolver.entry_nowait
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver, self.removed)
         copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
@@ -560,8 +561,7 @@ class Namespace:
         return await self._writer.get_xattr(inode, name)
 
     def lacks_xattr(self, number: int, name: bytes) -> FilesystemError | None:
-        """The error of :meth:`get_xattr` if no file has an attribute of that name. None also for an
-        unknown inode."""
+        """The error of :meth:`get_xattr` if that is certain; None also for an unknown inode."""
         inode = self._tree.table.find(number)
         return None if inode is None or inode.stale else why_never(name)
 

@@ -225,12 +225,12 @@ class Namespace:
 
         Not at all if it is told a guess: every use of the name asks, then.
         """
-        if self._tree.is_guess(inode):
+        if self._options.guessed_for_uid is not None and self._tree.is_guess(inode):
             return 0.0
-        ttl_seconds = self._options.metadata_ttl_seconds
-        if inode.parent is None or inode.local or inode.removed:
+        left, ttl_seconds = inode.fresh_until - now, self._options.metadata_ttl_seconds
+        if left > ttl_seconds or inode.parent is None or inode.local or inode.removed:
             return ttl_seconds
-        return min(ttl_seconds, max(0.0, inode.fresh_until - now))
+        return left if left > 0.0 else 0.0
 
     async def refresh_version(self, inode: Inode) -> ObjectInfo:
         """The version a newly opened descriptor reads; no request while it is fresh.

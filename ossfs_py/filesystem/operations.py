@@ -135,7 +135,7 @@ class Filesystem:
         self._renaming = Renaming(
             self._opened, namespace, claims, self._commits, self._owed, preserved, trash, behind
         )
-        self._replies = Replies(namespace, kernel)
+        self.replies = Replies(namespace, kernel)
         self._passthrough = Passthrough(kernel, is_on=options.passthrough)
         self._handles = Handles(
             namespace,
@@ -149,7 +149,7 @@ class Filesystem:
             self._behind,
             self._passthrough,
         )
-        self._directories = Directories(namespace, self._replies, self._numbers)
+        self._directories = Directories(namespace, self.replies, self._numbers)
         self.promptness = Promptness(namespace, self._opened, self._handles, self._commits)
 
     # -- names --------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Filesystem:
 
     async def _introduced(self, inode: Inode, began: float) -> EntryReply:
         """A reply that gives the kernel a reference to the inode; its request came at ``began``."""
-        reply = self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
+        reply = self.replies.fresh_nowait(inode, began) or await self.replies.fresh(inode, began)
         self._namespace.remember(inode)
         return reply
 
@@ -275,7 +275,7 @@ class Filesystem:
         inode = self._namespace.inode_or_stale(number)
         if inode.stale:
             await self._handles.settle_nameless(inode)
-        return self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
+        return self.replies.fresh_nowait(inode, began) or await self.replies.fresh(inode, began)
 
     async def set_attributes(
         self, number: int, change: AttributeChange, size: int | None, handle: int | None
@@ -292,7 +292,7 @@ class Filesystem:
             self._changes.refuse_change("a change of attributes", inode)
             await self._changes.set_attributes(inode, change)
             await self._owed.changed(inode)
-        return self._replies.fresh_nowait(inode, began) or await self._replies.fresh(inode, began)
+        return self.replies.fresh_nowait(inode, began) or await self.replies.fresh(inode, began)
 
     async def get_xattr(self, number: int, name: bytes) -> bytes:
         """getxattr(2)."""

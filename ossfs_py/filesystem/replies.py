@@ -47,6 +47,10 @@ class Replies:
     def __init__(self, namespace: Namespace, kernel: KernelCache) -> None:
         self._namespace = namespace
         self._kernel = kernel
+        self.unseen: trio.Event | None = None
+        """Set once all files acknowledged by an earlier daemon are in the store; until then names
+        wait.
+        """
 
     async def fresh(self, inode: Inode, began: float) -> EntryReply:
         """From memory if that is fresh, else from the store. ``began`` is when the kernel's request
@@ -69,6 +73,21 @@ class Replies:
         if attributes is None or self._kernel.is_forgetting(inode):
             return None
         return self._reply(inode, attributes, trio.current_time(), began)
+
+    def attributes_nowait(self, number: int) -> EntryReply | None:
+        """As :meth:`Filesystem.attributes`, or None if that would wait or raise an error."""
+        inode = self._namespace.inodes.find(number)
+        if inode is None or inode.stale:
+            return None
+        return self.fresh_nowait(inode, trio.current_time())
+
+    def lookup_nowait(self, parent: int, name: bytes) -> EntryReply | None:
+        """As :meth:`Filesystem.lookup`, or None if that would wait or raise an error."""
+        inode = None if self.unseen is not None else self._namespace.entry_nowait(parent, name)
+        reply = None if inode is None else self.fresh_nowait(inode, trio.current_time())
+        if inode is not None and reply is not None:
+            self._namespace.remember(inode)
+        return reply
 
     def known(self, inode: Inode, now: float, began: float) -> EntryReply:
         """The reply from memory as of ``now``, for an inode that was looked up or listed just

@@ -55,9 +55,6 @@ class SurvivingFilesystem(Filesystem):
     """The records of open files; None on a read-only mount."""
     _settled: trio.Event | None = None
     """Set once the files stored by the earlier daemon are known; until then nothing is changed."""
-    _unseen: trio.Event | None = None
-    """Set once all files acknowledged by an earlier daemon are in the store; until then names wait.
-    """
     late_seconds = 1.0
     """How long requests of a dead daemon may take to be carried out. A PUT took effect 0.26 s after
     an upgrade, at a load of 14.
@@ -102,7 +99,7 @@ class SurvivingFilesystem(Filesystem):
                 self._records = self._opener.witness = survival.writers
                 files = self._resume_written(survival, dirty)
                 if not (self._owed.resume(owed) and is_all):
-                    self._unseen = trio.Event()
+                    self.replies.unseen = trio.Event()
                 self._handles.witness = survival.writers
                 self._settled = None if is_new else trio.Event()
             directories = sum(
@@ -116,9 +113,9 @@ class SurvivingFilesystem(Filesystem):
 
     def show_names(self) -> None:
         """All that an earlier daemon acknowledged is in the store, or reported as unsaved."""
-        if self._unseen is not None:
-            self._unseen.set()
-            self._unseen = None
+        if self.replies.unseen is not None:
+            self.replies.unseen.set()
+            self.replies.unseen = None
 
     def read_keys(self) -> set[str]:
         """Keys of objects that programs have had open since an earlier daemon."""
@@ -208,8 +205,8 @@ class SurvivingFilesystem(Filesystem):
             await self._settled.wait()
 
     async def _seen(self) -> None:
-        if self._unseen is not None:
-            await self._unseen.wait()
+        if self.replies.unseen is not None:
+            await self.replies.unseen.wait()
 
     async def _names_ready(self) -> None:
         """What is owed is stored in the background: a name that was removed or renamed meanwhile

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import replace
 from functools import partial
+from io import FileIO
 from types import coroutine
 from typing import Any, Final, TypeAlias
 
@@ -36,11 +37,14 @@ from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
 from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
+from ossfs_py.fuse.waiting import ShortWait
 from ossfs_py.fuse.wire import Caller, Opcode
 
 log = logging.getLogger(__name__)
 
 Serve: TypeAlias = Coroutine[Any, Any, None]
+_Known: TypeAlias = Callable[[int, int, memoryview], bytes | None]
+"""Answers a request from memory, or not: unique, node, and the request."""
 _Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
 """Serves one request: unique, node, caller, and the request without the bytes behind it."""
 
@@ -95,6 +99,8 @@ class Lane:
         self.passes_through = passes_through
         """Whether to ask the kernel to read registered local files itself."""
         self._device = device
+        # Finding no request is no exception to it, as for os.readv.
+        self._requests = FileIO(device, closefd=False)
         self._pages = min(page_limit, _MOST_PAGES)
         self._pyfuse3 = Relay(to_pyfuse3, self._answered_by_pyfuse3)
         self._token = trio.lowlevel.current_trio_token()
@@ -115,6 +121,12 @@ class Lane:
         self._kills = False
         """Whether the kernel can say with each change that set-id bits have to be cleared."""
         self._nursery: trio.Nursery | None = None
+        self._waits = ShortWait(device)
+        self._known: dict[int, _Known] = {
+            Opcode.LOOKUP: self._lookup_known,
+            Opcode.GETATTR: self._getattr_known,
+        }
+        """What most requests ask for is known: no coroutine is made for them."""
         self._hot: dict[int, _Hot] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -145,9 +157,10 @@ class Lane:
         """Answer until the kernel has released the mount or :meth:`end` is called, and every
         request in progress here is done. Requests that pyfuse3 works on then are left to it.
         """
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._serve)
+        with self._waits:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._serve)
 
     async def relay(self) -> None:
         """Send pyfuse3's answers to the kernel, until cancelled."""
@@ -188,10 +201,17 @@ class Lane:
             except trio.ClosedResourceError:
                 return
             for _ in range(_IN_A_ROW):
-                served = self._receive()
-                if served is None:
+                request = self._receive()
+                if request is None:
+                    if self._waits.brings_one():
+                        continue
                     break
-                if await _driven(served, self._hand_over) and not await self._has_turn():
+                served = self._taken_up(request)
+                if (
+                    served is not None
+                    and await _driven(served, self._hand_over)
+                    and not await self._has_turn()
+                ):
                     return
 
     def _hand_over(self) -> None:
@@ -209,23 +229,30 @@ class Lane:
         await turn.wait()
         return not self.ended.is_set()
 
-    def _receive(self) -> Serve | None:
-        """The coroutine that serves the next request; None if there is none now."""
+    def _receive(self) -> memoryview | None:
+        """The next request; None if there is none now."""
         try:
-            size = os.readv(self._device, (self._buffer,))
-        except BlockingIOError:
-            return None
+            size = self._requests.readinto(self._buffer)
         except OSError as exc:
             if is_mount_gone(exc):
                 self.end()
             elif not is_withdrawn(exc):
                 raise
             return None
+        if size is None:
+            return None
         if size < wire.HEADER.size:
             self.end()
             return None
-        request = self._buffer[:size]
+        return self._buffer[:size]
+
+    def _taken_up(self, request: memoryview) -> Serve | None:
+        """Answer a request at once from what is known, or else the coroutine that serves it."""
         _size, opcode, unique, node, uid, gid, pid, _ = wire.HEADER.unpack_from(request)
+        known = self._known.get(opcode)
+        if known is not None and (answer := known(unique, node, request)) is not None:
+            self._send(answer)
+            return None
         serve = self._hot.get(opcode)
         if serve is None:
             return self._pass_on(opcode, unique, node, Caller(uid, gid, pid), request)
@@ -293,6 +320,15 @@ class Lane:
         return told
 
     # -- the most frequent requests -------------------------------------------------------------
+
+    def _lookup_known(self, unique: int, node: int, request: memoryview) -> bytes | None:
+        name, zero, _ = bytes(request[wire.HEADER.size :]).partition(b"\0")
+        found = self._adapter.lookup_known(node, name) if zero else None
+        return None if found is None else wire.entry(unique, found, PREFERRED_IO_BYTES)
+
+    def _getattr_known(self, unique: int, node: int, _request: memoryview) -> bytes | None:
+        found = self._adapter.getattr_known(node)
+        return None if found is None else wire.attributes(unique, found, PREFERRED_IO_BYTES)
 
     async def _lookup(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         name = wire.name_at(request, wire.HEADER.size, len(request))

@@ -67,6 +67,12 @@ class RecordedAdapter(Adapter):
     def lacks_xattr(self, inode: int, name: bytes) -> None:
         """Unknown: every request has to go through a handler, for its line in the log."""
 
+    def lookup_known(self, parent_inode: int, name: bytes) -> None:
+        """As :meth:`lacks_xattr`."""
+
+    def getattr_known(self, inode: int) -> None:
+        """As :meth:`lacks_xattr`."""
+
     lookup = _recorded(Adapter.lookup)
     getattr = _recorded(Adapter.getattr)
     setattr = _recorded(Adapter.setattr)

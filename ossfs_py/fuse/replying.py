@@ -90,7 +90,10 @@ class ReplyThreads:
 def write_answer(device: int, header: bytes, data: memoryview | bytes = b"") -> None:
     """Send an answer to the kernel; drop it if nobody waits for it any more."""
     try:
-        os.writev(device, (header, data) if data else (header,))
+        if data:
+            os.writev(device, (header, data))
+        else:
+            os.write(device, header)
     except OSError as exc:
         if is_withdrawn(exc) or is_mount_gone(exc):
             log.debug("nobody waits for an answer any more: %s", exc.strerror)

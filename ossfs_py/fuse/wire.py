@@ -6,6 +6,7 @@ All fields are in the machine's byte order, and aligned as in C. Malformed input
 
 import struct
 import time
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
@@ -88,7 +89,7 @@ _NUMBER_ANSWER = struct.Struct("=IiQII")
 """struct fuse_write_out and fuse_getxattr_out: a number and padding."""
 _LONG_NUMBER_ANSWER = struct.Struct("=IiQQ")
 """struct fuse_copy_file_range_out."""
-_DIRECTORY_ENTRY = struct.Struct("=" + _ENTRY + "QQII")
+_DIRECTORY_ENTRY = "=" + _ENTRY + "QQII"
 """struct fuse_direntplus without the name: the entry; inode, offset of the next, length of the
 name, type."""
 
@@ -293,8 +294,22 @@ def _shown(reply: EntryReply, preferred_bytes: int) -> tuple[int, ...]:
         accessed, accessed_ns = divmod(atime_ns, _NANO)
         changed, changed_ns = divmod(ctime_ns, _NANO)
     return (
-        *(ino, size, -(-size // _BLOCK_BYTES), accessed, modified, changed),
-        *(accessed_ns, modified_ns, changed_ns, mode, nlink, uid, gid, 0, preferred_bytes, 0),
+        ino,
+        size,
+        -(-size // _BLOCK_BYTES),
+        accessed,
+        modified,
+        changed,
+        accessed_ns,
+        modified_ns,
+        changed_ns,
+        mode,
+        nlink,
+        uid,
+        gid,
+        0,
+        preferred_bytes,
+        0,
     )
 
 
@@ -304,6 +319,13 @@ def _duration(seconds: float) -> tuple[int, int]:
         return (_MOST_SECONDS, 0) if seconds > 0 else (0, 0)
     whole = int(seconds)
     return whole, int((seconds - whole) * _NANO)
+
+
+@lru_cache(256)  # lengths of names
+def _named_entry(length: int) -> struct.Struct:
+    """The entry of a name of so many bytes, up to where the next one begins."""
+    before = struct.calcsize(_DIRECTORY_ENTRY)
+    return struct.Struct(f"{_DIRECTORY_ENTRY}{length + -(before + length) % _ALIGNMENT}s")
 
 
 class DirectoryAnswer:
@@ -321,21 +343,23 @@ class DirectoryAnswer:
 
     def take(self, name: bytes, reply: EntryReply, following: int) -> bool:
         """Add an entry, and the offset of the next one; False if it has no room."""
-        length = _DIRECTORY_ENTRY.size + len(name)
-        padding = -length % _ALIGNMENT
-        if length + padding > self._room:
+        length = len(name)
+        form = _named_entry(length)
+        if form.size > self._room:
             return False
-        self._room -= length + padding
+        self._room -= form.size
         shown, name_seconds, kept_seconds, generation = reply
         if (name_seconds, kept_seconds) != self._seconds:
             self._seconds = name_seconds, kept_seconds
             (name_s, name_ns), (kept_s, kept_ns) = map(_duration, self._seconds)
             self._timeouts = name_s, kept_s, name_ns, kept_ns
-        head = _DIRECTORY_ENTRY.pack(
-            *(shown.ino, generation, *self._timeouts, *_shown(reply, self._preferred_bytes)),
-            *(shown.ino, following, len(name), (shown.mode >> _TYPE_SHIFT) & 0xF),
+        ino, mode, *_ = shown
+        self._parts.append(
+            form.pack(
+                *(ino, generation, *self._timeouts, *_shown(reply, self._preferred_bytes)),
+                *(ino, following, length, (mode >> _TYPE_SHIFT) & 0xF, name),
+            )
         )
-        self._parts += (head, name, bytes(padding))
         return True
 
     def answer(self, unique: int) -> bytes:

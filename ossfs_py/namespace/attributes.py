@@ -34,7 +34,7 @@ def resolve(
     is how many a directory has, None where nobody knows.
     """
     info = inode.info
-    guessed = is_guess(inode, options)
+    guessed = options.guessed_for_uid is not None and is_guess(inode, options)
     if info is not None and inode.is_plain:
         # Most files of most buckets, and so most of what a listing costs.
         modified_ns = info.mtime_ns
@@ -73,9 +73,10 @@ def is_guess(inode: Inode, options: NamespaceOptions) -> bool:
     A guess grants nothing to anybody but the mount's owner. The mountpoint's attributes are the
     mount's options, and those of symbolic links grant nothing.
     """
+    if options.guessed_for_uid is None:
+        return False
     return (
-        options.guessed_for_uid is not None
-        and inode.metadata is None
+        inode.metadata is None
         and (inode.mode is None or inode.uid is None)
         and inode.parent is not None
         and inode.kind is not Kind.SYMLINK

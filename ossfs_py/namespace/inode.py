@@ -383,10 +383,12 @@ class InodeTable:
     def remember(self, inode: Inode, count: int = 1) -> None:
         """The kernel got ``count`` more references to the inode."""
         # One that was dropped before the kernel heard of it may have been made again since.
-        inode = self._by_number.get(inode.number, inode)
+        known = self._by_number.get(inode.number)
+        if known is not None:
+            inode = known
         inode.lookup_count += count
         self._idle.pop(inode.number, None)
-        if inode.number not in self._by_number:
+        if known is None:
             self._restore(inode)
         if self.witness is not None and inode is not self.root:
             self.witness.told(inode)
@@ -427,6 +429,8 @@ class InodeTable:
             stack.extend(node.children.values())
 
     def _seed(self, directory: Inode) -> int:
+        if directory.seed is not None:
+            return directory.seed
         unknown: list[Inode] = []
         node = directory
         while node.seed is None:

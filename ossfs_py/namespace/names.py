@@ -1,5 +1,7 @@
 """File names: bytes at the kernel, text inside, and which of them a path can carry. Pure."""
 
+from collections.abc import Collection
+
 from ossfs_py.errors import IllegalNameError, InvalidArgumentError, NameTooLongError
 
 MAX_NAME_BYTES = 255
@@ -32,6 +34,17 @@ def is_nameable(segment: str) -> bool:
     if len(segment) <= _SURELY_SHORT:
         return True
     return len(segment.encode("utf-8", "surrogatepass")) <= MAX_NAME_BYTES
+
+
+def all_plain(segments: Collection[str]) -> bool:
+    """Whether a path can name all of these segments, and each of them at a glance."""
+    together = "".join(segments)
+    return (
+        "/" not in together
+        and "\0" not in together
+        and not any(special in segments for special in ("", ".", ".."))
+        and max(map(len, segments), default=0) <= _SURELY_SHORT
+    )
 
 
 def require_nameable(name: str) -> None:

@@ -72,6 +72,7 @@ class Namespace:
         self._tree = Tree(seen, workers, options, metrics, self.moves, news)
         self.changing = self._tree.changing
         self._resolver = Resolver(seen, workers, self._tree)
+        self.entry_nowait = self._resolver.entry_nowait
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver, self.removed)
         copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
@@ -224,12 +225,12 @@ class Namespace:
 
         Not at all if it is told a guess: every use of the name asks, then.
         """
-        if self._tree.is_guess(inode):
+        if self._options.guessed_for_uid is not None and self._tree.is_guess(inode):
             return 0.0
-        ttl_seconds = self._options.metadata_ttl_seconds
-        if inode.parent is None or inode.local or inode.removed:
+        left, ttl_seconds = inode.fresh_until - now, self._options.metadata_ttl_seconds
+        if left > ttl_seconds or inode.parent is None or inode.local or inode.removed:
             return ttl_seconds
-        return min(ttl_seconds, max(0.0, inode.fresh_until - now))
+        return left if left > 0.0 else 0.0
 
     async def refresh_version(self, inode: Inode) -> ObjectInfo:
         """The version a newly opened descriptor reads; no request while it is fresh.
@@ -560,8 +561,7 @@ class Namespace:
         return await self._writer.get_xattr(inode, name)
 
     def lacks_xattr(self, number: int, name: bytes) -> FilesystemError | None:
-        """The error of :meth:`get_xattr` if no file has an attribute of that name. None also for an
-        unknown inode."""
+        """The error of :meth:`get_xattr` if that is certain; None also for an unknown inode."""
         inode = self._tree.table.find(number)
         return None if inode is None or inode.stale else why_never(name)
 

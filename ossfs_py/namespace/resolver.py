@@ -20,6 +20,7 @@ from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import fits
 from ossfs_py.namespace.listing.merge import DIRECTORY
 from ossfs_py.namespace.madetrees import MadeTrees
+from ossfs_py.namespace.names import MAX_NAME_BYTES
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.namespace.tree import Tree
@@ -158,6 +159,31 @@ class Resolver:
         if tree.table.child(parent, name) is not None or not await self.made.look(parent):
             return False
         return parent.removed or tree.listings.lacks(parent, name)
+
+    def entry_nowait(self, parent: int, name: bytes) -> Inode | None:
+        """The entry of a directory for which the kernel asks, if it is known and nobody needs to
+        ask the store; None if :meth:`lookup` has to find out, also what is wrong with the name.
+        """
+        tree = self._tree
+        directory = tree.table.find(parent)
+        if (
+            directory is None
+            or directory.kind is not Kind.DIRECTORY
+            or directory.removed  # as whatever is stale
+            or len(name) > MAX_NAME_BYTES
+            or name in (b".", b"..")
+        ):
+            return None
+        try:
+            text = name.decode()
+        except UnicodeDecodeError:
+            return None
+        if tree.keys.is_reserved(directory, text):
+            return None
+        known = tree.fresh_child(directory, text)
+        if known is not None:
+            tree.absences.untell(parent, text)
+        return known
 
     async def _is_listed_again(self, parent: Inode, name: str) -> bool:
         """Where a program has listed a directory and asks for its names in their order, have one

@@ -85,9 +85,8 @@ class Tree:
 
     def attributes(self, inode: Inode) -> Attributes:
         """The attributes in memory, however old."""
-        return attributes.resolve(
-            inode, self.options, self._mounted_ns, self._subdirectories(inode)
-        )
+        below = self._subdirectories(inode) if inode.kind is Kind.DIRECTORY else None
+        return attributes.resolve(inode, self.options, self._mounted_ns, below)
 
     def is_fresh(self, inode: Inode) -> bool:
         """Whether the store need not be asked before answering for the inode."""
@@ -516,9 +515,9 @@ class Tree:
         then."""
         return inode.fresh_until > asked_at + self.options.metadata_ttl_seconds
 
-    def _subdirectories(self, inode: Inode) -> int | None:
+    def _subdirectories(self, directory: Inode) -> int | None:
         """How many a directory has, where a listing at hand tells."""
-        listing = self.listings.complete(inode) if inode.kind is Kind.DIRECTORY else None
+        listing = self.listings.complete(directory)
         if listing is None or listing.index is None:
             return None
         return len(listing.directories())

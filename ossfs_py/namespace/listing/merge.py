@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import ListPage, ObjectInfo
-from ossfs_py.namespace.names import is_nameable
+from ossfs_py.namespace.names import all_plain, is_nameable
 
 
 class Mark(enum.Enum):
@@ -68,11 +68,16 @@ class PageMerger:
                 "the listing goes in circles", operation="ListObjectsV2", key=self._prefix
             )
         start = len(self._prefix)
+        entries, self.held = dict(self.held), {}
+        if (files := self._only_files(page)) is not None and entries.keys().isdisjoint(files):
+            entries |= files
+            if page.next_token is not None:
+                self._hold_back(entries, page.objects[-1].key[start:])
+            return entries
         merged: list[tuple[str, Entry]] = [(info.key, info) for info in page.objects]
         if page.prefixes:
             merged += [(prefix, DIRECTORY) for prefix in page.prefixes]
             merged.sort(key=itemgetter(0))
-        entries, self.held = dict(self.held), {}
         for key, found in merged:
             if not key.startswith(self._prefix):
                 continue  # a store that answers what it was not asked
@@ -91,6 +96,24 @@ class PageMerger:
                 self._add(entries, name, DIRECTORY if slash else found)
         if page.next_token is not None and merged:
             self._hold_back(entries, merged[-1][0][start:])
+        return entries
+
+    def _only_files(self, page: ListPage) -> dict[str, Entry] | None:
+        """The entries of a page of nothing but files with names that need no second look, as most
+        of a large directory's are; None for any other page.
+        """
+        if page.prefixes or not page.objects:
+            return None
+        prefix, start = self._prefix, len(self._prefix)
+        entries: dict[str, Entry] = {
+            info.key[start:]: info for info in page.objects if info.key.startswith(prefix)
+        }
+        if (
+            len(entries) != len(page.objects)
+            or not all_plain(entries)
+            or any(map(self._reserved, entries))
+        ):
+            return None
         return entries
 
     def _add(self, entries: dict[str, Entry], name: str, entry: Entry) -> None:

@@ -242,23 +242,8 @@ class Listing:
         return chunk.following
 
     def _absorb(self, page: ListPage) -> None:
-        entries: list[tuple[str, Entry]] = []
         carried = self._merger.held
-        for name, listed in self._merger.page(page).items():
-            entry = listed
-            if (changed := self._overlay.get(name)) is not None:
-                if changed is REMOVED or name in self._tail:
-                    continue
-                entry = changed
-            if self.index is not None:
-                before = self.index.get(name)
-                if before is not None:  # a store that repeats itself or mixes the order up
-                    if entry is DIRECTORY:
-                        self.index[name] = DIRECTORY
-                        self._changes += 1
-                    continue
-                self.index[name] = entry
-            entries.append((name, entry))
+        entries = self._taken_in(self._merger.page(page))
         self._append(
             ListingPage(
                 self._last.end, entries, token=self._token, carried=carried, changes=self._changes
@@ -288,6 +273,30 @@ class Listing:
         self._last_key = page.objects[-1].key if page.objects else ""
         self._guessed = self._numbered.next_page(page)
         self._pending = self._guessed or self._fetch(self._token)
+
+    def _taken_in(self, listed: dict[str, Entry]) -> list[tuple[str, Entry]]:
+        """Add a page's entries to the index, as they are after the changes that were noted."""
+        if not self._overlay and (self.index is None or self.index.keys().isdisjoint(listed)):
+            if self.index is not None:
+                self.index.update(listed)
+            return list(listed.items())
+        entries: list[tuple[str, Entry]] = []
+        for name, as_listed in listed.items():
+            entry = as_listed
+            if (changed := self._overlay.get(name)) is not None:
+                if changed is REMOVED or name in self._tail:
+                    continue
+                entry = changed
+            if self.index is not None:
+                before = self.index.get(name)
+                if before is not None:  # a store that repeats itself or mixes the order up
+                    if entry is DIRECTORY:
+                        self.index[name] = DIRECTORY
+                        self._changes += 1
+                    continue
+                self.index[name] = entry
+            entries.append((name, entry))
+        return entries
 
     def _follows(self, page: ListPage) -> bool:
         """Whether a page that was requested to begin after a key does so; not every store obeys."""

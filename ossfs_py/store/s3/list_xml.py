@@ -4,6 +4,7 @@ entries of a usual form are read as text in 3.5 ms (``list_text.py``).
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
@@ -156,6 +157,7 @@ def _as_is(text: str) -> str:
     return text
 
 
+@lru_cache(1024)  # objects that came together often have the same second
 def parse_time(text: str) -> int:
     """An ISO 8601 time in nanoseconds since the epoch."""
     return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND * 1000

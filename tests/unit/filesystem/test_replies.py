@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from ossfs_py.errors import BadHandleError, InvalidArgumentError, StaleInodeError
+from ossfs_py.errors import (
+    BadHandleError,
+    InvalidArgumentError,
+    StaleInodeError,
+)
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from tests.support.filesystems import METADATA_TTL_SECONDS, Mounted, on_mount
@@ -159,5 +163,49 @@ def test_paths_from_outside_the_mount_are_refused(tmp_path: Path, path: str) -> 
                 await ask(path)
         with pytest.raises(InvalidArgumentError, match="no file"):
             await m.fs.version_at("")
+
+    on_mount("direct", tmp_path, test)
+
+
+def test_what_is_known_is_told_without_waiting_and_nothing_else_is(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        fs = m.fs
+        m.store.seed("d/file", b"content")
+        m.store.seed("d/gone", b"content")
+        m.store.seed(".ossfs-py-x", b"")
+        lookup, attributes = fs.replies.lookup_nowait, fs.replies.attributes_nowait
+        assert lookup(ROOT_NUMBER, b"d") is None
+        directory = await fs.lookup(ROOT_NUMBER, b"d")
+        assert lookup(directory.inode, b"file") is None
+        entry = await fs.lookup(directory.inode, b"file")
+        gone = await fs.lookup(directory.inode, b"gone")
+        requests = m.store.requests.total()
+        known = lookup(directory.inode, b"file")
+        assert known is not None
+        assert known.attributes == entry.attributes
+        assert attributes(entry.inode) is not None
+        assert m.store.requests.total() == requests
+        fs.forget([(entry.inode, 1)])
+        assert fs.path(entry.inode) == "/d/file"  # the second answer gave a reference, too
+        for parent, name in (
+            (directory.inode, b"."),
+            (directory.inode, b".."),
+            (directory.inode, b"absent"),
+            (directory.inode, b"\xff"),
+            (directory.inode, b"n" * 256),
+            (entry.inode, b"file"),
+            (12345, b"file"),
+            (ROOT_NUMBER, b".ossfs-py-x"),
+        ):
+            assert lookup(parent, name) is None
+        assert attributes(12345) is None
+        m.store.erase("d/gone")
+        trio.lowlevel.current_clock().jump(METADATA_TTL_SECONDS + 1)  # type: ignore[attr-defined]
+        assert lookup(directory.inode, b"file") is None
+        assert attributes(entry.inode) is None
+        with pytest.raises(StaleInodeError):
+            await fs.attributes(gone.inode)
+        assert attributes(gone.inode) is None
+        assert lookup(directory.inode, b"gone") is None
 
     on_mount("direct", tmp_path, test)

@@ -38,6 +38,7 @@ from ossfs_py.telemetry.metrics import Metrics
 MIB = 1024**2
 SHOWN = EntryReply(Attributes(7, 0o100644, 5, 1, 2, 3, 4, 5), 1.0, 1.0)
 MADE_DIRECTORY = (1, b"dir", 0o40777, 0o22)
+FROM_MEMORY = EntryReply(Attributes(9, 0o100600, 6, 1, 2, 3, 4, 5), 1.0, 1.0)
 LENT = 8
 """A node with set-id bits."""
 UNKNOWN_OPCODE = 17
@@ -71,6 +72,12 @@ class Handlers:
 
     async def getattr(self, _inode: int, _ctx: object) -> EntryReply:
         return SHOWN
+
+    def lookup_known(self, _parent: int, name: bytes) -> EntryReply | None:
+        return FROM_MEMORY if name == b"known" else None
+
+    def getattr_known(self, inode: int) -> EntryReply | None:
+        return FROM_MEMORY if inode == FROM_MEMORY.inode else None
 
     async def read(self, _fh: int, _off: int, size: int) -> memoryview | bytes:
         return self.data[:size]
@@ -260,6 +267,23 @@ def test_each_hot_request_is_answered() -> None:
         assert await kernel.answer() == (unique, errno_of(NoAttributeError("no")), b"")
         unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
         assert (await kernel.answer())[2][:40] == struct.pack("=QQQQII", 0, 0, 2, 0, 500_000_000, 0)
+
+    on_lane(test)
+
+
+def test_what_is_known_is_answered_from_memory() -> None:
+    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+        unique = await kernel.ask(Opcode.LOOKUP, b"known\0")
+        answered, refusal, said = await kernel.answer()
+        assert (answered, refusal, len(said)) == (unique, 0, 128)
+        assert struct.unpack_from("=Q", said) == (FROM_MEMORY.inode,)
+        unique = await kernel.ask(Opcode.GETATTR, bytes(16), node=FROM_MEMORY.inode)
+        answered, refusal, said = await kernel.answer()
+        assert (answered, refusal, len(said)) == (unique, 0, 104)
+        assert struct.unpack_from("=Q", said, 16) == (FROM_MEMORY.inode,)
+        for name in (b"known", b"\0", b""):  # it does not end, or there is none
+            unique = await kernel.ask(Opcode.LOOKUP, name)
+            assert await kernel.answer() == (unique, UNINTELLIGIBLE, b"")
 
     on_lane(test)
 

@@ -436,6 +436,49 @@ def test_merging_is_independent_of_where_pages_break() -> None:
         assert shown[0] == shown[1] == shown[2] == shown[3], keys
 
 
+def test_pages_of_nothing_but_files_are_merged_as_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are taken in one step; without that, the same comes out, and the same is told."""
+    draw = random.Random(11)
+    odd = ["..", ".", "a/b", "a/", "\0", "n" * 70, "n" * 300, "hidden-x", "", "é" * 40, "\udcff"]
+
+    def merged(pages: list[ListPage]) -> list[object]:
+        told: list[object] = []
+        merger = PageMerger(
+            "p/",
+            hidden=lambda key: told.append(("hidden", key)),
+            conflict=lambda key: told.append(("conflict", key)),
+            reserved=lambda name: name.startswith("hidden-"),
+        )
+        for page in pages:
+            held = merger.held
+            before = dict(held)
+            told.append(list(merger.page(page).items()))
+            assert held == before  # a reader may have to begin with this page once more
+            told.append((dict(merger.held), merger.marker, merger.shows_all))
+        return told
+
+    for _ in range(300):
+        keys = [f"p/{''.join(draw.choices('ab-.', k=draw.randint(1, 4)))}" for _ in range(12)]
+        keys += [f"p/{name}" for name in odd if draw.random() < 0.1]
+        keys += ["q"] * (draw.random() < 0.1)
+        if draw.random() < 0.8:
+            keys = sorted(set(keys))
+        infos = [ObjectInfo(key, 1, f"e{number}", 0) for number, key in enumerate(keys)]
+        prefixes = tuple(f"{key}/" for key in keys if draw.random() < 0.05)
+        cut = draw.randint(0, len(keys))
+        again = [ObjectInfo(keys[cut - 1], 2, "again", 0)] if draw.random() < 0.2 else []
+        pages = [
+            ListPage(tuple(infos[:cut]), prefixes, "more"),
+            ListPage((*again, *infos[cut:]), (), None),
+        ]
+        at_once = merged(pages)
+        with monkeypatch.context() as patched:
+            patched.setattr(PageMerger, "_only_files", lambda *_: None)
+            assert merged(pages) == at_once, keys
+
+
 def test_zero_byte_objects_are_asked_whether_they_are_symlinks() -> None:
     store = store_of("file")
     store.seed("link", metadata={"symlink-target": "header:4:file"})

@@ -1,0 +1,137 @@
+"""Waiting for requests beside trio's loop: nothing that trio waits for is held up by it."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+
+from ossfs_py.fuse import waiting
+from ossfs_py.fuse.waiting import ShortWait
+
+LONG_SECONDS = 30.0
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
+    device, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    device.setblocking(False)
+    with device, kernel:
+        yield device, kernel
+
+
+async def woken(device: socket.socket, kernel: socket.socket) -> None:
+    """Begin a round of trio's loop in which this task is the only one."""
+    kernel.send(b"first")
+    await trio.lowlevel.wait_readable(device)
+    os.read(device.fileno(), 100)
+
+
+def test_a_request_ends_the_wait(ends: tuple[socket.socket, socket.socket]) -> None:
+    device, kernel = ends
+
+    async def main() -> None:
+        with ShortWait(device.fileno()) as waits:
+            await woken(device, kernel)
+            sender = threading.Timer(0.05, kernel.send, (b"second",))
+            sender.start()
+            assert waits.brings_one()
+            assert os.read(device.fileno(), 100) == b"second"
+            sender.join()
+
+    trio.run(main)
+
+
+def test_a_thread_that_calls_trio_ends_the_wait(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    device, kernel = ends
+
+    async def main() -> None:
+        called = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        with ShortWait(device.fileno()) as waits:
+            await woken(device, kernel)
+            caller = threading.Timer(0.05, token.run_sync_soon, (called.set,))
+            caller.start()
+            assert not waits.brings_one()
+            with trio.fail_after(LONG_SECONDS):
+                await called.wait()
+            caller.join()
+
+    trio.run(main)
+
+
+def test_a_timer_of_another_task_ends_the_wait(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    device, kernel = ends
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep, 0.1)
+            with ShortWait(device.fileno()) as waits:
+                while True:
+                    await woken(device, kernel)
+                    if not nursery.child_tasks:
+                        break
+                    assert not waits.brings_one()
+
+    began = time.monotonic()
+    trio.run(main)
+    assert time.monotonic() - began < LONG_SECONDS
+
+
+@pytest.mark.parametrize("is_ready_before", [False, True])
+def test_a_task_that_can_run_is_not_held_up(
+    ends: tuple[socket.socket, socket.socket], *, is_ready_before: bool
+) -> None:
+    """Neither one found ready in the same round, nor one that this task makes ready."""
+    device, kernel = ends
+
+    async def main() -> None:
+        called, ran = trio.Event(), trio.Event()
+        other, sender = socket.socketpair()
+        other.setblocking(False)
+
+        async def work() -> None:
+            if is_ready_before:
+                await trio.lowlevel.wait_readable(other)
+            else:
+                await called.wait()
+            ran.set()
+
+        with other, sender:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(work)
+                await trio.testing.wait_all_tasks_blocked()
+                with ShortWait(device.fileno()) as waits:
+                    if is_ready_before:
+                        sender.send(b"x")
+                    while not ran.is_set():
+                        await woken(device, kernel)
+                        called.set()
+                        if not ran.is_set():
+                            assert not waits.brings_one()
+
+    trio.run(main)
+
+
+def test_without_what_it_needs_of_trio_the_loop_waits(
+    ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, kernel = ends
+
+    async def main() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(waiting, "GLOBAL_RUN_CONTEXT", SimpleNamespace())
+            with ShortWait(device.fileno()) as waits:
+                await woken(device, kernel)
+                assert not waits.brings_one()
+
+    trio.run(main)

@@ -9,8 +9,8 @@ import trio
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.survival import Negotiated
 from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.lane import socket_pair
 from ossfs_py.fuse.options import FuseOptions
+from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.session import libfuse_options
 
 _ANSWER_SECONDS = 10.0

@@ -23,9 +23,10 @@ from ossfs_py.fuse.invalidation import (
     NoticesByDevice,
     NoticesByPyfuse3,
 )
-from ossfs_py.fuse.lane import Lane, socket_pair
+from ossfs_py.fuse.lane import Lane
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.fuse.recorded import RecordedAdapter
+from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.replying import thread_count
 from ossfs_py.fuse.succession import Heir, InheritedLane
 from ossfs_py.fuse.takeover import (

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ossfs_py.fuse.lane import socket_pair
+from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.tuning import fuse_descriptors
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 import trio
@@ -22,6 +21,7 @@ from ossfs_py.namespace.listing.merge import DIRECTORY
 from ossfs_py.namespace.madetrees import MadeTrees
 from ossfs_py.namespace.names import MAX_NAME_BYTES
 from ossfs_py.namespace.pending import Pending
+from ossfs_py.namespace.questions import NOTHING_BELOW, Answers, Below, Question, answers_of
 from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
@@ -35,66 +35,6 @@ _FEW_NAMES = 100
 _NAMESAKES = 16
 """Names that are checked for one that is likely to be absent: more names with the same beginning
 are rare, and cost a second request."""
-
-
-@dataclass(frozen=True, slots=True)
-class Below:
-    """The answer of a LIST about the keys under ``key/``."""
-
-    exists: bool
-    marker: ObjectInfo | None
-
-
-_NOTHING_BELOW = Below(False, None)
-
-
-class Question:
-    """One question about one key on its way to the store.
-
-    ``head`` asks for the object, ``below`` for the keys that make a directory of its name.
-    """
-
-    __slots__ = ("asked_at", "below", "expected", "head", "key", "marker_of", "serial")
-
-    def __init__(self, key: str, serial: int) -> None:
-        self.key = key
-        self.serial = serial
-        self.expected: tuple[Inode, str] | None = None
-        """The directory and the name that are requested ahead of a lookup."""
-        self.head: Pending[ObjectInfo] | None = None
-        self.below: Pending[Below] | None = None
-        self.marker_of: Inode | None = None
-        """The directory whose mode is wanted: ``head`` is about its marker."""
-        self.asked_at = trio.current_time()
-
-    @property
-    def settled(self) -> bool:
-        """Whether every part is answered."""
-        return all(part is None or part.settled for part in (self.head, self.below))
-
-
-Answers = tuple[ObjectInfo | StoreError | None, Below | StoreError | None]
-"""For the object and for the keys below: found, absent (None), or the reason why it is not known.
-"""
-
-
-def _told(question: Question) -> Answers:
-    """The answers to a settled question."""
-    head: ObjectInfo | StoreError | None = None
-    below: Below | StoreError | None = None
-    if question.head is not None:
-        try:
-            head = question.head.result()
-        except ObjectMissingError:
-            head = None
-        except StoreError as exc:
-            head = exc
-    if question.below is not None:
-        try:
-            below = question.below.result()
-        except StoreError as exc:
-            below = exc
-    return head, below
 
 
 class Resolver:
@@ -240,7 +180,7 @@ class Resolver:
         if self._bursts.expects_absence(parent.number) and await self._is_absent(
             parent, name, question
         ):
-            return _NOTHING_BELOW
+            return NOTHING_BELOW
         listing = self._tree.listings.complete(parent)
         if (
             listing is None
@@ -268,7 +208,7 @@ class Resolver:
         question.asked_at = listing.started
         entry = listing.index.get(name)
         if entry is None:
-            return _NOTHING_BELOW
+            return NOTHING_BELOW
         told, _ = await self._answers(marker)
         if entry is not DIRECTORY or isinstance(told, StoreError):
             return None
@@ -549,7 +489,7 @@ class Resolver:
 
     def _take_in_marker(self, directory: Inode, question: Question) -> None:
         tree = self._tree
-        head, _ = _told(question)
+        head, _ = answers_of(question)
         if (
             not isinstance(head, StoreError)
             and tree.keys.marker_key_of(directory) == question.key
@@ -571,14 +511,14 @@ class Resolver:
             parent, name = question.expected
             if not parent.removed and not self._is_overtaken(parent, name, question):
                 with suppress(StoreError, NoSuchEntryError):  # the lookup will be told
-                    self._take_in(parent, name, question, *_told(question))
+                    self._take_in(parent, name, question, *answers_of(question))
 
     @staticmethod
     async def _answers(question: Question) -> Answers:
         for part in (question.head, question.below):
             if part is not None and not part.settled:
                 await part.wait_settled()
-        return _told(question)
+        return answers_of(question)
 
     def _look_below(self, key: str, known_marker: ObjectInfo | None) -> Below:
         """Blocking; on a worker thread. The marker sorts first of all keys below."""

@@ -28,7 +28,8 @@ from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Absent, Adapter
-from ossfs_py.fuse.lane import Lane, socket_pair
+from ossfs_py.fuse.lane import Lane
+from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.wire import HEADER, Caller, Opcode, Wish
 from ossfs_py.model import Attributes

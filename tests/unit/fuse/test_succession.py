@@ -22,7 +22,7 @@ from ossfs_py.filesystem.survival import (
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import Adapter
-from ossfs_py.fuse.lane import socket_pair
+from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.succession import Heir, InheritedLane
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.wire import HEADER, Opcode

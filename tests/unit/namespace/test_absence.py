@@ -274,8 +274,9 @@ def test_the_two_names_of_a_rename_are_told_by_one_listing_of_a_small_directory(
     """Beside a HEAD, at the same time, that tells the mode of the one that is there."""
 
     async def run(m: Mounted) -> None:
-        await absent(m, "d")
-        d = await m.namespace.make_directory(m.root, "d", 0o755, UID, GID)
+        m.store.seed("d/other", b"x")
+        d = await m.at("d")
+        assert await m.names(d) == ["other"]
         m.store.seed("d/old/", b"", metadata={"mode": "16832"})
         m.store.seed("d/old/file", b"x")
         m.clock.jump(2)

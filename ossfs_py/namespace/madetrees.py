@@ -112,9 +112,6 @@ class MadeTrees:
         ttl_seconds = self._tree.options.negative_ttl_seconds
         if left_seconds > _AHEAD * ttl_seconds or not self._may_tell(directory):
             return
-        listing = self._made(directory)
-        if listing is None or not self._is_in_a_tree(directory, listing):
-            return  # a LIST a second is enough for one directory
         prefix = self._tree.keys.marker_key_of(directory)
         answer = self._known(prefix, (1 - _AHEAD) * ttl_seconds)
         if answer is None:
@@ -127,11 +124,7 @@ class MadeTrees:
         of it is compared with one answer for the tree.
         """
         listing = self._made(directory)
-        if (
-            listing is None
-            or self._tree.listings.may_be_read(listing)
-            or not self._is_in_a_tree(directory, listing)
-        ):
+        if listing is None or self._tree.listings.may_be_read(listing):
             return
         age_seconds = min(MADE_HERE_SECONDS, self._tree.options.negative_ttl_seconds)
         answer = await self._answer(directory, age_seconds)
@@ -156,9 +149,12 @@ class MadeTrees:
         return listing if listing is not None and listing.made_here else None
 
     def _may_tell(self, directory: Inode) -> bool:
+        """Not of one that stands alone: it is asked for by itself, and once a second is enough."""
+        listing = self._made(directory)
         return (
             self._tree.options.negative_ttl_seconds > 0
-            and self._made(directory) is not None
+            and listing is not None
+            and self._is_in_a_tree(directory, listing)
             and directory.number not in self._useless
         )
 

@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Final, Self
 
 import trio
-from trio._core._run import GLOBAL_RUN_CONTEXT
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ class ShortWait(trio.abc.Instrument):
     def __enter__(self) -> Self:
         """Begin, inside trio's loop."""
         try:
-            runner = GLOBAL_RUN_CONTEXT.runner
+            runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
             self._ready, self._idlers = runner.runq, runner.waiting_for_idle
             self._clock, self._deadlines = runner.clock, runner.deadlines
             self._deadlines.next_deadline()

@@ -27,6 +27,7 @@ from ossfs_py.daemon.options import (
     write_limits,
 )
 from ossfs_py.daemon.sharing import Sharing, sharing
+from ossfs_py.daemon.smallputs import serve_puts
 from ossfs_py.datapath.base import DataPath
 from ossfs_py.datapath.diskcache.store import BlockStore
 from ossfs_py.datapath.registry import DataPathContext, create
@@ -53,7 +54,6 @@ from ossfs_py.store.base import ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.groupsync import GroupSync
-from ossfs_py.writing.inline import serve_puts
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.leftovers import count_unsaved
 from ossfs_py.writing.markers import MarkerRecord

@@ -1,24 +1,24 @@
-"""The loop around short requests that take no thread; see :class:`InlineReads`."""
+"""The loop around short requests that take no thread; see :class:`InlineRequests`."""
 
 import trio
 
-from ossfs_py.store.base import InlineReads
+from ossfs_py.store.base import InlineRequests
 
 _LOOK_SECONDS = 1.0
 
 
-async def receive(reads: InlineReads | None) -> None:
-    """Take the answers as they arrive, until cancelled. None: there will be none."""
-    if reads is None:
+async def receive(requests: InlineRequests | None) -> None:
+    """Go on with them as the store's answers arrive, until cancelled. None: there will be none."""
+    if requests is None:
         await trio.sleep_forever()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_look, reads)
+        nursery.start_soon(_look, requests)
         while True:
-            await trio.lowlevel.wait_readable(reads.fileno())
-            reads.receive()
+            await trio.lowlevel.wait_readable(requests.fileno())
+            requests.receive()
 
 
-async def _look(reads: InlineReads) -> None:
+async def _look(requests: InlineRequests) -> None:
     while True:
         await trio.sleep(_LOOK_SECONDS)
-        reads.look()
+        requests.look()

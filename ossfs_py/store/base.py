@@ -93,14 +93,26 @@ class Capabilities:
     """Everything that was probed, for display."""
 
 
-class InlineReads(Protocol):
-    """Short ranged GETs that take no thread. Belongs to the thread of a loop, which waits until
+class InlineRequests(Protocol):
+    """Short requests that take no thread. Belong to the thread of a loop, which waits until
     :meth:`fileno` is readable, and then calls :meth:`receive`. Nothing here waits.
     """
 
     def fileno(self) -> int:
-        """A descriptor that is readable when bytes have arrived."""
+        """A descriptor that is readable when something can go on."""
         ...
+
+    def receive(self) -> None:
+        """Take what has arrived, and send what can be."""
+        ...
+
+    def look(self) -> None:
+        """End what has stalled; to be called every second."""
+        ...
+
+
+class InlineReads(InlineRequests, Protocol):
+    """Short ranged GETs."""
 
     def begin(
         self,
@@ -117,23 +129,9 @@ class InlineReads(Protocol):
         """
         ...
 
-    def receive(self) -> None:
-        """Take what has arrived."""
-        ...
 
-    def look(self) -> None:
-        """End what has stalled; to be called every second."""
-        ...
-
-
-class InlineWrites(Protocol):
-    """PUTs of small new objects that take no thread. Belongs to the thread of a loop, as
-    :class:`InlineReads` does.
-    """
-
-    def fileno(self) -> int:
-        """A descriptor that is readable when something can go on."""
-        ...
+class InlineWrites(InlineRequests, Protocol):
+    """PUTs of small new objects."""
 
     def serve(self) -> None:
         """The loop is there: PUTs may begin."""
@@ -155,14 +153,6 @@ class InlineWrites(Protocol):
         ``ended`` is called at the end, or ``gave_up`` if a thread has to repeat it, with whether it
         may have happened. Neither is called before this method returns.
         """
-        ...
-
-    def receive(self) -> None:
-        """Go on with what can."""
-        ...
-
-    def look(self) -> None:
-        """End what has stalled; to be called every second."""
         ...
 
 

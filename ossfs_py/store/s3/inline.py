@@ -69,9 +69,7 @@ class InlineGets(InlineLoop[_Get]):
         metrics: Metrics,
         stall_timeout_seconds: float,
     ) -> None:
-        super().__init__(pool, retrier, stall_timeout_seconds)
-        self._wire = wire
-        self._credentials = credentials
+        super().__init__(wire, pool, credentials, retrier, stall_timeout_seconds)
         self._pins = pins
         self._received = metrics.bytes_received
 
@@ -85,7 +83,6 @@ class InlineGets(InlineLoop[_Get]):
     ) -> bool:
         if (
             not version.has_etag
-            or not self._credentials.is_checked()
             or not self._pins.is_trusted(version)
             or (started := self._start("GetObject", version.key)) is None
         ):
@@ -94,7 +91,7 @@ class InlineGets(InlineLoop[_Get]):
         get = _Get(connection, version, start, buffer, ended, gave_up, begun)
         try:
             request = pinned_get(version, start, len(buffer))
-            connection.try_send(self._wire.encode(request, self._credentials.known))
+            connection.try_send(self._encode(request))
         except (NoAnswerError, StoreError) as exc:
             self._cannot_start(connection, begun, exc)
             return False

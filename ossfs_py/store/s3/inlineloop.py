@@ -3,15 +3,18 @@
 import logging
 import select
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from ossfs_py.errors import StoreError
+from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.http.connection import Connection
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.http.http1 import AnswerHead
 from ossfs_py.store.http.pool import ConnectionPool
 from ossfs_py.store.s3.retry import Retrier
+from ossfs_py.store.s3.wire import Request, WireClient
 from ossfs_py.telemetry.waits import Wait
 
 log = logging.getLogger(__name__)
@@ -40,13 +43,20 @@ class InlineRequest:
 R = TypeVar("R", bound=InlineRequest)
 
 
-class InlineLoop(Generic[R]):
+class InlineLoop(ABC, Generic[R]):
     """The requests of one kind. Belongs to the thread of a loop, and never waits."""
 
     def __init__(
-        self, pool: ConnectionPool, retrier: Retrier, stall_timeout_seconds: float
+        self,
+        wire: WireClient,
+        pool: ConnectionPool,
+        credentials: CredentialSource,
+        retrier: Retrier,
+        stall_timeout_seconds: float,
     ) -> None:
+        self._wire = wire
         self._pool = pool
+        self._credentials = credentials
         self._retrier = retrier
         self._stall_timeout_seconds = stall_timeout_seconds
         self._epoll = select.epoll()
@@ -80,6 +90,8 @@ class InlineLoop(Generic[R]):
 
     def _start(self, operation: str, key: str) -> tuple[Connection, Wait] | None:
         """A kept connection and a turn for a request; None if a thread has to make it."""
+        if not self._credentials.is_checked():
+            return None
         connection = self._pool.acquire_idle()
         if connection is None:
             return None
@@ -89,6 +101,14 @@ class InlineLoop(Generic[R]):
             return None
         connection.grant(0.0)
         return connection, begun
+
+    def _encode(self, request: Request) -> bytes:
+        """The signed head of a request.
+
+        Raises:
+            StoreError
+        """
+        return self._wire.encode(request, self._credentials.known)
 
     def _cannot_start(self, connection: Connection, begun: Wait, exc: Exception) -> None:
         """Nothing of the request was carried out."""
@@ -106,6 +126,7 @@ class InlineLoop(Generic[R]):
             self._epoll.register(number, events)
             self._running[number] = one
 
+    @abstractmethod
     def _go_on(self, one: R) -> Callable[[], None] | None:
         """Send and receive what can be without waiting. At the end, call :meth:`_leave`, and return
         what has to be called then.
@@ -113,7 +134,6 @@ class InlineLoop(Generic[R]):
         Raises:
             NoAnswerError, StoreError: a thread has to make the request.
         """
-        raise NotImplementedError
 
     @staticmethod
     def _now() -> float:

@@ -60,9 +60,7 @@ class InlinePuts(InlineLoop[_Put]):
         writer: Writer,
         stall_timeout_seconds: float,
     ) -> None:
-        super().__init__(pool, retrier, stall_timeout_seconds)
-        self._wire = wire
-        self._credentials = credentials
+        super().__init__(wire, pool, credentials, retrier, stall_timeout_seconds)
         self._writer = writer
         self._is_served = False
 
@@ -80,7 +78,7 @@ class InlinePuts(InlineLoop[_Put]):
         ended: Callable[[outcome.Outcome[ObjectVersion]], None],
         gave_up: Callable[[bool], None],
     ) -> bool:
-        if not self._is_served or not self._credentials.is_checked():
+        if not self._is_served:
             return False
         try:
             usual = self._writer.usual_put(request, body)
@@ -91,8 +89,7 @@ class InlinePuts(InlineLoop[_Put]):
         connection, begun = started
         put = _Put(connection, usual, ended, gave_up, begun)
         try:
-            head = self._wire.encode(usual, self._credentials.known)
-            put.left = memoryview(head + body)
+            put.left = memoryview(self._encode(usual) + body)
             self._send(put)
         except (NoAnswerError, StoreError) as exc:
             # A request that was not sent to its end is not carried out.

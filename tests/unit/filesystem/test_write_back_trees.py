@@ -582,6 +582,21 @@ def removed_tree(folders: int, files: int, store: FakeStore | None = None) -> Fa
     return store
 
 
+def on_removed_tree(
+    folders: int,
+    page_size: int,
+    test: Callable[[Mounted], Awaitable[None]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With five files a directory; what was listed is known for longer than it says what is absent."""
+    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
+    store = removed_tree(folders, 5, FakeStore(page_size=page_size))
+    on_mount(
+        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
+    )
+
+
 async def remove_files(m: Mounted, folder: str) -> None:
     for name in await m.names(("t", folder)):
         await m.unlink(("t", folder, name))
@@ -751,11 +766,7 @@ def test_the_next_answer_about_a_tree_that_is_removed_is_requested_ahead(
         left = m.store.keys()
         assert [key for key in left if not key.endswith("/")] == ["t/d29/theirs"]
 
-    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
-    store = removed_tree(30, 5, FakeStore(page_size=50))
-    on_mount(
-        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
-    )
+    on_removed_tree(30, 50, test, tmp_path, monkeypatch)
 
 
 def test_the_latest_answer_about_a_tree_that_is_removed_counts(
@@ -777,11 +788,7 @@ def test_the_latest_answer_about_a_tree_that_is_removed_counts(
         left = m.store.keys()
         assert "t/d18/theirs" in left
 
-    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
-    store = removed_tree(30, 5, FakeStore(page_size=100))
-    on_mount(
-        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
-    )
+    on_removed_tree(30, 100, test, tmp_path, monkeypatch)
 
 
 def test_the_top_of_a_tree_that_is_removed_is_asked_for_in_parts(
@@ -806,8 +813,4 @@ def test_the_top_of_a_tree_that_is_removed_is_asked_for_in_parts(
         assert m.store.keys() == []
 
     monkeypatch.setattr(emptying, "_PART_KEYS", 45)
-    monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
-    store = removed_tree(20, 5, FakeStore(page_size=50))
-    on_mount(
-        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=LIFETIME_SECONDS
-    )
+    on_removed_tree(20, 50, test, tmp_path, monkeypatch)

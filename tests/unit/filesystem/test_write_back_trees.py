@@ -589,7 +589,7 @@ def on_removed_tree(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With five files a directory; what was listed is known for longer than it says what is absent."""
+    """Five files a directory; what was listed is known for longer than what is absent."""
     monkeypatch.setattr("tests.support.filesystems.METADATA_TTL_SECONDS", 3 * LIFETIME_SECONDS)
     store = removed_tree(folders, 5, FakeStore(page_size=page_size))
     on_mount(

@@ -1,23 +1,18 @@
 """Copying and deleting everything below a prefix: the two halves of the rename of a directory."""
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ossfs_py.errors import (
-    ObjectMissingError,
-    StoreError,
-    StoreUnavailableError,
-    VersionChangedError,
-)
-from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo, ObjectVersion
+from ossfs_py.errors import StoreError
+from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.pending import map_bounded
 from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.namespace.removing import remove_all
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.markers import markers_above
+from ossfs_py.store.trees import copy_object, from_the_bottom, from_the_top, pages_below
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +47,10 @@ class TreeCopier:
             StoreError
         """
         objects: list[ObjectInfo] = []
-        token: str | None = None
-        used: set[str | None] = set()
-        while token not in used:
-            used.add(token)
-            query = ListQuery(prefix, delimiter="", token=token)
-            page = await self._workers.run(self._present.list_page, query)
-            objects += page.objects
-            if page.next_token is None:
-                return objects
-            token = page.next_token
-        raise StoreUnavailableError(
-            "the listing goes in circles", operation="ListObjectsV2", key=prefix
-        )
+        pages = pages_below(self._present.list_page, prefix)
+        while (page := await self._workers.run(next, pages, None)) is not None:
+            objects += page
+        return objects
 
     async def copy_all(self, objects: list[ObjectInfo], old_prefix: str, new_prefix: str) -> Copies:
         """Copy every object, or none; by key, what was copied and the copy.
@@ -76,33 +62,15 @@ class TreeCopier:
 
         def copy(info: ObjectInfo) -> tuple[ObjectVersion, ObjectVersion] | None:
             key = new_prefix + info.key[len(old_prefix) :]
-            source = info.version
-            try:
-                try:
-                    if key.endswith("/") and info.size == 0:
-                        # SeaweedFS answers a copy of a marker with success and makes nothing.
-                        marker = self._store.head(info.key)
-                        said = CommitRequest(
-                            key, marker.metadata or {}, marker.content_type, like=marker
-                        )
-                        version = self._store.put(said, b"")
-                    else:
-                        if self._asks:
-                            info = self._store.head(info.key)
-                        version = self._store.copy(source, key, like=info)
-                except VersionChangedError:
-                    info = self._store.head(info.key)
-                    source = info.version
-                    version = self._store.copy(source, key, like=info)
-            except ObjectMissingError:
-                return None  # deleted by another client meanwhile
-            made.append(key)
-            return source, version
+            copied = copy_object(self._store, info, key, asks=self._asks)
+            if copied is not None:
+                made.append(key)
+            return copied
 
         progress = self._progress("copied", old_prefix, len(objects))
         copies: Copies = {}
         try:
-            for level in _from_the_top(objects):
+            for level in from_the_top(objects):
                 done = await map_bounded(
                     self._workers, copy, level, limit=self._parallel, progress=progress
                 )
@@ -123,17 +91,13 @@ class TreeCopier:
     async def delete_all(self, keys: list[str], prefix: str) -> None:
         """Delete files first, then markers from the deepest up, also where none is known.
 
-        SeaweedFS keeps a marker, silently, whose directory still has children, and it goes on
-        listing an empty directory until a marker of it is deleted.
+        SeaweedFS goes on listing an empty directory until a marker of it is deleted.
         """
         gone = {*keys, *markers_above(keys, prefix)}
         progress = self._progress("deleted", prefix, len(gone))
-        levels: dict[int, list[str]] = {}
-        for key in gone:
-            levels.setdefault(key.count("/") if key.endswith("/") else sys.maxsize, []).append(key)
-        for level in sorted(levels, reverse=True):
+        for level in from_the_bottom(gone):
             await remove_all(
-                self._store, self._workers, levels[level], limit=self._parallel, progress=progress
+                self._store, self._workers, level, limit=self._parallel, progress=progress
             )
 
     @staticmethod
@@ -146,14 +110,3 @@ class TreeCopier:
                 log.info("renaming %r: %s %d of %d objects", prefix, done, count, total)
 
         return report
-
-
-def _from_the_top(objects: list[ObjectInfo]) -> list[list[ObjectInfo]]:
-    """Markers, those of one depth together, then files: SeaweedFS loses a marker, at times, that
-    comes while it makes the directory by itself for something in it.
-    """
-    levels: dict[int, list[ObjectInfo]] = {}
-    for info in objects:
-        depth = info.key.count("/") if info.key.endswith("/") else sys.maxsize
-        levels.setdefault(depth, []).append(info)
-    return [levels[depth] for depth in sorted(levels)]

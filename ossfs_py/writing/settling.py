@@ -5,11 +5,13 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 
-from ossfs_py.errors import ObjectMissingError, StoreError, VersionChangedError
-from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo
+from ossfs_py.errors import StoreError
+from ossfs_py.model import ObjectInfo
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.markers import markers_above
+from ossfs_py.store.trees import copy_object, from_the_bottom, from_the_top, pages_below
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
@@ -121,52 +123,25 @@ def _is_removed(info: ObjectInfo, removal: RemovalRecord | None) -> bool:
 def _copy(
     store: ObjectStore, rename: RenameRecord, objects: Sequence[ObjectInfo]
 ) -> Mapping[str, str]:
-    """Copy objects to their new names, markers first and from the top: SeaweedFS loses some that
-    come while it makes the directory by itself. Returns the ETags of the copies, by those of what
-    was copied.
+    """Copy objects to their new names; returns the ETags of the copies, by those of what was
+    copied.
     """
-
-    def copy(info: ObjectInfo) -> tuple[str, str]:
-        key = rename.moved(info.key)
-        try:
-            if key.endswith("/") and not info.size:
-                # SeaweedFS answers a copy of a marker with success and makes nothing.
-                told = store.head(info.key)
-                request = CommitRequest(key, told.metadata or {}, told.content_type, like=told)
-                return info.etag, store.put(request, b"").etag
-            try:
-                return info.etag, store.copy(info.version, key, like=info).etag
-            except VersionChangedError:
-                info = store.head(info.key)
-                return info.etag, store.copy(info.version, key, like=info).etag
-        except ObjectMissingError:
-            return "", ""  # deleted by another client meanwhile
-
-    markers = [info for info in objects if info.key.endswith("/")]
     etags: dict[str, str] = {}
-    for info in sorted(markers, key=lambda info: len(info.key)):
-        etags.update([copy(info)])
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        etags.update(threads.map(copy, (each for each in objects if each not in markers)))
+        for level in from_the_top(objects):
+            copies = threads.map(
+                lambda info: copy_object(store, info, rename.moved(info.key)), level
+            )
+            etags.update((source.etag, copy.etag) for source, copy in filter(None, copies))
     return etags
 
 
 def _delete(store: ObjectStore, keys: Collection[str]) -> None:
-    """Delete files, then markers, the longest first: some stores keep a marker while something is
-    below it.
-    """
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for _ in threads.map(store.delete, [key for key in keys if not key.endswith("/")]):
-            pass
-    for key in sorted((key for key in keys if key.endswith("/")), key=len, reverse=True):
-        store.delete(key)
+        for level in from_the_bottom(keys):
+            for _ in threads.map(store.delete, level):
+                pass
 
 
 def _everything_below(store: ObjectStore, prefix: str) -> Iterator[ObjectInfo]:
-    token: str | None = None
-    while True:
-        page = store.list_page(ListQuery(prefix, delimiter="", token=token))
-        yield from page.objects
-        token = page.next_token
-        if token is None:
-            return
+    return chain.from_iterable(pages_below(store.list_page, prefix))

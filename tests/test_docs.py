@@ -116,6 +116,17 @@ def test_files_that_are_named_exist() -> None:
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "RESTARTS.md"])
+def test_modules_that_are_named_exist(page: str) -> None:
+    named = re.findall(
+        r"`([a-z_0-9./]+/[a-z_0-9/]*(?:\.py)?)`", (ROOT / "ossfs_py" / page).read_text()
+    )
+    assert len(named) > 10
+    named = [name for name in named if not name.startswith(("/", "unsaved/"))]
+    places = (ROOT / "ossfs_py", ROOT)
+    assert not [name for name in named if not any((place / name).exists() for place in places)]
+
+
 def test_every_promise_of_the_semantics_names_a_test() -> None:
     page = (DOCS / "semantics.md").read_text()
     promises = re.findall(r"^\* .*?(?=^\* |^\n|^## )", page, re.DOTALL | re.MULTILINE)

@@ -66,7 +66,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test alone lint servers ceph check faults soak operations others crowd reads kills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test alone lint types rules servers ceph check faults soak operations others crowd reads kills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"
@@ -143,7 +143,12 @@ alone: $(TEST) $(OPTIONAL) ## Run the tests that measure time; nothing else may 
 lint: $(DEV) ## Check format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --jobs=2 --output-sync types rules
+
+types: $(DEV)
 	$(BIN)/mypy
+
+rules: $(DEV)
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
 check: lint test ## Everything that must pass before a change lands

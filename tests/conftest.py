@@ -58,6 +58,13 @@ def refused_if_skipped(report: Report) -> Report:
     return report
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The few tests that measure time are found without loading all the others."""
+    if config.option.markexpr != "alone" or not collection_path.is_file():
+        return None
+    return True if b"pytest.mark.alone" not in collection_path.read_bytes() else None
+
+
 _LONGEST_FIRST = ("soak", "model", "mount", "faults", "security", "service", "contract")
 """Directories of tests by how long one of their files takes: several processes share the files, and
 a long one that begins last is waited for by all."""

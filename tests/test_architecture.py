@@ -2,7 +2,9 @@
 
 import ast
 import errno
+import functools
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,12 +102,12 @@ def imports_of(path: Path) -> Iterator[str]:
 
 
 def shared_by_tests(path: Path) -> Iterator[list[str]]:
-    """Modules of the tests that one of them imports, in parts."""
-    for node in ast.walk(tree_of(path)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
-            yield (node.module or "").split(".")[1:]
+    """Modules of the tests that one of them imports, in parts. Parsing all tests takes seconds."""
+    for name in re.findall(r"^\s*from tests\.([\w.]+) import", path.read_text(), re.MULTILINE):
+        yield name.split(".")
 
 
+@functools.cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 

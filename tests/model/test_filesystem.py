@@ -27,7 +27,7 @@ from ossfs_py.errors import OssfsError, StoreUnavailableError, errno_of
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from tests.model.posix import Directory, File, Link, Node, Posix, PosixError
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import Descriptor, Mounted, Names, mounted
+from tests.support.filesystems import IN_MEMORY, Descriptor, Mounted, Names, mounted
 from tests.support.writing import TINY_PARTS
 
 T = TypeVar("T")
@@ -88,9 +88,7 @@ class World:
         self.store = FakeStore(page_size=3, min_part_bytes=TINY_PARTS.min_part)
         self._data_path = data_path
         self._options = options
-        # The journal waits for the disk; nothing here survives a power loss anyway.
-        memory = Path("/dev/shm")
-        self._directory = tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None)
+        self._directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
         self._ready: SimpleQueue[Mounted | None] = SimpleQueue()
         self._failure: BaseException | None = None
         self._ending = False

@@ -13,6 +13,8 @@ The oracle is close-to-open:
   within it. Appended to while others write, it follows what they wrote. Anything else that was
   changed under a version that is gone is refused.
 * What was acknowledged is in the store when the call returns.
+
+``OSSFS_PY_TEST_SOAK=1000`` tries so many histories; each run tries others.
 """
 
 import os
@@ -32,7 +34,13 @@ from ossfs_py.errors import NoSuchEntryError, StaleInodeError, VersionChangedErr
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from tests.support.close_to_open import History
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import METADATA_TTL_SECONDS, Descriptor, Mounted, mounted
+from tests.support.filesystems import (
+    IN_MEMORY,
+    METADATA_TTL_SECONDS,
+    Descriptor,
+    Mounted,
+    mounted,
+)
 from tests.support.mounting import DATA_PATHS
 from tests.support.writing import TINY_PARTS
 
@@ -296,7 +304,7 @@ steps = st.one_of(
 @pytest.mark.parametrize("negative_ttl_seconds", [0.0, 1.0, 60.0])
 @pytest.mark.parametrize("data_path", DATA_PATHS)
 @settings(
-    max_examples=100,
+    max_examples=int(os.environ.get("OSSFS_PY_TEST_SOAK") or 60),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
@@ -306,7 +314,7 @@ def test_two_mounts_and_a_third_client_see_what_close_to_open_allows_and_lose_no
 ) -> None:
     async def main() -> None:
         store = FakeStore(min_part_bytes=TINY_PARTS.min_part)
-        with TemporaryDirectory() as scratch:
+        with TemporaryDirectory(dir=IN_MEMORY) as scratch:
             roots = [Path(scratch) / "a", Path(scratch) / "b"]
             for root in roots:
                 root.mkdir()

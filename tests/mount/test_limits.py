@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -39,8 +40,9 @@ def test_a_download_limit_holds_over_ten_seconds_with_eight_readers(
 ) -> None:
     source = tmp_path / "source"
     source.write_bytes(random.Random(1).randbytes(FILE_BYTES))
-    for number in range(FILES):
-        seaweed.put_file(bucket, f"model-{number}", source)
+    with ThreadPoolExecutor(4) as uploads:
+        for number in range(FILES):
+            uploads.submit(seaweed.put_file, bucket, f"model-{number}", source)
     mounted = mount(bucket, data_path="direct", download_limit="100MB")
     files: SimpleQueue[Path] = SimpleQueue()
     for number in range(FILES):

@@ -70,7 +70,6 @@ def mounted(
         environment=ENVIRONMENT,
         data_path=request.param,
         read_only=True,
-        metadata_ttl=0,
     ) as one:
         yield one
         assert one.unmount() == 0, one.log

@@ -39,6 +39,9 @@ from tests.support.writing import SMALL, TINY_PARTS
 
 Names = tuple[str, ...]
 
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where tests with many mounts keep their directories. The journal waits for the disk, and nothing
+here has to survive a power loss."""
 METADATA_TTL_SECONDS = 60.0
 UID, GID = 7, 8
 

@@ -72,8 +72,8 @@ def backwards(layout: Layout) -> Load:
         (in_order, 1.01, 262, 64),
         (load_file, 1.2, 145, 280),
         (ends_first, 1.11, 165, 128),
-        (shuffled(29), 1.61, 205, 720),
-        (shuffled(2), 1.65, 222, 730),
+        (shuffled(29), 1.52, 202, 690),
+        (shuffled(2), 1.56, 210, 715),
         (backwards, 1.2, 200, 240),
     ],
     ids=["in order", "load_file", "ends first", "shuffled", "shuffled otherwise", "backwards"],
@@ -90,6 +90,20 @@ def test_a_language_model_of_992_mib_is_loaded_in_little_more_than_a_plain_read(
     assert len(load.spans) <= requests
     assert load.fetched_bytes <= load.size
     assert load.most_kept_bytes <= kept_mib * MIB
+
+
+def test_twelve_random_orders_of_the_tensors() -> None:
+    """1.69 times a plain read, when tiny tensors said nothing of the order, and what else was
+    wanted came in the order of the file. If all of it were known to be wanted from the first touch
+    on, and 2 GiB could be kept, it would be 1.40.
+    """
+    layout = trace("load_file_large").layout
+    plain = read_plainly(layout)
+    loads = [shuffled(seed)(layout) for seed in (29, 2, *range(10, 20))]
+    multiples = [load.seconds / plain.seconds for load in loads]
+    assert sum(multiples) / len(loads) <= 1.53
+    assert max(multiples) <= 1.62
+    assert max(load.fetched_bytes for load in loads) <= plain.size
 
 
 @pytest.mark.parametrize(("room", "kept_mib"), [(ROOM, 360), (2 * ROOM, 410)])

@@ -62,7 +62,9 @@ _DENSE_SHARE = 0.85
 the file is believed to follow."""
 
 _STEPS = 2
-"""Parts in a row that were read alike: the next ones are believed to be, too."""
+"""Parts in a row that were read alike: the next ones are believed to be, too. Of slices that begin
+inside the part, at the same place of it twice, the second beginning is enough, unless several
+programs read."""
 
 _MAX_PASSED = 16
 """Runs of small parts that are passed over to find the next one: more, and nothing is believed."""
@@ -255,7 +257,7 @@ class Belief:
             lane.shape = ReadShape(previous, before, lane.shape)
         if lane.wholes >= _STEPS:
             self.course.grant_until(min(run.end + AHEAD_BYTES, self._file_size))
-        elif lane.slices >= _STEPS and not self._is_dense():
+        elif lane.slices >= self._slice_steps(lane) and not self._is_dense():
             self.course.revoke_until()
             if not self.course.is_whole:
                 self._foresee_slices(lane)
@@ -352,8 +354,13 @@ class Belief:
             end = closed
         return ByteRange(first // MIB * MIB, min(-(-end // MIB) * MIB, self._file_size))
 
+    def _slice_steps(self, lane: PartLane) -> int:
+        """How many slices in a row show a program that reads one of each part."""
+        return _STEPS if lane.is_head or len(self._lanes) > 1 else 1
+
     def _foresee_slices(self, lane: PartLane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""
+        self.course.is_near = len(self._lanes) == 1
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
         ahead_bytes, number = 0, lane.last
@@ -366,6 +373,8 @@ class Belief:
             start = part.start + int(lane.fraction * part.size) - shape.lead_bytes
             if shape.share >= 1:
                 end = part.end + shape.overrun_bytes
+            elif part.size < LARGE_PART_BYTES:
+                end = part.end + MIB  # the kernel reads on to its end, and further
             else:
                 end = part.start + int(shape.share * part.size)
             start = max(0, start // PAGE_BYTES * PAGE_BYTES)
@@ -438,9 +447,22 @@ class Belief:
             return position  # it only looks
         if self.reads_all_in_order:
             return None
+        sliced = self._end_of_slice(run, part)
+        if sliced is not None:
+            return max(sliced, position)
         if run.has_crossed and run.end - part.start < LARGE_PART_BYTES and self._slices():
             return position  # what is wanted of this part is on the course
         return self._end_in(part, run.end - run.place, position)
+
+    def _end_of_slice(self, run: Run, part: ByteRange) -> int | None:
+        """Where a run will end that has begun ``part`` as its program has begun those before, of
+        which it read a slice each; None if that is not known, or it has come further.
+        """
+        for lane in self._lanes:
+            if lane.run is run and lane.slices >= _STEPS and lane.shape is not None:
+                end = part.start + int(min(lane.shape.share, 1) * part.size)
+                return end if run.end <= end + OVERRUN_BYTES and end < part.end else None
+        return None
 
     def _end_in(self, part: ByteRange, read_bytes: int, position: int) -> int:
         """The same of somebody who has read ``read_bytes``, and the last ones in ``part``."""

@@ -203,6 +203,21 @@ def test_a_first_half_of_parts_brings_no_second_half() -> None:
         assert list(beside) == []
 
 
+def test_a_first_half_is_not_read_ahead_to_the_end_of_its_part() -> None:
+    belief, layout = believing()
+    for number in range(5):
+        stream(belief, layout.starts[number], layout.starts[number] + PART // 2)
+    fault(belief, layout.starts[5])
+    page = layout.starts[5] // PAGE * PAGE
+    end = belief.known_end(page - MIB, page + MIB)
+    assert end is not None
+    assert end <= layout.starts[5] + PART // 2 + 2 * MIB
+    for position in range(page + MIB, page + 28 * MIB, MIB):
+        belief.observe(position, position + MIB)
+    behind = 6 * PART + MIB  # the kernel reads on to a multiple of 1 MiB
+    assert belief.known_end(page - MIB, page + 28 * MIB) == behind  # it goes on, after all
+
+
 def test_two_ranks_side_by_side_want_the_whole_file_together() -> None:
     belief, layout = believing()
     for number in range(5):

@@ -8,6 +8,7 @@ from ossfs_py.foresight.course import Course
 from ossfs_py.foresight.cuts import Cuts
 from ossfs_py.foresight.lanes import OVERRUN_BYTES, PartLane, ReadShape
 from ossfs_py.foresight.layout import Layout
+from ossfs_py.foresight.wholes import AHEAD_BYTES, LARGE_PART_BYTES, MOST_AHEAD_BYTES, Wholes
 from ossfs_py.model import ByteRange
 
 MIB = 1024**2
@@ -24,18 +25,11 @@ _LOOK_BEHIND_TABLE_BYTES = 4 * MIB + 64 * 1024
 """Who reads a long table at the beginning of a file makes the kernel read so far behind it. Only
 further on it is the file that is read. A short table comes with the first read."""
 
-_TAIL_BYTES = MIB
-"""What comes with a read of the end of a file."""
-
 _LEAST_HEAD_BYTES = 128 * 1024
 """The bytes that Python's open reads at once."""
 
 _LITTLE_MORE_BYTES = 3 * MIB
 """Too little of a piece to be a request of its own."""
-
-_LARGE_PART_BYTES = 8 * MIB
-"""Of a smaller part, what the kernel reads around its middle is nearly all: it says nothing of what
-the program reads."""
 
 _HEADS_BYTES = (0, 16 * MIB, 64 * MIB, 256 * MIB)
 """Beginnings of parts fetched ahead after so many looks at one part after the other. The program
@@ -59,12 +53,6 @@ _GRANT_BYTES = 32 * MIB
 """Of the rest of the file, what the third look makes believable; each one after it, twice as
 much."""
 
-_AHEAD_BYTES = 96 * MIB
-"""How far following parts, or slices of them, are fetched ahead at first."""
-
-_MOST_AHEAD_BYTES = 256 * MIB
-"""The same for who has read as much, maybe as fast as a link of 1.7 GB/s: as a stream's window."""
-
 _SLICES_GRANT = 2
 """At first for each byte that was read, so much of them."""
 
@@ -74,29 +62,9 @@ _DENSE_SHARE = 0.85
 the file is believed to follow."""
 
 _STEPS = 2
-"""Parts in a row that were read alike: the next ones are believed to be, too."""
-
-_LEAST_WHOLE_BYTES = 16 * MIB
-_LEAST_WHOLE_SHARE = 25
-"""So many bytes in whole parts, and one part in this many of the file, once against its order, show
-a program that reads all parts in an order of its own. One that wants a hundred tensors of ten
-thousand does not get there."""
-
-_MOST_ROOMS = 4
-"""Nor is it believed of a file so many times as large as what can be kept."""
-
-_MOST_SHUFFLED_GRANT = 8
-"""So much at most for each byte that such a program has read, and no more times than it has read
-parts; all of it between the first and the last of them: one that wants only some layers of a model
-reads nothing else."""
-
-_WIDE_SHARE = 2
-_WIDE_GRANT = 3
-"""If that is more than one part in two of the file, the whole file is believed in, and so many
-times as much is granted."""
-
-_WHOLE_SHARE = 0.9
-"""A part of which that much was read was read whole: the kernel may still hold some of it."""
+"""Parts in a row that were read alike: the next ones are believed to be, too. Of slices that begin
+inside the part, at the same place of it twice, the second beginning is enough, unless several
+programs read."""
 
 _MAX_PASSED = 16
 """Runs of small parts that are passed over to find the next one: more, and nothing is believed."""
@@ -142,24 +110,7 @@ class Belief:
         self._expects_looks = False
         self.looked = False
         """Whether beginnings of parts were touched, one after the other."""
-        self._latest: int | None = None
-        self._whole_bytes = self._whole_count = 0
-        """Of parts that were read whole; how many large ones there were."""
-        self._least_whole_bytes = max(_LEAST_WHOLE_BYTES, file_size // _LEAST_WHOLE_SHARE)
-        if file_size > _MOST_ROOMS * room_bytes:
-            self._least_whole_bytes = file_size  # it would be in the way for too long
-        self._wholes = ByteRange(file_size, 0)
-        """From the first of them to the last."""
-        self._last_whole: int | None = None
-        self._began_at_end = False
-        self._ups = 0
-        """Whole parts one behind the other, nothing left out."""
-        self._downs = 0
-        """Whole parts in a row, each the one before the last."""
-        self._down_to = 0
-        """The lowest part that is on the course because of that."""
-        self._descends = False
-        """Whether whole parts are read against the order of the file."""
+        self._wholes = Wholes(file_size, block_bytes, room_bytes, self._read, self.course)
         self._stride = 0
         self._strides = 0
         self._last_run: Run | None = None
@@ -184,7 +135,7 @@ class Belief:
     @property
     def reads_all_in_order(self) -> bool:
         """Whether the whole file is on the course, in the order in which it will be read."""
-        return self.course.is_whole and not self._descends
+        return self.course.is_whole and not self._wholes.descend
 
     # -- what is read ---------------------------------------------------------------------------
 
@@ -220,7 +171,7 @@ class Belief:
 
     def _begun(self, run: Run, layout: Layout) -> None:
         if self._is_dense():
-            self.course.grant_until(min(self._frontier + _AHEAD_BYTES, self._file_size))
+            self.course.grant_until(min(self._frontier + AHEAD_BYTES, self._file_size))
         found = _placed(run, layout)
         if found is None:
             return
@@ -277,10 +228,7 @@ class Belief:
     def _enter(self, run: Run, number: int, layout: Layout) -> ByteRange:
         part = layout.part(number)
         run.part, run.part_end = number, part.end
-        if number != self._latest:
-            self._left(layout)
-            self._goes_down(number, layout)
-            self._latest = number
+        self._wholes.entered(number, layout, self._soon_bytes, looked=self.looked)
         return part
 
     def _step(self, lane: PartLane, run: Run, number: int, layout: Layout) -> None:
@@ -302,14 +250,14 @@ class Belief:
                 self._foresee_looks(lane, layout)
             return
         lane.looks = 0
-        if before.size >= _LARGE_PART_BYTES:
+        if before.size >= LARGE_PART_BYTES:
             is_whole = self._read.covers(before.start, before.end)
             lane.wholes = lane.wholes + 1 if is_whole else 0
             lane.slices = 0 if is_whole else lane.slices + 1
             lane.shape = ReadShape(previous, before, lane.shape)
         if lane.wholes >= _STEPS:
-            self.course.grant_until(min(run.end + _AHEAD_BYTES, self._file_size))
-        elif lane.slices >= _STEPS and not self._is_dense():
+            self.course.grant_until(min(run.end + AHEAD_BYTES, self._file_size))
+        elif lane.slices >= self._slice_steps(lane) and not self._is_dense():
             self.course.revoke_until()
             if not self.course.is_whole:
                 self._foresee_slices(lane)
@@ -320,10 +268,10 @@ class Belief:
         the last bytes of a large piece first, and they are on the page where the next part begins.
         """
         part = layout.part(touched)
-        if part.size >= _LARGE_PART_BYTES and self._read.covers(part.start, part.end):
+        if part.size >= LARGE_PART_BYTES and self._read.covers(part.start, part.end):
             return False
         before = layout.part(touched - 1) if touched else None
-        if before is None or before.size < _LARGE_PART_BYTES // 2:
+        if before is None or before.size < LARGE_PART_BYTES // 2:
             return lane.ends > 0  # the kernel reads all of it around a touch
         return self._read.covers(before.start, before.end)
 
@@ -406,12 +354,17 @@ class Belief:
             end = closed
         return ByteRange(first // MIB * MIB, min(-(-end // MIB) * MIB, self._file_size))
 
+    def _slice_steps(self, lane: PartLane) -> int:
+        """How many slices in a row show a program that reads one of each part."""
+        return _STEPS if lane.is_head or len(self._lanes) > 1 else 1
+
     def _foresee_slices(self, lane: PartLane) -> None:
         """The same slice of the next parts as the lane's program has read of the one before."""
+        self.course.is_near = len(self._lanes) == 1
         layout, shape = self._layout, lane.shape
         assert layout is not None and shape is not None  # noqa: S101 - parts were read
         ahead_bytes, number = 0, lane.last
-        most_bytes = min(self._ahead_bytes, _SLICES_GRANT * self._read_bytes)
+        most_bytes = self._soon_bytes
         while number < len(layout) and ahead_bytes < most_bytes:
             part = layout.part(number)
             number += 1
@@ -420,6 +373,8 @@ class Belief:
             start = part.start + int(lane.fraction * part.size) - shape.lead_bytes
             if shape.share >= 1:
                 end = part.end + shape.overrun_bytes
+            elif part.size < LARGE_PART_BYTES:
+                end = part.end + MIB  # the kernel reads on to its end, and further
             else:
                 end = part.start + int(shape.share * part.size)
             start = max(0, start // PAGE_BYTES * PAGE_BYTES)
@@ -432,72 +387,12 @@ class Belief:
 
     @property
     def _ahead_bytes(self) -> int:
-        return min(max(_AHEAD_BYTES, self._read_bytes), _MOST_AHEAD_BYTES)
+        return min(max(AHEAD_BYTES, self._read_bytes), MOST_AHEAD_BYTES)
 
-    def _left(self, layout: Layout) -> None:
-        """The program has gone from the latest part to another one."""
-        if self._latest is None:
-            return
-        part = layout.part(self._latest)
-        if part.start >= self._file_size - _TAIL_BYTES:
-            # The table of a zip archive is read first, and brings the last parts.
-            self._began_at_end = self._whole_count == 0
-            return
-        read = sum(span.size for span in self._read.within(part.start, part.end))
-        if read < part.size * _WHOLE_SHARE:
-            return
-        self._whole_bytes += part.size
-        self._whole_count += part.size >= _LARGE_PART_BYTES
-        wholes = self._wholes
-        self._wholes = ByteRange(min(wholes.start, part.start), max(wholes.end, part.end))
-        if self._last_whole is not None and self._latest < self._last_whole:
-            self._descends = True
-        self._goes_up(part, layout)
-        self._last_whole = self._latest
-        if self._downs >= _STEPS:
-            return  # what it reads next is on the course
-        if self._descends and not self.looked and self._whole_bytes >= self._least_whole_bytes:
-            granted_bytes = min(self._whole_count, _MOST_SHUFFLED_GRANT) * self._whole_bytes
-            within = self._wholes
-            if self._wholes.size * _WIDE_SHARE > self._file_size:
-                within = ByteRange(0, self._file_size)
-                times = min(_WIDE_GRANT * self._whole_count, _MOST_SHUFFLED_GRANT)
-                granted_bytes = times * self._whole_bytes
-            self.course.grant_within(within, granted_bytes)
-
-    def _goes_up(self, part: ByteRange, layout: Layout) -> None:
-        """``part`` was read whole, and maybe those before it. Who began with the table at the end
-        is not known for a reader of the whole file from its beginning on.
-        """
-        last = None if self._last_whole is None else layout.part(self._last_whole).start
-        follows = last is not None and last < part.start and self._read.covers(last, part.end)
-        self._ups = self._ups + 1 if follows else 0
-        if self._began_at_end and self._ups and not self._descends:
-            ahead_bytes = min(max(_AHEAD_BYTES, self._whole_bytes), _MOST_AHEAD_BYTES)
-            self.course.grant_until(min(part.end + ahead_bytes, self._file_size))
-
-    def _goes_down(self, number: int, layout: Layout) -> None:
-        """Whole parts that are read one before the other bring those before them."""
-        latest = self._latest
-        if latest is None or number != latest - 1 or self._last_whole != latest:
-            if self._downs >= _STEPS:
-                self.course.forget_soon()
-            self._downs = 0
-            return
-        self._downs += 1
-        if self._downs < _STEPS or layout.is_walked:
-            return
-        lowest = number if self._downs == _STEPS else self._down_to
-        most_bytes = min(self._ahead_bytes, _SLICES_GRANT * self._read_bytes)
-        while lowest > 0 and layout.starts[number] - layout.starts[lowest] < most_bytes:
-            end = layout.ends[lowest - 1] // PAGE_BYTES * PAGE_BYTES
-            lowest -= 1
-            while lowest > 0 and end - layout.starts[lowest - 1] <= self._block_bytes:
-                lowest -= 1  # small ones come together
-            start = layout.starts[lowest] // PAGE_BYTES * PAGE_BYTES
-            if start < end:
-                self.course.add(ByteRange(start, end))
-        self._down_to = lowest
+    @property
+    def _soon_bytes(self) -> int:
+        """Of slices, or of parts against the order of the file."""
+        return min(self._ahead_bytes, _SLICES_GRANT * self._read_bytes)
 
     def _strides_on(self, run: Run) -> None:
         """For a file of unknown format: steps of equal length continue."""
@@ -552,13 +447,26 @@ class Belief:
             return position  # it only looks
         if self.reads_all_in_order:
             return None
-        if run.has_crossed and run.end - part.start < _LARGE_PART_BYTES and self._slices():
+        sliced = self._end_of_slice(run, part)
+        if sliced is not None:
+            return max(sliced, position)
+        if run.has_crossed and run.end - part.start < LARGE_PART_BYTES and self._slices():
             return position  # what is wanted of this part is on the course
         return self._end_in(part, run.end - run.place, position)
 
+    def _end_of_slice(self, run: Run, part: ByteRange) -> int | None:
+        """Where a run will end that has begun ``part`` as its program has begun those before, of
+        which it read a slice each; None if that is not known, or it has come further.
+        """
+        for lane in self._lanes:
+            if lane.run is run and lane.slices >= _STEPS and lane.shape is not None:
+                end = part.start + int(min(lane.shape.share, 1) * part.size)
+                return end if run.end <= end + OVERRUN_BYTES and end < part.end else None
+        return None
+
     def _end_in(self, part: ByteRange, read_bytes: int, position: int) -> int:
         """The same of somebody who has read ``read_bytes``, and the last ones in ``part``."""
-        if part.size < _LARGE_PART_BYTES <= read_bytes:
+        if part.size < LARGE_PART_BYTES <= read_bytes:
             # It reads small parts in order, and is believed for as much as it has read.
             return min(position + read_bytes, self._file_size)
         # The kernel reads on to a multiple of 1 MiB, and would have to wait for the rest.

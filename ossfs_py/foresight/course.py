@@ -1,6 +1,7 @@
 """The spans to fetch beside the readers' own streams, in the order of need, within bounds."""
 
 from collections import deque
+from collections.abc import Iterable
 
 from ossfs_py.extents import ExtentSet
 from ossfs_py.foresight.cuts import Cuts
@@ -26,6 +27,11 @@ late, may fill the others, and the rest would come in one request after the othe
 _MOST_REST_BYTES = 224 * 1024**2
 """Of a rest that is read in order, no more: it is what a stream's window grows to, and fills a link
 of 1.7 GB/s. Memory that is touched for the first time costs more than receiving into it."""
+
+_NEAR_BYTES = 64 * 1024**2
+"""Of the slices that one program reads, as much as this comes in requests of half a block: on a
+connection of 90 MB/s the second half of a block is there 47 ms after the first. With more, more
+requests come no sooner."""
 
 _NEAR_SHARE = 2
 """What will be read first comes in small requests side by side, each one part in so many of the way
@@ -68,6 +74,8 @@ class Course:
         """Requests cross none of them."""
         self._read = read
         self._soon: deque[ByteRange] = deque()
+        self.is_near = False
+        """Whether a program will read what is wanted soon as fast as it can, and nothing else."""
         self.rest_from = 0
         """How far the rest of the file was fetched, in its order."""
         self._near_from: int | None = None
@@ -75,8 +83,10 @@ class Course:
         self._rest_is_wanted = False
         self._granted_bytes = 0
         self._granted_until = 0
-        self._within = ByteRange(0, file_size)
-        """Of the granted bytes, where they may lie."""
+        self._order: deque[ByteRange] | None = None
+        """The rest, if it is wanted in another order than the file's."""
+        self._within = ByteRange(0, 0)
+        """Where that lies."""
         self._taken_bytes = 0
         self._any_order_bytes = room_bytes // 8 * 7
         self._most_waiting_bytes = room_bytes // _ROOM_SHARE
@@ -92,6 +102,11 @@ class Course:
     def is_idle(self) -> bool:
         """Whether nothing is on it."""
         return not self._soon and not self._rest_is_wanted
+
+    @property
+    def in_any_order(self) -> bool:
+        """Whether nobody knows what of it is read first."""
+        return self._order is not None
 
     def add(self, span: ByteRange) -> None:
         """Put a span at the end of what is wanted soon."""
@@ -110,13 +125,19 @@ class Course:
         self._rest_is_wanted = True
         self._granted_bytes = max(self._granted_bytes, granted_bytes)
 
-    def grant_within(self, span: ByteRange, granted_bytes: int) -> None:
-        """What is left to read of ``span`` is wanted, too, in any order: it may fill nearly all
-        that can be kept, as nobody knows what of it is read first.
+    def grant_within(
+        self, within: ByteRange, order: Iterable[ByteRange], granted_bytes: int
+    ) -> None:
+        """What is left to read of ``within`` is wanted, too, in any order: it may fill nearly all
+        that can be kept, as nobody knows what of it is read first. It is fetched in ``order``.
         """
-        if span != self._within:
-            self._within, self.rest_from = span, span.start
-        self._least_rest_bytes = self._most_waiting_bytes = self._any_order_bytes
+        if within != self._within:
+            self._within = within
+            self._order = deque(
+                ByteRange(max(span.start, within.start), min(span.end, within.end))
+                for span in order
+                if span.start < within.end and within.start < span.end
+            )
         self.grant_rest(granted_bytes)
 
     def grant_until(self, end: int) -> None:
@@ -139,13 +160,17 @@ class Course:
     def next(self) -> ByteRange | None:
         """The next span to fetch: it crosses no cut, and has no bytes that were read."""
         while self._soon:
-            found = self._clipped(self._soon[0])
+            found = (
+                self._near_piece(self._soon[0]) if self.is_near else self._clipped(self._soon[0])
+            )
             if found is not None:
                 return found
             self._soon.popleft()
+        if self._order is not None:
+            return self._next_in_any_order(self._order)
         limit = self._granted_until
         if self._taken_bytes < self._granted_bytes:
-            limit = max(limit, self._within.end)
+            limit = self._file_size
         if self.rest_from >= limit or self._is_ahead_enough:
             return None
         found = self._clipped(ByteRange(self.rest_from, self._file_size))
@@ -155,6 +180,25 @@ class Course:
         if self._granted_until and not self._granted_bytes:
             return self._near(found)
         return found
+
+    def _near_piece(self, span: ByteRange) -> ByteRange | None:
+        found = self._unread(span)
+        if found is None:
+            return None
+        is_first = self._soon_waiting.size < _NEAR_BYTES
+        return _piece(found, self._block_bytes // 2 if is_first else self._block_bytes)
+
+    def _next_in_any_order(self, order: deque[ByteRange]) -> ByteRange | None:
+        if self._taken_bytes >= self._granted_bytes:
+            return None
+        if self._rest_waiting.size >= self._any_order_bytes:
+            return None
+        while order:
+            found = self._unread(order[0])
+            if found is not None:
+                return _piece(found, self._block_bytes)
+            order.popleft()
+        return None
 
     def _near(self, span: ByteRange) -> ByteRange:
         """The part of ``span`` for one request of somebody who reads in order and is about to come
@@ -169,23 +213,31 @@ class Course:
     @property
     def _is_ahead_enough(self) -> bool:
         rest_bytes = self._rest_waiting.size
-        if self._least_rest_bytes == self._any_order_bytes or rest_bytes < self._least_rest_bytes:
-            return rest_bytes >= self._least_rest_bytes
+        if rest_bytes < self._least_rest_bytes:
+            return False
         kept_bytes = rest_bytes + self._soon_waiting.size
         return rest_bytes >= _MOST_REST_BYTES or kept_bytes >= self._most_waiting_bytes
 
     def _clipped(self, span: ByteRange) -> ByteRange | None:
+        found = self._unread(span)
+        if found is None:
+            return None
+        position, upto = found.start, found.end
+        boundary = self.cuts.behind(position)
+        if 0 < upto - boundary < _LEAST_BYTES and not self.cuts.follow_parts:
+            fits = upto - position <= self._block_bytes
+            boundary = upto if fits else boundary - _CUT_BYTES
+        return ByteRange(position, min(upto, boundary))
+
+    def _unread(self, span: ByteRange) -> ByteRange | None:
+        """The first bytes of ``span`` that were not read."""
         position = span.start
         while position < span.end:
             was_read, upto = self._read.run_at(position, span.end)
             if was_read or (upto - position < _LEAST_BYTES and upto < span.end):
                 position = upto
                 continue
-            boundary = self.cuts.behind(position)
-            if 0 < upto - boundary < _LEAST_BYTES and not self.cuts.follow_parts:
-                fits = upto - position <= self._block_bytes
-                boundary = upto if fits else boundary - _CUT_BYTES
-            return ByteRange(position, min(upto, boundary))
+            return ByteRange(position, upto)
         return None
 
     def unread_from(self, position: int) -> ByteRange:
@@ -194,18 +246,25 @@ class Course:
         been given up. The kernel has it, and a program that reads all of a file reads it once.
         """
         size = self._file_size
-        is_over = self.rest_from >= size and not (self._rest_waiting.size + self._soon_waiting.size)
-        if not self._rest_is_wanted or is_over:
+        if not self._rest_is_wanted or self._is_over:
             return ByteRange(position, size)
         was_read, upto = self._read.run_at(position, size)
         if was_read:
             position, upto = upto, self._read.run_at(upto, size)[1]
         return ByteRange(position, upto)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether all of the rest was taken, and read."""
+        is_taken = self.rest_from >= self._file_size if self._order is None else not self._order
+        return is_taken and not self._rest_waiting.size + self._soon_waiting.size
+
     def passed(self, end: int) -> None:
         """Everything up to ``end`` of what :meth:`next` said is here, on its way, or given up."""
         if self._soon:
             self._soon[0] = ByteRange(end, self._soon[0].end)
+        elif self._order:
+            self._order[0] = ByteRange(end, self._order[0].end)
         else:
             self.rest_from = max(self.rest_from, end)
 
@@ -222,3 +281,14 @@ class Course:
         """``[start, end)`` is read now."""
         self._soon_waiting.was_read(start, end)
         self._rest_waiting.was_read(start, end)
+
+
+def _piece(span: ByteRange, most_bytes: int) -> ByteRange:
+    """What one request fetches of ``span``, all of which is wanted: one of several of about equal
+    length.
+    """
+    count = -(-span.size // most_bytes)
+    if count == 1:
+        return span
+    upto = (span.start + -(-span.size // count)) // _CUT_BYTES * _CUT_BYTES
+    return ByteRange(span.start, upto if upto > span.start else span.start + most_bytes)

@@ -24,6 +24,11 @@ _LOOK_READS = 2
 """A touch of a mapping is two reads of the kernel at most. Whoever has read more waits for what is
 next, and not for the rest of a part as well: 6 MiB more are 70 ms."""
 
+_LEAST_OF_PART_BYTES = 2 * MIB
+"""What is asked for at least, behind the first MiB of a part that was not there, of a program that
+reads parts in an order of its own: requests for what else it wants have the link, too, and smaller
+ones come no sooner."""
+
 _PIECES_AHEAD = 16
 """Reading ahead uses at least this many requests, so that they fill the link."""
 
@@ -219,6 +224,8 @@ class Planner:
             pieces = self._near_pieces if self._streams.near else _PIECES_AHEAD
             largest = min(most, _floor_power_of_two(stream.window // pieces))
             piece = _piece(position - stream.position, largest)
+            if self._foresight.course.in_any_order and position - stream.position > MIB:
+                piece = max(piece, min(largest, _LEAST_OF_PART_BYTES))
             # Pieces end on multiples of their size, for the same reason as in needed().
             end = (position // piece + 1) * piece
             if end - position < piece // 2:

@@ -4,11 +4,12 @@ What the planner asks for travels on connections, each with a time to the first 
 bandwidth; they share what two cores can take in. What waits is answered as soon as its own bytes
 are there. The program touches and copies tensors of a
 mapping, the kernel reads around its faults and ahead, and each MiB costs time to answer and to
-copy. Time is virtual: the same load takes the same seconds everywhere.
+copy. Several programs may do so side by side: two cores answer and copy, the daemon answers one
+read at a time. Time is virtual: the same load takes the same seconds everywhere.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ossfs_py.extents import ExtentSet
@@ -31,7 +32,9 @@ ANSWER_SECONDS, COPY_SECONDS = 0.00045, 0.0004
 """For each MiB: with these a plain read of 992 MiB takes as long as it was measured to."""
 AHEAD_BYTES = 3 * MIB
 """How far the kernel reads ahead of a program that copies."""
+CORES = 2
 _STEP_SECONDS = 0.0005
+_LEAST_SECONDS = 1e-12
 
 
 class _Keeper:
@@ -82,7 +85,7 @@ class Link:
     def pass_time(self, seconds: float) -> list[Chunk]:
         """What has landed meanwhile, up to the first moment at which anything has."""
         end = self.now + seconds
-        while self.now < end - 1e-12:
+        while self.now < end - _LEAST_SECONDS:
             sending = [one for one in self._under_way.values() if one.delay_seconds <= 0]
             rate = min(CONNECTION_BYTES, LINK_BYTES / max(1, len(sending)))
             step = end - self.now
@@ -110,8 +113,24 @@ class Link:
             self._under_way[chunk] = _Transfer(TTFB_SECONDS, chunk.size)
 
 
+@dataclass(eq=False)
+class _Read:
+    """What the kernel has asked for, and who waits for it has not got yet."""
+
+    span: ByteRange
+    chunks: Sequence[Chunk]
+    taken: bool = False
+    """Whether a program waits for it or is being answered."""
+    answered: bool = False
+
+
+Condition = Callable[[], bool]
+Program = Generator[Condition]
+"""A program at work: it goes on when what it yielded has become true."""
+
+
 class Load:
-    """One file that is loaded by one program. ``room_bytes``: as of a belief."""
+    """One file that is loaded. ``room_bytes``: as of a belief."""
 
     def __init__(self, layout: Layout, room_bytes: int) -> None:
         self.size = layout.ends[-1]
@@ -128,10 +147,12 @@ class Load:
         )
         self._beside: list[Chunk] = []
         self._cached = ExtentSet()
-        self._coming: list[tuple[ByteRange, list[Chunk]]] = []
-        """What the kernel has read ahead, and the program has not come to."""
+        self._coming: list[_Read] = []
+        """What was asked for and not answered: some of it the kernel's own reading ahead."""
         self._landed_bytes = self._answered_bytes = 0
-        self._answer(self._read_by_kernel(0, MIB))  # the header
+        self._daemon_until = 0.0
+        self._cores_until = [0.0] * CORES
+        self.run(self._answering(self._read_by_kernel(0, MIB)))  # the header
 
     @property
     def seconds(self) -> float:
@@ -143,36 +164,61 @@ class Load:
 
     def touch(self, start: int, *, is_mapped: bool = True) -> None:
         """The program needs one page; of a mapping the kernel reads around it."""
-        page = start // PAGE * PAGE
-        if self._cached.run_at(page, page + PAGE)[0]:
-            self._answer_coming(page, page + PAGE)
-            return
-        reads = self._read_by_kernel(max(0, page - MIB), page) if is_mapped else []
-        self._answer(reads + self._read_by_kernel(page, page + MIB))
+        self.run(self.touching(start, is_mapped=is_mapped))
 
     def copy(self, start: int, end: int, *, is_mapped: bool = True) -> None:
         """The program copies ``[start, end)``, with the kernel reading ahead of it."""
-        self.touch(start, is_mapped=is_mapped)
+        self.run(self.copying(start, end, is_mapped=is_mapped))
+
+    def run(self, *programs: Program) -> None:
+        """Let programs work side by side until all have ended."""
+        waiting = [(program, _at_once) for program in programs]
+        while waiting:
+            due = [one for one in waiting if one[1]()]
+            for one in due:
+                place = waiting.index(one)
+                condition = next(one[0], None)
+                waiting[place : place + 1] = [(one[0], condition)] if condition else []
+            if not due:
+                self._pass_time(self._next_event() - self.link.now)
+
+    def _next_event(self) -> float:
+        """The end of something that is being worked on, or a moment."""
+        later = self.link.now + _STEP_SECONDS
+        ends = (end for end in self._cores_until if end > self.link.now + _LEAST_SECONDS)
+        return min(later, *ends, later)
+
+    def touching(self, start: int, *, is_mapped: bool = True) -> Program:
+        """:meth:`touch`, for :meth:`run`."""
+        page = start // PAGE * PAGE
+        if self._cached.run_at(page, page + PAGE)[0]:
+            yield from self._answering_coming(page, page + PAGE)
+            return
+        reads = self._read_by_kernel(max(0, page - MIB), page) if is_mapped else []
+        yield from self._answering(reads + self._read_by_kernel(page, page + MIB))
+
+    def copying(self, start: int, end: int, *, is_mapped: bool = True) -> Program:
+        """:meth:`copy`, for :meth:`run`."""
+        yield from self.touching(start, is_mapped=is_mapped)
         position = start // PAGE * PAGE
         while position < end:
             upto = min(position + MIB, end)
-            self._coming += self._read_by_kernel(position, position + AHEAD_BYTES, on_edges=True)
-            self._answer_coming(position, upto)
-            self._pass_time(COPY_SECONDS * (upto - position) / MIB)
+            self._read_by_kernel(position, position + AHEAD_BYTES, on_edges=True)
+            yield from self._answering_coming(position, upto)
+            yield self._worked(COPY_SECONDS * (upto - position) / MIB)
             position = upto
 
-    def _read_by_kernel(
-        self, start: int, end: int, *, on_edges: bool = False
-    ) -> list[tuple[ByteRange, list[Chunk]]]:
+    def _read_by_kernel(self, start: int, end: int, *, on_edges: bool = False) -> list[_Read]:
         """What it has not, 1 MiB at a time; ``on_edges``: up to multiples of it."""
         reads = []
         for gap in list(self._cached.gaps(start, min(end, self.size))):
             position = gap.start
             while position < gap.end:
                 upto = (position // MIB + 1) * MIB if on_edges else position + MIB
-                read = ByteRange(position, min(upto, gap.end))
-                reads.append((read, self._read(read)))
-                position = read.end
+                span = ByteRange(position, min(upto, gap.end))
+                reads.append(_Read(span, self._read(span)))
+                position = span.end
+        self._coming += reads
         return reads
 
     def _read(self, read: ByteRange) -> list[Chunk]:
@@ -214,27 +260,42 @@ class Load:
         self.link.ask(chunk, urgent=span.urgent)
         return chunk
 
-    def _answer_coming(self, start: int, end: int) -> None:
-        """The program comes to what the kernel has read ahead."""
-        due = [one for one in self._coming if one[0].start < end and start < one[0].end]
-        if due:
-            self._coming = [one for one in self._coming if one not in due]
-            self._answer(due)
+    def _answering_coming(self, start: int, end: int) -> Program:
+        """A program comes to what the kernel has read ahead, or another one waits for."""
+        due = [one for one in self._coming if one.span.start < end and start < one.span.end]
+        yield from self._answering(due)
 
-    def _answer(self, reads: Iterable[tuple[ByteRange, Sequence[Chunk]]]) -> None:
-        for read, chunks in reads:
-            for chunk in chunks:
-                upto = min(read.end, chunk.end)
+    def _answering(self, reads: Iterable[_Read]) -> Program:
+        for read in reads:
+            if read.taken:
+                while not read.answered:
+                    yield lambda read=read: read.answered  # type: ignore[misc]
+                continue
+            read.taken = True
+            for chunk in read.chunks:
+                upto = min(read.span.end, chunk.end)
                 if not self.link.has(chunk, upto):
                     self.link.promote(chunk)
                 while not self.link.has(chunk, upto):
-                    self._pass_time(_STEP_SECONDS)
-            self._pass_time(ANSWER_SECONDS * read.size / MIB)
-            self._answered_bytes += read.size
+                    yield lambda chunk=chunk, upto=upto: self.link.has(chunk, upto)  # type: ignore[misc]
+            yield self._worked(ANSWER_SECONDS * read.span.size / MIB, by_daemon=True)
+            read.answered = True
+            self._coming.remove(read)
+            self._answered_bytes += read.span.size
+
+    def _worked(self, seconds: float, *, by_daemon: bool = False) -> Condition:
+        """Whether so much work is done, by one core; the daemon answers one read at a time."""
+        cores = self._cores_until
+        core = cores.index(min(cores))
+        begin = max(self.link.now, cores[core], self._daemon_until if by_daemon else 0.0)
+        end = cores[core] = begin + seconds
+        if by_daemon:
+            self._daemon_until = end
+        return lambda: self.link.now >= end - _LEAST_SECONDS
 
     def _pass_time(self, seconds: float) -> None:
         end = self.link.now + seconds
-        while self.link.now < end - 1e-12:
+        while self.link.now < end - _LEAST_SECONDS:
             for chunk in self.link.pass_time(end - self.link.now):
                 self._landed_bytes += chunk.size
                 kept_bytes = self._landed_bytes - self._answered_bytes
@@ -243,3 +304,7 @@ class Load:
                     layout, self._layout = self._layout, None
                     self._belief.know(layout)
                 self._follow_course()
+
+
+def _at_once() -> bool:
+    return True

@@ -203,6 +203,21 @@ def test_a_first_half_of_parts_brings_no_second_half() -> None:
         assert list(beside) == []
 
 
+def test_a_first_half_is_not_read_ahead_to_the_end_of_its_part() -> None:
+    belief, layout = believing()
+    for number in range(5):
+        stream(belief, layout.starts[number], layout.starts[number] + PART // 2)
+    fault(belief, layout.starts[5])
+    page = layout.starts[5] // PAGE * PAGE
+    end = belief.known_end(page - MIB, page + MIB)
+    assert end is not None
+    assert end <= layout.starts[5] + PART // 2 + 2 * MIB
+    for position in range(page + MIB, page + 28 * MIB, MIB):
+        belief.observe(position, position + MIB)
+    behind = 6 * PART + MIB  # the kernel reads on to a multiple of 1 MiB
+    assert belief.known_end(page - MIB, page + 28 * MIB) == behind  # it goes on, after all
+
+
 def test_two_ranks_side_by_side_want_the_whole_file_together() -> None:
     belief, layout = believing()
     for number in range(5):
@@ -243,6 +258,60 @@ def test_parts_of_both_halves_in_any_order_bring_the_whole_file() -> None:
     spans = wanted(belief)
     assert ExtentSet(spans).covers(MIB, layout.starts[3] - 2 * MIB)
     assert sum(span.size for span in spans) <= 8 * 3 * PART + BLOCK
+
+
+def uneven() -> tuple[Belief, Layout]:
+    """Ten times a tiny part, one of 4 MiB, one of 30 MiB and one of 12 MiB."""
+    starts, ends, position = [], [], FIRST
+    for _ in range(10):
+        for size in (8192, 4 * MIB, 30 * MIB, 12 * MIB):
+            starts.append(position)
+            position += size
+            ends.append(position)
+    belief, layout = Belief(position, BLOCK, 2 * position), Layout(tuple(starts), tuple(ends))
+    belief.observe(0, MIB)
+    belief.know(layout)
+    return belief, layout
+
+
+def test_in_an_order_of_the_programs_own_small_parts_come_first() -> None:
+    """Who comes to a part that is not there waits for its first byte, however large it is."""
+    belief, layout = uneven()
+    here = ExtentSet([ByteRange(0, MIB)])
+    for number in (36, 4, 20):
+        fault(belief, layout.starts[number])
+        page = layout.starts[number] // PAGE * PAGE
+        here.add(page - MIB, page + MIB)
+    got = ExtentSet(wanted(belief))
+    here = ExtentSet([*here, *got])
+    small = [part for part in map(layout.part, range(len(layout))) if part.size <= 4 * MIB]
+    assert all(here.covers(part.start, part.end) for part in small)
+    assert sum(span.size for span in got) <= 128 * MIB + BLOCK
+    later = [part for part in map(layout.part, range(len(layout))) if part.size == 30 * MIB]
+    assert not any(got.covers(part.start, part.end) for part in later)
+
+
+def test_few_whole_parts_against_the_order_of_the_file_bring_a_bounded_number_of_bytes() -> None:
+    belief, layout = uneven()
+    costs = [0]
+    for number in (30, 24, 29, 21):
+        fault(belief, layout.starts[number])
+        costs.append(costs[-1] + sum(span.size for span in wanted(belief)))
+        stream(belief, layout.starts[number], layout.ends[number])
+    assert costs[1] == 0  # one part says nothing
+    assert 0 < costs[2] <= 64 * MIB + BLOCK
+    assert costs[3] <= 128 * MIB + BLOCK
+    assert costs[4] <= 8 * (30 + 0 + 4) * MIB + BLOCK
+
+
+def test_a_few_tiny_parts_of_many_in_any_order_bring_nothing() -> None:
+    starts = tuple(FIRST + number * 2 * MIB for number in range(1000))
+    size = FIRST + 2000 * MIB
+    belief = Belief(size, BLOCK, 2 * size)
+    belief.know(Layout(starts, (*starts[1:], size)))
+    for number in (900, 3, 500, 100, 700, 40, 666):
+        belief.observe(starts[number], starts[number] + 2 * MIB)
+    assert wanted(belief) == []
 
 
 def test_whole_parts_one_before_the_other_bring_those_before_them() -> None:
@@ -399,6 +468,16 @@ def test_a_short_tail_comes_with_the_request_before() -> None:
     assert first == ByteRange(BLOCK, 2 * BLOCK - MIB)
     course.took(first)
     assert course.next() == ByteRange(2 * BLOCK - MIB, 2 * BLOCK + PAGE)
+
+
+def test_what_is_wanted_in_any_order_comes_in_requests_of_about_equal_length() -> None:
+    course = Course(64 * MIB, BLOCK, 64 * MIB, ExtentSet())
+    order = [ByteRange(40 * MIB, 49 * MIB), ByteRange(0, 40 * MIB), ByteRange(49 * MIB, 64 * MIB)]
+    course.grant_within(ByteRange(20 * MIB, 60 * MIB), order, 64 * MIB)
+    spans = [(span.start // MIB, span.end // MIB) for span in wanted_of(course)]
+    assert spans == [(40, 44), (44, 49), (20, 26), (26, 33), (33, 40), (49, 54), (54, 60)]
+    course.grant_within(ByteRange(0, 64 * MIB), order, 64 * MIB)
+    assert course.in_any_order
 
 
 def test_the_rest_of_a_file_waits_until_what_was_fetched_of_it_is_read() -> None:

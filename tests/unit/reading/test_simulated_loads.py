@@ -7,7 +7,7 @@ import pytest
 
 from ossfs_py.foresight.layout import Layout
 from ossfs_py.reading.streams import MIB
-from tests.support.simulated_link import Load
+from tests.support.simulated_link import Load, Program
 from tests.support.traces import trace
 
 ROOM = 768 * MIB
@@ -59,6 +59,19 @@ def shuffled(seed: int) -> Callable[[Layout], Load]:
     return load_shuffled
 
 
+def ranks(layout: Layout, of: int, *chosen: int) -> Load:
+    """Ranks of ``of`` side by side, each with its slice of every tensor."""
+    load = Load(layout, ROOM)
+
+    def program(rank: int) -> Program:
+        for start, end in zip(layout.starts, layout.ends, strict=True):
+            size = end - start
+            yield from load.copying(start + size * rank // of, start + size * (rank + 1) // of)
+
+    load.run(*map(program, chosen))
+    return load
+
+
 def backwards(layout: Layout) -> Load:
     load = Load(layout, ROOM)
     for start, end in reversed(list(zip(layout.starts, layout.ends, strict=True))):
@@ -72,8 +85,8 @@ def backwards(layout: Layout) -> Load:
         (in_order, 1.01, 262, 64),
         (load_file, 1.2, 145, 280),
         (ends_first, 1.11, 165, 128),
-        (shuffled(29), 1.61, 205, 720),
-        (shuffled(2), 1.65, 222, 730),
+        (shuffled(29), 1.52, 202, 690),
+        (shuffled(2), 1.56, 210, 715),
         (backwards, 1.2, 200, 240),
     ],
     ids=["in order", "load_file", "ends first", "shuffled", "shuffled otherwise", "backwards"],
@@ -90,6 +103,20 @@ def test_a_language_model_of_992_mib_is_loaded_in_little_more_than_a_plain_read(
     assert len(load.spans) <= requests
     assert load.fetched_bytes <= load.size
     assert load.most_kept_bytes <= kept_mib * MIB
+
+
+def test_twelve_random_orders_of_the_tensors() -> None:
+    """1.69 times a plain read, when tiny tensors said nothing of the order, and what else was
+    wanted came in the order of the file. If all of it were known to be wanted from the first touch
+    on, and 2 GiB could be kept, it would be 1.40.
+    """
+    layout = trace("load_file_large").layout
+    plain = read_plainly(layout)
+    loads = [shuffled(seed)(layout) for seed in (29, 2, *range(10, 20))]
+    multiples = [load.seconds / plain.seconds for load in loads]
+    assert sum(multiples) / len(loads) <= 1.53
+    assert max(multiples) <= 1.62
+    assert max(load.fetched_bytes for load in loads) <= plain.size
 
 
 @pytest.mark.parametrize(("room", "kept_mib"), [(ROOM, 360), (2 * ROOM, 410)])
@@ -120,10 +147,42 @@ def test_the_second_halves_of_all_tensors() -> None:
     MiB ahead at most, this took 0.97 times as long as a plain read.
     """
     layout = trace("load_file_large").layout
-    load = Load(layout, ROOM)
-    for start, end in zip(layout.starts, layout.ends, strict=True):
-        load.copy((start + end) // 2, end)
-    assert load.seconds <= 0.79 * read_plainly(layout).seconds
-    assert len(load.spans) <= 180
+    load = ranks(layout, 2, 1)
+    assert load.seconds <= 0.75 * read_plainly(layout).seconds
+    assert len(load.spans) <= 175
     assert load.fetched_bytes <= 0.74 * load.size
     assert load.most_kept_bytes <= 192 * MIB
+
+
+@pytest.mark.parametrize(
+    ("of", "rank", "multiple", "share"),
+    [
+        (2, 0, 0.79, 0.77),
+        (4, 0, 0.65, 0.6),
+        (4, 1, 0.65, 0.6),
+        (4, 2, 0.6, 0.58),
+        (4, 3, 0.62, 0.53),
+    ],
+)
+def test_a_rank_does_not_have_the_rest_of_each_tensor_fetched(
+    of: int, rank: int, multiple: float, share: float
+) -> None:
+    """Of a rank whose slices do not end with their tensors, all of them were read ahead to the end
+    of the tensor: the first of two had all of the file fetched, in 1.19 times a plain read; the
+    four of four had 0.98, 0.89, 0.68 and 0.52 of it, in 1.00, 1.27, 1.11 and 0.61.
+    """
+    layout = trace("load_file_large").layout
+    load = ranks(layout, of, rank)
+    assert load.seconds <= multiple * read_plainly(layout).seconds
+    assert len(load.spans) <= 245
+    assert load.fetched_bytes <= share * load.size
+
+
+@pytest.mark.parametrize("of", [2, 4])
+def test_ranks_at_once_have_one_file_fetched_together(of: int) -> None:
+    layout = trace("load_file_large").layout
+    load = ranks(layout, of, *range(of))
+    assert load.seconds <= 1.1 * read_plainly(layout).seconds
+    assert len(load.spans) <= 160
+    assert load.fetched_bytes <= load.size
+    assert load.most_kept_bytes <= 128 * MIB

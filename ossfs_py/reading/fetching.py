@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 
 
 INLINE_BYTES = 256 * 1024
-"""Requests up to this size take no thread. They keep the trio thread for 40 us at most, less than a
-thread costs."""
+"""Requests up to this size take no thread. They keep the trio thread for 40 us at most (and for the
+decryption over https), less than a thread costs."""
 
 _GRADUAL_BYTES = 1024**2
 """The kernel asks for no more at once: who waits for a larger request may be answered before its

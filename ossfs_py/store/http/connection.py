@@ -210,40 +210,58 @@ class Connection:
         """The socket's descriptor, to wait for bytes with :meth:`try_receive`."""
         return self._sock.fileno()
 
+    def sealed(self, data: bytes) -> bytes:
+        """``data`` as :meth:`try_send` and :meth:`try_send_some` take it. It has to be sent to its
+        end before anything else is.
+
+        Raises:
+            NoAnswerError: the connection broke.
+        """
+        if self._tls is None:
+            return data
+        try:
+            return self._tls.sealed(data)
+        except OSError as exc:
+            raise _fault(exc) from None
+
     def try_send(self, data: bytes) -> None:
-        """Send a short request without waiting, on plain http.
+        """Send a short request, which was :meth:`sealed`, without waiting.
 
         Raises:
             NoAnswerError: the connection broke, or does not take all of it at once.
         """
-        try:
-            done = self._sock.send(data, socket.MSG_DONTWAIT)
-        except OSError as exc:
-            raise _fault(exc) from None
-        if done < len(data):
+        if self.try_send_some(data) < len(data):
             raise NoAnswerError("the connection takes no whole request")
 
-    def try_send_some(self, data: memoryview) -> int:
-        """Send what the connection takes now, on plain http; how many bytes that was.
+    def try_send_some(self, data: memoryview | bytes) -> int:
+        """Send what the connection takes now of what was :meth:`sealed`; how many bytes that was.
 
         Raises:
             NoAnswerError: the connection broke.
         """
         try:
-            return self._sock.send(data, socket.MSG_DONTWAIT)
+            if self._tls is None:
+                return self._sock.send(data, socket.MSG_DONTWAIT)
+            # A socket with a timeout does not wait in write(2), but in its own send.
+            return os.write(self._sock.fileno(), data)
         except BlockingIOError:
             return 0
         except OSError as exc:
             raise _fault(exc) from None
 
     def try_receive(self, view: memoryview) -> int | None:
-        """Receive into ``view`` what has arrived, on plain http; None if that is nothing.
+        """Receive into ``view`` what has arrived; None if that is nothing.
 
         Raises:
             NoAnswerError: it was closed or reset, or bytes only drip in.
         """
         try:
-            count = self._sock.recv_into(view, 0, socket.MSG_DONTWAIT)
+            if self._tls is None:
+                count = self._sock.recv_into(view, 0, socket.MSG_DONTWAIT)
+            elif (found := self._tls.try_recv_into(view)) is None:
+                return None
+            else:
+                count = found
         except BlockingIOError:
             return None
         except OSError as exc:
@@ -255,6 +273,8 @@ class Connection:
 
     def wake_for(self, count: int) -> None:
         """Count as readable only with so many bytes, or at the end; 1: with any."""
+        if self._tls is not None:
+            count = max(1, count - self._tls.slack_bytes)
         count = min(count, _LOW_WATER_BYTES)
         if count != self._wakes_for:
             self._wakes_for = count

@@ -117,6 +117,28 @@ class TlsStream:
             self._bring()
             self._is_dry = False
 
+    def try_recv_into(self, view: memoryview) -> int | None:
+        """As :meth:`recv_into`, without waiting; None if no byte can be had now."""
+        self._is_dry = False
+        while True:
+            with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+                return self._decrypt(view)
+            if self._outgoing.pending:
+                self._flush()
+            if self._reader is not None or not self._take_arrived():
+                return None
+
+    def sealed(self, data: bytes) -> bytes:
+        """``data`` as it goes over the socket; the caller sends all of that, or closes.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        view = memoryview(data)
+        while view:
+            view = view[self._tls.write(view) :]
+        return self._outgoing.read()
+
     def sendall(self, data: bytes | memoryview) -> None:
         """Send all of ``data``.
 
@@ -162,15 +184,21 @@ class TlsStream:
         if self._reader is not None:
             self._wait()
             return
+        if not self._take_arrived():
+            self._wait()
+            self._take_arrived()
+
+    def _take_arrived(self) -> bool:
+        """Pass to TLS what has arrived; False if that is nothing."""
         try:
             count = os.readv(self._sock.fileno(), [self._raw])
         except BlockingIOError:
-            self._wait()
-            count = os.readv(self._sock.fileno(), [self._raw])
+            return False
         if count:
             self._incoming.write(self._raw[:count])
         else:
             self._incoming.write_eof()
+        return True
 
     def _wait(self) -> None:
         timeout = self._sock.gettimeout()

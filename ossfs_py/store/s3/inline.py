@@ -3,8 +3,8 @@
 A thread for a small GET costs more than the GET: two wake-ups, and each system call in it hands
 Python's lock over and back. A file of 100 KB took 27 futex calls and 19 switches of context so.
 
-Here is only the usual case: plain http, a kept connection, the store obeys If-Match, and the answer
-is the one expected. Everything else (connecting, errors, pauses, repetitions) is left to the
+Here is only the usual case: a kept connection, the store obeys If-Match, and the answer is the one
+expected. Everything else (connecting, errors, pauses, repetitions) is left to the
 blocking request of :mod:`~ossfs_py.store.s3.queries`.
 """
 
@@ -91,7 +91,7 @@ class InlineGets(InlineLoop[_Get]):
         get = _Get(connection, version, start, buffer, ended, gave_up, begun)
         try:
             request = pinned_get(version, start, len(buffer))
-            connection.try_send(self._encode(request))
+            connection.try_send(connection.sealed(self._encode(request)))
         except (NoAnswerError, StoreError) as exc:
             self._cannot_start(connection, begun, exc)
             return False

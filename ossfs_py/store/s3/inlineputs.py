@@ -1,7 +1,7 @@
 """Small new objects without a thread: sent by the caller's loop, as :mod:`.inline` does with GETs.
 
-Here is only the usual case: plain http, a kept connection, nothing that has to be asked before, and
-an answer that is an ETag and nothing else. Everything else is left to the blocking
+Here is only the usual case: a kept connection, nothing that has to be asked before, and an answer
+that is an ETag and nothing else. Everything else is left to the blocking
 :meth:`~ossfs_py.store.s3.uploads.Writer.put`. After an answer that was lost, it looks first whether
 the PUT has made the object; after a refusal it does not.
 """
@@ -89,7 +89,7 @@ class InlinePuts(InlineLoop[_Put]):
         connection, begun = started
         put = _Put(connection, usual, ended, gave_up, begun)
         try:
-            put.left = memoryview(self._encode(usual) + body)
+            put.left = memoryview(connection.sealed(self._encode(usual) + body))
             self._send(put)
         except (NoAnswerError, StoreError) as exc:
             # A request that was not sent to its end is not carried out.

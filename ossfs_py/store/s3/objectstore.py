@@ -119,7 +119,7 @@ class S3ObjectStore:
         pins = pins_of_store(self._wire, prober, traits, options.conditional_reads)
         self._reader = Reader(self._wire, self._retrier, metrics, pins, self._near)
         self._inline: InlineGets | None = None
-        if endpoint.scheme == "http" and near is None and self._limits == Limits():
+        if near is None and self._limits == Limits():
             self._inline = InlineGets(
                 self._wire,
                 pool,

@@ -19,6 +19,8 @@ class Recorder:
         self.fetched: list[str] = []
         self.room = True
         self.pages: set[str] = set()
+        self.asked = 0
+        """How often the kernel's pages of a file were asked about."""
 
     def prefetch(self, version: ObjectVersion) -> int | None:
         if not self.room:
@@ -27,6 +29,7 @@ class Recorder:
         return version.size
 
     def has_pages(self, inode: Inode, etag: str) -> bool:
+        self.asked += 1
         return inode.name in self.pages
 
 
@@ -73,6 +76,28 @@ def test_many_files_in_no_order_are_a_loader() -> None:
         assert len(recorder.fetched) == len(set(recorder.fetched)) > 50
 
     mounted(run, directory(100))
+
+
+def test_files_that_the_kernel_knows_are_passed_over_in_short_steps() -> None:
+    async def run(m: Mounted) -> None:
+        await m.names(m.root)
+        prefetch, recorder = siblings(m)
+        names = [f"f{n:03}" for n in range(900)]
+        for name in names:
+            await m.at(name)
+        recorder.pages.update(names)
+        random.Random(1).shuffle(names)
+        for name in names:
+            await opened(m, prefetch, name)
+        assert recorder.fetched == []
+        assert recorder.asked < 16 * len(names)
+        # What the kernel has dropped is found again, and then the rest as fast as ever.
+        recorder.pages.clear()
+        for name in names[:100]:
+            await opened(m, prefetch, name)
+        assert len(recorder.fetched) > 64
+
+    mounted(run, directory(900))
 
 
 def test_a_few_files_opened_now_and_then_fetch_nothing() -> None:

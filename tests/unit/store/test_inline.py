@@ -240,12 +240,11 @@ def test_a_store_that_may_ignore_if_match_is_read_in_threads(choice: str) -> Non
 @pytest.mark.parametrize(
     "options",
     [
-        {"endpoint": "https://127.0.0.1:1"},
         {"download_limit_bytes": 10_000},
         {"read_endpoint": "http://127.0.0.1:2"},
     ],
 )
-def test_limits_tls_and_a_read_endpoint_take_threads(options: dict[str, object]) -> None:
+def test_limits_and_a_read_endpoint_take_threads(options: dict[str, object]) -> None:
     store = store_for("http://127.0.0.1:1", **options)
     assert store.inline_reads is None
     store.close()

@@ -200,8 +200,5 @@ def test_nothing_begins_before_the_loop_and_a_blocking_put() -> None:
         assert not begin(store.inline_writes, Ends())
 
 
-@pytest.mark.parametrize(
-    "options", [{"endpoint": "https://127.0.0.1:1"}, {"upload_limit_bytes": 9}]
-)
-def test_limits_and_tls_take_threads(options: dict[str, object]) -> None:
-    assert store_for("http://127.0.0.1:1", **options).inline_writes is None
+def test_an_upload_limit_takes_threads() -> None:
+    assert store_for("http://127.0.0.1:1", upload_limit_bytes=9).inline_writes is None

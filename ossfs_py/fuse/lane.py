@@ -315,6 +315,8 @@ class Lane:
     def _lookup_known(self, unique: int, node: int, request: memoryview) -> bytes | None:
         name, zero, _ = bytes(request[wire.HEADER.size :]).partition(b"\0")
         found = self._adapter.lookup_known(node, name) if zero else None
+        if isinstance(found, float):
+            return wire.absent(unique, found)
         return None if found is None else wire.entry(unique, found, PREFERRED_IO_BYTES)
 
     def _getattr_known(self, unique: int, node: int, _request: memoryview) -> bytes | None:

@@ -207,6 +207,7 @@ class Condition:
 
 
 ALWAYS = Condition()
+IF_ABSENT = Condition(only_if_absent=True)
 
 
 @dataclass(frozen=True, slots=True)

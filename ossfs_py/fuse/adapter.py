@@ -292,7 +292,9 @@ class Adapter(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         raise NotPermittedError("an object has one name: there are no hard links")
 
-    @_carried_out
+    @_carried_out_if_it_waits(
+        lambda self, parent, name, _: self._fs.promptness.of_removal(parent, name)
+    )
     async def unlink(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
     ) -> None:

@@ -50,7 +50,7 @@ def resolve(
         )
     stored = inode.decoded
     mtime_ns = inode.mtime_ns
-    if mtime_ns is None and (mtime_ns := _mtime(inode)) is None:
+    if mtime_ns is None and (mtime_ns := mtime_of(inode)) is None:
         mtime_ns = mounted_ns
     mode = full_mode(inode, options)
     uid, gid, atime_ns, ctime_ns = inode.uid, inode.gid, inode.atime_ns, inode.ctime_ns
@@ -145,7 +145,7 @@ def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool
             mode=stat.S_IFREG | mode,
             uid=_first(inode.uid, options.uid) or 0,
             gid=_first(inode.gid, options.gid) or 0,
-            mtime_ns=_mtime(inode) if with_times else None,
+            mtime_ns=mtime_of(inode) if with_times else None,
             atime_ns=inode.atime_ns if with_times else None,
             ctime_ns=inode.ctime_ns if with_times else None,
         )
@@ -154,7 +154,7 @@ def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool
         mode=stored_mode(inode, options),
         uid=_first(inode.uid, stored.uid, options.uid) or 0,
         gid=_first(inode.gid, stored.gid, options.gid) or 0,
-        mtime_ns=_mtime(inode) if with_times else None,
+        mtime_ns=mtime_of(inode) if with_times else None,
         atime_ns=_first(inode.atime_ns, stored.atime_ns) if with_times else None,
         ctime_ns=_first(inode.ctime_ns, stored.ctime_ns) if with_times else None,
         symlink_target=stored.symlink_target,
@@ -168,7 +168,8 @@ def user_xattrs(inode: Inode) -> dict[str, bytes]:
     return dict(inode.decoded.xattrs) if inode.xattrs is None else inode.xattrs
 
 
-def _mtime(inode: Inode) -> int | None:
+def mtime_of(inode: Inode) -> int | None:
+    """The time of the last change, if anything tells it."""
     object_mtime_ns = None if inode.info is None else inode.info.mtime_ns
     return _first(inode.mtime_ns, inode.decoded.mtime_ns, object_mtime_ns)
 

@@ -14,7 +14,6 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import replace
 from functools import partial
 from io import FileIO
 from types import coroutine
@@ -343,7 +342,7 @@ class Lane:
     async def _setattr(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         asked = wire.wish(request)
         if asked.kills and (mode := self._adapter.mode_without_rights(node)) is not None:
-            asked = asked._replace(change=replace(asked.change, mode=mode))
+            asked = asked._replace(change=asked.change._replace(mode=mode))
         found = await self._adapter.setattr(node, asked, None, asked.handle, caller)
         self._send(wire.attributes(unique, _reply(found), PREFERRED_IO_BYTES))
 

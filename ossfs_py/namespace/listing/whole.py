@@ -29,17 +29,20 @@ class WholeListings:
         return None if kept is None else kept[0]
 
     def put(self, directory: int, listing: Listing) -> None:
-        """Keep it from now on, in the place of an earlier one; of too many the oldest go."""
+        """Keep it from now on, in the place of an earlier one, unless it is too long by itself;
+        of too many the oldest go.
+        """
         self.pop(directory)
         now, size = trio.current_time(), 1 + len(listing.index or ())
+        if size > self._max_entries:
+            return
         while self._kept and (
             self._entries + size > self._max_entries
             or next(iter(self._kept.values()))[2] <= now - self._ttl_seconds
         ):
             self._entries -= self._kept.popitem(last=False)[1][1]
-        if size <= self._max_entries:
-            self._kept.put(directory, (listing, size, now))
-            self._entries += size
+        self._kept.put(directory, (listing, size, now))
+        self._entries += size
 
     def pop(self, directory: int) -> None:
         """Forget a directory's."""

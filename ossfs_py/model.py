@@ -207,6 +207,7 @@ class Condition:
 
 
 ALWAYS = Condition()
+IF_ABSENT = Condition(only_if_absent=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,11 +249,11 @@ class Attributes(NamedTuple):
     nlink: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeChange:
+class AttributeChange(NamedTuple):
     """The changes of a setattr(2)-like call; None leaves a field unchanged.
 
-    ``mode`` has only permission bits. The size is not included: the open file is truncated.
+    ``mode`` has only permission bits. The size is not included: the open file is truncated. It is a
+    tuple for the same reason as ``Attributes``.
     """
 
     mode: int | None = None

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ossfs_py.errors import NoSuchEntryError
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.description import path_in, path_of
+from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.protection import Protection
 from ossfs_py.model import AttributeChange
@@ -83,11 +84,20 @@ class Changes:
             # blocks would take a quarter of its time.
             async with self._claims.place(inode), opened.lock:
                 if self._opened.current(inode) is opened and opened.file.dirty:
-                    await self._namespace.set_attributes(inode, change, defer=True)
-                    await self._commits.redescribe(opened)
+                    before = inode.mode, inode.uid, inode.gid
+                    self._namespace.defer_attributes(inode, change)
+                    if before != (inode.mode, inode.uid, inode.gid) or self._needs_times(opened):
+                        await self._commits.redescribe(opened)
                     return
         async with self.of_metadata(inode) as defer:
             await self._namespace.set_attributes(inode, change, defer=defer)
+
+    def _needs_times(self, opened: OpenInode) -> bool:
+        """Whether the journal has to know the times of a file at once: the next mount stores what
+        was closed, and another daemon goes on with what is open. Of other files, of which bytes may
+        be missing, the journal knows times that may be older; each close tells it all.
+        """
+        return opened.witness is not None or self._commits.is_behind(opened)
 
     def refuse_change(self, call: str, inode: Inode) -> None:
         """Refuse to change a stored object; a file that is not stored yet may change."""

@@ -26,7 +26,15 @@ from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.twins import Twins
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.filesystem.writers import signed
-from ossfs_py.model import NO_METADATA, CommitRequest, Condition, ObjectInfo, ObjectVersion
+from ossfs_py.model import (
+    ALWAYS,
+    IF_ABSENT,
+    NO_METADATA,
+    CommitRequest,
+    Condition,
+    ObjectInfo,
+    ObjectVersion,
+)
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.contenttypes import content_type_of
 from ossfs_py.namespace.inode import Inode
@@ -90,6 +98,8 @@ class Commits:
         self._trash = trash
         self._owed = owed
         self._write_back = write_back
+        self.writes_back = write_back is not None
+        """Whether close(2) returns when the local disk has the file."""
         self._made_since = trio.current_time()
         self._made = 0
         """New files stored since then; -1 once the log has said that they are many."""
@@ -162,8 +172,7 @@ class Commits:
         opened.require_name()
         if inode.removed:
             return
-        streaming = opened.file.size > FIRST_PART_BYTES
-        request = self._request(opened, streaming=streaming)
+        request = self._request(opened, streaming=opened.file.size > FIRST_PART_BYTES)
         try:
             version = await self._upload(opened, request)
         except (ConditionFailedError, VersionChangedError, ObjectMissingError) as exc:
@@ -329,9 +338,7 @@ class Commits:
         opened.seen = opened.over = version
         opened.note()
         file = self._data_path.open(version, opened)
-        condition = Condition(only_if_absent=True)
-        if version is not None:
-            condition = Condition(only_if_etag=version.etag)
+        condition = IF_ABSENT if version is None else Condition(only_if_etag=version.etag)
         if version is not None and opened.file.size == start:
             # Nothing to append: the program made an empty file where one exists already.
             await self.go_on_with(opened, file, version, request)
@@ -403,21 +410,17 @@ class Commits:
         write is not known then, and is left to the store unless a program set it.
         """
         inode = opened.inode
-        condition = Condition()
-        seen = opened.seen
+        condition, seen = ALWAYS, opened.seen
         new = self._policy.fail or opened.unseen or opened.appended_from == 0
         if opened.exclusive or (seen is None and new):
-            condition = Condition(only_if_absent=True)
+            condition = IF_ABSENT
         elif seen is not None and (self._policy.fail or not opened.whole):
             condition = Condition(only_if_etag=seen.etag)
         info = inode.info
+        described = self._namespace.commit_metadata(inode, explicit_mtime_only=streaming)
         return CommitRequest(
             key=self._namespace.key_of(inode),
-            metadata=signed(
-                self._namespace.commit_metadata(inode, explicit_mtime_only=streaming),
-                opened.writer,
-                record=self._record_writer,
-            ),
+            metadata=signed(described, opened.writer, record=self._record_writer),
             content_type=(info and info.content_type) or content_type_of(inode.name),
             condition=condition,
             like=info,
@@ -469,12 +472,8 @@ class Commits:
             return True
         if kept is None:
             return False
-        log.error(
-            "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)",
-            request.key,
-            cause,
-            kept,
-        )
+        told = "%r could not be saved: %s; its data is kept in %s (see: ossfs-py recover)"
+        log.error(told, request.key, cause, kept)
         return True
 
     # -- the version that a file is based on ----------------------------------------------------

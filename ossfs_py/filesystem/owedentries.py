@@ -1,7 +1,6 @@
 """Directories and symlinks that write-back has not stored yet: made here at once, stored later."""
 
 import logging
-import uuid
 from collections.abc import Iterable
 
 import trio
@@ -14,6 +13,7 @@ from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.markers import MarkerRecord
+from ossfs_py.writing.segments import new_ident
 
 log = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class OwedEntries:
         await self._rounds.wait_while(lambda: len(self._owed) >= MAX_OWED)
 
     async def _owe(self, inode: Inode, sync: GroupSync) -> None:
-        owed = self._owed[inode] = _Owed(uuid.uuid4().hex)
+        owed = self._owed[inode] = _Owed(new_ident())
         self._some.set()
         await self._record(inode, owed, sync)
 

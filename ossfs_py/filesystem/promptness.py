@@ -42,3 +42,13 @@ class Promptness:
         if directory is None or self._namespace.moves.current:
             return False
         return self._namespace.known_child(directory, name.decode("utf-8", "replace")) is None
+
+    def of_removal(self, parent: int, name: bytes) -> bool:
+        """Whether unlink(2) waits for nothing: of a stored file that nobody has open, by
+        write-back.
+        """
+        directory = self._namespace.inodes.find(parent)
+        if directory is None or not self._commits.writes_back:
+            return False
+        inode = self._namespace.known_child(directory, name.decode("utf-8", "replace"))
+        return inode is not None and not (inode.local or inode.open_count)

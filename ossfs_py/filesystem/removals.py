@@ -85,11 +85,17 @@ class Removal:
     Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
     """
 
-    def __init__(self, record: RemovalRecord, opened: OpenInode | None, owner: "Removals") -> None:
+    def __init__(
+        self,
+        record: RemovalRecord,
+        opened: OpenInode | None,
+        owner: "Removals",
+        settled: trio.Event | None = None,
+    ) -> None:
         self.record = record
         self.opened = opened
         """The open file that reads it; None for a removal that an earlier mount has left."""
-        self.settled = trio.Event()
+        self.settled = trio.Event() if settled is None else settled
         """Set when no running request can make another object of it."""
         self.lock = PromptLock()
         """Held while the object is deleted."""
@@ -194,6 +200,9 @@ class Removals:
         self._store = store
         self._workers = workers
         self._journal = journal
+        self._settled = trio.Event()
+        """Of all removals that no request can make another object of."""
+        self._settled.set()
         self._outstanding: dict[str, Removal] = {}
         self._of_open: dict[OpenInode, Removal] = {}
         self._once_open: dict[str, Removal] = {}
@@ -478,8 +487,7 @@ class Removals:
         self._add_owed(record)
 
     def _add_owed(self, record: RemovalRecord, *, is_old: bool = False) -> None:
-        removal = Removal(record, None, self)
-        removal.settled.set()
+        removal = Removal(record, None, self, self._settled)
         self._add(removal)
         self.put_off.add(removal, is_old=is_old)
 

@@ -81,12 +81,16 @@ class Replies:
             return None
         return self.fresh_nowait(inode, trio.current_time())
 
-    def lookup_nowait(self, parent: int, name: bytes) -> EntryReply | None:
-        """As :meth:`Filesystem.lookup`, or None if that would wait or raise an error."""
-        inode = None if self.unseen is not None else self._namespace.entry_nowait(parent, name)
-        reply = None if inode is None else self.fresh_nowait(inode, trio.current_time())
-        if inode is not None and reply is not None:
-            self._namespace.remember(inode)
+    def lookup_nowait(self, parent: int, name: bytes) -> EntryReply | float | None:
+        """As :meth:`Filesystem.lookup`, or for how many seconds the kernel may take the name for
+        absent; None if that would wait or raise another error.
+        """
+        found = None if self.unseen is not None else self._namespace.entry_nowait(parent, name)
+        if not isinstance(found, Inode):
+            return found
+        reply = self.fresh_nowait(found, trio.current_time())
+        if reply is not None:
+            self._namespace.remember(found)
         return reply
 
     def known(self, inode: Inode, now: float, began: float) -> EntryReply:

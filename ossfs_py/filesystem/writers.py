@@ -13,11 +13,13 @@ _MAX_METADATA_BYTES = 2048
 """The limit of S3 and OSS for one object; names and values count."""
 
 
-def signed(metadata: Mapping[str, str], uid: int, *, record: bool) -> dict[str, str]:
-    """The metadata of bytes that a user wrote, without earlier writers.
+def signed(metadata: Mapping[str, str], uid: int, *, record: bool) -> Mapping[str, str]:
+    """The metadata of bytes that a user wrote, without earlier writers; ``metadata`` or a copy.
 
     The writer is left out if the metadata has no room for it: the file matters more.
     """
+    if not (record or WRITER in metadata or WRITTEN in metadata):
+        return metadata
     others = dict(metadata)
     others.pop(WRITER, None)
     others.pop(WRITTEN, None)

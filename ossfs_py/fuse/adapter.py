@@ -191,12 +191,17 @@ class Adapter(pyfuse3.Operations):
         self._errors["lookup", "ENOENT"] += 1
         return Absent(seconds) if self.answers_lane else _absent(seconds)
 
-    def lookup_known(self, parent_inode: int, name: bytes) -> EntryReply | None:
-        """The answer to a LOOKUP that needs no handler; None if one has to find it out."""
+    def lookup_known(self, parent_inode: int, name: bytes) -> EntryReply | float | None:
+        """The answer to a LOOKUP that needs no handler, or for how many seconds the kernel may
+        cache that the name is absent; None if a handler has to find it out.
+        """
         began = perf_counter()
         reply = self._fs.replies.lookup_nowait(parent_inode, name)
-        if reply is not None:
-            self.timings.add_since(began, "lookup")
+        if reply is None:
+            return None
+        if isinstance(reply, float):
+            self._errors["lookup", "ENOENT"] += 1
+        self.timings.add_since(began, "lookup")
         return reply
 
     def getattr_known(self, inode: int) -> EntryReply | None:
@@ -287,7 +292,9 @@ class Adapter(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes:
         raise NotPermittedError("an object has one name: there are no hard links")
 
-    @_carried_out
+    @_carried_out_if_it_waits(
+        lambda self, parent, name, _: self._fs.promptness.of_removal(parent, name)
+    )
     async def unlink(
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
     ) -> None:
@@ -399,11 +406,12 @@ class Adapter(pyfuse3.Operations):
         await self.callers.waited_for(fh, copy)
         return copied
 
-    @_carried_out_if_it_waits(lambda self, fh: self._fs.promptness.of_handle(fh))
+    @_answered
     async def flush(self, fh: int) -> None:
         if self._fs.promptness.of_handle(fh):
             await self._fs.flush(fh)  # no program waits long enough to be killed meanwhile
-        else:
+            return
+        with trio.CancelScope(shield=True):
             await self.callers.waited_for(fh, self._fs.flush)
 
     @_carried_out

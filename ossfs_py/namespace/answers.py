@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import TypeAlias
 
 import trio
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from ossfs_py.model import ObjectInfo
+from ossfs_py.runtime.recent import Recent
 
 _NS_PER_SECOND = 1_000_000_000
 
@@ -29,14 +30,17 @@ class Absences:
     absent."""
 
     def __init__(self, max_entries: int, ttl_seconds: float) -> None:
-        self._asked_at: TTLCache[str, float] = TTLCache(
-            max_entries, max(ttl_seconds, CREATION_SECONDS), timer=trio.current_time
-        )
-        self._told: LRUCache[int, dict[str, None]] = LRUCache(_MAX_TOLD)
+        self._ttl_seconds = max(ttl_seconds, CREATION_SECONDS)
+        self._asked_at: Recent[str, float] = Recent(max_entries)
+        """When each was asked for; those that nobody may believe any more go with the next."""
+        self._told: Recent[int, dict[str, None]] = Recent(_MAX_TOLD)
 
     def add(self, key: str, asked_at: float) -> None:
         """Asked at that time, the store had neither the key nor anything below it."""
-        self._asked_at[key] = asked_at
+        oldest = trio.current_time() - self._ttl_seconds
+        while self._asked_at and next(iter(self._asked_at.values())) <= oldest:
+            self._asked_at.popitem(last=False)
+        self._asked_at.put(key, asked_at)
 
     def discard(self, key: str) -> None:
         """The name exists now."""
@@ -56,7 +60,9 @@ class Absences:
 
     def since(self, key: str) -> float | None:
         """When the name was last found absent, if that is remembered."""
-        asked_at: float | None = self._asked_at.get(key)
+        asked_at = self._asked_at.get(key)
+        if asked_at is None or asked_at <= trio.current_time() - self._ttl_seconds:
+            return None
         return asked_at
 
     def tell(self, directory: int, name: str) -> None:
@@ -66,7 +72,8 @@ class Absences:
         """
         names = self._told.get(directory)
         if names is None:
-            names = self._told[directory] = {}
+            names = {}
+        self._told.put(directory, names)
         if len(names) >= _MAX_TOLD:
             del names[next(iter(names))]
         names[name] = None
@@ -139,16 +146,16 @@ class LocalChanges:
 
     def __init__(self) -> None:
         self.serial = 0
-        self._by_key: LRUCache[str, int] = LRUCache(_MAX_CHANGES)
+        self._by_key: Recent[str, int] = Recent(_MAX_CHANGES)
 
     def add(self, key: str) -> None:
         """The key changed just now."""
         self.serial += 1
-        self._by_key[key] = self.serial
+        self._by_key.put(key, self.serial)
 
     def since(self, key: str, serial: int) -> bool:
         """Whether the key changed after the serial was read."""
-        return bool(self._by_key.get(key, 0) > serial)
+        return self._by_key.get(key, 0) > serial
 
 
 class Once:

@@ -49,21 +49,24 @@ def resolve(
             modified_ns,
         )
     stored = inode.decoded
-    mtime_ns = _mtime(inode)
-    if mtime_ns is None:
+    mtime_ns = inode.mtime_ns
+    if mtime_ns is None and (mtime_ns := mtime_of(inode)) is None:
         mtime_ns = mounted_ns
     mode = full_mode(inode, options)
-    owner = options.guessed_for_uid if guessed else None
+    uid, gid, atime_ns, ctime_ns = inode.uid, inode.gid, inode.atime_ns, inode.ctime_ns
+    if guessed:
+        mode, uid = mode & (_TYPES | _OWNERS), options.guessed_for_uid
+    # Without loops and keywords: the kernel asks for a directory after each change of its names.
     return Attributes(
-        ino=inode.number,
-        mode=mode & (_TYPES | _OWNERS) if guessed else mode,
-        size=inode.size,
-        uid=_first(owner, inode.uid, stored.uid, options.uid) or 0,
-        gid=_first(inode.gid, stored.gid, options.gid) or 0,
-        atime_ns=_first(inode.atime_ns, stored.atime_ns, mtime_ns) or 0,
-        mtime_ns=mtime_ns,
-        ctime_ns=_first(inode.ctime_ns, stored.ctime_ns, mtime_ns) or 0,
-        nlink=_links(inode, subdirectories),
+        inode.number,
+        mode,
+        inode.size,
+        uid if uid is not None else _first(stored.uid, options.uid) or 0,
+        gid if gid is not None else _first(stored.gid, options.gid) or 0,
+        atime_ns if atime_ns is not None else _first(stored.atime_ns, mtime_ns) or 0,
+        mtime_ns,
+        ctime_ns if ctime_ns is not None else _first(stored.ctime_ns, mtime_ns) or 0,
+        _links(inode, subdirectories),
     )
 
 
@@ -96,7 +99,8 @@ def _links(inode: Inode, subdirectories: int | None) -> int:
 
 def full_mode(inode: Inode, options: NamespaceOptions) -> int:
     """Type and permission bits as stat(2) shows them."""
-    return _mode(inode, options, _from_others(inode, options))
+    from_others = None if inode.mode is not None else _from_others(inode, options)
+    return _mode(inode, options, from_others)
 
 
 def stored_mode(inode: Inode, options: NamespaceOptions) -> int:
@@ -107,7 +111,7 @@ def stored_mode(inode: Inode, options: NamespaceOptions) -> int:
 def _mode(inode: Inode, options: NamespaceOptions, from_metadata: int | None) -> int:
     if inode.kind is Kind.SYMLINK:
         return stat.S_IFLNK | SYMLINK_PERMISSIONS
-    permissions = _first(inode.mode, from_metadata)
+    permissions = from_metadata if inode.mode is None else inode.mode
     if permissions is None:
         permissions = options.dir_mode if inode.kind is Kind.DIRECTORY else options.file_mode
     return _TYPE_BITS[inode.kind] | permissions
@@ -134,12 +138,23 @@ def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool
         RangeTooLargeError: over 2 KiB.
     """
     stored = inode.decoded
+    mode, is_file = inode.mode, inode.kind is Kind.FILE
+    if stored is metadata.NOTHING and is_file and mode is not None and not inode.xattrs:
+        # The same in short, for a file that is new: several times while it is made.
+        return metadata.encode(
+            mode=stat.S_IFREG | mode,
+            uid=_first(inode.uid, options.uid) or 0,
+            gid=_first(inode.gid, options.gid) or 0,
+            mtime_ns=mtime_of(inode) if with_times else None,
+            atime_ns=inode.atime_ns if with_times else None,
+            ctime_ns=inode.ctime_ns if with_times else None,
+        )
     return metadata.encode(
         foreign=inode.metadata,
         mode=stored_mode(inode, options),
         uid=_first(inode.uid, stored.uid, options.uid) or 0,
         gid=_first(inode.gid, stored.gid, options.gid) or 0,
-        mtime_ns=_mtime(inode) if with_times else None,
+        mtime_ns=mtime_of(inode) if with_times else None,
         atime_ns=_first(inode.atime_ns, stored.atime_ns) if with_times else None,
         ctime_ns=_first(inode.ctime_ns, stored.ctime_ns) if with_times else None,
         symlink_target=stored.symlink_target,
@@ -153,7 +168,8 @@ def user_xattrs(inode: Inode) -> dict[str, bytes]:
     return dict(inode.decoded.xattrs) if inode.xattrs is None else inode.xattrs
 
 
-def _mtime(inode: Inode) -> int | None:
+def mtime_of(inode: Inode) -> int | None:
+    """The time of the last change, if anything tells it."""
     object_mtime_ns = None if inode.info is None else inode.info.mtime_ns
     return _first(inode.mtime_ns, inode.decoded.mtime_ns, object_mtime_ns)
 

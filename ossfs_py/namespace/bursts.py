@@ -8,7 +8,8 @@ that takes longer than attributes are trusted, a page of the listing answers for
 """
 
 import trio
-from cachetools import LRUCache
+
+from ossfs_py.runtime.recent import Recent
 
 _BURST_SECONDS = 2.0
 """A name requested so soon after an absent one is likely to be absent, too."""
@@ -40,15 +41,16 @@ class Bursts:
     """Belongs to the trio thread. Directories go by their inode numbers."""
 
     def __init__(self) -> None:
-        self._missed_at: LRUCache[int, float] = LRUCache(_MAX_DIRECTORIES)
-        self._large_at: LRUCache[int, float] = LRUCache(_MAX_DIRECTORIES)
-        self._runs: LRUCache[int, _InOrder] = LRUCache(_MAX_DIRECTORIES)
+        self._missed_at: Recent[int, float] = Recent(_MAX_DIRECTORIES)
+        self._large_at: Recent[int, float] = Recent(_MAX_DIRECTORIES)
+        self._runs: Recent[int, _InOrder] = Recent(_MAX_DIRECTORIES)
 
     def name_before(self, directory: int, name: str) -> str | None:
         """A name is asked for; the one before it, if both belong to a run in their order."""
         run = self._runs.get(directory)
         if run is None:
-            run = self._runs[directory] = _InOrder()
+            run = _InOrder()
+        self._runs.put(directory, run)
         before, now = run.last, trio.current_time()
         if run.names < 0:
             run.names += 1
@@ -71,7 +73,7 @@ class Bursts:
 
     def missed(self, directory: int) -> None:
         """A name in the directory was requested and is absent."""
-        self._missed_at[directory] = trio.current_time()
+        self._missed_at.put(directory, trio.current_time())
 
     def expects_absence(self, directory: int) -> bool:
         """Whether a name that is requested now is likely to be absent."""
@@ -83,7 +85,7 @@ class Bursts:
 
     def found_large(self, directory: int) -> None:
         """One page does not hold the directory."""
-        self._large_at[directory] = trio.current_time()
+        self._large_at.put(directory, trio.current_time())
 
     @staticmethod
     def _is_recent(at: float | None, seconds: float) -> bool:

@@ -4,7 +4,6 @@ A rename of a directory lists the keys below it, copies them, and deletes the ol
 appeared in between would be deleted without a copy, or left behind.
 """
 
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -20,8 +19,9 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._places: Counter[Inode] = Counter()
-        self._trees: Counter[Inode] = Counter()
+        # How often each is claimed. A Counter removes its keys in Python.
+        self._places: dict[Inode, int] = {}
+        self._trees: dict[Inode, int] = {}
         self._waiting = trio.lowlevel.ParkingLot()
 
     def place(self, inode: Inode) -> "PlaceClaim":
@@ -32,7 +32,7 @@ class Claims:
         """Wait until nothing above an inode moves, and claim its place."""
         while self.moves(inode):
             await self._waiting.park()
-        self._places[inode] += 1
+        self._places[inode] = self._places.get(inode, 0) + 1
 
     def end(self, inode: Inode) -> None:
         """Give up what :meth:`begin` claimed."""
@@ -44,8 +44,9 @@ class Claims:
         moved, changed = tuple(trees), tuple(places)
         while not self._is_free(moved, changed):
             await self._waiting.park()
-        self._trees.update(moved)
-        self._places.update(changed)
+        for claims, inodes in ((self._trees, moved), (self._places, changed)):
+            for inode in inodes:
+                claims[inode] = claims.get(inode, 0) + 1
         try:
             yield
         finally:
@@ -63,11 +64,11 @@ class Claims:
         under_way = (*self._places, *self._trees)
         return not any(node in wanted for inode in under_way for node in _upwards(inode))
 
-    def _drop(self, claims: Counter[Inode], inodes: tuple[Inode, ...]) -> None:
+    def _drop(self, claims: dict[Inode, int], inodes: tuple[Inode, ...]) -> None:
         for inode in inodes:
-            claims[inode] -= 1
-            if not claims[inode]:
-                del claims[inode]
+            left = claims.pop(inode) - 1
+            if left:
+                claims[inode] = left
         if self._waiting:
             self._waiting.unpark_all()
 

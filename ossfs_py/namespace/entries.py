@@ -32,7 +32,12 @@ from ossfs_py.model import (
     ObjectVersion,
 )
 from ossfs_py.namespace import metadata
-from ossfs_py.namespace.attributes import KIND_OF_TYPE, SYMLINK_PERMISSIONS, stored_metadata
+from ossfs_py.namespace.attributes import (
+    KIND_OF_TYPE,
+    SYMLINK_PERMISSIONS,
+    full_mode,
+    stored_metadata,
+)
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
 from ossfs_py.namespace.listing.merge import LOCAL
@@ -416,8 +421,9 @@ class Entries:
 
         On local disks the kernel sees to that; of FUSE it is expected (inode(7)).
         """
-        shown = self._tree.attributes(parent)
-        return shown.gid if shown.mode & stat.S_ISGID else gid
+        if not full_mode(parent, self._tree.options) & stat.S_ISGID:
+            return gid
+        return self._tree.attributes(parent).gid
 
     async def _make(
         self,

@@ -97,13 +97,16 @@ def encode(
     Raises:
         RangeTooLargeError: more than a store keeps (2 KiB).
     """
-    result = {
-        name: value for name, value in (foreign or {}).items() if name.lower() not in _OWN_NAMES
-    }
-    result |= {"mode": str(mode), "uid": str(uid), "gid": str(gid)}
-    for name, value in (("mtime", mtime_ns), ("atime", atime_ns), ("ctime", ctime_ns)):
-        if value is not None:
-            result[name] = format_time(value)
+    result = {}
+    if foreign:
+        result = {name: value for name, value in foreign.items() if name.lower() not in _OWN_NAMES}
+    result["mode"], result["uid"], result["gid"] = str(mode), str(uid), str(gid)
+    if mtime_ns is not None:
+        result["mtime"] = format_time(mtime_ns)
+    if atime_ns is not None:
+        result["atime"] = format_time(atime_ns)
+    if ctime_ns is not None:
+        result["ctime"] = format_time(ctime_ns)
     if symlink_target is not None:
         result["symlink-target"] = f"header:{len(symlink_target)}:{quote(symlink_target)}"
     elif link_in_body and foreign:

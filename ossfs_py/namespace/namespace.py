@@ -81,6 +81,7 @@ class Namespace:
         self._emptying = Emptying(store.list_page, workers, self._tree, self.removed)
         self._modes_ahead = ModesAhead(self._tree, self._resolver)
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)
+        self.defer_attributes = self._writer.defer
 
     @property
     def metadata_memory(self) -> MetadataMemory:
@@ -530,8 +531,7 @@ class Namespace:
         ``inode.info`` may be another version afterwards, which open readers need.
 
         Raises:
-            NoSuchEntryError, ReadOnlyError
-            StoreError: nothing was changed.
+            NoSuchEntryError, ReadOnlyError, StoreError: nothing was changed.
         """
         return await self._writer.set_attributes(inode, change, defer=defer)
 

@@ -100,9 +100,10 @@ class Resolver:
             return False
         return parent.removed or tree.listings.lacks(parent, name)
 
-    def entry_nowait(self, parent: int, name: bytes) -> Inode | None:
+    def entry_nowait(self, parent: int, name: bytes) -> Inode | float | None:
         """The entry of a directory for which the kernel asks, if it is known and nobody needs to
-        ask the store; None if :meth:`lookup` has to find out, also what is wrong with the name.
+        ask the store, or for how many seconds the kernel, which is told so, may take it for absent;
+        None if :meth:`lookup` has to find out, also what is wrong with the name.
         """
         tree = self._tree
         directory = tree.table.find(parent)
@@ -123,7 +124,16 @@ class Resolver:
         known = tree.fresh_child(directory, text)
         if known is not None:
             tree.absences.untell(parent, text)
-        return known
+            return known
+        if not self._is_known_absent(directory, text) or not fits(
+            tree.keys.marker_key_of(directory) + text
+        ):
+            return None
+        self._bursts.missed(parent)
+        seconds = tree.absent_seconds(directory, text)
+        if seconds > 0:
+            tree.absences.tell(parent, text)
+        return seconds or None
 
     async def _is_listed_again(self, parent: Inode, name: str) -> bool:
         """Where a program has listed a directory and asks for its names in their order, have one

@@ -78,15 +78,21 @@ class AttributeWriter:
             if not self._only_in_memory(inode, defer):
                 await self._resolver.ensure_metadata(inode)
             if self._only_in_memory(inode, defer):
-                if not self._is_stored(inode, change):
-                    _apply(inode, change)
-                    self._note_changed(inode)
+                self.defer(inode, change)
             elif not self._is_stored(inode, change):
                 before = _Saved(inode)
                 _apply(inode, change)
                 await self._settle(inode, before, defer)
             inode.ctime_ns = time.time_ns()
         return self._tree.attributes(inode)
+
+    def defer(self, inode: Inode, change: AttributeChange) -> None:
+        """Change attributes in memory, and leave them to the next upload."""
+        self._require_writable()
+        if not self._is_stored(inode, change):
+            _apply(inode, change)
+            self._note_changed(inode)
+        inode.ctime_ns = time.time_ns()
 
     async def flush_attributes(self, inode: Inode) -> None:
         """Store attributes that were deferred to an upload which did not carry them."""

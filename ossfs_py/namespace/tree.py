@@ -377,9 +377,8 @@ class Tree:
 
         The time shown stays the one of this host's clock: the store has not told its own.
         """
-        mtime_ns = (
-            self.attributes(inode).mtime_ns if inode.info or inode.mtime_ns is not None else None
-        )
+        is_told = inode.info is not None or inode.mtime_ns is not None
+        mtime_ns = attributes.mtime_of(inode) if is_told else None
         inode.mtime_ns = time.time_ns() if mtime_ns is None else mtime_ns
         before = inode.info
         if before is not None:

@@ -88,7 +88,7 @@ class DiskAccount:
 
     def __init__(self, taken: Counter[int]) -> None:
         self._all = taken
-        self._mine: Counter[int] = Counter()
+        self._mine: dict[int, int] = {}
         self._bytes = 0
 
     def is_now(self, size: int, uid: int) -> None:
@@ -97,7 +97,7 @@ class DiskAccount:
         self._bytes = size
 
     def _add(self, more: int, uid: int) -> None:
-        self._mine[uid] += more
+        self._mine[uid] = self._mine.get(uid, 0) + more
         self._all[uid] += more
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ class PromptLock:
 
     def __init__(self) -> None:
         self._is_held = False
-        self._waiting = trio.lowlevel.ParkingLot()
+        self._waiting: trio.lowlevel.ParkingLot | None = None  # most locks never need one
 
     def locked(self) -> bool:
         """Whether somebody holds it."""
@@ -25,6 +25,8 @@ class PromptLock:
     async def acquire(self) -> None:
         """Take it; cancelled while it waits, a task does not have it."""
         if self._is_held:
+            if self._waiting is None:
+                self._waiting = trio.lowlevel.ParkingLot()
             await self._waiting.park()  # who releases it leaves it held, for this task
         self._is_held = True
 

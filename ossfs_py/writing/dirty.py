@@ -549,15 +549,12 @@ class DirtyFile:
             return None if self._unlinked else self._seen
         self._check_in_use()
         try:
+            condition = await self._condition(request)
             version = await copied_from_twin(
-                self._context,
-                self._content,
-                self._committer.twins,
-                request,
-                await self._condition(request),
+                self._context, self._content, self._committer.twins, request, condition
             )
             if version is None:
-                version = await self._content.commit(request, await self._condition(request))
+                version = await self._content.commit(request, condition)
             if version is None:
                 await self._continue_on_disk()
                 version = await self._content.commit(request, await self._condition(request))
@@ -591,4 +588,6 @@ class DirtyFile:
     async def _condition(self, request: CommitRequest) -> Condition:
         """The request's condition, with our own stores in the meantime taken into account."""
         condition = await condition_past(self._early, request, self._context)
-        return replace(condition, repeated=self.adopted or self._unanswered == request)
+        if not (self.adopted or self._unanswered == request):
+            return condition
+        return replace(condition, repeated=True)

@@ -43,7 +43,7 @@ from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import MultipartUpload
 from ossfs_py.writing.markers import MarkerRecord
-from ossfs_py.writing.records import DirtyRecord, RecordDamagedError
+from ossfs_py.writing.records import DirtyRecord, RecordDamagedError, SmallRecord
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
 from ossfs_py.writing.segments import EntryKind, KeptEntry, SegmentLog
@@ -234,7 +234,7 @@ class Journal:
         """Whether small entries should be written in a thread, as the disk is slow."""
         return self._segments.is_slow
 
-    def keep_small(self, record: DirtyRecord, data: bytes) -> None:
+    def keep_small(self, record: DirtyRecord | SmallRecord, data: bytes) -> None:
         """From now on a file with these bytes is found after a crash, with ``record``; after
         :meth:`sync_small` also after a power loss.
 
@@ -252,7 +252,7 @@ class Journal:
         """A small file in the segments is only so long."""
         self._segments.add(ident, EntryKind.SIZE, size, "", b"")
 
-    def describe_small(self, record: DirtyRecord) -> None:
+    def describe_small(self, record: DirtyRecord | SmallRecord) -> None:
         """A small file in the segments has a new ``record``."""
         text = record.to_json(self._next_order())
         self._segments.add(record.ident, EntryKind.RECORD, 0, text, b"")

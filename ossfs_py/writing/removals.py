@@ -2,14 +2,15 @@
 
 import json
 import time
-import uuid
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from ossfs_py.errors import ObjectMissingError
 from ossfs_py.model import ListQuery, ObjectInfo
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.kept import keep_copy
+from ossfs_py.writing.segments import new_ident
 
 _NS_PER_SECOND = 1_000_000_000
 _AROUND_SECONDS = 900
@@ -41,7 +42,7 @@ class RemovalRecord:
     trash: str = ""
     """The prefix below which a copy is made before the object is deleted; "": no copy."""
     at_ns: int = field(default_factory=time.time_ns)
-    ident: str = field(default_factory=lambda: uuid.uuid4().hex)
+    ident: str = field(default_factory=new_ident)
 
     def is_of(self, info: ObjectInfo) -> bool:
         """Whether the object is the removed one, not one that others stored since."""
@@ -58,19 +59,19 @@ class RemovalRecord:
         return near and info.size == self.unheard_size
 
     def to_json(self) -> str:
-        """The text kept on disk."""
-        return json.dumps(
-            {
-                "key": self.key,
-                "etags": self.etags,
-                "mtime_ns": self.mtime_ns,
-                "unheard_size": self.unheard_size,
-                "markers": self.markers,
-                "whatever_was_there": self.whatever_was_there,
-                "trash": self.trash,
-                "at_ns": self.at_ns,
-                "ident": self.ident,
-            }
+        """The text kept on disk, by hand: rm -r writes one for each file, and the encoder takes
+        four times as long.
+        """
+        etags = ", ".join([_quoted(etag) for etag in self.etags])
+        markers = ", ".join([_quoted(marker) for marker in self.markers])
+        mtime_ns = "null" if self.mtime_ns is None else self.mtime_ns
+        unheard_size = "null" if self.unheard_size is None else self.unheard_size
+        whatever = "true" if self.whatever_was_there else "false"
+        return (
+            f'{{"key": {_quoted(self.key)}, "etags": [{etags}], "mtime_ns": {mtime_ns},'
+            f' "unheard_size": {unheard_size}, "markers": [{markers}],'
+            f' "whatever_was_there": {whatever}, "trash": {_quoted(self.trash)},'
+            f' "at_ns": {self.at_ns}, "ident": {_quoted(self.ident)}}}'
         )
 
     @classmethod

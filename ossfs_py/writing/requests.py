@@ -29,7 +29,9 @@ async def put_object(
     Raises:
         ConditionFailedError, StoreError, OSError: as :meth:`ObjectStore.put`.
     """
-    sending = _PutJob(context, replace(request, condition=condition), body)
+    if condition != request.condition:
+        request = replace(request, condition=condition)
+    sending = _PutJob(context, request, body)
     inline = sending.begin if isinstance(body, bytes) and len(body) <= _INLINE_BYTES else None
     return await context.network.run_to_end(sending.put, inline=inline)
 

@@ -1,7 +1,6 @@
 """The content of a small new file: in memory, and in the journal's segments until it is stored."""
 
 import os
-import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,8 +11,9 @@ from ossfs_py.writing.content import Base, Content, LentFile, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
 from ossfs_py.writing.local_content import LocalContent
-from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.records import DirtyRecord, SmallRecord
 from ossfs_py.writing.requests import put_object
+from ossfs_py.writing.segments import new_ident
 
 
 class SmallContent(LocalContent):
@@ -35,7 +35,7 @@ class SmallContent(LocalContent):
         self._longest_bytes = longest_bytes
         self._new_disk = new_disk
         self._account = context.room.account()
-        self._ident = uuid.uuid4().hex
+        self._ident = new_ident()
         self._data = b""
         self._base: Base | None = None
         self._kept = False
@@ -263,7 +263,7 @@ class SmallContent(LocalContent):
     async def _keep(self, request: CommitRequest, data: bytes, *, complete: bool = False) -> None:
         context = self._context
         context.room.require(context.journal.descriptor, self._writer(), len(data))
-        record = DirtyRecord.of(self._ident, request, complete=complete)
+        record = SmallRecord(self._ident, request, complete)
         await context.group_sync.keep(partial(context.journal.keep_small, record, data))
         self._kept = True
         self._kept_request = request
@@ -272,7 +272,7 @@ class SmallContent(LocalContent):
 
     async def _describe(self, request: CommitRequest, *, complete: bool = False) -> None:
         context = self._context
-        record = DirtyRecord.of(self._ident, request, complete=complete)
+        record = SmallRecord(self._ident, request, complete)
         await context.group_sync.keep(partial(context.journal.describe_small, record))
         self._kept_request = request
 

@@ -2,6 +2,7 @@
 complete.
 
 ``merge`` turns pages into entries and is pure. ``numbered`` guesses where later pages begin.
-``reading`` is one listing, and ``shared`` knows all of them. ``walks`` lists ahead of a program
-that walks a tree. Memory is bounded: a listing that is too long to be kept streams.
+``reading`` is one listing, ``shared`` knows all of them, and ``whole`` keeps those that are
+complete. ``walks`` lists ahead of a program that walks a tree. Memory is bounded: a listing that
+is too long to be kept streams.
 """

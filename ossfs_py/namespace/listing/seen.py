@@ -1,9 +1,8 @@
 """The content of directories when they were last listed, so that changes by others are noticed."""
 
-from cachetools import LRUCache
-
 from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.listing.merge import REMOVED, Entry, State
+from ossfs_py.runtime.recent import Recent
 
 _UNLIKE_ANY = -1
 """No sum: they are not negative."""
@@ -21,14 +20,14 @@ class SeenContents:
     """
 
     def __init__(self, max_directories: int) -> None:
-        self._sums: LRUCache[int, int] = LRUCache(max_directories)
+        self._sums: Recent[int, int] = Recent(max_directories)
 
     def listed(self, directory: int, index: dict[str, Entry]) -> bool:
         """Take note of a whole listing; whether others have changed something since the last."""
         marks = [_mark(entry) for entry in index.values()]
         now = sum(map(hash, zip(index, marks, strict=True))) & _MASK
         before = self._sums.get(directory)
-        self._sums[directory] = now
+        self._sums.put(directory, now)
         return before is not None and before != now
 
     def noted(self, directory: int, name: str, before: State, after: State) -> None:
@@ -39,9 +38,9 @@ class SeenContents:
         for state, sign in ((before, -1), (after, 1)):
             if state is not REMOVED:
                 known += sign * hash((name, _mark(state)))
-        self._sums[directory] = known & _MASK
+        self._sums.put(directory, known & _MASK)
 
     def lost(self, directory: int) -> None:
         """This mount changed an entry and no listing tells what it was: the next one differs."""
         if directory in self._sums:
-            self._sums[directory] = _UNLIKE_ANY
+            self._sums.put(directory, _UNLIKE_ANY)

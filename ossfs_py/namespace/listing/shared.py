@@ -16,6 +16,7 @@ from ossfs_py.namespace.listing.merge import REMOVED, Entry, PageMerger, State
 from ossfs_py.namespace.listing.reading import Listing, ListingPage
 from ossfs_py.namespace.listing.seen import SeenContents
 from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in, token_after
+from ossfs_py.namespace.listing.whole import WholeListings
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import Catalogue
 from ossfs_py.runtime.workers import Workers
@@ -59,14 +60,7 @@ class ListingEngine:
         self._metrics = metrics
         self._ttl_seconds = ttl_seconds
         self._max_entries = max_entries
-        # By inode number, which a rename of the directory or of one above it does not change; but
-        # another directory may get it when nobody knows this one any more.
-        self._complete: TTLCache[int, Listing] = TTLCache(
-            max_entries,
-            ttl_seconds,
-            timer=trio.current_time,
-            getsizeof=lambda listing: 1 + len(listing.index or ()),
-        )
+        self._complete = WholeListings(max_entries, ttl_seconds)
         # Weak: a listing under way lives as long as somebody reads it.
         self._in_flight: weakref.WeakValueDictionary[int, Listing] = weakref.WeakValueDictionary()
         self._unshared: weakref.WeakSet[Listing] = weakref.WeakSet()
@@ -153,7 +147,7 @@ class ListingEngine:
         """A complete listing still holds all names: the store was asked at that time."""
         if asked_at > listing.started:
             listing.started = asked_at
-            self._complete[listing.directory.number] = listing
+            self._complete.put(listing.directory.number, listing)
 
     def resume(self, directory: Inode, page: ListingPage) -> Listing:
         """Read a directory again from a page on that was read before."""
@@ -202,7 +196,8 @@ class ListingEngine:
         else:
             self._seen.lost(directory.number)
         concerned = [complete, self._in_flight.get(directory.number)]
-        concerned += [other for other in self._unshared if other.directory is directory]
+        if self._unshared:
+            concerned += [other for other in self._unshared if other.directory is directory]
         for listing in concerned:
             if listing is not None:
                 listing.note(name, state, new=new)
@@ -220,7 +215,7 @@ class ListingEngine:
         self._drop(directory)
 
     def _drop(self, directory: Inode) -> None:
-        self._complete.pop(directory.number, None)
+        self._complete.pop(directory.number)
         self._parts.pop(directory.number, None)
         under_way = self._in_flight.pop(directory.number, None)
         if under_way is not None:
@@ -352,8 +347,7 @@ class ListingEngine:
         del self._in_flight[number]
         if listing.index is None:
             return
-        if 1 + len(listing.index) <= self._max_entries:
-            self._complete[number] = listing
+        self._complete.put(number, listing)
         if self._seen.listed(number, listing.index):
             self._on_changed(listing.directory)
         self._on_listed(listing.directory, listing.index, listing.started)

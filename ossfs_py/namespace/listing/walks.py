@@ -275,7 +275,7 @@ class Walks:
 
     def __bool__(self) -> bool:
         """Whether anything is being read, or was found and not taken."""
-        return bool(self._found) or (self._walk is not None and not self._walk.over)
+        return (self._walk is not None and not self._walk.over) or bool(self._found)
 
     def take(self, prefix: str) -> FoundPage | None:
         """The content that was found for a directory while it is fresh; the caller owns it then."""

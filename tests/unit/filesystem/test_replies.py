@@ -1,5 +1,6 @@
 """What the kernel is answered about inodes, and which references that gives it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -181,7 +182,7 @@ def test_what_is_known_is_told_without_waiting_and_nothing_else_is(tmp_path: Pat
         gone = await fs.lookup(directory.inode, b"gone")
         requests = m.store.requests.total()
         known = lookup(directory.inode, b"file")
-        assert known is not None
+        assert isinstance(known, EntryReply)
         assert known.attributes == entry.attributes
         assert attributes(entry.inode) is not None
         assert m.store.requests.total() == requests
@@ -209,3 +210,44 @@ def test_what_is_known_is_told_without_waiting_and_nothing_else_is(tmp_path: Pat
         assert lookup(directory.inode, b"gone") is None
 
     on_mount("direct", tmp_path, test)
+
+
+def test_a_name_that_is_known_to_be_absent_is_told_so_without_waiting(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        fs = m.fs
+        made = await fs.make_directory(ROOT_NUMBER, b"made", 0o755, 7, 8)
+        look = fs.replies.lookup_nowait
+        requests = m.store.requests.total()
+        seconds = look(made.inode, b"new")
+        assert isinstance(seconds, float)
+        assert 0 < seconds <= 5
+        assert look(made.inode, b"n" * 256) is None
+        opened, entry = await fs.create(made.inode, b"new", 0o644, os.O_CREAT | os.O_WRONLY, 7, 8)
+        assert isinstance(look(made.inode, b"new"), EntryReply)
+        assert isinstance(look(made.inode, b"another"), float)
+        assert m.store.requests.total() == requests
+        m.channel.absent[made.inode, b"another"] = trio.current_time() + 5
+        m.store.seed("made/another", b"x")
+        trio.lowlevel.current_clock().jump(6)  # type: ignore[attr-defined]
+        assert look(made.inode, b"another") is None  # the store has to be asked now
+        found = await fs.lookup(made.inode, b"another")
+        assert found.attributes.size == 1
+        fs.forget([(entry.inode, 2), (found.inode, 1)])
+        await fs.flush(opened.handle)
+        await fs.release(opened.handle)
+
+    on_mount("temp", tmp_path, test, negative_ttl_seconds=5.0)
+
+
+def test_what_others_make_under_a_name_told_absent_is_told_to_the_kernel(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        made = await m.fs.make_directory(ROOT_NUMBER, b"made", 0o755, 7, 8)
+        seconds = m.fs.replies.lookup_nowait(made.inode, b"theirs")
+        assert isinstance(seconds, float)
+        m.channel.absent[made.inode, b"theirs"] = trio.current_time() + seconds
+        m.store.seed("made/theirs", b"x")
+        trio.lowlevel.current_clock().jump(2)  # type: ignore[attr-defined]
+        assert sorted(await m.names(("made",))) == ["theirs"]
+        assert not m.channel.absent  # it was taken back when the name was listed
+
+    on_mount("temp", tmp_path, test, negative_ttl_seconds=5.0)

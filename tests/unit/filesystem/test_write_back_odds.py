@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -10,7 +11,10 @@ import trio.testing
 
 from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.filesystem.writeback import MAX_PENDING_FILES
+from ossfs_py.model import AttributeChange
 from ossfs_py.writing.context import WriteLimits
+from ossfs_py.writing.records import DirtyRecord
+from ossfs_py.writing.segments import replayed
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, on_mount
 from tests.support.writing import TINY_PARTS
@@ -169,3 +173,36 @@ def test_more_files_than_may_wait_are_made_while_the_store_is_away(tmp_path: Pat
         limits=WriteLimits(),
     )
     assert store.keys() == ["d/", *(f"d/{number:06}" for number in range(count))]
+
+
+def test_the_journal_learns_modes_at_once_and_times_at_the_close(tmp_path: Path) -> None:
+    """What was closed goes to the bucket after a kill. A file that was open does not; who recovers
+    it by hand gets nobody more rights than its program had given.
+    """
+
+    def known() -> dict[str, str]:
+        (entry,) = replayed(sorted((tmp_path / "state" / "segments").glob("*.log"))).values()
+        record = DirtyRecord.from_json(entry.text)
+        assert record.complete is is_closed
+        return dict(record.metadata)
+
+    async def test(m: Mounted) -> None:
+        nonlocal is_closed
+        opened = await m.open(("file",), os.O_CREAT | os.O_WRONLY, 0o644)
+        await m.write(opened, 0, b"content")
+        first = known()
+        change = partial(m.fs.set_attributes, opened.inode, size=None, handle=opened.handle)
+        await change(AttributeChange(mtime_ns=1_000_000_000))
+        assert known() == first
+        await change(AttributeChange(mode=0o600))
+        assert int(known()["mode"]) == 0o100600
+        await change(AttributeChange(mtime_ns=2_000_000_000))
+        await m.flush(opened)
+        is_closed = True
+        assert known()["mtime"] == "2"
+        await change(AttributeChange(mtime_ns=3_000_000_000))
+        assert known()["mtime"] == "3"
+        await m.release(opened)
+
+    is_closed = False
+    on_mount("temp", tmp_path, test, write_back=True, limits=WriteLimits())

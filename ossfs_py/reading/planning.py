@@ -32,8 +32,13 @@ ones come no sooner."""
 _PIECES_AHEAD = 16
 """Reading ahead uses at least this many requests, so that they fill the link."""
 
-_NEAR_PIECES_AHEAD = 8
-"""The same where a store nearby answers at once: each request takes 0.4 ms of CPU."""
+_NEAR_PIECES_AHEAD = 4
+"""The same where a store nearby answers at once: each request takes 0.4 ms of CPU, and who waits is
+answered while it arrives. 1 GiB took 0.13 and 0.17 CPU-s less than with eight, of 1.38 and 1.19."""
+
+_DISTANCE_SHARE = 4
+_NEAR_DISTANCE_SHARE = 2
+"""A request ahead is no longer than one part in so many of the way to its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +144,7 @@ class Planner:
         self._on_disk = on_disk
         self._grain = max(on_disk.granularity_bytes, options.grain_bytes)
         # Blocks of a shared cache come from several machines side by side.
-        self._near_pieces = _NEAR_PIECES_AHEAD if options.grain_bytes == 1 else _PIECES_AHEAD
+        self._from_one_place = options.grain_bytes == 1
         self.reached_end = False
         """Whether a stream was read ahead up to the end of the file."""
 
@@ -221,11 +226,7 @@ class Planner:
             if unread.start > position:
                 position = stream.ahead = unread.start
                 continue
-            pieces = self._near_pieces if self._streams.near else _PIECES_AHEAD
-            largest = min(most, _floor_power_of_two(stream.window // pieces))
-            piece = _piece(position - stream.position, largest)
-            if self._foresight.course.in_any_order and position - stream.position > MIB:
-                piece = max(piece, min(largest, _LEAST_OF_PART_BYTES))
+            piece = self._piece(stream, position - stream.position)
             # Pieces end on multiples of their size, for the same reason as in needed().
             end = (position // piece + 1) * piece
             if end - position < piece // 2:
@@ -239,6 +240,19 @@ class Planner:
             end = min(end, unread.end)
             return self.request(position - position % self._grain, end, urgent=False)
         return None
+
+    def _piece(self, stream: Stream, distance: int) -> int:
+        """How much one request ahead asks for: what is needed soon comes in small pieces, side by
+        side, what is needed later in large ones, which cost less.
+        """
+        pieces, share = _PIECES_AHEAD, _DISTANCE_SHARE
+        if self._streams.near and self._from_one_place:
+            pieces, share = _NEAR_PIECES_AHEAD, _NEAR_DISTANCE_SHARE
+        largest = min(self._block_bytes, _floor_power_of_two(stream.window // pieces))
+        piece = max(MIB, min(largest, _floor_power_of_two(distance // share)))
+        if self._foresight.course.in_any_order and distance > MIB:
+            return max(piece, min(largest, _LEAST_OF_PART_BYTES))
+        return piece
 
     def head(self, offset: int, size: int) -> PlannedSpan | None:
         """The first span from ``offset`` on, of the file's first ``size`` bytes, that nobody has
@@ -313,13 +327,6 @@ class Planner:
 def cut_back(stream: Stream) -> None:
     """Memory was short for what lies ahead of a stream: be content with less."""
     stream.window = stream.target = max(stream.window // 2, MIB)
-
-
-def _piece(distance: int, largest: int) -> int:
-    """How much one request ahead asks for: what is needed soon comes in small pieces, side by
-    side, what is needed later in large ones, which cost less.
-    """
-    return max(MIB, min(largest, _floor_power_of_two(distance // 4)))
 
 
 def _floor_power_of_two(value: int) -> int:

@@ -1,5 +1,6 @@
 """Waiting for requests beside trio's loop: nothing that trio waits for is held up by it."""
 
+import contextlib
 import os
 import socket
 import threading
@@ -11,7 +12,6 @@ import pytest
 import trio
 import trio.testing
 
-from ossfs_py.fuse import waiting
 from ossfs_py.fuse.waiting import ShortWait
 
 LONG_SECONDS = 30.0
@@ -128,10 +128,12 @@ def test_without_what_it_needs_of_trio_the_loop_waits(
     device, kernel = ends
 
     async def main() -> None:
-        with monkeypatch.context() as patched:
-            patched.setattr(waiting, "GLOBAL_RUN_CONTEXT", SimpleNamespace())
-            with ShortWait(device.fileno()) as waits:
-                await woken(device, kernel)
-                assert not waits.brings_one()
+        waits = ShortWait(device.fileno())
+        with contextlib.ExitStack() as stack:
+            with monkeypatch.context() as patched:
+                patched.setattr(trio._core._run, "GLOBAL_RUN_CONTEXT", SimpleNamespace())
+                stack.enter_context(waits)
+            await woken(device, kernel)
+            assert not waits.brings_one()
 
     trio.run(main)

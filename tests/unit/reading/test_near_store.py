@@ -50,7 +50,7 @@ async def test_blocks_know_whether_their_store_is_near(seconds: float, is_near: 
 
 
 @pytest.mark.parametrize(
-    ("near", "grain", "most"), [(True, 1, 4), (True, 64 * 1024, 2), (False, 1, 2)]
+    ("near", "grain", "most"), [(True, 1, 8), (True, 64 * 1024, 2), (False, 1, 2)]
 )
 def test_a_store_nearby_is_asked_for_larger_pieces(near: bool, grain: int, most: int) -> None:
     """Few requests keep the link to it busy; blocks of a shared cache come from several nodes."""

@@ -8,6 +8,7 @@ from typing import Protocol
 import trio
 
 from ossfs_py.model import ObjectVersion
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import InlineWrites, ObjectStore
@@ -35,6 +36,10 @@ class PartBuffer(Protocol):
 class PartMemory(Protocol):
     """The mount's memory budget."""
 
+    def try_acquire(self, size: int, *, headroom_bytes: int = 0) -> Buffer | None:
+        """``size`` bytes if the budget has as many, and ``headroom_bytes`` besides."""
+        ...
+
     async def acquire(self, size: int) -> PartBuffer:
         """``size`` bytes; waits while the budget is used up, first come first served."""
         ...
@@ -54,6 +59,10 @@ class WriteLimits:
     memory_part_bytes: int = 64 * 1024**2
     """Largest part held in memory; must fit the memory budget. With it a file streamed from
     memory may grow to 490 GiB before it continues on disk."""
+    piece_bytes: int = 1024**2
+    """Memory taken at a time for bytes that have to be copied: as long as most requests, so that
+    one of a few sizes is free again soon.
+    """
     first_buffer_bytes: int = 256 * 1024
     """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
     small_bytes: int = 64 * 1024

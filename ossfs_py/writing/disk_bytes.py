@@ -65,6 +65,16 @@ class DiskBytes:
         self.size = max(self.size, end)
         return error
 
+    def write_nowait(self, offset: int, data: memoryview) -> bool:
+        """As :meth:`write`, on this thread; False: the disk did not take all of ``data``."""
+        if self.staging is None or not self.staging.write_promptly(offset, data):
+            return False
+        end = offset + len(data)
+        self.staged.add(offset, end)
+        self.dirty.add(offset, end)
+        self.size = max(self.size, end)
+        return True
+
     async def truncate(self, size: int) -> None:
         """Truncate or extend with zeros.
 

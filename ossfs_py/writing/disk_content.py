@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ossfs_py.errors import FileTooLargeError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.writing.builder import ObjectBuilder
 from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
@@ -18,6 +19,9 @@ from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.staging import Staging
 from ossfs_py.writing.upload import PartsUpload
+
+_PROMPT_BYTES = 16 * 1024
+"""So many bytes are written to the page cache in less time than a thread takes to begin."""
 
 
 class NewDiskContent(Protocol):
@@ -108,7 +112,12 @@ class DiskContent(LocalContent):
 
     # -- changing ------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: memoryview) -> int:
+    async def write(
+        self,
+        offset: int,
+        data: memoryview,
+        arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
+    ) -> int:
         """Take all of ``data``.
 
         Raises:
@@ -123,6 +132,28 @@ class DiskContent(LocalContent):
         if sequential and self._may_leave_early():
             self._builder.send_full_parts()
         return len(data)
+
+    def write_nowait(
+        self,
+        offset: int,
+        data: memoryview,
+        arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
+    ) -> bool:
+        """Take a few bytes, if the next mount knows of the file and the disk answers at once."""
+        staging = self._bytes.staging
+        if len(data) > _PROMPT_BYTES or staging is None or self._secured or not staging.is_prompt:
+            return False
+        if not (staging.recorded or (self._disowned and not self._committer.owner)):
+            return False
+        self._changes_begun += 1
+        self._builder.changes(offset, offset + len(data))
+        sequential = offset == self._bytes.size
+        if not self._bytes.write_nowait(offset, data):
+            return False
+        self._changed = True
+        if sequential and self._may_leave_early():
+            self._builder.send_full_parts()
+        return True
 
     async def truncate(self, size: int) -> bool:
         """Truncate or extend with zeros.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -143,6 +144,24 @@ class Staging:
         )
         self._account.is_now(taken, writer)
         return done, error
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether the disk takes a few bytes at once."""
+        return not self._journal.is_slow
+
+    def write_promptly(self, offset: int, data: memoryview) -> bool:
+        """Write a few bytes on the calling thread; False if they did not all go in.
+
+        If that takes long, the disk is taken for slow for a while.
+        """
+        writer = self._writer()
+        require = partial(self._room.require, self._fd, writer)
+        began = time.monotonic()
+        done, error, taken = _write_within(self._fd, self._log_fd, offset, data, require)
+        self._journal.note_write(began)
+        self._account.is_now(taken, writer)
+        return error is None and done == len(data)
 
     def write_now(self, offset: int, data: memoryview) -> None:
         """Write on the calling thread: for giving up, when nothing may be awaited any more.

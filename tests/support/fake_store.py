@@ -34,6 +34,7 @@ from ossfs_py.model import (
     ObjectInfo,
     ObjectVersion,
     Part,
+    Pieces,
 )
 from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES, Capabilities, Versioning
 from ossfs_py.store.http.arrival import Arrival
@@ -447,4 +448,4 @@ def _bytes_of(body: Body) -> bytes:
         if len(content) != body.size:
             raise AssertionError("the file is shorter than the slice says")
         return content
-    return bytes(body)
+    return b"".join(body.views) if isinstance(body, Pieces) else bytes(body)

@@ -4,7 +4,7 @@ A body may be sent any number of times (retries).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from ossfs_py.store.http.connection import Connection
@@ -31,6 +31,26 @@ class BufferPayload:
     def chunks(self) -> Iterator[memoryview]:
         """The bytes, for checksums."""
         yield self._view
+
+
+class PiecesPayload:
+    """Bytes in several places of memory, which must not change until the request is over."""
+
+    def __init__(self, views: Sequence[memoryview]) -> None:
+        self._views = views
+        self.size = sum(map(len, views))
+
+    def send(self, connection: Connection) -> None:
+        """Send all of them without copying them.
+
+        Raises:
+            NoAnswerError: the connection broke or stalled.
+        """
+        connection.send_pieces(self._views)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, for checksums."""
+        yield from self._views
 
 
 class FilePayload:
@@ -66,4 +86,4 @@ class FilePayload:
             done += count
 
 
-Payload: TypeAlias = BufferPayload | FilePayload
+Payload: TypeAlias = BufferPayload | PiecesPayload | FilePayload

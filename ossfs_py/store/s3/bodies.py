@@ -5,8 +5,8 @@ import hashlib
 import struct
 from typing import Literal
 
-from ossfs_py.model import Body, FileSlice
-from ossfs_py.store.http.payload import BufferPayload, FilePayload, Payload
+from ossfs_py.model import Body, FileSlice, Pieces
+from ossfs_py.store.http.payload import BufferPayload, FilePayload, Payload, PiecesPayload
 from ossfs_py.store.options import StoreOptions
 
 Checksum = Literal["none", "crc32c", "md5"]
@@ -34,6 +34,8 @@ def payload_of(body: Body) -> Payload:
     """``body`` in the form that the connection sends."""
     if isinstance(body, FileSlice):
         return FilePayload(body.fd, body.offset, body.size)
+    if isinstance(body, Pieces):
+        return PiecesPayload(body.views)
     return BufferPayload(body)
 
 

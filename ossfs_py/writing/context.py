@@ -15,6 +15,7 @@ from ossfs_py.store.base import InlineWrites, ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.parts import EQUAL_PART_BYTES, PartLimits
+from ossfs_py.writing.uploadpace import UploadPace
 
 _ENTRY_BYTES = 1024
 """What a remembered version takes beside its bytes."""
@@ -190,8 +191,21 @@ class WriteContext:
     tidying: Tidying = field(default_factory=Tidying)
     small: SmallRoom = field(default_factory=SmallRoom)
     streams: Streams = field(default_factory=Streams)
+    pace: UploadPace = field(default_factory=UploadPace)
+    """How many parts of a file are in flight."""
     puts: InlineWrites | None = None
     """Small PUTs that take no thread; a loop runs beside."""
+
+    @property
+    def parts_in_flight(self) -> int:
+        """Parts of one file to send at a time."""
+        return self.pace.in_flight(self.limits.parts_in_flight)
+
+    @property
+    def parts_kept(self) -> int:
+        """Full parts of one file in memory, those that wait for their turn included."""
+        limits, sent = self.limits, self.parts_in_flight
+        return sent + -(-limits.parts_waiting * sent // limits.parts_in_flight)
 
     @property
     def parts(self) -> PartLimits:

@@ -48,7 +48,7 @@ class MemoryContent:
         self._context = context
         self._plan = plan
         self._is_new = is_new
-        self._stream = MemoryStream(context.memory, plan.schedule, context.limits, plan.new_upload)
+        self._stream = MemoryStream(context, plan.schedule, plan.new_upload)
 
     @property
     def size(self) -> int:

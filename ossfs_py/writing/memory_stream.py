@@ -8,7 +8,7 @@ import trio
 from ossfs_py.model import Body, ByteRange, Pieces
 from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.runtime.copying import copy_unlocked
-from ossfs_py.writing.context import PartBuffer, PartMemory, WriteLimits
+from ossfs_py.writing.context import PartBuffer, WriteContext
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.upload import PartsUpload
 from ossfs_py.writing.uses import Uses
@@ -138,16 +138,16 @@ class MemoryStream:
 
     def __init__(
         self,
-        memory: PartMemory,
+        context: WriteContext,
         schedule: PartSchedule,
-        limits: WriteLimits,
         new_upload: Callable[[], PartsUpload | None],
     ) -> None:
         self.size = 0
         self._upload: PartsUpload | None = None
-        self._memory = memory
+        self._context = context
+        self._memory = context.memory
         self._schedule = schedule
-        self._limits = limits
+        self._limits = context.limits
         self._new_upload = new_upload
         self._parts: dict[int, _MemoryPart] = {}
         self._tail: _MemoryPart | None = None
@@ -354,8 +354,11 @@ class MemoryStream:
 
     async def _queue_shortened(self) -> None:
         """Block the writer while enough full parts wait, so that their memory can be reused."""
-        most = self._limits.parts_in_flight + self._limits.parts_waiting
-        while self._upload is not None and self._upload.busy and len(self._parts) > most:
+        while (
+            self._upload is not None
+            and self._upload.busy
+            and len(self._parts) > self._context.parts_kept
+        ):
             await self._upload.changed()
 
     async def _memory_for(self, size: int) -> PartBuffer | None:

@@ -184,6 +184,10 @@ class FileSlice:
     fd: int
     offset: int
     size: int
+    crc32c: int | None = None
+    """The CRC-32C of the bytes as they were written, if it is known: they need not be read for
+    it.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from ossfs_py.writing.local_content import LocalContent
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.staging import Staging
+from ossfs_py.writing.sums import PartSums
 from ossfs_py.writing.upload import PartsUpload
 
 _PROMPT_BYTES = 16 * 1024
@@ -74,7 +75,8 @@ class DiskContent(LocalContent):
         self._committer = committer
         self._held_back: int | None = None
         """No part below this offset is sent early: the store may turn out to have the bytes."""
-        self._bytes = DiskBytes(base, read_base, self._new_staging)
+        sums = PartSums(schedule) if base is None and context.store.wants_crc32c else None
+        self._bytes = DiskBytes(base, read_base, self._new_staging, sums)
         self._builder = ObjectBuilder(context, schedule, self._bytes, target)
         self._recorded_request: CommitRequest | None = None
         self._changes_begun = 0
@@ -185,7 +187,7 @@ class DiskContent(LocalContent):
         """
         staging = await self._bytes.need_staging()
         for start, view in pieces:
-            _done, error = await staging.write(start, view)
+            _done, error = await staging.write(start, view, sums=self._bytes.sums)
             if error is not None:
                 raise error
         self._bytes.size = size
@@ -195,7 +197,7 @@ class DiskContent(LocalContent):
     def adopt(self, staging: Staging, record: DirtyRecord) -> None:
         """Continue with the bytes that an earlier daemon had written, over the same base."""
         content = self._bytes
-        content.staging = staging
+        content.staging, content.sums = staging, None
         content.size, content.base_valid = record.size, record.base_valid
         content.dirty, content.staged = record.dirty.copy(), record.dirty.copy()
         self._changed = True

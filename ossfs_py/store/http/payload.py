@@ -56,10 +56,12 @@ class PiecesPayload:
 class FilePayload:
     """``size`` bytes at ``offset`` of a descriptor, which the caller keeps open and unchanged."""
 
-    def __init__(self, fd: int, offset: int, size: int) -> None:
+    def __init__(self, fd: int, offset: int, size: int, crc32c: int | None = None) -> None:
         self._fd = fd
         self._offset = offset
         self.size = size
+        self.crc32c = crc32c
+        """The CRC-32C of the bytes, if it is known."""
 
     def send(self, connection: Connection) -> None:
         """Send all of it; on plain http it never leaves the kernel.

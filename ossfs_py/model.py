@@ -184,9 +184,28 @@ class FileSlice:
     fd: int
     offset: int
     size: int
+    crc32c: int | None = None
+    """The CRC-32C of the bytes as they were written, if it is known: they need not be read for
+    it.
+    """
 
 
-Body: TypeAlias = bytes | memoryview | FileSlice
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """Bytes in several places of memory, one after the other: an upload body that needs no copy.
+
+    The caller keeps them in place and unchanged until the call returns.
+    """
+
+    views: tuple[memoryview, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of bytes in all of them."""
+        return sum(map(len, self.views))
+
+
+Body: TypeAlias = bytes | memoryview | Pieces | FileSlice
 """The body of an upload; its size in bytes is len() or ``size``."""
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
+from ossfs_py.runtime.arrived import Written
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.records import DirtyRecord
 
@@ -121,7 +123,7 @@ class OpenFile(Protocol):
         """
         ...
 
-    async def write(self, offset: int, data: bytes | memoryview) -> int:
+    async def write(self, offset: int, data: Written) -> int:
         """Take ``data`` at any offset (a gap reads as zeros); returns len(data).
 
         The caller reuses the memory of ``data`` after the call has returned.
@@ -133,6 +135,10 @@ class OpenFile(Protocol):
             OSError: ENOSPC when the local disk is full; the data taken before is kept.
             FileTooLargeError: past the store's largest object.
         """
+        ...
+
+    def write_nowait(self, offset: int, data: Written) -> bool:
+        """As :meth:`write`, if nothing has to be waited for; False: nothing has happened."""
         ...
 
     async def stay_readable(self) -> None:
@@ -265,6 +271,10 @@ class DataPath(Protocol):
         Returns the bytes to fetch: 0 if nothing is missing, None if there is no free memory. An
         object that nobody opens is dropped after some seconds.
         """
+        ...
+
+    def room_to_land(self, size: int) -> Buffer | None:
+        """Memory for bytes that a program is about to write, if they could stay there."""
         ...
 
     async def run(self) -> None:

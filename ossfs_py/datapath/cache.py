@@ -22,6 +22,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.leave import Grants
 from ossfs_py.reading.readers import ReaderCache
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.writing.content import Committer, LentFile
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
@@ -81,6 +82,10 @@ class CacheDataPath:
         if self._writes.small.recall(version) is not None:
             return 0
         return self._readers.prefetch(version)
+
+    def room_to_land(self, size: int) -> Buffer | None:  # noqa: ARG002 - the protocol's
+        """None: what is written goes to a file."""
+        return None
 
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""

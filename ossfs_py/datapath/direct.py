@@ -9,6 +9,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockBackend
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 
@@ -42,6 +43,10 @@ class DirectDataPath:
         if self._writes.small.recall(version) is not None:
             return 0
         return self._readers.prefetch(version)
+
+    def room_to_land(self, size: int) -> Buffer | None:
+        """Memory that a file which is written in order keeps; see the protocol."""
+        return self._writes.memory.try_acquire(size, headroom_bytes=size)
 
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""

@@ -11,6 +11,7 @@ from ossfs_py.datapath.base import PlainFile
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
+from ossfs_py.runtime.arrived import Written
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
@@ -155,10 +156,14 @@ class ObjectFile:
 
     # -- changing --------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: bytes | memoryview) -> int:
+    async def write(self, offset: int, data: Written) -> int:
         """Take ``data`` at ``offset``; returns len(data)."""
         await self._writable().write(offset, data)
         return len(data)
+
+    def write_nowait(self, offset: int, data: Written) -> bool:
+        """Take ``data`` at once, if that is possible; see the protocol."""
+        return self._dirty is not None and self._dirty.write_nowait(offset, data)
 
     async def stay_readable(self) -> None:
         """Keep what is written on local disk; see the protocol."""

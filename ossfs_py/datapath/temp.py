@@ -15,6 +15,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.reading.secondhome import BlockLostError
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.runtime.closing import close_behind
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.diskroom import READERS, DiskRoom
@@ -148,6 +149,10 @@ class TempDataPath:
         if self._writes.small.recall(version) is not None:
             return 0
         return self._readers.prefetch(version)
+
+    def room_to_land(self, size: int) -> Buffer | None:  # noqa: ARG002 - the protocol's
+        """None: what is written goes to a file."""
+        return None
 
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""

@@ -34,6 +34,7 @@ from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.model import AttributeChange, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.arrived import Written
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.writing.parts import FIRST_PART_BYTES
 
@@ -364,7 +365,7 @@ class Handles:
     def _users_of(self, opened: OpenInode) -> set[int]:
         return {handle.uid for handle in self._handles.values() if handle.opened is opened}
 
-    async def write(self, number: int, offset: int, data: bytes | memoryview) -> int:
+    async def write(self, number: int, offset: int, data: Written) -> int:
         """pwrite(2)."""
         handle = self.get(number)
         opened = handle.opened
@@ -391,6 +392,32 @@ class Handles:
                 # (Linux does so by itself only since 6.6); pages read from now on have the new
                 # bytes.
                 await self._kernel.drop_pages(opened.inode.number)
+
+    def write_nowait(self, number: int, offset: int, data: Written) -> bool:
+        """As :meth:`write`, if nothing has to be waited for; False: nothing has happened."""
+        handle = self._handles.get(number)
+        if handle is None or self.witness is not None:
+            return False
+        opened = handle.opened
+        inode = opened.inode
+        if (
+            inode.stale
+            or opened.superseded
+            or opened.turns.are_held
+            or (handle.appends and not 0 < offset == opened.file.size)
+            or (handle.past_pages and (opened.has_pages or self._rights_lent(inode)))
+        ):
+            return False
+        if handle.writer is not None:
+            opened.writer = handle.writer
+        opened.begin_write(offset, len(data), appends=handle.appends)
+        if not opened.file.write_nowait(offset, data):
+            return False
+        opened.note_written()
+        self._kernel.wrote(inode)
+        if not handle.past_pages:
+            self._kernel.gave_bytes(inode)
+        return True
 
     async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
         """copy_file_range(2): the number of bytes that the store copied, when the end of the source

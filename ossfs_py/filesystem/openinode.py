@@ -418,6 +418,11 @@ class Turns:
         self._idle: trio.Event | None = None
         self._moved: trio.Event | None = None
 
+    @property
+    def are_held(self) -> bool:
+        """Whether a new change has to wait."""
+        return self._moved is not None
+
     def change(self) -> "Turns":
         """Change the file inside the block."""
         return self

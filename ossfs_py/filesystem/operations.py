@@ -49,6 +49,7 @@ from ossfs_py.namespace import names
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.runtime.arrived import Written
 from ossfs_py.runtime.descriptors import Descriptors
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
@@ -84,8 +85,7 @@ class Filesystem:
     ) -> None:
         """``namespace`` reports to ``kernel`` what others replaced; ``workers`` make store calls;
         ``write_back`` needs ``group_sync``, which alone defers removals; ``foresight`` is told of
-        files opened for reading; ``descriptors`` limits those for writing (None: only the process
-        limits them).
+        files opened for reading; ``descriptors``, if given, limits those for writing.
         """
         self._namespace = namespace
         self._kernel = kernel
@@ -150,7 +150,8 @@ class Filesystem:
             self._passthrough,
         )
         self._directories = Directories(namespace, self.replies, self._numbers)
-        self.promptness = Promptness(namespace, self._opened, self._handles, self._commits)
+        promptness = Promptness(namespace, self._opened, self._handles, self._commits, data_path)
+        self.promptness = promptness
 
     # -- names --------------------------------------------------------------------------------
 
@@ -378,7 +379,7 @@ class Filesystem:
         """pread(2); the view is valid until the caller's next checkpoint."""
         return await self._handles.read(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+    async def write(self, handle: int, offset: int, data: Written) -> int:
         """pwrite(2); the caller may reuse ``data`` after the return."""
         return await self._handles.write(handle, offset, data)
 
@@ -489,13 +490,12 @@ class Filesystem:
         return (await self._namespace.refresh_version(inode)).version
 
     async def _find(self, path: str) -> Inode:
-        segments = [segment for segment in path.split("/") if segment]
+        segments = [segment for segment in path.split("/") if segment not in {"", "."}]
         if path.startswith("/") or ".." in segments:
             raise InvalidArgumentError(f"{path!r} is not a path below the mountpoint")
         inode = self._namespace.root
         for segment in segments:
-            if segment != ".":
-                inode = await self._namespace.lookup(inode, segment)
+            inode = await self._namespace.lookup(inode, segment)
         return inode
 
     async def refresh(self, path: str) -> Refreshed:

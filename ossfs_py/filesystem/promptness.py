@@ -4,6 +4,7 @@ These are guesses before a call. One that turns out to wait is only less protect
 can be cancelled when the mount fails.
 """
 
+from ossfs_py.datapath.base import DataPath
 from ossfs_py.errors import BadHandleError
 from ossfs_py.filesystem.commits import Commits
 from ossfs_py.filesystem.handles import Handles
@@ -17,8 +18,17 @@ class Promptness:
     """
 
     def __init__(
-        self, namespace: Namespace, opened: OpenInodes, handles: Handles, commits: Commits
+        self,
+        namespace: Namespace,
+        opened: OpenInodes,
+        handles: Handles,
+        commits: Commits,
+        data_path: DataPath,
     ) -> None:
+        self.write = handles.write_nowait
+        """Write to a descriptor, if that waits for nothing; False: nothing has happened."""
+        self.room_to_land = data_path.room_to_land
+        """Memory for bytes that a program is about to write; see the data path."""
         self._namespace = namespace
         self._opened = opened
         self._handles = handles

@@ -24,6 +24,7 @@ from ossfs_py.filesystem.survival import Survival, SurvivalError, sensible
 from ossfs_py.model import AttributeChange, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import DirectoryListing
+from ossfs_py.runtime.arrived import Written
 from ossfs_py.writing.context import Streams
 from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord
@@ -256,7 +257,7 @@ class SurvivingFilesystem(Filesystem):
             await self._ready()
         return await super().read(handle, offset, size)
 
-    async def write(self, handle: int, offset: int, data: bytes | memoryview) -> int:
+    async def write(self, handle: int, offset: int, data: Written) -> int:
         """pwrite(2)."""
         with self._noted(handle):
             await self._ready()

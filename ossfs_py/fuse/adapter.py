@@ -37,6 +37,8 @@ from ossfs_py.fuse.subjects import Subject
 from ossfs_py.fuse.wire import Caller, DirectoryAnswer, Wish
 from ossfs_py.host.processes import ProcessTable
 from ossfs_py.model import AttributeChange
+from ossfs_py.runtime.arrived import Written
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -391,8 +393,23 @@ class Adapter(pyfuse3.Operations):
             waiting.cancel()
 
     @_carried_out_if_it_waits(lambda self, fh, *_: self._fs.promptness.of_handle(fh))
-    async def write(self, fh: int, off: int, buf: bytes | memoryview) -> int:
+    async def write(self, fh: int, off: int, buf: Written) -> int:
         return await self._fs.write(fh, off, buf)
+
+    def write_known(self, fh: int, off: int, data: Written) -> bool:
+        """Write what waits for nothing; False: nothing has happened, and :meth:`write` has to."""
+        began = perf_counter()
+        try:
+            if not self._fs.promptness.write(fh, off, data):
+                return False
+        except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
+            raise self.refusal(_WRITE, (fh, off, data), exc) from None
+        self.timings.add_since(began, "write")
+        return True
+
+    def room_to_land(self, size: int) -> Buffer | None:
+        """Memory for bytes that a program is about to write, which may be kept there."""
+        return self._fs.promptness.room_to_land(size)
 
     @_carried_out
     async def copy_range(self, fh: int, off: int, source: int, source_off: int, size: int) -> int:
@@ -517,6 +534,7 @@ class Adapter(pyfuse3.Operations):
 
 
 _READ = Subject(Adapter.read)
+_WRITE = Subject(Adapter.write)
 
 
 def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:

@@ -15,9 +15,8 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
-from io import FileIO
 from types import coroutine
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import pyfuse3
 import trio
@@ -33,6 +32,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
+from ossfs_py.fuse.receiving import Receiver
 from ossfs_py.fuse.relay import Relay
 from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
@@ -48,8 +48,6 @@ _Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
 """Serves one request: unique, node, caller, and the request without the bytes behind it."""
 
 _MIB = 1024**2
-_ROOM_BYTES: Final = 4096
-"""Bytes that libfuse adds to the longest WRITE for its headers (FUSE_BUFFER_HEADER_SIZE)."""
 _LIBFUSE_BYTES = _MIB
 """The longest WRITE that libfuse allows if the kernel reports no limit of its own."""
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
@@ -62,8 +60,6 @@ answers from memory.
 """
 _MOST_IDLE = 8
 """Tasks kept for the next waiting requests; starting one costs some microseconds."""
-_MOST_SPARE = 4
-"""Buffers kept for the next WRITEs."""
 _MOST_TOLD = 2**32 - 1
 """The answer to COPY_FILE_RANGE has 32 bits."""
 
@@ -91,16 +87,13 @@ class Lane:
         self.passes_through = passes_through
         """Whether to ask the kernel to read registered local files itself."""
         self._device = device
-        # Finding no request is no exception to it, as for os.readv.
-        self._requests = FileIO(device, closefd=False)
         self._pages = min(page_limit, _MOST_PAGES)
         self._pyfuse3 = Relay(to_pyfuse3, self._answered_by_pyfuse3)
         self._token = trio.lowlevel.current_trio_token()
         self._replies = ReplyThreads(device, threads, self._thread_died)
-        # Used until INIT gives the size: pages of it that are not touched take no memory.
+        # Until INIT tells more.
         longest = max(_LIBFUSE_BYTES, page_limit * _PAGE_BYTES)
-        self._buffer = memoryview(bytearray(longest + _ROOM_BYTES))
-        self._spare: list[memoryview] = []
+        self._receiver = Receiver(device, longest, adapter.room_to_land)
         self._idle: list[trio.Event] = []
         self.begun = trio.Event()
         """Set when INIT has been answered."""
@@ -117,8 +110,9 @@ class Lane:
         self._known: dict[int, _Known] = {
             Opcode.LOOKUP: self._lookup_known,
             Opcode.GETATTR: self._getattr_known,
+            Opcode.WRITE: self._write_known,
         }
-        """What most requests ask for is known: no coroutine is made for them."""
+        """Most of these requests wait for nothing: no coroutine is made for them."""
         self._hot: dict[int, _Hot] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -170,6 +164,7 @@ class Lane:
         """Return when every answer is written."""
         self._pyfuse3.drain()
         self._replies.close()
+        self._receiver.drop()
 
     def _thread_died(self, exc: BaseException) -> None:
         self.failure = exc
@@ -227,19 +222,17 @@ class Lane:
     def _receive(self) -> memoryview | None:
         """The next request; None if there is none now."""
         try:
-            size = self._requests.readinto(self._buffer)
+            request = self._receiver.receive()
         except OSError as exc:
             if is_mount_gone(exc):
                 self.end()
             elif not is_withdrawn(exc):
                 raise
             return None
-        if size is None:
-            return None
-        if size < wire.HEADER.size:
+        if request is not None and len(request) < wire.HEADER.size:
             self.end()
             return None
-        return self._buffer[:size]
+        return request
 
     def _taken_up(self, request: memoryview) -> Serve | None:
         """Answer a request at once from what is known, or else the coroutine that serves it."""
@@ -297,7 +290,7 @@ class Lane:
             if unique == self._init and not error:
                 self._init = None
                 told = self._told_of(bytes(answer))
-                self._buffer = room_for(told)
+                self._receiver.set_longest(wire.longest_write(told))
                 self._send(told)
                 self.begun.set()
                 return
@@ -395,21 +388,27 @@ class Lane:
         else:
             write_answer(self._device, header, data)
 
+    def _write_known(self, unique: int, _node: int, request: memoryview) -> bytes | None:
+        try:
+            handle, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
+            data = self._receiver.written(request, size)
+        except (struct.error, ValueError):
+            return None  # the handler reports it
+        try:
+            if flags & wire.WRITE_KILLS or not self._adapter.write_known(handle, offset, data):
+                return None
+        except pyfuse3.FUSEError as exc:
+            return wire.refused(unique, exc.errno)
+        self._receiver.stored(data)
+        return wire.number(unique, size)
+
     async def _write(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         handle, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request, wire.HEADER.size)
-        start = wire.HEADER.size + wire.WRITE_IN.size
-        if start + size > len(request):
-            raise ValueError("a WRITE that is shorter than it says")
-        # The bytes stay in this buffer until they are taken; the next reader has another buffer.
-        held = self._buffer
-        self._buffer = self._spare.pop() if self._spare else memoryview(bytearray(len(held)))
-        try:
+        data = self._receiver.written(request, size)
+        with self._receiver.held(data):
             if flags & wire.WRITE_KILLS:
                 await self._adapter.take_rights(handle)
-            written = await self._adapter.write(handle, offset, request[start : start + size])
-        finally:
-            if len(self._spare) < _MOST_SPARE:
-                self._spare.append(held)
+            written = await self._adapter.write(handle, offset, data)
         self._send(wire.number(unique, written))
 
     async def _copy(
@@ -430,6 +429,7 @@ class Lane:
 
     async def _flush(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
+        self._receiver.drop()  # perhaps that was the last WRITE for a long time
         await self._adapter.flush(handle)
         self._send(wire.refused(unique, 0))
 
@@ -485,11 +485,6 @@ class Lane:
         # After this answer, the kernel sends no INTERRUPT any more. It still sends each ioctl:
         # Python makes one for each file that it opens, and pyfuse3 would give the same answer.
         self._send(wire.refused(unique, UNKNOWN_REQUEST))
-
-
-def room_for(told: bytes) -> memoryview:
-    """A buffer for the longest request that an answer to INIT allows."""
-    return memoryview(bytearray(wire.longest_write(told) + _ROOM_BYTES))
 
 
 def _reply(found: pyfuse3.EntryAttributes | EntryReply) -> EntryReply:

@@ -11,6 +11,7 @@ import pyfuse3
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.fuse.adapter import Absent, Adapter
 from ossfs_py.fuse.subjects import Subject
+from ossfs_py.runtime.arrived import Written
 from ossfs_py.telemetry.accesslog import AccessLog
 from ossfs_py.telemetry.logformat import timestamp
 from ossfs_py.telemetry.metrics import Metrics
@@ -72,6 +73,10 @@ class RecordedAdapter(Adapter):
 
     def getattr_known(self, inode: int) -> None:
         """As :meth:`lacks_xattr`."""
+
+    def write_known(self, fh: int, off: int, data: Written) -> bool:  # noqa: ARG002
+        """False, for the same reason."""
+        return False
 
     lookup = _recorded(Adapter.lookup)
     getattr = _recorded(Adapter.getattr)

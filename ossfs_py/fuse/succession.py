@@ -27,7 +27,7 @@ from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Adapter
 from ossfs_py.fuse.again import DATED, Again
-from ossfs_py.fuse.lane import Lane, Serve, room_for
+from ossfs_py.fuse.lane import Lane, Serve
 from ossfs_py.fuse.replying import write_answer
 from ossfs_py.fuse.wire import Caller, Opcode
 from ossfs_py.host.keeping import MountKeeper
@@ -140,7 +140,7 @@ class InheritedLane(Lane):
         if replayed is not None and not self.begun.is_set():
             if bytes(answer) != replayed.answered:
                 self._refuse("this libfuse or pyfuse3 begins otherwise")
-            self._buffer = room_for(replayed.told)
+            self._receiver.set_longest(wire.longest_write(replayed.told))
             self.begun.set()
             return
         if self._init is not None and _succeeds(answer, self._init):

@@ -180,6 +180,11 @@ class ObjectStore(Protocol):
         ...
 
     @property
+    def wants_crc32c(self) -> bool:
+        """Whether it sends the CRC-32C of what it uploads."""
+        ...
+
+    @property
     def equal_parts(self) -> bool:
         """Whether all parts of an upload except the last must have one size, as far as is known.
         Sends no request. An upload that discovers it raises UnequalPartsError.

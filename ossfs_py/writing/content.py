@@ -7,6 +7,7 @@ from typing import Protocol, TypeAlias
 
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Arrived
 
 ReadBase: TypeAlias = Callable[[ObjectVersion, int, int], Awaitable[bytes | memoryview]]
 """Reads bytes of a version, at least one: by offset and size."""
@@ -170,15 +171,20 @@ class Content(Protocol):
         """
         ...
 
-    async def write(self, offset: int, data: memoryview) -> int:
+    async def write(self, offset: int, data: memoryview, arrived: Arrived | None = None) -> int:
         """Take ``data``; returns the number of bytes taken. The rest is for another content.
 
-        If this is cancelled, some bytes may have been taken.
+        If this is cancelled, some bytes may have been taken. ``arrived``: the memory that ``data``
+        has arrived in, which may be kept.
 
         Raises:
             OSError: the disk is full; bytes that went in before are kept.
             StoreError: a part could not be sent earlier; it is tried again.
         """
+        ...
+
+    def write_nowait(self, offset: int, data: memoryview, arrived: Arrived | None = None) -> bool:
+        """As :meth:`write`, if nothing has to be waited for; False: nothing has happened."""
         ...
 
     async def truncate(self, size: int) -> bool:

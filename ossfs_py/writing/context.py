@@ -8,12 +8,14 @@ from typing import Protocol
 import trio
 
 from ossfs_py.model import ObjectVersion
+from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.runtime.diskroom import DiskRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import InlineWrites, ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.parts import EQUAL_PART_BYTES, PartLimits
+from ossfs_py.writing.uploadpace import UploadPace
 
 _ENTRY_BYTES = 1024
 """What a remembered version takes beside its bytes."""
@@ -35,6 +37,10 @@ class PartBuffer(Protocol):
 class PartMemory(Protocol):
     """The mount's memory budget."""
 
+    def try_acquire(self, size: int, *, headroom_bytes: int = 0) -> Buffer | None:
+        """``size`` bytes if the budget has as many, and ``headroom_bytes`` besides."""
+        ...
+
     async def acquire(self, size: int) -> PartBuffer:
         """``size`` bytes; waits while the budget is used up, first come first served."""
         ...
@@ -54,6 +60,10 @@ class WriteLimits:
     memory_part_bytes: int = 64 * 1024**2
     """Largest part held in memory; must fit the memory budget. With it a file streamed from
     memory may grow to 490 GiB before it continues on disk."""
+    piece_bytes: int = 1024**2
+    """Memory taken at a time for bytes that have to be copied: as long as most requests, so that
+    one of a few sizes is free again soon.
+    """
     first_buffer_bytes: int = 256 * 1024
     """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
     small_bytes: int = 64 * 1024
@@ -181,8 +191,21 @@ class WriteContext:
     tidying: Tidying = field(default_factory=Tidying)
     small: SmallRoom = field(default_factory=SmallRoom)
     streams: Streams = field(default_factory=Streams)
+    pace: UploadPace = field(default_factory=UploadPace)
+    """How many parts of a file are in flight."""
     puts: InlineWrites | None = None
     """Small PUTs that take no thread; a loop runs beside."""
+
+    @property
+    def parts_in_flight(self) -> int:
+        """Parts of one file to send at a time."""
+        return self.pace.in_flight(self.limits.parts_in_flight)
+
+    @property
+    def parts_kept(self) -> int:
+        """Full parts of one file in memory, those that wait for their turn included."""
+        limits, sent = self.limits, self.parts_in_flight
+        return sent + -(-limits.parts_waiting * sent // limits.parts_in_flight)
 
     @property
     def parts(self) -> PartLimits:

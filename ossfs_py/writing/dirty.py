@@ -13,6 +13,7 @@ from ossfs_py.errors import (
     VersionChangedError,
 )
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Written, parted
 from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.committing import CommitAttempt, condition_past
 from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBase
@@ -117,9 +118,7 @@ class DirtyFile:
 
     @property
     def lost(self) -> bool:
-        """Whether some bytes can be read only after an upload to the file's present key is
-        finished.
-        """
+        """Whether bytes can be read only after an upload to the file's present key has ended."""
         return self._content.lost
 
     @property
@@ -151,9 +150,7 @@ class DirtyFile:
             self._content.rebase(version)
 
     def lend(self) -> LentFile | None:
-        """The committed bytes that are in a local file; None if there are none, or if they begin to
-        change.
-        """
+        """The committed bytes that are in a local file, if any are, and until they change."""
         return self._content.lend()
 
     # -- reading ---------------------------------------------------------------------------------
@@ -191,7 +188,7 @@ class DirtyFile:
 
     # -- changing --------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: bytes | memoryview) -> int:
+    async def write(self, offset: int, data: Written) -> int:
         """Take ``data`` at any offset; returns its length.
 
         If this is cancelled, some bytes may have been taken.
@@ -202,18 +199,26 @@ class DirtyFile:
             UnsavedDataError: the file was set aside; nothing was taken.
             StoreError: a part could not be sent earlier; it is kept and tried again.
         """
-        view = memoryview(data)
+        view, arrived = parted(data)
         self._check_size(offset + len(view))
         async with self._lock:
             self._check_in_use()
             if not view:
                 return 0
             await self._settle()
-            taken = await self._content.write(offset, view)
+            taken = await self._content.write(offset, view, arrived)
             if taken < len(view):
                 await self._continue_on_disk()
                 await self._content.write(offset + taken, view[taken:])
         return len(view)
+
+    def write_nowait(self, offset: int, data: Written) -> bool:
+        """As :meth:`write`, if nothing has to be waited for; False: nothing has happened."""
+        if self._lock.locked() or self._kept is not None or self._borrows or not data:
+            return False
+        view, arrived = parted(data)
+        within = offset + len(view) <= self._context.limits.parts.max_object
+        return within and self._content.write_nowait(offset, view, arrived)
 
     async def stay_readable(self) -> None:
         """Keep the written bytes on disk, so that none are only in the upload of a failed commit.

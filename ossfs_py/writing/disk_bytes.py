@@ -7,6 +7,7 @@ from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ByteRange, FileSlice
 from ossfs_py.writing.content import Base, ReadBase
 from ossfs_py.writing.staging import Staging
+from ossfs_py.writing.sums import PartSums
 
 _FILL_BYTES = 8 * 1024**2
 """Clean bytes are fetched into the staging file in steps of this: one block of most readers."""
@@ -26,6 +27,7 @@ class DiskBytes:
         base: Base | None,
         read_base: ReadBase,
         new_staging: Callable[[], Awaitable[Staging]],
+        sums: PartSums | None = None,
     ) -> None:
         self.size = base.version.size if base is not None else 0
         self.base = base
@@ -35,6 +37,8 @@ class DiskBytes:
         """The bytes in the staging file, including clean ones that were fetched."""
         self.dirty = ExtentSet()
         """The bytes written since the base was made."""
+        self.sums = sums
+        """Those of parts, if the store wants such sums and all bytes are new."""
         self._read_base = read_base
         self._new_staging = new_staging
 
@@ -58,12 +62,22 @@ class DiskBytes:
     async def write(self, offset: int, data: memoryview) -> OSError | None:
         """Take ``data``; bytes that went in count even if the disk is full before their end."""
         staging = await self.need_staging()
-        done, error = await staging.write(offset, data)
+        done, error = await staging.write(offset, data, sums=self.sums)
         end = offset + done
         self.staged.add(offset, end)
         self.dirty.add(offset, end)
         self.size = max(self.size, end)
         return error
+
+    def write_nowait(self, offset: int, data: memoryview) -> bool:
+        """As :meth:`write`, on this thread; False: the disk did not take all of ``data``."""
+        if self.staging is None or not self.staging.write_promptly(offset, data, self.sums):
+            return False
+        end = offset + len(data)
+        self.staged.add(offset, end)
+        self.dirty.add(offset, end)
+        self.size = max(self.size, end)
+        return True
 
     async def truncate(self, size: int) -> None:
         """Truncate or extend with zeros.
@@ -72,6 +86,8 @@ class DiskBytes:
             OSError: nothing has changed.
         """
         staging = await self.need_staging()
+        if self.sums is not None:
+            self.sums.give_up()
         await staging.truncate(size)
         self.staged.truncate(size)
         self.dirty.truncate(size)
@@ -111,7 +127,8 @@ class DiskBytes:
         if self.staging is None:
             raise RuntimeError("no staging file to send from")
         self.staging.uses.enter()
-        return self.staging.body(span), self.staging.uses.leave
+        known = None if self.sums is None else self.sums.of(span)
+        return self.staging.body(span, known), self.staging.uses.leave
 
     def made(self, base: Base) -> None:
         """All bytes are in ``base`` now; staged bytes stay readable here."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from ossfs_py.errors import FileTooLargeError
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.writing.builder import ObjectBuilder
 from ossfs_py.writing.comparing import same_bytes
 from ossfs_py.writing.content import Base, LentFile, ReadBase, Target
@@ -17,7 +18,11 @@ from ossfs_py.writing.local_content import LocalContent
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.staging import Staging
+from ossfs_py.writing.sums import PartSums
 from ossfs_py.writing.upload import PartsUpload
+
+_PROMPT_BYTES = 16 * 1024
+"""So many bytes are written to the page cache in less time than a thread takes to begin."""
 
 
 class NewDiskContent(Protocol):
@@ -70,7 +75,8 @@ class DiskContent(LocalContent):
         self._committer = committer
         self._held_back: int | None = None
         """No part below this offset is sent early: the store may turn out to have the bytes."""
-        self._bytes = DiskBytes(base, read_base, self._new_staging)
+        sums = PartSums(schedule) if base is None and context.store.wants_crc32c else None
+        self._bytes = DiskBytes(base, read_base, self._new_staging, sums)
         self._builder = ObjectBuilder(context, schedule, self._bytes, target)
         self._recorded_request: CommitRequest | None = None
         self._changes_begun = 0
@@ -108,7 +114,12 @@ class DiskContent(LocalContent):
 
     # -- changing ------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: memoryview) -> int:
+    async def write(
+        self,
+        offset: int,
+        data: memoryview,
+        arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
+    ) -> int:
         """Take all of ``data``.
 
         Raises:
@@ -123,6 +134,28 @@ class DiskContent(LocalContent):
         if sequential and self._may_leave_early():
             self._builder.send_full_parts()
         return len(data)
+
+    def write_nowait(
+        self,
+        offset: int,
+        data: memoryview,
+        arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
+    ) -> bool:
+        """Take a few bytes, if the next mount knows of the file and the disk answers at once."""
+        staging = self._bytes.staging
+        if len(data) > _PROMPT_BYTES or staging is None or self._secured or not staging.is_prompt:
+            return False
+        if not (staging.recorded or (self._disowned and not self._committer.owner)):
+            return False
+        self._changes_begun += 1
+        self._builder.changes(offset, offset + len(data))
+        sequential = offset == self._bytes.size
+        if not self._bytes.write_nowait(offset, data):
+            return False
+        self._changed = True
+        if sequential and self._may_leave_early():
+            self._builder.send_full_parts()
+        return True
 
     async def truncate(self, size: int) -> bool:
         """Truncate or extend with zeros.
@@ -154,7 +187,7 @@ class DiskContent(LocalContent):
         """
         staging = await self._bytes.need_staging()
         for start, view in pieces:
-            _done, error = await staging.write(start, view)
+            _done, error = await staging.write(start, view, sums=self._bytes.sums)
             if error is not None:
                 raise error
         self._bytes.size = size
@@ -164,7 +197,7 @@ class DiskContent(LocalContent):
     def adopt(self, staging: Staging, record: DirtyRecord) -> None:
         """Continue with the bytes that an earlier daemon had written, over the same base."""
         content = self._bytes
-        content.staging = staging
+        content.staging, content.sums = staging, None
         content.size, content.base_valid = record.size, record.base_valid
         content.dirty, content.staged = record.dirty.copy(), record.dirty.copy()
         self._changed = True

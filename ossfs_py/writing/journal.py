@@ -234,6 +234,10 @@ class Journal:
         """Whether small entries should be written in a thread, as the disk is slow."""
         return self._segments.is_slow
 
+    def note_write(self, began: float) -> None:
+        """See :meth:`SegmentLog.note_write`."""
+        self._segments.note_write(began)
+
     def keep_small(self, record: DirtyRecord | SmallRecord, data: bytes) -> None:
         """From now on a file with these bytes is found after a crash, with ``record``; after
         :meth:`sync_small` also after a power loss.

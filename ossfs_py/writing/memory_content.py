@@ -7,6 +7,7 @@ from pathlib import Path
 from ossfs_py.errors import IntegrityError, UnsavedDataError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.writing.content import Base, LentFile, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
@@ -47,7 +48,7 @@ class MemoryContent:
         self._context = context
         self._plan = plan
         self._is_new = is_new
-        self._stream = MemoryStream(context.memory, plan.schedule, context.limits, plan.new_upload)
+        self._stream = MemoryStream(context, plan.schedule, plan.new_upload)
 
     @property
     def size(self) -> int:
@@ -103,7 +104,7 @@ class MemoryContent:
 
     # -- changing ------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: memoryview) -> int:
+    async def write(self, offset: int, data: memoryview, arrived: Arrived | None = None) -> int:
         """Take ``data``; returns the number of bytes that fit a stream.
 
         Raises:
@@ -113,11 +114,26 @@ class MemoryContent:
         if self._is_over or self._must_leave:
             return 0
         gap = offset - stream.size
-        if gap < 0 or gap > _ZEROS_BYTES:
-            return len(data) if stream.patch(offset, data) else 0
+        if gap < 0:
+            inside = min(-gap, len(data))
+            if not stream.patch(offset, data[:inside]):
+                return 0
+            return inside + await stream.append(data[inside:])
+        if gap > _ZEROS_BYTES and not stream.is_near(offset + len(data)):
+            return 0
         if gap and await stream.append(memoryview(bytes(gap))) < gap:
             return 0
-        return await stream.append(data)
+        return await stream.append(data, arrived)
+
+    def write_nowait(self, offset: int, data: memoryview, arrived: Arrived | None = None) -> bool:
+        """Take ``data`` at the end, if there is memory for it; see the protocol."""
+        stream = self._stream
+        return (
+            offset == stream.size
+            and not self._is_over
+            and not self._must_leave
+            and stream.append_nowait(data, arrived)
+        )
 
     async def truncate(self, size: int) -> bool:
         """Truncate or extend; False if a stream cannot. ``size`` is above 0.

@@ -5,36 +5,126 @@ from contextlib import contextmanager
 
 import trio
 
+from ossfs_py.model import Body, ByteRange, Pieces
+from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.runtime.copying import copy_unlocked
-from ossfs_py.writing.context import PartBuffer, PartMemory, WriteLimits
+from ossfs_py.writing.context import PartBuffer, WriteContext
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.upload import PartsUpload
 from ossfs_py.writing.uses import Uses
 
 
-class _MemoryPart:
-    """One part whose bytes are in memory; ``filled`` of them are the file's."""
+class _Piece:
+    """Bytes from ``start`` of the file on: the first ``filled`` ones of a buffer."""
 
-    __slots__ = ("buffer", "filled", "number", "start", "uses")
+    __slots__ = ("buffer", "filled", "start")
 
-    def __init__(self, number: int, start: int, buffer: PartBuffer) -> None:
-        self.number = number
+    def __init__(self, start: int, buffer: PartBuffer, filled: int = 0) -> None:
         self.start = start
         self.buffer = buffer
-        self.filled = 0
-        self.uses = Uses(buffer.release)
-
-    @property
-    def capacity(self) -> int:
-        return len(self.buffer.view)
+        self.filled = filled
 
     @property
     def end(self) -> int:
         return self.start + self.filled
 
     @property
+    def room(self) -> int:
+        return len(self.buffer.view) - self.filled
+
+    @property
     def content(self) -> memoryview:
         return self.buffer.view[: self.filled]
+
+
+class _MemoryPart:
+    """One part whose bytes are in memory, in pieces without gaps."""
+
+    __slots__ = ("_cut_off", "number", "pieces", "span", "uses")
+
+    def __init__(self, number: int, span: ByteRange) -> None:
+        self.number = number
+        self.span = span
+        self.pieces: list[_Piece] = []
+        self._cut_off: list[PartBuffer] = []
+        """Not part of the file any more, but perhaps still sent."""
+        self.uses = Uses(self._release)
+
+    @property
+    def start(self) -> int:
+        return self.span.start
+
+    @property
+    def end(self) -> int:
+        return self.pieces[-1].end if self.pieces else self.start
+
+    @property
+    def filled(self) -> int:
+        return self.end - self.start
+
+    @property
+    def room(self) -> int:
+        """Bytes that are missing until the part is full."""
+        return self.span.end - self.end
+
+    @property
+    def body(self) -> Body:
+        views = tuple(piece.content for piece in self.pieces)
+        return views[0] if len(views) == 1 else Pieces(views)
+
+    def adopts(self, arrived: Arrived) -> bool:
+        """Keep bytes that follow, if little memory is wasted by that; whether they were kept."""
+        last = self.pieces[-1] if self.pieces else None
+        if (
+            len(arrived) > self.room
+            or not arrived.is_worth_keeping
+            or (last is not None and last.room > last.filled)
+        ):
+            return False
+        size = len(arrived)
+        self.pieces.append(_Piece(self.end, arrived.keep(), size))
+        return True
+
+    def fill(self, data: memoryview) -> int:
+        """Copy as many of the bytes that follow as the last piece has room for; their number."""
+        last = self.pieces[-1] if self.pieces else None
+        if last is None:
+            return 0
+        count = min(last.room, self.room, len(data))
+        if count:
+            copy_unlocked(last.buffer.view[last.filled : last.filled + count], data[:count])
+            last.filled += count
+        return count
+
+    def view(self, start: int, end: int) -> memoryview | None:
+        """Bytes from ``start``, as far as one piece holds them."""
+        for piece in reversed(self.pieces):
+            if piece.start <= start:
+                return piece.content[start - piece.start : end - piece.start]
+        return None
+
+    def overwrite(self, offset: int, data: memoryview) -> None:
+        """Replace bytes; all of them are here."""
+        end = offset + len(data)
+        for piece in self.pieces:
+            first, last = max(offset, piece.start), min(end, piece.end)
+            if first < last:
+                room = piece.buffer.view[first - piece.start : last - piece.start]
+                room[:] = data[first - offset : last - offset]
+
+    def cut(self, end: int) -> None:
+        """Give up the bytes from ``end`` on; at least one stays."""
+        while self.pieces[-1].start >= end:
+            buffer = self.pieces.pop().buffer
+            if self.uses.busy:
+                self._cut_off.append(buffer)
+            else:
+                buffer.release()
+        self.pieces[-1].filled = end - self.pieces[-1].start
+
+    def _release(self) -> None:
+        for buffer in (*self._cut_off, *(piece.buffer for piece in self.pieces)):
+            buffer.release()
 
 
 class MemoryStream:
@@ -48,16 +138,16 @@ class MemoryStream:
 
     def __init__(
         self,
-        memory: PartMemory,
+        context: WriteContext,
         schedule: PartSchedule,
-        limits: WriteLimits,
         new_upload: Callable[[], PartsUpload | None],
     ) -> None:
         self.size = 0
         self._upload: PartsUpload | None = None
-        self._memory = memory
+        self._context = context
+        self._memory = context.memory
         self._schedule = schedule
-        self._limits = limits
+        self._limits = context.limits
         self._new_upload = new_upload
         self._parts: dict[int, _MemoryPart] = {}
         self._tail: _MemoryPart | None = None
@@ -75,9 +165,7 @@ class MemoryStream:
     def view(self, start: int, end: int) -> memoryview | None:
         """Bytes from ``start``, as far as one part in memory holds them; None for lost ones."""
         part = self._part_at(start)
-        if part is None or start >= part.end:
-            return None
-        return part.buffer.view[start - part.start : min(end, part.end) - part.start]
+        return part.view(start, end) if part is not None and start < part.end else None
 
     @contextmanager
     def kept(self) -> Iterator[Sequence[tuple[int, memoryview]]]:
@@ -90,16 +178,17 @@ class MemoryStream:
         for part in parts:
             part.uses.enter()
         try:
-            yield [(part.start, part.content) for part in parts]
+            yield [(piece.start, piece.content) for part in parts for piece in part.pieces]
         finally:
             for part in parts:
                 part.uses.leave()
                 self._free_sent(part)
 
-    async def append(self, data: memoryview) -> int:
+    async def append(self, data: memoryview, arrived: Arrived | None = None) -> int:
         """Take bytes at the end; fewer than given when there is no memory for the rest.
 
-        Waits for memory while parts are in flight.
+        Waits for memory while parts are in flight. ``arrived``: where ``data`` has arrived, to be
+        kept instead of copied.
 
         Raises:
             StoreError: a part could not be sent. It is kept, and tried again from now on.
@@ -110,34 +199,67 @@ class MemoryStream:
             part = await self._part_with_room()
             if part is None:
                 break
-            count = min(part.capacity - part.filled, len(data) - taken)
-            self._changes(part)
-            room = part.buffer.view[part.filled : part.filled + count]
-            copy_unlocked(room, data[taken : taken + count])
-            part.filled += count
-            self.size += count
+            whole = arrived if not taken else None
+            count = self._put(part, data[taken:], whole)
+            if not count:
+                first = part.number == 1 and not part.pieces
+                wanted = self._limits.first_buffer_bytes if first else self._limits.piece_bytes
+                buffer = await self._memory_for(min(wanted, part.room))
+                if buffer is None:
+                    break
+                part.pieces.append(_Piece(part.end, buffer))
+                count = self._put(part, data[taken:], None)
             taken += count
         return taken
 
+    def append_nowait(self, data: memoryview, arrived: Arrived | None = None) -> bool:
+        """As :meth:`append`, all or nothing, if that needs no new memory; whether it was done."""
+        tail = self._tail
+        if tail is None or (self._upload is not None and self._upload.failure() is not None):
+            return False
+        if len(data) > tail.room:
+            return False
+        if arrived is not None and tail.adopts(arrived):
+            self._grew(tail, len(data))
+            return True
+        if len(data) > tail.pieces[-1].room:
+            return False
+        self._grew(tail, tail.fill(data))
+        return True
+
+    def _put(self, part: _MemoryPart, data: memoryview, arrived: Arrived | None) -> int:
+        """Take bytes at the end, as far as there is memory for them; their number."""
+        is_kept = arrived is not None and part.adopts(arrived)
+        count = len(data) if is_kept else part.fill(data)
+        if count:
+            self._grew(part, count)
+        return count
+
+    def _grew(self, part: _MemoryPart, count: int) -> None:
+        self._changes(part)
+        self._parts[part.number] = self._tail = part
+        self.size += count
+
     def patch(self, offset: int, data: memoryview) -> bool:
-        """Overwrite bytes in memory, or write a little behind the end; False if it cannot."""
-        end = offset + len(data)
+        """Overwrite bytes that are in memory; False if not all of them are, or in several parts."""
         part = self._part_at(offset)
-        if part is None or end > part.start + (
-            part.capacity if part is self._tail else part.filled
-        ):
+        if part is None or offset + len(data) > part.end:
             return False
         self._changes(part)
-        start = offset - part.start
-        if start > part.filled:
-            part.buffer.view[part.filled : start] = bytes(start - part.filled)
-        part.buffer.view[start : start + len(data)] = data
-        part.filled = max(part.filled, start + len(data))
-        self.size = max(self.size, end)
+        part.overwrite(offset, data)
         if part is not self._tail and part.number != 1:
             # If they were left for later, such parts would pile up in memory.
             self._submit(part)
         return True
+
+    def is_near(self, end: int) -> bool:
+        """Whether a place behind the end is in the last part, and memory for much of it is used."""
+        tail = self._tail
+        return (
+            tail is not None
+            and end <= tail.span.end
+            and (tail.number > 1 or tail.filled > self._limits.first_buffer_bytes)
+        )
 
     def shorten(self, size: int) -> bool:
         """Truncate to ``size`` (below the present one, above 0); False if that cuts lost bytes."""
@@ -148,14 +270,14 @@ class MemoryStream:
             self._upload.withdraw_from(part.number)
         for number in [number for number in self._parts if number > part.number]:
             self._parts.pop(number).uses.close()
-        part.filled = size - part.start
+        part.cut(size)
         self._tail = part
         self.size = size
         return True
 
-    def whole(self) -> memoryview | bytes:
+    def whole(self) -> Body:
         """The whole content of a stream that has not begun an upload."""
-        return self._tail.content if self._tail is not None else b""
+        return self._tail.body if self._tail is not None else b""
 
     def send_anew(self, upload: PartsUpload) -> None:
         """Drop the parts sent so far, if none is lost, and send everything with ``upload``."""
@@ -213,39 +335,30 @@ class MemoryStream:
                     self._submit(self._parts[number])
 
     async def _part_with_room(self) -> _MemoryPart | None:
+        """The last part, or the next one, which has no bytes yet; None if it may not begin."""
         tail = self._tail
-        if tail is not None and tail.filled < tail.capacity:
+        if tail is not None and tail.room:
             return tail
         number = self._schedule.number_at(self.size)
         if number > self._schedule.max_parts:
             return None
-        span = self._schedule.span(number)
-        if tail is not None and tail.number != number:
+        if tail is not None:
             if self._upload is None:
                 self._upload = self._new_upload()
             if self._upload is None:
                 return None
             self._tail = None
             self._submit(tail)
-            tail = None
         await self._queue_shortened()
-        wanted = span.size if tail is not None or number > 1 else self._limits.first_buffer_bytes
-        buffer = await self._memory_for(min(wanted, span.size))
-        if buffer is None:
-            return None
-        part = _MemoryPart(number, span.start, buffer)
-        if tail is not None:
-            buffer.view[: tail.filled] = tail.content
-            part.filled = tail.filled
-            self._changes(tail)
-            tail.uses.close()
-        self._parts[number] = self._tail = part
-        return part
+        return _MemoryPart(number, self._schedule.span(number))
 
     async def _queue_shortened(self) -> None:
         """Block the writer while enough full parts wait, so that their memory can be reused."""
-        most = self._limits.parts_in_flight + self._limits.parts_waiting
-        while self._upload is not None and self._upload.busy and len(self._parts) > most:
+        while (
+            self._upload is not None
+            and self._upload.busy
+            and len(self._parts) > self._context.parts_kept
+        ):
             await self._upload.changed()
 
     async def _memory_for(self, size: int) -> PartBuffer | None:
@@ -279,7 +392,7 @@ class MemoryStream:
                 self._free_sent(part)
 
         part.uses.enter()
-        upload.submit(part.number, part.content, settled)
+        upload.submit(part.number, part.body, settled)
 
     def _free_sent(self, part: _MemoryPart) -> None:
         """Free the memory of a part that the store has, unless it must be kept."""

@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from ossfs_py.errors import StoreError
-from ossfs_py.model import CommitRequest, Condition, FileSlice, ObjectVersion
+from ossfs_py.model import Body, CommitRequest, Condition, ObjectVersion
 from ossfs_py.runtime.workers import Done
 from ossfs_py.writing.context import WriteContext
 
@@ -21,7 +21,7 @@ _INLINE_BYTES = 64 * 1024
 async def put_object(
     context: WriteContext,
     request: CommitRequest,
-    body: bytes | memoryview | FileSlice,
+    body: Body,
     condition: Condition,
 ) -> ObjectVersion:
     """One PUT, waited for even when cancelled: its answer decides the base.
@@ -39,9 +39,7 @@ async def put_object(
 class _PutJob:
     """A PUT that begins without a thread, if the store can do that."""
 
-    def __init__(
-        self, context: WriteContext, request: CommitRequest, body: bytes | memoryview | FileSlice
-    ) -> None:
+    def __init__(self, context: WriteContext, request: CommitRequest, body: Body) -> None:
         self._context = context
         self._request = request
         self._body = body

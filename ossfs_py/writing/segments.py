@@ -101,6 +101,12 @@ class SegmentLog:
         """Whether appends wait for the disk: use a thread."""
         return time.monotonic() < self._slow_until
 
+    def note_write(self, began: float) -> None:
+        """A few bytes were written to this disk since ``began``, by :func:`time.monotonic`."""
+        now = time.monotonic()
+        if now - began > _SLOW_SECONDS:
+            self._slow_until = now + _SLOW_FOR_SECONDS
+
     def __contains__(self, ident: str) -> bool:
         """Whether an id is needed."""
         return ident in self._needed
@@ -223,9 +229,7 @@ class SegmentLog:
                 left[0] = left[0][count:]
         segment.end = offset + done
         segment.is_synced = False
-        now = time.monotonic()
-        if now - began > _SLOW_SECONDS:
-            self._slow_until = now + _SLOW_FOR_SECONDS
+        self.note_write(began)
         return segment, offset
 
     def _put(self, kind: EntryKind, ident: str, text: str, data: bytes) -> None:

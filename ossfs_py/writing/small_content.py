@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ByteRange, CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.writing.content import Base, Content, LentFile, Target
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent, NewDiskContent
@@ -74,7 +75,12 @@ class SmallContent(LocalContent):
 
     # -- changing ------------------------------------------------------------------------------
 
-    async def write(self, offset: int, data: memoryview) -> int:
+    async def write(
+        self,
+        offset: int,
+        data: memoryview,
+        arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
+    ) -> int:
         """Take all of ``data``, or nothing if the file is not small any more.
 
         Raises:
@@ -94,6 +100,35 @@ class SmallContent(LocalContent):
             self._context.small.take(len(before) - size)
             raise
         return len(data)
+
+    def write_nowait(
+        self,
+        offset: int,
+        data: memoryview,
+        arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
+    ) -> bool:
+        """Take all of ``data`` if the journal has the file, and takes entries at once."""
+        before, end = self._data, offset + len(data)
+        grown = max(end - len(before), 0)
+        context = self._context
+        if (
+            not self._kept
+            or self._secured
+            or offset > len(before)
+            or len(before) + grown > self._longest_bytes
+            or context.journal.is_slow
+            or not context.small.take(grown)
+        ):
+            return False
+        written = bytes(data)
+        try:
+            self._write_small(self._ident, offset, written)
+        except OSError:
+            context.small.take(-grown)
+            return False
+        self._data = b"".join((before[:offset], written, before[end:]))
+        self._account.is_now(len(self._data), self._writer())
+        return True
 
     async def truncate(self, size: int) -> bool:
         """Truncate; False if the file has to be longer.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from ossfs_py.runtime.workers import Workers
 from ossfs_py.writing.journal import Journal, StagedFile
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.stagelog import log_number, truncated_entry, written_entry
+from ossfs_py.writing.sums import PartSums
 from ossfs_py.writing.uses import Uses
 
 log = logging.getLogger(__name__)
@@ -128,21 +130,45 @@ class Staging:
             self._journal.remove_record(self.ident, has_logs=self._log_number > 0)
 
     async def write(
-        self, offset: int, data: bytes | memoryview, *, dirty: bool = True
+        self,
+        offset: int,
+        data: bytes | memoryview,
+        *,
+        dirty: bool = True,
+        sums: PartSums | None = None,
     ) -> tuple[int, OSError | None]:
         """Write ``data``; returns the number of bytes that went in, and the error, if any (the disk
         is full, or its rest is reserved).
 
-        ``dirty`` False keeps the bytes out of the log (they are the base's own).
+        ``dirty`` False keeps the bytes out of the log (they are the base's own). ``sums`` are told
+        of the bytes, on the thread.
         """
         log_fd = self._log_fd if dirty else None
         writer = self._writer()
         require = partial(self._room.require, self._fd, writer)
         done, error, taken = await self._local.run_to_end(
-            _write_within, self._fd, log_fd, offset, data, require
+            _write_within, self._fd, log_fd, offset, data, require, sums
         )
         self._account.is_now(taken, writer)
         return done, error
+
+    @property
+    def is_prompt(self) -> bool:
+        """Whether the disk takes a few bytes at once."""
+        return not self._journal.is_slow
+
+    def write_promptly(self, offset: int, data: memoryview, sums: PartSums | None) -> bool:
+        """As :meth:`write`, a few bytes, on the calling thread; False if not all of them went in.
+
+        If that takes long, the disk is taken for slow for a while.
+        """
+        writer = self._writer()
+        require = partial(self._room.require, self._fd, writer)
+        began = time.monotonic()
+        done, error, taken = _write_within(self._fd, self._log_fd, offset, data, require, sums)
+        self._journal.note_write(began)
+        self._account.is_now(taken, writer)
+        return error is None and done == len(data)
 
     def write_now(self, offset: int, data: memoryview) -> None:
         """Write on the calling thread: for giving up, when nothing may be awaited any more.
@@ -165,9 +191,11 @@ class Staging:
         """Truncate or extend with zeros."""
         await self._local.run_to_end(_truncate, self._fd, self._log_fd, size)
 
-    def body(self, span: ByteRange) -> FileSlice:
-        """The span as an upload body. Hold :attr:`uses` while it is sent."""
-        return FileSlice(self._fd, span.start, span.size)
+    def body(self, span: ByteRange, crc32c: int | None = None) -> FileSlice:
+        """The span as an upload body, with its checksum if that is known. Hold :attr:`uses` while
+        it is sent.
+        """
+        return FileSlice(self._fd, span.start, span.size, crc32c)
 
     def sync(self) -> None:
         """Sync bytes and record, so that they survive a power loss; directory entries are synced
@@ -229,6 +257,7 @@ def _write_within(
     offset: int,
     data: bytes | memoryview,
     require: Callable[[int], None],
+    sums: PartSums | None,
 ) -> tuple[int, OSError | None, int]:
     """As ``_write``, if there is room; also returns the file's bytes on disk after that."""
     done = 0
@@ -238,6 +267,11 @@ def _write_within(
         done, error = _write(fd, log_fd, offset, data)
     except OSError as exc:
         error = exc
+    if sums is not None:
+        if error is None:
+            sums.add(offset, memoryview(data))
+        else:
+            sums.give_up()
     return done, error, os.fstat(fd).st_blocks * _BLOCK_BYTES
 
 

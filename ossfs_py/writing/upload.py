@@ -1,6 +1,7 @@
 """One multipart upload whose parts are sent in parallel while the program goes on writing."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ class PartsUpload:
         self._network = context.network
         self._journal = context.journal
         self._tidying = context.tidying
-        self._limit = context.limits.parts_in_flight
+        self._context = context
         self._upload: MultipartUpload | None = None
         self._starting = False
         self._version: ObjectVersion | None = None
@@ -113,9 +114,7 @@ class PartsUpload:
         ``done`` runs on the trio thread exactly once, even if the part fails, and must not raise.
         Until then the caller keeps the bytes in place.
         """
-        self._enqueue(
-            _Job(number, lambda upload: self._store.upload_part(upload, number, body), done)
-        )
+        self._enqueue(_Job(number, partial(self._send, number, body), done))
 
     def submit_copy(self, number: int, source: ObjectVersion, span: ByteRange) -> None:
         """Copy ``span`` of another object as part ``number``, on the server."""
@@ -238,7 +237,7 @@ class PartsUpload:
             return
         upload = self._upload
         for job in list(self._queue):
-            if len(self._in_flight) >= self._limit:
+            if len(self._in_flight) >= self._context.parts_in_flight:
                 return
             if job.number not in self._in_flight:
                 self._queue.remove(job)
@@ -285,6 +284,13 @@ class PartsUpload:
         for job in queue:
             self._failed[job.number] = _as_exception(error)
             job.done()
+
+    def _send(self, number: int, body: Body, upload: MultipartUpload) -> Part:
+        """On a thread: send a part, and tell how long it took."""
+        began = time.monotonic()
+        part = self._store.upload_part(upload, number, body)
+        self._context.pace.took(part.size, time.monotonic() - began)
+        return part
 
     def _sent(self, job: _Job, result: outcome.Outcome[Part]) -> None:
         del self._in_flight[job.number]

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from ossfs_py.errors import UnsavedDataError
 from ossfs_py.model import CommitRequest, Condition, ObjectVersion
+from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.writing.content import Base, LentFile
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.records import DirtyRecord
@@ -39,9 +40,13 @@ class VanishedContent:
         """Refused, like all other requests."""
         self._refuse(position, end)
 
-    async def write(self, offset: int, data: memoryview) -> int:
+    async def write(self, offset: int, data: memoryview, arrived: Arrived | None = None) -> int:
         """Refused."""
-        self._refuse(offset, data)
+        self._refuse(offset, data, arrived)
+
+    def write_nowait(self, offset: int, data: memoryview, arrived: Arrived | None = None) -> bool:  # noqa: ARG002
+        """False: :meth:`write` refuses it."""
+        return False
 
     async def truncate(self, size: int) -> bool:
         """Refused, unless the new size is 0, which the owner handles."""

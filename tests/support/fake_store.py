@@ -34,8 +34,10 @@ from ossfs_py.model import (
     ObjectInfo,
     ObjectVersion,
     Part,
+    Pieces,
 )
 from ossfs_py.store.base import MAX_COPY_BYTES, MAX_PARTS, MIN_PART_BYTES, Capabilities, Versioning
+from ossfs_py.store.checksum import crc32c
 from ossfs_py.store.http.arrival import Arrival
 
 NS_PER_SECOND = 1_000_000_000
@@ -171,6 +173,7 @@ class FakeStore:
         return "http://store"
 
     equal_parts = False
+    wants_crc32c = True
 
     def capabilities(self, *, thorough: bool = False) -> Capabilities:
         return self._capabilities
@@ -446,5 +449,7 @@ def _bytes_of(body: Body) -> bytes:
         content = os.pread(body.fd, body.size, body.offset)
         if len(content) != body.size:
             raise AssertionError("the file is shorter than the slice says")
+        if body.crc32c not in (None, crc32c(memoryview(content))):
+            raise AssertionError("these are not the bytes that were written")
         return content
-    return bytes(body)
+    return b"".join(body.views) if isinstance(body, Pieces) else bytes(body)

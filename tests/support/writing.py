@@ -27,6 +27,7 @@ TINY = WriteLimits(
     parts=TINY_PARTS,
     parts_in_flight=3,
     memory_part_bytes=32,
+    piece_bytes=5,
     first_buffer_bytes=3,
     twin_bytes=8,
     small_bytes=0,

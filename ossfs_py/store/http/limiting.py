@@ -6,7 +6,7 @@ A store without limits has plain connections, and does not use this module.
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ossfs_py.store.http.arrival import Arrival
@@ -147,6 +147,13 @@ class LimitedConnection(Connection):
             piece = view[start : start + limit.slice_bytes]
             super().send(piece)
             self._pay(limit, len(piece))
+
+    def send_pieces(self, views: Sequence[memoryview]) -> None:
+        if self._limits.upload is None:
+            super().send_pieces(views)
+            return
+        for view in views:
+            self.send(view)
 
     def send_file(self, fd: int, offset: int, size: int) -> None:
         limit = self._limits.upload

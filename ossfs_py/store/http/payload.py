@@ -4,7 +4,7 @@ A body may be sent any number of times (retries).
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from ossfs_py.store.http.connection import Connection
@@ -33,13 +33,35 @@ class BufferPayload:
         yield self._view
 
 
+class PiecesPayload:
+    """Bytes in several places of memory, which must not change until the request is over."""
+
+    def __init__(self, views: Sequence[memoryview]) -> None:
+        self._views = views
+        self.size = sum(map(len, views))
+
+    def send(self, connection: Connection) -> None:
+        """Send all of them without copying them.
+
+        Raises:
+            NoAnswerError: the connection broke or stalled.
+        """
+        connection.send_pieces(self._views)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, for checksums."""
+        yield from self._views
+
+
 class FilePayload:
     """``size`` bytes at ``offset`` of a descriptor, which the caller keeps open and unchanged."""
 
-    def __init__(self, fd: int, offset: int, size: int) -> None:
+    def __init__(self, fd: int, offset: int, size: int, crc32c: int | None = None) -> None:
         self._fd = fd
         self._offset = offset
         self.size = size
+        self.crc32c = crc32c
+        """The CRC-32C of the bytes, if it is known."""
 
     def send(self, connection: Connection) -> None:
         """Send all of it; on plain http it never leaves the kernel.
@@ -66,4 +88,4 @@ class FilePayload:
             done += count
 
 
-Payload: TypeAlias = BufferPayload | FilePayload
+Payload: TypeAlias = BufferPayload | PiecesPayload | FilePayload

@@ -175,6 +175,10 @@ class S3ObjectStore:
         return self._place
 
     @property
+    def wants_crc32c(self) -> bool:
+        return self._writer.wants_crc32c
+
+    @property
     def equal_parts(self) -> bool:
         known = self._traits.now.part_sizes
         return known == "equal" if known is not None else self._endpoint.is_r2

@@ -335,6 +335,11 @@ class Writer:
         return automatic and nothing_else and error.status in (400, 501)
 
     @property
+    def wants_crc32c(self) -> bool:
+        """See :class:`ObjectStore`."""
+        return self._checksum == "crc32c"
+
+    @property
     def _checksum(self) -> Checksum:
         refused = self._options.checksum == "auto" and self._traits.now.checksums == "refused"
         return "none" if refused else self._chosen_checksum

@@ -33,7 +33,8 @@ from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.wire import HEADER, Caller, Opcode, Wish
 from ossfs_py.model import Attributes
-from ossfs_py.runtime.buffers import BufferPool, NothingEvictable
+from ossfs_py.runtime.arrived import Arrived, Written, parted
+from ossfs_py.runtime.buffers import Buffer, BufferPool, NothingEvictable
 from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -42,6 +43,9 @@ MADE_DIRECTORY = (1, b"dir", 0o40777, 0o22)
 FROM_MEMORY = EntryReply(Attributes(9, 0o100600, 6, 1, 2, 3, 4, 5), 1.0, 1.0)
 LENT = 8
 """A node with set-id bits."""
+PROMPT, KEEPING = 20, 21
+"""Handles: what is written to the first waits for nothing, the second keeps the memory of WRITEs.
+"""
 UNKNOWN_OPCODE = 17
 """STATFS: pyfuse3's."""
 
@@ -58,6 +62,8 @@ class Handlers:
         self.rights_taken: list[int] = []
         self.wishes: list[Wish] = []
         self.made: list[tuple[object, ...]] = []
+        self.pool: BufferPool | None = None
+        self.kept: list[tuple[Buffer, bytes]] = []
 
     def end_reads(self) -> None:
         self.are_reads_ended = True
@@ -83,10 +89,21 @@ class Handlers:
     async def read(self, _fh: int, _off: int, size: int) -> memoryview | bytes:
         return self.data[:size]
 
-    async def write(self, _fh: int, _off: int, buf: memoryview) -> int:
+    async def write(self, fh: int, _off: int, buf: Written) -> int:
         await self.gate.wait()
-        self.written.append(bytes(buf))
+        if isinstance(buf, Arrived) and fh == KEEPING:
+            data = bytes(buf.view)
+            self.kept.append((buf.keep(), data))
+        self.written.append(bytes(parted(buf)[0]))
         return len(buf)
+
+    def write_known(self, fh: int, _off: int, data: Written) -> bool:
+        if fh == PROMPT:
+            self.written.append(bytes(parted(data)[0]))
+        return fh == PROMPT
+
+    def room_to_land(self, size: int) -> Buffer | None:
+        return None if self.pool is None else self.pool.try_acquire(size)
 
     def mode_without_rights(self, inode: int) -> int | None:
         return 0o755 if inode == LENT else None
@@ -211,8 +228,8 @@ LONG_BYTES = 128 * 1024
 READ = struct.pack("=QQIIQII", 1, 0, LONG_BYTES, 0, 0, 0, 0)
 
 
-def write_body(data: bytes) -> bytes:
-    return struct.pack("=QQIIQII", 1, 0, len(data), 0, 0, 0, 0) + data
+def write_body(data: bytes, handle: int = 1) -> bytes:
+    return struct.pack("=QQIIQII", handle, 0, len(data), 0, 0, 0, 0) + data
 
 
 def test_each_hot_request_is_answered() -> None:
@@ -319,6 +336,48 @@ def test_what_waits_holds_up_nobody_and_keeps_its_bytes() -> None:
         handlers.gate.set()
         assert {(await kernel.answer())[0] for _ in slow + writes} == {*slow, *writes}
         assert sorted(handlers.written) == sent
+
+    on_lane(test)
+
+
+@pytest.mark.parametrize("budget", [2 * MIB, 128 * MIB], ids=["short", "enough"])
+@pytest.mark.parametrize("waits", [False, True])
+def test_bytes_of_long_writes_arrive_where_they_are_kept(waits: bool, budget: int) -> None:
+    async def test(kernel: Kernel, handlers: Handlers, lane: Lane) -> None:
+        handlers.pool = BufferPool(budget, MIB, Metrics(), NothingEvictable())
+        lane._receiver.set_longest(LONG_BYTES)
+        sent, asked = [], []
+        if not waits:
+            handlers.gate.set()
+        for number in range(8):
+            for handle in (KEEPING, PROMPT, 1):
+                for size in (LONG_BYTES, LONG_BYTES // 2, 4096, 1):
+                    sent.append(
+                        bytes([number, handle, size % 255]) * (size // 3) + b"e" * (size % 3)
+                    )
+                    asked.append(await kernel.ask(Opcode.WRITE, write_body(sent[-1], handle)))
+                    if not waits:
+                        assert (await kernel.answer())[:2] == (asked[-1], 0)
+            known = await kernel.ask(Opcode.LOOKUP, b"known\0")
+            while (answered := await kernel.answer())[0] != known:
+                assert answered[:2] == (answered[0], 0)
+                asked.remove(answered[0])
+            assert struct.unpack_from("=Q", answered[2]) == (FROM_MEMORY.inode,)
+        handlers.gate.set()
+        if waits:
+            while asked:
+                unique, refusal, _said = await kernel.answer()
+                asked.remove(unique)
+                assert not refusal
+        assert sorted(handlers.written) == sorted(sent)
+        assert handlers.kept
+        for buffer, data in handlers.kept:  # whatever has arrived since
+            assert buffer.view[: len(data)] == data
+        await kernel.ask(Opcode.FLUSH, bytes(24))
+        await kernel.answer()
+        for buffer, _data in handlers.kept:
+            buffer.release()
+        assert handlers.pool.used_bytes == 0
 
     on_lane(test)
 

@@ -57,6 +57,8 @@ class Openings:
         self._survival = survival
         self.handles = 40
 
+    def room_to_land(self, _size: int) -> None: ...
+
     async def open(self, _inode: int, _flags: int, _ctx: object) -> OpenReply:
         self.handles += 1
         self._survival.opened(self.handles, a_reader())

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.model import CommitRequest
+from ossfs_py.runtime.arrived import Arrived, Written, parted
 from ossfs_py.store.base import Capabilities
 from tests.support.fake_store import FakeStore
 from tests.support.writing import Commits, Writing, idle, writing
@@ -25,6 +26,8 @@ OPERATIONS = st.lists(
         st.tuples(st.just("append"), st.integers(1, 40), st.just(0)),
         st.tuples(st.just("append"), st.integers(1, 40), st.just(0)),
         st.tuples(st.just("write"), st.integers(0, LIMIT), st.integers(1, 40)),
+        st.tuples(st.just("arrive"), st.integers(1, 40), st.integers(1, 80)),
+        st.tuples(st.just("promptly"), st.integers(1, 40), st.integers(-40, 5)),
         st.tuples(st.just("read"), st.integers(0, LIMIT), st.integers(1, 80)),
         st.tuples(st.just("nowait"), st.integers(0, LIMIT), st.integers(1, 80)),
         st.tuples(st.just("truncate"), st.integers(0, LIMIT), st.just(0)),
@@ -78,21 +81,53 @@ class Player:
     async def play_write(self, offset: int, size: int) -> None:
         await self.write(offset, self.fresh(size))
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, written: Written) -> None:
+        data = bytes(parted(written)[0])
         try:
-            await self.file.write(offset, data)
+            await self.file.write(offset, written)
         except StoreUnavailableError:
             # What was taken of it is unknown; a program that goes on writes it again.
+            written = data
             self.made.store._failures.clear()
             await idle(self.made)
             try:
-                await self.file.write(offset, data)
+                await self.file.write(offset, written)
             except StoreUnavailableError:
                 await idle(self.made)
-                await self.file.write(offset, data)
+                await self.file.write(offset, written)
         if offset > len(self.model):
             self.model.extend(bytes(offset - len(self.model)))
         self.model[offset : offset + len(data)] = data
+
+    async def play_arrive(self, size: int, room: int) -> None:
+        """At the end, in memory that may be kept, and is used again if it is not."""
+        if len(self.model) + size > LIMIT * 2:
+            return
+        buffer = self.made.pool.try_acquire(max(size, room))
+        if buffer is None:
+            return
+        data = self.fresh(size)
+        buffer.view[:size] = data
+        arrived = Arrived(buffer, size)
+        if size % 2 or not self.file.write_nowait(len(self.model), arrived):
+            await self.write(len(self.model), arrived)
+        else:
+            self.model += data
+        if (left := arrived.left) is not None:
+            left.view[:size] = bytes(size)
+            left.release()
+
+    async def play_promptly(self, size: int, ahead: int) -> None:
+        """Near the end, without waiting if that is possible."""
+        offset = max(len(self.model) + ahead, 0)
+        data = self.fresh(size)
+        before = self.file.size
+        if self.file.write_nowait(offset, data):
+            self.model.extend(bytes(max(offset - len(self.model), 0)))
+            self.model[offset : offset + size] = data
+        else:
+            assert self.file.size == before
+            await self.write(offset, data)
 
     async def play_truncate(self, size: int, _: int) -> None:
         while True:

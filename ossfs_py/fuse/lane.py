@@ -1,9 +1,9 @@
 """The lane: the most frequent requests are answered here, all others by pyfuse3.
 
 This module has the kernel's descriptor. The trio thread reads each request and runs its handler at
-once, up to its first wait: an answer from memory needs no task switch. From three cores on, threads
-copy long answers into the kernel (``replying.py``). Other requests go to pyfuse3 unchanged, through
-a socket that libfuse takes for the kernel's descriptor, and its answers come back the same way.
+once, up to its first wait: an answer from memory needs no task switch. Threads copy long answers
+into the kernel (``replying.py``). Other requests go to pyfuse3 unchanged, through a socket that
+libfuse takes for the kernel's descriptor, and its answers come back the same way.
 
 A handler is a coroutine that is driven by hand. At its first wait another task takes over reading,
 and this one goes on waiting. So there is a task for each waiting request, as in pyfuse3.
@@ -100,7 +100,7 @@ class Lane:
         self.ended = trio.Event()
         """Set when no further request is read."""
         self.failure: BaseException | None = None
-        """Why an answer to READ could not be sent."""
+        """The exception that ended a reply thread."""
         self._init: int | None = None
         """The unique of INIT, until it is answered."""
         self._kills = False

@@ -1,8 +1,4 @@
-"""Long answers are copied into the kernel by threads, or by the trio thread where cores are few.
-
-The copy never holds the lock of Python. Threads let several answers be copied at once, and the trio
-thread decide on others meanwhile.
-"""
+"""Threads that copy long answers into the kernel, so that the copy does not hold the lock."""
 
 import logging
 import os
@@ -24,25 +20,19 @@ trio thread has more to do. Shorter answers cost more with a thread than without
 """
 _MOST_THREADS = 8
 """A core copies 6 to 10 GB/s into the kernel: 400 Gbit/s need this many."""
-_FEW_CORES = 2
-"""Programs, receivers and these copies keep so many busy anyway: a thread for each answer only adds
-switches of context. 1 GiB on two cores, in turns: 9,400 switches and 1.25 CPU-s with threads, 3,000
-and 1.12 without; four readers of four files 10,800 and 1.36, 5,500 and 1.17.
-"""
 
 _Answer: TypeAlias = tuple[bytes, memoryview | bytes, LentMemory | None]
 
 
 def thread_count(cores: int) -> int:
-    """Number of threads on a machine with so many cores; 0: whoever answers copies."""
-    return 0 if cores <= _FEW_CORES else min(_MOST_THREADS, cores)
+    """Number of threads on a machine with so many cores."""
+    return max(1, min(_MOST_THREADS, cores))
 
 
 class ReplyThreads:
     """Writes answers to the kernel's descriptor, in any order.
 
-    ``count`` is the number of threads; with 0, answers are written at once. ``failed`` is called
-    with the exception that prevents an answer, and in the thread that it ends.
+    ``failed`` is called in a thread, with the exception that ends it.
     """
 
     def __init__(self, device: int, count: int, failed: Callable[[BaseException], None]) -> None:
@@ -61,9 +51,6 @@ class ReplyThreads:
 
         Belongs to the trio thread.
         """
-        if not self._threads:
-            self._write(header, data)
-            return
         memory = data.obj if isinstance(data, memoryview) else None
         if isinstance(memory, LentMemory):
             memory.lend()
@@ -84,12 +71,6 @@ class ReplyThreads:
                 answer = self._answers.get_nowait()
                 if answer is not None and answer[2] is not None:
                     answer[2].hand_back()
-
-    def _write(self, header: bytes, data: memoryview | bytes) -> None:
-        try:
-            write_answer(self._device, header, data)
-        except Exception as exc:  # noqa: BLE001 - whoever reads would wait for ever
-            self._failed(exc)
 
     def _work(self) -> None:
         try:

@@ -152,7 +152,7 @@ async def mounted(
                     service.end()
             if service.failure is not None:
                 raise ServingFailedError(
-                    "an answer to the kernel could not be sent"
+                    "a thread that answers the kernel died"
                 ) from service.failure
             if not body_began:
                 raise UnmountedEarlyError

@@ -193,9 +193,7 @@ class Kernel:
 
 
 def on_lane(
-    test: Callable[[Kernel, Handlers, Lane], Awaitable[None]],
-    page_limit: int = 256,
-    threads: int = 2,
+    test: Callable[[Kernel, Handlers, Lane], Awaitable[None]], page_limit: int = 256
 ) -> None:
     """Run a test with a lane that ends well after it."""
 
@@ -206,7 +204,7 @@ def on_lane(
         theirs.setblocking(False)
         handlers = Handlers()
         lane = Lane(
-            cast(Adapter, handlers), device.fileno(), ours, threads=threads, page_limit=page_limit
+            cast(Adapter, handlers), device.fileno(), ours, threads=2, page_limit=page_limit
         )
         kernel = Kernel(kernel_end, theirs)
         with device, ours, kernel.socket, kernel.pyfuse3:
@@ -424,40 +422,6 @@ def test_memory_serves_again_only_when_the_kernel_has_its_bytes(
     on_lane(test)
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_without_threads_an_answer_is_in_the_kernel_before_its_memory_can_serve_again(
-    waits: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
-        pool = BufferPool(MIB, MIB, Metrics(), NothingEvictable())
-        buffer = pool.try_acquire(MIB)
-        assert buffer is not None
-        buffer.view[:] = b"x" * MIB
-        handlers.data, answer = buffer.view, handlers.read
-
-        async def read(*asked: int) -> memoryview | bytes:
-            if waits:
-                await handlers.gate.wait()
-            return await answer(*asked)
-
-        monkeypatch.setattr(handlers, "read", read)
-        asked = await kernel.ask(Opcode.READ, READ)
-        await trio.testing.wait_all_tasks_blocked()
-        handlers.gate.set()
-        await trio.testing.wait_all_tasks_blocked()
-        assert not buffer.is_lent
-        buffer.view[:] = b"y" * MIB
-        assert await kernel.answer() == (asked, 0, b"x" * LONG_BYTES)
-        assert not any(thread.name.startswith("reply-") for thread in threading.enumerate())
-
-    on_lane(test, threads=0)
-
-
-def test_few_cores_have_no_reply_threads_and_many_have_some() -> None:
-    counts = [replying.thread_count(cores) for cores in (1, 2, 3, 8, 192)]
-    assert counts == [0, 0, 3, 8, 8]
-
-
 def test_what_is_not_hot_goes_to_pyfuse3_and_back() -> None:
     async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
         uniques = [await kernel.ask(UNKNOWN_OPCODE) for _ in range(3)]
@@ -581,10 +545,7 @@ def test_an_old_kernel_is_told_apart() -> None:
         on_lane(test)
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-def test_an_answer_that_cannot_be_written_ends_the_mount(
-    threads: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thread_that_dies_ends_the_mount(monkeypatch: pytest.MonkeyPatch) -> None:
     died_of = MemoryError()
 
     def die(*_: object) -> None:
@@ -609,7 +570,7 @@ def test_an_answer_that_cannot_be_written_ends_the_mount(
         with trio.fail_after(10):
             (await pool.acquire(MIB)).release()
 
-    on_lane(test, threads=threads)
+    on_lane(test)
 
 
 def test_the_end_of_the_connection_is_the_end_of_the_lane() -> None:

@@ -23,10 +23,6 @@ a program that makes many files has the processor and the lock to itself until i
 """
 _UPLOADS_AT_ONCE = 16
 """Half of the threads: a small file mostly waits; the other half serves waiting programs."""
-_IN_A_ROW = 16
-"""Files that one task uploads, one after the other. The task may not wait at all, if they were
-removed meanwhile.
-"""
 _BYTES_AT_ONCE = 64 * 1024**2
 _LARGE_UPLOADS_AT_ONCE = 4
 """Limit for files above this size: more would take the link from programs that wait for the store.
@@ -61,9 +57,7 @@ class WriteBackQueue(Generic[F]):
         self._queue: dict[F, float] = {}
         """When each was closed, on trio's clock."""
         self._last_closed = -math.inf
-        self._running: dict[F, int] = {}
-        """Files under way, and their sizes when they were begun."""
-        self._bytes_under_way = 0
+        self._running: set[F] = set()
         self._changed = trio.Event()
         self._ended = trio.lowlevel.ParkingLot()
         metrics.write_back_files.set_function(lambda: len(self))
@@ -113,34 +107,18 @@ class WriteBackQueue(Generic[F]):
                     self._changed = trio.Event()
                     with trio.move_on_after(pause_seconds):
                         await self._changed.wait()
-                nursery.start_soon(self._upload, self._begin(), upload)
-
-    def _begin(self) -> F:
-        file = next(iter(self._queue))
-        del self._queue[file]
-        size = file.size()
-        # It may be under way already, if it has changed since.
-        self._bytes_under_way += size - self._running.get(file, 0)
-        self._running[file] = size
-        return file
-
-    def _end(self, file: F) -> None:
-        self._bytes_under_way -= self._running.pop(file, 0)
-        self._ended.unpark_all()
+                file = next(iter(self._queue))
+                del self._queue[file]
+                self._running.add(file)
+                nursery.start_soon(self._upload, file, upload)
 
     async def _upload(self, file: F, upload: Callable[[F], Awaitable[None]]) -> None:
-        """Upload a file, and those that are due when it is done: a task for each takes longer."""
         try:
-            for left in reversed(range(_IN_A_ROW)):
-                try:
-                    await upload(file)
-                finally:
-                    self._end(file)
-                if not left or self._pause_seconds() > 0:
-                    return
-                file = self._begin()
+            await upload(file)
         finally:
+            self._running.discard(file)
             self._changed.set()
+            self._ended.unpark_all()
 
     @property
     def _is_crowded(self) -> bool:
@@ -151,11 +129,10 @@ class WriteBackQueue(Generic[F]):
         if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
             return math.inf
         file, closed = next(iter(self._queue.items()))
-        if (
-            len(self._running) >= _LARGE_UPLOADS_AT_ONCE
-            and self._bytes_under_way + file.size() > _BYTES_AT_ONCE
-        ):
-            return math.inf
+        if len(self._running) >= _LARGE_UPLOADS_AT_ONCE:
+            under_way = sum(each.size() for each in self._running)
+            if under_way + file.size() > _BYTES_AT_ONCE:
+                return math.inf
         if self._is_crowded:
             return 0.0  # a program that makes so many must not wait for the pause
         calm = min(self._last_closed + CALM_SECONDS, closed + LONGEST_BUSY_SECONDS)

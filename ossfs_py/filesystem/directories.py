@@ -35,6 +35,11 @@ class TakesFiles(ABC):
     def __call__(self, name: bytes, reply: EntryReply, following: int) -> bool:
         """Take one entry."""
 
+    @property
+    @abstractmethod
+    def most(self) -> int:
+        """No more entries than this have room, whatever their names."""
+
     @abstractmethod
     def count_fitting(self, names: Sequence[bytes]) -> int:
         """How many of the next entries have room, with these names."""
@@ -70,8 +75,8 @@ class ReadDirectory(Protocol):
         """A batch of (next offset, name, inode) from ``offset`` on; empty at the end."""
         ...
 
-    async def new_files_from(self, offset: int) -> list[tuple[str, ObjectInfo]]:
-        """The files from ``offset`` on that can be adopted, if there are any."""
+    async def new_files_from(self, offset: int, most: int) -> list[tuple[str, ObjectInfo]]:
+        """At most so many files from ``offset`` on that can be adopted, if there are any."""
         ...
 
     def adopt(self, files: list[tuple[str, ObjectInfo]]) -> list[Inode]:
@@ -157,7 +162,7 @@ class Directories:
         try:
             while True:
                 if isinstance(take, TakesFiles) and self.witness is None:
-                    files = await _named(listing.new_files_from(position))
+                    files = await _named(listing.new_files_from(position, 1 + take.most))
                     if files:
                         taken = self._take_files(listing, files, take, position, began)
                         position += taken
@@ -197,7 +202,7 @@ class Directories:
             first,
             names,
             (
-                (inode.number, generation(inode), info.size, info.mtime_ns)
+                (inode.number, inode.generation or generation(inode), info.size, info.mtime_ns)
                 for inode, (_name, info) in zip(inodes, files, strict=False)
             ),
             position + 1 + _DOTS,

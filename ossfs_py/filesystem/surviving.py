@@ -513,7 +513,7 @@ class ResumedListing:
         batch = await self._listing.entries_from(max(0, offset + shift))
         return [(position - shift, name, inode) for position, name, inode in batch]
 
-    async def new_files_from(self, _offset: int) -> list[tuple[str, ObjectInfo]]:
+    async def new_files_from(self, _offset: int, _most: int) -> list[tuple[str, ObjectInfo]]:
         """None: a daemon that may be followed by another one tells of its files one by one."""
         return []
 

@@ -360,8 +360,16 @@ class DirectoryAnswer(TakesFiles):
         )
         return True
 
+    @property
+    def most(self) -> int:
+        """No more entries than this have room, whatever their names."""
+        return self._room // _named_entry(1).size
+
     def count_fitting(self, names: Sequence[bytes]) -> int:
         """How many of the next entries have room, with these names."""
+        lengths = set(map(len, names))
+        if len(lengths) == 1:  # numbered files
+            return min(len(names), self._room // _named_entry(lengths.pop()).size)
         room = self._room
         for count, name in enumerate(names):
             room -= _named_entry(len(name)).size

@@ -97,6 +97,9 @@ class MetadataMemory:
         self._by_version: LRUCache[tuple[str, str, int], Mapping[str, str]] = LRUCache(max_entries)
         self._new: dict[tuple[str, str, int], Mapping[str, str]] | None = None
 
+    def __len__(self) -> int:
+        return len(self._by_version)
+
     def remember(self, info: ObjectInfo) -> None:
         """Keep the metadata of a HEAD answer."""
         if info.metadata is not None:

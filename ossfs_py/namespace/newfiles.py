@@ -17,12 +17,13 @@ def new_files(
     if tree.absences.told_in(directory.number):
         return found  # the kernel may have to forget that a name is absent
     known, remembered = directory.children, tree.metadata
+    has_answers = bool(remembered)
     for name, entry in listed:
         if (
             name in known
             or not isinstance(entry, ObjectInfo)
             or entry.key != prefix + name
-            or remembered.complete(entry).metadata is not None
+            or (has_answers and remembered.complete(entry).metadata is not None)
         ):
             break
         found.append((name, entry))

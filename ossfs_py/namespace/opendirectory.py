@@ -61,10 +61,10 @@ class DirectoryListing:
             offset = stop
         return []
 
-    async def new_files_from(self, offset: int) -> list[tuple[str, ObjectInfo]]:
-        """The files from ``offset`` on of which nothing is known but what the listing tells, as
-        most of a large directory that is listed for the first time. None if another entry is there,
-        or may be near it: :meth:`entries_from` tells then.
+    async def new_files_from(self, offset: int, most: int) -> list[tuple[str, ObjectInfo]]:
+        """At most so many files from ``offset`` on of which nothing is known but what the listing
+        tells, as most of a large directory that is listed for the first time. None if another entry
+        is there, or on the same page: :meth:`entries_from` tells then.
 
         Raises:
             StoreError
@@ -81,9 +81,7 @@ class DirectoryListing:
         self._new_since = listing.started
         start = max(offset, chunk.base)
         prefix = self._tree.keys.marker_key_of(self._directory)
-        return new_files(
-            self._tree, self._directory, prefix, chunk.part(start, start + BATCH_ENTRIES)
-        )
+        return new_files(self._tree, self._directory, prefix, chunk.part(start, start + most))
 
     def adopt(self, files: list[tuple[str, ObjectInfo]]) -> list[Inode]:
         """The inodes of files that :meth:`new_files_from` has just told, each with a reference of

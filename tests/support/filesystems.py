@@ -83,6 +83,10 @@ class Taken(TakesFiles):
             self.replies.append(reply)
         return True
 
+    @property
+    def most(self) -> int:
+        return self.room
+
     def count_fitting(self, names: Sequence[bytes]) -> int:
         return min(self.room, len(names))
 

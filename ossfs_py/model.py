@@ -63,12 +63,12 @@ class ByteRange:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """The description of one object from the store.
 
     A LIST answer leaves ``metadata`` None ("not asked"); a HEAD answer fills it, possibly empty.
-    Metadata names are lower case and carry no ``x-amz-meta-`` prefix.
+    Metadata names are lower case and carry no ``x-amz-meta-`` prefix. It is a tuple for the same
+    reason as :class:`Attributes`.
     """
 
     key: str

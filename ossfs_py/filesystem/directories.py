@@ -1,7 +1,8 @@
 """Directory handles: opendir(3) makes them, and readdir(3) reads them."""
 
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeAlias
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -12,14 +13,50 @@ from ossfs_py.errors import (
     ObjectMissingError,
 )
 from ossfs_py.filesystem.replies import EntryReply, Replies
+from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.namespace import Namespace
+
+T = TypeVar("T")
 
 TakeEntry: TypeAlias = Callable[[bytes, EntryReply, int], bool]
 """Takes a name, its entry, and the offset of the next entry; False if it has no room."""
 
 _DOTS = 2
 """Offsets 0 and 1 are ``.`` and ``..``; the listing follows."""
+
+
+class TakesFiles(ABC):
+    """Takes entries, as any :data:`TakeEntry` does, and many files at once."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, name: bytes, reply: EntryReply, following: int) -> bool:
+        """Take one entry."""
+
+    @property
+    @abstractmethod
+    def most(self) -> int:
+        """No more entries than this have room, whatever their names."""
+
+    @abstractmethod
+    def count_fitting(self, names: Sequence[bytes]) -> int:
+        """How many of the next entries have room, with these names."""
+
+    @abstractmethod
+    def take_files(
+        self,
+        first: EntryReply,
+        names: Sequence[bytes],
+        files: Iterable[tuple[int, int, int, int]],
+        following: int,
+    ) -> None:
+        """Take files that differ from the first one, of which ``first`` tells, only in their names
+        and in what ``files`` tells of each: number, generation, size, and time of change (ns).
+
+        ``following`` is the offset behind the first. Precondition: there is room for them.
+        """
 
 
 class ReadDirectory(Protocol):
@@ -36,6 +73,14 @@ class ReadDirectory(Protocol):
 
     async def entries_from(self, offset: int) -> list[tuple[int, str, Inode]]:
         """A batch of (next offset, name, inode) from ``offset`` on; empty at the end."""
+        ...
+
+    async def new_files_from(self, offset: int, most: int) -> list[tuple[str, ObjectInfo]]:
+        """At most so many files from ``offset`` on that can be adopted, if there are any."""
+        ...
+
+    def adopt(self, files: list[tuple[str, ObjectInfo]]) -> list[Inode]:
+        """The inodes of these, each with a reference of the kernel."""
         ...
 
 
@@ -115,7 +160,18 @@ class Directories:
         known, remember = self._replies.known, self._namespace.remember
         passed: tuple[int, str] | None = None
         try:
-            while batch := await _entries(listing, position):
+            while True:
+                if isinstance(take, TakesFiles) and self.witness is None:
+                    files = await _named(listing.new_files_from(position, 1 + take.most))
+                    if files:
+                        taken = self._take_files(listing, files, take, position, began)
+                        position += taken
+                        if taken < len(files):
+                            return
+                        continue
+                batch = await _named(listing.entries_from(position))
+                if not batch:
+                    return
                 now = trio.current_time()
                 for position, text, inode in batch:
                     if not take(text.encode(), known(inode, now, began), position + _DOTS):
@@ -125,6 +181,33 @@ class Directories:
         finally:
             if self.witness is not None and passed is not None:
                 self.witness.directory_passed(number, *passed)
+
+    def _take_files(
+        self,
+        listing: ReadDirectory,
+        files: list[tuple[str, ObjectInfo]],
+        many: TakesFiles,
+        position: int,
+        began: float,
+    ) -> int:
+        """How many of the files at ``position`` had room."""
+        names = [name.encode() for name, _info in files]
+        taken = many.count_fitting(names)
+        if not taken:
+            return 0
+        inodes = listing.adopt(files[:taken])
+        first = self._replies.known_files(inodes, trio.current_time(), began)
+        generation = self._namespace.generation
+        many.take_files(
+            first,
+            names,
+            (
+                (inode.number, inode.generation or generation(inode), info.size, info.mtime_ns)
+                for inode, (_name, info) in zip(inodes, files, strict=False)
+            ),
+            position + 1 + _DOTS,
+        )
+        return taken
 
     def release(self, number: int) -> None:
         """closedir(3)."""
@@ -138,9 +221,10 @@ class Directories:
             raise BadHandleError(f"unknown directory handle {number}") from None
 
 
-async def _entries(listing: ReadDirectory, position: int) -> list[tuple[int, str, Inode]]:
+async def _named(asked: Awaitable[T]) -> T:
+    """What a listing tells; that there is no bucket is no ENOENT of the directory."""
     try:
-        return await listing.entries_from(position)
+        return await asked
     except (BucketMissingError, ObjectMissingError) as exc:
         raise ListingFailedError(
             str(exc.args[0]),

@@ -10,7 +10,6 @@ import base64
 import json
 import struct
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import fields, replace
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -310,7 +309,7 @@ def _described(opened: OpenInode) -> dict[str, Any]:
 
 
 def _plain(info: ObjectInfo) -> dict[str, Any]:
-    told = ((field.name, getattr(info, field.name)) for field in fields(info))
+    told = info._asdict().items()
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in told}
 
 
@@ -336,7 +335,7 @@ def restore_inode(inode: Inode, told: Mapping[str, Any]) -> None:
         # The daemon may have died after it stored the object and before it noted that.
         before = inode.info or ObjectInfo(version.key, version.size, version.etag, 0)
         if before.key == version.key:
-            inode.info = replace(before, etag=version.etag, size=version.size)
+            inode.info = before._replace(etag=version.etag, size=version.size)
     inode.metadata = told["metadata"]
     if told["xattrs"] is not None:
         values = told["xattrs"].items()

@@ -5,7 +5,7 @@ to the kernel while the mount exists. Without a channel nothing is cached, and n
 dropped.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -334,6 +334,17 @@ class KernelCache:
         if self._behind:
             self._behind.pop(inode.number, None)
         inode.size_told = size_bytes
+
+    def answered_files(self, inodes: Iterable[Inode], began: float) -> None:
+        """As :meth:`answered`, for many files at once, as long as the store says they are."""
+        is_calm = not (self._expiries or self._behind)
+        for inode in inodes:
+            info = inode.info
+            size_bytes = 0 if info is None else info.size
+            if is_calm:
+                inode.size_told = size_bytes
+            else:
+                self.answered(inode, size_bytes, began)
 
     def truncated(self, inode: Inode, size_bytes: int) -> None:
         """A program truncates the file or opens it with O_TRUNC: the kernel takes the new size,

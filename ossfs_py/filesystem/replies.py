@@ -1,5 +1,6 @@
 """Answers to the kernel: the types, and how an inode is turned into one."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import trio
@@ -98,6 +99,13 @@ class Replies:
         before.
         """
         return self._reply(inode, self._namespace.attributes_known(inode), now, began)
+
+    def known_files(self, inodes: Sequence[Inode], now: float, began: float) -> EntryReply:
+        """The reply for the first of some files that were made for a listing just now. Those for
+        the others differ only in number, generation, size and times.
+        """
+        self._kernel.answered_files(inodes, began)
+        return self.known(inodes[0], now, began)
 
     def _reply(self, inode: Inode, attributes: Attributes, now: float, began: float) -> EntryReply:
         self._kernel.answered(inode, attributes.size, began)

@@ -513,6 +513,14 @@ class ResumedListing:
         batch = await self._listing.entries_from(max(0, offset + shift))
         return [(position - shift, name, inode) for position, name, inode in batch]
 
+    async def new_files_from(self, _offset: int, _most: int) -> list[tuple[str, ObjectInfo]]:
+        """None: a daemon that may be followed by another one tells of its files one by one."""
+        return []
+
+    def adopt(self, files: list[tuple[str, ObjectInfo]]) -> list[Inode]:
+        """Not called, as no file is told of."""
+        return self._listing.adopt(files)
+
     async def _find(self, offset: int) -> int:
         wanted = self._names.get(offset)
         position = 0

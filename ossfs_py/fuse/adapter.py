@@ -455,7 +455,7 @@ class Adapter(pyfuse3.Operations):
         self, fh: int, start_id: int, token: pyfuse3.ReaddirToken | DirectoryAnswer
     ) -> None:
         if isinstance(token, DirectoryAnswer):
-            await self._fs.read_directory(fh, start_id, token.take)
+            await self._fs.read_directory(fh, start_id, token)
             return
         # One object serves all replies, as each is copied into the answer at once.
         attributes = pyfuse3.EntryAttributes()

@@ -6,9 +6,11 @@ All fields are in the machine's byte order, and aligned as in C. Malformed input
 
 import struct
 import time
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ossfs_py.filesystem.directories import TakesFiles
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.model import AttributeChange
 
@@ -328,7 +330,7 @@ def _named_entry(length: int) -> struct.Struct:
     return struct.Struct(f"{_DIRECTORY_ENTRY}{length + -(before + length) % _ALIGNMENT}s")
 
 
-class DirectoryAnswer:
+class DirectoryAnswer(TakesFiles):
     """The answer to READDIRPLUS, filled with entries as far as ``room`` bytes hold them."""
 
     __slots__ = ("_parts", "_preferred_bytes", "_room", "_seconds", "_timeouts")
@@ -341,26 +343,98 @@ class DirectoryAnswer:
         self._timeouts = (0, 0, 0, 0)
         """The same as the kernel counts it. Entries that were listed together have one duration."""
 
-    def take(self, name: bytes, reply: EntryReply, following: int) -> bool:
+    def __call__(self, name: bytes, reply: EntryReply, following: int) -> bool:
         """Add an entry, and the offset of the next one; False if it has no room."""
         length = len(name)
         form = _named_entry(length)
         if form.size > self._room:
             return False
         self._room -= form.size
-        shown, name_seconds, kept_seconds, generation = reply
-        if (name_seconds, kept_seconds) != self._seconds:
-            self._seconds = name_seconds, kept_seconds
-            (name_s, name_ns), (kept_s, kept_ns) = map(_duration, self._seconds)
-            self._timeouts = name_s, kept_s, name_ns, kept_ns
-        ino, mode, *_ = shown
+        ino, mode, *_ = reply.attributes
+        timeouts = self._timeouts_of(reply)
         self._parts.append(
             form.pack(
-                *(ino, generation, *self._timeouts, *_shown(reply, self._preferred_bytes)),
+                *(ino, reply.generation, *timeouts, *_shown(reply, self._preferred_bytes)),
                 *(ino, following, length, (mode >> _TYPE_SHIFT) & 0xF, name),
             )
         )
         return True
+
+    @property
+    def most(self) -> int:
+        """No more entries than this have room, whatever their names."""
+        return self._room // _named_entry(1).size
+
+    def count_fitting(self, names: Sequence[bytes]) -> int:
+        """How many of the next entries have room, with these names."""
+        lengths = set(map(len, names))
+        if len(lengths) == 1:  # numbered files
+            return min(len(names), self._room // _named_entry(lengths.pop()).size)
+        room = self._room
+        for count, name in enumerate(names):
+            room -= _named_entry(len(name)).size
+            if room < 0:
+                return count
+        return len(names)
+
+    def take_files(
+        self,
+        first: EntryReply,
+        names: Sequence[bytes],
+        files: Iterable[tuple[int, int, int, int]],
+        following: int,
+    ) -> None:
+        """Add files that look like the first one but for what ``files`` tells of them."""
+        _ino, mode, _size, uid, gid, _atime, _mtime, _ctime, nlink = first.attributes
+        name_s, kept_s, name_ns, kept_ns = self._timeouts_of(first)
+        kind, preferred = (mode >> _TYPE_SHIFT) & 0xF, self._preferred_bytes
+        form, length = _named_entry(0), 0
+        for name, (ino, generation, size, mtime_ns) in zip(names, files, strict=False):
+            if len(name) != length:
+                length = len(name)
+                form = _named_entry(length)
+            self._room -= form.size
+            changed, changed_ns = divmod(mtime_ns, _NANO)
+            self._parts.append(
+                form.pack(
+                    ino,
+                    generation,
+                    name_s,
+                    kept_s,
+                    name_ns,
+                    kept_ns,
+                    ino,
+                    size,
+                    -(-size // _BLOCK_BYTES),
+                    changed,
+                    changed,
+                    changed,
+                    changed_ns,
+                    changed_ns,
+                    changed_ns,
+                    mode,
+                    nlink,
+                    uid,
+                    gid,
+                    0,
+                    preferred,
+                    0,
+                    ino,
+                    following,
+                    length,
+                    kind,
+                    name,
+                )
+            )
+            following += 1
+
+    def _timeouts_of(self, reply: EntryReply) -> tuple[int, int, int, int]:
+        seconds = reply.name_seconds, reply.attributes_seconds
+        if seconds != self._seconds:
+            self._seconds = seconds
+            (name_s, name_ns), (kept_s, kept_ns) = map(_duration, seconds)
+            self._timeouts = name_s, kept_s, name_ns, kept_ns
+        return self._timeouts
 
     def answer(self, unique: int) -> bytes:
         """The answer with the entries taken."""

@@ -1,7 +1,6 @@
 """How long the mount remembers which answers of the store, and how many."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TypeAlias
 
 import trio
@@ -98,6 +97,9 @@ class MetadataMemory:
         self._by_version: LRUCache[tuple[str, str, int], Mapping[str, str]] = LRUCache(max_entries)
         self._new: dict[tuple[str, str, int], Mapping[str, str]] | None = None
 
+    def __len__(self) -> int:
+        return len(self._by_version)
+
     def remember(self, info: ObjectInfo) -> None:
         """Keep the metadata of a HEAD answer."""
         if info.metadata is not None:
@@ -132,7 +134,7 @@ class MetadataMemory:
         if info.metadata is not None or not self._by_version:
             return info
         metadata = self._by_version.get(self._version(info))
-        return info if metadata is None else replace(info, metadata=metadata)
+        return info if metadata is None else info._replace(metadata=metadata)
 
     @staticmethod
     def _version(info: ObjectInfo) -> tuple[str, str, int]:

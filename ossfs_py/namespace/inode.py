@@ -4,8 +4,7 @@ import enum
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from ossfs_py.errors import StaleInodeError
@@ -219,8 +218,7 @@ class Inode:
         if before is not None and same_version and self.mtime_settled and info.metadata is None:
             info = before  # a LIST answer tells nothing new; this is the common case
         elif before is not None and same_version:
-            info = replace(
-                info,
+            info = info._replace(
                 mtime_ns=before.mtime_ns if self.mtime_settled else info.mtime_ns,
                 metadata=self.metadata if info.metadata is None else info.metadata,
                 content_type=info.content_type or before.content_type,
@@ -349,6 +347,35 @@ class InodeTable:
             self._shrink(room=1)  # before it could displace the new one
         self._idle[inode.number] = inode
         return inode
+
+    def new_files(
+        self, parent: Inode, files: Iterable[tuple[str, ObjectInfo]], fresh_until: float
+    ) -> list[Inode]:
+        """New inodes, as :meth:`new` makes them, for listed files whose names no known entry has.
+        The kernel gets a reference to each.
+        """
+        if parent.number not in self._by_number:
+            self._restore(parent)
+        seed, hash_name = self._seed(parent), self._hash_name
+        by_number, children = self._by_number, parent.children
+        made: list[Inode] = []
+        for name, info in files:
+            number = hash_name(seed, name, 0) >> 1
+            if number in by_number or not number:
+                inode = self.new(parent, name, Kind.FILE)
+                self._idle.pop(inode.number, None)
+            else:
+                inode = children[name] = by_number[number] = Inode(number, parent, name, Kind.FILE)
+                inode.generation = hash_name(seed, name, _GENERATION_STEP) % _MAX_GENERATION
+            inode.lookup_count = 1
+            inode.info = info
+            inode.mtime_settled = True
+            inode.fresh_until = fresh_until
+            made.append(inode)
+        if self.witness is not None:
+            for inode in made:
+                self.witness.told(inode)
+        return made
 
     def detach(self, inode: Inode) -> None:
         """Take the inode's name away; programs that have it open keep the inode."""

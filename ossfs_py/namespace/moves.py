@@ -248,7 +248,7 @@ class CatalogueOfMoved:
 
 
 def _moved(info: ObjectInfo, move: DirectoryMove) -> ObjectInfo:
-    return replace(info, key=move.new_key(info.key), stored_at=info.key)
+    return info._replace(key=move.new_key(info.key), stored_at=info.key)
 
 
 def _unknown(prefix: str) -> StoreUnavailableError:

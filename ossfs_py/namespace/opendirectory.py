@@ -7,6 +7,7 @@ from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry
 from ossfs_py.namespace.listing.reading import Listing, ListingPage
+from ossfs_py.namespace.newfiles import new_files
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
@@ -24,9 +25,13 @@ class DirectoryListing:
         self._resolver = resolver
         self._directory = directory
         self._listing: Listing | None = None
-        self._chunk = ListingPage(0, [])
+        self._chunk = ListingPage(0, {})
         self._pages: list[ListingPage] = []
         """The pages passed, without their entries, to go back to."""
+        self._is_begun = False
+        """Whether anything was handed out since the last rewind."""
+        self._new_since = 0.0
+        """When the files that were told last were asked for."""
 
     @property
     def directory(self) -> Inode:
@@ -36,6 +41,7 @@ class DirectoryListing:
     def rewind(self) -> None:
         """Begin again; changes made since are seen."""
         self._listing = None
+        self._is_begun = False
 
     async def entries_from(self, offset: int) -> list[tuple[int, str, Inode]]:
         """A batch of (next offset, name, inode) from ``offset`` on; empty at the end.
@@ -45,25 +51,60 @@ class DirectoryListing:
         Raises:
             StoreError
         """
-        if offset == 0:
+        while (listing := await self._reach(offset)) is not None:
+            start = max(offset, self._chunk.base)
+            stop = min(start + BATCH_ENTRIES, self._chunk.end)
+            batch = await self._batch(listing, self._chunk, start, stop)
+            if batch:
+                self._is_begun = True
+                return batch
+            offset = stop
+        return []
+
+    async def new_files_from(self, offset: int, most: int) -> list[tuple[str, ObjectInfo]]:
+        """At most so many files from ``offset`` on of which nothing is known but what the listing
+        tells, as most of a large directory that is listed for the first time. None if another entry
+        is there, or on the same page: :meth:`entries_from` tells then.
+
+        Raises:
+            StoreError
+        """
+        listing = await self._reach(offset)
+        chunk = self._chunk
+        if (
+            listing is None
+            or self._tree.options.posix_metadata
+            or not listing.is_as_listed(chunk)
+            or not chunk.has_only_files()
+        ):
+            return []
+        self._new_since = listing.started
+        start = max(offset, chunk.base)
+        prefix = self._tree.keys.marker_key_of(self._directory)
+        return new_files(self._tree, self._directory, prefix, chunk.part(start, start + most))
+
+    def adopt(self, files: list[tuple[str, ObjectInfo]]) -> list[Inode]:
+        """The inodes of files that :meth:`new_files_from` has just told, each with a reference of
+        the kernel.
+        """
+        self._is_begun = True
+        fresh_until = self._new_since + self._tree.options.metadata_ttl_seconds
+        return self._tree.table.new_files(self._directory, files, fresh_until)
+
+    async def _reach(self, offset: int) -> Listing | None:
+        """The listing, when the page that has ``offset`` is here; None at the end."""
+        if offset == 0 and self._is_begun:
             self.rewind()
         if self._listing is None:
             await self._resolver.made.confirm(self._directory)
         listing = self._position(offset)
-        while True:
-            start = max(offset, self._chunk.base)
-            if start < self._chunk.end:
-                stop = min(start + BATCH_ENTRIES, self._chunk.end)
-                batch = await self._batch(listing, self._chunk, start, stop)
-                if batch:
-                    return batch
-                offset = stop
-                continue
+        while max(offset, self._chunk.base) >= self._chunk.end:
             following = await listing.after(self._chunk)
             if following is None:
-                return []
+                return None
             self._chunk = following
             self._note_page(following)
+        return listing
 
     def _position(self, offset: int) -> Listing:
         """The listing to read, with the cursor at or before ``offset``."""
@@ -83,15 +124,15 @@ class DirectoryListing:
 
     def _note_page(self, chunk: ListingPage) -> None:
         if not self._pages or (chunk.base > self._pages[-1].base and not chunk.is_tail):
-            place = ListingPage(chunk.base, [], token=chunk.token, carried=chunk.carried)
+            place = ListingPage(chunk.base, {}, token=chunk.token, carried=chunk.carried)
             self._pages.append(place)
 
     async def _batch(
         self, listing: Listing, chunk: ListingPage, start: int, stop: int
     ) -> list[tuple[int, str, Inode]]:
-        listed = chunk.entries[start - chunk.base : stop - chunk.base]
+        listed = chunk.part(start, stop)
         # While the answers for these travel, those for the next batch can.
-        following = chunk.entries[stop - chunk.base : stop - chunk.base + BATCH_ENTRIES]
+        following = chunk.part(stop, stop + BATCH_ENTRIES)
         self._resolver.ask_ahead(e for _name, e in following if isinstance(e, ObjectInfo))
         answers = await self._ask_where_needed(listing, chunk, listed)
         prefix = self._tree.keys.marker_key_of(self._directory)

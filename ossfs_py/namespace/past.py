@@ -61,7 +61,7 @@ class PastCatalogue:
         else:
             # HEAD tells whole seconds, listings of some stores more.
             if info.mtime_ns + _NS_PER_SECOND <= self._at_ns:
-                return replace(info, pinned=info.version_id is not None)
+                return info._replace(pinned=info.version_id is not None)
         entry = self._last_of(key)
         if entry is None or entry.info is None:
             raise ObjectMissingError("it was not there then", operation="HeadObject", key=key)

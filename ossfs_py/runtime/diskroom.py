@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from ossfs_py.errors import disk_full
 
@@ -18,6 +19,11 @@ READERS = -1
 _KEPT_BYTES = 1024**3
 _KEPT_SHARE = 10
 """One part in this many of a disk that is smaller than ten times the first."""
+_FEW_BYTES = 4096
+_FRESH_SECONDS = 0.01
+_MUCH_BYTES = 256 * 1024**2
+"""Who brings so few bytes is told what was left so long ago, if that was so much. Asking each time
+takes 1.7 us, a seventh of what the daemon does for a write of one byte."""
 
 
 def left_bytes(fd: int, min_free_bytes: int | None) -> int:
@@ -47,15 +53,25 @@ class DiskRoom:
         self._coming_bytes = 0
         """Bytes that threads are writing now, changed under the lock."""
         self._lock = threading.Lock()
+        self._last = -1, 0.0, 0
+        """A file, until when the answer about its file system counts, and what was left there."""
 
     def has_room(self, fd: int, uid: int, size: int) -> bool:
         """Whether the user may bring ``size`` more bytes to the file system of ``fd``."""
         if self._min_free_bytes == 0 and not self._shared:
             return True
-        left = left_bytes(fd, self._min_free_bytes) - self._coming_bytes - size
+        left = self._left_bytes(fd, size) - self._coming_bytes - size
         if left < 0:
             return False
         return not self._shared or self._taken[uid] + size <= left
+
+    def _left_bytes(self, fd: int, size: int) -> int:
+        asked_fd, until, left = self._last
+        now = monotonic()
+        if size > _FEW_BYTES or asked_fd != fd or now >= until:
+            left = left_bytes(fd, self._min_free_bytes)
+            self._last = fd, now + _FRESH_SECONDS if left >= _MUCH_BYTES else now, left
+        return left
 
     @contextmanager
     def reserved(self, fd: int, uid: int, size: int) -> Iterator[bool]:

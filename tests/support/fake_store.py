@@ -11,7 +11,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ossfs_py.errors import (
     ConditionFailedError,
@@ -211,7 +211,7 @@ class FakeStore:
                 if common is not None:
                     prefixes[common] = None
                 else:
-                    objects.append(replace(self.objects[key].info, metadata=None, described=None))
+                    objects.append(self.objects[key].info._replace(metadata=None, described=None))
             return ListPage(tuple(objects), tuple(prefixes), None)
 
     def get_range_into(

@@ -2,9 +2,10 @@
 
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ossfs_py.errors import (
     StaleInodeError,
 )
 from ossfs_py.filesystem.commits import ConflictPolicy
+from ossfs_py.filesystem.directories import TakesFiles
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.operations import Filesystem
@@ -56,6 +58,53 @@ class Descriptor:
     past_pages: bool
     append: bool
     writable: bool
+
+
+class Taken(TakesFiles):
+    """What readdir(3) brings, as far as there is room."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.numbers: list[int] = []
+        self.replies: list[EntryReply] = []
+        self.together = 0
+        """How many were taken together with others."""
+        self.room = 0
+        self.offset = 0
+
+    def __call__(self, name: bytes, reply: EntryReply, following: int) -> bool:
+        if not self.room:
+            return False
+        self.room -= 1
+        self.offset = following
+        if name not in (b".", b".."):
+            self.names.append(name.decode())
+            self.numbers.append(reply.inode)
+            self.replies.append(reply)
+        return True
+
+    @property
+    def most(self) -> int:
+        return self.room
+
+    def count_fitting(self, names: Sequence[bytes]) -> int:
+        return min(self.room, len(names))
+
+    def take_files(
+        self,
+        first: EntryReply,
+        names: Sequence[bytes],
+        files: Iterable[tuple[int, int, int, int]],
+        following: int,
+    ) -> None:
+        for offset, name, (number, generation, size, mtime_ns) in zip(
+            count(following), names, files, strict=False
+        ):
+            shown = first.attributes._replace(
+                ino=number, size=size, atime_ns=mtime_ns, mtime_ns=mtime_ns, ctime_ns=mtime_ns
+            )
+            assert self(name, first._replace(attributes=shown, generation=generation), offset)
+            self.together += 1
 
 
 class Channel:
@@ -222,30 +271,15 @@ class Mounted:
 
     async def names(self, path: Names = (), *, step: int | None = None) -> list[str]:
         """readdir(3) of everything; ``step`` entries fit one answer to the kernel."""
-        result: list[str] = []
-        taken: list[int] = []
-        room = 0
-        offset = 0
-
-        def take(name: bytes, entry: EntryReply, following: int) -> bool:
-            nonlocal room, offset
-            if not room:
-                return False
-            room -= 1
-            offset = following
-            if name not in (b".", b".."):
-                result.append(name.decode())
-                taken.append(entry.inode)
-            return True
-
+        taken = Taken()
         async with self.at(path) as number:
             handle = self.fs.open_directory(number)
-            while not room:
-                room = step or BATCH_ENTRIES
-                await self.fs.read_directory(handle, offset, take)
+            while not taken.room:
+                taken.room = step or BATCH_ENTRIES
+                await self.fs.read_directory(handle, taken.offset, taken)
             self.fs.release_directory(handle)
-        self.fs.forget([(each, 1) for each in taken])
-        return result
+        self.fs.forget([(number, 1) for number in taken.numbers])
+        return taken.names
 
     # -- attributes -----------------------------------------------------------------------------
 

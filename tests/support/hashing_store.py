@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 
 from ossfs_py.model import Body, CommitRequest, MultipartUpload, ObjectVersion, Part
 from tests.support.fake_store import FakeStore, StoredObject
@@ -31,5 +30,5 @@ class HashingStore(FakeStore):
     def _named(self, key: str, etag: str) -> ObjectVersion:
         with self._lock:
             stored = self.objects[key]
-            self.objects[key] = StoredObject(stored.content, replace(stored.info, etag=etag))
+            self.objects[key] = StoredObject(stored.content, stored.info._replace(etag=etag))
             return self.objects[key].info.version

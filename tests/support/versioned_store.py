@@ -132,9 +132,9 @@ class VersionedStore(FakeStore):
         parts: int = 0,
     ) -> ObjectVersion:
         version = super()._write(key, content, metadata, content_type, parts)
-        info = replace(self.objects[key].info, version_id=f"v{next(self._serial)}")
+        info = self.objects[key].info._replace(version_id=f"v{next(self._serial)}")
         self.objects[key] = StoredObject(content, info)
-        pinned = replace(info, pinned=True)
+        pinned = info._replace(pinned=True)
         entry = HistoryEntry(key, info.version_id or "", True, info.mtime_ns, pinned)
         self._put_on_top(entry, content)
         return version

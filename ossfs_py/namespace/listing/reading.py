@@ -21,12 +21,15 @@ class ListingPage:
     too long to be kept streams in bounded memory.
     """
 
-    __slots__ = ("base", "carried", "changes", "entries", "following", "is_tail", "token")
+    __slots__ = (
+        *("base", "carried", "changes", "following", "is_tail", "token"),
+        *("_entries", "_names", "_only_files"),
+    )
 
     def __init__(
         self,
         base: int,
-        entries: list[tuple[str, Entry]],
+        entries: dict[str, Entry],
         *,
         token: str | None = None,
         carried: dict[str, Entry] | None = None,
@@ -34,7 +37,9 @@ class ListingPage:
         changes: int = 0,
     ) -> None:
         self.base = base
-        self.entries = entries
+        # A pair for each would be one object more that Python's garbage collector looks at.
+        self._names = list(entries)
+        self._entries = list(entries.values())
         self.token = token
         """The query of the page."""
         self.carried = carried or {}
@@ -44,11 +49,30 @@ class ListingPage:
         self.changes = changes
         """How many changes of the listing were noted before; the entries have them already."""
         self.following: ListingPage | None = None
+        self._only_files: bool | None = None
+
+    def has_only_files(self) -> bool:
+        """Whether there are only objects of which a LIST tells enough: an empty one may be a
+        link, and one that was listed before it was renamed has another version.
+        """
+        if self._only_files is None:
+            self._only_files = all(
+                isinstance(entry, ObjectInfo) and entry.size and entry.stored_at is None
+                for entry in self._entries
+            )
+        return self._only_files
+
+    def part(self, start: int, stop: int) -> list[tuple[str, Entry]]:
+        """The names and entries from one position of the listing up to another, those of them that
+        are on this page; ``start`` is not before it.
+        """
+        start, stop = start - self.base, stop - self.base
+        return list(zip(self._names[start:stop], self._entries[start:stop], strict=True))
 
     @property
     def end(self) -> int:
         """Position after the last entry."""
-        return self.base + len(self.entries)
+        return self.base + len(self._names)
 
 
 class Listed:
@@ -98,7 +122,7 @@ class Listing:
         self.confirmed_at = -math.inf
         """When the store last had, for a directory that was made here, what the index has."""
         self.index: dict[str, Entry] | None = {}
-        self._head: ListingPage | None = ListingPage(base, [], token=token)
+        self._head: ListingPage | None = ListingPage(base, {}, token=token)
         self._last = self._head
         self._merger = merger
         self._fetch = fetch
@@ -203,8 +227,7 @@ class Listing:
         Precondition: joinable, or nobody began to read it yet.
         """
         if self.complete and self.index is not None:
-            entries = list(self.index.items())
-            return ListingPage(0, entries, is_tail=True, changes=self._changes)
+            return ListingPage(0, self.index, is_tail=True, changes=self._changes)
         head = self._head
         if head is None:
             raise RuntimeError("a streaming listing is read from its beginning once")
@@ -274,13 +297,13 @@ class Listing:
         self._guessed = self._numbered.next_page(page)
         self._pending = self._guessed or self._fetch(self._token)
 
-    def _taken_in(self, listed: dict[str, Entry]) -> list[tuple[str, Entry]]:
+    def _taken_in(self, listed: dict[str, Entry]) -> dict[str, Entry]:
         """Add a page's entries to the index, as they are after the changes that were noted."""
         if not self._overlay and (self.index is None or self.index.keys().isdisjoint(listed)):
             if self.index is not None:
                 self.index.update(listed)
-            return list(listed.items())
-        entries: list[tuple[str, Entry]] = []
+            return listed
+        entries: dict[str, Entry] = {}
         for name, as_listed in listed.items():
             entry = as_listed
             if (changed := self._overlay.get(name)) is not None:
@@ -295,7 +318,7 @@ class Listing:
                         self._changes += 1
                     continue
                 self.index[name] = entry
-            entries.append((name, entry))
+            entries[name] = entry
         return entries
 
     def _follows(self, page: ListPage) -> bool:
@@ -303,11 +326,11 @@ class Listing:
         return not page.objects or page.objects[0].key > self._last_key
 
     def _finish(self) -> None:
-        tail = [
-            (name, state)
+        tail: dict[str, Entry] = {
+            name: state
             for name in self._tail
             if (state := self._overlay.get(name, REMOVED)) is not REMOVED
-        ]
+        }
         if tail:
             self._append(ListingPage(self._last.end, tail, is_tail=True))
         self.complete = True

@@ -133,7 +133,7 @@ def _entry(element: ElementTree.Element, listing: ListingDocument) -> HistoryEnt
             version_id=texts["VersionId"],
             is_latest=texts.get("IsLatest") == "true",
             mtime_ns=parse_time(texts["LastModified"]),
-            info=None if info is None else replace(info, pinned=True),
+            info=None if info is None else info._replace(pinned=True),
         )
     except (KeyError, ValueError, TypeError):
         raise NoAnswerError("an entry of the listing is incomplete", "not_http") from None

@@ -133,14 +133,16 @@ def _object(
     try:
         mtime_ns = parse_time(modified)
         return ObjectInfo(
-            key=decode(key),
-            size=int(size),
+            decode(key),
+            int(size),
             # Some servers leave it out: then the object cannot be pinned, but it is there.
-            etag=clean_etag(etag) or dated(mtime_ns),
-            mtime_ns=mtime_ns,
-            storage_class=storage_class or None,
-            version_id=version_id or None,
-            owner=owner or owner_id or None,
+            clean_etag(etag) or dated(mtime_ns),
+            mtime_ns,
+            None,
+            None,
+            storage_class or None,
+            version_id or None,
+            owner or owner_id or None,
         )
     except (ValueError, TypeError):
         raise NoAnswerError("an entry of the LIST answer is incomplete", "not_http") from None

@@ -65,7 +65,7 @@ class Reader:
     def head_once(self, key: str, state: Attempt, version_id: str | None = None) -> ObjectInfo:
         """One try of a HEAD, for use inside another call's attempt."""
         info = parse_head(key, self.head_headers(key, state, version_id=version_id))
-        return info if version_id is None else replace(info, version_id=version_id, pinned=True)
+        return info if version_id is None else info._replace(version_id=version_id, pinned=True)
 
     def head_headers(
         self,

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 
 from prometheus_client import Counter
 
@@ -127,7 +126,7 @@ def told_by(version: ObjectVersion, headers: Mapping[str, str]) -> ObjectInfo | 
         info = parse_head(version.key, {**headers, "content-length": str(version.size)})
         if version.version_id is None:
             return info
-        return replace(info, version_id=version.version_id, pinned=True)
+        return info._replace(version_id=version.version_id, pinned=True)
     except NoAnswerError:
         return None  # the bytes are good all the same
 

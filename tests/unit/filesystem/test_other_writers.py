@@ -579,7 +579,7 @@ def test_an_etag_that_changes_without_the_content_loses_nothing(run: Run, etag: 
         assert await m.read(reader, 0, 10) == b"o" * 10
         await m.write(writer, 0, b"ours")
         stored = m.store.objects["file"]
-        m.store.objects["file"] = replace(stored, info=replace(stored.info, etag=etag))
+        m.store.objects["file"] = replace(stored, info=stored.info._replace(etag=etag))
         with contextlib.suppress(VersionChangedError):
             assert await m.read(reader, 8_000, 10) == b"o" * 10
         await m.close(writer)
@@ -597,7 +597,7 @@ def test_what_others_wrote_with_a_clock_that_jumps_is_seen(run: Run) -> None:
         for content, mtime_ns in ((b"second", 0), (b"third!", 2**62), (b"fourth", 1)):
             m.store.seed("file", content)
             stored = m.store.objects["file"]
-            m.store.objects["file"] = replace(stored, info=replace(stored.info, mtime_ns=mtime_ns))
+            m.store.objects["file"] = replace(stored, info=stored.info._replace(mtime_ns=mtime_ns))
             await m.expire()
             assert await m.read_file(FILE) == content
             ours = await m.open(FILE, APPEND)

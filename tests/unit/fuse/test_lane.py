@@ -158,7 +158,7 @@ class Handlers:
     async def release(self, _fh: int) -> None: ...
 
     async def readdir(self, _fh: int, start: int, token: Any) -> None:
-        token.take(b"name", SHOWN, start + 1)
+        token(b"name", SHOWN, start + 1)
 
 
 class Kernel:

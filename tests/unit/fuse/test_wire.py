@@ -94,7 +94,7 @@ def test_a_listing_holds_whole_entries_and_no_more_than_there_is_room(
     answer = wire.DirectoryAnswer(room, 4096)
     taken = 0
     for number, (name, reply) in enumerate(listed):
-        if not answer.take(name, reply, number + 1):
+        if not answer(name, reply, number + 1):
             break
         taken += 1
     data = answer.answer(5)[16:]
@@ -107,6 +107,32 @@ def test_a_listing_holds_whole_entries_and_no_more_than_there_is_room(
         assert data[152 : 152 + length] == name
         data = data[152 + length + -length % 8 :]
     assert not data
+
+
+@given(
+    REPLIES,
+    st.lists(
+        st.tuples(st.binary(min_size=1, max_size=255), U64, U64, st.integers(0, 2**62), U64),
+        max_size=8,
+    ),
+    st.integers(0, 2000),
+)
+def test_files_taken_together_look_as_if_taken_one_by_one(
+    like: EntryReply, listed: list[tuple[bytes, int, int, int, int]], room: int
+) -> None:
+    together, singly = wire.DirectoryAnswer(room, 4096), wire.DirectoryAnswer(room, 4096)
+    names = [name for name, *_ in listed]
+    count = together.count_fitting(names)
+    told = [tuple(facts) for _name, *facts in listed[:count]]
+    together.take_files(like, names, told, 5)
+    for offset, (name, ino, generation, size, mtime_ns) in enumerate(listed, 5):
+        shown = like.attributes._replace(
+            ino=ino, size=size, atime_ns=mtime_ns, mtime_ns=mtime_ns, ctime_ns=mtime_ns
+        )
+        reply = like._replace(attributes=shown, generation=generation)
+        if not singly(name, reply, offset):
+            break
+    assert together.answer(3) == singly.answer(3)
 
 
 @given(SECONDS)

@@ -1,5 +1,6 @@
 """The parts of a mount that all of its dirty files share."""
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ import trio
 from ossfs_py.model import ObjectVersion
 from ossfs_py.runtime.buffers import Buffer
 from ossfs_py.runtime.diskroom import DiskRoom
+from ossfs_py.runtime.pageroom import PageRoom
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import InlineWrites, ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
@@ -63,6 +65,11 @@ class WriteLimits:
     piece_bytes: int = 1024**2
     """Memory taken at a time for bytes that have to be copied: as long as most requests, so that
     one of a few sizes is free again soon.
+    """
+    rest_bytes: int = 4096
+    """Memory taken for what is left of a long write. The kernel sends whole pages of a program's
+    memory, which seldom begins on one: 4 MiB came as 1 MiB less 48 bytes, three times 1 MiB, and
+    48 bytes.
     """
     first_buffer_bytes: int = 256 * 1024
     """Memory taken for a file's first bytes, so that many small files fit the budget at once."""
@@ -193,6 +200,8 @@ class WriteContext:
     streams: Streams = field(default_factory=Streams)
     pace: UploadPace = field(default_factory=UploadPace)
     """How many parts of a file are in flight."""
+    page_room: PageRoom = field(default_factory=PageRoom)
+    """Whether long writes to the local disk need a thread."""
     puts: InlineWrites | None = None
     """Small PUTs that take no thread; a loop runs beside."""
 
@@ -200,6 +209,11 @@ class WriteContext:
     def parts_in_flight(self) -> int:
         """Parts of one file to send at a time."""
         return self.pace.in_flight(self.limits.parts_in_flight)
+
+    def note_sent(self, size: int, *, is_held: bool) -> None:
+        """The store has a part; ``is_held``: others of its file wait for their turn."""
+        most = self.limits.parts_in_flight
+        self.pace.took(size, time.monotonic(), is_held=is_held, most=most)
 
     @property
     def parts_kept(self) -> int:

@@ -1,5 +1,6 @@
 """The content of a dirty file whose new bytes are in a staging file, over an optional base."""
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,9 @@ from ossfs_py.writing.sums import PartSums
 from ossfs_py.writing.upload import PartsUpload
 
 _PROMPT_BYTES = 16 * 1024
-"""So many bytes are written to the page cache in less time than a thread takes to begin."""
+"""So many bytes are written to the page cache in less time than a thread takes to begin. More take
+as long as their way from the kernel did, unless the kernel lets the writer wait.
+"""
 
 
 class NewDiskContent(Protocol):
@@ -141,16 +144,23 @@ class DiskContent(LocalContent):
         data: memoryview,
         arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
     ) -> bool:
-        """Take a few bytes, if the next mount knows of the file and the disk answers at once."""
-        staging = self._bytes.staging
-        if len(data) > _PROMPT_BYTES or staging is None or self._secured or not staging.is_prompt:
+        """Take bytes, if the next mount knows of the file and the page cache takes them at once."""
+        staging, pages = self._bytes.staging, self._context.page_room
+        if staging is None or self._secured or not staging.is_prompt:
             return False
         if not (staging.recorded or (self._disowned and not self._committer.owner)):
             return False
+        is_long = len(data) > _PROMPT_BYTES
+        if is_long and not pages.take(len(data)):
+            return False
+        began = time.monotonic()
         self._changes_begun += 1
         self._builder.changes(offset, offset + len(data))
         sequential = offset == self._bytes.size
-        if not self._bytes.write_nowait(offset, data):
+        is_done = self._bytes.write_nowait(offset, data)
+        if is_long:
+            pages.note_write(began)
+        if not is_done:
             return False
         self._changed = True
         if sequential and self._may_leave_early():

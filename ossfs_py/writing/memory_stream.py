@@ -67,18 +67,23 @@ class _MemoryPart:
         """Bytes that are missing until the part is full."""
         return self.span.end - self.end
 
+    def ends_longer(self, rest_bytes: int) -> bool:
+        """Whether there is a last piece of more bytes, and it is full."""
+        last = self.pieces[-1] if self.pieces else None
+        return last is not None and not last.room and last.filled > rest_bytes
+
     @property
     def body(self) -> Body:
         views = tuple(piece.content for piece in self.pieces)
         return views[0] if len(views) == 1 else Pieces(views)
 
-    def adopts(self, arrived: Arrived) -> bool:
+    def adopts(self, arrived: Arrived, rest_bytes: int) -> bool:
         """Keep bytes that follow, if little memory is wasted by that; whether they were kept."""
         last = self.pieces[-1] if self.pieces else None
         if (
             len(arrived) > self.room
             or not arrived.is_worth_keeping
-            or (last is not None and last.room > last.filled)
+            or (last is not None and last.room > max(last.filled, rest_bytes))
         ):
             return False
         size = len(arrived)
@@ -202,9 +207,7 @@ class MemoryStream:
             whole = arrived if not taken else None
             count = self._put(part, data[taken:], whole)
             if not count:
-                first = part.number == 1 and not part.pieces
-                wanted = self._limits.first_buffer_bytes if first else self._limits.piece_bytes
-                buffer = await self._memory_for(min(wanted, part.room))
+                buffer = await self._memory_for(self._piece_bytes(part, len(data) - taken))
                 if buffer is None:
                     break
                 part.pieces.append(_Piece(part.end, buffer))
@@ -213,23 +216,39 @@ class MemoryStream:
         return taken
 
     def append_nowait(self, data: memoryview, arrived: Arrived | None = None) -> bool:
-        """As :meth:`append`, all or nothing, if that needs no new memory; whether it was done."""
+        """As :meth:`append`, all or nothing, if that needs little memory; whether it was done."""
         tail = self._tail
         if tail is None or (self._upload is not None and self._upload.failure() is not None):
             return False
         if len(data) > tail.room:
             return False
-        if arrived is not None and tail.adopts(arrived):
+        if arrived is not None and tail.adopts(arrived, self._limits.rest_bytes):
             self._grew(tail, len(data))
             return True
         if len(data) > tail.pieces[-1].room:
-            return False
+            size = self._piece_bytes(tail, len(data))
+            is_little = len(data) <= size <= self._limits.rest_bytes
+            rest = self._memory.try_acquire(size) if is_little else None
+            if rest is None:
+                return False
+            tail.pieces.append(_Piece(tail.end, rest))
         self._grew(tail, tail.fill(data))
         return True
 
+    def _piece_bytes(self, part: _MemoryPart, size: int) -> int:
+        """How much memory to take for ``size`` bytes that have to be copied behind a part's."""
+        limits = self._limits
+        if part.number == 1 and not part.pieces:
+            wanted = limits.first_buffer_bytes
+        elif size < limits.rest_bytes and part.ends_longer(limits.rest_bytes):
+            wanted = limits.rest_bytes
+        else:
+            wanted = limits.piece_bytes
+        return min(wanted, part.room)
+
     def _put(self, part: _MemoryPart, data: memoryview, arrived: Arrived | None) -> int:
         """Take bytes at the end, as far as there is memory for them; their number."""
-        is_kept = arrived is not None and part.adopts(arrived)
+        is_kept = arrived is not None and part.adopts(arrived, self._limits.rest_bytes)
         count = len(data) if is_kept else part.fill(data)
         if count:
             self._grew(part, count)

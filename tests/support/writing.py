@@ -28,6 +28,7 @@ TINY = WriteLimits(
     parts_in_flight=3,
     memory_part_bytes=32,
     piece_bytes=5,
+    rest_bytes=2,
     first_buffer_bytes=3,
     twin_bytes=8,
     small_bytes=0,

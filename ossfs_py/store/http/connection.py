@@ -85,6 +85,8 @@ class Connection:
         """An answer has been read on it before, so the server may have closed it in the meantime.
         """
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poller = select.poll()
+        self._poller.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
         self._stall_timeout_seconds = stall_timeout_seconds
         self._patience_seconds = 0.0
         self._wakes_for = 1
@@ -329,9 +331,7 @@ class Connection:
 
     def is_stale(self) -> bool:
         """Whether the peer closed the idle connection, or sent something unasked."""
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN | select.POLLHUP | select.POLLERR)
-        return bool(poller.poll(0))
+        return bool(self._poller.poll(0))
 
     @property
     def _head_seconds(self) -> float:

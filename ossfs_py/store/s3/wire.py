@@ -30,6 +30,8 @@ _MAX_ANSWER_BYTES = 8 * 1024**2
 """A LIST page of 1,000 keys of 1,024 percent-encoded bytes with owners stays under 5 MiB."""
 
 USER_AGENT = "ossfs_py"
+_SIGNED = ("host", "x-", "content-")
+"""What SigV4 requires to be signed: headers whose names begin like this."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """Characters that would end a header, or that no header may contain."""
 
@@ -89,6 +91,10 @@ class WireClient:
         self._credentials = credentials
         self._retrier = retrier
         self._signer = Signer(endpoint.region)
+        self._host = endpoint.host_header
+        # A store that compresses on the fly would send other bytes than the object's.
+        self._constant = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
+        self._constant |= dialer.proxy_headers
 
     @property
     def answering_proxy(self) -> str:
@@ -204,33 +210,32 @@ class WireClient:
         path = self._endpoint.path_of(request.key)
         query = encode_query(request.query) if request.query else ""
         standing = self._standing.of(request.operation)
-        headers = {"host": self._endpoint.host_header, **standing, **(request.headers or {})}
+        headers = {"host": self._host, **standing, **(request.headers or {})}
         if key is not None:
             headers |= self._signer.sign(
                 key,
                 request.method,
                 path,
                 query,
-                {n: v for n, v in headers.items() if n.startswith(("host", "x-", "content-"))},
+                {n: v for n, v in headers.items() if n.startswith(_SIGNED)},
                 UNSIGNED_PAYLOAD if request.payload is not None else EMPTY_PAYLOAD,
             )
-        headers["user-agent"] = USER_AGENT
-        # A store that compresses on the fly would send other bytes than the object's.
-        headers["accept-encoding"] = "identity"
         if request.payload is not None:
             headers["content-length"] = str(request.payload.size)
         elif request.method in ("PUT", "POST"):
             headers["content-length"] = "0"
-        headers |= self._dialer.proxy_headers
-        target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
-        if _CONTROL.search("".join(headers.values())):
+        headers |= self._constant
+        # Quicker than the expression, which decides about values beyond ASCII.
+        values = "".join(headers.values())
+        if not values.isprintable() and _CONTROL.search(values):
             name = next(name for name, value in headers.items() if _CONTROL.search(value))
             raise StoreError(
                 f"the value of the header {name} holds control characters",
                 operation=request.operation,
                 key=request.key,
             )
-        lines = [f"{request.method} {target} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items()]
+        target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
+        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         # Metadata of other clients goes back byte for byte, even if it is malformed.
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+        text = f"{request.method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n"
+        return text.encode("utf-8", "surrogateescape")

@@ -48,10 +48,6 @@ def encode_query(query: Query) -> str:
     return "&".join(f"{name}={value}" for name, value in pairs)
 
 
-_INNER = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER = bytes(byte ^ 0x5C for byte in range(256))
-"""What HMAC does to its key (RFC 2104), as translations."""
-
 _SPACES = re.compile(" +")
 
 
@@ -140,7 +136,7 @@ class Signer:
 class _DerivedKey:
     """What signs the requests of one day. Safe for concurrent use.
 
-    HMAC from copies of two sums that have the key in them already: 0.6 us, against 1.5 with
+    A copy of what has the key in it already takes 1.0 us a request, against 1.6 with
     :func:`hmac.digest`, which looks its algorithm up each time.
     """
 
@@ -151,13 +147,10 @@ class _DerivedKey:
         derived = f"AWS4{secret}".encode()
         for step in self.scope.split("/"):
             derived = hmac.digest(derived, step.encode(), "sha256")
-        block = derived.ljust(hashlib.sha256().block_size, b"\0")
-        self._inner = hashlib.sha256(block.translate(_INNER))
-        self._outer = hashlib.sha256(block.translate(_OUTER))
+        self._keyed = hmac.new(derived, digestmod="sha256")
 
     def sign(self, text: bytes) -> str:
         """The signature, in hexadecimal digits."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(text)
-        outer.update(inner.digest())
-        return outer.hexdigest()
+        keyed = self._keyed.copy()
+        keyed.update(text)
+        return keyed.hexdigest()

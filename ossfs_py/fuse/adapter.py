@@ -8,7 +8,7 @@ import functools
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from errno import errorcode
 from time import perf_counter
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
@@ -21,7 +21,6 @@ from ossfs_py.errors import (
     ConditionFailedError,
     FilesystemError,
     InvalidArgumentError,
-    MountEndedError,
     NoSuchEntryError,
     NotPermittedError,
     ObjectMissingError,
@@ -32,6 +31,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse.callers import Callers
+from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.fuse.wire import Caller, DirectoryAnswer, Wish
@@ -138,8 +138,7 @@ class Adapter(pyfuse3.Operations):
         self.callers = Callers(ProcessTable())
         self.begun = trio.Event()
         """Set while libfuse answers INIT: a task that waits for it continues after the answer."""
-        self._waiting_reads: set[trio.CancelScope] = set()
-        self._is_ended = False
+        self.reads = EndableReads()
         self._failed_reads = FailedReads()
 
     def init(self) -> None:
@@ -357,40 +356,30 @@ class Adapter(pyfuse3.Operations):
             return opened, entry
         return _file_info(opened), _entry(entry)
 
+    def read_known(self, fh: int, off: int, size: int) -> memoryview | bytes | None:
+        """Bytes in memory; None: nothing has happened, and :meth:`read` has to be called."""
+        began = perf_counter()
+        try:
+            data = self._fs.read_nowait(fh, off, size)
+        except Exception:  # noqa: BLE001 - read() meets it again, and reports it
+            return None
+        if data is not None:
+            self.timings.add_since(began, "read")
+        return data
+
     async def read(self, fh: int, off: int, size: int) -> memoryview | bytes:  # type: ignore[override]
-        # The most frequent handler needs no wrapper, and answers inline if it can.
+        # A frequent handler needs no wrapper. pyfuse3 has not asked for what is known.
         began = perf_counter()
         try:
             data = self._fs.read_nowait(fh, off, size)
             if data is not None:
                 return data
-            return await self._waited_for(self._fs.read(fh, off, size))
+            return await self.reads.waited_for(self._fs.read(fh, off, size))
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             known = self._failed_reads.is_repeat(fh, off, size, began, perf_counter())
             raise self.refusal(_READ, (fh, off, size), exc, is_known=known) from None
         finally:
             self.timings.add_since(began, "read")
-
-    async def _waited_for(self, read: Awaitable[R]) -> R:
-        with trio.CancelScope() as waiting:
-            self._waiting_reads.add(waiting)
-            if self._is_ended:
-                waiting.cancel()
-            try:
-                return await read
-            finally:
-                self._waiting_reads.discard(waiting)
-        raise MountEndedError("the mount was taken down")
-
-    def end_reads(self) -> None:
-        """No program is left to read: cancel reads that still wait for the store.
-
-        The kernel's own readahead outlives the file that it was for. It could keep an unmounted
-        mount alive for as long as requests to an unavailable store are retried.
-        """
-        self._is_ended = True
-        for waiting in self._waiting_reads:
-            waiting.cancel()
 
     @_carried_out_if_it_waits(lambda self, fh, *_: self._fs.promptness.of_handle(fh))
     async def write(self, fh: int, off: int, buf: Written) -> int:

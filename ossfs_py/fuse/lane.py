@@ -43,7 +43,9 @@ log = logging.getLogger(__name__)
 
 Serve: TypeAlias = Coroutine[Any, Any, None]
 _Known: TypeAlias = Callable[[int, int, memoryview], bytes | None]
-"""Answers a request from memory, or not: unique, node, and the request."""
+"""Answers a request from memory, or not: unique, node, and the request. An answer without bytes has
+been sent.
+"""
 _Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
 """Serves one request: unique, node, caller, and the request without the bytes behind it."""
 
@@ -110,6 +112,7 @@ class Lane:
         self._known: dict[int, _Known] = {
             Opcode.LOOKUP: self._lookup_known,
             Opcode.GETATTR: self._getattr_known,
+            Opcode.READ: self._read_known,
             Opcode.WRITE: self._write_known,
         }
         """Most of these requests wait for nothing: no coroutine is made for them."""
@@ -176,7 +179,7 @@ class Lane:
     def _fail(self) -> None:
         """The answers of READs cannot be sent any more."""
         self.end()
-        self._adapter.end_reads()
+        self._adapter.reads.end()
 
     # -- reading --------------------------------------------------------------------------------
 
@@ -239,7 +242,8 @@ class Lane:
         _size, opcode, unique, node, uid, gid, pid, _ = wire.HEADER.unpack_from(request)
         known = self._known.get(opcode)
         if known is not None and (answer := known(unique, node, request)) is not None:
-            self._send(answer)
+            if answer:
+                self._send(answer)
             return None
         serve = self._hot.get(opcode)
         if serve is None:
@@ -379,9 +383,22 @@ class Lane:
     def _note_opened(self, unique: int, handle: int) -> None:
         """A request is about to be answered with a handle: a subclass records it."""
 
+    def _read_known(self, unique: int, _node: int, request: memoryview) -> bytes | None:
+        try:
+            handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
+        except struct.error:
+            return None  # the handler reports it
+        data = self._adapter.read_known(handle, offset, size)
+        if data is None:
+            return None
+        self._answer_read(unique, data)
+        return b""
+
     async def _read(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
-        data = await self._adapter.read(handle, offset, size)
+        self._answer_read(unique, await self._adapter.read(handle, offset, size))
+
+    def _answer_read(self, unique: int, data: memoryview | bytes) -> None:
         header = wire.data_header(unique, len(data))
         if len(data) >= WORTH_A_THREAD_BYTES:
             self._replies.put(header, data)

@@ -78,6 +78,9 @@ class RecordedAdapter(Adapter):
         """False, for the same reason."""
         return False
 
+    def read_known(self, fh: int, off: int, size: int) -> None:
+        """As :meth:`lacks_xattr`."""
+
     lookup = _recorded(Adapter.lookup)
     getattr = _recorded(Adapter.getattr)
     setattr = _recorded(Adapter.setattr)

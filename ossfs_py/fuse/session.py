@@ -135,7 +135,7 @@ async def mounted(
 
                     async def watch() -> None:
                         await connection_gone()
-                        adapter.end_reads()
+                        adapter.reads.end()
 
                     nursery.start_soon(serve)
                     nursery.start_soon(watch)
@@ -148,7 +148,7 @@ async def mounted(
                     metrics.kernel_waiting.set_function(waiting_requests(options.mountpoint))
                     body_began = True
                     yield service.end
-                    adapter.end_reads()
+                    adapter.reads.end()
                     service.end()
             if service.failure is not None:
                 raise ServingFailedError(

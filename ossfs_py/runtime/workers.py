@@ -4,7 +4,9 @@ A hop through ``trio.to_thread`` costs 75-116 us; handing a job to a persistent 
 the loop once for all results that are ready costs about 18 us (measured on two cores).
 """
 
+import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +17,12 @@ from typing import Any, TypeAlias, TypeVar, cast
 import outcome
 import trio
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+_START_AGAIN_SECONDS = 1.0
+"""After the system had no thread to give."""
 
 Result: TypeAlias = outcome.Outcome[Any]
 Done: TypeAlias = Callable[[Result], None]
@@ -82,8 +89,14 @@ class Workers:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._finished: deque[tuple[Done, outcome.Outcome[Any]]] = deque()
         self._threads: list[threading.Thread] = []
+        self._asked_threads = 0
+        """How many threads there are, or will be soon."""
+        self._to_start: SimpleQueue[bool] = SimpleQueue()
+        """True: another thread is needed; False: none any more."""
         self._name = name
         self._closed = False
+        self._starter = threading.Thread(target=self._start, name=f"{name}-starter", daemon=True)
+        self._starter.start()
 
     @property
     def closed(self) -> bool:
@@ -160,14 +173,15 @@ class Workers:
         self._closed = True
         self._urgent.clear()
         self._background.clear()
-        for _ in self._threads:
-            self._jobs.put(None)
+        self._jobs.put(None)
+        self._to_start.put(False)
 
     def join(self, timeout_seconds: float) -> bool:
         """Wait for the threads after :meth:`close`; whether all of them ended in time."""
+        self._starter.join(timeout_seconds)  # it adds to the threads
         for thread in self._threads:
             thread.join(timeout_seconds)
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in (self._starter, *self._threads))
 
     def _dispatch(self) -> None:
         while self.running < self.count:
@@ -189,13 +203,30 @@ class Workers:
         if self._closed:
             return  # as for a job that waits in a queue
         self._in_threads += 1
-        if self._in_threads > len(self._threads):
-            thread = threading.Thread(
-                target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+        # A thread whose call has ended takes the next one before the trio thread hears of it.
+        if self._in_threads - len(self._finished) > self._asked_threads:
+            self._asked_threads += 1
+            self._to_start.put(True)
         self._jobs.put(job)
+
+    def _start(self) -> None:
+        """Start threads. ``Thread.start`` waits until the new thread has run, which takes as long
+        as it does to get a processor: the trio thread must not.
+        """
+        while self._to_start.get():
+            name = f"{self._name}-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            while not self._has_started(thread) and not self._closed:
+                time.sleep(_START_AGAIN_SECONDS)
+
+    def _has_started(self, thread: threading.Thread) -> bool:
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            log.error("no thread %s: %s", thread.name, exc)  # noqa: TRY400 - no defect of ours
+            return False
+        self._threads.append(thread)
+        return True
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -207,6 +238,7 @@ class Workers:
                 self._token.run_sync_soon(self._collect, idempotent=True)
             except trio.RunFinishedError:
                 return
+        self._jobs.put(None)  # for the next thread
 
     def _collect(self) -> None:
         while self._finished:

@@ -20,6 +20,7 @@ from ossfs_py.errors import (
     NO_ROOM_FOR_VALUE,
     UNINTELLIGIBLE,
     UNKNOWN_REQUEST,
+    MountEndedError,
     NoAttributeError,
     NoSuchEntryError,
     errno_of,
@@ -28,6 +29,7 @@ from ossfs_py.filesystem.replies import EntryReply, OpenReply
 from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Absent, Adapter
+from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.lane import Lane
 from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
@@ -58,15 +60,13 @@ class Handlers:
         self.data: memoryview | bytes = b""
         self.written: list[bytes] = []
         self.forgotten: list[tuple[int, int]] = []
-        self.are_reads_ended = False
+        self.reads = EndableReads()
+        self.reads_handled = 0
         self.rights_taken: list[int] = []
         self.wishes: list[Wish] = []
         self.made: list[tuple[object, ...]] = []
         self.pool: BufferPool | None = None
         self.kept: list[tuple[Buffer, bytes]] = []
-
-    def end_reads(self) -> None:
-        self.are_reads_ended = True
 
     async def lookup(self, _parent: int, name: bytes, _ctx: object) -> EntryReply | Absent:
         if name == b"slow":
@@ -86,7 +86,11 @@ class Handlers:
     def getattr_known(self, inode: int) -> EntryReply | None:
         return FROM_MEMORY if inode == FROM_MEMORY.inode else None
 
+    def read_known(self, fh: int, _off: int, size: int) -> memoryview | bytes | None:
+        return self.data[:size] if fh == PROMPT else None
+
     async def read(self, _fh: int, _off: int, size: int) -> memoryview | bytes:
+        self.reads_handled += 1
         return self.data[:size]
 
     async def write(self, fh: int, _off: int, buf: Written) -> int:
@@ -290,11 +294,17 @@ def test_each_hot_request_is_answered() -> None:
 
 
 def test_what_is_known_is_answered_from_memory() -> None:
-    async def test(kernel: Kernel, _handlers: Handlers, _lane: Lane) -> None:
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
         unique = await kernel.ask(Opcode.LOOKUP, b"known\0")
         answered, refusal, said = await kernel.answer()
         assert (answered, refusal, len(said)) == (unique, 0, 128)
         assert struct.unpack_from("=Q", said) == (FROM_MEMORY.inode,)
+        handlers.data = bytes(range(256)) * (LONG_BYTES // 256)
+        for size in (100, LONG_BYTES):  # answered by the trio thread, and by another one
+            read = struct.pack("=QQIIQII", PROMPT, 0, size, 0, 0, 0, 0)
+            unique = await kernel.ask(Opcode.READ, read)
+            assert await kernel.answer() == (unique, 0, handlers.data[:size])
+        assert handlers.reads_handled == 0
         unique = await kernel.ask(Opcode.GETATTR, bytes(16), node=FROM_MEMORY.inode)
         answered, refusal, said = await kernel.answer()
         assert (answered, refusal, len(said)) == (unique, 0, 104)
@@ -563,7 +573,8 @@ def test_a_thread_that_dies_ends_the_mount(monkeypatch: pytest.MonkeyPatch) -> N
         with trio.fail_after(10):
             await lane.ended.wait()
         assert lane.failure is died_of
-        assert handlers.are_reads_ended
+        with pytest.raises(MountEndedError):
+            await handlers.reads.waited_for(trio.Event().wait())
         handlers.data = b""
         buffer.release()
         lane.close()

@@ -32,16 +32,18 @@ from ossfs_py.writing.removals import is_bare_marker
 
 log = logging.getLogger(__name__)
 
-MAX_PUT_OFF = 10_000
-"""Removals that may wait; the next one waits for room. Each is hidden in every listing."""
+MAX_PUT_OFF = 20_000
+"""Removals that may wait; the next one waits for room. Each is hidden in every listing, and takes
+about a kilobyte."""
 _COPIES_AT_ONCE = 16
 _CALM_SECONDS = 0.2
-_LONGEST_CALM_SECONDS = 3.0
+_LONGEST_CALM_SECONDS = 5.0
 _LONGEST_CALM_OF_COPIES_SECONDS = 10.0
 """Removals are sent when none was made for some time, at the latest after this: most runs of rm -r
-are done sooner, and their batches are full. Copies wait longer, as they take the store's time too.
+are done sooner, and their batches are full. Batches that are sent meanwhile take processor time
+from rm. Copies wait longer, as they take the store's time too.
 """
-_MANY = 5000
+_MANY = 15_000
 """With so many waiting, they are sent without a pause in removals."""
 _WORTH_A_FLAT_LISTING = 3
 """With at least this many directories, one listing of the directory above them replaces one each.

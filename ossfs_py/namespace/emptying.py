@@ -2,9 +2,9 @@
 
 Each rmdir(2) has to know what others have stored in its directory within the lifetime of an
 absence. One flat LIST from the directory on tells it of up to a thousand keys, and so of the
-directories behind it, too; the next one is requested before the program comes to its end. Keys that
-were removed here since, and are still in the store, do not count. Of the directory above, in which
-thousands of them may be, several pages are requested at once.
+directories behind it, too; the next one, of those behind these, is requested before the program
+gets there. Keys that were removed here since, and are still in the store, do not count. Of the
+directory above, in which thousands of them may be, several pages are requested at once.
 
 Nothing else uses these answers: what is listed or looked up is not concerned.
 """
@@ -26,9 +26,13 @@ from ossfs_py.runtime.workers import Workers
 
 _SOON_SECONDS = 2.0
 """A directory removed so soon after the one beside it: a tree is being removed."""
+_HALF_WAY = 0.5
+"""Share of an answer's keys after which the one behind it is requested: with a hundred files in
+each, five directories before it is needed. rm -r takes an eighth of a second for these, which is
+several round trips."""
 _NEAR_THE_END = 0.7
-"""Share of an answer's keys, or of its lifetime, after which the next one is requested: with a
-hundred files in each, three directories before it is needed."""
+"""As much of its keys, or of its lifetime, and it is requested anew from here on: it will be too
+old before the program comes to its end."""
 _PART_KEYS = 900
 """Removed keys for which a page is requested: others may have stored some between them."""
 
@@ -98,6 +102,13 @@ class _Answer:
                 return False
             place += 1
         return True if place < len(self._keys) or page.next_token is None else None
+
+    def last_directory(self) -> str:
+        """The prefix of the last directory in the answer, of which it may not tell all; "": there
+        is none.
+        """
+        last = self._keys[-1] if self._known() is not None and self._keys else ""
+        return last[: last.find("/", len(self.base)) + 1]
 
     def share_passed(self, prefix: str) -> float:
         """The share of its keys that come before ``prefix``; 1: there is nothing behind them."""
@@ -169,19 +180,25 @@ class Emptying:
     def _ask(self, base: str, prefix: str) -> _Answer:
         query = ListQuery(base, delimiter="", start_after=prefix.removesuffix("/"))
         page = Pending(self._workers, partial(self._list_page, query))
-        answer = _Answer(
-            base, prefix, trio.current_time(), self._hiding(self._removed.below(base)), page
-        )
+        hidden = [key for key in self._removed.below(base) if key >= prefix]
+        answer = _Answer(base, prefix, trio.current_time(), self._hiding(hidden), page)
         self._answers = [*self._answers[-1:], answer]
         self._tree.on_added = self._added
         return answer
 
     def _look_ahead(self, parent: Inode, prefix: str, now: float) -> None:
-        """Request the next answer in time."""
+        """Request the next answer in time: for the directories behind those of the latest one, or
+        for the same ones if that is about to be too old.
+        """
         latest = self._answers[-1]
         passed = latest.share_passed(prefix)
+        if not latest.may_tell(prefix) or passed >= 1:
+            return
         age = (now - latest.asked_at) / self._tree.options.negative_ttl_seconds
-        if latest.may_tell(prefix) and passed < 1 and max(passed, age) > _NEAR_THE_END:
+        following = latest.last_directory()
+        if passed > _HALF_WAY and age < passed and following > prefix:
+            self._ask(latest.base, following)
+        elif max(passed, age) > _NEAR_THE_END:
             self._ask(self._tree.keys.marker_key_of(parent), prefix)
 
     async def _is_emptied(self, directory: Inode, prefix: str) -> bool:

@@ -776,17 +776,19 @@ def test_the_latest_answer_about_a_tree_that_is_removed_counts(
         folders = await listed(m)
         for folder in folders:
             await remove_files(m, folder)
-        for folder in folders[:16]:
+        for folder in folders[:5]:
             await m.rmdir(("t", folder))
-        m.store.seed("t/d18/theirs", b"1")
-        await m.rmdir(("t", "d16"))  # near the end of the answer: the next one is requested
+        m.store.seed(f"t/{folders[10]}/theirs", b"1")
+        await m.bench.later(0.8 * LIFETIME_SECONDS)
+        await m.rmdir(("t", folders[5]))  # the answer is soon too old: the next one is requested
         await m.bench.idle()
-        await m.rmdir(("t", "d17"))
+        for folder in folders[6:10]:
+            await m.rmdir(("t", folder))
         with pytest.raises(FilesystemError):
-            await m.rmdir(("t", "d18"))
+            await m.rmdir(("t", folders[10]))
         await m.fs.sync()
         left = m.store.keys()
-        assert "t/d18/theirs" in left
+        assert f"t/{folders[10]}/theirs" in left
 
     on_removed_tree(30, 100, test, tmp_path, monkeypatch)
 

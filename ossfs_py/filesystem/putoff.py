@@ -33,8 +33,7 @@ from ossfs_py.writing.removals import is_bare_marker
 log = logging.getLogger(__name__)
 
 MAX_PUT_OFF = 20_000
-"""Removals that may wait; the next one waits for room. Each is hidden in every listing, and takes
-about a kilobyte."""
+"""Removals that may wait; the next one waits for room. Each is hidden in every listing."""
 _COPIES_AT_ONCE = 16
 _CALM_SECONDS = 0.2
 _LONGEST_CALM_SECONDS = 5.0

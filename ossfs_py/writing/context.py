@@ -1,6 +1,5 @@
 """The parts of a mount that all of its dirty files share."""
 
-import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -209,11 +208,6 @@ class WriteContext:
     def parts_in_flight(self) -> int:
         """Parts of one file to send at a time."""
         return self.pace.in_flight(self.limits.parts_in_flight)
-
-    def note_sent(self, size: int, *, is_held: bool) -> None:
-        """The store has a part; ``is_held``: others of its file wait for their turn."""
-        most = self.limits.parts_in_flight
-        self.pace.took(size, time.monotonic(), is_held=is_held, most=most)
 
     @property
     def parts_kept(self) -> int:

@@ -1,6 +1,7 @@
 """One multipart upload whose parts are sent in parallel while the program goes on writing."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +33,6 @@ class _Job:
     number: int
     send: Callable[[MultipartUpload], Part]
     done: Callable[[], None]
-    is_copy: bool = False
     wanted: bool = True
 
 
@@ -114,9 +114,7 @@ class PartsUpload:
         ``done`` runs on the trio thread exactly once, even if the part fails, and must not raise.
         Until then the caller keeps the bytes in place.
         """
-        self._enqueue(
-            _Job(number, lambda upload: self._store.upload_part(upload, number, body), done)
-        )
+        self._enqueue(_Job(number, partial(self._send, number, body), done))
 
     def submit_copy(self, number: int, source: ObjectVersion, span: ByteRange) -> None:
         """Copy ``span`` of another object as part ``number``, on the server."""
@@ -125,7 +123,6 @@ class PartsUpload:
                 number,
                 lambda upload: self._store.copy_part(upload, number, source, span),
                 _ignore,
-                is_copy=True,
             )
         )
 
@@ -288,10 +285,15 @@ class PartsUpload:
             self._failed[job.number] = _as_exception(error)
             job.done()
 
+    def _send(self, number: int, body: Body, upload: MultipartUpload) -> Part:
+        """On a thread: send a part, and tell how long it took."""
+        began = time.monotonic()
+        part = self._store.upload_part(upload, number, body)
+        self._context.pace.took(part.size, time.monotonic() - began)
+        return part
+
     def _sent(self, job: _Job, result: outcome.Outcome[Part]) -> None:
         del self._in_flight[job.number]
-        if isinstance(result, outcome.Value) and not job.is_copy:
-            self._context.note_sent(result.value.size, is_held=bool(self._queue))
         if job.wanted:
             match result:
                 case outcome.Value(value):

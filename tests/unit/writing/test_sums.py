@@ -9,9 +9,11 @@ from ossfs_py.store.checksum import crc32c
 from ossfs_py.store.s3.bodies import CRC_HEADER, digest_headers, payload_of
 from ossfs_py.writing.parts import PartSchedule
 from ossfs_py.writing.sums import PartSums
+from ossfs_py.writing.uploadpace import UploadPace
 from tests.support.writing import TINY_PARTS, pattern
 
 SCHEDULE = PartSchedule(TINY_PARTS)
+MIB = 1024**2
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
@@ -43,3 +45,20 @@ def test_a_body_whose_sum_is_known_is_not_read_for_it() -> None:
     told = digest_headers(payload_of(known), "crc32c")
     assert told == digest_headers(payload_of(b"known"), "crc32c")
     assert list(told) == [CRC_HEADER]
+
+
+def test_a_fast_store_gets_fewer_parts_at_a_time() -> None:
+    pace = UploadPace()
+    assert pace.in_flight(16) == 16
+    pace.took(8 * MIB, 0.1)
+    assert pace.in_flight(16) == 16
+    pace.took(100, 1e-6)  # says nothing
+    assert pace.in_flight(16) == 16
+    pace.took(8 * MIB, 0.03)
+    assert pace.in_flight(16) == 6
+    pace.took(8 * MIB, 0.004)
+    assert pace.in_flight(16) == 4
+    assert pace.in_flight(3) == 3
+    for _ in range(100):  # now others are in its way for good
+        pace.took(8 * MIB, 0.1)
+    assert pace.in_flight(16) == 16

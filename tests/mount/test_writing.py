@@ -69,31 +69,6 @@ def test_a_full_state_directory_is_told_and_what_fitted_is_kept(
         assert mounted.unmount() == 0
 
 
-@pytest.mark.parametrize("size", [MIB, 17 * MIB], ids=["one PUT", "in parts"])
-def test_bytes_that_the_local_disk_has_changed_are_refused_and_told(
-    mount: MountFactory, bucket: str, minio_client: Minio, size: int
-) -> None:
-    """Their sum was taken when they were written, and this store verifies it."""
-    mounted = mount(bucket, data_path="temp", retry_budget="1s")
-    content = os.urandom(size)
-    fd = os.open(mounted.path / "file", os.O_WRONLY | os.O_CREAT)
-    os.write(fd, content)
-    [staged] = mounted.state_dir.glob("*/staging/*.data")
-    with staged.open("r+b") as disk:
-        disk.seek(size - 10)  # in the last part, which is sent by fsync
-        disk.write(bytes([content[-10] ^ 1]))
-    with refused(errno.EIO):
-        os.fsync(fd)
-    assert names(minio_client, bucket) == []
-    with refused(errno.EIO):
-        os.close(fd)
-    assert names(minio_client, bucket) == []
-    # 1 if the end of the mount came before the file was set aside.
-    assert mounted.unmount() in (0, 1)
-    [kept] = mounted.state_dir.glob("*/unsaved/*.data")
-    assert kept.read_bytes()[: size - 10] == content[:-10]
-
-
 def test_a_sparse_file_of_terabytes_is_refused_before_its_zeros_are_sent(
     mount: MountFactory, bucket: str, data_path: str, minio_client: Minio
 ) -> None:

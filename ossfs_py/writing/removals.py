@@ -78,8 +78,8 @@ class RemovalRecord:
     def from_json(cls, text: str) -> "RemovalRecord":
         """Read a record back.
 
-        ValueError, LookupError, TypeError: the text is no record.
-            ValueError, LookupError, TypeError: it is none.
+        Raises:
+            ValueError, LookupError, TypeError: the text is no record.
         """
         fields: dict[str, Any] = json.loads(text)
         mtime_ns, size = fields["mtime_ns"], fields["unheard_size"]

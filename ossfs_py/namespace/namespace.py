@@ -402,7 +402,6 @@ class Namespace:
         ``metadata_dirty`` stays set if attributes changed while the upload was under way; call
         :meth:`flush_attributes` then.
         """
-        is_new = inode.local and not inode.shadows
         if inode.mtime_ns is None:
             inode.touch(time.time_ns())
         self._tree.stored(inode, version, metadata)
@@ -413,7 +412,7 @@ class Namespace:
         if version.key != self._tree.keys.key_of(inode):
             inode.fresh_until = 0.0
             return
-        self._tree.changed(inode, new=is_new)
+        self._tree.changed(inode, new=False)  # the name was new when it was made
 
     def may_be_link(self, inode: Inode) -> bool:
         """Whether a file may turn out to be a symbolic link, because nobody has asked the store."""

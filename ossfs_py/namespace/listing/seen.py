@@ -1,7 +1,7 @@
 """The content of directories when they were last listed, so that changes by others are noticed."""
 
 from ossfs_py.model import ObjectInfo
-from ossfs_py.namespace.listing.merge import REMOVED, Entry, State
+from ossfs_py.namespace.listing.merge import DIRECTORY, REMOVED, Entry, State
 from ossfs_py.runtime.recent import Recent
 
 _UNLIKE_ANY = -1
@@ -10,7 +10,8 @@ _MASK = (1 << 64) - 1
 
 
 def _mark(entry: State) -> object:
-    return entry.etag if isinstance(entry, ObjectInfo) else entry
+    # A directory that is not stored yet is known here as one, and in a listing as something local.
+    return entry.etag if isinstance(entry, ObjectInfo) else DIRECTORY
 
 
 class SeenContents:

@@ -1,6 +1,7 @@
 """The queue of closed files: order, bound, waiting."""
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -194,3 +195,48 @@ def test_who_makes_thousands_of_files_without_write_back_is_told_of_it_once(
     with caplog.at_level(logging.INFO):
         on_mount("direct", tmp_path, test, negative_ttl_seconds=60.0)
     assert sum("--write-back" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("write_back", [True, False])
+def test_a_directory_keeps_its_time_while_what_is_in_it_is_stored(
+    tmp_path: Path, *, write_back: bool
+) -> None:
+    """tar and rsync set it when all files are closed; and tar refuses a directory whose time
+    changes while it is read."""
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("d",))
+        made = await m.stat(("d",))
+        opened = await m.open(("d", "file"), os.O_WRONLY | os.O_CREAT)
+        filled = await m.stat(("d",))
+        assert filled.mtime_ns > made.mtime_ns
+        await m.write(opened, 0, b"content")
+        await m.close(opened)
+        assert (await m.stat(("d",))).mtime_ns == filled.mtime_ns
+        await m.change(("d",), mtime_ns=1_234_567_890)
+        await m.fs.sync()
+        assert m.store.content("d/file") == b"content"
+        assert (await m.stat(("d",))).mtime_ns == 1_234_567_890
+        assert await m.names(("d",)) == ["file"]
+        assert (await m.stat(("d",))).mtime_ns == 1_234_567_890
+
+    on_mount("temp", tmp_path, test, write_back=write_back)
+
+
+def test_a_directory_keeps_its_time_while_another_in_it_waits_for_the_store(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("d",))
+        await m.mkdir(("d", "e"))
+        await m.change(("d",), mtime_ns=1_234_567_890)
+        for _ in range(3):
+            await m.bench.later(2)  # what it says of absent names is too old
+            assert not await m.exists(("d", "absent"))
+            assert await m.names(("d",)) == ["e"]
+            assert (await m.stat(("d",))).mtime_ns == 1_234_567_890
+        m.store.seed("d/others", b"")
+        await m.expire()
+        assert sorted(await m.names(("d",))) == ["e", "others"]
+        assert (await m.stat(("d",))).mtime_ns > 1_234_567_890
+
+    # Nothing is sent: the inner directory stays one that the store has not heard of.
+    on_mount("temp", tmp_path, test, write_back=True, takes_over=False)

@@ -347,6 +347,7 @@ class DiskContent(LocalContent):
                 staging.close()
             raise
         self._bytes.staging = staging
+        self._builder.drop()  # nobody completes it, and readers may keep the file open for long
         if base is not None and base.hidden:
             # From now on the record refers to the hidden object, which must outlive this file.
             self._bytes.base = replace(base, hidden=False)

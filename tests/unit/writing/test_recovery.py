@@ -217,7 +217,8 @@ def test_a_failed_recovery_can_be_repeated(tmp_path):
         recovery = Recovery(w.journal, TINY_PARTS)
         ident = recovery.list()[0].ident
         for method in ("head", "start_multipart", "upload_part", "complete"):
-            w.store.fail(method, StoreUnavailableError("down"))
+            # Not the file's own upload, which was begun under its former key.
+            w.store.fail(method, StoreUnavailableError("down"), key=REQUEST.key)
             with pytest.raises(StoreUnavailableError):
                 recovery.upload(ident, w.store)
         recovery.upload(ident, w.store)
@@ -226,6 +227,24 @@ def test_a_failed_recovery_can_be_repeated(tmp_path):
     assert made.store.content("dir/file") == pattern(100)
     assert made.local_files() == []
     assert all(upload.result for upload in made.store.uploads.values())
+
+
+@pytest.mark.parametrize("held", ["start_multipart", "upload_part"])
+def test_a_file_set_aside_sends_no_further_part_though_somebody_reads_it(tmp_path, held):
+    async def scenario(w):
+        gate = w.store.hold(held)
+        file = w.open(memory_first=False)
+        await file.write(0, pattern(100))
+        file.set_aside(REQUEST)
+        gate.set()
+        await w.context.tidying.settled()
+        await idle(w)
+        assert w.store.requests["upload_part"] <= w.context.limits.parts_in_flight
+        assert w.store.uploads == {}
+        assert w.journal.leftover_uploads() == []
+        assert await file.read(0, 100) == pattern(100)
+
+    run(tmp_path, scenario)
 
 
 def test_an_unknown_or_damaged_file_is_told_in_one_sentence(tmp_path):

@@ -65,6 +65,7 @@ class DirtyFile:
         self._expects_rereads = expects_rereads
         limits = context.limits
         self._disk_schedule = schedule_of(context.parts)
+        self._most_bytes = min(limits.parts.max_object, self._disk_schedule.capacity)
         self._memory_plan = MemoryPlan(
             schedule_of(context.parts, limits.memory_part_bytes),
             self._disk_schedule,
@@ -217,7 +218,7 @@ class DirtyFile:
         if self._lock.locked() or self._kept is not None or self._borrows or not data:
             return False
         view, arrived = parted(data)
-        within = offset + len(view) <= self._context.limits.parts.max_object
+        within = offset + len(view) <= self._most_bytes
         return within and self._content.write_nowait(offset, view, arrived)
 
     async def stay_readable(self) -> None:
@@ -544,7 +545,7 @@ class DirtyFile:
                 await self._continue_on_disk()
 
     def _check_size(self, size: int) -> None:
-        if size > min(self._context.limits.parts.max_object, self._disk_schedule.capacity):
+        if size > self._most_bytes:
             raise FileTooLargeError(f"{size} bytes are more than one object can hold")
 
     # -- inside: committing ------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Long writes in order: as the kernel cuts them, and without a wait."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from ossfs_py.errors import FileTooLargeError
+from ossfs_py.runtime import pageroom
 from ossfs_py.runtime.arrived import Arrived
 from ossfs_py.runtime.pageroom import PageRoom
+from ossfs_py.writing import segments
 from ossfs_py.writing.context import WriteLimits
 from ossfs_py.writing.dirty import DirtyFile
-from tests.support.writing import REQUEST, Writing, run
+from tests.support.writing import REQUEST, TINY, TINY_PARTS, Writing, run
 
 MIB = 1024**2
 LIMITS = WriteLimits(small_bytes=0)
@@ -92,8 +96,10 @@ def test_short_writes_after_a_long_one_fill_their_memory(tmp_path: Path, short: 
 
 @pytest.mark.parametrize("has_room", [True, False])
 def test_a_file_on_disk_takes_long_writes_at_once_where_nobody_waits(
-    tmp_path: Path, has_room: bool
+    tmp_path: Path, has_room: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for module in (pageroom, segments):  # a busy machine is no slow disk here
+        monkeypatch.setattr(module, "_SLOW_SECONDS", math.inf)
     content = random.Random(9).randbytes(20 * MIB + 7)
     counts = tmp_path / "vmstat"
     threshold = 1_000_000 if has_room else 0
@@ -112,3 +118,20 @@ def test_a_file_on_disk_takes_long_writes_at_once_where_nobody_waits(
 
     made = run(tmp_path, scenario, limits=LIMITS, memory_bytes=64 * MIB)
     assert made.store.content("file") == content
+
+
+def test_no_write_goes_past_the_last_part(tmp_path: Path) -> None:
+    limits = replace(TINY, parts=replace(TINY_PARTS, max_parts=20, equal_part=8))
+    capacity = 20 * 8
+
+    async def scenario(w: Writing) -> None:
+        file = w.open(memory_first=False)
+        await file.write(0, b"first")
+        assert file.write_nowait(5, b"next")
+        assert not file.write_nowait(capacity - 1, b"too far")
+        with pytest.raises(FileTooLargeError):
+            await file.write(capacity - 1, b"too far")
+        assert file.size == 9
+        assert file.write_nowait(capacity - 1, b"!")
+
+    run(tmp_path, scenario, limits=limits)

@@ -28,6 +28,12 @@ wait for READs in flight.
 """
 
 
+_MOST_PAST = 1024
+"""Invalidations remembered of inodes that the kernel has forgotten before they were done. A request
+that was taken up before may still be answered with the number, by another inode.
+"""
+
+
 class KernelChannel(Protocol):
     """The way to the kernel that has the mount. Never raises; ignores inodes it does not know."""
 
@@ -90,6 +96,8 @@ class _Expiry:
     """Time of the latest one known to be done, on trio's clock."""
     over: trio.Event | None = None
     """Set once all of them are done, if somebody waits."""
+    is_forgotten: bool = False
+    """Whether the kernel has forgotten the inode meanwhile, and has not asked for it again."""
 
 
 @dataclass(slots=True)
@@ -114,6 +122,8 @@ class KernelCache:
         """Inodes that the kernel knows, but not in their present version."""
         self._expiries: dict[int, _Expiry] = {}
         """Inodes whose attributes the kernel is asked to forget, or was asked recently."""
+        self._past: dict[int, None] = {}
+        """Those of them that nobody but a request from before may need; the oldest first."""
         self._postponed: set[int] = set()
         self._given: set[int] = set()
         """Inodes with bytes of that version that the kernel was given, and may have kept."""
@@ -163,17 +173,28 @@ class KernelCache:
         """
         expiry = self._expiries.setdefault(number, _Expiry())
         expiry.under_way += 1
-        return partial(self._expired, expiry, self._behind.get(number))
+        return partial(self._expired, number, expiry, self._behind.get(number))
 
-    @staticmethod
-    def _expired(expiry: _Expiry, replacement: _Replacement | None) -> None:
+    def _expired(self, number: int, expiry: _Expiry, replacement: _Replacement | None) -> None:
         if replacement is not None:
             replacement.expired = True
         expiry.under_way -= 1
         expiry.over_at = trio.current_time()
-        if expiry.over is not None and not expiry.under_way:
+        if expiry.under_way:
+            return
+        if expiry.over is not None:
             expiry.over.set()
             expiry.over = None
+        if expiry.is_forgotten:
+            self._past[number] = None
+            while len(self._past) > _MOST_PAST:
+                self._drop_past(next(iter(self._past)))
+
+    def _drop_past(self, number: int) -> None:
+        del self._past[number]
+        expiry = self._expiries.get(number)
+        if expiry is not None and expiry.is_forgotten and not expiry.under_way:
+            del self._expiries[number]
 
     def reads_itself(self, fd: int) -> int | None:
         """Let the kernel read a local file for programs: its number for it, None if it refuses."""
@@ -274,8 +295,10 @@ class KernelCache:
         self._written.discard(number)
         self._behind.pop(number, None)
         expiry = self._expiries.get(number)
-        if expiry is not None and not expiry.under_way:
-            del self._expiries[number]
+        if expiry is not None:
+            expiry.is_forgotten = True
+            if not expiry.under_way:
+                del self._expiries[number]
 
     # -- the version of its attributes ----------------------------------------------------------
 
@@ -326,6 +349,7 @@ class KernelCache:
         """
         if self._expiries and inode.number in self._expiries:
             expiry = self._expiries[inode.number]
+            expiry.is_forgotten = False
             if expiry.under_way or began < expiry.over_at:
                 inode.size_told = max(inode.size_told, size_bytes)  # it may ignore them
                 return

@@ -516,9 +516,9 @@ class Filesystem:
                 is_known = name in {"", "."}
                 break
             inode = known
-        numbers = self._namespace.forget_answers(inode)
-        for number in numbers:
-            self._kernel.invalidate_attributes(number)
+        nodes = self._namespace.forget_answers(inode)
+        for node in filter(self._namespace.inodes.is_told, nodes):
+            self._kernel.invalidate_attributes(node.number)
         is_gone = False
         try:
             await self._find(path)
@@ -527,7 +527,7 @@ class Filesystem:
                 raise
             is_gone = True
         await self._kernel.told()
-        return Refreshed(len(numbers), is_gone)
+        return Refreshed(len(nodes), is_gone)
 
     # -- life ---------------------------------------------------------------------------------
 

@@ -305,6 +305,10 @@ class InodeTable:
         except KeyError:
             raise StaleInodeError(f"inode {number} is not known") from None
 
+    def is_told(self, inode: Inode) -> bool:
+        """Whether the kernel knows the inode."""
+        return inode.lookup_count > 0 or inode is self.root
+
     def find(self, number: int) -> Inode | None:
         """The inode of that number, if it is known."""
         return self._by_number.get(number)

@@ -276,17 +276,16 @@ class Namespace:
         if inode.parent is not None:
             self._tree.listings.drop(inode.parent)
 
-    def forget_answers(self, inode: Inode) -> list[int]:
-        """Believe nothing remembered of the inode and all below it; their numbers."""
+    def forget_answers(self, inode: Inode) -> list[Inode]:
+        """Believe nothing remembered of the inode and all below it; these inodes."""
         self.invalidate(inode)
         self._tree.believe_no_absence()
-        numbers = []
-        for node in self._tree.table.below(inode):
+        nodes = list(self._tree.table.below(inode))
+        for node in nodes:
             node.fresh_until = 0.0
             if node.kind is Kind.DIRECTORY:
                 self._tree.listings.drop(node)
-            numbers.append(node.number)
-        return numbers
+        return nodes
 
     def list_directory(self, directory: Inode) -> DirectoryListing:
         """A handle that hands out the directory's entries; nothing is asked yet."""

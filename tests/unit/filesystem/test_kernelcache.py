@@ -270,3 +270,37 @@ def test_pages_from_before_a_change_are_dropped_once_nobody_has_the_file_open() 
     cache.closed(inode)
     assert not cache.was_given_bytes(inode)
     assert not cache.keeps_pages(inode, OLD, dirty=False)
+
+
+def test_little_is_kept_of_files_that_the_kernel_has_forgotten() -> None:
+    """Of a file that others delete it drops the name first, and with it the file, before it has
+    forgotten the attributes."""
+
+    async def run() -> None:
+        directory = Inode(3, None, "d", Kind.DIRECTORY)
+        cache, kernel = KernelCache(), Told(slow=True)
+        with cache.attached(kernel):
+            for number in range(10, 5010):
+                gone = Inode(number, directory, "file", Kind.FILE)
+                show(gone, OLD)
+                cache.answered(gone, 3, trio.current_time())
+                cache.news.name_taken(directory, "file", gone)
+                assert cache.is_forgetting(gone)
+                cache.forget(number)
+                if number % 3 == 0:  # the kernel asks for it again meanwhile
+                    cache.answered(gone, 3, trio.current_time())
+                    assert cache.is_forgetting(gone)
+                    kernel.end()
+                    cache.forget(number)
+                elif number % 3 == 1:
+                    kernel.end()
+            kernel.end()
+            assert held_by(cache) <= 1024
+
+    trio.run(run)
+
+
+def held_by(cache: KernelCache) -> int:
+    """How many inodes it remembers anything of, once for each kind."""
+    kept = (cache._etags, cache._behind, cache._expiries, cache._given, cache._written)
+    return sum(map(len, kept))

@@ -111,3 +111,17 @@ def test_a_name_that_the_kernel_takes_for_absent_is_announced(tmp_path: Path) ->
         assert (await m.stat(("new",))).size == len(b"by others")
 
     on_mount("direct", tmp_path, test, store=store_of(*KEYS[:40]), negative_ttl_seconds=60.0)
+
+
+def test_a_refresh_tells_the_kernel_of_what_it_knows(tmp_path: Path) -> None:
+    """Nothing would ever be forgotten of other files: the kernel does not forget them again."""
+
+    async def test(m: Mounted) -> None:
+        await m.names()
+        async with m.at(("007",)) as number:
+            m.channel.expired.clear()
+            assert (await m.fs.refresh("")).forgotten_entries == 41
+            assert m.channel.expired == {ROOT_NUMBER, number}
+        assert m.fs._kernel._expiries.keys() <= {ROOT_NUMBER}
+
+    on_mount("direct", tmp_path, test, store=store_of(*KEYS[:40]))

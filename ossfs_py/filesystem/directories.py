@@ -11,6 +11,7 @@ from ossfs_py.errors import (
     BucketMissingError,
     ListingFailedError,
     ObjectMissingError,
+    StoreError,
 )
 from ossfs_py.filesystem.replies import EntryReply, Replies
 from ossfs_py.model import ObjectInfo
@@ -141,13 +142,52 @@ class Directories:
 
         Raises:
             ListingFailedError: there is no such bucket.
-            StoreError
+            StoreError: nothing was taken but ``.`` and ``..``.
         """
         listing = self._listing(number)
         began = trio.current_time()
         if start == 0:
             listing.rewind()
-        directory = listing.directory
+        if not await self._took_dots(listing.directory, start, take, began):
+            return
+        position = first = max(0, start - _DOTS)
+        last, goes_on = "", True
+        try:
+            while goes_on:
+                position, name, goes_on = await self._take_batch(listing, position, take, began)
+                last = name or last
+        except StoreError:
+            # The kernel has references only to what it is told of. It asks for the next entry
+            # then, and gets the error.
+            if position == first:
+                raise
+        finally:
+            if self.witness is not None and last:
+                self.witness.directory_passed(number, position, last)
+
+    async def _take_batch(
+        self, listing: ReadDirectory, position: int, take: TakeEntry, began: float
+    ) -> tuple[int, str, bool]:
+        """The position behind the entries that were taken, the name of the last one (not of files
+        that are taken together), and whether there may be more that have room.
+        """
+        if isinstance(take, TakesFiles) and self.witness is None:
+            files = await _named(listing.new_files_from(position, 1 + take.most))
+            if files:
+                taken = self._take_files(listing, files, take, position, began)
+                return position + taken, "", taken == len(files)
+        batch = await _named(listing.entries_from(position))
+        now, name = trio.current_time(), ""
+        known, remember = self._replies.known, self._namespace.remember
+        for following, text, inode in batch:
+            if not take(text.encode(), known(inode, now, began), following + _DOTS):
+                return position, name, False
+            remember(inode)
+            position, name = following, text
+        return position, name, bool(batch)
+
+    async def _took_dots(self, directory: Inode, start: int, take: TakeEntry, began: float) -> bool:
+        """Whether there was room for ``.`` and ``..``, as far as they are wanted."""
         for offset, name, inode in (
             (0, b".", directory),
             (1, b"..", directory.parent or directory),
@@ -155,32 +195,8 @@ class Directories:
             if start <= offset and not take(
                 name, await self._replies.fresh(inode, began), offset + 1
             ):
-                return
-        position = max(0, start - _DOTS)
-        known, remember = self._replies.known, self._namespace.remember
-        passed: tuple[int, str] | None = None
-        try:
-            while True:
-                if isinstance(take, TakesFiles) and self.witness is None:
-                    files = await _named(listing.new_files_from(position, 1 + take.most))
-                    if files:
-                        taken = self._take_files(listing, files, take, position, began)
-                        position += taken
-                        if taken < len(files):
-                            return
-                        continue
-                batch = await _named(listing.entries_from(position))
-                if not batch:
-                    return
-                now = trio.current_time()
-                for position, text, inode in batch:
-                    if not take(text.encode(), known(inode, now, began), position + _DOTS):
-                        return
-                    remember(inode)
-                    passed = position, text
-        finally:
-            if self.witness is not None and passed is not None:
-                self.witness.directory_passed(number, *passed)
+                return False
+        return True
 
     def _take_files(
         self,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from tests.support.fake_store import FakeStore
@@ -111,6 +112,39 @@ def test_a_name_that_the_kernel_takes_for_absent_is_announced(tmp_path: Path) ->
         assert (await m.stat(("new",))).size == len(b"by others")
 
     on_mount("direct", tmp_path, test, store=store_of(*KEYS[:40]), negative_ttl_seconds=60.0)
+
+
+@pytest.mark.parametrize("singly", [True, False])
+def test_entries_before_a_page_that_cannot_be_had_are_told(tmp_path: Path, *, singly: bool) -> None:
+    """Or the kernel would never forget them: it was not told of them, and they count as told."""
+
+    async def test(m: Mounted) -> None:
+        pages = 0
+
+        def ends(method: str, _key: str) -> None:
+            nonlocal pages
+            pages += method == "list_page"
+            if pages > 2:
+                raise StoreUnavailableError("down")
+
+        m.store.on_request = ends
+        table = m.fs._namespace.inodes
+        taken = Taken()
+        handle = m.fs.open_directory(ROOT_NUMBER)
+        take = taken.__call__ if singly else taken
+        taken.room = 1000
+        await m.fs.read_directory(handle, 0, take)
+        assert taken.names == KEYS[:5]  # more may belong to the sixth name
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                await m.fs.read_directory(handle, taken.offset, take)
+        m.store.on_request = None
+        await m.fs.read_directory(handle, taken.offset, take)
+        assert taken.names == KEYS[:40]
+        assert [table.get(number).lookup_count for number in taken.numbers] == [1] * 40
+        m.fs.release_directory(handle)
+
+    on_mount("direct", tmp_path, test, store=store_of(*KEYS[:40], page_size=3))
 
 
 def test_a_refresh_tells_the_kernel_of_what_it_knows(tmp_path: Path) -> None:

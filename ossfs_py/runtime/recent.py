@@ -12,7 +12,7 @@ class Recent(OrderedDict[K, V]):
 
     An ``LRUCache`` of cachetools is written in Python: it takes 2 to 4 us for what takes 0.2 here,
     and a small file that is made and stored needs twenty of them. It also keeps what was read last;
-    this one does not. Entries are only changed by :meth:`put` and removed.
+    this one does not. Entries are only added by :meth:`put`.
     """
 
     def __init__(self, most: int) -> None:

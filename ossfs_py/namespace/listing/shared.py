@@ -201,6 +201,8 @@ class ListingEngine:
         for listing in concerned:
             if listing is not None:
                 listing.note(name, state, new=new)
+        if complete is not None:
+            self._complete.changed(directory.number)
 
     def drop(self, directory: Inode) -> None:
         """Forget the listing of a directory; its readers continue with what they have."""

@@ -44,6 +44,19 @@ class WholeListings:
         self._kept.put(directory, (listing, size, now))
         self._entries += size
 
+    def changed(self, directory: int) -> None:
+        """The listing of a directory has got, or lost, an entry; of too many the oldest go."""
+        kept = self._kept.get(directory)
+        if kept is None:
+            return
+        listing, before, put_at = kept
+        size = 1 + len(listing.index or ())
+        if size != before:
+            self._kept[directory] = listing, size, put_at
+            self._entries += size - before
+            while self._kept and self._entries > self._max_entries:
+                self._entries -= self._kept.popitem(last=False)[1][1]
+
     def pop(self, directory: int) -> None:
         """Forget a directory's."""
         kept = self._kept.pop(directory, None)

@@ -159,3 +159,18 @@ def test_a_refresh_tells_the_kernel_of_what_it_knows(tmp_path: Path) -> None:
         assert m.fs._kernel._expiries.keys() <= {ROOT_NUMBER}
 
     on_mount("direct", tmp_path, test, store=store_of(*KEYS[:40]))
+
+
+def test_listings_that_grow_by_what_is_made_here_stay_within_their_bound(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        for directory in ("a", "b"):
+            await m.mkdir((directory,))
+            for number in range(80):
+                await m.write_file((directory, f"{number}"), b"made here")
+        root, listings = m.fs._namespace.root, m.fs._namespace._tree.listings
+        kept = [listings.complete(directory) for directory in root.children.values()]
+        assert any(kept)
+        assert sum(1 + len(listing.index or ()) for listing in kept if listing is not None) <= 100
+        assert len(await m.names(("a",))) == len(await m.names(("b",))) == 80
+
+    on_mount("direct", tmp_path, test, store=store_of(), max_entries=100)

@@ -266,7 +266,9 @@ class Adapter(pyfuse3.Operations):
         return made if isinstance(ctx, Caller) else _entry(made)
 
     @_carried_out
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    async def rmdir(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
+    ) -> None:
         await self._fs.remove_directory(parent_inode, name)
 
     @_carried_out
@@ -436,7 +438,7 @@ class Adapter(pyfuse3.Operations):
     # -- directories ----------------------------------------------------------------------------
 
     @_answered
-    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext | Caller) -> int:
         return self._fs.open_directory(inode)
 
     @_answered

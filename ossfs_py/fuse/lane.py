@@ -123,11 +123,14 @@ class Lane:
             Opcode.CREATE: self._create,
             Opcode.MKDIR: self._mkdir,
             Opcode.UNLINK: self._unlink,
+            Opcode.RMDIR: self._rmdir,
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
             Opcode.OPEN: self._open,
             Opcode.FLUSH: self._flush,
             Opcode.RELEASE: self._release,
+            Opcode.OPENDIR: self._opendir,
+            Opcode.RELEASEDIR: self._releasedir,
             Opcode.READDIRPLUS: self._readdir,
             Opcode.GETXATTR: self._getxattr,
             Opcode.LISTXATTR: self._listxattr,
@@ -366,6 +369,11 @@ class Lane:
         await self._adapter.unlink(node, name, caller)
         self._send(wire.refused(unique, 0))
 
+    async def _rmdir(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        name = wire.name_at(request, wire.HEADER.size, len(request))
+        await self._adapter.rmdir(node, name, caller)
+        self._send(wire.refused(unique, 0))
+
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
         reply = _opened(await self._adapter.open(node, flags, caller))
@@ -453,6 +461,19 @@ class Lane:
     async def _release(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
         await self._adapter.release(handle)
+        self._send(wire.refused(unique, 0))
+
+    async def _opendir(self, unique: int, node: int, caller: Caller, _request: memoryview) -> None:
+        reply = OpenReply(
+            await self._adapter.opendir(node, caller), keep_cache=False, past_pages=False
+        )
+        self._send(wire.opened(unique, reply, no_flush=False))
+
+    async def _releasedir(
+        self, unique: int, _node: int, _caller: Caller, request: memoryview
+    ) -> None:
+        (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
+        await self._adapter.releasedir(handle)
         self._send(wire.refused(unique, 0))
 
     async def _readdir(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:

@@ -157,6 +157,14 @@ class Handlers:
     async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
         self.made.append((parent, name))
 
+    async def rmdir(self, parent: int, name: bytes, _ctx: object) -> None:
+        self.made.append((parent, name))
+
+    async def opendir(self, _inode: int, _ctx: object) -> int:
+        return 5
+
+    async def releasedir(self, _fh: int) -> None: ...
+
     async def flush(self, _fh: int) -> None: ...
 
     async def release(self, _fh: int) -> None: ...
@@ -245,6 +253,9 @@ def test_each_hot_request_is_answered() -> None:
             Opcode.CREATE: (struct.pack("=IIII", os.O_RDWR, 0o100666, 0o27, 0) + b"new\0", 144),
             Opcode.MKDIR: (struct.pack("=II", 0o40777, 0o22) + b"dir\0", 128),
             Opcode.UNLINK: (b"old\0", 0),
+            Opcode.RMDIR: (b"empty\0", 0),
+            Opcode.OPENDIR: (bytes(8), 16),
+            Opcode.RELEASEDIR: (bytes(24), 0),
             Opcode.READLINK: (b"", 6),
             Opcode.OPEN: (bytes(8), 16),
             Opcode.READ: (READ, 5),
@@ -259,6 +270,8 @@ def test_each_hot_request_is_answered() -> None:
             unique = await kernel.ask(opcode, body)
             answered, refusal, said = await kernel.answer()
             assert (answered, refusal, len(said)) == (unique, 0, size), opcode
+            if opcode == Opcode.OPENDIR:
+                assert struct.unpack("=QII", said) == (5, 0, 0)
             if opcode == Opcode.CREATE:
                 assert struct.unpack_from("=Q", said) == (7,)
                 assert struct.unpack_from("=QII", said, 128) == (4, 1, 0)
@@ -267,6 +280,7 @@ def test_each_hot_request_is_answered() -> None:
             (1, b"new", 0o100666, os.O_RDWR, 0o27),
             MADE_DIRECTORY,
             (1, b"old"),
+            (1, b"empty"),
         ]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))

@@ -23,7 +23,9 @@ from ossfs_py.namespace.pending import Pending
 _PAGE_KEYS = 1000
 """Most keys a LIST answer holds (S3 and OSS)."""
 _PAGES_AHEAD = 2
-"""Pages requested beyond the one that the program reads: one is in flight while one is used."""
+"""Pages requested beyond the one that the program reads, and the one behind it: one is in flight
+while one is used. The first directories of a walk ask for fewer.
+"""
 _PATIENCE_PAGES = 2
 """Pages after which a directory that is waited for is listed by itself."""
 _MAX_REMEMBERED = 1024
@@ -118,7 +120,10 @@ class _Walk:
         self._position = after
         self._token: str | None = None
         self._pages = 0
-        self._pages_wanted = _PAGES_AHEAD
+        self._pages_wanted = 1
+        self._ahead = 0
+        """How many pages to read beyond the one behind the program's."""
+        self._is_removed = False
         self._stack = [_Directory(base, 0.0, 0)]
         self._closed: set[str] = set()
         self._under_way: Pending[ListPage] | None = None
@@ -140,12 +145,25 @@ class _Walk:
     def promise(self, prefix: str, page: PromisedPage) -> None:
         """Somebody waits for a directory."""
         self.promises[prefix] = page
-        self.used(self._pages)
+        self._want(self._pages)
 
     def used(self, page_number: int) -> None:
         """The program has come to a directory of that page: read on."""
-        self._pages_wanted = max(self._pages_wanted, page_number + 1 + _PAGES_AHEAD)
-        if not self.over and self._under_way is None:
+        self._want(page_number)
+        if not self._is_removed:
+            self._ahead = min(self._ahead + 1, _PAGES_AHEAD)
+
+    def removed(self) -> None:
+        """The program removes what it has read: it takes its time, and has to know each directory
+        as it was within the lifetime of an absence. Read only one page ahead.
+        """
+        self._is_removed = True
+        self._ahead = 0
+
+    def _want(self, page_number: int) -> None:
+        self._pages_wanted = max(self._pages_wanted, page_number + 1 + self._ahead)
+        is_wanted = self._pages < self._pages_wanted or self.promises
+        if is_wanted and not self.over and self._under_way is None:
             self._ask()
 
     def end(self) -> None:
@@ -329,6 +347,7 @@ class Walks:
         if self._walk is None or self._walk.over or not self._walk.has_passed(prefix):
             self.drop(prefix)
         else:
+            self._walk.removed()
             self._forget(prefix)
 
     def drop(self, prefix: str) -> None:

@@ -138,7 +138,7 @@ def _is_gone(info: ObjectInfo, prefix: str, hiding: Hiding, removed: RemovedKeys
     return any(each.hides(info) for each in (*hiding.get(info.key, ()), *removed.hiding(info.key)))
 
 
-class _Part:
+class _Stretch:
     """One page of the keys below a directory that come behind ``start``, of which those up to
     ``end`` count; "": from the first on, or all.
     """
@@ -165,12 +165,12 @@ class _Part:
         )
 
 
-class _Run:
+class _Clearing:
     """The removal of the directories in one directory, one after the other."""
 
     def __init__(self, prefix: str, now: float) -> None:
         self.prefix = prefix
-        self.parts: list[_Part] = []
+        self.parts: list[_Stretch] = []
         """In their order, without gaps, from the first key on."""
         self.hidden: list[str] = []
         """Removed keys behind those, in order."""
@@ -210,7 +210,7 @@ class Emptying:
         self._removed = removed
         self._answers: list[_Answer] = []
         """The latest last; two at most."""
-        self._runs: dict[Inode, _Run] = {}
+        self._runs: dict[Inode, _Clearing] = {}
         """By the directory in which directories are removed, the latest last."""
         self._useless: Inode | None = None
         """A directory of which an answer told nothing: what is in it is asked for one by one."""
@@ -259,7 +259,7 @@ class Emptying:
         prefix, run = self._tree.keys.marker_key_of(parent), self._runs.pop(parent, None)
         goes_on = run is not None and now - run.last < _SOON_SECONDS and run.prefix == prefix
         if run is None or not goes_on:
-            run = _Run(prefix, now)
+            run = _Clearing(prefix, now)
         self._runs[parent] = run
         if len(self._runs) > _MAX_RUNS:
             del self._runs[next(iter(self._runs))]
@@ -268,7 +268,7 @@ class Emptying:
             self._ask_part_ahead(run)
         return goes_on
 
-    def _ask_part_ahead(self, run: _Run) -> None:
+    def _ask_part_ahead(self, run: _Clearing) -> None:
         known_keys = len(self._removed)
         if len(run.hidden) <= _PART_KEYS and known_keys - run.known_keys > _PART_KEYS:
             run.known_keys = known_keys
@@ -283,7 +283,7 @@ class Emptying:
             run.parts.append(part)
             self._tree.on_added = self._added
 
-    def _part_arrived(self, run: _Run) -> None:
+    def _part_arrived(self, run: _Clearing) -> None:
         if run in self._runs.values() and not self._workers.closed:
             self._ask_part_ahead(run)
 
@@ -311,12 +311,12 @@ class Emptying:
         elif max(passed, age) > _NEAR_THE_END:
             self._ask(self._tree.keys.marker_key_of(parent), prefix)
 
-    async def _is_emptied(self, directory: Inode, prefix: str, run: _Run | None) -> bool:
+    async def _is_emptied(self, directory: Inode, prefix: str, run: _Clearing | None) -> bool:
         """Whether all that the store has in a directory was removed here, if that is more than one
         LIST of the directory would tell.
         """
         oldest = trio.current_time() - self._tree.options.negative_ttl_seconds
-        parts: list[_Part] = []
+        parts: list[_Stretch] = []
         for part in run.parts if run is not None and run.prefix == prefix else ():
             if part.asked_at > oldest:
                 parts.append(part)
@@ -343,18 +343,18 @@ class Emptying:
 
     def _ask_parts(
         self, prefix: str, start: str, hidden: Sequence[str], *, to_end: bool = False
-    ) -> list[_Part]:
+    ) -> list[_Stretch]:
         """Ask for the keys behind ``start``, of which ``hidden`` were removed, up to the last of
         those, or ``to_end``.
         """
-        parts: list[_Part] = []
+        parts: list[_Stretch] = []
         for at in range(0, max(1, len(hidden)), _PART_KEYS + 1):
             those = hidden[at : at + _PART_KEYS + 1]
             is_last = at + len(those) == len(hidden)
             query = ListQuery(prefix, delimiter="", start_after=start or None)
             page = Pending(self._workers, partial(self._list_page, query))
             end = "" if is_last and to_end else those[-1]
-            parts.append(_Part(start, end, self._hiding(those), page))
+            parts.append(_Stretch(start, end, self._hiding(those), page))
             start = end
         return parts
 

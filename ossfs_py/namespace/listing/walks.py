@@ -118,7 +118,7 @@ class FoundPage:
             self._walk.used(self._page_number)
 
 
-class _Glance:
+class _FlatPage:
     """One flat page of a directory in flight, in the place of an ordinary one."""
 
     def __init__(self, base: str, page: PromisedPage, fetch: FetchFlat, walks: "Walks") -> None:
@@ -369,7 +369,7 @@ class Walks:
         )
         """Directories that hold more than a flat page tells."""
         self._walk: _Walk | None = None
-        self._glances: set[_Glance] = set()
+        self._glances: set[_FlatPage] = set()
         self.on_found: Callable[[ListPage], None] | None = None
         """Called with every directory that was listed ahead."""
 
@@ -404,10 +404,10 @@ class Walks:
         if self._ttl_seconds <= 0 or base in self._large:
             return None
         promised = PromisedPage(otherwise)
-        self._glances.add(_Glance(base, promised, self._fetch, self))
+        self._glances.add(_FlatPage(base, promised, self._fetch, self))
         return promised
 
-    def glanced(self, glance: _Glance) -> None:
+    def glanced(self, glance: _FlatPage) -> None:
         """It is over."""
         self._glances.discard(glance)
 

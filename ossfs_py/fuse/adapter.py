@@ -216,6 +216,10 @@ class Adapter(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._fs.forget(inode_list)
 
+    def forgotten(self, references: Sequence[tuple[int, int]]) -> None:
+        """As :meth:`forget`, which never waits: rm makes the kernel send one for each file."""
+        self._fs.forget(references)
+
     @_answered
     async def getattr(  # type: ignore[override]
         self, inode: int, ctx: pyfuse3.RequestContext | Caller

@@ -114,6 +114,7 @@ class Lane:
             Opcode.GETATTR: self._getattr_known,
             Opcode.READ: self._read_known,
             Opcode.WRITE: self._write_known,
+            Opcode.FORGET: self._forget_known,
         }
         """Most of these requests wait for nothing: no coroutine is made for them."""
         self._hot: dict[int, _Hot] = {
@@ -326,6 +327,14 @@ class Lane:
     def _getattr_known(self, unique: int, node: int, _request: memoryview) -> bytes | None:
         found = self._adapter.getattr_known(node)
         return None if found is None else wire.attributes(unique, found, PREFERRED_IO_BYTES)
+
+    def _forget_known(self, _unique: int, node: int, request: memoryview) -> bytes | None:
+        try:
+            (count,) = wire.FORGET_IN.unpack_from(request, wire.HEADER.size)
+        except struct.error:
+            return None  # the handler reports it
+        self._adapter.forgotten([(node, count)])
+        return b""
 
     async def _lookup(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         name = wire.name_at(request, wire.HEADER.size, len(request))

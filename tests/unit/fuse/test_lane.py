@@ -59,7 +59,7 @@ class Handlers:
         self.gate = trio.Event()
         self.data: memoryview | bytes = b""
         self.written: list[bytes] = []
-        self.forgotten: list[tuple[int, int]] = []
+        self.dropped: list[tuple[int, int]] = []
         self.reads = EndableReads()
         self.reads_handled = 0
         self.rights_taken: list[int] = []
@@ -121,7 +121,10 @@ class Handlers:
         return size if size >= LONG_BYTES else 0
 
     async def forget(self, pairs: list[tuple[int, int]]) -> None:
-        self.forgotten += pairs
+        self.dropped += pairs
+
+    def forgotten(self, pairs: list[tuple[int, int]]) -> None:
+        self.dropped += pairs
 
     def lacks_xattr(self, _inode: int, name: bytes) -> int | None:
         return errno_of(NoAttributeError("no")) if name == b"security.selinux" else None
@@ -287,7 +290,7 @@ def test_each_hot_request_is_answered() -> None:
         for opcode in (Opcode.INTERRUPT, Opcode.IOCTL):
             unique = await kernel.ask(opcode, bytes(8))
             assert await kernel.answer() == (unique, UNKNOWN_REQUEST, b"")
-        assert handlers.forgotten == [(8, 2), (9, 3)]
+        assert handlers.dropped == [(8, 2), (9, 3)]
         for opcode, size, told in (
             (Opcode.COPY_FILE_RANGE, MIB, struct.pack("=II", MIB, 0)),
             (Opcode.COPY_FILE_RANGE, 2**40, struct.pack("=II", 2**32 - 1, 0)),

@@ -216,6 +216,10 @@ class Adapter(pyfuse3.Operations):
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         self._fs.forget(inode_list)
 
+    def forgotten(self, references: Sequence[tuple[int, int]]) -> None:
+        """As :meth:`forget`, which never waits: rm makes the kernel send one for each file."""
+        self._fs.forget(references)
+
     @_answered
     async def getattr(  # type: ignore[override]
         self, inode: int, ctx: pyfuse3.RequestContext | Caller
@@ -266,7 +270,9 @@ class Adapter(pyfuse3.Operations):
         return made if isinstance(ctx, Caller) else _entry(made)
 
     @_carried_out
-    async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+    async def rmdir(
+        self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
+    ) -> None:
         await self._fs.remove_directory(parent_inode, name)
 
     @_carried_out
@@ -436,7 +442,7 @@ class Adapter(pyfuse3.Operations):
     # -- directories ----------------------------------------------------------------------------
 
     @_answered
-    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
+    async def opendir(self, inode: int, ctx: pyfuse3.RequestContext | Caller) -> int:
         return self._fs.open_directory(inode)
 
     @_answered

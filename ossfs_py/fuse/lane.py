@@ -114,6 +114,7 @@ class Lane:
             Opcode.GETATTR: self._getattr_known,
             Opcode.READ: self._read_known,
             Opcode.WRITE: self._write_known,
+            Opcode.FORGET: self._forget_known,
         }
         """Most of these requests wait for nothing: no coroutine is made for them."""
         self._hot: dict[int, _Hot] = {
@@ -123,11 +124,14 @@ class Lane:
             Opcode.CREATE: self._create,
             Opcode.MKDIR: self._mkdir,
             Opcode.UNLINK: self._unlink,
+            Opcode.RMDIR: self._rmdir,
             Opcode.READ: self._read,
             Opcode.WRITE: self._write,
             Opcode.OPEN: self._open,
             Opcode.FLUSH: self._flush,
             Opcode.RELEASE: self._release,
+            Opcode.OPENDIR: self._opendir,
+            Opcode.RELEASEDIR: self._releasedir,
             Opcode.READDIRPLUS: self._readdir,
             Opcode.GETXATTR: self._getxattr,
             Opcode.LISTXATTR: self._listxattr,
@@ -324,6 +328,14 @@ class Lane:
         found = self._adapter.getattr_known(node)
         return None if found is None else wire.attributes(unique, found, PREFERRED_IO_BYTES)
 
+    def _forget_known(self, _unique: int, node: int, request: memoryview) -> bytes | None:
+        try:
+            (count,) = wire.FORGET_IN.unpack_from(request, wire.HEADER.size)
+        except struct.error:
+            return None  # the handler reports it
+        self._adapter.forgotten([(node, count)])
+        return b""
+
     async def _lookup(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         name = wire.name_at(request, wire.HEADER.size, len(request))
         found = await self._adapter.lookup(node, name, caller)
@@ -364,6 +376,11 @@ class Lane:
     async def _unlink(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
         name = wire.name_at(request, wire.HEADER.size, len(request))
         await self._adapter.unlink(node, name, caller)
+        self._send(wire.refused(unique, 0))
+
+    async def _rmdir(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        name = wire.name_at(request, wire.HEADER.size, len(request))
+        await self._adapter.rmdir(node, name, caller)
         self._send(wire.refused(unique, 0))
 
     async def _open(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
@@ -453,6 +470,19 @@ class Lane:
     async def _release(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
         await self._adapter.release(handle)
+        self._send(wire.refused(unique, 0))
+
+    async def _opendir(self, unique: int, node: int, caller: Caller, _request: memoryview) -> None:
+        reply = OpenReply(
+            await self._adapter.opendir(node, caller), keep_cache=False, past_pages=False
+        )
+        self._send(wire.opened(unique, reply, no_flush=False))
+
+    async def _releasedir(
+        self, unique: int, _node: int, _caller: Caller, request: memoryview
+    ) -> None:
+        (handle,) = wire.HANDLE_IN.unpack_from(request, wire.HEADER.size)
+        await self._adapter.releasedir(handle)
         self._send(wire.refused(unique, 0))
 
     async def _readdir(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:

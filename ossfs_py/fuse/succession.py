@@ -201,6 +201,12 @@ class InheritedLane(Lane):
         else:
             await super()._unlink(unique, node, caller, request)
 
+    async def _rmdir(self, unique: int, node: int, caller: Caller, request: memoryview) -> None:
+        if unique & _RESENT and self._again is not None:
+            await self._repeat(self._again, Opcode.RMDIR, unique, node, caller, request)
+        else:
+            await super()._rmdir(unique, node, caller, request)
+
     def _pass_on(
         self, opcode: int, unique: int, node: int, caller: Caller, request: memoryview
     ) -> Serve:

@@ -42,6 +42,8 @@ class Opcode:
     LISTXATTR: Final = 23
     FLUSH: Final = 25
     INIT: Final = 26
+    OPENDIR: Final = 27
+    RELEASEDIR: Final = 29
     CREATE: Final = 35
     INTERRUPT: Final = 36
     IOCTL: Final = 39

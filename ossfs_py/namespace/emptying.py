@@ -6,10 +6,15 @@ directories behind it, too; the next one, of those behind these, is requested be
 gets there. Keys that were removed here since, and are still in the store, do not count. Of the
 directory above, in which thousands of them may be, several pages are requested at once.
 
+The directory above them is removed last. It has to be known then that nothing was stored in what
+was removed before, and all these keys are still in the store: they are requested again in parts,
+most of them ahead while the last directories are removed.
+
 Nothing else uses these answers: what is listed or looked up is not concerned.
 """
 
-from bisect import bisect_left
+import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -35,6 +40,13 @@ _NEAR_THE_END = 0.7
 old before the program comes to its end."""
 _PART_KEYS = 900
 """Removed keys for which a page is requested: others may have stored some between them."""
+_LAST_STRETCH = 0.7
+"""The part of the lifetime of an absence before the end of a tree in which its keys are requested
+once more: the first answers must not be too old at the end."""
+_PARTS_AT_ONCE = 2
+"""Each takes processor time from the program that removes the tree."""
+_MAX_RUNS = 16
+"""Directories whose directories are being removed: those above one another in a deep tree."""
 
 
 Hiding = Mapping[str, tuple[RemovedObject, ...]]
@@ -126,6 +138,61 @@ def _is_gone(info: ObjectInfo, prefix: str, hiding: Hiding, removed: RemovedKeys
     return any(each.hides(info) for each in (*hiding.get(info.key, ()), *removed.hiding(info.key)))
 
 
+class _Stretch:
+    """One page of the keys below a directory that come behind ``start``, of which those up to
+    ``end`` count; "": from the first on, or all.
+    """
+
+    def __init__(self, start: str, end: str, hiding: Hiding, page: Pending[ListPage]) -> None:
+        self.start = start
+        self.end = end
+        self.asked_at = trio.current_time()
+        self.page = page
+        self._hiding = hiding
+
+    async def tells_of_none(self, prefix: str, removed: RemovedKeys) -> bool:
+        """Whether the store told all keys in this part, and they were removed here."""
+        try:
+            page = await self.page.wait()
+        except StoreError:
+            return False  # who asks alone gets the reason if that fails, too
+        keys = [self.start, *(info.key for info in page.objects)]
+        count = bisect_right(keys, self.end) - 1 if self.end else len(page.objects)
+        return (
+            (page.next_token is None or (self.end != "" and keys[-1] >= self.end))
+            and all(before < after for before, after in pairwise(keys))
+            and all(_is_gone(each, prefix, self._hiding, removed) for each in page.objects[:count])
+        )
+
+
+class _Clearing:
+    """The removal of the directories in one directory, one after the other."""
+
+    def __init__(self, prefix: str, now: float) -> None:
+        self.prefix = prefix
+        self.parts: list[_Stretch] = []
+        """In their order, without gaps, from the first key on."""
+        self.hidden: list[str] = []
+        """Removed keys behind those, in order."""
+        self.known_keys = 0
+        """How many keys had removals when these were noted."""
+        self.last = now
+        self._began = now
+        self._count = 0
+
+    def goes_on(self, now: float, left: int) -> float:
+        """One more is removed; returns how many seconds those that are left will take."""
+        self.last = now
+        self._count += 1
+        passed = self._count - 1
+        return (now - self._began) / passed * left if passed else math.inf
+
+    @property
+    def reached(self) -> str:
+        """The last key of the parts; "": there is none."""
+        return self.parts[-1].end if self.parts else ""
+
+
 class Emptying:
     """Spares questions while a tree is removed. Belongs to the trio thread."""
 
@@ -143,8 +210,8 @@ class Emptying:
         self._removed = removed
         self._answers: list[_Answer] = []
         """The latest last; two at most."""
-        self._last: tuple[Inode, float] | None = None
-        """The directory in which one was removed last, and when."""
+        self._runs: dict[Inode, _Clearing] = {}
+        """By the directory in which directories are removed, the latest last."""
         self._useless: Inode | None = None
         """A directory of which an answer told nothing: what is in it is asked for one by one."""
 
@@ -152,21 +219,29 @@ class Emptying:
         """Whether the store has nothing in a directory that is about to be removed; False: ask for
         it alone.
         """
-        parent, last = directory.parent, self._last
+        parent = directory.parent
         if parent is None:
             return False
-        now = trio.current_time()
-        self._last = parent, now
+        now, prefix = trio.current_time(), self._tree.keys.marker_key_of(directory)
+        own = self._runs.pop(directory, None)
+        goes_on = self._goes_on(parent, now)
+        if self._tree.is_known_empty(directory):
+            return True
         if directory.children:
             return False
-        prefix = self._tree.keys.marker_key_of(directory)
         if self._tells(prefix, now):
             self._look_ahead(parent, prefix, now)
             return True
-        goes_on = last is not None and last[0] is parent and now - last[1] < _SOON_SECONDS
-        ttl_seconds = self._tree.options.negative_ttl_seconds
-        if not goes_on or parent is self._useless or ttl_seconds <= 0:
-            return await self._is_emptied(directory, prefix)
+        if goes_on and await self._is_told(parent, prefix):
+            return not directory.children
+        return await self._is_emptied(directory, prefix, own)
+
+    async def _is_told(self, parent: Inode, prefix: str) -> bool:
+        """Whether an answer for several directories in ``parent``, which is waited for, says that
+        one of them is empty.
+        """
+        if parent is self._useless or self._tree.options.negative_ttl_seconds <= 0:
+            return False
         latest = self._answers[-1] if self._answers else None
         if latest is not None and latest.may_tell(prefix):
             await latest.arrived()
@@ -174,8 +249,43 @@ class Emptying:
             await self._ask(self._tree.keys.marker_key_of(parent), prefix).arrived()
             if not self._tells(prefix, trio.current_time()):
                 self._useless = parent
-                return await self._is_emptied(directory, prefix)
-        return not directory.children
+                return False
+        return True
+
+    def _goes_on(self, parent: Inode, now: float) -> bool:
+        """A directory in ``parent`` is about to be removed; whether another one just was. Ask for
+        the keys below ``parent`` if it will be removed soon, too.
+        """
+        prefix, run = self._tree.keys.marker_key_of(parent), self._runs.pop(parent, None)
+        goes_on = run is not None and now - run.last < _SOON_SECONDS and run.prefix == prefix
+        if run is None or not goes_on:
+            run = _Clearing(prefix, now)
+        self._runs[parent] = run
+        if len(self._runs) > _MAX_RUNS:
+            del self._runs[next(iter(self._runs))]
+        left_seconds = run.goes_on(now, len(parent.children))
+        if left_seconds < _LAST_STRETCH * self._tree.options.negative_ttl_seconds:
+            self._ask_part_ahead(run)
+        return goes_on
+
+    def _ask_part_ahead(self, run: _Clearing) -> None:
+        known_keys = len(self._removed)
+        if len(run.hidden) <= _PART_KEYS and known_keys - run.known_keys > _PART_KEYS:
+            run.known_keys = known_keys
+            run.hidden = self._hidden_between(run.prefix, run.reached, "")
+        while (
+            len(run.hidden) > _PART_KEYS
+            and sum(1 for each in run.parts if not each.page.settled) < _PARTS_AT_ONCE
+        ):
+            (part,) = self._ask_parts(run.prefix, run.reached, run.hidden[: _PART_KEYS + 1])
+            part.page.when_settled(partial(self._part_arrived, run))
+            del run.hidden[: _PART_KEYS + 1]
+            run.parts.append(part)
+            self._tree.on_added = self._added
+
+    def _part_arrived(self, run: _Clearing) -> None:
+        if run in self._runs.values() and not self._workers.closed:
+            self._ask_part_ahead(run)
 
     def _ask(self, base: str, prefix: str) -> _Answer:
         query = ListQuery(base, delimiter="", start_after=prefix.removesuffix("/"))
@@ -201,43 +311,52 @@ class Emptying:
         elif max(passed, age) > _NEAR_THE_END:
             self._ask(self._tree.keys.marker_key_of(parent), prefix)
 
-    async def _is_emptied(self, directory: Inode, prefix: str) -> bool:
+    async def _is_emptied(self, directory: Inode, prefix: str, run: _Clearing | None) -> bool:
         """Whether all that the store has in a directory was removed here, if that is more than one
         LIST of the directory would tell.
         """
-        hidden = sorted(self._removed.below(prefix))
+        oldest = trio.current_time() - self._tree.options.negative_ttl_seconds
+        parts: list[_Stretch] = []
+        for part in run.parts if run is not None and run.prefix == prefix else ():
+            if part.asked_at > oldest:
+                parts.append(part)
+            else:
+                between = self._hidden_between(prefix, part.start, part.end)
+                parts += self._ask_parts(prefix, part.start, [*between, part.end])
+        reached = parts[-1].end if parts else ""
+        hidden = self._hidden_between(prefix, reached, "")
         is_deep = any("/" in key[len(prefix) :] for key in hidden)
-        if not is_deep and len(hidden) < _PART_KEYS:
+        if not parts and not is_deep and len(hidden) < _PART_KEYS:
             return False
-        hiding = self._hiding(hidden)
-        bounds = hidden[_PART_KEYS::_PART_KEYS]
-        parts = [
-            (start, end, Pending(self._workers, partial(self._list_page, _part(prefix, start))))
-            for start, end in pairwise(["", *bounds, ""])
-        ]
-        for start, end, asked in parts:
-            try:
-                page = await asked.wait()
-            except StoreError:
-                return False  # who asks alone gets the reason if that fails, too
-            if not self._tells_of_none(page, prefix, start, end, hiding):
+        parts += self._ask_parts(prefix, reached, hidden, to_end=True)
+        for part in parts:
+            if not await part.tells_of_none(prefix, self._removed):
                 return False
         return not directory.children
 
-    def _tells_of_none(
-        self, page: ListPage, prefix: str, start: str, end: str, hiding: Hiding
-    ) -> bool:
-        """Whether a page has all keys below ``prefix`` that come after ``start``, up to ``end`` (or
-        all, if that is empty), and they were removed here.
+    def _hidden_between(self, prefix: str, start: str, end: str) -> list[str]:
+        """The removed keys below ``prefix`` behind ``start`` and before ``end``, in order; "": no
+        bound.
         """
-        keys = [start, *(info.key for info in page.objects)]
-        is_whole = page.next_token is None or (end != "" and keys[-1] >= end)
-        in_order = all(before < after for before, after in pairwise(keys))
-        return (
-            is_whole
-            and in_order
-            and all(_is_gone(info, prefix, hiding, self._removed) for info in page.objects)
-        )
+        keys = self._removed.below(prefix)
+        return sorted(key for key in keys if key > start and (not end or key < end))
+
+    def _ask_parts(
+        self, prefix: str, start: str, hidden: Sequence[str], *, to_end: bool = False
+    ) -> list[_Stretch]:
+        """Ask for the keys behind ``start``, of which ``hidden`` were removed, up to the last of
+        those, or ``to_end``.
+        """
+        parts: list[_Stretch] = []
+        for at in range(0, max(1, len(hidden)), _PART_KEYS + 1):
+            those = hidden[at : at + _PART_KEYS + 1]
+            is_last = at + len(those) == len(hidden)
+            query = ListQuery(prefix, delimiter="", start_after=start or None)
+            page = Pending(self._workers, partial(self._list_page, query))
+            end = "" if is_last and to_end else those[-1]
+            parts.append(_Stretch(start, end, self._hiding(those), page))
+            start = end
+        return parts
 
     def _hiding(self, keys: Sequence[str]) -> Hiding:
         return {key: self._removed.hiding(key) for key in keys}
@@ -252,15 +371,15 @@ class Emptying:
     def _forget_old(self, now: float) -> None:
         ttl_seconds = self._tree.options.negative_ttl_seconds
         self._answers = [each for each in self._answers if now - each.asked_at < ttl_seconds]
-        if not self._answers:
+        if not (self._answers or any(run.parts for run in self._runs.values())):
             self._tree.on_added = None
 
     def _added(self, key: str) -> None:
         self._forget_old(trio.current_time())
         for answer in self._answers:
             answer.added.append(key)
-
-
-def _part(prefix: str, start: str) -> ListQuery:
-    """The keys behind ``start``; "": from the first on."""
-    return ListQuery(prefix, delimiter="", start_after=start or None)
+        for run in self._runs.values():
+            if run.parts and key.startswith(run.prefix):
+                run.parts.clear()  # they do not tell of it
+                run.hidden.clear()
+                run.known_keys = 0

@@ -340,7 +340,7 @@ class Namespace:
         One that was made or listed within ``negative_ttl`` says so by itself.
         """
         await self.removed.make_room_of_moved(self._tree.keys.marker_key_of(directory))
-        if self._tree.is_known_empty(directory) or await self._emptying.is_empty(directory):
+        if await self._emptying.is_empty(directory):
             return
         await self._entries.require_empty(directory)
 

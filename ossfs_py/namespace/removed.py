@@ -82,8 +82,9 @@ class RemovedKeys:
         """The keys that begin with ``prefix`` and have removals."""
         return [key for key in tuple(self._by_key) if key.startswith(prefix)]
 
-    def __bool__(self) -> bool:
-        return bool(self._by_key)
+    def __len__(self) -> int:
+        """How many keys have removals."""
+        return len(self._by_key)
 
     async def make_room(self, key: str) -> None:
         """Something else is about to be stored under the key.

@@ -200,17 +200,22 @@ class Resolver:
             or not fits(question.key + "/")
         ):
             return None
-        return await self._told_by_two(parent, name, question)
+        return await self._told_by_two(parent, name, question, flat=not listing.directories())
 
-    async def _told_by_two(self, parent: Inode, name: str, question: Question) -> Below | None:
+    async def _told_by_two(
+        self, parent: Inode, name: str, question: Question, *, flat: bool
+    ) -> Below | None:
         """As :meth:`_told_by_directory`, of a directory that was small when it was made or listed:
         a listing of it also tells of the names that are asked for next (rename(2) asks for two).
-        Beside it a HEAD of the marker, as a listing does not tell a directory's mode.
+        Beside it a HEAD of the marker, as a listing does not tell a directory's mode. ``flat``: no
+        directory was in it, and the listing tells what is in those that others have made since.
         """
         marker = self._ask(question.key + "/", head=True, below=False)
         oldest = question.asked_at - self._tree.options.negative_ttl_seconds
         try:
-            listing = await self._tree.listings.look(parent, oldest)
+            listings = self._tree.listings
+            look = listings.look_below if flat else listings.look
+            listing = await look(parent, oldest)
         except StoreError:
             return None  # the question that follows will be told
         if listing is None or listing.index is None:
@@ -218,7 +223,7 @@ class Resolver:
         question.asked_at = listing.started
         entry = listing.index.get(name)
         if entry is None:
-            return NOTHING_BELOW
+            return NOTHING_BELOW if listing.complete else None
         told, _ = await self._answers(marker)
         if entry is not DIRECTORY or isinstance(told, StoreError):
             return None

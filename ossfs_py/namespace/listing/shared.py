@@ -119,14 +119,32 @@ class ListingEngine:
         Raises:
             StoreError
         """
+        listing = await self._look(directory, oldest, lambda: None)
+        return listing if listing.complete else None
+
+    async def look_below(self, directory: Inode, oldest: float) -> Listing:
+        """As :meth:`look`, for a name that others may have made since: if it is a directory, who
+        asks for it often lists it next, and the same request tells what is in it, up to a page.
+        The listing may not be complete.
+
+        Raises:
+            StoreError
+        """
+        prefix = self._keys.marker_key_of(directory)
+        ordinary = partial(self._fetch, prefix, None)
+        return await self._look(directory, oldest, lambda: self.walks.glance(prefix, ordinary))
+
+    async def _look(
+        self, directory: Inode, oldest: float, first: Callable[[], PromisedPage | None]
+    ) -> Listing:
         listing = before = self._shared(directory)
         if listing is None or listing.started < oldest:
-            listing = self._prepared(directory, None)
+            listing = self._prepared(directory, first())
             listing.is_read = before is not None and before.is_read
             listing.ask()
         if not listing.complete:
             await listing.after(listing.begin_reading())
-        return listing if listing.complete else None
+        return listing
 
     def made(self, directory: Inode, started: float) -> None:
         """This mount made the directory: at that time nothing was in it.

@@ -10,8 +10,9 @@ directory that the flat listing does not finish in two pages is listed by itself
 more than ``_PAGES_AHEAD`` pages ahead of the program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 
 import trio
 from cachetools import TTLCache
@@ -23,12 +24,16 @@ from ossfs_py.namespace.pending import Pending
 _PAGE_KEYS = 1000
 """Most keys a LIST answer holds (S3 and OSS)."""
 _PAGES_AHEAD = 2
-"""Pages requested beyond the one that the program reads: one is in flight while one is used."""
+"""Pages requested beyond the one that the program reads, and the one behind it: one is in flight
+while one is used. The first directories of a walk ask for fewer.
+"""
 _PATIENCE_PAGES = 2
 """Pages after which a directory that is waited for is listed by itself."""
 _MAX_REMEMBERED = 1024
 
 _AFTER = "\0after:"
+_LAST_CHARACTER = "\U0010ffff"
+"""Sorts behind all others: no key below a directory comes after its prefix and this."""
 
 FetchFlat = Callable[[str, str | None, str | None], Pending[ListPage]]
 """Asks for a flat page below a prefix: from a token, or after a key."""
@@ -93,15 +98,89 @@ class _Directory:
 
 
 class FoundPage:
-    """The whole content of a directory, when it was requested, and by which page of which walk."""
+    """The whole content of a directory, when it was requested, and by which page of which walk, if
+    it was one.
+    """
 
-    __slots__ = ("page", "page_number", "started", "walk")
+    __slots__ = ("_page_number", "_walk", "page", "started")
 
-    def __init__(self, page: ListPage, started: float, walk: "_Walk", page_number: int) -> None:
+    def __init__(
+        self, page: ListPage, started: float, walk: "_Walk | None" = None, page_number: int = 0
+    ) -> None:
         self.page = page
         self.started = started
-        self.walk = walk
-        self.page_number = page_number
+        self._walk = walk
+        self._page_number = page_number
+
+    def taken(self) -> None:
+        """The program has come to the directory."""
+        if self._walk is not None:
+            self._walk.used(self._page_number)
+
+
+class _FlatPage:
+    """One flat page of a directory in flight, in the place of an ordinary one."""
+
+    def __init__(self, base: str, page: PromisedPage, fetch: FetchFlat, walks: "Walks") -> None:
+        self.base = base
+        self.changed: set[str] = set()
+        """As of a walk."""
+        self.over = False
+        self._promised = page
+        self._walks = walks
+        self._asked_at = trio.current_time()
+        pending = fetch(base, None, None)
+        pending.when_settled(partial(self._settled, pending))
+
+    def _settled(self, pending: Pending[ListPage]) -> None:
+        self._walks.glanced(self)
+        if self._walks.is_closed():
+            return
+        try:
+            page = pending.result()
+        except StoreError:
+            self._promised.give_up()
+            return
+        keys = [info.key for info in page.objects]
+        is_in_order = all(before < after for before, after in pairwise(keys))
+        if self.over or self.base in self.changed or not is_in_order:
+            self._promised.give_up()
+            return
+        last = keys[-1] if keys else ""
+        for prefix, objects, prefixes in _by_directory(self.base, page):
+            if prefix == self.base:
+                token = None
+                if page.next_token is not None:
+                    self._walks.found_large(prefix)
+                    slash = last.find("/", len(prefix))
+                    token = token_after(last if slash < 0 else last[: slash + 1] + _LAST_CHARACTER)
+                self._promised.keep(ListPage(objects, prefixes, token), self._asked_at)
+            elif prefix not in self.changed and (
+                page.next_token is None or not last.startswith(prefix)
+            ):
+                found = FoundPage(ListPage(objects, prefixes, None), self._asked_at)
+                self._walks.keep(prefix, found)
+
+
+def _by_directory(
+    base: str, page: ListPage
+) -> Iterator[tuple[str, tuple[ObjectInfo, ...], tuple[str, ...]]]:
+    """The prefix of each directory that a flat page tells of, ``base`` first, and its objects and
+    the prefixes of the directories in it.
+    """
+    found: dict[str, tuple[list[ObjectInfo], list[str]]] = {base: ([], [])}
+    for info in page.objects:
+        above, start = base, len(base)
+        while (slash := info.key.find("/", start)) >= 0:
+            start = slash + 1
+            prefix = info.key[:start]
+            if prefix not in found:
+                found[prefix] = ([], [])
+                found[above][1].append(prefix)
+            above = prefix
+        found[above][0].append(info)
+    for prefix, (objects, prefixes) in found.items():
+        yield prefix, tuple(objects), tuple(prefixes)
 
 
 class _Walk:
@@ -118,7 +197,10 @@ class _Walk:
         self._position = after
         self._token: str | None = None
         self._pages = 0
-        self._pages_wanted = _PAGES_AHEAD
+        self._pages_wanted = 1
+        self._ahead = 0
+        """How many pages to read beyond the one behind the program's."""
+        self._is_removed = False
         self._stack = [_Directory(base, 0.0, 0)]
         self._closed: set[str] = set()
         self._under_way: Pending[ListPage] | None = None
@@ -140,12 +222,25 @@ class _Walk:
     def promise(self, prefix: str, page: PromisedPage) -> None:
         """Somebody waits for a directory."""
         self.promises[prefix] = page
-        self.used(self._pages)
+        self._want(self._pages)
 
     def used(self, page_number: int) -> None:
         """The program has come to a directory of that page: read on."""
-        self._pages_wanted = max(self._pages_wanted, page_number + 1 + _PAGES_AHEAD)
-        if not self.over and self._under_way is None:
+        self._want(page_number)
+        if not self._is_removed:
+            self._ahead = min(self._ahead + 1, _PAGES_AHEAD)
+
+    def removed(self) -> None:
+        """The program removes what it has read: it takes its time, and has to know each directory
+        as it was within the lifetime of an absence. Read only one page ahead.
+        """
+        self._is_removed = True
+        self._ahead = 0
+
+    def _want(self, page_number: int) -> None:
+        self._pages_wanted = max(self._pages_wanted, page_number + 1 + self._ahead)
+        is_wanted = self._pages < self._pages_wanted or self.promises
+        if is_wanted and not self.over and self._under_way is None:
             self._ask()
 
     def end(self) -> None:
@@ -269,20 +364,26 @@ class Walks:
         self._useless: TTLCache[str, None] = TTLCache(
             _MAX_REMEMBERED, ttl_seconds, timer=trio.current_time
         )
+        self._large: TTLCache[str, None] = TTLCache(
+            _MAX_REMEMBERED, ttl_seconds, timer=trio.current_time
+        )
+        """Directories that hold more than a flat page tells."""
         self._walk: _Walk | None = None
+        self._glances: set[_FlatPage] = set()
         self.on_found: Callable[[ListPage], None] | None = None
         """Called with every directory that was listed ahead."""
 
     def __bool__(self) -> bool:
         """Whether anything is being read, or was found and not taken."""
-        return (self._walk is not None and not self._walk.over) or bool(self._found)
+        is_under_way = self._walk is not None and not self._walk.over
+        return is_under_way or bool(self._found) or bool(self._glances)
 
     def take(self, prefix: str) -> FoundPage | None:
         """The content that was found for a directory while it is fresh; the caller owns it then."""
         found: FoundPage | None = self._found.pop(prefix, None)
         if found is None or found.started <= trio.current_time() - self._ttl_seconds:
             return None
-        found.walk.used(found.page_number)
+        found.taken()
         return found
 
     def expect(
@@ -296,6 +397,24 @@ class Walks:
         self._walk.promise(prefix, promised)
         return promised
 
+    def glance(self, base: str, otherwise: Callable[[], Pending[ListPage]]) -> PromisedPage | None:
+        """The first page of a directory, by a flat listing that also tells what is in the
+        directories in it; None: there was too much of that.
+        """
+        if self._ttl_seconds <= 0 or base in self._large:
+            return None
+        promised = PromisedPage(otherwise)
+        self._glances.add(_FlatPage(base, promised, self._fetch, self))
+        return promised
+
+    def glanced(self, glance: _FlatPage) -> None:
+        """It is over."""
+        self._glances.discard(glance)
+
+    def found_large(self, base: str) -> None:
+        """A flat page does not hold all that is below a directory."""
+        self._large[base] = None
+
     def begin(self, base: str, first: str) -> None:
         """List the subtree ``base`` flat from its directory ``first`` on, if that may pay."""
         if self._ttl_seconds <= 0 or base in self._useless:
@@ -306,11 +425,16 @@ class Walks:
 
     def found(self, prefix: str, found: FoundPage) -> None:
         """A walk has read a whole directory."""
+        if self.keep(prefix, found) and self.on_found is not None:
+            self.on_found(found.page)
+
+    def keep(self, prefix: str, found: FoundPage) -> bool:
+        """The whole content of a directory is known; False if it is too much to be kept."""
         size = 1 + len(found.page.objects) + len(found.page.prefixes)
-        if size <= self._found.maxsize:
-            self._found[prefix] = found
-            if self.on_found is not None:
-                self.on_found(found.page)
+        if size > self._found.maxsize:
+            return False
+        self._found[prefix] = found
+        return True
 
     def does_not_pay(self, base: str) -> None:
         """The subtree's directories are not for flat listing."""
@@ -321,6 +445,8 @@ class Walks:
         self._found.pop(prefix, None)
         if self._walk is not None and not self._walk.over:
             self._walk.changed.add(prefix)
+        for glance in self._glances:
+            glance.changed.add(prefix)
 
     def removed(self, prefix: str) -> None:
         """This mount removed a directory, in which nothing was left: as :meth:`drop`. The walk goes
@@ -329,6 +455,7 @@ class Walks:
         if self._walk is None or self._walk.over or not self._walk.has_passed(prefix):
             self.drop(prefix)
         else:
+            self._walk.removed()
             self._forget(prefix)
 
     def drop(self, prefix: str) -> None:
@@ -342,3 +469,6 @@ class Walks:
     def _forget(self, prefix: str) -> None:
         for known in [known for known in self._found if known.startswith(prefix)]:
             self._found.pop(known, None)
+        for glance in self._glances:
+            if glance.base.startswith(prefix) or prefix.startswith(glance.base):
+                glance.over = True

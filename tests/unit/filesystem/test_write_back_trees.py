@@ -18,7 +18,13 @@ import pytest
 import trio
 import trio.testing
 
-from ossfs_py.errors import AccessDeniedError, FilesystemError, StoreError, UnsavedDataError
+from ossfs_py.errors import (
+    AccessDeniedError,
+    FilesystemError,
+    StoreError,
+    StoreUnavailableError,
+    UnsavedDataError,
+)
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace import emptying
 from ossfs_py.namespace.metadata import decode
@@ -815,4 +821,66 @@ def test_the_top_of_a_tree_that_is_removed_is_asked_for_in_parts(
         assert m.store.keys() == []
 
     monkeypatch.setattr(emptying, "_PART_KEYS", 45)
+    monkeypatch.setattr(emptying, "_LAST_STRETCH", 0.0)
     on_removed_tree(20, 50, test, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize("stored", ["nothing", "theirs", "ours", "late"])
+def test_what_is_below_the_top_of_a_tree_is_asked_for_while_its_last_directories_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+) -> None:
+    """In parts, which tell of what others stored in directories that were removed before."""
+
+    async def test(m: Mounted) -> None:
+        folders = await listed(m)
+        for folder in folders:
+            await remove_files(m, folder)
+            await m.rmdir(("t", folder))
+            if folder == "d00" and stored == "theirs":
+                m.store.seed("t/d00/theirs", b"1")
+            await m.bench.idle()
+        if stored == "late":
+            m.store.seed("t/d00/theirs", b"1")
+            await m.bench.later(LIFETIME_SECONDS + 1)
+        elif stored == "ours":
+            await m.mkdir(("t", "d00"))
+            await m.write_file(("t", "d00", "ours"), b"1")
+            with pytest.raises(FilesystemError):
+                await m.rmdir(("t",))
+            await m.unlink(("t", "d00", "ours"))
+            await m.rmdir(("t", "d00"))
+        m.store.take_requests()
+        if stored in ("nothing", "ours"):
+            await m.rmdir(("t",))
+            asked = m.store.take_requests().get("list_page", 0)
+            assert asked <= (2 if stored == "nothing" else 4)
+        else:
+            with pytest.raises(FilesystemError):
+                await m.rmdir(("t",))
+        await m.fs.sync()
+        left = m.store.keys()
+        theirs = ["t/d00/theirs"] if stored in ("theirs", "late") else []
+        assert [key for key in left if not key.endswith("/")] == theirs
+
+    monkeypatch.setattr(emptying, "_PART_KEYS", 25)
+    on_removed_tree(20, 40, test, tmp_path, monkeypatch)
+
+
+def test_a_part_that_the_store_does_not_tell_is_no_reason_to_remove_a_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(m: Mounted) -> None:
+        folders = await listed(m)
+        await remove_files(m, folders[0])
+        await m.rmdir(("t", folders[0]))
+        m.store.seed("t/d00/theirs", b"1")
+        for folder in folders[1:]:
+            await remove_files(m, folder)
+        m.store.fail("list_page", StoreUnavailableError("down"))
+        for folder in folders[1:]:
+            await m.rmdir(("t", folder))
+        with pytest.raises(FilesystemError):
+            await m.rmdir(("t",))
+
+    monkeypatch.setattr(emptying, "_PART_KEYS", 25)
+    on_removed_tree(20, 40, test, tmp_path, monkeypatch)

@@ -59,7 +59,7 @@ class Handlers:
         self.gate = trio.Event()
         self.data: memoryview | bytes = b""
         self.written: list[bytes] = []
-        self.forgotten: list[tuple[int, int]] = []
+        self.dropped: list[tuple[int, int]] = []
         self.reads = EndableReads()
         self.reads_handled = 0
         self.rights_taken: list[int] = []
@@ -121,7 +121,10 @@ class Handlers:
         return size if size >= LONG_BYTES else 0
 
     async def forget(self, pairs: list[tuple[int, int]]) -> None:
-        self.forgotten += pairs
+        self.dropped += pairs
+
+    def forgotten(self, pairs: list[tuple[int, int]]) -> None:
+        self.dropped += pairs
 
     def lacks_xattr(self, _inode: int, name: bytes) -> int | None:
         return errno_of(NoAttributeError("no")) if name == b"security.selinux" else None
@@ -156,6 +159,14 @@ class Handlers:
 
     async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
         self.made.append((parent, name))
+
+    async def rmdir(self, parent: int, name: bytes, _ctx: object) -> None:
+        self.made.append((parent, name))
+
+    async def opendir(self, _inode: int, _ctx: object) -> int:
+        return 5
+
+    async def releasedir(self, _fh: int) -> None: ...
 
     async def flush(self, _fh: int) -> None: ...
 
@@ -245,6 +256,9 @@ def test_each_hot_request_is_answered() -> None:
             Opcode.CREATE: (struct.pack("=IIII", os.O_RDWR, 0o100666, 0o27, 0) + b"new\0", 144),
             Opcode.MKDIR: (struct.pack("=II", 0o40777, 0o22) + b"dir\0", 128),
             Opcode.UNLINK: (b"old\0", 0),
+            Opcode.RMDIR: (b"empty\0", 0),
+            Opcode.OPENDIR: (bytes(8), 16),
+            Opcode.RELEASEDIR: (bytes(24), 0),
             Opcode.READLINK: (b"", 6),
             Opcode.OPEN: (bytes(8), 16),
             Opcode.READ: (READ, 5),
@@ -259,6 +273,8 @@ def test_each_hot_request_is_answered() -> None:
             unique = await kernel.ask(opcode, body)
             answered, refusal, said = await kernel.answer()
             assert (answered, refusal, len(said)) == (unique, 0, size), opcode
+            if opcode == Opcode.OPENDIR:
+                assert struct.unpack("=QII", said) == (5, 0, 0)
             if opcode == Opcode.CREATE:
                 assert struct.unpack_from("=Q", said) == (7,)
                 assert struct.unpack_from("=QII", said, 128) == (4, 1, 0)
@@ -267,13 +283,14 @@ def test_each_hot_request_is_answered() -> None:
             (1, b"new", 0o100666, os.O_RDWR, 0o27),
             MADE_DIRECTORY,
             (1, b"old"),
+            (1, b"empty"),
         ]
         await kernel.ask(Opcode.FORGET, struct.pack("=Q", 2), node=8)
         await kernel.ask(Opcode.BATCH_FORGET, struct.pack("=IIQQ", 1, 0, 9, 3))
         for opcode in (Opcode.INTERRUPT, Opcode.IOCTL):
             unique = await kernel.ask(opcode, bytes(8))
             assert await kernel.answer() == (unique, UNKNOWN_REQUEST, b"")
-        assert handlers.forgotten == [(8, 2), (9, 3)]
+        assert handlers.dropped == [(8, 2), (9, 3)]
         for opcode, size, told in (
             (Opcode.COPY_FILE_RANGE, MIB, struct.pack("=II", MIB, 0)),
             (Opcode.COPY_FILE_RANGE, 2**40, struct.pack("=II", 2**32 - 1, 0)),

@@ -1,6 +1,10 @@
 """Listing ahead of a walk: when it is done, when it is left, and what it must not hide."""
 
+import time
+
 import pytest
+import trio
+import trio.testing
 
 from ossfs_py.errors import DirectoryNotEmptyError, StoreUnavailableError
 from ossfs_py.model import ListPage, ListQuery
@@ -21,6 +25,15 @@ async def walk(m: Mounted, directory: Inode) -> int:
     """Entries below a directory, visited as os.walk does."""
     found = await m.entries(directory)
     return len(found) + sum([await walk(m, i) for _, i in found if i.kind.value == "directory"])
+
+
+async def settled(m: Mounted) -> None:
+    """Wait until no page is on its way."""
+    deadline = time.monotonic() + 60
+    while (walk := m.namespace._tree.listings.walks._walk) and not walk.over and walk._under_way:
+        assert time.monotonic() < deadline, "an answer of the store was lost"
+        await trio.testing.wait_all_tasks_blocked()
+        time.sleep(0.0001)  # noqa: ASYNC251 - lets the store's threads have the processor
 
 
 def test_a_walk_of_nested_directories_costs_a_request_for_a_thousand_keys() -> None:
@@ -69,6 +82,23 @@ def test_walking_ahead_stops_two_pages_after_the_program() -> None:
         names = dict(await m.entries(m.root))
         await m.names(names["d00"])
         assert m.store.take_requests()["list_page"] <= 1 + 4
+
+    mounted(run, tree(99, 100))
+
+
+def test_a_walk_that_removes_what_it_has_read_is_one_page_ahead() -> None:
+    """What each directory holds is younger then, and its rmdir(2) need not ask again."""
+
+    async def run(m: Mounted) -> None:
+        asked = 0
+        for number, (name, directory) in enumerate(await m.entries(m.root)):
+            files = await m.names(directory)
+            for file in files:
+                m.namespace.note_unlinked(await m.namespace.lookup(directory, file))
+            m.namespace.note_unlinked(directory)
+            await settled(m)
+            asked += m.store.take_requests().get("list_page", 0)
+            assert asked <= 2 + 2 + number // 10, name
 
     mounted(run, tree(99, 100))
 

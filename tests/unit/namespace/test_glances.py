@@ -1,0 +1,174 @@
+"""A new name in a small directory: the request that tells of it also tells what is in it."""
+
+import pytest
+import trio
+
+from ossfs_py.errors import NoSuchEntryError, StoreUnavailableError
+from ossfs_py.model import ListPage, ListQuery
+from ossfs_py.namespace.inode import Inode, Kind
+from tests.support.fake_store import FakeStore
+from tests.support.namespaces import Mounted, mounted
+
+UID, GID = 7, 8
+
+
+async def made_here(m: Mounted) -> Inode:
+    """A directory in which others store something after this mount has made it."""
+    with pytest.raises(NoSuchEntryError):
+        await m.namespace.lookup(m.root, "d")
+    return await m.namespace.make_directory(m.root, "d", 0o755, UID, GID)
+
+
+def seed(m: Mounted, directory: str, count: int) -> None:
+    for number in range(count):
+        m.store.seed(f"{directory}/{number:05}", b"x")
+
+
+def test_a_new_directory_is_found_and_listed_by_two_requests_at_once() -> None:
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 200)
+        m.store.seed("d/old/sub/file", b"x")
+        m.store.seed("d/old/", b"", metadata={"mode": "16832"})
+        m.store.seed("d/file", b"x")
+        m.clock.jump(2)
+        m.store.take_requests()
+        old = await m.namespace.lookup(d, "old")
+        assert (await m.namespace.attributes(old)).mode & 0o777 == 0o700
+        assert len(await m.names(old)) == 201
+        assert await m.names(dict(await m.entries(old))["sub"]) == ["file"]
+        assert await m.names(d) == ["file", "old"]
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+def test_a_new_file_and_an_absent_name_cost_no_more() -> None:
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        m.store.seed("d/file", b"x")
+        m.clock.jump(2)
+        m.store.take_requests()
+        with pytest.raises(NoSuchEntryError):
+            await m.namespace.lookup(d, "absent")
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        m.clock.jump(2)
+        assert (await m.namespace.lookup(d, "file")).kind is Kind.FILE
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+def test_what_one_page_does_not_hold_is_listed_as_ever() -> None:
+    """The directory is found by it, and what is whole in it is known; it is not asked so again."""
+
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old/a", 400)
+        seed(m, "d/old/b", 1400)
+        m.store.seed("d/z", b"x")
+        m.clock.jump(2)
+        m.store.take_requests()
+        old = await m.namespace.lookup(d, "old")
+        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        names = dict(await m.entries(old))
+        assert list(names) == ["a", "b"]
+        assert m.store.take_requests() == {"list_page": 1}
+        assert len(await m.names(names["a"])) == 400
+        assert m.store.take_requests() == {}
+        assert len(await m.names(names["b"])) == 1400
+        assert await m.names(d) == ["old", "z"]
+        m.clock.jump(2)
+        queries: list[ListQuery] = []
+        ask = m.store.list_page
+
+        def list_page(query: ListQuery) -> ListPage:
+            queries.append(query)
+            return ask(query)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(m.store, "list_page", list_page)
+            with pytest.raises(NoSuchEntryError):
+                await m.namespace.lookup(d, "absent")
+        assert [query.delimiter for query in queries] == ["/"]
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+def test_a_name_behind_the_page_is_asked_for_by_itself() -> None:
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 1400)
+        m.store.seed("d/z/file", b"x")
+        m.clock.jump(2)
+        assert (await m.namespace.lookup(d, "z")).kind is Kind.DIRECTORY
+        with pytest.raises(NoSuchEntryError):
+            await m.namespace.lookup(d, "zz")
+        assert await m.names(d) == ["old", "z"]
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+@pytest.mark.parametrize("names", [3, 1400])
+def test_a_page_out_of_order_is_not_used(names: int) -> None:
+    class Shuffled(FakeStore):
+        def list_page(self, query: ListQuery) -> ListPage:
+            page = super().list_page(query)
+            return ListPage(page.objects[::-1], page.prefixes[::-1], page.next_token)
+
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", names)
+        m.clock.jump(2)
+        old = await m.namespace.lookup(d, "old")
+        assert len(await m.names(old)) == names
+
+    mounted(run, Shuffled(), negative_ttl_seconds=1.0)
+
+
+def test_a_page_that_does_not_come_leaves_the_question_to_others() -> None:
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 3)
+        m.clock.jump(2)
+        m.store.fail("list_page", StoreUnavailableError("down"))
+        assert len(await m.names(await m.namespace.lookup(d, "old"))) == 3
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+def test_what_this_mount_makes_or_removes_meanwhile_is_seen() -> None:
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 3)
+        m.clock.jump(2)
+        found: list[Inode] = []
+
+        async def look() -> None:
+            found.append(await m.namespace.lookup(d, "old"))
+
+        async with trio.open_nursery() as nursery:
+            with m.store.holding("list_page"):
+                nursery.start_soon(look)
+                await trio.testing.wait_all_tasks_blocked()
+                m.commit(m.create(d, "mine"), b"1")
+        assert await m.names(d) == ["mine", "old"]
+        (old,) = found
+        await m.namespace.unlink(old, "00001")
+        m.commit(m.create(old, "new"), b"1")
+        assert await m.names(old) == ["00000", "00002", "new"]
+
+    mounted(run, negative_ttl_seconds=1.0)
+
+
+def test_what_was_told_with_a_name_is_believed_no_longer_than_any_listing() -> None:
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 3)
+        m.clock.jump(2)
+        await m.namespace.lookup(d, "old")
+        m.store.seed("d/old/later", b"x")
+        m.clock.jump(61)
+        assert "later" in await m.names(await m.namespace.lookup(d, "old"))
+
+    mounted(run, negative_ttl_seconds=1.0)

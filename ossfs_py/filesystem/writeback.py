@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
+from ossfs_py.filesystem.calm import Calm
 from ossfs_py.telemetry.metrics import Metrics
 
 MAX_PENDING_FILES = 2000
@@ -15,11 +16,6 @@ needs a descriptor.
 GATHER_SECONDS = 1.0
 """How long a closed file waits for further changes before it is sent: tar, rsync and git set its
 mode and times, rename it, or remove it again.
-"""
-CALM_SECONDS = 0.3
-LONGEST_BUSY_SECONDS = 3.0
-"""Files are sent when none was closed for some time, at the latest this long after their own close:
-a program that makes many files has the processor and the lock to itself until it is done.
 """
 _UPLOADS_AT_ONCE = 16
 """Half of the threads: a small file mostly waits; the other half serves waiting programs."""
@@ -56,7 +52,8 @@ class WriteBackQueue(Generic[F]):
         self._is_short = is_short
         self._queue: dict[F, float] = {}
         """When each was closed, on trio's clock."""
-        self._last_closed = -math.inf
+        self.calm = Calm()
+        """Whether files are being closed. Who makes other names tells it, too."""
         self._running: set[F] = set()
         self._changed = trio.Event()
         self._ended = trio.lowlevel.ParkingLot()
@@ -88,7 +85,8 @@ class WriteBackQueue(Generic[F]):
 
     def add(self, file: F) -> None:
         """Upload a file after those in the queue."""
-        self._queue[file] = self._last_closed = trio.current_time()
+        self._queue[file] = trio.current_time()
+        self.calm.disturb()
         if len(self._queue) == 1 or self._is_crowded:
             self._changed.set()  # else it would wait for the turn of another one
 
@@ -107,18 +105,29 @@ class WriteBackQueue(Generic[F]):
                     self._changed = trio.Event()
                     with trio.move_on_after(pause_seconds):
                         await self._changed.wait()
-                file = next(iter(self._queue))
-                del self._queue[file]
-                self._running.add(file)
-                nursery.start_soon(self._upload, file, upload)
+                nursery.start_soon(self._upload, self._begun(), upload)
 
     async def _upload(self, file: F, upload: Callable[[F], Awaitable[None]]) -> None:
+        """Upload a file, and others in the same task while their turn comes at once."""
         try:
-            await upload(file)
+            while True:
+                try:
+                    await upload(file)
+                finally:
+                    self._running.discard(file)
+                    self._ended.unpark_all()
+                if self._pause_seconds() > 0:
+                    return
+                file = self._begun()
         finally:
-            self._running.discard(file)
             self._changed.set()
-            self._ended.unpark_all()
+
+    def _begun(self) -> F:
+        """The first file of the queue, which is being uploaded from now on."""
+        file = next(iter(self._queue))
+        del self._queue[file]
+        self._running.add(file)
+        return file
 
     @property
     def _is_crowded(self) -> bool:
@@ -135,6 +144,6 @@ class WriteBackQueue(Generic[F]):
                 return math.inf
         if self._is_crowded:
             return 0.0  # a program that makes so many must not wait for the pause
-        calm = min(self._last_closed + CALM_SECONDS, closed + LONGEST_BUSY_SECONDS)
-        due = max(closed + self._gather_seconds, calm) if self._gather_seconds else closed
+        calm_at = self.calm.begins_at(closed)
+        due = max(closed + self._gather_seconds, calm_at) if self._gather_seconds else closed
         return due - trio.current_time()

@@ -54,9 +54,15 @@ class WriteBackQueue(Generic[F]):
         """When each was closed, on trio's clock."""
         self.calm = Calm()
         """Whether files are being closed. Who makes other names tells it, too."""
-        self._running: set[F] = set()
+        self._running: dict[F, int] = {}
+        """With their sizes in bytes when they were begun."""
+        self._running_bytes = 0
+        self._released: Callable[[F], Awaitable[None]] | None = None
+        self._hurriers = 0
+        """Callers that wait for all."""
         self._changed = trio.Event()
         self._ended = trio.lowlevel.ParkingLot()
+        self._emptied = trio.lowlevel.ParkingLot()
         metrics.write_back_files.set_function(lambda: len(self))
         metrics.write_back_bytes.set_function(
             lambda: sum(one.size() for one in (*self._queue, *self._running))
@@ -92,13 +98,29 @@ class WriteBackQueue(Generic[F]):
 
     async def wait_empty(self) -> None:
         """Begin all waiting uploads now, and wait until none is left."""
-        while len(self):
-            self._queue = dict.fromkeys(self._queue, -math.inf)
-            self._changed.set()
-            await self._ended.park()
+        self._hurriers += 1
+        self._changed.set()
+        try:
+            while len(self):
+                await self._emptied.park()
+        finally:
+            self._hurriers -= 1
 
-    async def run(self, upload: Callable[[F], Awaitable[None]]) -> None:
-        """Upload files as they come, until cancelled. ``upload`` handles failures itself."""
+    async def was_stored(self, file: F) -> None:
+        """Its caller has uploaded the file, perhaps before its turn."""
+        if self._released is not None and self._queue.pop(file, None) is not None:
+            self._note_ended()
+            await self._released(file)
+
+    async def run(
+        self,
+        upload: Callable[[F], Awaitable[None]],
+        release: Callable[[F], Awaitable[None]] | None = None,
+    ) -> None:
+        """Upload files as they come, until cancelled. ``upload`` handles failures itself; each file
+        is given to ``release`` in the end.
+        """
+        self._released = release
         async with trio.open_nursery() as nursery:
             while True:
                 while (pause_seconds := self._pause_seconds()) > 0:
@@ -113,9 +135,11 @@ class WriteBackQueue(Generic[F]):
             while True:
                 try:
                     await upload(file)
+                    if self._released is not None:
+                        await self._released(file)
                 finally:
-                    self._running.discard(file)
-                    self._ended.unpark_all()
+                    self._running_bytes -= self._running.pop(file)
+                    self._note_ended()
                 if self._pause_seconds() > 0:
                     return
                 file = self._begun()
@@ -126,8 +150,14 @@ class WriteBackQueue(Generic[F]):
         """The first file of the queue, which is being uploaded from now on."""
         file = next(iter(self._queue))
         del self._queue[file]
-        self._running.add(file)
+        size = self._running[file] = file.size()
+        self._running_bytes += size
         return file
+
+    def _note_ended(self) -> None:
+        self._ended.unpark_all()
+        if not len(self):
+            self._emptied.unpark_all()
 
     @property
     def _is_crowded(self) -> bool:
@@ -138,11 +168,10 @@ class WriteBackQueue(Generic[F]):
         if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
             return math.inf
         file, closed = next(iter(self._queue.items()))
-        if len(self._running) >= _LARGE_UPLOADS_AT_ONCE:
-            under_way = sum(each.size() for each in self._running)
-            if under_way + file.size() > _BYTES_AT_ONCE:
-                return math.inf
-        if self._is_crowded:
+        is_many = len(self._running) >= _LARGE_UPLOADS_AT_ONCE
+        if is_many and self._running_bytes + file.size() > _BYTES_AT_ONCE:
+            return math.inf
+        if self._hurriers or self._is_crowded:
             return 0.0  # a program that makes so many must not wait for the pause
         calm_at = self.calm.begins_at(closed)
         due = max(closed + self._gather_seconds, calm_at) if self._gather_seconds else closed

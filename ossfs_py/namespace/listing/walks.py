@@ -270,12 +270,18 @@ class Walks:
             _MAX_REMEMBERED, ttl_seconds, timer=trio.current_time
         )
         self._walk: _Walk | None = None
+        self._has_found = False
+        """False: nothing is in ``_found``."""
         self.on_found: Callable[[ListPage], None] | None = None
         """Called with every directory that was listed ahead."""
 
     def __bool__(self) -> bool:
         """Whether anything is being read, or was found and not taken."""
-        return (self._walk is not None and not self._walk.over) or bool(self._found)
+        if self._walk is not None and not self._walk.over:
+            return True
+        # Most mounts have found nothing; how much is there is slow to tell, and asked all the time.
+        self._has_found = self._has_found and bool(self._found)
+        return self._has_found
 
     def take(self, prefix: str) -> FoundPage | None:
         """The content that was found for a directory while it is fresh; the caller owns it then."""
@@ -309,6 +315,7 @@ class Walks:
         size = 1 + len(found.page.objects) + len(found.page.prefixes)
         if size <= self._found.maxsize:
             self._found[prefix] = found
+            self._has_found = True
             if self.on_found is not None:
                 self.on_found(found.page)
 

@@ -520,7 +520,7 @@ class Commits:
     async def run(self, release: Callable[[OpenInode], Awaitable[None]]) -> None:
         """Upload the files that write-back has queued, and ``release`` each, until cancelled."""
         if self._write_back is not None:
-            await self._write_back.run(lambda opened: self._upload_later(opened, release))
+            await self._write_back.run(self._upload_later, release)
         await trio.sleep_forever()
 
     def resume(self, opened: OpenInode) -> None:
@@ -529,9 +529,7 @@ class Commits:
             opened.users += 1
             self._write_back.add(opened)
 
-    async def _upload_later(
-        self, opened: OpenInode, release: Callable[[OpenInode], Awaitable[None]]
-    ) -> None:
+    async def _upload_later(self, opened: OpenInode) -> None:
         pause_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:
@@ -547,7 +545,6 @@ class Commits:
                 break
             await trio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_RETRY_SECONDS)
-        await release(opened)
 
     def is_behind(self, opened: OpenInode) -> bool:
         """Whether write-back has the file, closed, and has not uploaded it yet."""
@@ -590,6 +587,9 @@ class Commits:
                 await self.commit(opened)
             except (OssfsError, OSError) as exc:
                 failures.append((opened, exc))
+                return
+            if self._write_back is not None and not opened.file.dirty:
+                await self._write_back.was_stored(opened)
 
         async with trio.open_nursery() as nursery:
             for opened in self._opened:

@@ -95,7 +95,7 @@ class Filesystem:
         self.trash = trash = Trash(store, workers, options.trash_prefix)
         claims, self._numbers = Claims(), HandleNumbers()
         self._opened = OpenInodes()
-        self._owed = OwedEntries(namespace, claims, group_sync if write_back is not None else None)
+        self._owed = OwedEntries(namespace, claims, group_sync, write_back)
         self._commits = Commits(
             self._opened,
             namespace,

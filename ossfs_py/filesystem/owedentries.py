@@ -6,7 +6,10 @@ from collections.abc import Iterable
 import trio
 
 from ossfs_py.errors import OssfsError, StoreUnavailableError, UnsavedDataError
+from ossfs_py.filesystem.calm import Calm
+from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.rounds import Rounds
+from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
@@ -49,11 +52,18 @@ class OwedEntries:
     killed daemon.
     """
 
-    def __init__(self, namespace: Namespace, claims: Claims, group_sync: GroupSync | None) -> None:
-        """``group_sync``: write-back; without it every entry is stored at once."""
+    def __init__(
+        self,
+        namespace: Namespace,
+        claims: Claims,
+        group_sync: GroupSync | None,
+        write_back: WriteBackQueue[OpenInode] | None,
+    ) -> None:
+        """``write_back``: the files that wait; without it every entry is stored at once."""
         self._namespace = namespace
         self._claims = claims
-        self._group_sync = group_sync
+        self._group_sync = None if write_back is None else group_sync
+        self._calm = Calm() if write_back is None else write_back.calm
         self._owed: dict[Inode, _Owed] = {}
         self._rounds = Rounds()
         self._some = trio.Event()
@@ -225,7 +235,7 @@ class OwedEntries:
         """Store entries as they come, until cancelled."""
         while True:
             await self._some.wait()
-            await self._rounds.hurried(_GATHER_SECONDS)
+            await self._gathered()
             self._some = trio.Event()
             with self._rounds.round():
                 await self._store_all()
@@ -236,12 +246,19 @@ class OwedEntries:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    async def _gathered(self) -> None:
+        """Wait for changes to store with the entries, and while programs go on making more."""
+        began, pause_seconds = trio.current_time(), _GATHER_SECONDS
+        while pause_seconds > 0 and not await self._rounds.hurried(pause_seconds):
+            pause_seconds = self._calm.begins_at(began) - trio.current_time()
+
     async def _wait_for_room(self) -> None:
         await self._rounds.wait_while(lambda: len(self._owed) >= MAX_OWED)
 
     async def _owe(self, inode: Inode, sync: GroupSync) -> None:
         owed = self._owed[inode] = _Owed(new_ident())
         self._some.set()
+        self._calm.disturb()
         await self._record(inode, owed, sync)
 
     async def _store_all(self) -> None:

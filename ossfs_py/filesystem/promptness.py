@@ -53,6 +53,10 @@ class Promptness:
             return False
         return self._namespace.known_child(directory, name.decode("utf-8", "replace")) is None
 
+    def of_new_directory(self, parent: int, name: bytes) -> bool:
+        """Whether mkdir(2) waits for nothing, as write-back takes it."""
+        return self._commits.writes_back and self.of_name(parent, name)
+
     def of_removal(self, parent: int, name: bytes) -> bool:
         """Whether unlink(2) waits for nothing: of a stored file that nobody has open, by
         write-back.

@@ -25,11 +25,13 @@ class Rounds:
         """Begin the next round now."""
         self._hurry.set()
 
-    async def hurried(self, at_most_seconds: float = math.inf) -> None:
-        """Before a round, wait until a caller hurries it."""
+    async def hurried(self, at_most_seconds: float = math.inf) -> bool:
+        """Before a round, wait until a caller hurries it; returns whether one did."""
         with trio.move_on_after(at_most_seconds):
             await self._hurry.wait()
+        is_hurried = self._hurry.is_set()
         self._hurry = trio.Event()
+        return is_hurried
 
     async def calm(self, size: Callable[[], int], calm_seconds: float, most_seconds: float) -> None:
         """Before a round, wait until ``size`` is unchanged for a while, or a caller waits."""

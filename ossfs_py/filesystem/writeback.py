@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 import trio
 
+from ossfs_py.filesystem.calm import Calm
 from ossfs_py.telemetry.metrics import Metrics
 
 MAX_PENDING_FILES = 2000
@@ -15,11 +16,6 @@ needs a descriptor.
 GATHER_SECONDS = 1.0
 """How long a closed file waits for further changes before it is sent: tar, rsync and git set its
 mode and times, rename it, or remove it again.
-"""
-CALM_SECONDS = 0.3
-LONGEST_BUSY_SECONDS = 3.0
-"""Files are sent when none was closed for some time, at the latest this long after their own close:
-a program that makes many files has the processor and the lock to itself until it is done.
 """
 _UPLOADS_AT_ONCE = 16
 """Half of the threads: a small file mostly waits; the other half serves waiting programs."""
@@ -56,10 +52,17 @@ class WriteBackQueue(Generic[F]):
         self._is_short = is_short
         self._queue: dict[F, float] = {}
         """When each was closed, on trio's clock."""
-        self._last_closed = -math.inf
-        self._running: set[F] = set()
+        self.calm = Calm()
+        """Whether files are being closed. Who makes other names tells it, too."""
+        self._running: dict[F, int] = {}
+        """With their sizes in bytes when they were begun."""
+        self._running_bytes = 0
+        self._released: Callable[[F], Awaitable[None]] | None = None
+        self._hurriers = 0
+        """Callers that wait for all."""
         self._changed = trio.Event()
         self._ended = trio.lowlevel.ParkingLot()
+        self._emptied = trio.lowlevel.ParkingLot()
         metrics.write_back_files.set_function(lambda: len(self))
         metrics.write_back_bytes.set_function(
             lambda: sum(one.size() for one in (*self._queue, *self._running))
@@ -88,37 +91,73 @@ class WriteBackQueue(Generic[F]):
 
     def add(self, file: F) -> None:
         """Upload a file after those in the queue."""
-        self._queue[file] = self._last_closed = trio.current_time()
+        self._queue[file] = trio.current_time()
+        self.calm.disturb()
         if len(self._queue) == 1 or self._is_crowded:
             self._changed.set()  # else it would wait for the turn of another one
 
     async def wait_empty(self) -> None:
         """Begin all waiting uploads now, and wait until none is left."""
-        while len(self):
-            self._queue = dict.fromkeys(self._queue, -math.inf)
-            self._changed.set()
-            await self._ended.park()
+        self._hurriers += 1
+        self._changed.set()
+        try:
+            while len(self):
+                await self._emptied.park()
+        finally:
+            self._hurriers -= 1
 
-    async def run(self, upload: Callable[[F], Awaitable[None]]) -> None:
-        """Upload files as they come, until cancelled. ``upload`` handles failures itself."""
+    async def was_stored(self, file: F) -> None:
+        """Its caller has uploaded the file, perhaps before its turn."""
+        if self._released is not None and self._queue.pop(file, None) is not None:
+            self._note_ended()
+            await self._released(file)
+
+    async def run(
+        self,
+        upload: Callable[[F], Awaitable[None]],
+        release: Callable[[F], Awaitable[None]] | None = None,
+    ) -> None:
+        """Upload files as they come, until cancelled. ``upload`` handles failures itself; each file
+        is given to ``release`` in the end.
+        """
+        self._released = release
         async with trio.open_nursery() as nursery:
             while True:
                 while (pause_seconds := self._pause_seconds()) > 0:
                     self._changed = trio.Event()
                     with trio.move_on_after(pause_seconds):
                         await self._changed.wait()
-                file = next(iter(self._queue))
-                del self._queue[file]
-                self._running.add(file)
-                nursery.start_soon(self._upload, file, upload)
+                nursery.start_soon(self._upload, self._begun(), upload)
 
     async def _upload(self, file: F, upload: Callable[[F], Awaitable[None]]) -> None:
+        """Upload a file, and others in the same task while their turn comes at once."""
         try:
-            await upload(file)
+            while True:
+                try:
+                    await upload(file)
+                    if self._released is not None:
+                        await self._released(file)
+                finally:
+                    self._running_bytes -= self._running.pop(file)
+                    self._note_ended()
+                if self._pause_seconds() > 0:
+                    return
+                file = self._begun()
         finally:
-            self._running.discard(file)
             self._changed.set()
-            self._ended.unpark_all()
+
+    def _begun(self) -> F:
+        """The first file of the queue, which is being uploaded from now on."""
+        file = next(iter(self._queue))
+        del self._queue[file]
+        size = self._running[file] = file.size()
+        self._running_bytes += size
+        return file
+
+    def _note_ended(self) -> None:
+        self._ended.unpark_all()
+        if not len(self):
+            self._emptied.unpark_all()
 
     @property
     def _is_crowded(self) -> bool:
@@ -129,12 +168,11 @@ class WriteBackQueue(Generic[F]):
         if not self._queue or len(self._running) >= _UPLOADS_AT_ONCE:
             return math.inf
         file, closed = next(iter(self._queue.items()))
-        if len(self._running) >= _LARGE_UPLOADS_AT_ONCE:
-            under_way = sum(each.size() for each in self._running)
-            if under_way + file.size() > _BYTES_AT_ONCE:
-                return math.inf
-        if self._is_crowded:
+        is_many = len(self._running) >= _LARGE_UPLOADS_AT_ONCE
+        if is_many and self._running_bytes + file.size() > _BYTES_AT_ONCE:
+            return math.inf
+        if self._hurriers or self._is_crowded:
             return 0.0  # a program that makes so many must not wait for the pause
-        calm = min(self._last_closed + CALM_SECONDS, closed + LONGEST_BUSY_SECONDS)
-        due = max(closed + self._gather_seconds, calm) if self._gather_seconds else closed
+        calm_at = self.calm.begins_at(closed)
+        due = max(closed + self._gather_seconds, calm_at) if self._gather_seconds else closed
         return due - trio.current_time()

@@ -260,7 +260,9 @@ class Adapter(pyfuse3.Operations):
 
     # -- names ----------------------------------------------------------------------------------
 
-    @_carried_out
+    @_carried_out_if_it_waits(
+        lambda self, parent, name, *_: self._fs.promptness.of_new_directory(parent, name)
+    )
     async def mkdir(  # type: ignore[override]
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext | Caller
     ) -> pyfuse3.EntryAttributes | EntryReply:

@@ -2,6 +2,9 @@
 Pure."""
 
 import stat
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from ossfs_py.model import Attributes
 from ossfs_py.namespace import metadata
@@ -130,7 +133,9 @@ def _from_others(inode: Inode, options: NamespaceOptions) -> int | None:
     return permissions & (0o3777 if inode.kind is Kind.DIRECTORY else 0o777)
 
 
-def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool) -> dict[str, str]:
+def stored_metadata(
+    inode: Inode, options: NamespaceOptions, *, with_times: bool
+) -> Mapping[str, str]:
     """The metadata to store with the object: this inode's attributes, and those that other tools
     stored.
 
@@ -141,13 +146,11 @@ def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool
     mode, is_file = inode.mode, inode.kind is Kind.FILE
     if stored is metadata.NOTHING and is_file and mode is not None and not inode.xattrs:
         # The same in short, for a file that is new: several times while it is made.
-        return metadata.encode(
-            mode=stat.S_IFREG | mode,
-            uid=_first(inode.uid, options.uid) or 0,
-            gid=_first(inode.gid, options.gid) or 0,
-            mtime_ns=mtime_of(inode) if with_times else None,
-            atime_ns=inode.atime_ns if with_times else None,
-            ctime_ns=inode.ctime_ns if with_times else None,
+        return _of_new_file(
+            stat.S_IFREG | mode,
+            _first(inode.uid, options.uid) or 0,
+            _first(inode.gid, options.gid) or 0,
+            (mtime_of(inode), inode.atime_ns, inode.ctime_ns) if with_times else _NO_TIMES,
         )
     return metadata.encode(
         foreign=inode.metadata,
@@ -161,6 +164,49 @@ def stored_metadata(inode: Inode, options: NamespaceOptions, *, with_times: bool
         link_in_body=stored.link_in_body,
         xattrs=user_xattrs(inode),
     )
+
+
+_NO_TIMES = (None, None, None)
+
+
+@lru_cache(maxsize=256)
+def _of_new_file(
+    mode: int, uid: int, gid: int, times: tuple[int | None, int | None, int | None]
+) -> Mapping[str, str]:
+    """Kept, as the close of a file and its upload ask for the same. ``times``: mtime, atime and
+    ctime.
+    """
+    mtime_ns, atime_ns, ctime_ns = times
+    return MappingProxyType(
+        metadata.encode(
+            mode=mode, uid=uid, gid=gid, mtime_ns=mtime_ns, atime_ns=atime_ns, ctime_ns=ctime_ns
+        )
+    )
+
+
+def is_changed_since(inode: Inode, carried: Mapping[str, str], options: NamespaceOptions) -> bool:
+    """Whether the inode's attributes are other than those that an upload has ``carried``. Times
+    count if a program has set them.
+    """
+    mode, uid, gid, mtime_ns = inode.mode, inode.uid, inode.gid, inode.mtime_ns
+    if (
+        mode is not None
+        and uid is not None
+        and gid is not None
+        and mtime_ns is not None
+        and inode.kind is Kind.FILE
+        and not (inode.xattrs or "xattr" in carried)
+    ):
+        # The same in short, for a file that was new.
+        return (
+            carried.get("mode") != str(stat.S_IFREG | mode)
+            or carried.get("uid") != str(uid)
+            or carried.get("gid") != str(gid)
+            or (inode.mtime_explicit and carried.get("mtime") != metadata.format_time(mtime_ns))
+        )
+    now = stored_metadata(inode, options, with_times=inode.mtime_explicit)
+    names = {"mode", "uid", "gid", "xattr"} | ({"mtime"} if inode.mtime_explicit else set())
+    return any(now.get(name) != carried.get(name) for name in names)
 
 
 def user_xattrs(inode: Inode) -> dict[str, bytes]:

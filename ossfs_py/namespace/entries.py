@@ -158,7 +158,7 @@ class Entries:
             EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
         """
         now_ns = time.time_ns()
-        hands_on = self._tree.attributes(parent).mode & stat.S_ISGID
+        hands_on = full_mode(parent, self._tree.options) & stat.S_ISGID
         return await self._make(
             parent,
             name,
@@ -456,7 +456,8 @@ class Entries:
         if inode is None:
             inode = self._tree.table.new(parent, name, kind)
             inode.transient = True
-        inode.mtime_ns = metadata.decode(stored).mtime_ns
+        inode.metadata = stored
+        inode.mtime_ns = inode.decoded.mtime_ns
         if version is None:
             self._known_here_only(inode, stored)
         else:

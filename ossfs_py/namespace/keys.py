@@ -9,6 +9,9 @@ MAX_KEY_BYTES = 1024
 RESERVED_PREFIX = ".ossfs-py-"
 """Names that begin so, directly under the mount's prefix, are the mount's own scratch objects."""
 
+_MAX_KNOWN = 4096
+"""Directories whose keys are remembered: some hundred bytes each."""
+
 
 class KeyMap:
     """The mapping of one mount: ``prefix`` is empty or ends with a slash."""
@@ -17,21 +20,35 @@ class KeyMap:
         if prefix and not prefix.endswith("/"):
             raise ValueError(f"the prefix {prefix!r} does not end with a slash")
         self.prefix = prefix
+        self._known: dict[Inode, str] = {}
+        """The keys of markers, which every request asks for ten times."""
 
     def key_of(self, inode: Inode) -> str:
         """The key of a file or symlink (for a directory: its marker's, without the slash)."""
-        names = []
-        node: Inode | None = inode
-        while node is not None and node.parent is not None:
-            names.append(node.name)
-            node = node.parent
-        return self.prefix + "/".join(reversed(names))
+        parent = inode.parent
+        return self.prefix if parent is None else self.marker_key_of(parent) + inode.name
 
     def marker_key_of(self, directory: Inode) -> str:
         """The key of a directory's marker, which is also the prefix of everything in it."""
+        known = self._known.get(directory)
+        return self._learned(directory) if known is None else known
+
+    def moved(self) -> None:
+        """A directory has another place or name, and with it all that are in it."""
+        self._known.clear()
+
+    def _learned(self, directory: Inode) -> str:
         if directory.parent is None:
             return self.prefix
-        return self.key_of(directory) + "/"
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        names = []
+        node: Inode = directory
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        key = self._known[directory] = f"{self.prefix}{'/'.join(reversed(names))}/"
+        return key
 
     def child_key(self, parent: Inode, name: str) -> str:
         """The key of ``name`` in ``parent``.

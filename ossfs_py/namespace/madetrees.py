@@ -107,17 +107,19 @@ class MadeTrees:
         answer = await self._answer(directory, self._tree.options.negative_ttl_seconds)
         return answer is not None and self._take_in(directory, answer) is not None
 
-    def look_ahead(self, directory: Inode, left_seconds: float) -> None:
-        """What a directory says will be believed for so long: ask in time if that is short."""
+    def look_ahead(self, directory: Inode, left_seconds: float) -> bool:
+        """What a directory says will be believed for so long: ask in time if that is short. Returns
+        whether it is younger now.
+        """
         ttl_seconds = self._tree.options.negative_ttl_seconds
         if left_seconds > _AHEAD * ttl_seconds or not self._may_tell(directory):
-            return
+            return False
         prefix = self._tree.keys.marker_key_of(directory)
         answer = self._known(prefix, (1 - _AHEAD) * ttl_seconds)
         if answer is None:
             self._ask(directory, prefix)
-        elif answer.pending is None:
-            self._take_in(directory, answer)
+            return False
+        return answer.pending is None and self._take_in(directory, answer) is not None
 
     async def confirm(self, directory: Inode) -> None:
         """A program lists a directory: where it was made here, in a tree of others, what is known

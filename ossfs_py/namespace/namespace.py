@@ -15,7 +15,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.model import AttributeChange, Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.answers import MetadataMemory
-from ossfs_py.namespace.attributes import full_mode, stored_metadata
+from ossfs_py.namespace.attributes import full_mode, is_changed_since, stored_metadata
 from ossfs_py.namespace.emptying import Emptying
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
@@ -318,7 +318,7 @@ class Namespace:
         await self._entries.write_marker(inode)
         if not (inode.local or inode.removed):
             stored = inode.metadata or {}
-            inode.metadata_dirty = self._changed_since(inode, stored)
+            inode.metadata_dirty = is_changed_since(inode, stored, self._options)
             self._tree.changed(inode, new=False)
             await self.flush_attributes(inode)
 
@@ -405,7 +405,9 @@ class Namespace:
             inode.touch(time.time_ns())
         self._tree.stored(inode, version, metadata)
         inode.link_target = None
-        inode.metadata_dirty = not inode.removed and self._changed_since(inode, metadata)
+        inode.metadata_dirty = not inode.removed and is_changed_since(
+            inode, metadata, self._options
+        )
         if inode.removed:
             return
         if version.key != self._tree.keys.key_of(inode):
@@ -537,7 +539,7 @@ class Namespace:
         """Store deferred attributes that no upload has carried."""
         await self._writer.flush_attributes(inode)
 
-    def commit_metadata(self, inode: Inode, *, explicit_mtime_only: bool) -> dict[str, str]:
+    def commit_metadata(self, inode: Inode, *, explicit_mtime_only: bool) -> Mapping[str, str]:
         """Metadata that an upload of the inode has to store with the bytes.
 
         Times go along if a program set mtime or ``explicit_mtime_only`` is False; metadata that
@@ -590,9 +592,3 @@ class Namespace:
             NoAttributeError, OperationUnsupportedError, NotPermittedError, ReadOnlyError
         """
         await self._writer.remove_xattr(inode, name, defer=defer)
-
-    def _changed_since(self, inode: Inode, metadata: Mapping[str, str]) -> bool:
-        """Whether the inode's attributes are other than those an upload carried."""
-        now = self.commit_metadata(inode, explicit_mtime_only=True)
-        names = {"mode", "uid", "gid", "xattr"} | ({"mtime"} if inode.mtime_explicit else set())
-        return any(now.get(name) != metadata.get(name) for name in names)

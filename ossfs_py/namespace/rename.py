@@ -252,7 +252,7 @@ class Renamer:
                 return info.version, version, stored
         raise AssertionError("the last attempt returns or raises")
 
-    def _replacement(self, source: Inode) -> dict[str, str] | None:
+    def _replacement(self, source: Inode) -> Mapping[str, str] | None:
         """Metadata for the copy; None to keep what is stored.
 
         A copy has a new Last-Modified. Who asked for full fidelity keeps the time by storing it;

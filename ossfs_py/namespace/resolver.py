@@ -65,7 +65,7 @@ class Resolver:
             known = tree.fresh_child(parent, name)
             if known is not None:
                 return known
-            if self._is_known_absent(parent, name) or await self._is_told_absent(parent, name):
+            if self._known_absent_seconds(parent, name) or await self._is_told_absent(parent, name):
                 self._bursts.missed(parent.number)
                 raise NoSuchEntryError(key)
             known = tree.table.child(parent, name)
@@ -86,15 +86,15 @@ class Resolver:
                 continue
             return self._take_in(parent, name, question, head, below)
 
-    def _is_known_absent(self, parent: Inode, name: str) -> bool:
-        """Whether nothing has to be asked to say that there is no such name."""
+    def _known_absent_seconds(self, parent: Inode, name: str) -> float:
+        """For how long nothing has to be asked to say that there is no such name."""
         left_seconds = self._tree.absent_seconds(parent, name)
-        if left_seconds > 0:
-            self.made.look_ahead(parent, left_seconds)
-        return left_seconds > 0
+        if left_seconds > 0 and self.made.look_ahead(parent, left_seconds):
+            return self._tree.absent_seconds(parent, name)
+        return left_seconds
 
     async def _is_told_absent(self, parent: Inode, name: str) -> bool:
-        """As :meth:`_is_known_absent`, by the answer for a tree that was made here."""
+        """As :meth:`_known_absent_seconds`, by the answer for a tree that was made here."""
         tree = self._tree
         if tree.table.child(parent, name) is not None or not await self.made.look(parent):
             return False
@@ -125,15 +125,12 @@ class Resolver:
         if known is not None:
             tree.absences.untell(parent, text)
             return known
-        if not self._is_known_absent(directory, text) or not fits(
-            tree.keys.marker_key_of(directory) + text
-        ):
+        seconds = self._known_absent_seconds(directory, text)
+        if not seconds or not fits(tree.keys.marker_key_of(directory) + text):
             return None
         self._bursts.missed(parent)
-        seconds = tree.absent_seconds(directory, text)
-        if seconds > 0:
-            tree.absences.tell(parent, text)
-        return seconds or None
+        tree.absences.tell(parent, text)
+        return seconds
 
     async def _is_listed_again(self, parent: Inode, name: str) -> bool:
         """Where a program has listed a directory and asks for its names in their order, have one

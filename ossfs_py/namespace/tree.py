@@ -430,6 +430,7 @@ class Tree:
             self.listings.drop(node)  # what they list has other keys now
         self.table.move(inode, parent, name)
         if inode.kind is Kind.DIRECTORY:
+            self.keys.moved()
             self.absences.discard_below(self.keys.marker_key_of(inode))
         inode.ctime_ns = time.time_ns()
         self.entries_changed(old_parent)

@@ -424,7 +424,7 @@ class Journal:
         """Remember a marker that is not stored yet until :meth:`forget_marker`; replaces its
         record. It survives a power loss only after :meth:`sync_small`.
         """
-        text = replace(record, order=self._next_order()).to_json()
+        text = record.to_json(self._next_order())
         self._segments.put(EntryKind.MARKER, record.ident, text)
 
     def forget_marker(self, ident: str) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 
@@ -16,15 +17,16 @@ class MarkerRecord:
     order: int = field(default=0, compare=False)
     """As in :class:`~ossfs_py.writing.records.DirtyRecord`."""
 
-    def to_json(self) -> str:
-        """The text kept on disk."""
-        return json.dumps(
-            {
-                "ident": self.ident,
-                "key": self.key,
-                "metadata": dict(self.metadata),
-                "order": self.order,
-            }
+    def to_json(self, order: int | None = None) -> str:
+        """The text kept on disk, by hand: the encoder takes three times as long. ``order`` replaces
+        the record's own.
+        """
+        described = ", ".join(
+            [f"{_quoted(name)}: {_quoted(value)}" for name, value in self.metadata.items()]
+        )
+        return (
+            f'{{"ident": {_quoted(self.ident)}, "key": {_quoted(self.key)},'
+            f' "metadata": {{{described}}}, "order": {self.order if order is None else order}}}'
         )
 
     @classmethod

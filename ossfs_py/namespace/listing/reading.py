@@ -156,6 +156,14 @@ class Listing:
         self.started = started
         self._absorb(page)
 
+    def begin_empty(self, started: float) -> None:
+        """The directory was made here: at that time the store had nothing in it."""
+        self.made_here = True
+        self.started = started
+        self.complete = True
+        self._head = None
+        self._overlay.clear()
+
     def when_complete(self, callback: Callable[["Listing"], None]) -> None:
         """Call back once, on the trio thread, when the last page is in."""
         self._on_complete = callback
@@ -178,9 +186,10 @@ class Listing:
         """This mount changed an entry; ``new`` if the name was free before."""
         self._changes += 1
         if self.index is not None:
-            new = name not in self.index
-            if DIRECTORY in (state, self.index.get(name)):
-                self._directories = None
+            before = self.index.get(name)
+            new = before is None
+            if (state is DIRECTORY) is not (before is DIRECTORY):
+                self._note_directory(name, is_last=new)
         if not self.complete:
             self._overlay[name] = state
         if state is REMOVED:
@@ -192,6 +201,13 @@ class Listing:
             self.index[name] = state
         if new and not self.complete:
             self._tail[name] = None
+
+    def _note_directory(self, name: str, *, is_last: bool) -> None:
+        """A directory came, behind all others if ``is_last``, or went."""
+        if is_last and self._directories is not None:
+            self._directories[name] = len(self._directories)
+        else:
+            self._directories = None
 
     @property
     def is_empty(self) -> bool:

@@ -151,9 +151,10 @@ class ListingEngine:
 
         That tells of absent names; who lists the directory is told what others stored since.
         """
-        listing = self._prepared(directory, None)
-        listing.made_here = True
-        listing.take_over(ListPage((), (), None), started)
+        self._share_no_more(directory)
+        listing = self._new(directory, None)
+        listing.begin_empty(started)
+        self._keep(listing)
 
     def may_be_read(self, listing: Listing) -> bool:
         """Whether a fresh listing is what a program that lists the directory may be told."""
@@ -237,6 +238,10 @@ class ListingEngine:
     def _drop(self, directory: Inode) -> None:
         self._complete.pop(directory.number)
         self._parts.pop(directory.number, None)
+        self._share_no_more(directory)
+
+    def _share_no_more(self, directory: Inode) -> None:
+        """Whoever lists the directory from now on does not join those who do so already."""
         under_way = self._in_flight.pop(directory.number, None)
         if under_way is not None:
             self._unshared.add(under_way)
@@ -310,9 +315,7 @@ class ListingEngine:
     ) -> Listing:
         listing = self._new(directory, None, first=first)
         listing.when_complete(self._completed)
-        overtaken = self._in_flight.get(directory.number)
-        if overtaken is not None:
-            self._unshared.add(overtaken)
+        self._share_no_more(directory)
         self._in_flight[directory.number] = listing
         return listing
 
@@ -365,6 +368,11 @@ class ListingEngine:
         if self._in_flight.get(number) is not listing:
             return  # dropped meanwhile: what it listed is no longer believed
         del self._in_flight[number]
+        self._keep(listing)
+
+    def _keep(self, listing: Listing) -> None:
+        """A complete listing answers from now on, unless it was too long to be kept."""
+        number = listing.directory.number
         if listing.index is None:
             return
         self._complete.put(number, listing)

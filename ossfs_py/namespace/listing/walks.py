@@ -370,13 +370,18 @@ class Walks:
         """Directories that hold more than a flat page tells."""
         self._walk: _Walk | None = None
         self._glances: set[_FlatPage] = set()
+        self._has_found = False
+        """False: nothing is in ``_found``."""
         self.on_found: Callable[[ListPage], None] | None = None
         """Called with every directory that was listed ahead."""
 
     def __bool__(self) -> bool:
         """Whether anything is being read, or was found and not taken."""
-        is_under_way = self._walk is not None and not self._walk.over
-        return is_under_way or bool(self._found) or bool(self._glances)
+        if self._glances or (self._walk is not None and not self._walk.over):
+            return True
+        # Most mounts have found nothing; how much is there is slow to tell, and asked all the time.
+        self._has_found = self._has_found and bool(self._found)
+        return self._has_found
 
     def take(self, prefix: str) -> FoundPage | None:
         """The content that was found for a directory while it is fresh; the caller owns it then."""
@@ -434,6 +439,7 @@ class Walks:
         if size > self._found.maxsize:
             return False
         self._found[prefix] = found
+        self._has_found = True
         return True
 
     def does_not_pay(self, base: str) -> None:

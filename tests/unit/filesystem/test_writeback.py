@@ -9,12 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from ossfs_py.filesystem.writeback import (
-    CALM_SECONDS,
-    GATHER_SECONDS,
-    LONGEST_BUSY_SECONDS,
-    WriteBackQueue,
-)
+from ossfs_py.filesystem.calm import CALM_SECONDS, LONGEST_BUSY_SECONDS
+from ossfs_py.filesystem.writeback import GATHER_SECONDS, WriteBackQueue
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.filesystems import Mounted, on_mount
 
@@ -240,3 +236,31 @@ def test_a_directory_keeps_its_time_while_another_in_it_waits_for_the_store(tmp_
 
     # Nothing is sent: the inner directory stays one that the store has not heard of.
     on_mount("temp", tmp_path, test, write_back=True, takes_over=False)
+
+
+def test_directories_and_links_wait_too_while_programs_make_files(tmp_path: Path) -> None:
+    """Each would take the processor and the lock from the program that goes on."""
+
+    async def test(m: Mounted) -> None:
+        sent: list[str] = []
+        m.store.on_request = lambda method, key: sent.append(key) if method == "put" else None
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.rate = 0.0  # on a slow machine, too, no pause is taken for the end
+        await m.mkdir(("d",))
+        await m.symlink(b"to", ("link",))
+        for number in range(12):  # for longer than a directory gathers changes
+            await m.write_file((f"{number}",), b"x")
+            await m.bench.later(CALM_SECONDS / 2)
+        assert sent == []
+        await m.bench.later(CALM_SECONDS * 1.1)
+        while "d/" not in sent or "link" not in sent:
+            await trio.lowlevel.checkpoint()
+        for number in range(60):
+            await m.mkdir((f"e{number}",))
+            await m.bench.later(CALM_SECONDS / 2)
+        assert "e0/" in sent
+        clock.rate = 1.0
+        await m.fs.sync()
+
+    on_mount("temp", tmp_path, test, write_back=True)

@@ -187,6 +187,12 @@ class _Clearing:
         passed = self._count - 1
         return (now - self._began) / passed * left if passed else math.inf
 
+    def forget(self) -> None:
+        """What the parts tell is not all any more."""
+        self.parts.clear()
+        self.hidden.clear()
+        self.known_keys = 0
+
     @property
     def reached(self) -> str:
         """The last key of the parts; "": there is none."""
@@ -371,6 +377,9 @@ class Emptying:
     def _forget_old(self, now: float) -> None:
         ttl_seconds = self._tree.options.negative_ttl_seconds
         self._answers = [each for each in self._answers if now - each.asked_at < ttl_seconds]
+        for run in self._runs.values():
+            if run.parts and now - run.parts[-1].asked_at >= ttl_seconds:
+                run.forget()
         if not (self._answers or any(run.parts for run in self._runs.values())):
             self._tree.on_added = None
 
@@ -380,6 +389,4 @@ class Emptying:
             answer.added.append(key)
         for run in self._runs.values():
             if run.parts and key.startswith(run.prefix):
-                run.parts.clear()  # they do not tell of it
-                run.hidden.clear()
-                run.known_keys = 0
+                run.forget()  # they do not tell of it

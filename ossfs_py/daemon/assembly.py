@@ -141,6 +141,7 @@ async def assembled(
                 metrics,
                 news=kernel.news,
                 rename_log=journal,
+                puts=store.inline_writes,
             )
             make = Filesystem if survival is None else SurvivingFilesystem
             filesystem = make(

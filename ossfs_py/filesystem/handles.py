@@ -555,7 +555,9 @@ class Handles:
         lane (FUSE_HANDLE_KILLPRIV_V2) for others. The setgid bit without the group's execute bit
         means mandatory locking, and stays.
         """
-        mode = self._namespace.mode_known(inode)
+        mode = inode.mode  # known of what was made here; each write asks
+        if mode is None:
+            mode = self._namespace.mode_known(inode)
         if inode.kind is Kind.DIRECTORY:
             return 0
         return mode & (stat.S_ISUID | (stat.S_ISGID if mode & stat.S_IXGRP else 0))

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 
 from ossfs_py.errors import (
     DirectoryNotEmptyError,
@@ -48,7 +47,8 @@ from ossfs_py.namespace.removed import RemovedKeys
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import LONGEST_TARGET_BYTES, Tree
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.base import InlineWrites, ObjectStore
+from ossfs_py.store.putting import PutJob
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +78,10 @@ class Entries:
         tree: Tree,
         resolver: Resolver,
         removed: RemovedKeys,
+        puts: InlineWrites | None,
     ) -> None:
         self.removed = removed
+        self._puts = puts
         self._store = store
         self._workers = workers
         self._tree = tree
@@ -472,6 +474,6 @@ class Entries:
     async def _put(self, key: str, stored: Mapping[str, str], kind: Kind) -> ObjectVersion:
         await self.removed.make_room(key)
         content_type = MARKER_CONTENT_TYPE if kind is Kind.DIRECTORY else None
-        return await self._workers.run(
-            partial(self._store.put, CommitRequest(key, stored, content_type), b"")
-        )
+        request = CommitRequest(key, stored, content_type)
+        sending = PutJob(self._store, self._puts, request, b"")
+        return await self._workers.run(sending.put, inline=sending.begin)

@@ -33,7 +33,7 @@ from ossfs_py.namespace.setattr import AttributeWriter, why_never
 from ossfs_py.namespace.tree import Tree, kind_of
 from ossfs_py.namespace.treecopy import TreeCopier
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.base import InlineWrites, ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,9 @@ class Namespace:
         metrics: Metrics,
         news: KernelNews = NOBODY,
         rename_log: RenameLog | None = None,
+        puts: InlineWrites | None = None,
     ) -> None:
+        """``puts``: makes empty objects without a thread."""
         self._options = options
         self.moves = Moves()
         """Directories that were renamed here and have their old names in the store."""
@@ -74,7 +76,7 @@ class Namespace:
         self._resolver = Resolver(seen, workers, self._tree)
         self.entry_nowait = self._resolver.entry_nowait
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
-        self._entries = Entries(store, workers, self._tree, self._resolver, self.removed)
+        self._entries = Entries(store, workers, self._tree, self._resolver, self.removed, puts)
         copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
         rooms = self._tree, self._resolver, self._entries, self.moves
         self._renamer = Renamer(store, copier, workers, *rooms, rename_log)

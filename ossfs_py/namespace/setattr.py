@@ -153,8 +153,8 @@ class AttributeWriter:
 
     def _is_stored(self, inode: Inode, change: AttributeChange) -> bool:
         """Whether the change is what is stored already."""
-        if inode.metadata_dirty:
-            return False
+        if inode.metadata_dirty or not inode.metadata:
+            return False  # as of what is not stored yet
         stored, now = inode.decoded, self._tree.attributes(inode)
         wanted = (
             (change.mode, now.mode & _PERMISSION_BITS, stored.mode),

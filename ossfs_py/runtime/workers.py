@@ -128,8 +128,12 @@ class Workers:
         self._dispatch()
         return job
 
-    async def run(self, fn: Callable[..., T], *args: Any, urgent: bool = True) -> T:
+    async def run(
+        self, fn: Callable[..., T], *args: Any, urgent: bool = True, inline: Inline | None = None
+    ) -> T:
         """Call ``fn(*args)`` on a thread and return its result or raise its exception.
+
+        ``inline`` as of :meth:`submit`.
 
         Cancelled while the job waits for a thread, the job never runs; cancelled later, it runs
         to its end and its outcome is dropped.
@@ -147,7 +151,8 @@ class Workers:
             job.cancel()
             return trio.lowlevel.Abort.SUCCEEDED
 
-        job = self.submit(partial(fn, *args) if args else fn, on_done, urgent=urgent)
+        call = partial(fn, *args) if args else fn
+        job = self.submit(call, on_done, urgent=urgent, inline=inline)
         return cast(T, await trio.lowlevel.wait_task_rescheduled(abort))
 
     async def run_to_end(self, fn: Callable[..., T], *args: Any, inline: Inline | None = None) -> T:

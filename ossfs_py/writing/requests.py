@@ -1,7 +1,6 @@
 """Single requests of the write side, in the foreground and in the background."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -9,13 +8,10 @@ import trio
 
 from ossfs_py.errors import StoreError
 from ossfs_py.model import Body, CommitRequest, Condition, ObjectVersion
-from ossfs_py.runtime.workers import Done
+from ossfs_py.store.putting import PutJob
 from ossfs_py.writing.context import WriteContext
 
 log = logging.getLogger(__name__)
-
-_INLINE_BYTES = 64 * 1024
-"""A small file. Its bytes are copied once more for each request."""
 
 
 async def put_object(
@@ -31,36 +27,8 @@ async def put_object(
     """
     if condition != request.condition:
         request = replace(request, condition=condition)
-    sending = _PutJob(context, request, body)
-    inline = sending.begin if isinstance(body, bytes) and len(body) <= _INLINE_BYTES else None
-    return await context.network.run_to_end(sending.put, inline=inline)
-
-
-class _PutJob:
-    """A PUT that begins without a thread, if the store can do that."""
-
-    def __init__(self, context: WriteContext, request: CommitRequest, body: Body) -> None:
-        self._context = context
-        self._request = request
-        self._body = body
-
-    def put(self) -> ObjectVersion:
-        """Make it in a thread."""
-        return self._context.store.put(self._request, self._body)
-
-    def begin(self, ended: Done, to_thread: Callable[[], None]) -> bool:
-        """See :data:`ossfs_py.runtime.workers.Inline`."""
-        puts, body = self._context.puts, self._body
-        if puts is None or not isinstance(body, bytes):
-            return False
-
-        def repeat(may_have_happened: bool) -> None:
-            if may_have_happened:
-                condition = replace(self._request.condition, repeated=True)
-                self._request = replace(self._request, condition=condition)
-            to_thread()
-
-        return puts.begin(self._request, body, ended, repeat)
+    sending = PutJob(context.store, context.puts, request, body)
+    return await context.network.run_to_end(sending.put, inline=sending.begin)
 
 
 async def with_metadata(

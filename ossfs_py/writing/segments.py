@@ -216,17 +216,13 @@ class SegmentLog:
         head = rest[:4] + crc.to_bytes(4, "little") + rest[_CHECKED_FROM:]
         segment = self._current()
         offset = segment.end
-        left = [memoryview(head), memoryview(text), memoryview(data)]
-        done = 0
-        # The disk has no room for the rest of the entry, so it does not count: the next one
-        # overwrites it.
-        while left:
-            count = os.pwritev(segment.fd, left, offset + done)
-            done += count
-            while left and count >= len(left[0]):
-                count -= len(left.pop(0))
-            if left:
-                left[0] = left[0][count:]
+        done = os.pwritev(segment.fd, (head, text, data), offset)
+        size = _HEADER.size + len(text) + len(data)
+        if done < size:
+            # The disk has no room for the rest, so it does not count: the next one overwrites it.
+            whole = memoryview(b"".join((head, text, data)))
+            while done < size:
+                done += os.pwritev(segment.fd, (whole[done:],), offset + done)
         segment.end = offset + done
         segment.is_synced = False
         self.note_write(began)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 
 import trio
-from cachetools import LRUCache, TTLCache
+from cachetools import LRUCache
 
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.answers import Once
@@ -19,6 +19,7 @@ from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in, token_
 from ossfs_py.namespace.listing.whole import WholeListings
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import Catalogue
+from ossfs_py.runtime.recent import Recent
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.telemetry.metrics import Metrics
 
@@ -64,9 +65,7 @@ class ListingEngine:
         # Weak: a listing under way lives as long as somebody reads it.
         self._in_flight: weakref.WeakValueDictionary[int, Listing] = weakref.WeakValueDictionary()
         self._unshared: weakref.WeakSet[Listing] = weakref.WeakSet()
-        self._parts: TTLCache[int, Listing] = TTLCache(
-            _MAX_PARTS, ttl_seconds, timer=trio.current_time
-        )
+        self._parts: Recent[int, Listing] = Recent(_MAX_PARTS)
         """Pages that answer for names whose listing has grown old."""
         self._read: LRUCache[int, None] = LRUCache(_MAX_READ)
         self._hidden_keys = Once()
@@ -101,10 +100,16 @@ class ListingEngine:
             StoreError
         """
         part = self._parts.get(directory.number)
-        if part is None or part.directory is not directory or part.index or part.complete:
+        if (
+            part is None
+            or part.directory is not directory
+            or part.index
+            or part.complete
+            or part.started <= trio.current_time() - self._ttl_seconds
+        ):
             token = token_after(self._keys.marker_key_of(directory) + after)
             part = self._new(directory, token, only_stored=True)
-            self._parts[directory.number] = part
+            self._parts.put(directory.number, part)
             self._unshared.add(part)
         # Who asks meanwhile joins the request, whatever name it begins with.
         await part.after(part.begin_reading())
@@ -184,7 +189,7 @@ class ListingEngine:
             found = whole.index.get(name)
             if found is not None:
                 return found, whole.started
-        part = self._parts.get(directory.number)
+        part = self._parts.get(directory.number) if self._parts else None
         if part is not None and part.index is not None and part.directory is directory:
             found = part.index.get(name)
             if found is not None and part.started > trio.current_time() - self._ttl_seconds:

@@ -1,8 +1,12 @@
 """Making and removing entries; symlinks."""
 
 import stat
+from collections.abc import Callable
+from typing import Any
 
+import outcome
 import pytest
+import trio
 
 from ossfs_py.errors import (
     DirectoryNotEmptyError,
@@ -15,7 +19,7 @@ from ossfs_py.errors import (
     ReadOnlyError,
     StoreUnavailableError,
 )
-from ossfs_py.model import AttributeChange
+from ossfs_py.model import AttributeChange, CommitRequest, ObjectVersion
 from ossfs_py.namespace.metadata import decode
 from ossfs_py.namespace.namespace import Kind
 from tests.support.fake_store import FakeStore
@@ -417,5 +421,44 @@ def test_a_marker_that_others_wrote_is_changed_with_all_that_is_stored_beside_it
         assert "copy" in m.store.take_requests()
         assert m.store.metadata("d/")["theirs"] == "1"
         assert m.store.objects["d/"].info.content_type == "application/x-theirs"
+
+    mounted(run)
+
+
+def test_a_marker_takes_no_thread_where_the_store_can_do_without() -> None:
+    """What it leaves to a thread is stored once, too."""
+
+    class Puts:
+        def __init__(self, store: FakeStore) -> None:
+            self.store = store
+            self.begun: list[str] = []
+
+        def begin(
+            self,
+            request: CommitRequest,
+            body: bytes,
+            ended: Callable[[outcome.Outcome[ObjectVersion]], None],
+            gave_up: Callable[[bool], None],
+        ) -> bool:
+            self.begun.append(request.key)
+            token = trio.lowlevel.current_trio_token()
+            if request.key == "refused/":
+                return False
+            if request.key == "lost/":
+                token.run_sync_soon(gave_up, True)
+                return True
+            version = self.store.put(request, body)
+            token.run_sync_soon(ended, outcome.Value(version))
+            return True
+
+    async def run(m: Mounted) -> None:
+        entries: Any = m.namespace._entries
+        puts = entries._puts = Puts(m.store)
+        for name in ("d", "refused", "lost"):
+            made = await m.namespace.make_directory(m.root, name, 0o750, 5, 6)
+            assert made.info is not None
+            assert made.info.key == f"{name}/"
+        assert puts.begun == ["d/", "refused/", "lost/"]
+        assert m.store.keys() == ["d/", "lost/", "refused/"]
 
     mounted(run)

@@ -10,6 +10,7 @@ from typing import Protocol
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.runtime.arrived import Written
 from ossfs_py.runtime.buffers import Buffer
+from ossfs_py.runtime.scattered import Answer
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.records import DirtyRecord
 
@@ -88,7 +89,7 @@ class OpenFile(Protocol):
         """Tell the file that a program opened it for both reading and writing."""
         ...
 
-    def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
+    def read_nowait(self, offset: int, size: int) -> Answer | None:
         """The bytes, clipped at the end of file, if they are in memory; None if they are not.
 
         A memoryview is valid until the caller's next checkpoint: use it before any await.

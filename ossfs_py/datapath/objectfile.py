@@ -12,6 +12,7 @@ from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.readers import ReaderCache
 from ossfs_py.runtime.arrived import Written
+from ossfs_py.runtime.scattered import Answer
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
@@ -101,7 +102,7 @@ class ObjectFile:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def read_nowait(self, offset: int, size: int) -> memoryview | bytes | None:
+    def read_nowait(self, offset: int, size: int) -> Answer | None:
         """Bytes in memory, clipped at the end of file; None if they are not all there."""
         if self._dirty is not None:
             return self._dirty.read_nowait(offset, size)

@@ -51,6 +51,7 @@ from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 from ossfs_py.runtime.arrived import Written
 from ossfs_py.runtime.descriptors import Descriptors
+from ossfs_py.runtime.scattered import Answer
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
@@ -355,10 +356,9 @@ class Filesystem:
                 opened = await self._handles.open_new(inode, flags, uid)
         return opened, await self._introduced(inode, began)
 
-    def read_nowait(self, handle: int, offset: int, size: int) -> memoryview | bytes | None:
+    def read_nowait(self, handle: int, offset: int, size: int) -> Answer | None:
         """The bytes if they are in memory; None if :meth:`read` would have to wait."""
-        # This is the most frequent call, so it uses the open file directly.
-        descriptor = self._handles.get(handle)
+        descriptor = self._handles.get(handle)  # directly: this is the most frequent call
         opened = descriptor.opened
         data = opened.content.read_nowait(offset, size)
         if data is not None:

@@ -12,7 +12,7 @@ from ossfs_py.foresight.parquet import ParquetTable
 from ossfs_py.foresight.safetensors import SafetensorsTable
 from ossfs_py.foresight.tar import TarTable
 
-MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf")
+MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".npz")
 """Files that are read to their end, mostly in order: they are read ahead from the first byte."""
 
 _TORCH_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")

@@ -39,6 +39,7 @@ from ossfs_py.host.processes import ProcessTable
 from ossfs_py.model import AttributeChange
 from ossfs_py.runtime.arrived import Written
 from ossfs_py.runtime.buffers import Buffer
+from ossfs_py.runtime.scattered import Answer, Scattered
 from ossfs_py.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -364,7 +365,7 @@ class Adapter(pyfuse3.Operations):
             return opened, entry
         return _file_info(opened), _entry(entry)
 
-    def read_known(self, fh: int, off: int, size: int) -> memoryview | bytes | None:
+    def read_known(self, fh: int, off: int, size: int) -> Answer | None:
         """Bytes in memory; None: nothing has happened, and :meth:`read` has to be called."""
         began = perf_counter()
         try:
@@ -381,7 +382,7 @@ class Adapter(pyfuse3.Operations):
         try:
             data = self._fs.read_nowait(fh, off, size)
             if data is not None:
-                return data
+                return bytes(data) if isinstance(data, Scattered) else data
             return await self.reads.waited_for(self._fs.read(fh, off, size))
         except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
             known = self._failed_reads.is_repeat(fh, off, size, began, perf_counter())

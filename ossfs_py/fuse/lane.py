@@ -38,6 +38,7 @@ from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_ans
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.waiting import ShortWait
 from ossfs_py.fuse.wire import Caller, Opcode
+from ossfs_py.runtime.scattered import Answer
 
 log = logging.getLogger(__name__)
 
@@ -415,7 +416,7 @@ class Lane:
         handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
         self._answer_read(unique, await self._adapter.read(handle, offset, size))
 
-    def _answer_read(self, unique: int, data: memoryview | bytes) -> None:
+    def _answer_read(self, unique: int, data: Answer) -> None:
         header = wire.data_header(unique, len(data))
         if len(data) >= WORTH_A_THREAD_BYTES:
             self._replies.put(header, data)

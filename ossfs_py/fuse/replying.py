@@ -4,11 +4,12 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
 from ossfs_py.errors import is_mount_gone, is_withdrawn
+from ossfs_py.runtime.scattered import Answer, Scattered
 from ossfs_py.runtime.slabs import LentMemory
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ trio thread has more to do. Shorter answers cost more with a thread than without
 _MOST_THREADS = 8
 """A core copies 6 to 10 GB/s into the kernel: 400 Gbit/s need this many."""
 
-_Answer: TypeAlias = tuple[bytes, memoryview | bytes, LentMemory | None]
+_Waiting: TypeAlias = tuple[bytes, Answer, Sequence[LentMemory]]
+"""Header, data, and the memory that the data lies in."""
 
 
 def thread_count(cores: int) -> int:
@@ -38,7 +40,7 @@ class ReplyThreads:
     def __init__(self, device: int, count: int, failed: Callable[[BaseException], None]) -> None:
         self._device = device
         self._failed = failed
-        self._answers: queue.SimpleQueue[_Answer | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"reply-{number}", daemon=True)
             for number in range(count)
@@ -46,17 +48,20 @@ class ReplyThreads:
         for thread in self._threads:
             thread.start()
 
-    def put(self, header: bytes, data: memoryview | bytes) -> None:
+    def put(self, header: bytes, data: Answer) -> None:
         """Send ``header`` and ``data`` soon; their memory must not be reused before that.
 
         Belongs to the trio thread.
         """
-        memory = data.obj if isinstance(data, memoryview) else None
-        if isinstance(memory, LentMemory):
+        lent: Sequence[LentMemory] = ()
+        if isinstance(data, memoryview):
+            if isinstance(data.obj, LentMemory):
+                lent = (data.obj,)
+        elif isinstance(data, Scattered):
+            lent = [view.obj for view in data.views if isinstance(view.obj, LentMemory)]
+        for memory in lent:
             memory.lend()
-            self._answers.put((header, data, memory))
-        else:
-            self._answers.put((header, data, None))
+        self._answers.put((header, data, lent))
 
     def close(self) -> None:
         """Return when every answer is written, has taken too long, or no thread is left to write
@@ -69,28 +74,30 @@ class ReplyThreads:
         with suppress(queue.Empty):
             while True:
                 answer = self._answers.get_nowait()
-                if answer is not None and answer[2] is not None:
-                    answer[2].hand_back()
+                for memory in answer[2] if answer is not None else ():
+                    memory.hand_back()
 
     def _work(self) -> None:
         try:
             while (answer := self._answers.get()) is not None:
-                header, data, memory = answer
+                header, data, lent = answer
                 try:
                     write_answer(self._device, header, data)
                 finally:
                     # Nothing here may keep a reference to memory that was given back.
                     del answer, data
-                    if memory is not None:
+                    for memory in lent:
                         memory.hand_back()
         except BaseException as exc:  # noqa: BLE001 - whoever reads would wait for ever
             self._failed(exc)
 
 
-def write_answer(device: int, header: bytes, data: memoryview | bytes = b"") -> None:
+def write_answer(device: int, header: bytes, data: Answer = b"") -> None:
     """Send an answer to the kernel; drop it if nobody waits for it any more."""
     try:
-        if data:
+        if isinstance(data, Scattered):
+            os.writev(device, (header, *data.views))
+        elif data:
             os.writev(device, (header, data))
         else:
             os.write(device, header)

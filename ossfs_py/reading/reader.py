@@ -17,6 +17,7 @@ from ossfs_py.reading.planning import NothingOnDisk, OnDisk, Planner, cut_back
 from ossfs_py.reading.secondhome import BlockBackend, DiskHome
 from ossfs_py.reading.streams import MIB, Stream, StreamTable
 from ossfs_py.reading.tables import TableReading
+from ossfs_py.runtime.scattered import Scattered
 from ossfs_py.telemetry.metrics import DISK, MEMORY, NETWORK, Labels
 
 _MODEL_WINDOW_BYTES = 64 * MIB
@@ -118,8 +119,8 @@ class VersionReader:
 
     # -- answering ----------------------------------------------------------------------------
 
-    def read_nowait(self, offset: int, end: int) -> memoryview | None:
-        """``[offset, end)`` if one chunk holds it all by now; keeps the stream's window filled.
+    def read_nowait(self, offset: int, end: int) -> memoryview | Scattered | None:
+        """``[offset, end)`` if it is all there by now; keeps the stream's window filled.
 
         ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
         """
@@ -132,7 +133,11 @@ class VersionReader:
             return run.chunk.view(offset, end)
         self._catch_up(offset, run)
         chunk = self._index.at(offset)
-        if chunk is None or end > chunk.end or self._withheld or not chunk.has_until(end):
+        if chunk is None or self._withheld:
+            return None
+        if end > chunk.end:
+            return self._across(chunk, offset, end)
+        if not chunk.has_until(end):
             return None
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
@@ -166,6 +171,35 @@ class VersionReader:
             del self._running[offset]
         if len(self._running) >= _MOST_RUNNING:
             self._running.clear()
+
+    def _across(self, chunk: Chunk, offset: int, end: int) -> Scattered | None:
+        """As :meth:`read_nowait`, of a read that goes on behind ``chunk``."""
+        held = [chunk]
+        while chunk.has_until(min(end, chunk.end)):
+            if end <= chunk.end:
+                break
+            following = self._index.at(chunk.end)
+            if following is None:
+                return None
+            chunk = following
+            held.append(chunk)
+        else:
+            return None
+        now = trio.current_time()
+        stream = self._streams.observe(offset, end, now)
+        self._belief.observe(offset, end)
+        spans = [(one, max(one.start, offset), min(one.end, end)) for one in held]
+        found = Scattered([one.view(start, upto) for one, start, upto in spans])
+        for one in held:  # see read_nowait
+            one.pin()
+        try:
+            for one, start, upto in spans:
+                self._resident.touched(one, upto - start, MEMORY)
+            self._read_ahead(stream, end - offset, now, waited=False)
+        finally:
+            for one in held:
+                one.unpin()
+        return found
 
     async def read(self, offset: int, end: int) -> memoryview | bytes:
         """``[offset, end)``, fetched as needed; valid until the caller's next checkpoint.

@@ -63,6 +63,7 @@ def test_next_shard_follows_the_numbering(name: str, following: str | None) -> N
 
 def test_model_files_are_known_by_their_suffix() -> None:
     assert is_model("a/b/model.safetensors")
+    assert is_model("a/b/arrays.npz")
     assert not is_model("a/b/readme.md")
 
 

@@ -37,6 +37,7 @@ from ossfs_py.fuse.wire import HEADER, Caller, Opcode, Wish
 from ossfs_py.model import Attributes
 from ossfs_py.runtime.arrived import Arrived, Written, parted
 from ossfs_py.runtime.buffers import Buffer, BufferPool, NothingEvictable
+from ossfs_py.runtime.scattered import Answer, Scattered
 from ossfs_py.telemetry.metrics import Metrics
 
 MIB = 1024**2
@@ -58,6 +59,7 @@ class Handlers:
     def __init__(self) -> None:
         self.gate = trio.Event()
         self.data: memoryview | bytes = b""
+        self.scattered: Scattered | None = None
         self.written: list[bytes] = []
         self.dropped: list[tuple[int, int]] = []
         self.reads = EndableReads()
@@ -86,7 +88,9 @@ class Handlers:
     def getattr_known(self, inode: int) -> EntryReply | None:
         return FROM_MEMORY if inode == FROM_MEMORY.inode else None
 
-    def read_known(self, fh: int, _off: int, size: int) -> memoryview | bytes | None:
+    def read_known(self, fh: int, _off: int, size: int) -> Answer | None:
+        if self.scattered is not None:
+            return self.scattered
         return self.data[:size] if fh == PROMPT else None
 
     async def read(self, _fh: int, _off: int, size: int) -> memoryview | bytes:
@@ -445,6 +449,38 @@ def test_memory_serves_again_only_when_the_kernel_has_its_bytes(
             may_copy.set()
         assert copied == [b"x" * LONG_BYTES] * asked
         assert pool.used_bytes == 0
+
+    on_lane(test)
+
+
+def test_an_answer_in_two_places_is_sent_as_one_and_keeps_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_copy, write = threading.Event(), replying.write_answer
+
+    def copy(device: int, header: bytes, data: Answer = b"") -> None:
+        may_copy.wait(10)
+        write(device, header, data)
+
+    monkeypatch.setattr(replying, "write_answer", copy)
+
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        pool = BufferPool(2 * MIB, MIB, Metrics(), NothingEvictable())
+        one, other = pool.try_acquire(MIB), pool.try_acquire(MIB)
+        assert one is not None
+        assert other is not None
+        one.view[-LONG_BYTES:], other.view[:5] = b"x" * LONG_BYTES, b"other"
+        handlers.scattered = Scattered([one.view[-LONG_BYTES:], other.view[:5]])
+        unique = await kernel.ask(Opcode.READ, READ)
+        await trio.testing.wait_all_tasks_blocked()
+        assert one.is_lent
+        assert other.is_lent
+        may_copy.set()
+        assert await kernel.answer() == (unique, 0, b"x" * LONG_BYTES + b"other")
+        one.release()
+        other.release()
+        with trio.fail_after(10):
+            (await pool.acquire(2 * MIB)).release()
 
     on_lane(test)
 

@@ -22,6 +22,7 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.reader import VersionReader
 from ossfs_py.reading.streams import MIB
+from ossfs_py.runtime.scattered import Scattered
 from ossfs_py.runtime.slabs import LentMemory
 from ossfs_py.runtime.workers import Done, Job
 from tests.support.pattern_store import PatternStore, pattern, reading_over
@@ -173,6 +174,44 @@ def test_reading_ahead_leaves_the_memory_of_the_answer_alone() -> None:
             assert data == pattern(start, amount)
         assert answered_at_once > 0
         assert all(others)
+        reader.close()
+
+    trio.run(main)
+
+
+def test_a_read_of_two_chunks_in_memory_takes_no_copy() -> None:
+    """Joined by copying, 300 of the 990 READs of an npz file each took the trio thread 0.9 ms."""
+
+    async def main() -> None:
+        store = PatternStore()
+        shared = reading_over(store, limit=16 * MIB)
+        reader = VersionReader(shared, ObjectVersion("k", "e", 8 * MIB))
+        for start in (0, MIB):
+            await reader.read(start, start + MIB)
+        data = reader.read_nowait(MIB // 2, MIB // 2 + MIB)
+        assert isinstance(data, Scattered)
+        assert len(data) == MIB
+        assert [len(view) for view in data.views] == [MIB // 2, MIB // 2]
+        for view in data.views:
+            assert isinstance(view.obj, LentMemory)
+            view.obj.lend()
+        while (buffer := shared.memory.try_acquire(MIB)) is not None:
+            buffer.view[:] = bytes(MIB)
+        assert bytes(data) == pattern(MIB // 2, MIB)
+        assert reader.read_nowait(7 * MIB + 1, 8 * MIB) is None
+        reader.close()
+
+    trio.run(main)
+
+
+def test_a_read_goes_on_into_a_chunk_that_is_not_there() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", 64 * MIB))
+        await reader.read(0, MIB)
+        end = MIB + 4096
+        assert reader.read_nowait(0, end) is None or store.served > MIB
+        assert await reader.read(MIB // 2, end) == pattern(MIB // 2, end - MIB // 2)
         reader.close()
 
     trio.run(main)

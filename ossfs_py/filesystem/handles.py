@@ -555,6 +555,8 @@ class Handles:
         lane (FUSE_HANDLE_KILLPRIV_V2) for others. The setgid bit without the group's execute bit
         means mandatory locking, and stays.
         """
+        if inode.mode is not None and not inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            return 0
         mode = self._namespace.mode_known(inode)
         if inode.kind is Kind.DIRECTORY:
             return 0

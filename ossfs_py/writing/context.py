@@ -139,7 +139,8 @@ class SmallRoom:
         if size > self._left:
             return False
         self._left -= size
-        self._make_room()
+        if self._stored_bytes > self._left:
+            self._make_room()
         return True
 
     def remember(self, version: ObjectVersion, data: bytes) -> None:

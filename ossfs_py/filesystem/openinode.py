@@ -338,24 +338,26 @@ class OpenInode:
         It is the end of the file if they are appended and the kernel does not know of bytes that
         others appended before.
         """
+        if not appends:
+            self.appended_from = None
+            return offset
         begun, end = offset, self.file.size
         before = self.interrupted
-        if appends and before is not None and before[:2] == (offset, size):
+        if before is not None and before[:2] == (offset, size):
             # The earlier daemon did not answer it, and may have done it: never do it twice.
             return before[2]
-        if appends and offset != end:
+        if offset != end:
             if offset == self.kernel_end:
                 self.kernel_end += size
                 offset = end
             elif not self.has_pages:
                 # A descriptor that appends writes elsewhere only from mapped pages.
                 offset = end
-        appended = appends and offset == end
-        if not appended:
+        if offset != end:
             self.appended_from = None
         elif not self.file.dirty:
             self.appended_from = end
-        if appends and self.witness is not None:
+        if self.witness is not None:
             self.interrupted = (begun, size, offset)
             self.witness.changed(self)
         return offset

@@ -110,6 +110,7 @@ class Lane:
         """Whether the kernel can say with each change that set-id bits have to be cleared."""
         self._nursery: trio.Nursery | None = None
         self._waits = ShortWait(device)
+        self._nearness = self._waits.nearness
         self._known: dict[int, _Known] = {
             Opcode.LOOKUP: self._lookup_known,
             Opcode.GETATTR: self._getattr_known,
@@ -191,6 +192,7 @@ class Lane:
     async def _serve(self) -> None:
         """Read requests and answer them; a task that has to wait leaves reading to another."""
         while not self.ended.is_set():
+            self._nearness.roam()
             try:
                 await trio.lowlevel.wait_readable(self._device)
             except trio.ClosedResourceError:
@@ -245,11 +247,15 @@ class Lane:
     def _taken_up(self, request: memoryview) -> Serve | None:
         """Answer a request at once from what is known, or else the coroutine that serves it."""
         _size, opcode, unique, node, uid, gid, pid, _ = wire.HEADER.unpack_from(request)
+        nearness = self._nearness
+        nearness.asker = pid
+        nearness.asked += 1
         known = self._known.get(opcode)
         if known is not None and (answer := known(unique, node, request)) is not None:
             if answer:
                 self._send(answer)
             return None
+        nearness.roam()  # a handler may start a thread
         serve = self._hot.get(opcode)
         if serve is None:
             return self._pass_on(opcode, unique, node, Caller(uid, gid, pid), request)

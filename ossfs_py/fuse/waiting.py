@@ -16,6 +16,8 @@ from typing import Final, Self
 
 import trio
 
+from ossfs_py.fuse.nearness import Nearness
+
 log = logging.getLogger(__name__)
 
 _LONGEST_SECONDS: Final = 60.0
@@ -36,6 +38,7 @@ class ShortWait(trio.abc.Instrument):
         self._poll.register(device, select.POLLIN)
         self._is_alone = False
         """Whether no other task than the one that runs now was found ready in this round."""
+        self.nearness = Nearness()
 
     def __enter__(self) -> Self:
         """Begin, inside trio's loop."""
@@ -54,6 +57,7 @@ class ShortWait(trio.abc.Instrument):
     def __exit__(self, *_exception: object) -> None:
         """End: there is no wait beside trio's loop any more."""
         self._is_alone = False
+        self.nearness.roam()
         with suppress(KeyError):
             trio.lowlevel.remove_instrument(self)
 
@@ -72,5 +76,6 @@ class ShortWait(trio.abc.Instrument):
         seconds = self._deadlines.next_deadline() - self._clock.current_time()
         if seconds <= 0:
             return False
+        self.nearness.before_wait()
         found = self._poll.poll(seconds * 1000 if seconds < _LONGEST_SECONDS else _LONGEST_MS)
         return len(found) == 1 and found[0][0] == self._device

@@ -109,12 +109,10 @@ class DiskAccount:
 
     def is_now(self, size: int, uid: int) -> None:
         """The file takes ``size`` bytes since the user wrote to it."""
-        self._add(size - self._bytes, uid)
-        self._bytes = size
-
-    def _add(self, more: int, uid: int) -> None:
-        self._mine[uid] = self._mine.get(uid, 0) + more
-        self._all[uid] += more
+        more, self._bytes = size - self._bytes, size
+        if more:
+            self._mine[uid] = self._mine.get(uid, 0) + more
+            self._all[uid] += more
 
     def close(self) -> None:
         """The file takes none any more, or is not this mount's any more."""

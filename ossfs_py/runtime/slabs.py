@@ -10,8 +10,7 @@ import mmap
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import trio
 
@@ -99,9 +98,11 @@ class Slab:
         self.memory = mapping(size, loans)
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
-    """``size`` bytes of a slab from ``offset`` on; ``warm``: they were touched before."""
+class Span(NamedTuple):
+    """``size`` bytes of a slab from ``offset`` on; ``warm``: they were touched before.
+
+    A tuple, as a MiB that is taken and given back makes a dozen of them.
+    """
 
     slab: Slab
     offset: int

@@ -19,6 +19,8 @@ from pathlib import Path
 _HEADER = struct.Struct("<BB2xIIIQ16s")
 """State, kind, CRC-32 of everything after it, bytes of text, bytes of data, position, id."""
 _CHECKED_FROM = 8
+_UNCHECKED, _CHECKED = struct.Struct("<BB2xI"), struct.Struct("<IIQ16s")
+"""The parts of it before that place, and behind it."""
 _IDENT_BYTES = 16
 _NEEDED, _DONE = 0x4E, 0x44
 _LONGEST_BYTES = 4 * 1024**2
@@ -26,6 +28,10 @@ _LONGEST_BYTES = 4 * 1024**2
 _MANY_SEGMENTS = 8
 """With more segments, the entries of the first one are written anew, so that it can be deleted: one
 file that stays open for days must not keep everything that was written beside it.
+"""
+_JOINED_BYTES = 4096
+"""An entry with so few bytes is written from one place: copying them takes less than telling the
+kernel of three.
 """
 _SLOW_SECONDS = 0.05
 _SLOW_FOR_SECONDS = 1.0
@@ -211,16 +217,21 @@ class SegmentLog:
         self, kind: EntryKind, ident: str, text: bytes, data: bytes, position: int = 0
     ) -> tuple[_Segment, int]:
         began = time.monotonic()
-        rest = _HEADER.pack(_NEEDED, kind, 0, len(text), len(data), position, bytes.fromhex(ident))
-        crc = zlib.crc32(data, zlib.crc32(text, zlib.crc32(rest[_CHECKED_FROM:], kind)))
-        head = rest[:4] + crc.to_bytes(4, "little") + rest[_CHECKED_FROM:]
+        checked = _CHECKED.pack(len(text), len(data), position, bytes.fromhex(ident))
+        pieces: tuple[bytes, ...]
+        if len(text) + len(data) <= _JOINED_BYTES:
+            checked = b"".join((checked, text, data))
+            pieces = (_UNCHECKED.pack(_NEEDED, kind, zlib.crc32(checked, kind)) + checked,)
+        else:
+            crc = zlib.crc32(data, zlib.crc32(text, zlib.crc32(checked, kind)))
+            pieces = (_UNCHECKED.pack(_NEEDED, kind, crc) + checked, text, data)
         segment = self._current()
         offset = segment.end
-        done = os.pwritev(segment.fd, (head, text, data), offset)
+        done = os.pwritev(segment.fd, pieces, offset)
         size = _HEADER.size + len(text) + len(data)
         if done < size:
             # The disk has no room for the rest, so it does not count: the next one overwrites it.
-            whole = memoryview(b"".join((head, text, data)))
+            whole = memoryview(b"".join(pieces))
             while done < size:
                 done += os.pwritev(segment.fd, (whole[done:],), offset + done)
         segment.end = offset + done

@@ -95,7 +95,10 @@ class SmallContent(LocalContent):
         try:
             written = bytes(data)
             after = b"".join((before[:offset], written, before[end:]))
-            await self._change(after, lambda ident: self._write_small(ident, offset, written))
+            writer = self._writer()
+            await self._change(
+                after, lambda ident: self._write_small(ident, offset, written, writer)
+            )
         except BaseException:
             self._context.small.take(len(before) - size)
             raise
@@ -120,14 +123,14 @@ class SmallContent(LocalContent):
             or not context.small.take(grown)
         ):
             return False
-        written = bytes(data)
+        written, writer = bytes(data), self._writer()
         try:
-            self._write_small(self._ident, offset, written)
+            self._write_small(self._ident, offset, written, writer)
         except OSError:
             context.small.take(-grown)
             return False
         self._data = b"".join((before[:offset], written, before[end:]))
-        self._account.is_now(len(self._data), self._writer())
+        self._account.is_now(len(self._data), writer)
         return True
 
     async def truncate(self, size: int) -> bool:
@@ -144,9 +147,9 @@ class SmallContent(LocalContent):
         self._context.small.take(size - len(before))
         return True
 
-    def _write_small(self, ident: str, offset: int, data: bytes) -> None:
+    def _write_small(self, ident: str, offset: int, data: bytes, writer: int) -> None:
         context = self._context
-        context.room.require(context.journal.descriptor, self._writer(), len(data))
+        context.room.require(context.journal.descriptor, writer, len(data))
         context.journal.write_small(ident, offset, data)
 
     async def _change(self, after: bytes, change: Callable[[str], None]) -> None:

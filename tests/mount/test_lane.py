@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -214,3 +215,41 @@ def _read_from(path: Path, start: int, end: int, how: str) -> bytes:
         return b"".join(os.pread(fd, step, at) for at in range(start, end, step))
     finally:
         os.close(fd)
+
+
+class MountNearPrograms(Mount):
+    """Takes it for faster to wait on a program's own processor."""
+
+    @property
+    def arguments(self) -> list[str]:
+        """Runs the daemon in an interpreter where no measurement speaks against that."""
+        code = (
+            "import runpy; from ossfs_py.fuse import nearness\n"
+            "nearness._WORTHWHILE = nearness._RARE_SECONDS = 1e9\n"
+            "runpy.run_module('ossfs_py', run_name='__main__')"
+        )
+        _python, _m, _name, *rest = super().arguments
+        return [sys.executable, "-c", code, *rest]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is one processor")
+def test_a_lone_program_is_answered_on_its_processor_and_threads_run_on_any(
+    tmp_path: Path, seaweed: SeaweedServer, bucket: str
+) -> None:
+    with MountNearPrograms(
+        bucket, tmp_path, endpoint=seaweed.endpoint, environment=seaweed.environment
+    ) as mount:
+        written, seen = 0, set[int]()
+        with (mount.path / "lines").open("wb", buffering=0) as file:
+            deadline = time.monotonic() + 60
+            while len(seen) != 1 and time.monotonic() < deadline:
+                written += sum(file.write(b"x") for _ in range(200))
+                seen = os.sched_getaffinity(mount.pid)
+            assert len(seen) == 1
+            (mount.path / "long").write_bytes(bytes(24 * MIB))  # threads are started
+            written += sum(file.write(b"x") for _ in range(200))
+        for task in Path(f"/proc/{mount.pid}/task").iterdir():
+            if task.name != str(mount.pid):
+                assert os.sched_getaffinity(int(task.name)) == os.sched_getaffinity(0)
+        assert (mount.path / "lines").stat().st_size == written
+        assert mount.unmount() == 0, mount.log

@@ -37,6 +37,15 @@ def test_a_file_is_found_with_all_that_was_done_to_it(tmp_path: Path) -> None:
     assert count_files(tmp_path) == 1
 
 
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_short_and_long_entries_are_found_alike(tmp_path: Path, more: int) -> None:
+    log, ident, data = SegmentLog(tmp_path), new_id(), bytes(segments._JOINED_BYTES + more)
+    log.put(FILE, ident, "", b"content")
+    log.add(ident, BYTES, 3, "", data)
+    log.add(ident, RECORD, 0, "t" * (segments._JOINED_BYTES + more), b"")
+    assert left(tmp_path) == {ident: (FILE, "t" * len(data), b"con" + data)}
+
+
 def test_what_is_not_needed_any_more_is_not_found(tmp_path: Path) -> None:
     log, file, marker = SegmentLog(tmp_path), new_id(), new_id()
     log.put(FILE, file, "file", b"content")

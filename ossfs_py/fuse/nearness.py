@@ -1,0 +1,133 @@
+"""The trio thread on the processor of the program that asks, while that is faster.
+
+A program that asks for one thing after the other sleeps while the daemon works, and the daemon
+while the program does. If other processors are idle, the kernel wakes each of them on one of those,
+and waking a processor takes several times as long as a short answer. So the thread waits for such a
+program's next request with permission to run on the program's processor only. Whether that is
+faster is measured; if not, because the program computes while it waits, or others do, all
+processors are permitted again.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+log = logging.getLogger(__name__)
+
+_JUDGED_REQUESTS: Final = 128
+"""From one look at the clock to the next, at the least: reading where a program runs takes 15 us.
+"""
+_RARE_SECONDS: Final = 0.0005
+"""Programs that ask less often on average lose little by a wake-up."""
+_WORTHWHILE: Final = 0.85
+"""It is kept if requests take at most so much of the time that they took before."""
+_ALONE: Final = 8
+"""One program asks if at most one wait in this many is for another thread than the one before."""
+_DISAPPOINTMENTS: Final = 2
+"""In a row end it: one may be another program's turn on that processor."""
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 16.0
+"""Until the next try after one that was not, doubled each time."""
+
+
+class Nearness:
+    """The processors of the thread that makes and uses it, which is the trio thread."""
+
+    def __init__(
+        self,
+        processor_of: Callable[[int], int | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``processor_of``: which processor a thread runs on, or ran on last."""
+        self._processor_of = processor_of or _processor_of
+        self._clock = clock
+        self.asker = 0
+        """The thread that sent the latest request, as the kernel names it here. Kept by the lane,
+        as is ``asked``: how many requests there were.
+        """
+        self.asked = 0
+        self._asker_before = 0
+        self._waits = self._changes = 0
+        """Since the last look at the clock: waits, and how many of them were for another thread."""
+        self._near: set[int] | None = None
+        """The processor to wait on; None: any."""
+        self._is_bound = False
+        self._all: set[int] = set()
+        self._since = clock()
+        self._before_seconds = 0.0
+        """How long a request took while all processors were permitted."""
+        self._disappointments = 0
+        """How often in a row it was not faster."""
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._again_at = 0.0
+
+    def before_wait(self) -> None:
+        """The thread is about to wait for a request, and for nothing else that is likely."""
+        self._waits += 1
+        if self.asker != self._asker_before:
+            self._asker_before = self.asker
+            self._changes += 1
+        if self.asked >= _JUDGED_REQUESTS:
+            self._judge()
+        if self._near is not None and not self._is_bound:
+            self._is_bound = self._permit(self._near)
+
+    def roam(self) -> None:
+        """Permit all processors: threads that this one starts have the same, for ever."""
+        if self._is_bound:
+            self._is_bound = False
+            self._permit(self._all)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        now = self._clock()
+        took = (now - self._since) / self.asked
+        is_alone = self._changes * _ALONE <= self._waits
+        self._since, self.asked, self._waits, self._changes = now, 0, 0, 0
+        if self._near is None:
+            if now < self._again_at or took > _RARE_SECONDS or not is_alone:
+                return
+            self._before_seconds, self._disappointments = took, 0
+            self._all = os.sched_getaffinity(0)
+            self._come_near()
+        elif is_alone and took <= self._before_seconds * _WORTHWHILE:
+            self._disappointments, self._pause_seconds = 0, _FIRST_PAUSE_SECONDS
+            self._come_near()
+        else:
+            self._disappointments += 1
+            if self._disappointments == _DISAPPOINTMENTS:
+                self._leave(now)
+
+    def _come_near(self) -> None:
+        processor = self._processor_of(self.asker) if len(self._all) > 1 else None
+        if processor not in self._all:
+            self._leave(self._clock())
+        elif self._near != {processor}:
+            self.roam()
+            self._near = {processor}
+
+    def _leave(self, now: float) -> None:
+        self.roam()
+        self._near = None
+        self._again_at = now + self._pause_seconds
+        self._pause_seconds = min(2 * self._pause_seconds, _LONGEST_PAUSE_SECONDS)
+
+    def _permit(self, processors: set[int]) -> bool:
+        try:
+            os.sched_setaffinity(0, processors)
+        except OSError as exc:
+            log.info("the thread that answers stays on its processors: %s", exc.strerror)
+            self._near, self._again_at = None, float("inf")
+            return False
+        return True
+
+
+def _processor_of(thread: int) -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        told = Path(f"/proc/{thread}/stat").read_text().rpartition(")")[2].split()
+        return int(told[36])
+    return None

@@ -26,7 +26,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, cast
 from urllib.parse import quote
 
 from rich.console import Console
@@ -43,11 +43,12 @@ QUARTER_BYTES = 256 * MIB
 WHOLE, WHOLE_BYTES = "whole.bin", 1024 * MIB
 LARGE, LARGE_BYTES = "large.bin", 4096 * MIB
 SMALL, SMALL_FILES, SMALL_BYTES = "small", 2000, 100_000
-CROWD, CROWD_FILES = "crowd", 100_000
+CROWD, DRAWN, CROWD_FILES = "crowd", "drawn", 100_000
+"""Directories of numbered names, and of names by chance."""
 STATS = 20_000
 WRITTEN_BYTES = 512 * MIB
 TINY_WRITES = 5_000
-NEAR_MS, CLOUD_MS = 1.0, 25.0
+NEAR_MS, CLOUD_MS, FAR_MS = 1.0, 25.0, 100.0
 IDLE_CPU_SECONDS = 0.05
 """What a daemon without requests takes within some seconds."""
 
@@ -72,7 +73,7 @@ class Row:
     meters_lock: bool = False
     """Whether to watch Python's lock, which itself takes CPU time."""
     network: bool = False
-    """Whether bytes from and to the store are a figure."""
+    """Whether requests and bytes from and to the store are figures."""
 
 
 def forked(work: Callable[[Path], Figures]) -> Do:
@@ -231,9 +232,9 @@ def know_small(mounted: Served) -> Figures:
     return {}
 
 
-def list_crowd(option: str, path: Path) -> Figures:
+def list_crowd(option: str, path: Path, crowd: str = CROWD) -> Figures:
     """All names by ls(1)."""
-    done = subprocess.run(["ls", option, str(path / CROWD)], capture_output=True, check=True)
+    done = subprocess.run(["ls", option, str(path / crowd)], capture_output=True, check=True)
     if done.stdout.count(b".dat") != CROWD_FILES:
         raise RuntimeError("names are missing")
     return {}
@@ -325,8 +326,18 @@ ROWS = (
         Row(
             *(f"ls {option} of 100,000, cold", (CROWD,), forked(partial(list_crowd, option))),
             ttfb_ms=CLOUD_MS,
+            network=True,
         )
         for option in ("-l", "-f")
+    ),
+    *(
+        Row(
+            *(f"ls -f of 100,000 {what}, far", (crowd,)),
+            forked(partial(list_crowd, "-f", crowd=crowd)),
+            ttfb_ms=FAR_MS,
+            network=True,
+        )
+        for what, crowd in (("numbers", CROWD), ("names by chance", DRAWN))
     ),
     Row("1-byte writes, temp", (), forked(write_bytes_singly), "temp", per=1),
     Row("cp of 1 GiB within the mount", (WHOLE,), forked(copy_whole), "temp", network=True),
@@ -386,6 +397,11 @@ def fill(store: Store, names: set[str]) -> None:
     if CROWD in names:
         for number in range(CROWD_FILES):
             (bucket / quote(f"{CROWD}/{number:06}.dat", safe="")).write_bytes(b"x")
+    if DRAWN in names:
+        draw = random.Random(5)
+        for _ in range(CROWD_FILES):
+            key = f"{DRAWN}/{draw.getrandbits(128):032x}.dat"
+            (bucket / quote(key, safe="")).write_bytes(b"x")
     store.reload()
 
 
@@ -434,6 +450,7 @@ def measure(row: Row, source: Path, store: Store, place: Path) -> Figures:
             stats = store.stats()
             moved = int(str(stats["bytes_in"])) + int(str(stats["bytes_out"]))
             figures["MiB over the network"] = moved / MIB
+            figures["requests"] = sum(cast("dict[str, int]", stats["ops"]).values())
     return figures
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -32,9 +32,11 @@ from ossfs_py.model import (
     CommitRequest,
     Condition,
     FileSlice,
+    ListPage,
     ListQuery,
     ObjectVersion,
 )
+from ossfs_py.namespace.listing import ranges
 from ossfs_py.store import StoreOptions, open_store
 from ossfs_py.store.auth.credentials import CredentialSource
 from ossfs_py.store.base import MIN_PART_BYTES, Capabilities, ObjectStore
@@ -42,6 +44,7 @@ from ossfs_py.store.s3.endpoint import resolve_endpoint
 from ossfs_py.store.s3.objectstore import S3ObjectStore
 from ossfs_py.telemetry.metrics import Metrics
 from tests.support.chosen import ChosenStore, chosen_server
+from tests.support.ranged import Reading
 from tests.support.seaweed import OUTSIDER, SeaweedServer
 from tests.support.servers import launching, moto, rclone
 from tests.support.servers.deviations import ALL, CAPABILITIES
@@ -296,6 +299,28 @@ def test_a_listing_can_start_after_a_key(store: ObjectStore, prefix: str) -> Non
         put(store, prefix + name, b"")
     page = store.list_page(ListQuery(prefix, delimiter="", start_after=prefix + "a"))
     assert [item.key for item in page.objects] == [prefix + "b", prefix + "c"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ranges_side_by_side_tell_what_one_listing_tells(
+    store: ObjectStore, prefix: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large directories are listed so: here one of a few small pages."""
+    monkeypatch.setattr(ranges, "_MIN_ENTRIES", 2)
+    draw = random.Random(seed)
+    counted = [f"f-{number:04}.bin" for number in range(60)]
+    drawn = [f"{draw.getrandbits(64):016x}" for _ in range(40)]
+    # Directories whose names begin those of others, which some servers have in another order.
+    beside = [f"d{number:02}{end}" for number in range(12) for end in ("/x", "-a", ".b", "/y")]
+    names = [counted, drawn, beside, [*counted, *drawn, *beside]][seed]
+    with ThreadPoolExecutor(16) as writers:
+        list(writers.map(lambda name: put(store, prefix + name, b"x"), names))
+    shown = sorted({prefix + name.partition("/")[0] + "/" * ("/" in name) for name in names})
+
+    def list_page(query: ListQuery) -> ListPage:
+        return store.list_page(replace(query, max_keys=7))
+
+    assert sorted(Reading(list_page, prefix, draw).keys()) == shown
 
 
 def test_a_listing_of_nothing_is_empty(store: ObjectStore, prefix: str) -> None:

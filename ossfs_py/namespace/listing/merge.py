@@ -68,6 +68,8 @@ class PageMerger:
                 "the listing goes in circles", operation="ListObjectsV2", key=self._prefix
             )
         start = len(self._prefix)
+        if not page.objects and not page.prefixes and page.next_token is not None:
+            return {}  # what is held is as open as before
         entries, self.held = dict(self.held), {}
         if (files := self._only_files(page)) is not None and entries.keys().isdisjoint(files):
             entries |= files
@@ -78,6 +80,13 @@ class PageMerger:
         if page.prefixes:
             merged += [(prefix, DIRECTORY) for prefix in page.prefixes]
             merged.sort(key=itemgetter(0))
+        self._sort_in(entries, merged)
+        if page.next_token is not None and merged:
+            self._hold_back(entries, merged[-1][0][start:])
+        return entries
+
+    def _sort_in(self, entries: dict[str, Entry], merged: list[tuple[str, Entry]]) -> None:
+        start = len(self._prefix)
         for key, found in merged:
             if not key.startswith(self._prefix):
                 continue  # a store that answers what it was not asked
@@ -94,9 +103,6 @@ class PageMerger:
                 self.shows_all = False
             else:
                 self._add(entries, name, DIRECTORY if slash else found)
-        if page.next_token is not None and merged:
-            self._hold_back(entries, merged[-1][0][start:])
-        return entries
 
     def _only_files(self, page: ListPage) -> dict[str, Entry] | None:
         """The entries of a page of nothing but files with names that need no second look, as most

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import trio
 
-from ossfs_py.errors import StoreUnavailableError
+from ossfs_py.errors import StoreError, StoreUnavailableError
 from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.listing.merge import DIRECTORY, LOCAL, REMOVED, Entry, PageMerger, State
-from ossfs_py.namespace.listing.numbered import NumberedPages
-from ossfs_py.namespace.listing.walks import PromisedPage, token_after
+from ossfs_py.namespace.listing.ranges import RangedPages, only_behind
+from ossfs_py.namespace.listing.walks import PromisedPage, key_in
 from ossfs_py.namespace.pending import Pending
 
 
@@ -103,6 +103,7 @@ class Listing:
         directory: Inode,
         merger: PageMerger,
         fetch: Callable[[str | None], Pending[ListPage]],
+        ranges: RangedPages,
         limit: int,
         *,
         token: str | None = None,
@@ -136,9 +137,8 @@ class Listing:
         self._listed: Listed | None = None
         self._changes = 0
         """Number of changes of entries that were noted."""
-        self._numbered = NumberedPages(lambda key: fetch(token_after(key)))
-        self._guessed: Pending[ListPage] | None = None
-        self._last_key = ""
+        self._ranges = ranges
+        self._begins_after = key_in(token)
         self._directories: dict[str, int] | None = None
         """Known once it is complete, and until a directory comes or goes."""
         if not only_stored:
@@ -264,16 +264,19 @@ class Listing:
             if self._pending is None:
                 self._pending = self._fetch(self._token)
             pending = self._pending
+            page: ListPage | None = None
             try:
                 page = await pending.wait()
-            except Exception:
-                if self._pending is pending:
+            except Exception as exc:
+                if self._pending is not pending and self._pending is not None:
+                    continue  # another reader was told
+                if not isinstance(exc, StoreError) or not self._ranges.is_in_doubt(pending):
                     self._pending = None
-                raise
+                    raise
             if self._pending is pending:
-                if pending is self._guessed and not self._follows(page):
-                    self._numbered.give_up()
-                    self._pending = self._guessed = None
+                page = self._ranges.take(pending, page)
+                if page is None:
+                    self._pending = self._ranges.next
                     continue
                 if isinstance(pending, PromisedPage) and pending.started is not None:
                     self.started = min(self.started, pending.started)
@@ -281,6 +284,8 @@ class Listing:
         return chunk.following
 
     def _absorb(self, page: ListPage) -> None:
+        if self._begins_after is not None:
+            page = only_behind(page, self._begins_after)
         carried = self._merger.held
         entries = self._taken_in(self._merger.page(page))
         self._append(
@@ -309,9 +314,7 @@ class Listing:
             self._pending = None
             return
         # Asked for before anybody wants it: the next page travels while this one is handed out.
-        self._last_key = page.objects[-1].key if page.objects else ""
-        self._guessed = self._numbered.next_page(page)
-        self._pending = self._guessed or self._fetch(self._token)
+        self._pending = self._ranges.following(page)
 
     def _taken_in(self, listed: dict[str, Entry]) -> dict[str, Entry]:
         """Add a page's entries to the index, as they are after the changes that were noted."""
@@ -336,10 +339,6 @@ class Listing:
                 self.index[name] = entry
             entries[name] = entry
         return entries
-
-    def _follows(self, page: ListPage) -> bool:
-        """Whether a page that was requested to begin after a key does so; not every store obeys."""
-        return not page.objects or page.objects[0].key > self._last_key
 
     def _finish(self) -> None:
         tail: dict[str, Entry] = {

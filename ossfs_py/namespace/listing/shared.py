@@ -13,6 +13,7 @@ from ossfs_py.namespace.answers import Once
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.keys import KeyMap
 from ossfs_py.namespace.listing.merge import REMOVED, Entry, PageMerger, State
+from ossfs_py.namespace.listing.ranges import Order, RangedPages
 from ossfs_py.namespace.listing.reading import Listing, ListingPage
 from ossfs_py.namespace.listing.seen import SeenContents
 from ossfs_py.namespace.listing.walks import PromisedPage, Walks, key_in, token_after
@@ -68,6 +69,7 @@ class ListingEngine:
         self._parts: Recent[int, Listing] = Recent(_MAX_PARTS)
         """Pages that answer for names whose listing has grown old."""
         self._read: LRUCache[int, None] = LRUCache(_MAX_READ)
+        self._order = Order()
         self._hidden_keys = Once()
         self._conflicts = Once()
         self.walks = Walks(
@@ -343,10 +345,20 @@ class ListingEngine:
             held=carried,
         )
         fetch = partial(self._fetch, prefix)
+        workers = self._workers
+        # Half of the requests are left to others.
+        ranges = RangedPages(
+            prefix,
+            fetch,
+            self._order,
+            is_closed=lambda: workers.closed,
+            at_once=workers.count // 2,
+        )
         return Listing(
             directory,
             merger,
             fetch,
+            ranges,
             self._max_entries,
             token=token,
             base=base,

@@ -80,7 +80,9 @@ def test_a_huge_directory_streams_in_bounded_memory() -> None:
         finally:
             tracemalloc.stop()
         assert len(m.namespace._tree.table) <= KEPT + 1
-        assert m.store.take_requests() == {"list_page": -(-DIRECTORY_FILES // 1000)}
+        pages = -(-DIRECTORY_FILES // 1000)
+        # Some are requested behind the end, as nobody knows where that is.
+        assert pages <= m.store.take_requests()["list_page"] <= pages * 1.1 + 4
 
     mounted(run, store, max_entries=KEPT)
 

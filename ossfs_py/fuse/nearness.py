@@ -18,6 +18,10 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
+NEAR_MS: Final = 1
+"""For so long a thread waits there. Who asks for nothing meanwhile may compute, and then the next
+one who asks would wait until that processor is free.
+"""
 _JUDGED_REQUESTS: Final = 128
 """From one look at the clock to the next, at the least: reading where a program runs takes 15 us.
 """
@@ -64,16 +68,21 @@ class Nearness:
         self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._again_at = 0.0
 
-    def before_wait(self) -> None:
-        """The thread is about to wait for a request, and for nothing else that is likely."""
+    def before_wait(self) -> bool:
+        """The thread is about to wait for a request, and for nothing else that is likely; whether
+        it may wait on one processor only, for ``NEAR_MS``.
+        """
         self._waits += 1
         if self.asker != self._asker_before:
             self._asker_before = self.asker
             self._changes += 1
+            self.roam()
+            return False
         if self.asked >= _JUDGED_REQUESTS:
             self._judge()
         if self._near is not None and not self._is_bound:
             self._is_bound = self._permit(self._near)
+        return self._is_bound
 
     def roam(self) -> None:
         """Permit all processors: threads that this one starts have the same, for ever."""

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import trio
 
-from ossfs_py.fuse.nearness import Nearness
+from ossfs_py.fuse.nearness import NEAR_MS, Nearness
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,9 @@ class ShortWait(trio.abc.Instrument):
         seconds = self._deadlines.next_deadline() - self._clock.current_time()
         if seconds <= 0:
             return False
-        self.nearness.before_wait()
-        found = self._poll.poll(seconds * 1000 if seconds < _LONGEST_SECONDS else _LONGEST_MS)
+        longest_ms = seconds * 1000 if seconds < _LONGEST_SECONDS else _LONGEST_MS
+        found = self._poll.poll(min(NEAR_MS, longest_ms)) if self.nearness.before_wait() else []
+        if not found:
+            self.nearness.roam()
+            found = self._poll.poll(longest_ms)
         return len(found) == 1 and found[0][0] == self._device

@@ -108,6 +108,14 @@ def test_a_program_that_is_not_alone_any_more_is_left(machine: Machine) -> None:
     assert machine.permitted == ALL
 
 
+def test_another_programs_answer_is_followed_by_a_wait_anywhere(machine: Machine) -> None:
+    machine.ask(SLOW, PROGRAM)
+    assert machine.nearness.before_wait()
+    machine.nearness.asker = OTHER
+    assert not machine.nearness.before_wait()
+    assert machine.permitted == ALL
+
+
 def test_a_processor_that_is_gone_ends_it(machine: Machine) -> None:
     machine.fails = True
     machine.ask(SLOW, PROGRAM, judgements=5)

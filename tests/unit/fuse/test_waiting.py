@@ -7,11 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
+from ossfs_py.fuse.nearness import Nearness
 from ossfs_py.fuse.waiting import ShortWait
 
 LONG_SECONDS = 30.0
@@ -135,5 +137,32 @@ def test_without_what_it_needs_of_trio_the_loop_waits(
                 stack.enter_context(waits)
             await woken(device, kernel)
             assert not waits.brings_one()
+
+    trio.run(main)
+
+
+def test_who_does_not_ask_again_at_once_is_waited_for_on_any_processor(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    """Its own may be busy when somebody asks the next time."""
+    device, kernel = ends
+    roamed: list[bytes] = []
+
+    def roam() -> None:
+        if not roamed:
+            roamed.append(b"third")
+            kernel.send(roamed[0])
+
+    async def main() -> None:
+        with ShortWait(device.fileno()) as waits:
+            told = SimpleNamespace(before_wait=lambda: True, roam=roam)
+            waits.nearness = cast("Nearness", told)
+            await woken(device, kernel)
+            kernel.send(b"second")
+            assert waits.brings_one()
+            assert not roamed
+            assert os.read(device.fileno(), 100) == b"second"
+            assert waits.brings_one()
+            assert os.read(device.fileno(), 100) == b"third"
 
     trio.run(main)

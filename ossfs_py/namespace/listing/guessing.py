@@ -129,8 +129,9 @@ class Names:
         self.are_counted = spans[-1][0] == spans[-1][1]
         each = [span / count for span, count in spans]
         middle = median(each)
+        # There may be none: names that are out of order go backwards.
         usual = [one for one in each if middle / _OTHER <= one <= middle * _OTHER]
-        if not middle or not all("".join(seen).isprintable() for seen in self._seen):
+        if not usual or middle <= 0 or not all("".join(seen).isprintable() for seen in self._seen):
             self.breadth = 0.0
         elif self.are_counted:
             self.breadth = self.filled = 1.0

@@ -80,7 +80,7 @@ class Reading:
         view = self.reader.read_nowait(start, end)
         if view is None:
             view = memoryview(await self.reader.read(start, end))
-        assert view == CONTENT[start:end]
+        assert bytes(view) == CONTENT[start:end]
         while self.network.running or self.network.waiting:  # noqa: ASYNC110 - no event tells
             await trio.sleep(0.0005)
 

@@ -137,15 +137,6 @@ class Belief:
         """Whether the whole file is on the course, in the order in which it will be read."""
         return self.course.is_whole and not self._wholes.descend
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether nothing is believed of the file: then reads that go on where the last one ended
-        may be told later, as one.
-        """
-        return (
-            self._layout is None and self._table_end <= _LEAST_TABLE_BYTES and self.course.is_idle
-        )
-
     # -- what is read ---------------------------------------------------------------------------
 
     def observe(self, start: int, end: int) -> None:

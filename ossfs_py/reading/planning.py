@@ -187,7 +187,6 @@ class Planner:
 
         ``window_cap``: the stream's share of the budget.
         """
-        stream.quiet_until = 0
         known_end = self._foresight.known_end(stream.start, stream.position)
         window = self._streams.widen(
             stream,
@@ -234,14 +233,12 @@ class Planner:
                 end += piece
             if end > limit:
                 if not stream.limit_is_exact:
-                    stream.quiet_for(min(end, self._size) - limit)
                     return None
                 end = limit
             if stream.limit_is_exact and end < limit <= min(end + MIB, position + most):
                 end = limit  # a short tail comes with the piece before
             end = min(end, unread.end)
             return self.request(position - position % self._grain, end, urgent=False)
-        stream.quiet_for(self._size if position >= self._size else position - limit)
         return None
 
     def _piece(self, stream: Stream, distance: int) -> int:

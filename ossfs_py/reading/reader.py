@@ -30,24 +30,6 @@ as many: with 16, ``load_file`` of 6 GiB over a simulated link took 1.2 times as
 read, with 24 as long."""
 
 
-_MOST_RUNNING = 32
-"""Readers in the middle of a chunk that are remembered, as many as there are streams."""
-
-
-class _Underway:
-    """A reader in the middle of a chunk that it reads in order. Up to ``until``, its reads neither
-    need nor change anything else. ``told``: up to where the belief has been told of them.
-    """
-
-    __slots__ = ("chunk", "stream", "told", "until")
-
-    def __init__(self, chunk: Chunk, stream: Stream, told: int) -> None:
-        self.chunk = chunk
-        self.stream = stream
-        self.told = told
-        self.until = min(chunk.end, stream.quiet_until)
-
-
 class VersionReader:
     """The bytes of one version, shared by every descriptor that has it open.
 
@@ -95,8 +77,6 @@ class VersionReader:
         )
         self._fetcher = Fetcher(context, version, self._index, self._home, self._landed)
         self._on_near_end = on_near_end
-        self._running: dict[int, _Underway] = {}
-        """By the offset of their next read."""
         self._beside: list[Chunk] = []
         """Requests under way that belong to no stream."""
         self._leave = leave
@@ -124,14 +104,6 @@ class VersionReader:
 
         ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
         """
-        run = self._running.pop(offset, None)
-        if run is not None and end < run.until and run.chunk.ready and self._belief.is_quiet:
-            # Most reads: what belongs to a whole chunk is done at its last one.
-            run.stream.went_on(end)
-            self._resident.gave(run.chunk, end - offset)
-            self._running[end] = run
-            return run.chunk.view(offset, end)
-        self._catch_up(offset, run)
         chunk = self._index.at(offset)
         if chunk is None or self._withheld:
             return None
@@ -151,26 +123,7 @@ class VersionReader:
             self._read_ahead(stream, end - offset, now, waited=False)
         finally:
             chunk.unpin()
-        if end < stream.quiet_until and end == stream.position:
-            following = chunk if end < chunk.end else self._index.at(end)
-            if following is not None and following.ready:
-                self._running[end] = _Underway(following, stream, end)
         return view
-
-    def _catch_up(self, offset: int, run: _Underway | None = None) -> None:
-        """Tell what nobody was told of reads in the middle of chunks; ``run`` has come to
-        ``offset``.
-        """
-        if run is not None:
-            self._running[offset] = run
-        for position, one in self._running.items():
-            if one.told < position:
-                self._belief.observe(one.told, position)
-                one.told = position
-        if run is not None:
-            del self._running[offset]
-        if len(self._running) >= _MOST_RUNNING:
-            self._running.clear()
 
     def _across(self, chunk: Chunk, offset: int, end: int) -> Scattered | None:
         """As :meth:`read_nowait`, of a read that goes on behind ``chunk``."""
@@ -210,7 +163,6 @@ class VersionReader:
             StoreError: the bytes could not be had; a later read tries again.
             BadHandleError: the reader was closed.
         """
-        self._catch_up(offset)
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
         self._belief.observe(offset, end)
@@ -430,7 +382,6 @@ class VersionReader:
 
     def close(self) -> None:
         """Free all memory; requests in flight run to their end and their bytes are dropped."""
-        self._running.clear()
         self._fetcher.close()
         if self._leave is not None:
             self._leave.close()

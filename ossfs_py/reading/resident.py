@@ -6,7 +6,7 @@ from ossfs_py.reading.chunks import Chunk, DiskState
 from ossfs_py.reading.secondhome import WriteBehind
 from ossfs_py.reading.streams import MIB, StreamTable
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.telemetry.metrics import MEMORY, USED, WASTED, Labels, Metrics
+from ossfs_py.telemetry.metrics import USED, WASTED, Labels, Metrics
 
 _READ_SHARE = 4
 """One part in this many of the budget keeps blocks that were read already: the kernel's page cache
@@ -138,15 +138,6 @@ class Resident:
                     self._evict(self._read, excess)
             else:
                 self._fresh.move_to_end(chunk)
-
-    def gave(self, chunk: Chunk, amount: int) -> None:
-        """``amount`` bytes of a ready chunk were read, which keeps its place until :meth:`touched`
-        is told of its last ones.
-        """
-        self._answered[MEMORY] += amount
-        if chunk.ahead:
-            self._read_ahead[USED] += max(0, min(amount, chunk.size - chunk.given))
-        chunk.given += amount
 
     def missed(self) -> None:
         """A reader came back for what was read and dropped: keep more."""

@@ -88,7 +88,6 @@ class Stream:
         "opens_at",
         "opens_with",
         "position",
-        "quiet_until",
         "rate",
         "rated_at",
         "rated_from",
@@ -111,8 +110,6 @@ class Stream:
         self.ahead = 0
         self.limit = 0
         self.limit_is_exact = False
-        self.quiet_until = 0
-        """Up to where its reads leave nothing to read ahead that is not here or on its way."""
         self.grow_at = 0
         self.hits = 1
         self.hops = 0
@@ -123,17 +120,6 @@ class Stream:
         self.rate = 0.0
         """Bytes per second between the last two growths of the window."""
         self.rated_from, self.rated_at = end, now
-
-    def quiet_for(self, size: int) -> None:
-        """There is nothing more to read ahead until ``limit`` has moved on by ``size``."""
-        # Who reads on moves it by as much, and by twice as much while the window grows.
-        self.quiet_until = self.position + (size if self.window == self.target else size // 2)
-
-    def went_on(self, end: int) -> None:
-        """It reads up to ``end``, which is not beyond ``quiet_until``."""
-        if self.window < self.target:
-            self.window = min(self.window + end - self.position, self.target)
-        self.position = end
 
     @property
     def straggles(self) -> bool:

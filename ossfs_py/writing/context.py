@@ -53,7 +53,9 @@ class WriteLimits:
 
     parts: PartLimits = field(default_factory=PartLimits)
     parts_in_flight: int = 16
-    """Most parts of one file in flight at a time: enough for 1.4 GB/s at a cloud's 90 MB/s each."""
+    """Parts in flight at a time, of one file or of several: enough for 1.4 GB/s at a cloud's 90
+    MB/s each. Every file may have a few.
+    """
     parts_waiting: int = 8
     """Full parts of one file that wait in memory for their turn. More would not be sent sooner, and
     fresh memory costs page faults: with it, 512 MiB took 0.45 CPU-s instead of 0.85.

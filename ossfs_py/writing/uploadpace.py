@@ -39,5 +39,5 @@ class UploadPace:
         are its own.
         """
         rate = self._bytes_per_second
-        of_all = math.ceil(_WANTED_BYTES_PER_SECOND / rate) if rate else most
-        return min(most, max(_FEWEST, of_all - (self.sent - mine)))
+        wanted = min(most, math.ceil(_WANTED_BYTES_PER_SECOND / rate)) if rate else most
+        return min(most, max(_FEWEST, wanted - (self.sent - mine)))

@@ -76,12 +76,3 @@ def test_files_share_what_a_store_is_worth_and_each_has_a_few() -> None:
     pace.took(8 * MIB, 0.03)  # six are enough
     pace.sent = 1
     assert pace.in_flight(16, 0) == 5
-
-
-def test_of_a_store_that_takes_little_a_connection_several_files_have_all_they_may() -> None:
-    pace = UploadPace()
-    pace.took(8 * MIB, 0.28)  # 30 MB/s: 48 parts are a mount's 1.4 GB/s
-    pace.sent = 16 + 16
-    assert pace.in_flight(16, 0) == 16
-    pace.sent = 4 * 16
-    assert pace.in_flight(16, 16) == 4

@@ -53,9 +53,7 @@ class WriteLimits:
 
     parts: PartLimits = field(default_factory=PartLimits)
     parts_in_flight: int = 16
-    """Parts in flight at a time, of one file or of several: enough for 1.4 GB/s at a cloud's 90
-    MB/s each. Every file may have a few.
-    """
+    """Parts of one file in flight at a time: enough for 1.4 GB/s at a cloud's 90 MB/s each."""
     parts_waiting: int = 8
     """Full parts of one file that wait in memory for their turn. More would not be sent sooner, and
     fresh memory costs page faults: with it, 512 MiB took 0.45 CPU-s instead of 0.85.
@@ -207,15 +205,15 @@ class WriteContext:
     puts: InlineWrites | None = None
     """Small PUTs that take no thread; a loop runs beside."""
 
-    def parts_in_flight(self, mine: int) -> int:
-        """Parts of one file to send at a time, of which ``mine`` are in flight."""
-        return self.pace.in_flight(self.limits.parts_in_flight, mine)
+    @property
+    def parts_in_flight(self) -> int:
+        """Parts of one file to send at a time."""
+        return self.pace.in_flight(self.limits.parts_in_flight)
 
-    def parts_kept(self, mine: int) -> int:
-        """Full parts of one file in memory, those that wait for their turn included; ``mine`` as
-        above.
-        """
-        limits, sent = self.limits, self.parts_in_flight(mine)
+    @property
+    def parts_kept(self) -> int:
+        """Full parts of one file in memory, those that wait for their turn included."""
+        limits, sent = self.limits, self.parts_in_flight
         return sent + -(-limits.parts_waiting * sent // limits.parts_in_flight)
 
     @property

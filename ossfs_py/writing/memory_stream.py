@@ -376,7 +376,7 @@ class MemoryStream:
         while (
             self._upload is not None
             and self._upload.busy
-            and len(self._parts) > self._context.parts_kept(self._upload.sent)
+            and len(self._parts) > self._context.parts_kept
         ):
             await self._upload.changed()
 

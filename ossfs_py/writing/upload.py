@@ -82,11 +82,6 @@ class PartsUpload:
         return bool(self._queue or self._in_flight or self._starting)
 
     @property
-    def sent(self) -> int:
-        """How many parts are in flight."""
-        return len(self._in_flight)
-
-    @property
     def made(self) -> ObjectVersion | None:
         """The object, once there is one; nothing can be sent any more."""
         return self._version
@@ -242,15 +237,14 @@ class PartsUpload:
             return
         upload = self._upload
         for job in list(self._queue):
-            if self.sent >= self._context.parts_in_flight(self.sent):
+            if len(self._in_flight) >= self._context.parts_in_flight:
                 return
             if job.number not in self._in_flight:
                 self._queue.remove(job)
                 self._in_flight[job.number] = job
-                self._context.pace.sent += 1
                 done = partial(self._sent, job)
                 if not self._hand_out(partial(job.send, upload), done):
-                    self._landed(job)
+                    del self._in_flight[job.number]
                     self._failed[job.number] = _shutting_down(upload.key)
                     job.done()
 
@@ -298,12 +292,8 @@ class PartsUpload:
         self._context.pace.took(part.size, time.monotonic() - began)
         return part
 
-    def _landed(self, job: _Job) -> None:
-        del self._in_flight[job.number]
-        self._context.pace.sent -= 1
-
     def _sent(self, job: _Job, result: outcome.Outcome[Part]) -> None:
-        self._landed(job)
+        del self._in_flight[job.number]
         if job.wanted:
             match result:
                 case outcome.Value(value):

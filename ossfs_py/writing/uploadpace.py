@@ -1,4 +1,4 @@
-"""How many parts are worth being in flight, by how fast the store takes one."""
+"""How many parts of a file are worth being in flight, by how fast the store takes one."""
 
 import math
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 _WANTED_BYTES_PER_SECOND: Final = 1.44e9
 """More than one program writes through one mount; 16 parts reach it at a cloud's 90 MB/s each."""
 _FEWEST = 4
-"""Of each file, whatever others send: while the store works on one, others are on their way."""
+"""While the store works on one, others are on their way."""
 _FORGETS = 0.95
 """What is left of the highest rate with each part that was slower: sixteen leave 0.44 of it."""
 _SHORTEST_BYTES = 1024**2
@@ -15,17 +15,14 @@ _SHORTEST_BYTES = 1024**2
 
 class UploadPace:
     """How fast the store took a part of late, at best: others in its way make it slower. Any thread
-    may tell that; the rest belongs to the trio thread.
+    may use it.
 
     Each part in flight keeps its memory. Memory that is used again soon costs no page faults and is
-    in the processor's cache: so a fast store gets fewer at a time. A store that is busy with the
-    parts of several files looks slow, and more of them would not make it faster.
+    in the processor's cache: so a fast store gets fewer at a time.
     """
 
     def __init__(self) -> None:
         self._bytes_per_second = 0.0
-        self.sent = 0
-        """Parts of all files that are in flight now. Kept by the uploads."""
 
     def took(self, size: int, seconds: float) -> None:
         """The store has taken a part in so much time."""
@@ -34,10 +31,9 @@ class UploadPace:
             before = self._bytes_per_second * _FORGETS
             self._bytes_per_second = max(size / max(seconds, 1e-6), before)
 
-    def in_flight(self, most: int, mine: int) -> int:
-        """How many parts of a file to send at a time, at most ``most``; ``mine`` of those in flight
-        are its own.
-        """
+    def in_flight(self, most: int) -> int:
+        """How many parts of a file to send at a time, at most ``most``."""
         rate = self._bytes_per_second
-        wanted = min(most, math.ceil(_WANTED_BYTES_PER_SECOND / rate)) if rate else most
-        return min(most, max(_FEWEST, wanted - (self.sent - mine)))
+        if not rate:
+            return most
+        return min(most, max(_FEWEST, math.ceil(_WANTED_BYTES_PER_SECOND / rate)))

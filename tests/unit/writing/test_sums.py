@@ -49,30 +49,16 @@ def test_a_body_whose_sum_is_known_is_not_read_for_it() -> None:
 
 def test_a_fast_store_gets_fewer_parts_at_a_time() -> None:
     pace = UploadPace()
-    assert pace.in_flight(16, 0) == 16
+    assert pace.in_flight(16) == 16
     pace.took(8 * MIB, 0.1)
-    assert pace.in_flight(16, 0) == 16
+    assert pace.in_flight(16) == 16
     pace.took(100, 1e-6)  # says nothing
-    assert pace.in_flight(16, 0) == 16
+    assert pace.in_flight(16) == 16
     pace.took(8 * MIB, 0.03)
-    assert pace.in_flight(16, 0) == 6
+    assert pace.in_flight(16) == 6
     pace.took(8 * MIB, 0.004)
-    assert pace.in_flight(16, 0) == 4
-    assert pace.in_flight(3, 0) == 3
+    assert pace.in_flight(16) == 4
+    assert pace.in_flight(3) == 3
     for _ in range(100):  # now others are in its way for good
         pace.took(8 * MIB, 0.1)
-    assert pace.in_flight(16, 0) == 16
-
-
-def test_files_share_what_a_store_is_worth_and_each_has_a_few() -> None:
-    pace = UploadPace()
-    pace.sent = 3  # of three others, who write slowly
-    assert pace.in_flight(16, 0) == 13
-    pace.sent = 3 + 13
-    assert pace.in_flight(16, 13) == 13
-    pace.sent = 48  # of three others, each with as many
-    assert pace.in_flight(16, 0) == 4
-    assert pace.in_flight(3, 0) == 3
-    pace.took(8 * MIB, 0.03)  # six are enough
-    pace.sent = 1
-    assert pace.in_flight(16, 0) == 5
+    assert pace.in_flight(16) == 16

@@ -36,6 +36,13 @@ class Pending(Generic[T]):
         """Whether the call has ended."""
         return self._outcome is not None
 
+    @property
+    def error(self) -> BaseException | None:
+        """Why a call that has ended failed, without raising it: raised, it refers to all that is
+        in the frames above, this among them.
+        """
+        return self._outcome.error if isinstance(self._outcome, outcome.Error) else None
+
     def when_settled(self, callback: Callable[[], None]) -> None:
         """Call back on the trio thread once the call has ended; set once, before that."""
         self._on_settled = callback
@@ -61,8 +68,9 @@ class Pending(Generic[T]):
     def _settle(self, result: outcome.Outcome[Any]) -> None:
         self._outcome = result
         self._event.set()
-        if self._on_settled is not None:
-            self._on_settled()
+        on_settled, self._on_settled = self._on_settled, None  # it may hold what holds this
+        if on_settled is not None:
+            on_settled()
 
 
 async def map_bounded(

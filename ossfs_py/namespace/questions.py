@@ -56,15 +56,11 @@ def answers_of(question: Question) -> Answers:
     head: ObjectInfo | StoreError | None = None
     below: Below | StoreError | None = None
     if question.head is not None:
-        try:
-            head = question.head.result()
-        except ObjectMissingError:
+        error = question.head.error
+        head = error if isinstance(error, StoreError) else question.head.result()
+        if isinstance(error, ObjectMissingError):
             head = None
-        except StoreError as exc:
-            head = exc
     if question.below is not None:
-        try:
-            below = question.below.result()
-        except StoreError as exc:
-            below = exc
+        error = question.below.error
+        below = error if isinstance(error, StoreError) else question.below.result()
     return head, below

@@ -514,9 +514,9 @@ class Resolver:
             return
         if self._questions.get(slot) is question:
             del self._questions[slot]
-        if question.head is not None and question.below is None:
-            with suppress(StoreError):  # who waits is told; nobody need wait
-                self._tree.metadata.remember(question.head.result())
+        head = question.head if question.below is None else None
+        if head is not None and not isinstance(head.error, StoreError):  # who waits is told
+            self._tree.metadata.remember(head.result())
         if question.marker_of is not None:
             self._take_in_marker(question.marker_of, question)
         if question.expected is not None:

@@ -40,6 +40,10 @@ def _itself(info: ObjectInfo) -> ObjectInfo:
     return info
 
 
+def _unheard(chunk: Chunk) -> None:
+    """Nobody wants to know any more."""
+
+
 class Fetcher:
     """Fills the chunks of one version, pinned to its ETag, from the store or from its disk home."""
 
@@ -299,6 +303,7 @@ class Fetcher:
         """Free all memory; requests in flight run to their end and their bytes are dropped."""
         error = BadHandleError("the file was closed while it was read")
         self.refusal = error
+        self._on_landed = _unheard  # it is the reader's, which holds this
         for chunk in self._index:
             if chunk.state is ChunkState.FETCHING and chunk.job is not None and chunk.job.cancel():
                 if chunk.from_disk and self._home is not None:

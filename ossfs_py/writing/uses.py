@@ -3,6 +3,10 @@
 from collections.abc import Callable
 
 
+def _released() -> None:
+    """What was released is not held any more."""
+
+
 class Uses:
     """Counts the users of a resource; ``release`` runs once, after :meth:`close` and the last use.
 
@@ -36,11 +40,16 @@ class Uses:
         """Remove a user."""
         self._count -= 1
         if self._closed and self._count == 0:
-            self._release()
+            self._let_go()
 
     def close(self) -> None:
         """Give the resource up; a second call does nothing."""
         if not self._closed:
             self._closed = True
             if self._count == 0:
-                self._release()
+                self._let_go()
+
+    def _let_go(self) -> None:
+        # It is mostly a method of the owner of this count: kept, the two hold each other.
+        release, self._release = self._release, _released
+        release()

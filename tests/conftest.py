@@ -39,9 +39,15 @@ hypothesis.settings.load_profile("any machine")
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A skip is a failure where skips are refused."""
-    return refused_if_skipped((yield))
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip is a failure where skips are refused; a failure tells that the store had crashed."""
+    report = refused_if_skipped((yield))
+    server = getattr(item, "funcargs", {}).get("seaweed")
+    if report.failed and isinstance(server, SeaweedServer) and (crash := server.crash):
+        report.sections.append(("Crash of the S3 server", crash))
+    return report
 
 
 @pytest.hookimpl(wrapper=True)

@@ -73,6 +73,29 @@ def test_nothing_is_left_behind_however_the_owner_ends(how: signal.Signals) -> N
     _wait_until_gone(Path(directory))
 
 
+def test_a_server_that_dies_is_started_again_with_what_it_held(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"content")
+    with SeaweedServer() as server:
+        server.make_bucket("bucket")
+        server.put_file("bucket", "key", source)
+        assert not server.crash
+        first = server.pid
+        os.kill(first, signal.SIGABRT)
+        client = Minio(
+            server.host, server.access_key, server.secret_key, secure=False, region=REGION
+        )
+        # The client asks again by itself while nobody listens.
+        with client.get_object("bucket", "key") as answer:
+            assert answer.read() == b"content"
+        client._http.clear()
+        assert server.pid != first
+        assert "SIGABRT" in server.crash, "why it ended is kept"
+        watch, directory = os.pidfd_open(server.pid), server.directory
+    _wait_for_exit(watch)
+    _wait_until_gone(directory)
+
+
 def _wait_for_exit(pidfd: int) -> None:
     ready, _, _ = select.select([pidfd], [], [], 30)
     os.close(pidfd)

@@ -45,17 +45,44 @@ UPLOAD_BLOCK_BYTES = 1024**2
 SERVER_MEMORY_LIMIT = "400MiB"
 """A target for the Go runtime's collector, so that the server stays small beside the mount."""
 
+PID_FILE = "server.pid"
+"""In the server's directory: the number of the process that serves now."""
+READY_FILE = "ready"
+"""In the server's directory, once it has answered: from here on its death is a fault of its own."""
+RESTARTED = "The server is started again."
+"""What its log says where it ended by itself after it had answered."""
+REASON_LINES = 40
+"""Of a crash's log: the first goroutine's frames, where the fault lies, take about half of it."""
+
 # $0 is unused; $1 the directory to remove, $2 the socket files to remove, the rest the server.
 # INT, TERM and HUP are ignored: the server must outlive the unmount that follows a Ctrl-C.
-_GUARDIAN = r"""
+# A server that had answered and ended by itself is started again on its data and ports, as a
+# service manager would: one crash of it must not be the end of all that its owner does.
+_GUARDIAN = rf"""
 trap '' INT TERM HUP
 directory=$1; sockets=$2; shift 2
-"$@" </dev/null >"$directory/server.log" 2>&1 &
-server=$!
-echo $server
-read -r _
-kill -9 $server 2>/dev/null
-wait $server 2>/dev/null
+exec 3<&0
+(
+    read -r _ <&3
+    touch "$directory/over"
+    kill -9 "$(cat "$directory/{PID_FILE}")"
+) 2>/dev/null &
+watcher=$!
+while :; do
+    "$@" </dev/null 3<&- >>"$directory/server.log" 2>&1 &
+    server=$!
+    echo $server >"$directory/new.pid" && mv "$directory/new.pid" "$directory/{PID_FILE}"
+    [ -e "$directory/{READY_FILE}" ] || echo
+    # The owner may have ended since the last look, and the watcher have met the one before.
+    [ -e "$directory/over" ] && kill -9 $server
+    wait $server
+    ended=$?
+    [ -e "$directory/{READY_FILE}" ] && ! [ -e "$directory/over" ] || break
+    echo "{RESTARTED} It ended with $ended." >>"$directory/server.log"
+    rm -f -- $sockets
+    sleep 0.2
+done
+wait $watcher
 rm -rf --one-file-system -- "$directory"
 rm -f -- $sockets
 """
@@ -91,7 +118,6 @@ class SeaweedServer:
         self._guardian: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._data = Path()
-        self.pid = 0
 
     @property
     def host(self) -> str:
@@ -107,6 +133,25 @@ class SeaweedServer:
     def directory(self) -> Path:
         """The directory of the server's data; it is deleted when the server or its owner ends."""
         return self._data
+
+    @property
+    def pid(self) -> int:
+        """Number of the process that serves now; another one after a crash; 0 before the start."""
+        try:
+            return int((self._data / PID_FILE).read_text())
+        except FileNotFoundError:
+            return 0
+
+    @property
+    def crash(self) -> str:
+        """The last lines before its last crash; "" where it serves since it answered first.
+
+        Raises:
+            FileNotFoundError: the server is not running.
+        """
+        lines = (self._data / "server.log").read_text(errors="replace").splitlines()
+        ends = [number for number, line in enumerate(lines) if line.startswith(RESTARTED)]
+        return "\n".join(_reason(lines[: ends[-1] + 1])) if ends else ""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -141,6 +186,7 @@ class SeaweedServer:
                 self.stop()
                 raise
             else:
+                (self._data / READY_FILE).touch()
                 return
 
     def stop(self) -> None:
@@ -151,7 +197,6 @@ class SeaweedServer:
             return
         with guardian:  # closes the pipe, which is the signal to clean up, and waits
             pass
-        self.pid = 0
 
     def __enter__(self) -> Self:
         self.start()
@@ -237,7 +282,7 @@ class SeaweedServer:
             start_new_session=True,
         )
         if self._guardian.stdout is not None:
-            self.pid = int(self._guardian.stdout.readline())
+            self._guardian.stdout.readline()  # the process has its number
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -275,6 +320,17 @@ class SeaweedServer:
                 f"The embedded S3 server answered {method} {path} with {answer.status}."
             )
         return content
+
+
+def _reason(lines: list[str]) -> list[str]:
+    """What a Go program says as it dies, without the hundreds of goroutines that follow."""
+    starts = [
+        number
+        for number, line in enumerate(lines)
+        if line.startswith(("fatal error:", "panic:", "SIG", "runtime:"))
+    ]
+    start = starts[-1] if starts else len(lines)
+    return [*lines[start : start + REASON_LINES], lines[-1]]
 
 
 def _find_weed() -> Path:

@@ -144,28 +144,28 @@ def test_ten_thousand_tensors_of_100_kb_that_are_touched_before_they_are_copied(
 
 def test_the_second_halves_of_all_tensors() -> None:
     """A rank of two. The kernel reads on behind each half: it asks for 0.73 of the file. With 96
-    MiB ahead at most, this took 0.97 times as long as a plain read.
+    MiB ahead at most, this took 0.97 times as long as a plain read, with 256 MiB as long as now.
     """
     layout = trace("load_file_large").layout
     load = ranks(layout, 2, 1)
     assert load.seconds <= 0.75 * read_plainly(layout).seconds
     assert len(load.spans) <= 175
     assert load.fetched_bytes <= 0.74 * load.size
-    assert load.most_kept_bytes <= 192 * MIB
+    assert load.most_kept_bytes <= 156 * MIB
 
 
 @pytest.mark.parametrize(
-    ("of", "rank", "multiple", "share"),
+    ("of", "rank", "multiple", "share", "kept_mib"),
     [
-        (2, 0, 0.79, 0.77),
-        (4, 0, 0.65, 0.6),
-        (4, 1, 0.65, 0.6),
-        (4, 2, 0.6, 0.58),
-        (4, 3, 0.62, 0.53),
+        (2, 0, 0.79, 0.77, 190),
+        (4, 0, 0.65, 0.6, 240),
+        (4, 1, 0.65, 0.6, 230),
+        (4, 2, 0.6, 0.58, 190),
+        (4, 3, 0.62, 0.53, 172),
     ],
 )
 def test_a_rank_does_not_have_the_rest_of_each_tensor_fetched(
-    of: int, rank: int, multiple: float, share: float
+    of: int, rank: int, multiple: float, share: float, kept_mib: int
 ) -> None:
     """Of a rank whose slices do not end with their tensors, all of them were read ahead to the end
     of the tensor: the first of two had all of the file fetched, in 1.19 times a plain read; the
@@ -176,6 +176,7 @@ def test_a_rank_does_not_have_the_rest_of_each_tensor_fetched(
     assert load.seconds <= multiple * read_plainly(layout).seconds
     assert len(load.spans) <= 245
     assert load.fetched_bytes <= share * load.size
+    assert load.most_kept_bytes <= kept_mib * MIB
 
 
 @pytest.mark.parametrize("of", [2, 4])

@@ -5,6 +5,8 @@ Subcommands are imported when they are called, so that every command starts quic
 
 import os
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -88,6 +90,14 @@ class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(_COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Raises UsageError, with the command that looks most like it, for a name that is none."""
+        if args[0] in _COMMANDS or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        raise click.UsageError(f"{args[0]}: no such command{_suggested(args[0], _COMMANDS)}", ctx)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
@@ -110,6 +120,11 @@ class _LazyGroup(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
+
+
+def _suggested(name: str, names: Iterable[str]) -> str:
+    close = get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -149,7 +164,7 @@ def _run(argv: list[str]) -> int:
         click.echo(exc.format_message(), err=True)
         return exc.exit_code
     except click.UsageError as exc:
-        _tell(exc.format_message())
+        _tell(_plain(exc))
         _tell_help(exc.ctx.command_path if exc.ctx else "ossfs-py")
         return exc.exit_code
     except click.Abort:
@@ -158,6 +173,20 @@ def _run(argv: list[str]) -> int:
         _tell(str(exc))
         return exc.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _plain(error: click.UsageError) -> str:
+    """What is wrong, in the words in which the settings tell it."""
+    if not isinstance(error, click.NoSuchOption):
+        return error.format_message()
+    # Compared without their dashes, which make short names look alike.
+    known = (
+        [name.lstrip("-") for one in error.ctx.command.params for name in one.opts]
+        if error.ctx
+        else []
+    )
+    closest = _suggested(error.option_name.lstrip("-"), known).replace("mean ", "mean --")
+    return f"{error.option_name}: no such option{closest}"
 
 
 def _tell(text: str) -> None:

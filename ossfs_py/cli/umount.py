@@ -91,7 +91,9 @@ def unmount_and_wait(mountpoint: str, *, lazy: bool, force: bool, timeout_second
     try:
         unmount(path, lazy=lazy or force, force=force)
     except BusyMountError as exc:
-        raise EnvironmentProblemError(f"{path} is busy{_users(path)}: {exc}") from exc
+        raise EnvironmentProblemError(
+            f"{path} is busy{_users(path)}: end what uses it, or hide it now with --lazy"
+        ) from exc
     if lazy:
         return
     if daemon is not None:

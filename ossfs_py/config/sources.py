@@ -123,14 +123,16 @@ def _take_mount_options(given: _Given, line: CommandLine) -> str | None:
     options = parse_mount_options(line.mount_options)
     unknown = given.warnings if line.sloppy else given.problems
     config_file = None
+    # The last one of a name counts; what is wrong is told in the order in which it was written.
+    first_unknown, first_problem = len(unknown), len(given.problems)
     for name, value in reversed(options.own):
         field = FIELD_OF_NAME.get(name)
         if name == "config":
             config_file = config_file or value
         elif field is None or field in ARGUMENTS:
-            unknown.append(f"-o {name}: {_answer(name, '')}")
+            unknown.insert(first_unknown, f"-o {name}: {_answer(name, '')}")
         elif value is None and not _stands_alone(field):
-            given.problems.append(f"-o {name}: needs a value (-o {name}=...)")
+            given.problems.insert(first_problem, f"-o {name}: needs a value (-o {name}=...)")
         else:
             given.put(field, True if value is None else value, f"-o {name}")
     if options.read_only:
@@ -172,11 +174,14 @@ def _take_file(given: _Given, path: str) -> None:
         given.problems.append(f"--config: cannot read {path}: {exc.strerror}")
         return
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
-        given.problems.append(f"--config: {path} is not TOML: {exc}")
+        quotes = " (strings stand in quotes)" if "Invalid value" in str(exc) else ""
+        given.problems.append(f"--config: {path} is not TOML: {exc}{quotes}")
         return
     for key, value in content.items():
         field = FIELD_OF_NAME.get(key.replace("-", "_"))
-        if field is None:
+        if field is None and isinstance(value, dict):
+            given.problems.append(f"[{key}] in {path}: settings stand in no table")
+        elif field is None:
             given.problems.append(f"{key} in {path}: no such setting{_suggestion(key, '')}")
         elif isinstance(value, dict | list):
             given.problems.append(f"{key} in {path}: must be a single value")
@@ -191,7 +196,7 @@ def _split_source(given: _Given) -> None:
         return
     for scheme in _SOURCE_SCHEMES:
         text = text.removeprefix(scheme)
-    if "://" in text:
+    if "://" in text or text.startswith("/"):
         return
     bucket, _, prefix = text.partition("/")
     given.values["bucket"] = bucket.removesuffix(":")

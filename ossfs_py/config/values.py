@@ -28,6 +28,8 @@ def bucket_name(value: object) -> str:
     text = str(value)
     if not text:
         raise ValueError("must not be empty")
+    if text.startswith("/"):
+        raise ValueError(f"{text!r} is a path; the bucket comes first, then the mountpoint")
     if len(text) > 255 or not all(c.isascii() and (c.isalnum() or c in "._-") for c in text):
         raise ValueError(f"{text!r} is not a bucket name")
     return text

@@ -36,7 +36,9 @@ def mount_of(path: Path, machine: Machine = THIS_MACHINE) -> tuple[MountEntry, s
     # Of several mounts on one mountpoint the last one is seen.
     visible = [entry for entry in around if len(entry.mountpoint.parts) == deepest]
     if not visible or visible[-1].filesystem_type != FILESYSTEM_TYPE:
-        raise EnvironmentProblemError(f"{path} is outside every ossfs-py mount")
+        raise EnvironmentProblemError(
+            f"{path} is outside every ossfs-py mount (see 'ossfs-py list')"
+        )
     below = real.relative_to(visible[-1].mountpoint)
     return visible[-1], "" if below == Path() else str(below)
 

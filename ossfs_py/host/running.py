@@ -379,7 +379,8 @@ def _lock(
                 raise
             os.close(fd)
     raise EnvironmentProblemError(
-        f"the mountpoint {mountpoint} is busy: another ossfs-py serves it or is about to"
+        f"the mountpoint {mountpoint} is busy: another ossfs-py serves it or is about to;"
+        " 'ossfs-py umount' ends that"
     )
 
 

@@ -448,7 +448,7 @@ def test_a_missing_path_is_told_and_keeps_nothing_else_from_coming(
 def test_a_path_outside_every_mount_is_told(tmp_path: Path) -> None:
     outcome = ossfs("warmup", tmp_path, environment={})
     assert outcome.code == 1
-    assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount"
+    assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount (see 'ossfs-py list')"
 
 
 def test_a_mount_without_a_cache_is_told(mount: MountFactory, bucket: str, fill) -> None:

@@ -140,7 +140,8 @@ def test_unmounting_a_busy_mount_names_who_uses_it(place: Place) -> None:
         outcome = ossfs("umount", place.mountpoint, environment={})
         assert outcome.code == 1
         assert outcome.sentence.startswith(
-            f"{place.mountpoint} is busy, used by sleep ({user.pid}):"
+            f"{place.mountpoint} is busy, used by sleep ({user.pid}): end what uses it, or hide it"
+            " now with --lazy"
         )
         assert is_mounted(place.mountpoint)
         umount(place, "--lazy")

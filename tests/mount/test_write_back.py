@@ -170,7 +170,7 @@ def test_sync_says_what_is_not_in_the_bucket(
 def test_sync_outside_of_a_mount_says_so(tmp_path: Path) -> None:
     outcome = ossfs("sync", tmp_path, environment={})
     assert outcome.code == 1
-    assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount"
+    assert outcome.sentence == f"{tmp_path} is outside every ossfs-py mount (see 'ossfs-py list')"
 
 
 def test_removing_a_tree_waits_for_nothing_and_takes_few_requests(

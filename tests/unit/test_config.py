@@ -146,6 +146,7 @@ def test_the_bucket_argument_may_carry_a_prefix(written: str, bucket: str, prefi
     [
         ("", "BUCKET: must not be empty"),
         ("s3://", "BUCKET: must not be empty"),
+        ("/mnt/x", "BUCKET: '/mnt/x' is a path; the bucket comes first, then the mountpoint"),
         ("gs://models", "BUCKET: 'gs://models' is not a bucket name"),
         ("a b", "BUCKET: 'a b' is not a bucket name"),
         ("models/a/../b", "BUCKET: 'a/../b' is not a prefix: no empty, '.' or '..' segments"),
@@ -446,7 +447,18 @@ def test_a_broken_or_missing_configuration_file_is_told(tmp_path: Path) -> None:
     (line,) = problems(config=config)
     assert line.startswith(f"--config: {config} is not TOML: ")
     assert "line 1" in line
+    assert line.endswith("(strings stand in quotes)")
     assert "hunter2" not in line
+    config.write_text('[mount]\nbucket = "models"\n')
+    assert problems(config=config) == (f"[mount] in {config}: settings stand in no table",)
+
+
+def test_bad_mount_options_are_told_in_the_order_in_which_they_were_written() -> None:
+    assert problems("colour=red,cache_siz=3", "size") == (
+        "-o colour: no such option",
+        "-o cache_siz: no such option (did you mean cache_size?)",
+        "-o size: no such option",
+    )
 
 
 def test_values_of_unknown_names_are_never_repeated(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The request that a mount sends before anything is mounted, and its errors in plain words."""
 
 import queue
+import re
 import threading
 
 from ossfs_py.errors import EnvironmentProblemError
@@ -71,18 +72,22 @@ def _explain(error: AnswerError, endpoint: Endpoint, proxy: str) -> str:
             f"the bucket {bucket!r} is {where}, not {endpoint.region} at {host}: "
             f"give its region and endpoint{ident}"
         )
+    expired = "the session token has expired: get a new one"
+    no_bucket = f"there is no bucket {bucket!r} at {host}: are its name and the endpoint right?"
     sentences = {
-        "NoSuchBucket": f"there is no bucket {bucket!r} at {host}",
+        "NoSuchBucket": no_bucket,
         "InvalidBucketName": f"{bucket!r} is not a valid bucket name",
-        "InvalidAccessKeyId": f"{host} does not know this access key id",
+        "InvalidAccessKeyId": (
+            f"{host} does not know this access key id: is it spelt right, and of this store?"
+        ),
         "SignatureDoesNotMatch": (
             f"{host} does not accept the signature: the secret key is wrong, or region "
             f"{endpoint.region!r} or the addressing style is"
         ),
-        "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
-        "ExpiredToken": "the session token has expired",
+        "RequestTimeTooSkewed": "this machine's clock differs too much from the store's: set it",
+        "ExpiredToken": expired,
         "InvalidToken": "the session token is not valid",
-        "SecurityTokenExpired": "the session token has expired",
+        "SecurityTokenExpired": expired,
         "InvalidSecurityToken": "the session token is not valid",
     }
     sentence = sentences.get(error.code)
@@ -94,9 +99,9 @@ def _explain(error: AnswerError, endpoint: Endpoint, proxy: str) -> str:
             said = f"{host} is not an S3 server: it answered {error.status} {kind}".rstrip()
             return said + _path_hint(endpoint)
     if sentence is None and error.status in (401, 403):
-        sentence = f"access to the bucket {bucket!r} is denied"
+        sentence = f"access to the bucket {bucket!r} is denied: {_LIST_NEEDED}"
     if sentence is None and error.status == 404:
-        sentence = f"there is no bucket {bucket!r} at {host}"
+        sentence = no_bucket
     return (sentence or f"{host} answered {error}") + ident
 
 
@@ -104,6 +109,7 @@ _BLOCKED = (401, 403, 407, 451, 502, 503, 504)
 """Statuses with which proxies refuse a request, or report that they cannot forward it. A store
 sends a code with them.
 """
+_LIST_NEEDED = "a mount needs the permission to list it (s3:ListBucket, oss:ListObjects)"
 _VIRTUAL = "buckets in host names"
 _UNKNOWN_ISSUER = ("self-signed certificate", "self signed certificate", "local issuer certificate")
 """Messages of OpenSSL, of 3.0 and before, for a chain without a known root."""
@@ -123,6 +129,13 @@ def _explain_fault(fault: NoAnswerError, endpoint: Endpoint) -> str:
     if fault.kind == "resolve" and endpoint.virtual:
         instead = f", or the server has no {_VIRTUAL}: --addressing path" if doubtful else ""
         hint = f" (the bucket {endpoint.bucket!r} or the endpoint may be misspelt{instead})"
+        if endpoint.host.endswith("amazonaws.com"):
+            hint = f"{hint.removesuffix(')')}; without --endpoint the store is AWS S3)"
+    elif fault.kind == "resolve" and endpoint.host in str(fault):  # not the name of a proxy
+        hint = " (the endpoint may be misspelt)"
+    # Neither a proxy nor a network without a route.
+    if re.fullmatch(rf"{re.escape(endpoint.connect_host)}:\d+ refuses connections", str(fault)):
+        hint = " (does the store run, and is this its port?)"
     if fault.kind == "tls" and "WRONG_VERSION_NUMBER" in str(fault):
         hint = " (if it speaks http only, write http:// before the endpoint)"
     if fault.kind == "tls" and any(reason in str(fault) for reason in _UNKNOWN_ISSUER):

@@ -84,7 +84,10 @@ def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) ->
 @pytest.mark.parametrize(
     ("argv", "lines"),
     [
-        (["unmount"], ["No such command 'unmount'."]),
+        (["unmount"], ["ossfs-py: unmount: no such command (did you mean umount?)"]),
+        (["xyzzy"], ["ossfs-py: xyzzy: no such command\n"]),
+        (["doctor", "--endpont", "x"], ["--endpont: no such option (did you mean --endpoint?)"]),
+        (["umount", "/", "--xyzzy"], ["ossfs-py: --xyzzy: no such option\n"]),
         (["mount"], ["BUCKET: missing argument", "MOUNTPOINT: missing argument"]),
         (["mount", "models"], ["MOUNTPOINT: missing argument"]),
         (["mount", "models", ""], ["MOUNTPOINT: must not be empty"]),

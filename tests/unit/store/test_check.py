@@ -45,13 +45,13 @@ def test_a_bucket_that_answers_is_fine_after_one_small_list() -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (error(404, "NoSuchBucket"), "there is no bucket 'bucket' at 127.0.0.1"),
+        (error(404, "NoSuchBucket"), "are its name and the endpoint right?"),
         (reply(404), "there is no bucket 'bucket' at 127.0.0.1"),
-        (error(403, "AccessDenied"), "access to the bucket 'bucket' is denied"),
-        (error(403, "InvalidAccessKeyId"), "does not know this access key id"),
+        (error(403, "AccessDenied"), "is denied: a mount needs the permission to list it"),
+        (error(403, "InvalidAccessKeyId"), "does not know this access key id: is it spelt right"),
         (error(403, "SignatureDoesNotMatch"), "the secret key is wrong"),
         (error(403, "RequestTimeTooSkewed"), "this machine's clock differs too much"),
-        (error(400, "ExpiredToken"), "the session token has expired"),
+        (error(400, "ExpiredToken"), "the session token has expired: get a new one"),
         (
             error(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-1"}),
             "the bucket 'bucket' is in region eu-west-1, not us-east-1",
@@ -86,7 +86,8 @@ def test_an_endpoint_that_says_nothing_in_time_is_given_up() -> None:
 def test_a_port_nobody_listens_on_refuses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    assert f"127.0.0.1:{port} refuses connections" in sentence(f"http://127.0.0.1:{port}")
+    told = sentence(f"http://127.0.0.1:{port}")
+    assert f"127.0.0.1:{port} refuses connections (does the store run, and is this" in told
 
 
 def test_a_name_that_does_not_exist_is_told() -> None:
@@ -94,6 +95,23 @@ def test_a_name_that_does_not_exist_is_told() -> None:
     assert "the name bucket.store.invalid cannot be resolved" in told
     assert "may be misspelt, or the server has no buckets in host names" in told
     assert "--addressing path" in told
+
+
+def test_a_name_without_the_bucket_may_be_misspelt_too() -> None:
+    told = sentence("https://store.invalid", addressing="path")
+    assert told.endswith("the name store.invalid cannot be resolved (the endpoint may be misspelt)")
+
+
+def test_who_named_no_endpoint_is_told_where_the_bucket_was_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    told = sentence("https://s3.us-east-1.amazonaws.com", addressing="virtual")
+    assert "the name bucket.s3.us-east-1.amazonaws.com cannot be resolved" in told
+    assert told.endswith("may be misspelt; without --endpoint the store is AWS S3)")
 
 
 def test_a_server_that_takes_the_bucket_from_the_path_is_told_from_none(

@@ -4,6 +4,7 @@ Every data path hands out this class; they differ in the backend of their reader
 dirty bytes wait.
 """
 
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
@@ -315,3 +316,5 @@ class ObjectFile:
         dirty, self._dirty = self._dirty, None
         if dirty is not None:
             await dirty.close()
+        # The open inode refers to this file: such a circle would wait for Python's collector.
+        self._committer = weakref.proxy(self._committer)

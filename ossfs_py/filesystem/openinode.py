@@ -95,6 +95,7 @@ class OpenInode:
     """
 
     __slots__ = (
+        "__weakref__",
         "_commits",
         "_users",
         "appended_from",

@@ -1,7 +1,6 @@
 """One file that is being written: its bytes until they are an object, and how they are stored."""
 
 from dataclasses import replace
-from pathlib import Path
 
 from ossfs_py.errors import (
     FileTooLargeError,
@@ -17,14 +16,13 @@ from ossfs_py.runtime.arrived import Written, parted
 from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.committing import CommitAttempt, condition_past
 from ossfs_py.writing.content import Base, Committer, Content, LentFile, ReadBase
+from ossfs_py.writing.contents import Contents
 from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.disk_content import DiskContent
-from ossfs_py.writing.memory_content import MemoryContent, MemoryPlan
-from ossfs_py.writing.parts import schedule_of
+from ossfs_py.writing.memory_content import MemoryContent
 from ossfs_py.writing.requests import delete_hidden
 from ossfs_py.writing.small_content import SmallContent
 from ossfs_py.writing.twins import copied_from_twin
-from ossfs_py.writing.upload import PartsUpload
 from ossfs_py.writing.vanished_content import VanishedContent
 
 
@@ -59,21 +57,10 @@ class DirtyFile:
         expects_rereads: bool = False,
     ) -> None:
         self._context = context
-        self._read_base = read_base
         self._committer = committer
         self._memory_first = memory_first
-        self._expects_rereads = expects_rereads
-        limits = context.limits
-        self._disk_schedule = schedule_of(context.parts)
-        self._most_bytes = min(limits.parts.max_object, self._disk_schedule.capacity)
-        self._memory_plan = MemoryPlan(
-            schedule_of(context.parts, limits.memory_part_bytes),
-            self._disk_schedule,
-            self._target,
-            self._new_upload,
-            self._new_disk,
-            self._writer,
-        )
+        self._contents = Contents(context, read_base, committer, expects_rereads=expects_rereads)
+        self._most_bytes = self._contents.most_bytes
         self._seen = base
         self._early: ObjectVersion | None = None
         self._unanswered: CommitRequest | None = None
@@ -82,18 +69,15 @@ class DirtyFile:
         """Whether an earlier daemon may have sent the bytes of the next commit. Also kept by
         :class:`~ossfs_py.writing.inherited.InheritedFile`.
         """
-        self._unlinked = False
-        self._kept: Path | None = None
-        """Path of the bytes that were set aside."""
         self._lock = PromptLock()
         self._attempt: CommitAttempt | None = None
         self._content: Content
         if memory_first and (base is None or not base.size):
-            self._content = self._new_memory(is_new=base is None)
+            self._content = self._contents.memory(is_new=base is None)
         elif base is None:
-            self._content = self._new_small()
+            self._content = self._contents.small()
         else:
-            self._content = self._new_disk(Base(base), changed=False)
+            self._content = self._contents.disk(Base(base), changed=False)
 
     # -- state known without waiting -------------------------------------------------------------
 
@@ -105,7 +89,7 @@ class DirtyFile:
     @property
     def dirty(self) -> bool:
         """Whether a commit would have anything to store."""
-        return self._content.changed and not self._unlinked
+        return self._content.changed and not self._contents.unlinked
 
     @property
     def unstored(self) -> bool:
@@ -140,7 +124,7 @@ class DirtyFile:
 
     def expect_rereads(self) -> None:
         """The written bytes will probably be read back before close (opened for both)."""
-        self._expects_rereads = True
+        self._contents.expects_rereads = True
 
     def rebase(self, version: ObjectVersion) -> None:
         """The bytes stored last are under another key now, or have another ETag."""
@@ -215,7 +199,7 @@ class DirtyFile:
 
     def write_nowait(self, offset: int, data: Written) -> bool:
         """As :meth:`write`, if nothing has to be waited for; False: nothing has happened."""
-        if self._lock.locked() or self._kept is not None or self._borrows or not data:
+        if self._lock.locked() or self._contents.kept is not None or self._borrows or not data:
             return False
         view, arrived = parted(data)
         within = offset + len(view) <= self._most_bytes
@@ -241,7 +225,7 @@ class DirtyFile:
         self._check_size(size)
         async with self._lock:
             if size == 0 and self.vanished:
-                self._kept = None  # later writes make another file
+                self._contents.kept = None  # later writes make another file
                 await self._begin_anew()
             if size == self.size:
                 return
@@ -263,7 +247,7 @@ class DirtyFile:
         capabilities = await self._context.network.run(self._context.store.capabilities)
         async with self._lock:
             self._check_in_use()
-            if self._unlinked or self.size != start or not capabilities.part_copy:
+            if self._contents.unlinked or self.size != start or not capabilities.part_copy:
                 return False
             base = Base(source, borrowed=True)
             content = self._content
@@ -273,7 +257,7 @@ class DirtyFile:
                     and content.base == base
                     and content.borrow(size)
                 )
-            new = self._new_disk(base, changed=True)
+            new = self._contents.disk(base, changed=True)
             new.borrow(size)
             self._replace(new)
         return True
@@ -304,7 +288,7 @@ class DirtyFile:
                     raise running.error
                 if running.version is not None:
                     return running.version
-        if self._unlinked:
+        if self._contents.unlinked:
             async with self._lock:
                 return None  # the bytes read back from the store are there, or will never be
         if not self.dirty:
@@ -320,7 +304,7 @@ class DirtyFile:
         finally:
             self._attempt = None
             attempt.done.set()
-            if self._unlinked:
+            if self._contents.unlinked:
                 self._content.disown()
         return attempt.version
 
@@ -339,7 +323,7 @@ class DirtyFile:
                 return False  # all or most of it is at the store already
             if await self._content.secure(request):
                 return True
-            small = self._new_small()
+            small = self._contents.small()
             if isinstance(small, SmallContent) and small.take_over(self._content):
                 self._content = small
             else:
@@ -353,7 +337,7 @@ class DirtyFile:
             OSError: the disk is full, among others; the former request stays valid.
         """
         async with self._lock:
-            if self.dirty and self._kept is None:
+            if self.dirty and self._contents.kept is None:
                 await self._content.redescribe(request)
 
     def abandon(self) -> None:
@@ -363,7 +347,7 @@ class DirtyFile:
         call :meth:`commit` after this (it returns None when no commit is running) before deleting
         the key. Bytes that had streamed out of memory under the file's own key are gone.
         """
-        self._unlinked = True
+        self._contents.unlinked = True
         # A running commit reads a staging file. The bytes of a small file are in memory, and their
         # entry in the journal would bring the file back if the daemon died before the answer.
         if self._attempt is None or isinstance(self._content, SmallContent):
@@ -380,14 +364,15 @@ class DirtyFile:
         Raises:
             OSError: the disk is full; nothing is changed.
         """
-        if self._kept is not None:
+        if self._contents.kept is not None:
             return None
-        self._kept = self._content.set_aside(request, self._seen)
-        return str(self._kept)
+        self._contents.kept = self._content.set_aside(request, self._seen)
+        return str(self._contents.kept)
 
     def _check_in_use(self) -> None:
-        if self._kept is not None and not self.vanished:
-            raise UnsavedDataError(f"the file could not be saved and is kept in {self._kept}")
+        kept = self._contents.kept
+        if kept is not None and not self.vanished:
+            raise UnsavedDataError(f"the file could not be saved and is kept in {kept}")
 
     async def close(self) -> None:
         """Free memory and files. Never uploads.
@@ -400,60 +385,17 @@ class DirtyFile:
 
     # -- inside: choice of the content -------------------------------------------------------------
 
-    def _target(self) -> CommitRequest | None:
-        """The commit request for the file, as of now."""
-        return None if self._unlinked or self._kept else self._committer.request()
-
-    def _new_upload(self) -> PartsUpload | None:
-        """The upload for the parts of a stream."""
-        request = self._target()
-        if request is None:
-            return None
-        if self._expects_rereads or not self._committer.key_settled:
-            hidden = CommitRequest(self._context.spill_key())
-            return PartsUpload(self._context, hidden, hidden=True)
-        return PartsUpload(self._context, request)
-
-    def _new_memory(self, *, is_new: bool) -> MemoryContent:
-        return MemoryContent(self._context, self._memory_plan, is_new=is_new)
-
-    def _new_small(self) -> SmallContent | DiskContent:
-        limits = self._context.limits
-        longest_bytes = min(limits.small_bytes, self._disk_schedule.span(1).size)
-        if not limits.small_bytes:
-            # The file is not in the store yet, and has to be stored even if it stays empty.
-            return self._new_disk(None, changed=True)
-        return SmallContent(
-            self._context, longest_bytes, self._target, self._new_disk, self._writer
-        )
-
-    def _new_disk(self, base: Base | None, *, changed: bool, ident: str = "") -> DiskContent:
-        return DiskContent(
-            self._context,
-            self._disk_schedule,
-            base,
-            self._read_base,
-            self._target,
-            self._writer,
-            self._committer,
-            changed=changed,
-            ident=ident,
-        )
-
-    def _writer(self) -> int:
-        return self._committer.writer
-
     async def _continue_on_disk(self) -> None:
         """Continue on disk with the bytes that are in memory, or have left it."""
         old = self._content
-        if old.streaming and not self._unlinked:
+        if old.streaming and not self._contents.unlinked:
             await self._committer.before_replacing()
         content = await old.on_disk()
         if content is old:
             return
         self._content = content
         old.close()
-        if self._unlinked:
+        if self._contents.unlinked:
             content.disown()
         base = content.base
         if base is not None and not base.hidden:
@@ -469,7 +411,7 @@ class DirtyFile:
         """Let the store make an object of borrowed bytes before any of them change."""
         if not self._borrows:
             return
-        request = self._target()
+        request = self._contents.target()
         if request is None:
             return
         version = await self._content.commit(request, await self._condition(request))
@@ -494,9 +436,9 @@ class DirtyFile:
             OSError: the disk is full; nothing has changed.
         """
         if self._memory_first:
-            self._replace(self._new_memory(is_new=True))
+            self._replace(self._contents.memory(is_new=True))
             return
-        content = self._new_small()
+        content = self._contents.small()
         try:
             await content.truncate(0)  # the journal gets this before the old state goes
         except BaseException:
@@ -552,7 +494,7 @@ class DirtyFile:
 
     async def _commit(self, request: CommitRequest) -> ObjectVersion | None:
         if not self.dirty:
-            return None if self._unlinked else self._seen
+            return None if self._contents.unlinked else self._seen
         self._check_in_use()
         try:
             condition = await self._condition(request)

@@ -40,7 +40,7 @@ class DiskBytes:
         self.sums = sums
         """Those of parts, if the store wants such sums and all bytes are new."""
         self._read_base = read_base
-        self._new_staging = new_staging
+        self._new_staging: Callable[[], Awaitable[Staging]] | None = new_staging
 
     @property
     def hole_bytes(self) -> int:
@@ -119,8 +119,17 @@ class DiskBytes:
     async def need_staging(self) -> Staging:
         """The staging file, of this content's size."""
         if self.staging is None:
+            if self._new_staging is None:
+                raise RuntimeError("a change of bytes that were given up")
             self.staging = await self._new_staging()
         return self.staging
+
+    def give_up(self) -> Staging | None:
+        """No byte changes any more. The staging file, if there was one, is the caller's now."""
+        # What makes staging files refers to this: a circle would wait for Python's collector.
+        self._new_staging = None
+        staging, self.staging = self.staging, None
+        return staging
 
     def hold(self, span: ByteRange) -> tuple[FileSlice, Callable[[], None]]:
         """A span of the staging file to send, and the function to call after that."""

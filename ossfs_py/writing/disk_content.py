@@ -357,7 +357,7 @@ class DiskContent(LocalContent):
     def close(self) -> None:
         """Close the staging file; it stays on disk if it was recorded and not committed."""
         self._builder.drop()
-        staging, self._bytes.staging = self._bytes.staging, None
+        staging = self._bytes.give_up()
         if staging is not None:
             if self._disowned:
                 staging.unlink()

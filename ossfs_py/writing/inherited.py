@@ -21,17 +21,17 @@ class InheritedFile(DirtyFile):
         """
         context = self._context
         staging, replayed = Staging.reopened(
-            context.journal, context.local, context.room, self._writer, record
+            context.journal, context.local, context.room, self._contents.writer, record
         )
-        content = self._new_disk(self._content.base, changed=True)
+        content = self._contents.disk(self._content.base, changed=True)
         content.adopt(staging, replayed)
         self._content = content
-        self._unlinked = replayed.unlinked
+        self._contents.unlinked = replayed.unlinked
         self.adopted = True
 
     def adopt_emptied(self) -> None:
         """Become empty: the file was truncated to nothing, and that is not stored."""
-        self._replace(self._new_memory(is_new=True))
+        self._replace(self._contents.memory(is_new=True))
 
     def adopt_vanished(self, size: int, request: CommitRequest | None) -> None:
         """Take over a file of ``size`` bytes that were only in the daemon's memory. If ``request``

@@ -46,7 +46,10 @@ class Staging:
         self._fd = file.fd
         self._log_fd: int | None = None
         self._log_number = 0
+        self._old_logs: list[int] = []
+        """Logs of a removed file that a thread may be writing to still."""
         self._record: DirtyRecord | None = None
+        self._unlinked = False
         self._listed = True
         self._room = room
         self._writer = writer
@@ -107,11 +110,21 @@ class Staging:
             self._log_number += 1
             log_name = f"{self.ident}.{self._log_number}.log"
         named = record.replaced(log=log_name)
-        self._log_fd = await self._local.run_to_end(self._write_record, named, self._log_fd)
+        log_fd = await self._local.run_to_end(self._write_record, named)
+        self._close_log()
+        self._log_fd = log_fd
+        if not self._listed:
+            # It was removed in the meantime, and the thread has brought its record back.
+            self._close_log()
+            self._journal.remove_staging(self.ident)
+            return
         self._record = named
+        if self._unlinked:
+            self.mark_unlinked()
 
     def mark_unlinked(self) -> None:
         """Only the programs with the file open still need it; blocks shortly."""
+        self._unlinked = True
         if self._record is not None and not self._record.unlinked:
             self._record = self._record.replaced(unlinked=True)
             try:
@@ -211,7 +224,7 @@ class Staging:
         path = self._journal.set_aside(record)
         self._record = None
         self._listed = False
-        self._close_log()
+        self._leave_log()
         return path
 
     def unlink(self) -> None:
@@ -219,7 +232,7 @@ class Staging:
         if self._listed:
             self._record = None
             self._listed = False
-            self._close_log()
+            self._leave_log()
             self._journal.remove_staging(self.ident, has_logs=self._log_number > 0)
 
     def close(self) -> None:
@@ -228,7 +241,7 @@ class Staging:
             self.unlink()
         self.uses.close()
 
-    def _write_record(self, record: DirtyRecord, old_log_fd: int | None) -> int | None:
+    def _write_record(self, record: DirtyRecord) -> int | None:
         log_fd = self._journal.open_log(record.log) if record.log is not None else None
         try:
             self._journal.write_record(record)
@@ -236,9 +249,15 @@ class Staging:
             if log_fd is not None:
                 os.close(log_fd)
             raise
-        if old_log_fd is not None:
-            os.close(old_log_fd)
         return log_fd
+
+    def _leave_log(self) -> None:
+        """Write no more to the log. Its descriptor stays: a thread that is writing to it now might
+        find another file there.
+        """
+        log_fd, self._log_fd = self._log_fd, None
+        if log_fd is not None:
+            self._old_logs.append(log_fd)
 
     def _close_log(self) -> None:
         log_fd, self._log_fd = self._log_fd, None
@@ -247,6 +266,8 @@ class Staging:
 
     def _close_files(self) -> None:
         self._close_log()
+        while self._old_logs:
+            os.close(self._old_logs.pop())
         close_behind(self._fd, partial(os.close, self._fd))
         self._account.close()
 

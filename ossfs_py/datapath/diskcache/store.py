@@ -1,5 +1,6 @@
 """The store of all cached versions: admission under the limits, and the way to each version."""
 
+import mmap
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,6 +37,9 @@ deleted by hand, or a killed mount, leave a sum that is too high."""
 
 _COPY_BYTES = 8 * MIB
 """Written files are taken in by steps of this."""
+
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+"""Memory of nobody else: mmap's default is shared, which tmpfs zeroes and counts page by page."""
 
 
 class BlockStore:
@@ -147,14 +151,17 @@ class BlockStore:
         step = max(1, _COPY_BYTES // self.block_size_bytes)
         file = self.open(identity)
         kept = 0
+        longest_bytes = min(step * self.block_size_bytes, max(version.size, 1))
         try:
+            # The allocator would keep up to 16 MiB for each thread that ever took so much from it.
+            memory = memoryview(mmap.mmap(-1, longest_bytes, flags=_PRIVATE))
             for first, last in _runs_within(identity, spans, step):
                 admitted = self._admit(identity, file, first, last)
                 if admitted is None:
                     break
                 file = admitted
                 start, end = identity.span(first, last)
-                view = memoryview(bytearray(end - start))
+                view = memory[: end - start]
                 if not (file.copy_from(source_fd, start, first, view) and unchanged()):
                     break
                 file.record(first, last, view)

@@ -1,5 +1,7 @@
 """What this mount wrote is taken into the cache from where it was staged."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -87,3 +89,47 @@ def test_only_what_fits_is_taken_in(tmp_path: Path) -> None:
     assert disk_bytes(tmp_path) <= limit
     load(store, VERSION)
     store.close()
+
+
+TAKES_IN = """
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from ossfs_py.model import ObjectVersion
+from tests.unit.datapath.caching import make_store
+
+def resident_kib():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+store = make_store(Path(sys.argv[1]), block=1024**2)
+
+def take_in(name):
+    for number in range(3):
+        version = ObjectVersion(f"{name}{number}", "etag", size)
+        assert store.ingest(version, source.fileno(), lambda: True) == size
+
+def take_in_everywhere():
+    threads = [threading.Thread(target=take_in, args=(f"{size}-{n}-",)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+with tempfile.TemporaryFile(dir=sys.argv[1]) as source:
+    source.truncate(9 * 1024**2)
+    size = 4096
+    take_in_everywhere()
+    before = resident_kib()
+    size = 9 * 1024**2
+    take_in_everywhere()
+    print(resident_kib() - before)
+"""
+
+
+def test_what_was_taken_in_leaves_no_memory_to_the_threads_that_did_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TAKES_IN, str(tmp_path)]
+    kept_kib = int(subprocess.run(command, check=True, capture_output=True, timeout=300).stdout)
+    assert kept_kib < 8192  # before, each of the four threads kept that much and more

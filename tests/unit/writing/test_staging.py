@@ -1,7 +1,11 @@
 """One staging file: bytes, holes, a full disk, and what stays on disk."""
 
+import contextlib
 import errno
+import json
 import os
+import threading
+from pathlib import Path
 
 import pytest
 import trio
@@ -208,5 +212,96 @@ def test_a_cancelled_write_is_finished_before_the_caller_goes_on(tmp_path):
             await staging.write(0, b"whole")
         assert await staging.read(0, 9) == b"whole"
         staging.close()
+
+    run(tmp_path, scenario)
+
+
+def stopped_in(monkeypatch, owner, name):
+    """A call of ``owner.name`` waits where it begins: what tells that it has, and lets it go on."""
+    begun, go_on = threading.Event(), threading.Event()
+    real = getattr(owner, name)
+
+    def stopped(*args):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert go_on.wait(60)
+        return real(*args)
+
+    monkeypatch.setattr(owner, name, stopped)
+    return begun, go_on
+
+
+def open_paths():
+    """What the descriptors of this process are open on."""
+    paths = []
+    for fd in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            paths.append(str(fd.readlink()))
+    return paths
+
+
+async def while_stopped(stop, call, act):
+    """Let ``call`` stop on its thread, do ``act``, and let the call end."""
+    begun, go_on = stop
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        assert await trio.to_thread.run_sync(begun.wait, 60)
+        act()
+        go_on.set()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_is_removed_while_it_is_recorded_leaves_nothing(tmp_path, monkeypatch, times):
+    async def scenario(staging, journal):
+        record = DirtyRecord.of(staging.ident, REQUEST).replaced(base=BASE, base_valid=50)
+        for _ in range(times - 1):
+            await staging.record(record)
+        stop = stopped_in(monkeypatch, journal, "write_record")
+        await while_stopped(stop, lambda: staging.record(record), staging.unlink)
+        assert names(journal) == []
+        assert not staging.recorded
+        assert await staging.write(0, b"still usable") == (12, None)
+        staging.close()
+        assert names(journal) == []
+
+    run(tmp_path, scenario)
+
+
+def test_a_file_that_is_unlinked_while_it_is_recorded_is_recorded_as_unlinked(
+    tmp_path, monkeypatch
+):
+    async def scenario(staging, journal):
+        record = DirtyRecord.of(staging.ident, REQUEST).replaced(owner="1")
+        stop = stopped_in(monkeypatch, journal, "write_record")
+        await while_stopped(stop, lambda: staging.record(record), staging.mark_unlinked)
+        (path,) = (journal.directory / "staging").glob("*.json")
+        assert json.loads(path.read_text())["unlinked"] is True
+        staging.unlink()
+        staging.close()
+
+    run(tmp_path, scenario)
+
+
+def test_a_write_that_runs_while_the_file_is_removed_puts_its_log_entry_into_no_other_file(
+    tmp_path, monkeypatch
+):
+    async def scenario(staging, journal):
+        await staging.record(
+            DirtyRecord.of(staging.ident, REQUEST).replaced(base=BASE, base_valid=50)
+        )
+        others = []
+
+        def remove():
+            staging.unlink()
+            # The next files that are opened get the lowest free descriptors.
+            others.extend((tmp_path / f"other{n}").open("wb") for n in range(4))
+
+        stop = stopped_in(monkeypatch, staging_module, "_append")
+        await while_stopped(stop, lambda: staging.write(0, b"bytes"), remove)
+        for other in others:
+            other.close()
+        assert {path.stat().st_size for path in tmp_path.glob("other*")} == {0}
+        staging.close()
+        assert not any(path.endswith(".log (deleted)") for path in open_paths())
 
     run(tmp_path, scenario)

@@ -96,6 +96,15 @@ class OpenFile(Protocol):
         """
         ...
 
+    def ask(self, offset: int, size: int, then: Callable[[], None]) -> bool:
+        """Begin to fetch a small file that nobody has read yet, for somebody who waits for these
+        bytes without a task.
+
+        ``then``, which must not raise, is called once when the request is over: the bytes are in
+        memory, or :meth:`read` says why not. False: it is no such file, and nothing has happened.
+        """
+        ...
+
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """The bytes, clipped at the end of file; waits for missing bytes.
 

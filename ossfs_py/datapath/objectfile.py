@@ -118,6 +118,13 @@ class ObjectFile:
         end = min(offset + size, reader.version.size)
         return reader.read_nowait(offset, end) if end > offset else b""
 
+    def ask(self, offset: int, size: int, then: Callable[[], None]) -> bool:
+        """Have bytes of a small file fetched without a task that waits; see the protocol."""
+        if self._dirty is not None or self._version is None:
+            return False
+        end = min(offset + size, self._version.size)
+        return end > offset and self._reader_of(self._version).ask(offset, end, then)
+
     async def read(self, offset: int, size: int) -> memoryview | bytes:
         """Bytes, clipped at the end of file; waits for what is missing."""
         if self._dirty is not None:

@@ -352,6 +352,14 @@ class Handles:
 
     # -- bytes ----------------------------------------------------------------------------------
 
+    def ask(self, number: int, offset: int, size: int, then: Callable[[], None]) -> bool:
+        """Have bytes of a small file fetched, and ``then`` called once when
+        :meth:`Filesystem.read_nowait` has them or :meth:`read` the error; see
+        :meth:`OpenFile.ask`.
+        """
+        opened = self.get(number).opened
+        return not opened.may_be_link and opened.content.ask(offset, size, then)
+
     async def read(self, number: int, offset: int, size: int) -> memoryview | bytes:
         """pread(2); the view is valid until the caller's next checkpoint."""
         return await self._reads.read(self.get(number), offset, size)

@@ -150,6 +150,8 @@ class Filesystem:
             self._behind,
             self._passthrough,
         )
+        self.ask = self._handles.ask
+        """See :meth:`Handles.ask`."""
         self._directories = Directories(namespace, self.replies, self._numbers)
         promptness = Promptness(namespace, self._opened, self._handles, self._commits, data_path)
         self.promptness = promptness
@@ -160,17 +162,15 @@ class Filesystem:
         """The entry of a name."""
         began = trio.current_time()
         directory = self._namespace.inode(parent)
-        if name == b".":
-            return await self._introduced(directory, began)
-        if name == b"..":
-            return await self._introduced(directory.parent or directory, began)
+        if name in (b".", b".."):
+            shown = directory if name == b"." else directory.parent or directory
+            return await self._introduced(shown, began)
         decoded = names.decode(name)
         self._namespace.kernel_asks(directory, decoded)
         return await self._introduced(await self._namespace.lookup(directory, decoded), began)
 
     def absent_seconds(self, parent: int, name: bytes) -> float:
-        """How long the kernel may cache that a name is absent, which :meth:`lookup` did not find.
-
+        """How long the kernel may cache that a name is absent, which :meth:`lookup` did not find;
         0: it asks again. The kernel is told if the name appears in the meantime.
         """
         return self._namespace.tell_absent(self._namespace.inode(parent), names.decode(name))

@@ -30,6 +30,12 @@ class EntryReply(NamedTuple):
         return self.attributes.ino
 
 
+class Absent(NamedTuple):
+    """A name that the kernel may cache as absent for so long."""
+
+    seconds: float
+
+
 class OpenReply(NamedTuple):
     """A new descriptor."""
 

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Coroutine, Sequence
 from errno import errorcode
 from time import perf_counter
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import pyfuse3
 import trio
@@ -29,7 +29,7 @@ from ossfs_py.errors import (
     errno_of,
 )
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.repeats import FailedReads
@@ -57,12 +57,6 @@ Python's zipfile and torch would read that much for each look at a record.
 
 _HUGE = 1 << 40
 """A bucket has no size; df shows a petabyte of 1 KiB blocks, all free."""
-
-
-class Absent(NamedTuple):
-    """A name that the kernel may cache as absent for so long."""
-
-    seconds: float
 
 
 def _unwrapped(exc: Exception) -> BaseException:
@@ -365,9 +359,18 @@ class Adapter(pyfuse3.Operations):
             return opened, entry
         return _file_info(opened), _entry(entry)
 
-    def read_known(self, fh: int, off: int, size: int) -> Answer | None:
+    def ask(self, fh: int, off: int, size: int, then: Callable[[], None]) -> bool:
+        """Have bytes fetched, and ``then`` called once, when :meth:`read_known` has them or
+        :meth:`read` the error; False: nothing has happened.
+        """
+        try:
+            return self._fs.ask(fh, off, size, then)
+        except Exception:  # noqa: BLE001 - read() meets it again, and reports it
+            return False
+
+    def read_known(self, fh: int, off: int, size: int, began: float | None = None) -> Answer | None:
         """Bytes in memory; None: nothing has happened, and :meth:`read` has to be called."""
-        began = perf_counter()
+        began = began or perf_counter()
         try:
             data = self._fs.read_nowait(fh, off, size)
         except Exception:  # noqa: BLE001 - read() meets it again, and reports it

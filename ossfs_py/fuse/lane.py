@@ -29,9 +29,10 @@ from ossfs_py.errors import (
     is_mount_gone,
     is_withdrawn,
 )
-from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse import wire
-from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Absent, Adapter
+from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Adapter
+from ossfs_py.fuse.later import LaterReads, Read
 from ossfs_py.fuse.receiving import Receiver
 from ossfs_py.fuse.relay import Relay
 from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
@@ -111,6 +112,7 @@ class Lane:
         self._nursery: trio.Nursery | None = None
         self._waits = ShortWait(device)
         self._nearness = self._waits.nearness
+        self._later = LaterReads(adapter, self._answer_read, self._read_by_handler)
         self._known: dict[int, _Known] = {
             Opcode.LOOKUP: self._lookup_known,
             Opcode.GETATTR: self._getattr_known,
@@ -152,10 +154,16 @@ class Lane:
         """Answer until the kernel has released the mount or :meth:`end` is called, and every
         request in progress here is done. Requests that pyfuse3 works on then are left to it.
         """
-        with self._waits:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                nursery.start_soon(self._serve)
+        try:
+            with self._waits:
+                async with trio.open_nursery() as watching:
+                    watching.start_soon(self._later.watch)
+                    async with trio.open_nursery() as nursery:
+                        self._nursery = nursery
+                        nursery.start_soon(self._serve)
+                    watching.cancel_scope.cancel()
+        finally:
+            self._later.drop()
 
     async def relay(self) -> None:
         """Send pyfuse3's answers to the kernel, until cancelled."""
@@ -165,6 +173,7 @@ class Lane:
         """Read no further request."""
         if not self.ended.is_set():
             self.ended.set()
+            self._later.end()
             trio.lowlevel.notify_closing(self._device)
             for idle in self._idle:
                 idle.set()
@@ -413,14 +422,23 @@ class Lane:
         except struct.error:
             return None  # the handler reports it
         data = self._adapter.read_known(handle, offset, size)
-        if data is None:
-            return None
-        self._answer_read(unique, data)
-        return b""
+        if data is not None:
+            self._answer_read(unique, data)
+            return b""
+        self._nearness.roam()  # a request to the store may start a thread
+        return b"" if self._later.begin(unique, handle, offset, size) else None
 
     async def _read(self, unique: int, _node: int, _caller: Caller, request: memoryview) -> None:
         handle, offset, size = wire.READ_IN.unpack_from(request, wire.HEADER.size)
         self._answer_read(unique, await self._adapter.read(handle, offset, size))
+
+    def _read_by_handler(self, unique: int, read: Read) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._answered, unique, self._read_again(unique, read))
+
+    async def _read_again(self, unique: int, read: Read) -> None:
+        data = await self._adapter.read(read.handle, read.offset, read.size)
+        self._answer_read(unique, data)
 
     def _answer_read(self, unique: int, data: Answer) -> None:
         header = wire.data_header(unique, len(data))

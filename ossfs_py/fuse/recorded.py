@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 
 from ossfs_py.filesystem.operations import Filesystem
-from ossfs_py.fuse.adapter import Absent, Adapter
+from ossfs_py.filesystem.replies import Absent
+from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.runtime.arrived import Written
 from ossfs_py.telemetry.accesslog import AccessLog
@@ -78,8 +79,12 @@ class RecordedAdapter(Adapter):
         """False, for the same reason."""
         return False
 
-    def read_known(self, fh: int, off: int, size: int) -> None:
+    def read_known(self, fh: int, off: int, size: int, began: float | None = None) -> None:
         """As :meth:`lacks_xattr`."""
+
+    def ask(self, fh: int, off: int, size: int, then: Callable[[], None]) -> bool:  # noqa: ARG002
+        """False, for the same reason."""
+        return False
 
     lookup = _recorded(Adapter.lookup)
     getattr = _recorded(Adapter.getattr)

@@ -1,7 +1,7 @@
 """The chunks of one object version that are in memory or on their way there."""
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from typing import Protocol
 
@@ -100,6 +100,7 @@ class Chunk:
     __slots__ = (
         "ahead",
         "arrival",
+        "awaited",
         "begun_at",
         "buffer",
         "disk",
@@ -117,6 +118,7 @@ class Chunk:
         "spare",
         "start",
         "state",
+        "then",
         "waiting",
     )
 
@@ -156,6 +158,9 @@ class Chunk:
         """How many bytes were read from it; counted by whoever keeps it."""
         self.disk = DiskState.NOT_ASKED
         self.waiting: trio.Event | None = None
+        self.then: list[Callable[[], None]] = []
+        self.awaited = False
+        """Whether the next bytes of it go to somebody who had to wait, without a task."""
 
     @property
     def size(self) -> int:
@@ -200,6 +205,20 @@ class Chunk:
         if self.waiting is None:
             self.waiting = trio.Event()
         await self.waiting.wait()
+
+    def call(self, then: Callable[[], None]) -> None:
+        """Have ``then`` called when the request on its way is over, whatever came of it."""
+        self.pin()
+        self.awaited = True
+        self.then.append(then)
+
+    def tell(self) -> None:
+        """The request is over, and what follows from its end is done."""
+        if self.then and not self.pending:
+            told, self.then = self.then, []
+            for then in told:
+                self.unpin()
+                then()
 
     def pin(self) -> None:
         """Keep it from being evicted; pair with :meth:`unpin`."""

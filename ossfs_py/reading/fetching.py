@@ -166,6 +166,17 @@ class Fetcher:
 
     # -- waiting ------------------------------------------------------------------------------
 
+    def call(self, chunk: Chunk, then: Callable[[], None]) -> bool:
+        """Have ``then`` called when the request for a chunk that somebody waits for is over; False
+        if there is none, and ``then`` is not called.
+        """
+        if chunk.state is not ChunkState.FETCHING:
+            return False
+        if chunk.job is not None:
+            chunk.job.promote()
+        chunk.call(then)
+        return True
+
     async def landing(self, chunk: Chunk) -> None:
         """Wait, for a reader, until something becomes of a chunk that holds no bytes yet; it may
         return before. Asks a second time for what is late. Cancelled, the request goes on.
@@ -211,6 +222,12 @@ class Fetcher:
     # -- the end of a request -----------------------------------------------------------------
 
     def _ended(
+        self, chunk: Chunk, version: ObjectVersion, buffer: Buffer, result: outcome.Outcome[Any]
+    ) -> None:
+        self._take(chunk, version, buffer, result)
+        chunk.tell()
+
+    def _take(
         self, chunk: Chunk, version: ObjectVersion, buffer: Buffer, result: outcome.Outcome[Any]
     ) -> None:
         ending = chunk.answered(buffer, good=isinstance(result, outcome.Value))

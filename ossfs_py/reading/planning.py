@@ -152,8 +152,8 @@ class Planner:
         """The first span of ``[offset, end)``, which a reader waits for, that nobody has asked
         for yet.
         """
-        if len(self._index) == 0 and self._size <= self._whole_bytes:
-            return self.request(0, self._size, urgent=True)
+        if (whole := self.whole()) is not None:
+            return whole
         position = offset
         while position < end:
             chunk = self._index.at(position)
@@ -177,6 +177,12 @@ class Planner:
                 # end, would be a request of its own, too.
                 grain = max(grain, self._random_bytes)
             return self.request(position - position % grain, max(upto, end), urgent=True)
+        return None
+
+    def whole(self) -> PlannedSpan | None:
+        """All of a small file of which nobody has asked for anything yet; None: it is none."""
+        if len(self._index) == 0 and self._size <= self._whole_bytes:
+            return self.request(0, self._size, urgent=True)
         return None
 
     def ahead(

@@ -11,7 +11,7 @@ from ossfs_py.foresight.layout import Index, Layout
 from ossfs_py.model import ByteRange, ObjectInfo, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState
 from ossfs_py.reading.context import ReadContext
-from ossfs_py.reading.fetching import Fetcher
+from ossfs_py.reading.fetching import INLINE_BYTES, Fetcher
 from ossfs_py.reading.leave import Leave
 from ossfs_py.reading.planning import NothingOnDisk, OnDisk, Planner, cut_back
 from ossfs_py.reading.secondhome import BlockBackend, DiskHome
@@ -119,7 +119,11 @@ class VersionReader:
         # at once: it must not be the memory of this answer, which is copied after the return.
         chunk.pin()
         try:
-            self._resident.touched(chunk, end - offset, MEMORY)
+            source = MEMORY
+            if chunk.awaited:
+                chunk.awaited = False
+                source = DISK if chunk.from_disk else NETWORK
+            self._resident.touched(chunk, end - offset, source)
             self._read_ahead(stream, end - offset, now, waited=False)
         finally:
             chunk.unpin()
@@ -154,6 +158,25 @@ class VersionReader:
                 one.unpin()
         return found
 
+    def ask(self, offset: int, end: int, then: Callable[[], None]) -> bool:
+        """Begin to fetch a small file that nobody has read yet, for somebody who waits for
+        ``[offset, end)``. ``then`` is called once when the request is over, whatever came of it:
+        it must not raise, and :meth:`read_nowait` has the bytes or :meth:`read` the error.
+
+        False: this is no such read, and ``then`` is not called.
+        """
+        if (
+            self.version.size > INLINE_BYTES
+            or self._streams.streams
+            or self._withheld
+            or self._fetcher.refusal is not None
+        ):
+            return False
+        chunk = self._index.at(offset)
+        if chunk is None and (span := self._planner.whole()) is not None:
+            chunk = self._fetcher.fetch(span)
+        return chunk is not None and end <= chunk.end and self._fetcher.call(chunk, then)
+
     async def read(self, offset: int, end: int) -> memoryview | bytes:
         """``[offset, end)``, fetched as needed; valid until the caller's next checkpoint.
 
@@ -176,6 +199,7 @@ class VersionReader:
             self._fetcher.fetch(span)
         self._read_ahead(stream, end - offset, now, waited=True)
         chunk, source = await self._ready_chunk(offset, end, stream)
+        chunk.awaited = False
         if end <= chunk.end:
             view = chunk.view(offset, end)
             # What was read to its end may be given up at once, but not before this answer is lent:

@@ -25,10 +25,10 @@ from ossfs_py.errors import (
     NoSuchEntryError,
     errno_of,
 )
-from ossfs_py.filesystem.replies import EntryReply, OpenReply
+from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
-from ossfs_py.fuse.adapter import Absent, Adapter
+from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.lane import Lane
 from ossfs_py.fuse.relay import socket_pair
@@ -92,6 +92,9 @@ class Handlers:
         if self.scattered is not None:
             return self.scattered
         return self.data[:size] if fh == PROMPT else None
+
+    def ask(self, _fh: int, _off: int, _size: int, _then: Callable[[], None]) -> bool:
+        return False
 
     async def read(self, _fh: int, _off: int, size: int) -> memoryview | bytes:
         self.reads_handled += 1

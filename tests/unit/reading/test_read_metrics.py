@@ -110,3 +110,19 @@ async def test_bytes_read_twice_are_used_once() -> None:
     assert reading.ahead(USED) <= 12 * MIB
     assert reading.answered(NETWORK) + reading.answered(MEMORY) == 24 * MIB
     reading.reader.close()
+
+
+@in_trio
+async def test_a_small_file_that_was_asked_for_counts_as_waited_for() -> None:
+    size = 100_000
+    reading = Reading(size)
+    came = trio.Event()
+    assert reading.reader.ask(0, size, came.set)
+    assert reading.reader.read_nowait(0, size) is None
+    await came.wait()
+    assert reading.reader.read_nowait(0, size) == bytes(size)
+    assert (reading.answered(NETWORK), reading.answered(MEMORY)) == (size, 0)
+    assert reading.reader.read_nowait(0, size) == bytes(size)
+    assert (reading.answered(NETWORK), reading.answered(MEMORY)) == (size, size)
+    reading.reader.close()
+    assert reading.memory.used_bytes == 0

@@ -627,3 +627,59 @@ def test_bytes_that_arrive_in_the_moment_a_reader_loses_patience_are_not_missed(
             reader.close()
 
     trio.run(main)
+
+
+def test_two_may_ask_for_one_small_file_and_it_is_fetched_once() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        shared = reading_over(store)
+        size = 100_000
+        reader = VersionReader(shared, ObjectVersion("k", "e", size))
+        came: list[bytes] = []
+        both = trio.Event()
+
+        def then() -> None:
+            data = reader.read_nowait(0, size)
+            assert data is not None
+            came.append(bytes(data))
+            if len(came) == 2:
+                both.set()
+
+        assert reader.ask(0, size, then)
+        assert reader.ask(4096, size, then)
+        with trio.fail_after(30):
+            await both.wait()
+        assert came == [pattern(0, size)] * 2
+        assert store.served == size
+        assert not reader.ask(0, size, then), "it has been read"
+        reader.close()
+        assert shared.memory.used_bytes == 0
+
+    trio.run(main)
+
+
+def test_who_asked_hears_of_a_failure_and_the_read_tells_which() -> None:
+    async def main() -> None:
+        store = PatternStore()
+        store.fail = lambda _start: StoreUnavailableError("down")
+        reader = VersionReader(reading_over(store), ObjectVersion("k", "e", 1000))
+        over = trio.Event()
+        assert reader.ask(0, 1000, over.set)
+        with trio.fail_after(30):
+            await over.wait()
+        assert reader.read_nowait(0, 1000) is None
+        with pytest.raises(StoreUnavailableError):
+            await reader.read(0, 1000)
+        reader.close()
+        assert not reader.ask(0, 1000, over.set), "it is closed"
+
+    trio.run(main)
+
+
+def test_larger_files_are_not_asked_for() -> None:
+    async def main() -> None:
+        reader = VersionReader(reading_over(PatternStore()), ObjectVersion("k", "e", MIB))
+        assert not reader.ask(0, 4096, trio.Event().set)
+        reader.close()
+
+    trio.run(main)

@@ -405,7 +405,8 @@ class Entries:
             return True  # this mount shows it
         listing = self._tree.listings.complete(directory)
         if listing is not None and listing.index is not None:
-            return any(entry is not LOCAL for entry in listing.index.values())
+            # From the end: rm takes the first ones, and each look would pass all their places.
+            return any(entry is not LOCAL for entry in reversed(listing.index.values()))
         prefix = self._tree.keys.marker_key_of(directory)
         page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
         return bool(page.objects or page.prefixes)

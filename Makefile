@@ -66,7 +66,7 @@ DAMAGES ?= 1000000
 FUZZ_SECONDS ?= 600
 FUZZ ?=
 
-.PHONY: help venv demo test alone lint types rules servers ceph check faults soak operations others crowd reads kills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
+.PHONY: help venv demo test alone lint types rules servers ceph check faults soak operations others crowd reads kills treekills restarts upgrades comebacks damage scale histories clones fuzz coverage bench bench-trees bench-nodes loaders install dist deb trydeb man readme screenshots images lock packages testpackages packlint clean
 
 help: ## Show this help
 	@echo "Targets:"

@@ -102,6 +102,8 @@ def restore(
     passed = f", {told['there_already']:,} there already" if told["there_already"] else ""
     back = "would come back" if dry_run else "back"
     say(f"{counted(told['files'], 'file')} ({short_size(told['bytes'])}) {back}{passed}")
+    if not (told["files"] or told["failed"] or passed):
+        say("The trash has no such copy: see 'ossfs-py trash list'.")
     return 1 if told["failed"] else 0
 
 

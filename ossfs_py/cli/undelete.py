@@ -74,4 +74,6 @@ def undelete(paths: tuple[str, ...], since_ns: int | None, dry_run: bool, as_jso
     if totals["without_version"]:
         lost = counted(totals["without_version"], "name")
         say(f"{lost} cannot come back: no version is left")
+    elif not (totals["files"] or failed):
+        say("Nothing there is deleted, or the bucket keeps no versions: see 'ossfs-py versions'.")
     return 1 if failed else 0

@@ -176,6 +176,8 @@ def test_the_commands_show_versions_and_bring_them_back(
         assert path.read_bytes() == path.name.encode()
         assert path.stat().st_mode == before.st_mode
         assert int(path.stat().st_mtime) == int(before.st_mtime)
+    mistyped = ossfs("undelete", mounted.path / "treee", environment={})
+    assert "Nothing there is deleted" in mistyped.out
 
 
 def test_cp_copies_a_tree_between_two_mounts_of_a_bucket_without_moving_its_bytes(

@@ -84,6 +84,8 @@ def test_a_tree_that_was_removed_comes_back_with_all_that_described_it(
     assert told("empty", mounted.path, "--older-than", "1d")["files"] == 0
     assert told("empty", mounted.path)["files"] == 1
     assert not [key for key in keys(minio_client, bucket) if ".ossfs-py-trash" in key]
+    mistyped = CliRunner().invoke(trash, ["restore", str(mounted.path / "treee")]).stdout
+    assert "The trash has no such copy" in mistyped
 
 
 def test_overwritten_content_is_kept_and_protection_goes_first(

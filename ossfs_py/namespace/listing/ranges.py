@@ -119,6 +119,8 @@ class RangedPages:
         """Entries of a full page."""
         self._known = ""
         """The last key that is known."""
+        self._end = ""
+        """A key behind which one page has room for all that there is; "": none is known."""
         self._spare = 0.0
         """Pages that were requested in vain."""
         self._lost = 0.0
@@ -255,6 +257,8 @@ class RangedPages:
             self._order.is_broken("does not begin pages after the key that is asked for")
             return  # is found not to fit when it is read
         slot.last, slot.token = _last(page) or slot.after, page.next_token
+        if slot.token is None and (not self._end or slot.after < self._end):
+            self._end = slot.after
         if slot.after <= self._known or (slot.is_guess and self._goes_on(slot.after, page)):
             self._known = max(self._known, slot.last)
         self._request()
@@ -320,6 +324,8 @@ class RangedPages:
             steps //= 2  # names seldom go on behind the last one that looks like them
         key = self._prefix + (found or "")
         if not found or key <= slot.after or (end is not None and key >= end):
+            return None
+        if self._end and key >= self._end:
             return None
         doubts = sum(one.after >= self._known and not one.pending.settled for one in self._slots)
         return key if key < self._known or doubts <= min(1 + self._pages // 8, _DOUBTS) else None

@@ -411,7 +411,7 @@ class Tree:
         if parent is None or inode.removed:
             return
         self.changes.add(self.keys.key_of(inode))
-        self.listings.note(parent, inode.name, REMOVED)
+        self.listings.note(parent, inode.name, REMOVED, before=self._state(inode))
         self._detach_all(inode, is_removed=True)
         self.entries_changed(parent)
 
@@ -425,7 +425,7 @@ class Tree:
             # No word to the listings: the name stays, and readers who passed it have seen it.
             self._detach_all(replaced)
         self.changes.add(self.keys.key_of(inode))
-        self.listings.note(old_parent, inode.name, REMOVED)
+        self.listings.note(old_parent, inode.name, REMOVED, before=self._state(inode))
         for node in self.table.below(inode):
             self.listings.drop(node)  # what they list has other keys now
         self.table.move(inode, parent, name)

@@ -304,7 +304,12 @@ class ObjectStore(Protocol):
         ...
 
     def upload_part(self, upload: MultipartUpload, number: int, body: Body) -> Part:
-        """Send part ``number`` (1..10,000); sending a number again replaces it."""
+        """Send part ``number`` (1..10,000); sending a number again replaces it.
+
+        Raises:
+            IntegrityError: the bytes arrive damaged, or were changed while they were sent: that is
+                told after one answer of the store.
+        """
         ...
 
     def copy_part(

@@ -12,7 +12,7 @@ from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.answers import Once
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.keys import KeyMap
-from ossfs_py.namespace.listing.merge import REMOVED, Entry, PageMerger, State
+from ossfs_py.namespace.listing.merge import DIRECTORY, REMOVED, Entry, PageMerger, State
 from ossfs_py.namespace.listing.ranges import Order, RangedPages
 from ossfs_py.namespace.listing.reading import Listing, ListingPage
 from ossfs_py.namespace.listing.seen import SeenContents
@@ -211,14 +211,29 @@ class ListingEngine:
         listing = self.complete(directory)
         return listing is not None and listing.index is not None and name not in listing.index
 
-    def note(self, directory: Inode, name: str, state: State, *, new: bool = False) -> None:
-        """This mount changed an entry: apply it to cached listings and those in flight."""
+    def note(
+        self,
+        directory: Inode,
+        name: str,
+        state: State,
+        *,
+        new: bool = False,
+        before: State | None = None,
+    ) -> None:
+        """This mount changed an entry: apply it to cached listings and those in flight. ``before``
+        is what it was, as far as the caller knows.
+        """
         if self.walks:
             self.walks.changed(self._keys.marker_key_of(directory))
         complete = self._complete.get(directory.number)
         if complete is not None and complete.index is not None:
-            before: State = complete.index.get(name, REMOVED)
+            before = complete.index.get(name, REMOVED)
             self._seen.noted(directory.number, name, before, state)
+        elif new or before is not None or state is DIRECTORY:
+            # A directory that is not new was one before. Should the store have had another entry,
+            # others have changed it, and the sum of the next listing differs, as it has to.
+            was = before or (REMOVED if new else DIRECTORY)
+            self._seen.noted(directory.number, name, was, state)
         else:
             self._seen.lost(directory.number)
         concerned = [complete, self._in_flight.get(directory.number)]

@@ -40,22 +40,23 @@ def payload_of(body: Body) -> Payload:
     return BufferPayload(body)
 
 
-def digest_headers(payload: Payload, kind: Checksum) -> dict[str, str]:
-    """The header with the checksum of the payload.
+def digest_headers(payload: Payload, kind: Checksum, *, anew: bool = False) -> dict[str, str]:
+    """The header with the checksum of the payload; ``anew``: of its bytes as they are now, whatever
+    is known.
 
     Raises:
         OSError: a file could not be read, or is shorter than promised.
     """
     if kind == "crc32c":
-        return {CRC_HEADER: crc32c(payload)}
+        return {CRC_HEADER: crc32c(payload, anew=anew)}
     if kind == "md5":
         return {"content-md5": base64.b64encode(md5(payload)).decode()}
     return {}
 
 
-def crc32c(payload: Payload) -> str:
+def crc32c(payload: Payload, *, anew: bool = False) -> str:
     """CRC-32C, base64 as in ``x-amz-checksum-crc32c``; 0.06 CPU-s per GiB."""
-    if isinstance(payload, FilePayload) and payload.crc32c is not None:
+    if not anew and isinstance(payload, FilePayload) and payload.crc32c is not None:
         value = payload.crc32c
     else:
         value = 0

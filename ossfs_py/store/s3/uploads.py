@@ -209,7 +209,12 @@ class Writer:
         )
 
         def attempt(state: Attempt) -> Part:
-            answer = self._upload(request, state)
+            try:
+                answer = self._upload(request, state)
+            except AnswerError as error:
+                if judge(error).cause is IntegrityError:
+                    self._require_unchanged(request, payload, state)
+                raise
             etag = clean_etag(answer.headers.get("etag", ""))
             return Part(number, etag, payload.size, answer.headers.get(CRC_HEADER))
 
@@ -280,6 +285,19 @@ class Writer:
                     raise
 
         self._retrier.run("DeleteObject", key, attempt)
+
+    def _require_unchanged(self, request: Request, payload: Payload, state: Attempt) -> None:
+        """There is no point in sending bytes again that are not those of their checksum any more: a
+        program has changed the file meanwhile, and waits until this part is out of the way.
+        """
+        headers = digest_headers(payload, self._checksum, anew=True)
+        if not headers.items() <= (request.headers or {}).items():
+            raise IntegrityError(
+                "the bytes changed while they were sent",
+                operation=request.operation,
+                key=request.key,
+                attempts=state.number,
+            )
 
     def _upload(self, request: Request, state: Attempt) -> Answer:
         answer = self._send(request, state)

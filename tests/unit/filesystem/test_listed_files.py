@@ -1,14 +1,17 @@
 """Files of a listing are told together where nothing else is known of them, and look the same."""
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 
 from ossfs_py.errors import StoreUnavailableError
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import Mounted, Taken, on_mount
+from tests.support.filesystems import METADATA_TTL_SECONDS, Mounted, Taken, on_mount
 from tests.support.writing import TINY_PARTS
 
 KEYS = [*(f"{number:03}" for number in range(40)), "d/x", "é", "é" * 40, "zz"]
@@ -174,3 +177,46 @@ def test_listings_that_grow_by_what_is_made_here_stay_within_their_bound(tmp_pat
         assert len(await m.names(("a",))) == len(await m.names(("b",))) == 80
 
     on_mount("direct", tmp_path, test, store=store_of(), max_entries=100)
+
+
+@pytest.mark.parametrize("by_others", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.mkdir(("d", "new")),
+        lambda m: m.symlink(b"old", ("d", "new")),
+        lambda m: m.unlink(("d", "old")),
+        lambda m: m.rename(("d", "sub"), ("d", "new")),
+        lambda m: m.rename(("d", "sub"), ("e", "new")),
+        lambda m: m.change(("d", "sub"), mode=0o700),
+    ],
+    ids=[
+        "mkdir",
+        "symlink",
+        "unlink",
+        "rename of a directory",
+        "rename away",
+        "chmod of a directory",
+    ],
+)
+def test_a_directory_s_time_is_that_of_the_change_here_not_of_the_next_listing(
+    tmp_path: Path, change: Callable[[Mounted], Awaitable[None]], *, by_others: bool
+) -> None:
+    """rsync looks at the time of a directory before it lists it, and keeps that one."""
+
+    async def test(m: Mounted) -> None:
+        await m.names(("d",))
+        clock = trio.lowlevel.current_clock()
+        assert isinstance(clock, trio.testing.MockClock)
+        clock.jump(METADATA_TTL_SECONDS + 1)
+        await m.names(("e",))  # nobody keeps the other listing any more
+        await change(m)
+        if by_others:
+            m.store.seed("d/foreign", b"by others")
+        before = (await m.stat(("d",))).mtime_ns
+        names = await m.names(("d",))
+        assert ("foreign" in names) is by_others
+        assert ((await m.stat(("d",))).mtime_ns != before) is by_others
+
+    store = store_of("d/keep", "d/old", "d/sub/x", "e/keep")
+    on_mount("direct", tmp_path, test, store=store, posix_metadata=True)

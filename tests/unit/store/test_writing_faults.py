@@ -21,6 +21,7 @@ from ossfs_py.model import CommitRequest, Condition, FileSlice, MultipartUpload,
 from ossfs_py.store.base import ObjectStore
 from tests.support.scripted_server import (
     ETAG,
+    Peer,
     ScriptedServer,
     Step,
     error,
@@ -115,6 +116,34 @@ def test_an_upload_without_answer_is_sent_again_in_full(end: object) -> None:
 def test_bytes_damaged_on_the_way_are_sent_again() -> None:
     with ScriptedServer([[[error(400, "BadDigest")]], [[reply(200, b"", accepted())]]]) as server:
         assert put(store_for(server.url)).etag == ETAG
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_part_is_sent_again_only_if_its_bytes_are_still_those_of_its_checksum(
+    tmp_path: Path, *, changed: bool, known: bool
+) -> None:
+    """Or a program that overwrites a part on its way waits for the retries of many seconds."""
+    path = tmp_path / "body"
+    path.write_bytes(BODY)
+
+    def overwrite(_peer: Peer) -> None:
+        if changed:
+            with path.open("r+b") as file:
+                file.write(bytes([BODY[0] ^ 1]))
+
+    script = [[[overwrite, error(400, "BadDigest")]], [[reply(200, b"", accepted())]]]
+    body_sum = checksums.crc32c(BODY) if known else None
+    with ScriptedServer(script) as server, path.open("rb") as file:
+        store = store_for(server.url)
+        slice_ = FileSlice(file.fileno(), 0, len(BODY), body_sum)
+        if changed:
+            with pytest.raises(IntegrityError, match="changed while they were sent"):
+                store.upload_part(UPLOAD, 1, slice_)
+        else:
+            assert store.upload_part(UPLOAD, 1, slice_).etag == ETAG
+        store.close()
+    assert len(server.requests) == (1 if changed else 2)
 
 
 def test_a_full_store_is_a_matter_of_quota() -> None:

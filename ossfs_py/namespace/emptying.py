@@ -56,16 +56,23 @@ the answer is used.
 
 
 class _Answer:
-    """One page of a flat listing: of the keys below ``base`` from ``prefix`` on."""
+    """One page of a flat listing: of the keys below ``base`` that come behind ``start``.
+
+    That is a key of a file, or all that a directory's keys begin with: its marker is not told. Not
+    the same without the slash: SeaweedFS goes on behind the whole directory then, and the keys of
+    ``foo-bar`` come between ``foo`` and those in it.
+    """
 
     def __init__(
-        self, base: str, prefix: str, asked_at: float, hiding: Hiding, page: Pending[ListPage]
+        self, base: str, start: str, asked_at: float, hiding: Hiding, page: Pending[ListPage]
     ) -> None:
         self.base = base
         self.asked_at = asked_at
         self.added: list[str] = []
         """Keys of entries made or stored by this mount since."""
-        self._prefix = prefix
+        self.has_told = False
+        """Whether it has told of a directory."""
+        self._start = start
         self._hiding = hiding
         self._asked = page
         self._keys: list[str] = []
@@ -92,12 +99,12 @@ class _Answer:
             return
         keys = [info.key for info in page.objects]
         in_order = all(before < after for before, after in pairwise(keys))
-        if in_order and (not keys or (keys[0] >= self._prefix and keys[0].startswith(self.base))):
+        if in_order and (not keys or (keys[0] > self._start and keys[0].startswith(self.base))):
             self._keys, self._page = keys, page
 
     def may_tell(self, prefix: str) -> bool:
-        """Whether keys below ``prefix`` were asked for."""
-        return prefix.startswith(self.base) and prefix >= self._prefix
+        """Whether all keys below ``prefix`` were asked for, that of its marker, too."""
+        return prefix.startswith(self.base) and prefix > self._start
 
     def tells(self, prefix: str, removed: RemovedKeys) -> bool | None:
         """Whether all keys below ``prefix`` were removed here; None: not all are known. A marker
@@ -106,6 +113,11 @@ class _Answer:
         page = self._known()
         if page is None or not self.may_tell(prefix):
             return None
+        is_empty = self._is_empty(page, prefix, removed)
+        self.has_told = self.has_told or is_empty is not None
+        return is_empty
+
+    def _is_empty(self, page: ListPage, prefix: str, removed: RemovedKeys) -> bool | None:
         if any(key.startswith(prefix) for key in self.added):
             return False
         place = bisect_left(self._keys, prefix)
@@ -121,6 +133,11 @@ class _Answer:
         """
         last = self._keys[-1] if self._known() is not None and self._keys else ""
         return last[: last.find("/", len(self.base)) + 1]
+
+    def key_before(self, prefix: str) -> str:
+        """The last key before those of a directory; "": there is none."""
+        place = bisect_left(self._keys, prefix) if self._known() is not None else 0
+        return self._keys[place - 1] if place else ""
 
     def share_passed(self, prefix: str) -> float:
         """The share of its keys that come before ``prefix``; 1: there is nothing behind them."""
@@ -235,10 +252,11 @@ class Emptying:
             return True
         if directory.children:
             return False
-        if self._tells(prefix, now):
+        is_told = self._told(prefix, now)
+        if is_told:
             self._look_ahead(parent, prefix, now)
             return True
-        if goes_on and await self._is_told(parent, prefix):
+        if is_told is None and goes_on and await self._is_told(parent, prefix):
             return not directory.children
         return await self._is_emptied(directory, prefix, own)
 
@@ -251,12 +269,15 @@ class Emptying:
         latest = self._answers[-1] if self._answers else None
         if latest is not None and latest.may_tell(prefix):
             await latest.arrived()
-        if not self._tells(prefix, trio.current_time()):
-            await self._ask(self._tree.keys.marker_key_of(parent), prefix).arrived()
-            if not self._tells(prefix, trio.current_time()):
+            is_empty = self._told(prefix, trio.current_time())
+            if is_empty is not None:
+                return is_empty
+            if latest in self._answers and not latest.has_told:
                 self._useless = parent
                 return False
-        return True
+        # For those behind it: what is in this one is asked for meanwhile, and its marker.
+        self._ask(self._tree.keys.marker_key_of(parent), prefix)
+        return False
 
     def _goes_on(self, parent: Inode, now: float) -> bool:
         """A directory in ``parent`` is about to be removed; whether another one just was. Ask for
@@ -293,14 +314,13 @@ class Emptying:
         if run in self._runs.values() and not self._workers.closed:
             self._ask_part_ahead(run)
 
-    def _ask(self, base: str, prefix: str) -> _Answer:
-        query = ListQuery(base, delimiter="", start_after=prefix.removesuffix("/"))
+    def _ask(self, base: str, start: str) -> None:
+        query = ListQuery(base, delimiter="", start_after=start)
         page = Pending(self._workers, partial(self._list_page, query))
-        hidden = [key for key in self._removed.below(base) if key >= prefix]
-        answer = _Answer(base, prefix, trio.current_time(), self._hiding(hidden), page)
+        hidden = [key for key in self._removed.below(base) if key > start]
+        answer = _Answer(base, start, trio.current_time(), self._hiding(hidden), page)
         self._answers = [*self._answers[-1:], answer]
         self._tree.on_added = self._added
-        return answer
 
     def _look_ahead(self, parent: Inode, prefix: str, now: float) -> None:
         """Request the next answer in time: for the directories behind those of the latest one, or
@@ -313,7 +333,7 @@ class Emptying:
         age = (now - latest.asked_at) / self._tree.options.negative_ttl_seconds
         following = latest.last_directory()
         if passed > _HALF_WAY and age < passed and following > prefix:
-            self._ask(latest.base, following)
+            self._ask(latest.base, latest.key_before(following) or prefix)
         elif max(passed, age) > _NEAR_THE_END:
             self._ask(self._tree.keys.marker_key_of(parent), prefix)
 
@@ -367,12 +387,13 @@ class Emptying:
     def _hiding(self, keys: Sequence[str]) -> Hiding:
         return {key: self._removed.hiding(key) for key in keys}
 
-    def _tells(self, prefix: str, now: float) -> bool:
+    def _told(self, prefix: str, now: float) -> bool | None:
+        """Whether an answer says that a directory is empty, or not; None: there is none."""
         self._forget_old(now)
         for answer in reversed(self._answers):
             if (is_told := answer.tells(prefix, self._removed)) is not None:
                 return is_told
-        return False
+        return None
 
     def _forget_old(self, now: float) -> None:
         ttl_seconds = self._tree.options.negative_ttl_seconds

@@ -165,3 +165,27 @@ def test_a_tree_that_is_walked_as_it_is_read_shows_each_file(
         if path.is_file()
     }
     assert read == made
+
+
+@pytest.mark.parametrize("late", range(1, 4))
+def test_a_directory_others_store_in_while_its_tree_is_removed_stays(
+    mount: MountFactory, bucket: str, minio_client: Minio, late: int
+) -> None:
+    """Where the answer begins that tells of several directories, too."""
+    for number in range(5):
+        minio_client.put_object(bucket, f"t/d{number}/ours", BytesIO(b"1"), 1)
+    mounted = mount(bucket, data_path="temp", write_back=True, negative_ttl=LIFETIME_SECONDS)
+    tree = mounted.path / "t"
+    for directory in sorted(tree.iterdir()):
+        assert [path.name for path in directory.iterdir()] == ["ours"]
+        (directory / "ours").unlink()
+    time.sleep(LIFETIME_SECONDS)
+    minio_client.put_object(bucket, f"t/d{late}/theirs", BytesIO(b"1"), 1)
+    for number in range(5):
+        directory = tree / f"d{number}"
+        if number == late:
+            with pytest.raises(OSError, match="not empty"):
+                directory.rmdir()
+        else:
+            directory.rmdir()
+    assert (tree / f"d{late}").is_dir()

@@ -635,6 +635,29 @@ def test_a_tree_that_is_removed_is_asked_for_once_a_lifetime(tmp_path: Path) -> 
     )
 
 
+def test_a_directory_beside_one_whose_name_goes_on_is_asked_for_with_those_behind_it(
+    tmp_path: Path,
+) -> None:
+    """The keys below ``d01-old/`` come between ``d01`` and ``d01/``."""
+
+    async def test(m: Mounted) -> None:
+        folders = await emptied(m)
+        m.store.take_requests()
+        for folder in folders:
+            if folder != "d01-old":
+                await m.rmdir(("t", folder))
+        assert m.store.take_requests().get("list_page", 0) <= 3
+        await m.write_file(("t", "d01-old", "new"), b"1")
+        await m.fs.sync()
+        left = m.store.keys()
+        assert [key for key in left if not key.endswith("/")] == ["t/d01-old/new"]
+
+    store = removed_tree(20, 5)
+    for number in range(10):
+        store.seed(f"t/d01-old/f{number}", b"x")
+    on_mount("temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=1.0)
+
+
 def test_what_others_store_while_a_tree_is_removed_keeps_its_directory(tmp_path: Path) -> None:
     async def test(m: Mounted) -> None:
         folders = await emptied(m)

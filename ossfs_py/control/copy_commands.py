@@ -25,6 +25,7 @@ from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.model import CommitRequest, ListQuery, ObjectInfo
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
+from ossfs_py.store.keyorder import is_behind
 
 _AT_ONCE = 16
 
@@ -140,13 +141,16 @@ class CopyCommands:
             token = page.next_token
 
     async def _between(self, prefix: str, after: str, last: str) -> dict[str, ObjectInfo]:
-        """Objects below a prefix from behind ``after`` up to ``last``; the marker itself too."""
+        """Objects below a prefix from behind ``after`` up to ``last``, and perhaps some more;
+        the marker itself too.
+        """
         found: dict[str, ObjectInfo] = {}
         query = ListQuery(prefix, delimiter="", start_after=None if after == prefix else after)
         while True:
             page = await self._network.run(self._store.list_page, query)
-            found |= {info.key: info for info in page.objects if info.key <= last}
-            if page.next_token is None or (page.objects and page.objects[-1].key >= last):
+            found |= {info.key: info for info in page.objects}
+            reached = page.objects[-1].key if page.objects else ""
+            if page.next_token is None or reached == last or is_behind(reached, last):
                 return found
             query = ListQuery(prefix, delimiter="", token=page.next_token)
 

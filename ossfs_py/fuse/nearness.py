@@ -59,7 +59,11 @@ class Nearness:
         self._near: set[int] | None = None
         """The processor to wait on; None: any."""
         self._is_bound = False
+        self._every = set(range(os.sysconf("SC_NPROCESSORS_CONF")))
         self._all: set[int] = set()
+        """What was permitted when it was last looked at."""
+        self._free: set[int] = set()
+        """What to ask for where it need not be near: more, if only the cgroup permits no more."""
         self._since = clock()
         self._before_seconds = 0.0
         """How long a request took while all processors were permitted."""
@@ -81,14 +85,19 @@ class Nearness:
         if self.asked >= _JUDGED_REQUESTS:
             self._judge()
         if self._near is not None and not self._is_bound:
-            self._is_bound = self._permit(self._near)
+            self._bind(self._near)
         return self._is_bound
 
     def roam(self) -> None:
-        """Permit all processors: threads that this one starts have the same, for ever."""
+        """Permit all processors: threads that this one starts have the same, for ever. If somebody
+        else, or the kernel, has said meanwhile where this one runs, that holds.
+        """
         if self._is_bound:
             self._is_bound = False
-            self._permit(self._all)
+            if os.sched_getaffinity(0) == self._near:
+                self._permit(self._free)
+            else:
+                self._look()
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -101,7 +110,7 @@ class Nearness:
             if now < self._again_at or took > _RARE_SECONDS or not is_alone:
                 return
             self._before_seconds, self._disappointments = took, 0
-            self._all = os.sched_getaffinity(0)
+            self._look()
             self._come_near()
         elif is_alone and took <= self._before_seconds * _WORTHWHILE:
             self._disappointments, self._pause_seconds = 0, _FIRST_PAUSE_SECONDS
@@ -110,6 +119,32 @@ class Nearness:
             self._disappointments += 1
             if self._disappointments == _DISAPPOINTMENTS:
                 self._leave(now)
+
+    def _look(self) -> None:
+        """Find out which processors are permitted, and whether somebody wants it so.
+
+        Linux 6.2 and later remember what a thread has asked for. Where it is only the cgroup that
+        permits no more, all there are have to be asked for, or else the thread gets none of those
+        that the cgroup is given later.
+        """
+        self._all = os.sched_getaffinity(0)
+        self._free = self._every | self._all
+        if not self._permit(self._free):
+            self._free = self._all
+        elif os.sched_getaffinity(0) != self._all:
+            self._free = self._all
+            self._permit(self._free)
+
+    def _bind(self, near: set[int]) -> None:
+        """Wait on one processor only, if it is one of several that still are permitted."""
+        if os.sched_getaffinity(0) != self._all:
+            self._look()
+        if self._near is None:
+            return  # the kernel refuses
+        if near < self._all:
+            self._is_bound = self._permit(near)
+        else:
+            self._leave(self._clock())
 
     def _come_near(self) -> None:
         processor = self._processor_of(self.asker) if len(self._all) > 1 else None

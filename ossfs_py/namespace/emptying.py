@@ -28,6 +28,7 @@ from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.removed import RemovedKeys, RemovedObject
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.keyorder import is_behind
 
 _SOON_SECONDS = 2.0
 """A directory removed so soon after the one beside it: a tree is being removed."""
@@ -104,7 +105,7 @@ class _Answer:
 
     def may_tell(self, prefix: str) -> bool:
         """Whether all keys below ``prefix`` were asked for, that of its marker, too."""
-        return prefix.startswith(self.base) and prefix > self._start
+        return prefix.startswith(self.base) and is_behind(prefix, self._start)
 
     def tells(self, prefix: str, removed: RemovedKeys) -> bool | None:
         """Whether all keys below ``prefix`` were removed here; None: not all are known. A marker
@@ -125,7 +126,10 @@ class _Answer:
             if not _is_gone(page.objects[place], prefix, self._hiding, removed):
                 return False
             place += 1
-        return True if place < len(self._keys) or page.next_token is None else None
+        if page.next_token is None:
+            return True
+        is_passed = place < len(self._keys) and is_behind(self._keys[-1], prefix)
+        return True if is_passed else None
 
     def last_directory(self) -> str:
         """The prefix of the last directory in the answer, of which it may not tell all; "": there

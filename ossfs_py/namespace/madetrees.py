@@ -27,6 +27,7 @@ from ossfs_py.namespace.listing.shared import MADE_HERE_SECONDS
 from ossfs_py.namespace.pending import Pending
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.runtime.workers import Workers
+from ossfs_py.store.keyorder import is_behind, just_before
 
 _AHEAD = 0.3
 """The part of the lifetime at whose end the next answer is asked for: a program that goes on asking
@@ -50,7 +51,9 @@ class _TreeAnswer:
 
     def asks_for(self, prefix: str) -> bool:
         """Whether the keys below ``prefix`` were asked for."""
-        return prefix.startswith(self._base) and (self._after is None or prefix > self._after)
+        return prefix.startswith(self._base) and (
+            self._after is None or is_behind(prefix, self._after)
+        )
 
     def take_in(self, page: ListPage) -> None:
         """The store's answer; it is not used if the store does not keep the order."""
@@ -77,7 +80,7 @@ class _TreeAnswer:
             if name:
                 found[name] = info
             place += 1
-        is_whole = place < len(keys) or page.next_token is None
+        is_whole = page.next_token is None or (place < len(keys) and is_behind(keys[-1], prefix))
         return found if is_whole else None
 
 
@@ -189,8 +192,9 @@ class MadeTrees:
             top = top.parent
         base, last = self._tree.keys.marker_key_of(top), self._last
         reaches = last is None or not last.asks_for(prefix) or last.entries(prefix) is not None
-        answer = self._last = _TreeAnswer(base, None if reaches else prefix.removesuffix("/"))
-        query = ListQuery(base, delimiter="", start_after=None if reaches else prefix[:-1])
+        after = None if reaches or prefix == base else just_before(prefix)
+        answer = self._last = _TreeAnswer(base, after)
+        query = ListQuery(base, delimiter="", start_after=after)
         pending = Pending(self._workers, partial(self._list_page, query))
         answer.pending = pending
 

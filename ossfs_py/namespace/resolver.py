@@ -390,9 +390,13 @@ class Resolver:
             StoreError
         """
         prefix = self._tree.keys.marker_key_of(directory)
-        page = await self.list_page(ListQuery(prefix, max_keys=2))
-        keys = [info.key for info in page.objects if info.key != prefix or info.size]
-        return min([*keys, *page.prefixes], default=None)
+        token: str | None = None
+        while True:
+            page = await self.list_page(ListQuery(prefix, token=token, max_keys=2))
+            keys = [info.key for info in page.objects if info.key != prefix or info.size]
+            if keys or page.prefixes or page.next_token in (None, token):
+                return min([*keys, *page.prefixes], default=None)
+            token = page.next_token  # the marker, and a page of what was removed here
 
     async def _refresh_once(self, inode: Inode) -> bool:
         """One question; False if a local change overtook it."""

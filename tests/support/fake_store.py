@@ -195,7 +195,7 @@ class FakeStore:
             objects: list[ObjectInfo] = []
             prefixes: dict[str, None] = {}
             last = ""
-            for key in sorted(self.objects):
+            for key in sorted(self.objects, key=self._order):
                 if not key.startswith(prefix):
                     continue
                 common = None
@@ -203,7 +203,7 @@ class FakeStore:
                     end = key.index(delimiter, len(prefix)) + len(delimiter)
                     common = key[:end]
                 shown = common if common is not None else key
-                if (after is not None and shown <= after) or shown in prefixes:
+                if (after is not None and not self._is_behind(shown, after)) or shown in prefixes:
                     continue
                 if len(objects) + len(prefixes) >= limit:
                     return ListPage(tuple(objects), tuple(prefixes), last)
@@ -213,6 +213,12 @@ class FakeStore:
                 else:
                     objects.append(self.objects[key].info._replace(metadata=None, described=None))
             return ListPage(tuple(objects), tuple(prefixes), None)
+
+    def _order(self, key: str) -> str | list[str]:
+        return key
+
+    def _is_behind(self, shown: str, after: str) -> bool:
+        return shown > after
 
     def get_range_into(
         self, version: ObjectVersion, start: int, buffer: memoryview

@@ -27,6 +27,7 @@ from ossfs_py.model import ListPage
 from ossfs_py.namespace.listing.guessing import Names
 from ossfs_py.namespace.listing.walks import token_after
 from ossfs_py.namespace.pending import Pending
+from ossfs_py.store.keyorder import LAST_CHARACTER, just_before
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,7 @@ class RangedPages:
         """What the page before the first slot told of the keys behind its beginning."""
         self._names = Names()
         self._usable = at_once > 1 and order.is_kept
+        self._has_directories = False
         self._pages = 0
         self._size = 0
         """Entries of a full page."""
@@ -160,6 +162,7 @@ class RangedPages:
         self._pages += 1
         self._size = max(self._size, len(page.objects) + len(page.prefixes))
         names = self._usable and self._size >= _MIN_ENTRIES and _names(page, len(self._prefix))
+        self._has_directories = len(page.prefixes) > len(page.objects)
         if names:
             self._names.note(names)
         if not self._slots:
@@ -323,6 +326,9 @@ class RangedPages:
         while steps and not (found := names.name_at(begin + step * steps)):
             steps //= 2  # names seldom go on behind the last one that looks like them
         key = self._prefix + (found or "")
+        if found and self._has_directories:
+            # Behind its very name SeaweedFS leaves out a directory. Still no slash: see above.
+            key = just_before(key + "/").replace("/" + LAST_CHARACTER, "." + LAST_CHARACTER)
         if not found or key <= slot.after or (end is not None and key >= end):
             return None
         if self._end and key >= self._end:

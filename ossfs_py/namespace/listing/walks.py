@@ -20,6 +20,7 @@ from cachetools import TTLCache
 from ossfs_py.errors import StoreError
 from ossfs_py.model import ListPage, ObjectInfo
 from ossfs_py.namespace.pending import Pending
+from ossfs_py.store.keyorder import LAST_CHARACTER, just_before
 
 _PAGE_KEYS = 1000
 """Most keys a LIST answer holds (S3 and OSS)."""
@@ -32,8 +33,6 @@ _PATIENCE_PAGES = 2
 _MAX_REMEMBERED = 1024
 
 _AFTER = "\0after:"
-_LAST_CHARACTER = "\U0010ffff"
-"""Sorts behind all others: no key below a directory comes after its prefix and this."""
 
 FetchFlat = Callable[[str, str | None, str | None], Pending[ListPage]]
 """Asks for a flat page below a prefix: from a token, or after a key."""
@@ -153,7 +152,7 @@ class _FlatPage:
                 if page.next_token is not None:
                     self._walks.found_large(prefix)
                     slash = last.find("/", len(prefix))
-                    token = token_after(last if slash < 0 else last[: slash + 1] + _LAST_CHARACTER)
+                    token = token_after(last if slash < 0 else last[: slash + 1] + LAST_CHARACTER)
                 self._promised.keep(ListPage(objects, prefixes, token), self._asked_at)
             elif prefix not in self.changed and (
                 page.next_token is None or not last.startswith(prefix)
@@ -426,7 +425,7 @@ class Walks:
             return
         if self._walk is not None:
             self._walk.end()
-        self._walk = _Walk(base, first.removesuffix("/"), self._fetch, self)
+        self._walk = _Walk(base, just_before(first), self._fetch, self)
 
     def found(self, prefix: str, found: FoundPage) -> None:
         """A walk has read a whole directory."""

@@ -11,6 +11,7 @@ from ossfs_py.control.server import Arguments, ControlError
 from ossfs_py.errors import AccessDeniedError, ReadOnlyError
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, on_mount
+from tests.support.tree_order_store import TreeOrderStore
 
 Ask = Callable[..., Awaitable[Mapping[str, Any]]]
 RESERVED = ".ossfs-py-"
@@ -172,5 +173,25 @@ def test_the_mounts_own_objects_are_not_copied(tmp_path: Path) -> None:
     async def test(ask: Ask, _fs: Mounted) -> None:
         await ask("team", "clone", reserved=f"team/{RESERVED}")
         assert copies(store, "clone/").keys() == {"file"}
+
+    asked(tmp_path, store, test)
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5, 8])
+def test_what_is_there_already_is_found_in_whatever_order_the_store_has_keys(
+    tmp_path: Path, page_size: int
+) -> None:
+    store = TreeOrderStore(page_size=page_size)
+    for name in ("c", "d/1", "d/2", "d/3", "d-x", "d.y/1", "d0", "e/1"):
+        store.seed(f"model/{name}", b"x")
+
+    async def test(ask: Ask, _fs: Mounted) -> None:
+        await ask("model", "clone")
+        for key, kept in list(store.objects.items()):
+            if key.startswith("clone/"):
+                etag = store.objects["model/" + key[len("clone/") :]].info.etag
+                store.objects[key] = type(kept)(kept.content, kept.info._replace(etag=etag))
+        told = await ask("model", "clone")
+        assert (told["files"], told["there_already"]) == (0, 8)
 
     asked(tmp_path, store, test)

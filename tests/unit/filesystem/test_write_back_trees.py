@@ -32,6 +32,7 @@ from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, Names, mounted, on_mount
+from tests.support.tree_order_store import TreeOrderStore
 from tests.support.writing import TINY_PARTS
 
 MODE = "mode"
@@ -679,6 +680,32 @@ def test_what_others_store_while_a_tree_is_removed_keeps_its_directory(tmp_path:
     on_mount(
         "temp", tmp_path, test, store=removed_tree(6, 2), write_back=True, negative_ttl_seconds=1.0
     )
+
+
+@pytest.mark.parametrize("page_size", [3, 7, 1000])
+@pytest.mark.parametrize("late", ["d", "d-x", "d.y", "d0", "e"])
+def test_what_others_store_keeps_its_directory_in_whatever_order_the_store_has_keys(
+    tmp_path: Path, late: str, page_size: int
+) -> None:
+    async def test(m: Mounted) -> None:
+        await emptied(m)
+        m.store.seed(f"t/{late}/theirs", b"1")
+        for folder in ("d-x", "d0", "d", "c", "d.y", "e"):
+            if folder == late:
+                with pytest.raises(FilesystemError):
+                    await m.rmdir(("t", folder))
+            else:
+                await m.rmdir(("t", folder))
+        await m.fs.sync()
+        assert [key for key in sorted(m.store.objects) if not key.endswith("/")] == [
+            f"t/{late}/theirs"
+        ]
+
+    store = TreeOrderStore(page_size=page_size)
+    for folder in ("c", "d", "d-x", "d.y", "d0", "e"):
+        for number in range(2):
+            store.seed(f"t/{folder}/f{number}", b"x")
+    on_mount("temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=1.0)
 
 
 def test_what_this_mount_makes_while_a_tree_is_removed_keeps_its_directory(tmp_path: Path) -> None:

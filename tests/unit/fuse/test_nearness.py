@@ -21,17 +21,25 @@ class Machine:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self.permitted = set(ALL)
+        self.cpuset = set(ALL)
+        self.wanted = set(ALL)
+        """What was asked for last, which Linux 6.2 and later remember."""
         self.calls: list[set[int]] = []
+        """Each time that one processor was asked for."""
         self.runs_on: dict[int, int] = {PROGRAM: 1, OTHER: 2}
         self.fails = False
         self.nearness = Nearness(self.runs_on.get, lambda: self.now)
 
+    @property
+    def permitted(self) -> set[int]:
+        return self.wanted & self.cpuset or set(self.cpuset)
+
     def permit(self, _thread: int, processors: set[int]) -> None:
         if self.fails:
             raise OSError(errno.EINVAL, "no such processor")
-        self.permitted = set(processors)
-        self.calls.append(self.permitted)
+        self.wanted = set(processors)
+        if len(processors) == 1:
+            self.calls.append(self.permitted)
 
     def ask(self, seconds: float, *threads: int, judgements: int = 1) -> None:
         """Requests of these threads in turn, until it was looked at the clock so often."""
@@ -45,6 +53,7 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     made = Machine()
+    made.nearness._every = ALL | {3, 4}  # that are not there, or not the cgroup's
     fake = SimpleNamespace(
         sched_getaffinity=lambda _thread: set(made.permitted), sched_setaffinity=made.permit
     )
@@ -125,10 +134,57 @@ def test_a_processor_that_is_gone_ends_it(machine: Machine) -> None:
 
 
 def test_one_processor_is_left_alone(machine: Machine) -> None:
-    machine.permitted = {1}
+    machine.cpuset = {1}
     machine.ask(SLOW, PROGRAM, judgements=5)
     assert machine.calls == []
-    machine.permitted = set(ALL)
+    machine.cpuset = set(ALL)
+
+
+@pytest.mark.parametrize("wanted", [{0, 1}, {0, 2}, {2}])
+def test_what_an_administrator_says_while_it_is_near_holds(
+    machine: Machine, wanted: set[int]
+) -> None:
+    machine.ask(SLOW, PROGRAM)
+    assert machine.permitted == {1}
+    machine.wanted = set(wanted)
+    machine.nearness.roam()
+    assert machine.permitted == wanted
+    assert machine.nearness.before_wait() == (1 in wanted)
+    machine.nearness.roam()
+    assert machine.permitted == wanted
+    machine.ask(FAST, PROGRAM, judgements=3)
+    machine.nearness.roam()
+    assert machine.permitted == wanted
+    machine.wanted = set(ALL)
+
+
+def test_what_an_administrator_says_while_it_roams_holds(machine: Machine) -> None:
+    machine.ask(SLOW, PROGRAM)
+    machine.nearness.roam()
+    machine.wanted = {0, 1}
+    assert machine.nearness.before_wait()
+    assert machine.permitted == {1}
+    machine.nearness.roam()
+    assert machine.permitted == {0, 1}
+    machine.wanted = set(ALL)
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+@pytest.mark.parametrize("smaller", [{0, 1}, {0, 2}, {1}, {2}])
+def test_a_cgroup_that_shrinks_and_grows_gives_all_processors_again(
+    machine: Machine, smaller: set[int], is_near: bool
+) -> None:
+    machine.ask(SLOW, PROGRAM)
+    if not is_near:
+        machine.nearness.roam()
+    machine.cpuset = set(smaller)
+    for _ in range(3):
+        machine.nearness.roam()
+        assert machine.permitted == smaller
+        machine.nearness.before_wait()
+    machine.nearness.roam()
+    machine.cpuset = set(ALL)
+    assert machine.permitted == ALL
 
 
 def test_the_kernel_tells_where_a_thread_runs() -> None:

@@ -8,6 +8,7 @@ from ossfs_py.errors import DirectoryNotEmptyError, NoSuchEntryError, StoreUnava
 from ossfs_py.namespace.inode import Inode
 from tests.support.fake_store import FakeStore
 from tests.support.namespaces import Mounted, mounted
+from tests.support.tree_order_store import TreeOrderStore
 
 UID, GID = 7, 8
 DIRECTORIES = tuple(f"e{number}" for number in range(6))
@@ -119,7 +120,8 @@ def test_who_lists_a_second_later_is_told_what_others_stored_since() -> None:
     mounted(run, negative_ttl_seconds=60.0)
 
 
-def test_an_answer_of_several_pages_tells_of_those_that_it_reaches() -> None:
+@pytest.mark.parametrize("kind", [FakeStore, TreeOrderStore])
+def test_an_answer_of_several_pages_tells_of_those_that_it_reaches(kind: type[FakeStore]) -> None:
     async def run(m: Mounted) -> None:
         await tree(m)
         m.clock.jump(1.1)
@@ -128,7 +130,34 @@ def test_an_answer_of_several_pages_tells_of_those_that_it_reaches() -> None:
             await m.at(f"d/{name}/theirs")
             await absent(m, f"d/{name}/a")
 
-    mounted(run, FakeStore(page_size=3), negative_ttl_seconds=1.0)
+    mounted(run, kind(page_size=3), negative_ttl_seconds=1.0)
+
+
+@pytest.mark.parametrize("kind", [FakeStore, TreeOrderStore])
+@pytest.mark.parametrize("page_size", range(1, 9))
+def test_what_others_store_in_a_tree_of_several_pages_is_found(
+    kind: type[FakeStore], page_size: int
+) -> None:
+    """Whatever order the store has keys in, and whatever directory is asked for first."""
+
+    async def run(m: Mounted) -> None:
+        names = ("d", "d-x", "d.y", "d0", "d01", "e")
+        t = await made(m, m.root, "t")
+        for name in names:
+            directory = await made(m, t, name)
+            m.commit(m.create(directory, "f"), b"x")
+        for first in names:
+            for theirs in names:
+                m.clock.jump(1.1)
+                await absent(m, f"t/{first}/a")
+                m.store.seed(f"t/{theirs}/{first}", b"x")
+                m.clock.jump(1.1)
+                await absent(m, f"t/{first}/b")
+                assert (await m.at(f"t/{theirs}/{first}")).size == 1
+                m.store.erase(f"t/{theirs}/{first}")
+                await m.namespace.make_directory(t, f"z{first}{theirs}", 0o755, UID, GID)
+
+    mounted(run, kind(page_size=page_size), negative_ttl_seconds=1.0)
 
 
 def test_a_marker_with_content_keeps_its_directory() -> None:

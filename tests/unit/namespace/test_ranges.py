@@ -25,6 +25,7 @@ from tests.support.endless_store import EndlessStore, TreeKeys
 from tests.support.fake_store import FakeStore
 from tests.support.namespaces import Mounted, mounted
 from tests.support.ranged import ListPages, Reading
+from tests.support.tree_order_store import TreeOrderStore
 
 THREADS = 40
 FEW = 8
@@ -561,3 +562,19 @@ def test_names_that_a_server_might_not_take_are_not_guessed() -> None:
         known = Names()
         known.note([f"a{odd}{n:05}" for n in range(1000)])
         assert not known.breadth
+
+
+@pytest.mark.parametrize("kind", [FakeStore, TreeOrderStore])
+def test_directories_are_listed_in_several_places_where_their_names_are_left_out(
+    kind: type[FakeStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = kind()
+    for number in range(9000):
+        store.seed(f"d{number:05}/f", b"x")
+
+    async def run(m: Mounted) -> None:
+        assert len(await m.names(m.root)) == 9000
+
+    with caplog.at_level("INFO"):
+        mounted(run, store)
+    assert "page after page" not in caplog.text

@@ -11,6 +11,7 @@ from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.namespace import Inode
 from tests.support.fake_store import FakeStore
 from tests.support.namespaces import Mounted, mounted
+from tests.support.tree_order_store import TreeOrderStore
 
 
 def tree(directories: int, files: int, *, deeper: str = "") -> FakeStore:
@@ -44,6 +45,21 @@ def test_a_walk_of_nested_directories_costs_a_request_for_a_thousand_keys() -> N
         assert m.store.take_requests() == {"list_page": 2}
         assert await walk(m, m.root) == 10 * (1 + 2 + 90)
         assert m.store.take_requests() == {}
+
+    mounted(run, store)
+
+
+@pytest.mark.parametrize("kind", [FakeStore, TreeOrderStore])
+def test_a_walk_from_the_first_directory_on_brings_that_one_too(kind: type[FakeStore]) -> None:
+    """Also where a store leaves out a directory behind its name without a slash."""
+    store = kind()
+    for d in range(10):
+        for f in range(50):
+            store.seed(f"d{d:02}/f{f:04}", b"x")
+
+    async def run(m: Mounted) -> None:
+        assert await walk(m, m.root) == 10 * (1 + 50)
+        assert m.store.take_requests() == {"list_page": 2}
 
     mounted(run, store)
 

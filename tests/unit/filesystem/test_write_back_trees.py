@@ -609,31 +609,39 @@ async def remove_files(m: Mounted, folder: str) -> None:
         await m.unlink(("t", folder, name))
 
 
-async def emptied(m: Mounted) -> list[str]:
+async def emptied(m: Mounted, ttl_seconds: float = 1.0) -> list[str]:
     """Remove the files of every directory of the tree; its directories, whose listings are old."""
     folders = await m.names(("t",))
     for folder in folders:
         await remove_files(m, folder)
-    await m.bench.later(2)
+    await m.bench.later(ttl_seconds + 1)
     return folders
+
+
+def asked(requests: dict[str, int]) -> int:
+    """LISTs, without the one that each batch of removals sends for itself when it begins."""
+    return requests.get("list_page", 0) - requests.get("delete_many", 0)
+
+
+SLOW_SECONDS = 30.0
+"""A lifetime that does not end while a busy machine removes a tree."""
 
 
 def test_a_tree_that_is_removed_is_asked_for_once_a_lifetime(tmp_path: Path) -> None:
     """What was listed is too old at each rmdir, and one answer tells of several directories."""
 
     async def test(m: Mounted) -> None:
-        folders = await emptied(m)
+        folders = await emptied(m, SLOW_SECONDS)
         m.store.take_requests()
         for folder in folders:
             await m.rmdir(("t", folder))
-        assert m.store.take_requests().get("list_page", 0) <= 3
+        assert asked(m.store.take_requests()) <= 3
         await m.rmdir(("t",))
         await m.fs.sync()
         assert m.store.keys() == []
 
-    on_mount(
-        "temp", tmp_path, test, store=removed_tree(20, 5), write_back=True, negative_ttl_seconds=1.0
-    )
+    tree = removed_tree(20, 5)
+    on_mount("temp", tmp_path, test, store=tree, write_back=True, negative_ttl_seconds=SLOW_SECONDS)
 
 
 def test_a_directory_beside_one_whose_name_goes_on_is_asked_for_with_those_behind_it(
@@ -642,12 +650,12 @@ def test_a_directory_beside_one_whose_name_goes_on_is_asked_for_with_those_behin
     """The keys below ``d01-old/`` come between ``d01`` and ``d01/``."""
 
     async def test(m: Mounted) -> None:
-        folders = await emptied(m)
+        folders = await emptied(m, SLOW_SECONDS)
         m.store.take_requests()
         for folder in folders:
             if folder != "d01-old":
                 await m.rmdir(("t", folder))
-        assert m.store.take_requests().get("list_page", 0) <= 3
+        assert asked(m.store.take_requests()) <= 3
         await m.write_file(("t", "d01-old", "new"), b"1")
         await m.fs.sync()
         left = m.store.keys()
@@ -656,7 +664,9 @@ def test_a_directory_beside_one_whose_name_goes_on_is_asked_for_with_those_behin
     store = removed_tree(20, 5)
     for number in range(10):
         store.seed(f"t/d01-old/f{number}", b"x")
-    on_mount("temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=1.0)
+    on_mount(
+        "temp", tmp_path, test, store=store, write_back=True, negative_ttl_seconds=SLOW_SECONDS
+    )
 
 
 def test_what_others_store_while_a_tree_is_removed_keeps_its_directory(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from ossfs_py.errors import is_mount_gone, is_withdrawn
-from ossfs_py.runtime.mailbox import Mailbox
 from ossfs_py.runtime.scattered import Answer, Scattered
 from ossfs_py.runtime.slabs import LentMemory
 
@@ -39,7 +40,7 @@ class ReplyThreads:
     def __init__(self, device: int, count: int, failed: Callable[[BaseException], None]) -> None:
         self._device = device
         self._failed = failed
-        self._answers: Mailbox[_Waiting | None] = Mailbox()
+        self._answers: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._threads = [
             threading.Thread(target=self._work, name=f"reply-{number}", daemon=True)
             for number in range(count)
@@ -70,15 +71,15 @@ class ReplyThreads:
             self._answers.put(None)
         for thread in self._threads:
             thread.join(timeout=5)
-        for answer in self._answers.left():
-            for memory in answer[2] if answer is not None else ():
-                memory.hand_back()
+        with suppress(queue.Empty):
+            while True:
+                answer = self._answers.get_nowait()
+                for memory in answer[2] if answer is not None else ():
+                    memory.hand_back()
 
     def _work(self) -> None:
         try:
-            for answer in self._answers.taken():
-                if answer is None:
-                    return
+            while (answer := self._answers.get()) is not None:
                 header, data, lent = answer
                 try:
                     write_answer(self._device, header, data)

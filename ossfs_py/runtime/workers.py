@@ -17,8 +17,6 @@ from typing import Any, TypeAlias, TypeVar, cast
 import outcome
 import trio
 
-from ossfs_py.runtime.mailbox import Mailbox
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -88,7 +86,7 @@ class Workers:
         self._token = trio.lowlevel.current_trio_token()
         self._urgent: deque[Job] = deque()
         self._background: deque[Job] = deque()
-        self._jobs: Mailbox[Job | None] = Mailbox()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._finished: deque[tuple[Done, outcome.Outcome[Any]]] = deque()
         self._threads: list[threading.Thread] = []
         self._asked_threads = 0
@@ -236,9 +234,7 @@ class Workers:
         return True
 
     def _work(self) -> None:
-        for job in self._jobs.taken():
-            if job is None:
-                break
+        while (job := self._jobs.get()) is not None:
             result = outcome.capture(job.fn)
             self._finished.append((job.on_done, result))
             # Frees the job's buffers while this thread waits for its next job.

@@ -126,7 +126,17 @@ def untar(at: Path, material: Path) -> None:
 
 
 def clone(at: Path, material: Path) -> None:
-    _program("git", "clone", "-q", "--no-hardlinks", material / "repository", at / "cloned")
+    """As from a server: the objects come as one pack."""
+    _clone(at, f"file://{material / 'repository'}")
+
+
+def clone_loose(at: Path, material: Path) -> None:
+    """Each object of the repository is copied as a file of its own, so twice as many are made."""
+    _clone(at, "--no-hardlinks", material / "repository")
+
+
+def _clone(at: Path, *source: str | Path) -> None:
+    _program("git", "clone", "-q", *source, at / "cloned")
     _program("git", "-C", at / "cloned", "status", "--short")
 
 
@@ -180,6 +190,7 @@ WORKS = (
     TreeWork(f"{FEW} files, {WRITERS} writers", many_writers, FEW),
     TreeWork(f"untar of {_TREE}", untar, _TREE),
     TreeWork(f"git clone of {CLONED_FILES}, git status", clone, None),
+    TreeWork("the same clone, unpacked objects", clone_loose, None),
     TreeWork(f"pip install --target of {WHEEL_FILES}", install, None),
     TreeWork(f"cp -r of {_TREE}", copy, _TREE),
     TreeWork(f"unzip of {_TREE}", unzip, _TREE, needs="unzip"),

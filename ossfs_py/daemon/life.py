@@ -268,6 +268,7 @@ class _Life:
         self._draining = trio.CancelScope()
         self._code = _DONE
         self._is_mounted = False
+        self._is_prefix_unused = False
         self._stop = trio.Event()
 
     async def run(self, store: ObjectStore | None) -> int:
@@ -353,6 +354,9 @@ class _Life:
                     await self._drain(filesystem)
             except UnmountedEarlyError:
                 log.info("%s was unmounted before it was ready", self._mountpoint)
+            except EnvironmentProblemError:
+                self._forget_store()
+                raise
             except ServingFailedError as exc:
                 log.critical(
                     "%s is taken down: %s", self._mountpoint, exc, exc_info=exc.__cause__ or exc
@@ -361,8 +365,7 @@ class _Life:
             self._service.draining()
             # Also what was written meanwhile, and after somebody else unmounted.
             await self._drain(filesystem)
-        if not self._settings.read_only:
-            forget_if_empty(self._state_directory)
+        self._forget_store()
         if given_descriptor(self._settings.mountpoint) is None:
             log.info("%s is unmounted", self._mountpoint)
         else:
@@ -391,15 +394,21 @@ class _Life:
         return state_directory(self._settings, self._mountpoint)
 
     def _warnings(self) -> list[str]:
-        """Unsaved files of earlier mounts; also logs them."""
-        if self._settings.read_only:
-            return []
-        count = count_unsaved(self._state_directory, ended=False)
-        if not count:
-            return []
-        told = sentence_about_unsaved(self._state_directory, count)
-        log.warning("from an earlier mount: %s", told)
-        return [f"from an earlier mount: {told}"]
+        """An empty mount that may be a mistake, unsaved files of earlier mounts; also logs them."""
+        found = []
+        if self._is_prefix_unused:
+            found.append(
+                f"no key in the bucket begins with {self._settings.prefix!r}, so nothing is in the"
+                " mount: is the prefix spelt right?"
+            )
+        if not self._settings.read_only:
+            count = count_unsaved(self._state_directory, ended=False)
+            if count:
+                told = sentence_about_unsaved(self._state_directory, count)
+                found.append(f"from an earlier mount: {told}")
+        for sentence in found:
+            log.warning("%s", sentence)
+        return found
 
     def _remember_store(self) -> None:
         """Let ``ossfs-py recover`` know later where unsaved files belong."""
@@ -410,6 +419,10 @@ class _Life:
             remember(self._state_directory, self._mountpoint, store_options(settings))
         except OSError as exc:
             log.warning("the store of unsaved files cannot be recorded: %s", exc)
+
+    def _forget_store(self) -> None:
+        if not self._settings.read_only:
+            forget_if_empty(self._state_directory)
 
     async def _open_store(self) -> ObjectStore:
         """The store, known to answer.
@@ -435,8 +448,10 @@ class _Life:
     def _checked_store(self) -> ObjectStore:
         store = open_store(store_options(self._settings), self._metrics)
         try:
-            store.check(self._settings.prefix, _CHECK_SECONDS)
+            is_empty = not store.check(self._settings.prefix, _CHECK_SECONDS)
+            self._is_prefix_unused = is_empty and bool(self._settings.prefix)
             if self._settings.at_ns is not None:
+                self._is_prefix_unused = False  # now, but there may have been keys then
                 warning = check_history(store, self._settings.prefix, self._settings.at_ns)
                 if warning is not None:
                     log.warning("%s", warning)

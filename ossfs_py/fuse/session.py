@@ -24,6 +24,7 @@ from ossfs_py.fuse.invalidation import (
     NoticesByPyfuse3,
 )
 from ossfs_py.fuse.lane import Lane
+from ossfs_py.fuse.mounting import begin
 from ossfs_py.fuse.options import FuseOptions
 from ossfs_py.fuse.recorded import RecordedAdapter
 from ossfs_py.fuse.relay import socket_pair
@@ -172,7 +173,7 @@ def _session(adapter: Adapter, options: FuseOptions, heir: Heir | None) -> Itera
             yield given
         return
     before = fuse_descriptors()
-    _init_pyfuse3(adapter, str(options.mountpoint), options)
+    begin(adapter, str(options.mountpoint), options.mountpoint, libfuse_options(options))
     ends = _Ending(heir)
     try:
         with ends.seen(), _service(adapter, before, heir, options) as service:
@@ -196,7 +197,7 @@ def _given(
             with _inherited(adapter, options, heir, device) as service:
                 yield service
             return
-    _init_pyfuse3(adapter, f"/dev/fd/{device}", options)
+    begin(adapter, f"/dev/fd/{device}", options.mountpoint, libfuse_options(options))
     try:
         yield _ByPyfuse3(adapter.begun)
     finally:
@@ -216,7 +217,7 @@ def _inherited(
         number = theirs.detach()
         try:
             # libfuse takes it for a mount that another process has made, and closes it in the end.
-            _init_pyfuse3(adapter, f"/dev/fd/{number}", options)
+            begin(adapter, f"/dev/fd/{number}", options.mountpoint, libfuse_options(options))
         except EnvironmentProblemError:
             os.close(number)
             raise
@@ -239,15 +240,6 @@ def _unmount(mountpoint: Path) -> None:
     except EnvironmentProblemError as exc:
         # It was taken out of sight already, and ends with the kernel's last descriptor.
         log.info("%s", exc)
-
-
-def _init_pyfuse3(adapter: Adapter, where: str, options: FuseOptions) -> None:
-    try:
-        pyfuse3.init(adapter, where, libfuse_options(options))
-    except RuntimeError as exc:
-        raise EnvironmentProblemError(
-            f"the kernel did not accept the mount at {options.mountpoint}: {exc}"
-        ) from None
 
 
 class _Ending:

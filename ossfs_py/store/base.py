@@ -191,8 +191,9 @@ class ObjectStore(Protocol):
         """
         ...
 
-    def check(self, prefix: str, timeout_seconds: float) -> None:
-        """Send the bucket one request as a mount would, and fail fast.
+    def check(self, prefix: str, timeout_seconds: float) -> bool:
+        """Send the bucket one request as a mount would, and fail fast; whether any key begins with
+        ``prefix``.
 
         Raises:
             EnvironmentProblemError: one sentence: endpoint unreachable, name not resolved, TLS

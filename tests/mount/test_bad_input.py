@@ -12,6 +12,7 @@ from tests.support.commands import (
     open_fuse_device,
     ossfs,
     tmpfs,
+    with_another_device,
     without_fuse_device,
     without_fusermount,
     without_permissions,
@@ -233,6 +234,15 @@ def test_a_log_file_that_cannot_be_written(place: Place) -> None:
 def test_a_machine_without_the_fuse_device(place: Place) -> None:
     sentence = place.refused(wrapper=without_fuse_device())
     assert sentence.startswith("/dev/fuse is missing: load the kernel module")
+
+
+def test_a_mount_that_the_kernel_refuses(place: Place) -> None:
+    sentence = place.refused(wrapper=with_another_device())
+    assert sentence.startswith(
+        f"the kernel did not accept the mount at {place.mountpoint} (Invalid argument):"
+        " is /dev/fuse the FUSE device (modprobe fuse), and may this user mount?"
+    )
+    assert "--device /dev/fuse --cap-add SYS_ADMIN" in sentence
 
 
 def test_a_machine_without_fusermount3(place: Place) -> None:

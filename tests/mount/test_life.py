@@ -309,6 +309,19 @@ def test_a_killed_mount_that_was_looked_at_is_mounted_again_at_once(place: Place
     umount(place)
 
 
+def test_a_prefix_with_which_no_key_begins_is_told(place: Place) -> None:
+    place.bucket = f"{place.bucket}/modles"
+    first = place.mount()
+    assert first.code == 0
+    told = "no key in the bucket begins with 'modles/', so nothing is in the mount"
+    assert first.err == f"ossfs-py: warning: {told}: is the prefix spelt right?\n"
+    assert told in (place.root / "log").read_text()
+    (place.mountpoint / "file").write_bytes(b"1")
+    umount(place)
+    mounted(place)
+    umount(place)
+
+
 def test_what_could_not_be_saved_is_told_wherever_a_person_looks(
     place: Place, seaweed: SeaweedServer
 ) -> None:

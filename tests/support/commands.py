@@ -172,6 +172,11 @@ def without_fuse_device() -> list[str]:
     )
 
 
+def with_another_device() -> list[str]:
+    """Wrapper that runs a command as root where /dev/fuse is another device."""
+    return _changed_machine(f"mount --bind /dev/null {FUSE_DEVICE}")
+
+
 def without_fusermount() -> list[str]:
     """Wrapper that runs a command as an ordinary user where fusermount3 is no program."""
     helper = shutil.which("fusermount3")

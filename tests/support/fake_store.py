@@ -178,8 +178,9 @@ class FakeStore:
     def capabilities(self, *, thorough: bool = False) -> Capabilities:
         return self._capabilities
 
-    def check(self, prefix: str, timeout_seconds: float) -> None:
+    def check(self, prefix: str, timeout_seconds: float) -> bool:
         self._enter("check", prefix)
+        return any(key.startswith(prefix) for key in self.objects)
 
     def head(self, key: str) -> ObjectInfo:
         self._enter("head", key)

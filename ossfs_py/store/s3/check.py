@@ -22,13 +22,14 @@ def check_bucket(
     endpoint: Endpoint,
     prefix: str,
     timeout_seconds: float,
-) -> None:
-    """List one key, once, within ``timeout_seconds``; these include resolver and metadata service.
+) -> bool:
+    """List one key, once, within ``timeout_seconds``, and return whether there is one. The time
+    includes resolver and metadata service.
 
     Raises:
         EnvironmentProblemError: one sentence that says what is wrong.
     """
-    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+    outcome: queue.SimpleQueue[Exception | bool] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
@@ -40,26 +41,28 @@ def check_bucket(
                 if not error.clock_corrected:
                     raise
                 answer = wire.once(request, Attempt())
-            parse_list_page(answer.body)
+            page = parse_list_page(answer.body)
         except Exception as exc:  # noqa: BLE001 - handed to the waiting thread, which raises it
             outcome.put(exc)
         else:
-            outcome.put(None)
+            # Some stores return pages without keys before the last one.
+            outcome.put(bool(page.objects) or page.next_token is not None)
 
     # The resolver cannot be interrupted, so it is left in a thread of its own.
     threading.Thread(target=ask, name="store-check", daemon=True).start()
     try:
-        error = outcome.get(timeout=timeout_seconds)
+        found = outcome.get(timeout=timeout_seconds)
     except queue.Empty:
         raise EnvironmentProblemError(
             f"{endpoint.host_header} did not answer within {timeout_seconds:g} s"
         ) from None
-    if isinstance(error, AnswerError):
-        raise EnvironmentProblemError(_explain(error, endpoint, wire.answering_proxy)) from None
-    if isinstance(error, NoAnswerError):
-        raise EnvironmentProblemError(_explain_fault(error, endpoint)) from None
-    if error is not None:
-        raise error
+    if isinstance(found, AnswerError):
+        raise EnvironmentProblemError(_explain(found, endpoint, wire.answering_proxy)) from None
+    if isinstance(found, NoAnswerError):
+        raise EnvironmentProblemError(_explain_fault(found, endpoint)) from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _explain(error: AnswerError, endpoint: Endpoint, proxy: str) -> str:

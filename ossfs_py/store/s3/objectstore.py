@@ -217,8 +217,9 @@ class S3ObjectStore:
             features=tuple(features_of(self._traits.now)),
         )
 
-    def check(self, prefix: str, timeout_seconds: float) -> None:
-        check_bucket(self._wire, self._credentials, self._endpoint, prefix, timeout_seconds)
+    def check(self, prefix: str, timeout_seconds: float) -> bool:
+        wire, endpoint = self._wire, self._endpoint
+        return check_bucket(wire, self._credentials, endpoint, prefix, timeout_seconds)
 
     def head(self, key: str, version_id: str | None = None) -> ObjectInfo:
         return self._reader.head(key, version_id)

@@ -20,6 +20,15 @@ from tests.support.scripted_server import (
 )
 
 EMPTY = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+ONE_KEY = (
+    b"<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>some/prefix/a</Key>"
+    b"<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>&quot;e&quot;</ETag>"
+    b"<Size>1</Size></Contents></ListBucketResult>"
+)
+GOES_ON = (
+    b"<ListBucketResult><IsTruncated>true</IsTruncated>"
+    b"<NextContinuationToken>on</NextContinuationToken></ListBucketResult>"
+)
 
 
 def sentence(url: str, timeout_seconds: float = 5.0, **options: object) -> str:
@@ -35,11 +44,19 @@ def sentence(url: str, timeout_seconds: float = 5.0, **options: object) -> str:
 def test_a_bucket_that_answers_is_fine_after_one_small_list() -> None:
     with ScriptedServer([[[reply(200, EMPTY)]]]) as server:
         store = store_for(server.url)
-        store.check("some/prefix/", 5.0)
+        assert not store.check("some/prefix/", 5.0)
         store.close()
     (seen,) = server.requests
     assert "prefix=some%2Fprefix%2F" in seen.target
     assert "max-keys=1" in seen.target
+
+
+@pytest.mark.parametrize("page", [ONE_KEY, GOES_ON])
+def test_it_says_whether_there_may_be_a_key(page: bytes) -> None:
+    with ScriptedServer([[[reply(200, page)]]]) as server:
+        store = store_for(server.url)
+        assert store.check("some/prefix/", 5.0)
+        store.close()
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,10 @@ class Changes:
         """Change names in a directory, while nothing above it moves."""
         return self._claims.place(directory)
 
+    def waits_within(self, inode: Inode) -> bool:
+        """Whether :meth:`within` would wait."""
+        return self._claims.moves(inode)
+
     @asynccontextmanager
     async def of(self, inode: Inode) -> AsyncIterator[None]:
         """Change an inode's name, while nobody commits it."""

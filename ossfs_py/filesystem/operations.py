@@ -43,6 +43,7 @@ from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.filesystem.siblings import OpenWatcher
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.twins import Twins
+from ossfs_py.filesystem.unlinking import Unlinking
 from ossfs_py.filesystem.writeback import WriteBackQueue
 from ossfs_py.model import NO_CHANGE, AttributeChange, ObjectVersion
 from ossfs_py.namespace import names
@@ -132,6 +133,14 @@ class Filesystem:
             self._opened, namespace, data_path, kernel, self._commits, self._removals
         )
         self._changes = Changes(self._opened, namespace, claims, self._commits, self.protection)
+        self.unlinking = Unlinking(
+            namespace,
+            self._changes,
+            self.protection,
+            self._removals,
+            self._owed,
+            self._opener.release,
+        )
         behind = self._behind if self.renames_behind and write_back is not None else None
         self._renaming = Renaming(
             self._opened, namespace, claims, self._commits, self._owed, preserved, trash, behind
@@ -200,14 +209,7 @@ class Filesystem:
 
     async def remove_directory(self, parent: int, name: bytes) -> None:
         """rmdir(2)."""
-        self.protection.require_writable()
-        directory, decoded = self._namespace.inode(parent), names.decode(name)
-        self.protection.refuse("delete", "rmdir", path_in(directory, decoded))
-        async with self._changes.within(directory):
-            inode = self._namespace.known_child(directory, decoded)
-            async with self._owed.lock_of(inode):
-                await self._removals.remove_directory(directory, decoded)
-                await self._owed.removed(inode)
+        await self.unlinking.remove_directory(parent, name)
 
     async def make_node(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int
@@ -242,20 +244,7 @@ class Filesystem:
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """unlink(2); programs with the file open continue to read and write it."""
-        self.protection.require_writable()
-        directory, decoded = self._namespace.inode(parent), names.decode(name)
-        if self.protection.forbids("delete"):
-            self.protection.refuse("delete", "unlink", path_in(directory, decoded))
-        gone = False
-        while not gone:
-            inode = await self._namespace.lookup(directory, decoded)
-            async with self._changes.within(inode):
-                if self._namespace.known_child(directory, decoded) is not inode:
-                    continue  # it was renamed while we waited for the lock
-                async with self._owed.lock_of(inode):
-                    await self._removals.unlink(directory, decoded, inode, self._opener.release)
-                    await self._owed.removed(inode)
-                gone = True
+        await self.unlinking.unlink(parent, name)
 
     async def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, *, no_replace: bool

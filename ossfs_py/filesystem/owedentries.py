@@ -176,6 +176,10 @@ class OwedEntries:
         owed = None if inode is None else self._owed.get(inode)
         return PromptLock() if owed is None else owed.lock
 
+    def holds(self, inode: Inode) -> bool:
+        """Whether an entry is not in the store yet."""
+        return inode in self._owed
+
     async def removed(self, inode: Inode | None) -> None:
         """The entry need not be stored any more."""
         owed = None if inode is None else self._owed.pop(inode, None)

@@ -53,7 +53,7 @@ _RETRY_SECONDS = 5.0
 
 class PutOffRemoval(Protocol):
     """A removed file that is not open, or a directory; see
-    :class:`~ossfs_py.filesystem.removals.Removal`.
+    :class:`~ossfs_py.filesystem.removal.Removal`.
     """
 
     @property
@@ -122,9 +122,14 @@ class PutOffRemovals:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether too many removals wait for another one."""
+        return len(self._waiting) >= MAX_PUT_OFF
+
     async def wait_for_room(self) -> None:
         """Wait while too many removals wait."""
-        await self._rounds.wait_while(lambda: len(self._waiting) >= MAX_PUT_OFF)
+        await self._rounds.wait_while(lambda: self.is_full)
 
     def add(self, removal: PutOffRemoval, *, is_old: bool = False) -> None:
         """Delete its object soon; ``is_old``: an earlier mount has left it."""

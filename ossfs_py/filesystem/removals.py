@@ -34,11 +34,11 @@ from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.putoff import PutOffRemoval, PutOffRemovals
+from ossfs_py.filesystem.removal import Removal, RemovedMarker
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.model import CommitRequest, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
-from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.runtime.workers import Workers
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.writing.groupsync import GroupSync
@@ -77,90 +77,6 @@ class CopyMaker(Protocol):
     async def drop(self, opened: OpenInode) -> None:
         """Drop the hidden copy that a file reads from, if it has one."""
         ...
-
-
-class Removal:
-    """A removed file. The store may still have an object of it, or get one.
-
-    Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
-    """
-
-    def __init__(
-        self,
-        record: RemovalRecord,
-        opened: OpenInode | None,
-        owner: "Removals",
-        settled: trio.Event | None = None,
-    ) -> None:
-        self.record = record
-        self.opened = opened
-        """The open file that reads it; None for a removal that an earlier mount has left."""
-        self.settled = trio.Event() if settled is None else settled
-        """Set when no running request can make another object of it."""
-        self.lock = PromptLock()
-        """Held while the object is deleted."""
-        self.is_over = False
-        self.markers: list[RemovedMarker] = []
-        self._owner = owner
-
-    @property
-    def key(self) -> str:
-        """The key where the object is, or may appear."""
-        return self.record.key
-
-    def hides(self, info: ObjectInfo) -> bool:
-        """Whether it is the removed object, or may be."""
-        return self.record.unheard_size is not None or self.record.is_of(info)
-
-    async def give_way(self) -> None:
-        """See the protocol."""
-        await self._owner.give_way(self)
-
-    @property
-    def trash(self) -> str:
-        """The prefix below which a copy is made first; "": no copy."""
-        return self.record.trash
-
-    @property
-    def removed_ns(self) -> int:
-        """The time of the removal."""
-        return self.record.at_ns
-
-    @property
-    def size(self) -> int:
-        """Size of the object that may be read, in bytes."""
-        version = None if self.opened is None else self.opened.file.version
-        return 0 if version is None else version.size
-
-    def is_read(self) -> bool:
-        """Whether a program may read bytes of the object."""
-        version = None if self.opened is None else self.opened.file.version
-        return version is not None and version.key == self.key and version.size > 0
-
-
-class RemovedMarker:
-    """The marker of a directory that still has removed objects: a store may have kept it.
-
-    Implements :class:`~ossfs_py.namespace.removed.RemovedObject`.
-    """
-
-    def __init__(self, key: str, removals: "Sequence[Removal]", owner: "Removals") -> None:
-        self._key = key
-        self.removals = removals
-        self._owner = owner
-
-    @property
-    def key(self) -> str:
-        """The marker's key."""
-        return self._key
-
-    def hides(self, info: ObjectInfo) -> bool:  # noqa: ARG002 - whatever it is
-        """Always true."""
-        return True
-
-    async def give_way(self) -> None:
-        """The directory exists again: its marker must not be deleted."""
-        await self._owner.give_marker_way(self)
 
 
 class Removals:
@@ -301,6 +217,30 @@ class Removals:
             removal.settled.set()
             await self._soon(removal)
         await self._owed.keep_visible(directory)
+
+    def unlink_nowait(self, directory: Inode, inode: Inode) -> bool:
+        """As :meth:`unlink`, of a file that is not open; False: that would wait, or might fail, and
+        nothing has happened.
+        """
+        sync = self._group_sync
+        if (
+            sync is None
+            or sync.is_slow
+            or self._trash.is_on
+            or self.put_off.is_full
+            or not _can_wait(inode)
+            or self._opened.current(inode) is not None
+            or not self._namespace.stays_shown(directory, inode.name)
+        ):
+            return False
+        record = _owed_record(self._namespace.key_of(inode), inode.info)
+        try:
+            sync.record_removal_nowait(record)
+        except OSError:
+            return False  # tried again, it is reported
+        self._add_owed(record)
+        self._namespace.note_unlinked(inode)
+        return True
 
     async def remove_directory(self, directory: Inode, name: str) -> None:
         """Remove an empty directory; removed objects that are still read do not count.
@@ -478,11 +418,10 @@ class Removals:
         state.
         """
         await self.put_off.wait_for_room()
-        etags = () if known is None else (known.etag,)
         trash = self._trash.prefix
         if key.endswith("/") or await self._trash.before_removal(key):
             trash = ""  # a marker has nothing to keep; or the copy exists
-        record = RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
+        record = _owed_record(key, known, trash)
         await group_sync.record_removal(record)
         self._add_owed(record)
 
@@ -563,6 +502,14 @@ class Removals:
 def _can_wait(inode: Inode) -> bool:
     """Whether the file's own object is all that has to be deleted."""
     return inode.kind is not Kind.DIRECTORY and not (inode.local or inode.shadows)
+
+
+def _owed_record(
+    key: str, known: ObjectInfo | ObjectVersion | None, trash: str = ""
+) -> RemovalRecord:
+    """The record of a removal in the background; ``known`` is the last known state."""
+    etags = () if known is None else (known.etag,)
+    return RemovalRecord(key, etags, whatever_was_there=True, trash=trash)
 
 
 def _streams(opened: OpenInode) -> bool:

@@ -32,6 +32,14 @@ from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.ending import EndableReads
+from ossfs_py.fuse.forpyfuse3 import (
+    PREFERRED_IO_BYTES,
+    absence_of,
+    asked_for,
+    entry_of,
+    file_info_of,
+    fill,
+)
 from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.fuse.wire import Caller, DirectoryAnswer, Wish
@@ -46,14 +54,6 @@ log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_BLOCK_BYTES = 512
-"""The unit of st_blocks, independent of st_blksize (stat(2))."""
-
-PREFERRED_IO_BYTES = 128 * 1024
-"""The size of reads by tools such as cat and Python's open: they follow st_blksize. With more,
-Python's zipfile and torch would read that much for each look at a record.
-"""
 
 _HUGE = 1 << 40
 """A bucket has no size; df shows a petabyte of 1 KiB blocks, all free."""
@@ -179,13 +179,13 @@ class Adapter(pyfuse3.Operations):
     ) -> pyfuse3.EntryAttributes | EntryReply | Absent:
         try:
             reply = await self._fs.lookup(parent_inode, name)
-            return reply if self.answers_lane else _entry(reply)
+            return reply if self.answers_lane else entry_of(reply)
         except NoSuchEntryError:
             seconds = self._fs.absent_seconds(parent_inode, name)
             if not seconds:
                 raise
         self._errors["lookup", "ENOENT"] += 1
-        return Absent(seconds) if self.answers_lane else _absent(seconds)
+        return Absent(seconds) if self.answers_lane else absence_of(seconds)
 
     def lookup_known(self, parent_inode: int, name: bytes) -> EntryReply | float | None:
         """The answer to a LOOKUP that needs no handler, or for how many seconds the kernel may
@@ -220,7 +220,7 @@ class Adapter(pyfuse3.Operations):
         self, inode: int, ctx: pyfuse3.RequestContext | Caller
     ) -> pyfuse3.EntryAttributes | EntryReply:
         reply = await self._fs.attributes(inode)
-        return reply if self.answers_lane else _entry(reply)
+        return reply if self.answers_lane else entry_of(reply)
 
     @_carried_out_if_it_waits(lambda self, inode, *_: self._fs.promptness.of_inode(inode))
     async def setattr(  # type: ignore[override]
@@ -231,12 +231,12 @@ class Adapter(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext | Caller,
     ) -> pyfuse3.EntryAttributes | EntryReply:
-        change, size = _asked_for(attr, fields)
+        change, size = asked_for(attr, fields)
         if size is not None:
             # truncate(2) also asks for the time of the change; writing that is no utimens(2).
             change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
         reply = await self._fs.set_attributes(inode, change, size, fh)
-        return reply if self.answers_lane else _entry(reply)
+        return reply if self.answers_lane else entry_of(reply)
 
     def mode_without_rights(self, inode: int) -> int | None:
         """See :meth:`Filesystem.mode_without_rights`; None also for an unknown inode."""
@@ -264,7 +264,7 @@ class Adapter(pyfuse3.Operations):
         made = await self._fs.make_directory(
             parent_inode, name, stat.S_IMODE(mode & ~ctx.umask), ctx.uid, ctx.gid
         )
-        return made if isinstance(ctx, Caller) else _entry(made)
+        return made if isinstance(ctx, Caller) else entry_of(made)
 
     @_carried_out
     async def rmdir(
@@ -277,14 +277,14 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = await self._fs.make_node(parent_inode, name, mode & ~ctx.umask, ctx.uid, ctx.gid)
-        return _entry(made)
+        return entry_of(made)
 
     @_carried_out
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         made = await self._fs.make_symlink(parent_inode, name, target, ctx.uid, ctx.gid)
-        return _entry(made)
+        return entry_of(made)
 
     @_answered
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext | Caller) -> bytes:
@@ -303,6 +303,17 @@ class Adapter(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext | Caller
     ) -> None:
         await self._fs.unlink(parent_inode, name)
+
+    def unlink_known(self, parent_inode: int, name: bytes) -> bool:
+        """Remove a name at once; False: nothing has happened, and :meth:`unlink` has to."""
+        began = perf_counter()
+        try:
+            is_gone = self._fs.unlinking.unlink_nowait(parent_inode, name)
+        except Exception as exc:  # noqa: BLE001 - one request fails, the mount lives on
+            raise self.refusal(_UNLINK, (parent_inode, name), exc) from None
+        if is_gone:
+            self.timings.add_since(began, "unlink")
+        return is_gone
 
     @staticmethod
     def check_rename(flags: int) -> None:
@@ -338,7 +349,7 @@ class Adapter(pyfuse3.Operations):
         reply = await self._fs.open(inode, flags, ctx.uid)
         if flags & (os.O_ACCMODE | os.O_TRUNC):
             self.callers.opened(reply.handle, ctx.pid)
-        return reply if self.answers_lane else _file_info(reply)
+        return reply if self.answers_lane else file_info_of(reply)
 
     @_carried_out_if_it_waits(
         lambda self, parent, name, *_: self._fs.promptness.of_name(parent, name)
@@ -357,7 +368,7 @@ class Adapter(pyfuse3.Operations):
         self.callers.opened(opened.handle, ctx.pid)
         if self.answers_lane:
             return opened, entry
-        return _file_info(opened), _entry(entry)
+        return file_info_of(opened), entry_of(entry)
 
     def ask(self, fh: int, off: int, size: int, then: Callable[[], None]) -> bool:
         """Have bytes fetched, and ``then`` called once, when :meth:`read_known` has them or
@@ -462,7 +473,7 @@ class Adapter(pyfuse3.Operations):
         attributes = pyfuse3.EntryAttributes()
 
         def take(name: bytes, entry: EntryReply, following: int) -> bool:
-            _fill(attributes, entry)
+            fill(attributes, entry)
             return pyfuse3.readdir_reply(token, name, attributes, following)
 
         await self._fs.read_directory(fh, start_id, take)
@@ -536,62 +547,7 @@ class Adapter(pyfuse3.Operations):
 
 _READ = Subject(Adapter.read)
 _WRITE = Subject(Adapter.write)
-
-
-def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:
-    entry = pyfuse3.EntryAttributes()
-    _fill(entry, reply)
-    return entry
-
-
-def _asked_for(
-    attr: pyfuse3.EntryAttributes | Wish, fields: pyfuse3.SetattrFields | None
-) -> tuple[AttributeChange, int | None]:
-    """The changes of a SETATTR, and the requested size."""
-    if isinstance(attr, Wish):
-        return attr.change, attr.size
-    if fields is None:
-        raise TypeError("pyfuse3 says what is to change")
-    change = AttributeChange(
-        mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-        uid=attr.st_uid if fields.update_uid else None,
-        gid=attr.st_gid if fields.update_gid else None,
-        atime_ns=attr.st_atime_ns if fields.update_atime else None,
-        mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-    )
-    return change, attr.st_size if fields.update_size else None
-
-
-def _absent(seconds: float) -> pyfuse3.EntryAttributes:
-    """ENOENT that the kernel may cache: no inode has the number 0."""
-    entry = pyfuse3.EntryAttributes()
-    entry.st_ino = 0
-    entry.entry_timeout = seconds
-    return entry
-
-
-def _fill(entry: pyfuse3.EntryAttributes, reply: EntryReply) -> None:
-    attributes = reply.attributes
-    entry.st_ino = attributes.ino
-    entry.generation = reply.generation
-    entry.st_mode = attributes.mode
-    entry.st_nlink = attributes.nlink
-    entry.st_uid = attributes.uid
-    entry.st_gid = attributes.gid
-    entry.st_size = attributes.size
-    entry.st_blksize = PREFERRED_IO_BYTES
-    entry.st_blocks = -(-attributes.size // _BLOCK_BYTES)
-    entry.st_atime_ns = attributes.atime_ns
-    entry.st_mtime_ns = attributes.mtime_ns
-    entry.st_ctime_ns = attributes.ctime_ns
-    entry.entry_timeout = reply.name_seconds
-    entry.attr_timeout = reply.attributes_seconds
-
-
-def _file_info(reply: OpenReply) -> pyfuse3.FileInfo:
-    return pyfuse3.FileInfo(
-        fh=reply.handle, keep_cache=reply.keep_cache, direct_io=reply.past_pages
-    )
+_UNLINK = Subject(Adapter.unlink)
 
 
 def _store_level(exc: StoreError) -> int:

@@ -14,7 +14,8 @@ from ossfs_py.filesystem.repeated import Repeated
 from ossfs_py.filesystem.replies import EntryReply
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
-from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Adapter
+from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.forpyfuse3 import PREFERRED_IO_BYTES
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.fuse.wire import Caller, Opcode
 from ossfs_py.model import AttributeChange

@@ -13,10 +13,9 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from functools import partial
-from types import coroutine
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyfuse3
 import trio
@@ -31,7 +30,9 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse import wire
-from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Adapter
+from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.driving import Serve, driven
+from ossfs_py.fuse.forpyfuse3 import PREFERRED_IO_BYTES
 from ossfs_py.fuse.later import LaterReads, Read
 from ossfs_py.fuse.receiving import Receiver
 from ossfs_py.fuse.relay import Relay
@@ -43,7 +44,6 @@ from ossfs_py.runtime.scattered import Answer
 
 log = logging.getLogger(__name__)
 
-Serve: TypeAlias = Coroutine[Any, Any, None]
 _Known: TypeAlias = Callable[[int, int, memoryview], bytes | None]
 """Answers a request from memory, or not: unique, node, and the request. An answer without bytes has
 been sent.
@@ -118,6 +118,7 @@ class Lane:
             Opcode.GETATTR: self._getattr_known,
             Opcode.READ: self._read_known,
             Opcode.WRITE: self._write_known,
+            Opcode.UNLINK: self._unlink_known,
             Opcode.FORGET: self._forget_known,
         }
         """Most of these requests wait for nothing: no coroutine is made for them."""
@@ -218,7 +219,7 @@ class Lane:
                 served = self._taken_up(request)
                 if (
                     served is not None
-                    and await _driven(served, self._hand_over)
+                    and await driven(served, self._hand_over)
                     and not await self._has_turn()
                 ):
                     return
@@ -343,6 +344,14 @@ class Lane:
     def _getattr_known(self, unique: int, node: int, _request: memoryview) -> bytes | None:
         found = self._adapter.getattr_known(node)
         return None if found is None else wire.attributes(unique, found, PREFERRED_IO_BYTES)
+
+    def _unlink_known(self, unique: int, node: int, request: memoryview) -> bytes | None:
+        name, zero, _ = bytes(request[wire.HEADER.size :]).partition(b"\0")
+        try:
+            is_done = zero and self._adapter.unlink_known(node, name)
+        except pyfuse3.FUSEError as exc:
+            return wire.refused(unique, exc.errno)
+        return wire.refused(unique, 0) if is_done else None
 
     def _forget_known(self, _unique: int, node: int, request: memoryview) -> bytes | None:
         try:
@@ -573,26 +582,3 @@ def _opened(found: pyfuse3.FileInfo | OpenReply) -> OpenReply:
 
 async def _nothing() -> None:
     """The rest of the work for a request that was passed on: none."""
-
-
-@coroutine
-def _driven(served: Serve, waits: Callable[[], None]) -> Generator[Any, Any, bool]:
-    """Run ``served`` in this task, and call ``waits`` before its first wait; returns whether it
-    waited.
-    """
-    try:
-        message = served.send(None)
-    except StopIteration:
-        return False
-    waits()
-    while True:
-        try:
-            answer = yield message
-        except BaseException as exc:  # noqa: BLE001 - whatever trio throws is the handler's
-            step = partial(served.throw, exc)
-        else:
-            step = partial(served.send, answer)
-        try:
-            message = step()
-        except StopIteration:
-            return True

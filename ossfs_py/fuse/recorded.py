@@ -79,6 +79,10 @@ class RecordedAdapter(Adapter):
         """False, for the same reason."""
         return False
 
+    def unlink_known(self, parent_inode: int, name: bytes) -> bool:  # noqa: ARG002
+        """False, for the same reason."""
+        return False
+
     def read_known(self, fh: int, off: int, size: int, began: float | None = None) -> None:
         """As :meth:`lacks_xattr`."""
 

@@ -25,9 +25,11 @@ from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.survival import Negotiated, Survival, SurvivalError
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
-from ossfs_py.fuse.adapter import PREFERRED_IO_BYTES, Adapter
+from ossfs_py.fuse.adapter import Adapter
 from ossfs_py.fuse.again import DATED, Again
-from ossfs_py.fuse.lane import Lane, Serve
+from ossfs_py.fuse.driving import Serve
+from ossfs_py.fuse.forpyfuse3 import PREFERRED_IO_BYTES
+from ossfs_py.fuse.lane import Lane
 from ossfs_py.fuse.replying import write_answer
 from ossfs_py.fuse.wire import Caller, Opcode
 from ossfs_py.host.keeping import MountKeeper
@@ -102,6 +104,7 @@ class InheritedLane(Lane):
         page_limit: int,
     ) -> None:
         super().__init__(adapter, device, to_pyfuse3, threads=threads, page_limit=page_limit)
+        del self._known[Opcode.UNLINK]  # names wait for those that an earlier daemon has left
         del self._hot[Opcode.MKDIR]  # one that makes an entry is recorded on its way to pyfuse3
         self._heir = heir
         self._again = None if heir.filesystem is None else Again(adapter, heir.filesystem)

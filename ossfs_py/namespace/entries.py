@@ -373,6 +373,10 @@ class Entries:
             log.warning("directory %r may vanish now that it is empty: %s", prefix, exc)
         return False
 
+    def stays_shown(self, directory: Inode, without: str) -> bool:
+        """Whether it is known that a directory needs no new marker when an entry is removed."""
+        return self._is_known_shown(directory, without) is True
+
     async def write_marker(self, inode: Inode) -> None:
         """Store the marker of a directory that has none, or a symlink that is known here only,
         with the attributes it shows.
@@ -399,17 +403,27 @@ class Entries:
 
     async def _is_shown(self, directory: Inode) -> bool:
         """Whether a directory needs no new marker to be there."""
+        is_known = self._is_known_shown(directory)
+        if is_known is not None:
+            return is_known
+        prefix = self._tree.keys.marker_key_of(directory)
+        page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
+        return bool(page.objects or page.prefixes)
+
+    def _is_known_shown(self, directory: Inode, without: str = "") -> bool | None:
+        """As :meth:`_is_shown`, by something other than one entry; None: ask the store."""
         if directory is self._tree.table.root or directory.removed or directory.info is not None:
             return True
         if directory.local:
             return True  # this mount shows it
         listing = self._tree.listings.complete(directory)
-        if listing is not None and listing.index is not None:
-            # From the end: rm takes the first ones, and each look would pass all their places.
-            return any(entry is not LOCAL for entry in reversed(listing.index.values()))
-        prefix = self._tree.keys.marker_key_of(directory)
-        page = await self._resolver.list_page(ListQuery(prefix, max_keys=1))
-        return bool(page.objects or page.prefixes)
+        if listing is None or listing.index is None:
+            return None
+        # From the end: rm takes the first ones, and each look would pass all their places.
+        for name, entry in reversed(listing.index.items()):
+            if entry is not LOCAL and name != without:
+                return True
+        return False
 
     @staticmethod
     def _known_here_only(inode: Inode, stored: Mapping[str, str]) -> None:

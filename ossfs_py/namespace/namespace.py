@@ -77,6 +77,7 @@ class Namespace:
         self.entry_nowait = self._resolver.entry_nowait
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)
         self._entries = Entries(store, workers, self._tree, self._resolver, self.removed, puts)
+        self.fresh_child, self.stays_shown = self._tree.fresh_child, self._entries.stays_shown
         copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
         rooms = self._tree, self._resolver, self._entries, self.moves
         self._renamer = Renamer(store, copier, workers, *rooms, rename_log)

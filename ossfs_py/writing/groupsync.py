@@ -51,13 +51,18 @@ class GroupSync:
         """The entry is not needed any more."""
         self._small.discard(ident)
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a small entry would wait for the disk."""
+        return self._journal.is_slow
+
     async def keep(self, call: Callable[[], None]) -> None:
         """Let the journal store a small entry: at once, or in a thread while the disk is slow.
 
         Raises:
             Whatever the call raises.
         """
-        if self._journal.is_slow:
+        if self.is_slow:
             await self._local.run_to_end(call)
         else:
             call()
@@ -69,6 +74,11 @@ class GroupSync:
             OSError: the journal cannot be written.
         """
         await self.keep(partial(self._journal.record_removal, record, durable=False))
+        self.add_small(record.ident)
+
+    def record_removal_nowait(self, record: RemovalRecord) -> None:
+        """As :meth:`record_removal`, while the disk is not slow."""
+        self._journal.record_removal(record, durable=False)
         self.add_small(record.ident)
 
     async def record_marker(self, record: MarkerRecord) -> None:

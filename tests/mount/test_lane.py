@@ -1,9 +1,11 @@
 """The fast lane and pyfuse3 alone answer the same to one program that asks for everything."""
 
+import io
 import json
 import mmap
 import os
 import random
+import shutil
 import sys
 import threading
 import time
@@ -118,6 +120,51 @@ def test_programs_are_told_the_same_with_the_lane_and_without(
     assert told[9:] == [["dir", "link", "renamed"], [211, 211, 211], True, 255]
     answer = minio_client.get_object(bucket, "log")
     assert answer.read() == b"line\n" * 80
+    answer.close()
+    answer.release_conn()
+
+
+@pytest.mark.parametrize("lane", ["auto", "off"])
+def test_trees_are_removed_alike_with_the_lane_and_without(
+    lane: str, tmp_path: Path, seaweed: SeaweedServer, bucket: str, minio_client: Minio
+) -> None:
+    """With write-back the lane removes most files without a handler."""
+    stored = [f"tree/{folder}/{number:02}" for folder in "ab" for number in range(30)]
+    for key in (*stored, "tree/b/open", "lone/file"):
+        minio_client.put_object(bucket, key, io.BytesIO(b"content"), 7)
+    with Mount(
+        bucket,
+        tmp_path,
+        endpoint=seaweed.endpoint,
+        environment=seaweed.environment,
+        fuse_lane=lane,
+        write_back=True,
+    ) as mount:
+        tree = mount.path / "tree"
+        (tree / "a" / "new").write_bytes(b"not sent yet")
+        with (tree / "b" / "open").open("rb") as read:
+            for name in ("open", "00", "01"):
+                (tree / "b" / name).unlink()
+                with pytest.raises(FileNotFoundError):
+                    (tree / "b" / name).unlink()
+            with pytest.raises(IsADirectoryError):
+                (tree / "b").unlink()
+            with pytest.raises(OSError, match="not empty"):
+                tree.rmdir()
+            assert read.read() == b"content"
+        (tree / "b" / "01").write_bytes(b"made anew")
+        shutil.rmtree(tree / "a")
+        (mount.path / "lone" / "file").unlink()
+        left = {place: {each.name for each in place.iterdir()} for place in (tree, tree / "b")}
+        assert left == {tree: {"b"}, tree / "b": {f"{number:02}" for number in range(1, 30)}}
+        assert list((mount.path / "lone").iterdir()) == []
+        assert mount.unmount() == 0, mount.log
+    there = {each.object_name for each in minio_client.list_objects(bucket, recursive=True)}
+    assert {key for key in there if not key.endswith("/")} == {
+        f"tree/b/{number:02}" for number in range(1, 30)
+    }
+    answer = minio_client.get_object(bucket, "tree/b/01")
+    assert answer.read() == b"made anew"
     answer.close()
     answer.release_conn()
 

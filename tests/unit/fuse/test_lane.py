@@ -167,6 +167,13 @@ class Handlers:
     async def unlink(self, parent: int, name: bytes, _ctx: object) -> None:
         self.made.append((parent, name))
 
+    def unlink_known(self, parent: int, name: bytes) -> bool:
+        if name == b"broken":
+            raise pyfuse3.FUSEError(errno_of(RuntimeError("unexpected")))
+        if name == b"prompt":
+            self.made.append((parent, name, "at once"))
+        return name == b"prompt"
+
     async def rmdir(self, parent: int, name: bytes, _ctx: object) -> None:
         self.made.append((parent, name))
 
@@ -313,6 +320,21 @@ def test_each_hot_request_is_answered() -> None:
         assert await kernel.answer() == (unique, errno_of(NoAttributeError("no")), b"")
         unique = await kernel.ask(Opcode.LOOKUP, b"gone\0")
         assert (await kernel.answer())[2][:40] == struct.pack("=QQQQII", 0, 0, 2, 0, 500_000_000, 0)
+
+    on_lane(test)
+
+
+def test_a_name_that_can_be_removed_at_once_needs_no_handler() -> None:
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        for name in (b"prompt", b"other"):
+            unique = await kernel.ask(Opcode.UNLINK, name + b"\0")
+            assert await kernel.answer() == (unique, 0, b"")
+        assert handlers.made == [(1, b"prompt", "at once"), (1, b"other")]
+        unique = await kernel.ask(Opcode.UNLINK, b"broken\0")
+        assert await kernel.answer() == (unique, errno_of(RuntimeError("unexpected")), b"")
+        unique = await kernel.ask(Opcode.UNLINK, b"prompt")
+        assert (await kernel.answer())[1] == UNINTELLIGIBLE
+        assert len(handlers.made) == 2
 
     on_lane(test)
 

@@ -30,11 +30,13 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
+from ossfs_py.fuse.atonce import AnswersAtOnce
 from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.repeats import FailedReads
 from ossfs_py.fuse.subjects import Subject
 from ossfs_py.fuse.wire import Caller, DirectoryAnswer, Wish
+from ossfs_py.fuse.wishes import asked_for
 from ossfs_py.host.processes import ProcessTable
 from ossfs_py.model import AttributeChange
 from ossfs_py.runtime.arrived import Written
@@ -135,6 +137,10 @@ class Adapter(pyfuse3.Operations):
         """Set while libfuse answers INIT: a task that waits for it continues after the answer."""
         self.reads = EndableReads()
         self._failed_reads = FailedReads()
+        self.at_once = AnswersAtOnce(
+            filesystem.at_once, self.callers, self.timings, PREFERRED_IO_BYTES
+        ).by_opcode
+        """What the lane may answer without a handler, by opcode."""
 
     def init(self) -> None:
         """pyfuse3 calls this on the trio thread, and then sends the answer to INIT at once."""
@@ -231,7 +237,7 @@ class Adapter(pyfuse3.Operations):
         fh: int | None,
         ctx: pyfuse3.RequestContext | Caller,
     ) -> pyfuse3.EntryAttributes | EntryReply:
-        change, size = _asked_for(attr, fields)
+        change, size = asked_for(attr, fields)
         if size is not None:
             # truncate(2) also asks for the time of the change; writing that is no utimens(2).
             change = AttributeChange(mode=change.mode, uid=change.uid, gid=change.gid)
@@ -542,24 +548,6 @@ def _entry(reply: EntryReply) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
     _fill(entry, reply)
     return entry
-
-
-def _asked_for(
-    attr: pyfuse3.EntryAttributes | Wish, fields: pyfuse3.SetattrFields | None
-) -> tuple[AttributeChange, int | None]:
-    """The changes of a SETATTR, and the requested size."""
-    if isinstance(attr, Wish):
-        return attr.change, attr.size
-    if fields is None:
-        raise TypeError("pyfuse3 says what is to change")
-    change = AttributeChange(
-        mode=stat.S_IMODE(attr.st_mode) if fields.update_mode else None,
-        uid=attr.st_uid if fields.update_uid else None,
-        gid=attr.st_gid if fields.update_gid else None,
-        atime_ns=attr.st_atime_ns if fields.update_atime else None,
-        mtime_ns=attr.st_mtime_ns if fields.update_mtime else None,
-    )
-    return change, attr.st_size if fields.update_size else None
 
 
 def _absent(seconds: float) -> pyfuse3.EntryAttributes:

@@ -20,7 +20,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.handle import Handle
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.survival import Negotiated, Survival, SurvivalError
 from ossfs_py.filesystem.surviving import SurvivingFilesystem

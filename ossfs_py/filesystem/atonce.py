@@ -11,10 +11,11 @@ import trio
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.handles import Handles
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.filesystem.protection import Protection
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.replies import EntryReply, OpenReply, Replies
 from ossfs_py.model import NO_CHANGE, AttributeChange
 from ossfs_py.namespace import names
+from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
 
 
@@ -26,20 +27,38 @@ class AtOnce:
         namespace: Namespace,
         handles: Handles,
         changes: Changes,
+        owed: OwedEntries,
         kernel: KernelCache,
         replies: Replies,
-        protection: Protection,
     ) -> None:
         self._namespace = namespace
         self._handles = handles
         self._changes = changes
+        self._owed = owed
         self._kernel = kernel
         self._replies = replies
-        self._protection = protection
+        self._protection = changes.protection
         self.flush = handles.flush_nowait
         """close(2) of a descriptor; False: nothing has happened."""
         self.release = handles.release_nowait
         """The last descriptor of an open(2) is gone; False: nothing has happened."""
+
+    def make_directory(
+        self, parent: int, name: bytes, mode: int, uid: int, gid: int
+    ) -> EntryReply | None:
+        """As :meth:`Filesystem.make_directory`; None: nothing has happened.
+
+        Raises:
+            FilesystemError: nothing has happened.
+        """
+        if not self._may_make:
+            return None
+        directory, began = self._namespace.inode(parent), trio.current_time()
+        if self._changes.waits_within(directory):
+            return None
+        decoded = names.decode(name)
+        made = self._owed.make_directory_nowait(directory, decoded, mode, uid, gid)
+        return None if made is None else self._introduced(made, began)
 
     def create(
         self, parent: int, name: bytes, mode: int, flags: int, uid: int, gid: int
@@ -50,26 +69,34 @@ class AtOnce:
             FilesystemError: nothing has happened.
         """
         namespace = self._namespace
-        if (
-            self._handles.witness is not None
-            or self._protection.read_only
-            or namespace.moves.current
-            or not self._kernel.is_calm  # or the reply might have to wait
-        ):
+        if not self._may_make:
             return None
         directory, decoded = namespace.inode(parent), names.decode(name)
         if namespace.known_child(directory, decoded) is not None:
             return None
         began = trio.current_time()
         opened, inode = self._handles.make(directory, decoded, mode, flags, uid, gid)
+        return opened, self._introduced(inode, began)
+
+    @property
+    def _may_make(self) -> bool:
+        return not (
+            self._handles.witness is not None
+            or self._protection.read_only
+            or self._namespace.moves.current
+            or not self._kernel.is_calm  # or the reply might have to wait
+        )
+
+    def _introduced(self, inode: Inode, began: float) -> EntryReply:
+        """A reply that gives the kernel a reference to what was made."""
         reply = self._replies.known(inode, began, began)
-        namespace.remember(inode)
-        return opened, reply
+        self._namespace.remember(inode)
+        return reply
 
     def set_attributes(
         self, number: int, change: AttributeChange, *, kills: bool
     ) -> EntryReply | None:
-        """As :meth:`Filesystem.set_attributes`, of a file that is not stored; None: nothing has
+        """As :meth:`Filesystem.set_attributes`, of what is not stored; None: nothing has
         happened, or it has to be done again. ``kills``: set-id bits have to be cleared.
 
         Raises:
@@ -84,6 +111,14 @@ class AtOnce:
         ):
             return None
         began = trio.current_time()
-        if not self._changes.set_attributes_nowait(inode, change):
+        if inode.kind is Kind.FILE:
+            is_done = self._changes.set_attributes_nowait(inode, change)
+        else:
+            is_done = (
+                self._handles.witness is None
+                and not self._changes.waits_within(inode)
+                and self._owed.change_nowait(inode, change)
+            )
+        if not is_done:
             return None
         return self._replies.fresh_nowait(inode, began)

@@ -34,7 +34,7 @@ class Changes:
         self._namespace = namespace
         self._claims = claims
         self._commits = commits
-        self._protection = protection
+        self.protection = protection
 
     async def vacated(self, directory: Inode, name: str) -> None:
         """Wait until the store has nothing of a directory that was renamed here and had the name.
@@ -48,6 +48,10 @@ class Changes:
     def within(self, directory: Inode) -> AbstractAsyncContextManager[None]:
         """Change names in a directory, while nothing above it moves."""
         return self._claims.place(directory)
+
+    def waits_within(self, inode: Inode) -> bool:
+        """Whether :meth:`within` would wait."""
+        return self._claims.moves(inode)
 
     @asynccontextmanager
     async def of(self, inode: Inode) -> AsyncIterator[None]:
@@ -138,12 +142,12 @@ class Changes:
         """Refuse to change a stored object; a file that is not stored yet may change."""
         opened = self._opened.current(inode)
         if not inode.local and (opened is None or not opened.made_here):
-            self._protection.refuse("overwrite", call, path_of(inode))
+            self.protection.refuse("overwrite", call, path_of(inode))
 
     def refuse_writing(self, inode: Inode) -> None:
         """As :meth:`refuse_change`, for opening a file for writing."""
         if inode.kind is not Kind.DIRECTORY:
-            self._protection.refuse("overwrite", "open for writing", path_of(inode))
+            self.protection.refuse("overwrite", "open for writing", path_of(inode))
 
     async def refuse_replacing(
         self, source_dir: Inode, old: str, target_dir: Inode, new: str
@@ -154,4 +158,4 @@ class Changes:
         except NoSuchEntryError:
             return
         if target is not await self._namespace.lookup(source_dir, old):
-            self._protection.refuse("overwrite", "rename over", path_in(target_dir, new))
+            self.protection.refuse("overwrite", "rename over", path_in(target_dir, new))

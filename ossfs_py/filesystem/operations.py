@@ -154,9 +154,9 @@ class Filesystem:
         self.ask = self._handles.ask
         """See :meth:`Handles.ask`."""
         self._directories = Directories(namespace, self.replies, self._numbers)
-        opened, handles, changes = self._opened, self._handles, self._changes
+        opened, handles, changes, owed = self._opened, self._handles, self._changes, self._owed
         self.promptness = Promptness(namespace, opened, handles, self._commits, data_path)
-        self.at_once = AtOnce(namespace, handles, changes, kernel, self.replies, self.protection)
+        self.at_once = AtOnce(namespace, handles, changes, owed, kernel, self.replies)
 
     # -- names --------------------------------------------------------------------------------
 

@@ -137,9 +137,7 @@ class Adapter(pyfuse3.Operations):
         """Set while libfuse answers INIT: a task that waits for it continues after the answer."""
         self.reads = EndableReads()
         self._failed_reads = FailedReads()
-        self.at_once = AnswersAtOnce(
-            filesystem.at_once, self.callers, self.timings, PREFERRED_IO_BYTES
-        ).by_opcode
+        self.at_once = AnswersAtOnce(filesystem.at_once, self, PREFERRED_IO_BYTES).by_opcode
         """What the lane may answer without a handler, by opcode."""
 
     def init(self) -> None:

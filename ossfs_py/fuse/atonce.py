@@ -7,8 +7,9 @@ again, and the lane calls the handler, which also finds out what is wrong with i
 import stat
 from collections.abc import Callable
 from time import perf_counter
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
+from ossfs_py.errors import UNKNOWN_REQUEST
 from ossfs_py.filesystem.atonce import AtOnce
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.callers import Callers
@@ -21,26 +22,35 @@ bytes has been sent, or none is expected.
 """
 
 
+class Around(Protocol):
+    """What of the handlers is the same here."""
+
+    callers: Callers
+    timings: Timings
+
+    def lacks_xattr(self, inode: int, name: bytes) -> int | None:
+        """The errno for an extended attribute that no file has; None: a handler is needed."""
+        ...
+
+
 class AnswersAtOnce:
     """Belongs to the trio thread."""
 
-    def __init__(
-        self,
-        calls: AtOnce,
-        callers: Callers,
-        timings: Timings,
-        preferred_bytes: int,
-    ) -> None:
+    def __init__(self, calls: AtOnce, around: Around, preferred_bytes: int) -> None:
         """``preferred_bytes`` is the st_blksize."""
         self._calls = calls
-        self._callers = callers
-        self._timings = timings
+        self._callers = around.callers
+        self._timings = around.timings
+        self._lacks_xattr = around.lacks_xattr
         self._preferred_bytes = preferred_bytes
         self.by_opcode: dict[int, Known] = {
             Opcode.CREATE: self._create,
             Opcode.SETATTR: self._setattr,
             Opcode.FLUSH: self._flush,
             Opcode.RELEASE: self._release,
+            Opcode.MKDIR: self._mkdir,
+            Opcode.GETXATTR: self._getxattr,
+            Opcode.IOCTL: self._ioctl,
         }
 
     def _create(self, unique: int, node: int, request: memoryview) -> bytes | None:
@@ -62,6 +72,32 @@ class AnswersAtOnce:
             wire.entry(unique, entered, self._preferred_bytes),
             wire.opened(unique, opened, no_flush=False),
         )
+
+    def _mkdir(self, unique: int, node: int, request: memoryview) -> bytes | None:
+        began = perf_counter()
+        try:
+            *_, uid, gid, _pid, _ = wire.HEADER.unpack_from(request)
+            mode, umask = wire.MKDIR_IN.unpack_from(request, wire.HEADER.size)
+            name = wire.name_at(request, wire.HEADER.size + wire.MKDIR_IN.size, len(request))
+            made = self._calls.make_directory(node, name, stat.S_IMODE(mode & ~umask), uid, gid)
+        except Exception:  # noqa: BLE001 - as above
+            return None
+        if made is None:
+            return None
+        self._timings.add_since(began, "mkdir")
+        return wire.entry(unique, made, self._preferred_bytes)
+
+    def _getxattr(self, unique: int, node: int, request: memoryview) -> bytes | None:
+        """chown(2) makes the kernel ask for security.capability."""
+        named = bytes(request[wire.HEADER.size + wire.XATTR_IN.size :])
+        name, zero, _ = named.partition(b"\0")
+        missing = self._lacks_xattr(node, name) if zero else None
+        return None if missing is None else wire.refused(unique, missing)
+
+    @staticmethod
+    def _ioctl(unique: int, _node: int, _request: memoryview) -> bytes:
+        """Python makes one for each file that it opens; there are none here."""
+        return wire.refused(unique, UNKNOWN_REQUEST)
 
     def _setattr(self, unique: int, node: int, request: memoryview) -> bytes | None:
         began = perf_counter()

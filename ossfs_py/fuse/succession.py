@@ -102,7 +102,9 @@ class InheritedLane(Lane):
         page_limit: int,
     ) -> None:
         super().__init__(adapter, device, to_pyfuse3, threads=threads, page_limit=page_limit)
-        del self._hot[Opcode.MKDIR]  # one that makes an entry is recorded on its way to pyfuse3
+        # One that makes an entry is recorded on its way to pyfuse3.
+        del self._hot[Opcode.MKDIR]
+        self._known.pop(Opcode.MKDIR, None)
         self._heir = heir
         self._again = None if heir.filesystem is None else Again(adapter, heir.filesystem)
         self._dated: set[int] = set()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from ossfs_py.errors import UNKNOWN_REQUEST
 from ossfs_py.filesystem.handle import Handle
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import Adapter
@@ -99,6 +100,10 @@ class Kernel:
         )
         return await self.ask(Opcode.SETATTR, node, asked)
 
+    async def make_directory(self, name: bytes, mode: int = 0o700) -> bytes:
+        asked = wire.MKDIR_IN.pack(mode, 0o22)
+        return await self.ask(Opcode.MKDIR, 1, asked + name + b"\0")
+
     async def close(self, node: int, handle: int) -> bytes:
         flushed = await self.ask(Opcode.FLUSH, node, struct.pack("=QIIQ", handle, 0, 0, 0))
         await self.done(Opcode.RELEASE, node, struct.pack("=QIIQ", handle, 0, 0, 0))
@@ -129,6 +134,18 @@ async def asked(
             lane = Lane(adapter, ours.fileno(), to_pyfuse3, threads=1)
             yield Kernel(lane, theirs), m
             lane.close()
+
+
+def full(*_arguments: object) -> int:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class Witness:
+    def opened(self, number: int, handle: Handle) -> None:
+        pass
+
+    def released(self, number: int) -> None:
+        pass
 
 
 async def unpack(kernel: Kernel, name: bytes = b"file") -> list[bytes]:
@@ -209,6 +226,88 @@ def test_the_answers_are_those_of_the_handlers(tmp_path: Path) -> None:
     run(test)
 
 
+async def unpack_directory(kernel: Kernel, name: bytes = b"dir") -> list[bytes]:
+    """What tar does with a directory."""
+    answers = [await kernel.look_up(name), await kernel.make_directory(name)]
+    (node,) = struct.unpack_from("=Q", answers[-1], wire.OUT_HEADER.size)
+    answers.append(await kernel.look_up(b"inside", node))
+    answers.append(await kernel.change(node, 0, ATIME | MTIME))
+    asked = wire.XATTR_IN.pack(24, 0) + b"security.capability\0"
+    answers.append(await kernel.ask(Opcode.GETXATTR, node, asked))
+    answers.append(await kernel.change(node, 0, UID | GID | KILLS))
+    answers.append(await kernel.change(node, 0, MODE, mode=0o2755))
+    answers.append(await kernel.look_up(name))
+    return answers
+
+
+def test_a_directory_that_is_unpacked_takes_no_coroutine(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path) as (kernel, m):
+            await kernel.look_up(b"none")
+            await kernel.look_up(b"nor")
+            kernel.coroutines.clear()
+            answers = await unpack_directory(kernel)
+            assert kernel.coroutines == []
+            assert shown(answers[-1], "entry") == (0, 0o42755, 7, 9, SECONDS, 6)
+            assert error_of(answers[4]) == errno.ENODATA
+            (record,) = m.bench.writes.journal.leftover_markers()
+            assert record.metadata["mode"] == str(0o42755)
+            assert record.metadata["mtime"] == f"{SECONDS}.000000006"
+            assert error_of(await kernel.make_directory(b"dir")) == errno.EEXIST
+            await m.fs.sync()
+            assert dict(m.store.head("dir/").metadata or {}) == dict(record.metadata)
+
+    run(test)
+
+
+@pytest.mark.parametrize("kind", ["slow", "full", "read by the next daemon", "read-only"])
+def test_directories_that_cannot_be_made_at_once_are_left_to_the_handlers(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with asked(tmp_path, read_only=kind == "read-only") as (kernel, m):
+            await kernel.look_up(b"none")
+            await kernel.look_up(b"nor")
+            kernel.coroutines.clear()
+            if kind == "slow":
+                monkeypatch.setattr(SegmentLog, "is_slow", True)
+            elif kind == "read by the next daemon":
+                m.fs._handles.witness = Witness()
+            elif kind == "full":
+                made = await kernel.make_directory(b"other")
+                (node,) = struct.unpack_from("=Q", made, wire.OUT_HEADER.size)
+                with monkeypatch.context() as patch:
+                    patch.setattr(os, "pwritev", full)
+                    assert error_of(await kernel.make_directory(b"dir")) == errno.ENOSPC
+                    assert error_of(await kernel.change(node, 0, MODE)) == errno.ENOSPC
+                assert kernel.coroutines == [Opcode.MKDIR, Opcode.SETATTR]
+                await kernel.change(node, 0, MODE, mode=0o750)
+            if kind == "read-only":
+                assert error_of(await kernel.make_directory(b"dir")) == errno.EROFS
+                assert kernel.coroutines == [Opcode.MKDIR]
+                return
+            if kind != "full":
+                answers = await unpack_directory(kernel)
+                assert shown(answers[-1], "entry") == (0, 0o42755, 7, 9, SECONDS, 6)
+                assert {Opcode.MKDIR, Opcode.SETATTR} <= set(kernel.coroutines)
+            await m.fs.sync()
+            name = "other/" if kind == "full" else "dir/"
+            mode = 0o40750 if kind == "full" else 0o42755
+            assert (m.store.head(name).metadata or {})["mode"] == str(mode)
+
+    run(test)
+
+
+def test_pythons_ioctl_takes_no_coroutine(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path) as (kernel, _m):
+            answer = await kernel.ask(Opcode.IOCTL, 1, bytes(32))
+            assert error_of(answer) == UNKNOWN_REQUEST
+            assert kernel.coroutines == []
+
+    run(test)
+
+
 def test_an_empty_file_takes_no_coroutine_either(tmp_path: Path) -> None:
     async def test() -> None:
         async with asked(tmp_path) as (kernel, m):
@@ -257,16 +356,6 @@ def test_a_closed_file_is_in_the_journal_with_what_is_changed_later(tmp_path: Pa
 def test_what_cannot_be_done_at_once_is_left_to_the_handlers(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_arguments: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    class Witness:
-        def opened(self, number: int, handle: Handle) -> None:
-            pass
-
-        def released(self, number: int) -> None:
-            pass
-
     async def test() -> None:
         async with asked(tmp_path, read_only=kind == "read-only") as (kernel, m):
             await kernel.look_up(b"none")

@@ -191,6 +191,10 @@ class OpenFile(Protocol):
         """
         ...
 
+    def secure_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`secure`, if nothing has to be waited for; False: nothing has happened."""
+        ...
+
     async def redescribe(self, request: CommitRequest) -> None:
         """Change how the data that :meth:`secure` has kept will be committed, after its name or its
         attributes have changed.
@@ -198,6 +202,10 @@ class OpenFile(Protocol):
         Raises:
             OSError: the disk is full, among others.
         """
+        ...
+
+    def redescribe_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`redescribe`, if nothing has to be waited for; False: nothing has happened."""
         ...
 
     async def preserve(self, replacement: ObjectVersion) -> None:

@@ -264,10 +264,18 @@ class ObjectFile:
         """Keep everything written so far on local disk; False if it has to be committed."""
         return self._dirty is None or await self._dirty.secure(request)
 
+    def secure_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`secure`, if nothing has to be waited for; see the protocol."""
+        return self._dirty is None or self._dirty.secure_nowait(request)
+
     async def redescribe(self, request: CommitRequest) -> None:
         """Data on local disk will be committed as ``request`` says."""
         if self._dirty is not None:
             await self._dirty.redescribe(request)
+
+    def redescribe_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`redescribe`, if nothing has to be waited for; see the protocol."""
+        return self._dirty is None or self._dirty.redescribe_nowait(request)
 
     async def preserve(self, replacement: ObjectVersion) -> None:
         """Read on from a server-side copy of the same bytes."""

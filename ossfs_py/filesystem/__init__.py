@@ -16,6 +16,7 @@ the tree first, then the lock of the open inode. ``renaming`` is the change that
 ``trash`` decides which content is kept before it is lost, ``protection`` which changes are refused.
 ``behind`` runs work that goes on after its caller stopped waiting. ``siblings`` fetches files that
 will probably be opened soon. ``twins`` finds objects that may have the bytes of a file already.
+``atonce`` does what waits for nothing without a coroutine.
 ``links`` follows a link that was opened as a file, ``growth`` a file that others append to.
 
 ``surviving`` is the facade of a mount that outlives its daemon: ``survival`` and ``filerecords``

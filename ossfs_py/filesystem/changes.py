@@ -16,6 +16,7 @@ from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.namespace.setattr import SavedAttributes
 
 
 class Changes:
@@ -33,7 +34,7 @@ class Changes:
         self._namespace = namespace
         self._claims = claims
         self._commits = commits
-        self._protection = protection
+        self.protection = protection
 
     async def vacated(self, directory: Inode, name: str) -> None:
         """Wait until the store has nothing of a directory that was renamed here and had the name.
@@ -88,31 +89,65 @@ class Changes:
             # blocks would take a quarter of its time.
             async with self._claims.place(inode), opened.lock:
                 if self._opened.current(inode) is opened and opened.file.dirty:
-                    before = inode.mode, inode.uid, inode.gid
+                    is_told = self._is_told_at_once(opened, change)
                     self._namespace.defer_attributes(inode, change)
-                    if before != (inode.mode, inode.uid, inode.gid) or self._needs_times(opened):
+                    if is_told:
                         await self._commits.redescribe(opened)
                     return
         async with self.of_metadata(inode) as defer:
             await self._namespace.set_attributes(inode, change, defer=defer)
 
-    def _needs_times(self, opened: OpenInode) -> bool:
-        """Whether the journal has to know the times of a file at once: the next mount stores what
-        was closed, and another daemon goes on with what is open. Of other files, of which bytes may
-        be missing, the journal knows times that may be older; each close tells it all.
+    def set_attributes_nowait(self, inode: Inode, change: AttributeChange) -> bool:
+        """As :meth:`set_attributes`, of a file with changes that are not stored, if that waits for
+        nothing; False: nothing has happened.
         """
-        return opened.witness is not None or self._commits.is_behind(opened)
+        opened = self._opened.current(inode)
+        if (
+            opened is None
+            or opened.witness is not None
+            or not opened.file.dirty
+            or opened.lock.locked()
+            or self._claims.moves(inode)
+        ):
+            return False
+        if not self._is_told_at_once(opened, change):
+            self._namespace.defer_attributes(inode, change)
+            return True
+        before = SavedAttributes(inode)
+        self._namespace.defer_attributes(inode, change)
+        if not self._commits.redescribe_nowait(opened):
+            before.restore(inode)
+            return False
+        return True
+
+    def _is_told_at_once(self, opened: OpenInode, change: AttributeChange) -> bool:
+        """Whether the journal has to know of a change at once: the next mount stores what was
+        closed, and another daemon goes on with what is open. Of other files, of which bytes may be
+        missing, the journal knows times that may be older, and a mode that may grant less; each
+        close tells it all. Who recovers one by hand gives nobody more rights than its program did.
+        """
+        inode = opened.inode
+        loses_rights = change.mode is not None and (
+            inode.mode is None or bool(inode.mode & ~change.mode)
+        )
+        return (
+            loses_rights
+            or change.uid not in (None, inode.uid)
+            or change.gid not in (None, inode.gid)
+            or opened.witness is not None
+            or self._commits.is_behind(opened)
+        )
 
     def refuse_change(self, call: str, inode: Inode) -> None:
         """Refuse to change a stored object; a file that is not stored yet may change."""
         opened = self._opened.current(inode)
         if not inode.local and (opened is None or not opened.made_here):
-            self._protection.refuse("overwrite", call, path_of(inode))
+            self.protection.refuse("overwrite", call, path_of(inode))
 
     def refuse_writing(self, inode: Inode) -> None:
         """As :meth:`refuse_change`, for opening a file for writing."""
         if inode.kind is not Kind.DIRECTORY:
-            self._protection.refuse("overwrite", "open for writing", path_of(inode))
+            self.protection.refuse("overwrite", "open for writing", path_of(inode))
 
     async def refuse_replacing(
         self, source_dir: Inode, old: str, target_dir: Inode, new: str
@@ -123,4 +158,4 @@ class Changes:
         except NoSuchEntryError:
             return
         if target is not await self._namespace.lookup(source_dir, old):
-            self._protection.refuse("overwrite", "rename over", path_in(target_dir, new))
+            self.protection.refuse("overwrite", "rename over", path_in(target_dir, new))

@@ -22,6 +22,7 @@ from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinode import OpenInode, copy_end
 from ossfs_py.filesystem.openinodes import OpenInodes
 from ossfs_py.filesystem.owedentries import OwedEntries
+from ossfs_py.filesystem.slowcrowd import SlowCrowd
 from ossfs_py.filesystem.trash import Trash
 from ossfs_py.filesystem.twins import Twins
 from ossfs_py.filesystem.writeback import WriteBackQueue
@@ -46,9 +47,6 @@ log = logging.getLogger(__name__)
 
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
-_MANY_FILES = 1000
-_MANY_SECONDS = 600.0
-"""A program that makes so many files in so short a time unpacks, clones or installs something."""
 _APPEND_TRIES = 10
 """Another host was faster by one request each time. Among ten hosts, one wins each time."""
 _CONFLICTS = (ConditionFailedError, VersionChangedError, ObjectMissingError)
@@ -100,9 +98,7 @@ class Commits:
         self._write_back = write_back
         self.writes_back = write_back is not None
         """Whether close(2) returns when the local disk has the file."""
-        self._made_since = trio.current_time()
-        self._made = 0
-        """New files stored since then; -1 once the log has said that they are many."""
+        self._slow_crowd = SlowCrowd()
 
     # -- one file -------------------------------------------------------------------------------
 
@@ -147,6 +143,20 @@ class Commits:
             opened.users += 1
             queue.add(opened)
 
+    def flush_nowait(self, opened: OpenInode) -> bool:
+        """As :meth:`flush`, if that waits for nothing; False: nothing has happened."""
+        queue = self._write_back
+        if (
+            queue is None
+            or not self.flushes_at_once(opened)
+            or not opened.file.secure_nowait(self._request(opened, streaming=False))
+        ):
+            return False
+        if opened not in queue:
+            opened.users += 1
+            queue.add(opened)
+        return True
+
     async def redescribe(self, opened: OpenInode) -> None:
         """Record the present name and attributes of a file that write-back keeps in the journal.
 
@@ -162,6 +172,12 @@ class Commits:
         except OSError as exc:
             log.warning("write-back: no room on local disk (%s): uploading now", exc.strerror)
             await self.commit_locked(opened)
+
+    def redescribe_nowait(self, opened: OpenInode) -> bool:
+        """As :meth:`redescribe`, if that waits for nothing; False: nothing has happened."""
+        return self._write_back is None or opened.file.redescribe_nowait(
+            self._request(opened, streaming=False)
+        )
 
     async def commit_locked(self, opened: OpenInode) -> None:
         """As :meth:`commit`; the caller holds a claim on the inode's place and the lock."""
@@ -429,8 +445,8 @@ class Commits:
 
     def _stored(self, opened: OpenInode, version: ObjectVersion, request: CommitRequest) -> None:
         inode = opened.inode
-        if opened.seen is None:
-            self._count_new()
+        if opened.seen is None and self._write_back is None:
+            self._slow_crowd.count_new()
         opened.exclusive = opened.unseen = opened.whole = False
         opened.seen = opened.spared = version
         if not opened.file.dirty:
@@ -440,22 +456,6 @@ class Commits:
             self._namespace.note_commit(inode, version, request.metadata)
         if not opened.file.dirty:
             inode.size_source = None
-
-    def _count_new(self) -> None:
-        """Log once that there is a faster way to make many files."""
-        if self._write_back is not None or self._made < 0:
-            return
-        now = trio.current_time()
-        if now - self._made_since > _MANY_SECONDS:
-            self._made_since, self._made = now, 0
-        self._made += 1
-        if self._made >= _MANY_FILES:
-            self._made = -1
-            log.info(
-                "%d files were made, and each waited for the store: programs that unpack, clone or"
-                " install are faster on a mount with --write-back",
-                _MANY_FILES,
-            )
 
     def set_aside(self, opened: OpenInode, cause: Exception) -> bool:
         """Keep the unsaved bytes where ``ossfs-py recover`` finds them.

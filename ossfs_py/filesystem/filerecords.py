@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.handle import Handle
 from ossfs_py.filesystem.openinode import HiddenCopy, OpenInode
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode

@@ -7,7 +7,6 @@ import os
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
 
 import trio
 from cachetools import TTLCache
@@ -24,6 +23,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
+from ossfs_py.filesystem.handle import Handle, HandleWitness
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import Opener
@@ -43,57 +43,6 @@ _BACK_SECONDS = 1.0
 _MAX_SENT_BACK = 4096
 _WORTH_A_STEP_BYTES = 1024**3
 """A step below this size is part of a file: Linux before 6.18 asks for 2 GiB at a time."""
-
-
-class Handle:
-    """A descriptor, made by one open(2)."""
-
-    __slots__ = (
-        "appends",
-        "changes",
-        "flags",
-        "local",
-        "makes",
-        "opened",
-        "opened_at",
-        "past_pages",
-        "uid",
-        "writer",
-    )
-
-    def __init__(
-        self, opened: OpenInode, flags: int, uid: int, *, past_pages: bool, writer: int | None
-    ) -> None:
-        self.opened = opened
-        self.flags = flags
-        self.opened_at = trio.current_time()
-        self.makes = False
-        """Whether it made the file: until it is closed, its writes change no stored file."""
-        self.uid = uid
-        """The user who opened it."""
-        self.appends = bool(flags & os.O_APPEND)
-        self.writer = writer
-        """The user whose share of files open for writing it counts towards; None: no user."""
-        self.changes = bool(
-            flags & os.O_ACCMODE != os.O_RDONLY or flags & (os.O_CREAT | os.O_TRUNC)
-        )
-        """Whether close(2) has something to store: creating and truncating count too."""
-        self.past_pages = past_pages
-        """Whether its writes bypass the kernel's page cache."""
-        self.local: int | None = None
-        """The kernel's number for the local file that it reads instead, if any."""
-
-
-class HandleWitness(Protocol):
-    """Is told of descriptors before the kernel is."""
-
-    def opened(self, number: int, handle: Handle) -> None:
-        """A descriptor is new, or its file is of another version now."""
-        ...
-
-    def released(self, number: int) -> None:
-        """A descriptor was released."""
-        ...
 
 
 class Handles:
@@ -203,15 +152,19 @@ class Handles:
             self._sent_back[inode.number] = True
             raise StaleInodeError(f"{inode.name!r} is another version now")
 
-    async def open_new(self, inode: Inode, flags: int, uid: int) -> OpenReply:
-        """open(2) of a file that it has just made, within :meth:`as_writer`."""
-        opened = await self._opener.acquire(inode)
-        if flags & os.O_EXCL:
-            self._commits.expect_absent(opened)
-        opened.unseen = not flags & os.O_TRUNC
-        if flags & os.O_APPEND:
-            opened.appended_from = 0
-        return self._new(opened, flags, uid, uid, makes=True)
+    def make(
+        self, directory: Inode, name: str, mode: int, flags: int, uid: int, gid: int
+    ) -> tuple[OpenReply, Inode]:
+        """open(2) of a file that it makes; see :meth:`Namespace.create_local`."""
+        with self.as_writer(uid):  # a refused open must leave no file
+            inode = self._namespace.create_local(directory, name, stat.S_IMODE(mode), uid, gid)
+            opened = self._opener.acquire_new(inode)
+            if flags & os.O_EXCL:
+                self._commits.expect_absent(opened)
+            opened.unseen = not flags & os.O_TRUNC
+            if flags & os.O_APPEND:
+                opened.appended_from = 0
+            return self._new(opened, flags, uid, uid, makes=True), inode
 
     def is_making(self, number: int | None) -> bool:
         """Whether a descriptor is known, and made its file."""
@@ -293,6 +246,11 @@ class Handles:
         elif handle.changes:
             await self._carried_on(handle.opened, self._commits.flush)
 
+    def flush_nowait(self, number: int) -> bool:
+        """As :meth:`flush`, if nothing has to be waited for; False: nothing has happened."""
+        handle = self._handles.get(number)
+        return handle is not None and handle.changes and self._commits.flush_nowait(handle.opened)
+
     async def fsync(self, number: int) -> None:
         """fsync(2): returns when the object is complete in the bucket. Goes on if cancelled."""
         await self._carried_on(self.get(number).opened, self._commits.commit)
@@ -349,6 +307,24 @@ class Handles:
                     self.witness.released(number)  # until then the next daemon would keep it
                 if handle.writer is not None:
                     self._descriptors.remove_writer(handle.writer)
+
+    def release_nowait(self, number: int) -> bool:
+        """As :meth:`release`, if that leaves the file open for others, as for write-back, and
+        stores nothing; False: nothing has happened.
+        """
+        handle = self._handles.get(number)
+        if handle is None or self.witness is not None:
+            return False
+        opened = handle.opened
+        if opened.users < 2 or (opened.writers < 2 and opened.file.dirty):
+            return False
+        del self._handles[number]
+        opened.readers -= not handle.changes
+        self._passthrough.left(opened, handle.local)
+        opened.users -= 1
+        if handle.writer is not None:
+            self._descriptors.remove_writer(handle.writer)
+        return True
 
     # -- bytes ----------------------------------------------------------------------------------
 

@@ -329,6 +329,11 @@ class KernelCache:
         expiry = self._expiries.get(inode.number) if self._expiries else None
         return expiry is not None and expiry.under_way > 0
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether the kernel has not been asked lately to forget the attributes of any inode."""
+        return not self._expiries
+
     async def forgotten(self, inode: Inode) -> None:
         """Return when the kernel has done the invalidations of the inode, or takes too long.
 

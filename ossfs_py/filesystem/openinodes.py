@@ -112,7 +112,15 @@ class Opener:
         version = inode.info.version if inode.info is not None else None
         if current is not None and not inode.settled and version is not None:
             await self._move_on(current, version)
-            current = self._opened.current(inode)
+        return self._joined(inode, version)
+
+    def acquire_new(self, inode: Inode) -> OpenInode:
+        """As :meth:`acquire`, for a file that was made just now: nothing has to be asked."""
+        return self._joined(inode, None)
+
+    def _joined(self, inode: Inode, version: ObjectVersion | None) -> OpenInode:
+        """The open inode for the version, with a user more."""
+        current = self._opened.current(inode)
         if current is None or not (current.file.dirty or inode.removed or current.is_of(version)):
             if current is not None:
                 current.superseded = True

@@ -21,6 +21,7 @@ from ossfs_py.errors import (
     StaleInodeError,
     StoreError,
 )
+from ossfs_py.filesystem.atonce import AtOnce
 from ossfs_py.filesystem.behind import Behind
 from ossfs_py.filesystem.changes import Changes
 from ossfs_py.filesystem.commits import Commits
@@ -162,8 +163,9 @@ class Filesystem:
         self.ask = self._handles.ask
         """See :meth:`Handles.ask`."""
         self._directories = Directories(namespace, self.replies, self._numbers)
-        promptness = Promptness(namespace, self._opened, self._handles, self._commits, data_path)
-        self.promptness = promptness
+        opened, handles, changes, owed = self._opened, self._handles, self._changes, self._owed
+        self.promptness = Promptness(namespace, opened, handles, self._commits, data_path)
+        self.at_once = AtOnce(namespace, handles, changes, owed, kernel, self.replies)
 
     # -- names --------------------------------------------------------------------------------
 
@@ -339,10 +341,7 @@ class Filesystem:
                 self._changes.refuse_writing(inode)
             opened = await self._handles.open(inode, flags, uid)
         else:
-            permissions = stat.S_IMODE(mode)
-            with self._handles.as_writer(uid):  # a refused open must leave no file
-                inode = self._namespace.create_local(directory, decoded, permissions, uid, gid)
-                opened = await self._handles.open_new(inode, flags, uid)
+            opened, inode = self._handles.make(directory, decoded, mode, flags, uid, gid)
         return opened, await self._introduced(inode, began)
 
     def read_nowait(self, handle: int, offset: int, size: int) -> Answer | None:

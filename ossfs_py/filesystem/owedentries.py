@@ -10,9 +10,11 @@ from ossfs_py.filesystem.calm import Calm
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.rounds import Rounds
 from ossfs_py.filesystem.writeback import WriteBackQueue
+from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
+from ossfs_py.namespace.setattr import SavedAttributes
 from ossfs_py.runtime.locks import PromptLock
 from ossfs_py.writing.groupsync import GroupSync
 from ossfs_py.writing.markers import MarkerRecord
@@ -115,6 +117,30 @@ class OwedEntries:
             await self._owe(made, sync)
         return made
 
+    def make_directory_nowait(
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+    ) -> Inode | None:
+        """As :meth:`make_directory`, with write-back, if that waits for nothing; None: nothing has
+        happened.
+
+        Raises:
+            FilesystemError: nothing has happened.
+        """
+        sync = self._group_sync
+        if sync is None or len(self._owed) >= MAX_OWED:
+            return None
+        made = self._namespace.make_directory_nowait(parent, name, mode, uid, gid)
+        if made is None:
+            return None
+        owed = _Owed(new_ident())
+        if not sync.record_marker_nowait(self._described(made, owed)):
+            self._namespace.note_unlinked(made)
+            return None
+        self._owed[made] = owed
+        self._some.set()
+        self._calm.disturb()
+        return made
+
     async def make_symlink(
         self, parent: Inode, name: str, target: bytes, uid: int, gid: int
     ) -> Inode:
@@ -164,6 +190,20 @@ class OwedEntries:
         owed = self._owed.get(inode)
         if owed is not None and self._group_sync is not None:
             await self._record(inode, owed, self._group_sync)
+
+    def change_nowait(self, inode: Inode, change: AttributeChange) -> bool:
+        """Change attributes of an entry that is not stored, if that waits for nothing; False:
+        nothing has happened.
+        """
+        owed, sync = self._owed.get(inode), self._group_sync
+        if owed is None or sync is None or not inode.local:
+            return False
+        before = SavedAttributes(inode)
+        self._namespace.defer_attributes(inode, change)
+        if not sync.record_marker_nowait(self._described(inode, owed)):
+            before.restore(inode)
+            return False
+        return True
 
     async def moved(self, tree: Inode) -> None:
         """The keys at and below an inode changed."""
@@ -291,12 +331,14 @@ class OwedEntries:
             owed.is_told = True
 
     async def _record(self, inode: Inode, owed: _Owed, sync: GroupSync) -> None:
-        record = MarkerRecord(
+        await sync.record_marker(self._described(inode, owed))
+
+    def _described(self, inode: Inode, owed: _Owed) -> MarkerRecord:
+        return MarkerRecord(
             owed.ident,
             self._namespace.key_of_empty(inode),
             self._namespace.commit_metadata(inode, explicit_mtime_only=False),
         )
-        await sync.record_marker(record)
 
 
 def _upwards(inode: Inode) -> list[Inode]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.filesystem.filerecords import FileRecords, LeftOpen
-from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.handle import Handle
 from ossfs_py.namespace.inode import Inode, InodeTable, Kind
 from ossfs_py.runtime.ledger import LedgerError, NumberedRecords, Record, StateTable
 

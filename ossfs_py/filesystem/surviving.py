@@ -14,7 +14,7 @@ from ossfs_py.errors import BadHandleError, OssfsError, UnsavedDataError
 from ossfs_py.filesystem.description import path_of
 from ossfs_py.filesystem.directories import TakeEntry
 from ossfs_py.filesystem.filerecords import FileRecords, restore_inode, restore_opened
-from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.handle import Handle
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.repeated import Repeated

@@ -7,8 +7,8 @@ twice. Every call goes to ``Filesystem`` and to nothing below it. A reply says h
 
 ``lane`` answers the most frequent requests without pyfuse3, through the same handlers. ``takeover``
 gets the kernel's descriptor for it, ``receiving`` reads requests, ``wire`` decodes them and encodes
-answers, and ``replying`` copies long answers into the kernel. With ``--fuse-lane off``, or if the
-lane is not available, pyfuse3 answers everything.
+answers, ``replying`` copies long answers into the kernel, and ``atonce`` answers what waits for
+nothing. With ``--fuse-lane off``, or if the lane is not available, pyfuse3 answers everything.
 
 An unexpected exception becomes EIO with a traceback in the log, never the end of the mount.
 ``forget`` never raises, and the answer of ``release`` is lost: commits happen in ``flush`` and

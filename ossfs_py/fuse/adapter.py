@@ -30,6 +30,7 @@ from ossfs_py.errors import (
 )
 from ossfs_py.filesystem.operations import Filesystem
 from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
+from ossfs_py.fuse.atonce import AnswersAtOnce
 from ossfs_py.fuse.callers import Callers
 from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.forpyfuse3 import (
@@ -135,6 +136,8 @@ class Adapter(pyfuse3.Operations):
         """Set while libfuse answers INIT: a task that waits for it continues after the answer."""
         self.reads = EndableReads()
         self._failed_reads = FailedReads()
+        self.at_once = AnswersAtOnce(filesystem.at_once, self, PREFERRED_IO_BYTES).by_opcode
+        """What the lane may answer without a handler, by opcode."""
 
     def init(self) -> None:
         """pyfuse3 calls this on the trio thread, and then sends the answer to INIT at once."""

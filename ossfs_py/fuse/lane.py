@@ -31,6 +31,7 @@ from ossfs_py.errors import (
 from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.atonce import Known
 from ossfs_py.fuse.driving import Serve, driven
 from ossfs_py.fuse.forpyfuse3 import PREFERRED_IO_BYTES
 from ossfs_py.fuse.later import LaterReads, Read
@@ -44,10 +45,6 @@ from ossfs_py.runtime.scattered import Answer
 
 log = logging.getLogger(__name__)
 
-_Known: TypeAlias = Callable[[int, int, memoryview], bytes | None]
-"""Answers a request from memory, or not: unique, node, and the request. An answer without bytes has
-been sent.
-"""
 _Hot: TypeAlias = Callable[[int, int, Caller, memoryview], Serve]
 """Serves one request: unique, node, caller, and the request without the bytes behind it."""
 
@@ -113,13 +110,14 @@ class Lane:
         self._waits = ShortWait(device)
         self._nearness = self._waits.nearness
         self._later = LaterReads(adapter, self._answer_read, self._read_by_handler)
-        self._known: dict[int, _Known] = {
+        self._known: dict[int, Known] = {
             Opcode.LOOKUP: self._lookup_known,
             Opcode.GETATTR: self._getattr_known,
             Opcode.READ: self._read_known,
             Opcode.WRITE: self._write_known,
             Opcode.UNLINK: self._unlink_known,
             Opcode.FORGET: self._forget_known,
+            **adapter.at_once,
         }
         """Most of these requests wait for nothing: no coroutine is made for them."""
         self._hot: dict[int, _Hot] = {

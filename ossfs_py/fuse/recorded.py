@@ -65,9 +65,10 @@ class RecordedAdapter(Adapter):
         super().__init__(filesystem, metrics)
         self.filesystem = filesystem
         self.access_log = access
+        self.at_once = {}  # every request has to go through a handler, for its line in the log
 
     def lacks_xattr(self, inode: int, name: bytes) -> None:
-        """Unknown: every request has to go through a handler, for its line in the log."""
+        """Unknown, for the same reason."""
 
     def lookup_known(self, parent_inode: int, name: bytes) -> None:
         """As :meth:`lacks_xattr`."""

@@ -20,7 +20,7 @@ import pyfuse3
 import trio
 
 from ossfs_py.errors import EnvironmentProblemError
-from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.handle import Handle
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.survival import Negotiated, Survival, SurvivalError
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
@@ -104,8 +104,11 @@ class InheritedLane(Lane):
         page_limit: int,
     ) -> None:
         super().__init__(adapter, device, to_pyfuse3, threads=threads, page_limit=page_limit)
-        del self._known[Opcode.UNLINK]  # names wait for those that an earlier daemon has left
-        del self._hot[Opcode.MKDIR]  # one that makes an entry is recorded on its way to pyfuse3
+        # Names wait for those that an earlier daemon has left.
+        self._known.pop(Opcode.UNLINK, None)
+        # One that makes an entry is recorded on its way to pyfuse3.
+        del self._hot[Opcode.MKDIR]
+        self._known.pop(Opcode.MKDIR, None)
         self._heir = heir
         self._again = None if heir.filesystem is None else Again(adapter, heir.filesystem)
         self._dated: set[int] = set()

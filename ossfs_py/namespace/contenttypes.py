@@ -22,7 +22,7 @@ for _suffix, _type in _ADDED.items():
     _TYPES.add_type(_type, _suffix)
 
 
-@lru_cache(256)  # asked for several times while a file is written
+@lru_cache(4096)  # asked for while a file is written, and again when write-back sends it
 def content_type_of(name: str) -> str | None:
     """The type that readers of the object are told; None where the name says nothing.
 

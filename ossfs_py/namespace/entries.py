@@ -159,21 +159,22 @@ class Entries:
         Raises:
             EntryExistsError, ReadOnlyError, StoreError, and what :meth:`new_key` raises.
         """
-        now_ns = time.time_ns()
-        hands_on = full_mode(parent, self._tree.options) & stat.S_ISGID
-        return await self._make(
-            parent,
-            name,
-            Kind.DIRECTORY,
-            metadata.encode(
-                mode=stat.S_IFDIR | (mode & _PERMISSION_BITS) | hands_on,
-                uid=uid,
-                gid=self._group_of_directory(parent, gid),
-                mtime_ns=now_ns,
-                ctime_ns=now_ns,
-            ),
-            put_off=put_off,
-        )
+        stored = self._of_new_directory(parent, mode, uid, gid)
+        return await self._make(parent, name, Kind.DIRECTORY, stored, put_off=put_off)
+
+    def make_directory_nowait(
+        self, parent: Inode, name: str, mode: int, uid: int, gid: int
+    ) -> Inode | None:
+        """As :meth:`make_directory`, whose marker is to come later, if nothing has to be asked or
+        waited for; None: nothing has happened.
+        """
+        self.require_writable()
+        require_key(self.new_key(parent, name) + "/")
+        free_since = self._tree.may_be_created(parent, name)
+        if free_since is None:
+            return None
+        stored = self._of_new_directory(parent, mode, uid, gid)
+        return self._made(parent, name, Kind.DIRECTORY, stored, None, free_since)
 
     async def make_symlink(
         self,
@@ -433,6 +434,18 @@ class Entries:
         inode.metadata = stored
         inode.local = True
 
+    def _of_new_directory(self, parent: Inode, mode: int, uid: int, gid: int) -> dict[str, str]:
+        """The metadata of one that is made now."""
+        now_ns = time.time_ns()
+        hands_on = full_mode(parent, self._tree.options) & stat.S_ISGID
+        return metadata.encode(
+            mode=stat.S_IFDIR | (mode & _PERMISSION_BITS) | hands_on,
+            uid=uid,
+            gid=self._group_of_directory(parent, gid),
+            mtime_ns=now_ns,
+            ctime_ns=now_ns,
+        )
+
     def _group_of_directory(self, parent: Inode, gid: int) -> int:
         """The group of a new entry: the maker's, or in a set-group-ID directory that one's.
 
@@ -465,6 +478,18 @@ class Entries:
             except UnsupportedByStoreError:
                 if kind is not Kind.DIRECTORY:
                     raise
+        return self._made(parent, name, kind, stored, version, free_since)
+
+    def _made(
+        self,
+        parent: Inode,
+        name: str,
+        kind: Kind,
+        stored: Mapping[str, str],
+        version: ObjectVersion | None,
+        free_since: float | None,
+    ) -> Inode:
+        """Show an entry whose object is ``version``; None: it is known here only."""
         inode = self._tree.table.child(parent, name)
         if inode is not None and inode.kind is not kind:
             self._tree.vanished(inode)

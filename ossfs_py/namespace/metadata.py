@@ -9,6 +9,7 @@ URL-encoded JSON of base64 values, and ossfs's ``symlink-target``.
 import base64
 import binascii
 import json
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ _NS_PER_SECOND = 1_000_000_000
 _MAX_ID = 2**32 - 2  # the last uid_t; the one after it means "no change" to chown(2)
 _MAX_TIME_DIGITS = 11  # seconds until the year 5138; longer numbers are not times
 _OWN_NAMES = frozenset({"mode", "uid", "gid", "mtime", "atime", "ctime", "xattr", "symlink-target"})
+_PLAIN_TIME = re.compile(r"[0-9]{1,11}(?:\.[0-9]{1,9})?", re.ASCII)
 _NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -145,6 +147,9 @@ def _time(text: str | None) -> int | None:
     """Nanoseconds since the epoch; decimal arithmetic keeps the fraction exact."""
     if text is None or len(text) > 64:
         return None
+    whole, _, fraction = text.partition(".")
+    if _PLAIN_TIME.fullmatch(text):  # as all clients store it
+        return int(whole) * _NS_PER_SECOND + int(f"{fraction:0<9}")
     try:
         seconds = Decimal(text.strip())
     except InvalidOperation:

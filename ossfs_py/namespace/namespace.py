@@ -81,6 +81,7 @@ class Namespace:
         copier = TreeCopier(store, present, workers, asks=options.posix_metadata)
         rooms = self._tree, self._resolver, self._entries, self.moves
         self._renamer = Renamer(store, copier, workers, *rooms, rename_log)
+        self.make_directory_nowait = self._entries.make_directory_nowait
         self._emptying = Emptying(store.list_page, workers, self._tree, self.removed)
         self._modes_ahead = ModesAhead(self._tree, self._resolver)
         self._writer = AttributeWriter(store, workers, self._tree, self._resolver, self._entries)

@@ -80,7 +80,7 @@ class AttributeWriter:
             if self._only_in_memory(inode, defer):
                 self.defer(inode, change)
             elif not self._is_stored(inode, change):
-                before = _Saved(inode)
+                before = SavedAttributes(inode)
                 _apply(inode, change)
                 await self._settle(inode, before, defer)
             inode.ctime_ns = time.time_ns()
@@ -171,7 +171,7 @@ class AttributeWriter:
         """The change goes with the next upload, if there is one."""
         inode.metadata_dirty = inode is not self._tree.table.root and not inode.removed
 
-    async def _settle(self, inode: Inode, before: "_Saved", defer: bool) -> None:
+    async def _settle(self, inode: Inode, before: "SavedAttributes", defer: bool) -> None:
         if self._only_in_memory(inode, defer):
             self._note_changed(inode)
             return
@@ -271,7 +271,7 @@ class AttributeWriter:
         return user_xattrs(inode)
 
     async def _store_xattrs(self, inode: Inode, values: dict[str, bytes], defer: bool) -> None:
-        before = _Saved(inode)
+        before = SavedAttributes(inode)
         inode.xattrs = values
         try:
             # Too much is told at the call that asks for it, not at the upload that carries it.
@@ -283,8 +283,10 @@ class AttributeWriter:
         inode.ctime_ns = time.time_ns()
 
 
-class _Saved:
+class SavedAttributes:
     """The attributes of an inode before a change that may fail."""
+
+    __slots__ = ("_values",)
 
     _FIELDS = (
         "mode",
@@ -292,6 +294,7 @@ class _Saved:
         "gid",
         "atime_ns",
         "mtime_ns",
+        "ctime_ns",
         "mtime_explicit",
         "xattrs",
         "metadata_dirty",

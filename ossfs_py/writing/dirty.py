@@ -330,6 +330,18 @@ class DirtyFile:
                 await self._continue_on_disk()
             return await self._content.secure(request)
 
+    def secure_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`secure`, for a small file, if nothing has to be waited for; False: nothing has
+        happened.
+        """
+        content = self._content
+        return (
+            isinstance(content, SmallContent)
+            and self.dirty
+            and not (self._lock.locked() or self._contents.kept is not None)
+            and content.secure_nowait(request)
+        )
+
     async def redescribe(self, request: CommitRequest) -> None:
         """Commit the unchanged bytes that :meth:`secure` has kept as ``request`` says.
 
@@ -339,6 +351,16 @@ class DirtyFile:
         async with self._lock:
             if self.dirty and self._contents.kept is None:
                 await self._content.redescribe(request)
+
+    def redescribe_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`redescribe`, in the same way as :meth:`secure_nowait`."""
+        content = self._content
+        return (
+            isinstance(content, SmallContent)
+            and self.dirty
+            and not (self._lock.locked() or self._contents.kept is not None)
+            and content.redescribe_nowait(request)
+        )
 
     def abandon(self) -> None:
         """The file was unlinked: never store it.

@@ -88,6 +88,17 @@ class GroupSync:
         await self.keep(partial(self._journal.record_marker, record))
         self.add_small(record.ident)
 
+    def record_marker_nowait(self, record: MarkerRecord) -> bool:
+        """As :meth:`record_marker`; False: it has to wait for the disk, or fails."""
+        if self._journal.is_slow:
+            return False
+        try:
+            self._journal.record_marker(record)
+        except OSError:
+            return False
+        self.add_small(record.ident)
+        return True
+
     async def forget_marker(self, ident: str) -> None:
         """The object is stored, or not needed any more.
 

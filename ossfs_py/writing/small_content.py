@@ -110,27 +110,34 @@ class SmallContent(LocalContent):
         data: memoryview,
         arrived: Arrived | None = None,  # noqa: ARG002 - the protocol's
     ) -> bool:
-        """Take all of ``data`` if the journal has the file, and takes entries at once."""
+        """Take all of ``data`` if the journal takes entries at once."""
         before, end = self._data, offset + len(data)
         grown = max(end - len(before), 0)
         context = self._context
+        request = None if self._kept or self._disowned else self._target()
         if (
-            not self._kept
-            or self._secured
+            self._secured
             or offset > len(before)
             or len(before) + grown > self._longest_bytes
             or context.journal.is_slow
+            or not (self._kept or self._disowned or request is not None)
             or not context.small.take(grown)
         ):
             return False
         written, writer = bytes(data), self._writer()
-        try:
-            self._write_small(self._ident, offset, written, writer)
-        except OSError:
+        after = b"".join((before[:offset], written, before[end:])) if before else written
+        if self._kept:
+            try:
+                self._write_small(self._ident, offset, written, writer)
+            except OSError:
+                context.small.take(-grown)
+                return False
+        elif request is not None and not self._record_nowait(request, after, complete=False):
             context.small.take(-grown)
             return False
-        self._data = b"".join((before[:offset], written, before[end:]))
-        self._account.is_now(len(self._data), writer)
+        self._data = after
+        self._changed = True
+        self._account.is_now(len(after), writer)
         return True
 
     async def truncate(self, size: int) -> bool:
@@ -221,18 +228,33 @@ class SmallContent(LocalContent):
             self._context.group_sync.add_small(self._ident)
         return True
 
+    def secure_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`secure`, if the journal takes entries at once; False: nothing has happened."""
+        if not self._record_nowait(request, self._data, complete=True):
+            return False
+        self._secured = True
+        self._context.group_sync.add_small(self._ident)
+        return True
+
     async def redescribe(self, request: CommitRequest) -> None:
         """Change the journal's record of the file to ``request``.
 
         Raises:
             OSError: the disk is full, among others.
         """
-        known = self._kept_request
-        # What it replaces does not count when requests are compared.
-        if self._kept and (request != known or (known and request.replaces != known.replaces)):
+        if self._kept and self._is_news(request):
             await self._describe(request, complete=self._secured)
             if self._secured:
                 self._context.group_sync.add_small(self._ident)
+
+    def redescribe_nowait(self, request: CommitRequest) -> bool:
+        """As :meth:`redescribe`, in the same way."""
+        if self._kept and self._is_news(request):
+            if not self._record_nowait(request, self._data, complete=self._secured):
+                return False
+            if self._secured:
+                self._context.group_sync.add_small(self._ident)
+        return True
 
     async def commit(self, request: CommitRequest, condition: Condition) -> ObjectVersion | None:
         """Make the object; see the protocol."""
@@ -307,6 +329,33 @@ class SmallContent(LocalContent):
         self._kept_request = request
         if self._disowned:
             self._forget()  # it was removed while a thread recorded it
+
+    def _record_nowait(self, request: CommitRequest, data: bytes, *, complete: bool) -> bool:
+        """Record the file, with ``data`` if the journal does not have it, unless that has to wait
+        for the disk, or fails.
+        """
+        context = self._context
+        journal = context.journal
+        if self._disowned or journal.is_slow:
+            return False
+        record = SmallRecord(self._ident, request, complete)
+        try:
+            if self._kept:
+                journal.describe_small(record)
+            else:
+                context.room.require(journal.descriptor, self._writer(), len(data))
+                journal.keep_small(record, data)
+        except OSError:
+            return False
+        self._kept = True
+        self._kept_request = request
+        return True
+
+    def _is_news(self, request: CommitRequest) -> bool:
+        """Whether the journal has another request."""
+        known = self._kept_request
+        # What it replaces does not count when requests are compared.
+        return known is None or request != known or request.replaces != known.replaces
 
     async def _describe(self, request: CommitRequest, *, complete: bool = False) -> None:
         context = self._context

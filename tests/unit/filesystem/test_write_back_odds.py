@@ -175,7 +175,9 @@ def test_more_files_than_may_wait_are_made_while_the_store_is_away(tmp_path: Pat
     assert store.keys() == ["d/", *(f"d/{number:06}" for number in range(count))]
 
 
-def test_the_journal_learns_modes_at_once_and_times_at_the_close(tmp_path: Path) -> None:
+def test_the_journal_learns_of_rights_taken_at_once_and_the_rest_at_the_close(
+    tmp_path: Path,
+) -> None:
     """What was closed goes to the bucket after a kill. A file that was open does not; who recovers
     it by hand gets nobody more rights than its program had given.
     """
@@ -196,10 +198,15 @@ def test_the_journal_learns_modes_at_once_and_times_at_the_close(tmp_path: Path)
         assert known() == first
         await change(AttributeChange(mode=0o600))
         assert int(known()["mode"]) == 0o100600
+        await change(AttributeChange(mode=0o640))
+        assert int(known()["mode"]) == 0o100600
+        await change(AttributeChange(mode=0o604))
+        assert int(known()["mode"]) == 0o100604
+        await change(AttributeChange(mode=0o644))
         await change(AttributeChange(mtime_ns=2_000_000_000))
         await m.flush(opened)
         is_closed = True
-        assert known()["mtime"] == "2"
+        assert (known()["mtime"], int(known()["mode"])) == ("2", 0o100644)
         await change(AttributeChange(mtime_ns=3_000_000_000))
         assert known()["mtime"] == "3"
         await m.release(opened)

@@ -29,6 +29,7 @@ from ossfs_py.filesystem.replies import Absent, EntryReply, OpenReply
 from ossfs_py.fuse import lane as lane_module
 from ossfs_py.fuse import replying
 from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.atonce import Known
 from ossfs_py.fuse.ending import EndableReads
 from ossfs_py.fuse.lane import Lane
 from ossfs_py.fuse.relay import socket_pair
@@ -69,6 +70,7 @@ class Handlers:
         self.made: list[tuple[object, ...]] = []
         self.pool: BufferPool | None = None
         self.kept: list[tuple[Buffer, bytes]] = []
+        self.at_once: dict[int, Known] = {}
 
     async def lookup(self, _parent: int, name: bytes, _ctx: object) -> EntryReply | Absent:
         if name == b"slow":

@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 import pytest
 import trio
 
-from ossfs_py.filesystem.handles import Handle
+from ossfs_py.filesystem.handle import Handle
 from ossfs_py.filesystem.replies import OpenReply
 from ossfs_py.filesystem.survival import (
     FoundOut,
@@ -22,6 +22,7 @@ from ossfs_py.filesystem.survival import (
 from ossfs_py.filesystem.surviving import SurvivingFilesystem
 from ossfs_py.fuse import wire
 from ossfs_py.fuse.adapter import Adapter
+from ossfs_py.fuse.atonce import Known
 from ossfs_py.fuse.relay import socket_pair
 from ossfs_py.fuse.succession import Heir, InheritedLane
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
@@ -56,6 +57,7 @@ class Openings:
     def __init__(self, survival: Survival) -> None:
         self._survival = survival
         self.handles = 40
+        self.at_once: dict[int, Known] = {}
 
     def room_to_land(self, _size: int) -> None: ...
 

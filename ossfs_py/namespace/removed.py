@@ -61,9 +61,12 @@ class RemovedKeys:
         """``moves``: directories that were moved away, for which those who need the keys wait."""
         self._moves = moves
         self._by_key: dict[str, tuple[RemovedObject, ...]] = {}
+        self.additions = 0
+        """How many there have been."""
 
     def add(self, removed: RemovedObject) -> None:
         """From now on, the name is hidden here."""
+        self.additions += 1
         self._by_key[removed.key] = (*self.hiding(removed.key), removed)
 
     def discard(self, removed: RemovedObject) -> None:

@@ -8,7 +8,8 @@ directory above, in which thousands of them may be, several pages are requested 
 
 The directory above them is removed last. It has to be known then that nothing was stored in what
 was removed before, and all these keys are still in the store: they are requested again in parts,
-most of them ahead while the last directories are removed.
+ahead while the last directories are removed. The last part is requested when it fits one page with
+the keys that are still to be removed: by the end, all that it tells was removed here, or it is not.
 
 Nothing else uses these answers: what is listed or looked up is not concerned.
 """
@@ -44,6 +45,9 @@ _PART_KEYS = 900
 _LAST_STRETCH = 0.7
 """The part of the lifetime of an absence before the end of a tree in which its keys are requested
 once more: the first answers must not be too old at the end."""
+_MANY_DIRECTORIES = 8
+"""After so many, what is left is asked for ahead: the answer about a few more would often tell of
+the directory above them, too."""
 _PARTS_AT_ONCE = 2
 """Each takes processor time from the program that removes the tree."""
 _MAX_RUNS = 16
@@ -154,9 +158,14 @@ class _Answer:
 
 def _is_gone(info: ObjectInfo, prefix: str, hiding: Hiding, removed: RemovedKeys) -> bool:
     """Whether an object below a directory does not keep it from being removed."""
-    if info.key == prefix and not info.size:
+    key = info.key
+    if key == prefix and not info.size:
         return True
-    return any(each.hides(info) for each in (*hiding.get(info.key, ()), *removed.hiding(info.key)))
+    # Not by any(): a thousand keys of a page are looked at one after the other.
+    for each in hiding.get(key, ()):
+        if each.hides(info):
+            return True
+    return any(each.hides(info) for each in removed.hiding(key))
 
 
 class _Stretch:
@@ -170,6 +179,13 @@ class _Stretch:
         self.asked_at = trio.current_time()
         self.page = page
         self._hiding = hiding
+
+    async def is_last(self) -> bool:
+        """Whether the store told that nothing is behind this page."""
+        try:
+            return (await self.page.wait()).next_token is None
+        except StoreError:
+            return False  # as below
 
     async def tells_of_none(self, prefix: str, removed: RemovedKeys) -> bool:
         """Whether the store told all keys in this part, and they were removed here."""
@@ -189,16 +205,20 @@ class _Stretch:
 class _Clearing:
     """The removal of the directories in one directory, one after the other."""
 
-    def __init__(self, prefix: str, now: float) -> None:
+    def __init__(self, prefix: str, now: float, additions: int) -> None:
+        """``additions``: how many removals there have been, those in the first directory too."""
         self.prefix = prefix
         self.parts: list[_Stretch] = []
         """In their order, without gaps, from the first key on."""
         self.hidden: list[str] = []
         """Removed keys behind those, in order."""
-        self.known_keys = 0
-        """How many keys had removals when these were noted."""
+        self.additions = 0
+        """How many removals there had been when these were noted."""
+        self.tail: _Stretch | None = None
+        """The page of all keys behind those parts, also of what is still to be removed."""
         self.last = now
         self._began = now
+        self._began_at = additions
         self._count = 0
 
     def goes_on(self, now: float, left: int) -> float:
@@ -208,11 +228,23 @@ class _Clearing:
         passed = self._count - 1
         return (now - self._began) / passed * left if passed else math.inf
 
+    def keys_in(self, left: int, additions: int) -> float:
+        """How many keys directories have that are left, if they are like those before."""
+        if self._count < _MANY_DIRECTORIES:
+            return math.inf
+        return (additions - self._began_at) / (self._count - 1) * left
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether answers are kept."""
+        return bool(self.parts) or self.tail is not None
+
     def forget(self) -> None:
         """What the parts tell is not all any more."""
         self.parts.clear()
         self.hidden.clear()
-        self.known_keys = 0
+        self.additions = 0
+        self.tail = None
 
     @property
     def reached(self) -> str:
@@ -290,19 +322,21 @@ class Emptying:
         prefix, run = self._tree.keys.marker_key_of(parent), self._runs.pop(parent, None)
         goes_on = run is not None and now - run.last < _SOON_SECONDS and run.prefix == prefix
         if run is None or not goes_on:
-            run = _Clearing(prefix, now)
+            run = _Clearing(prefix, now, self._removed.additions)
         self._runs[parent] = run
         if len(self._runs) > _MAX_RUNS:
             del self._runs[next(iter(self._runs))]
-        left_seconds = run.goes_on(now, len(parent.children))
-        if left_seconds < _LAST_STRETCH * self._tree.options.negative_ttl_seconds:
+        left = len(parent.children)
+        if run.goes_on(now, left) < _LAST_STRETCH * self._tree.options.negative_ttl_seconds:
             self._ask_part_ahead(run)
+            if run.tail is None:
+                self._ask_tail_ahead(run, run.keys_in(left, self._removed.additions))
         return goes_on
 
     def _ask_part_ahead(self, run: _Clearing) -> None:
-        known_keys = len(self._removed)
-        if len(run.hidden) <= _PART_KEYS and known_keys - run.known_keys > _PART_KEYS:
-            run.known_keys = known_keys
+        additions = self._removed.additions
+        if len(run.hidden) <= _PART_KEYS < len(run.hidden) + additions - run.additions:
+            run.additions = additions
             run.hidden = self._hidden_between(run.prefix, run.reached, "")
         while (
             len(run.hidden) > _PART_KEYS
@@ -312,6 +346,18 @@ class Emptying:
             part.page.when_settled(partial(self._part_arrived, run))
             del run.hidden[: _PART_KEYS + 1]
             run.parts.append(part)
+            self._tree.on_added = self._added
+
+    def _ask_tail_ahead(self, run: _Clearing, left_keys: float) -> None:
+        """Ask for all that is behind the parts, once it fits one page with what is still to be
+        removed, so that nobody waits for it at the end.
+        """
+        removed_since = self._removed.additions - run.additions
+        if len(run.hidden) + removed_since + left_keys > _PART_KEYS:
+            return
+        hidden = self._hidden_between(run.prefix, run.reached, "")
+        if len(hidden) + left_keys <= _PART_KEYS:
+            (run.tail,) = self._ask_parts(run.prefix, run.reached, hidden, to_end=True)
             self._tree.on_added = self._added
 
     def _part_arrived(self, run: _Clearing) -> None:
@@ -354,11 +400,20 @@ class Emptying:
                 between = self._hidden_between(prefix, part.start, part.end)
                 parts += self._ask_parts(prefix, part.start, [*between, part.end])
         reached = parts[-1].end if parts else ""
-        hidden = self._hidden_between(prefix, reached, "")
-        is_deep = any("/" in key[len(prefix) :] for key in hidden)
-        if not parts and not is_deep and len(hidden) < _PART_KEYS:
-            return False
-        parts += self._ask_parts(prefix, reached, hidden, to_end=True)
+        tail = None if run is None or run.prefix != prefix else run.tail
+        if (
+            tail is not None
+            and tail.asked_at > oldest
+            and tail.start == reached
+            and await tail.is_last()
+        ):
+            parts.append(tail)
+        else:
+            hidden = self._hidden_between(prefix, reached, "")
+            is_deep = any("/" in key[len(prefix) :] for key in hidden)
+            if not parts and not is_deep and len(hidden) < _PART_KEYS:
+                return False
+            parts += self._ask_parts(prefix, reached, hidden, to_end=True)
         for part in parts:
             if not await part.tells_of_none(prefix, self._removed):
                 return False
@@ -405,7 +460,9 @@ class Emptying:
         for run in self._runs.values():
             if run.parts and now - run.parts[-1].asked_at >= ttl_seconds:
                 run.forget()
-        if not (self._answers or any(run.parts for run in self._runs.values())):
+            elif run.tail is not None and now - run.tail.asked_at >= ttl_seconds:
+                run.tail = None
+        if not (self._answers or any(run.has_asked for run in self._runs.values())):
             self._tree.on_added = None
 
     def _added(self, key: str) -> None:
@@ -413,5 +470,5 @@ class Emptying:
         for answer in self._answers:
             answer.added.append(key)
         for run in self._runs.values():
-            if run.parts and key.startswith(run.prefix):
+            if run.has_asked and key.startswith(run.prefix):
                 run.forget()  # they do not tell of it

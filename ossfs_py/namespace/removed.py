@@ -54,16 +54,19 @@ class Waitable(Protocol):
 
 class RemovedKeys:
     """The removals of a mount that are not over. Belongs to the trio thread, but for
-    :meth:`hiding` and :meth:`below`.
+    :meth:`hiding`, :meth:`hiding_below` and :meth:`below`.
     """
 
     def __init__(self, moves: Waitable | None = None) -> None:
         """``moves``: directories that were moved away, for which those who need the keys wait."""
         self._moves = moves
         self._by_key: dict[str, tuple[RemovedObject, ...]] = {}
+        self.additions = 0
+        """How many there have been."""
 
     def add(self, removed: RemovedObject) -> None:
         """From now on, the name is hidden here."""
+        self.additions += 1
         self._by_key[removed.key] = (*self.hiding(removed.key), removed)
 
     def discard(self, removed: RemovedObject) -> None:
@@ -81,6 +84,10 @@ class RemovedKeys:
     def below(self, prefix: str) -> list[str]:
         """The keys that begin with ``prefix`` and have removals."""
         return [key for key in tuple(self._by_key) if key.startswith(prefix)]
+
+    def hiding_below(self, prefix: str) -> dict[str, tuple[RemovedObject, ...]]:
+        """As :meth:`hiding`, of all those; asked for each listing, when thousands may wait."""
+        return {key: some for key, some in self._by_key.copy().items() if key.startswith(prefix)}
 
     def __len__(self) -> int:
         """How many keys have removals."""
@@ -145,11 +152,11 @@ class CatalogueWithoutRemoved:
 
         A page may be empty, with more to come.
         """
-        before = self._hiding_below(query.prefix)
+        before = self._removed.hiding_below(query.prefix)
         page = self._store.list_page(
             replace(query, max_keys=min(1000, query.max_keys + len(before))) if before else query
         )
-        hiding = {**before, **self._hiding_below(query.prefix)}
+        hiding = {**before, **self._removed.hiding_below(query.prefix)}
         if not hiding:
             return page
         while True:
@@ -165,11 +172,6 @@ class CatalogueWithoutRemoved:
             # A caller that wants one key only would take an empty page for an empty directory.
             page = self._store.list_page(replace(query, token=page.next_token, start_after=None))
 
-    def _hiding_below(self, prefix: str) -> Mapping[str, tuple[RemovedObject, ...]]:
-        if not self._removed:
-            return {}
-        return {key: self._removed.hiding(key) for key in self._removed.below(prefix)}
-
     def _with_others(
         self,
         base: str,
@@ -177,12 +179,14 @@ class CatalogueWithoutRemoved:
         hiding: Mapping[str, tuple[RemovedObject, ...]],
     ) -> tuple[str, ...]:
         """The prefixes of which something but removed objects makes a directory."""
+        if not prefixes:
+            return ()
         hidden = {_directory_in(base, key) for key in hiding}
         doubtful = [each for each in prefixes if each in hidden]
         empty: set[str] = set()
         if len(doubtful) >= _WORTH_A_FLAT_LISTING:
             page = self._store.list_page(ListQuery(base, delimiter=""))
-            hiding = {**hiding, **self._hiding_below(base)}
+            hiding = {**hiding, **self._removed.hiding_below(base)}
             seen = {
                 _directory_in(base, info.key)
                 for info in page.objects

@@ -101,20 +101,29 @@ class FoundPage:
     it was one.
     """
 
-    __slots__ = ("_page_number", "_walk", "page", "started")
+    __slots__ = ("_page_number", "_read_on", "_walk", "page", "started")
 
     def __init__(
-        self, page: ListPage, started: float, walk: "_Walk | None" = None, page_number: int = 0
+        self,
+        page: ListPage,
+        started: float,
+        walk: "_Walk | None" = None,
+        page_number: int = 0,
+        read_on: Callable[[], None] | None = None,
     ) -> None:
+        """``read_on``: begins a walk of what comes behind it."""
         self.page = page
         self.started = started
         self._walk = walk
         self._page_number = page_number
+        self._read_on = read_on
 
     def taken(self) -> None:
         """The program has come to the directory."""
         if self._walk is not None:
             self._walk.used(self._page_number)
+        elif self._read_on is not None:
+            self._read_on()
 
 
 class _FlatPage:
@@ -127,6 +136,8 @@ class _FlatPage:
         self.over = False
         self._promised = page
         self._walks = walks
+        self._is_read_on = False
+        """Whether a walk has begun behind it."""
         self._asked_at = trio.current_time()
         pending = fetch(base, None, None)
         pending.when_settled(partial(self._settled, pending))
@@ -157,8 +168,22 @@ class _FlatPage:
             elif prefix not in self.changed and (
                 page.next_token is None or not last.startswith(prefix)
             ):
-                found = FoundPage(ListPage(objects, prefixes, None), self._asked_at)
-                self._walks.keep(prefix, found)
+                read_on = self._reading_on(prefix, last) if page.next_token is not None else None
+                told = ListPage(objects, prefixes, None)
+                self._walks.keep(prefix, FoundPage(told, self._asked_at, read_on=read_on))
+
+    def _reading_on(self, prefix: str, last: str) -> Callable[[], None] | None:
+        """Begins a walk where the page ends, if that is in a directory beside ``prefix``."""
+        above = prefix[: prefix.rfind("/", 0, -1) + 1]
+        following = last[: last.find("/", len(above)) + 1]
+        if not last.startswith(above) or not following:
+            return None
+        return partial(self._read_on, above, following)
+
+    def _read_on(self, above: str, following: str) -> None:
+        if not self._is_read_on:
+            self._is_read_on = True
+            self._walks.begin_behind(above, following)
 
 
 def _by_directory(
@@ -193,7 +218,7 @@ class _Walk:
         """Directories this mount changed since: what was read of them is not believed."""
         self._fetch = fetch
         self._walks = walks
-        self._position = after
+        self._position = self._began_after = after
         self._token: str | None = None
         self._pages = 0
         self._pages_wanted = 1
@@ -215,8 +240,9 @@ class _Walk:
         )
 
     def has_passed(self, prefix: str) -> bool:
-        """Whether all keys below ``prefix`` were read: none is still to come."""
-        return prefix in self._closed
+        """Whether no key below ``prefix`` is still to come."""
+        is_before = self.base < prefix < self._began_after and prefix.startswith(self.base)
+        return is_before or prefix in self._closed
 
     def promise(self, prefix: str, page: PromisedPage) -> None:
         """Somebody waits for a directory."""
@@ -426,6 +452,11 @@ class Walks:
         if self._walk is not None:
             self._walk.end()
         self._walk = _Walk(base, just_before(first), self._fetch, self)
+
+    def begin_behind(self, base: str, first: str) -> None:
+        """As :meth:`begin`, before the program comes to ``first``, if no walk is on the way."""
+        if self._walk is None or self._walk.over or self._walk.base != base:
+            self.begin(base, first)
 
     def found(self, prefix: str, found: FoundPage) -> None:
         """A walk has read a whole directory."""

@@ -20,6 +20,7 @@ import trio.testing
 
 from ossfs_py.errors import (
     AccessDeniedError,
+    DirectoryNotEmptyError,
     FilesystemError,
     StoreError,
     StoreUnavailableError,
@@ -635,13 +636,49 @@ def test_a_tree_that_is_removed_is_asked_for_once_a_lifetime(tmp_path: Path) -> 
         m.store.take_requests()
         for folder in folders:
             await m.rmdir(("t", folder))
-        assert asked(m.store.take_requests()) <= 3
         await m.rmdir(("t",))
+        assert asked(m.store.take_requests()) <= 4
         await m.fs.sync()
         assert m.store.keys() == []
 
     tree = removed_tree(20, 5)
     on_mount("temp", tmp_path, test, store=tree, write_back=True, negative_ttl_seconds=SLOW_SECONDS)
+
+
+@pytest.mark.parametrize("others", ["", "t/d03/other", "t/d14/other", "t/z"])
+def test_nobody_waits_for_the_store_at_the_end_of_a_tree(others: str, tmp_path: Path) -> None:
+    """The answer about all that is left is asked for before. It tells of other clients' files."""
+
+    async def test(m: Mounted) -> None:
+        for folder in await emptied(m, SLOW_SECONDS):
+            if folder == "d05" and others:
+                m.store.seed(others, b"another's")
+            await m.rmdir(("t", folder))  # the answer about d14 was asked for before
+        m.store.take_requests()
+        if others:
+            with pytest.raises(DirectoryNotEmptyError):
+                await m.rmdir(("t",))
+        else:
+            await m.rmdir(("t",))
+            assert asked(m.store.take_requests()) == 0
+        await m.fs.sync()
+        left = [key for key in m.store.objects if not key.endswith("/")]
+        assert left == ([others] if others else [])
+
+    tree = removed_tree(20, 5)
+    on_mount("temp", tmp_path, test, store=tree, write_back=True, negative_ttl_seconds=SLOW_SECONDS)
+
+
+def test_a_rest_that_is_more_than_a_page_is_asked_for_again(tmp_path: Path) -> None:
+    async def test(m: Mounted) -> None:
+        for folder in await emptied(m, SLOW_SECONDS):
+            await m.rmdir(("t", folder))
+        await m.rmdir(("t",))
+        await m.fs.sync()
+
+    tree = removed_tree(20, 5, FakeStore(page_size=40))
+    on_mount("temp", tmp_path, test, store=tree, write_back=True, negative_ttl_seconds=SLOW_SECONDS)
+    assert tree.objects == {}
 
 
 def test_a_directory_beside_one_whose_name_goes_on_is_asked_for_with_those_behind_it(
@@ -655,7 +692,7 @@ def test_a_directory_beside_one_whose_name_goes_on_is_asked_for_with_those_behin
         for folder in folders:
             if folder != "d01-old":
                 await m.rmdir(("t", folder))
-        assert asked(m.store.take_requests()) <= 3
+        assert asked(m.store.take_requests()) <= 4  # one for what is left in t
         await m.write_file(("t", "d01-old", "new"), b"1")
         await m.fs.sync()
         left = m.store.keys()

@@ -37,7 +37,7 @@ from ossfs_py.fuse.forpyfuse3 import PREFERRED_IO_BYTES
 from ossfs_py.fuse.later import LaterReads, Read
 from ossfs_py.fuse.receiving import Receiver
 from ossfs_py.fuse.relay import Relay
-from ossfs_py.fuse.replying import WORTH_A_THREAD_BYTES, ReplyThreads, write_answer
+from ossfs_py.fuse.replying import ReplyThreads, write_answer
 from ossfs_py.fuse.tuning import CONGESTED_BACKGROUND, MAX_BACKGROUND
 from ossfs_py.fuse.waiting import ShortWait
 from ossfs_py.fuse.wire import Caller, Opcode
@@ -209,6 +209,8 @@ class Lane:
             while left:
                 request = self._receive()
                 if request is None:
+                    if self._replies.send_held():
+                        continue
                     if self.ended.is_set() or not self._waits.brings_one():
                         break
                     left = _IN_A_ROW  # nobody else had anything to do
@@ -221,8 +223,10 @@ class Lane:
                     and not await self._has_turn()
                 ):
                     return
+            self._replies.pass_held()
 
     def _hand_over(self) -> None:
+        self._replies.pass_held()
         if self._idle:
             self._idle.pop().set()
         elif self._nursery is not None:
@@ -430,7 +434,7 @@ class Lane:
             return None  # the handler reports it
         data = self._adapter.read_known(handle, offset, size)
         if data is not None:
-            self._answer_read(unique, data)
+            self._replies.hold(wire.data_header(unique, len(data)), data)
             return b""
         self._nearness.roam()  # a request to the store may start a thread
         return b"" if self._later.begin(unique, handle, offset, size) else None
@@ -448,11 +452,7 @@ class Lane:
         self._answer_read(unique, data)
 
     def _answer_read(self, unique: int, data: Answer) -> None:
-        header = wire.data_header(unique, len(data))
-        if len(data) >= WORTH_A_THREAD_BYTES:
-            self._replies.put(header, data)
-        else:
-            write_answer(self._device, header, data)
+        self._replies.put(wire.data_header(unique, len(data)), data)
 
     def _write_known(self, unique: int, _node: int, request: memoryview) -> bytes | None:
         try:

@@ -201,10 +201,20 @@ class Kernel:
         self._unique = 0
 
     async def ask(self, opcode: int, body: bytes = b"", node: int = 1) -> int:
+        await self.socket.send(self._request(opcode, body, node))
+        return self._unique
+
+    def ask_at_once(self, opcode: int, bodies: list[bytes]) -> list[int]:
+        """Several requests, before the lane sees the first of them."""
+        first = self._unique + 1
+        for body in bodies:
+            os.write(self.socket.fileno(), self._request(opcode, body, 1))
+        return list(range(first, self._unique + 1))
+
+    def _request(self, opcode: int, body: bytes, node: int) -> bytes:
         self._unique += 1
         header = HEADER.pack(HEADER.size + len(body), opcode, self._unique, node, 0, 0, 1, 0)
-        await self.socket.send(header + body)
-        return self._unique
+        return header + body
 
     def passed_on(self) -> list[bytes]:
         """The requests that are on their way to pyfuse3."""
@@ -348,7 +358,7 @@ def test_what_is_known_is_answered_from_memory() -> None:
         assert (answered, refusal, len(said)) == (unique, 0, 128)
         assert struct.unpack_from("=Q", said) == (FROM_MEMORY.inode,)
         handlers.data = bytes(range(256)) * (LONG_BYTES // 256)
-        for size in (100, LONG_BYTES):  # answered by the trio thread, and by another one
+        for size in (100, LONG_BYTES):
             read = struct.pack("=QQIIQII", PROMPT, 0, size, 0, 0, 0, 0)
             unique = await kernel.ask(Opcode.READ, read)
             assert await kernel.answer() == (unique, 0, handlers.data[:size])
@@ -486,7 +496,8 @@ def test_an_answer_in_two_places_is_sent_as_one_and_keeps_both(
     may_copy, write = threading.Event(), replying.write_answer
 
     def copy(device: int, header: bytes, data: Answer = b"") -> None:
-        may_copy.wait(10)
+        if threading.current_thread() is not threading.main_thread():
+            may_copy.wait(10)
         write(device, header, data)
 
     monkeypatch.setattr(replying, "write_answer", copy)
@@ -498,16 +509,90 @@ def test_an_answer_in_two_places_is_sent_as_one_and_keeps_both(
         assert other is not None
         one.view[-LONG_BYTES:], other.view[:5] = b"x" * LONG_BYTES, b"other"
         handlers.scattered = Scattered([one.view[-LONG_BYTES:], other.view[:5]])
-        unique = await kernel.ask(Opcode.READ, READ)
-        await trio.testing.wait_all_tasks_blocked()
+        first, last = kernel.ask_at_once(Opcode.READ, [READ, READ])
+        # The last one needs no thread, as nothing comes behind it.
+        assert await kernel.answer() == (last, 0, b"x" * LONG_BYTES + b"other")
         assert one.is_lent
         assert other.is_lent
         may_copy.set()
-        assert await kernel.answer() == (unique, 0, b"x" * LONG_BYTES + b"other")
+        assert await kernel.answer() == (first, 0, b"x" * LONG_BYTES + b"other")
         one.release()
         other.release()
         with trio.fail_after(10):
             (await pool.acquire(2 * MIB)).release()
+
+    on_lane(test)
+
+
+def test_the_trio_thread_sends_an_answer_while_no_other_request_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    senders: list[threading.Thread] = []
+
+    def send(device: int, header: bytes, data: Answer = b"") -> None:
+        senders.append(threading.current_thread())
+        replying_write(device, header, data)
+
+    replying_write = replying.write_answer
+    monkeypatch.setattr(replying, "write_answer", send)
+
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        handlers.data = bytes(range(256)) * (LONG_BYTES // 256)
+        read = struct.pack("=QQIIQII", PROMPT, 0, LONG_BYTES, 0, 0, 0, 0)
+        for _ in range(3):
+            unique = await kernel.ask(Opcode.READ, read)
+            assert await kernel.answer() == (unique, 0, handlers.data)
+        assert senders == [threading.main_thread()] * 3
+        # A request that waits does not keep the answer before it waiting.
+        (read_one,) = kernel.ask_at_once(Opcode.READ, [read])
+        (written,) = kernel.ask_at_once(Opcode.WRITE, [write_body(b"waits")])
+        assert await kernel.answer() == (read_one, 0, handlers.data)
+        handlers.gate.set()
+        assert (await kernel.answer())[0] == written
+        assert senders.pop() is not threading.main_thread()
+
+    on_lane(test)
+
+
+def test_no_answer_waits_longer_than_a_turn_of_the_trio_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, sent = 70, set[bytes]()
+    """More than are answered before other tasks run."""
+    all_sent = threading.Event()
+
+    def send(_device: int, header: bytes, _data: Answer = b"") -> None:
+        sent.add(header)
+        if len(sent) == asked:
+            all_sent.set()
+
+    monkeypatch.setattr(replying, "write_answer", send)
+
+    async def test(kernel: Kernel, handlers: Handlers, _lane: Lane) -> None:
+        handlers.data = bytes(LONG_BYTES)
+        read = struct.pack("=QQIIQII", PROMPT, 0, LONG_BYTES, 0, 0, 0, 0)
+        kernel.ask_at_once(Opcode.READ, [read] * asked)
+        assert await trio.to_thread.run_sync(all_sent.wait, 10)
+
+    on_lane(test)
+
+
+def test_an_answer_that_the_trio_thread_cannot_send_ends_the_mount(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    died_of = MemoryError()
+
+    def die(*_: object) -> None:
+        raise died_of
+
+    monkeypatch.setattr(replying, "write_answer", die)
+
+    async def test(kernel: Kernel, handlers: Handlers, lane: Lane) -> None:
+        handlers.data = bytes(LONG_BYTES)
+        await kernel.ask(Opcode.READ, struct.pack("=QQIIQII", PROMPT, 0, LONG_BYTES, 0, 0, 0, 0))
+        with trio.fail_after(10):
+            await lane.ended.wait()
+        assert lane.failure is died_of
 
     on_lane(test)
 

@@ -29,9 +29,24 @@ def test_a_store_is_near_by_its_quickest_answers() -> None:
     assert not after().come_at_once
     assert not after(FAR).come_at_once
     assert after(NEAR).come_at_once
-    assert after(NEAR, *[FAR] * 10).come_at_once  # a machine that is busy for a moment
+    assert after(NEAR, *[FAR] * 1000).come_at_once  # a machine that is busy for a moment
     assert after(*[FAR] * 10, NEAR).come_at_once
-    assert not after(NEAR, *[FAR] * 60).come_at_once
+
+
+def test_a_store_that_is_far_now_counts_as_far_after_a_while() -> None:
+    now = 100.0
+    first_bytes = FirstBytes(lambda: now)
+    first_bytes.note(NEAR)
+    for now in (109.0, 110.0, 119.0):  # noqa: B007 - the clock's
+        first_bytes.note(FAR)
+        assert first_bytes.come_at_once
+    now = 120.0
+    first_bytes.note(FAR)
+    assert not first_bytes.come_at_once
+    first_bytes.note(NEAR)
+    now = 200.0  # it was not asked for longer than that
+    first_bytes.note(FAR)
+    assert not first_bytes.come_at_once
 
 
 @pytest.mark.parametrize(("seconds", "is_near"), [(NEAR, True), (FAR, False)])

@@ -2,6 +2,7 @@
 
 import trio
 
+from ossfs_py.runtime.beside import served_beside
 from ossfs_py.store.base import InlineRequests
 
 _LOOK_SECONDS = 1.0
@@ -13,9 +14,10 @@ async def receive(requests: InlineRequests | None) -> None:
         await trio.sleep_forever()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_look, requests)
-        while True:
-            await trio.lowlevel.wait_readable(requests.fileno())
-            requests.receive()
+        with served_beside(requests):
+            while True:
+                await trio.lowlevel.wait_readable(requests.fileno())
+                requests.receive()
 
 
 async def _look(requests: InlineRequests) -> None:

@@ -116,6 +116,10 @@ class InlineRequests(Protocol):
         """A descriptor that is readable when something can go on."""
         ...
 
+    def expects(self) -> bool:
+        """Whether any is under way."""
+        ...
+
     def receive(self) -> None:
         """Take what has arrived, and send what can be."""
         ...

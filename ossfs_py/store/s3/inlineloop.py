@@ -66,11 +66,19 @@ class InlineLoop(ABC, Generic[R]):
     def fileno(self) -> int:
         return self._epoll.fileno()
 
+    def expects(self) -> bool:
+        return bool(self._running)
+
     def receive(self) -> None:
+        if len(self._running) == 1:
+            # It has mostly been found ready by whoever calls.
+            (one,) = self._running.values()
+            self._try_to_go_on(one)
+            return
         for number, _ in self._epoll.poll(0):
-            one = self._running.get(number)
-            if one is not None:
-                self._try_to_go_on(one)
+            found = self._running.get(number)
+            if found is not None:
+                self._try_to_go_on(found)
 
     def look(self) -> None:
         now = time.monotonic()

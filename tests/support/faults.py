@@ -49,6 +49,8 @@ class Fault:
     """Hand the request on when this is set, at the latest when the proxy ends."""
     ignore_range: bool = False
     """Ask the server for the whole object."""
+    cut_request: int | None = None
+    """Hand on this many bytes of the body, then reset both connections."""
     corrupt_request: bool = False
     """Flip a bit in the middle of the body."""
 

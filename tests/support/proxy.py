@@ -366,6 +366,13 @@ class _Session:
             while len(body) < length:
                 body += _receive(self._client)
             body = with_a_bit_flipped(body)
+        cuts = [fault.cut_request for fault in faults if fault.cut_request is not None]
+        if cuts and min(cuts) < length:
+            upstream.sendall(_head(first, headers) + body[: min(cuts)])
+            for moved in self._move(self._client, upstream, min(cuts) - len(body)):
+                exchange.received += moved
+            upstream.close()
+            return self._reset()
         upstream.sendall(_head(first, headers) + body)
         exchange.received = len(body)
         try:

@@ -111,6 +111,8 @@ class VersionReader:
             return self._across(chunk, offset, end)
         if not chunk.has_until(end):
             return None
+        if end - offset == self.version.size <= INLINE_BYTES:
+            return self._all_of(chunk)
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
         self._belief.observe(offset, end)
@@ -127,6 +129,18 @@ class VersionReader:
             self._read_ahead(stream, end - offset, now, waited=False)
         finally:
             chunk.unpin()
+        return view
+
+    def _all_of(self, chunk: Chunk) -> memoryview:
+        """The bytes of a small file, read at once: nothing follows from that for other reads."""
+        source = MEMORY
+        if chunk.awaited:
+            chunk.awaited = False
+            source = DISK if chunk.from_disk else NETWORK
+        view = chunk.view(chunk.start, chunk.end)
+        chunk.pin()  # see read_nowait
+        self._resident.touched(chunk, chunk.size, source)
+        chunk.unpin()
         return view
 
     def _across(self, chunk: Chunk, offset: int, end: int) -> Scattered | None:

@@ -98,8 +98,20 @@ class Signer:
         ``path`` and ``query`` are percent-encoded already; ``payload`` is the body's SHA-256 in hex
         or :data:`UNSIGNED_PAYLOAD`.
         """
-        now = time.time() + self._offset_seconds if now_seconds is None else now_seconds
-        stamp = self._stamp_of(int(now))
+        form = self.form(key, headers, payload, now_seconds)
+        signature = form.signature(method, path, query)
+        return form.added | {"authorization": f"{form.authorization}{signature}"}
+
+    def form(
+        self,
+        key: AccessKey,
+        headers: Mapping[str, str],
+        payload: str,
+        now_seconds: float | None = None,
+    ) -> "Form":
+        """What is alike in all requests with these headers to sign, in the same second."""
+        second = int(time.time() + self._offset_seconds if now_seconds is None else now_seconds)
+        stamp = self._stamp_of(second)
         added = {"x-amz-content-sha256": payload, "x-amz-date": stamp}
         if key.token:
             added["x-amz-security-token"] = key.token
@@ -109,15 +121,20 @@ class Signer:
         lines = "\n".join([f"{name}:{signed[name]}" for name in order])
         if " " in lines:
             lines = "\n".join([f"{name}:{_trimmed(signed[name])}" for name in order])
-        canonical = f"{method}\n{path}\n{query}\n{lines}\n\n{names}\n{payload}"
-        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
         derived = self._derived_for(key.secret_key, stamp[:8])
-        signature = derived.sign(f"AWS4-HMAC-SHA256\n{stamp}\n{derived.scope}\n{digest}".encode())
-        added["authorization"] = (
+        return Form(
+            second,
+            added,
             f"AWS4-HMAC-SHA256 Credential={key.access_key}/{derived.scope}, "
-            f"SignedHeaders={names}, Signature={signature}"
+            f"SignedHeaders={names}, Signature=",
+            derived,
+            canonical_rest=f"\n{lines}\n\n{names}\n{payload}",
+            to_sign=f"AWS4-HMAC-SHA256\n{stamp}\n{derived.scope}\n",
         )
-        return added
+
+    def is_of_now(self, form: "Form") -> bool:
+        """Whether a form is of this second."""
+        return int(time.time() + self._offset_seconds) == form.second
 
     def _stamp_of(self, now: int) -> str:
         second, stamp = self._stamp
@@ -131,6 +148,25 @@ class Signer:
         if known is None or known.secret != secret or known.day != day:
             known = self._derived = _DerivedKey(secret, day, self._region)
         return known
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Form:
+    """The signature of requests as far as their path does not matter."""
+
+    second: int
+    added: dict[str, str]
+    """The headers to add, but for the last one: ``authorization``, with the signature behind it."""
+    authorization: str
+    derived: "_DerivedKey"
+    canonical_rest: str
+    to_sign: str
+
+    def signature(self, method: str, path: str, query: str) -> str:
+        """The signature of one request, in hexadecimal digits."""
+        canonical = f"{method}\n{path}\n{query}{self.canonical_rest}"
+        digest = hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()
+        return self.derived.sign(f"{self.to_sign}{digest}".encode())
 
 
 class _DerivedKey:

@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ossfs_py.errors import StoreError
+from ossfs_py.model import NO_METADATA
 from ossfs_py.store.auth.signing import (
     EMPTY_PAYLOAD,
     UNSIGNED_PAYLOAD,
     AccessKey,
+    Form,
     Query,
     Signer,
     encode_query,
@@ -32,6 +35,7 @@ _MAX_ANSWER_BYTES = 8 * 1024**2
 USER_AGENT = "ossfs_py"
 _SIGNED = ("host", "x-", "content-")
 """What SigV4 requires to be signed: headers whose names begin like this."""
+_UNSIGNED = frozenset({"range", "if-match", "if-none-match"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 """Characters that would end a header, or that no header may contain."""
 
@@ -72,6 +76,18 @@ class Answer:
     body: bytes
 
 
+class _Alike(NamedTuple):
+    """The text around what differs in the heads of requests of one kind, key and second."""
+
+    key: AccessKey
+    form: Form
+    before: str
+    """The first headers; those of the request follow."""
+    authorization: str
+    """The next ones, up to the signature."""
+    after: str
+
+
 class WireClient:
     """The HTTP side of one bucket. Blocking; safe for concurrent use."""
 
@@ -95,6 +111,8 @@ class WireClient:
         # A store that compresses on the fly would send other bytes than the object's.
         self._constant = {"user-agent": USER_AGENT, "accept-encoding": "identity"}
         self._constant |= dialer.proxy_headers
+        # Each is replaced whole, so that no lock is needed.
+        self._alike: dict[str, _Alike] = {}
 
     @property
     def answering_proxy(self) -> str:
@@ -209,8 +227,11 @@ class WireClient:
         """The head of a request, signed with ``key``."""
         path = self._endpoint.path_of(request.key)
         query = encode_query(request.query) if request.query else ""
+        own = request.headers or NO_METADATA
+        if request.method == "GET" and key is not None and own.keys() <= _UNSIGNED:
+            return self._encode_alike(request, key, path, query, own)
         standing = self._standing.of(request.operation)
-        headers = {"host": self._host, **standing, **(request.headers or {})}
+        headers = {"host": self._host, **standing, **own}
         if key is not None:
             headers |= self._signer.sign(
                 key,
@@ -225,17 +246,52 @@ class WireClient:
         elif request.method in ("PUT", "POST"):
             headers["content-length"] = "0"
         headers |= self._constant
-        # Quicker than the expression, which decides about values beyond ASCII.
-        values = "".join(headers.values())
-        if not values.isprintable() and _CONTROL.search(values):
-            name = next(name for name, value in headers.items() if _CONTROL.search(value))
-            raise StoreError(
-                f"the value of the header {name} holds control characters",
-                operation=request.operation,
-                key=request.key,
-            )
+        _check(headers, request)
         target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
-        lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
         # Metadata of other clients goes back byte for byte, even if it is malformed.
-        text = f"{request.method} {target} HTTP/1.1\r\n{''.join(lines)}\r\n"
+        text = f"{request.method} {target} HTTP/1.1\r\n{_lines(headers)}\r\n"
         return text.encode("utf-8", "surrogateescape")
+
+    def _encode_alike(
+        self, request: Request, key: AccessKey, path: str, query: str, own: Mapping[str, str]
+    ) -> bytes:
+        """As :meth:`encode`, of a GET whose own headers are not signed."""
+        alike = self._alike.get(request.operation)
+        if alike is None or alike.key is not key or not self._signer.is_of_now(alike.form):
+            alike = self._alike[request.operation] = self._alike_of(request, key)
+        _check(own, request)
+        signature = alike.form.signature("GET", path, query)
+        target = f"{self._dialer.target_prefix}{path}{'?' if query else ''}{query}"
+        return (
+            f"GET {target} HTTP/1.1\r\n{alike.before}{_lines(own)}"
+            f"{alike.authorization}{signature}{alike.after}"
+        ).encode("utf-8", "surrogateescape")
+
+    def _alike_of(self, request: Request, key: AccessKey) -> _Alike:
+        begin = {"host": self._host, **self._standing.of(request.operation)}
+        signed = {n: v for n, v in begin.items() if n.startswith(_SIGNED)}
+        form = self._signer.form(key, signed, EMPTY_PAYLOAD)
+        _check(begin | form.added | self._constant, request)
+        return _Alike(
+            key,
+            form,
+            _lines(begin),
+            f"{_lines(form.added)}authorization: {form.authorization}",
+            f"\r\n{_lines(self._constant)}\r\n",
+        )
+
+
+def _lines(headers: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
+
+def _check(headers: Mapping[str, str], request: Request) -> None:
+    # Quicker than the expression, which decides about values beyond ASCII.
+    values = "".join(headers.values())
+    if not values.isprintable() and _CONTROL.search(values):
+        name = next(name for name, value in headers.items() if _CONTROL.search(value))
+        raise StoreError(
+            f"the value of the header {name} holds control characters",
+            operation=request.operation,
+            key=request.key,
+        )

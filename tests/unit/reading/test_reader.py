@@ -204,6 +204,30 @@ def test_a_read_of_two_chunks_in_memory_takes_no_copy() -> None:
     trio.run(main)
 
 
+def test_a_small_file_read_at_once_is_asked_for_again_when_its_memory_was_given_up() -> None:
+    """Without a handler, as the first time; and its memory is given back only then."""
+
+    async def main() -> None:
+        store, size = PatternStore(), 100_000
+        shared = reading_over(store)
+        reader = VersionReader(shared, ObjectVersion("k", "e", size))
+        for fetched in (size, 2 * size):
+            came = trio.Event()
+            assert reader.ask(0, size, came.set)
+            await came.wait()
+            for _ in range(2):
+                data = reader.read_nowait(0, size)
+                assert isinstance(data, memoryview)
+                assert data == pattern(0, size)
+            assert store.served == fetched
+            shared.resident.evict(size, for_prefetch=True)
+            assert reader.read_nowait(0, size) is None
+            assert shared.memory.used_bytes == 0
+        reader.close()
+
+    trio.run(main)
+
+
 def test_a_read_goes_on_into_a_chunk_that_is_not_there() -> None:
     async def main() -> None:
         store = PatternStore()

@@ -2,6 +2,9 @@
 
 import datetime
 from collections.abc import Mapping
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import botocore.auth
 import botocore.awsrequest
@@ -11,9 +14,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ossfs_py.store.auth.signing import UNSIGNED_PAYLOAD, AccessKey, Signer, encode_query
+from ossfs_py.errors import StoreError
+from ossfs_py.store.auth.signing import (
+    EMPTY_PAYLOAD,
+    UNSIGNED_PAYLOAD,
+    AccessKey,
+    Signer,
+    encode_query,
+)
 from ossfs_py.store.options import StoreOptions
 from ossfs_py.store.s3.endpoint import resolve_endpoint
+from ossfs_py.store.s3.standing import StandingHeaders
+from ossfs_py.store.s3.wire import Request, WireClient
+
+if TYPE_CHECKING:
+    from ossfs_py.store.http.dialing import Dialer
+    from ossfs_py.store.http.pool import ConnectionPool
+    from ossfs_py.store.s3.retry import Retrier
 
 NOW = datetime.datetime(2024, 2, 29, 23, 59, 58, tzinfo=datetime.UTC)
 KEY = AccessKey("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "the-token")
@@ -77,3 +94,73 @@ def test_another_secret_gives_another_signature_although_keys_are_remembered() -
 def test_a_key_does_not_show_its_secret() -> None:
     assert "wJalr" not in repr(KEY)
     assert "the-token" not in str(KEY)
+
+
+CONTROL_FREE = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), max_size=20)
+
+
+def client(offset_seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> WireClient:
+    """A client whose clock is the first of ``offset_seconds``."""
+    monkeypatch.setattr("time.time", lambda: NOW.timestamp() + offset_seconds[0])
+    options = StoreOptions("bucket", endpoint="https://host:8443", request_payer=True)
+    endpoint = resolve_endpoint(options, None)
+    dialer = cast(
+        "Dialer", SimpleNamespace(proxy_headers={"proxy-x": "y z"}, target_prefix="http:/")
+    )
+    return WireClient(
+        endpoint,
+        dialer,
+        cast("ConnectionPool", None),
+        lambda: KEY,
+        cast("Retrier", None),
+        StandingHeaders(options),
+    )
+
+
+def in_full(made: WireClient, request: Request, key: AccessKey) -> bytes:
+    """The head of a GET as those of other requests are made."""
+    head = made.encode(replace(request, method="HEAD"), key)
+    path, query = made._endpoint.path_of(request.key), encode_query(request.query)
+    wrong = head.split(b"Signature=")[1].split(b"\r\n")[0]
+    signed = {"host": "host:8443", "x-amz-request-payer": "requester"}
+    right = made._signer.sign(key, "GET", path, query, signed, EMPTY_PAYLOAD)["authorization"]
+    head = head.replace(wrong, right.split("Signature=")[1].encode())
+    return b"GET" + head.removeprefix(b"HEAD")
+
+
+@given(
+    key=CONTROL_FREE,
+    query=st.lists(st.tuples(TEXT.filter(bool), TEXT), max_size=2),
+    own=st.dictionaries(st.sampled_from(["range", "if-match", "if-none-match"]), CONTROL_FREE),
+    seconds=st.lists(st.floats(0, 3), min_size=1, max_size=4),
+)
+def test_a_get_has_the_head_that_it_would_have_alone(
+    key: str, query: list[tuple[str, str]], own: dict[str, str], seconds: list[float]
+) -> None:
+    """Whatever was remembered from the one before: another second, another key."""
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patched:
+        made = client(clock, patched)
+        for number, second in enumerate(seconds):
+            clock[0] = second
+            secret = replace(KEY, secret_key=str(number % 2), token=None if number % 2 else "t")
+            request = Request("GetObject", "GET", key, query, own)
+            for _ in range(2):
+                assert made.encode(request, secret) == in_full(made, request, secret)
+
+
+@pytest.mark.parametrize("name", ["range", "if-match"])
+def test_a_control_character_in_a_header_of_a_get_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = client([0.0], monkeypatch)
+    with pytest.raises(StoreError, match=f"header {name} holds control"):
+        made.encode(Request("GetObject", "GET", "k", (), {name: "a\r\nb: c"}), KEY)
+
+
+def test_a_corrected_clock_counts_for_the_next_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = client([0.0], monkeypatch)
+    request = Request("GetObject", "GET", "k")
+    made.encode(request, KEY)
+    assert made._signer.correct_clock(NOW.timestamp() + 3600)
+    assert b"x-amz-date: 20240301T005958Z" in made.encode(request, KEY)

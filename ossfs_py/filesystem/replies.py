@@ -71,7 +71,11 @@ class Replies:
         if reply is not None:
             return reply
         attributes = await self._namespace.attributes(inode)
-        await self._kernel.forgotten(inode)
+        if self._kernel.is_forgetting(inode):
+            await self._kernel.forgotten(inode)
+            # It may be of another version since then, and the kernel would end READs by the old
+            # size.
+            attributes = self._namespace.attributes_known(inode)
         return self._reply(inode, attributes, trio.current_time(), began)
 
     def fresh_nowait(self, inode: Inode, began: float) -> EntryReply | None:

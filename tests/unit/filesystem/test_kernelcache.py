@@ -7,10 +7,12 @@ import trio
 import trio.testing
 
 from ossfs_py.filesystem.kernelcache import KernelCache
-from ossfs_py.model import ObjectInfo, ObjectVersion
+from ossfs_py.filesystem.replies import EntryReply, Replies
+from ossfs_py.model import Attributes, ObjectInfo, ObjectVersion
 from ossfs_py.namespace.inode import Inode, Kind
 
 OLD, NEW = ObjectVersion("file", "old", 3), ObjectVersion("file", "new", 3)
+LONGER = ObjectVersion("file", "longer", 5)
 
 
 class Told:
@@ -61,6 +63,31 @@ class Told:
     async def drop_pages(self, inode: int) -> None:
         await trio.lowlevel.checkpoint()
         self.heard.append(("dropped", inode))
+
+
+class Changing:
+    """A namespace that finds out, while it is asked, that the kernel has to ask again."""
+
+    def __init__(self, cache: KernelCache) -> None:
+        self._cache = cache
+
+    def attributes_nowait(self, _inode: Inode) -> None:
+        """The store has to be asked."""
+
+    async def attributes(self, inode: Inode) -> Attributes:
+        await trio.lowlevel.checkpoint()
+        self._cache.attributes_changed(inode)
+        return self.attributes_known(inode)
+
+    def attributes_known(self, inode: Inode) -> Attributes:
+        assert inode.info is not None
+        return Attributes(inode.number, 0o100644, inode.info.size, 0, 0, 0, 0, 0)
+
+    def fresh_seconds(self, _inode: Inode, _now: float) -> float:
+        return 1.0
+
+    def generation(self, _inode: Inode) -> int:
+        return 0
 
 
 def file(version: ObjectVersion) -> Inode:
@@ -207,6 +234,31 @@ def test_a_size_expires_when_the_kernel_has_forgotten_it_however_long_that_takes
             assert not cache.must_not_end(inode, 1, trio.current_time(), -1)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def test_a_version_that_comes_while_the_kernel_forgets_is_told_and_no_other() -> None:
+    """Its bytes may be in memory already: the kernel would end a READ of them by the old size."""
+
+    async def run() -> None:
+        cache, kernel, inode = KernelCache(), Told(slow=True), file(OLD)
+        namespace = Changing(cache)
+        replies: list[EntryReply] = []
+
+        async def ask() -> None:
+            replies.append(await Replies(namespace, cache).fresh(inode, trio.current_time()))  # type: ignore[arg-type]
+
+        with cache.attached(kernel):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked()
+                show(inode, LONGER)
+                cache.replaced(inode)
+                kernel.end()
+        (reply,) = replies
+        assert reply.attributes.size == LONGER.size
+        assert inode.size_told == LONGER.size
+
+    trio.run(run)
 
 
 def test_whatever_makes_the_kernel_forget_a_size_counts() -> None:

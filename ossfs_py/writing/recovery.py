@@ -195,19 +195,16 @@ class Recovery:
         _require_bytes(record)
         with self._opened(record) as fd:
             there = _found(store, record.key)
-            version = self._there_already(store, record, there, fd)
-            condition = ALWAYS if overwrite or version else self._condition(record, there, store)
-            if self._trash and there is not None and version is None:
-                keep_copy(store, self._trash, there, time.time_ns())
-            if version is not None:
-                log.info("%r is in the store already", record.key)
-                if record.complete:
-                    # The same bytes may have been written again, with other metadata.
-                    version = self._with_metadata(store, record, version)
-            elif record.sent is not None:
-                version = self._finish_sent(store, record, record.sent, there, fd, condition)
-            else:
-                version = self._send(store, record, there, fd, condition)
+            version = self._adopted(store, record, there, fd)
+            if version is None:
+                try:
+                    version = self._bring(store, record, there, fd, overwrite=overwrite)
+                except (ConditionFailedError, VersionChangedError):
+                    # What the killed daemon had sent may have been stored only now.
+                    there = _found(store, record.key)
+                    version = self._adopted(store, record, there, fd)
+                    if version is None:
+                        raise
         self._forget_scratch(record, store)
         self._journal.remove_unsaved(ident)
         return version
@@ -267,10 +264,28 @@ class Recovery:
         finally:
             os.close(fd)
 
-    def _there_already(
+    def _bring(
+        self,
+        store: ObjectStore,
+        record: DirtyRecord,
+        there: ObjectInfo | None,
+        fd: int,
+        *,
+        overwrite: bool,
+    ) -> ObjectVersion:
+        condition = ALWAYS if overwrite else self._condition(record, there, store)
+        if self._trash and there is not None:
+            keep_copy(store, self._trash, there, time.time_ns())
+        if record.sent is not None:
+            return self._finish_sent(store, record, record.sent, there, fd, condition)
+        return self._send(store, record, there, fd, condition)
+
+    def _adopted(
         self, store: ObjectStore, record: DirtyRecord, there: ObjectInfo | None, fd: int
     ) -> ObjectVersion | None:
-        """The object, if it is not the writer's base and has all local bytes."""
+        """The object, if it is not the writer's base and has all local bytes. It has the metadata
+        of the record then.
+        """
         if record.sent is not None or there is None:
             return None
         found = there.version
@@ -278,7 +293,11 @@ class Recovery:
             return None
         local = _local_bytes(record, record.size)
         same = all(same_bytes(store, found, span, fd) for span in local)
-        return found if same and (local or not record.size) else None
+        if not same or not (local or not record.size):
+            return None
+        log.info("%r is in the store already", record.key)
+        # The same bytes may have been written again, with other metadata.
+        return self._with_metadata(store, record, found) if record.complete else found
 
     def _condition(
         self, record: DirtyRecord, there: ObjectInfo | None, store: ObjectStore

@@ -388,6 +388,33 @@ def test_a_file_that_was_stored_just_before_the_kill_is_no_conflict(tmp_path, me
     assert made.store.content("dir/file") == pattern(5)
 
 
+@pytest.mark.parametrize("stored", [pattern(5), pattern(6)], ids=["its bytes", "others"])
+def test_what_the_killed_daemon_had_sent_may_be_stored_while_the_next_one_looks(tmp_path, stored):
+    """The store works on a request that it has, whatever became of who sent it."""
+
+    async def scenario(w):
+        file = w.open(memory_first=True, committer=Commits(hint))
+        await file.write(0, pattern(5))
+        file.set_aside(REQUEST)
+
+        def arrives(method, key):
+            if method == "put" and key == "dir/file" and "dir/file" not in w.store.objects:
+                w.store.seed("dir/file", stored)
+
+        w.store.on_request = arrives
+        recovery = Recovery(w.journal, TINY_PARTS)
+        (record,) = recovery.list()
+        if stored == pattern(5):
+            assert recovery.upload(record.ident, w.store).size == 5
+            assert recovery.list() == []
+        else:
+            with pytest.raises(ConditionFailedError):
+                recovery.upload(record.ident, w.store)
+            assert recovery.list() == [record]
+
+    assert run(tmp_path, scenario).store.content("dir/file") == stored
+
+
 @pytest.mark.parametrize(
     ("old", "new", "is_copied", "left"),
     [

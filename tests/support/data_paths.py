@@ -18,6 +18,7 @@ from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.planning import ReadOptions
 from ossfs_py.telemetry.metrics import Metrics
 from ossfs_py.writing.context import WriteLimits
+from tests.support.descriptors import open_below
 from tests.support.fake_store import FakeStore
 from tests.support.writing import SMALL, Commits, Writing, idle, writing
 
@@ -71,14 +72,7 @@ class Bench:
 
     def open_files(self) -> list[str]:
         """What this process has open below the temporary and state directories, named or not."""
-        found = []
-        for entry in Path("/proc/self/fd").iterdir():
-            try:
-                target = str(entry.readlink())
-            except FileNotFoundError:
-                continue  # the descriptor of the listing itself
-            if target.startswith((f"{self.root}/temp", f"{self.root}/state")):
-                found.append(target)
+        found = [target for place in ("temp", "state") for target in open_below(self.root / place)]
         return [target for target in found if not target.endswith("/lock")]
 
 

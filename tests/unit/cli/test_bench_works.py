@@ -33,11 +33,11 @@ from ossfs_py.cli.bench_report import Report
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.host.mounttable import MountEntry
 from ossfs_py.reading import readers
+from tests.support.descriptors import open_below
 
 MIB = 1024**2
 ODD_BYTES = 9 * MIB + 4321
 """No multiple of anything the works step by."""
-OPEN_FILES = Path("/proc/self/fd")
 BY_NAME = {work.name: work for work in WORKS}
 
 
@@ -150,11 +150,10 @@ def test_an_interrupted_write_leaves_no_file_to_be_uploaded(tmp_path: Path) -> N
     def interrupt(_amount: int) -> None:
         raise KeyboardInterrupt
 
-    before = len(list(OPEN_FILES.iterdir()))
     with pytest.raises(KeyboardInterrupt):
         write(own_material(tmp_path, 16 * MIB), Meter(interrupt))
     assert list(tmp_path.iterdir()) == []
-    assert len(list(OPEN_FILES.iterdir())) == before
+    assert open_below(tmp_path) == []
 
 
 def test_a_stopped_work_ends_with_its_next_step(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 """One staging file: bytes, holes, a full disk, and what stays on disk."""
 
-import contextlib
 import errno
 import json
 import os
 import threading
-from pathlib import Path
 
 import pytest
 import trio
@@ -17,6 +15,7 @@ from ossfs_py.writing import staging as staging_module
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.records import DirtyRecord
 from ossfs_py.writing.staging import Staging
+from tests.support.descriptors import open_below
 
 REQUEST = CommitRequest("file")
 BASE = ObjectVersion("file", "etag", 50)
@@ -231,17 +230,6 @@ def stopped_in(monkeypatch, owner, name):
     return begun, go_on
 
 
-def open_paths(below):
-    """What descriptors of this process are open on below a directory: other tests may have left
-    some that Python has not collected.
-    """
-    paths = []
-    for fd in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            paths.append(str(fd.readlink()))
-    return [path for path in paths if path.startswith(f"{below}/")]
-
-
 async def while_stopped(stop, call, act):
     """Let ``call`` stop on its thread, do ``act``, and let the call end."""
     begun, go_on = stop
@@ -304,6 +292,6 @@ def test_a_write_that_runs_while_the_file_is_removed_puts_its_log_entry_into_no_
             other.close()
         assert {path.stat().st_size for path in tmp_path.glob("other*")} == {0}
         staging.close()
-        assert not any(path.endswith(".log (deleted)") for path in open_paths(tmp_path))
+        assert not any(path.endswith(".log (deleted)") for path in open_below(tmp_path))
 
     run(tmp_path, scenario)

@@ -254,7 +254,12 @@ class MemoryContent:
         return await with_metadata(self._context, version, upload.request, request)
 
     def committed(self, version: ObjectVersion) -> "MemoryContent | DiskContent":
-        """The object is now ``version``, and its bytes are read from there."""
+        """The object is now ``version``, and its bytes are read from there. A small file's bytes
+        are remembered while nobody needs their room, as programs read back what they have written.
+        """
+        if self.all_here and version.size <= self._context.limits.small_bytes:
+            with self._stream.kept() as pieces:
+                self._context.small.remember(version, b"".join(view for _, view in pieces))
         self.close()
         if version.size:
             return self._plan.new_disk(Base(version), changed=False)

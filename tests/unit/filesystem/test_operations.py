@@ -78,6 +78,16 @@ def test_bytes_in_memory_are_answered_at_once_to_whoever_opens_the_file_next(run
     run(test)
 
 
+def test_a_small_file_just_written_is_read_back_without_a_request(run: Run) -> None:
+    async def test(m: Mounted) -> None:
+        await m.write_file(FILE, b"core")
+        m.store.take_requests()
+        assert await m.read_file(FILE) == b"core"
+        assert m.store.take_requests() == {}
+
+    run(test)
+
+
 def test_a_label_is_known_to_be_absent_while_its_inode_is_known(run: Run) -> None:
     async def test(m: Mounted) -> None:
         m.store.seed("file", b"content")

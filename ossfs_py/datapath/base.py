@@ -291,6 +291,12 @@ class DataPath(Protocol):
         """
         ...
 
+    def copied(self, version: ObjectVersion, copy: ObjectVersion) -> None:
+        """The store has made a copy, and the version will be gone soon: what is remembered of its
+        bytes is the copy's from now on.
+        """
+        ...
+
     def room_to_land(self, size: int) -> Buffer | None:
         """Memory for bytes that a program is about to write, if they could stay there."""
         ...

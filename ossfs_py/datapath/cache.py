@@ -83,6 +83,10 @@ class CacheDataPath:
             return 0
         return self._readers.prefetch(version)
 
+    def copied(self, version: ObjectVersion, copy: ObjectVersion) -> None:
+        """What was written here lately is read back without a request; see the protocol."""
+        self._writes.small.copied(version, copy)
+
     def room_to_land(self, size: int) -> Buffer | None:  # noqa: ARG002 - the protocol's
         """None: what is written goes to a file."""
         return None

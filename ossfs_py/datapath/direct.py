@@ -44,6 +44,10 @@ class DirectDataPath:
             return 0
         return self._readers.prefetch(version)
 
+    def copied(self, version: ObjectVersion, copy: ObjectVersion) -> None:
+        """What was written here lately is read back without a request; see the protocol."""
+        self._writes.small.copied(version, copy)
+
     def room_to_land(self, size: int) -> Buffer | None:
         """Memory that a file which is written in order keeps; see the protocol."""
         return self._writes.memory.try_acquire(size, headroom_bytes=size)

@@ -143,8 +143,18 @@ class Filesystem:
             self._opener.release,
         )
         behind = self._behind if self.renames_behind and write_back is not None else None
+        if behind is not None:
+            namespace.removed.put_off = self._removals.put_off_moved
         self._renaming = Renaming(
-            self._opened, namespace, claims, self._commits, self._owed, preserved, trash, behind
+            self._opened,
+            namespace,
+            claims,
+            self._commits,
+            self._owed,
+            preserved,
+            trash,
+            behind,
+            data_path.copied,
         )
         self.replies = Replies(namespace, kernel)
         self._passthrough = Passthrough(kernel, is_on=options.passthrough)

@@ -242,6 +242,18 @@ class Removals:
         self._namespace.note_unlinked(inode)
         return True
 
+    async def put_off_moved(self, version: ObjectVersion) -> None:
+        """Hide an object whose file was copied to its new name, and delete it in the background.
+
+        Raises:
+            OSError: the journal could not be written; nothing has changed.
+        """
+        assert self._group_sync is not None  # noqa: S101 - only write-back asks for this
+        await self.put_off.wait_for_room()
+        record = _owed_record(version.key, version)
+        await self._group_sync.record_removal(record)
+        self._add_owed(record)
+
     async def remove_directory(self, directory: Inode, name: str) -> None:
         """Remove an empty directory; removed objects that are still read do not count.
 

@@ -71,8 +71,12 @@ class Renaming:
         preserved: PreservedFiles,
         trash: Trash,
         behind: Behind | None,
+        on_copied: Callable[[ObjectVersion, ObjectVersion], None],
     ) -> None:
-        """``behind``: with write-back, where the renames of directories go on."""
+        """``behind``: with write-back, where the renames of directories go on. ``on_copied`` is
+        told of each file's version and its copy.
+        """
+        self._on_copied = on_copied
         self._behind = behind
         self._opened = opened
         self._namespace = namespace
@@ -140,7 +144,7 @@ class Renaming:
                     target_dir,
                     new,
                     no_replace=no_replace,
-                    on_copied=self._follow_copies if is_behind else self._commits.follow_copies,
+                    on_copied=self._follow_copies if is_behind else self._follow,
                     on_moved=partial(self._note_moved, inode, target),
                     on_promised=on_promised if is_behind else None,
                 )
@@ -228,11 +232,16 @@ class Renaming:
             opened.file.abandon()
         await self._owed.removed(replaced)
 
+    async def _follow(self, copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]) -> None:
+        for _, version, copy in copies:
+            self._on_copied(version, copy)
+        await self._commits.follow_copies(copies)
+
     async def _follow_copies(
         self, copies: list[tuple[Inode, ObjectVersion, ObjectVersion]]
     ) -> None:
         """As :meth:`Commits.follow_copies`, for files whose records have their new names."""
-        await self._commits.follow_copies(copies)
+        await self._follow(copies)
         await self._redescribe([inode for inode, _, _ in copies])
 
     async def _redescribe(self, inodes: Iterable[Inode]) -> None:

@@ -4,15 +4,18 @@ The object of a removed file that somebody still reads stays in the bucket until
 and an upload that was under way may still make one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from ossfs_py.errors import ObjectMissingError
-from ossfs_py.model import ListPage, ListQuery, ObjectInfo
+from ossfs_py.model import ListPage, ListQuery, ObjectInfo, ObjectVersion
 
 _WORTH_A_FLAT_LISTING = 3
 """Directories: one listing of all that is in them costs as much as the question about one."""
+
+PutOff: TypeAlias = Callable[[ObjectVersion], Awaitable[None]]
+"""Hides an object, and deletes it later. Raises OSError if the journal cannot be written."""
 
 
 class RemovedObject(Protocol):
@@ -63,6 +66,9 @@ class RemovedKeys:
         self._by_key: dict[str, tuple[RemovedObject, ...]] = {}
         self.additions = 0
         """How many there have been."""
+        self.put_off: PutOff | None = None
+        """For the objects of files that were copied to their new names; None: who renames waits
+        until they are deleted."""
 
     def add(self, removed: RemovedObject) -> None:
         """From now on, the name is hidden here."""

@@ -63,7 +63,8 @@ class RenameLog(Protocol):
 
 
 OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
-"""Called with inodes, the version that was copied, and the copy: the bytes are the same."""
+"""Called with inodes, the version that was copied, and the copy: the bytes are the same. Of a
+directory, only with those that are open."""
 OnMoved: TypeAlias = Callable[[], Awaitable[None]]
 """Told that an inode, and all below it, have their new names. A rename of a directory is
 remembered until this has returned."""
@@ -209,9 +210,13 @@ class Renamer:
             before, version, stored = await self._copy_file(source, move.key)
             with tree.changing.during(source):
                 try:
-                    if move.on_copied is not None and source.open_count:
+                    if move.on_copied is not None:
                         await move.on_copied([(source, before, version)])
-                    await self._workers.run(self._store.delete, old_key)
+                    put_off = self._entries.removed.put_off
+                    if put_off is not None:
+                        await put_off(before)
+                    else:
+                        await self._workers.run(self._store.delete, old_key)
                 except BaseException:
                     self._both_exist(move)
                     raise

@@ -159,6 +159,15 @@ class SmallRoom:
             self._stored.move_to_end(version)
         return data
 
+    def copied(self, version: ObjectVersion, copy: ObjectVersion) -> None:
+        """The store has copied a version, which will be gone soon: remember its bytes as the
+        copy's.
+        """
+        data = self._stored.get(version)
+        if data is not None and copy.size == len(data):
+            self._forget(version)
+            self.remember(copy, data)
+
     def _make_room(self) -> None:
         while self._stored_bytes > self._left:
             self._forget(next(iter(self._stored)))

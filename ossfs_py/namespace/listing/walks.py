@@ -62,6 +62,17 @@ class PromisedPage:
         self._page: ListPage | None = None
         self._ordinary: Pending[ListPage] | None = None
 
+    def ask_beside(self) -> None:
+        """Ask the ordinary way as well: whichever answer comes first is the page."""
+        self._ordinary = ordinary = self._otherwise()
+        asked_at = trio.current_time()
+
+        def settled() -> None:
+            if ordinary.error is None and not self._event.is_set():
+                self.keep(ordinary.result(), asked_at)
+
+        ordinary.when_settled(settled)
+
     async def wait(self) -> ListPage:
         """The page; it is requested separately if the flat listing does not bring it."""
         await self._event.wait()
@@ -72,14 +83,15 @@ class PromisedPage:
 
     def keep(self, page: ListPage, started: float) -> None:
         """The flat listing brought the page, in an answer that was requested at that time."""
-        self._page = page
-        self.started = started
-        self._event.set()
+        if not self._event.is_set():
+            self._page = page
+            self.started = started
+            self._event.set()
 
     def give_up(self) -> None:
         """The flat listing does not bring it: ask the ordinary way."""
         if not self._event.is_set():
-            self._ordinary = self._otherwise()
+            self._ordinary = self._ordinary or self._otherwise()
             self._event.set()
 
 
@@ -134,6 +146,8 @@ class _FlatPage:
         self.changed: set[str] = set()
         """As of a walk."""
         self.over = False
+        self.promises: dict[str, PromisedPage] = {}
+        """For directories in it that somebody waits for."""
         self._promised = page
         self._walks = walks
         self._is_read_on = False
@@ -142,19 +156,27 @@ class _FlatPage:
         pending = fetch(base, None, None)
         pending.when_settled(partial(self._settled, pending))
 
+    def may_bring(self, prefix: str) -> bool:
+        """Whether the page may tell all that is in a directory below ``base``."""
+        is_below = prefix != self.base and prefix.startswith(self.base)
+        return is_below and not self.over and prefix not in self.changed
+
     def _settled(self, pending: Pending[ListPage]) -> None:
         self._walks.glanced(self)
         if self._walks.is_closed():
             return
         try:
-            page = pending.result()
-        except StoreError:
-            self._promised.give_up()
+            self._take_in(pending)
+        finally:
+            for promise in (self._promised, *self.promises.values()):
+                promise.give_up()  # unless it was kept
+
+    def _take_in(self, pending: Pending[ListPage]) -> None:
+        if pending.error is not None or self.over:
             return
+        page = pending.result()
         keys = [info.key for info in page.objects]
-        is_in_order = all(before < after for before, after in pairwise(keys))
-        if self.over or self.base in self.changed or not is_in_order:
-            self._promised.give_up()
+        if self.base in self.changed or not all(a < b for a, b in pairwise(keys)):
             return
         last = keys[-1] if keys else ""
         for prefix, objects, prefixes in _by_directory(self.base, page):
@@ -170,7 +192,13 @@ class _FlatPage:
             ):
                 read_on = self._reading_on(prefix, last) if page.next_token is not None else None
                 told = ListPage(objects, prefixes, None)
-                self._walks.keep(prefix, FoundPage(told, self._asked_at, read_on=read_on))
+                promise = self.promises.get(prefix)
+                if promise is None:
+                    self._walks.keep(prefix, FoundPage(told, self._asked_at, read_on=read_on))
+                    continue
+                promise.keep(told, self._asked_at)
+                if read_on is not None:
+                    read_on()
 
     def _reading_on(self, prefix: str, last: str) -> Callable[[], None] | None:
         """Begins a walk where the page ends, if that is in a directory beside ``prefix``."""
@@ -420,6 +448,10 @@ class Walks:
         self, prefix: str, otherwise: Callable[[], Pending[ListPage]]
     ) -> PromisedPage | None:
         """The page of a directory that the listing in flight will bring."""
+        for glance in self._glances:
+            if glance.may_bring(prefix) and prefix not in glance.promises:
+                promised = glance.promises[prefix] = PromisedPage(otherwise)
+                return promised
         oldest = trio.current_time() - self._ttl_seconds
         if self._walk is None or not self._walk.may_bring(prefix, oldest):
             return None
@@ -428,12 +460,16 @@ class Walks:
         return promised
 
     def glance(self, base: str, otherwise: Callable[[], Pending[ListPage]]) -> PromisedPage | None:
-        """The first page of a directory, by a flat listing that also tells what is in the
-        directories in it; None: there was too much of that.
+        """The first page of a directory, and by a flat listing what is in the directories in it,
+        too; None: there was too much of that.
+
+        A flat page may have a thousand keys of a directory whose name alone is wanted, and takes
+        that much longer: the page is asked for by itself as well.
         """
         if self._ttl_seconds <= 0 or base in self._large:
             return None
         promised = PromisedPage(otherwise)
+        promised.ask_beside()
         self._glances.add(_FlatPage(base, promised, self._fetch, self))
         return promised
 

@@ -88,6 +88,68 @@ def test_a_small_file_that_was_just_stored_is_read_without_a_request(tmp_path: P
     on_write_back(tmp_path, test)
 
 
+def test_a_small_file_that_was_stored_and_renamed_is_read_without_a_request(
+    tmp_path: Path,
+) -> None:
+    """git stores the index of a pack under a temporary name, renames it, and reads it."""
+
+    async def test(m: Mounted) -> None:
+        await m.write_file(("tmp",), b"mine")
+        await m.fs.sync()
+        await m.rename(("tmp",), ("index",))
+        m.store.take_requests()
+        assert await m.read_file(("index",)) == b"mine"
+        assert m.store.take_requests().get("get_range_into", 0) == 0
+
+    on_write_back(tmp_path, test)
+
+
+def test_a_rename_does_not_wait_until_the_old_object_is_deleted(tmp_path: Path) -> None:
+    """It is hidden meanwhile, and gone before another file gets its name, and after sync."""
+
+    async def test(m: Mounted) -> None:
+        for content in (b"first", b"second"):
+            await m.write_file(("tmp",), content)
+            await m.fs.sync()
+            m.store.log.clear()
+            await m.rename(("tmp",), ("file",))
+            assert [method for method, _ in changes(m.store)] == ["copy"]
+            assert m.store.content("tmp") == content
+            await m.expire()
+            assert await m.names() == ["file"]
+            assert not await m.exists(("tmp",))
+        m.store.seed("tmp", b"another client's")
+        await m.fs.sync()
+        await m.expire()
+        assert await m.read_file(("tmp",)) == b"another client's"
+        await m.rename(("file",), ("a",))
+        await m.rename(("a",), ("file",))
+        await m.fs.sync()
+        assert m.store.keys() == ["file", "tmp"]
+
+    store = on_write_back(tmp_path, test)
+    assert store.content("file") == b"second"
+
+
+def test_a_rename_that_the_journal_cannot_take_leaves_both_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(m: Mounted) -> None:
+        await m.write_file(("old",), b"mine")
+        await m.fs.sync()
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "record_removal", full_disk)
+            with pytest.raises(OSError, match="full"):
+                await m.rename(("old",), ("new",))
+        await m.expire()
+        assert sorted(await m.names()) == ["new", "old"]
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError("the disk is full")
+
+    on_write_back(tmp_path, test)
+
+
 def test_what_was_removed_before_it_was_sent_is_never_sent(tmp_path: Path) -> None:
     async def test(m: Mounted) -> None:
         for _ in range(30):
@@ -438,6 +500,18 @@ def test_a_mount_after_a_kill_makes_of_the_bucket_what_a_local_disk_would_be(
 
     store = after_a_kill(tmp_path, program)
     assert in_store(store) in [programs[0].kept, *programs[0].in_doubt]
+
+
+def test_a_file_that_was_renamed_has_one_name_after_a_kill(tmp_path: Path) -> None:
+    async def program(m: Mounted, killer: Killer) -> None:
+        await m.write_file(("old",), b"mine")
+        await m.fs.sync()
+        await m.rename(("old",), ("new",))
+        killer.kill()
+
+    store = after_a_kill(tmp_path, program)
+    assert store.keys() == ["new"]
+    assert store.content("new") == b"mine"
 
 
 def test_the_same_bytes_written_again_have_the_attributes_they_got_last(tmp_path: Path) -> None:

@@ -284,7 +284,8 @@ def test_the_two_names_of_a_rename_are_told_by_one_listing_of_a_small_directory(
         old = await m.namespace.lookup(d, "old")
         assert (await m.namespace.attributes(old)).mode & 0o777 == 0o700
         await absent(m, "d/new")
-        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        # One of the two that are sent at once tells what is in it, should it be listed next.
+        assert m.store.take_requests() == {"head": 1, "list_page": 2}
         m.store.seed("d/new", b"x")
         m.clock.jump(1.1)
         assert (await m.namespace.lookup(d, "new")).kind is Kind.FILE
@@ -308,7 +309,7 @@ def test_a_name_of_a_larger_directory_is_asked_for_by_itself(names: int) -> None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(m.store, "list_page", list_page)
             await absent(m, "absent")
-        assert [page.max_keys for page in pages] == ([1000] if names <= 100 else [1])
+        assert [page.max_keys for page in pages] == ([1000, 1000] if names <= 100 else [1])
         assert m.store.take_requests()["head"] == 1
 
     mounted(run, stored(*(f"{number:03}" for number in range(names))), negative_ttl_seconds=1.0)

@@ -1,11 +1,13 @@
 """A new name in a small directory: the request that tells of it also tells what is in it."""
 
+import threading
 import time
 
 import pytest
 import trio
+import trio.testing
 
-from ossfs_py.errors import NoSuchEntryError, StoreUnavailableError
+from ossfs_py.errors import NoSuchEntryError, StoreError, StoreUnavailableError
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace.inode import Inode, Kind
 from tests.support.fake_store import FakeStore
@@ -26,7 +28,7 @@ def seed(m: Mounted, directory: str, count: int) -> None:
         m.store.seed(f"{directory}/{number:05}", b"x")
 
 
-def test_a_new_directory_is_found_and_listed_by_two_requests_at_once() -> None:
+def test_a_new_directory_is_found_and_listed_by_three_requests_at_once() -> None:
     async def run(m: Mounted) -> None:
         d = await made_here(m)
         seed(m, "d/old", 200)
@@ -40,7 +42,7 @@ def test_a_new_directory_is_found_and_listed_by_two_requests_at_once() -> None:
         assert len(await m.names(old)) == 201
         assert await m.names(dict(await m.entries(old))["sub"]) == ["file"]
         assert await m.names(d) == ["file", "old"]
-        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        assert m.store.take_requests() == {"head": 1, "list_page": 2}
 
     mounted(run, negative_ttl_seconds=1.0)
 
@@ -53,7 +55,8 @@ def test_a_new_file_and_an_absent_name_cost_no_more() -> None:
         m.store.take_requests()
         with pytest.raises(NoSuchEntryError):
             await m.namespace.lookup(d, "absent")
-        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        await m.answered()
+        assert m.store.take_requests() == {"head": 1, "list_page": 2}
         m.clock.jump(2)
         assert (await m.namespace.lookup(d, "file")).kind is Kind.FILE
         assert m.store.take_requests() == {"head": 1, "list_page": 1}
@@ -107,7 +110,8 @@ def test_what_one_page_does_not_hold_is_listed_as_ever() -> None:
         m.clock.jump(2)
         m.store.take_requests()
         old = await m.namespace.lookup(d, "old")
-        assert m.store.take_requests() == {"head": 1, "list_page": 1}
+        await m.answered()
+        assert m.store.take_requests() == {"head": 1, "list_page": 2}
         names = dict(await m.entries(old))
         assert list(names) == ["a", "b"]
         assert m.store.take_requests() == {"list_page": 1}
@@ -161,6 +165,68 @@ def test_a_page_out_of_order_is_not_used(names: int) -> None:
         assert len(await m.names(old)) == names
 
     mounted(run, Shuffled(), negative_ttl_seconds=1.0)
+
+
+class FlatIsLate(FakeStore):
+    """Whose answers about whole trees wait for :attr:`let_go`, or fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let_go = threading.Event()
+        self.error: StoreError | None = None
+
+    def list_page(self, query: ListQuery) -> ListPage:
+        page = super().list_page(query)
+        if not query.delimiter and query.max_keys > 1:
+            assert self.let_go.wait(60)
+            if self.error is not None:
+                raise self.error
+        return page
+
+
+def test_who_wants_only_the_name_does_not_wait_for_what_is_in_the_directory() -> None:
+    """rename(2): a flat page tells of up to a thousand keys, and takes longer to come."""
+    store = FlatIsLate()
+
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 3)
+        m.clock.jump(2)
+        with trio.fail_after(60):
+            assert (await m.namespace.lookup(d, "old")).kind is Kind.DIRECTORY
+            with pytest.raises(NoSuchEntryError):
+                await m.namespace.lookup(d, "new")
+        store.let_go.set()
+
+    mounted(run, store, negative_ttl_seconds=1.0)
+
+
+@pytest.mark.parametrize("error", [None, StoreUnavailableError("down")])
+def test_who_lists_it_waits_for_the_page_that_is_on_its_way(error: StoreError | None) -> None:
+    """Or asks for it, should that page not come."""
+    store = FlatIsLate()
+
+    async def run(m: Mounted) -> None:
+        d = await made_here(m)
+        seed(m, "d/old", 3)
+        m.clock.jump(2)
+        old = await m.namespace.lookup(d, "old")
+        m.store.take_requests()
+        store.error = error
+        async with trio.open_nursery() as nursery:
+            names: list[str] = []
+
+            async def read() -> None:
+                names.extend(await m.names(old))
+
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not names
+            store.let_go.set()
+        assert len(names) == 3
+        assert m.store.take_requests() == ({} if error is None else {"list_page": 1})
+
+    mounted(run, store, negative_ttl_seconds=1.0)
 
 
 def test_a_page_that_does_not_come_leaves_the_question_to_others() -> None:

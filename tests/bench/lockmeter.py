@@ -5,6 +5,7 @@ meter in it, which adds up in ``FILE`` (see ``lockmeter.c``).
 """
 
 import importlib.util
+import math
 import runpy
 import struct
 import subprocess
@@ -12,9 +13,10 @@ import sys
 import sysconfig
 from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
+from typing import NamedTuple
 
 SUPPORTED = sys.implementation.name == "cpython" and sys.version_info[:2] == (3, 11)
-_SEEN = struct.Struct("=dd")
+_SEEN = struct.Struct("=6d")
 _SOURCE = Path(__file__).with_suffix(".c")
 
 
@@ -38,10 +40,43 @@ def command(library: Path, seen: Path) -> list[str]:
     return [sys.executable, "-m", __spec__.name, str(library), str(seen)]
 
 
-def held_seconds(seen: Path) -> float:
-    """Wall time with the lock taken since the daemon's start."""
-    held, _watched = _SEEN.unpack(seen.read_bytes())
-    return float(held)
+class Seen(NamedTuple):
+    """What the meter has seen so far, or between two such moments. The last three are numbers of
+    looks that found the lock taken."""
+
+    watched_seconds: float
+    held_seconds: float
+    """Wall time with the lock taken."""
+    runs: float
+    """Its holder was on a processor."""
+    waits: float
+    """Its holder waited for a processor, which another thread had."""
+    sleeps: float
+    """Its holder slept in the kernel."""
+
+    def __sub__(self, before: "Seen") -> "Seen":
+        return Seen(*(late - early for late, early in zip(self, before, strict=True)))
+
+    @property
+    def used_seconds(self) -> float:
+        """Time with the lock taken without what its holder waited for a processor: what would be
+        left on a machine with enough of them. NaN if the meter could not tell."""
+        looks = self.runs + self.waits + self.sleeps
+        if not looks:
+            return math.nan if self.held_seconds else 0.0
+        return self.held_seconds * (self.runs + self.sleeps) / looks
+
+
+def seen(file: Path) -> Seen:
+    """Since the daemon's start."""
+    watchers = list(_SEEN.iter_unpack(file.read_bytes()))
+    watched, held, *looks, _ = map(sum, zip(*watchers, strict=True))
+    return Seen(watched / len(watchers), held / len(watchers), *looks)
+
+
+def is_prompt(file: Path) -> bool:
+    """Whether the meter has real-time priority: otherwise it looks when the scheduler lets it."""
+    return all(watcher[-1] for watcher in _SEEN.iter_unpack(file.read_bytes()))
 
 
 def start(library: str, seen: str) -> None:

@@ -51,9 +51,9 @@ class Served:
     lock_seen: Path | None = None
     """What the meter of the interpreter's lock adds up in; None where none is in the daemon."""
 
-    def lock_seconds(self) -> float | None:
-        """How long the interpreter's lock was held so far; None if nobody knows."""
-        return lockmeter.held_seconds(self.lock_seen) if self.lock_seen is not None else None
+    def lock(self) -> lockmeter.Seen | None:
+        """What the meter of the interpreter's lock has seen so far; None if there is none."""
+        return lockmeter.seen(self.lock_seen) if self.lock_seen is not None else None
 
     def cpu_seconds(self) -> float:
         """User and system time of the daemon so far, its ended children included."""

@@ -52,6 +52,8 @@ class Result:
     cpu_seconds: list[float] = field(default_factory=list)
     lock_seconds: list[float] = field(default_factory=list)
     """How long the interpreter's lock was held; of ours only, and on CPython 3.11."""
+    lock_used_seconds: list[float] = field(default_factory=list)
+    """The same without what its holder waited for a processor; NaN if nobody can tell."""
     peak_rss_bytes: int = 0
     requests: dict[str, int] = field(default_factory=dict)
     bytes_out: int = 0
@@ -141,26 +143,28 @@ def _measure_once(
         run_forked(work.prepare, mounted.path, content)
     os.sync()  # or the disk would be busy with what the run before has written
     store.reset()
-    before, lock_before = mounted.cpu_seconds(), mounted.lock_seconds()
+    before, lock_before = mounted.cpu_seconds(), mounted.lock()
     seconds = run_forked(work.run, mounted.path, content)
     stats = store.stats()
     if work.writes and int(str(stats["bytes_in"])) < content.sizes.written_bytes:
         result.remark = "returned before it was stored"
     result.seconds.append(seconds / work.per)
     result.cpu_seconds.append(mounted.cpu_seconds() - before)
-    lock_after = mounted.lock_seconds()
+    lock_after = mounted.lock()
     if lock_before is not None and lock_after is not None:
-        result.lock_seconds.append(lock_after - lock_before)
+        seen = lock_after - lock_before
+        result.lock_seconds.append(seen.held_seconds)
+        result.lock_used_seconds.append(seen.used_seconds)
     result.peak_rss_bytes = max(result.peak_rss_bytes, mounted.peak_rss_bytes())
     result.requests = dict(stats["ops"])  # type: ignore[call-overload]
     result.bytes_out, result.bytes_in = int(str(stats["bytes_out"])), int(str(stats["bytes_in"]))
 
 
 def table(results: dict[tuple[str, str], Result], peers: list[Peer], works: list[Work]) -> Table:
-    """Seconds, share of the yardstick's seconds, daemon CPU seconds and those with Python's lock
-    held, requests, megabytes."""
+    """Seconds, share of the yardstick's seconds, daemon CPU seconds and those for which Python's
+    lock was used, requests, megabytes."""
     made = Table(
-        title="seconds (share of s3fs) · daemon CPU-s, s with Python's lock held · peak memory of"
+        title="seconds (share of s3fs) · daemon CPU-s, s of Python's lock used · peak memory of"
         " the daemon · requests · MB from and to the store",
         show_lines=True,
     )
@@ -181,7 +185,8 @@ def _cell(result: Result, base: float | None) -> str:
     seconds = statistics.median(result.seconds)
     share = f" ({seconds / base:.2f}x)" if base else ""
     moved = (result.bytes_out + result.bytes_in) / 1e6
-    locked = f", {statistics.median(result.lock_seconds):.2f} s" if result.lock_seconds else ""
+    used = result.lock_used_seconds
+    locked = f", {statistics.median(used):.2f} s" if used else ""
     return (
         f"[bold]{seconds:.3g}[/bold]{share}\n"
         f"{statistics.median(result.cpu_seconds):.2f} CPU-s{locked}\n"

@@ -158,9 +158,12 @@ class Opener:
         """The open inode for an inode's present version."""
         return self._opened.current(inode)
 
-    async def renew(self, opened: OpenInode) -> bool:
+    async def renew(self, opened: OpenInode, *, is_refused: bool = False) -> bool:
         """The store refused the version of a file before any byte of it was read: continue with the
-        present version. False if the file must not change its version.
+        present version. False if the file must not change its version, or has the present one.
+
+        ``is_refused``: True also if the store still has the version. Its answer to the READ was
+        wrong then, or came through a proxy that was, and is asked for once more.
 
         The caller makes sure that the kernel does not take the end of the old version for the end
         of this one (:meth:`KernelCache.would_cut`).
@@ -183,6 +186,10 @@ class Opener:
         version = inode.info.version if inode.info is not None else None
         if inode.settled or version is None:
             return False
+        if is_refused and version == before == opened.file.version:
+            # Another reader of it forgets the refusal.
+            await self._replace(opened, self._data_path.open(version, opened))
+            return True
         await self._move_on(opened, version)
         return opened.file.version != before
 

@@ -57,7 +57,8 @@ class Reads:
                     await self._kernel.expire_attributes(opened.inode.number)
                 data = await self._read_uncut(opened, offset, size)
             except (VersionChangedError, ObjectMissingError):
-                if not (await self._opener.renew(opened) or await self._grew(opened)):
+                is_here = await self._opener.renew(opened, is_refused=True)
+                if not (is_here or await self._grew(opened)):
                     raise
                 data = await self._read_uncut(opened, offset, size)
             if self._ends_early(handle, began, offset, len(data), size):

@@ -102,11 +102,23 @@ class RemovedKeys:
     async def make_room(self, key: str) -> None:
         """Something else is about to be stored under the key.
 
+        What was a file there, and now is a directory, has another key, and the other way round. But
+        SeaweedFS and others that keep a tree have one entry for both: the late deletion of a marker
+        would take the empty file or link that has the name now.
+
         Raises:
             StoreError: what was removed there is still in the way.
         """
         if self._moves is not None:
             await self._moves.left(key)
+        await self._give_way(key)
+        if key.endswith("/"):
+            await self._give_way(key[:-1])
+        elif self.hiding(key + "/"):
+            for below in sorted(self.below(key + "/"), key=len, reverse=True):
+                await self._give_way(below)  # a directory after what is in it
+
+    async def _give_way(self, key: str) -> None:
         for removed in self.hiding(key):
             await removed.give_way()
 
@@ -118,6 +130,8 @@ class RemovedKeys:
     async def make_room_below(self, prefix: str) -> None:
         """As :meth:`make_room`, of all keys that begin with ``prefix``."""
         await self.make_room_of_moved(prefix)
+        if prefix.endswith("/"):
+            await self._give_way(prefix[:-1])
         for key in self.below(prefix):
             await self.make_room(key)
 

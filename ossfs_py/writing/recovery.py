@@ -6,7 +6,7 @@ Everything here blocks: it serves the start of a mount and the ``recover`` comma
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -98,9 +98,11 @@ def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] =
             continue
         journal.forget_scratch(key)
         done += 1
-    made_since = {record.key for record in journal.leftover_markers()}
-    for record in journal.leftover_removals():
-        if record.whatever_was_there and record.key not in made_since:
+    made = {record.key for record in journal.leftover_markers()}
+    files = {record.key for record in journal.unsaved_records()} | made
+    # A directory after what was in it.
+    for record in sorted(journal.leftover_removals(), key=lambda each: len(each.key), reverse=True):
+        if record.whatever_was_there and not _is_in_the_way(record.key, made, files):
             continue  # there may be thousands: the mount deletes them in the background
         if record.key in read:
             continue
@@ -111,6 +113,18 @@ def tidy_leftovers(journal: Journal, store: ObjectStore, read: Collection[str] =
             continue
         journal.forget_removal(record)
     return done + _make_owed_directories(journal, store)
+
+
+def _is_in_the_way(removed: str, made: Container[str], files: Container[str]) -> bool:
+    """Whether a key was removed whose name something else has that is to be stored: a directory or
+    link that was ``made``, or a directory's place, or its parent's, one of the ``files``.
+
+    SeaweedFS and others that keep a tree have one entry for a directory and a file of a name.
+    """
+    if removed in made or f"{removed}/" in made:
+        return True
+    parts = removed.split("/")
+    return any("/".join(parts[:depth]) in files for depth in range(1, len(parts)))
 
 
 def _make_owed_directories(journal: Journal, store: ObjectStore) -> int:

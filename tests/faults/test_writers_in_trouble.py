@@ -218,7 +218,7 @@ def every_second(fault: Fault) -> Callable[[Exchange], list[Fault]]:
 
 
 TROUBLES: dict[str, Callable[[], Callable[[Exchange], list[Fault]]]] = {
-    "busy for 20 s": lambda: busy_for(20),
+    "busy for 5 s": lambda: busy_for(5),  # of the 60 in which requests are repeated
     "answers lost": lambda: every_second(Fault(lose_answer=True)),
     "cut inside a part": lambda: every_second(Fault(cut_request=1_234_567)),
 }
@@ -270,7 +270,7 @@ def test_a_kill_during_a_change_of_what_is_uploaded_leaves_it_before_or_after_th
             "write": lambda: os.pwrite(fd, b"late", 3),
         }
         call = Behind(calls[what])
-        call.join(1)
+        call.join(0.3)
         is_acknowledged = call.has_succeeded
         kill(mounted)
         fsync.end()

@@ -31,7 +31,7 @@ from tests.support.proxy import Exchange, Proxy
 
 SIZES = (1, 511, 4096, 70_000, 200_000)
 """All are read whole by one request."""
-KILLED = 200
+KILLED = 100
 SECONDS = 60.0
 FAULTS: dict[str, Callable[[], Fault]] = {
     "missing": lambda: Fault(status=404, code="NoSuchKey"),
@@ -53,6 +53,16 @@ FAULTS: dict[str, Callable[[], Fault]] = {
 @pytest.fixture(params=["auto", "off"], ids=["lane", "no-lane"])
 def lane(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture(
+    params=[("temp", "auto"), ("cache", "auto"), ("direct", "auto"), ("direct", "off")],
+    ids=["temp", "cache", "direct", "direct-no-lane"],
+)
+def way(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Each data path with the lane, and one without: below the lane nothing is different."""
+    data_path, lane = request.param
+    return {"data_path": data_path, "fuse_lane": lane}
 
 
 Seed = Callable[[str, bytes], None]
@@ -85,7 +95,7 @@ def asked(proxy: Proxy) -> set[str]:
 
 
 def test_a_fault_in_one_answer_is_noticed_by_no_program(
-    mount: MountFactory, proxy: Proxy, bucket: str, seed: Seed, data_path: str, lane: str
+    mount: MountFactory, proxy: Proxy, bucket: str, seed: Seed, way: dict[str, str]
 ) -> None:
     files = {
         f"{name}/{size}": content_of(size, number)
@@ -103,9 +113,7 @@ def test_a_fault_in_one_answer_is_noticed_by_no_program(
         return [FAULTS[exchange.key.partition("/")[0]]()] if met[exchange.key] == 1 else []
 
     proxy.choose = once
-    mounted = mount(
-        bucket, endpoint=proxy.endpoint, data_path=data_path, fuse_lane=lane, stall_timeout="2s"
-    )
+    mounted = mount(bucket, endpoint=proxy.endpoint, stall_timeout="2s", **way)
     names = list(files)
     random.Random(3).shuffle(names)
     with ThreadPoolExecutor(16) as readers:
@@ -116,7 +124,9 @@ def test_a_fault_in_one_answer_is_noticed_by_no_program(
         for name, got in found.items()
         if got != files[name]
     }
-    assert not wrong
+    assert not wrong, [
+        line for line in mounted.log.splitlines() if any(one in line for one in wrong)
+    ]
     assert all(met[name] >= 2 for name in files), "the fault was not met"
     assert mounted.unmount() == 0
 
@@ -127,8 +137,7 @@ def test_what_is_replaced_between_open_and_read_is_read_as_the_new_version(
     bucket: str,
     seed: Seed,
     minio_client: Minio,
-    data_path: str,
-    lane: str,
+    way: dict[str, str],
 ) -> None:
     factors = {"smaller": 0.5, "larger": 1.7, "as-long": 1.0}
     new = {
@@ -140,7 +149,7 @@ def test_what_is_replaced_between_open_and_read_is_read_as_the_new_version(
     names = [*new, *gone]
     for name in names:
         seed(name, content_of(int(name.partition("/")[2]), 1))
-    mounted = mount(bucket, endpoint=proxy.endpoint, data_path=data_path, fuse_lane=lane)
+    mounted = mount(bucket, endpoint=proxy.endpoint, **way)
     go_on = hold_gets(proxy)
     with ThreadPoolExecutor(len(names)) as readers:
         waiting = {name: readers.submit(read, mounted.path / name) for name in names}

@@ -329,3 +329,43 @@ def test_directories_that_the_store_does_not_take_are_told(
     proxy.faults.clear()
     mounted.start()
     assert markers(minio_client, bucket) == ["d/"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["", "killed"])
+def test_what_is_made_in_place_of_a_removed_directory_or_file_stays(
+    mount: MountFactory,
+    seaweed: SeaweedServer,
+    bucket: str,
+    minio_client: Minio,
+    *,
+    is_killed: bool,
+) -> None:
+    """SeaweedFS has one entry for a directory and a file of a name: one must go before the other
+    comes.
+    """
+    mounted = mount(bucket, data_path="temp", write_back=True)
+    for name in ("to-file", "to-link", "to-synced"):
+        (mounted.path / name / "below").mkdir(parents=True)
+    (mounted.path / "to-directory").touch()
+    assert ossfs("sync", mounted.path, environment=seaweed.environment).code == 0
+    for name in ("to-file", "to-link", "to-synced"):
+        (mounted.path / name / "below").rmdir()
+        (mounted.path / name).rmdir()
+    (mounted.path / "to-file").touch()
+    (mounted.path / "to-link").symlink_to("anywhere")
+    with (mounted.path / "to-synced").open("wb") as file:
+        os.fsync(file.fileno())
+    (mounted.path / "to-directory").unlink()
+    (mounted.path / "to-directory").mkdir()
+    if is_killed:
+        kill(mounted)
+        mounted.start()
+    assert ossfs("sync", mounted.path, environment=seaweed.environment).code == 0
+    assert sorted(path.name for path in mounted.path.iterdir()) == [
+        "to-directory",
+        "to-file",
+        "to-link",
+        "to-synced",
+    ]
+    assert mounted.unmount() == 0
+    assert names(minio_client, bucket) == ["to-directory/", "to-file", "to-link", "to-synced"]

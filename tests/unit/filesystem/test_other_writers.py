@@ -13,7 +13,9 @@ from ossfs_py.errors import (
     BucketMissingError,
     ListingFailedError,
     NoSuchEntryError,
+    ObjectMissingError,
     StaleInodeError,
+    StoreError,
     StoreUnavailableError,
     VersionChangedError,
 )
@@ -50,6 +52,36 @@ def test_a_file_replaced_before_the_first_byte_is_read_as_the_new_one(run: Run, 
         assert (await m.stat(FILE)).size == len(new)
         assert await m.read(opened, 1, 100) == new[1:]
         await m.close(opened)
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [ObjectMissingError("gone"), VersionChangedError("changed")])
+def test_a_store_that_denies_a_version_which_it_has_is_asked_once_more(
+    run: Run, error: StoreError
+) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        opened = await m.open(FILE)
+        m.store.fail("get_range_into", error)
+        m.store.take_requests()
+        assert await m.read(opened) == b"content"
+        assert m.store.take_requests() == {"get_range_into": 2, "head": 1}
+        await m.close(opened)
+
+    run(test)
+
+
+@pytest.mark.parametrize("error", [ObjectMissingError("gone"), VersionChangedError("changed")])
+def test_a_store_that_denies_it_again_is_believed(run: Run, error: StoreError) -> None:
+    async def test(m: Mounted) -> None:
+        m.store.seed("file", b"content")
+        opened = await m.open(FILE)
+        m.store.fail("get_range_into", error, times=2)
+        with pytest.raises(VersionChangedError):
+            await m.read(opened)
+        await m.close(opened)
+        assert await m.read_file(FILE) == b"content"
 
     run(test)
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 import trio
 import trio.testing
 
@@ -40,6 +41,73 @@ def test_a_name_made_and_removed_again_and_again_is_sent_once(tmp_path: Path) ->
         assert m.store.requests["put"] == 1
 
     assert content(on_write_back(tmp_path, test)) == {"name": b"last"}
+
+
+@pytest.mark.parametrize("what", ["file", "empty", "link", "renamed"])
+def test_a_directory_is_gone_before_what_is_made_in_its_place_is_stored(
+    tmp_path: Path, what: str
+) -> None:
+    """SeaweedFS would take an empty file, or a link, for the directory, and delete it."""
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("name",), 0o755)
+        await m.mkdir(("name", "inside"), 0o755)
+        await m.write_file(("name", "inside", "file"), b"")
+        await m.write_file(("other",), b"")
+        await m.fs.sync()
+        await m.unlink(("name", "inside", "file"))
+        await m.rmdir(("name", "inside"))
+        await m.rmdir(("name",))
+        m.store.log.clear()
+        if what == "link":
+            await m.symlink(b"target", ("name",))
+            await m.fs.sync()
+        elif what == "renamed":
+            await m.rename(("other",), ("name",))
+        else:
+            opened = await m.open(("name",), os.O_WRONLY | os.O_CREAT)
+            if what == "file":
+                await m.write(opened, 0, b"content")
+            await m.fs.fsync(opened.handle)  # before removals are sent
+            await m.close(opened)
+        await m.fs.sync()
+        changes = [each for each in m.store.log if each[0] in ("put", "copy", "delete")]
+        assert changes[:3] == [
+            ("delete", "name/inside/file"),
+            ("delete", "name/inside/"),
+            ("delete", "name/"),
+        ]
+        assert "name/" not in m.store.objects
+        assert "name" in m.store.objects
+
+    on_write_back(tmp_path, test)
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_a_file_is_gone_before_the_directory_in_its_place_is_stored(
+    tmp_path: Path, *, is_renamed: bool
+) -> None:
+    """SeaweedFS refuses it else."""
+
+    async def test(m: Mounted) -> None:
+        await m.write_file(("name",), b"")
+        await m.mkdir(("other",), 0o755)
+        await m.fs.sync()
+        await m.unlink(("name",))
+        m.store.log.clear()
+        if is_renamed:
+            await m.rename(("other",), ("name",))
+        else:
+            await m.mkdir(("name",), 0o755)
+            opened = await m.open(("name", "file"), os.O_WRONLY | os.O_CREAT)
+            await m.fs.fsync(opened.handle)  # after the directory, and before removals are sent
+            await m.close(opened)
+        await m.fs.sync()
+        changes = [each for each in m.store.log if each[0] in ("put", "copy", "delete")]
+        assert changes[0] == ("delete", "name")
+        assert "name/" in m.store.objects
+
+    on_write_back(tmp_path, test)
 
 
 def test_chains_and_swaps_of_names_whose_files_wait_end_as_on_a_disk(tmp_path: Path) -> None:

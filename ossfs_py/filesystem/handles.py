@@ -126,6 +126,8 @@ class Handles:
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
                 self._kernel.truncated(inode, 0)
+                if uid and self._rights_lent(inode):
+                    await self._take_rights(inode)  # without the lane the kernel leaves them
             local = await self._passthrough.joined(opened, flags)
         except BaseException:
             with trio.CancelScope(shield=True):

@@ -29,7 +29,7 @@ from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import Mounted, Names, on_mount
+from tests.support.filesystems import UID, Mounted, Names, on_mount
 from tests.support.mounting import DATA_PATHS
 from tests.support.writing import TINY_PARTS
 
@@ -604,6 +604,22 @@ def test_writes_go_past_the_pages_of_a_file_that_is_open_for_nothing_else(run: R
         assert await past_pages(os.O_WRONLY)
 
     run(test)
+
+
+def test_set_id_bits_are_gone_when_somebody_else_than_root_has_emptied_a_file(run: Run) -> None:
+    """The lane is told whose; without it, the kernel leaves them to whoever opens."""
+
+    async def test(m: Mounted) -> None:
+        await m.write_file(FILE, b"content")
+        for uid, left in ((0, 0o6755), (UID, 0o755)):
+            await m.change(FILE, mode=0o6755)
+            async with m.at(FILE) as number:
+                reply = await m.fs.open(number, os.O_WRONLY | os.O_TRUNC, uid)
+                assert stat.S_IMODE((await m.stat(FILE)).mode) == left
+                await m.fs.flush(reply.handle)
+                await m.fs.release(reply.handle)
+
+    run(test, special_modes=True)
 
 
 def test_pages_of_readers_are_gone_before_a_write_past_them_returns(run: Run) -> None:

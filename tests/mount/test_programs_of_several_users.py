@@ -185,6 +185,8 @@ class Asked:
             self.mode,
         )
         fd = self.fds[number] if self.fds else -1
+        # Of no other file: truncated to the size that it has, one with bytes keeps its time.
+        other_size = size and size + self.given_ns % 1000
         times, kind = (self.given_ns, self.given_ns), stat.S_IFIFO if self.offset else stat.S_IFREG
         calls: dict[str, Callable[[], object]] = {
             "unpack": lambda: self._unpack(at),
@@ -193,7 +195,7 @@ class Asked:
             "close": lambda: os.close(fd),
             "write": lambda: os.pwrite(fd, self.data, self.offset),
             "read": lambda: os.pread(fd, size, self.offset),
-            "ftruncate": lambda: os.ftruncate(fd, size),
+            "ftruncate": lambda: os.ftruncate(fd, other_size),
             "fchmod": lambda: os.fchmod(fd, mode),
             "fchown": lambda: os.fchown(fd, self.owner, self.group),
             "futime": lambda: os.utime(fd, ns=times),
@@ -205,7 +207,7 @@ class Asked:
             "rename": lambda: os.rename(at, other),
             "symlink": lambda: os.symlink(self.other, at),
             "mknod": lambda: os.mknod(at, kind | (mode & 0o777)),
-            "truncate": lambda: os.truncate(at, size),
+            "truncate": lambda: os.truncate(at, other_size),
             "chmod": lambda: os.chmod(at, mode),
             "chown": lambda: os.chown(at, self.owner, self.group, follow_symlinks=False),
             "utime": lambda: os.utime(at, ns=times),
@@ -276,9 +278,8 @@ class Program:
             operation = "close" if chosen == "open" and len(self._open) > MOST_OPEN else chosen
             user = self._random.choice(USERS)
             if operation == "write" and user[0] == 0:
-                user = USERS[
-                    1
-                ]  # root's leave set-id bits alone; the daemon is not told whose it is
+                # Root's leave set-id bits alone, and a daemon is not told whose it is.
+                user = USERS[1]
             asked = self._asked(number, DIRECTORY_MODES if operation == "mkdir" else MODES)
             if operation == "pause":
                 time.sleep(self._random.choice(PAUSES))

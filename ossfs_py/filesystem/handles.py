@@ -5,6 +5,7 @@ Several descriptors of one inode share its open file; this module has the state 
 
 import os
 import stat
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
@@ -126,6 +127,8 @@ class Handles:
             if flags & os.O_TRUNC:
                 await self._truncated(opened, 0)
                 self._kernel.truncated(inode, 0)
+                if uid and self._rights_lent(inode):
+                    await self._take_rights(inode)  # without the lane the kernel leaves them
             local = await self._passthrough.joined(opened, flags)
         except BaseException:
             with trio.CancelScope(shield=True):
@@ -489,6 +492,11 @@ class Handles:
         finally:
             opened.note_written()
             self._kernel.wrote(opened.inode)
+        if not (size or opened.file.dirty or opened.inode.removed):
+            # It was empty before: "> stamp" is how shells tell the time to make(1). Longer files of
+            # that size are left alone: a copy of a large object takes minutes.
+            now = AttributeChange(mtime_ns=time.time_ns())
+            self._namespace.defer_attributes(opened.inode, now)
 
     async def store_new(self, inode: Inode) -> None:
         """mknod(2): store a file that was just made, or leave no trace of it."""

@@ -25,11 +25,13 @@ from ossfs_py.errors import (
     VersionChangedError,
     errno_of,
 )
+from ossfs_py.model import NO_CHANGE
 from ossfs_py.namespace.inode import ROOT_NUMBER
 from ossfs_py.namespace.keys import RESERVED_PREFIX
+from ossfs_py.namespace.metadata import decode
 from ossfs_py.writing.recovery import Recovery, tidy_leftovers
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import Mounted, Names, on_mount
+from tests.support.filesystems import UID, Mounted, Names, on_mount
 from tests.support.mounting import DATA_PATHS
 from tests.support.writing import TINY_PARTS
 
@@ -614,6 +616,46 @@ def test_writes_go_past_the_pages_of_a_file_that_is_open_for_nothing_else(run: R
         assert await past_pages(os.O_WRONLY)
 
     run(test)
+
+
+@pytest.mark.parametrize("how", ["open", "truncate", "ftruncate"])
+def test_the_time_of_an_empty_file_changes_when_it_is_emptied_again(run: Run, how: str) -> None:
+    """A shell's "> stamp", for make(1)."""
+
+    async def test(m: Mounted) -> None:
+        await m.write_file(FILE, b"")
+        await m.change(FILE, mtime_ns=10**18)
+        if how == "truncate":
+            async with m.at(FILE) as number:
+                await m.fs.set_attributes(number, NO_CHANGE, 0, None)
+        else:
+            opened = await m.open(FILE, os.O_WRONLY | (os.O_TRUNC if how == "open" else 0))
+            if how == "ftruncate":
+                await m.truncate(opened, 0)
+            await m.close(opened)
+        shown = (await m.stat(FILE)).mtime_ns
+        assert shown > 10**18
+        told = decode(m.store.objects["file"].info.metadata or {})
+        assert told.mtime_ns is not None
+        assert abs(told.mtime_ns - shown) < 10**9
+
+    run(test, posix_metadata=True)
+
+
+def test_set_id_bits_are_gone_when_somebody_else_than_root_has_emptied_a_file(run: Run) -> None:
+    """The lane is told whose; without it, the kernel leaves them to whoever opens."""
+
+    async def test(m: Mounted) -> None:
+        await m.write_file(FILE, b"content")
+        for uid, left in ((0, 0o6755), (UID, 0o755)):
+            await m.change(FILE, mode=0o6755)
+            async with m.at(FILE) as number:
+                reply = await m.fs.open(number, os.O_WRONLY | os.O_TRUNC, uid)
+                assert stat.S_IMODE((await m.stat(FILE)).mode) == left
+                await m.fs.flush(reply.handle)
+                await m.fs.release(reply.handle)
+
+    run(test, special_modes=True)
 
 
 def test_pages_of_readers_are_gone_before_a_write_past_them_returns(run: Run) -> None:

@@ -109,8 +109,9 @@ class VersionReader:
         ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
         """
         straight = self._straight
-        if straight is not None:
-            if offset == straight.at and (view := straight.read_on(end)) is not None:
+        if straight is not None and offset == straight.at:
+            view = straight.read_on(end)
+            if view is not None:
                 return view
         unplanned_bytes = self._settle()
         chunk = self._index.at(offset)

@@ -1,4 +1,4 @@
-"""Reads that go straight on in a block that is in memory: most of them, and nothing is to decide."""
+"""Reads that go straight on in a block that is in memory: most reads, and nothing is to decide."""
 
 from typing import Final
 
@@ -9,8 +9,8 @@ from ossfs_py.reading.resident import Resident
 from ossfs_py.reading.streams import Stream, StreamTable
 
 _PLANNED_SHARE: Final = 8
-"""What is read ahead is planned anew after one part in this many of the window: requests ahead are a
-quarter of the smallest window, and no longer than half the way to their beginning."""
+"""What is read ahead is planned anew after one part in this many of the window. Requests ahead are
+a quarter of it at the most."""
 
 
 class Straight:

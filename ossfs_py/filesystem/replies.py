@@ -78,19 +78,26 @@ class Replies:
             attributes = self._namespace.attributes_known(inode)
         return self._reply(inode, attributes, trio.current_time(), began)
 
-    def fresh_nowait(self, inode: Inode, began: float) -> EntryReply | None:
-        """From memory, or None if the store has to be asked, or the kernel forgets the inode."""
-        attributes = self._namespace.attributes_nowait(inode)
+    def fresh_nowait(
+        self, inode: Inode, began: float, now: float | None = None
+    ) -> EntryReply | None:
+        """From memory, or None if the store has to be asked, or the kernel forgets the inode.
+        ``now`` saves a look at trio's clock, which takes 0.3 us.
+        """
+        if now is None:
+            now = trio.current_time()
+        attributes = self._namespace.attributes_nowait(inode, now)
         if attributes is None or self._kernel.is_forgetting(inode):
             return None
-        return self._reply(inode, attributes, trio.current_time(), began)
+        return self._reply(inode, attributes, now, began)
 
     def attributes_nowait(self, number: int) -> EntryReply | None:
         """As :meth:`Filesystem.attributes`, or None if that would wait or raise an error."""
         inode = self._namespace.inodes.find(number)
         if inode is None or inode.stale:
             return None
-        return self.fresh_nowait(inode, trio.current_time())
+        now = trio.current_time()
+        return self.fresh_nowait(inode, now, now)
 
     def lookup_nowait(self, parent: int, name: bytes) -> EntryReply | float | None:
         """As :meth:`Filesystem.lookup`, or for how many seconds the kernel may take the name for
@@ -99,7 +106,8 @@ class Replies:
         found = None if self.unseen is not None else self._namespace.entry_nowait(parent, name)
         if not isinstance(found, Inode):
             return found
-        reply = self.fresh_nowait(found, trio.current_time())
+        now = trio.current_time()
+        reply = self.fresh_nowait(found, now, now)
         if reply is not None:
             self._namespace.remember(found)
         return reply

@@ -143,6 +143,13 @@ class Belief:
         """Whether the whole file is on the course, in the order in which it will be read."""
         return self.course.is_whole and not self._wholes.descend
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is believed of the file: reads that go straight on, without a gap, may be
+        observed as one.
+        """
+        return self._layout is None and self.course.is_idle
+
     # -- what is read ---------------------------------------------------------------------------
 
     def observe(self, start: int, end: int) -> None:

@@ -208,10 +208,10 @@ class Namespace:
         except StoreError as exc:
             log.info("who may do what with %r stays unknown: %s", inode.name, exc)
 
-    def attributes_nowait(self, inode: Inode) -> Attributes | None:
+    def attributes_nowait(self, inode: Inode, now: float | None = None) -> Attributes | None:
         """Attributes without a request; None if the store has to be asked."""
         tree = self._tree
-        if not tree.is_fresh(inode) or tree.lacks_metadata(inode):
+        if not tree.is_fresh(inode, now) or tree.lacks_metadata(inode):
             return None
         if tree.is_guess(inode) and not tree.recall(inode):
             return None

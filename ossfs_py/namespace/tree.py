@@ -88,13 +88,15 @@ class Tree:
         below = self._subdirectories(inode) if inode.kind is Kind.DIRECTORY else None
         return attributes.resolve(inode, self.options, self._mounted_ns, below)
 
-    def is_fresh(self, inode: Inode) -> bool:
-        """Whether the store need not be asked before answering for the inode."""
+    def is_fresh(self, inode: Inode, now: float | None = None) -> bool:
+        """Whether the store need not be asked before answering for the inode. ``now``: on trio's
+        clock, if it is known.
+        """
         return (
             inode is self.table.root
             or inode.local
             or inode.removed
-            or trio.current_time() < inode.fresh_until
+            or (trio.current_time() if now is None else now) < inode.fresh_until
         )
 
     def is_guess(self, inode: Inode) -> bool:

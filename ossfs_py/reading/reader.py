@@ -15,6 +15,7 @@ from ossfs_py.reading.fetching import INLINE_BYTES, Fetcher
 from ossfs_py.reading.leave import Leave
 from ossfs_py.reading.planning import NothingOnDisk, OnDisk, Planner, cut_back
 from ossfs_py.reading.secondhome import BlockBackend, DiskHome
+from ossfs_py.reading.straight import Straight
 from ossfs_py.reading.streams import MIB, Stream, StreamTable
 from ossfs_py.reading.tables import TableReading
 from ossfs_py.runtime.scattered import Scattered
@@ -82,6 +83,8 @@ class VersionReader:
         self._leave = leave
         self._withheld = leave is not None and not leave.granted
         """Whether no byte may be answered yet."""
+        self._straight: Straight | None = None
+        """What was read last, if it goes on without a question."""
         self._resident.share_with(self._streams, read_ahead=version.size > options.block_size_bytes)
 
     def follow(self, other: "VersionReader") -> None:
@@ -91,6 +94,7 @@ class VersionReader:
 
     def know(self, layout: Layout) -> None:
         """Another file says where the parts of this one lie."""
+        self._settle()
         self._belief.know(layout)
 
     def look_again(self) -> None:
@@ -104,6 +108,12 @@ class VersionReader:
 
         ``end`` must not exceed the version's size. The view is valid until the next checkpoint.
         """
+        straight = self._straight
+        if straight is not None and offset == straight.at:
+            view = straight.read_on(end)
+            if view is not None:
+                return view
+        unplanned_bytes = self._settle()
         chunk = self._index.at(offset)
         if chunk is None or self._withheld:
             return None
@@ -126,10 +136,20 @@ class VersionReader:
                 chunk.awaited = False
                 source = DISK if chunk.from_disk else NETWORK
             self._resident.touched(chunk, end - offset, source)
-            self._read_ahead(stream, end - offset, now, waited=False)
+            self._read_ahead(stream, end - offset + unplanned_bytes, now, waited=False)
         finally:
             chunk.unpin()
+        if chunk.ready and stream.window and self._belief.is_silent:
+            self._straight = Straight(self._streams, stream, self._resident, chunk, end)
         return view
+
+    def _settle(self) -> int:
+        """Tell what was read straight on since it was planned last; how many bytes that is."""
+        straight, self._straight = self._straight, None
+        if straight is None or straight.at == straight.begun:
+            return 0
+        self._belief.observe(straight.begun, straight.at)
+        return straight.at - straight.begun
 
     def _all_of(self, chunk: Chunk) -> memoryview:
         """The bytes of a small file, read at once: nothing follows from that for other reads."""
@@ -200,6 +220,7 @@ class VersionReader:
             StoreError: the bytes could not be had; a later read tries again.
             BadHandleError: the reader was closed.
         """
+        unplanned_bytes = self._settle()
         now = trio.current_time()
         stream = self._streams.observe(offset, end, now)
         self._belief.observe(offset, end)
@@ -211,7 +232,7 @@ class VersionReader:
                 self._leave.ask(urgent=True)
         for span in self._planner.opening(self._table.opening()):
             self._fetcher.fetch(span)
-        self._read_ahead(stream, end - offset, now, waited=True)
+        self._read_ahead(stream, end - offset + unplanned_bytes, now, waited=True)
         chunk, source = await self._ready_chunk(offset, end, stream)
         chunk.awaited = False
         if end <= chunk.end:

@@ -6,7 +6,7 @@ from ossfs_py.reading.chunks import Chunk, DiskState
 from ossfs_py.reading.secondhome import WriteBehind
 from ossfs_py.reading.streams import MIB, StreamTable
 from ossfs_py.runtime.workers import Workers
-from ossfs_py.telemetry.metrics import USED, WASTED, Labels, Metrics
+from ossfs_py.telemetry.metrics import MEMORY, USED, WASTED, Labels, Metrics
 
 _READ_SHARE = 4
 """One part in this many of the budget keeps blocks that were read already: the kernel's page cache
@@ -138,6 +138,19 @@ class Resident:
                     self._evict(self._read, excess)
             else:
                 self._fresh.move_to_end(chunk)
+
+    def gave_more(self, chunk: Chunk, amount: int) -> bool:
+        """As :meth:`touched` for bytes that were in memory, after others of the same chunk; False,
+        and nothing happens, if those may be its last ones.
+        """
+        given = chunk.given + amount
+        if given >= chunk.size:
+            return False
+        self._answered[MEMORY] += amount
+        if chunk.ahead:
+            self._read_ahead[USED] += amount
+        chunk.given = given
+        return True
 
     def missed(self) -> None:
         """A reader came back for what was read and dropped: keep more."""

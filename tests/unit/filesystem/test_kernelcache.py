@@ -71,7 +71,7 @@ class Changing:
     def __init__(self, cache: KernelCache) -> None:
         self._cache = cache
 
-    def attributes_nowait(self, _inode: Inode) -> None:
+    def attributes_nowait(self, _inode: Inode, _now: float | None = None) -> None:
         """The store has to be asked."""
 
     async def attributes(self, inode: Inode) -> Attributes:

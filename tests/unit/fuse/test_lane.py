@@ -374,6 +374,34 @@ def test_what_is_known_is_answered_from_memory() -> None:
     on_lane(test)
 
 
+def test_who_asks_one_thing_after_the_other_costs_one_look_each_and_a_crowd_is_not_missed() -> None:
+    found: list[bool] = []
+
+    async def test(kernel: Kernel, _handlers: Handlers, lane: Lane) -> None:
+        receive = lane._receive
+        counts = [*[1] * 40, 5, 1, 40, *[1] * 20, 2, 1]
+        sent = iter(counts)
+
+        def counted() -> memoryview | None:
+            request = receive()
+            found.append(request is not None)
+            return request
+
+        def brings_some() -> bool:
+            count = next(sent, 0)
+            kernel.ask_at_once(Opcode.LOOKUP, [b"known\0"] * count)
+            return count > 0
+
+        lane._receive = counted  # type: ignore[method-assign]
+        lane._waits.brings_one = brings_some  # type: ignore[method-assign]
+        first = await kernel.ask(Opcode.LOOKUP, b"known\0")
+        answered = [(await kernel.answer())[:2] for _ in range(1 + sum(counts))]
+        assert answered == [(first + number, 0) for number in range(1 + sum(counts))]
+        assert found.count(False) < len(counts) // 2
+
+    on_lane(test)
+
+
 @pytest.mark.parametrize(
     ("flags", "no_flush"),
     [

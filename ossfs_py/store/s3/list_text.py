@@ -7,17 +7,17 @@ another way than that does.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from operator import itemgetter
 from typing import Final, NamedTuple, TypeAlias
 
 FIELDS: Final = ("Key", "LastModified", "Size", "ETag", "StorageClass", "VersionId")
 OWNER: Final = ("DisplayName", "ID")
 _TEXTS = (*FIELDS, *OWNER)
 
-Texts: TypeAlias = tuple[str, ...]
-"""The texts of :data:`FIELDS` and :data:`OWNER` of an entry; empty for those that are missing."""
+Columns: TypeAlias = Sequence[Sequence[str]]
+"""For each of :data:`FIELDS` and :data:`OWNER` its texts, one an entry; empty where it is missing.
+"""
 
 _BEGIN, _END = "<Contents>", "</Contents>"
 STAND_IN: Final = b"<Contents/>"
@@ -29,7 +29,7 @@ _MOST_FORMS = 8
 _CONTROL = bytes({*range(32), 127} - {ord("\n")})
 
 
-def entries(body: bytes) -> tuple[bytes, Sequence[Texts]] | None:
+def entries(body: bytes) -> tuple[bytes, Columns] | None:
     """The page with :data:`STAND_IN` instead of its entries, and their texts.
 
     None if the page has to be parsed. The rest may still be no XML, or no page.
@@ -54,24 +54,25 @@ class _Form(NamedTuple):
     """Entries that differ in their texts only."""
 
     expression: re.Pattern[str]
-    in_order: Callable[[Texts], Texts]
-    """From the order of an entry's texts to that of :data:`_TEXTS`."""
+    order: tuple[int, ...]
+    """Where in an entry's texts those of :data:`_TEXTS` are."""
     tags: int
     """Number of tags in an entry."""
 
 
-def _found(text: str) -> Sequence[Texts] | None:
+def _found(text: str) -> Columns | None:
     first = _form_at(text, 0)
     if first is None:
         return None
     found = first.expression.findall(text)
     if text.count("<") == first.tags * len(found):  # no text has one: there is nothing else
-        return list(map(first.in_order, found))
+        columns = list(zip(*found, strict=True))
+        return [columns[place] for place in first.order]
     return _found_one_by_one(text, [first])
 
 
-def _found_one_by_one(text: str, forms: list[_Form]) -> Sequence[Texts] | None:
-    found: list[Texts] = []
+def _found_one_by_one(text: str, forms: list[_Form]) -> Columns | None:
+    columns: list[list[str]] = [[] for _ in _TEXTS]
     at, end = 0, len(text)
     while at < end:
         for form in forms:
@@ -83,8 +84,10 @@ def _found_one_by_one(text: str, forms: list[_Form]) -> Sequence[Texts] | None:
                 return None
             forms.append(form := new)
         at = entry.end()
-        found.append(form.in_order(entry.groups()))
-    return found
+        texts = entry.groups()
+        for column, place in zip(columns, form.order, strict=True):
+            column.append(texts[place])
+    return columns
 
 
 def _form_at(text: str, at: int) -> _Form | None:
@@ -119,6 +122,6 @@ def _form(skeleton: tuple[str, ...], names: tuple[str, ...]) -> _Form:
     order = [name for name in names if name in _TEXTS] + missing
     return _Form(
         re.compile(pattern + "()" * len(missing)),
-        itemgetter(*(order.index(name) for name in _TEXTS)),
+        tuple(order.index(name) for name in _TEXTS),
         "".join(skeleton).count("<"),
     )

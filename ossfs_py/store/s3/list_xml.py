@@ -2,9 +2,10 @@
 entries of a usual form are read as text in 3.5 ms (``list_text.py``).
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import repeat
 from urllib.parse import unquote_plus
 from xml.etree import ElementTree
 
@@ -17,8 +18,6 @@ from ossfs_py.store.s3.xmltext import parse_document, require_ordinary
 _WHAT, _NAME = "the LIST answer", "ListBucketResult"
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-Decode = Callable[[str], str]
 
 
 def parse_list_page(body: bytes) -> ListPage:
@@ -39,7 +38,9 @@ def parse_list_page(body: bytes) -> ListPage:
 
 def _read_as_xml(body: bytes) -> "tuple[ListingDocument, list[ObjectInfo]]":
     listing = ListingDocument(body, _WHAT, _NAME)
-    return listing, [parse_object(entry, listing) for entry in listing.entries("Contents")]
+    entries = listing.entries("Contents")
+    columns = zip(*(_texts(entry, listing) for entry in entries), strict=True)
+    return listing, _objects(listing, list(columns)) if entries else []
 
 
 def _read_as_text(body: bytes) -> "tuple[ListingDocument, list[ObjectInfo]] | None":
@@ -51,7 +52,7 @@ def _read_as_text(body: bytes) -> "tuple[ListingDocument, list[ObjectInfo]] | No
         listing = ListingDocument(rest, _WHAT, _NAME)
         if len(listing.entries("Contents")) != 1:
             return None  # the stand-in for them is somewhere else
-        return listing, [_object(listing.decode, *texts) for texts in found]
+        return listing, _objects(listing, found)
     except NoAnswerError:
         return None  # the parser says why
 
@@ -71,9 +72,19 @@ class ListingDocument:
         """Offset of the name in a tag, after its namespace."""
         if self._root.tag[self.name_start :] != name:
             raise NoAnswerError(f"the answer is not {what}", "not_http")
-        is_url = self.text("EncodingType") == "url"
-        self.decode: Decode = _decode if is_url else _as_is
-        """Decodes its keys."""
+        self._is_url = self.text("EncodingType") == "url"
+
+    def decode(self, key: str) -> str:
+        """A key as it is, from how it is written here."""
+        # Bytes that are not UTF-8 become surrogates; the namespace decides about them.
+        if not self._is_url or ("%" not in key and "+" not in key):
+            return key
+        return unquote_plus(key, errors="surrogateescape")
+
+    def decode_all(self, keys: Sequence[str]) -> Sequence[str]:
+        """As :meth:`decode`, of many keys, at once if none of them has a line break."""
+        decoded = self.decode("\n".join(keys)).split("\n")
+        return decoded if len(decoded) == len(keys) else list(map(self.decode, keys))
 
     @property
     def is_truncated(self) -> bool:
@@ -101,6 +112,11 @@ def parse_object(element: ElementTree.Element, listing: ListingDocument) -> Obje
     Raises:
         NoAnswerError: it lacks fields that every store sends.
     """
+    return _objects(listing, [(text,) for text in _texts(element, listing)])[0]
+
+
+def _texts(element: ElementTree.Element, listing: ListingDocument) -> tuple[str, ...]:
+    """As a row of :data:`list_text.Columns`."""
     start = listing.name_start
     texts: dict[str, str] = {}
     owner: dict[str, str] = {}
@@ -112,51 +128,62 @@ def parse_object(element: ElementTree.Element, listing: ListingDocument) -> Obje
             texts[tag] = item.text or ""
     if "Key" not in texts:
         raise NoAnswerError("an entry of the LIST answer has no key", "not_http")
-    return _object(
-        listing.decode,
+    return (
         *(texts.get(field, "") for field in list_text.FIELDS),
         *(owner.get(field, "") for field in list_text.OWNER),
     )
 
 
-def _object(
-    decode: Decode,
-    key: str,
-    modified: str,
-    size: str,
-    etag: str,
-    storage_class: str,
-    version_id: str,
-    owner: str,
-    owner_id: str,
-) -> ObjectInfo:
+def _objects(listing: ListingDocument, columns: list_text.Columns) -> list[ObjectInfo]:
+    """The objects of some entries, column by column: a call for each field of each took 2 us."""
+    keys, modified, sizes, etags, classes, versions, owners, owner_ids = columns
     try:
-        mtime_ns = parse_time(modified)
-        return ObjectInfo(
-            decode(key),
-            int(size),
-            # Some servers leave it out: then the object cannot be pinned, but it is there.
-            clean_etag(etag) or dated(mtime_ns),
-            mtime_ns,
-            None,
-            None,
-            storage_class or None,
-            version_id or None,
-            owner or owner_id or None,
+        times = list(map(parse_time, modified))
+        rows = zip(
+            listing.decode_all(keys),
+            map(int, sizes),
+            _etags(etags, times),
+            times,
+            repeat(None),
+            repeat(None),
+            _or_none(classes),
+            _or_none(versions),
+            _or_none(owners, owner_ids),
+            *_LATER,
         )
+        return list(map(_as_info, rows))
     except (ValueError, TypeError):
         raise NoAnswerError("an entry of the LIST answer is incomplete", "not_http") from None
 
 
-def _decode(text: str) -> str:
-    # Bytes that are not UTF-8 become surrogates; the namespace decides about them.
-    if "%" not in text and "+" not in text:
-        return text
-    return unquote_plus(text, errors="surrogateescape")
+_as_info = partial(tuple.__new__, ObjectInfo)
+"""An ObjectInfo of its fields, in a third of the time that its own ``_make`` takes."""
+_LATER = [repeat(ObjectInfo._field_defaults[name]) for name in ObjectInfo._fields[9:]]
+"""The fields behind the owner, which no LIST tells."""
 
 
-def _as_is(text: str) -> str:
-    return text
+def _etags(texts: Sequence[str], times: Sequence[int]) -> Sequence[str]:
+    """ETags without quotes, or what stands for them."""
+    together, count = "\n".join(texts), len(texts)
+    inner = together[1:-1].split('"\n"')
+    if (
+        len(inner) == count == together.count("\n") + 1
+        and 2 * count == together.count('"')
+        and together[0] == together[-1] == '"'
+        and "" not in inner
+    ):
+        return inner  # each has a quote at either end, and no other
+    # Some servers leave it out: then the object cannot be pinned, but it is there.
+    return [clean_etag(text) or dated(mtime) for text, mtime in zip(texts, times, strict=True)]
+
+
+def _or_none(*columns: Sequence[str]) -> Iterable[str | None]:
+    """The first text of each row that is not empty."""
+    if all(columns[0]):
+        return columns[0]
+    if not any(map(any, columns)):
+        return repeat(None)
+    return [next(filter(None, row), None) for row in zip(*columns, strict=True)]
 
 
 @lru_cache(1024)  # objects that came together often have the same second

@@ -4,13 +4,13 @@ import enum
 import logging
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ossfs_py.errors import StaleInodeError
 from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.namespace.metadata import NOTHING, Decoded, decode
-from ossfs_py.namespace.numbers import Hash, hash_of, seed_of
+from ossfs_py.namespace.numbers import Hash, hash_of, hashes_of, seed_of
 
 log = logging.getLogger(__name__)
 
@@ -353,24 +353,26 @@ class InodeTable:
         return inode
 
     def new_files(
-        self, parent: Inode, files: Iterable[tuple[str, ObjectInfo]], fresh_until: float
+        self, parent: Inode, files: Sequence[tuple[str, ObjectInfo]], fresh_until: float
     ) -> list[Inode]:
         """New inodes, as :meth:`new` makes them, for listed files whose names no known entry has.
         The kernel gets a reference to each.
         """
         if parent.number not in self._by_number:
             self._restore(parent)
-        seed, hash_name = self._seed(parent), self._hash_name
+        seed, names = self._seed(parent), [name for name, _info in files]
         by_number, children = self._by_number, parent.children
+        hashes = hashes_of(seed, names, 0, self._hash_name)
+        others = hashes_of(seed, names, _GENERATION_STEP, self._hash_name)
         made: list[Inode] = []
-        for name, info in files:
-            number = hash_name(seed, name, 0) >> 1
+        for (name, info), whole, other in zip(files, hashes, others, strict=True):
+            number = whole >> 1
             if number in by_number or not number:
                 inode = self.new(parent, name, Kind.FILE)
                 self._idle.pop(inode.number, None)
             else:
                 inode = children[name] = by_number[number] = Inode(number, parent, name, Kind.FILE)
-                inode.generation = hash_name(seed, name, _GENERATION_STEP) % _MAX_GENERATION
+                inode.generation = other % _MAX_GENERATION
             inode.lookup_count = 1
             inode.info = info
             inode.mtime_settled = True

@@ -1,5 +1,7 @@
 """Files of which nothing is known but what a listing tells: most of those that are listed."""
 
+from typing import cast
+
 from ossfs_py.model import ObjectInfo
 from ossfs_py.namespace.inode import Inode
 from ossfs_py.namespace.listing.merge import Entry
@@ -18,6 +20,10 @@ def new_files(
         return found  # the kernel may have to forget that a name is absent
     known, remembered = directory.children, tree.metadata
     has_answers = bool(remembered)
+    if not has_answers and known.keys().isdisjoint(name for name, _entry in listed):
+        keys = [entry.key for _name, entry in listed if isinstance(entry, ObjectInfo)]
+        if keys == [prefix + name for name, _entry in listed]:
+            return cast(list[tuple[str, ObjectInfo]], listed)
     for name, entry in listed:
         if (
             name in known

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Literal, TypeAlias
 
 from ossfs_py.errors import StoreUnavailableError
@@ -111,9 +111,13 @@ class PageMerger:
         if page.prefixes or not page.objects:
             return None
         prefix, start = self._prefix, len(self._prefix)
-        entries: dict[str, Entry] = {
-            info.key[start:]: info for info in page.objects if info.key.startswith(prefix)
-        }
+        keys = list(map(attrgetter("key"), page.objects))
+        # What lies between two keys with the prefix has it as well.
+        if not (min(keys).startswith(prefix) and max(keys).startswith(prefix)):
+            return None
+        entries: dict[str, Entry] = dict(
+            zip([key[start:] for key in keys], page.objects, strict=True)
+        )
         if (
             len(entries) != len(page.objects)
             or not all_plain(entries)

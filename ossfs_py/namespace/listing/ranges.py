@@ -181,8 +181,8 @@ class RangedPages:
     def _fits(self, page: ListPage) -> bool:
         """Whether a guessed page begins with all that the page before has told behind its key."""
         assert self._rest is not None  # noqa: S101 - the page before has passed the guess
-        told = [info.key for info in self._rest.objects]
-        keys = [info.key for info in page.objects]
+        told = _keys(self._rest)
+        keys = _keys(page)
         prefixes = self._rest.prefixes
         fits = (
             # The first: a name between the two must not be on neither.
@@ -369,6 +369,10 @@ def only_behind(page: ListPage, key: str) -> ListPage:
     return replace(page, objects=objects, prefixes=tuple(p for p in page.prefixes if p > key))
 
 
+def _keys(page: ListPage) -> list[str]:
+    return list(map(attrgetter("key"), page.objects))
+
+
 def _first(page: ListPage) -> str:
     return min((*(info.key for info in page.objects[:1]), *page.prefixes[:1]), default="")
 
@@ -378,8 +382,7 @@ def _last(page: ListPage) -> str:
 
 
 def _is_in_order(page: ListPage) -> bool:
-    keys = [info.key for info in page.objects]
-    return _ascends(keys) and _ascends(page.prefixes)
+    return _ascends(_keys(page)) and _ascends(page.prefixes)
 
 
 def _ascends(keys: Sequence[str]) -> bool:
@@ -388,7 +391,7 @@ def _ascends(keys: Sequence[str]) -> bool:
 
 def _names(page: ListPage, start: int) -> list[str]:
     """The names of a page, in order, without the slashes of directories."""
-    names = [info.key[start:] for info in page.objects]
+    names = [key[start:] for key in _keys(page)]
     if page.prefixes:
         names = sorted([*names, *(prefix[start:-1] for prefix in page.prefixes)])
     # The directory's own marker has none.

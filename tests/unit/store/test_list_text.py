@@ -2,7 +2,7 @@
 
 import pytest
 
-from ossfs_py.model import ListPage
+from ossfs_py.model import ListPage, dated
 from ossfs_py.store.http.faults import NoAnswerError
 from ossfs_py.store.s3 import list_text
 from ossfs_py.store.s3.list_xml import parse_list_page
@@ -94,3 +94,17 @@ def test_usual_entries_are_read_as_text_with_the_same_result(body: bytes) -> Non
 )
 def test_unusual_pages_are_read_or_refused_as_the_parser_does(body: bytes) -> None:
     assert outcome(body) == outcome(body + b"<!-- -->")
+
+
+@pytest.mark.parametrize("end", ["", "<!-- -->"])
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_columns_with_odd_texts_are_read_entry_by_entry(count: int, end: str) -> None:
+    entry = f"<Contents><Key>{{}}</Key>{TIME}<ETag>{{}}</ETag><Size>5</Size></Contents>"
+    etags = ["&quot;a&quot;\n&quot;b", "&quot;", "", "W/&quot;c&quot;", "&quot;d&quot;", "e"]
+    keys = ["1%0A", "2", "3+4", "%25", "%ff", "6"]
+    body = page("".join(map(entry.format, keys[:count], etags[:count]))) + end.encode()
+    objects = parse_list_page(body).objects
+    stand_in = dated(objects[0].mtime_ns)
+    assert [one.key for one in objects] == ["1\n", "2", "3 4", "%", "\udcff", "6"][:count]
+    told = ['a"\n"b', stand_in, stand_in, "c", "d", "e"]
+    assert [one.etag for one in objects] == told[:count]

@@ -2,10 +2,12 @@
 
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from minio import Minio
 
 from tests.conftest import MountFactory
 from tests.service.booted import wait_until
@@ -20,9 +22,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_failing_read_names_everything_in_the_log(
-    mount: MountFactory, bucket: str, store: Proxy, tmp_path: Path
+    mount: MountFactory, bucket: str, store: Proxy, minio_client: Minio, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
+    # Written by another client: what a mount has just written it reads back from memory.
+    minio_client.put_object(bucket, "d/file", BytesIO(b"hello"), 5)
     mounted = mount(
         bucket,
         endpoint=store.endpoint,
@@ -31,8 +35,6 @@ def test_a_failing_read_names_everything_in_the_log(
         log_format="json",
         log_file=log,
     )
-    (mounted.path / "d").mkdir()
-    (mounted.path / "d/file").write_text("hello")
     store.faults.append(Fault(operation="GetObject", times=None, status=503))
     with pytest.raises(OSError, match="Input/output error"):
         (mounted.path / "d/file").read_text()

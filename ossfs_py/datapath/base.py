@@ -266,6 +266,10 @@ class OpenFile(Protocol):
         """
         ...
 
+    def close_nowait(self) -> bool:
+        """As :meth:`close`, if nobody has written to the file; False: nothing has happened."""
+        ...
+
     async def close(self) -> None:
         """Free memory and temporary files. Never uploads; uncommitted data is not touched
         (call commit, set_aside or abandon first)."""

@@ -325,6 +325,15 @@ class ObjectFile:
         """Move uncommitted data to ``unsaved/``; returns its path, None if that was done before."""
         return self._writable().set_aside(request)
 
+    def close_nowait(self) -> bool:
+        """As :meth:`close`, of a file that nobody has written to; see the protocol."""
+        if self._dirty is not None:
+            return False
+        self._release_reader()
+        # As below.
+        self._committer = weakref.proxy(self._committer)
+        return True
+
     async def close(self) -> None:
         """Free memory and temporary files; never uploads."""
         self._release_reader()

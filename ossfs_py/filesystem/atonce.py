@@ -1,9 +1,10 @@
-"""What a program does with a small file that it makes, as far as that waits for nothing.
+"""What a program does with a small file that it makes or reads, as far as that waits for nothing.
 
 tar, git and pip make eight or more such calls for each file. None of them needs a coroutine while
 write-back takes the file: the journal has the answer before the call returns. Each method here has
 done it all, or nothing; then the ordinary one of :class:`Filesystem` is called, which also finds
-out what is wrong. Daemons of ``--restarts`` make ordinary calls only.
+out what is wrong. Who reads small files opens and closes each of them. Daemons of ``--restarts``
+make ordinary calls only.
 """
 
 import trio
@@ -42,6 +43,14 @@ class AtOnce:
         """close(2) of a descriptor; False: nothing has happened."""
         self.release = handles.release_nowait
         """The last descriptor of an open(2) is gone; False: nothing has happened."""
+
+    def open(self, number: int, flags: int, uid: int) -> OpenReply | None:
+        """As :meth:`Filesystem.open`, for reading, of what is known; None: nothing has happened.
+
+        Raises:
+            FilesystemError: nothing has happened.
+        """
+        return self._handles.open_nowait(self._namespace.inode(number), flags, uid)
 
     def make_directory(
         self, parent: int, name: bytes, mode: int, uid: int, gid: int

@@ -115,6 +115,23 @@ class Handles:
             self._descriptors.remove_writer(uid)
             raise
 
+    def open_nowait(self, inode: Inode, flags: int, uid: int) -> OpenReply | None:
+        """As :meth:`open`, for reading, if nothing has to be waited for; None: nothing has
+        happened.
+        """
+        if (
+            flags & (os.O_ACCMODE | os.O_TRUNC)
+            or self.witness is not None
+            or self._passthrough.is_on
+            or inode.kind is not Kind.FILE
+            or self._kernel.is_behind(inode)
+            or (opened := self._opener.acquire_nowait(inode)) is None
+        ):
+            return None
+        for watcher in self._foresight:
+            watcher.opened(inode, opened.file.version)
+        return self._new(opened, flags, uid, None)
+
     async def _open(self, inode: Inode, flags: int, uid: int, writer: int | None) -> OpenReply:
         writing = flags & os.O_ACCMODE != os.O_RDONLY
         if writing and not flags & os.O_TRUNC:
@@ -312,19 +329,25 @@ class Handles:
                     self._descriptors.remove_writer(handle.writer)
 
     def release_nowait(self, number: int) -> bool:
-        """As :meth:`release`, if that leaves the file open for others, as for write-back, and
-        stores nothing; False: nothing has happened.
+        """As :meth:`release`, if that stores and removes nothing: it leaves the file open for
+        others, as for write-back, or nobody has changed it; False: nothing has happened.
         """
         handle = self._handles.get(number)
         if handle is None or self.witness is not None:
             return False
         opened = handle.opened
-        if opened.users < 2 or (opened.writers < 2 and opened.file.dirty):
+        if opened.users < 2:
+            if handle.local is not None or not self.only_reads(number):
+                return False
+            if not self._opener.release_nowait(opened):
+                return False
+        elif opened.writers < 2 and opened.file.dirty:
             return False
+        else:
+            opened.users -= 1
         del self._handles[number]
         opened.readers -= not handle.changes
         self._passthrough.left(opened, handle.local)
-        opened.users -= 1
         if handle.writer is not None:
             self._descriptors.remove_writer(handle.writer)
         return True

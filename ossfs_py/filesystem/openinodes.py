@@ -118,6 +118,22 @@ class Opener:
         """As :meth:`acquire`, for a file that was made just now: nothing has to be asked."""
         return self._joined(inode, None)
 
+    def acquire_nowait(self, inode: Inode) -> OpenInode | None:
+        """As :meth:`acquire`, if nothing has to be asked and no descriptor goes on with another
+        version; None: nothing has happened.
+        """
+        version = self._namespace.version_nowait(inode)
+        if version is None:
+            return None
+        current = self._opened.current(inode)
+        if current is not None and (
+            current.file.dirty
+            or not current.is_of(version)
+            or self._namespace.changing.covers(inode)
+        ):
+            return None
+        return self._joined(inode, version)
+
     def _joined(self, inode: Inode, version: ObjectVersion | None) -> OpenInode:
         """The open inode for the version, with a user more."""
         current = self._opened.current(inode)
@@ -285,14 +301,20 @@ class Opener:
             self._namespace.invalidate(inode)
         await old.close()
 
+    def release_nowait(self, opened: OpenInode) -> bool:
+        """As :meth:`release`, of the last user of a file that nobody has changed, removed or
+        copied; False: nothing has happened.
+        """
+        if opened.users != 1 or opened.witness is not None or not opened.file.close_nowait():
+            return False
+        opened.users = 0
+        self._leave(opened)
+        self._drop(opened)
+        return True
+
     async def _forget(self, opened: OpenInode) -> None:
+        self._leave(opened)
         inode = opened.inode
-        self._opened.discard(opened)
-        if inode.size_source == opened.size:
-            inode.size_source = None
-        if not inode.open_count:
-            inode.settled = False
-            self._kernel.closed(inode)
         if opened.removed_here:
             opened.file.abandon()
         elif inode.local and opened.file.version is None:
@@ -300,9 +322,22 @@ class Opener:
         await opened.file.close()
         if opened.witness is not None:
             opened.witness.closed(opened)
-        if self._namespace.forget(inode.number, 0) and not self._opened.knows(inode.number):
-            self._kernel.forget(inode.number)
+        self._drop(opened)
         await self._copies.closed(opened)
+
+    def _leave(self, opened: OpenInode) -> None:
+        inode = opened.inode
+        self._opened.discard(opened)
+        if inode.size_source == opened.size:
+            inode.size_source = None
+        if not inode.open_count:
+            inode.settled = False
+            self._kernel.closed(inode)
+
+    def _drop(self, opened: OpenInode) -> None:
+        number = opened.inode.number
+        if self._namespace.forget(number, 0) and not self._opened.knows(number):
+            self._kernel.forget(number)
 
     async def close(self) -> None:
         """Free every open file; call :meth:`Commits.drain` first."""

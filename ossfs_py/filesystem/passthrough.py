@@ -42,7 +42,8 @@ class Passthrough:
 
     def __init__(self, kernel: KernelCache, *, is_on: bool) -> None:
         self._kernel = kernel
-        self._is_on = is_on
+        self.is_on = is_on
+        """Whether the kernel may read files by itself."""
         self._served: dict[int, _Served] = {}
         self._asking: dict[int, int] = {}
         """The number of descriptors of each other open inode."""
@@ -54,7 +55,7 @@ class Passthrough:
         Raises:
             StaleInodeError: the kernel reads another version of the inode.
         """
-        if not self._is_on:
+        if not self.is_on:
             return None
         inode = opened.inode
         served = self._served.get(inode.number)
@@ -71,7 +72,7 @@ class Passthrough:
 
     def asks(self, opened: OpenInode) -> None:
         """A new descriptor reads through the daemon."""
-        if self._is_on:
+        if self.is_on:
             number = opened.inode.number
             self._asking[number] = self._asking.get(number, 0) + 1
 

@@ -29,6 +29,8 @@ _TABLES: Mapping[str, Callable[[int], Table]] = MappingProxyType(
     }
 )
 
+_WITH_TABLE = tuple(_TABLES)
+
 _SHARD = re.compile(r"^(?P<stem>.+-)(?P<number>\d{5})(?P<of>-of-)(?P<count>\d{5})(?P<rest>\.\w+)$")
 
 
@@ -40,6 +42,11 @@ def is_model(key: str) -> bool:
 def opens_at_its_end(key: str) -> bool:
     """Whether a reader of the first bytes looks at the table at the end next."""
     return key.endswith(_TORCH_SUFFIXES)
+
+
+def has_table(key: str) -> bool:
+    """Whether the key names a file with a table of contents that is understood here."""
+    return key.endswith(_WITH_TABLE)
 
 
 def table_of(key: str, size: int) -> Table | None:

@@ -44,6 +44,7 @@ class AnswersAtOnce:
         self._lacks_xattr = around.lacks_xattr
         self._preferred_bytes = preferred_bytes
         self.by_opcode: dict[int, Known] = {
+            Opcode.OPEN: self._open,
             Opcode.CREATE: self._create,
             Opcode.SETATTR: self._setattr,
             Opcode.FLUSH: self._flush,
@@ -53,6 +54,21 @@ class AnswersAtOnce:
             Opcode.IOCTL: self._ioctl,
         }
 
+    def _open(self, unique: int, node: int, request: memoryview) -> bytes | None:
+        began = perf_counter()
+        try:
+            flags, more = wire.OPEN_IN.unpack_from(request, wire.HEADER.size)
+            if more & wire.OPEN_KILLS:
+                return None
+            uid = wire.HEADER.unpack_from(request)[4]
+            opened = self._calls.open(node, flags, uid)
+        except Exception:  # noqa: BLE001 - the handler meets it again, and reports it
+            return None
+        if opened is None:
+            return None
+        self._timings.add_since(began, "open")
+        return wire.opened(unique, opened, no_flush=True)
+
     def _create(self, unique: int, node: int, request: memoryview) -> bytes | None:
         began = perf_counter()
         try:
@@ -60,7 +76,7 @@ class AnswersAtOnce:
             flags, mode, umask, _ = wire.CREATE_IN.unpack_from(request, wire.HEADER.size)
             name = wire.name_at(request, wire.HEADER.size + wire.CREATE_IN.size, len(request))
             made = self._calls.create(node, name, stat.S_IMODE(mode & ~umask), flags, uid, gid)
-        except Exception:  # noqa: BLE001 - the handler meets it again, and reports it
+        except Exception:  # noqa: BLE001 - as above
             return None
         if made is None:
             return None

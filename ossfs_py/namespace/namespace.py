@@ -72,7 +72,7 @@ class Namespace:
         present = CatalogueWithoutRemoved(there, self.removed)
         seen = CatalogueOfMoved(present, self.moves)
         self._tree = Tree(seen, workers, options, metrics, self.moves, news)
-        self.changing = self._tree.changing
+        self.changing, self.version_nowait = self._tree.changing, self._tree.version_nowait
         self._resolver = Resolver(seen, workers, self._tree)
         self.entry_nowait = self._resolver.entry_nowait
         self._tree.listings.walks.on_found = lambda page: self._resolver.ask_ahead(page.objects)

@@ -99,6 +99,13 @@ class Tree:
             or (trio.current_time() if now is None else now) < inode.fresh_until
         )
 
+    def version_nowait(self, inode: Inode) -> ObjectVersion | None:
+        """The version of a stored file, if the store need not be asked for it."""
+        info = inode.info
+        if info is None or inode.local or inode.removed or not self.is_fresh(inode):
+            return None
+        return info.version
+
     def is_guess(self, inode: Inode) -> bool:
         """Whether the inode's mode and owner are guessed, and somebody could mind."""
         return attributes.is_guess(inode, self.options) and not (inode.local or inode.removed)

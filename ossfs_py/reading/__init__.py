@@ -5,6 +5,7 @@ requested again. Everything except the requests themselves runs on the trio thre
 held across the network.
 
 - ``VersionReader`` answers reads.
+- ``Outlook`` has what is known of how a version is read, once that is no single request.
 - ``Planner`` decides which spans to fetch (pure, like ``streams`` and ``hedging``), with the
   predictions of the package ``foresight``.
 - ``Fetcher`` sends the requests; ``inline`` has the loop around those that take no thread.

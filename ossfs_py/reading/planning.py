@@ -6,7 +6,7 @@ evict what the next one would have passed over.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ossfs_py.foresight.course import Course
 from ossfs_py.model import ByteRange
@@ -61,10 +61,10 @@ class ReadOptions:
     streams: StreamLimits = field(default_factory=StreamLimits)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedSpan:
+class PlannedSpan(NamedTuple):
     """Bytes ``[start, end)`` for one request. ``urgent``: somebody waits for them; without, they
-    are read ahead, behind urgent work, and only if there is memory to spare.
+    are read ahead, behind urgent work, and only if there is memory to spare. It is a tuple for the
+    same reason as ``Attributes``.
     """
 
     start: int
@@ -137,7 +137,7 @@ class Planner:
         self._size = size
         self._block_bytes = options.block_size_bytes
         self._random_bytes = options.random_fetch_bytes
-        self._whole_bytes = min(options.small_file_bytes, options.block_size_bytes)
+        self._whole_bytes = whole_bytes(options)
         self._index = index
         self._streams = streams
         self._foresight = foresight
@@ -182,7 +182,7 @@ class Planner:
     def whole(self) -> PlannedSpan | None:
         """All of a small file of which nobody has asked for anything yet; None: it is none."""
         if len(self._index) == 0 and self._size <= self._whole_bytes:
-            return self.request(0, self._size, urgent=True)
+            return whole_span(self._size, self._on_disk)
         return None
 
     def ahead(
@@ -328,6 +328,22 @@ class Planner:
             return PlannedSpan(start, min(end, present), urgent, from_disk=True)
         on_disk = self._on_disk.next_present(start)
         return PlannedSpan(start, end if on_disk is None else min(end, on_disk), urgent)
+
+
+def whole_bytes(options: ReadOptions) -> int:
+    """Files up to this size are fetched by one request."""
+    return min(options.small_file_bytes, options.block_size_bytes)
+
+
+def whole_span(size: int, on_disk: OnDisk) -> PlannedSpan:
+    """The first request for such a file, of which nothing is in memory or on its way: all of it, or
+    as much as is on disk, or as is not.
+    """
+    present = on_disk.present_until(0)
+    if present > 0:
+        return PlannedSpan(0, min(size, present), urgent=True, from_disk=True)
+    behind = on_disk.next_present(0)
+    return PlannedSpan(0, size if behind is None else min(size, behind), urgent=True)
 
 
 def cut_back(stream: Stream) -> None:

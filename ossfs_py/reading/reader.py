@@ -1,34 +1,32 @@
 """Reading one object version: single flight, several streams, answers from memory."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import trio
 
-from ossfs_py.foresight.belief import Belief
-from ossfs_py.foresight.formats import is_model
+from ossfs_py.foresight.formats import has_table
 from ossfs_py.foresight.layout import Index, Layout
 from ossfs_py.model import ByteRange, ObjectInfo, ObjectVersion
 from ossfs_py.reading.chunks import Chunk, ChunkIndex, ChunkState, DiskState
 from ossfs_py.reading.context import ReadContext
 from ossfs_py.reading.fetching import INLINE_BYTES, Fetcher
 from ossfs_py.reading.leave import Leave
-from ossfs_py.reading.planning import NothingOnDisk, OnDisk, Planner, cut_back
+from ossfs_py.reading.outlook import Outlook
+from ossfs_py.reading.planning import NothingOnDisk, OnDisk, cut_back, whole_bytes, whole_span
 from ossfs_py.reading.secondhome import BlockBackend, DiskHome
 from ossfs_py.reading.straight import Straight
-from ossfs_py.reading.streams import MIB, Stream, StreamTable
-from ossfs_py.reading.tables import TableReading
+from ossfs_py.reading.streams import Stream
 from ossfs_py.runtime.scattered import Scattered
 from ossfs_py.telemetry.metrics import DISK, MEMORY, NETWORK, Labels
-
-_MODEL_WINDOW_BYTES = 64 * MIB
-"""Read ahead at the second read of a model file: eight blocks in flight instead of one."""
 
 REQUESTS_BESIDE = 24
 """Blocks under way at once for what is believed: as many as fill a link of 1.7 GB/s at the 118 ms
 that 8 MiB take on a connection with 25 ms to the first byte and 90 MB/s. A stream's window comes to
 as many: with 16, ``load_file`` of 6 GiB over a simulated link took 1.2 times as long as a plain
 read, with 24 as long."""
+
+
+_NOTHING_ON_DISK = NothingOnDisk()
 
 
 class VersionReader:
@@ -54,28 +52,17 @@ class VersionReader:
         ``on_index`` is told where the file says that parts of other files lie.
         """
         self.version = version
-        options, self._resident = context.options, context.resident
-        self._belief = Belief(
-            version.size,
-            options.block_size_bytes,
-            self._resident.limit_bytes - self._resident.headroom_bytes,
-        )
-        self._table = TableReading(
-            version, context.files, self._belief, on_index, enabled=options.model_hints
-        )
-        limits = options.streams
-        if options.model_hints and is_model(version.key):
-            limits = replace(limits, first_window=_MODEL_WINDOW_BYTES)
-        self._streams = StreamTable(limits)
+        self._context = context
+        self._resident = context.resident
+        self._on_index = on_index
         self._index = ChunkIndex(self._resident)
-        self._on_disk: OnDisk = NothingOnDisk()
+        self._on_disk: OnDisk = _NOTHING_ON_DISK
         self._home: DiskHome | None = None
         if backend is not None:
             self._on_disk = backend
             self._home = DiskHome(backend, context.files, self._resident.behind)
-        self._planner = Planner(
-            version.size, options, self._index, self._streams, self._belief, self._on_disk
-        )
+        self._outlook: Outlook | None = None
+        """None as long as nothing has to be foreseen."""
         self._fetcher = Fetcher(context, version, self._index, self._home, self._landed)
         self._on_near_end = on_near_end
         self._beside: list[Chunk] = []
@@ -85,17 +72,32 @@ class VersionReader:
         """Whether no byte may be answered yet."""
         self._straight: Straight | None = None
         """What was read last, if it goes on without a question."""
-        self._resident.share_with(self._streams, read_ahead=version.size > options.block_size_bytes)
+        self._resident.begin()
+        if context.options.model_hints and has_table(version.key):
+            self._look()  # what it says of itself, or of others, is learnt from its first bytes
+
+    def _look(self) -> Outlook:
+        """The outlook, made if there is none yet."""
+        outlook = self._outlook
+        if outlook is None:
+            outlook = self._outlook = Outlook(
+                self._context, self.version, self._index, self._on_disk, self._on_index
+            )
+            # Of what one request brings nothing is read ahead, and there may be thousands.
+            if self.version.size > self._context.options.block_size_bytes:
+                self._resident.share_with(outlook.streams)
+        return outlook
 
     def follow(self, other: "VersionReader") -> None:
         """Expect to be read as ``other`` is: it is the shard before this one."""
-        if other._belief.looked:
-            self._belief.expect_looks()
+        outlook = other._outlook
+        if outlook is not None and outlook.belief.looked:
+            self._look().belief.expect_looks()
 
     def know(self, layout: Layout) -> None:
         """Another file says where the parts of this one lie."""
         self._settle()
-        self._belief.know(layout)
+        self._look().belief.know(layout)
 
     def look_again(self) -> None:
         """Somebody opens this version anew, so it has been seen again: ask the store once more."""
@@ -124,8 +126,9 @@ class VersionReader:
         if end - offset == self.version.size <= INLINE_BYTES:
             return self._all_of(chunk)
         now = trio.current_time()
-        stream = self._streams.observe(offset, end, now)
-        self._belief.observe(offset, end)
+        outlook = self._outlook or self._look()
+        stream = outlook.streams.observe(offset, end, now)
+        outlook.belief.observe(offset, end)
         view = chunk.view(offset, end)
         # Reading ahead takes memory, maybe that of what was read last, and a thread writes into it
         # at once: it must not be the memory of this answer, which is copied after the return.
@@ -136,11 +139,11 @@ class VersionReader:
                 chunk.awaited = False
                 source = DISK if chunk.from_disk else NETWORK
             self._resident.touched(chunk, end - offset, source)
-            self._read_ahead(stream, end - offset + unplanned_bytes, now, waited=False)
+            self._read_ahead(outlook, stream, end - offset + unplanned_bytes, now, waited=False)
         finally:
             chunk.unpin()
-        if chunk.ready and stream.window and self._belief.is_silent:
-            self._straight = Straight(self._streams, stream, self._resident, chunk, end)
+        if chunk.ready and stream.window and outlook.belief.is_silent:
+            self._straight = Straight(outlook.streams, stream, self._resident, chunk, end)
         return view
 
     def _settle(self) -> int:
@@ -148,7 +151,7 @@ class VersionReader:
         straight, self._straight = self._straight, None
         if straight is None or straight.at == straight.begun:
             return 0
-        self._belief.observe(straight.begun, straight.at)
+        self._look().belief.observe(straight.begun, straight.at)
         return straight.at - straight.begun
 
     def _all_of(self, chunk: Chunk) -> memoryview:
@@ -177,8 +180,9 @@ class VersionReader:
         else:
             return None
         now = trio.current_time()
-        stream = self._streams.observe(offset, end, now)
-        self._belief.observe(offset, end)
+        outlook = self._outlook or self._look()
+        stream = outlook.streams.observe(offset, end, now)
+        outlook.belief.observe(offset, end)
         spans = [(one, max(one.start, offset), min(one.end, end)) for one in held]
         found = Scattered([one.view(start, upto) for one, start, upto in spans])
         for one in held:  # see read_nowait
@@ -186,7 +190,7 @@ class VersionReader:
         try:
             for one, start, upto in spans:
                 self._resident.touched(one, upto - start, MEMORY)
-            self._read_ahead(stream, end - offset, now, waited=False)
+            self._read_ahead(outlook, stream, end - offset, now, waited=False)
         finally:
             for one in held:
                 one.unpin()
@@ -201,14 +205,15 @@ class VersionReader:
         """
         if (
             self.version.size > INLINE_BYTES
-            or self._streams.streams
+            or (self._outlook is not None and self._outlook.streams.streams)
             or self._withheld
             or self._fetcher.refusal is not None
         ):
             return False
         chunk = self._index.at(offset)
-        if chunk is None and (span := self._planner.whole()) is not None:
-            chunk = self._fetcher.fetch(span)
+        size = self.version.size
+        if chunk is None and not len(self._index) and size <= whole_bytes(self._context.options):
+            chunk = self._fetcher.fetch(whole_span(size, self._on_disk))
         return chunk is not None and end <= chunk.end and self._fetcher.call(chunk, then)
 
     async def read(self, offset: int, end: int) -> memoryview | bytes:
@@ -222,17 +227,18 @@ class VersionReader:
         """
         unplanned_bytes = self._settle()
         now = trio.current_time()
-        stream = self._streams.observe(offset, end, now)
-        self._belief.observe(offset, end)
+        outlook = self._outlook or self._look()
+        stream = outlook.streams.observe(offset, end, now)
+        outlook.belief.observe(offset, end)
         self._want(offset, end, stream)
         if self._withheld and self._leave is not None:
             # While the disk reads; a download on its way is leave enough.
             wanted = self._index.at(offset)
             if wanted is not None and wanted.from_disk:
                 self._leave.ask(urgent=True)
-        for span in self._planner.opening(self._table.opening()):
+        for span in outlook.planner.opening(outlook.table.opening()):
             self._fetcher.fetch(span)
-        self._read_ahead(stream, end - offset + unplanned_bytes, now, waited=True)
+        self._read_ahead(outlook, stream, end - offset + unplanned_bytes, now, waited=True)
         chunk, source = await self._ready_chunk(offset, end, stream)
         chunk.awaited = False
         if end <= chunk.end:
@@ -265,7 +271,7 @@ class VersionReader:
         """
         if self._fetcher.told is None:
             size = self.version.size
-            stream = self._streams.observe(0, size, trio.current_time())
+            stream = self._look().streams.observe(0, size, trio.current_time())
             self._want(0, size, stream)
             await self._ready_chunk(0, size, stream)
         return self._fetcher.told or (self._leave.told if self._leave is not None else None)
@@ -310,14 +316,17 @@ class VersionReader:
 
     def _want(self, offset: int, end: int, stream: Stream) -> None:
         """Begin what a waiting reader needs and nobody has asked for yet."""
-        while (span := self._planner.needed(offset, end, stream)) is not None:
+        planner = self._look().planner
+        while (span := planner.needed(offset, end, stream)) is not None:
             if stream.straggles:
                 self._resident.missed()
             self._fetcher.fetch(span)
             offset = span.end
 
-    def _read_ahead(self, stream: Stream, amount: int, now: float, *, waited: bool) -> None:
-        planner = self._planner
+    def _read_ahead(
+        self, outlook: Outlook, stream: Stream, amount: int, now: float, *, waited: bool
+    ) -> None:
+        planner = outlook.planner
         span = planner.ahead(stream, amount, self._resident.window_cap(now), waited=waited)
         if planner.reached_end and self._on_near_end is not None:
             tell, self._on_near_end = self._on_near_end, None
@@ -328,18 +337,19 @@ class VersionReader:
                 return
             span = planner.next_ahead(stream)
         # Behind that: the reader needs what it has begun sooner than what it will begin.
-        self._follow_course()
+        self._follow_course(outlook)
 
-    def _follow_course(self) -> None:
+    def _follow_course(self, outlook: Outlook) -> None:
         """Keep as many requests under way as fill the link for what is believed to be read soon."""
-        if self._belief.course.is_idle:
+        course = outlook.belief.course
+        if course.is_idle:
             return
         self._beside = under_way = [chunk for chunk in self._beside if chunk.pending]
-        while len(under_way) < REQUESTS_BESIDE and (span := self._planner.beside()) is not None:
+        while len(under_way) < REQUESTS_BESIDE and (span := outlook.planner.beside()) is not None:
             chunk = self._fetcher.fetch(span)
             if chunk is None:
                 return
-            self._belief.course.took(ByteRange(span.start, span.end))
+            course.took(ByteRange(span.start, span.end))
             under_way.append(chunk)
 
     def fetch_head(self, size: int) -> int | None:
@@ -355,20 +365,23 @@ class VersionReader:
             self._leave.ask(urgent=False)
             return 1
         position = 0
-        while (span := self._planner.head(position, size)) is not None:
+        planner = self._look().planner
+        while (span := planner.head(position, size)) is not None:
             if self._fetcher.fetch(span) is None:
                 return None
             position = span.end
         return size
 
     def _landed(self, chunk: Chunk) -> None:
-        self._table.learn(self._index)
-        self._streams.near = chunk.near
+        outlook = self._outlook
+        if outlook is not None:
+            outlook.landed(chunk, self._index)
         if self._withheld and self._leave is not None and chunk.from_store:
             self._granted(self._leave)
         if self._home is not None and not chunk.from_disk:
             self._home.keep(chunk)
-        self._follow_course()
+        if outlook is not None:
+            self._follow_course(outlook)
 
     def _granted(self, leave: Leave) -> None:
         leave.grant(self.version)
@@ -380,7 +393,7 @@ class VersionReader:
         """The bytes that are not on disk, in spans that cross no multiple of ``span_bytes``."""
         if self._home is None:
             return [(0, self.version.size)]
-        return self._planner.missing_on_disk(span_bytes)
+        return self._look().planner.missing_on_disk(span_bytes)
 
     async def bring_to_disk(self, start: int, end: int) -> bool:
         """Have ``[start, end)`` on disk, behind everybody who reads; whether it is.
@@ -402,7 +415,7 @@ class VersionReader:
                 continue
             chunk = self._index.at(position)
             if chunk is None:
-                span = self._planner.request(position, end, urgent=False)
+                span = self._look().planner.request(position, end, urgent=False)
                 chunk = self._fetcher.fetch(span) or self._fetcher.ask(span)
             await self._settle_on_disk(chunk, self._home)
             if chunk.disk is not DiskState.KEPT:
@@ -444,4 +457,4 @@ class VersionReader:
         self._fetcher.close()
         if self._leave is not None:
             self._leave.close()
-        self._resident.unshare(self._streams)
+        self._resident.end(None if self._outlook is None else self._outlook.streams)

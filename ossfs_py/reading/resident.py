@@ -75,18 +75,19 @@ class Resident:
 
     # -- dividing the budget ----------------------------------------------------------------------
 
-    def share_with(self, streams: StreamTable, *, read_ahead: bool = True) -> None:
-        """Count the streams of a version among those who share the budget. Of what one request
-        brings nothing is read ahead, and there may be thousands.
-        """
+    def begin(self) -> None:
+        """A version is read from now on. Pair with :meth:`end`."""
         self._versions += 1
-        if read_ahead:
-            self._streams.add(streams)
 
-    def unshare(self, streams: StreamTable) -> None:
-        """The version has been closed."""
+    def share_with(self, streams: StreamTable) -> None:
+        """Count the streams of a version among those who share the budget."""
+        self._streams.add(streams)
+
+    def end(self, streams: StreamTable | None) -> None:
+        """A version has been closed, whose streams shared the budget or did not."""
         self._versions -= 1
-        self._streams.discard(streams)
+        if streams is not None:
+            self._streams.discard(streams)
         if not self._versions:
             self._read_limit = min(self._most_read_kept, _READ_KEPT_BYTES)
             self._near_limit = min(self._most_read_kept, _NEAR_KEPT_BYTES)

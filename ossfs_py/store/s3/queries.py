@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from ossfs_py.errors import (
     AccessDeniedError,
@@ -101,7 +100,7 @@ class Reader:
     def owner(self, key: str) -> str | None:
         """See :meth:`ObjectStore.owner`."""
         request = list_request(ListQuery(key, delimiter="", max_keys=1))
-        asking = replace(request, query=[*request.query, ("fetch-owner", "true")])
+        asking = request._replace(query=[*request.query, ("fetch-owner", "true")])
 
         def attempt(state: Attempt) -> ListPage:
             return parse_list_page(self._wire.once(asking, state).body)

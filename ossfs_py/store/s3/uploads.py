@@ -4,7 +4,6 @@ import hashlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from ossfs_py.errors import (
     AccessDeniedError,
@@ -326,7 +325,7 @@ class Writer:
             if TAGGING not in headers or not refused:
                 raise
             bare = {name: value for name, value in headers.items() if name != TAGGING}
-            answer = self._send_checked(replace(request, headers=bare), state)
+            answer = self._send_checked(request._replace(headers=bare), state)
         self._describer.tags_refused()
         return answer
 
@@ -339,7 +338,7 @@ class Writer:
             plain = {n: value for n, value in headers.items() if not n.startswith(CHECKSUM_HEADERS)}
             if len(plain) == len(headers) or not self._may_refuse_checksums(error):
                 raise
-            answer = self._wire.once(replace(request, headers=plain), state)
+            answer = self._wire.once(request._replace(headers=plain), state)
         with self._lock:
             if self._traits.now.checksums != "refused":
                 self._traits.learn(checksums="refused")

@@ -53,9 +53,10 @@ def patience_seconds(size: int) -> float:
     return min(size / _SERVER_BYTES_PER_SECOND, _LONGEST_PATIENCE_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request. ``headers`` have lower-case names; those required by SigV4 are signed."""
+class Request(NamedTuple):
+    """One request. ``headers`` have lower-case names; those required by SigV4 are signed. It is a
+    tuple for the same reason as ``AnswerHead``.
+    """
 
     operation: str
     method: str

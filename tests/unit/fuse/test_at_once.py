@@ -448,3 +448,118 @@ def test_a_file_that_others_have_open_is_released_at_the_end_only(tmp_path: Path
             assert isinstance(m.store.head("file").version, ObjectVersion)
 
     run(test)
+
+
+async def opened(kernel: Kernel, name: bytes, flags: int = os.O_RDONLY) -> tuple[int, int]:
+    """Node and handle of a stored file."""
+    entry = await kernel.look_up(name)
+    (node,) = struct.unpack_from("=Q", entry, wire.OUT_HEADER.size)
+    answer = await kernel.done(Opcode.OPEN, node, wire.OPEN_IN.pack(flags, 0))
+    (handle,) = struct.unpack_from("=Q", answer, wire.OUT_HEADER.size)
+    return node, handle
+
+
+async def release(kernel: Kernel, node: int, handle: int) -> None:
+    await kernel.done(Opcode.RELEASE, node, struct.pack("=QIIQ", handle, 0, 0, 0))
+
+
+def test_who_reads_a_file_opens_and_closes_it_without_a_coroutine(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path) as (kernel, m):
+            m.store.seed("file", b"stored")
+            await kernel.look_up(b"file")
+            kernel.coroutines.clear()
+            node, handle = await opened(kernel, b"file")
+            again, second = await opened(kernel, b"file")
+            assert again == node
+            assert second != handle
+            assert m.fs.open_files == 1
+            await release(kernel, node, handle)
+            assert m.fs.open_files == 1
+            await release(kernel, node, second)
+            assert m.fs.open_files == 0
+            assert kernel.coroutines == []
+            node, handle = await opened(kernel, b"file")
+            assert bytes(await m.fs.read(handle, 0, 4096)) == b"stored"
+            await release(kernel, node, handle)
+            assert kernel.coroutines == []
+            assert m.fs.open_files == 0
+
+    run(test)
+
+
+def test_what_was_removed_while_it_was_read_is_let_go_by_the_handler(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path, removes_behind=False) as (kernel, m):
+            m.store.seed("file", b"stored")
+            node, handle = await opened(kernel, b"file")
+            await kernel.done(Opcode.UNLINK, 1, b"file\0")
+            assert bytes(await m.fs.read(handle, 0, 4096)) == b"stored"
+            kernel.coroutines.clear()
+            await release(kernel, node, handle)
+            assert kernel.coroutines == [Opcode.RELEASE]
+            await m.fs.sync()
+            assert m.fs.open_files == 0
+            keys = m.store.keys()
+            assert "file" not in keys
+
+    run(test)
+
+
+def test_opens_that_have_to_ask_or_that_write_are_left_to_the_handler(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path) as (kernel, m):
+            m.store.seed("file", b"stored")
+            node, handle = await opened(kernel, b"file", os.O_RDWR)
+            assert kernel.coroutines[-1] == Opcode.OPEN
+            await kernel.write(node, handle, 0, b"S")
+            kernel.coroutines.clear()
+            # What is written is not stored yet.
+            _, reading = await opened(kernel, b"file")
+            assert kernel.coroutines == [Opcode.OPEN]
+            assert bytes(await m.fs.read(reading, 0, 4096)) == b"Stored"
+            await kernel.close(node, handle)
+            await m.fs.sync()
+            await release(kernel, node, reading)
+            inode = m.fs._namespace.inode(node)
+            # It is not known any more which version the store has.
+            m.store.seed("file", b"another")
+            m.fs._namespace.invalidate(inode)
+            kernel.coroutines.clear()
+            request = wire.OPEN_IN.pack(os.O_RDONLY, 0)
+            answer = await kernel.ask(Opcode.OPEN, node, request)
+            assert kernel.coroutines == [Opcode.OPEN]
+            assert error_of(answer) in (0, errno.ESTALE, errno.ENOENT)
+            directory = await kernel.ask(Opcode.OPEN, 1, request)
+            assert error_of(directory) == errno.EISDIR
+            assert error_of(await kernel.ask(Opcode.OPEN, 999, request)) == errno.ESTALE
+
+    run(test)
+
+
+def test_with_records_for_the_next_daemon_a_reader_takes_coroutines(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path) as (kernel, m):
+            m.store.seed("file", b"stored")
+            await kernel.look_up(b"file")
+            m.fs._handles.witness = Witness()
+            kernel.coroutines.clear()
+            node, handle = await opened(kernel, b"file")
+            await release(kernel, node, handle)
+            assert kernel.coroutines == [Opcode.OPEN, Opcode.RELEASE]
+
+    run(test)
+
+
+def test_an_open_that_takes_the_rights_of_a_file_is_left_to_the_handler(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with asked(tmp_path) as (kernel, m):
+            m.store.seed("file", b"stored")
+            entry = await kernel.look_up(b"file")
+            (node,) = struct.unpack_from("=Q", entry, wire.OUT_HEADER.size)
+            kernel.coroutines.clear()
+            request = wire.OPEN_IN.pack(os.O_RDONLY, wire.OPEN_KILLS)
+            await kernel.done(Opcode.OPEN, node, request)
+            assert kernel.coroutines == [Opcode.OPEN]
+
+    run(test)

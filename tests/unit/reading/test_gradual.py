@@ -62,7 +62,7 @@ async def drained(shared: ReadContext) -> None:
 
 def large_request(reader: VersionReader) -> None:
     """One request for the rest of the first block, as it is made ahead of a reader."""
-    span = reader._planner.request(0, BLOCK, urgent=False)
+    span = reader._look().planner.request(0, BLOCK, urgent=False)
     assert reader._fetcher.fetch(span) is not None
 
 

@@ -58,7 +58,7 @@ async def test_blocks_know_whether_their_store_is_near(seconds: float, is_near: 
     reader = VersionReader(context, ObjectVersion("key", "etag", SIZE))
     assert await reader.read(0, MIB) == pattern(0, MIB)
     assert [chunk.near for chunk in reader._index if chunk.ready] == [is_near]
-    assert reader._streams.near is is_near
+    assert reader._look().streams.near is is_near
     reader.close()
     context.network.close()
     context.files.close()

@@ -223,6 +223,9 @@ def test_a_small_file_read_at_once_is_asked_for_again_when_its_memory_was_given_
             shared.resident.evict(size, for_prefetch=True)
             assert reader.read_nowait(0, size) is None
             assert shared.memory.used_bytes == 0
+        assert reader._outlook is None, "nothing had to be foreseen"
+        assert await reader.read(0, 10) == pattern(0, 10)
+        assert reader._outlook is not None
         reader.close()
 
     trio.run(main)

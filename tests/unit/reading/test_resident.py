@@ -121,6 +121,7 @@ async def test_active_streams_share_what_the_headroom_leaves() -> None:
     resident = Resident(64 * MIB, Workers("files", 1), Metrics())
     assert resident.window_cap(100.0) == 48 * MIB
     table = StreamTable(StreamLimits())
+    resident.begin()
     resident.share_with(table)
     for number in range(3):
         stream = Stream(number * MIB, MIB, 101.0)
@@ -128,6 +129,6 @@ async def test_active_streams_share_what_the_headroom_leaves() -> None:
         table.streams.append(stream)
     assert resident.window_cap(100.1) == 48 * MIB  # counted a moment ago
     assert resident.window_cap(101.0) == 16 * MIB
-    resident.share_with(StreamTable(StreamLimits()), read_ahead=False)
-    resident.unshare(table)
+    resident.begin()
+    resident.end(table)
     assert resident.window_cap(102.0) == 48 * MIB

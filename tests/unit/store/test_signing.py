@@ -119,7 +119,7 @@ def client(offset_seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> Wire
 
 def in_full(made: WireClient, request: Request, key: AccessKey) -> bytes:
     """The head of a GET as those of other requests are made."""
-    head = made.encode(replace(request, method="HEAD"), key)
+    head = made.encode(request._replace(method="HEAD"), key)
     path, query = made._endpoint.path_of(request.key), encode_query(request.query)
     wrong = head.split(b"Signature=")[1].split(b"\r\n")[0]
     signed = {"host": "host:8443", "x-amz-request-payer": "requester"}

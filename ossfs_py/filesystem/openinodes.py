@@ -209,6 +209,32 @@ class Opener:
         await self._move_on(opened, version)
         return opened.file.version != before
 
+    def is_outdated(self, opened: OpenInode) -> bool:
+        """Whether a request told meanwhile that others have replaced the object, and the file can
+        go on with the new version: :meth:`keep_up`.
+
+        For a file of which no byte was read: the kernel may know the size of that version already.
+        """
+        inode, info = opened.inode, opened.inode.info
+        return not (
+            info is None
+            or opened.is_of(info.version)
+            or opened.file.dirty
+            or inode.size_source is not None
+            or opened.superseded
+            or inode.local
+            or inode.removed
+            or inode.stale
+            or opened.lock.locked()  # a commit here makes the next version
+            or self._namespace.changing.covers(inode)
+        )
+
+    async def keep_up(self, opened: OpenInode) -> None:
+        """Continue with the version that the inode has; see :meth:`is_outdated`."""
+        info = opened.inode.info
+        if info is not None:
+            await self._move_on(opened, info.version)
+
     @contextmanager
     def doubting(self, opened: OpenInode) -> Iterator[None]:
         """If a file turns out to be replaced or gone, the next open sees the present state."""

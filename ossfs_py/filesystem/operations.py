@@ -367,8 +367,10 @@ class Filesystem:
             if opened.may_be_link:
                 return None  # the metadata of the first bytes is not checked yet
             if not opened.inode.settled:
-                if self._kernel.would_cut(opened.inode, opened.file.size):
-                    return None  # :meth:`read` tells the kernel first
+                if self._opener.is_outdated(opened) or self._kernel.would_cut(
+                    opened.inode, opened.file.size
+                ):
+                    return None  # :meth:`read` gets the other version, or tells the kernel first
                 opened.inode.settled = True
             self._kernel.gave_bytes(opened.inode)
         return data

@@ -95,9 +95,14 @@ class Reads:
         while True:
             data = await opened.read(offset, size)
             inode = opened.inode
-            if inode.settled or not self._kernel.would_cut(inode, opened.file.size):
+            if inode.settled:
                 return data
-            await self._kernel.expire_attributes(inode.number)
+            if self._opener.is_outdated(opened):
+                await self._opener.keep_up(opened)
+            elif self._kernel.would_cut(inode, opened.file.size):
+                await self._kernel.expire_attributes(inode.number)
+            else:
+                return data
 
     def _ends_early(
         self, handle: ReadHandle, began: float, offset: int, got_bytes: int, size: int

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from ossfs_py.errors import (
     BucketMissingError,
@@ -19,9 +21,10 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     VersionChangedError,
 )
+from ossfs_py.model import ObjectInfo, ObjectVersion
 from ossfs_py.writing.recovery import Recovery
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import UID, Mounted, on_mount
+from tests.support.filesystems import METADATA_TTL_SECONDS, UID, Mounted, on_mount
 from tests.support.mounting import DATA_PATHS
 from tests.support.writing import TINY_PARTS
 
@@ -148,6 +151,65 @@ def test_nor_when_a_file_goes_on_with_a_version_that_a_listing_told_of(run: Run)
             await m.fs.release(opened.handle)
 
     run(test)
+
+
+class LateStore(FakeStore):
+    """A store whose answers to reads arrive long after it has read the bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken, self.arrive = threading.Event(), threading.Event()
+
+    def get_range_into(
+        self, version: ObjectVersion, start: int, buffer: memoryview
+    ) -> ObjectInfo | None:
+        info = super().get_range_into(version, start, buffer)
+        self.taken.set()
+        assert self.arrive.wait(60)
+        return info
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["waited for", "nobody waits for"])
+@pytest.mark.parametrize("new", [b"n", b"a new and longer one"], ids=["shorter", "longer"])
+def test_first_bytes_are_of_the_version_whose_size_the_kernel_was_told(
+    run: Run, new: bytes, *, is_killed: bool
+) -> None:
+    """The object is replaced while they are on their way, and the kernel asks for the size: it
+    would end the bytes of one version where the other ends.
+    """
+    store = LateStore()
+
+    async def test(m: Mounted) -> None:
+        store.seed("file", b"old one")
+        opened = await m.open(FILE)
+        got: list[bytes] = []
+
+        program = trio.CancelScope()
+
+        async def read() -> None:
+            with program:
+                got.append(bytes(await m.fs.read(opened.handle, 0, 100)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            assert await trio.to_thread.run_sync(store.taken.wait, 60)
+            if is_killed:
+                program.cancel()
+            store.seed("file", new)
+            clock = trio.lowlevel.current_clock()
+            assert isinstance(clock, trio.testing.MockClock)
+            clock.jump(METADATA_TTL_SECONDS + 1)
+            assert (await m.stat(FILE)).size == len(new)
+            store.arrive.set()
+        await m.bench.idle()
+        if is_killed:
+            assert m.fs.read_nowait(opened.handle, 0, 100) is None
+            got.append(bytes(await m.fs.read(opened.handle, 0, 100)))
+        assert got == [new]
+        assert await m.read(opened) == new
+        await m.close(opened)
+
+    run(test, store=store)
 
 
 def test_a_file_deleted_before_the_first_byte_is_not_there(run: Run) -> None:

@@ -54,7 +54,7 @@ class Reads:
         with self._opener.doubting(opened):
             try:
                 if opened.may_be_link and await self._links.settle(opened, self._users_of(opened)):
-                    await self._kernel.expire_attributes(opened.inode.number)
+                    await self._tell_of_more(opened)
                 data = await self._read_uncut(opened, offset, size)
             except (VersionChangedError, ObjectMissingError):
                 is_here = await self._opener.renew(opened, is_refused=True)
@@ -97,7 +97,15 @@ class Reads:
             inode = opened.inode
             if inode.settled or not self._kernel.would_cut(inode, opened.file.size):
                 return data
-            await self._kernel.expire_attributes(inode.number)
+            await self._tell_of_more(opened)
+
+    async def _tell_of_more(self, opened: OpenInode) -> None:
+        """Return when the kernel does not end the file where another version ends."""
+        inode, size_bytes = opened.inode, opened.file.size
+        if self._kernel.is_too_short(inode, size_bytes):
+            last = bytes(await opened.read(size_bytes - 1, 1))
+            await self._kernel.lengthen(inode, size_bytes, last)
+        await self._kernel.expire_attributes(inode.number)
 
     def _ends_early(
         self, handle: ReadHandle, began: float, offset: int, got_bytes: int, size: int

@@ -218,6 +218,43 @@ def test_refresh_of_a_file_that_others_deleted_takes_it_out_of_sight(
     assert not path.exists()
 
 
+@pytest.mark.parametrize("lane", ["auto", "off"])
+def test_links_and_pipes_never_replace_what_others_stored_meanwhile(
+    mount: MountFactory, bucket: str, minio_client: Minio, lane: str
+) -> None:
+    mounted = mount(bucket, negative_ttl="60s", fuse_lane=lane)
+    for name, make in (
+        ("link", lambda path: path.symlink_to("target")),
+        ("pipe", os.mkfifo),
+        ("socket", lambda path: os.mknod(path, stat.S_IFSOCK | 0o600)),
+    ):
+        path = mounted.path / name
+        assert not path.exists()
+        minio_client.put_object(bucket, name, io.BytesIO(b"theirs"), 6)
+        with refused(errno.EEXIST):
+            make(path)
+        answer = minio_client.get_object(bucket, name)
+        assert answer.read() == b"theirs"
+        answer.close()
+        answer.release_conn()
+
+
+@pytest.mark.parametrize("size", [10, 9_000_000])
+def test_a_link_takes_the_name_of_a_removed_file_that_is_read(place: Workplace, size: int) -> None:
+    path = place.path / "f"
+    place.put("f", b"x" * size)
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(1) == b"x"
+        path.unlink()
+        path.symlink_to("target")
+        assert str(path.readlink()) == "target"
+        assert os.pread(reader.fileno(), 5, size - 5) == b"xxxxx"
+    wait_until(lambda: "symlink-target" in place.stored_metadata("f"))
+    path.unlink()
+    os.mkfifo(path)
+    assert "f" in place.stored_names()
+
+
 # -- numbers -------------------------------------------------------------------------------------
 
 

@@ -59,6 +59,12 @@ class KernelChannel(Protocol):
         """Return when the kernel will ask for an inode's attributes before it uses them."""
         ...
 
+    async def lengthen(self, inode: int, size_bytes: int, last: bytes) -> None:
+        """Return when the kernel knows that the file is ``size_bytes`` long, or takes too long.
+        ``last`` are its last bytes.
+        """
+        ...
+
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask the kernel to forget a name in a directory soon; never blocks."""
         ...
@@ -432,6 +438,27 @@ class KernelCache:
                 over()
         else:
             await trio.lowlevel.checkpoint()
+
+    def is_too_short(self, inode: Inode, size_bytes: int) -> bool:
+        """Whether the kernel was told of fewer bytes than a version has."""
+        return self._channel is not None and inode.size_told < size_bytes
+
+    async def lengthen(self, inode: Inode, size_bytes: int, last: bytes) -> None:
+        """Return when the kernel knows that the file is ``size_bytes`` long, or takes too long.
+        ``last`` are its last bytes.
+
+        It asks by itself only when read(2) comes to the end that it knows. sendfile(2), splice(2)
+        and copy_file_range(2) end there, so that cp(1) would copy a part of the file.
+        """
+        if self._channel is None:
+            await trio.lowlevel.checkpoint()
+            return
+        over = self._expires(inode.number)
+        try:
+            await self._channel.lengthen(inode.number, size_bytes, last)
+        finally:
+            over()
+        inode.size_told = max(inode.size_told, size_bytes)
 
     def contents_changed(self, inode: Inode) -> None:
         """This mount stored bytes that the kernel does not have: they follow those of others."""

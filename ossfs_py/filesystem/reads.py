@@ -54,7 +54,7 @@ class Reads:
         with self._opener.doubting(opened):
             try:
                 if opened.may_be_link and await self._links.settle(opened, self._users_of(opened)):
-                    await self._kernel.expire_attributes(opened.inode.number)
+                    await self._tell_of_more(opened)
                 data = await self._read_uncut(opened, offset, size)
             except (VersionChangedError, ObjectMissingError):
                 is_here = await self._opener.renew(opened, is_refused=True)
@@ -100,9 +100,17 @@ class Reads:
             if self._opener.is_outdated(opened):
                 await self._opener.keep_up(opened)
             elif self._kernel.would_cut(inode, opened.file.size):
-                await self._kernel.expire_attributes(inode.number)
+                await self._tell_of_more(opened)
             else:
                 return data
+
+    async def _tell_of_more(self, opened: OpenInode) -> None:
+        """Return when the kernel does not end the file where another version ends."""
+        inode, size_bytes = opened.inode, opened.file.size
+        if self._kernel.is_too_short(inode, size_bytes):
+            last = bytes(await opened.read(size_bytes - 1, 1))
+            await self._kernel.lengthen(inode, size_bytes, last)
+        await self._kernel.expire_attributes(inode.number)
 
     def _ends_early(
         self, handle: ReadHandle, began: float, offset: int, got_bytes: int, size: int

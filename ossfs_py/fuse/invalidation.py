@@ -1,4 +1,4 @@
-"""Invalidates the kernel's caches: names, attributes and pages."""
+"""Invalidates the kernel's caches: names, attributes and pages. Tells it of longer files."""
 
 import logging
 import os
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pyfuse3
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 
 _TOLD_SECONDS = 5.0
 """Longest wait for a directory or pages that the kernel is busy with: a person may wait, too."""
+_LENGTHENED_SECONDS = 1.0
+"""Longest wait of a READ for the kernel to learn a size, which takes it microseconds."""
+_LOOK_SECONDS = 0.0005
 _PAGE_THREADS = 4
 """Each may be blocked by the READs of one file, which wait for the store."""
 _Task: TypeAlias = tuple[Callable[[], None], Callable[[], None]]
@@ -38,6 +42,10 @@ class Notices(Protocol):
         """Make the kernel look a name up again."""
         ...
 
+    def store(self, inode: int, offset: int, data: bytes) -> None:
+        """Put bytes into the pages; the file ends behind them if it was shorter."""
+        ...
+
 
 class NoticesByPyfuse3:
     """Through pyfuse3's session."""
@@ -49,6 +57,10 @@ class NoticesByPyfuse3:
     def forget_entry(self, directory: int, name: bytes) -> None:
         """Make the kernel look a name up again."""
         pyfuse3.invalidate_entry(directory, name)
+
+    def store(self, inode: int, offset: int, data: bytes) -> None:
+        """Put bytes into the pages; the file ends behind them if it was shorter."""
+        pyfuse3.notify_store(inode, offset, data)
 
 
 class NoticesByDevice:
@@ -67,6 +79,44 @@ class NoticesByDevice:
     def forget_entry(self, directory: int, name: bytes) -> None:
         """Make the kernel look a name up again."""
         os.write(self._device, wire.forget_name(directory, name))
+
+    def store(self, inode: int, offset: int, data: bytes) -> None:
+        """Put bytes into the pages; the file ends behind them if it was shorter."""
+        os.write(self._device, wire.store(inode, offset, data))
+
+
+class _Lengthening:
+    """Tells the kernel that a file is longer, in a thread that asks for nothing else meanwhile.
+
+    The kernel changes the size first. Then it waits for the page of the last byte, which may be one
+    that a READ in progress will fill.
+    """
+
+    def __init__(self, notices: Notices, inode: int, size_bytes: int, last: bytes) -> None:
+        self._notices = notices
+        self._inode, self._size_bytes, self._last = inode, size_bytes, last
+        self._thread = 0
+        self._is_over = False
+
+    def __call__(self) -> None:
+        self._thread = threading.get_native_id()
+        try:
+            self._notices.store(self._inode, self._size_bytes - len(self._last), self._last)
+        except OSError as exc:
+            log.debug("inode %d not lengthened: %s", self._inode, exc)
+        finally:
+            self._is_over = True
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the kernel has changed the size."""
+        return self._is_over or (self._thread != 0 and _waits_for_page(self._thread))
+
+
+def _waits_for_page(thread: int) -> bool:
+    """Whether the kernel lets a thread wait where no signal reaches it, as for a locked page."""
+    status = Path(f"/proc/self/task/{thread}/stat").read_text()
+    return status.rpartition(")")[2].split()[0] == "D"
 
 
 class KernelInvalidation:
@@ -115,6 +165,16 @@ class KernelInvalidation:
         """Return when the kernel will ask for an inode's attributes before it uses them."""
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(partial(self._forget_inode, inode, attributes_only=True))
+
+    async def lengthen(self, inode: int, size_bytes: int, last: bytes) -> None:
+        """Return when the kernel knows that the file is ``size_bytes`` long, or takes too long.
+        ``last`` are its last bytes.
+        """
+        lengthening = _Lengthening(self._notices, inode, size_bytes, last)
+        self._ask(self._pages, lengthening)
+        with trio.move_on_after(_LENGTHENED_SECONDS):
+            while not lengthening.is_known:  # noqa: ASYNC110 - the kernel does not tell
+                await trio.sleep(_LOOK_SECONDS)
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         """Ask for a name in a directory to be forgotten soon; never blocks."""

@@ -158,12 +158,14 @@ _DEEPEST = 1
 _MAX_PAGES = 1 << 22
 """FUSE_MAX_PAGES: the answer has the most pages of a request."""
 
-_NOTIFY_INODE, _NOTIFY_ENTRY = 2, 3
-"""FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_INVAL_ENTRY."""
+_NOTIFY_INODE, _NOTIFY_ENTRY, _NOTIFY_STORE = 2, 3, 4
+"""FUSE_NOTIFY_INVAL_INODE, FUSE_NOTIFY_INVAL_ENTRY, FUSE_NOTIFY_STORE."""
 _NODE_NOTICE = struct.Struct("=IiQQqq")
 """struct fuse_notify_inval_inode_out: node, first byte, number of bytes (0: up to the end)."""
 _ENTRY_NOTICE = struct.Struct("=IiQQII")
 """struct fuse_notify_inval_entry_out: directory, length of the name, flags."""
+_STORE_NOTICE = struct.Struct("=IiQQQII")
+"""struct fuse_out_header and struct fuse_notify_store_out: node, offset, size, padding."""
 
 Buffer = memoryview | bytes | bytearray
 
@@ -566,3 +568,9 @@ def forget_name(directory: int, name: bytes) -> bytes:
     """Makes the kernel look a name up again."""
     size = _ENTRY_NOTICE.size + len(name) + 1
     return _ENTRY_NOTICE.pack(size, _NOTIFY_ENTRY, 0, directory, len(name), 0) + name + b"\0"
+
+
+def store(node: int, offset: int, data: bytes) -> bytes:
+    """Puts bytes into an inode's pages, and makes the inode that long if it is shorter."""
+    size = _STORE_NOTICE.size + len(data)
+    return _STORE_NOTICE.pack(size, _NOTIFY_STORE, 0, node, offset, len(data), 0) + data

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ossfs_py.errors import (
+    ConditionFailedError,
     DirectoryNotEmptyError,
     EntryExistsError,
     InvalidArgumentError,
@@ -24,8 +25,11 @@ from ossfs_py.errors import (
     UnsupportedByStoreError,
 )
 from ossfs_py.model import (
+    ALWAYS,
+    IF_ABSENT,
     MARKER_CONTENT_TYPE,
     CommitRequest,
+    Condition,
     ListQuery,
     ObjectInfo,
     ObjectVersion,
@@ -472,9 +476,13 @@ class Entries:
             raise EntryExistsError(f"{name!r} exists")
         free_since = self._tree.absent_since(parent, name)
         version: ObjectVersion | None = None
+        # Others may have stored a file since the name was found absent.
+        condition = ALWAYS if kind is Kind.DIRECTORY else IF_ABSENT
         if not put_off:
             try:
-                version = await self._put(stored_key, stored, kind)
+                version = await self._put(stored_key, stored, kind, condition)
+            except ConditionFailedError as exc:
+                raise EntryExistsError(str(exc)) from exc
             except UnsupportedByStoreError:
                 if kind is not Kind.DIRECTORY:
                     raise
@@ -511,9 +519,11 @@ class Entries:
             self._tree.listings.made(inode, free_since)
         return inode
 
-    async def _put(self, key: str, stored: Mapping[str, str], kind: Kind) -> ObjectVersion:
+    async def _put(
+        self, key: str, stored: Mapping[str, str], kind: Kind, condition: Condition = ALWAYS
+    ) -> ObjectVersion:
         await self.removed.make_room(key)
         content_type = MARKER_CONTENT_TYPE if kind is Kind.DIRECTORY else None
-        request = CommitRequest(key, stored, content_type)
+        request = CommitRequest(key, stored, content_type, condition)
         sending = PutJob(self._store, self._puts, request, b"")
         return await self._workers.run(sending.put, inline=sending.begin)

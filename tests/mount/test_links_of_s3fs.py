@@ -46,6 +46,15 @@ def test_a_link_that_was_listed_as_a_file_is_read_as_what_it_leads_to(
     assert place.run("cat", "hub/config.json").encode() == blob
 
 
+@pytest.mark.parametrize("blob", [BLOB, b"x" * 300_000], ids=len)
+def test_a_link_that_was_listed_as_a_file_is_copied_as_what_it_leads_to(
+    place: Workplace, blob: bytes
+) -> None:
+    linked(place, "config.json", b"blobs/blob", blob)
+    place.run("cp", "hub/config.json", "copy")
+    assert place.stored("copy") == blob
+
+
 def test_what_is_written_through_a_link_goes_to_its_target_and_the_link_stays(
     place: Workplace,
 ) -> None:

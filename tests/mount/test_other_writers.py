@@ -6,9 +6,11 @@ they were told for a minute, so that a change is seen sooner only if something t
 
 import contextlib
 import errno
+import io
 import os
 import stat
 import subprocess
+from pathlib import Path
 
 import pytest
 from minio import Minio
@@ -97,6 +99,60 @@ def test_a_large_file_replaced_before_it_was_opened_is_read_as_it_is_now(place: 
     assert (place.path / "model").read_bytes() == b"2" * 9_500_000
 
 
+def copy_by_the_kernel(how: str, source: Path, target: Path) -> None:
+    """Without read(2): the kernel moves the bytes up to the end that it knows."""
+    if how == "cp":
+        subprocess.run(["cp", source, target], check=True)
+        return
+    with source.open("rb") as theirs, target.open("wb") as ours:
+        step = {
+            "sendfile": lambda: os.sendfile(ours.fileno(), theirs.fileno(), None, 1 << 30),
+            "copy_file_range": lambda: os.copy_file_range(theirs.fileno(), ours.fileno(), 1 << 30),
+        }[how]
+        while step():
+            pass
+
+
+@pytest.mark.parametrize("how", ["cp", "sendfile", "copy_file_range"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"step 1\n", b"step 2 of many\n" * 3),
+        (b"1" * 4095, b"2" * 4097),
+        (b"1" * 9_000_000, b"2" * 9_500_000),
+        (b"step 1 of many\n", b"step 2\n"),
+    ],
+    ids=["one page", "one page more", "large", "shorter"],
+)
+def test_a_file_replaced_before_it_was_opened_is_copied_whole(
+    place: Workplace, how: str, old: bytes, new: bytes
+) -> None:
+    place.put("latest", old)
+    place.run("ls", "-l")
+    place.put("latest", new)
+    copy_by_the_kernel(how, place.path / "latest", place.path / "copy")
+    assert place.stored("copy") == new
+    place.put("again", old)
+    place.run("ls", "-l")
+    place.put("again", new)
+    if how != "copy_file_range":  # it stays within a file system
+        copy_by_the_kernel(how, place.path / "again", place.local / "copy")
+        assert (place.local / "copy").read_bytes() == new
+
+
+@pytest.mark.parametrize("how", ["cp", "sendfile"])
+def test_a_file_replaced_before_it_was_opened_is_copied_whole_without_the_lane(
+    mount: MountFactory, bucket: str, minio_client: Minio, tmp_path: Path, how: str
+) -> None:
+    mounted = mount(bucket, fuse_lane="off", write_back=True)
+    for old, new in ((b"1" * 10, b"2" * 20), (b"1" * 9_000_000, b"2" * 9_500_000)):
+        for content in (old, new):
+            minio_client.put_object(bucket, f"f{len(old)}", io.BytesIO(content), len(content))
+            (mounted.path / f"f{len(old)}").stat()
+        copy_by_the_kernel(how, mounted.path / f"f{len(old)}", tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == new
+
+
 def test_a_file_deleted_before_it_was_opened_is_not_there(place: Workplace) -> None:
     place.put("gone", b"1")
     place.run("ls", "-l")
@@ -160,6 +216,43 @@ def test_refresh_of_a_file_that_others_deleted_takes_it_out_of_sight(
     assert outcome.code == 0
     assert "it is gone from the bucket" in outcome.out
     assert not path.exists()
+
+
+@pytest.mark.parametrize("lane", ["auto", "off"])
+def test_links_and_pipes_never_replace_what_others_stored_meanwhile(
+    mount: MountFactory, bucket: str, minio_client: Minio, lane: str
+) -> None:
+    mounted = mount(bucket, negative_ttl="60s", fuse_lane=lane)
+    for name, make in (
+        ("link", lambda path: path.symlink_to("target")),
+        ("pipe", os.mkfifo),
+        ("socket", lambda path: os.mknod(path, stat.S_IFSOCK | 0o600)),
+    ):
+        path = mounted.path / name
+        assert not path.exists()
+        minio_client.put_object(bucket, name, io.BytesIO(b"theirs"), 6)
+        with refused(errno.EEXIST):
+            make(path)
+        answer = minio_client.get_object(bucket, name)
+        assert answer.read() == b"theirs"
+        answer.close()
+        answer.release_conn()
+
+
+@pytest.mark.parametrize("size", [10, 9_000_000])
+def test_a_link_takes_the_name_of_a_removed_file_that_is_read(place: Workplace, size: int) -> None:
+    path = place.path / "f"
+    place.put("f", b"x" * size)
+    with path.open("rb", buffering=0) as reader:
+        assert reader.read(1) == b"x"
+        path.unlink()
+        path.symlink_to("target")
+        assert str(path.readlink()) == "target"
+        assert os.pread(reader.fileno(), 5, size - 5) == b"xxxxx"
+    wait_until(lambda: "symlink-target" in place.stored_metadata("f"))
+    path.unlink()
+    os.mkfifo(path)
+    assert "f" in place.stored_names()
 
 
 # -- numbers -------------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ class Channel:
         self.invalidated: list[int] = []
         self.expired: set[int] = set()
         """Inodes whose attributes it asks for before it sends a READ."""
+        self.lengths: dict[int, tuple[int, bytes]] = {}
+        """Sizes that it was told before a READ was answered, and the last bytes."""
         self.is_slow = False
         self._under_way: list[Callable[[], object]] = []
         self.absent: dict[tuple[int, bytes], float] = {}
@@ -141,6 +143,10 @@ class Channel:
 
     async def expire_attributes(self, inode: int) -> None:
         self.expired.add(inode)
+        await trio.lowlevel.checkpoint()
+
+    async def lengthen(self, inode: int, size_bytes: int, last: bytes) -> None:
+        self.lengths[inode] = size_bytes, last
         await trio.lowlevel.checkpoint()
 
     def invalidate_entry(self, directory: int, name: bytes) -> None:

@@ -50,6 +50,10 @@ class Told:
         await trio.lowlevel.checkpoint()
         self.heard.append(("expired", inode))
 
+    async def lengthen(self, inode: int, size_bytes: int, last: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.append((f"{size_bytes} bytes", inode))
+
     def invalidate_entry(self, directory: int, name: bytes) -> None:
         self.names.append((directory, name))
 

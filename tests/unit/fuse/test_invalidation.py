@@ -26,6 +26,13 @@ class SlowKernel:
     def forget_entry(self, directory: int, name: bytes) -> None:
         self.done.append((name.decode(), directory))
 
+    def store(self, inode: int, offset: int, data: bytes) -> None:
+        if inode == 1:
+            assert self.free.wait(60)
+        if inode == 3:
+            raise FileNotFoundError(inode)
+        self.done.append((data.decode(), offset))
+
 
 def test_who_asks_hears_when_it_is_done_and_nothing_waits_for_the_pages_of_one_file() -> None:
     kernel = SlowKernel()
@@ -68,3 +75,29 @@ def test_a_kernel_that_is_busy_for_longer_than_the_mount_lives_holds_up_nobody(
     kernel.free.set()
     channel.close()
     assert kernel.done == [("pages", 1)]
+
+
+def test_a_reader_waits_until_the_kernel_knows_a_size_but_not_for_a_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = SlowKernel()
+
+    async def run() -> None:
+        channel = KernelInvalidation(kernel)
+        await channel.lengthen(2, 13, b"!")
+        assert kernel.done == [("!", 12)]
+        await channel.lengthen(3, 13, b"!")
+        assert kernel.done == [("!", 12)]
+        monkeypatch.setattr(invalidation, "_waits_for_page", lambda _thread: True)
+        await channel.lengthen(1, 20, b".")
+        assert kernel.done == [("!", 12)]
+        kernel.free.set()
+        await channel.told()
+        assert kernel.done[1:] == [(".", 19)]
+        channel.close()
+
+    trio.run(run)
+
+
+def test_a_thread_that_runs_waits_for_no_page() -> None:
+    assert not invalidation._waits_for_page(threading.get_native_id())

@@ -545,6 +545,7 @@ class Handles:
 
     async def _prepare_writing(self, inode: Inode) -> None:
         """Read the metadata that other tools stored, as it is kept when the bytes are replaced."""
+        await self._changes.arrived(inode)
         info = inode.info
         unknown = inode.metadata is None or (info is not None and info.described is None)
         if info is not None and unknown and not inode.removed:

@@ -170,6 +170,7 @@ class Filesystem:
             descriptors or Descriptors(),
             self._behind,
             self._passthrough,
+            self._owed,
         )
         self.ask = self._handles.ask
         """See :meth:`Handles.ask`."""

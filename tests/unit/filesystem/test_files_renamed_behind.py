@@ -19,7 +19,7 @@ from ossfs_py.writing.recovery import tidy_leftovers
 from ossfs_py.writing.removals import RemovalRecord
 from tests.support.fake_store import FakeStore
 from tests.support.filesystems import Mounted, on_mount
-from tests.unit.filesystem.test_renaming_behind import InBackground, fails, files, time_passes
+from tests.support.renaming import InBackground, fails, files, time_passes
 
 DOWN = StoreUnavailableError("the store is down", operation="CopyObject")
 

@@ -3,7 +3,7 @@
 import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -217,8 +217,13 @@ def _write_back(
 
     def expect_files() -> None:
         # An fsync would wait for it: that of the index of a pack took 270 ms longer.
-        with suppress(RuntimeError):  # the mount ends
-            writes.network.submit(store.expect_new_objects, lambda _result: None, urgent=False)
+        writes.tidying.begin()
+        try:
+            writes.network.submit(
+                store.expect_new_objects, lambda _result: writes.tidying.end(), urgent=False
+            )
+        except RuntimeError:  # the mount ends
+            writes.tidying.end()
 
     return WriteBackQueue(metrics, is_short=lambda: writes.small.is_short, on_first=expect_files)
 

@@ -26,7 +26,7 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     UnsavedDataError,
 )
-from ossfs_py.filesystem import putoff
+from ossfs_py.filesystem import handles, putoff
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace import emptying
 from ossfs_py.namespace.metadata import decode
@@ -660,6 +660,54 @@ def test_directories_go_to_the_store_before_what_is_in_them(tmp_path: Path) -> N
     store.on_request = watch
     on_write_back(tmp_path, test, store=store)
     assert early == []
+
+
+def test_the_directories_above_a_long_file_are_stored_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git writes a pack for a while, and then waits for it."""
+    monkeypatch.setattr(handles, "_LONG_BYTES", 20)
+
+    def markers(store: FakeStore) -> list[str]:
+        return [key for method, key in changes(store) if method == "put"]
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("a",))
+        await m.mkdir(("a", "b"))
+        await m.mkdir(("other",))
+        opened = await m.open(("a", "b", "pack"), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        await m.write(opened, 0, bytes(16))
+        await trio.testing.wait_all_tasks_blocked()
+        assert markers(m.store) == []
+        await m.write(opened, 16, bytes(16))
+        while len(markers(m.store)) < 2:  # noqa: ASYNC110 - it is a thread that makes them
+            await trio.sleep(0.001)
+        assert markers(m.store) == ["a/", "a/b/"]
+        await m.close(opened)
+
+    on_write_back(tmp_path, test)
+
+
+def test_who_lists_a_tree_of_which_something_was_stored_lately_waits_once(tmp_path: Path) -> None:
+    """git asks for absent names while it makes a tree, syncs a pack, and lists all in the end."""
+    folders = [f"d{number}" for number in range(6)]
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("t",))
+        for folder in folders:
+            await m.mkdir(("t", folder))
+            await m.write_file(("t", folder, "f"), b"x")
+        assert await m.names(("t", "d5")) == ["f"]  # the store is asked, and has nothing yet
+        opened = await m.open(("t", "d0", "f"), os.O_WRONLY)
+        await m.fsync(opened)
+        await m.close(opened)
+        m.store.take_requests()
+        assert sorted(await m.names(("t",))) == folders
+        for folder in folders:
+            assert await m.names(("t", folder)) == ["f"]
+        assert m.store.take_requests() == {"list_page": 1}
+
+    on_write_back(tmp_path, test)
 
 
 def removed_tree(folders: int, files: int, store: FakeStore | None = None) -> FakeStore:

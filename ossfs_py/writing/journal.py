@@ -13,8 +13,8 @@ Layout below ``<state_dir>/<mount-id>/``, all accessible to the owner only:
 - ``renames/<digest>.json``  directories that are being renamed
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
 - ``markers/<id>.json``      directories and links that are not in the store yet
-- ``segments/<n>.log``       small files with their bytes, removals and markers, one after the
-                           other (``segments``)
+- ``segments/<n>.log``       small files with their bytes, removals, markers and renames of stored
+                           files, one after the other (``segments``)
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so that it is there whole or not at all. The

@@ -397,6 +397,8 @@ JOURNAL_STEPS = (
     "set_aside",
     "record_rename",
     "forget_rename",
+    "record_file_rename",
+    "forget_file_rename",
     "record_removal",
     "forget_removal",
     "record_marker",

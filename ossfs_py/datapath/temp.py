@@ -1,13 +1,17 @@
 """The ``temp`` data path: a sparse temporary file per open object version.
 
 Fetched bytes are answered from memory at once and land in the file behind; later reads come from
-the file. The file has no name: it is gone with the last close, or with the daemon.
+the file. The file has no name: it is gone with the last close, or with the daemon. A file that was
+written is kept for a moment, for who reads it back.
 """
 
 import os
 import tempfile
 from pathlib import Path
 
+import trio
+
+from ossfs_py.datapath.justwritten import JustWritten, LentBackend
 from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
 from ossfs_py.errors import is_disk_full
 from ossfs_py.extents import ExtentSet
@@ -22,6 +26,7 @@ from ossfs_py.runtime.diskroom import READERS, DiskRoom
 from ossfs_py.runtime.pastpages import DIRECT_FROM_BYTES, DirectFile
 from ossfs_py.writing.content import Committer
 from ossfs_py.writing.context import WriteContext
+from ossfs_py.writing.dirty import DirtyFile
 
 
 class TempBackend:
@@ -132,6 +137,7 @@ class TempDataPath:
         self._readers = ReaderCache(reads, self._backend)
         self._writes = writes
         self._on_committed = on_committed
+        self._just_written = JustWritten()
 
     def open(self, version: ObjectVersion | None, committer: Committer) -> ObjectFile:
         """An open file over ``version``; None for a file that is not in the store yet."""
@@ -141,7 +147,7 @@ class TempDataPath:
             self._readers,
             self._writes,
             memory_first=False,
-            on_committed=self._on_committed,
+            on_committed=self._committed,
         )
 
     def prefetch(self, version: ObjectVersion) -> int | None:
@@ -153,6 +159,7 @@ class TempDataPath:
     def copied(self, version: ObjectVersion, copy: ObjectVersion) -> None:
         """What was written here lately is read back without a request; see the protocol."""
         self._writes.small.copied(version, copy)
+        self._just_written.copied(version, copy)
 
     def room_to_land(self, size: int) -> Buffer | None:  # noqa: ARG002 - the protocol's
         """None: what is written goes to a file."""
@@ -160,13 +167,30 @@ class TempDataPath:
 
     async def run(self) -> None:
         """Background work of the data path, until cancelled."""
-        await self._readers.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._readers.run)
+            nursery.start_soon(self._just_written.run)
 
     async def aclose(self) -> None:
         """Free everything."""
         self._readers.close()
+        self._just_written.close()
 
-    def _backend(self, version: ObjectVersion) -> TempBackend | None:
+    def _committed(self, dirty: DirtyFile, version: ObjectVersion) -> None:
+        if self._on_committed is not None:
+            self._on_committed(dirty, version)
+        if (
+            version.size > self._writes.limits.small_bytes  # those are remembered in memory
+            and self._just_written.wants(version)
+            and self._descriptors.may_keep_file()
+            and (lent := dirty.lend()) is not None
+        ):
+            self._just_written.keep(version, lent)
+
+    def _backend(self, version: ObjectVersion) -> TempBackend | LentBackend | None:
+        written = self._just_written.take(version)
+        if written is not None:
+            return written
         if version.size <= self._small_bytes:
             # A file costs more than to fetch these few bytes once more if memory runs short.
             return None

@@ -45,6 +45,16 @@ class Changes:
         if self._namespace.moves.current:
             await self._namespace.moves.left(self._namespace.marker_key_of(directory) + name)
 
+    async def arrived(self, inode: Inode) -> None:
+        """Wait until the store has a file under the new name that it got here: what is written then
+        is written on top of that.
+
+        Raises:
+            StoreError: it stays under the old one.
+        """
+        if inode.moving:
+            await self._namespace.moves.arrived(self._namespace.key_of(inode))
+
     def within(self, directory: Inode) -> AbstractAsyncContextManager[None]:
         """Change names in a directory, while nothing above it moves."""
         return self._claims.place(directory)

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import trio
 from cachetools import TTLCache
@@ -28,6 +29,7 @@ from ossfs_py.filesystem.handle import Handle, HandleWitness
 from ossfs_py.filesystem.kernelcache import KernelCache
 from ossfs_py.filesystem.openinode import OpenInode
 from ossfs_py.filesystem.openinodes import Opener
+from ossfs_py.filesystem.owedentries import OwedEntries
 from ossfs_py.filesystem.passthrough import Passthrough
 from ossfs_py.filesystem.reads import Reads
 from ossfs_py.filesystem.replies import OpenReply
@@ -42,6 +44,8 @@ from ossfs_py.writing.parts import FIRST_PART_BYTES
 _BACK_SECONDS = 1.0
 """After the kernel was told to look a path up again, it repeats the open within this time."""
 _MAX_SENT_BACK = 4096
+_LONG_BYTES = 64 * 1024
+"""A file that grows beyond this has more to come, mostly."""
 _WORTH_A_STEP_BYTES = 1024**3
 """A step below this size is part of a file: Linux before 6.18 asks for 2 GiB at a time."""
 
@@ -65,8 +69,9 @@ class Handles:
         descriptors: Descriptors,
         behind: Behind,
         passthrough: Passthrough,
+        owed: OwedEntries,
     ) -> None:
-        self._behind, self._passthrough = behind, passthrough
+        self._behind, self._passthrough, self._owed = behind, passthrough, owed
         self._namespace = namespace
         self._opener = opener
         self._commits = commits
@@ -391,7 +396,8 @@ class Handles:
                 if handle.appends and not place:
                     # It may have to be appended again, to bytes that others write now.
                     await opened.file.stay_readable()
-                return await opened.file.write(place, data)
+                written = await opened.file.write(place, data)
+            self._foresee(opened, place, written)
         finally:
             opened.note_written()
             self._kernel.wrote(opened.inode)
@@ -402,6 +408,14 @@ class Handles:
                 # (Linux does so by itself only since 6.6); pages read from now on have the new
                 # bytes.
                 await self._kernel.drop_pages(opened.inode.number)
+        return written
+
+    def _foresee(self, opened: OpenInode, start: int, size: int) -> None:
+        """A file has grown so long that its program takes a while for it, and perhaps waits for the
+        store then, as git does with packs: the directories above it are stored meanwhile.
+        """
+        if start <= _LONG_BYTES < start + size and len(self._owed):
+            self._behind.start(partial(self._owed.store_above, opened.inode))
 
     def write_nowait(self, number: int, offset: int, data: Written) -> bool:
         """As :meth:`write`, if nothing has to be waited for; False: nothing has happened."""
@@ -427,6 +441,7 @@ class Handles:
         self._kernel.wrote(inode)
         if not handle.past_pages:
             self._kernel.gave_bytes(inode)
+        self._foresee(opened, offset, len(data))
         return True
 
     async def copy_range(self, target: int, start: int, source: int, begin: int, size: int) -> int:
@@ -545,6 +560,7 @@ class Handles:
 
     async def _prepare_writing(self, inode: Inode) -> None:
         """Read the metadata that other tools stored, as it is kept when the bytes are replaced."""
+        await self._changes.arrived(inode)
         info = inode.info
         unknown = inode.metadata is None or (info is not None and info.described is None)
         if info is not None and unknown and not inode.removed:

@@ -69,7 +69,7 @@ class Filesystem:
     which :meth:`forget` takes back.
     """
 
-    renames_behind = True  # directories, with write-back
+    renames_behind = True  # with write-back
 
     def __init__(
         self,
@@ -154,6 +154,7 @@ class Filesystem:
             preserved,
             trash,
             behind,
+            group_sync,
             data_path.copied,
         )
         self.replies = Replies(namespace, kernel)
@@ -169,6 +170,7 @@ class Filesystem:
             descriptors or Descriptors(),
             self._behind,
             self._passthrough,
+            self._owed,
         )
         self.ask = self._handles.ask
         """See :meth:`Handles.ask`."""

@@ -1,9 +1,10 @@
 """rename(2): dirty files move along, and the journal never has two names for one file.
 
-With write-back, the rename of a directory returns when the journal has it. It is carried out in the
-background, and changes below the directory wait for that. Renaming a waiting file changes its
-record. If the daemon is killed in between, the next mount finds two records of one name, and takes
-the later one. The rename of a directory is recorded until all records have their new names.
+With write-back, the rename of a directory, or of a stored file to a free name, returns when the
+journal has it. It is carried out in the background, and whatever changes the file, or something
+below the directory, waits for that. Renaming a waiting file changes its record. If the daemon is
+killed in between, the next mount finds two records of one name, and takes the later one. The rename
+of a directory is recorded until all records have their new names.
 """
 
 import logging
@@ -24,21 +25,38 @@ from ossfs_py.model import ObjectVersion
 from ossfs_py.namespace.claims import Claims
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.namespace import Namespace
-from ossfs_py.namespace.rename import OnPromised
+from ossfs_py.namespace.promises import Promise
+from ossfs_py.writing.filerenames import FileRenameRecord
+from ossfs_py.writing.groupsync import GroupSync
 
 log = logging.getLogger(__name__)
 
 
 class _Told:
-    """The outcome of a rename as its program is told: that it failed, is done, or will be."""
+    """The outcome of a rename as its program is told: that it failed, is done, or will be.
 
-    def __init__(self) -> None:
+    Implements :class:`~ossfs_py.namespace.promises.Promise`.
+    """
+
+    def __init__(self, group_sync: GroupSync) -> None:
+        self._group_sync = group_sync
+        self._ident = ""
         self._event = trio.Event()
         self._error: Exception | None = None
 
-    def set(self) -> None:
+    def is_made(self) -> None:
         """It will be done; what becomes of it later is in the log."""
         self._event.set()
+
+    async def keep_file(self, version: ObjectVersion, new_key: str) -> None:
+        """See the protocol."""
+        record = FileRenameRecord(version.key, new_key, version.etag)
+        self._ident = record.ident
+        await self._group_sync.record_file_rename(record)
+
+    async def forget_file(self) -> None:
+        """See the protocol."""
+        await self._group_sync.forget_file_rename(self._ident)
 
     async def run(self, call: Callable[[], Awaitable[None]]) -> None:
         """Make the call. Raises what the program is not told any more."""
@@ -71,11 +89,13 @@ class Renaming:
         preserved: PreservedFiles,
         trash: Trash,
         behind: Behind | None,
+        group_sync: GroupSync | None,
         on_copied: Callable[[ObjectVersion, ObjectVersion], None],
     ) -> None:
-        """``behind``: with write-back, where the renames of directories go on. ``on_copied`` is
-        told of each file's version and its copy.
+        """``behind``: with write-back, where renames go on. ``on_copied`` is told of each file's
+        version and its copy.
         """
+        self._group_sync = group_sync
         self._on_copied = on_copied
         self._behind = behind
         self._opened = opened
@@ -95,10 +115,10 @@ class Renaming:
             OSError: the journal cannot be written.
             As :meth:`Namespace.rename`.
         """
-        if self._behind is not None:
+        if self._behind is not None and self._group_sync is not None:
             inode = await self._namespace.lookup(source_dir, old)
-            if inode.kind is Kind.DIRECTORY:
-                told = _Told()
+            if inode.kind is Kind.DIRECTORY or _is_at_rest(inode):
+                told = _Told(self._group_sync)
                 call = partial(
                     self._rename,
                     source_dir,
@@ -106,7 +126,7 @@ class Renaming:
                     target_dir,
                     new,
                     no_replace=no_replace,
-                    on_promised=told.set,
+                    promise=told,
                 )
                 self._behind.start(partial(told.run, call))
                 await told.wait()
@@ -123,7 +143,7 @@ class Renaming:
         new: str,
         *,
         no_replace: bool,
-        on_promised: OnPromised | None = None,
+        promise: Promise | None = None,
     ) -> None:
         known = self._namespace.known_child
         moved = False
@@ -137,7 +157,9 @@ class Renaming:
                 if target is not None and target is not inode and not no_replace:
                     await self._give_way(inode, target)
                 await self._keep_replaced(inode, target_dir, new, no_replace=no_replace)
-                is_behind = inode.kind is Kind.DIRECTORY and on_promised is not None
+                is_behind = promise is not None and (
+                    inode.kind is Kind.DIRECTORY or (_is_at_rest(inode) and target is None)
+                )
                 await self._namespace.rename(
                     source_dir,
                     old,
@@ -146,7 +168,7 @@ class Renaming:
                     no_replace=no_replace,
                     on_copied=self._follow_copies if is_behind else self._follow,
                     on_moved=partial(self._note_moved, inode, target),
-                    on_promised=on_promised if is_behind else None,
+                    promise=promise if is_behind else None,
                 )
                 moved = True
 
@@ -250,3 +272,8 @@ class Renaming:
             if opened is not None:
                 async with opened.lock:
                     await self._commits.redescribe(opened)
+
+
+def _is_at_rest(inode: Inode) -> bool:
+    """Whether it is a stored file that nobody has open."""
+    return inode.kind is Kind.FILE and not (inode.local or inode.open_count)

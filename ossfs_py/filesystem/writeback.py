@@ -45,14 +45,17 @@ class WriteBackQueue(Generic[F]):
         max_files: int = MAX_PENDING_FILES,
         gather_seconds: float = GATHER_SECONDS,
         is_short: Callable[[], bool] = lambda: False,
+        on_first: Callable[[], None] | None = None,
     ) -> None:
-        """``is_short``: whether memory for waiting files is short, so that they wait no longer."""
+        """``is_short``: whether memory for waiting files is short, so that they wait no longer.
+        ``on_first`` is called when the first file, directory or link is made.
+        """
         self._max_files = max_files
         self._gather_seconds = gather_seconds
         self._is_short = is_short
         self._queue: dict[F, float] = {}
         """When each was closed, on trio's clock."""
-        self.calm = Calm()
+        self.calm = Calm(on_first)
         """Whether files are being closed. Who makes other names tells it, too."""
         self._running: dict[F, int] = {}
         """With their sizes in bytes when they were begun."""

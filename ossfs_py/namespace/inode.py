@@ -125,7 +125,7 @@ class Inode:
         self.local = False
         """Created here and not in the store yet."""
         self.moving = False
-        """A directory whose new name the store does not have yet."""
+        """A directory or file whose new name the store does not have yet."""
         self.removed = False
         """No name leads here any more."""
         self.stale = False

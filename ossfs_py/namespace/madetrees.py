@@ -132,20 +132,32 @@ class MadeTrees:
         if listing is None or self._tree.listings.may_be_read(listing):
             return
         age_seconds = min(MADE_HERE_SECONDS, self._tree.options.negative_ttl_seconds)
+        last = self._last
         answer = await self._answer(directory, age_seconds)
+        if answer is last and not self._confirms(directory, answer):
+            # It may be older than what was stored here since: one that is younger tells of that,
+            # and of all other directories of the tree.
+            answer = await self._answer(directory, 0.0)
+        if answer is not last:
+            self._confirms(directory, answer)
+
+    def _confirms(self, directory: Inode, answer: _TreeAnswer | None) -> bool:
+        """Whether a directory may be listed as it is known: the store has just that."""
         found = None if answer is None else self._take_in(directory, answer)
         listing = self._made(directory)
         if (
-            answer is not None
-            and found is not None
-            and listing is not None
-            and listing.index is not None
-            and all(
+            answer is None
+            or found is None
+            or listing is None
+            or listing.index is None
+            or not all(
                 self._is_same(directory, name, entry, found.get(name))
                 for name, entry in listing.index.items()
             )
         ):
-            listing.confirmed_at = answer.asked_at
+            return False
+        listing.confirmed_at = answer.asked_at
+        return True
 
     # -- inside -----------------------------------------------------------------------------------
 

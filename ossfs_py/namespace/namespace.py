@@ -26,8 +26,9 @@ from ossfs_py.namespace.news import NOBODY, KernelNews
 from ossfs_py.namespace.opendirectory import DirectoryListing
 from ossfs_py.namespace.past import PastCatalogue
 from ossfs_py.namespace.policy import NamespaceOptions
+from ossfs_py.namespace.promises import OnCopied, OnMoved, Promise, RenameLog
 from ossfs_py.namespace.removed import CatalogueWithoutRemoved, RemovedKeys
-from ossfs_py.namespace.rename import OnCopied, OnMoved, OnPromised, RenameLog, Renamer
+from ossfs_py.namespace.rename import Renamer
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.setattr import AttributeWriter, why_never
 from ossfs_py.namespace.tree import Tree, kind_of
@@ -65,7 +66,7 @@ class Namespace:
         """``puts``: makes empty objects without a thread."""
         self._options = options
         self.moves = Moves()
-        """Directories that were renamed here and have their old names in the store."""
+        """What was renamed here and has its old name in the store."""
         self.removed = RemovedKeys(self.moves)
         """Names that were removed here and are still in the store: they are hidden."""
         there = store if options.at_ns is None else PastCatalogue(store, options.at_ns)
@@ -483,7 +484,7 @@ class Namespace:
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
         on_moved: OnMoved | None = None,
-        on_promised: OnPromised | None = None,
+        promise: Promise | None = None,
     ) -> Inode:
         """Give an entry another name; returns its inode.
 
@@ -493,8 +494,8 @@ class Namespace:
         store yet move without a request. ``on_moved`` is awaited when all have their new names,
         before a rename of a directory is forgotten.
 
-        ``on_promised``: a directory has its new name here first; called when the journal has it.
-        After that, failures are logged: the store is tried again; if it refuses, it is taken back.
+        ``promise``: it has its new name here first, and this is told when the journal has it. After
+        that, failures are logged: the store is tried again; if it refuses, it is taken back.
 
         Raises:
             NoSuchEntryError, EntryExistsError (``no_replace``), IsADirectoryPathError,
@@ -510,7 +511,7 @@ class Namespace:
             no_replace=no_replace,
             on_copied=on_copied,
             on_moved=on_moved,
-            on_promised=on_promised,
+            promise=promise,
         )
 
     async def finish_rename(self, inode: Inode, parent: Inode, name: str) -> bool:

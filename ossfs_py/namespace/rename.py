@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
 
 import trio
 
@@ -17,6 +16,7 @@ from ossfs_py.errors import (
     NoSuchEntryError,
     NotADirectoryPathError,
     ObjectMissingError,
+    StaleInodeError,
     StoreError,
     StoreUnavailableError,
     VersionChangedError,
@@ -26,7 +26,8 @@ from ossfs_py.namespace.attributes import stored_metadata
 from ossfs_py.namespace.entries import Entries
 from ossfs_py.namespace.inode import Inode, Kind
 from ossfs_py.namespace.keys import require_key
-from ossfs_py.namespace.moves import Moves
+from ossfs_py.namespace.moves import DirectoryMove, FileMove, Moves
+from ossfs_py.namespace.promises import OnCopied, OnMoved, Promise, RenameLog
 from ossfs_py.namespace.resolver import Resolver
 from ossfs_py.namespace.tree import Tree
 from ossfs_py.namespace.treecopy import Copies, TreeCopier
@@ -35,41 +36,6 @@ from ossfs_py.store.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-
-class RenameLog(Protocol):
-    """Remembers across a crash which directories are being renamed. Methods block shortly."""
-
-    def record_rename(
-        self,
-        old_prefix: str,
-        new_prefix: str,
-        *,
-        is_copied: bool,
-        over_directory: bool,
-        etags: Mapping[str, str],
-        is_promised: bool,
-        durable: bool,
-    ) -> None:
-        """Copies below ``new_prefix``, where nothing is yet but perhaps an empty directory, begin
-        now; or ``is_copied``: they are made, and from now on the rename counts. ``etags`` has those
-        of copies of what is open, by those of what was copied. ``is_promised``: the rename counts
-        in any case. Without ``durable`` it survives the daemon, but perhaps no power loss.
-        """
-        ...
-
-    def forget_rename(self, old_prefix: str) -> None:
-        """It is over, one way or the other."""
-        ...
-
-
-OnCopied: TypeAlias = Callable[[list[tuple[Inode, ObjectVersion, ObjectVersion]]], Awaitable[None]]
-"""Called with inodes, the version that was copied, and the copy: the bytes are the same. Of a
-directory, only with those that are open."""
-OnMoved: TypeAlias = Callable[[], Awaitable[None]]
-"""Told that an inode, and all below it, have their new names. A rename of a directory is
-remembered until this has returned."""
-OnPromised: TypeAlias = Callable[[], None]
-"""Told that the rename of a directory will be carried out, now or by the next mount."""
 
 _COPY_TRIES = 3
 _RETRY_SECONDS = 5.0
@@ -86,7 +52,7 @@ class _Move:
     key: str
     on_copied: OnCopied | None
     on_moved: OnMoved | None
-    on_promised: OnPromised | None = None
+    promise: Promise | None = None
     over_directory: bool = False
     """Whether it takes the place of an empty directory."""
 
@@ -128,7 +94,7 @@ class Renamer:
         no_replace: bool = False,
         on_copied: OnCopied | None = None,
         on_moved: OnMoved | None = None,
-        on_promised: OnPromised | None = None,
+        promise: Promise | None = None,
     ) -> Inode:
         """Give an entry another name; see :meth:`Namespace.rename`."""
         self._entries.require_writable()
@@ -141,7 +107,7 @@ class Renamer:
             raise EntryExistsError(f"{new_name!r} exists")
         old_parent = source.parent
         move = _Move(
-            source, new_parent, new_name, key, on_copied, on_moved, on_promised, target is not None
+            source, new_parent, new_name, key, on_copied, on_moved, promise, target is not None
         )
         await self._entries.removed.make_room_of_moved(key + "/")
         if source.kind is Kind.DIRECTORY:
@@ -152,13 +118,19 @@ class Renamer:
                     raise NotADirectoryPathError(f"{new_name!r} is no directory")
                 await self._entries.require_empty(target)
             await self._entries.removed.make_room_below(key + "/")
-            if on_promised is not None:
-                await self._move_directory_behind(move, on_promised)
+            if promise is not None:
+                await self._move_directory_behind(move, promise)
                 return source
             await self._move_directory_remembered(move)
         else:
             if target is not None and target.kind is Kind.DIRECTORY:
                 raise IsADirectoryPathError(f"{new_name!r} is a directory")
+            if (
+                promise is not None
+                and target is None
+                and await self._move_file_behind(move, promise)
+            ):
+                return source
             await self._move_file(move, target)
             if on_moved is not None:
                 await on_moved()
@@ -315,7 +287,7 @@ class Renamer:
                 is_copied=is_copied,
                 over_directory=move.over_directory,
                 etags=etags,
-                is_promised=move.on_promised is not None,
+                is_promised=move.promise is not None,
                 durable=durable,
             )
             await self._workers.run(record)
@@ -361,11 +333,9 @@ class Renamer:
 
     # -- directories, behind ----------------------------------------------------------------------
 
-    async def _move_directory_behind(self, move: _Move, on_promised: OnPromised) -> None:
+    async def _move_directory_behind(self, move: _Move, promise: Promise) -> None:
         """Give the directory its new name here, and then at the store."""
         tree, source = self._tree, move.source
-        parent, name = source.parent, source.name
-        assert parent is not None  # noqa: S101 - nobody renames the root
         old_prefix, new_prefix = tree.keys.marker_key_of(source), move.key + "/"
         for node in tree.table.below(source):
             require_key(new_prefix + tree.keys.key_of(node)[len(old_prefix) :])
@@ -373,7 +343,51 @@ class Renamer:
             for info in await self._copier.everything_below(old_prefix):
                 require_key(new_prefix + info.key[len(old_prefix) :])
         await self._remember(move, old_prefix, {}, is_copied=False, durable=False)
-        scope = self._moves.begin(old_prefix, new_prefix)
+        carry_out = partial(self._carry_out, move, old_prefix, new_prefix)
+        forget = partial(self._forget, old_prefix)
+        parent = source.parent
+        if await self._kept(
+            move, promise, DirectoryMove(old_prefix, new_prefix), carry_out, forget
+        ):
+            assert parent is not None  # noqa: S101 - nobody renames the root
+            tree.listings.drop(parent)  # if the store keeps the old one, it is seen again
+            tree.absences.discard(old_prefix.removesuffix("/"))
+
+    async def _move_file_behind(self, move: _Move, promise: Promise) -> bool:
+        """As :meth:`_move_directory_behind`, of a stored file that nobody has open, to a free name.
+        False, and nothing has happened, if it is another one: a program that has it open may write
+        to it, and the next mount could not tell on top of what.
+        """
+        source = move.source
+        await self._entries.removed.make_room(move.key)
+        known, put_off = source.info, self._entries.removed.put_off
+        if known is None or source.local or source.kind is not Kind.FILE or put_off is None:
+            return False
+        await promise.keep_file(known.version, move.key)
+        if source.open_count or source.info is not known:
+            await promise.forget_file()
+            return False
+        info = known._replace(key=move.key, stored_at=known.version.key)
+        told = FileMove(known.version.key, move.key, info)
+        carry_out = partial(self._carry_out_file, move, told.old_name, put_off)
+        await self._kept(move, promise, told, carry_out, promise.forget_file)
+        return True
+
+    async def _kept(
+        self,
+        move: _Move,
+        promise: Promise,
+        told: DirectoryMove | FileMove,
+        carry_out: Callable[[], Awaitable[None]],
+        forget: Callable[[], Awaitable[None]],
+    ) -> bool:
+        """Rename here, then at the store; whether the store has it. If not, the next mount carries
+        it out, or it is taken back.
+        """
+        tree, source = self._tree, move.source
+        parent, name = source.parent, source.name
+        assert parent is not None  # noqa: S101 - nobody renames the root
+        scope = self._moves.begin(told)
         source.moving = True
         is_promised = False
         try:
@@ -381,37 +395,44 @@ class Renamer:
             if move.on_moved is not None:
                 await move.on_moved()
             is_promised = True
-            on_promised()
+            promise.is_made()
             with scope:
-                await self._carry_out(move, old_prefix, new_prefix)
+                await carry_out()
             if scope.cancelled_caught:
-                return  # the next mount finds it in the journal
+                return False  # the next mount finds it in the journal
         except BaseException as exc:
             is_refused = isinstance(exc, StoreError | NameTooLongError)
             if is_promised and not is_refused:
                 raise  # as above
             if is_promised:
-                what = f"directory {new_prefix!r} has its old name {old_prefix!r} again: {exc}"
+                kind = "directory" if source.kind is Kind.DIRECTORY else "file"
+                what = f"{kind} {told.new_name!r} has its old name {told.old_name!r} again: {exc}"
                 log.error("%s", what)  # noqa: TRY400 - what was refused says it
                 self._moves.refused(what)
             with trio.CancelScope(shield=True):
-                await self._take_back(move, old_prefix, parent, name)
+                await self._take_back(move, told.old_name, parent, name, forget)
             if not is_promised:
                 raise
-            return
+            return False
         if parent is not move.parent:
             await self._entries.keep_visible(parent)
-        await self._forget(old_prefix)
+        await forget()
         source.moving = False
-        self._moves.end(old_prefix)
-        tree.listings.drop(parent)  # if the store keeps the old one, it is seen again
-        tree.absences.discard(old_prefix.removesuffix("/"))
+        self._moves.end(told.old_name)
+        return True
 
-    async def _take_back(self, move: _Move, old_prefix: str, parent: Inode, name: str) -> None:
-        """Give a directory its old name, and what waits in it."""
+    async def _take_back(
+        self,
+        move: _Move,
+        old_name: str,
+        parent: Inode,
+        name: str,
+        forget: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Give it its old name, and what waits in it."""
         tree, source = self._tree, move.source
         source.moving = False
-        self._moves.end(old_prefix)
+        self._moves.end(old_name)
         tree.renamed_back(source, parent, name)
         for node in tree.table.below(source):
             node.fresh_until = 0.0
@@ -420,7 +441,33 @@ class Renamer:
             if move.on_moved is not None:
                 await move.on_moved()
         finally:
-            await self._forget(old_prefix)
+            await forget()
+
+    async def _carry_out_file(
+        self, move: _Move, old_key: str, put_off: Callable[[ObjectVersion], Awaitable[None]]
+    ) -> None:
+        """As :meth:`_carry_out`."""
+        tree, source = self._tree, move.source
+        copied: tuple[Inode, ObjectVersion, ObjectVersion] | None = None
+        while True:
+            try:
+                if copied is None:
+                    before, version, stored = await self._copy_file(source, move.key)
+                    copied = source, before, version
+                    tree.stored(source, version, stored)
+                    self._moves.copied(old_key)
+                    tree.changed(source, new=False)  # answers on their way are not believed
+                if move.on_copied is not None:
+                    await move.on_copied([copied])
+                await put_off(copied[1])
+            except (NoSuchEntryError, StaleInodeError) as exc:
+                log.info("%r, renamed, is not in the store any more: %s", move.key, exc)
+                return
+            except (StoreUnavailableError, OSError, RuntimeError) as exc:
+                log.warning("%r has its old name in the bucket: %s", move.key, exc)
+                await self._moves.wait_after_failure(old_key, _RETRY_SECONDS)
+            else:
+                return
 
     async def _carry_out(self, move: _Move, old_prefix: str, new_prefix: str) -> None:
         """Bring a promised rename to the store, as often as it takes.

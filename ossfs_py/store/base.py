@@ -197,6 +197,12 @@ class ObjectStore(Protocol):
         """
         ...
 
+    def expect_new_objects(self) -> None:
+        """Find out, unless it is known, how a PUT is kept from overwriting: some ten requests with
+        scratch keys, one after the other, for which the first such PUT would wait.
+        """
+        ...
+
     @property
     def wants_crc32c(self) -> bool:
         """Whether it sends the CRC-32C of what it uploads."""

@@ -7,6 +7,7 @@ from functools import partial
 import trio
 
 from ossfs_py.runtime.workers import Workers
+from ossfs_py.writing.filerenames import FileRenameRecord
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.removals import RemovalRecord
@@ -107,6 +108,20 @@ class GroupSync:
         """
         self.drop_small(ident)
         await self.keep(partial(self._journal.forget_marker, ident))
+
+    async def record_file_rename(self, record: FileRenameRecord) -> None:
+        """As :meth:`record_removal`, for a stored file that has a new name here."""
+        await self.keep(partial(self._journal.record_file_rename, record))
+        self.add_small(record.ident)
+
+    async def forget_file_rename(self, ident: str) -> None:
+        """The store has it under its new name, or it has its old name again.
+
+        Raises:
+            OSError: the journal cannot be written.
+        """
+        self.drop_small(ident)
+        await self.keep(partial(self._journal.forget_file_rename, ident))
 
     async def run(self) -> None:
         """Work until cancelled; a group in progress is finished."""

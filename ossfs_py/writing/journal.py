@@ -13,8 +13,8 @@ Layout below ``<state_dir>/<mount-id>/``, all accessible to the owner only:
 - ``renames/<digest>.json``  directories that are being renamed
 - ``removals/<id>.json``     removed files whose object the store still has, or may still make
 - ``markers/<id>.json``      directories and links that are not in the store yet
-- ``segments/<n>.log``       small files with their bytes, removals and markers, one after the
-                           other (``segments``)
+- ``segments/<n>.log``       small files with their bytes, removals, markers and renames of stored
+                           files, one after the other (``segments``)
 - ``unsaved/<id>.*``         dirty files whose program or daemon gave up
 
 A record is written to a temporary name and renamed, so that it is there whole or not at all. The
@@ -42,6 +42,7 @@ from types import MappingProxyType
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import MultipartUpload
+from ossfs_py.writing.filerenames import FileRenameRecord
 from ossfs_py.writing.markers import MarkerRecord
 from ossfs_py.writing.records import DirtyRecord, RecordDamagedError, SmallRecord
 from ossfs_py.writing.removals import RemovalRecord
@@ -51,6 +52,8 @@ from ossfs_py.writing.stagelog import ENTRY_BYTES, replayed
 from ossfs_py.writing.statefiles import (
     data_in,
     private_directory,
+    records_in,
+    records_of,
     sync_path,
     unlink,
     write_atomically,
@@ -355,13 +358,7 @@ class Journal:
 
     def leftover_renames(self) -> list[RenameRecord]:
         """Renames that a dead daemon had begun."""
-        found = []
-        for path in sorted(self._renames.glob("*.json")):
-            try:
-                found.append(RenameRecord.from_json(path.read_text()))
-            except (ValueError, LookupError, TypeError, AttributeError):
-                path.unlink()
-        return found
+        return records_in(self._renames, RenameRecord.from_json)
 
     def move_leftovers(self, rename: RenameRecord) -> None:
         """Give new keys to a dead daemon's records below the old prefix of a rename."""
@@ -381,6 +378,22 @@ class Journal:
         for marker in self.leftover_markers():
             if marker.key.startswith(rename.old_prefix):
                 self.record_marker(replace(marker, key=rename.moved(marker.key)))
+
+    # -- stored files that are being renamed -------------------------------------------------------
+
+    def record_file_rename(self, record: FileRenameRecord) -> None:
+        """Remember a rename until :meth:`forget_file_rename`. It survives a power loss only after
+        :meth:`sync_small`.
+        """
+        self._segments.put(EntryKind.RENAME, record.ident, record.to_json())
+
+    def forget_file_rename(self, ident: str) -> None:
+        """The rename is done, or taken back."""
+        self._segments.drop(ident)
+
+    def leftover_file_renames(self) -> list[FileRenameRecord]:
+        """Renames that a dead daemon had promised, or could not bring to the store."""
+        return records_of(self._segments.texts(EntryKind.RENAME), FileRenameRecord.from_json)
 
     # -- files that were removed -------------------------------------------------------------------
 
@@ -407,16 +420,8 @@ class Journal:
 
     def leftover_removals(self) -> list[RemovalRecord]:
         """Removals left by a daemon that died, or could not reach the store."""
-        found = []
-        for path in sorted(self._removals.glob("*.json")):
-            try:
-                found.append(RemovalRecord.from_json(path.read_text()))
-            except (ValueError, LookupError, TypeError):
-                path.unlink()
-        for text in self._segments.texts(EntryKind.REMOVAL):
-            with contextlib.suppress(ValueError, LookupError, TypeError):
-                found.append(RemovalRecord.from_json(text))
-        return found
+        texts, read = self._segments.texts(EntryKind.REMOVAL), RemovalRecord.from_json
+        return [*records_in(self._removals, read), *records_of(texts, read)]
 
     # -- directories that were made ----------------------------------------------------------------
 
@@ -434,16 +439,8 @@ class Journal:
 
     def leftover_markers(self) -> list[MarkerRecord]:
         """Markers left by a daemon that died, or could not reach the store."""
-        found = []
-        for path in sorted(self._markers.glob("*.json")):
-            try:
-                found.append(MarkerRecord.from_json(path.read_text()))
-            except (ValueError, LookupError, TypeError, AttributeError):
-                path.unlink()
-        for text in self._segments.texts(EntryKind.MARKER):
-            with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
-                found.append(MarkerRecord.from_json(text))
-        return found
+        texts, read = self._segments.texts(EntryKind.MARKER), MarkerRecord.from_json
+        return [*records_in(self._markers, read), *records_of(texts, read)]
 
     # -- after a crash ---------------------------------------------------------------------------
 

@@ -54,9 +54,13 @@ class EntryKind(IntEnum):
     """The file has this record now."""
     MARKER = 5
     REMOVAL = 6
+    RENAME = 7
+    """Of a stored file. Versions that do not know it leave the file its old name."""
 
 
 _KINDS = frozenset(int(kind) for kind in EntryKind)
+_WHOLE = (EntryKind.FILE, EntryKind.MARKER, EntryKind.REMOVAL, EntryKind.RENAME)
+"""Replace all earlier entries of their ids."""
 
 
 @dataclass(slots=True)
@@ -327,7 +331,7 @@ class _Entry:
 
 def _apply(kept: dict[str, KeptEntry], entry: _Entry) -> None:
     kind, ident = entry.kind, entry.ident
-    if kind in (EntryKind.FILE, EntryKind.MARKER, EntryKind.REMOVAL):
+    if kind in _WHOLE:
         kept.pop(ident, None)
         if entry.is_needed:
             kept[ident] = KeptEntry(kind, entry.text, bytearray(entry.data))

@@ -1,4 +1,4 @@
-"""Renames of directories that a dead daemon left half done."""
+"""Renames that a dead daemon left half done."""
 
 import logging
 import time
@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import chain
 
-from ossfs_py.errors import StoreError
+from ossfs_py.errors import ObjectMissingError, StoreError
 from ossfs_py.model import ObjectInfo
 from ossfs_py.store.base import ObjectStore
 from ossfs_py.store.markers import markers_above
 from ossfs_py.store.trees import copy_object, from_the_bottom, from_the_top, pages_below
+from ossfs_py.writing.filerenames import FileRenameRecord
 from ossfs_py.writing.journal import Journal
 from ossfs_py.writing.removals import RemovalRecord
 from ossfs_py.writing.renames import RenameRecord
@@ -25,7 +26,7 @@ def settle_renames(journal: Journal, store: ObjectStore) -> int:
     """Finish or undo interrupted renames; returns the number of deleted objects. Those that the
     store does not let it settle stay in the journal.
     """
-    done = 0
+    done = sum(_settle_file(journal, store, each) for each in journal.leftover_file_renames())
     for rename in journal.leftover_renames():
         if rename.is_copied or rename.is_promised:
             journal.move_leftovers(rename)
@@ -41,6 +42,37 @@ def settle_renames(journal: Journal, store: ObjectStore) -> int:
             continue
         journal.forget_rename(rename.old_prefix)
     return done
+
+
+def _settle_file(journal: Journal, store: ObjectStore, rename: FileRenameRecord) -> int:
+    """Carry out the rename of a stored file that its program takes for done; returns how many
+    objects were deleted. What has the new name already was copied, or stored there since.
+    """
+    log.warning("a rename of %r to %r is finished", rename.old_key, rename.new_key)
+    removed = {record.key: record for record in journal.leftover_removals()}
+    try:
+        info = _present(store, rename.old_key)
+        is_ours = (
+            info is not None
+            and info.etag == rename.etag
+            and not _is_removed(info, removed.get(info.key))
+        )
+        if info is not None and is_ours:
+            if _present(store, rename.new_key) is None:
+                copy_object(store, info, rename.new_key)
+            store.delete(rename.old_key)
+    except StoreError as exc:
+        log.warning("a rename of %r that was cut short stays so: %s", rename.old_key, exc)
+        return 0
+    journal.forget_file_rename(rename.ident)
+    return int(is_ours)
+
+
+def _present(store: ObjectStore, key: str) -> ObjectInfo | None:
+    try:
+        return store.head(key)
+    except ObjectMissingError:
+        return None
 
 
 def _settle_rename(store: ObjectStore, rename: RenameRecord) -> int:

@@ -3,10 +3,17 @@
 import contextlib
 import os
 import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from ossfs_py.errors import EnvironmentProblemError
 from ossfs_py.extents import ExtentSet
+
+R = TypeVar("R")
+
+_NO_RECORD = (ValueError, LookupError, TypeError, AttributeError)
+"""Raised for a text that is no record."""
 
 
 def data_in(fd: int, size: int) -> ExtentSet:
@@ -78,3 +85,23 @@ def sync_path(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def records_in(directory: Path, read: Callable[[str], R]) -> list[R]:
+    """The records of a directory, each in a file of its own; those that are none are deleted."""
+    found = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            found.append(read(path.read_text()))
+        except _NO_RECORD:
+            path.unlink()
+    return found
+
+
+def records_of(texts: Iterable[str], read: Callable[[str], R]) -> list[R]:
+    """The records that some texts are."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(*_NO_RECORD):
+            found.append(read(text))
+    return found

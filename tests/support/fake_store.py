@@ -173,6 +173,10 @@ class FakeStore:
         return "http://store"
 
     equal_parts = False
+
+    def expect_new_objects(self) -> None:
+        """Everything is known."""
+
     wants_crc32c = True
 
     def capabilities(self, *, thorough: bool = False) -> Capabilities:

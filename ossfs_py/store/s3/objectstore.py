@@ -217,6 +217,9 @@ class S3ObjectStore:
             features=tuple(features_of(self._traits.now)),
         )
 
+    def expect_new_objects(self) -> None:
+        self._conditions.found()
+
     def check(self, prefix: str, timeout_seconds: float) -> bool:
         wire, endpoint = self._wire, self._endpoint
         return check_bucket(wire, self._credentials, endpoint, prefix, timeout_seconds)

@@ -24,7 +24,8 @@ from ossfs_py.writing.recovery import tidy_leftovers
 from ossfs_py.writing.renames import RenameRecord
 from ossfs_py.writing.statefiles import write_atomically
 from tests.support.fake_store import FakeStore
-from tests.support.filesystems import METADATA_TTL_SECONDS, Mounted, on_mount
+from tests.support.filesystems import Mounted, on_mount
+from tests.support.renaming import InBackground, fails, files, time_passes
 
 DOWN = StoreUnavailableError("the store is down", operation="CopyObject")
 CONTENTS = {"old/a": b"a", "old/b": b"bb", "old/deep/c": b"ccc", "old/deep/er/d": b"d"}
@@ -39,11 +40,6 @@ def filled(store: FakeStore | None = None, contents: dict[str, bytes] = CONTENTS
 
 def moved(contents: dict[str, bytes] = CONTENTS) -> dict[str, bytes]:
     return {"new" + key.removeprefix("old"): content for key, content in contents.items()}
-
-
-def files(store: FakeStore) -> dict[str, bytes]:
-    """What the store has, but for markers."""
-    return {key: store.content(key) for key in sorted(store.objects) if not key.endswith("/")}
 
 
 def run(
@@ -72,31 +68,6 @@ async def tree_of(m: Mounted, root: str) -> dict[str, bytes]:
 
     await walk((root,))
     return found
-
-
-async def time_passes(seconds: float = METADATA_TTL_SECONDS + 1) -> None:
-    """While requests are held: after this, by default, nothing remembered is believed."""
-    clock = trio.lowlevel.current_clock()
-    assert isinstance(clock, trio.testing.MockClock)
-    clock.jump(seconds)
-    await trio.testing.wait_all_tasks_blocked(0.01)
-
-
-async def fails(call: Callable[[], Awaitable[object]], error: type[Exception]) -> None:
-    with pytest.raises(error):
-        await call()
-
-
-class InBackground:
-    """A call of another program."""
-
-    def __init__(self, nursery: trio.Nursery, call: Callable[[], Awaitable[object]]) -> None:
-        self.is_done = False
-        nursery.start_soon(self._run, call)
-
-    async def _run(self, call: Callable[[], Awaitable[object]]) -> None:
-        await call()
-        self.is_done = True
 
 
 @pytest.mark.parametrize("held", ["copy", "delete_many"])

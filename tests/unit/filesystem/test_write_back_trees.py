@@ -26,7 +26,7 @@ from ossfs_py.errors import (
     StoreUnavailableError,
     UnsavedDataError,
 )
-from ossfs_py.filesystem import putoff
+from ossfs_py.filesystem import handles, putoff
 from ossfs_py.model import ListPage, ListQuery
 from ossfs_py.namespace import emptying
 from ossfs_py.namespace.metadata import decode
@@ -113,6 +113,8 @@ def test_a_rename_does_not_wait_until_the_old_object_is_deleted(tmp_path: Path) 
             await m.fs.sync()
             m.store.log.clear()
             await m.rename(("tmp",), ("file",))
+            while not changes(m.store):  # noqa: ASYNC110 - it is a thread that makes it
+                await trio.sleep(0.001)
             assert [method for method, _ in changes(m.store)] == ["copy"]
             assert m.store.content("tmp") == content
             await m.expire()
@@ -131,7 +133,7 @@ def test_a_rename_does_not_wait_until_the_old_object_is_deleted(tmp_path: Path) 
     assert store.content("file") == b"second"
 
 
-def test_a_rename_that_the_journal_cannot_take_leaves_both_names(
+def test_a_renamed_file_whose_removal_the_journal_cannot_take_is_removed_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(m: Mounted) -> None:
@@ -139,10 +141,13 @@ def test_a_rename_that_the_journal_cannot_take_leaves_both_names(
         await m.fs.sync()
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "record_removal", full_disk)
-            with pytest.raises(OSError, match="full"):
-                await m.rename(("old",), ("new",))
+            await m.rename(("old",), ("new",))
+            with pytest.raises(UnsavedDataError, match="a renamed file has the old name"):
+                await m.fs.sync()
+            assert await m.names() == ["new"]
         await m.expire()
-        assert sorted(await m.names()) == ["new", "old"]
+        await m.fs.sync()
+        assert m.store.keys() == ["new"]
 
     def full_disk(*_: object, **__: object) -> None:
         raise OSError("the disk is full")
@@ -392,6 +397,8 @@ JOURNAL_STEPS = (
     "set_aside",
     "record_rename",
     "forget_rename",
+    "record_file_rename",
+    "forget_file_rename",
     "record_removal",
     "forget_removal",
     "record_marker",
@@ -655,6 +662,54 @@ def test_directories_go_to_the_store_before_what_is_in_them(tmp_path: Path) -> N
     store.on_request = watch
     on_write_back(tmp_path, test, store=store)
     assert early == []
+
+
+def test_the_directories_above_a_long_file_are_stored_while_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git writes a pack for a while, and then waits for it."""
+    monkeypatch.setattr(handles, "_LONG_BYTES", 20)
+
+    def markers(store: FakeStore) -> list[str]:
+        return [key for method, key in changes(store) if method == "put"]
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("a",))
+        await m.mkdir(("a", "b"))
+        await m.mkdir(("other",))
+        opened = await m.open(("a", "b", "pack"), os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        await m.write(opened, 0, bytes(16))
+        await trio.testing.wait_all_tasks_blocked()
+        assert markers(m.store) == []
+        await m.write(opened, 16, bytes(16))
+        while len(markers(m.store)) < 2:  # noqa: ASYNC110 - it is a thread that makes them
+            await trio.sleep(0.001)
+        assert markers(m.store) == ["a/", "a/b/"]
+        await m.close(opened)
+
+    on_write_back(tmp_path, test)
+
+
+def test_who_lists_a_tree_of_which_something_was_stored_lately_waits_once(tmp_path: Path) -> None:
+    """git asks for absent names while it makes a tree, syncs a pack, and lists all in the end."""
+    folders = [f"d{number}" for number in range(6)]
+
+    async def test(m: Mounted) -> None:
+        await m.mkdir(("t",))
+        for folder in folders:
+            await m.mkdir(("t", folder))
+            await m.write_file(("t", folder, "f"), b"x")
+        assert await m.names(("t", "d5")) == ["f"]  # the store is asked, and has nothing yet
+        opened = await m.open(("t", "d0", "f"), os.O_WRONLY)
+        await m.fsync(opened)
+        await m.close(opened)
+        m.store.take_requests()
+        assert sorted(await m.names(("t",))) == folders
+        for folder in folders:
+            assert await m.names(("t", folder)) == ["f"]
+        assert m.store.take_requests() == {"list_page": 1}
+
+    on_write_back(tmp_path, test)
 
 
 def removed_tree(folders: int, files: int, store: FakeStore | None = None) -> FakeStore:

@@ -1,7 +1,6 @@
 """One multipart upload whose parts are sent in parallel while the program goes on writing."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

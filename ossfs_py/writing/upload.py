@@ -1,7 +1,6 @@
 """One multipart upload whose parts are sent in parallel while the program goes on writing."""
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,11 @@ class _Job:
     send: Callable[[MultipartUpload], Part]
     done: Callable[[], None]
     wanted: bool = True
+    is_sent: bool = False
+    """Whether its bytes come from here; a copy is made at the store."""
+    began: float = 0.0
+    beside: int = 0
+    """How many were in flight then, itself included."""
 
 
 def _ignore() -> None:
@@ -114,7 +118,11 @@ class PartsUpload:
         ``done`` runs on the trio thread exactly once, even if the part fails, and must not raise.
         Until then the caller keeps the bytes in place.
         """
-        self._enqueue(_Job(number, partial(self._send, number, body), done))
+
+        def send(upload: MultipartUpload) -> Part:
+            return self._store.upload_part(upload, number, body)
+
+        self._enqueue(_Job(number, send, done, is_sent=True))
 
     def submit_copy(self, number: int, source: ObjectVersion, span: ByteRange) -> None:
         """Copy ``span`` of another object as part ``number``, on the server."""
@@ -242,6 +250,7 @@ class PartsUpload:
             if job.number not in self._in_flight:
                 self._queue.remove(job)
                 self._in_flight[job.number] = job
+                job.began, job.beside = trio.current_time(), len(self._in_flight)
                 done = partial(self._sent, job)
                 if not self._hand_out(partial(job.send, upload), done):
                     del self._in_flight[job.number]
@@ -285,14 +294,10 @@ class PartsUpload:
             self._failed[job.number] = _as_exception(error)
             job.done()
 
-    def _send(self, number: int, body: Body, upload: MultipartUpload) -> Part:
-        """On a thread: send a part, and tell how long it took."""
-        began = time.monotonic()
-        part = self._store.upload_part(upload, number, body)
-        self._context.pace.took(part.size, time.monotonic() - began)
-        return part
-
     def _sent(self, job: _Job, result: outcome.Outcome[Part]) -> None:
+        if job.is_sent and isinstance(result, outcome.Value):
+            now, beside = trio.current_time(), (job.beside + len(self._in_flight)) / 2
+            self._context.pace.took(result.value.size, now - job.began, beside, now)
         del self._in_flight[job.number]
         if job.wanted:
             match result:

@@ -74,7 +74,7 @@ async def test_every_byte_is_right_counted_once_and_observed(answered: list[int]
     total, used = counted(shared)
     assert total == SIZE
     assert used <= SIZE
-    assert reader._belief._read.covers(0, SIZE)
+    assert reader._look().belief._read.covers(0, SIZE)
     assert not [chunk for chunk in reader._index if chunk.given != chunk.size]
     reader.close()
     assert shared.memory.used_bytes == 0
@@ -113,7 +113,7 @@ async def test_a_jump_and_another_reader_end_it(answered: list[int]) -> None:
     answered.clear()
     far = SIZE - 4 * MIB
     assert await read(reader, far, far + STEP) == pattern(far, STEP)
-    assert reader._belief._read.covers(0, at + STEP), "what was read so is observed by then"
+    assert reader._look().belief._read.covers(0, at + STEP), "what was read so is observed by then"
     assert await read(reader, at + STEP, at + 2 * STEP) == pattern(at + STEP, STEP)
     assert not answered
 
@@ -124,7 +124,7 @@ async def test_what_becomes_known_of_the_file_finds_everything_observed() -> Non
     at = await straight_at(reader, 0)
     await read(reader, at, at + STEP)
     reader.know(Layout((MIB, 32 * MIB), (32 * MIB, SIZE)))
-    assert reader._belief._read.covers(0, at + STEP)
+    assert reader._look().belief._read.covers(0, at + STEP)
     for start in range(at + STEP, at + 8 * STEP, STEP):
         assert await read(reader, start, start + STEP) == pattern(start, STEP)
         assert reader._straight is None, "something is believed of the file now"

@@ -47,18 +47,47 @@ def test_a_body_whose_sum_is_known_is_not_read_for_it() -> None:
     assert list(told) == [CRC_HEADER]
 
 
-def test_a_fast_store_gets_fewer_parts_at_a_time() -> None:
+class _Sending:
+    """A file whose parts of 8 MiB are always as many as the pace allows."""
+
+    def __init__(self, pace: UploadPace) -> None:
+        self.pace, self.now, self.most_seen = pace, 0.0, 0
+
+    def send(self, count: int, each: float, in_all: float) -> int:
+        """``count`` parts, to a store that takes so many bytes a second on a connection and in all;
+        how many are then in flight."""
+        for _ in range(count):
+            beside = self.pace.in_flight(16)
+            self.most_seen = max(self.most_seen, beside)
+            rate = min(each, in_all / beside)
+            self.now += 8 * MIB / rate / beside
+            self.pace.took(8 * MIB, 8 * MIB / rate, beside, self.now)
+        return self.pace.in_flight(16)
+
+
+def test_more_parts_are_in_flight_while_that_moves_more() -> None:
+    file = _Sending(UploadPace())
+    assert file.pace.in_flight(16) == 4
+    assert file.pace.in_flight(3) == 3
+    assert file.send(1, 90e6, 1e12) == 8
+    assert file.send(8, 90e6, 1e12) == 16
+    assert file.send(200, 90e6, 1e12) == 16
+
+
+def test_a_store_that_takes_no_more_from_many_connections_gets_few() -> None:
+    file = _Sending(UploadPace())
+    file.send(300, 300e6, 300e6)
+    assert file.most_seen == 8
+    many = [file.send(1, 300e6, 300e6) for _ in range(1000)]
+    assert many.count(4) > 900
+    # Now each connection is slow, and the others do not matter.
+    assert file.send(60, 20e6, 1e12) == 16
+
+
+def test_a_fast_store_gets_few_parts_at_a_time() -> None:
     pace = UploadPace()
-    assert pace.in_flight(16) == 16
-    pace.took(8 * MIB, 0.1)
-    assert pace.in_flight(16) == 16
-    pace.took(100, 1e-6)  # says nothing
-    assert pace.in_flight(16) == 16
-    pace.took(8 * MIB, 0.03)
-    assert pace.in_flight(16) == 6
-    pace.took(8 * MIB, 0.004)
-    assert pace.in_flight(16) == 4
-    assert pace.in_flight(3) == 3
-    for _ in range(100):  # now others are in its way for good
-        pace.took(8 * MIB, 0.1)
-    assert pace.in_flight(16) == 16
+    pace.took(100, 1e-6, 1, 0.0)  # says nothing
+    pace.took(8 * MIB, 0.004, 2, 0.0)
+    for now in range(100):
+        pace.took(8 * MIB, 0.016, 4, 0.01 * now)
+        assert pace.in_flight(16) <= 5

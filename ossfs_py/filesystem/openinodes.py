@@ -229,6 +229,10 @@ class Opener:
             or self._namespace.changing.covers(inode)
         )
 
+    def may_mix(self, opened: OpenInode) -> bool:
+        """Whether the kernel may end the first bytes of a file where another version ends."""
+        return self.is_outdated(opened) or self._kernel.would_cut(opened.inode, opened.file.size)
+
     async def keep_up(self, opened: OpenInode) -> None:
         """Continue with the version that the inode has; see :meth:`is_outdated`."""
         info = opened.inode.info

@@ -369,10 +369,8 @@ class Filesystem:
             if opened.may_be_link:
                 return None  # the metadata of the first bytes is not checked yet
             if not opened.inode.settled:
-                if self._opener.is_outdated(opened) or self._kernel.would_cut(
-                    opened.inode, opened.file.size
-                ):
-                    return None  # :meth:`read` gets the other version, or tells the kernel first
+                if self._opener.may_mix(opened):
+                    return None  # :meth:`read` prevents it
                 opened.inode.settled = True
             self._kernel.gave_bytes(opened.inode)
         return data

@@ -51,7 +51,7 @@ from ossfs_py.host.keeping import (
     forget_beat,
     seconds_since_beat,
 )
-from ossfs_py.host.remains import waits_for_the_next
+from ossfs_py.host.remains import LOOK_SECONDS, Remains
 
 if TYPE_CHECKING:
     from ossfs_py.host.deposit import Deposit
@@ -62,10 +62,6 @@ _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _LEAVE: Final = signal.SIGUSR2
 """Tells a daemon to end and leave the mount; it kills a daemon that does not handle it yet."""
-_LOOK_SECONDS = 2.0
-"""How soon a new keeper of the node is noticed, or a dead daemon that the kernel holds up."""
-_UNSEEN_SECONDS = 30.0
-"""How long a dead daemon may wait for what cannot be seen: a disk rather than the next daemon."""
 _PATIENCE = 0.5
 """The share of the watchdog's time for which a daemon may be silent; the next one has the rest."""
 _LEAST_PATIENCE_SECONDS = 4.0
@@ -116,8 +112,7 @@ class _Daemons:
         self._next = 0
         """The process that takes over from the serving daemon; 0: there is none."""
         self._patience_seconds = _patience()
-        self._unseen_since: float | None = None
-        """When it was first found dead, and not let go by the kernel for an unknown reason."""
+        self._remains = Remains()
         self._changes = self._next_changes = ""
         """Settings that upgrades have changed, and those of the running upgrade."""
 
@@ -129,7 +124,7 @@ class _Daemons:
             number = self._next_signal()
             if number is None:
                 self._look_around()
-                if not self._is_held_up():
+                if not self._remains.let_go(self._pid):
                     continue
                 ended = {self._pid: int(signal.SIGKILL)}  # what it will be reaped with
             elif number == signal.SIGCHLD:
@@ -155,21 +150,11 @@ class _Daemons:
 
     def _next_signal(self) -> int | None:
         """The next signal; None when it is time for a check."""
-        wait_seconds = _LOOK_SECONDS
+        wait_seconds = LOOK_SECONDS  # a new keeper of the node is noticed as soon, too
         if self._patience_seconds is not None:
             wait_seconds = min(wait_seconds, self._patience_seconds / _LOOKS)
         came = signal.sigtimedwait((signal.SIGCHLD, *_PASSED_ON), wait_seconds)
         return None if came is None else came.si_signo
-
-    def _is_held_up(self) -> bool:
-        """Whether the daemon is dead, and ends only when the next one answers the kernel."""
-        waits = waits_for_the_next(self._pid)
-        if waits is not None:
-            self._unseen_since = None
-            return waits
-        if self._unseen_since is None:
-            self._unseen_since = time.monotonic()
-        return time.monotonic() - self._unseen_since > _UNSEEN_SECONDS
 
     def _look_around(self) -> None:
         if self._deposit is not None:

@@ -42,6 +42,7 @@ from ossfs_py.cli.kept import (
 from ossfs_py.host.keeping import (
     DEVICE,
     ENDED,
+    ENDING,
     HANDED,
     HELD,
     LONGEST_WORD_BYTES,
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _LEAVE: Final = signal.SIGUSR2
 """Tells a daemon to end and leave the mount; it kills a daemon that does not handle it yet."""
 _PATIENCE = 0.5
@@ -163,8 +163,8 @@ class _Daemons:
             self._end_hung()
 
     def _pass_on(self, number: int) -> None:
-        self._is_ending = self._is_ending or number in _ENDING
-        if number in _ENDING and self._deposit is not None and self._deposit.is_taken:
+        self._is_ending = self._is_ending or number in ENDING
+        if number in ENDING and self._deposit is not None and self._deposit.is_taken:
             self._is_leaving = True
             number = _LEAVE
         with suppress(ProcessLookupError):
@@ -344,7 +344,10 @@ class _Daemons:
         """The process id of a new daemon. If the last one died for lack of memory, starting the
         next one may fail for a while, too.
         """
-        spawn = partial(os.posix_spawn, setsigmask=(), **how)
+        # A daemon that ends before it serves leaves what programs have written, and gives up their
+        # mount: what takes a mount over is told of its end once it can see to that.
+        blocked = () if self._device is None else ENDING
+        spawn = partial(os.posix_spawn, setsigmask=blocked, **how)
         if self._leads:
             spawn = partial(spawn, setpgroup=0)
         for left in reversed(range(attempts)):

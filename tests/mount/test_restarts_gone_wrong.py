@@ -203,6 +203,26 @@ def test_daemons_that_die_while_they_take_over_are_followed_by_others(
     assert one.terminate() == 0, one.log
 
 
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.5, 1.0, 2.0])
+def test_told_to_end_in_the_gap_a_mount_first_stores_what_programs_have_written(
+    one: Mount, minio_client: Minio, pause_seconds: float
+) -> None:
+    """From before the next daemon's imports to when it finds out what is stored."""
+    with suppress(OSError), (one.path / "log").open("ab", buffering=0) as file:
+        for line in range(20):
+            file.write(f"{line}\n".encode())
+            os.fsync(file.fileno())
+        file.write(b"last\n")
+        pid = daemon_of(one.path)
+        os.kill(pid, signal.SIGKILL)
+        wait_for_another_child(one.pid, pid)
+        time.sleep(pause_seconds)
+        assert one.terminate() == 0, one.log
+    told = "".join(f"{line}\n" for line in range(20)) + "last\n"
+    assert minio_client.get_object(one.source, "log").read().decode() == told
+    assert "is given up" not in one.log
+
+
 def test_an_unmount_in_the_gap_ends_it_all(one: Mount) -> None:
     into_the_gap(one)
     subprocess.run(["fusermount3", "-u", "-z", str(one.path)], check=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import ROOT_NUMBER
@@ -371,3 +372,23 @@ def test_a_commit_that_arrives_late_is_waited_for(tmp_path: Path) -> None:
     assert under_way
     run(partial(following, under_way[-1]))
     os.close(memory)
+
+
+def test_the_end_of_the_mount_waits_for_what_an_earlier_daemon_has_stored(tmp_path: Path) -> None:
+    async def ending() -> None:
+        memory, store = os.memfd_create("first"), WatchedStore()
+        store.seed("file", BEFORE)
+        async with life(memory, tmp_path / "1", store) as (_, fs):
+            await opened(Case(fs, store), "file", os.O_RDWR)
+            await written(Case(fs, store), 1, 0, b"changed")
+            settled = fs._settled = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fs.drain)
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                assert store.content("file") == BEFORE
+                fs._settled = None
+                settled.set()
+            assert store.content("file") == b"changed" + BEFORE[7:]
+        os.close(memory)
+
+    run(ending)

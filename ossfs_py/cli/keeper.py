@@ -225,13 +225,14 @@ class _Daemons:
                 os.close(handover)
             self._wanted.clear()
             self._start()
-            return
-        if HANDED in self._words:
-            self._changes = self._next_changes
-        self._words.clear()
-        self._pid, self._next = self._next, 0
+        else:
+            if HANDED in self._words:
+                self._changes = self._next_changes
+            self._words.clear()
+            self._pid, self._next = self._next, 0
         if self._is_ending:
-            self._pass_on(signal.SIGTERM)  # the dead daemon had got it in vain
+            # The dead daemon had got it in vain, perhaps when it was dead already.
+            self._pass_on(signal.SIGTERM)
 
     def _reason_to_end(self, code: int) -> str | None:
         """None if the daemon has to be started again; "" if the mount has ended, or the reason why
@@ -246,8 +247,6 @@ class _Daemons:
             return "the new daemon could not take over the state of the old one"
         if HANDED in self._words and self._next:
             return None
-        if self._is_ending:
-            return f"the daemon {died} while it was shutting down"
         now = time.monotonic()
         self._deaths = [when for when in self._deaths if when > now - _WINDOW_SECONDS] + [now]
         if len(self._deaths) > self._restarts:

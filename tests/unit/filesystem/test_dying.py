@@ -392,3 +392,24 @@ def test_the_end_of_the_mount_waits_for_what_an_earlier_daemon_has_stored(tmp_pa
         os.close(memory)
 
     run(ending)
+
+
+@pytest.mark.parametrize("size", [30, 130], ids=["cut", "longer"])
+@pytest.mark.parametrize("by_path", [False, True], ids=["", "by path"])
+def test_the_new_size_of_an_open_file_is_stored(size: int, by_path: bool, tmp_path: Path) -> None:
+    """No byte was written that would tell whether the object is the dead daemon's."""
+    whole_now = BEFORE[:size] + bytes(max(0, size - len(BEFORE)))
+
+    async def prepare(case: Case) -> None:
+        await opened(case, "file", os.O_RDWR)
+        case.numbers["inode"] = (await case.fs.lookup(ROOT_NUMBER, b"file")).inode
+
+    async def call(case: Case) -> None:
+        handle = None if by_path else case.numbers["file"]
+        await case.fs.set_attributes(case.numbers["inode"], AttributeChange(), size, handle)
+        await case.fs.fsync(case.numbers["file"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("file") == whole_now == await whole(case, "file")
+
+    assert dies(tmp_path, prepare, call, check, {"file": BEFORE}) > 3

@@ -112,7 +112,7 @@ class SurvivingFilesystem(Filesystem):
                 for number, (inode, names) in survival.directories().items()
             )
         survival.forget_found()
-        self.repeated = Repeated(self, self._namespace)
+        self.repeated = Repeated(self, self._namespace, self._ready, self._renaming.note_done)
         self._directories.witness = survival
         return Resumed(len(self._unsure), files, directories)
 

@@ -5,6 +5,7 @@ import os
 import stat
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ import trio.testing
 
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import ROOT_NUMBER
+from ossfs_py.writing.journal import Journal
 from tests.support.dying import (
     ADDED,
     BEFORE,
@@ -241,7 +243,8 @@ def test_a_file_that_was_never_stored_is_renamed(tmp_path: Path) -> None:
     assert dies(tmp_path, prepare, call, check, {}) > 1
 
 
-def test_a_directory_is_renamed_with_what_is_open_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["", "early"])
+def test_a_directory_is_renamed_with_what_is_open_in_it(early: bool, tmp_path: Path) -> None:
     async def prepare(case: Case) -> None:
         directory = await case.fs.lookup(ROOT_NUMBER, b"d")
         entry = await case.fs.lookup(directory.inode, b"file")
@@ -262,7 +265,7 @@ def test_a_directory_is_renamed_with_what_is_open_in_it(tmp_path: Path) -> None:
         assert await whole(case, "file") == BEFORE
 
     objects = {"d/": b"", "d/file": BEFORE, "d/other": b"other"}
-    assert dies(tmp_path, prepare, call, check, objects) > 6
+    assert dies(tmp_path, prepare, call, check, objects, early=early) > 6
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["new", "stored"])
@@ -413,3 +416,42 @@ def test_the_new_size_of_an_open_file_is_stored(size: int, by_path: bool, tmp_pa
         assert case.store.content("file") == whole_now == await whole(case, "file")
 
     assert dies(tmp_path, prepare, call, check, {"file": BEFORE}) > 3
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["", "early"])
+def test_a_directory_is_renamed_with_what_waits_in_it(
+    early: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With write-back, when the journal knew that the rename counts."""
+    record = Journal.record_rename
+
+    async def prepare(case: Case) -> None:
+        def recorded(journal: Journal, *prefixes: str, **told: Any) -> None:
+            record(journal, *prefixes, **told)
+            case.store.take_down(f"after noting the rename, {told['is_copied']}")
+
+        monkeypatch.setattr(Journal, "record_rename", recorded)
+        fs = case.fs
+        made = await fs.make_directory(ROOT_NUMBER, b"d", 0o755, UID, GID)
+        below = await fs.make_directory(made.inode, b"s", 0o755, UID, GID)
+        for name, parent in ((b"file", made.inode), (b"other", below.inode)):
+            reply, _ = await fs.create(parent, name, 0o644, os.O_RDWR, UID, GID)
+            await written(case, reply.handle, 0, BEFORE)
+            await fs.flush(reply.handle)
+            if name == b"file":
+                await fs.release(reply.handle)
+
+    async def call(case: Case) -> None:
+        where = (ROOT_NUMBER, b"d", ROOT_NUMBER, b"e")
+        if case.since_ns is None:
+            await case.fs.rename(*where, no_replace=False)
+        else:
+            await case.fs.repeated.rename(*where, no_replace=False, since_ns=case.since_ns)
+
+    async def check(case: Case) -> None:
+        assert await names(case) == ["e"]
+        await case.fs.drain()
+        assert case.store.content("e/file") == case.store.content("e/s/other") == BEFORE
+        assert not [key for key in case.store.keys() if key.startswith("d")]  # noqa: SIM118
+
+    assert dies(tmp_path, prepare, call, check, {}, early=early, write_back=True) > 2

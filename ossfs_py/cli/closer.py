@@ -17,17 +17,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from ossfs_py.cli.kept import keep_to_ourselves
-from ossfs_py.host.remains import DEVICE, waits_for_the_next
+from ossfs_py.host.remains import DEVICE, LOOK_SECONDS, Remains
 
 CLONE = {"x86_64": 56, "aarch64": 220}
 """The number of clone(2), by machine. The C library's function runs its child on another stack,
 where Python 3.14 takes the end of the stack to be reached."""
 _CLONE_FILES = 0x400
 _FILES = Path("/proc/self/fd")
-_LOOK_SECONDS = 2.0
-"""The kernel tells nobody that a daemon is dead but for threads that wait for the next one."""
-_UNSEEN_LOOKS = 15
-"""How often a daemon may be found dead, and not let go by the kernel for an unknown reason."""
 
 
 def start_closer() -> bool:
@@ -74,11 +70,9 @@ def _close_after(number: int, daemon: int) -> NoReturn:
 
 def _has_ended(number: int, daemon: int) -> bool:
     """Wait until a daemon has ended (True), or ends only when the next one serves its mount."""
-    unseen = 0
-    while not select.select([daemon], [], [], _LOOK_SECONDS)[0]:
-        waits = waits_for_the_next(number)
-        unseen = unseen + 1 if waits is None else 0
-        if waits or unseen > _UNSEEN_LOOKS:
+    remains = Remains()
+    while not select.select([daemon], [], [], LOOK_SECONDS)[0]:
+        if remains.let_go(number):
             return False
     return True
 

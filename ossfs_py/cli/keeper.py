@@ -42,6 +42,7 @@ from ossfs_py.cli.kept import (
 from ossfs_py.host.keeping import (
     DEVICE,
     ENDED,
+    ENDING,
     HANDED,
     HELD,
     LONGEST_WORD_BYTES,
@@ -51,7 +52,7 @@ from ossfs_py.host.keeping import (
     forget_beat,
     seconds_since_beat,
 )
-from ossfs_py.host.remains import waits_for_the_next
+from ossfs_py.host.remains import LOOK_SECONDS, Remains
 
 if TYPE_CHECKING:
     from ossfs_py.host.deposit import Deposit
@@ -59,13 +60,8 @@ if TYPE_CHECKING:
 _WINDOW_SECONDS = 60.0
 _ATTEMPTS = 10
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
-_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _LEAVE: Final = signal.SIGUSR2
 """Tells a daemon to end and leave the mount; it kills a daemon that does not handle it yet."""
-_LOOK_SECONDS = 2.0
-"""How soon a new keeper of the node is noticed, or a dead daemon that the kernel holds up."""
-_UNSEEN_SECONDS = 30.0
-"""How long a dead daemon may wait for what cannot be seen: a disk rather than the next daemon."""
 _PATIENCE = 0.5
 """The share of the watchdog's time for which a daemon may be silent; the next one has the rest."""
 _LEAST_PATIENCE_SECONDS = 4.0
@@ -116,8 +112,7 @@ class _Daemons:
         self._next = 0
         """The process that takes over from the serving daemon; 0: there is none."""
         self._patience_seconds = _patience()
-        self._unseen_since: float | None = None
-        """When it was first found dead, and not let go by the kernel for an unknown reason."""
+        self._remains = Remains()
         self._changes = self._next_changes = ""
         """Settings that upgrades have changed, and those of the running upgrade."""
 
@@ -129,7 +124,7 @@ class _Daemons:
             number = self._next_signal()
             if number is None:
                 self._look_around()
-                if not self._is_held_up():
+                if not self._remains.let_go(self._pid):
                     continue
                 ended = {self._pid: int(signal.SIGKILL)}  # what it will be reaped with
             elif number == signal.SIGCHLD:
@@ -155,21 +150,11 @@ class _Daemons:
 
     def _next_signal(self) -> int | None:
         """The next signal; None when it is time for a check."""
-        wait_seconds = _LOOK_SECONDS
+        wait_seconds = LOOK_SECONDS  # a new keeper of the node is noticed as soon, too
         if self._patience_seconds is not None:
             wait_seconds = min(wait_seconds, self._patience_seconds / _LOOKS)
         came = signal.sigtimedwait((signal.SIGCHLD, *_PASSED_ON), wait_seconds)
         return None if came is None else came.si_signo
-
-    def _is_held_up(self) -> bool:
-        """Whether the daemon is dead, and ends only when the next one answers the kernel."""
-        waits = waits_for_the_next(self._pid)
-        if waits is not None:
-            self._unseen_since = None
-            return waits
-        if self._unseen_since is None:
-            self._unseen_since = time.monotonic()
-        return time.monotonic() - self._unseen_since > _UNSEEN_SECONDS
 
     def _look_around(self) -> None:
         if self._deposit is not None:
@@ -178,8 +163,8 @@ class _Daemons:
             self._end_hung()
 
     def _pass_on(self, number: int) -> None:
-        self._is_ending = self._is_ending or number in _ENDING
-        if number in _ENDING and self._deposit is not None and self._deposit.is_taken:
+        self._is_ending = self._is_ending or number in ENDING
+        if number in ENDING and self._deposit is not None and self._deposit.is_taken:
             self._is_leaving = True
             number = _LEAVE
         with suppress(ProcessLookupError):
@@ -240,13 +225,14 @@ class _Daemons:
                 os.close(handover)
             self._wanted.clear()
             self._start()
-            return
-        if HANDED in self._words:
-            self._changes = self._next_changes
-        self._words.clear()
-        self._pid, self._next = self._next, 0
+        else:
+            if HANDED in self._words:
+                self._changes = self._next_changes
+            self._words.clear()
+            self._pid, self._next = self._next, 0
         if self._is_ending:
-            self._pass_on(signal.SIGTERM)  # the dead daemon had got it in vain
+            # The dead daemon had got it in vain, perhaps when it was dead already.
+            self._pass_on(signal.SIGTERM)
 
     def _reason_to_end(self, code: int) -> str | None:
         """None if the daemon has to be started again; "" if the mount has ended, or the reason why
@@ -261,8 +247,6 @@ class _Daemons:
             return "the new daemon could not take over the state of the old one"
         if HANDED in self._words and self._next:
             return None
-        if self._is_ending:
-            return f"the daemon {died} while it was shutting down"
         now = time.monotonic()
         self._deaths = [when for when in self._deaths if when > now - _WINDOW_SECONDS] + [now]
         if len(self._deaths) > self._restarts:
@@ -359,7 +343,10 @@ class _Daemons:
         """The process id of a new daemon. If the last one died for lack of memory, starting the
         next one may fail for a while, too.
         """
-        spawn = partial(os.posix_spawn, setsigmask=(), **how)
+        # A daemon that ends before it serves leaves what programs have written, and gives up their
+        # mount: what takes a mount over is told of its end once it can see to that.
+        blocked = () if self._device is None else ENDING
+        spawn = partial(os.posix_spawn, setsigmask=blocked, **how)
         if self._leads:
             spawn = partial(spawn, setpgroup=0)
         for left in reversed(range(attempts)):

@@ -223,7 +223,9 @@ def end_what_was_given_up(settings: Settings, why: str, notifier: Notifier) -> i
     if given_descriptor(settings.mountpoint) is not None:
         return _FAILED
     try:
-        unmount(mountpoint, lazy=True)
+        # The rest of a dead daemon may have the kernel's descriptor for as long as it waits for the
+        # next one (``host/remains.py``): programs are told of the end by force alone.
+        unmount(mountpoint, lazy=True, force=True)
     except EnvironmentProblemError as exc:
         log.error("%s", exc)  # noqa: TRY400 (a sentence for people)
     return _FAILED

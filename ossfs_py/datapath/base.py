@@ -246,8 +246,9 @@ class OpenFile(Protocol):
         """Whether an earlier daemon may have sent what the next commit sends."""
         ...
 
-    async def is_in(self, version: ObjectVersion) -> bool:
+    async def is_in(self, version: ObjectVersion) -> bool | None:
         """Whether an object is what a commit of an earlier daemon would have made of what is dirty.
+        None: it has the same size, and there are no bytes to compare.
 
         Raises:
             StoreError

@@ -311,8 +311,10 @@ class ObjectFile:
         """Whether an earlier daemon may have sent what the next commit sends."""
         return self._dirty is not None and self._dirty.adopted
 
-    async def is_in(self, version: ObjectVersion) -> bool:
-        """Whether an object is what a commit of an earlier daemon would have made of it."""
+    async def is_in(self, version: ObjectVersion) -> bool | None:
+        """Whether an object is what a commit of an earlier daemon would have made of it. None: it
+        has the same size, and there are no bytes to compare.
+        """
         return self._dirty is not None and await self._dirty.is_in(version)
 
     def found_stored(self, version: ObjectVersion) -> None:

@@ -243,11 +243,10 @@ class Commits:
         Raises:
             StoreError
         """
-        if info.size or opened.file.size:
-            return await opened.file.is_in(info.version)
-        # Only the time of its creation tells one empty file from another.
-        made_ns = decode(info.metadata or NO_METADATA).mtime_ns
-        return made_ns is not None and made_ns == opened.inode.mtime_ns
+        found = await opened.file.is_in(info.version) if info.size or opened.file.size else None
+        # Only the time of its change tells files without bytes of their own: empty, or only cut.
+        made_ns = decode(info.metadata or NO_METADATA).mtime_ns if found is None else None
+        return found or (made_ns is not None and made_ns == opened.inode.mtime_ns)
 
     def _note_refused(self, opened: OpenInode, request: CommitRequest, exc: OssfsError) -> None:
         """No commit will ever store the changes. Later opens of the name must not join the programs

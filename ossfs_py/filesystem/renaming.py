@@ -133,6 +133,12 @@ class Renaming:
                 return
         await self._rename(source_dir, old, target_dir, new, no_replace=no_replace)
 
+    async def note_done(self, directory: Inode) -> None:
+        """An earlier daemon has renamed a directory, and it has its new name here: so do now the
+        records of what waits below it.
+        """
+        await self._note_moved(directory, None)
+
     # -- inside ----------------------------------------------------------------------------------
 
     async def _rename(

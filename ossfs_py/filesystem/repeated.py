@@ -25,9 +25,20 @@ class Repeated:
     machine's clock; None if it never was, so that nothing can have been done.
     """
 
-    def __init__(self, filesystem: Filesystem, namespace: Namespace) -> None:
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        namespace: Namespace,
+        settled: Callable[[], Awaitable[None]],
+        moved: Callable[[Inode], Awaitable[None]],
+    ) -> None:
+        """``settled`` returns when it is known what the earlier daemon has stored, and what it had
+        half done is finished or undone. ``moved`` is told of directories that have a new name.
+        """
         self._fs = filesystem
         self._namespace = namespace
+        self._settled = settled
+        self._moved = moved
 
     async def make(
         self,
@@ -81,11 +92,15 @@ class Repeated:
         """rename(2): an entry that has only its new name was renamed. A copy under the new name,
         beside the source, is the first half of a rename.
         """
+        # Before that, the store may have a directory under both names.
+        await self._settled()
         source_dir, target_dir = self._namespace.inode(parent), self._namespace.inode(new_parent)
         old, new = names.decode(name), names.decode(new_name)
         if since_ns is not None:
             known = self._namespace.known_child(source_dir, old)
             if known is not None and await self._namespace.finish_rename(known, target_dir, new):
+                if known.kind is Kind.DIRECTORY:
+                    await self._moved(known)
                 return
             if no_replace and await self._is_copy(source_dir, old, target_dir, new):
                 no_replace = False

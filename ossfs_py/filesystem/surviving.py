@@ -66,6 +66,10 @@ class SurvivingFilesystem(Filesystem):
     """How long another daemon waits for files that are streamed to the store."""
     sent_seconds = 3.0
     """Additional wait for a file that was being stored. One arrived 3 s late, at a load of 22."""
+    drain_seconds = 30.0
+    """How long the end of the mount waits for that while the store is away. A service manager waits
+    for 90 s (systemd's DefaultTimeoutStopSec).
+    """
     renames_behind = False  # another daemon would not know what has its new name here only
     _moved = False
     """Whether objects of open files may still move, as the earlier daemon was renaming."""
@@ -108,7 +112,7 @@ class SurvivingFilesystem(Filesystem):
                 for number, (inode, names) in survival.directories().items()
             )
         survival.forget_found()
-        self.repeated = Repeated(self, self._namespace)
+        self.repeated = Repeated(self, self._namespace, self._ready, self._renaming.note_done)
         self._directories.witness = survival
         return Resumed(len(self._unsure), files, directories)
 
@@ -150,6 +154,14 @@ class SurvivingFilesystem(Filesystem):
                 nursery.start_soon(settle, opened)
         self._settled.set()
         self._settled, self._moved = None, False
+
+    async def drain(self) -> None:
+        """See there. What the earlier daemon has stored is found out first: it would be stored
+        again, or refused as somebody else's.
+        """
+        with trio.move_on_after(self.drain_seconds):
+            await self._names_ready()
+        await super().drain()
 
     async def leave_memory(self) -> None:
         """From now on, no writes of programs are only in the memory of this process.

@@ -4,7 +4,8 @@
     new -> old   that it is ready, or why it cannot be; or what Python said when it died
     old          ends, which is the word to go on; or says that it stays
 
-Whatever happens to the old one, its end is what makes the new one go on, and nothing else does.
+Whatever happens to the old one, its end is what makes the new one go on, and nothing else does:
+its end, or that only threads are left of it which wait for the new one (``remains.py``).
 """
 
 import json
@@ -16,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
 from ossfs_py.errors import EnvironmentProblemError, UserError
+from ossfs_py.host.remains import LOOK_SECONDS, Remains
 
 _READY: Final = b"\0ready "
 _CANNOT: Final = b"\0cannot "
@@ -84,9 +86,10 @@ class Predecessor:
         told = json.loads(channel.recv(_PACKET_BYTES))
         self.settings: dict[str, str] = told["settings"]
         """Settings of the other daemon, which must be the same here."""
+        self._pid: int = told["pid"]
         self._process: int | None = None
         with suppress(ProcessLookupError):
-            self._process = os.pidfd_open(told["pid"])
+            self._process = os.pidfd_open(self._pid)
 
     @contextmanager
     def hears_failures(self) -> Iterator[None]:
@@ -104,7 +107,8 @@ class Predecessor:
             raise EnvironmentProblemError(_sentence(exc)) from exc
 
     def wait_gone(self, version: str) -> None:
-        """Say that this daemon, of ``version``, can go on; return when the other one has ended.
+        """Say that this daemon, of ``version``, can go on; return when the other one has ended, or
+        ends only when this one answers the kernel.
 
         Raises:
             EnvironmentProblemError: the other one stays.
@@ -121,16 +125,16 @@ class Predecessor:
         poll = select.poll()
         poll.register(process, select.POLLIN)
         poll.register(self._channel, select.POLLIN)
-        is_gone = False
+        remains, is_gone = Remains(), False
         while not is_gone:
-            ready = dict(poll.poll())
+            ready = dict(poll.poll(LOOK_SECONDS * 1000))
             # It may have sent us away and died at once: what it said holds.
             if self._channel.fileno() in ready:
                 if _received_from(self._channel):
                     raise EnvironmentProblemError("the daemon that was to hand over goes on itself")
                 # Its sockets are closed before it is gone.
                 poll.unregister(self._channel)
-            is_gone = process in ready
+            is_gone = process in ready or (not ready and remains.let_go(self._pid))
 
     def _tell(self, word: bytes) -> None:
         if not self._is_told:

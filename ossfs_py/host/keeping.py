@@ -33,6 +33,8 @@ HANDED: Final = b"handed"
 """The daemon lets go of the mount: the one that was started goes on with it."""
 SERVES: Final = b"serves"
 """The daemon goes on with a mount that it was given."""
+ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+"""Signals that end the mount. A daemon that takes one over is started with them blocked."""
 LONGEST_WORD_BYTES: Final = 64 * 1024
 _BEAT = struct.Struct("=Q")
 _BEAT_AT = 16
@@ -92,8 +94,11 @@ class MountKeeper:
             )
 
     def goes_on(self) -> None:
-        """This daemon serves the mount that it was given."""
+        """This daemon serves the mount that it was given. For the main thread: signals that came
+        meanwhile reach it now, as nothing can be brought to the store before that.
+        """
         self._tell(SERVES)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
     def hold(self, descriptor: int) -> None:
         """Whatever hangs on a descriptor outlives the daemon."""

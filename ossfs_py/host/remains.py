@@ -7,6 +7,7 @@ then. Pages are the same: they wait for READs that nobody answers.
 """
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +15,31 @@ _WRITES = {"x86_64": ("1", "20"), "aarch64": ("64", "66")}
 """The numbers of write(2) and writev(2), by machine."""
 DEVICE = Path("/dev/fuse")
 """What the kernel's descriptor of a mount is called among the files of a process."""
+LOOK_SECONDS = 2.0
+"""How often to look: the kernel tells nobody that a daemon is dead but for such threads."""
+_UNSEEN_SECONDS = 30.0
+"""How long a dead daemon may wait for what cannot be seen: a disk rather than the next daemon."""
 _PROC = Path("/proc")
+
+
+class Remains:
+    """What is left of one daemon after the other, as somebody sees it who looks again and again."""
+
+    def __init__(self) -> None:
+        self._unseen_since: float | None = None
+        """When it was first found dead, and not let go by the kernel for an unknown reason."""
+
+    def let_go(self, pid: int) -> bool:
+        """Whether it is time to go on without the end of a process, which only the next daemon can
+        bring about.
+        """
+        waits = waits_for_the_next(pid)
+        if waits is not None:
+            self._unseen_since = None
+            return waits
+        if self._unseen_since is None:
+            self._unseen_since = time.monotonic()
+        return time.monotonic() - self._unseen_since > _UNSEEN_SECONDS
 
 
 def waits_for_the_next(pid: int) -> bool | None:

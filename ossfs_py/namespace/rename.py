@@ -142,9 +142,13 @@ class Renamer:
         """See :meth:`Namespace.finish_rename`."""
         tree, resolver = self._tree, self._resolver
         info = None
-        if source.local or source.removed:
+        is_directory = source.kind is Kind.DIRECTORY
+        # Of a directory that was not stored, the store may have more below it by now. Where the new
+        # name was known before, that may be older than the call.
+        is_unclear = not is_directory or tree.table.child(parent, name) is not None
+        if source.removed or (source.local and is_unclear):
             return False
-        if source.kind is Kind.DIRECTORY:
+        if is_directory:
             marker = await resolver.head(tree.keys.marker_key_of(source))
             if marker is not None or await resolver.first_below(source) is not None:
                 return False

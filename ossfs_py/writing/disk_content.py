@@ -214,8 +214,9 @@ class DiskContent(LocalContent):
         self._disowned = record.unlinked
         self._secured = record.complete
 
-    async def is_in(self, version: ObjectVersion) -> bool:
-        """Whether an object has every byte that was written here, and the same size.
+    async def is_in(self, version: ObjectVersion) -> bool | None:
+        """Whether an object has every byte that was written here, and the same size. None: the size
+        is the same, and no byte was written, as the file was only cut or made longer.
 
         Raises:
             StoreError
@@ -236,7 +237,7 @@ class DiskContent(LocalContent):
                     return False
         finally:
             give_back()
-        return bool(content.dirty)
+        return True if content.dirty else None
 
     def continue_upload(self, upload: PartsUpload) -> None:
         """Continue the upload of the bytes that were taken over."""

@@ -45,8 +45,9 @@ class InheritedFile(DirtyFile):
         if request is not None:
             self.set_aside(request)
 
-    async def is_in(self, version: ObjectVersion) -> bool:
-        """Whether an object is the one that a commit of the earlier daemon would have made.
+    async def is_in(self, version: ObjectVersion) -> bool | None:
+        """Whether an object is the one that a commit of the earlier daemon would have made. None:
+        it has the same size, and there are no bytes to compare.
 
         Raises:
             StoreError

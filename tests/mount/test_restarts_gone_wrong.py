@@ -16,7 +16,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -201,6 +203,26 @@ def test_daemons_that_die_while_they_take_over_are_followed_by_others(
     assert one.terminate() == 0, one.log
 
 
+@pytest.mark.parametrize("pause_seconds", [0.0, 0.5, 1.0, 2.0])
+def test_told_to_end_in_the_gap_a_mount_first_stores_what_programs_have_written(
+    one: Mount, minio_client: Minio, pause_seconds: float
+) -> None:
+    """From before the next daemon's imports to when it finds out what is stored."""
+    with suppress(OSError), (one.path / "log").open("ab", buffering=0) as file:
+        for line in range(20):
+            file.write(f"{line}\n".encode())
+            os.fsync(file.fileno())
+        file.write(b"last\n")
+        pid = daemon_of(one.path)
+        os.kill(pid, signal.SIGKILL)
+        wait_for_another_child(one.pid, pid)
+        time.sleep(pause_seconds)
+        assert one.terminate() == 0, one.log
+    told = "".join(f"{line}\n" for line in range(20)) + "last\n"
+    assert minio_client.get_object(one.source, "log").read().decode() == told
+    assert "is given up" not in one.log
+
+
 def test_an_unmount_in_the_gap_ends_it_all(one: Mount) -> None:
     into_the_gap(one)
     subprocess.run(["fusermount3", "-u", "-z", str(one.path)], check=True)
@@ -242,36 +264,103 @@ def any_is_deaf(pid: int) -> bool:
     return False
 
 
-@pytest.mark.parametrize("data_path", ["temp", "cache"])
-def test_a_daemon_that_is_killed_while_it_tells_the_kernel_of_a_name_is_followed_by_another(
-    mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy, data_path: str
-) -> None:
-    """One of its threads waits for the directory that a program has locked, and no signal ends it;
-    the program waits for an answer, which the next daemon gives.
+@pytest.fixture
+def deaf(
+    mount: MountFactory, bucket: str, minio_client: Minio, proxy: Proxy
+) -> Callable[..., "Deaf"]:
+    """Makes a mount whose daemon no signal ends at once."""
+
+    def make(**options: Option) -> Deaf:
+        minio_client.put_object(bucket, "dir/name", io.BytesIO(b"bytes"), 5)
+        one = kept(mount, bucket, endpoint=proxy.endpoint, metadata_ttl="100ms", **options)
+        top = one.path / "dir"
+        assert (top / "name").read_bytes() == b"bytes"
+        held = Fault("PutObject", key="dir/made/", held_until=threading.Event(), times=None)
+        proxy.faults.append(held)
+        programs = Programs()
+        programs.begin((top / "made").mkdir)
+        wait_for(lambda: held.hits > 0)
+        minio_client.remove_object(bucket, "dir/name")
+        time.sleep(0.2)  # until then the kernel does not ask
+        programs.begin(partial(os.path.lexists, top / "name"))
+        pid = daemon_of(one.path)
+        wait_for(lambda: any_is_deaf(pid))
+        return Deaf(one, pid, programs, held)
+
+    return make
+
+
+class Programs:
+    """Threads that each make one call, and what they are told."""
+
+    def __init__(self) -> None:
+        self.errors: list[int | None] = []
+        self._threads: list[threading.Thread] = []
+
+    def begin(self, call: Callable[[], object]) -> None:
+        self._threads.append(threading.Thread(target=self._run, args=(call,)))
+        self._threads[-1].start()
+
+    def _run(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except OSError as exc:
+            self.errors.append(exc.errno)
+
+    def ended(self) -> None:
+        for thread in self._threads:
+            thread.join(END_SECONDS)
+            assert not thread.is_alive(), "it hangs"
+
+
+class Deaf(NamedTuple):
+    """A mount, and its daemon: one of its threads waits for the directory that a program has
+    locked, and no signal ends it; the program waits for an answer, which the next daemon gives.
     """
-    minio_client.put_object(bucket, "dir/name", io.BytesIO(b"bytes"), 5)
-    one = kept(mount, bucket, data_path=data_path, endpoint=proxy.endpoint, metadata_ttl="100ms")
-    top = one.path / "dir"
-    assert (top / "name").read_bytes() == b"bytes"
-    held = threading.Event()
-    proxy.faults.append(Fault("PutObject", key="dir/made/", held_until=held, times=None))
-    programs = [threading.Thread(target=(top / "made").mkdir)]
-    programs[0].start()
-    wait_for(lambda: proxy.faults[-1].hits > 0)
-    minio_client.remove_object(bucket, "dir/name")
-    time.sleep(0.2)  # until then the kernel does not ask
-    programs.append(threading.Thread(target=os.path.lexists, args=(top / "name",)))
-    programs[1].start()
-    pid = daemon_of(one.path)
-    wait_for(lambda: any_is_deaf(pid))
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not is_alive(pid))
-    held.set()
-    for program in programs:
-        program.join(END_SECONDS)
-        assert not program.is_alive(), "it hangs"
-    assert [each.name for each in top.iterdir()] == ["made"]
+
+    one: Mount
+    pid: int
+    programs: Programs
+    held: Fault
+
+    def is_dead(self) -> bool:
+        """Whether nothing but that thread is left of it."""
+        return not is_alive(self.pid)
+
+
+@pytest.mark.parametrize(
+    ("ends", "data_path"), [("killed", "temp"), ("killed", "cache"), ("upgraded", "temp")]
+)
+def test_a_daemon_that_ends_while_it_tells_the_kernel_of_a_name_is_followed_by_another(
+    deaf: Callable[..., Deaf], ends: str, data_path: str
+) -> None:
+    one, pid, programs, held = left = deaf(data_path=data_path)
+    told: list[str] = []
+    if ends == "killed":
+        os.kill(pid, signal.SIGKILL)
+    else:
+        programs.begin(lambda: told.append(ossfs("upgrade", one.path, environment={}).err))
+    wait_for(left.is_dead)
+    assert held.held_until is not None
+    held.held_until.set()
+    programs.ended()
+    assert not any(told), told
+    assert not programs.errors
+    assert [each.name for each in (one.path / "dir").iterdir()] == ["made"]
     assert one.terminate() == 0, one.log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nobody else may unmount by force")
+def test_a_mount_given_up_while_its_daemon_cannot_end_leaves_nobody_waiting(
+    deaf: Callable[..., Deaf],
+) -> None:
+    one, pid, programs, _ = deaf(restarts=1)
+    os.kill(pid, signal.SIGKILL)
+    os.kill(wait_for_another_child(one.pid, pid), signal.SIGKILL)
+    programs.ended()
+    assert set(programs.errors) <= set(DEAD)
+    assert one.wait() != 0
+    assert not is_mounted(one.path)
 
 
 def _before_it_is_started(keeper: int, _daemon: int, begin: Callable[[], None]) -> None:

@@ -103,10 +103,11 @@ async def life(
     *,
     sent_seconds: float = 0.0,
     between: Callable[[SurvivingFilesystem], Awaitable[None]] | None = None,
+    early: Callable[[SurvivingFilesystem], Awaitable[None]] | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[Mounted, SurvivingFilesystem]]:
     """A daemon, from its start to where it is asked something. ``between`` is awaited when it knows
-    what is stored, and has not stored yet what is owed.
+    what is stored, and has not stored yet what is owed; ``early`` is called before it knows.
     """
     made(root)
     store.memory, store.root = memory, root
@@ -139,6 +140,9 @@ async def life(
         fs.late_seconds, fs.sent_seconds = 0.0, sent_seconds
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fs.run)
+            if early is not None:
+                nursery.start_soon(early, fs)
+                await trio.testing.wait_all_tasks_blocked(0.05)
             await fs.settle(tidy, renaming=False)
             if between is not None:
                 await between(fs)
@@ -179,9 +183,13 @@ def dies(
     call: Step,
     check: Step,
     objects: dict[str, bytes],
+    *,
+    early: bool = False,
     **options: Any,
 ) -> int:
-    """Kill a daemon at each step of ``call``; how many there were. ``options`` are its mount's."""
+    """Kill a daemon at each step of ``call``; how many there were. ``options`` are its mount's.
+    ``early``: the next one is asked before it knows what is stored.
+    """
     store, memory = WatchedStore(), os.memfd_create("first")
     for key, content in objects.items():
         store.seed(key, content, metadata={"mtime": f"1.{len(content)}"})
@@ -206,10 +214,17 @@ def dies(
     async def second(moment: Moment) -> None:
         again = os.memfd_create("second")
         os.pwrite(again, moment.memory, 0)
-        async with life(again, moment.state, moment.store, **options) as (one, fs):
+        called = trio.Event()
+
+        async def calls(fs: SurvivingFilesystem) -> None:
+            await call(Case(fs, moment.store, dict(numbers), since_ns))
+            called.set()
+
+        asks = calls if early else None
+        async with life(again, moment.state, moment.store, early=asks, **options) as (one, fs):
             case = Case(fs, moment.store, dict(numbers), since_ns)
             told_handles(fs, again)
-            await call(case)
+            await (called.wait() if early else call(case))
             await check(case)
             assert not list((moment.state / "state" / "unsaved").iterdir())
             await one.bench.idle()

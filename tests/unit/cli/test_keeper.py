@@ -239,6 +239,62 @@ time.sleep(60)
     assert note.read_text().splitlines() == ["first", "ready", number.name]
 
 
+def test_a_daemon_that_takes_over_is_told_of_the_end_once_it_serves(tmp_path: Path) -> None:
+    body = """
+hand_over()
+if keeper.device is None:
+    die()
+def obey(number, _frame):
+    say(signal.Signals(number).name)
+    keeper.ended()
+    sys.exit(0)
+say("starts")
+time.sleep(1)
+say("serves")
+signal.signal(signal.SIGTERM, obey)
+keeper.goes_on()
+time.sleep(60)
+"""
+    note = tmp_path / "note"
+    running = keeper(note, body)
+    deadline = time.monotonic() + SECONDS
+    while not note.exists() or "starts" not in note.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(SECONDS) == 0
+    assert note.read_text().splitlines() == ["first", "again", "starts", "serves", "SIGTERM"]
+
+
+def test_a_daemon_that_was_dead_already_when_the_end_came_is_followed_by_another(
+    tmp_path: Path,
+) -> None:
+    """It had got the signal in vain: the next one ends the mount as told."""
+    body = """
+hand_over()
+if keeper.device is None:
+    signal.signal(signal.SIGTERM, lambda *_: die())
+    say("ready")
+    time.sleep(60)
+def obey(number, _frame):
+    say(signal.Signals(number).name)
+    keeper.ended()
+    sys.exit(0)
+signal.signal(signal.SIGTERM, obey)
+keeper.goes_on()
+time.sleep(60)
+"""
+    note = tmp_path / "note"
+    running = keeper(note, body)
+    deadline = time.monotonic() + SECONDS
+    while not note.exists() or "ready" not in note.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(SECONDS) == 0
+    assert note.read_text().splitlines() == ["first", "ready", "again", "SIGTERM"]
+
+
 def test_the_keeper_imports_nothing_but_pythons_own() -> None:
     script = (
         "import sys; before = set(sys.modules); import ossfs_py.cli.keeper;"

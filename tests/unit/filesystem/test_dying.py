@@ -5,12 +5,15 @@ import os
 import stat
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from ossfs_py.model import AttributeChange
 from ossfs_py.namespace.inode import ROOT_NUMBER
+from ossfs_py.writing.journal import Journal
 from tests.support.dying import (
     ADDED,
     BEFORE,
@@ -240,7 +243,8 @@ def test_a_file_that_was_never_stored_is_renamed(tmp_path: Path) -> None:
     assert dies(tmp_path, prepare, call, check, {}) > 1
 
 
-def test_a_directory_is_renamed_with_what_is_open_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("early", [False, True], ids=["", "early"])
+def test_a_directory_is_renamed_with_what_is_open_in_it(early: bool, tmp_path: Path) -> None:
     async def prepare(case: Case) -> None:
         directory = await case.fs.lookup(ROOT_NUMBER, b"d")
         entry = await case.fs.lookup(directory.inode, b"file")
@@ -261,7 +265,7 @@ def test_a_directory_is_renamed_with_what_is_open_in_it(tmp_path: Path) -> None:
         assert await whole(case, "file") == BEFORE
 
     objects = {"d/": b"", "d/file": BEFORE, "d/other": b"other"}
-    assert dies(tmp_path, prepare, call, check, objects) > 6
+    assert dies(tmp_path, prepare, call, check, objects, early=early) > 6
 
 
 @pytest.mark.parametrize("stored", [False, True], ids=["new", "stored"])
@@ -371,3 +375,83 @@ def test_a_commit_that_arrives_late_is_waited_for(tmp_path: Path) -> None:
     assert under_way
     run(partial(following, under_way[-1]))
     os.close(memory)
+
+
+def test_the_end_of_the_mount_waits_for_what_an_earlier_daemon_has_stored(tmp_path: Path) -> None:
+    async def ending() -> None:
+        memory, store = os.memfd_create("first"), WatchedStore()
+        store.seed("file", BEFORE)
+        async with life(memory, tmp_path / "1", store) as (_, fs):
+            await opened(Case(fs, store), "file", os.O_RDWR)
+            await written(Case(fs, store), 1, 0, b"changed")
+            settled = fs._settled = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fs.drain)
+                await trio.testing.wait_all_tasks_blocked(0.1)
+                assert store.content("file") == BEFORE
+                fs._settled = None
+                settled.set()
+            assert store.content("file") == b"changed" + BEFORE[7:]
+        os.close(memory)
+
+    run(ending)
+
+
+@pytest.mark.parametrize("size", [30, 130], ids=["cut", "longer"])
+@pytest.mark.parametrize("by_path", [False, True], ids=["", "by path"])
+def test_the_new_size_of_an_open_file_is_stored(size: int, by_path: bool, tmp_path: Path) -> None:
+    """No byte was written that would tell whether the object is the dead daemon's."""
+    whole_now = BEFORE[:size] + bytes(max(0, size - len(BEFORE)))
+
+    async def prepare(case: Case) -> None:
+        await opened(case, "file", os.O_RDWR)
+        case.numbers["inode"] = (await case.fs.lookup(ROOT_NUMBER, b"file")).inode
+
+    async def call(case: Case) -> None:
+        handle = None if by_path else case.numbers["file"]
+        await case.fs.set_attributes(case.numbers["inode"], AttributeChange(), size, handle)
+        await case.fs.fsync(case.numbers["file"])
+
+    async def check(case: Case) -> None:
+        assert case.store.content("file") == whole_now == await whole(case, "file")
+
+    assert dies(tmp_path, prepare, call, check, {"file": BEFORE}) > 3
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["", "early"])
+def test_a_directory_is_renamed_with_what_waits_in_it(
+    early: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With write-back, when the journal knew that the rename counts."""
+    record = Journal.record_rename
+
+    async def prepare(case: Case) -> None:
+        def recorded(journal: Journal, *prefixes: str, **told: Any) -> None:
+            record(journal, *prefixes, **told)
+            case.store.take_down(f"after noting the rename, {told['is_copied']}")
+
+        monkeypatch.setattr(Journal, "record_rename", recorded)
+        fs = case.fs
+        made = await fs.make_directory(ROOT_NUMBER, b"d", 0o755, UID, GID)
+        below = await fs.make_directory(made.inode, b"s", 0o755, UID, GID)
+        for name, parent in ((b"file", made.inode), (b"other", below.inode)):
+            reply, _ = await fs.create(parent, name, 0o644, os.O_RDWR, UID, GID)
+            await written(case, reply.handle, 0, BEFORE)
+            await fs.flush(reply.handle)
+            if name == b"file":
+                await fs.release(reply.handle)
+
+    async def call(case: Case) -> None:
+        where = (ROOT_NUMBER, b"d", ROOT_NUMBER, b"e")
+        if case.since_ns is None:
+            await case.fs.rename(*where, no_replace=False)
+        else:
+            await case.fs.repeated.rename(*where, no_replace=False, since_ns=case.since_ns)
+
+    async def check(case: Case) -> None:
+        assert await names(case) == ["e"]
+        await case.fs.drain()
+        assert case.store.content("e/file") == case.store.content("e/s/other") == BEFORE
+        assert not [key for key in case.store.keys() if key.startswith("d")]  # noqa: SIM118
+
+    assert dies(tmp_path, prepare, call, check, {}, early=early, write_back=True) > 2

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from ossfs_py.errors import EnvironmentProblemError
+from ossfs_py.host import handover, remains
 from ossfs_py.host.handover import Predecessor, Successor
 
 
@@ -60,6 +61,21 @@ def test_the_end_of_the_old_one_is_the_word_to_go_on() -> None:
         ours.close()
         old.kill()
         predecessor.wait_gone("1.0")
+    assert not predecessor.serves
+
+
+def test_an_old_one_that_ends_only_when_the_new_one_serves_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as old, ours:
+        monkeypatch.setattr(handover, "LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(remains, "waits_for_the_next", lambda pid: pid == old.pid)
+        ours.send(json.dumps({"pid": old.pid, "settings": {}}).encode())
+        predecessor = Predecessor(theirs)
+        predecessor.wait_gone("1.0")
+        assert old.poll() is None
+        old.kill()
     assert not predecessor.serves
 
 

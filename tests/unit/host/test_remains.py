@@ -65,5 +65,23 @@ def test_what_may_not_be_seen_is_unknown(tmp_path: Path, monkeypatch: pytest.Mon
     assert remains.waits_for_the_next(PID) is None
 
 
+def test_what_is_not_seen_is_waited_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = [None, None, False, None, True]
+    now = [0.0]
+    monkeypatch.setattr(remains.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(remains, "waits_for_the_next", lambda _pid: seen[0])
+    left = remains.Remains()
+    told = []
+    for seconds in (20, 20, 20, 20, 2):
+        told.append(left.let_go(PID))
+        now[0] += seconds
+        del seen[0]
+    assert told == [False, False, False, False, True]
+    seen[:] = [None]
+    assert not left.let_go(PID)
+    now[0] += remains._UNSEEN_SECONDS + 1
+    assert left.let_go(PID)
+
+
 def test_a_process_that_is_gone_waits_for_nothing() -> None:
     assert remains.waits_for_the_next(2**22 + 1) is False

@@ -152,15 +152,24 @@ def recover(
     if discard and everything == bool(ids):
         raise UsageError("--discard: name the files to discard by their ids, or use --all")
     with ExitStack() as stack:
-        found = list(_unsaved(_state_dir(state_dir), stack))
+        place = _state_dir(state_dir)
+        found = list(_unsaved(place, stack))
         chosen = _chosen(found, ids)
+        act: Act | None = None
         if upload:
-            return _for_each(chosen, _uploader(overwrite), as_json)
-        if target is not None:
-            return _for_each(chosen, _exporter(target), as_json)
-        if discard:
-            return _for_each(chosen, _discarder(), as_json)
-        _show(chosen, as_json)
+            act = _uploader(overwrite)
+        elif target is not None:
+            act = _exporter(target)
+        elif discard:
+            act = _discarder()
+        if not (chosen or as_json):
+            is_mistaken = state_dir is not None and not place.exists()
+            missing = f": there is no {place}" if is_mistaken else ""
+            say(f"Nothing is waiting to be recovered{missing}.")
+        elif act is not None:
+            return _for_each(chosen, act, as_json)
+        else:
+            _show(chosen, as_json)
     return 0
 
 
@@ -202,9 +211,6 @@ def _chosen(found: list[_Unsaved], ids: tuple[str, ...]) -> list[_Unsaved]:
 def _show(found: list[_Unsaved], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([one.fields() for one in found], indent=1))
-        return
-    if not found:
-        say("Nothing is waiting to be recovered.")
         return
     from rich.table import Table
 
@@ -259,8 +265,6 @@ def _for_each(chosen: list[_Unsaved], act: Act, as_json: bool) -> int:
             progress.advance(task)
     if as_json:
         click.echo(json.dumps(results, indent=1))
-    elif not chosen:
-        say("Nothing is waiting to be recovered.")
     return 1 if failed else 0
 
 

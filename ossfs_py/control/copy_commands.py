@@ -113,7 +113,7 @@ class CopyCommands:
         try:
             info = await self._network.run(self._store.head, source)
         except ObjectMissingError as exc:
-            raise ControlError("there is no such file in the bucket") from exc
+            raise ControlError(f"there is no such file in the bucket: {source}") from exc
         try:
             there = {target: await self._network.run(self._store.head, target)}
         except ObjectMissingError:

@@ -183,4 +183,5 @@ def test_recover_says_what_it_cannot_find(tmp_path: Path) -> None:
         f"--export: {tmp_path / 'none'} is not a directory"
     )
     nowhere = ossfs("recover", "--state-dir", tmp_path / "none", environment={})
-    assert (nowhere.code, nowhere.out) == (0, "Nothing is waiting to be recovered.\n")
+    told = f"Nothing is waiting to be recovered: there is no {tmp_path / 'none'}.\n"
+    assert (nowhere.code, nowhere.out) == (0, told)

@@ -134,7 +134,7 @@ def test_a_file_is_copied_by_itself(tmp_path: Path) -> None:
         assert (await ask("model.txt", "model/copy", recursive=False))["files"] == 1
         assert await fs.read_file(("model", "copy")) == b"beside it"
         for source, path, why in (
-            ("nothing", "new", "no such file"),
+            ("nothing", "new", "no such file in the bucket: nothing"),
             ("model.txt", "model.txt", "onto itself"),
             ("model.txt", "../out", "not a path below"),
         ):

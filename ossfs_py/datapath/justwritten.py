@@ -114,6 +114,9 @@ class JustWritten:
 
     def take(self, version: ObjectVersion) -> LentBackend | None:
         """A backend with all bytes of a version, which is not kept here any more."""
+        kept = self._kept.get(version)
+        if kept is not None and kept[1] <= trio.current_time():
+            self.forget(version)
         lent = self._taken(version)
         return None if lent is None else LentBackend(version, lent)
 

@@ -234,9 +234,16 @@ class Opener:
         return self.is_outdated(opened) or self._kernel.would_cut(opened.inode, opened.file.size)
 
     async def keep_up(self, opened: OpenInode) -> None:
-        """Continue with the version that the inode has; see :meth:`is_outdated`."""
+        """Continue with the version that the inode has; see :meth:`is_outdated`.
+
+        Raises:
+            NoSuchEntryError: the object is gone, or a symbolic link.
+            StoreError
+        """
         info = opened.inode.info
-        if info is not None:
+        if self._namespace.may_be_link(opened.inode):
+            await self.renew(opened)  # a listing does not tell whether it is one
+        elif info is not None:
             await self._move_on(opened, info.version)
 
     @contextmanager

@@ -37,8 +37,9 @@ def loose(*roots: Path) -> Iterator[str]:
 
 def use(mounted: Mount) -> int:
     """Make the daemon need all its directories; returns a descriptor with unsaved bytes."""
-    (mounted.path / "read").write_bytes(os.urandom(3_000_000))
-    assert len((mounted.path / "read").read_bytes()) == 3_000_000
+    # What was just written is read from where it was written, unless it is longer than 16 MiB.
+    (mounted.path / "read").write_bytes(os.urandom(20_000_000))
+    assert len((mounted.path / "read").read_bytes()) == 20_000_000
     fd = os.open(mounted.path / "written", os.O_RDWR | os.O_CREAT)
     os.pwrite(fd, b"out of order", 5_000_000)
     os.pwrite(fd, b"first", 0)

@@ -131,8 +131,9 @@ class KernelCache:
         self._past: dict[int, None] = {}
         """Those of them that nobody but a request from before may need; the oldest first."""
         self._postponed: set[int] = set()
-        self._given: set[int] = set()
-        """Inodes with bytes of that version that the kernel was given, and may have kept."""
+        self._given: dict[int, bool] = {}
+        """Inodes with bytes that the kernel was given, and may have kept; whether of that version.
+        """
         self._written: set[int] = set()
         """Inodes whose bytes programs here have changed, and not closed since."""
         self.news = KernelNews(
@@ -215,18 +216,32 @@ class KernelCache:
 
     def keeps_pages(self, inode: Inode, version: ObjectVersion | None, *, dirty: bool) -> bool:
         """Whether the kernel may keep its pages at an open; records their version."""
+        number = inode.number
         etag = version.etag if version is not None else ""
         # Without an ETag, versions of the same second cannot be told apart.
         told_apart = version is None or version.has_etag
-        same = told_apart and self._etags.get(inode.number) == etag
-        self._etags[inode.number] = etag
-        if not (same or dirty):
-            self._given.discard(inode.number)
-        return same or dirty
+        same = told_apart and self._etags.get(number) == etag
+        self._etags[number] = etag
+        if dirty:
+            return True
+        # The kernel drops pages when the program goes on. That may be long after others opened the
+        # file, too: those must not find old pages, nor lose new ones where there is nothing to drop.
+        if not same:
+            self._outdate(number)
+        return self._given.get(number, True)
+
+    def _outdate(self, number: int) -> None:
+        """What the kernel was given of the inode is of another version, if it was given any."""
+        if number in self._given:
+            self._given[number] = False
+
+    def had_pages(self, numbers: Iterable[int]) -> None:
+        """Earlier daemons may have given bytes of these inodes, of whatever version."""
+        self._given.update(dict.fromkeys(numbers, False))
 
     def gave_bytes(self, inode: Inode) -> None:
         """The kernel's page cache took part in a READ or a write."""
-        self._given.add(inode.number)
+        self._given[inode.number] = True
 
     def wrote(self, inode: Inode) -> None:
         """A program changed bytes of the inode."""
@@ -245,12 +260,12 @@ class KernelCache:
         """
         if inode.number in self._written:
             self._written.discard(inode.number)
-            self._given.discard(inode.number)
+            self._outdate(inode.number)
             self._etags.pop(inode.number, None)
 
     def was_given_bytes(self, inode: Inode) -> bool:
         """Whether an open of the inode now may get bytes from the page cache, without a READ."""
-        return inode.number in self._given
+        return self._given.get(inode.number, False)
 
     def has_pages(self, inode: Inode, etag: str) -> bool:
         """Whether the kernel was given pages of that version since it knows the inode."""
@@ -270,7 +285,7 @@ class KernelCache:
             self.invalidate_attributes(inode.number)
             return
         del self._etags[inode.number]
-        self._given.discard(inode.number)
+        self._outdate(inode.number)
         if inode.open_count:
             self._invalidate_pages(inode.number)
         else:
@@ -297,7 +312,7 @@ class KernelCache:
     def forget(self, number: int) -> None:
         """The kernel has forgotten the inode, and its pages with it."""
         self._etags.pop(number, None)
-        self._given.discard(number)
+        self._given.pop(number, None)
         self._written.discard(number)
         self._behind.pop(number, None)
         expiry = self._expiries.get(number)
@@ -453,6 +468,7 @@ class KernelCache:
         if self._channel is None:
             await trio.lowlevel.checkpoint()
             return
+        self._given.setdefault(inode.number, False)
         over = self._expires(inode.number)
         try:
             await self._channel.lengthen(inode.number, size_bytes, last)
@@ -464,5 +480,5 @@ class KernelCache:
         """This mount stored bytes that the kernel does not have: they follow those of others."""
         self._behind[inode.number] = _Replacement()
         self._etags.pop(inode.number, None)
-        self._given.discard(inode.number)
+        self._outdate(inode.number)
         self._invalidate_pages(inode.number)

@@ -93,6 +93,7 @@ class SurvivingFilesystem(Filesystem):
         """
         survival.begin(self._namespace.inodes)
         self._unsure = survival.numbers
+        self._kernel.had_pages(self._unsure)
         is_new = survival.negotiated is None
         self._opener.on_moved = self._handles.moved_on
         with sensible():

@@ -128,7 +128,8 @@ async def _pages_of_a_replaced_object_go_once() -> None:
     with cache.attached(kernel):
         cache.replaced(inode)
         assert kernel.heard == [("attributes", 7)], "the kernel has read nothing of it"
-        assert not cache.keeps_pages(inode, OLD, dirty=False)
+        cache.keeps_pages(inode, OLD, dirty=False)
+        cache.gave_bytes(inode)
         cache.replaced(inode)
         assert kernel.heard[1:] == [("attributes", 7)], "it is the version that it has read"
         show(inode, NEW)
@@ -146,25 +147,60 @@ async def _pages_of_a_replaced_object_go_once() -> None:
 def test_pages_are_kept_over_opens_of_one_version_and_over_a_commit() -> None:
     cache = KernelCache()
     inode = file(OLD)
-    asked: list[Any] = [
-        cache.keeps_pages(inode, OLD, dirty=False),
-        cache.keeps_pages(inode, OLD, dirty=False),
-        cache.keeps_pages(inode, NEW, dirty=False),
-        cache.keeps_pages(inode, OLD, dirty=True),
-    ]
-    assert asked == [False, True, False, True]
+
+    def asked(version: ObjectVersion, *, dirty: bool = False) -> bool:
+        kept = cache.keeps_pages(inode, version, dirty=dirty)
+        cache.gave_bytes(inode)
+        return kept
+
+    assert asked(OLD)
+    assert asked(OLD)
+    assert not asked(NEW)
+    assert asked(NEW)
+    assert asked(OLD, dirty=True)
     cache.note_pages(inode, NEW)
     assert cache.has_pages(inode, "new")
+    assert asked(NEW)
+
+
+def test_who_opens_a_file_late_drops_nothing_that_others_have_read_since() -> None:
+    """Of four processes that open one file at once, one may come to drop its pages when the others
+    have read most of it: the store would be asked for all of it again.
+    """
+    cache, inode = KernelCache(), file(OLD)
+    assert cache.keeps_pages(inode, OLD, dirty=False), "there is nothing to drop"
+    assert cache.keeps_pages(inode, OLD, dirty=False)
+    cache.gave_bytes(inode)
+    assert cache.keeps_pages(inode, OLD, dirty=False)
+
+
+def test_old_pages_are_dropped_by_all_who_open_the_new_version_before_its_first_byte() -> None:
+    """The first of them may be slow to drop them, and the second must not read them."""
+    cache, inode = KernelCache(), file(OLD)
+    cache.keeps_pages(inode, OLD, dirty=False)
+    cache.gave_bytes(inode)
+    assert not cache.keeps_pages(inode, NEW, dirty=False)
+    assert not cache.keeps_pages(inode, NEW, dirty=False)
+    cache.gave_bytes(inode)
     assert cache.keeps_pages(inode, NEW, dirty=False)
+
+
+def test_what_an_earlier_daemon_gave_may_be_of_any_version() -> None:
+    cache, inode = KernelCache(), file(OLD)
+    cache.had_pages({inode.number})
+    assert not cache.was_given_bytes(inode)
+    assert not cache.keeps_pages(inode, OLD, dirty=False)
 
 
 def test_nothing_is_remembered_of_an_inode_that_the_kernel_forgot() -> None:
     cache = KernelCache()
     inode = file(OLD)
     cache.keeps_pages(inode, OLD, dirty=False)
+    cache.gave_bytes(inode)
     cache.forget(inode.number)
     assert not cache.has_pages(inode, "old")
-    assert not cache.keeps_pages(inode, OLD, dirty=False)
+    assert not cache.was_given_bytes(inode)
+    assert cache.keeps_pages(inode, NEW, dirty=False), "it has no page of it"
 
 
 def test_a_name_that_others_took_is_told_with_the_inode_that_had_it() -> None:

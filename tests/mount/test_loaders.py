@@ -6,6 +6,7 @@ Seconds are for ``make loaders``; here it is counted what the store was asked fo
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,11 @@ TTFB_MS, MBPS = 25, 90
 SCALE = MIB // 2
 """Files of 62 MiB, tensors of up to 14 MiB."""
 LAYERS = 1
+
+ATTEMPTS = 4
+SHORT_OF_MEMORY = 0.25
+"""Of the file, what may be fetched twice if the kernel is short of memory in each attempt: beside
+others in 500 MB it was 0.08."""
 
 
 @dataclass(frozen=True)
@@ -76,22 +82,52 @@ def mounted(
     assert "Traceback" not in one.log, one.log
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a load asked the store for, ``size`` being its files'. ``refaults``: pages that the
+    kernel read again meanwhile, as memory was short and it had dropped them.
+    """
+
+    size: int
+    requests: int
+    fetched: int
+    refaults: int
+
+
 @pytest.mark.parametrize("how", BOUNDS)
 def test_a_loader_gets_every_byte_in_few_requests(how: str, shaped: Shaped, mounted: Mount) -> None:
-    loader = LOADERS[how]
-    if "torch" in loader.needs:
+    if "torch" in LOADERS[how].needs:
         require_torch()
-    name = f"{mounted.options['data_path']}-{'-'.join(re.findall('[a-z0-9]+', how))}"
+    bounds = BOUNDS[how]
+    for attempt in range(ATTEMPTS):
+        asked = load(how, attempt, shaped, mounted)
+        if asked.fetched <= bounds.share * asked.size + MIB:
+            break
+        assert asked.refaults, asked
+    else:
+        assert asked.fetched <= (bounds.share + SHORT_OF_MEMORY) * asked.size + MIB, asked
+    assert asked.requests <= bounds.requests, asked
+
+
+def load(how: str, attempt: int, shaped: Shaped, mounted: Mount) -> Asked:
+    """Load files that the mount has not seen yet; the bytes are right."""
+    file = LOADERS[how].file
+    name = f"{mounted.options['data_path']}-{'-'.join(re.findall('[a-z0-9]+', how))}-{attempt}"
     shaped.under(name)
-    path = shaped.bucket / name / loader.file
+    path = shaped.bucket / name / file
     shards = path.glob("shard-*")
     size = path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in shards)
+    refaults = refaulted_pages()
     shaped.ask("POST")
     digest = shaped.loading.digest(how, mounted.path / name)
     said = shaped.ask("GET")
     requests = dict(said["ops"])["get"]  # type: ignore[call-overload]
     fetched = int(str(said["bytes_out"]))
     assert digest == shaped.digest(how)
-    assert requests <= BOUNDS[how].requests, f"{fetched / MIB:.1f} MiB"
-    # A page that the kernel dropped on a busy machine may be asked for a second time.
-    assert fetched <= BOUNDS[how].share * size + MIB, f"{requests} requests"
+    return Asked(size, requests, fetched, refaulted_pages() - refaults)
+
+
+def refaulted_pages() -> int:
+    """Pages of files that this machine's kernel has read again shortly after it dropped them."""
+    counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    return int(counts["workingset_refault_file"])

@@ -1,10 +1,10 @@
 """Files that were written here a moment ago: they are read back from where they were written."""
 
-import os
 from collections import OrderedDict
 
 import trio
 
+from ossfs_py.datapath.fileparts import FileParts, read_into
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.secondhome import BlockLostError
@@ -19,28 +19,14 @@ _LONGEST_BYTES = 16 * 1024**2
 """Of one: most of the wait for more is not for a round trip."""
 
 
-class LentBackend:
+class LentBackend(FileParts):
     """The bytes of a version in the file that they were written to. Implements
     :class:`~ossfs_py.reading.secondhome.BlockBackend`. It accepts no others.
     """
 
-    granularity_bytes = 4096
-    """One page."""
-
     def __init__(self, version: ObjectVersion, lent: LentFile) -> None:
-        self._version = version
+        super().__init__(version, lent.spans)
         self._lent = lent
-        self._present = lent.spans
-
-    def present_until(self, offset: int) -> int:
-        """End of the run in the file that holds ``offset``; ``offset`` itself if none."""
-        present, until = self._present.run_at(offset, self._version.size)
-        return until if present else offset
-
-    def next_present(self, offset: int) -> int | None:
-        """The start of the first run in the file behind ``offset``."""
-        present, until = self._present.run_at(offset, self._version.size)
-        return None if present or until == self._version.size else until
 
     def load_into(self, start: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from the file.
@@ -48,13 +34,8 @@ class LentBackend:
         Raises:
             BlockLostError: the file has other bytes by now.
         """
-        done = 0
         try:
-            while done < len(buffer):
-                count = os.preadv(self._lent.fd, [buffer[done:]], start + done)
-                if count == 0:
-                    break
-                done += count
+            done = read_into(self._lent.fd, buffer, start)
         except OSError as exc:
             raise self._lost(start) from exc
         if done < len(buffer) or not self._lent.unchanged():
@@ -66,10 +47,6 @@ class LentBackend:
 
     def note_kept(self, start: int, end: int) -> None:
         """Nothing is kept."""
-
-    def note_lost(self, start: int, end: int) -> None:
-        """The run comes from the store again."""
-        self._present.remove(start, end)
 
     def note_skipped(self, size: int) -> None:
         """Nothing would have been kept."""

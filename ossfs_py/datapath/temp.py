@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from ossfs_py.datapath.fileparts import FileParts, read_into
 from ossfs_py.datapath.justwritten import JustWritten, LentBackend
 from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
 from ossfs_py.errors import is_disk_full
@@ -29,14 +30,11 @@ from ossfs_py.writing.context import WriteContext
 from ossfs_py.writing.dirty import DirtyFile
 
 
-class TempBackend:
+class TempBackend(FileParts):
     """Bytes of one version in an unnamed file. Implements :class:`BlockBackend`."""
 
-    granularity_bytes = 4096
-    """One page: neighbouring spans never share one."""
-
     def __init__(self, version: ObjectVersion, temp_dir: Path, room: DiskRoom) -> None:
-        self._version = version
+        super().__init__(version, ExtentSet())
         self._room = room
         self._account = room.account()
         self._kept_bytes = 0
@@ -45,17 +43,6 @@ class TempBackend:
         self._direct: DirectFile | None = None
         if version.size >= DIRECT_FROM_BYTES:
             self._direct = DirectFile(self._file.fileno())
-        self._present = ExtentSet()
-
-    def present_until(self, offset: int) -> int:
-        """End of the run on disk that holds ``offset``; ``offset`` itself if none."""
-        present, until = self._present.run_at(offset, self._version.size)
-        return until if present else offset
-
-    def next_present(self, offset: int) -> int | None:
-        """The start of the first run on disk after ``offset``."""
-        present, until = self._present.run_at(offset, self._version.size)
-        return None if present or until == self._version.size else until
 
     def load_into(self, start: int, buffer: memoryview) -> None:
         """Fill ``buffer`` from the file.
@@ -65,11 +52,7 @@ class TempBackend:
         """
         done = self._direct.read(buffer, start) if self._direct is not None else 0
         try:
-            while done < len(buffer):
-                count = os.preadv(self._file.fileno(), [buffer[done:]], start + done)
-                if count == 0:
-                    break
-                done += count
+            done = read_into(self._file.fileno(), buffer, start, done)
         except OSError as exc:
             self._lost(start, len(buffer), exc)
         if done < len(buffer):
@@ -103,10 +86,6 @@ class TempBackend:
         self._present.add(start, end)
         self._kept_bytes += end - start
         self._account.is_now(self._kept_bytes, READERS)
-
-    def note_lost(self, start: int, end: int) -> None:
-        """The run cannot be read back; it comes from the store again."""
-        self._present.remove(start, end)
 
     def note_skipped(self, size: int) -> None:
         """The disk is slower than the network: the run comes from the store again."""

@@ -225,7 +225,7 @@ class KernelCache:
         if dirty:
             return True
         # The kernel drops pages when the program goes on. That may be long after others opened the
-        # file, too: those must not find old pages, nor lose new ones where there is nothing to drop.
+        # file, too: those must not find old pages, nor lose new ones if there was nothing to drop.
         if not same:
             self._outdate(number)
         return self._given.get(number, True)

@@ -1,7 +1,6 @@
 """What the kernel is made to forget, and when nobody has to ask it to."""
 
 from collections.abc import Callable
-from typing import Any
 
 import trio
 import trio.testing

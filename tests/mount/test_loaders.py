@@ -130,4 +130,4 @@ def load(how: str, attempt: int, shaped: Shaped, mounted: Mount) -> Asked:
 def refaulted_pages() -> int:
     """Pages of files that this machine's kernel has read again shortly after it dropped them."""
     counts = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    return int(counts["workingset_refault_file"])
+    return int(counts.get("workingset_refault_file", 0))  # a kernel that counts none excuses none

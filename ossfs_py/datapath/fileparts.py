@@ -31,7 +31,7 @@ class FileParts:
         self._present.remove(start, end)
 
 
-def read_into(fd: int, buffer: memoryview, start: int, done: int = 0) -> int:
+def read_fully(fd: int, buffer: memoryview, start: int, done: int = 0) -> int:
     """Fill ``buffer``, of which ``done`` bytes are there, with a file's bytes from ``start`` on.
 
     Returns the bytes in it: fewer than it holds at the end of the file.
@@ -45,3 +45,13 @@ def read_into(fd: int, buffer: memoryview, start: int, done: int = 0) -> int:
             break
         done += count
     return done
+
+
+def write_fully(fd: int, view: memoryview, start: int, done: int = 0) -> None:
+    """Write a view into a file from ``start`` on; its first ``done`` bytes are there.
+
+    Raises:
+        OSError: as pwritev(2); some of it may have been written.
+    """
+    while done < len(view):
+        done += os.pwritev(fd, [view[done:]], start + done)

@@ -4,7 +4,7 @@ from collections import OrderedDict
 
 import trio
 
-from ossfs_py.datapath.fileparts import FileParts, read_into
+from ossfs_py.datapath.fileparts import FileParts, read_fully
 from ossfs_py.extents import ExtentSet
 from ossfs_py.model import ObjectVersion
 from ossfs_py.reading.secondhome import BlockLostError
@@ -35,7 +35,7 @@ class LentBackend(FileParts):
             BlockLostError: the file has other bytes by now.
         """
         try:
-            done = read_into(self._lent.fd, buffer, start)
+            done = read_fully(self._lent.fd, buffer, start)
         except OSError as exc:
             raise self._lost(start) from exc
         if done < len(buffer) or not self._lent.unchanged():

@@ -5,13 +5,12 @@ the file. The file has no name: it is gone with the last close, or with the daem
 written is kept for a moment, for who reads it back.
 """
 
-import os
 import tempfile
 from pathlib import Path
 
 import trio
 
-from ossfs_py.datapath.fileparts import FileParts, read_into
+from ossfs_py.datapath.fileparts import FileParts, read_fully, write_fully
 from ossfs_py.datapath.justwritten import JustWritten, LentBackend
 from ossfs_py.datapath.objectfile import CommittedHook, ObjectFile
 from ossfs_py.errors import is_disk_full
@@ -52,7 +51,7 @@ class TempBackend(FileParts):
         """
         done = self._direct.read(buffer, start) if self._direct is not None else 0
         try:
-            done = read_into(self._file.fileno(), buffer, start, done)
+            done = read_fully(self._file.fileno(), buffer, start, done)
         except OSError as exc:
             self._lost(start, len(buffer), exc)
         if done < len(buffer):
@@ -73,8 +72,7 @@ class TempBackend(FileParts):
                 return False
             done = self._direct.write(view, start) if self._direct is not None else 0
             try:
-                while done < len(view):
-                    done += os.pwritev(fd, [view[done:]], start + done)
+                write_fully(fd, view, start, done)
             except OSError as exc:
                 if is_disk_full(exc):
                     return False

@@ -16,6 +16,7 @@ from ossfs_py.datapath.diskcache.layout import (
     plain_of,
     round_up,
 )
+from ossfs_py.datapath.fileparts import read_fully, write_fully
 from ossfs_py.errors import is_disk_full
 from ossfs_py.reading.secondhome import BlockLostError
 from ossfs_py.runtime.pastpages import DIRECT_FROM_BYTES, DirectFile
@@ -237,7 +238,7 @@ class BlockFile:
         # Asks the disk for all of it at once; the kernel's own readahead, confused by several
         # threads on one descriptor, goes in steps of 128 KiB.
         os.posix_fadvise(self.data_fd, offset + done, len(view) - done, os.POSIX_FADV_WILLNEED)
-        return done + _read_fully(self.data_fd, view[done:], offset + done)
+        return done + read_fully(self.data_fd, view[done:], offset + done)
 
     def write(self, first: int, last: int, view: memoryview) -> None:
         """Put the bytes of blocks ``[first, last)`` on disk, then say that they are there.
@@ -247,7 +248,7 @@ class BlockFile:
         """
         offset = self.identity.block_offset(first)
         done = self._direct.write(view, offset) if self._direct is not None else 0
-        _write_fully(self.data_fd, view[done:], offset + done)
+        write_fully(self.data_fd, view[done:], offset + done)
         self.record(first, last, view)
 
     def record(self, first: int, last: int, view: memoryview) -> None:
@@ -258,7 +259,7 @@ class BlockFile:
         for index in range(first, last):
             start, end = identity.span(index, index + 1)
             sums.append(identity.checksum(index, view[start - begin : end - begin]))
-        _write_fully(self.fd, memoryview(sums).cast("B"), identity.record_offset(first))
+        write_fully(self.fd, memoryview(sums).cast("B"), identity.record_offset(first))
         self.records[first:last] = sums
 
     def learn(self, records: "array[int]") -> None:
@@ -292,10 +293,10 @@ class BlockFile:
             # Between file systems, or one that does not know the call.
         if done < len(view):
             rest = view[done:]
-            if _read_fully(source_fd, rest, offset + done) < len(rest):
+            if read_fully(source_fd, rest, offset + done) < len(rest):
                 return False
-            _write_fully(self.data_fd, rest, begin + done)
-        return _read_fully(self.data_fd, view, begin) == len(view)
+            write_fully(self.data_fd, rest, begin + done)
+        return read_fully(self.data_fd, view, begin) == len(view)
 
     # -- the seal, of a large object ---------------------------------------------------------------
 
@@ -309,7 +310,7 @@ class BlockFile:
         Raises:
             OSError: the disk failed.
         """
-        _write_fully(self.fd, memoryview(seal), self.identity.seal_offset)
+        write_fully(self.fd, memoryview(seal), self.identity.seal_offset)
 
     @property
     def was_sealed(self) -> bool:
@@ -324,7 +325,7 @@ class BlockFile:
         identity = self.identity
         count = identity.block_count - first
         zeros = array("Q", bytes(8 * count))
-        _write_fully(self.fd, memoryview(zeros).cast("B"), identity.record_offset(first))
+        write_fully(self.fd, memoryview(zeros).cast("B"), identity.record_offset(first))
         os.ftruncate(self.data_fd, identity.block_offset(first))
         self.records[first:] = zeros
 
@@ -417,21 +418,5 @@ def _note_use(fd: int, last_use_ns: int) -> None:
 
 def _read_records(fd: int, identity: Identity) -> "array[int]":
     raw = bytearray(identity.records_bytes)
-    _read_fully(fd, memoryview(raw), identity.records_offset)
+    read_fully(fd, memoryview(raw), identity.records_offset)
     return array("Q", bytes(raw))
-
-
-def _read_fully(fd: int, view: memoryview, offset: int) -> int:
-    done = 0
-    while done < len(view):
-        count = os.preadv(fd, [view[done:]], offset + done)
-        if count == 0:
-            break
-        done += count
-    return done
-
-
-def _write_fully(fd: int, view: memoryview, offset: int) -> None:
-    done = 0
-    while done < len(view):
-        done += os.pwritev(fd, [view[done:]], offset + done)
